@@ -1,0 +1,68 @@
+"""Which training examples caused this prediction, and what would change without them?
+
+>>> import upweight as uw
+>>> from sklearn.datasets import load_iris
+>>> from sklearn.linear_model import LogisticRegression
+>>> x, y = load_iris(return_X_y=True)
+>>> train, queries = uw.Examples(x[::2], y[::2]), uw.Examples(x[1::2], y[1::2])
+>>> model = uw.explainable(LogisticRegression().fit(train.x, train.y), train)
+>>> scores = uw.Influence().fit(model, train).attribute(queries)
+>>> scores.values.shape
+(75, 75)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from upweight.core.examples import Examples as Examples
+    from upweight.core.model import Objective as Objective
+    from upweight.core.scores import Scores as Scores
+    from upweight.core.scores import Unit as Unit
+    from upweight.evaluate.verify import Check as Check
+    from upweight.evaluate.verify import verify as verify
+    from upweight.linear.measurement import Loss as Loss
+    from upweight.linear.measurement import Margin as Margin
+    from upweight.linear.measurement import Probability as Probability
+    from upweight.methods.chance import Chance as Chance
+    from upweight.methods.influence import Influence as Influence
+    from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
+    from upweight.methods.registry import methods as methods
+    from upweight.models.registry import explainable as explainable
+    from upweight.report.page import write_report as write_report
+
+__version__ = "0.1.0"
+
+# Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
+_HOME = {
+    "Examples": "upweight.core.examples",
+    "Objective": "upweight.core.model",
+    "Scores": "upweight.core.scores",
+    "Unit": "upweight.core.scores",
+    "Check": "upweight.evaluate.verify",
+    "verify": "upweight.evaluate.verify",
+    "Loss": "upweight.linear.measurement",
+    "Margin": "upweight.linear.measurement",
+    "Probability": "upweight.linear.measurement",
+    "methods": "upweight.methods.registry",
+    "Chance": "upweight.methods.chance",
+    "Influence": "upweight.methods.influence",
+    "LeaveOneOut": "upweight.methods.leave_one_out",
+    "explainable": "upweight.models.registry",
+    "write_report": "upweight.report.page",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'upweight' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

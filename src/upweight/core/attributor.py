@@ -1,0 +1,166 @@
+"""Attributor (a recipe) and Fitted (ready to answer): what every method is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.archive import read_archive, write_archive
+from upweight.core.examples import Examples
+from upweight.core.model import Measurable
+from upweight.core.scores import Scores, Top, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributor(ABC):
+    """A recipe: a frozen dataclass that is at once constructor, settings and provenance."""
+
+    @abstractmethod
+    def fit(self, model: Any, train: Examples) -> Fitted:
+        """Do all the work that does not depend on the queries."""
+
+    @abstractmethod
+    def restore(
+        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> Fitted:
+        """The fitted form from what `Fitted.state` gave."""
+
+    def load(self, path: str | Path, model: Any, train: Examples) -> Fitted:
+        """Read what `Fitted.save` wrote. Raises ValueError when recipe, model or training set are not the same."""
+        state, facts = read_archive(path, "fitted")
+        here = {"recipe": self.described(), "fingerprint": fingerprint(model, train)}
+        for name, value in here.items():
+            if facts[name] != value:
+                raise ValueError(
+                    f"{path} was fitted with another {'model or training set' if name == 'fingerprint' else name} "
+                    f"({facts[name]}, not {value}); fit again"
+                )
+        return self.restore(model, train, state, facts)
+
+    def described(self) -> dict[str, Any]:
+        """Name and settings as plain values."""
+        return {"method": type(self).__name__, **_settings(self)}
+
+
+class Fitted(ABC):
+    """A method that has seen model and training set and can answer for any query."""
+
+    def __init__(self, recipe: Attributor, model: Measurable, train: Examples, unit: Unit) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.train = train
+        self.unit = unit
+
+    @abstractmethod
+    def blocks(self, queries: Examples) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Scores of all queries for consecutive blocks of training examples: (which, (m, block))."""
+
+    @abstractmethod
+    def self_values(self) -> NDArray[np.float64]:
+        """The score of every training example on itself, shape (n,)."""
+
+    @property
+    @abstractmethod
+    def diagnostics(self) -> Mapping[str, Any]:
+        """How far to trust the answers."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What is worth keeping: arrays and facts from which `restore` makes the same answers."""
+
+    def attribute(self, queries: Examples) -> Scores:
+        """Scores [query, train] of these queries."""
+        measured = self.model.measure(queries)
+        values = np.empty((len(queries), len(self.train)))
+        for where, block in self.blocks(queries):
+            values[:, where] = block
+        return self.scores(values, queries.ids, self.train.ids, measured, self.model.predict(queries))
+
+    def self_influence(self) -> Scores:
+        """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
+        return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids, None, None)
+
+    def top(self, queries: Examples, k: int = 10) -> Top:
+        """The k strongest proponents and opponents of every query; never holds the full matrix."""
+        m = len(queries)
+        values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
+        for where, block in self.blocks(queries):
+            there = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
+            values, places = _both_ends(np.hstack([values, block]), np.hstack([places, there]), k)
+        return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)
+
+    def save(self, path: str | Path) -> None:
+        """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers."""
+        arrays, facts = self.state()
+        facts = {"recipe": self.recipe.described(), "fingerprint": fingerprint(self.model, self.train), **facts}
+        write_archive(path, "fitted", arrays, facts)
+
+    def scores(self, values: Any, query_ids: Any, train_ids: Any, measured: Any, predictions: Any) -> Scores:
+        """Wrap values in the noun, with the unit and the news of this fit."""
+        return Scores(
+            values=values,
+            query_ids=query_ids,
+            train_ids=train_ids,
+            unit=self.unit,
+            measurement=self.model.measurement,
+            recipe=self.recipe.described(),
+            diagnostics=self.diagnostics,
+            measured=measured,
+            predictions=predictions,
+        )
+
+    def __repr__(self) -> str:
+        return f"Fitted {type(self.recipe).__name__} on {len(self.train)} training examples ({self.unit})"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        rows = "".join(
+            f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>"
+            for k, v in self.diagnostics.items()
+        )
+        return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
+
+
+def fingerprint(model: Any, train: Examples) -> str:
+    """A short name of the model's parameters and the training set, to notice when they are not the same."""
+    digest = hashlib.blake2b(digest_size=12)
+    parameters = getattr(model, "parameters", None)
+    for part in (parameters, train.ids, train.y, train.weights, _bytes_of(train.x)):
+        array = np.ascontiguousarray(part if part is not None else [])
+        digest.update(str((array.dtype, array.shape)).encode())
+        digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
+    return digest.hexdigest()
+
+
+def _bytes_of(x: Any) -> NDArray[Any]:
+    if hasattr(x, "tocsr"):
+        csr = x.tocsr()
+        return np.concatenate([csr.indptr.astype(np.float64), csr.indices.astype(np.float64), csr.data])
+    return np.asarray(x)
+
+
+def _both_ends(values: NDArray[np.float64], places: NDArray[np.intp], k: int) -> tuple[Any, Any]:
+    if values.shape[1] > 2 * k:
+        low = np.argpartition(values, k - 1, axis=1)[:, :k]
+        high = np.argpartition(values, -k, axis=1)[:, -k:]
+        keep = np.concatenate([low, high], axis=1)
+        values, places = np.take_along_axis(values, keep, axis=1), np.take_along_axis(places, keep, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+
+
+def _settings(recipe: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        is_recipe = is_dataclass(value) and not isinstance(value, type)
+        settings[item.name] = {"kind": type(value).__name__, **_settings(value)} if is_recipe else value
+    return settings

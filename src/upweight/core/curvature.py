@@ -1,0 +1,75 @@
+"""Curvature: what the training objective looks like around the trained parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.rows import Rows
+
+
+@dataclass(frozen=True)
+class Solved:
+    """(H + λ)⁻¹ rows, with what the solver has to say about it.
+
+    `residual` is the largest relative residual ‖H x − r‖/‖r‖ over the rows, `steps` is 0 for a direct solver.
+    """
+
+    rows: Rows
+    residual: float
+    steps: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where the parameters go when the training weights change.
+
+    `shifts` (groups, parameters) is added to the trained parameters; `residual` (groups,) is the gradient norm
+    that is left, relative to the gradient that the change of weights caused.
+    """
+
+    shifts: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    steps: int
+
+
+class Curvature(ABC):
+    """Second derivatives of the training objective (summed over examples) at the trained parameters."""
+
+    @abstractmethod
+    def matvec(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(H + λ) v for vectors of shape (k, parameters)."""
+
+    @abstractmethod
+    def solve(self, rows: Rows) -> Solved:
+        """(H + λ)⁻¹ applied to every row."""
+
+    @property
+    @abstractmethod
+    def diagnostics(self) -> Mapping[str, Any]:
+        """What was built and what to know of it: kind, solver, damping and where it came from, warnings."""
+
+
+class ExactCurvature(Curvature):
+    """A curvature so complete that removals can be followed to the new optimum."""
+
+    @abstractmethod
+    def corrected(self, rows: Rows) -> Rows:
+        """Rows with the leverage correction (I − A S)⁻¹: first order in them is a Newton step of leaving one out."""
+
+    @abstractmethod
+    def leverage(self) -> NDArray[np.float64]:
+        """Leverage of every training example, shape (n,), each in [0, outputs]; they sum to the effective parameters."""
+
+    @abstractmethod
+    def after(self, kept: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int) -> Moved:
+        """Newton steps towards the optimum under these example weights.
+
+        `kept` (groups, n) multiplies the training weights (0 removes), `start` (groups, parameters) is a first guess.
+        """

@@ -1,0 +1,217 @@
+"""Examples: the training set and the queries alike, with stable ids, labels and something to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.sources import columns_of, index_of, is_sparse, length_of, read_dataset, take_rows
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a person sees of one example.
+
+    `value` is an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
+    """
+
+    kind: Literal["image", "text", "row"]
+    value: Any
+
+
+class Examples:
+    """A data set whose members keep their ids whatever is done to their order.
+
+    Args:
+        x: inputs as the model takes them: a numpy array (n, …), a scipy sparse matrix (n, d), a pandas or
+            polars data frame, an Arrow table, or a list of texts.
+        y: labels or target values, shape (n,) or (n, outputs); may be left out for queries without a label.
+        ids: one unique int or str per example. Left out: the frame's own index if it has one, else 0 … n−1.
+        names: one name per input column, used in previews. Left out: the frame's column names.
+        weights: one non-negative sample weight per example, as passed to the estimator's `fit`.
+        labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
+        shown: what a person should see in place of the raw inputs (images or texts), one per example.
+
+    Raises:
+        ValueError: an empty set, lengths that disagree, ids that repeat, non-finite targets or weights.
+
+    >>> import numpy as np
+    >>> train = Examples(np.eye(3), [0, 1, 1], ids=["a", "b", "c"], names=["u", "v", "w"])
+    >>> train.label("b"), train.select(["c", "a"]).ids.tolist()
+    (1, ['c', 'a'])
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        ids: Sequence[Id] | NDArray[Any] | None = None,
+        names: Sequence[str] | None = None,
+        *,
+        weights: Any = None,
+        labels: dict[Any, str] | None = None,
+        shown: Any = None,
+    ) -> None:
+        self.x = x.to_pandas() if hasattr(x, "to_pandas") and hasattr(x, "schema") and _is_arrow(x) else x
+        n = length_of(self.x)
+        if n == 0:
+            raise ValueError("expected at least one example, got an empty set; check the filter that made it")
+        self.y = None if y is None else _column("y", y, n)
+        self.ids = _ids(index_of(self.x, n) if ids is None else ids, n)
+        columns = columns_of(self.x) if names is None else [str(name) for name in names]
+        self.names = _names(columns, self.x)
+        self.weights = None if weights is None else _weights(weights, n)
+        self.labels = dict(labels or {})
+        self.shown = shown
+        if shown is not None and len(shown) != n:
+            raise ValueError(f"expected `shown` to have one entry per example ({n}), got {len(shown)}")
+        self._position = {identifier: place for place, identifier in enumerate(self.ids.tolist())}
+        if len(self._position) != n:
+            seen: set[Id] = set()
+            repeated = next(i for i in self.ids.tolist() if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            raise ValueError(
+                f"expected unique ids, got {repeated!r} more than once; pass ids= with one id per example "
+                "(or reset the index of the data frame)"
+            )
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, ids: Sequence[Id] | None = None) -> Examples:
+        """Read a map-style data set (`len`, `[i]` → (x, y) pair, or a dict with x/y-like keys) into memory.
+
+        Refuses a shuffling loader, an iterable without positions, and a data set that augments
+        (an item read twice differs): the scores could not be traced back to an example.
+        """
+        x, y = read_dataset(dataset)
+        return cls(x, y, ids=ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        kind = type(self.x).__name__
+        return f"Examples({len(self)} examples, {kind}, ids {self.ids[0]!s} … {self.ids[-1]!s})"
+
+    def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
+        """Where these ids stand, shape (len(ids),). Raises KeyError with the first unknown id."""
+        plain = np.asarray(ids).tolist()
+        try:
+            return np.array([self._position[i] for i in plain], dtype=np.intp)
+        except KeyError as error:
+            raise KeyError(f"no example has the id {error.args[0]!r}; ids look like {self.ids[:3].tolist()}") from None
+
+    def take(self, positions: Any) -> Examples:
+        """The examples at these positions (or where this boolean mask is true), ids kept."""
+        where = np.asarray(positions)
+        where = np.flatnonzero(where) if where.dtype == bool else where.astype(np.intp)
+        return Examples(
+            take_rows(self.x, where),
+            None if self.y is None else self.y[where],
+            ids=self.ids[where],
+            names=self.names,
+            weights=None if self.weights is None else self.weights[where],
+            labels=self.labels,
+            shown=None if self.shown is None else take_rows(self.shown, where),
+        )
+
+    def select(self, ids: Sequence[Id] | NDArray[Any]) -> Examples:
+        """The examples with these ids, in this order."""
+        return self.take(self.positions(ids))
+
+    def without(self, ids: Sequence[Id] | NDArray[Any]) -> Examples:
+        """All examples but these."""
+        kept = np.ones(len(self), dtype=bool)
+        kept[self.positions(ids)] = False
+        return self.take(kept)
+
+    def batches(self, size: int) -> Iterator[Examples]:
+        """Consecutive examples, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(start + size, len(self))))
+
+    def label(self, identifier: Id) -> Any:
+        """The label of one example (its readable name where `labels` gives one), None without labels."""
+        if self.y is None:
+            return None
+        value = self.y[self.positions([identifier])[0]]
+        value = value.item() if isinstance(value, np.generic) else value
+        return self.labels.get(value, value) if not isinstance(value, np.ndarray) else value.tolist()
+
+    def preview(self, identifier: Id) -> Preview:
+        """Image, text or table row of one example, for a report."""
+        place = int(self.positions([identifier])[0])
+        source = self.x if self.shown is None else self.shown
+        return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else None)
+
+
+def _is_arrow(x: Any) -> bool:
+    return type(x).__module__.split(".")[0] == "pyarrow"
+
+
+def _column(name: str, values: Any, n: int) -> NDArray[Any]:
+    array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    if array.ndim == 0 or len(array) != n:
+        got = "a single value" if array.ndim == 0 else f"{len(array)} values"
+        raise ValueError(f"expected `{name}` to have one entry per example ({n}), got {got}")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype == object and any(v is None or (isinstance(v, float) and math.isnan(v)) for v in array.ravel()):
+        raise ValueError(f"`{name}` has missing values; drop or fill them before explaining the model")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
+        raise ValueError(f"`{name}` is NaN or infinite at position {bad}; drop or fill it before explaining the model")
+    return array
+
+
+def _weights(values: Any, n: int) -> NDArray[np.float64]:
+    weights = _column("weights", values, n).astype(np.float64)
+    if (weights < 0).any() or weights.sum() == 0:
+        raise ValueError("expected non-negative sample weights that are not all zero; negative weights have no optimum")
+    return weights
+
+
+def _ids(values: Any, n: int) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(v, str) for v in array.tolist()):
+        array = array.astype(str)
+    if array.ndim != 1 or len(array) != n:
+        raise ValueError(f"expected one id per example ({n}), got an array of shape {array.shape}")
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "U":
+        return array
+    raise ValueError(f"expected ids to be all int or all str, got {array.dtype}; e.g. ids=[str(i) for i in ids]")
+
+
+def _names(names: list[str] | None, x: Any) -> list[str] | None:
+    shape = getattr(x, "shape", None)
+    if names is not None and shape is not None and len(shape) == 2 and len(names) != shape[1]:
+        raise ValueError(f"expected one name per column ({shape[1]}), got {len(names)}")
+    return names
+
+
+def _preview(one: Any, names: list[str] | None, most: int = 24) -> Preview:
+    if columns_of(one) is not None:
+        values = one.iloc[0].tolist() if hasattr(one, "iloc") else list(one.row(0))
+        return Preview("row", tuple(zip(columns_of(one) or [], values, strict=True))[:most])
+    if is_sparse(one):
+        row = one.tocsr()
+        largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
+        pairs = ((row.indices[j], row.data[j].item()) for j in largest)
+        return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
+    value = one[0]
+    if isinstance(value, str):
+        return Preview("text", value)
+    array = np.asarray(value)
+    if array.ndim >= 2:
+        return Preview("image", array)
+    if array.ndim == 0:
+        return Preview("row", ((names[0] if names else "x0", array.item()),))
+    columns = names or [f"x{i}" for i in range(len(array))]
+    return Preview("row", tuple(zip(columns, array.tolist(), strict=True))[:most])

@@ -1,0 +1,101 @@
+"""What a model can do: each model family picks the capabilities it has, each method names the ones it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.curvature import Curvature
+from upweight.core.examples import Examples
+from upweight.core.rows import Rows
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the training loss was put together, which says what removing an example means.
+
+    `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example goes.
+    `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the average is renormalised, so an example takes its
+    share of the regulariser along, and its row carries the regulariser's gradient.
+    """
+
+    reduction: Literal["sum", "mean"]
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of some examples: `predicted` (m,), and `probabilities` (m, classes) where it has them."""
+
+    predicted: tuple[Any, ...]
+    classes: tuple[Any, ...] = ()
+    probabilities: NDArray[np.float64] | None = None
+
+
+class Measurable(ABC):
+    """A model whose behaviour on a query is a number."""
+
+    @property
+    @abstractmethod
+    def measurement(self) -> str:
+        """What is measured, in words and with its unit, e.g. `−loss (nats)`."""
+
+    @abstractmethod
+    def measure(self, queries: Examples) -> NDArray[np.float64]:
+        """The measurement of every query, shape (m,); higher = more of the behaviour."""
+
+    @abstractmethod
+    def predict(self, examples: Examples) -> Predictions:
+        """Predictions, for people to read."""
+
+
+class Differentiable(Measurable):
+    """A model with gradients and a curvature."""
+
+    @abstractmethod
+    def loss_rows(self, train: Examples) -> Rows:
+        """∇θ of every training example's share of the objective (weight and regulariser share included)."""
+
+    @abstractmethod
+    def measure_rows(self, queries: Examples) -> Rows:
+        """∇θ of every query's measurement."""
+
+    @abstractmethod
+    def curvature(self, train: Examples, recipe: Any, damping: float | Literal["auto"], at_optimum: bool) -> Curvature:
+        """The curvature on the training set; `recipe=None` is the model's own best.
+
+        `at_optimum` first follows Newton steps to the optimum of the training objective where the model handed in
+        stopped short of it; otherwise everything is taken at the parameters handed in.
+        """
+
+
+class Retrainable(Measurable):
+    """A model that can be trained again with other example weights."""
+
+    @abstractmethod
+    def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
+        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> NDArray[np.float64]:
+        """Everything training chose, as one vector."""
+
+    @abstractmethod
+    def with_parameters(self, parameters: NDArray[np.float64]) -> Retrainable:
+        """The same model with other parameters; this one stays as it is."""
+
+
+def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
+    """Raise TypeError when the model lacks a capability, in words that say which and what to do."""
+    missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
+    if missing:
+        raise TypeError(
+            f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; "
+            "wrap a fitted estimator with upweight.explainable(estimator, train) first"
+        )

@@ -1,0 +1,208 @@
+"""Scores: the labelled query × train matrix that every method answers with."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.archive import read_archive, write_archive
+from upweight.core.examples import Id
+from upweight.core.model import Predictions
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Unit(StrEnum):
+    """EFFECT: in the measurement's own unit, slope 1 against retraining. RANK: sign and order, no size."""
+
+    EFFECT = "EFFECT"
+    RANK = "RANK"
+
+
+class Attribution(NamedTuple):
+    """One training example (or group) and its score."""
+
+    id: Id
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """`values[query, train]` = the query's measurement with the training example minus without it.
+
+    With the default measurement (−loss) a positive score means: removing the example raises the query's loss, so the
+    example helped. It is −I_up,loss / n of Koh & Liang (2017), eq. 2, and in the measurement's own unit when
+    `unit` is EFFECT.
+
+    Attributes:
+        values: float64, shape (queries, train examples or groups).
+        query_ids, train_ids: the ids of the two axes.
+        unit: EFFECT or RANK.
+        measurement: what was measured, in words.
+        recipe: the method and its settings.
+        diagnostics: how far to trust it; `diagnostics["warnings"]` is a list of sentences.
+        measured: the measurement of each query on the model itself, shape (queries,).
+        predictions: what the model says of each query.
+    """
+
+    values: NDArray[np.float64]
+    query_ids: NDArray[Any]
+    train_ids: NDArray[Any]
+    unit: Unit
+    measurement: str = "−loss"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    measured: NDArray[np.float64] | None = None
+    predictions: Predictions | None = None
+
+    def __post_init__(self) -> None:
+        expected = (len(self.query_ids), len(self.train_ids))
+        if np.shape(self.values) != expected:
+            raise ValueError(f"expected values of shape [query, train] = {expected}, got {np.shape(self.values)}")
+        if not np.isfinite(self.values).all():
+            raise ValueError(
+                f"{int((~np.isfinite(self.values)).sum())} scores are NaN or infinite; "
+                "check the features and the damping, a score is never anything but a number"
+            )
+
+    def row(self, query: Id) -> NDArray[np.float64]:
+        """All scores of one query, shape (train,)."""
+        found = np.flatnonzero(self.query_ids == query)
+        if len(found) == 0:
+            raise KeyError(f"no query has the id {query!r}; query ids look like {self.query_ids[:3].tolist()}")
+        row: NDArray[np.float64] = self.values[found[0]]
+        return row
+
+    def proponents(self, query: Id, k: int = 5) -> list[Attribution]:
+        """The k training examples that raised this query's measurement most, strongest first."""
+        return _strongest(self.row(query), self.train_ids, k, sign=1.0)
+
+    def opponents(self, query: Id, k: int = 5) -> list[Attribution]:
+        """The k training examples that lowered this query's measurement most, strongest first."""
+        return _strongest(self.row(query), self.train_ids, k, sign=-1.0)
+
+    def group(self, by: Mapping[Id, Any] | Sequence[Any] | NDArray[Any]) -> Scores:
+        """Column sums: one column per group of training examples.
+
+        `by` maps each train id to its group, or lists one group per column. The sum is first order in the group:
+        for large groups use `fitted.remove`, which follows the model to its new optimum.
+        """
+        keys = [by[i] for i in self.train_ids.tolist()] if isinstance(by, Mapping) else list(by)
+        if len(keys) != len(self.train_ids):
+            raise ValueError(f"expected one group per training example ({len(self.train_ids)}), got {len(keys)}")
+        names, member = np.unique(np.asarray(keys), return_inverse=True)
+        sums = np.zeros((len(names), len(self.query_ids)))
+        np.add.at(sums, member, self.values.T)
+        return replace(self, values=sums.T, train_ids=names)
+
+    def total(self) -> Scores:
+        """One row: the effect of each training example on the sum of all queries' measurements."""
+        measured = None if self.measured is None else self.measured.sum(keepdims=True)
+        values = self.values.sum(axis=0, keepdims=True)
+        return replace(self, values=values, query_ids=np.array(["total"]), measured=measured, predictions=None)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with query ids as index and train ids as columns."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            self.values, index=pd.Index(self.query_ids, name="query"), columns=pd.Index(self.train_ids, name="train")
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to one file, atomically; `load` gives the same scores back, bit for bit."""
+        arrays = {"values": self.values, "query_ids": self.query_ids, "train_ids": self.train_ids}
+        if self.measured is not None:
+            arrays["measured"] = self.measured
+        said = self.predictions
+        if said is not None and said.probabilities is not None:
+            arrays["probabilities"] = said.probabilities
+        facts = {
+            "unit": str(self.unit),
+            "measurement": self.measurement,
+            "recipe": dict(self.recipe),
+            "diagnostics": dict(self.diagnostics),
+            "predictions": None if said is None else {"predicted": said.predicted, "classes": said.classes},
+        }
+        write_archive(path, "scores", arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
+        arrays, facts = read_archive(path, "scores")
+        said = facts["predictions"]
+        return cls(
+            values=arrays["values"],
+            query_ids=arrays["query_ids"],
+            train_ids=arrays["train_ids"],
+            unit=Unit(facts["unit"]),
+            measurement=facts["measurement"],
+            recipe=facts["recipe"],
+            diagnostics=facts["diagnostics"],
+            measured=arrays.get("measured"),
+            predictions=None
+            if said is None
+            else Predictions(tuple(said["predicted"]), tuple(said["classes"]), arrays.get("probabilities")),
+        )
+
+    def __repr__(self) -> str:
+        m, n = self.values.shape
+        method = self.recipe.get("method", "scores")
+        return f"Scores({m} queries × {n} train, {self.unit} of {self.measurement}, by {method})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(_html_row(self, query) for query in self.query_ids[:10].tolist())
+        notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.diagnostics.get("warnings", ()))
+        return (
+            f"<p><b>{html.escape(repr(self))}</b></p>"
+            + (f"<ul>{notes}</ul>" if notes else "")
+            + f"<table><tr><th>query</th><th>proponents</th><th>opponents</th></tr>{rows}</table>"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Top:
+    """The k strongest proponents and opponents of every query, without the matrix they were chosen from.
+
+    `ids` and `values` have shape (queries, kept) and hold both ends, largest score first.
+    """
+
+    query_ids: NDArray[Any]
+    ids: NDArray[Any]
+    values: NDArray[np.float64]
+    k: int
+    unit: Unit
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def proponents(self, query: Id) -> list[Attribution]:
+        """The kept training examples that raised this query's measurement, strongest first."""
+        place = int(np.flatnonzero(self.query_ids == query)[0])
+        return _strongest(self.values[place], self.ids[place], self.k, sign=1.0)
+
+    def opponents(self, query: Id) -> list[Attribution]:
+        """The kept training examples that lowered this query's measurement, strongest first."""
+        place = int(np.flatnonzero(self.query_ids == query)[0])
+        return _strongest(self.values[place], self.ids[place], self.k, sign=-1.0)
+
+
+def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float) -> list[Attribution]:
+    order = np.argsort(-sign * row, kind="stable")[:k]
+    return [Attribution(ids[i].item(), float(row[i])) for i in order if sign * row[i] > 0]
+
+
+def _html_row(scores: Scores, query: Id) -> str:
+    def cell(found: list[Attribution]) -> str:
+        return ", ".join(f"{html.escape(str(a.id))} ({a.score:+.3g})" for a in found)
+
+    return (
+        f"<tr><td>{html.escape(str(query))}</td><td>{cell(scores.proponents(query))}</td>"
+        f"<td>{cell(scores.opponents(query))}</td></tr>"
+    )

@@ -1,0 +1,115 @@
+"""The kinds of input a data set can come in, told apart by what they can do, so that none of them is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether x is a scipy sparse matrix or array."""
+    return hasattr(x, "tocsr") and hasattr(x, "nnz")
+
+
+def columns_of(x: Any) -> list[str] | None:
+    """Column names of a pandas or polars frame, None for everything else."""
+    if hasattr(x, "columns") and (hasattr(x, "iloc") or hasattr(x, "row")):
+        return [str(name) for name in x.columns]
+    return None
+
+
+def index_of(x: Any, n: int) -> NDArray[Any]:
+    """The ids a frame brings with its index; 0 … n−1 where there is none."""
+    index = getattr(x, "index", None)
+    if index is not None and hasattr(x, "iloc"):
+        values = np.asarray(index)
+        if values.dtype.kind in "iuU" or (values.dtype == object and all(isinstance(v, str) for v in values)):
+            return values
+    return np.arange(n)
+
+
+def length_of(x: Any) -> int:
+    """How many examples x holds. Raises TypeError for what cannot be addressed by position."""
+    shape = getattr(x, "shape", None)
+    if shape is not None and len(shape) > 0:
+        return int(shape[0])
+    if shape == () or not hasattr(x, "__len__") or not hasattr(x, "__getitem__") or isinstance(x, str | bytes | dict):
+        raise TypeError(
+            f"expected inputs with one entry per example (array, sparse matrix, data frame, list), got {type(x).__name__}"
+        )
+    return len(x)
+
+
+def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
+    """The rows of x at these positions, in x's own kind."""
+    if hasattr(x, "iloc"):
+        return x.iloc[where]
+    if is_sparse(x):
+        return x.tocsr()[where]
+    if isinstance(x, list | tuple):
+        return [x[i] for i in where]
+    return x[where]
+
+
+def read_dataset(dataset: Any) -> tuple[Any, Any]:
+    """Inputs and targets of a map-style data set, every item read once (three of them twice, to catch augmentation)."""
+    dataset = _behind_loader(dataset)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"expected a data set with len() and [i], got {type(dataset).__name__}: without positions an example "
+            "cannot be named; collect it into a list first"
+        )
+    n = len(dataset)
+    if n == 0:
+        raise ValueError("expected at least one example, got an empty data set")
+    items = [_pair(dataset[i]) for i in range(n)]
+    for i in {0, n // 2, n - 1}:
+        again = _pair(dataset[i])
+        if not all(_same(a, b) for a, b in zip(items[i], again, strict=True)):
+            raise ValueError(
+                f"item {i} differs when it is read twice: the data set augments or is random; "
+                "switch the augmentation off (or fix its seed per item) before explaining"
+            )
+    return _stack([x for x, _ in items]), None if items[0][1] is None else np.array([_plain(y) for _, y in items])
+
+
+def _behind_loader(loader: Any) -> Any:
+    sampler = getattr(loader, "sampler", None)
+    if sampler is None or not hasattr(loader, "dataset"):
+        return loader
+    if type(sampler).__name__ != "SequentialSampler":
+        raise ValueError(
+            f"the loader draws its examples by {type(sampler).__name__}, so positions say nothing about examples; "
+            "pass loader.dataset, or a loader with shuffle=False"
+        )
+    return loader.dataset
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, dict):
+        inputs = next((item[k] for k in ("x", "input", "image", "text", "features") if k in item), None)
+        target = next((item[k] for k in ("y", "label", "labels", "target") if k in item), None)
+        if inputs is None:
+            raise ValueError(f"expected one of the keys x, input, image, text or features, got {sorted(item)}")
+        return inputs, target
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    return item, None
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is None or isinstance(a, str):
+        return bool(a == b)
+    return bool(np.array_equal(np.asarray(_plain(a)), np.asarray(_plain(b)), equal_nan=True))
+
+
+def _stack(inputs: list[Any]) -> Any:
+    if isinstance(inputs[0], str):
+        return inputs
+    return np.stack([np.asarray(_plain(x)) for x in inputs])
