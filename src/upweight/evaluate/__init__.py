@@ -1,0 +1,1 @@
+"""The truth: retraining, and how well predictions agree with it."""

@@ -1,0 +1,181 @@
+"""Features: the n × d matrix of a linear model, dense or sparse, the intercept a column that is never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import blas
+
+Array = NDArray[np.float64]
+CHUNK = 1024  # rows of a dense scratch block: large enough for the BLAS, small beside the features
+PAIRS = 4_000_000  # products of two nonzeros of one row that are gathered at a time
+
+
+class Features:
+    """A matrix X with an implied last column of `intercept` (none where it is 0).
+
+    Args:
+        x: float array (n, columns) of any precision, or a sparse matrix.
+        intercept: the value of the extra column; scikit-learn's is 1, liblinear's `intercept_scaling`.
+        penalised_intercept: whether the regulariser sees that column (liblinear's does).
+    """
+
+    def __init__(self, x: Any, intercept: float, penalised_intercept: bool = False) -> None:
+        self.sparse = bool(sparse.issparse(x))
+        self.x: Any = x.tocsr() if self.sparse else np.asarray(x)
+        if self.x.ndim != 2:
+            raise ValueError(
+                f"expected features of shape (n, columns), got {self.x.shape}; reshape or add a pipeline step"
+            )
+        if self.x.dtype.kind not in "fiub":
+            raise ValueError(f"expected numeric features, got {self.x.dtype}; encode them in the pipeline")
+        values = self.x.data if self.sparse else self.x
+        if values.dtype.kind == "f" and not _all_finite(values):
+            raise ValueError("the features have NaN or infinite values; impute or drop them in the pipeline")
+        self.intercept = float(intercept)
+        self.penalised_intercept = penalised_intercept
+        self.columns = self.x.shape[1]
+        self.width = self.columns + (self.intercept != 0)
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def entries(self) -> int:
+        """Stored numbers: n·d, or the nonzeros."""
+        return int(self.x.nnz) if self.sparse else len(self) * self.width
+
+    def squares(self) -> Array:
+        """‖xᵢ‖² of every row, (n,)."""
+        body = (
+            self.x.multiply(self.x).sum(axis=1) if self.sparse else np.einsum("ij,ij->i", self.x, self.x, dtype=float)
+        )
+        return np.asarray(body, dtype=np.float64).ravel() + self.intercept**2
+
+    @property
+    def penalised(self) -> Array:
+        """1.0 for columns that the regulariser sees, shape (d,)."""
+        mask = np.ones(self.width)
+        if self.intercept and not self.penalised_intercept:
+            mask[-1] = 0.0
+        return mask
+
+    def take(self, where: Any) -> Features:
+        """These rows."""
+        part = copy(self)
+        part.x = self.x[where]
+        return part
+
+    def dense(self) -> Array:
+        """The matrix with its last column, shape (n, d)."""
+        body = self.x.toarray() if self.sparse else self.x
+        return self._with_intercept(np.asarray(body, dtype=np.float64))
+
+    def times(self, v: Array) -> Array:
+        """X v for v of shape (d, r): (n, r)."""
+        body = v[: self.columns]
+        if self.sparse:
+            out = np.asarray(self.x @ body)
+        elif self.x.dtype == np.float64:
+            out = self.x @ body
+        else:
+            out = np.vstack([rows.astype(np.float64) @ body for _, rows in self._chunks()])
+        if self.intercept:
+            out += self.intercept * v[-1]
+        return out
+
+    def transposed_times(self, r: Array) -> Array:
+        """Xᵀ r for r of shape (n, k): (d, k)."""
+        if self.sparse or self.x.dtype == np.float64:
+            body = np.asarray(self.x.T @ r)
+        else:
+            body = np.zeros((self.columns, r.shape[1]))
+            for where, rows in self._chunks():
+                body += rows.T.astype(np.float64) @ r[where]
+        return np.vstack([body, self.intercept * r.sum(axis=0)]) if self.intercept else body
+
+    def weighted_gram(self, weights: Array) -> Array:
+        """Xᵀ diag(weights) X, lower triangle, (d, d), Fortran order: a symmetric rank-k update, no copy of X."""
+        if self.sparse:
+            return self._sparse_gram(weights)
+        negative = weights < 0
+        if negative.any() and not negative.all():
+            return self.weighted_gram(np.maximum(weights, 0.0)) + self.weighted_gram(np.minimum(weights, 0.0))
+        alpha, scale = (-1.0 if negative.any() else 1.0), np.sqrt(np.abs(weights))
+        gram = np.zeros((self.width, self.width), order="F")
+        scratch = np.empty((min(CHUNK, len(self)), self.width))
+        for where, rows in self._chunks():
+            block = scratch[: len(rows)]
+            np.multiply(rows, scale[where, None], out=block[:, : self.columns])
+            if self.intercept:
+                block[:, -1] = self.intercept * scale[where]
+            gram = blas.dsyrk(alpha, block.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+        return gram
+
+    def quadratic(self, matrix: Array) -> Array:
+        """xᵢᵀ M xᵢ for every row, with the symmetric part of M (d, d): half the work of a full product."""
+        if self.sparse:
+            return self._sparse_quadratic(0.5 * (matrix + matrix.T))
+        triangle = np.asfortranarray(np.triu(matrix + matrix.T))
+        np.fill_diagonal(triangle, np.diagonal(matrix))
+        out = np.empty(len(self))
+        for where, rows in self._chunks():
+            block = self._with_intercept(rows.astype(np.float64))
+            product = blas.dtrmm(1.0, triangle, block.T, trans_a=1)
+            out[where] = np.einsum("ij,ji->i", block, product)
+        return out
+
+    def _chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        for start in range(0, len(self), CHUNK):
+            where = slice(start, min(start + CHUNK, len(self)))
+            yield where, self.x[where]
+
+    def _with_intercept(self, body: Array) -> Array:
+        if not self.intercept:
+            return body
+        return np.hstack([body, np.full((len(body), 1), self.intercept)])
+
+    def _sparse_gram(self, weights: Array) -> Array:
+        gram = np.empty((self.width, self.width), order="F")
+        scaled = sparse.csr_array(self.x.multiply(weights[:, None])).T.tocsr()
+        by_column = self.x.tocsc()
+        for start in range(0, self.columns, CHUNK):
+            where = slice(start, min(start + CHUNK, self.columns))
+            gram[: self.columns, where] = (scaled @ by_column[:, where]).toarray()
+        if self.intercept:
+            last = self.intercept * np.asarray(self.x.T @ weights)
+            gram[-1, :-1] = gram[:-1, -1] = last
+            gram[-1, -1] = self.intercept**2 * weights.sum()
+        return gram
+
+    def _sparse_quadratic(self, symmetric: Array) -> Array:
+        """Gather M at all pairs of nonzeros of each row: Σ nnz² work instead of n·nnz·d."""
+        pointers, columns, data = self.x.indptr, self.x.indices, self.x.data.astype(np.float64)
+        counts = np.diff(pointers).astype(np.int64)
+        out = np.zeros(len(self))
+        edges = np.concatenate([[0], np.cumsum(counts**2)])
+        start = 0
+        while start < len(self):
+            stop = max(start + 1, int(np.searchsorted(edges, edges[start] + PAIRS, side="right")) - 1)
+            inside = counts[start:stop]
+            own = np.repeat(inside, inside)  # for each nonzero: how many partners it has
+            left = np.repeat(np.arange(pointers[start], pointers[stop]), own)
+            first = np.repeat(np.repeat(pointers[start:stop], inside), own)
+            right = first + np.arange(len(left)) - np.repeat(np.cumsum(own) - own, own)
+            products = symmetric[columns[left], columns[right]] * data[left] * data[right]
+            rows = np.repeat(np.arange(stop - start), inside**2)
+            out[start:stop] = np.bincount(rows, products, minlength=stop - start)
+            start = stop
+        if self.intercept:
+            s = self.intercept
+            out += 2.0 * s * np.asarray(self.x @ symmetric[:-1, -1]) + s * s * symmetric[-1, -1]
+        return out
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    return all(np.isfinite(values[i : i + 65536]).all() for i in range(0, len(values), 65536))

@@ -1,0 +1,56 @@
+"""Gram coordinates: a model with more columns than examples (or a kernel) in at most n columns.
+
+With an isotropic penalty the parameters lie in the span of the training inputs, so K = X Xᵀ = L Lᵀ gives features L
+(n × rank) of the same inner products: the dual form of a linear model is its primal form on L. A kernel machine is
+the linear model on the same L (Koh & Liang 2017, §5.1, do this for the RBF SVM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import lapack, solve_triangular
+
+Array = NDArray[np.float64]
+Kernel = Callable[[Any, Any], Array]
+
+
+class GramCoordinates:
+    """The map x ↦ L_r⁻¹ k(pivots, x), from a pivoted Cholesky factorisation of the training Gram matrix.
+
+    Args:
+        x: training inputs (n, d), dense or sparse.
+        kernel: (a, b) ↦ matrix of kernel values; the inner product where it is left out.
+        tolerance: pivots below this share of the largest diagonal entry are left out (repeated or dependent examples).
+    """
+
+    def __init__(self, x: Any, kernel: Kernel | None = None, tolerance: float = 1e-12) -> None:
+        self.kernel = inner_product if kernel is None else kernel
+        gram = np.asfortranarray(self.kernel(x, x))
+        largest = gram.diagonal().max()
+        factor, pivots, rank, _ = lapack.dpstrf(gram, lower=1, tol=tolerance * largest, overwrite_a=1)
+        order = pivots - 1
+        lower = np.tril(factor[:, :rank])
+        self.features = np.empty_like(lower)
+        self.features[order] = lower
+        self.pivots = order[:rank]
+        self._corner = np.asfortranarray(lower[:rank])
+        self._pivot_inputs = x[self.pivots]
+
+    def transform(self, x: Any) -> Array:
+        """Coordinates of new inputs, shape (m, rank)."""
+        return self.solve(self.kernel(self._pivot_inputs, x)).T
+
+    def solve(self, pivot_outputs: Array) -> Array:
+        """L_r⁻¹ times outputs at the pivots (rank, k): the parameters that have those outputs."""
+        return np.asarray(solve_triangular(self._corner, pivot_outputs, lower=True))
+
+
+def inner_product(a: Any, b: Any) -> Array:
+    """a bᵀ as a dense matrix."""
+    product = a @ b.T
+    return product.toarray() if sparse.issparse(product) else np.asarray(product, dtype=np.float64)

@@ -1,0 +1,140 @@
+"""Measurements: the number of a query whose cause is asked for; higher = more of the behaviour."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.linear.families import Family
+
+Array = NDArray[np.float64]
+
+
+class Measurement(ABC):
+    """A function of a query's outputs z (m, K) and its label."""
+
+    needs_label = True
+
+    @abstractmethod
+    def described(self, family: Family) -> str:
+        """In words, with the unit."""
+
+    @abstractmethod
+    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """The measurement, (m,) for z (m, K)."""
+
+    def gradient(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """∂value/∂z (m, K), by central differences in output space: relative error about 1e-10 in float64."""
+        out = np.empty_like(z)
+        for c in range(z.shape[1]):
+            h = 1e-5 * np.maximum(1.0, np.abs(z[:, c]))
+            up, down = z.copy(), z.copy()
+            up[:, c] += h
+            down[:, c] -= h
+            out[:, c] = (self.value(family, up, y) - self.value(family, down, y)) / (up[:, c] - down[:, c])
+        return out
+
+
+@dataclass(frozen=True)
+class Loss(Measurement):
+    """−loss of the query under the training loss, without the regulariser: positive scores lowered the loss."""
+
+    def described(self, family: Family) -> str:
+        """−loss with the loss's own unit."""
+        return "−loss (nats)" if "log" in family.name or "entropy" in family.name else f"−loss ({family.name})"
+
+    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """−ℓ."""
+        return -family.at(z, family.encode(_labels(y))).loss
+
+    def gradient(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """−∂ℓ/∂z."""
+        return -family.at(z, family.encode(_labels(y))).gradient
+
+
+@dataclass(frozen=True)
+class Margin(Measurement):
+    """How far the query is on its label's side.
+
+    log p_y − log(1 − p_y) where the model has probabilities (Park et al. 2023, TRAK, eq. 3), else the signed output of
+    its label against the largest other.
+    """
+
+    def described(self, family: Family) -> str:
+        """Log-odds or output units."""
+        return "margin of the label"
+
+    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """The margin of label y."""
+        if family.classes is None:
+            raise TypeError(
+                f"a model with {family.name} has no classes and so no margin; measure the loss or a function"
+            )
+        family.encode(_labels(y))  # an unknown class is an error here too
+        place = np.searchsorted(family.classes, _labels(y))
+        outputs = family.expand(z)
+        if outputs.shape[1] == 1:
+            return np.asarray(outputs[:, 0] * np.where(place == 1, 1.0, -1.0))
+        if outputs.shape[1] != len(family.classes):
+            raise TypeError("one machine per pair of classes has no single margin; measure the loss or a function")
+        own = np.take_along_axis(outputs, place[:, None], axis=1)[:, 0]
+        others = np.where(np.arange(outputs.shape[1]) == place[:, None], -np.inf, outputs)
+        if family.coupled:
+            return np.asarray(own - np.logaddexp.reduce(others, axis=1))
+        return np.asarray(own - others.max(axis=1))
+
+
+@dataclass(frozen=True)
+class Probability(Measurement):
+    """The model's probability of class `of`; queries need no label."""
+
+    of: Any
+    needs_label = False
+
+    def described(self, family: Family) -> str:
+        """Which class."""
+        return f"probability of {self.of!r}"
+
+    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """p(class)."""
+        classes = [] if family.classes is None else family.classes.tolist()
+        if self.of not in classes:
+            raise ValueError(f"expected one of the classes {classes[:12]}, got {self.of!r}")
+        return np.asarray(family.probabilities(z)[:, classes.index(self.of)])
+
+
+@dataclass(frozen=True)
+class Function(Measurement):
+    """Any function `f(outputs, labels) -> (m,)` of the estimator's outputs.
+
+    `outputs` (m, columns) is the decision function (one column for two classes) or the predicted mean; `labels` is the
+    queries' y or None. Each row's result may depend on that row alone.
+    """
+
+    function: Callable[[Array, Any], Any]
+    needs_label = False
+
+    def described(self, family: Family) -> str:
+        """The function's own name."""
+        return getattr(self.function, "__name__", "measurement").replace("<lambda>", "measurement")
+
+    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+        """The function's value, checked for shape."""
+        result = np.asarray(self.function(family.expand(z), y), dtype=np.float64)
+        if result.shape != (len(z),):
+            raise ValueError(f"expected the measurement to give one number per query ({len(z)},), got {result.shape}")
+        return result
+
+
+def _labels(y: NDArray[Any] | None) -> NDArray[Any]:
+    if y is None:
+        raise ValueError(
+            "the queries have no labels, which this measurement needs; pass Examples(x, y), or measure something "
+            "that needs none: explainable(..., measure=Probability(of=...)) or a function of the outputs"
+        )
+    return y

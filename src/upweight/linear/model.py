@@ -1,0 +1,182 @@
+"""LinearModel: a trained generalised linear model behind a fixed feature map, with every capability in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.families import Family
+from upweight.linear.features import Features
+from upweight.linear.measurement import Measurement
+from upweight.linear.newton import Newton
+from upweight.linear.problem import Problem
+from upweight.linear.rows import FactoredRows
+
+Array = NDArray[np.float64]
+ELSEWHERE = 0.25  # ‖∇J‖ in units of random-sign gradients from which the training data cannot be these
+REFIT = 100  # Newton steps of a refit at most
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel(Differentiable, Retrainable):
+    """A generalised linear model as scikit-learn and others fit it.
+
+    Attributes:
+        name: the estimator, for people.
+        design: raw inputs → Features, everything before the last step; it is held fixed when examples are removed.
+        family: the loss.
+        objective: how losses were put together, with the l2.
+        theta: (K, d) trained parameters.
+        measurement_of: what is asked of a query.
+        predictor: the estimator itself, for `predict` and `predict_proba`; never changed.
+        class_weights: class → weight, held at its value on the full training set.
+        refit: trains the estimator itself again, `(features, targets, weights) -> theta`, where Newton steps on the
+            loss are not its training (the hinge); None otherwise.
+        notes: what a reader should know, as warnings.
+    """
+
+    name: str
+    design: Callable[[Any], Features]
+    family: Family
+    objective: Objective
+    theta: Array
+    measurement_of: Measurement
+    predictor: Any
+    class_weights: dict[Any, float] | None = None
+    refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
+    notes: tuple[str, ...] = ()
+    _seen: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def problem(self, train: Examples) -> Problem:
+        """The training objective on these examples. Raises ValueError when the model was fitted on other data."""
+        if self._seen.get("train") is train and self._seen["problem"].theta is self.theta:
+            return self._seen["problem"]  # type: ignore[no-any-return]
+        if train.y is None:
+            raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+        features = self._features(train)
+        weights = np.ones(len(train)) if train.weights is None else train.weights.copy()
+        if self.class_weights is not None:
+            weights *= np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
+        fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
+        each = self.objective.l2 if self.objective.reduction == "mean" else 0.0
+        targets = self.family.encode(train.y)
+        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta)
+        if problem.off_optimum > ELSEWHERE and self.refit is None:
+            raise ValueError(
+                f"expected the data that {self.name} was fitted on: at these examples the gradient of its training "
+                f"objective is {problem.off_optimum:.2g} of what random data would leave (0 = optimum). Pass the "
+                "same rows, labels and sample weights as to fit(); if they are the same, the solver stopped too early "
+                "(raise max_iter, lower tol)"
+            )
+        self._seen.update(train=train, problem=problem)
+        return problem
+
+    @property
+    def measurement(self) -> str:
+        """What is measured, in words."""
+        return self.measurement_of.described(self.family)
+
+    @property
+    def parameters(self) -> Array:
+        """θ, one vector."""
+        return self.theta.ravel()
+
+    def with_parameters(self, parameters: Array) -> LinearModel:
+        """The same model at another θ."""
+        theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
+        return replace(self, theta=theta, _seen={})
+
+    def measure(self, queries: Examples) -> Array:
+        """The measurement of every query."""
+        return self.measurement_of.value(self.family, self._features(queries).times(self.theta.T), queries.y)
+
+    def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
+        """The measurement at θ + shift, for every shift (g, K·d): (m, g)."""
+        features = self._features(queries)
+        base = features.times(self.theta.T)
+        wide = shifts.reshape(-1, *self.theta.shape)
+        out = np.empty((len(queries), len(wide)))
+        for g, shift in enumerate(wide):
+            out[:, g] = self.measurement_of.value(self.family, base + features.times(shift.T), queries.y)
+        return out
+
+    def predict(self, examples: Examples) -> Predictions:
+        """The estimator's own predictions, as readable labels."""
+        predicted = self.predictor.predict(examples.x)
+        readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
+        if self.family.classes is None:
+            return Predictions(readable)
+        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
+        has = hasattr(self.predictor, "predict_proba")
+        return Predictions(readable, classes, np.asarray(self.predictor.predict_proba(examples.x)) if has else None)
+
+    def loss_rows(self, train: Examples) -> FactoredRows:
+        """wᵢ(∇ℓᵢ + l2 share): the share is zero where the objective sums losses."""
+        problem = self.problem(train)
+        slopes = problem.weights[:, None] * problem.derivatives.gradient
+        if problem.each == 0:
+            return FactoredRows(problem.features, slopes)
+        return FactoredRows(
+            problem.features, slopes, problem.weights, problem.each * problem.penalty_gradient(problem.theta)
+        )
+
+    def measure_rows(self, queries: Examples) -> FactoredRows:
+        """∇θ of every query's measurement."""
+        features = self._features(queries)
+        z = features.times(self.theta.T)
+        return FactoredRows(features, self.measurement_of.gradient(self.family, z, queries.y))
+
+    def gradient_norm(self, train: Examples) -> float:
+        """How far the parameters are from the optimum on these examples."""
+        return self.problem(train).off_optimum
+
+    def dispersion(self, train: Examples, effective: float) -> float:
+        """Residual sum of squares over n − p for a squared loss, 1 for a likelihood."""
+        if not self.family.constant:
+            return 1.0
+        problem = self.problem(train)
+        squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
+        return max(squares / max(len(train) - effective, 1.0), 1e-300)
+
+    def curvature(self, train: Examples, recipe: Any, damping: float) -> LinearCurvature:
+        """The exact Hessian; recipe is `Hessian(...)` or None."""
+        return LinearCurvature(self.problem(train), recipe, damping)
+
+    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
+        """The optimum under these weights, by Newton steps to a gradient of 1e-11; `seed` changes nothing (convex).
+
+        Models whose training is no smooth optimisation (the hinge) are trained again by the estimator itself.
+        """
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.shape != (len(train),):
+            raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+            raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        problem = self.problem(train)
+        if self.refit is not None:
+            kept = weights * problem.weights
+            return self.with_parameters(self.refit(problem.features, problem.targets, kept))
+        if "newton" not in self._seen:
+            self._seen["newton"] = Newton(problem, LinearCurvature(problem, None, 0.0).factor)
+        moved = self._seen["newton"].after(weights[None], steps=REFIT, tolerance=1e-11)
+        return self.with_parameters(self.parameters + moved.shifts[0])
+
+    def _features(self, examples: Examples) -> Features:
+        """Features of these examples; the last set asked for is remembered, so a pipeline runs once per set."""
+        known = self._seen.setdefault("features", {})
+        if id(examples) not in known:
+            if len(known) >= 2:
+                known.pop(next(iter(known)))
+            known[id(examples)] = (examples, self.design(examples.x))
+        return known[id(examples)][1]  # type: ignore[no-any-return]
+
+
+def _readable(value: Any, labels: dict[Any, str]) -> Any:
+    return labels.get(value, value) if not isinstance(value, list) else value

@@ -1,0 +1,85 @@
+"""Problem: the training objective of a generalised linear model, ready to be differentiated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.linear.families import Derivatives, Family
+from upweight.linear.features import Features
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """J(θ; w) = Σᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(w) Σ_ck M_ck θ_c·θ_k, with λ(w) = fixed + each · Σᵢ wᵢ.
+
+    `fixed` is the l2 of an objective that sums losses: it stays when an example goes. `each` is the l2 of one that
+    takes their mean: every example carries its share, so that the minimiser is that of the renormalised mean.
+
+    Attributes:
+        features: n × d.
+        targets: what `family.encode` made of the labels.
+        weights: (n,) sample weight times class weight, before any removal.
+        theta: (K, d) trained parameters.
+    """
+
+    features: Features
+    targets: NDArray[Any]
+    weights: Array
+    family: Family
+    fixed: float
+    each: float
+    theta: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(K, d)."""
+        return self.family.outputs, self.features.width
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.family.outputs * self.features.width
+
+    def ridge(self, weights: Array) -> Array:
+        """λ under these example weights (…, n): (…,)."""
+        return np.asarray(self.fixed + self.each * weights.sum(axis=-1))
+
+    @cached_property
+    def outputs(self) -> Array:
+        """X θ at the trained parameters, (n, K)."""
+        return self.features.times(self.theta.T)
+
+    @cached_property
+    def derivatives(self) -> Derivatives:
+        """Of every training example's loss at the trained parameters."""
+        return self.family.at(self.outputs, self.targets)
+
+    def penalty_gradient(self, theta: Array) -> Array:
+        """M θ on the penalised columns, for one λ = 1; theta (…, K, d)."""
+        if self.fixed == 0 and self.each == 0:
+            return np.zeros_like(theta)
+        return np.asarray(np.einsum("ck,...kd->...cd", self.family.metric(), theta) * self.features.penalised)
+
+    def gradient(self) -> Array:
+        """∇J at the trained parameters, (K, d): zero where the model is at its optimum."""
+        slopes = self.weights[:, None] * self.derivatives.gradient
+        data = self.features.transposed_times(slopes).T
+        return data + self.ridge(self.weights) * self.penalty_gradient(self.theta)
+
+    @cached_property
+    def noise(self) -> float:
+        """√Σ‖gᵢ‖²: the gradient that the examples would leave if their signs were random."""
+        slopes = (self.derivatives.gradient**2).sum(axis=1) * self.weights**2
+        return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
+
+    @cached_property
+    def off_optimum(self) -> float:
+        """‖∇J‖ relative to `noise`: 0 at the optimum, about 1 for a model that was fitted on other data."""
+        return float(np.linalg.norm(self.gradient())) / self.noise

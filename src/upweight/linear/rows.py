@@ -1,0 +1,79 @@
+"""Rows of a linear model: a feature vector times an output gradient, never multiplied out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.rows import DenseRows, Rows
+from upweight.linear.features import Features
+
+Array = NDArray[np.float64]
+
+
+class FactoredRows(Rows):
+    """Row i = outer(rᵢ, xᵢ) + shareᵢ · common.
+
+    Args:
+        features: the xᵢ, (n, d).
+        slopes: the rᵢ, (n, K).
+        share: (n,) and `common` (K, d): the part of a mean objective's regulariser that an example carries.
+    """
+
+    def __init__(
+        self, features: Features, slopes: Array, share: Array | None = None, common: Array | None = None
+    ) -> None:
+        self.features = features
+        self.slopes = slopes
+        self.share = share
+        self.common = common
+
+    def __len__(self) -> int:
+        return len(self.slopes)
+
+    def dot(self, other: Rows) -> Array:
+        """Inner products; of two factored sets by (X Xᵀ) ∘ (R Rᵀ), without a parameter-sized vector."""
+        if isinstance(other, FactoredRows) and self.common is None and other.common is None:
+            from upweight.linear.gram import inner_product
+
+            ours, theirs = (f.x if not f.intercept else f.dense() for f in (self.features, other.features))
+            return inner_product(ours, theirs) * (self.slopes @ other.slopes.T)
+        return self._dot_vectors(other.dense())
+
+    def _dot_vectors(self, flat: Array) -> Array:
+        vectors = flat.reshape(len(flat), *self._shape())
+        out = np.zeros((len(self), len(vectors)))
+        for c in range(self.slopes.shape[1]):
+            part = self.features.times(np.ascontiguousarray(vectors[:, c].T))
+            part *= self.slopes[:, c, None]
+            out += part
+        if self.common is not None and self.share is not None:
+            out += np.outer(self.share, np.einsum("kcd,cd->k", vectors, self.common))
+        return out
+
+    def project(self, matrix: Array) -> Array:
+        """dense() @ matrix."""
+        return self._dot_vectors(np.ascontiguousarray(matrix.T))
+
+    def dense(self) -> Array:
+        """(n, K·d)."""
+        out = self.slopes[:, :, None] * self.features.dense()[:, None, :]
+        if self.common is not None and self.share is not None:
+            out = out + self.share[:, None, None] * self.common
+        return np.asarray(out.reshape(len(self), -1))
+
+    def sums(self, member: Array) -> DenseRows:
+        """Weighted sums by one product with the features."""
+        weighted = member.T[:, :, None] * self.slopes[:, None, :]
+        out = self.features.transposed_times(weighted.reshape(len(self), -1)).T.reshape(len(member), -1)
+        if self.common is not None and self.share is not None:
+            out = out + np.outer(member @ self.share, self.common)
+        return DenseRows(np.asarray(out))
+
+    def take(self, positions: NDArray[np.intp] | slice) -> FactoredRows:
+        """These rows."""
+        share = None if self.share is None else self.share[positions]
+        return FactoredRows(self.features.take(positions), self.slopes[positions], share, self.common)
+
+    def _shape(self) -> tuple[int, int]:
+        return self.slopes.shape[1], self.features.width

@@ -1,0 +1,62 @@
+"""Chance: random scores, the floor of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.attributor import Attributor, Fitted
+from upweight.core.examples import Examples
+from upweight.core.model import Measurable, require
+from upweight.core.scores import Unit
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance(Attributor):
+    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
+
+    seed: int = 0
+
+    def fit(self, model: Any, train: Examples) -> FittedChance:
+        """Nothing to learn."""
+        require(model, [Measurable], "Chance")
+        return FittedChance(self, model, train, Unit.RANK)
+
+    def restore(
+        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> FittedChance:
+        """Nothing was kept."""
+        return self.fit(model, train)
+
+
+class FittedChance(Fitted):
+    """Chance, ready to answer."""
+
+    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
+        """One block: each score is drawn from a generator seeded by its two ids, so order changes nothing."""
+        columns = np.stack([self._noise("train", i) for i in self.train.ids.tolist()])
+        rows = np.stack([self._noise("query", i) for i in queries.ids.tolist()])
+        yield slice(0, len(self.train)), rows @ columns.T / np.sqrt(columns.shape[1])
+
+    def self_values(self) -> Array:
+        """Normal, one per example."""
+        return np.array([self._noise("self", i)[0] for i in self.train.ids.tolist()])
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """A reminder."""
+        return {"warnings": ["These scores are random: a floor for comparison, not an answer."]}
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The seed is in the recipe."""
+        return {}, {}
+
+    def _noise(self, role: str, identifier: Any) -> Array:
+        key = [cast(Chance, self.recipe).seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
+        return np.random.default_rng(key).standard_normal(16)

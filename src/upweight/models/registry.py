@@ -1,0 +1,26 @@
+"""explainable: from a fitted estimator to a model that can be asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from upweight.core.examples import Examples
+
+
+def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing: float = 0.01) -> Any:
+    """A model to fit attributors on.
+
+    Args:
+        estimator: a fitted scikit-learn estimator, or a Pipeline that ends in one. It is never changed.
+        train: the examples it was fitted on, as passed to `fit` (weights included).
+        measure: what to ask of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
+            `f(outputs, labels) -> (m,)`.
+        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.3).
+
+    Raises:
+        TypeError: an estimator that is not supported; the message lists those that are.
+        ValueError: an unfitted estimator, data it was not fitted on, or a penalty without a Hessian (l1).
+    """
+    from upweight.models import sklearn
+
+    return sklearn.read(estimator, train, measure, smoothing)

@@ -1,0 +1,309 @@
+"""scikit-learn: linear models, support vector machines, and pipelines that end in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics.pairwise import pairwise_kernels
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import check_is_fitted
+
+from upweight.core.examples import Examples
+from upweight.core.model import Objective
+from upweight.linear.families import Family, Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
+from upweight.linear.features import Features
+from upweight.linear.gram import GramCoordinates, Kernel
+from upweight.linear.measurement import Function, Loss, Measurement
+from upweight.linear.model import LinearModel
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one estimator says of its training: the loss, the regulariser, the parameters on its own columns."""
+
+    family: Family
+    objective: Objective
+    coefficients: Array  # (K, columns), internal coding
+    intercepts: Array | None  # (K,), None without an intercept
+    intercept_value: float = 1.0  # the value of the intercept's column
+    penalised_intercept: bool = False
+    kernel: Kernel | None = None
+    support: tuple[Any, Array] | None = None  # support vectors and their (K, s) coefficients, for kernels
+    hinge: bool = False  # trained on the hinge itself: retrained by the estimator
+    notes: tuple[str, ...] = ()
+
+
+def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> LinearModel:
+    """The estimator as a LinearModel."""
+    if isinstance(train, tuple | list) or not isinstance(train, Examples):
+        raise TypeError(f"expected train as upweight.Examples(x, y), got {type(train).__name__}")
+    final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    reader = READERS.get(type(final).__name__)
+    if reader is None:
+        raise TypeError(
+            f"{type(final).__name__} has no closed form here; supported, also at the end of a Pipeline: "
+            f"{', '.join(sorted(READERS))}. The leave-one-out method needs no closed form, only retraining"
+        )
+    try:
+        check_is_fitted(final)
+    except NotFittedError:
+        raise ValueError(
+            f"this {type(final).__name__} is not fitted; call fit(x, y) on the training set first"
+        ) from None
+    if train.y is None:
+        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    before = _before(estimator, final)
+    inputs = before(train.x)
+    reading = reader(final, inputs, train, smoothing)
+    design, theta = _design(reading, inputs, before)
+    model = LinearModel(
+        name=type(final).__name__,
+        design=design,
+        family=reading.family,
+        objective=reading.objective,
+        theta=theta,
+        measurement_of=_measurement(measure),
+        predictor=estimator,
+        class_weights=_class_weights(final, train),
+        refit=_refit_hinge(final, reading, theta.shape) if reading.hinge else None,
+        notes=reading.notes,
+    )
+    model.problem(train)
+    return model
+
+
+def _before(estimator: Any, final: Any) -> Callable[[Any], Any]:
+    """Everything before the last step, with the check that inputs fit it."""
+    steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
+    expected = getattr(final, "n_features_in_", None)
+
+    def inputs(x: Any) -> Any:
+        try:
+            matrix = x if steps is None or len(steps) == 0 else steps.transform(x)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"the pipeline cannot take these inputs: {error}") from error
+        matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
+        matrix = matrix if hasattr(matrix, "tocsr") else np.asarray(matrix)
+        if expected is not None and (matrix.ndim != 2 or matrix.shape[1] != expected):
+            raise ValueError(
+                f"expected inputs with {expected} columns, as the model was fitted on, got shape {matrix.shape}; "
+                "pass the raw inputs that go into the pipeline's first step"
+            )
+        return matrix
+
+    return inputs
+
+
+def _design(reading: _Reading, inputs: Any, before: Callable[[Any], Any]) -> tuple[Callable[[Any], Features], Array]:
+    """The feature map and θ on it: the columns themselves, or Gram coordinates where they are fewer."""
+    intercept = 0.0 if reading.intercepts is None else reading.intercept_value
+    wide = inputs.shape[0] < inputs.shape[1] and reading.objective.l2 > 0
+
+    def finish(matrix: Any) -> Features:
+        return Features(matrix, intercept, reading.penalised_intercept)
+
+    if reading.kernel is None and not wide:
+        design, body = (lambda x: finish(before(x))), reading.coefficients
+    else:
+        finish(inputs)  # refuses NaN and text before a Gram matrix is made of them
+        coordinates = GramCoordinates(inputs, reading.kernel)
+        design = lambda x: finish(coordinates.transform(before(x)))  # noqa: E731 - two ways to say one thing
+        if reading.support is not None and reading.kernel is not None:
+            vectors, coefficients = reading.support
+            at_pivots = reading.kernel(inputs[coordinates.pivots], vectors) @ coefficients.T
+        else:
+            at_pivots = np.asarray(inputs[coordinates.pivots] @ reading.coefficients.T)
+        body = coordinates.solve(at_pivots).T
+    if reading.intercepts is None:
+        return design, body
+    return design, np.hstack([body, reading.intercepts[:, None] / reading.intercept_value])
+
+
+def _measurement(measure: Any) -> Measurement:
+    if measure is None:
+        return Loss()
+    if isinstance(measure, Measurement):
+        return measure
+    if callable(measure):
+        return Function(measure)
+    raise TypeError(
+        f"expected a measurement (Loss(), Margin(), Probability(of=…)) or a function (outputs, labels), got {measure!r}"
+    )
+
+
+def _class_weights(final: Any, train: Examples) -> dict[Any, float] | None:
+    given = getattr(final, "class_weight", None)
+    if given is None:
+        return None
+    weights = compute_class_weight(given, classes=final.classes_, y=train.y)
+    return dict(zip(final.classes_.tolist(), weights.tolist(), strict=True))
+
+
+def _refuse(condition: bool, what: str, instead: str) -> None:
+    if condition:
+        raise ValueError(f"{what} has no Hessian to invert; {instead}")
+
+
+def _linear(final: Any, objective: Objective, family: Family, **more: Any) -> _Reading:
+    coefficients = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64))
+    intercepts = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(coefficients),))
+    has = bool(final.fit_intercept)
+    return _Reading(family, objective, coefficients, intercepts if has else None, **more)
+
+
+def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    penalty = getattr(final, "penalty", "deprecated")
+    ratio = getattr(final, "l1_ratio", None)
+    l1 = penalty in ("l1", "elasticnet") or (penalty == "deprecated" and ratio not in (None, 0, 0.0))
+    _refuse(l1 and not (penalty == "elasticnet" and ratio == 0), "an l1 penalty", "use penalty l2 (l1_ratio=0)")
+    l2 = 0.0 if penalty in (None, "none") or np.isinf(final.C) else 1.0 / final.C
+    objective = Objective("sum", l2)
+    liblinear = final.solver == "liblinear"
+    scale = float(final.intercept_scaling) if liblinear and final.fit_intercept else 1.0
+    if len(final.classes_) == 2 or liblinear or getattr(final, "multi_class", None) == "ovr":
+        family: Family = Logistic(len(np.atleast_2d(final.coef_)), final.classes_)
+        return _linear(final, objective, family, intercept_value=scale, penalised_intercept=liblinear)
+    return _reference(_linear(final, objective, Softmax(final.classes_)))
+
+
+def _reference(reading: _Reading) -> _Reading:
+    """Differences to the last class."""
+    coefficients, intercepts = reading.coefficients, reading.intercepts
+    shifted = None if intercepts is None else intercepts[:-1] - intercepts[-1]
+    return replace(reading, coefficients=coefficients[:-1] - coefficients[-1], intercepts=shifted)
+
+
+def _least_squares(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    _refuse(bool(getattr(final, "positive", False)), "a model with positive=True", "fit without the constraint")
+    alpha = getattr(final, "alpha", 0.0)
+    if np.ndim(alpha) != 0:
+        raise ValueError("expected one alpha for all targets; fit one Ridge per target instead")
+    classes = getattr(final, "classes_", None)
+    outputs = len(np.atleast_2d(final.coef_))
+    return _linear(final, Objective("sum", float(alpha)), Squared(outputs, classes))
+
+
+def _generalised(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    power = {"PoissonRegressor": 1.0, "GammaRegressor": 2.0}.get(type(final).__name__)
+    power = float(final.power) if power is None else power
+    link = getattr(final, "link", "log")
+    log_link = link == "log" or (link == "auto" and power > 0)
+    return _linear(final, Objective("mean", float(final.alpha)), Tweedie(power, log_link))
+
+
+def _linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    _refuse(final.penalty == "l1", "an l1 penalty", "use penalty='l2'")
+    if final.multi_class != "ovr":
+        raise ValueError("multi_class='crammer_singer' is one joint machine; use multi_class='ovr'")
+    outputs = len(final.coef_)
+    hinge = final.loss == "hinge"
+    family = SmoothHinge(outputs, final.classes_, smoothing) if hinge else SquaredHinge(outputs, final.classes_)
+    scale = float(final.intercept_scaling) if final.fit_intercept else 1.0
+    notes = (_smoothed(smoothing),) if hinge else ()
+    return _linear(
+        final,
+        Objective("sum", 1.0 / final.C),
+        family,
+        intercept_value=scale,
+        penalised_intercept=True,
+        hinge=hinge,
+        notes=notes,
+    )
+
+
+def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    if callable(final.kernel) or final.kernel == "precomputed":
+        raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
+    count = len(final.classes_)
+    pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
+    settings = {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0}
+
+    def kernel(a: Any, b: Any) -> Array:
+        return np.asarray(pairwise_kernels(a, b, metric=final.kernel, filter_params=True, **settings))
+
+    family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
+    support = (final.support_vectors_, _pair_coefficients(final, pairs))
+    return _Reading(
+        family,
+        Objective("sum", 1.0 / final.C),
+        np.zeros((len(pairs), 0)),
+        np.asarray(final.intercept_, dtype=np.float64),
+        kernel=kernel,
+        support=support,
+        hinge=True,
+        notes=(_smoothed(smoothing),),
+    )
+
+
+def _pair_coefficients(final: Any, pairs: Array) -> Array:
+    """libsvm keeps α y of pair (i, j) in row j−1 for class i's vectors and in row i for class j's."""
+    dual = final.dual_coef_.toarray() if hasattr(final.dual_coef_, "toarray") else np.asarray(final.dual_coef_)
+    if len(final.classes_) == 2:
+        return dual
+    edges = np.concatenate([[0], np.cumsum(final.n_support_)])
+    out = np.zeros((len(pairs), dual.shape[1]))
+    for row, (i, j) in enumerate(pairs):
+        out[row, edges[i] : edges[i + 1]] = dual[j - 1, edges[i] : edges[i + 1]]
+        out[row, edges[j] : edges[j + 1]] = dual[i, edges[j] : edges[j + 1]]
+    return out
+
+
+def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+    if final.loss != "log_loss":
+        raise ValueError(f"expected SGDClassifier(loss='log_loss'), got {final.loss!r}; LinearSVC covers the hinge")
+    _refuse(final.penalty not in ("l2", None), f"penalty {final.penalty!r}", "use penalty='l2'")
+    l2 = 0.0 if final.penalty is None else float(final.alpha)
+    return _linear(final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_))
+
+
+def _smoothed(smoothing: float) -> str:
+    return (
+        f"The hinge has no curvature: influence is taken on the hinge smoothed at temperature {smoothing:g}, at the "
+        "weights of the hinge fit."
+    )
+
+
+def _refit_hinge(final: Any, reading: _Reading, shape: tuple[int, int]) -> Callable[..., Array]:
+    """Train the machine itself again, one output at a time, on the same features and to a tight tolerance."""
+
+    def refit(features: Features, targets: NDArray[Any], weights: Array) -> Array:
+        from sklearn.svm import SVC
+
+        theta = np.zeros(shape)
+        matrix = features.x
+        for c in range(shape[0]):
+            seen = (weights > 0) & (targets[:, c] != 0)
+            if reading.kernel is None:
+                machine = clone(final).set_params(tol=1e-8, max_iter=2_000_000, class_weight=None, random_state=0)
+            else:
+                machine = SVC(kernel="linear", C=final.C, tol=1e-8)
+            machine.fit(matrix[seen], targets[seen, c], sample_weight=weights[seen])
+            theta[c, : matrix.shape[1]] = np.asarray(machine.coef_).ravel()
+            if reading.intercepts is not None:
+                theta[c, -1] = machine.intercept_.item() / reading.intercept_value
+        return theta
+
+    return refit
+
+
+READERS: dict[str, Callable[[Any, Any, Examples, float], _Reading]] = {
+    "LogisticRegression": _logistic_regression,
+    "LinearRegression": _least_squares,
+    "Ridge": _least_squares,
+    "RidgeClassifier": _least_squares,
+    "PoissonRegressor": _generalised,
+    "GammaRegressor": _generalised,
+    "TweedieRegressor": _generalised,
+    "LinearSVC": _linear_svc,
+    "SVC": _svc,
+    "SGDClassifier": _sgd,
+}
