@@ -53,7 +53,7 @@ _HOME = {
     "explainable": "upweight.models.registry",
     "write_report": "upweight.report.page",
 }
-__all__ = [*_HOME]  # noqa: PLE0605
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

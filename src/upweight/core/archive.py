@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,31 +22,52 @@ def write_archive(path: str | Path, kind: str, arrays: Mapping[str, NDArray[Any]
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects, which have no safe form on disk; use str or numbers")
-    plain = json.dumps({"kind": kind, "version": VERSION, **facts}, default=_plain, ensure_ascii=False)
-    partial = path.with_name(path.name + ".tmp")
-    with open(partial, "wb") as file:
-        np.savez(file, _facts=np.array(plain), **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    header = {"kind": kind, "version": VERSION, "arrays": sorted(arrays), "facts": as_plain(facts)}
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, _header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_archive(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and facts of a file of this kind; its checksums are verified on the way."""
+    """Arrays and facts of a file of this kind. Raises ValueError for a damaged file or one of another kind."""
+    # Checksums first, and of whole members: numpy reads no further than the shape it finds, so a damaged shape would
+    # get past them.
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as members:
+                broken = members.testzip()
+        except Exception as error:  # what a broken zip raises depends on where it is broken
+            raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
+        if broken is not None:
+            raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; write it again")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        facts = json.loads(str(arrays.pop("_facts")))
-    except FileNotFoundError:
-        raise
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
-    if facts.get("kind") != kind or facts.get("version", 0) > VERSION:
-        raise ValueError(
-            f"expected {path} to hold {kind} (format ≤ {VERSION}), got {facts.get('kind')} {facts.get('version')}"
-        )
+        with np.load(path, allow_pickle=False) as members:
+            arrays = {name: members[name] for name in members.files}
+        header = json.loads(str(arrays.pop("_header")))
+        found, version, names, facts = (header[name] for name in ("kind", "version", "arrays", "facts"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by upweight ({error})") from error
+    if found != kind or version > VERSION:
+        raise ValueError(f"expected {path} to hold {kind} (format ≤ {VERSION}), got {found} (format {version})")
+    if sorted(arrays) != names:
+        raise ValueError(f"{path} is damaged: expected the arrays {names}, got {sorted(arrays)}")
     return arrays, facts
 
 
+def as_plain(value: Any) -> Any:
+    """The value as JSON would give it back: tuples become lists, arrays and numpy numbers their plain form."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
 def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return getattr(value, "__qualname__", None) or str(value)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive import read_archive, write_archive
+from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
-from upweight.core.scores import Scores, Top, Unit
+from upweight.core.scores import Scores, Top, Unit, require_finite
+from upweight.core.sources import is_sparse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Attributor(ABC):
 
     def described(self) -> dict[str, Any]:
         """Name and settings as plain values."""
-        return {"method": type(self).__name__, **_settings(self)}
+        described: dict[str, Any] = as_plain({"method": type(self).__name__, **_settings(self)})
+        return described
 
 
 class Fitted(ABC):
@@ -78,7 +80,7 @@ class Fitted(ABC):
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries."""
         measured = self.model.measure(queries)
-        values = np.empty((len(queries), len(self.train)))
+        values = np.full((len(queries), len(self.train)), np.nan)  # a block that never comes is no score
         for where, block in self.blocks(queries):
             values[:, where] = block
         return self.scores(values, queries.ids, self.train.ids, measured, self.model.predict(queries))
@@ -89,11 +91,18 @@ class Fitted(ABC):
 
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
+        if k < 1:
+            raise ValueError(f"expected k of at least 1, got {k}")
         m = len(queries)
         values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
         for where, block in self.blocks(queries):
             there = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
-            values, places = _both_ends(np.hstack([values, block]), np.hstack([places, there]), k)
+            values, places = np.hstack([values, require_finite(block)]), np.hstack([places, there])
+            if values.shape[1] > 2 * k:
+                kept = _ends(values, k)
+                values, places = values[kept].reshape(m, 2 * k), places[kept].reshape(m, 2 * k)
+        order = np.argsort(-values, axis=1, kind="stable")
+        values, places = np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
         return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)
 
     def save(self, path: str | Path) -> None:
@@ -132,29 +141,36 @@ class Fitted(ABC):
 def fingerprint(model: Any, train: Examples) -> str:
     """A short name of the model's parameters and the training set, to notice when they are not the same."""
     digest = hashlib.blake2b(digest_size=12)
-    parameters = getattr(model, "parameters", None)
-    for part in (parameters, train.ids, train.y, train.weights, _bytes_of(train.x)):
+    for part in (getattr(model, "parameters", None), train.ids, train.y, train.weights, *_parts(train.x)):
         array = np.ascontiguousarray(part if part is not None else [])
-        digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
+        in_words = array.dtype.kind in "OU"  # an object's bytes are an address, a text's are as wide as the longest
+        digest.update(f"{'words' if in_words else array.dtype} {array.shape} ".encode())
+        digest.update(repr(array.tolist()).encode() if in_words else array.tobytes())
     return digest.hexdigest()
 
 
-def _bytes_of(x: Any) -> NDArray[Any]:
-    if hasattr(x, "tocsr"):
+def _parts(x: Any) -> Iterator[Any]:
+    if is_sparse(x):
         csr = x.tocsr()
-        return np.concatenate([csr.indptr.astype(np.float64), csr.indices.astype(np.float64), csr.data])
-    return np.asarray(x)
+        yield from (csr.shape, csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data)
+    elif isinstance(x, list | tuple):  # one by one: one array of all texts is as wide as the longest
+        yield from x
+    else:
+        yield x
 
 
-def _both_ends(values: NDArray[np.float64], places: NDArray[np.intp], k: int) -> tuple[Any, Any]:
-    if values.shape[1] > 2 * k:
-        low = np.argpartition(values, k - 1, axis=1)[:, :k]
-        high = np.argpartition(values, -k, axis=1)[:, -k:]
-        keep = np.concatenate([low, high], axis=1)
-        values, places = np.take_along_axis(values, keep, axis=1), np.take_along_axis(places, keep, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+def _ends(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
+    """Where the k largest and k smallest of every row are; of equals the first, so that blocks make no difference."""
+    high = _largest(values, k)
+    return high | _largest(np.where(high, -np.inf, -values), k)
+
+
+def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
+    least = -np.partition(-values, k - 1, axis=1)[:, k - 1, None]
+    above, equal = values > least, values == least
+    room = k - above.sum(axis=1, keepdims=True)
+    largest: NDArray[np.bool_] = above | (equal & (np.cumsum(equal, axis=1) <= room))
+    return largest
 
 
 def _settings(recipe: Any) -> dict[str, Any]:

@@ -59,17 +59,42 @@ class Curvature(ABC):
 class ExactCurvature(Curvature):
     """A curvature so complete that removals can be followed to the new optimum."""
 
+    @property
+    @abstractmethod
+    def parameters(self) -> NDArray[np.float64]:
+        """The parameters it was taken at, one vector."""
+
+    @abstractmethod
+    def settled(self) -> ExactCurvature:
+        """The curvature at the optimum of the training objective, reached by Newton steps; itself when it is there."""
+
     @abstractmethod
     def corrected(self, rows: Rows) -> Rows:
-        """Rows with the leverage correction (I − A S)⁻¹: first order in them is a Newton step of leaving one out."""
+        """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out."""
+
+    @abstractmethod
+    def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
+        """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the training examples, shape (n,)."""
 
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:
-        """Leverage of every training example, shape (n,), each in [0, outputs]; they sum to the effective parameters."""
+        """Leverage of every training example, (n,), each in [0, outputs]; they sum to the effective parameters."""
 
     @abstractmethod
-    def after(self, kept: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int) -> Moved:
+    def part_matvec(self, member: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """H_U v: the share of the examples in each group, member (g, n) and vectors (g, parameters)."""
+
+    @abstractmethod
+    def after(
+        self, kept: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int, tolerance: float = 1e-10
+    ) -> Moved:
         """Newton steps towards the optimum under these example weights.
 
         `kept` (groups, n) multiplies the training weights (0 removes), `start` (groups, parameters) is a first guess.
+        A group is done when its gradient is below `tolerance` of what examples with random signs would leave.
         """
+
+    @property
+    @abstractmethod
+    def step_cost(self) -> tuple[float, float]:
+        """Floating-point operations of (assembling and factoring once, one Newton step of one removal)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class Examples:
         labels: dict[Any, str] | None = None,
         shown: Any = None,
     ) -> None:
-        self.x = x.to_pandas() if hasattr(x, "to_pandas") and hasattr(x, "schema") and _is_arrow(x) else x
+        self.x = x.to_pandas() if _is_arrow(x) else x
         n = length_of(self.x)
         if n == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
@@ -100,7 +100,7 @@ class Examples:
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
         """Where these ids stand, shape (len(ids),). Raises KeyError with the first unknown id."""
-        plain = np.asarray(ids).tolist()
+        plain = np.atleast_1d(np.asarray(ids)).tolist()
         try:
             return np.array([self._position[i] for i in plain], dtype=np.intp)
         except KeyError as error:
@@ -108,7 +108,9 @@ class Examples:
 
     def take(self, positions: Any) -> Examples:
         """The examples at these positions (or where this boolean mask is true), ids kept."""
-        where = np.asarray(positions)
+        where = np.atleast_1d(np.asarray(positions))
+        if where.dtype == bool and len(where) != len(self):
+            raise ValueError(f"expected a mask with one entry per example ({len(self)}), got {len(where)}")
         where = np.flatnonzero(where) if where.dtype == bool else where.astype(np.intp)
         return Examples(
             take_rows(self.x, where),
@@ -132,6 +134,8 @@ class Examples:
 
     def batches(self, size: int) -> Iterator[Examples]:
         """Consecutive examples, at most `size` at a time."""
+        if size < 1:
+            raise ValueError(f"expected batches of at least 1 example, got {size}")
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 
@@ -147,11 +151,26 @@ class Examples:
         """Image, text or table row of one example, for a report."""
         place = int(self.positions([identifier])[0])
         source = self.x if self.shown is None else self.shown
-        return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else None)
+        return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source))
+
+
+def as_names(what: str, values: Any, n: int) -> NDArray[Any]:
+    """One name per example as an array. Raises ValueError instead of quietly turning one kind into another."""
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) != n:
+        raise ValueError(f"expected `{what}` to have one entry per example ({n}), got an array of shape {array.shape}")
+    if array.dtype.kind in "OU" and all(isinstance(v, str) for v in values):
+        return array.astype(str)
+    if array.dtype.kind not in "iufb" or (array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max):
+        kinds = " and ".join(sorted({type(v).__name__ for v in values}))
+        raise ValueError(
+            f"expected `{what}` to be all 64-bit int or all str, got {kinds}; e.g. [str(i) for i in {what}]"
+        )
+    return array
 
 
 def _is_arrow(x: Any) -> bool:
-    return type(x).__module__.split(".")[0] == "pyarrow"
+    return hasattr(x, "to_pandas") and type(x).__module__.split(".")[0] == "pyarrow"
 
 
 def _column(name: str, values: Any, n: int) -> NDArray[Any]:
@@ -161,7 +180,7 @@ def _column(name: str, values: Any, n: int) -> NDArray[Any]:
         raise ValueError(f"expected `{name}` to have one entry per example ({n}), got {got}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype == object and any(v is None or (isinstance(v, float) and math.isnan(v)) for v in array.ravel()):
+    if array.dtype == object and any(map(_is_missing, array.ravel())):
         raise ValueError(f"`{name}` has missing values; drop or fill them before explaining the model")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
@@ -169,24 +188,25 @@ def _column(name: str, values: Any, n: int) -> NDArray[Any]:
     return array
 
 
+def _is_missing(value: Any) -> bool:
+    # pandas' NA answers a comparison with neither yes nor no, so it is told by its name.
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and isnan(value))
+
+
 def _weights(values: Any, n: int) -> NDArray[np.float64]:
     weights = _column("weights", values, n).astype(np.float64)
+    if weights.ndim != 1:
+        raise ValueError(f"expected one sample weight per example, shape ({n},), got shape {weights.shape}")
     if (weights < 0).any() or weights.sum() == 0:
         raise ValueError("expected non-negative sample weights that are not all zero; negative weights have no optimum")
     return weights
 
 
 def _ids(values: Any, n: int) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.dtype == object and all(isinstance(v, str) for v in array.tolist()):
-        array = array.astype(str)
-    if array.ndim != 1 or len(array) != n:
-        raise ValueError(f"expected one id per example ({n}), got an array of shape {array.shape}")
-    if array.dtype.kind in "iu":
-        return array.astype(np.int64)
-    if array.dtype.kind == "U":
-        return array
-    raise ValueError(f"expected ids to be all int or all str, got {array.dtype}; e.g. ids=[str(i) for i in ids]")
+    array = as_names("ids", values, n)
+    if array.dtype.kind in "fb":
+        raise ValueError(f"expected `ids` to be all int or all str, got {array.dtype}; e.g. [str(i) for i in ids]")
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
 def _names(names: list[str] | None, x: Any) -> list[str] | None:
@@ -198,20 +218,18 @@ def _names(names: list[str] | None, x: Any) -> list[str] | None:
 
 def _preview(one: Any, names: list[str] | None, most: int = 24) -> Preview:
     if columns_of(one) is not None:
-        values = one.iloc[0].tolist() if hasattr(one, "iloc") else list(one.row(0))
-        return Preview("row", tuple(zip(columns_of(one) or [], values, strict=True))[:most])
+        values = next(one.itertuples(index=False, name=None)) if hasattr(one, "iloc") else one.row(0)
+        return Preview("row", tuple(zip(names or [], values, strict=True))[:most])
     if is_sparse(one):
         row = one.tocsr()
         largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
         pairs = ((row.indices[j], row.data[j].item()) for j in largest)
         return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
-    value = one[0]
+    value = next(iter(one))
     if isinstance(value, str):
         return Preview("text", value)
     array = np.asarray(value)
     if array.ndim >= 2:
         return Preview("image", array)
-    if array.ndim == 0:
-        return Preview("row", ((names[0] if names else "x0", array.item()),))
-    columns = names or [f"x{i}" for i in range(len(array))]
-    return Preview("row", tuple(zip(columns, array.tolist(), strict=True))[:most])
+    columns = names or [f"x{i}" for i in range(array.size)]
+    return Preview("row", tuple(zip(columns, array.reshape(-1).tolist(), strict=True))[:most])

@@ -66,12 +66,26 @@ class Differentiable(Measurable):
         """∇θ of every query's measurement."""
 
     @abstractmethod
-    def curvature(self, train: Examples, recipe: Any, damping: float | Literal["auto"], at_optimum: bool) -> Curvature:
-        """The curvature on the training set; `recipe=None` is the model's own best.
+    def curvature(self, train: Examples, recipe: Any, damping: float) -> Curvature:
+        """The curvature on the training set at the model's parameters; `recipe=None` is the model's own best.
 
-        `at_optimum` first follows Newton steps to the optimum of the training objective where the model handed in
-        stopped short of it; otherwise everything is taken at the parameters handed in.
+        `damping` is λ on the scale of the mean loss, 0 for none beyond the objective's own l2.
         """
+
+    @abstractmethod
+    def gradient_norm(self, train: Examples) -> float | None:
+        """‖∇objective‖ in units of what random-sign gradients would leave: 0 at the optimum, about 1 for other data.
+
+        None where training minimised something without a gradient.
+        """
+
+    @abstractmethod
+    def dispersion(self, train: Examples, effective: float) -> float:
+        """s², the noise variance of a squared loss with this many effective parameters; 1 for a likelihood."""
+
+    @abstractmethod
+    def measure_shifted(self, queries: Examples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The measurement of every query under each of these parameter shifts (g, parameters): (m, g)."""
 
 
 class Retrainable(Measurable):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.examples import Id
+from upweight.core.examples import Id, as_names
 from upweight.core.model import Predictions
 
 if TYPE_CHECKING:
@@ -64,21 +64,20 @@ class Scores:
     predictions: Predictions | None = None
 
     def __post_init__(self) -> None:
+        plain = {"values": np.asarray(self.values, dtype=np.float64)}
+        plain |= {name: np.asarray(getattr(self, name)) for name in ("query_ids", "train_ids")}
+        for name, array in plain.items():
+            object.__setattr__(self, name, array)
         expected = (len(self.query_ids), len(self.train_ids))
-        if np.shape(self.values) != expected:
-            raise ValueError(f"expected values of shape [query, train] = {expected}, got {np.shape(self.values)}")
-        if not np.isfinite(self.values).all():
-            raise ValueError(
-                f"{int((~np.isfinite(self.values)).sum())} scores are NaN or infinite; "
-                "check the features and the damping, a score is never anything but a number"
-            )
+        if self.values.shape != expected:
+            raise ValueError(f"expected values of shape [query, train] = {expected}, got {self.values.shape}")
+        if self.measured is not None and np.shape(self.measured) != expected[:1]:
+            raise ValueError(f"expected one measurement per query {expected[:1]}, got {np.shape(self.measured)}")
+        require_finite(self.values)
 
     def row(self, query: Id) -> NDArray[np.float64]:
         """All scores of one query, shape (train,)."""
-        found = np.flatnonzero(self.query_ids == query)
-        if len(found) == 0:
-            raise KeyError(f"no query has the id {query!r}; query ids look like {self.query_ids[:3].tolist()}")
-        row: NDArray[np.float64] = self.values[found[0]]
+        row: NDArray[np.float64] = self.values[_place(self.query_ids, query)]
         return row
 
     def proponents(self, query: Id, k: int = 5) -> list[Attribution]:
@@ -95,10 +94,12 @@ class Scores:
         `by` maps each train id to its group, or lists one group per column. The sum is first order in the group:
         for large groups use `fitted.remove`, which follows the model to its new optimum.
         """
-        keys = [by[i] for i in self.train_ids.tolist()] if isinstance(by, Mapping) else list(by)
-        if len(keys) != len(self.train_ids):
-            raise ValueError(f"expected one group per training example ({len(self.train_ids)}), got {len(keys)}")
-        names, member = np.unique(np.asarray(keys), return_inverse=True)
+        if isinstance(by, Mapping):
+            missing = [i for i in self.train_ids.tolist() if i not in by]
+            if missing:
+                raise ValueError(f"expected a group for every training example, got none for {missing[:3]}")
+            by = [by[i] for i in self.train_ids.tolist()]
+        names, member = np.unique(as_names("by", by, len(self.train_ids)), return_inverse=True)
         sums = np.zeros((len(names), len(self.query_ids)))
         np.add.at(sums, member, self.values.T)
         return replace(self, values=sums.T, train_ids=names)
@@ -184,13 +185,31 @@ class Top:
 
     def proponents(self, query: Id) -> list[Attribution]:
         """The kept training examples that raised this query's measurement, strongest first."""
-        place = int(np.flatnonzero(self.query_ids == query)[0])
+        place = _place(self.query_ids, query)
         return _strongest(self.values[place], self.ids[place], self.k, sign=1.0)
 
     def opponents(self, query: Id) -> list[Attribution]:
         """The kept training examples that lowered this query's measurement, strongest first."""
-        place = int(np.flatnonzero(self.query_ids == query)[0])
+        place = _place(self.query_ids, query)
         return _strongest(self.values[place], self.ids[place], self.k, sign=-1.0)
+
+
+def require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values themselves. Raises ValueError when one of them is no number."""
+    strange = values.size - int(np.isfinite(values).sum())
+    if strange:
+        raise ValueError(
+            f"{strange} scores are NaN or infinite; "
+            "check the features and the damping, a score is never anything but a number"
+        )
+    return values
+
+
+def _place(query_ids: NDArray[Any], query: Id) -> int:
+    found = np.flatnonzero(query_ids == query)
+    if len(found) == 0:
+        raise KeyError(f"no query has the id {query!r}; query ids look like {query_ids[:3].tolist()}")
+    return int(found[0])
 
 
 def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float) -> list[Attribution]:

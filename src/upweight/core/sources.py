@@ -32,14 +32,15 @@ def index_of(x: Any, n: int) -> NDArray[Any]:
 
 def length_of(x: Any) -> int:
     """How many examples x holds. Raises TypeError for what cannot be addressed by position."""
+    if isinstance(x, list | tuple):
+        return len(x)
     shape = getattr(x, "shape", None)
-    if shape is not None and len(shape) > 0:
-        return int(shape[0])
-    if shape == () or not hasattr(x, "__len__") or not hasattr(x, "__getitem__") or isinstance(x, str | bytes | dict):
+    if not shape:
         raise TypeError(
-            f"expected inputs with one entry per example (array, sparse matrix, data frame, list), got {type(x).__name__}"
+            "expected inputs with one entry per example (array, sparse matrix, data frame, list of texts), got "
+            f"{type(x).__name__}; a data set that is read item by item goes through Examples.from_dataset"
         )
-    return len(x)
+    return int(shape[0])
 
 
 def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
@@ -54,7 +55,7 @@ def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
 
 
 def read_dataset(dataset: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a map-style data set, every item read once (three of them twice, to catch augmentation)."""
+    """Inputs and targets of a map-style data set, every item read once (a few of them twice, to catch augmentation)."""
     dataset = _behind_loader(dataset)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
@@ -65,14 +66,15 @@ def read_dataset(dataset: Any) -> tuple[Any, Any]:
     if n == 0:
         raise ValueError("expected at least one example, got an empty data set")
     items = [_pair(dataset[i]) for i in range(n)]
-    for i in {0, n // 2, n - 1}:
+    for i in np.unique(np.linspace(0, n - 1, 16).astype(int)).tolist():
         again = _pair(dataset[i])
         if not all(_same(a, b) for a, b in zip(items[i], again, strict=True)):
             raise ValueError(
                 f"item {i} differs when it is read twice: the data set augments or is random; "
                 "switch the augmentation off (or fix its seed per item) before explaining"
             )
-    return _stack([x for x, _ in items]), None if items[0][1] is None else np.array([_plain(y) for _, y in items])
+    inputs, targets = [x for x, _ in items], [_plain(y) for _, y in items]
+    return _stack(inputs), None if all(y is None for y in targets) else np.array(targets)
 
 
 def _behind_loader(loader: Any) -> Any:
@@ -96,6 +98,10 @@ def _pair(item: Any) -> tuple[Any, Any]:
         return inputs, target
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
+    if isinstance(item, tuple):
+        if len(item) != 1:
+            raise ValueError(f"expected items of the form (input, target), got a tuple of {len(item)}; pick two")
+        return item[0], None
     return item, None
 
 
@@ -106,10 +112,15 @@ def _plain(value: Any) -> Any:
 def _same(a: Any, b: Any) -> bool:
     if a is None or isinstance(a, str):
         return bool(a == b)
-    return bool(np.array_equal(np.asarray(_plain(a)), np.asarray(_plain(b)), equal_nan=True))
+    a, b = np.asarray(_plain(a)), np.asarray(_plain(b))
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc" and b.dtype.kind in "fc")
 
 
 def _stack(inputs: list[Any]) -> Any:
     if isinstance(inputs[0], str):
         return inputs
-    return np.stack([np.asarray(_plain(x)) for x in inputs])
+    arrays = [np.asarray(_plain(x)) for x in inputs]
+    shapes = list(dict.fromkeys(a.shape for a in arrays))
+    if len(shapes) > 1:
+        raise ValueError(f"expected inputs of one shape, got {shapes[0]} and {shapes[1]}; resize or pad them first")
+    return np.stack(arrays)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -74,29 +75,33 @@ class Check:
         """(low, high), each (queries,): where the effect of removing these examples lies with this probability.
 
         Split-conformal (Vovk et al. 2005; Lei et al. 2018): residuals of the refits, in units of √Σ score² of what was
-        removed, bound the residual of a removal of the same kind (one example, or a group of similar size).
+        removed (plus that of the query's usual removal), bound the residual of a removal of the same kind: one
+        example, or a group of similar size.
         """
         if not 0 < level < 1:
             raise ValueError(f"expected a level between 0 and 1, got {level}")
         kind = "one" if len(ids) == 1 else "group"
-        columns = [r.kind == kind for r in self.removals]
-        count = sum(columns)
+        columns = np.array([r.kind == kind for r in self.removals])
+        count = int(columns.sum())
         if count == 0:
             raise ValueError(f"no removal of kind {kind!r} was verified; pass removals= that include some")
-        places = self._columns(tuple(ids))
+        places = columns_of(self.scores, tuple(ids))
         predicted = self.scores.values[:, places].sum(axis=1)
-        scales = np.stack([self._scale(self._columns(r.ids, r.name)) for r in self.removals], axis=1)[:, columns]
-        residuals = np.abs(self.actual - self.predicted)[:, columns] / scales
+        sizes = self._sizes[:, columns]
+        floor = np.sqrt((sizes**2).mean(axis=1, keepdims=True))
+        residuals = np.abs(self.actual - self.predicted)[:, columns] / np.hypot(sizes, floor)
         share = min(1.0, math.ceil((count + 1) * level) / count)
-        width = float(np.quantile(residuals, share, method="higher")) * self._scale(places)
+        own = np.sqrt((self.scores.values[:, places] ** 2).sum(axis=1))
+        width = float(np.quantile(residuals, share, method="higher")) * np.hypot(own, floor[:, 0])
         return predicted - width, predicted + width
 
-    def _scale(self, places: NDArray[np.intp]) -> Array:
-        size = np.sqrt((self.scores.values[:, places] ** 2).sum(axis=1))
-        return np.asarray(np.maximum(size, 1e-12 + 1e-3 * np.abs(self.scores.values).mean()))
-
-    def _columns(self, ids: tuple[Id, ...], name: str | None = None) -> NDArray[np.intp]:
-        return columns_of(self.scores, ids, name)
+    @cached_property
+    def _sizes(self) -> Array:
+        """√Σ score² of every removal, (queries, removals): the unit of its residual."""
+        squares = self.scores.values**2
+        return np.stack(
+            [np.sqrt(squares[:, columns_of(self.scores, r.ids, r.name)].sum(axis=1)) for r in self.removals], 1
+        )
 
     def __repr__(self) -> str:
         return (

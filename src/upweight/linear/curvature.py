@@ -21,7 +21,7 @@ from upweight.linear.rows import FactoredRows
 Array = NDArray[np.float64]
 LARGEST = 15_000  # parameters up to which a factorisation is taken
 ENTRIES = 10_000_000  # leverage entries (examples × K × K) that are held at a time
-SETTLING = 50  # Newton steps to the optimum at most
+SETTLING = 20  # factorisations on the way to the optimum at most
 NEAR = 1e-3  # output change (root mean square) up to which the Hessian is the same for every purpose
 CAP = 1 - 1e-9  # a leverage of 1 means that the model passes through the point, and removal has no first-order answer
 
@@ -64,17 +64,26 @@ class LinearCurvature(ExactCurvature):
         return self.problem.theta.ravel()
 
     def settled(self) -> LinearCurvature:
-        """At the optimum: a model whose solver stopped early is followed to where removals are measured from."""
-        newton = Newton(self.problem, self.factor)
-        moved = newton.after(np.ones((1, len(self.problem.features))), steps=SETTLING, tolerance=1e-10)
-        if moved.steps == 0:
-            return self
-        problem = replace(self.problem, theta=self.problem.theta + moved.shifts[0].reshape(self.problem.shape))
-        there = copy(self)
-        there.problem, there._kept = problem, None
-        far = np.sqrt(np.mean((problem.outputs - self.problem.outputs) ** 2))
-        there.factor = self.factor.at(problem) if far < NEAR else _factor(problem, self._recipe, self.factor.damping)
-        return there
+        """At the optimum: a model whose solver stopped early is followed to where removals are measured from.
+
+        The factor is renewed where the way there changed the outputs (a stiff loss needs that more than once).
+        """
+        here = self
+        for _ in range(SETTLING):
+            moved = here.after(np.ones((1, len(here.problem.features))), None, 5)
+            if moved.steps == 0:
+                break
+            theta = here.problem.theta + moved.shifts[0].reshape(here.problem.shape)
+            problem = replace(here.problem, theta=theta)
+            far = np.sqrt(np.mean((problem.outputs - here.problem.outputs) ** 2))
+            there = copy(here)
+            there.problem, there._kept = problem, None
+            near = far < NEAR
+            there.factor = here.factor.at(problem) if near else _factor(problem, self._recipe, self.factor.damping)
+            here = there
+            if near:
+                break
+        return here
 
     def leverages(self) -> Iterator[tuple[slice, Array]]:
         """S_i = X̃ᵢ H⁻¹ X̃ᵢᵀ for consecutive examples: (which, (b, K, K)); kept after the first pass if they fit."""

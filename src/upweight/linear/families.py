@@ -193,7 +193,7 @@ class SquaredHinge(_Machines):
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and (generalised) derivatives."""
         slack = np.maximum(0.0, 1.0 - s)
-        return np.asarray(slack**2), -2.0 * slack, 2.0 * (slack > 0)
+        return np.asarray(slack**2), -2.0 * slack, np.asarray(2.0 * (slack > 0))
 
 
 class SmoothHinge(_Machines):
@@ -214,14 +214,14 @@ class SmoothHinge(_Machines):
         """Loss and derivatives at this temperature."""
         u = (1.0 - s) / self.temperature
         p = expit(u)
-        return np.asarray(self.temperature * np.logaddexp(0.0, u)), -p, p * (1.0 - p) / self.temperature
+        return np.asarray(self.temperature * np.logaddexp(0.0, u)), -p, np.asarray(p * (1.0 - p) / self.temperature)
 
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """One machine per pair of classes where there are pairs: +1 the first, −1 the second, 0 neither."""
         if self.pairs is None:
             return Family.encode_places(self, place)
         first, second = self.pairs.T
-        return (place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0
+        return np.asarray((place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0)
 
 
 class Tweedie(Family):

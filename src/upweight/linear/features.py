@@ -34,13 +34,13 @@ class Features:
             )
         if self.x.dtype.kind not in "fiub":
             raise ValueError(f"expected numeric features, got {self.x.dtype}; encode them in the pipeline")
-        values = self.x.data if self.sparse else self.x
+        values: Any = self.x.data if self.sparse else self.x
         if values.dtype.kind == "f" and not _all_finite(values):
             raise ValueError("the features have NaN or infinite values; impute or drop them in the pipeline")
         self.intercept = float(intercept)
         self.penalised_intercept = penalised_intercept
-        self.columns = self.x.shape[1]
-        self.width = self.columns + (self.intercept != 0)
+        self.columns = int(self.x.shape[1])
+        self.width = self.columns + int(self.intercept != 0)
 
     def __len__(self) -> int:
         return int(self.x.shape[0])

@@ -21,6 +21,8 @@ from upweight.linear.rows import FactoredRows
 
 Array = NDArray[np.float64]
 ELSEWHERE = 0.25  # ‖∇J‖ in units of random-sign gradients from which the training data cannot be these
+ELSEWHERE_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is beside the hinge's
+SAME = 0.9  # share of training predictions in which an unfinished model and its optimum must agree
 REFIT = 100  # Newton steps of a refit at most
 
 
@@ -39,6 +41,7 @@ class LinearModel(Differentiable, Retrainable):
         class_weights: class → weight, held at its value on the full training set.
         refit: trains the estimator itself again, `(features, targets, weights) -> theta`, where Newton steps on the
             loss are not its training (the hinge); None otherwise.
+        unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
     """
 
@@ -51,6 +54,7 @@ class LinearModel(Differentiable, Retrainable):
     predictor: Any
     class_weights: dict[Any, float] | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
+    unfinished: bool = False
     notes: tuple[str, ...] = ()
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -68,15 +72,32 @@ class LinearModel(Differentiable, Retrainable):
         each = self.objective.l2 if self.objective.reduction == "mean" else 0.0
         targets = self.family.encode(train.y)
         problem = Problem(features, targets, weights, self.family, fixed, each, self.theta)
-        if problem.off_optimum > ELSEWHERE and self.refit is None:
-            raise ValueError(
-                f"expected the data that {self.name} was fitted on: at these examples the gradient of its training "
-                f"objective is {problem.off_optimum:.2g} of what random data would leave (0 = optimum). Pass the "
-                "same rows, labels and sample weights as to fit(); if they are the same, the solver stopped too early "
-                "(raise max_iter, lower tol)"
-            )
+        self._recognise(problem)
         self._seen.update(train=train, problem=problem)
         return problem
+
+    def _recognise(self, problem: Problem) -> None:
+        """Refuse data that the model was not fitted on: there its parameters are no optimum."""
+        off = problem.off_optimum
+        if off <= (ELSEWHERE if self.refit is None else ELSEWHERE_HINGE):
+            return
+        if self.unfinished and self._agrees_with_optimum(problem):
+            return
+        raise ValueError(
+            f"expected the data that {self.name} was fitted on: at these examples the gradient of its training "
+            f"objective is {off:.2g} of what random data would leave (0 = optimum). Pass the same rows, labels and "
+            "sample weights as to fit(); if they are the same, the solver stopped too early (raise max_iter, lower tol)"
+        )
+
+    def _agrees_with_optimum(self, problem: Problem) -> bool:
+        """Whether a model that stopped on the way predicts the training set as the optimum it was heading for does."""
+        there = LinearCurvature(problem, None, 0.0).settled().problem.outputs
+        ours, theirs = self.family.expand(problem.outputs), self.family.expand(there)
+        if self.family.classes is None:
+            return bool(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] >= SAME)
+        if ours.shape[1] == 1:
+            return bool(np.mean((ours > 0) == (theirs > 0)) >= SAME)
+        return bool(np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)) >= SAME)
 
     @property
     def measurement(self) -> str:
@@ -133,9 +154,9 @@ class LinearModel(Differentiable, Retrainable):
         z = features.times(self.theta.T)
         return FactoredRows(features, self.measurement_of.gradient(self.family, z, queries.y))
 
-    def gradient_norm(self, train: Examples) -> float:
-        """How far the parameters are from the optimum on these examples."""
-        return self.problem(train).off_optimum
+    def gradient_norm(self, train: Examples) -> float | None:
+        """How far the parameters are from the optimum on these examples; None where training minimised the hinge."""
+        return self.problem(train).off_optimum if self.refit is None else None
 
     def dispersion(self, train: Examples, effective: float) -> float:
         """Residual sum of squares over n − p for a squared loss, 1 for a likelihood."""

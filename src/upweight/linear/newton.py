@@ -93,12 +93,20 @@ class Newton:
         return conjugate_gradients(matvec, self.factor.solve_approximately, -gradient, forcing, PRODUCTS)[0]
 
     def _begin(self, weights: Array, start: Array | None) -> _State:
+        """At the first guess, or at no shift where that is the better of the two."""
         base = np.repeat(self.problem.outputs[:, None], len(weights), axis=1)
+        none = np.zeros((len(weights), *self.problem.shape))
+        here = _State(none, base, self._objective(base, none, weights))
         if start is None:
-            shifts = np.zeros((len(weights), *self.problem.shape))
-            return _State(shifts, base, self._objective(base, shifts, weights))
+            return here
         outputs = base + self._times(start)
-        return _State(start.copy(), outputs, self._objective(outputs, start, weights))
+        reached = self._objective(outputs, start, weights)
+        better = reached < here.reached
+        return _State(
+            np.where(better[:, None, None], start, 0.0),
+            np.where(better[:, None], outputs, base),
+            np.where(better, reached, here.reached),
+        )
 
     def _advance(self, state: _State, step: Array, weights: Array) -> bool:
         """Move along the step, halved where the objective would rise; False when no group can move any more."""

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
 FREE = 2e11  # floating-point operations of Newton steps that are always spent (a few seconds)
 STOPPED_EARLY = 1e-3  # gradient, relative to random data's, above which the reader is told
+USUAL = 3  # Newton steps that an example takes when its loss is smooth, for the budget
 SHARE = 0.05  # and this share of what the fit costs
 
 
@@ -35,7 +36,8 @@ class Influence(Attributor):
         correction: "leverage" divides by what an example holds of its own prediction ((I − AS)⁻¹), which makes first
             order a Newton step of leaving it out; None gives the plain first-order value of the paper, at the
             parameters as they were handed in.
-        polish: further Newton steps for the examples that move the model most (with the correction).
+        polish: Newton steps at most for the examples that move the model most (with the correction); most need one
+            or two.
 
     Scores are EFFECT: in the measurement's unit, slope 1 against retraining (plain first order underestimates by the
     leverage; its unit is the measurement's all the same).
@@ -44,7 +46,7 @@ class Influence(Attributor):
     curvature: Hessian | None = None
     damping: float | Literal["auto"] = "auto"
     correction: Literal["leverage"] | None = "leverage"
-    polish: int = 3
+    polish: int = 30
 
     def __post_init__(self) -> None:
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
@@ -89,7 +91,7 @@ class FittedInfluence(Fitted):
     model: Differentiable
 
     def __init__(
-        self, recipe: Influence, model: Any, train: Examples, curvature: Curvature, off_optimum: float
+        self, recipe: Influence, model: Any, train: Examples, curvature: Curvature, off_optimum: float | None
     ) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT)
         self.curvature = curvature
@@ -106,7 +108,7 @@ class FittedInfluence(Fitted):
         if recipe.polish == 0:
             return
         once, each = curvature.step_cost
-        count = int(min(len(self.train), max(FREE, SHARE * once) // (recipe.polish * each)))
+        count = int(min(len(self.train), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
         if count == 0:
             return
         effect = np.abs(curvature.paired(self.rows, self.rows))
@@ -200,7 +202,7 @@ class FittedInfluence(Fitted):
         """The curvature's, with the residual and how many removals were followed by Newton steps."""
         news = dict(self.curvature.diagnostics)
         warnings = list(getattr(self.model, "notes", ())) + list(news.pop("warnings", ()))
-        if self.off_optimum > STOPPED_EARLY:
+        if self.off_optimum is not None and self.off_optimum > STOPPED_EARLY:
             consequence = (
                 "scores are taken at the optimum that Newton steps reach from it"
                 if cast(Influence, self.recipe).correction

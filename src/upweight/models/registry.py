@@ -7,7 +7,7 @@ from typing import Any
 from upweight.core.examples import Examples
 
 
-def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing: float = 0.01) -> Any:
+def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing: float = 0.001) -> Any:
     """A model to fit attributors on.
 
     Args:
@@ -15,7 +15,8 @@ def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing:
         train: the examples it was fitted on, as passed to `fit` (weights included).
         measure: what to ask of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
             `f(outputs, labels) -> (m,)`.
-        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.3).
+        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2; their t
+            is .001 too). Smaller is closer to retraining and slower.
 
     Raises:
         TypeError: an estimator that is not supported; the message lists those that are.

@@ -75,6 +75,7 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=_refit_hinge(final, reading, theta.shape) if reading.hinge else None,
+        unfinished=_unfinished(final),
         notes=reading.notes,
     )
     model.problem(train)
@@ -138,6 +139,13 @@ def _measurement(measure: Any) -> Measurement:
     raise TypeError(
         f"expected a measurement (Loss(), Margin(), Probability(of=…)) or a function (outputs, labels), got {measure!r}"
     )
+
+
+def _unfinished(final: Any) -> bool:
+    """SGD stops by its own rule; the others when max_iter is used up."""
+    used = getattr(final, "n_iter_", None)
+    most, used = getattr(final, "max_iter", None), 0 if used is None else np.max(used)
+    return type(final).__name__ == "SGDClassifier" or (most is not None and most > 0 and bool(used >= most))
 
 
 def _class_weights(final: Any, train: Examples) -> dict[Any, float] | None:
@@ -230,6 +238,13 @@ def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading
     def kernel(a: Any, b: Any) -> Array:
         return np.asarray(pairwise_kernels(a, b, metric=final.kernel, filter_params=True, **settings))
 
+    if max(final.support_) >= inputs.shape[0] or not np.allclose(
+        _dense(inputs[final.support_]), _dense(final.support_vectors_)
+    ):
+        raise ValueError(
+            "expected the data that SVC was fitted on: its support vectors are not the rows of these inputs that it "
+            "names; pass the same rows in the same order as to fit()"
+        )
     family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
     support = (final.support_vectors_, _pair_coefficients(final, pairs))
     return _Reading(
@@ -244,9 +259,13 @@ def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading
     )
 
 
+def _dense(x: Any) -> Array:
+    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)
+
+
 def _pair_coefficients(final: Any, pairs: Array) -> Array:
     """libsvm keeps α y of pair (i, j) in row j−1 for class i's vectors and in row i for class j's."""
-    dual = final.dual_coef_.toarray() if hasattr(final.dual_coef_, "toarray") else np.asarray(final.dual_coef_)
+    dual = _dense(final.dual_coef_)
     if len(final.classes_) == 2:
         return dual
     edges = np.concatenate([[0], np.cumsum(final.n_support_)])

@@ -1,0 +1,85 @@
+"""Processes: the one place where work leaves this one (the standard library's pool)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+ROUNDS = 3  # times that a pool is built anew after one of its workers died
+
+_shared: Any = None
+
+
+def available() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def each(
+    work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1
+) -> Iterator[tuple[int, Any]]:
+    """(place, work(shared, task)) for every task, as they finish.
+
+    With one process everything happens here. With more, `shared` goes to each worker once; a worker that dies takes
+    its task with it and both are started again, up to three times.
+
+    Raises:
+        RuntimeError: workers keep dying (most often: not enough memory for so many processes).
+    """
+    if processes <= 1 or len(tasks) <= 1:
+        yield from ((place, work(shared, task)) for place, task in enumerate(tasks))
+        return
+    left = dict(enumerate(tasks))
+    for _ in range(ROUNDS):
+        for place, result in _round(work, shared, left, min(processes, len(left))):
+            del left[place]
+            yield place, result
+        if not left:
+            return
+    raise RuntimeError(
+        f"worker processes died {ROUNDS} times with {len(left)} of {len(tasks)} tasks to do; "
+        "most often memory is short: use fewer processes"
+    )
+
+
+def _round(work: Any, shared: Any, left: dict[int, Any], processes: int) -> Iterator[tuple[int, Any]]:
+    """What one pool finishes before it is done or broken."""
+    with ProcessPoolExecutor(processes, initializer=_receive, initargs=(shared,)) as pool:
+        waiting: dict[Future[Any], int] = {}
+        try:
+            for place, task in left.items():
+                waiting[pool.submit(_do, work, task)] = place
+        except BrokenProcessPool:
+            pass
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                place = waiting.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    continue
+                yield place, result
+
+
+def _receive(shared: Any) -> None:
+    global _shared  # noqa: PLW0603 - a worker's only way to keep what came once
+    _shared = shared
+    _one_thread()
+
+
+def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    return work(_shared, task)
+
+
+def _one_thread() -> None:
+    """Workers side by side must not each start a thread per processor."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return
+    threadpool_limits(1)

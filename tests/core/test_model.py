@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+import upweight as uw
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, require
+
+
+class Constant(Measurable):
+    measurement = "1"
+
+    def measure(self, queries):
+        return np.ones(len(queries))
+
+    def predict(self, examples):
+        return Predictions((1,) * len(examples))
+
+
+def test_a_model_that_can_do_it_passes():
+    require(Constant(), [Measurable], "Chance")
+
+
+def test_what_a_model_lacks_is_named_with_the_way_out():
+    says = (
+        "Influence needs a model that is Differentiable and Retrainable, got Constant; "
+        r"wrap a fitted estimator with upweight\.explainable\(estimator, train\) first"
+    )
+    with pytest.raises(TypeError, match=says):
+        require(Constant(), [Measurable, Differentiable, Retrainable], "Influence")
+    with pytest.raises(TypeError, match="that is Measurable, got dict"):
+        require({}, [Measurable], "verify")
+
+
+@pytest.mark.parametrize("capability", [Measurable, Differentiable, Retrainable])
+def test_a_capability_promised_by_halves_cannot_be_made(capability):
+    class Half(capability):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()
+
+
+def test_an_objective_is_a_value():
+    assert uw.Objective("mean", l2=0.1) == uw.Objective("mean", 0.1)
+    with pytest.raises(AttributeError):
+        uw.Objective("sum").l2 = 1.0
+
+
+def test_the_package_offers_what_it_lists_and_nothing_else():
+    assert set(uw.__all__) <= set(dir(uw))
+    with pytest.raises(AttributeError, match="no attribute 'Influenza'"):
+        uw.Influenza  # noqa: B018
