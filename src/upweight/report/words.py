@@ -1,0 +1,114 @@
+"""How the page says things: measurements and their units, labels, numbers, settings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from upweight.core.scores import Scores, Unit
+
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A measurement taken apart, so that a sentence about it comes out right.
+
+    `quantity` is what people speak of: for `−loss (nats)` it is `loss`, and `sign` is −1 because a higher measurement
+    is a lower loss. `unit` is what follows the number of a score; RANK scores have none.
+    """
+
+    measurement: str
+    quantity: str
+    sign: int
+    unit: str
+    calibrated: bool
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether a positive score means that the loss is lower with the training example."""
+        return self.sign < 0
+
+
+def wording(scores: Scores) -> Wording:
+    """The words for these scores."""
+    found = re.fullmatch(r"(.*?)\s*\(([^()]*)\)\s*", scores.measurement, flags=re.DOTALL)
+    quantity, unit = (found[1], found[2]) if found else (scores.measurement.strip(), "")
+    is_loss = quantity.startswith((f"{MINUS}loss", "-loss"))
+    calibrated = scores.unit == Unit.EFFECT
+    return Wording(scores.measurement, quantity[1:] if is_loss else quantity, -1 if is_loss else 1, unit, calibrated)
+
+
+def label_text(value: Any) -> str | None:
+    """A label as people read it; 1, 1.0 and np.int64(1) read the same. None where there is no label."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(str(label_text(part)) for part in value)
+    if isinstance(value, float):
+        return f"{value:.6g}".replace("-", MINUS, 1) if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def amount_text(value: Any) -> str | None:
+    """A predicted amount, to the four digits a person compares."""
+    parts = np.atleast_1d(np.asarray(value))
+    if parts.dtype.kind not in "iuf":
+        return label_text(value)
+    return ", ".join(f"{part:.4g}".replace("-", MINUS, 1) for part in parts.astype(float).ravel().tolist())
+
+
+def cell_text(value: Any) -> str:
+    """A table cell as text: six significant digits, `missing` for what is not there."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    # A missing value is None, a NaN, or a library's own NA: the last two are not equal to themselves or refuse to say.
+    if (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    ):
+        return "missing"
+    return f"{value:.6g}".replace("-", MINUS, 1) if isinstance(value, float) else str(value)
+
+
+def number(value: Any) -> float | None:
+    """A float with six significant digits for JSON, None where it is not finite."""
+    value = float(value)
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def short(value: Any) -> str:
+    """A number for a headline: three decimals, a true minus, a dash when there is none."""
+    if value is None or not math.isfinite(float(value)):
+        return "–"
+    return f"{float(value):.3f}".replace("-", MINUS)
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 query`, `1,500 queries`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{amount:,} {noun if amount == 1 else plural}"
+
+
+def settings(mapping: Mapping[str, Any], skip: tuple[str, ...] = (), prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings or diagnostics as flat (name, text) lines."""
+    for key, value in mapping.items():
+        if not prefix and key in skip:
+            continue
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from settings(value, prefix=f"{name}.") if value else [(name, "none")]
+        elif isinstance(value, np.ndarray) and value.size > 8:
+            yield name, f"array of shape {value.shape}"
+        elif isinstance(value, list | tuple | np.ndarray):
+            yield name, ", ".join(cell_text(part) for part in list(value)) or "none"
+        else:
+            yield name, "none" if value is None else cell_text(value)
