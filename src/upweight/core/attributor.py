@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,27 @@ from upweight.core.scores import Scores, Top, Unit, require_finite
 from upweight.core.sources import is_sparse
 
 
+@dataclass(frozen=True)
+class Promises:
+    """What a method stands by: the law suite holds it to this on every model family.
+
+    `correlation` is the least Pearson correlation with true leave-one-out, `slope` the band of actual on predicted;
+    `waives` maps the name of a law to the reason why it cannot hold.
+    """
+
+    correlation: float | None = None
+    slope: tuple[float, float] | None = None
+    waives: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attributor(ABC):
     """A recipe: a frozen dataclass that is at once constructor, settings and provenance."""
+
+    @property
+    @abstractmethod
+    def promises(self) -> Promises:
+        """What these settings stand by."""
 
     @abstractmethod
     def fit(self, model: Any, train: Examples) -> Fitted:
@@ -54,9 +72,12 @@ class Attributor(ABC):
 class Fitted(ABC):
     """A method that has seen model and training set and can answer for any query."""
 
-    def __init__(self, recipe: Attributor, model: Measurable, train: Examples, unit: Unit) -> None:
+    def __init__(
+        self, recipe: Attributor, model: Measurable, train: Examples, unit: Unit, handed_in: Measurable | None = None
+    ) -> None:
         self.recipe = recipe
-        self.model = model
+        self.model = model  # what is measured: the model handed in, or the same at the optimum of its training
+        self.handed_in = model if handed_in is None else handed_in
         self.train = train
         self.unit = unit
 
@@ -108,7 +129,7 @@ class Fitted(ABC):
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers."""
         arrays, facts = self.state()
-        facts = {"recipe": self.recipe.described(), "fingerprint": fingerprint(self.model, self.train), **facts}
+        facts = {"recipe": self.recipe.described(), "fingerprint": fingerprint(self.handed_in, self.train), **facts}
         write_archive(path, "fitted", arrays, facts)
 
     def scores(self, values: Any, query_ids: Any, train_ids: Any, measured: Any, predictions: Any) -> Scores:

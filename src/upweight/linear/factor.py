@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -13,6 +15,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
+TILE = 512  # side of the blocks in which a triangle is copied across
 JITTER = 1e-10  # relative to the mean diagonal: what is added to a Hessian that has no inverse
 
 
@@ -130,34 +133,34 @@ class Joint(Factor):
         outputs, width = self.problem.shape
         features = self.problem.features.take(where)
         s = np.empty((len(features), outputs, outputs))
-        diagonal = self._invert_into_upper()
-        for c in range(outputs):
-            rows = slice(c * width, (c + 1) * width)
-            for k in range(c, outputs):
-                block = self.lower[rows, k * width : (k + 1) * width]
-                if c == k:
-                    block = np.triu(block) + np.triu(block, 1).T
-                s[:, c, k] = s[:, k, c] = features.quadratic(block)
-        self.lower[np.diag_indices_from(self.lower)] = diagonal
+        with inverse_above(self.lower) as inverse:
+            for c in range(outputs):
+                rows = slice(c * width, (c + 1) * width)
+                for k in range(c, outputs):
+                    block = inverse[rows, k * width : (k + 1) * width]
+                    s[:, c, k] = s[:, k, c] = features.quadratic(block if c == k else (block + block.T) / 2)
         return s
 
-    def _invert_into_upper(self) -> Array:
-        """Write H⁻¹ into the unused triangle above the factor, so that no second matrix is held.
 
-        The diagonal then belongs to the inverse; the factor's own is returned, to be put back.
-        """
-        matrix = self.lower
-        diagonal = np.diagonal(matrix).copy()
-        step = 512
-        for start in range(0, len(matrix), step):
-            stop = min(start + step, len(matrix))
-            matrix[start:stop, stop:] = matrix[stop:, start:stop].T
-            corner = matrix[start:stop, start:stop]
-            corner[:] = np.tril(corner) + np.tril(corner, -1).T
-        inverse, info = lapack.dpotri(matrix, lower=0, overwrite_c=1)
-        if info != 0 or not np.shares_memory(inverse, matrix):
-            raise np.linalg.LinAlgError("the Hessian factor could not be inverted in place")
-        return diagonal
+@contextmanager
+def inverse_above(lower: Array) -> Iterator[Array]:
+    """H⁻¹ in the unused upper triangle of its Cholesky factor's own array, so that no second matrix is held.
+
+    The diagonal belongs to the inverse while the context lasts, and is the factor's again after it.
+    """
+    diagonal = np.diagonal(lower).copy()
+    for start in range(0, len(lower), TILE):
+        stop = min(start + TILE, len(lower))
+        lower[start:stop, stop:] = lower[stop:, start:stop].T
+        corner = lower[start:stop, start:stop]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    inverse, info = lapack.dpotri(lower, lower=0, overwrite_c=1)
+    try:
+        if info != 0 or not np.shares_memory(inverse, lower):
+            raise np.linalg.LinAlgError("the Cholesky factor could not be inverted in place")
+        yield lower
+    finally:
+        lower[np.diag_indices_from(lower)] = diagonal
 
 
 class Separate(Factor):
@@ -183,10 +186,8 @@ class Separate(Factor):
         features = self.problem.features.take(where)
         columns = []
         for lower in self.lowers:
-            inverse, _ = lapack.dpotri(lower, lower=1)
-            full = np.tril(inverse)
-            full += np.tril(full, -1).T
-            columns.append(features.quadratic(full))
+            with inverse_above(lower) as inverse:
+                columns.append(features.quadratic(inverse))
         return np.stack([columns[min(c, len(columns) - 1)] for c in range(self.problem.family.outputs)], axis=1)
 
 

@@ -27,7 +27,7 @@ class Features:
 
     def __init__(self, x: Any, intercept: float, penalised_intercept: bool = False) -> None:
         self.sparse = bool(sparse.issparse(x))
-        self.x: Any = x.tocsr() if self.sparse else np.asarray(x)
+        self.x: Any = _canonical(x) if self.sparse else np.asarray(x)
         if self.x.ndim != 2:
             raise ValueError(
                 f"expected features of shape (n, columns), got {self.x.shape}; reshape or add a pipeline step"
@@ -117,17 +117,16 @@ class Features:
             gram = blas.dsyrk(alpha, block.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
         return gram
 
-    def quadratic(self, matrix: Array) -> Array:
-        """xᵢᵀ M xᵢ for every row, with the symmetric part of M (d, d): half the work of a full product."""
+    def quadratic(self, upper: Array) -> Array:
+        """xᵢᵀ M xᵢ for every row, of a symmetric M (d, d) whose upper triangle alone is read: half a full product."""
         if self.sparse:
-            return self._sparse_quadratic(0.5 * (matrix + matrix.T))
-        triangle = np.asfortranarray(np.triu(matrix + matrix.T))
-        np.fill_diagonal(triangle, np.diagonal(matrix))
+            return self._sparse_quadratic(upper)
+        upper, diagonal = np.asfortranarray(upper), np.diagonal(upper)
         out = np.empty(len(self))
         for where, rows in self._chunks():
             block = self._with_intercept(rows.astype(np.float64))
-            product = blas.dtrmm(1.0, triangle, block.T, trans_a=1)
-            out[where] = np.einsum("ij,ji->i", block, product)
+            product = blas.dtrmm(1.0, upper, block.T, trans_a=1)
+            out[where] = 2.0 * np.einsum("ij,ji->i", block, product) - block**2 @ diagonal
         return out
 
     def _chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -153,29 +152,38 @@ class Features:
             gram[-1, -1] = self.intercept**2 * weights.sum()
         return gram
 
-    def _sparse_quadratic(self, symmetric: Array) -> Array:
-        """Gather M at all pairs of nonzeros of each row: Σ nnz² work instead of n·nnz·d."""
+    def _sparse_quadratic(self, upper: Array) -> Array:
+        """Gather M at all pairs of nonzeros of each row: Σ nnz²/2 work instead of n·nnz·d."""
         pointers, columns, data = self.x.indptr, self.x.indices, self.x.data.astype(np.float64)
         counts = np.diff(pointers).astype(np.int64)
         out = np.zeros(len(self))
-        edges = np.concatenate([[0], np.cumsum(counts**2)])
+        edges = np.concatenate([[0], np.cumsum(counts * (counts + 1) // 2)])
         start = 0
         while start < len(self):
             stop = max(start + 1, int(np.searchsorted(edges, edges[start] + PAIRS, side="right")) - 1)
-            inside = counts[start:stop]
-            own = np.repeat(inside, inside)  # for each nonzero: how many partners it has
-            left = np.repeat(np.arange(pointers[start], pointers[stop]), own)
-            first = np.repeat(np.repeat(pointers[start:stop], inside), own)
-            right = first + np.arange(len(left)) - np.repeat(np.cumsum(own) - own, own)
-            products = symmetric[columns[left], columns[right]] * data[left] * data[right]
-            rows = np.repeat(np.arange(stop - start), inside**2)
+            first = np.arange(pointers[start], pointers[stop])
+            partners = np.repeat(pointers[start + 1 : stop + 1], counts[start:stop]) - first  # itself and those after
+            left = np.repeat(first, partners)
+            right = left + np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
+            products = upper[columns[left], columns[right]] * data[left] * data[right]
+            products[left != right] *= 2.0
+            rows = np.repeat(np.arange(stop - start), counts[start:stop] * (counts[start:stop] + 1) // 2)
             out[start:stop] = np.bincount(rows, products, minlength=stop - start)
             start = stop
         if self.intercept:
-            s = self.intercept
-            out += 2.0 * s * np.asarray(self.x @ symmetric[:-1, -1]) + s * s * symmetric[-1, -1]
+            out += 2.0 * self.intercept * (self.x @ upper[:-1, -1]) + self.intercept**2 * upper[-1, -1]
         return out
 
 
 def _all_finite(values: NDArray[Any]) -> bool:
     return all(np.isfinite(values[i : i + 65536]).all() for i in range(0, len(values), 65536))
+
+
+def _canonical(x: Any) -> Any:
+    """CSR with sorted columns, each once; the caller's matrix stays as it is."""
+    csr = x.tocsr()
+    if csr.has_canonical_format:
+        return csr
+    csr = csr.copy()
+    csr.sum_duplicates()
+    return csr

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, require
 from upweight.core.scores import Unit
@@ -22,6 +22,11 @@ class Chance(Attributor):
     """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
 
     seed: int = 0
+
+    @property
+    def promises(self) -> Promises:
+        """Nothing about the truth."""
+        return Promises(waives={"a copy helps, its flipped copy harms": "chance does not look at the examples"})
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
         """Nothing to learn."""

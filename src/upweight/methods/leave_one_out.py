@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, require
 from upweight.core.processes import each
@@ -33,6 +33,11 @@ class LeaveOneOut(Attributor):
     processes: int = 1
     seed: int = 0
 
+    @property
+    def promises(self) -> Promises:
+        """The truth, up to the tolerance of the training."""
+        return Promises(correlation=0.9999, slope=(0.999, 1.001))
+
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times."""
         require(model, [Retrainable], "LeaveOneOut")
@@ -41,20 +46,20 @@ class LeaveOneOut(Attributor):
         parameters = np.empty((len(train), len(whole)))
         for place, found in each(_without, shared, range(len(train)), self.processes):
             parameters[place] = found
-        return FittedLeaveOneOut(self, model.with_parameters(whole), train, parameters)
+        return FittedLeaveOneOut(self, model.with_parameters(whole), model, train, parameters)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeaveOneOut:
         """The retrained parameters from disk."""
-        return FittedLeaveOneOut(self, model.with_parameters(state["whole"]), train, state["parameters"])
+        return FittedLeaveOneOut(self, model.with_parameters(state["whole"]), model, train, state["parameters"])
 
 
 class FittedLeaveOneOut(Fitted):
     """n trained models, ready to be measured."""
 
-    def __init__(self, recipe: LeaveOneOut, model: Any, train: Examples, parameters: Array) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT)
+    def __init__(self, recipe: LeaveOneOut, model: Any, handed_in: Any, train: Examples, parameters: Array) -> None:
+        super().__init__(recipe, model, train, Unit.EFFECT, handed_in)
         self.parameters = parameters  # (n, parameters), row i trained without example i
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:

@@ -90,8 +90,10 @@ def _before(estimator: Any, final: Any) -> Callable[[Any], Any]:
     def inputs(x: Any) -> Any:
         try:
             matrix = x if steps is None or len(steps) == 0 else steps.transform(x)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"the pipeline cannot take these inputs: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
+            ) from error
         matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
         matrix = matrix if hasattr(matrix, "tocsr") else np.asarray(matrix)
         if expected is not None and (matrix.ndim != 2 or matrix.shape[1] != expected):
