@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_start_method
 from typing import Any
 
 ROUNDS = 3  # times that a pool is built anew after one of its workers died
 
+logger = logging.getLogger("upweight")
 _shared: Any = None
 
 
@@ -31,6 +35,10 @@ def each(
     """
     if processes <= 1 or len(tasks) <= 1:
         yield from ((place, work(shared, task)) for place, task in enumerate(tasks))
+        return
+    if get_start_method() != "fork" and not _can_leave(shared):
+        logger.warning("the model cannot be sent to other processes (a lambda in it?); training in this one")
+        yield from each(work, shared, tasks)
         return
     left = dict(enumerate(tasks))
     for _ in range(ROUNDS):
@@ -62,6 +70,14 @@ def _round(work: Any, shared: Any, left: dict[int, Any], processes: int) -> Iter
                 except BrokenProcessPool:
                     continue
                 yield place, result
+
+
+def _can_leave(shared: Any) -> bool:
+    try:
+        pickle.dumps(shared)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _receive(shared: Any) -> None:

@@ -29,14 +29,15 @@ def measure_without(
     Removals are positions in `train`. The first training removes nothing: effects are differences of two trainings
     of the same kind, so what the handed-in model lacks to its optimum cancels.
     """
-    tasks = [np.empty(0, dtype=np.intp), *removals]
-    found = np.empty((len(queries), len(tasks)))
     shared = (model, train, queries, seed)
-    for done, (place, measured) in enumerate(each(_measured_without, shared, tasks, processes), start=1):
+    # Here rather than in a worker: what the model prepares for its first training, workers then inherit.
+    base = _measured_without(shared, np.empty(0, dtype=np.intp))
+    found = np.empty((len(queries), len(removals)))
+    for done, (place, measured) in enumerate(each(_measured_without, shared, removals, processes), start=1):
         found[:, place] = measured
         if progress is not None:
-            progress(done, len(tasks))
-    return found[:, 0], found[:, 1:]
+            progress(done, len(removals))
+    return base, found
 
 
 def _measured_without(shared: tuple[Any, Examples, Examples, int], removed: NDArray[np.intp]) -> Array:

@@ -112,7 +112,7 @@ class LinearModel(Differentiable, Retrainable):
     def with_parameters(self, parameters: Array) -> LinearModel:
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
-        return replace(self, theta=theta, _seen={})
+        return replace(self, theta=theta, _seen={"features": self._seen.setdefault("features", {})})
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""

@@ -12,14 +12,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.model import Objective
+from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
 from upweight.linear.features import Features
-from upweight.linear.gram import GramCoordinates, Kernel
+from upweight.linear.gram import Kernel
 from upweight.linear.measurement import Function, Loss, Measurement
 from upweight.linear.model import LinearModel
 
@@ -61,10 +63,11 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         ) from None
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
-    before = _before(estimator, final)
-    inputs = before(train.x)
-    reading = reader(final, inputs, train, smoothing)
-    design, theta = _design(reading, inputs, before)
+    steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
+    inputs = _Inputs(steps, getattr(final, "n_features_in_", None))
+    matrix = inputs(train.x)
+    reading = reader(final, matrix, train, smoothing)
+    design, theta = _design(reading, inputs, matrix)
     model = LinearModel(
         name=type(final).__name__,
         design=design,
@@ -74,7 +77,7 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         measurement_of=_measurement(measure),
         predictor=estimator,
         class_weights=_class_weights(final, train),
-        refit=_refit_hinge(final, reading, theta.shape) if reading.hinge else None,
+        refit=_HingeRefit(final, reading.kernel is not None, theta.shape) if reading.hinge else None,
         unfinished=_unfinished(final),
         notes=reading.notes,
     )
@@ -82,50 +85,50 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
     return model
 
 
-def _before(estimator: Any, final: Any) -> Callable[[Any], Any]:
+@dataclass(frozen=True)
+class _Inputs:
     """Everything before the last step, with the check that inputs fit it."""
-    steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
-    expected = getattr(final, "n_features_in_", None)
 
-    def inputs(x: Any) -> Any:
+    steps: Pipeline | None
+    columns: int | None
+
+    def __call__(self, x: Any) -> Any:
         try:
-            matrix = x if steps is None or len(steps) == 0 else steps.transform(x)
+            matrix = x if self.steps is None or len(self.steps) == 0 else self.steps.transform(x)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
             ) from error
         matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
         matrix = matrix if hasattr(matrix, "tocsr") else np.asarray(matrix)
-        if expected is not None and (matrix.ndim != 2 or matrix.shape[1] != expected):
+        if self.columns is not None and (matrix.ndim != 2 or matrix.shape[1] != self.columns):
             raise ValueError(
-                f"expected inputs with {expected} columns, as the model was fitted on, got shape {matrix.shape}; "
+                f"expected inputs with {self.columns} columns, as the model was fitted on, got shape {matrix.shape}; "
                 "pass the raw inputs that go into the pipeline's first step"
             )
         return matrix
 
-    return inputs
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A named kernel with its settings."""
+
+    name: str
+    settings: dict[str, Any]
+
+    def __call__(self, a: Any, b: Any) -> Array:
+        return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
 
 
-def _design(reading: _Reading, inputs: Any, before: Callable[[Any], Any]) -> tuple[Callable[[Any], Features], Array]:
-    """The feature map and θ on it: the columns themselves, or Gram coordinates where they are fewer."""
+def _design(reading: _Reading, inputs: _Inputs, matrix: Any) -> tuple[Design, Array]:
+    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
     intercept = 0.0 if reading.intercepts is None else reading.intercept_value
-    wide = inputs.shape[0] < inputs.shape[1] and reading.objective.l2 > 0
-
-    def finish(matrix: Any) -> Features:
-        return Features(matrix, intercept, reading.penalised_intercept)
-
-    if reading.kernel is None and not wide:
-        design, body = (lambda x: finish(before(x))), reading.coefficients
-    else:
-        finish(inputs)  # refuses NaN and text before a Gram matrix is made of them
-        coordinates = GramCoordinates(inputs, reading.kernel)
-        design = lambda x: finish(coordinates.transform(before(x)))  # noqa: E731 - two ways to say one thing
-        if reading.support is not None and reading.kernel is not None:
-            vectors, coefficients = reading.support
-            at_pivots = reading.kernel(inputs[coordinates.pivots], vectors) @ coefficients.T
-        else:
-            at_pivots = np.asarray(inputs[coordinates.pivots] @ reading.coefficients.T)
-        body = coordinates.solve(at_pivots).T
+    design = Design(inputs, intercept, reading.penalised_intercept)
+    body = reading.coefficients
+    wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
+    if reading.kernel is not None or wide:
+        design = design.in_gram_coordinates(matrix, reading.kernel)
+        body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
     if reading.intercepts is None:
         return design, body
     return design, np.hstack([body, reading.intercepts[:, None] / reading.intercept_value])
@@ -235,11 +238,7 @@ def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading
         raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
     count = len(final.classes_)
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
-    settings = {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0}
-
-    def kernel(a: Any, b: Any) -> Array:
-        return np.asarray(pairwise_kernels(a, b, metric=final.kernel, filter_params=True, **settings))
-
+    kernel = _Kernel(final.kernel, {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0})
     if max(final.support_) >= inputs.shape[0] or not np.allclose(
         _dense(inputs[final.support_]), _dense(final.support_vectors_)
     ):
@@ -293,27 +292,29 @@ def _smoothed(smoothing: float) -> str:
     )
 
 
-def _refit_hinge(final: Any, reading: _Reading, shape: tuple[int, int]) -> Callable[..., Array]:
+@dataclass(frozen=True)
+class _HingeRefit:
     """Train the machine itself again, one output at a time, on the same features and to a tight tolerance."""
 
-    def refit(features: Features, targets: NDArray[Any], weights: Array) -> Array:
-        from sklearn.svm import SVC
+    machine: Any
+    is_kernel: bool
+    shape: tuple[int, int]
 
-        theta = np.zeros(shape)
-        matrix = features.x
-        for c in range(shape[0]):
+    def __call__(self, features: Features, targets: NDArray[Any], weights: Array) -> Array:
+        theta = np.zeros(self.shape)
+        for c in range(self.shape[0]):
             seen = (weights > 0) & (targets[:, c] != 0)
-            if reading.kernel is None:
-                machine = clone(final).set_params(tol=1e-8, max_iter=2_000_000, class_weight=None, random_state=0)
+            if self.is_kernel:
+                machine = SVC(kernel="linear", C=self.machine.C, tol=1e-8)
             else:
-                machine = SVC(kernel="linear", C=final.C, tol=1e-8)
-            machine.fit(matrix[seen], targets[seen, c], sample_weight=weights[seen])
-            theta[c, : matrix.shape[1]] = np.asarray(machine.coef_).ravel()
-            if reading.intercepts is not None:
-                theta[c, -1] = machine.intercept_.item() / reading.intercept_value
+                machine = clone(self.machine).set_params(
+                    tol=1e-8, max_iter=2_000_000, class_weight=None, random_state=0
+                )
+            machine.fit(features.x[seen], targets[seen, c], sample_weight=weights[seen])
+            theta[c, : features.columns] = np.asarray(machine.coef_).ravel()
+            if features.intercept:
+                theta[c, -1] = machine.intercept_.item() / features.intercept
         return theta
-
-    return refit
 
 
 READERS: dict[str, Callable[[Any, Any, Examples, float], _Reading]] = {
