@@ -1,0 +1,35 @@
+"""What is public is documented, and what the documentation shows runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import upweight as uw
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", uw.methods())
+def test_every_method_has_a_page_with_formula_cost_and_limits(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    for part in ("What it answers", "Cost", "When it lies", uw.methods()[name].__name__):
+        assert part in page, part
+
+
+def test_every_public_name_is_in_the_documentation() -> None:
+    written = (ROOT / "README.md").read_text(encoding="utf-8")
+    written += "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    missing = [name for name in uw.__all__ if f"uw.{name}" not in written and f"`{name}" not in written]
+    assert missing == []
+
+
+def test_the_readme_prints_what_its_code_prints() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, output = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL).groups()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.strip() == output.strip()
