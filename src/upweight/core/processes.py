@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_start_method
 from typing import Any
 
@@ -83,19 +84,23 @@ def _can_leave(shared: Any) -> bool:
 def _receive(shared: Any) -> None:
     global _shared  # noqa: PLW0603 - a worker's only way to keep what came once
     _shared = shared
-    _one_thread()
 
 
 def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
-    return work(_shared, task)
+    with one_thread():
+        return work(_shared, task)
 
 
-def _one_thread() -> None:
-    """Workers side by side must not each start a thread per processor."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: workers side by side, and matrices too small to be worth waking others for.
+
+    On a machine that is busy with something else, threads that wait for each other cost tenfold on small matrices.
+    """
     try:
-        from threadpoolctl import threadpool_limits
+        import threadpoolctl
     except ImportError:
+        yield
         return
-    threadpool_limits(1)
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Moved
+from upweight.core.processes import one_thread
 from upweight.linear.factor import Factor, conjugate_gradients
 from upweight.linear.families import Derivatives
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
+SMALL = 1e9  # multiplications of one product up to which one thread is best
 ENTRIES = 500_000  # outputs (groups × examples × K) that are held at a time: a few megabytes, near the cache
 PRODUCTS = 100  # products with the Hessian for one Newton step at most
 HALVINGS = 30
@@ -54,12 +57,14 @@ class Newton:
         shifts = np.zeros((len(kept), outputs * width))
         residual, most = np.zeros(len(kept)), 0
         size = max(1, ENTRIES // (len(self.problem.features) * outputs))
-        for first in range(0, len(kept), size):
-            part = slice(first, first + size)
-            begin = None if start is None else start[part].reshape(-1, outputs, width)
-            found, left, used = self._batch(kept[part] * self.problem.weights, begin, steps, tolerance, forcing)
-            shifts[part], residual[part] = found.reshape(len(found), -1), left
-            most = max(most, used)
+        small = self.problem.features.entries * outputs * min(size, len(kept)) < SMALL
+        with one_thread() if small else nullcontext():
+            for first in range(0, len(kept), size):
+                part = slice(first, first + size)
+                begin = None if start is None else start[part].reshape(-1, outputs, width)
+                found, left, used = self._batch(kept[part] * self.problem.weights, begin, steps, tolerance, forcing)
+                shifts[part], residual[part] = found.reshape(len(found), -1), left
+                most = max(most, used)
         return Moved(shifts, residual, most)
 
     def _batch(
