@@ -23,6 +23,9 @@ class Agreement:
     spearman: float
     count: int
 
+    def __str__(self) -> str:
+        return f"slope {self.slope:.3f}, Pearson {self.pearson:.4f}, Spearman {self.spearman:.4f} ({self.count} pairs)"
+
 
 def agreement(predicted: Array, actual: Array) -> Agreement:
     """Agreement of two arrays of one shape."""

@@ -15,13 +15,13 @@ from upweight.linear.curvature import LinearCurvature
 from upweight.linear.families import Family
 from upweight.linear.features import Features
 from upweight.linear.measurement import Measurement
-from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 
 Array = NDArray[np.float64]
 ELSEWHERE = 0.25  # ‖∇J‖ in units of random-sign gradients from which the training data cannot be these
 ELSEWHERE_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is beside the hinge's
+EXACT = 1e-10  # share of the data's own scale below which residuals are rounding
 SAME = 0.9  # share of training predictions in which an unfinished model and its optimum must agree
 REFIT = 100  # Newton steps of a refit at most
 
@@ -79,6 +79,11 @@ class LinearModel(Differentiable, Retrainable):
     def _recognise(self, problem: Problem) -> None:
         """Refuse data that the model was not fitted on: there its parameters are no optimum."""
         off = problem.off_optimum
+        if problem.noise <= EXACT * problem.scale:
+            raise ValueError(
+                f"{self.name} fits its training data exactly: no example leaves a residual, so none has an effect that "
+                "could be traced; add l2 (Ridge(alpha=…), a smaller C) or examples"
+            )
         if off <= (ELSEWHERE if self.refit is None else ELSEWHERE_HINGE):
             return
         if self.unfinished and self._agrees_with_optimum(problem):
@@ -87,6 +92,7 @@ class LinearModel(Differentiable, Retrainable):
             f"expected the data that {self.name} was fitted on: at these examples the gradient of its training "
             f"objective is {off:.2g} of what random data would leave (0 = optimum). Pass the same rows, labels and "
             "sample weights as to fit(); if they are the same, the solver stopped too early (raise max_iter, lower tol)"
+            + ("" if self.objective.l2 else ", or there is no optimum: without l2, separable classes have none")
         )
 
     def _agrees_with_optimum(self, problem: Problem) -> bool:
@@ -184,10 +190,11 @@ class LinearModel(Differentiable, Retrainable):
         if self.refit is not None:
             kept = weights * problem.weights
             return self.with_parameters(self.refit(problem.features, problem.targets, kept))
-        if "newton" not in self._seen:
-            self._seen["newton"] = Newton(problem, LinearCurvature(problem, None, 0.0).factor)
-        moved = self._seen["newton"].after(weights[None], steps=REFIT, tolerance=1e-11)
-        return self.with_parameters(self.parameters + moved.shifts[0])
+        if "optimum" not in self._seen:  # warm start: where all refits of this model begin
+            self._seen["optimum"] = LinearCurvature(problem, None, 0.0).settled()
+        start = self._seen["optimum"]
+        moved = start.after(weights[None], None, REFIT, 1e-11)
+        return self.with_parameters(start.parameters + moved.shifts[0])
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last set asked for is remembered, so a pipeline runs once per set."""

@@ -80,6 +80,13 @@ class Problem:
         return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
 
     @cached_property
+    def scale(self) -> float:
+        """`noise` of residuals as large as the targets (1 for labels): what residuals are small or large against."""
+        targets = np.asarray(self.targets, dtype=np.float64)
+        size = max(float(np.sqrt(np.mean(targets**2))), 1e-300) if self.family.classes is None else 1.0
+        return size * float(np.sqrt((self.weights**2 * self.features.squares()).sum()))
+
+    @cached_property
     def off_optimum(self) -> float:
         """‖∇J‖ relative to `noise`: 0 at the optimum, about 1 for a model that was fitted on other data."""
         return float(np.linalg.norm(self.gradient())) / self.noise

@@ -1,0 +1,273 @@
+"""summary: an explanation on the terminal, first the progress, then the few lines that matter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from upweight.applications.explain import Explanation, agreed_on
+from upweight.core.examples import Examples, Id
+from upweight.core.scores import Attribution, Unit
+from upweight.evaluate.verify import Check
+
+WIDTH = 78  # columns; what is printed stays readable on the narrowest usual terminal
+COLOURS = ("cyan", "magenta")  # of what helped, of what harmed
+TINY = 8  # pixels; pictures up to this side are drawn
+STAGES = {
+    "train": "Training a default model on it",
+    "fit": "Working out what every training example did",
+    "attribute": "Tracing the queries back to them",
+    "verify": "Training again without some, to check",
+    "report": "Writing the report",
+}
+
+
+class Working:
+    """Stages of work as they pass: a moving line on a terminal, one plain line per finished stage everywhere.
+
+    Args:
+        console: where to print.
+        stages: stage → what people should read while it runs and once it is done, where `STAGES` does not say it.
+    """
+
+    def __init__(self, console: Console, stages: Mapping[str, str]) -> None:
+        self.console = console
+        self.stages = {**STAGES, **stages}
+        self._started: dict[str, float] = {}
+        self._tasks: dict[str, TaskID] = {}
+        texts = (TextColumn(" "), SpinnerColumn(), TextColumn("{task.description}"))
+        columns = (*texts, BarColumn(16), TextColumn("{task.fields[count]}", style="dim"))
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def __enter__(self) -> Working:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """A stage starts (done = 0), goes on, or ends (done = total)."""
+        phrase = self.stages.get(stage, stage)
+        if stage not in self._started:
+            self._started[stage] = time.perf_counter()
+            self._tasks[stage] = self._progress.add_task(phrase, total=None, count="")
+        if total > 1:
+            self._progress.update(self._tasks[stage], total=total, completed=done, count=f"{done} of {total}")
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(stage))
+            self._line(phrase, time.perf_counter() - self._started.pop(stage))
+
+    def _line(self, phrase: str, seconds: float) -> None:
+        took = f"{seconds:.1f} s"
+        room = max(1, min(self.console.width, WIDTH) - 4 - len(took))
+        line = Text.assemble(("  ✓ ", "green"), f"{phrase:<{room}}", (took, "dim"))
+        self._progress.console.print(line, highlight=False)
+
+
+def summary(
+    explanation: Explanation, queries: Sequence[Id], console: Console, k: int = 3, noun: str = "example"
+) -> Group:
+    """These queries with their k proponents and opponents, and what the verification said.
+
+    `noun` is what one example is called. Small pictures are drawn where the console has colours for them.
+    """
+    parts: list[Padding] = []
+
+    def add(part: RenderableType, above: int = 1) -> None:
+        parts.append(Padding(part, (above, 0, 0, 2), expand=False))
+
+    for query in queries:
+        place = explanation.queries.ids.tolist().index(query)
+        found = (explanation.scores.proponents(query, k), explanation.scores.opponents(query, k))
+        draws = _can_draw(console) and _is_tiny(explanation.queries, query)
+        add(_headline(explanation, place, noun))
+        add((_pictures if draws and any(found) else _table)(explanation, place, found, noun))
+        add(_meaning(explanation, place, found))
+    if explanation.check is not None:
+        retrained = f"{len(explanation.check.removals)} real retrainings say (1 is perfect):"
+        add(Text.assemble(("Are the scores right? ", "bold"), retrained))
+        add(_trust(explanation.check, noun), above=0)
+    for number, warning in enumerate(explanation.warnings):
+        add(Text(f"! {warning}", "yellow"), above=int(number == 0))
+    return Group(*parts)
+
+
+def show(explanation: Explanation, report: Path, queries: Sequence[Id], k: int = 3, noun: str = "example") -> None:
+    """Print the summary of these queries on stdout, then where the report is and how long it all took."""
+    console = Console(highlight=False)
+    console.print(summary(explanation, queries, console, k, noun))
+    m = len(explanation.queries)
+    shown = f"this {noun}" if m == 1 else f"{m} {noun}s"
+    said = f"{shown} with every score; {explanation.seconds:.1f} s in all"
+    address = (("\n  Report  ", "bold"), report.resolve().as_uri(), (f"\n          {said}\n", "dim"))
+    console.print(Text.assemble(*address), soft_wrap=True)  # an address that is not wrapped can be clicked
+
+
+def _headline(explanation: Explanation, place: int, noun: str) -> Text:
+    identifier = explanation.queries.ids[place].item()
+    label, said = explanation.queries.label(identifier), explanation.scores.predictions
+    line = Text.assemble((f"{noun.capitalize()} {identifier}", "bold"))
+    if label is not None:
+        line.append(f" is labelled {_word(label)}")
+    if said is not None:
+        line.append("; " if label is not None else ": ").append(
+            f"the model says {_word(said.predicted[place])}", "bold"
+        )
+    sure, right = explanation.probability(place)
+    if sure is not None:
+        line.append(f", {_percent(sure)} sure")
+    if right is not None and said is not None and said.predicted[place] != label:
+        line.append(f", with {_percent(right)} for {_word(label)}")
+    line.append(".")
+    measured = explanation.scores.measured
+    if measured is not None and not explanation.scores.measurement.startswith("−loss"):
+        line.append(f" Its {explanation.scores.measurement}: {_word(float(measured[place]))}.")
+    return line
+
+
+def _table(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]], noun: str) -> Text:
+    """Both sides under each other, one line per example; what does not fit the console is cut."""
+    label = explanation.queries.label(explanation.queries.ids[place].item())
+    cells = [[_cells(explanation, place, a) for a in side] for side in found]
+    names = [[f"  {c[1]}" + (f"  labelled {c[0]}" if c[0] else "") for c in side] for side in cells]
+    titles = _titles(explanation, noun)
+    widths = [
+        max(map(len, [*titles, *names[0], *names[1]])),
+        max(len(c[2]) for side in cells for c in (*side, ("", "", "score"))),
+        max(len(c[3]) for side in cells for c in (*side, ("", "", "", ""))),
+    ]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for side, title in enumerate(titles):
+        text.append(f"{title:<{widths[0]}}  ", f"bold {COLOURS[side]}").append(f"{'score':>{widths[1]}}", "dim")
+        text.append(f"  chance of {_word(label)} if left out" if widths[2] else "", "dim")
+        for a, c, name in zip(found[side], cells[side], names[side], strict=True):
+            text.append(f"\n{name:<{widths[0]}}  ").append(f"{c[2]:>{widths[1]}}  ", COLOURS[side])
+            text.append(f"{c[3]:<{widths[2]}}  ").append(_excerpt(explanation.train, a.id), "dim")
+        text.append("" if found[side] else "\n  none").append("" if side else "\n")
+    return text
+
+
+def _pictures(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]], noun: str) -> Table:
+    """The query twice as large, beside it the examples with label, id, score and what would be without them."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    grid.add_column(Text(f"{noun} {explanation.queries.ids[place]}", "dim"), width=2 * TINY)
+    cells: list[RenderableType] = [_drawn(explanation.queries, explanation.queries.ids[place].item(), scale=2)]
+    for side, title, colour in zip(found, _titles(explanation, noun), COLOURS, strict=True):
+        grid.add_column(Text(title, f"bold {colour}"), no_wrap=True)
+        inner = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+        inner.add_row(*(_drawn(explanation.train, a.id) for a in side))
+        captions = [(f"label {name}", *others) for name, *others in (_cells(explanation, place, a) for a in side)]
+        for row, style in enumerate(("", "dim", colour, "dim")):
+            inner.add_row(*(Text(caption[row], style) for caption in captions))
+        cells.append(inner)
+    grid.add_row(*cells)
+    return grid
+
+
+def _cells(explanation: Explanation, place: int, a: Attribution) -> tuple[str, str, str, str]:
+    """Label, id, score, and the probability of the query's label before and after the example's removal."""
+    left = explanation.without(place, a.score)
+    before = explanation.probability(place)[1]
+    change = "" if left is None or before is None else f"{_percent(before, '')}→{_percent(left)}"
+    label = explanation.train.label(a.id)
+    return "" if label is None else _word(label), f"#{a.id}", _signed(a.score), change
+
+
+def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:
+    if explanation.scores.measurement.startswith("−loss"):
+        return f"Training {noun}s that helped", f"Training {noun}s that harmed"
+    return f"Training {noun}s that raised it", f"Training {noun}s that lowered it"
+
+
+def _meaning(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]]) -> Text:
+    """One score in a sentence, so that sign and unit need no manual."""
+    strongest = max((a for side in found for a in side), key=lambda a: abs(a.score), default=None)
+    if explanation.scores.unit == Unit.RANK or strongest is None:
+        return Text("Scores have a sign and an order, but no size (RANK).", "dim")
+    measurement, unit = explanation.scores.measurement, ""
+    if measurement.endswith(")"):
+        measurement, _, unit = measurement[:-1].rpartition(" (")
+    lower = strongest.score > 0
+    if measurement.startswith("−"):
+        measurement, lower = measurement[1:], not lower
+    unit = "" if "loss" in unit else unit  # a squared loss is measured in squared loss
+    size = f"{_word(float(f'{abs(strongest.score):.3g}'))} {unit}".strip()
+    said = (
+        f"{_signed(strongest.score)} means: had the model been trained without #{strongest.id}, its {measurement} here "
+        f"would be {size} {'lower' if lower else 'higher'}"
+    )
+    left, before = explanation.without(place, strongest.score), explanation.probability(place)[1]
+    if left is not None and before is not None:
+        label = _word(explanation.queries.label(explanation.queries.ids[place].item()))
+        said += f", and {label} would get {_percent(left)} instead of {_percent(before)}"
+    return Text(f"{said}.", "dim")
+
+
+def _trust(check: Check, noun: str) -> Table:
+    grid = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    grid.add_column("predicted vs actual change")
+    for name in ("slope", "correlation"):
+        grid.add_column(name, justify="right")
+    grid.add_column("pairs", justify="right")
+    kinds = {f"without one {noun}": agreed_on(check, "one"), f"without a group of {noun}s": agreed_on(check, "group")}
+    for kind, agreement in kinds.items():
+        if agreement is not None:
+            numbers = f"{agreement.slope:.3f}", f"{agreement.pearson:.4f}", Text(str(agreement.count), "dim")
+            grid.add_row(kind, *numbers)
+    return grid
+
+
+def _can_draw(console: Console) -> bool:
+    return console.is_terminal and not console.no_color and console.color_system in ("truecolor", "256")
+
+
+def _is_tiny(examples: Examples, identifier: Id) -> bool:
+    shown = examples.preview(identifier)
+    return shown.kind == "image" and np.ndim(shown.value) == 2 and max(np.shape(shown.value)) <= TINY
+
+
+def _drawn(examples: Examples, identifier: Id, scale: int = 1) -> Text:
+    """A grey picture in half blocks: two pixels per character, upper one in the foreground."""
+    image = np.asarray(examples.preview(identifier).value, dtype=float)
+    grey = np.rint(255 * (image - image.min()) / max(float(np.ptp(image)), 1e-12)).astype(int)
+    grey = np.kron(np.pad(grey, ((0, len(grey) % 2), (0, 0))), np.ones((scale, scale), dtype=int))
+    lines = []
+    for upper, lower in zip(grey[::2], grey[1::2], strict=True):
+        pairs = zip(upper.tolist(), lower.tolist(), strict=True)
+        lines.append(Text.assemble(*(("▀", f"rgb({u},{u},{u}) on rgb({v},{v},{v})") for u, v in pairs)))
+    return Text("\n").join(lines)
+
+
+def _excerpt(examples: Examples, identifier: Id) -> str:
+    shown = examples.preview(identifier)
+    if shown.kind == "image":
+        return ""
+    if shown.kind == "text":
+        return " ".join(str(shown.value).split())[:WIDTH]
+    return ", ".join(f"{name} {_word(value)}" for name, value in shown.value)[:WIDTH]
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    whole = value.is_integer() and abs(value) < 1e9
+    return f"{value:.{0 if whole else 4}{'f' if whole else 'g'}}".replace("-", "−", 1)
+
+
+def _signed(score: float) -> str:
+    return f"{score:+.3g}".replace("-", "−", 1)
+
+
+def _percent(chance: float, sign: str = "%") -> str:
+    share = 100 * chance
+    return f"{share:.0f}{sign}" if share >= 9.95 else f"{share:.1f}{sign}" if share >= 0.05 else f"<0.1{sign}"
