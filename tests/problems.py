@@ -24,7 +24,22 @@ from sklearn.svm import SVC, LinearSVC
 import upweight as uw
 
 TIGHT = {"tol": 1e-10, "max_iter": 20_000}
-WORDS = ["film", "was", "triumph", "wit", "heart", "but", "plot", "dull", "cold", "long", "bad", "great", "good", "fine"]
+WORDS = [
+    "film",
+    "was",
+    "triumph",
+    "wit",
+    "heart",
+    "but",
+    "plot",
+    "dull",
+    "cold",
+    "long",
+    "bad",
+    "great",
+    "good",
+    "fine",
+]
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import upweight
 
 if TYPE_CHECKING:
     from upweight.applications.explain import Explanation
-    from upweight.applications.summary import Working
     from upweight.core.attributor import Attributor
     from upweight.core.examples import Examples, Id
+    from upweight.report.terminal import Working
 
 LEVEL = "UPWEIGHT_LOG_LEVEL"
 TABLES = (".csv", ".parquet", ".pq")
@@ -214,7 +214,7 @@ def _writable(out: Path) -> None:
 def _working(stages: dict[str, str], quiet: bool, as_json: bool) -> Working:
     from rich.console import Console
 
-    from upweight.applications.summary import Working
+    from upweight.report.terminal import Working
 
     return Working(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)
 
@@ -294,6 +294,6 @@ def _print_json(explained: Explanation, out: Path, k: int) -> None:
 
 
 def _print_summary(explained: Explanation, out: Path, queries: list[Id], k: int, noun: str = "example") -> None:
-    from upweight.applications.summary import show
+    from upweight.report.terminal import show
 
     show(explained, out, queries, k, noun)

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 class Agreement:
     """Over `count` pairs: least-squares slope of actual on predicted through the origin (1 = calibrated), correlations.
 
-    A correlation of a constant is NaN: there is nothing to rank.
+    A correlation of a constant (or of nothing) is NaN: there is nothing to rank.
     """
 
     slope: float
@@ -41,6 +41,8 @@ def agreement(predicted: Array, actual: Array) -> Agreement:
 
 def correlation(p: Array, a: Array) -> float:
     """Pearson's r, NaN where one side does not vary."""
+    if len(p) == 0:
+        return float("nan")
     p, a = p - p.mean(), a - a.mean()
     size = float(np.sqrt((p @ p) * (a @ a)))
     return float(p @ a) / size if size > 0 else float("nan")

@@ -115,8 +115,10 @@ class LinearCurvature(ExactCurvature):
         rows = _factored(rows)
         slopes = rows.slopes.copy()
         if rows.common is not None and rows.share is not None:
-            through = self.problem.features.times(self.factor.solve(rows.common[None])[0].T)
-            slopes += self.problem.derivatives.apply(through) * (self.problem.weights * rows.share)[:, None]
+            slopes += (
+                self.problem.derivatives.apply(self._outputs_of(rows.common))
+                * (self.problem.weights * rows.share)[:, None]
+            )
         self._high_leverage = 0
         for where, s in self.leverages():
             left = np.eye(s.shape[1]) - self._second(where) @ s
@@ -133,8 +135,12 @@ class LinearCurvature(ExactCurvature):
         for where, s in self.leverages():
             out[where] = np.einsum("nc,nck,nk->n", left.slopes[where], s, right.slopes[where])
         if right.common is not None and right.share is not None:
-            through = self.problem.features.times(self.factor.solve(right.common[None])[0].T)
-            out += right.share * np.einsum("nc,nc->n", left.slopes, through)
+            out += right.share * np.einsum("nc,nc->n", left.slopes, self._outputs_of(right.common))
+        if left.common is not None and left.share is not None:
+            out += left.share * np.einsum("nc,nc->n", right.slopes, self._outputs_of(left.common))
+            if right.common is not None and right.share is not None:
+                both = float((left.common * self.factor.solve(right.common[None])[0]).sum())
+                out += left.share * right.share * both
         return out
 
     def part_matvec(self, member: Array, vectors: Array) -> Array:
@@ -190,6 +196,10 @@ class LinearCurvature(ExactCurvature):
             "coverage": 1.0,
             "warnings": warnings,
         }
+
+    def _outputs_of(self, vector: Array) -> Array:
+        """X H⁻¹ v for one v (K, d): (n, K)."""
+        return self.problem.features.times(self.factor.solve(vector[None])[0].T)
 
     def _second(self, where: Any) -> Array:
         """wᵢ Aᵢ as (b, K, K)."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
 TILE = 512  # side of the blocks in which a triangle is copied across
+ROUNDING = 1e-13  # a pivot below this share of its diagonal entry is rounding
 JITTER = 1e-10  # relative to the mean diagonal: what is added to a Hessian that has no inverse
 
 
@@ -78,25 +80,22 @@ class Factor(ABC):
         block[np.diag_indices_from(block)] += corner + (self.damping if c == k else 0.0)
         return block
 
-    def _cholesky(self, matrix: Array) -> Array:
+    def _cholesky(self, assemble: Callable[[], Array]) -> Array:
         """Lower Cholesky factor in place; a matrix without one is damped by the least that helps, and says so."""
-        diagonal = matrix.diagonal().copy()
-        backup = None if self.problem.fixed or self.problem.each or self.damping else matrix.copy(order="F")
-        try:
-            factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)[0]
-            pivots = np.diagonal(factor) ** 2 / np.where(diagonal > 0, diagonal, 1.0)
-            if pivots.min() > 1e-13:
-                return np.asarray(factor)
-        except LinAlgError:
-            pass
-        if backup is None:
-            raise np.linalg.LinAlgError(
-                "the Hessian is not positive definite although it is damped: the loss is not convex at these "
-                "parameters; pass a larger damping, e.g. Influence(damping=1e-3)"
-            )
-        self.jitter = JITTER * float(diagonal.mean() or 1.0)
-        backup[np.diag_indices_from(backup)] += self.jitter
-        return np.asarray(cho_factor(backup, lower=True, overwrite_a=True, check_finite=False)[0])
+        for jitter in (0.0, JITTER):
+            matrix = assemble()
+            diagonal = matrix.diagonal().copy()
+            added = jitter * float(np.abs(diagonal).mean() or 1.0)
+            matrix[np.diag_indices_from(matrix)] += added
+            with suppress(LinAlgError):
+                factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)[0]
+                if jitter or (np.diagonal(factor) ** 2 / np.where(diagonal > 0, diagonal, 1.0)).min() > ROUNDING:
+                    self.jitter = max(self.jitter, added)
+                    return np.asarray(factor)
+        raise np.linalg.LinAlgError(
+            "the Hessian is not positive definite: the loss is not convex at these parameters; pass a larger damping, "
+            "e.g. Influence(damping=1e-3)"
+        )
 
 
 class Joint(Factor):
@@ -109,14 +108,18 @@ class Joint(Factor):
 
     def __init__(self, problem: Problem, damping: float) -> None:
         super().__init__(problem, damping)
-        outputs, width = problem.shape
-        matrix = np.empty((problem.size, problem.size), order="F")
+        self.lower = self._cholesky(self._assemble)
+
+    def _assemble(self) -> Array:
+        """The lower triangle of H + λ."""
+        outputs, width = self.problem.shape
+        matrix = np.empty((self.problem.size, self.problem.size), order="F")
         for c in range(outputs):
             for k in range(c + 1):
                 block = self._block(c, k)
                 place = (slice(c * width, (c + 1) * width), slice(k * width, (k + 1) * width))
                 matrix[place] = block if c == k else np.tril(block) + np.tril(block, -1).T
-        self.lower = self._cholesky(matrix)
+        return matrix
 
     @property
     def height(self) -> int:
@@ -171,7 +174,7 @@ class Separate(Factor):
     def __init__(self, problem: Problem, damping: float) -> None:
         super().__init__(problem, damping)
         blocks = 1 if problem.family.constant else problem.family.outputs
-        self.lowers = [self._cholesky(self._block(c, c)) for c in range(blocks)]
+        self.lowers = [self._cholesky(partial(self._block, c, c)) for c in range(blocks)]
 
     def solve(self, vectors: Array) -> Array:
         """Two triangular solves per vector and output."""

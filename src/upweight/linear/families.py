@@ -48,6 +48,7 @@ class Family(ABC):
     """A loss of K outputs; `targets` are what `encode` makes of labels."""
 
     name: str
+    unit: str  # of the loss
     coupled = False  # whether outputs interact in the second derivative
     constant = False  # whether the second derivative is the identity wherever it is taken
 
@@ -67,15 +68,20 @@ class Family(ABC):
         """Labels or target values in the form that `at` takes. Raises ValueError for a label never trained on."""
         if self.classes is None:
             return np.asarray(y, dtype=np.float64).reshape(len(y), self.outputs)
-        place = np.searchsorted(self.classes, y) if y.dtype.kind == self.classes.dtype.kind or _numeric(y) else None
-        place = None if place is None else np.minimum(place, len(self.classes) - 1)
-        unknown = np.ones(len(y), dtype=bool) if place is None else self.classes[place] != y
-        if unknown.any():
+        return self.encode_places(self.places(y))
+
+    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Positions of the labels among the classes. Raises ValueError for a label never trained on."""
+        if self.classes is None:
+            raise TypeError(f"a model with {self.name} has no classes")
+        known = {label: place for place, label in enumerate(self.classes.tolist())}
+        places = [known.get(label) for label in y.tolist()]
+        if None in places:
             raise ValueError(
-                f"expected labels among {self.classes.tolist()[:12]}, got {np.asarray(y)[unknown][0]!r}; "
-                "the model was never trained on that class, so its loss does not exist"
+                f"expected labels among {list(known)[:12]}, got {y.tolist()[places.index(None)]!r}; the model was never "
+                "trained on that class, so its loss does not exist"
             )
-        return self.encode_places(np.asarray(place))
+        return np.array(places, dtype=np.intp)
 
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions in the form that `at` takes: ±1 for one output, one machine per class otherwise."""
@@ -94,14 +100,11 @@ class Family(ABC):
         )
 
 
-def _numeric(y: NDArray[Any]) -> bool:
-    return y.dtype.kind in "biuf"
-
-
 class Squared(Family):
     """½ Σ (z − t)²: least squares, ridge, and ridge on ±1 labels."""
 
     name = "squared loss"
+    unit = "half squared error"
     constant = True
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
@@ -118,6 +121,7 @@ class Softmax(Family):
     """
 
     name = "cross-entropy (softmax)"
+    unit = "nats"
     coupled = True
 
     def __init__(self, classes: NDArray[Any]) -> None:
@@ -171,6 +175,7 @@ class Logistic(_Machines):
     """log(1 + exp(−t z)): two classes, or one machine per class (one against the rest)."""
 
     name = "logistic loss"
+    unit = "nats"
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss in nats and derivatives."""
@@ -189,6 +194,7 @@ class SquaredHinge(_Machines):
     """max(0, 1 − t z)²."""
 
     name = "squared hinge loss"
+    unit = "squared hinge"
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and (generalised) derivatives."""
@@ -200,6 +206,7 @@ class SmoothHinge(_Machines):
     """t·log(1 + exp((1 − s)/t)) → max(0, 1 − s) for t → 0 (Koh & Liang 2017, §4.3)."""
 
     name = "smoothed hinge loss"
+    unit = "hinge"
 
     def __init__(self, outputs: int, classes: NDArray[Any] | None, temperature: float, pairs: Any = None) -> None:
         super().__init__(outputs, classes)
@@ -231,6 +238,7 @@ class Tweedie(Family):
     """
 
     name = "half deviance"
+    unit = "half deviance"
 
     def __init__(self, power: float, log_link: bool) -> None:
         super().__init__(1)
@@ -241,6 +249,8 @@ class Tweedie(Family):
         """Loss and derivatives with respect to the linear output."""
         p, y = self.power, targets
         mu = np.exp(z) if self.log_link else z
+        if p == 0 and not self.log_link:
+            return Derivatives(self._half_deviance(mu, y)[..., 0], mu - y, np.ones_like(mu))
         if self.log_link:
             first = mu ** (2 - p) - y * mu ** (1 - p)
             second = (2 - p) * mu ** (2 - p) - (1 - p) * y * mu ** (1 - p)
@@ -251,6 +261,8 @@ class Tweedie(Family):
 
     def _half_deviance(self, mu: Array, y: Array) -> Array:
         p = self.power
+        if p == 0:
+            return np.asarray(0.5 * (y - mu) ** 2)
         if p == 1:
             return np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mu), 0.0) - y + mu
         if p == 2:

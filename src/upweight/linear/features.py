@@ -104,7 +104,7 @@ class Features:
         if self.sparse:
             return self._sparse_gram(weights)
         negative = weights < 0
-        if negative.any() and not negative.all():
+        if negative.any() and (weights > 0).any():
             return self.weighted_gram(np.maximum(weights, 0.0)) + self.weighted_gram(np.minimum(weights, 0.0))
         alpha, scale = (-1.0 if negative.any() else 1.0), np.sqrt(np.abs(weights))
         gram = np.zeros((self.width, self.width), order="F")
@@ -182,6 +182,8 @@ def _all_finite(values: NDArray[Any]) -> bool:
 def _canonical(x: Any) -> Any:
     """CSR with sorted columns, each once; the caller's matrix stays as it is."""
     csr = x.tocsr()
+    if csr.dtype.kind != "f":
+        csr = csr.astype(np.float64)  # squares of small integers would wrap around
     if csr.has_canonical_format:
         return csr
     csr = csr.copy()

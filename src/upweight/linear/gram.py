@@ -30,6 +30,7 @@ class GramCoordinates:
 
     def __init__(self, x: Any, kernel: Kernel | None = None, tolerance: float = 1e-12) -> None:
         self.kernel = inner_product if kernel is None else kernel
+        x = x.tocsr() if sparse.issparse(x) else x
         gram = np.asfortranarray(self.kernel(x, x))
         largest = gram.diagonal().max()
         factor, pivots, rank, _ = lapack.dpstrf(gram, lower=1, tol=tolerance * largest, overwrite_a=1)
@@ -51,6 +52,7 @@ class GramCoordinates:
 
 
 def inner_product(a: Any, b: Any) -> Array:
-    """a bᵀ as a dense matrix."""
+    """a bᵀ as a dense matrix, in float64 whatever came."""
+    a, b = (m if sparse.issparse(m) and m.dtype.kind == "f" else m.astype(np.float64) for m in (a, b))
     product = a @ b.T
-    return product.toarray() if sparse.issparse(product) else np.asarray(product, dtype=np.float64)
+    return product.toarray() if sparse.issparse(product) else np.asarray(product)

@@ -46,7 +46,7 @@ class Loss(Measurement):
 
     def described(self, family: Family) -> str:
         """−loss with the loss's own unit."""
-        return "−loss (nats)" if "log" in family.name or "entropy" in family.name else f"−loss ({family.name})"
+        return f"−loss ({family.unit})"
 
     def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
         """−ℓ."""
@@ -75,8 +75,7 @@ class Margin(Measurement):
             raise TypeError(
                 f"a model with {family.name} has no classes and so no margin; measure the loss or a function"
             )
-        family.encode(_labels(y))  # an unknown class is an error here too
-        place = np.searchsorted(family.classes, _labels(y))
+        place = family.places(_labels(y))
         outputs = family.expand(z)
         if outputs.shape[1] == 1:
             return np.asarray(outputs[:, 0] * np.where(place == 1, 1.0, -1.0))

@@ -19,7 +19,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Chance(Attributor):
-    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
+    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK).
+
+    Cost: nothing.
+    """
 
     seed: int = 0
 

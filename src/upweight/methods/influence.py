@@ -41,6 +41,8 @@ class Influence(Attributor):
 
     Scores are EFFECT: in the measurement's unit, slope 1 against retraining (plain first order underestimates by the
     leverage; its unit is the measurement's all the same).
+
+    Cost: one Hessian and its factor; a query is a solve and a product with the training features.
     """
 
     curvature: Hessian | None = None

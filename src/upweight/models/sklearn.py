@@ -100,7 +100,7 @@ class _Inputs:
                 f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
             ) from error
         matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
-        matrix = matrix if hasattr(matrix, "tocsr") else np.asarray(matrix)
+        matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
         if self.columns is not None and (matrix.ndim != 2 or matrix.shape[1] != self.columns):
             raise ValueError(
                 f"expected inputs with {self.columns} columns, as the model was fitted on, got shape {matrix.shape}; "

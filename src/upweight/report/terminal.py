@@ -1,4 +1,4 @@
-"""summary: an explanation on the terminal, first the progress, then the few lines that matter."""
+"""terminal: an explanation on the terminal, first the progress, then the few lines that matter."""
 
 from __future__ import annotations
 

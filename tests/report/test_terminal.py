@@ -1,0 +1,73 @@
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+
+from upweight import Chance, Examples, Influence, Margin, explainable
+from upweight.applications.explain import explain
+from upweight.report.terminal import Working, summary
+
+RNG = np.random.default_rng(2)
+IMAGES = RNG.random((60, 8, 8))
+Y = (IMAGES[:, 2, 2] + 0.3 * RNG.normal(size=60) > 0.5).astype(int)
+
+
+def explained(measure=None, method=None, removals=2, shown=True):
+    x = IMAGES.reshape(60, -1)
+    train, queries = (
+        Examples(x[part], Y[part], shown=IMAGES[part] if shown else None) for part in (slice(0, 45), slice(45, 60))
+    )
+    model = explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train, measure)
+    return explain(model, train, queries, method or Influence(), removals=removals)
+
+
+def printed(explanation, colours=None, width=80):
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=colours is not None, color_system=colours, _environ={}
+    )
+    console.print(summary(explanation, [0], console))
+    return console.file.getvalue()
+
+
+def test_pictures_where_there_are_colours_words_where_there_are_none():
+    explanation = explained()
+    assert "▀" in printed(explanation, "truecolor")
+    plain = printed(explanation)
+    assert "▀" not in plain and "\x1b" not in plain and "labelled" in plain
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("shown", [True, False])
+def test_no_line_is_wider_than_the_console(width, shown):
+    assert max(map(len, printed(explained(shown=shown), width=width).splitlines())) <= width
+
+
+def test_a_loss_is_said_to_rise_when_a_proponent_goes():
+    said = " ".join(printed(explained()).split())
+    best = max(explained().scores.row(0), key=abs)
+    assert f"nats {'higher' if best > 0 else 'lower'}" in said and "instead of" in said
+
+
+def test_other_measurements_raise_and_lower():
+    said = " ".join(printed(explained(Margin())).split())
+    assert "that raised it" in said and "margin of the label" in said and "instead of" not in said
+
+
+def test_ranks_have_no_size_and_bad_news_is_printed():
+    said = printed(explained(method=Chance(), removals=0))
+    assert "RANK" in said and "! These scores are random" in said and "Are the scores right" not in said
+
+
+def test_stages_are_plain_lines_where_there_is_no_terminal():
+    console = Console(file=io.StringIO(), width=80)
+    with Working(console, {"cook": "Cooking"}) as working:
+        working("cook", 0, 1)
+        working("cook", 1, 2)
+        working("cook", 2, 2)
+        working("report", 0, 1)
+        working("report", 1, 1)
+    first, second = console.file.getvalue().splitlines()
+    assert first.startswith("  ✓ Cooking") and first.endswith(" s")
+    assert second.startswith("  ✓ Writing the report")
