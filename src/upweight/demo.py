@@ -9,6 +9,7 @@ from typing import Any
 
 from upweight.applications.explain import Explanation, Progress, confident_mistakes, explain
 from upweight.core.examples import Examples
+from upweight.core.processes import one_thread
 
 MISTAKES = 8
 REMOVALS = 24
@@ -49,7 +50,9 @@ def digits() -> Digits:
         Examples(data.data[ids], data.target[ids], ids=ids, shown=data.images[ids]) for ids in map(np.sort, split)
     )
     # To the optimum: influence asks what the training objective says, not where a solver stopped.
-    reader = make_pipeline(MinMaxScaler(), LogisticRegression(tol=1e-8, max_iter=10_000)).fit(train.x, train.y)
+    reader = make_pipeline(MinMaxScaler(), LogisticRegression(tol=1e-8, max_iter=10_000))
+    with one_thread():
+        reader.fit(train.x, train.y)
     return Digits(explainable(reader, train), train, held_out)
 
 
