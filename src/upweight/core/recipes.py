@@ -23,7 +23,85 @@ class CG:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hessian:
-    """The Hessian of the training objective; `solver=None` takes the direct one up to 15,000 parameters, then CG."""
+class LiSSA:
+    """Truncated Neumann series on random batches (Agarwal et al. 2017; Koh & Liang 2017, §3).
 
-    solver: Direct | CG | None = None
+    v ← b + v − (H_B + λ) v / scale, `depth` times, averaged over `repeats`. `scale=None` takes 1.1 times the largest
+    eigenvalue; a series that grows is started again at twice the scale.
+    """
+
+    depth: int = 1000
+    repeats: int = 1
+    scale: float | None = None
+    batch: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arnoldi:
+    """The largest `rank` eigenpairs from `steps` Krylov steps (Schioppa et al. 2022); what they miss has no effect."""
+
+    rank: int = 50
+    steps: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nystrom:
+    """Rank-`rank` randomised Nyström approximation (Frangella, Tropp & Udell 2023), solved by Woodbury."""
+
+    rank: int = 100
+    seed: int = 0
+
+
+Solver = Direct | CG | LiSSA | Arnoldi | Nystrom
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """No curvature: inner products of gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagonal:
+    """The diagonal of the empirical Fisher: one number per parameter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hessian:
+    """The Hessian of the training objective; `solver=None` takes the direct one where it fits, then CG."""
+
+    solver: Solver | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewton:
+    """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where the net is linear.
+
+    `solver=None` takes block conjugate gradients preconditioned by EK-FAC, all queries at once.
+    """
+
+    solver: Solver | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalFisher:
+    """Σ g gᵀ of the true labels, in its dual n × n form: one Gram matrix, one Cholesky, exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KFAC:
+    """Kronecker factors per layer (Martens & Grosse 2015), expectation over labels exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EKFAC:
+    """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), expectation over labels exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInf:
+    """Mean of inverses in place of the inverse of the mean, per layer (Kwon et al. 2024)."""
+
+
+CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | KFAC | EKFAC | DataInf
