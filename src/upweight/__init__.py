@@ -19,6 +19,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from upweight.core.examples import Examples as Examples
     from upweight.core.model import Objective as Objective
+    from upweight.core.recipes import CG as CG
+    from upweight.core.recipes import EKFAC as EKFAC
+    from upweight.core.recipes import KFAC as KFAC
+    from upweight.core.recipes import Arnoldi as Arnoldi
+    from upweight.core.recipes import Diagonal as Diagonal
+    from upweight.core.recipes import Direct as Direct
+    from upweight.core.recipes import EmpiricalFisher as EmpiricalFisher
+    from upweight.core.recipes import GaussNewton as GaussNewton
+    from upweight.core.recipes import Hessian as Hessian
+    from upweight.core.recipes import Identity as Identity
+    from upweight.core.recipes import LiSSA as LiSSA
+    from upweight.core.recipes import Nystrom as Nystrom
     from upweight.core.scores import Scores as Scores
     from upweight.core.scores import Unit as Unit
     from upweight.evaluate.verify import Check as Check
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
     from upweight.methods.influence import Influence as Influence
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
     from upweight.methods.registry import methods as methods
+    from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
 
@@ -46,12 +59,30 @@ _HOME = {
     "Loss": "upweight.linear.measurement",
     "Margin": "upweight.linear.measurement",
     "Probability": "upweight.linear.measurement",
-    "methods": "upweight.methods.registry",
+    "methods": "upweight.methods",
     "Chance": "upweight.methods.chance",
     "Influence": "upweight.methods.influence",
     "LeaveOneOut": "upweight.methods.leave_one_out",
+    "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_report": "upweight.report.page",
+    **dict.fromkeys(
+        (
+            "Arnoldi",
+            "CG",
+            "Diagonal",
+            "Direct",
+            "EKFAC",
+            "EmpiricalFisher",
+            "GaussNewton",
+            "Hessian",
+            "Identity",
+            "KFAC",
+            "LiSSA",
+            "Nystrom",
+        ),
+        "upweight.core.recipes",
+    ),
 }
 __all__ = list(_HOME)
 
@@ -59,7 +90,8 @@ __all__ = list(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'upweight' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    value = home if name == "methods" else getattr(home, name)  # the room of methods is itself what lists them
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from scipy import sparse
 
 from upweight import Examples, Unit
-from upweight.core.attributor import Attributor, Fitted, fingerprint
+from upweight.core.attributor import Attributor, Fitted, Promises, fingerprint
 from upweight.core.model import Measurable, Predictions
 
 
@@ -43,6 +43,10 @@ class Overlap(Attributor):
     scales: tuple[float, ...] = (1.0, 2.0)
     ruler: Ruler = field(default_factory=Ruler)
     label: Any = None
+
+    @property
+    def promises(self):
+        return Promises()
 
     def fit(self, model, train):
         return FittedOverlap(self, model, train, np.asarray(train.x, dtype=float))

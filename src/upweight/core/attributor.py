@@ -18,6 +18,8 @@ from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Top, Unit, require_finite
 from upweight.core.sources import is_sparse
 
+TOGETHER = 256  # queries whose strongest examples are sought at a time
+
 
 @dataclass(frozen=True)
 class Promises:
@@ -114,6 +116,12 @@ class Fitted(ABC):
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
+        found = [self._ends_of(some, k) for some in queries.batches(TOGETHER)]
+        values, places = (np.vstack(parts) for parts in zip(*found, strict=True))
+        return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)
+
+    def _ends_of(self, queries: Examples, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Values and places of both ends, (m, ≤ 2k), largest first, from blocks as they come."""
         m = len(queries)
         values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
         for where, block in self.blocks(queries):
@@ -123,8 +131,7 @@ class Fitted(ABC):
                 kept = _ends(values, k)
                 values, places = values[kept].reshape(m, 2 * k), places[kept].reshape(m, 2 * k)
         order = np.argsort(-values, axis=1, kind="stable")
-        values, places = np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
-        return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)
+        return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
 
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from upweight.core.rows import Rows
 
+PAIRED = 64  # rows that are solved for at a time when each meets only its own partner
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -30,8 +32,8 @@ class Solved:
 class Moved:
     """Where the parameters go when the training weights change.
 
-    `shifts` (groups, parameters) is added to the trained parameters; `residual` (groups,) is the gradient norm
-    that is left, relative to the gradient that the change of weights caused.
+    `shifts` (groups, parameters) is added to the trained parameters; `residual` (groups,) is the gradient norm that is
+    left, relative to what examples with random signs would leave.
     """
 
     shifts: NDArray[np.float64]
@@ -49,6 +51,19 @@ class Curvature(ABC):
     @abstractmethod
     def solve(self, rows: Rows) -> Solved:
         """(H + λ)⁻¹ applied to every row."""
+
+    @property
+    @abstractmethod
+    def calibrated(self) -> bool:
+        """Whether (H + λ)⁻¹ is the objective's own, so that influences are in the measurement's unit."""
+
+    def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
+        """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,); some rows at a time."""
+        out = np.empty(len(left))
+        for start in range(0, len(left), PAIRED):
+            where = np.arange(start, min(start + PAIRED, len(left)))
+            out[where] = np.diagonal(self.solve(left.take(where)).rows.dot(right.take(where)))
+        return out
 
     @property
     @abstractmethod
@@ -71,10 +86,6 @@ class ExactCurvature(Curvature):
     @abstractmethod
     def corrected(self, rows: Rows) -> Rows:
         """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out."""
-
-    @abstractmethod
-    def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the training examples, shape (n,)."""
 
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:

@@ -66,10 +66,10 @@ class Differentiable(Measurable):
         """∇θ of every query's measurement."""
 
     @abstractmethod
-    def curvature(self, train: Examples, recipe: Any, damping: float) -> Curvature:
+    def curvature(self, train: Examples, recipe: Any, damping: float | None) -> Curvature:
         """The curvature on the training set at the model's parameters; `recipe=None` is the model's own best.
 
-        `damping` is λ on the scale of the mean loss, 0 for none beyond the objective's own l2.
+        `damping` is λ on the scale of the mean loss, beyond the objective's own l2; None leaves it to the model.
         """
 
     @abstractmethod

@@ -76,7 +76,7 @@ class Hessian:
 
 @dataclass(frozen=True, kw_only=True)
 class GaussNewton:
-    """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where the net is linear.
+    """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where it is linear.
 
     `solver=None` takes block conjugate gradients preconditioned by EK-FAC, all queries at once.
     """
@@ -96,12 +96,7 @@ class KFAC:
 
 @dataclass(frozen=True, kw_only=True)
 class EKFAC:
-    """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), expectation over labels exact."""
+    """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), exact over labels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataInf:
-    """Mean of inverses in place of the inverse of the mean, per layer (Kwon et al. 2024)."""
-
-
-CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | KFAC | EKFAC | DataInf
+CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | KFAC | EKFAC

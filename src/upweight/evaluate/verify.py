@@ -164,15 +164,14 @@ def verify(  # noqa: PLR0913 - five that everyone passes, three by keyword
 
 
 def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> NDArray[np.intp]:
-    """Which columns predict this removal: the one of its name, else those of its examples."""
-    known = scores.train_ids.tolist()
-    if name is not None and name in known:
-        return np.array([known.index(name)], dtype=np.intp)
-    place = {identifier: i for i, identifier in enumerate(known)}
+    """Which columns predict this removal: those of its examples, or in scores of groups the one of its name."""
+    place = {identifier: i for i, identifier in enumerate(scores.train_ids.tolist())}
     missing = [i for i in ids if i not in place]
-    if missing:
+    if not missing:
+        return np.array([place[i] for i in dict.fromkeys(ids)], dtype=np.intp)
+    if name not in place:
         raise ValueError(f"expected a score for every removed example, there is none for {missing[0]!r}")
-    return np.array([place[i] for i in ids], dtype=np.intp)
+    return np.array([place[name]], dtype=np.intp)
 
 
 def _choose(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
@@ -197,7 +196,13 @@ def _choose(scores: Scores, train: Examples, count: int, seed: int) -> list[Remo
 def _named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
     if not removals:
         raise ValueError("expected at least one removal, e.g. removals=16 or {'children': [17, 42]}")
-    return [Removal(str(n), "one" if len(ids) == 1 else "group", tuple(ids)) for n, ids in removals.items()]
+    chosen = []
+    for name, ids in removals.items():
+        different = tuple(dict.fromkeys(np.asarray(ids).tolist()))
+        if not different:
+            raise ValueError(f"expected at least one example in removal {name!r}, got none; leave it out or name some")
+        chosen.append(Removal(str(name), "one" if len(different) == 1 else "group", different))
+    return chosen
 
 
 def _optimum(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:

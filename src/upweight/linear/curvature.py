@@ -85,20 +85,24 @@ class LinearCurvature(ExactCurvature):
                 break
         return here
 
+    @property
+    def calibrated(self) -> bool:
+        """True: it is the training objective's own Hessian."""
+        return True
+
     def leverages(self) -> Iterator[tuple[slice, Array]]:
         """S_i = X̃ᵢ H⁻¹ X̃ᵢᵀ for consecutive examples: (which, (b, K, K)); kept after the first pass if they fit."""
         n, outputs = len(self.problem.features), self.problem.family.outputs
         size = max(1, ENTRIES // outputs**2)
-        for start in range(0, n, size):
-            where = slice(start, min(start + size, n))
-            if self._kept is not None:
-                yield where, self._kept
-                continue
-            s = self.factor.leverages(where)
-            s = s if s.ndim == 3 else s[:, :, None] * np.eye(outputs)
-            if size >= n:
-                self._kept = s
-            yield where, s
+        pieces = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        if self._kept is not None:
+            yield pieces[0], self._kept
+            return
+        for where, s in zip(pieces, self.factor.leverages(pieces), strict=True):
+            full = s if s.ndim == 3 else s[:, :, None] * np.eye(outputs)
+            if len(pieces) == 1:
+                self._kept = full
+            yield where, full
 
     def leverage(self) -> Array:
         """h_i = tr(wᵢ Aᵢ Sᵢ): (n,)."""
@@ -108,9 +112,10 @@ class LinearCurvature(ExactCurvature):
         return h
 
     def corrected(self, rows: Rows) -> FactoredRows:
-        """Slopes r̃ᵢ = (I − wᵢAᵢSᵢ)⁻¹ (rᵢ + regulariser share), so that H⁻¹ row is the Newton step of removing one.
+        """Slopes r̃ᵢ = (I − wᵢAᵢSᵢ)⁻¹ (rᵢ + regulariser share): H⁻¹ row is then the Newton step of removing one.
 
-        Source: Pregibon (1981) for one output; Rad & Maleki (2020), ALO, for the matrix form.
+        Source: Pregibon (1981) for one output; Rad & Maleki (2020), ALO, for the matrix form. An objective that
+        averages also loses 1/n of its regulariser's curvature with an example, which is left in.
         """
         rows = _factored(rows)
         slopes = rows.slopes.copy()
@@ -150,9 +155,10 @@ class LinearCurvature(ExactCurvature):
         for g, (inside, v) in enumerate(zip(member, wide, strict=True)):
             where = np.flatnonzero(inside)
             part = problem.features.take(where)
-            weights = inside[where] * problem.weights[where]
             bent = np.einsum("nck,nk->nc", self._second(where), part.times(v.T)) * inside[where, None]
-            out[g] = part.transposed_times(bent).T + problem.each * weights.sum() * problem.penalty_gradient(v)
+            out[g] = part.transposed_times(bent).T + problem.each * (
+                inside @ problem.carried
+            ) * problem.penalty_gradient(v)
         return out.reshape(vectors.shape)
 
     def after(self, kept: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> Moved:
@@ -191,7 +197,7 @@ class LinearCurvature(ExactCurvature):
             "curvature": f"exact Hessian of the {self.problem.family.name}",
             "solver": self.factor.name,
             "parameters": int(self.problem.size),
-            "l2": float(self.problem.ridge(self.problem.weights)),
+            "l2": self.problem.ridge,
             "damping": self.factor.damping,
             "coverage": 1.0,
             "warnings": warnings,

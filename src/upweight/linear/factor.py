@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
@@ -39,8 +39,11 @@ class Factor(ABC):
         """(H + λ)⁻¹ v."""
 
     @abstractmethod
-    def leverages(self, where: slice) -> Array:
-        """S_i = X̃ᵢ (H + λ)⁻¹ X̃ᵢᵀ for these examples: (b, K, K), or (b, K) where outputs do not interact."""
+    def leverages(self, pieces: Sequence[slice]) -> Iterator[Array]:
+        """S_i = X̃ᵢ (H + λ)⁻¹ X̃ᵢᵀ for each piece of the examples: (b, K, K), or (b, K) where outputs do not interact.
+
+        The factor may be inverted in place while this runs: solve before or after, not in between.
+        """
 
     def solve_approximately(self, vectors: Array) -> Array:
         """A fixed linear map close to `solve`, fit to precondition with."""
@@ -69,14 +72,14 @@ class Factor(ABC):
             bent -= d.outer[:, None] * (d.outer[:, None] * z).sum(axis=-1, keepdims=True)
         bent *= problem.weights[:, None, None]
         product = problem.features.transposed_times(bent.reshape(n, -1)).T.reshape(vectors.shape)
-        product += problem.ridge(problem.weights) * problem.penalty_gradient(vectors)
+        product += problem.ridge * problem.penalty_gradient(vectors)
         return product + (self.damping + self.jitter) * vectors
 
     def _block(self, c: int, k: int) -> Array:
         """Block (c, k) of H + λ, lower triangle."""
         problem = self.problem
         block = problem.features.weighted_gram(problem.weights * problem.derivatives.second(c, k))
-        corner = problem.ridge(problem.weights) * problem.family.metric()[c, k] * problem.features.penalised
+        corner = problem.ridge * problem.family.metric()[c, k] * problem.features.penalised
         block[np.diag_indices_from(block)] += corner + (self.damping if c == k else 0.0)
         return block
 
@@ -131,18 +134,19 @@ class Joint(Factor):
         flat = vectors.reshape(len(vectors), -1).T
         return np.asarray(cho_solve((self.lower, True), flat, check_finite=False)).T.reshape(vectors.shape)
 
-    def leverages(self, where: slice) -> Array:
+    def leverages(self, pieces: Sequence[slice]) -> Iterator[Array]:
         """Quadratic forms with the K(K+1)/2 blocks of the inverse."""
         outputs, width = self.problem.shape
-        features = self.problem.features.take(where)
-        s = np.empty((len(features), outputs, outputs))
         with inverse_above(self.lower) as inverse:
-            for c in range(outputs):
-                rows = slice(c * width, (c + 1) * width)
-                for k in range(c, outputs):
-                    block = inverse[rows, k * width : (k + 1) * width]
-                    s[:, c, k] = s[:, k, c] = features.quadratic(block if c == k else (block + block.T) / 2)
-        return s
+            for where in pieces:
+                features = self.problem.features.take(where)
+                s = np.empty((len(features), outputs, outputs))
+                for c in range(outputs):
+                    rows = slice(c * width, (c + 1) * width)
+                    for k in range(c, outputs):
+                        block = inverse[rows, k * width : (k + 1) * width]
+                        s[:, c, k] = s[:, k, c] = features.quadratic(block if c == k else (block + block.T) / 2)
+                yield s
 
 
 @contextmanager
@@ -184,14 +188,15 @@ class Separate(Factor):
             out[:, c] = cho_solve((lower, True), vectors[:, c].T, check_finite=False).T
         return out
 
-    def leverages(self, where: slice) -> Array:
+    def leverages(self, pieces: Sequence[slice]) -> Iterator[Array]:
         """Quadratic forms with each block's inverse, (b, K)."""
-        features = self.problem.features.take(where)
-        columns = []
+        columns: list[list[Array]] = []
         for lower in self.lowers:
             with inverse_above(lower) as inverse:
-                columns.append(features.quadratic(inverse))
-        return np.stack([columns[min(c, len(columns) - 1)] for c in range(self.problem.family.outputs)], axis=1)
+                columns.append([self.problem.features.take(where).quadratic(inverse) for where in pieces])
+        for piece in range(len(pieces)):
+            each = [columns[min(c, len(columns) - 1)][piece] for c in range(self.problem.family.outputs)]
+            yield np.stack(each, axis=1)
 
 
 class Iterative(Factor):
@@ -226,14 +231,16 @@ class Iterative(Factor):
         """The block (or diagonal) inverse alone."""
         return vectors * self._inverse_diagonal if self._blocks is None else self._blocks.solve(vectors)
 
-    def leverages(self, where: slice) -> Array:
+    def leverages(self, pieces: Sequence[slice]) -> Iterator[Array]:
         """From the preconditioner's blocks: an estimate that leaves the interaction of outputs out, (b, K)."""
         if self._blocks is not None:
-            return self._blocks.leverages(where)
-        x = self.problem.features.take(where)
-        squares = x.x.multiply(x.x) if x.sparse else x.x.astype(np.float64) ** 2
-        body = np.asarray(squares @ self._inverse_diagonal[:, : x.columns].T)
-        return body + (x.intercept**2) * self._inverse_diagonal[:, -1] if x.intercept else body
+            yield from self._blocks.leverages(pieces)
+            return
+        for where in pieces:
+            x = self.problem.features.take(where)
+            squares = x.x.multiply(x.x) if x.sparse else x.x.astype(np.float64) ** 2
+            body = np.asarray(squares @ self._inverse_diagonal[:, : x.columns].T)
+            yield body + (x.intercept**2) * self._inverse_diagonal[:, -1] if x.intercept else body
 
     def _diagonal(self) -> Array:
         problem = self.problem
@@ -244,7 +251,7 @@ class Iterative(Factor):
         if x.intercept:
             data = np.hstack([data, x.intercept**2 * second.sum(axis=0)[:, None]])
         metric = np.diagonal(problem.family.metric())[:, None]
-        return data + problem.ridge(problem.weights) * metric * x.penalised + self.damping + 1e-300
+        return data + problem.ridge * metric * x.penalised + self.damping + 1e-300
 
 
 def conjugate_gradients(

@@ -50,6 +50,7 @@ class Family(ABC):
     name: str
     unit: str  # of the loss
     coupled = False  # whether outputs interact in the second derivative
+    pairwise = False  # whether outputs are machines for pairs of classes
     constant = False  # whether the second derivative is the identity wherever it is taken
 
     def __init__(self, outputs: int, classes: NDArray[Any] | None = None) -> None:
@@ -78,8 +79,8 @@ class Family(ABC):
         places = [known.get(label) for label in y.tolist()]
         if None in places:
             raise ValueError(
-                f"expected labels among {list(known)[:12]}, got {y.tolist()[places.index(None)]!r}; the model was never "
-                "trained on that class, so its loss does not exist"
+                f"expected labels among {list(known)[:12]}, got {y.tolist()[places.index(None)]!r}; the model "
+                "was never trained on that class, so its loss does not exist"
             )
         return np.array(places, dtype=np.intp)
 
@@ -216,6 +217,7 @@ class SmoothHinge(_Machines):
             )
         self.temperature = temperature
         self.pairs = pairs
+        self.pairwise = pairs is not None
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and derivatives at this temperature."""

@@ -61,8 +61,8 @@ class Loss(Measurement):
 class Margin(Measurement):
     """How far the query is on its label's side.
 
-    log p_y − log(1 − p_y) where the model has probabilities (Park et al. 2023, TRAK, eq. 3), else the signed output of
-    its label against the largest other.
+    log p_y − log(1 − p_y) for one joint model of the classes (Park et al. 2023, TRAK, eq. 3); for a machine the signed
+    output, and for one machine per class that of the label less the largest other.
     """
 
     def described(self, family: Family) -> str:
@@ -79,7 +79,7 @@ class Margin(Measurement):
         outputs = family.expand(z)
         if outputs.shape[1] == 1:
             return np.asarray(outputs[:, 0] * np.where(place == 1, 1.0, -1.0))
-        if outputs.shape[1] != len(family.classes):
+        if family.pairwise:
             raise TypeError("one machine per pair of classes has no single margin; measure the loss or a function")
         own = np.take_along_axis(outputs, place[:, None], axis=1)[:, 0]
         others = np.where(np.arange(outputs.shape[1]) == place[:, None], -np.inf, outputs)

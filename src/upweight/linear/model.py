@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
+from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.families import Family
 from upweight.linear.features import Features
@@ -41,6 +42,7 @@ class LinearModel(Differentiable, Retrainable):
         class_weights: class → weight, held at its value on the full training set.
         refit: trains the estimator itself again, `(features, targets, weights) -> theta`, where Newton steps on the
             loss are not its training (the hinge); None otherwise.
+        counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
     """
@@ -54,6 +56,7 @@ class LinearModel(Differentiable, Retrainable):
     predictor: Any
     class_weights: dict[Any, float] | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
+    counts_examples: bool = False
     unfinished: bool = False
     notes: tuple[str, ...] = ()
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -71,9 +74,11 @@ class LinearModel(Differentiable, Retrainable):
         fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
         each = self.objective.l2 if self.objective.reduction == "mean" else 0.0
         targets = self.family.encode(train.y)
-        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta)
+        shares = np.ones(len(train)) if self.counts_examples else None
+        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares)
         self._recognise(problem)
         self._seen.update(train=train, problem=problem)
+        self._seen.pop("optimum", None)
         return problem
 
     def _recognise(self, problem: Problem) -> None:
@@ -151,7 +156,7 @@ class LinearModel(Differentiable, Retrainable):
         if problem.each == 0:
             return FactoredRows(problem.features, slopes)
         return FactoredRows(
-            problem.features, slopes, problem.weights, problem.each * problem.penalty_gradient(problem.theta)
+            problem.features, slopes, problem.carried, problem.each * problem.penalty_gradient(problem.theta)
         )
 
     def measure_rows(self, queries: Examples) -> FactoredRows:
@@ -172,9 +177,16 @@ class LinearModel(Differentiable, Retrainable):
         squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
         return max(squares / max(len(train) - effective, 1.0), 1e-300)
 
-    def curvature(self, train: Examples, recipe: Any, damping: float) -> LinearCurvature:
-        """The exact Hessian; recipe is `Hessian(...)` or None."""
-        return LinearCurvature(self.problem(train), recipe, damping)
+    def curvature(self, train: Examples, recipe: Any, damping: float | None) -> LinearCurvature:
+        """The exact Hessian; recipe is `Hessian(solver=Direct() | CG())` or None. Needs no damping where it has l2."""
+        if not (recipe is None or isinstance(recipe, Hessian)) or isinstance(
+            getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom
+        ):
+            raise TypeError(
+                f"expected Hessian(solver=Direct() | CG()) or None for {self.name}, whose Hessian is exact, "
+                f"got {recipe!r}"
+            )
+        return LinearCurvature(self.problem(train), recipe, damping or 0.0)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """The optimum under these weights, by Newton steps to a gradient of 1e-11; `seed` changes nothing (convex).
@@ -186,6 +198,7 @@ class LinearModel(Differentiable, Retrainable):
             raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
         if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
             raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        self._refuse_lost_class(train, weights)
         problem = self.problem(train)
         if self.refit is not None:
             kept = weights * problem.weights
@@ -195,6 +208,17 @@ class LinearModel(Differentiable, Retrainable):
         start = self._seen["optimum"]
         moved = start.after(weights[None], None, REFIT, 1e-11)
         return self.with_parameters(start.parameters + moved.shifts[0])
+
+    def _refuse_lost_class(self, train: Examples, weights: Array) -> None:
+        if self.family.classes is None or train.y is None:
+            return
+        left = np.bincount(self.family.places(train.y), weights, minlength=len(self.family.classes))
+        if (left == 0).any():
+            label = self.family.classes.tolist()[int(np.argmin(left))]
+            raise ValueError(
+                f"without these examples none of class {label!r} is left, and a model of {len(left)} classes cannot be "
+                "trained; remove fewer, or fit a model without that class"
+            )
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last set asked for is remembered, so a pipeline runs once per set."""

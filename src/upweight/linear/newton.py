@@ -62,50 +62,50 @@ class Newton:
             for first in range(0, len(kept), size):
                 part = slice(first, first + size)
                 begin = None if start is None else start[part].reshape(-1, outputs, width)
-                found, left, used = self._batch(kept[part] * self.problem.weights, begin, steps, tolerance, forcing)
+                found, left, used = self._batch(kept[part], begin, steps, tolerance, forcing)
                 shifts[part], residual[part] = found.reshape(len(found), -1), left
                 most = max(most, used)
         return Moved(shifts, residual, most)
 
     def _batch(
-        self, weights: Array, start: Array | None, steps: int, tolerance: float, forcing: float
+        self, kept: Array, start: Array | None, steps: int, tolerance: float, forcing: float
     ) -> tuple[Array, Array, int]:
         """All groups until each is done; those that are leave the batch."""
-        state = self._begin(weights, start)
-        shifts, left = state.shifts.copy(), np.zeros(len(weights))
-        active = np.arange(len(weights))
+        state = self._begin(kept, start)
+        shifts, left = state.shifts.copy(), np.zeros(len(kept))
+        active = np.arange(len(kept))
         for used in range(steps + 1):
             derivatives = self._derivatives(state.outputs)
-            gradient = self._gradient(state, derivatives, weights)
+            gradient = self._gradient(state, derivatives, kept)
             left[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise
             shifts[active] = state.shifts
             going = left[active] > tolerance
             if used == steps or not going.any():
                 return shifts, left, used
             if not going.all():
-                active, weights, gradient = active[going], weights[going], gradient[going]
+                active, kept, gradient = active[going], kept[going], gradient[going]
                 state, derivatives = state.of(going), derivatives.of(going)
-            step = self._step(gradient, derivatives, weights, forcing)
-            if not self._advance(state, step, weights):
+            step = self._step(gradient, derivatives, kept, forcing)
+            if not self._advance(state, step, kept):
                 shifts[active] = state.shifts
                 return shifts, left, used
         raise AssertionError("unreachable")
 
-    def _step(self, gradient: Array, derivatives: Derivatives, weights: Array, forcing: float) -> Array:
+    def _step(self, gradient: Array, derivatives: Derivatives, kept: Array, forcing: float) -> Array:
         def matvec(v: Array) -> Array:
-            return self._matvec(v, derivatives, weights)
+            return self._matvec(v, derivatives, kept)
 
         return conjugate_gradients(matvec, self.factor.solve_approximately, -gradient, forcing, PRODUCTS)[0]
 
-    def _begin(self, weights: Array, start: Array | None) -> _State:
+    def _begin(self, kept: Array, start: Array | None) -> _State:
         """At the first guess, or at no shift where that is the better of the two."""
-        base = np.repeat(self.problem.outputs[:, None], len(weights), axis=1)
-        none = np.zeros((len(weights), *self.problem.shape))
-        here = _State(none, base, self._objective(base, none, weights))
+        base = np.repeat(self.problem.outputs[:, None], len(kept), axis=1)
+        none = np.zeros((len(kept), *self.problem.shape))
+        here = _State(none, base, self._objective(base, none, kept))
         if start is None:
             return here
         outputs = base + self._times(start)
-        reached = self._objective(outputs, start, weights)
+        reached = self._objective(outputs, start, kept)
         better = reached < here.reached
         return _State(
             np.where(better[:, None, None], start, 0.0),
@@ -113,14 +113,14 @@ class Newton:
             np.where(better, reached, here.reached),
         )
 
-    def _advance(self, state: _State, step: Array, weights: Array) -> bool:
+    def _advance(self, state: _State, step: Array, kept: Array) -> bool:
         """Move along the step, halved where the objective would rise; False when no group can move any more."""
         moved = self._times(step)
-        length = np.ones(len(weights))
+        length = np.ones(len(kept))
         for _ in range(HALVINGS):
             outputs = state.outputs + length[:, None] * moved
             shifts = state.shifts + length[:, None, None] * step
-            reached = self._objective(outputs, shifts, weights)
+            reached = self._objective(outputs, shifts, kept)
             worse = ~(reached <= state.reached + 1e-12 * np.abs(state.reached))
             if not worse.any():
                 break
@@ -135,22 +135,26 @@ class Newton:
         targets = self.problem.targets
         return self.problem.family.at(outputs, targets[:, None])
 
-    def _objective(self, outputs: Array, shifts: Array, weights: Array) -> Array:
+    def _objective(self, outputs: Array, shifts: Array, kept: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            loss = np.einsum("gn,ng->g", weights, self._derivatives(outputs).loss)
+            loss = np.einsum("gn,ng->g", kept * self.problem.weights, self._derivatives(outputs).loss)
         theta = self.problem.theta + shifts
         penalty = np.einsum("gcd,gcd->g", theta, self.problem.penalty_gradient(theta))
-        return np.asarray(loss + 0.5 * self.problem.ridge(weights) * penalty)
+        return np.asarray(loss + 0.5 * self.problem.ridge_of(kept) * penalty)
 
-    def _gradient(self, state: _State, derivatives: Derivatives, weights: Array) -> Array:
-        data = self._transposed_times(derivatives.gradient * weights.T[:, :, None])
+    def _gradient(self, state: _State, derivatives: Derivatives, kept: Array) -> Array:
+        data = self._transposed_times(derivatives.gradient * self._weigh(kept))
         penalty = self.problem.penalty_gradient(self.problem.theta + state.shifts)
-        return data + self.problem.ridge(weights)[:, None, None] * penalty
+        return data + self.problem.ridge_of(kept)[:, None, None] * penalty
 
-    def _matvec(self, v: Array, derivatives: Derivatives, weights: Array) -> Array:
-        data = self._transposed_times(derivatives.apply(self._times(v)) * weights.T[:, :, None])
-        ridge = self.problem.ridge(weights)[:, None, None] * self.problem.penalty_gradient(v)
+    def _matvec(self, v: Array, derivatives: Derivatives, kept: Array) -> Array:
+        data = self._transposed_times(derivatives.apply(self._times(v)) * self._weigh(kept))
+        ridge = self.problem.ridge_of(kept)[:, None, None] * self.problem.penalty_gradient(v)
         return data + ridge + self.factor.jitter * v
+
+    def _weigh(self, kept: Array) -> Array:
+        """κᵢwᵢ as (n, g, 1)."""
+        return np.asarray((kept * self.problem.weights).T[:, :, None])
 
     def _times(self, vectors: Array) -> Array:
         groups, outputs, width = vectors.shape

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """J(θ; w) = Σᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(w) Σ_ck M_ck θ_c·θ_k, with λ(w) = fixed + each · Σᵢ wᵢ.
+    """J(θ; κ) = Σᵢ κᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(κ) Σ_ck M_ck θ_c·θ_k, λ(κ) = fixed + each · Σᵢ κᵢ shareᵢ; κ = 1 at first.
 
     `fixed` is the l2 of an objective that sums losses: it stays when an example goes. `each` is the l2 of one that
     takes their mean: every example carries its share, so that the minimiser is that of the renormalised mean.
@@ -27,6 +27,7 @@ class Problem:
         targets: what `family.encode` made of the labels.
         weights: (n,) sample weight times class weight, before any removal.
         theta: (K, d) trained parameters.
+        shares: (n,) how much of the mean's regulariser each example carries; None for its weight.
     """
 
     features: Features
@@ -36,6 +37,7 @@ class Problem:
     fixed: float
     each: float
     theta: Array
+    shares: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,9 +49,19 @@ class Problem:
         """Number of parameters."""
         return self.family.outputs * self.features.width
 
-    def ridge(self, weights: Array) -> Array:
-        """λ under these example weights (…, n): (…,)."""
-        return np.asarray(self.fixed + self.each * weights.sum(axis=-1))
+    @property
+    def carried(self) -> Array:
+        """(n,) share of the mean's regulariser that goes with each example."""
+        return self.weights if self.shares is None else self.shares
+
+    @property
+    def ridge(self) -> float:
+        """λ with all examples there."""
+        return self.fixed + self.each * float(self.carried.sum())
+
+    def ridge_of(self, kept: Array) -> Array:
+        """λ when these multiples of the examples are there, kept (g, n): (g,)."""
+        return np.asarray(self.fixed + self.each * (kept @ self.carried))
 
     @cached_property
     def outputs(self) -> Array:
@@ -71,7 +83,7 @@ class Problem:
         """∇J at the trained parameters, (K, d): zero where the model is at its optimum."""
         slopes = self.weights[:, None] * self.derivatives.gradient
         data = self.features.transposed_times(slopes).T
-        return data + self.ridge(self.weights) * self.penalty_gradient(self.theta)
+        return data + self.ridge * self.penalty_gradient(self.theta)
 
     @cached_property
     def noise(self) -> float:

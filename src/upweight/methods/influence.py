@@ -13,7 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Differentiable, Retrainable, require
-from upweight.core.recipes import Hessian
+from upweight.core.recipes import CurvatureRecipe
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
 
@@ -30,7 +30,8 @@ class Influence(Attributor):
     """Koh & Liang (2017): −I_up,loss/n = ∇m_qᵀ (H + λ)⁻¹ ∇ℓ_i, corrected to what removal really does.
 
     Args:
-        curvature: `Hessian(solver=Direct() | CG())`; None for the model's own best.
+        curvature: `Hessian(…)`, and for networks `GaussNewton(…)`, `EmpiricalFisher()`, `KFAC()`, `EKFAC()`,
+            `Diagonal()`, `Identity()`; None for the model's own best.
         damping: λ on the scale of the mean loss; "auto" adds none beyond the objective's l2 where the Hessian can be
             inverted, and says what it added where it cannot.
         correction: "leverage" divides by what an example holds of its own prediction ((I − AS)⁻¹), which makes first
@@ -45,7 +46,7 @@ class Influence(Attributor):
     Cost: one Hessian and its factor; a query is a solve and a product with the training features.
     """
 
-    curvature: Hessian | None = None
+    curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
     correction: Literal["leverage"] | None = "leverage"
     polish: int = 30
@@ -85,7 +86,7 @@ class Influence(Attributor):
 
     def _plain(self, model: Any, train: Examples) -> FittedInfluence:
         require(model, [Differentiable], "Influence")
-        curvature = model.curvature(train, self.curvature, 0.0 if self.damping == "auto" else float(self.damping))
+        curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             settled = curvature.settled()
             if settled is not curvature:
@@ -102,19 +103,19 @@ class FittedInfluence(Fitted):
     def __init__(
         self, recipe: Influence, model: Differentiable, handed_in: Differentiable, train: Examples, curvature: Curvature
     ) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT, handed_in)
+        super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, handed_in)
         self.curvature = curvature
         self.off_optimum = handed_in.gradient_norm(train)
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows
         self.moved = np.empty(0, dtype=np.intp)  # positions of the examples whose removal was followed by Newton steps
         self.shifts = np.empty((0, 0))  # and where the parameters went, (len(moved), parameters)
-        self._residual = curvature.solve(self.rows.take(np.arange(min(4, len(train))))).residual
+        self._solver: dict[str, Any] = {}  # what the last solve had to say
 
     def polish(self) -> None:
         """Newton steps for the removals that move the model most, as many as the budget allows."""
         curvature, recipe = self._exact(), cast(Influence, self.recipe)
-        if recipe.polish == 0:
+        if recipe.polish == 0 or recipe.damping not in ("auto", 0):  # Newton steps know no damping
             return
         once, each = curvature.step_cost
         count = int(min(len(self.train), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
@@ -131,7 +132,9 @@ class FittedInfluence(Fitted):
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; where the new parameters are known, the measurement itself at them."""
-        solved = self.curvature.solve(self.model.measure_rows(queries)).rows
+        answer = self.curvature.solve(self.model.measure_rows(queries))
+        self._solver = {"residual": answer.residual, "steps": answer.steps, "converged": answer.converged}
+        solved = answer.rows
         known = self._known(queries) if len(self.moved) else np.empty((len(queries), 0))
         n = len(self.train)
         for start in range(0, n, BLOCK):
@@ -144,7 +147,7 @@ class FittedInfluence(Fitted):
     def self_values(self) -> Array:
         """∇ℓᵢᵀ (H + λ)⁻¹ ∇ℓᵢ with the correction of the recipe."""
         own = self.model.measure_rows(self.train)
-        values = -self._exact().paired(own, self.rows)
+        values = -self.curvature.paired(own, self.rows)
         for place, shift in zip(self.moved, self.shifts, strict=True):
             one = self.train.take([place])
             values[place] = (self.model.measure(one) - self.model.measure_shifted(one, shift[None])[:, 0])[0]
@@ -171,11 +174,12 @@ class FittedInfluence(Fitted):
             raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
         member = np.zeros((len(groups), len(self.train)))
         for g, (name, ids) in enumerate(groups.items()):
-            if len(ids) == 0 or len(ids) == len(self.train):
-                raise ValueError(
-                    f"group {name!r} has {len(ids)} of {len(self.train)} examples; removal needs some, not all"
-                )
             member[g, self.train.positions(ids)] = 1.0
+            if member[g].sum() in (0, len(self.train)):
+                raise ValueError(
+                    f"expected group {name!r} to be some of the {len(self.train)} training examples, got "
+                    f"{int(member[g].sum())}: removing none changes nothing, removing all leaves nothing to train on"
+                )
         measured = self.model.measure(queries)
         if form == "newton":
             shifts = self._exact().after(1.0 - member, None, steps).shifts
@@ -224,7 +228,7 @@ class FittedInfluence(Fitted):
         return {
             **news,
             "gradient_norm": self.off_optimum,
-            "residual": self._residual,
+            **self._solver,
             "newton_followed": len(self.moved),
             "warnings": warnings,
         }

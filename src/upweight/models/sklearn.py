@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.model import Objective
+from upweight.core.sources import columns_of
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
 from upweight.linear.features import Features
@@ -26,6 +28,7 @@ from upweight.linear.measurement import Function, Loss, Measurement
 from upweight.linear.model import LinearModel
 
 Array = NDArray[np.float64]
+SLACK = 0.05  # by which an example beside the margin may miss it: the tolerance of usual fits
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class _Reading:
     penalised_intercept: bool = False
     kernel: Kernel | None = None
     support: tuple[Any, Array] | None = None  # support vectors and their (K, s) coefficients, for kernels
+    counts_examples: bool = False  # the mean is over examples, whatever their weights
     hinge: bool = False  # trained on the hinge itself: retrained by the estimator
     notes: tuple[str, ...] = ()
 
@@ -64,8 +68,10 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
-    inputs = _Inputs(steps, getattr(final, "n_features_in_", None))
+    names = getattr(final, "feature_names_in_", None) if not steps else None
+    inputs = _Inputs(steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names)))
     matrix = inputs(train.x)
+    Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     reading = reader(final, matrix, train, smoothing)
     design, theta = _design(reading, inputs, matrix)
     model = LinearModel(
@@ -78,6 +84,7 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=_HingeRefit(final, reading.kernel is not None, theta.shape) if reading.hinge else None,
+        counts_examples=reading.counts_examples,
         unfinished=_unfinished(final),
         notes=reading.notes,
     )
@@ -91,6 +98,7 @@ class _Inputs:
 
     steps: Pipeline | None
     columns: int | None
+    names: tuple[str, ...] | None  # of the columns, where the model was fitted on a frame without a pipeline
 
     def __call__(self, x: Any) -> Any:
         try:
@@ -99,6 +107,11 @@ class _Inputs:
             raise ValueError(
                 f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
             ) from error
+        given = columns_of(matrix)
+        if self.names is not None and given is not None and tuple(given) != self.names:
+            raise ValueError(
+                f"expected the columns {list(self.names)[:8]} in this order, as in fit(), got {given[:8]}; reorder them"
+            )
         matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
         matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
         if self.columns is not None and (matrix.ndim != 2 or matrix.shape[1] != self.columns):
@@ -137,6 +150,8 @@ def _design(reading: _Reading, inputs: _Inputs, matrix: Any) -> tuple[Design, Ar
 def _measurement(measure: Any) -> Measurement:
     if measure is None:
         return Loss()
+    if isinstance(measure, type):
+        raise TypeError(f"expected a measurement, got the class {measure.__name__}; write {measure.__name__}(…)")
     if isinstance(measure, Measurement):
         return measure
     if callable(measure):
@@ -157,7 +172,12 @@ def _class_weights(final: Any, train: Examples) -> dict[Any, float] | None:
     given = getattr(final, "class_weight", None)
     if given is None:
         return None
-    weights = compute_class_weight(given, classes=final.classes_, y=train.y)
+    more = {}
+    # Newer scikit-learn balances by sample weight, where these two do it.
+    weighs = type(final).__name__ in ("LogisticRegression", "LinearSVC")
+    if weighs and train.weights is not None and "sample_weight" in signature(compute_class_weight).parameters:
+        more["sample_weight"] = train.weights
+    weights = compute_class_weight(given, classes=final.classes_, y=train.y, **more)
     return dict(zip(final.classes_.tolist(), weights.tolist(), strict=True))
 
 
@@ -236,16 +256,12 @@ def _linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _
 def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
     if callable(final.kernel) or final.kernel == "precomputed":
         raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
+    if final.kernel == "sigmoid":
+        raise ValueError("the sigmoid kernel is no inner product, so it has no coordinates; use rbf, poly or linear")
     count = len(final.classes_)
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
     kernel = _Kernel(final.kernel, {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0})
-    if max(final.support_) >= inputs.shape[0] or not np.allclose(
-        _dense(inputs[final.support_]), _dense(final.support_vectors_)
-    ):
-        raise ValueError(
-            "expected the data that SVC was fitted on: its support vectors are not the rows of these inputs that it "
-            "names; pass the same rows in the same order as to fit()"
-        )
+    _recognise_support(final, inputs, train)
     family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
     support = (final.support_vectors_, _pair_coefficients(final, pairs))
     return _Reading(
@@ -258,6 +274,26 @@ def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading
         hinge=True,
         notes=(_smoothed(smoothing),),
     )
+
+
+def _recognise_support(final: Any, inputs: Any, train: Examples) -> None:
+    """Refuse rows or labels that are not those of the fit: support vectors and their classes are known exactly."""
+    rows, y = final.support_, np.asarray(train.y)
+    same = max(rows) < inputs.shape[0] and np.allclose(_dense(inputs[rows]), _dense(final.support_vectors_))
+    if same:
+        same = bool(np.array_equal(y[rows], np.repeat(final.classes_, final.n_support_)))
+    if same and len(final.classes_) == 2:  # with more classes a prediction is a vote, which says less
+        bounded = np.setdiff1d(np.arange(inputs.shape[0]), rows)
+        signed = final.decision_function(inputs[bounded]) * np.where(y[bounded] == final.classes_[1], 1, -1)
+        same = bool((signed >= 1 - SLACK).all())
+    elif same:
+        others = np.setdiff1d(np.arange(inputs.shape[0]), rows)
+        same = bool(np.array_equal(final.predict(inputs[others]), y[others]))
+    if not same:
+        raise ValueError(
+            "expected the data that SVC was fitted on: these rows and labels do not fit its support vectors; pass the "
+            "same rows in the same order, with the same labels, as to fit()"
+        )
 
 
 def _dense(x: Any) -> Array:
@@ -282,7 +318,7 @@ def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading
         raise ValueError(f"expected SGDClassifier(loss='log_loss'), got {final.loss!r}; LinearSVC covers the hinge")
     _refuse(final.penalty not in ("l2", None), f"penalty {final.penalty!r}", "use penalty='l2'")
     l2 = 0.0 if final.penalty is None else float(final.alpha)
-    return _linear(final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_))
+    return _linear(final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_), counts_examples=True)
 
 
 def _smoothed(smoothing: float) -> str:

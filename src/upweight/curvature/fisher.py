@@ -1,0 +1,125 @@
+"""The empirical Fisher Σ wᵢ gᵢgᵢᵀ in its dual form: n × n instead of p × p, exact, one Cholesky.
+
+(λ + GᵀG)⁻¹ = (1/λ)(I − Gᵀ(λ + GGᵀ)⁻¹G). What scores need of it are kernels q·gᵢ and gᵢ·gⱼ, which ghost products give
+without a parameter-sized vector (Woodbury; kernel ridge regression).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from upweight.core.curvature import Curvature, Solved
+from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.objective import Summed
+from upweight.gradients.rows import CapturedRows
+
+Array = NDArray[np.float64]
+LARGEST = 20_000  # examples whose Gram matrix is held
+
+
+class FittedFisher(Curvature):
+    """Empirical Fisher of the true labels plus shift.
+
+    Cost: one pass, n² ghost products, n³/3. Memory n². Raises ValueError beyond 20,000 examples.
+    """
+
+    def __init__(self, summed: Summed) -> None:
+        n = len(summed.train)
+        if n > LARGEST:
+            raise ValueError(
+                f"expected at most {LARGEST:,} training examples for the dual form (an n × n matrix), got {n:,}; "
+                "use EKFAC()"
+            )
+        self.summed = summed
+        self.roots = np.sqrt(summed.weights)
+        self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots)
+        self.gram = self.rows.gram()
+        shifted = self.gram + summed.shift * np.eye(n)
+        self.factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+
+    def matvec(self, vectors: Array) -> Array:
+        """GᵀG v + λ v."""
+        outer = self.rows.project(np.ascontiguousarray(vectors.T)).T
+        return self.rows.sums(outer).dense() + self.summed.shift * vectors
+
+    def solve(self, rows: Rows) -> Solved:
+        """Lazily: kernels with the training rows now, parameter vectors only if somebody asks for them."""
+        kernel = rows.dot(self.rows)
+        dual = cho_solve(self.factor, kernel.T, check_finite=False).T
+        left = np.abs(dual @ self.gram + self.summed.shift * dual - kernel).max(initial=0.0)
+        residual = float(left / max(np.abs(kernel).max(initial=0.0), 1e-300))
+        return Solved(DualRows(self, rows, kernel, dual), residual, 0, True)
+
+    @property
+    def calibrated(self) -> bool:
+        """False: products of gradients are not second derivatives, whatever their scale."""
+        return False
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What was built."""
+        return {
+            "curvature": "empirical Fisher (true labels)",
+            "solver": f"dual form, Cholesky of {len(self.gram):,} × {len(self.gram):,}",
+            "parameters": self.summed.network.size,
+            "damping": self.summed.mean_damping,
+            "damping_from": self.summed.damping_from,
+        }
+
+
+class DualRows(Rows):
+    """(λ + GᵀG)⁻¹ q = (q − Gᵀ dual)/λ for rows q, as their kernels with the training rows."""
+
+    def __init__(self, fisher: FittedFisher, rows: Rows, kernel: Array, dual: Array) -> None:
+        self.fisher, self.rows, self.kernel, self.dual = fisher, rows, kernel, dual
+
+    def __len__(self) -> int:
+        return len(self.kernel)
+
+    def dot(self, other: Rows) -> Array:
+        """With training rows by kernels alone; with others by one more pass."""
+        shift = self.fisher.summed.shift
+        where = self._positions(other)
+        if where is None or not isinstance(other, CapturedRows):
+            return np.asarray((self.rows.dot(other) - self.dual @ self.fisher.rows.dot(other)) / shift)
+        scale = other.weights / self.fisher.roots[where]  # ours carry √w, theirs their own weight
+        out = (self.kernel[:, where] - self.dual @ self.fisher.gram[:, where]) * scale
+        if other.share is not None:
+            common = self.fisher.summed.network.join({k: v[None] for k, v in other.share.items()}).T
+            along = self.rows.project(common) - self.dual @ self.fisher.rows.project(common)
+            out += along * other.weights
+        return np.asarray(out / shift)
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        ours = self.rows.project(matrix) - self.dual @ self.fisher.rows.project(matrix)
+        return np.asarray(ours / self.fisher.summed.shift)
+
+    def dense(self) -> Array:
+        """(k, parameters): one pass over the training set."""
+        return (self.rows.dense() - self.fisher.rows.sums(self.dual).dense()) / self.fisher.summed.shift
+
+    def take(self, positions: NDArray[np.intp]) -> DualRows:
+        """These rows."""
+        return DualRows(self.fisher, self.rows.take(positions), self.kernel[positions], self.dual[positions])
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`."""
+        return DenseRows(member @ self.dense())
+
+    def _positions(self, other: Rows) -> NDArray[np.intp] | None:
+        """Where these are rows of the training set, None where they are not."""
+        summed = self.fisher.summed
+        if not isinstance(other, CapturedRows) or other.quantity != "loss" or other.network is not summed.network:
+            return None
+        if other.examples is summed.train:
+            return np.arange(len(summed.train))
+        try:
+            where = summed.train.positions(other.examples.ids)
+        except KeyError:
+            return None
+        return where if np.all(self.fisher.roots[where] > 0) else None

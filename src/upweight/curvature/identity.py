@@ -1,0 +1,37 @@
+"""Identity: no curvature at all, so that influence is an inner product of gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.curvature import Curvature, Solved
+from upweight.core.rows import Rows
+from upweight.curvature.objective import Summed
+
+
+class FittedIdentity(Curvature):
+    """I. Scores are −∇m·∇ℓ, known as GradDot, or TracIn of one checkpoint (Pruthi et al. 2020): RANK."""
+
+    def __init__(self, summed: Summed) -> None:
+        self.summed = summed
+
+    def matvec(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """v."""
+        return vectors
+
+    def solve(self, rows: Rows) -> Solved:
+        """The rows themselves."""
+        return Solved(rows, 0.0, 0, True)
+
+    @property
+    def calibrated(self) -> bool:
+        """False: gradients have no unit of effect."""
+        return False
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Nothing was built."""
+        return {"curvature": "identity", "solver": "none", "damping": 0.0, "damping_from": self.summed.damping_from}

@@ -1,0 +1,110 @@
+"""Kronecker factors: per layer A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, and their eigenvectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from upweight.curvature.expectation import expected_gradients
+from upweight.curvature.objective import Summed
+from upweight.gradients.captured import Captured, Factors
+from upweight.gradients.rows import CapturedRows
+
+Blocks = dict[str, Tensor]
+Expectation = Callable[[], Iterator[Captured]]
+
+
+@dataclass
+class Layer:
+    """One layer's factors and, once they are known, eigenvectors and eigenvalues (summed scale, (d_o, d_i [+ 1]))."""
+
+    weight: str
+    bias: str | None
+    swapped: bool
+    inputs: Tensor  # Σ a aᵀ over examples and positions, a with a one at its end where there is a bias
+    slopes: Tensor  # Σ s sᵀ over examples, positions and directions
+    positions: int = 0
+    examples: int = 0
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    left: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of S
+    right: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of A
+
+    def decompose(self, total: float) -> None:
+        """Eigenvectors of both factors, and the eigenvalues of total · A ⊗ S."""
+        a, self.right = torch.linalg.eigh(self.inputs.double() / self.positions)
+        s, self.left = torch.linalg.eigh(self.slopes.double() / self.examples)
+        self.values = total * s.clamp_min(0)[:, None] * a.clamp_min(0)[None, :]
+        wide = self.inputs.dtype
+        self.right, self.left, self.values = self.right.to(wide), self.left.to(wide), self.values.to(wide)
+
+    def rotate(self, joint: Tensor) -> Tensor:
+        """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
+        return self.left.T @ joint @ self.right
+
+    def rotate_back(self, joint: Tensor) -> Tensor:
+        """Qₛ V Q_Aᵀ."""
+        return self.left @ joint @ self.right.T
+
+    def joined(self, blocks: Mapping[str, Tensor]) -> Tensor:
+        """Weight and bias of this layer as (k, d_o, d_i [+ 1])."""
+        weight = blocks[self.weight]
+        weight = weight.transpose(1, 2) if self.swapped else weight.flatten(2)
+        return weight if self.bias is None else torch.cat([weight, blocks[self.bias][:, :, None]], dim=2)
+
+    def parted(self, joint: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Blocks:
+        """The inverse of `joined`."""
+        weight = joint if self.bias is None else joint[:, :, :-1]
+        weight = weight.transpose(1, 2) if self.swapped else weight
+        out = {self.weight: weight.reshape(len(joint), *shapes[self.weight])}
+        return out if self.bias is None else {**out, self.bias: joint[:, :, -1]}
+
+
+def with_ones(factors: Factors) -> Tensor:
+    """a (B, T, d_i), with a column of ones where the layer has a bias."""
+    return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
+
+
+def kronecker_factors(summed: Summed) -> dict[str, Layer]:
+    """Weight name → factors of every layer that is an outer product, by one pass with the exact label expectation."""
+    layers: dict[str, Layer] = {}
+    for direction, captured in expected_gradients(summed):
+        for factors in captured.layers():
+            a, s = with_ones(factors).flatten(0, 1), factors.s.flatten(0, 1)
+            if factors.weight not in layers:
+                zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
+                layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
+            layer = layers[factors.weight]
+            layer.slopes += s.T @ s
+            if direction == 0:  # the inputs are the same whatever is pulled back
+                layer.inputs += a.T @ a
+                layer.positions += len(a)
+    for layer in layers.values():
+        layer.examples = len(summed.train)
+        layer.decompose(float(len(summed.train)))
+    return layers
+
+
+def diagonal_rest(summed: Summed, layers: Mapping[str, Layer]) -> Blocks:
+    """Σ squared gradients (summed scale) of the parameters that no layer holds: norms, embeddings, what hooks miss."""
+    network = summed.network
+    held = {name for layer in layers.values() for name in (layer.weight, layer.bias)}
+    rest = [name for name in network.names if name not in held]
+    out: Blocks = {}
+    seen: set[str] = set()
+    if rest:
+        for _, captured in expected_gradients(summed):
+            for name in rest:
+                if name in captured.parts:
+                    squares = (captured.materialise(name) ** 2).sum(dim=0)
+                    out[name] = out[name] + squares if name in out else squares
+                    seen.add(name)
+    missed = [name for name in rest if name not in seen]
+    if missed:  # hooks do not see them: the true labels' gradients stand in
+        for _, batch in CapturedRows(network, summed.train, "loss").passes():
+            for name in missed:
+                squares = (batch.materialise(name) ** 2).sum(dim=0)
+                out[name] = out[name] + squares if name in out else squares
+    return out

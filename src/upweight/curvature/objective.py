@@ -1,0 +1,43 @@
+"""Summed: a network's training objective on the summed scale, as every curvature reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.gradients.network import Network
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """The matrix Σᵢ weightsᵢ Cᵢ + (ridge + damping)·I, where Cᵢ is the curvature of one example's loss.
+
+    Attributes:
+        network, train: whose loss, on what.
+        weights: (n,) sample weights.
+        ridge: the objective's l2 on this scale.
+        damping: what is added beyond it, on this scale.
+        damping_from: where the damping came from, in words.
+    """
+
+    network: Network
+    train: Examples
+    weights: Array
+    ridge: float
+    damping: float
+    damping_from: str = ""
+
+    @property
+    def shift(self) -> float:
+        """ridge + damping."""
+        return self.ridge + self.damping
+
+    @property
+    def mean_damping(self) -> float:
+        """The damping on the scale of the mean loss, as users give it."""
+        return self.damping / float(self.weights.sum())

@@ -1,0 +1,62 @@
+"""build: from a recipe to a fitted curvature of a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from upweight.core.curvature import Curvature
+from upweight.core.examples import Examples
+from upweight.core.recipes import (
+    EKFAC,
+    KFAC,
+    CurvatureRecipe,
+    Diagonal,
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
+    Identity,
+)
+from upweight.curvature.damping import automatic
+from upweight.curvature.diagonal import FittedDiagonal
+from upweight.curvature.ekfac import FittedEKFAC
+from upweight.curvature.fisher import FittedFisher
+from upweight.curvature.identity import FittedIdentity
+from upweight.curvature.objective import Summed
+
+
+def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: float | None) -> Curvature:
+    """The curvature of this model (its `network`, `objective` and sample `weights`) on these examples.
+
+    `damping` is on the scale of the mean loss; None chooses it from the spectrum and says so.
+    """
+    recipe = GaussNewton() if recipe is None else recipe
+    weights = model.weights(train)
+    total = float(weights.sum())
+    ridge = model.objective.l2 * (total if model.objective.reduction == "mean" else 1.0)
+    summed = Summed(model.network, train, weights, ridge, 0.0)
+    if damping is None:
+        chosen, source = automatic(summed, recipe)
+        summed = replace(summed, damping=chosen, damping_from=source)
+    else:
+        summed = replace(summed, damping=damping * total, damping_from="as given")
+    return _fitted(summed, recipe)
+
+
+def _fitted(summed: Summed, recipe: CurvatureRecipe) -> Curvature:
+    match recipe:
+        case KFAC() | EKFAC():
+            return FittedEKFAC(summed, corrected=isinstance(recipe, EKFAC))
+        case Hessian():
+            from upweight.curvature.hessian import FittedHessian
+
+            return FittedHessian(summed, recipe, summed.damping_from)
+        case GaussNewton():
+            from upweight.curvature.gauss_newton import FittedGaussNewton
+
+            return FittedGaussNewton(summed, recipe, summed.damping_from)
+    simple: dict[type, Any] = {Identity: FittedIdentity, Diagonal: FittedDiagonal, EmpiricalFisher: FittedFisher}
+    if type(recipe) not in simple:
+        raise TypeError(f"expected a curvature recipe (GaussNewton(), EKFAC(), …), got {recipe!r}")
+    fitted: Curvature = simple[type(recipe)](summed)
+    return fitted

@@ -1,0 +1,1 @@
+"""Per-example gradients of networks (torch): captured as factors, multiplied without being formed."""

@@ -1,0 +1,98 @@
+"""Batches: from Examples to what a network's loss takes, on the network's device and in its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from upweight.core.examples import Examples
+from upweight.core.sources import is_sparse
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets of some examples.
+
+    `x` is a tensor (n, …), or a dict, tuple or dataclass of them where the inputs come so; `y` is a tensor or None.
+    """
+
+    x: Any
+    y: Any = None
+
+
+def collate(examples: Examples) -> Batch:
+    """Stack inputs and targets into tensors, on the CPU and in their own precision.
+
+    Raises:
+        TypeError: texts, or labels in words, which only the user can turn into numbers.
+    """
+    return Batch(_stacked(examples.x, "inputs"), None if examples.y is None else _stacked(examples.y, "labels"))
+
+
+def _stacked(values: Any, what: str) -> Any:
+    if isinstance(values, Tensor):
+        return values
+    if is_sparse(values):
+        values = values.toarray()
+    if isinstance(values, list | tuple):
+        return _stacked_items(list(values), what)
+    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"the {what} are {array.dtype}, which no tensor holds; encode them as numbers in the Examples, or pass "
+            "TorchModel(..., collate=f) with f(examples) giving the batch that the loss takes"
+        )
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])  # what torch can share
+    return torch.from_numpy(native)
+
+
+def _stacked_items(items: list[Any], what: str) -> Any:
+    """One item per example: tensors of them all, in the items' own structure."""
+    first = items[0]
+    if isinstance(first, Mapping):
+        return {key: _stacked_items([item[key] for item in items], what) for key in first}
+    if is_dataclass(first) and not isinstance(first, type):
+        parts = {f.name: _stacked_items([getattr(i, f.name) for i in items], what) for f in fields(first)}
+        return replace(first, **parts)
+    if isinstance(first, tuple):
+        return tuple(_stacked_items([item[place] for item in items], what) for place in range(len(first)))
+    if isinstance(first, Tensor):
+        return torch.stack(items)
+    return _stacked(np.stack([np.asarray(item) for item in items]), what)
+
+
+def mapped(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """The same structure with every tensor changed; what is no tensor stays.
+
+    Raises TypeError for an object whose insides are unknown.
+    """
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if tree is None or isinstance(tree, str | bytes | int | float | np.ndarray | np.generic):
+        return tree
+    if isinstance(tree, dict):
+        return {key: mapped(change, value) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(mapped(change, value) for value in tree))
+    if isinstance(tree, list | tuple):
+        return type(tree)(mapped(change, value) for value in tree)
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return replace(tree, **{f.name: mapped(change, getattr(tree, f.name)) for f in fields(tree)})
+    raise TypeError(f"cannot look inside a batch of type {type(tree).__name__}; use a dict, tuple or dataclass")
+
+
+def placed(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The batch on this device, its real numbers in this precision; an object with `.to` moves itself."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+    try:
+        return mapped(move, batch)
+    except TypeError:
+        return batch.to(device) if hasattr(batch, "to") else batch

@@ -1,0 +1,173 @@
+"""Layer kinds: from a module's input and output gradient to the per-example gradients of its parameters.
+
+The equations are those of the layers' backward passes with the sum over examples left out. Every kind gets the input
+`given` and the output gradient `slope` with examples first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from upweight.gradients.parts import Dense, Lookup, Outer, Part
+
+
+class Kind(ABC):
+    """One kind of layer."""
+
+    positional = False  # whether any leading axes may stand before the features: examples and positions in any order
+
+    @abstractmethod
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Local parameter name → its per-example gradients."""
+
+
+class LinearKind(Kind):
+    """y = x Wᵀ + b."""
+
+    positional = True
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Outer products of output gradients and activations."""
+        a, s = _positions(given), _positions(slope)
+        return {"weight": Outer(s, a, (s.shape[-1], a.shape[-1])), "bias": Dense(s.sum(1))}
+
+
+class TransposedLinearKind(Kind):
+    """y = x W + b with W stored (inputs, outputs): `Conv1D` of transformers."""
+
+    positional = True
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Outer products of activations and output gradients."""
+        a, s = _positions(given), _positions(slope)
+        return {"weight": Outer(a, s, (a.shape[-1], s.shape[-1]), swapped=True), "bias": Dense(s.sum(1))}
+
+
+class ConvolutionKind(Kind):
+    """Convolution in 1 to 3 dimensions: a linear map of patches, one for each group of channels."""
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Outer products of output gradients and patches; multiplied out at once where channels are grouped."""
+        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        a, s = patches(module, given), slope.flatten(2).transpose(1, 2)
+        shape = tuple(module.weight.shape)
+        if module.groups == 1:
+            weight: Part = Outer(s, a, shape)
+        else:
+            s_groups = torch.unflatten(s, 2, (module.groups, -1)).permute(0, 2, 3, 1)
+            a_groups = torch.unflatten(a, 2, (module.groups, -1)).permute(0, 2, 1, 3)
+            weight = Dense((s_groups @ a_groups).reshape(len(a), *shape))
+        return {"weight": weight, "bias": Dense(s.sum(1))}
+
+
+class EmbeddingKind(Kind):
+    """A table whose rows are looked up; the row `padding_idx` gets no gradient."""
+
+    positional = True
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Output gradients at their row of the table."""
+        assert isinstance(module, nn.Embedding)
+        ids, s = given.reshape(len(given), -1), slope.reshape(len(slope), -1, slope.shape[-1])
+        if module.padding_idx is not None:
+            s = s * (ids != module.padding_idx)[..., None]
+        return {"weight": Lookup(ids, s, (module.num_embeddings, module.embedding_dim))}
+
+
+class LayerNormKind(Kind):
+    """LayerNorm and RMSNorm: y = w ∘ x̂ + b over the last axes."""
+
+    positional = True
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Output gradients times the normalised input, summed over positions."""
+        assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
+        axes = tuple(module.normalized_shape)
+        if isinstance(module, nn.LayerNorm):
+            normal = functional.layer_norm(given, list(axes), eps=module.eps)
+        else:
+            normal = functional.rms_norm(given, list(axes), eps=module.eps)
+        b = len(given)
+        return {
+            "weight": Dense((slope * normal).reshape(b, -1, *axes).sum(1)),
+            "bias": Dense(slope.reshape(b, -1, *axes).sum(1)),
+        }
+
+
+class ChannelNormKind(Kind):
+    """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel."""
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """Output gradients times the normalised input, summed over positions."""
+        if isinstance(module, nn.GroupNorm):
+            normal = functional.group_norm(given, module.num_groups, None, None, module.eps)
+        else:
+            assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+            normal = functional.batch_norm(given, module.running_mean, module.running_var, eps=module.eps)
+        return {
+            "weight": Dense((slope * normal).flatten(2).sum(2) if slope.ndim > 2 else slope * normal),
+            "bias": Dense(slope.flatten(2).sum(2) if slope.ndim > 2 else slope),
+        }
+
+
+class LeafKind(Kind):
+    """Any other module without children: its own backward pass, example by example under vmap."""
+
+    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+        """∂⟨slope, module(given)⟩/∂parameters of each example."""
+        held = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
+
+        def one(x: Tensor, s: Tensor) -> dict[str, Tensor]:
+            def scalar(parameters: dict[str, Tensor]) -> Tensor:
+                said: Tensor = torch.func.functional_call(module, parameters, (x[None],))
+                return (said * s[None]).sum()
+
+            return dict(torch.func.grad(scalar)(held))
+
+        return {name: Dense(values) for name, values in torch.func.vmap(one)(given, slope).items()}
+
+
+def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
+    """The input of every output position, (B, positions, channels · kernel)."""
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padding = module._reversed_padding_repeated_twice
+    windows: Tensor = functional.pad(given, padding, mode=mode) if any(padding) else given
+    dimensions = len(module.kernel_size)
+    for axis in range(dimensions):
+        size, step, apart = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+        windows = windows.unfold(2 + axis, apart * (size - 1) + 1, step)[..., ::apart]
+    # Positions last in memory: copying runs of pixels is twice as fast as copying single kernel windows.
+    order = (0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
+    return windows.permute(order).flatten(1, 1 + dimensions).flatten(2).transpose(1, 2)
+
+
+KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
+    ((nn.Linear,), LinearKind()),
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), ConvolutionKind()),
+    ((nn.Embedding,), EmbeddingKind()),
+    ((nn.LayerNorm, nn.RMSNorm), LayerNormKind()),
+    ((nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), ChannelNormKind()),
+)
+_TRANSPOSED, _LEAF = TransposedLinearKind(), LeafKind()
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    """The kind of a module that holds parameters itself; None where only a pass over the whole net can tell.
+
+    A wrong guess (a subclass that computes something else) is found out by `inspection`, which compares with autograd.
+    """
+    for types, kind in KINDS:
+        if isinstance(module, types):
+            return kind
+    if type(module).__name__ == "Conv1D" and getattr(module, "weight", torch.empty(0)).ndim == 2:
+        return _TRANSPOSED
+    return _LEAF if next(module.children(), None) is None else None
+
+
+def _positions(tensor: Tensor) -> Tensor:
+    return tensor.reshape(len(tensor), -1, tensor.shape[-1])

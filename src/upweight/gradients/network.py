@@ -1,0 +1,183 @@
+"""Network: a torch module with its loss and measurement, and its trainable parameters in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upweight.core.examples import Examples
+from upweight.gradients.batches import Batch, placed
+from upweight.gradients.batches import collate as stack
+from upweight.gradients.guard import untouched
+
+Quantity = Literal["loss", "measure"]
+Function = Callable[[Any, Any], Tensor]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Network:
+    """What the gradient passes need to know of a model.
+
+    Args:
+        net: the module; never changed.
+        loss: `loss(net, batch) -> (n,)`, one loss per example.
+        measure: `measure(net, batch) -> (m,)`; None for −loss.
+        collate: `collate(examples) -> batch`; None for `Batch(x, y)` of tensors.
+
+    Attributes:
+        names: trainable parameters in the order of `net.named_parameters()`; tied ones appear once.
+        shapes: name → shape.
+        frozen: names of the parameters that do not require gradients, which are held fixed.
+        notes: what a reader should know, as sentences.
+
+    Raises:
+        ValueError: nothing to train, complex parameters, batch norm without running statistics, an embedding that
+            renormalises its own weights.
+    """
+
+    def __init__(self, net: nn.Module, loss: Function, measure: Function | None = None, collate: Any = None) -> None:
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
+        net = unwrapped(net)
+        self.net, self.loss, self.measure = net, loss, measure
+        self.collate = stack if collate is None else collate
+        named = dict(net.named_parameters())
+        self.names = tuple(name for name, p in named.items() if p.requires_grad)
+        self.frozen = tuple(name for name, p in named.items() if not p.requires_grad)
+        self._refuse(named)
+        self.shapes = {name: tuple(named[name].shape) for name in self.names}
+        self.size = sum(named[name].numel() for name in self.names)
+        self.inspections: dict[Any, Any] = {}  # what gradients.inspection found, by quantity
+        self.device, self.dtype = named[self.names[0]].device, named[self.names[0]].dtype
+        self.notes = tuple(self._notes(named))
+
+    def _refuse(self, named: Mapping[str, Tensor]) -> None:
+        if not self.names:
+            raise ValueError(
+                "no parameter of the net requires gradients: nothing was trained; set requires_grad_(True)"
+            )
+        for name in self.names:
+            if isinstance(named[name], nn.parameter.UninitializedParameter):
+                raise ValueError(f"parameter {name!r} has no shape yet (a lazy module); run one batch through the net")
+            if named[name].is_complex():
+                raise ValueError(
+                    f"parameter {name!r} is complex: gradients of real and imaginary parts are not defined "
+                    "here; freeze it with requires_grad_(False) or split it into two real parameters"
+                )
+        for name, module in self.net.named_modules():
+            if isinstance(module, BATCH_NORMS) and module.running_mean is None:
+                raise ValueError(
+                    f"{name!r} is a batch norm without running statistics: every example's loss depends on its "
+                    "batch, so it has no gradient of its own; use track_running_stats=True or another norm"
+                )
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+                raise ValueError(f"{name!r} has max_norm: each forward pass rewrites its weights; rebuild without it")
+
+    def _notes(self, named: Mapping[str, Tensor]) -> Iterator[str]:
+        if self.frozen:
+            held = sum(named[name].numel() for name in self.frozen)
+            yield (
+                f"{len(self.frozen)} frozen parameters ({held:,} of {held + self.size:,} numbers, e.g. "
+                f"{self.frozen[0]}) are held fixed: scores speak of the trainable rest."
+            )
+        random = (nn.modules.dropout._DropoutNd, *BATCH_NORMS)
+        active = [name for name, m in self.net.named_modules() if isinstance(m, random) and m.training]
+        if active:
+            yield (
+                f"The net was in training mode ({active[0]} among {len(active)} modules that behave otherwise then): "
+                "gradients are taken in eval mode."
+            )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Name → the trainable parameter itself."""
+        named = dict(self.net.named_parameters())
+        return {name: named[name] for name in self.names}
+
+    def vector(self) -> NDArray[np.float64]:
+        """All trainable parameters as one vector, float64, shape (size,)."""
+        return np.asarray(self.join({name: p.detach()[None] for name, p in self.parameters().items()})[0])
+
+    def join(self, blocks: Mapping[str, Tensor]) -> NDArray[np.float64]:
+        """Blocks name → (k, *shape) as one float64 matrix (k, size)."""
+        flat = [blocks[name].detach().flatten(1).cpu().double() for name in self.names]
+        return np.asarray(torch.cat(flat, dim=1).numpy())
+
+    def split(self, vectors: NDArray[Any]) -> dict[str, Tensor]:
+        """A matrix (k, size) as blocks name → (k, *shape), on the network's device and in its precision."""
+        vectors = np.asarray(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != self.size:
+            raise ValueError(f"expected vectors of shape (k, {self.size}), got {vectors.shape}")
+        whole = torch.as_tensor(vectors).to(self.device, self.precision)
+        parts = torch.split(whole, [prod(self.shapes[name]) for name in self.names], dim=1)
+        return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What products are taken in: the parameters' precision, but never less than float32."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def batch(self, examples: Examples) -> Any:
+        """What the loss takes, on the network's device."""
+        return placed(self.collate(examples), self.device, self.dtype)
+
+    def untouched(self) -> AbstractContextManager[None]:
+        """The net in eval mode; everything is put back on the way out."""
+        return untouched(self.net, frozenset(self.names))
+
+    def values(self, quantity: Quantity, batch: Any, ids: Any, net: Any = None) -> Tensor:
+        """Loss or measurement of every example of a batch, (n,), with its graph; `net` may stand in for the net.
+
+        Raises ValueError when the function gives no finite number per example.
+        """
+        function, sign = (self.loss, 1.0) if quantity == "loss" else (self.measure, 1.0)
+        if function is None:
+            function, sign = self.loss, -1.0
+        try:
+            values = function(self.net if net is None else net, batch)
+        except (TypeError, AttributeError) as error:
+            if isinstance(batch, Batch) and batch.y is None:
+                raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
+            raise
+        require_one_each(quantity if sign > 0 else "loss", values, ids)
+        return values if sign > 0 else -values
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The module inside a compiled or a data-parallel one, which share its parameters and hide it from hooks."""
+    inside = getattr(net, "_orig_mod", None)
+    if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inside = net.module
+    return unwrapped(inside) if isinstance(inside, nn.Module) else net
+
+
+def require_one_each(what: str, values: Any, ids: Any) -> None:
+    """Raise unless `values` is one finite real number per example."""
+    n = len(ids)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"expected {what}(net, batch) to give a tensor of shape ({n},), got {type(values).__name__}")
+    if values.shape != (n,):
+        hint = (
+            "use reduction='none'"
+            if values.ndim == 0
+            else "reduce every example's own values, e.g. .flatten(1).mean(1)"
+        )
+        raise ValueError(
+            f"expected {what}(net, batch) to give one number per example ({n},), got shape {tuple(values.shape)}: "
+            f"{hint}"
+        )
+    if not values.is_floating_point():
+        raise ValueError(f"expected {what}(net, batch) to give real numbers, got {values.dtype}")
+    finite = torch.isfinite(values.detach())
+    if not bool(finite.all()):
+        bad = int(torch.nonzero(~finite)[0])
+        raise ValueError(
+            f"{what} of example {ids[bad].item()!r} is {values[bad].item()} ({int((~finite).sum())} of {n} in its "
+            "batch); look at its inputs and at the loss for log(0) or overflow"
+        )

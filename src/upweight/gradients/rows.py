@@ -1,0 +1,246 @@
+"""Rows of a network: per-example gradients as tensors, or captured anew whenever they are multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.examples import Examples
+from upweight.core.rows import DenseRows, Rows
+from upweight.gradients.captured import Captured
+from upweight.gradients.inspection import Inspection, captured, inspected
+from upweight.gradients.network import Network, Quantity
+from upweight.gradients.parts import Dense, Lookup, Outer, Part
+from upweight.gradients.products import ghostly
+
+Array = NDArray[np.float64]
+LARGEST = 512  # examples in a batch at most
+BATCH = 1 << 23  # captured numbers of one batch: 32 MB in float32, the net's own activations come on top
+HELD = 1 << 26  # captured numbers of the side that is held while the other streams past: 256 MB in float32
+
+
+class TensorRows(Rows):
+    """Rows that exist, parameter by parameter.
+
+    Args:
+        network: whose parameters they belong to.
+        blocks: name → (k, *shape), for all of `network.names`.
+    """
+
+    def __init__(self, network: Network, blocks: Mapping[str, Tensor]) -> None:
+        self.network = network
+        self.blocks = {name: blocks[name] for name in network.names}
+
+    @classmethod
+    def of(cls, network: Network, rows: Rows) -> TensorRows:
+        """Any rows as tensors (captured ones are materialised)."""
+        return rows if isinstance(rows, TensorRows) else cls(network, network.split(rows.dense()))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.blocks.values())))
+
+    def dot(self, other: Rows) -> Array:
+        """Inner products; captured rows are multiplied as they stream past."""
+        if isinstance(other, CapturedRows):
+            return other.dot(self).T
+        theirs = TensorRows.of(self.network, other).blocks
+        out = sum(block.flatten(1) @ theirs[name].flatten(1).T for name, block in self.blocks.items())
+        return _numpy(out)  # type: ignore[arg-type]
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        return self.dot(DenseRows(np.asarray(matrix).T))
+
+    def dense(self) -> Array:
+        """(k, parameters)."""
+        return self.network.join(self.blocks)
+
+    def take(self, positions: NDArray[np.intp]) -> TensorRows:
+        """The rows at these positions."""
+        where = torch.as_tensor(np.asarray(positions), device=self.network.device)
+        return TensorRows(self.network, {name: block[where] for name, block in self.blocks.items()})
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`."""
+        weights = torch.as_tensor(np.asarray(member)).to(next(iter(self.blocks.values())))
+        return DenseRows(
+            self.network.join({name: torch.tensordot(weights, block, dims=1) for name, block in self.blocks.items()})
+        )
+
+
+class CapturedRows(Rows):
+    """Row i = weightᵢ · (∇quantityᵢ + share), taken by a pass over the network whenever it is needed.
+
+    Memory holds a batch of factors and, for products of two such sets, up to `HELD` numbers of one of them; never
+    examples × parameters.
+
+    Args:
+        network: the network, left untouched.
+        examples: whose gradients.
+        quantity: "loss" or "measure".
+        weights: (n,) numbers that rows are multiplied by; None for ones.
+        share: name → shape, what is added to every row (the regulariser's share); None for nothing.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        examples: Examples,
+        quantity: Quantity,
+        weights: Array | None = None,
+        share: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.network, self.examples, self.quantity = network, examples, quantity
+        self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
+        wide = network.precision
+        self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def passes(self, start: int = 0, size: int | None = None) -> Iterator[tuple[slice, Captured]]:
+        """Batch after batch from position `start`: (which, weighted gradients without the share)."""
+        found = inspected(self.network, self.quantity, self.examples)
+        size = size or batch_size(found)
+        for first in range(start, len(self), size):
+            where = slice(first, min(first + size, len(self)))
+            weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
+            part = self.examples.take(np.arange(where.start, where.stop))
+            yield where, captured(self.network, self.quantity, part, found, weights)
+
+    def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
+        """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
+        batches: list[Captured] = []
+        begin, numbers = 0, 0
+        for where, batch in self.passes():
+            ready = settled(batch)
+            if batches and numbers + ready.floats * ready.count > limit:
+                yield slice(begin, where.start), Captured.joined(batches)
+                batches, begin, numbers = [], where.start, 0
+            batches.append(ready)
+            numbers += ready.floats * ready.count
+        yield slice(begin, len(self)), Captured.joined(batches)
+
+    def dot(self, other: Rows) -> Array:
+        """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
+        if not isinstance(other, CapturedRows):
+            return self._dot_tensors(TensorRows.of(self.network, other).blocks)
+        if other.network.shapes != self.network.shapes:
+            raise ValueError("expected rows of the same network, got parameters of other names or shapes")
+        if len(other) > len(self):
+            return other.dot(self).T
+        out = np.empty((len(self), len(other)))
+        for there, theirs in other.held():
+            for here, ours in self.passes():
+                out[here, there] = _numpy(ours.dot(theirs))
+        return out + self._shares(other)
+
+    def gram(self) -> Array:
+        """`dense() @ dense().T` by half the products, (n, n)."""
+        out = np.empty((len(self), len(self)))
+        for there, theirs in self.held():
+            out[there, there] = _numpy(theirs.gram())
+            for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
+                out[here, there] = _numpy(ours.dot(theirs))
+                out[there, here] = out[here, there].T
+        return out + self._shares(self)
+
+    def squares(self) -> Array:
+        """Squared norms of the rows, (n,)."""
+        out = np.empty(len(self))
+        for where, batch in self.passes():
+            out[where] = _numpy(batch.squares())
+            if self.share is not None:
+                common = TensorRows(self.network, {k: v[None] for k, v in self.share.items()})
+                cross, weights = _numpy(batch.against(common.blocks))[:, 0], self.weights[where]
+                out[where] += 2 * weights * cross + weights**2 * common.dot(common)[0, 0]
+        return out
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        return self._dot_tensors(self.network.split(np.asarray(matrix).T))
+
+    def dense(self) -> Array:
+        """(n, parameters), materialised."""
+        return np.concatenate([rows.dense() for _, rows in self.tensors()])
+
+    def tensors(self) -> Iterator[tuple[slice, TensorRows]]:
+        """Materialised batches, share included: (which, rows)."""
+        for where, batch in self.passes():
+            blocks = {name: batch.materialise(name) for name in self.network.names}
+            if self.share is not None:
+                weights = torch.as_tensor(self.weights[where]).to(batch.like)
+                blocks = {
+                    name: block + torch.tensordot(weights[:, None], self.share[name][None], dims=1)
+                    for name, block in blocks.items()
+                }
+            yield where, TensorRows(self.network, blocks)
+
+    def take(self, positions: NDArray[np.intp]) -> CapturedRows:
+        """The rows at these positions; nothing is computed."""
+        return CapturedRows(
+            self.network, self.examples.take(positions), self.quantity, self.weights[positions], self.share
+        )
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`."""
+        return DenseRows(self.total(member).dense())
+
+    def total(self, member: Array) -> TensorRows:
+        """`member @ dense()` as tensors, for member (groups, n)."""
+        member = np.asarray(member, dtype=np.float64)
+        totals: dict[str, Tensor] = {}
+        for where, batch in self.passes():
+            found = batch.sums(torch.as_tensor(member[:, where]).to(batch.like))
+            totals = {name: totals[name] + block if totals else block for name, block in found.items()}
+        if self.share is not None:
+            each = torch.as_tensor(member @ self.weights)
+            for name in totals:
+                totals[name] += torch.tensordot(each.to(totals[name])[:, None], self.share[name][None], dims=1)
+        return TensorRows(self.network, totals)
+
+    def _dot_tensors(self, blocks: Mapping[str, Tensor]) -> Array:
+        out = np.empty((len(self), len(next(iter(blocks.values())))))
+        for where, batch in self.passes():
+            out[where] = _numpy(batch.against(blocks))
+        if self.share is not None:
+            common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
+            out += np.outer(self.weights, common.dot(TensorRows(self.network, blocks))[0])
+        return out
+
+    def _shares(self, other: CapturedRows) -> Array:
+        """What the shares of both sides add to the inner products."""
+        out = np.zeros((len(self), len(other)))
+        if self.share is not None:
+            common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
+            out += np.outer(self.weights, other.dot(common)[:, 0])  # with the other's share, if it has one
+        if other.share is not None:
+            plain = CapturedRows(self.network, self.examples, self.quantity, self.weights)
+            theirs = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
+            out += np.outer(plain.dot(theirs)[:, 0], other.weights)
+        return out
+
+
+def batch_size(found: Inspection) -> int:
+    """Examples per batch, by what one takes."""
+    return int(min(LARGEST, max(1, BATCH // max(1, found.floats))))
+
+
+def settled(batch: Captured) -> Captured:
+    """The same gradients, multiplied out where products of positions would cost more."""
+
+    def one(part: Part) -> Part:
+        few_rows = isinstance(part, Lookup) and part.shape[0] <= part.length
+        dense = few_rows or (isinstance(part, Outer) and not ghostly(part, part.length))
+        return Dense(part.materialise()) if dense else part
+
+    parts = {name: tuple(one(part) for part in uses) for name, uses in batch.parts.items()}
+    return Captured(batch.count, parts, batch.like, batch.shapes, batch.owners)
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())

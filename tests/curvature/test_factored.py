@@ -1,0 +1,146 @@
+"""Curvatures in closed form for networks: each against its dense matrix, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+import upweight as uw  # noqa: E402
+from upweight.core.rows import DenseRows  # noqa: E402
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.LayerNorm(5), nn.Linear(5, 3)).double()
+
+
+def cnn() -> nn.Module:
+    torch.manual_seed(1)
+    layers = nn.Conv2d(1, 3, 2), nn.GELU(), nn.Conv2d(3, 2, 2, stride=2, bias=False), nn.Flatten(), nn.Linear(8, 3)
+    return nn.Sequential(nn.Unflatten(1, (1, 6, 6)), *layers).double()
+
+
+def softmax_regression() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Linear(4, 3).double()
+
+
+def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+NETS = {"mlp": (mlp, 4), "cnn": (cnn, 36), "softmax regression": (softmax_regression, 4)}
+
+
+def problem(name: str, n: int = 9, l2: float = 0.01, weighted: bool = False) -> tuple[Any, uw.Examples, uw.Examples]:
+    make, width = NETS[name]
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(n + 3, width)), rng.integers(0, 3, n + 3)
+    weights = rng.uniform(0.5, 2.0, n) if weighted else None
+    train, queries = uw.Examples(x[:n], y[:n], weights=weights), uw.Examples(x[n:], y[n:])
+    return uw.TorchModel(make(), cross_entropy, l2=l2), train, queries
+
+
+def gradients(model: Any, examples: uw.Examples) -> np.ndarray:
+    network = model.network
+    rows = []
+    for one in examples.batches(1):
+        loss = network.values("loss", network.batch(one), one.ids).sum()
+        found = torch.autograd.grad(loss, list(network.parameters().values()))
+        rows.append(torch.cat([g.flatten() for g in found]).numpy())
+    return np.array(rows)
+
+
+def gauss_newton(model: Any, examples: uw.Examples, weights: np.ndarray) -> np.ndarray:
+    """Σ wᵢ Jᵢᵀ (diag(p) − p pᵀ) Jᵢ, one output of one example at a time."""
+    network, total = model.network, 0.0
+    for one, weight in zip(examples.batches(1), weights, strict=True):
+        z = network.net(network.batch(one).x)[0]
+        parameters = list(network.parameters().values())
+        rows = [torch.autograd.grad(z[c], parameters, retain_graph=True) for c in range(len(z))]
+        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        p = torch.softmax(z, 0).detach()
+        total = total + weight * jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
+    return total.numpy()
+
+
+def weights_of(train: uw.Examples) -> np.ndarray:
+    return np.ones(len(train)) if train.weights is None else train.weights
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", NETS)
+def test_the_dual_empirical_fisher_is_its_dense_inverse(name: str, weighted: bool) -> None:
+    model, train, queries = problem(name, weighted=weighted)
+    curvature = model.curvature(train, uw.EmpiricalFisher(), 0.05)
+    g, w = gradients(model, train), weights_of(train)
+    dense = g.T @ (w[:, None] * g) + (0.01 + 0.05) * w.sum() * np.eye(g.shape[1])
+    q = model.measure_rows(queries)
+    expected = np.linalg.solve(dense, q.dense().T).T
+    solved = curvature.solve(q)
+    np.testing.assert_allclose(solved.rows.dense(), expected, atol=1e-10)
+    rows = model.loss_rows(train)
+    np.testing.assert_allclose(solved.rows.dot(rows), expected @ rows.dense().T, atol=1e-9)
+    some = rows.take(np.array([4, 0, 7]))
+    np.testing.assert_allclose(solved.rows.dot(some), expected @ some.dense().T, atol=1e-9)
+    np.testing.assert_allclose(curvature.matvec(expected), q.dense(), atol=1e-9)
+    assert solved.residual < 1e-10
+
+
+@pytest.mark.parametrize("recipe", [uw.Identity(), uw.Diagonal(), uw.KFAC(), uw.EKFAC(), uw.EmpiricalFisher()], ids=str)
+@pytest.mark.parametrize("name", NETS)
+def test_solving_undoes_multiplying(name: str, recipe: Any) -> None:
+    model, train, _ = problem(name)
+    curvature = model.curvature(train, recipe, 0.1)
+    vectors = np.random.default_rng(0).normal(size=(3, model.network.size))
+    there = curvature.matvec(vectors)
+    np.testing.assert_allclose(curvature.solve(DenseRows(there)).rows.dense(), vectors, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_ekfac_has_the_trace_and_the_rotated_diagonal_of_the_gauss_newton_matrix(name: str) -> None:
+    model, train, _ = problem(name, l2=0.0, weighted=True)
+    curvature = model.curvature(train, uw.EKFAC(), 0.0)
+    dense = gauss_newton(model, train, weights_of(train))
+    size = model.network.size
+    ours = curvature.matvec(np.eye(size))
+    np.testing.assert_allclose(np.trace(ours), np.trace(dense), rtol=1e-9)
+    values, vectors = np.linalg.eigh((ours + ours.T) / 2)
+    along = np.einsum("pi,pq,qi->i", vectors, dense, vectors)
+    simple = np.isclose(np.diff(values, append=np.inf), 0) | np.isclose(np.diff(values, prepend=-np.inf), 0)
+    np.testing.assert_allclose(values[~simple], along[~simple], atol=1e-8)
+
+
+def test_kfac_of_one_example_and_two_classes_is_the_gauss_newton_matrix() -> None:
+    torch.manual_seed(3)
+    net = nn.Linear(4, 2).double()
+    rng = np.random.default_rng(1)
+    train = uw.Examples(rng.normal(size=(1, 4)), [1])
+    model = uw.TorchModel(net, cross_entropy)
+    dense = gauss_newton(model, train, np.ones(1))
+    for recipe in (uw.KFAC(), uw.EKFAC()):
+        np.testing.assert_allclose(model.curvature(train, recipe, 0.0).matvec(np.eye(10)), dense, atol=1e-12)
+
+
+def test_the_diagonal_is_the_sum_of_squared_gradients() -> None:
+    model, train, _ = problem("mlp", l2=0.0, weighted=True)
+    expected = (weights_of(train)[:, None] * gradients(model, train) ** 2).sum(axis=0)
+    ours = model.curvature(train, uw.Diagonal(), 0.0).matvec(np.ones((1, model.network.size)))[0]
+    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
+def test_damping_is_chosen_and_said() -> None:
+    model, train, queries = problem("mlp", l2=0.0)
+    scores = uw.Influence(curvature=uw.EKFAC()).fit(model, train).attribute(queries)
+    assert scores.unit == uw.Unit.RANK
+    assert scores.diagnostics["damping"] > 0
+    assert "mean eigenvalue" in scores.diagnostics["damping_from"]
+    given = uw.Influence(curvature=uw.EKFAC(), damping=0.5).fit(model, train).attribute(queries)
+    assert given.diagnostics["damping"] == pytest.approx(0.5)
+    assert given.diagnostics["damping_from"] == "as given"

@@ -1,0 +1,54 @@
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from scipy.stats import pearsonr, spearmanr
+
+from upweight.evaluate.agreement import agreement, correlation, lds
+
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(50,), (5, 10)])
+def test_agreement_is_what_scipy_finds(shape):
+    predicted = rng.standard_normal(shape)
+    actual = 2.0 * predicted + rng.standard_normal(shape)
+    found, p, a = agreement(predicted, actual), predicted.ravel(), actual.ravel()
+    assert found.slope == pytest.approx(np.linalg.lstsq(p[:, None], a, rcond=None)[0][0])
+    assert found.pearson == pytest.approx(pearsonr(p, a).statistic)
+    assert found.spearman == pytest.approx(spearmanr(p, a).statistic)
+    assert found.count == 50
+
+
+def test_ties_share_their_rank():
+    p, a = np.array([1.0, 1, 2, 3, 3, 3]), np.array([0.0, 5, 5, 1, 2, 9])
+    assert agreement(p, a).spearman == pytest.approx(spearmanr(p, a).statistic)
+
+
+@settings(max_examples=20)
+@given(hnp.arrays(np.float64, 8, elements=st.floats(-1e3, 1e3).map(lambda v: round(v, 3)), unique=True))
+def test_agreement_with_itself_is_perfect(values):
+    found = agreement(values, values)
+    assert found.slope == pytest.approx(1) and found.pearson == pytest.approx(1) and found.spearman == pytest.approx(1)
+    turned = agreement(values, -3 * values)
+    assert turned.slope == pytest.approx(-3) and turned.pearson == pytest.approx(-1)
+
+
+def test_a_constant_has_no_correlation():
+    varied, constant = rng.standard_normal(10), np.full(10, 0.1)
+    for p, a in ((varied, constant), (constant, varied)):
+        found = agreement(p, a)
+        assert np.isnan(found.pearson) and np.isnan(found.spearman)
+    assert np.isnan(agreement(np.zeros(3), varied[:3]).slope)
+    assert np.isnan(correlation(np.ones(3), varied[:3]))
+    assert agreement(varied, constant).slope == pytest.approx(0.1 * varied.sum() / (varied**2).sum())
+
+
+def test_lds_is_the_mean_rank_correlation_of_queries():
+    predicted, actual = rng.standard_normal((2, 6, 30))
+    expected = np.mean([spearmanr(p, a).statistic for p, a in zip(predicted, actual, strict=True)])
+    assert lds(predicted, actual) == pytest.approx(expected)
+    assert lds(predicted, np.exp(predicted)) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        lds(predicted, actual[:-1])

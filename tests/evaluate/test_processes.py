@@ -1,0 +1,100 @@
+import os
+import signal
+import time
+
+import pytest
+from refitted import setting
+
+from upweight.core.processes import available, each, one_thread
+
+
+def add(shared, task):
+    return shared + task
+
+
+def add_elsewhere(shared, task):
+    return shared + task, os.getpid()
+
+
+def die_once(shared, task):
+    """Ends its own process the first time that it meets task 3."""
+    if task == 3 and not os.path.exists(shared):
+        with open(shared, "w"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task * 10
+
+
+def die(shared, task):
+    if task == 3:
+        os._exit(1)
+    return task
+
+
+def fail(shared, task):
+    if task == 2:
+        raise ValueError("two is too many")
+    return task
+
+
+def slow(shared, task):
+    time.sleep(0.2 if task == 0 else 0.0)
+    return task
+
+
+@pytest.mark.parametrize("processes", [1, 2, 7])
+def test_every_task_is_done_once_wherever_it_is_done(processes):
+    found = list(each(add, 100, [5, 6, 7, 8], processes))
+    assert sorted(found) == [(0, 105), (1, 106), (2, 107), (3, 108)]
+    assert list(each(add, 100, [], processes)) == []
+
+
+def test_one_process_is_this_one_and_more_are_others():
+    here = {pid for _, (_, pid) in each(add_elsewhere, 0, [1, 2], 1)}
+    there = {pid for _, (_, pid) in each(add_elsewhere, 0, [1, 2, 3, 4], 2)}
+    assert here == {os.getpid()} and os.getpid() not in there
+
+
+def test_results_come_as_they_are_finished():
+    assert next(place for place, _ in each(slow, None, [0, 1, 2], 2)) != 0
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
+    found = dict(each(die_once, str(tmp_path / "died"), list(range(6)), 2))
+    assert found == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
+
+
+def test_workers_that_keep_dying_are_given_up():
+    with pytest.raises(
+        RuntimeError, match=r"worker processes died 3 times with \d of 6 tasks to do; .*fewer processes"
+    ):
+        list(each(die, None, list(range(6)), 2))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_in_the_work_is_the_callers(processes):
+    with pytest.raises(ValueError, match="two is too many"):
+        list(each(fail, None, [1, 2, 3], processes))
+
+
+def test_work_can_be_left_unfinished():
+    running = each(add, 1, [1, 2, 3], 2)
+    next(running)
+    running.close()
+
+
+def test_there_is_a_processor():
+    assert available() >= 1
+
+
+def test_linear_algebra_on_one_thread_ends_with_its_block():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    setting()  # a BLAS is loaded
+    before = threads()
+    with one_thread():
+        assert set(threads()) == {1}
+    assert threads() == before

@@ -1,0 +1,87 @@
+"""Inputs of every structure become batches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from small_nets import CLASSES, cross_entropy
+from torch import nn
+
+import upweight as uw
+from upweight.gradients.network import Network
+from upweight.gradients.rows import CapturedRows
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((6, 5)), RNG.integers(0, CLASSES, 6)
+
+
+@dataclass
+class Pair:
+    first: Any
+    second: Any
+
+
+class Adds(nn.Linear):
+    """A net that takes its input in parts."""
+
+    def forward(self, x: Any) -> torch.Tensor:
+        parts = (x.first, x.second) if isinstance(x, Pair) else x.values() if isinstance(x, dict) else x
+        return super().forward(torch.cat(list(parts), dim=1))
+
+
+def expected(net: nn.Linear) -> np.ndarray:
+    plain = nn.Linear(5, CLASSES).double()
+    plain.load_state_dict(net.state_dict())
+    return CapturedRows(Network(plain, cross_entropy), uw.Examples(X, Y), "loss").dense()
+
+
+def test_items_in_parts():
+    net = Adds(5, CLASSES).double()
+    for item in (
+        lambda x: {"a": x[:2], "b": torch.from_numpy(x[2:])},
+        lambda x: (x[:2], x[2:]),
+        lambda x: Pair(x[:2], x[2:]),
+    ):
+        rows = CapturedRows(Network(net, cross_entropy), uw.Examples([item(x) for x in X], Y), "loss")
+        assert np.allclose(rows.dense(), expected(net), atol=1e-12)
+
+
+def test_arrays_of_other_libraries_and_precisions():
+    import pandas as pd
+
+    net = nn.Linear(5, CLASSES).double()
+    for x in (torch.from_numpy(X), pd.DataFrame(X), sparse.csr_array(X), list(X), X.astype(">f8")):
+        rows = CapturedRows(Network(net, cross_entropy), uw.Examples(x, Y), "loss")
+        assert np.allclose(rows.dense(), expected(net), atol=1e-12)
+    single = nn.Linear(5, CLASSES)
+    single.load_state_dict(net.state_dict())
+    rows = CapturedRows(Network(single, cross_entropy), uw.Examples(X, Y), "loss")
+    assert rows.dense().dtype == np.float64
+    assert np.allclose(rows.dense(), expected(net), atol=1e-5)
+
+
+def test_a_collate_of_the_users():
+    class Padded:  # a batch that nothing can look inside, with a table that is no example's
+        def __init__(self, examples):
+            self.x, self.y = torch.from_numpy(examples.x), torch.from_numpy(examples.y)
+            self.table = torch.eye(5).double()
+
+    net = nn.Sequential(nn.Linear(5, CLASSES)).double()
+    network = Network(net, lambda net, b: cross_entropy(net, Padded2(b.x @ b.table, b.y)), collate=Padded)
+    rows = CapturedRows(network, uw.Examples(X, Y), "loss")
+    assert np.allclose(rows.dense(), expected(net[0]), atol=1e-12)
+
+
+@dataclass
+class Padded2:
+    x: Any
+    y: Any
+
+
+def test_half_precision_nets_have_rows_in_single():
+    net = nn.Linear(5, CLASSES).bfloat16()
+    network = Network(net, lambda net, b: cross_entropy(net, b).float())
+    rows = CapturedRows(network, uw.Examples(X, Y), "loss")
+    assert np.allclose(rows.dense(), expected(net.double()), atol=0.05)

@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+from small_nets import CASES, Case, cross_entropy
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from upweight.core.examples import Examples
+from upweight.core.rows import DenseRows
+from upweight.gradients import rows as rows_module
+from upweight.gradients.functional import alone
+from upweight.gradients.inspection import inspected
+from upweight.gradients.network import Network
+from upweight.gradients.rows import CapturedRows, TensorRows
+
+EXACT = 1e-10
+IDS = [case.name for case in CASES]
+
+
+def truth(case: Case, network, examples, quantity="loss") -> np.ndarray:
+    """Gradients of each example in a batch of its own, by autograd."""
+    with network.untouched():
+        each = [alone(network, quantity, one, network.names) for one in examples.batches(1)]
+    return network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
+
+
+def close(a, b):
+    return np.abs(a - b).max() <= EXACT * max(1.0, np.abs(b).max())
+
+
+@pytest.fixture(params=CASES, ids=IDS, scope="module")
+def setting(request):
+    case = request.param
+    network = case.network()
+    train, queries = case.examples(7), case.examples(5, seed=1)
+    rng = np.random.default_rng(2)
+    share = network.split(rng.standard_normal((1, network.size)))
+    weights = rng.uniform(0.5, 2.0, 7)
+    ours = CapturedRows(network, train, "loss", weights, {name: b[0] for name, b in share.items()})
+    theirs = CapturedRows(network, queries, "measure")
+    dense = weights[:, None] * (truth(case, network, train) + network.join(share))
+    return case, network, (ours, dense), (theirs, truth(case, network, queries, "measure"))
+
+
+def test_rows_are_those_of_autograd(setting):
+    case, network, (ours, dense), (theirs, dense_queries) = setting
+    assert close(ours.dense(), dense)
+    assert close(theirs.dense(), dense_queries)
+    assert set(inspected(network, "loss", ours.examples).fallback) == set(case.fallback)
+
+
+def test_products_are_those_of_the_dense_matrices(setting):
+    _, network, (ours, dense), (theirs, dense_queries) = setting
+    assert close(ours.dot(theirs), dense @ dense_queries.T)
+    assert close(theirs.dot(ours), dense_queries @ dense.T)
+    assert close(ours.gram(), dense @ dense.T)
+    assert close(ours.squares(), (dense**2).sum(axis=1))
+    blocks = TensorRows(network, network.split(dense_queries))
+    assert close(ours.dot(blocks), dense @ dense_queries.T)
+    assert close(blocks.dot(ours), dense_queries @ dense.T)
+    assert close(ours.dot(DenseRows(dense_queries)), dense @ dense_queries.T)
+    assert close(DenseRows(dense_queries).dot(ours), dense_queries @ dense.T)
+
+
+def test_one_vector_and_many_groups(setting):
+    _, network, (ours, dense), _ = setting
+    rng = np.random.default_rng(3)
+    for k in (1, 3, 9):
+        matrix, member = rng.standard_normal((network.size, k)), rng.standard_normal((k, len(ours)))
+        assert close(ours.project(matrix), dense @ matrix)
+        assert close(ours.sums(member).values, member @ dense)
+
+
+def test_taken_rows_are_rows(setting):
+    _, _, (ours, dense), (theirs, dense_queries) = setting
+    where = np.array([5, 0, 3])
+    assert close(ours.take(where).dense(), dense[where])
+    assert close(ours.take(where[:1]).dot(theirs.take(where[1:2])), dense[[5]] @ dense_queries[[0]].T)
+
+
+def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch):
+    _, _, (ours, dense), (theirs, dense_queries) = setting
+    for name in ("parts", "products"):
+        monkeypatch.setattr(f"upweight.gradients.{name}.CHUNK", 7)
+    monkeypatch.setattr("upweight.gradients.captured.SQUARE", 2)
+    assert close(ours.gram(), dense @ dense.T)
+    monkeypatch.setattr(rows_module, "LARGEST", 2)
+    monkeypatch.setattr(CapturedRows.held, "__defaults__", (1,))
+    assert close(ours.dot(theirs), dense @ dense_queries.T)
+    assert close(ours.gram(), dense @ dense.T)
+    assert close(ours.squares(), (dense**2).sum(axis=1))
+    assert close(ours.project(dense_queries.T), dense @ dense_queries.T)
+    assert close(ours.sums(np.ones((5, len(ours)))).values, np.ones((5, len(ours))) @ dense)
+
+
+def test_one_example_has_rows():
+    for case in CASES:
+        network, one = case.network(), case.examples(1)
+        assert close(CapturedRows(network, one, "loss").dense(), truth(case, network, one)), case.name
+        assert not network.inspections  # of one example nothing is learnt about batches
+
+
+def test_tensor_rows_are_rows():
+    case = CASES[0]
+    network = case.network()
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((4, network.size)), rng.standard_normal((3, network.size))
+    ours, theirs = (TensorRows.of(network, DenseRows(m)) for m in (a, b))
+    assert len(ours) == 4
+    assert close(ours.dense(), a)
+    assert close(ours.dot(theirs), a @ b.T)
+    assert close(ours.project(b.T), a @ b.T)
+    assert close(ours.take(np.array([2, 0])).dense(), a[[2, 0]])
+    assert close(ours.sums(b[:, :4]).values, b[:, :4] @ a)
+    assert TensorRows.of(network, ours) is ours
+
+
+def test_layers_give_the_factors_of_kfac():
+    network = CASES[0].network()
+    (_, batch), *_ = CapturedRows(network, CASES[0].examples(), "loss").passes()
+    layers = list(batch.layers())
+    assert [(layer.weight, layer.bias) for layer in layers] == [("0.weight", "0.bias"), ("3.weight", "3.bias")]
+    for layer in layers:
+        gradients = torch.einsum("bto,bti->boi", layer.s, layer.a)
+        assert torch.allclose(gradients, batch.materialise(layer.weight))
+
+
+def test_sequences_of_different_lengths_are_multiplied():
+    case = next(c for c in CASES if c.name == "transformer")
+    network = case.network()
+    rng = np.random.default_rng(0)
+    long, short = (case.examples(4).__class__(rng.integers(0, 11, (4, t))) for t in (6, 3))
+    a, b = CapturedRows(network, long, "loss"), CapturedRows(network, short, "loss")
+    assert close(a.dot(b), truth(case, network, long) @ truth(case, network, short).T)
+
+
+class Largest(TorchFunctionMode):
+    """Notes the largest tensor that a function of torch returns."""
+
+    numbers = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_memory_does_not_grow_with_examples_times_parameters():
+    net = nn.Sequential(nn.Linear(400, 500), nn.ReLU(), nn.Linear(500, 10))
+    rng = np.random.default_rng(0)
+    examples = Examples(rng.standard_normal((1000, 400)), rng.integers(0, 10, 1000))
+    network = Network(net, cross_entropy)
+    rows = CapturedRows(network, examples, "loss")
+    with Largest() as seen:
+        rows.dot(rows.take(np.arange(100)))
+        rows.squares()
+        rows.project(rng.standard_normal((network.size, 20)))
+        rows.gram()
+    assert seen.numbers < 1000 * network.size / 20
+
+
+def test_a_net_that_was_compiled_is_seen_through():
+    net = CASES[0].net().double().eval()
+    compiled = torch.compile(net, backend="eager")
+    network = Network(compiled, cross_entropy)
+    assert network.names == tuple(name for name, _ in net.named_parameters())
+    assert inspected(network, "loss", CASES[0].examples()).covered == 1.0
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_blocks(reentrant):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(5, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.out(checkpoint(lambda t: torch.tanh(self.inner(t)), x, use_reentrant=reentrant))
+
+    case = Case("checkpointed", Checkpointed, (5,))
+    network, examples = case.network(), case.examples()
+    assert close(CapturedRows(network, examples, "loss").dense(), truth(case, network, examples))
+
+
+def test_scripted_nets_are_taken_one_example_at_a_time():
+    case = Case("scripted", lambda: torch.jit.script(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))), (5,))
+    network, examples = case.network(), case.examples()
+    assert close(CapturedRows(network, examples, "loss").dense(), truth(case, network, examples))
+    assert inspected(network, "loss", examples).covered == 0.0
+    assert "Hooks see 0%" in inspected(network, "loss", examples).notes[0]
+
+
+def test_rows_of_another_net_do_not_meet():
+    ours, theirs = (CapturedRows(c.network(), c.examples(), "loss") for c in CASES[:2])
+    with pytest.raises(ValueError, match="same network"):
+        ours.dot(theirs)
+
+
+def test_an_empty_choice_of_rows_is_empty():
+    network = CASES[0].network()
+    rows = CapturedRows(network, CASES[0].examples(), "loss")
+    with pytest.raises(ValueError, match="at least one"):
+        rows.take(np.array([], dtype=int))

@@ -1,0 +1,94 @@
+"""What has no gradient of single examples is refused with a reason."""
+
+import numpy as np
+import pytest
+import torch
+from small_nets import CLASSES, Case, cross_entropy, mlp
+from torch import nn
+
+import upweight as uw
+from upweight.gradients.network import Network
+from upweight.gradients.rows import CapturedRows
+
+EXAMPLES = Case("mlp", mlp, (5,)).examples()
+
+
+def rows(loss, net=None, examples=EXAMPLES):
+    return CapturedRows(Network((net or mlp()).double(), loss), examples, "loss")
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "words"),
+    [
+        (lambda net, b: cross_entropy(net, b).mean(), ValueError, "reduction='none'"),
+        (lambda net, b: cross_entropy(net, b)[:, None], ValueError, r"one number per example \(3,\)"),
+        (lambda net, b: net(b.x), ValueError, r"shape \(3, 3\)"),
+        (lambda net, b: cross_entropy(net, b).sum().item(), TypeError, "tensor of shape"),
+        (lambda net, b: cross_entropy(net, b).long(), ValueError, "real numbers"),
+        (lambda net, b: cross_entropy(net, b) * float("nan"), ValueError, "loss of example 0 is nan"),
+        (lambda net, b: cross_entropy(net, b).detach(), ValueError, "no_grad"),
+        (lambda net, b: torch.zeros(len(b.y)), ValueError, "do not depend"),
+        (lambda net, b: (cross_entropy(net, b) * 0).sqrt(), ValueError, "NaN or infinite"),
+        (lambda net, b: cross_entropy(net, b) / len(b.y), ValueError, "company of others"),
+        (lambda net, b: cross_entropy(net, b) - net(b.x).mean(), ValueError, "company of others"),
+        (lambda net, b: cross_entropy(nn.Sequential(net, nn.Dropout(0.5).train()), b), ValueError, "random in eval"),
+    ],
+    ids=["scalar", "column", "outputs", "float", "integers", "nan", "detached", "constant", "infinite gradient",
+         "divided", "interacting", "random"],
+)  # fmt: skip
+def test_losses_that_are_no_loss_of_each_example(loss, error, words):
+    with pytest.raises(error, match=words):
+        rows(loss).dense()
+
+
+def test_batch_norm_without_running_statistics():
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, CLASSES))
+    with pytest.raises(ValueError, match="'1' is a batch norm without running statistics"):
+        Network(net, cross_entropy)
+
+
+def test_parameters_that_have_no_gradient():
+    with pytest.raises(ValueError, match="nothing was trained"):
+        Network(mlp().requires_grad_(False), cross_entropy)
+    net = mlp()
+    net.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="'phase' is complex"):
+        Network(net, cross_entropy)
+    with pytest.raises(ValueError, match="max_norm"):
+        Network(nn.Sequential(nn.Embedding(4, 3, max_norm=1.0)), cross_entropy)
+    with pytest.raises(ValueError, match="lazy"):
+        Network(nn.Sequential(nn.LazyLinear(3)), cross_entropy)
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, got function"):
+        Network(lambda x: x, cross_entropy)
+
+
+def test_frozen_and_integer_parameters_are_left_out_and_said():
+    net = mlp()
+    net[0].weight.requires_grad_(False)
+    net.counts = nn.Parameter(torch.zeros(4, dtype=torch.int64), requires_grad=False)
+    network = Network(net.eval(), cross_entropy)
+    assert network.names == ("0.bias", "3.weight", "3.bias")
+    assert "2 frozen parameters (39 of 70 numbers, e.g. counts)" in network.notes[0]
+    assert CapturedRows(network, EXAMPLES, "loss").dense().shape == (7, 31)
+
+
+def test_inputs_that_no_tensor_holds():
+    texts = uw.Examples(["a", "b"], [0, 1])
+    with pytest.raises(TypeError, match="collate"):
+        rows(cross_entropy, examples=texts).dense()
+    words = uw.Examples(np.eye(2), ["yes", "no"])
+    with pytest.raises(TypeError, match="labels"):
+        rows(cross_entropy, examples=words).dense()
+
+
+def test_a_batch_norm_in_the_loss_is_caught_and_the_net_is_as_it_was():
+    net = mlp().double()
+    with pytest.raises(ValueError, match="examples interact"):
+        rows(lambda net, b: torch.nn.functional.batch_norm(net(b.x), None, None, training=True).pow(3).sum(1), net)\
+            .dense()  # fmt: skip
+    assert all(len(m._forward_hooks) == 0 for m in net.modules())
+
+
+def test_vectors_of_another_size():
+    with pytest.raises(ValueError, match=r"shape \(k, 66\)"):
+        rows(cross_entropy).project(np.zeros((5, 2)))

@@ -1,0 +1,63 @@
+"""Real models of the transformers library, randomly initialised; skipped where it is not installed."""
+
+import numpy as np
+import pytest
+import torch
+from small_nets import CLASSES
+
+import upweight as uw
+from upweight.gradients.functional import alone
+from upweight.gradients.inspection import inspected
+from upweight.gradients.network import Network
+from upweight.gradients.rows import CapturedRows
+
+transformers = pytest.importorskip("transformers")
+RNG = np.random.default_rng(0)
+TOKENS = uw.Examples(RNG.integers(0, 50, (5, 9)), RNG.integers(0, CLASSES, 5))
+IMAGES = uw.Examples(RNG.standard_normal((5, 3, 16, 16)), RNG.integers(0, CLASSES, 5))
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def next_token(net, batch):
+    logits = net(input_ids=batch.x).logits[:, :-1]
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.x[:, 1:].flatten(), reduction="none")
+    return each.view(len(batch.x), -1).sum(1)
+
+
+def classify(net, batch):
+    return torch.nn.functional.cross_entropy(net(batch.x).logits, batch.y, reduction="none")
+
+
+def gpt2():
+    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def llama():
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, num_key_value_heads=1, **SMALL))
+
+
+def bert():
+    config = transformers.BertConfig(vocab_size=50, num_labels=CLASSES, **SMALL)
+    return transformers.BertForSequenceClassification(config)
+
+
+def vit():
+    config = transformers.ViTConfig(image_size=16, patch_size=8, num_labels=CLASSES, **SMALL)
+    return transformers.ViTForImageClassification(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "loss", "examples"),
+    [(gpt2, next_token, TOKENS), (llama, next_token, TOKENS), (bert, classify, TOKENS), (vit, classify, IMAGES)],
+)
+def test_rows_are_those_of_autograd(build, loss, examples):
+    torch.manual_seed(0)
+    network = Network(build().double(), loss)
+    rows = CapturedRows(network, examples, "loss")
+    with network.untouched():
+        each = [alone(network, "loss", one, network.names) for one in examples.batches(1)]
+    expected = network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
+    assert np.abs(rows.dense() - expected).max() < 1e-10
+    assert np.abs(rows.gram() - expected @ expected.T).max() < 1e-8 * np.abs(expected @ expected.T).max()
+    assert inspected(network, "loss", examples).covered > 0.98

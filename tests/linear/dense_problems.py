@@ -1,0 +1,114 @@
+"""Small problems of every family, with everything about them written out as dense matrices."""
+
+import numpy as np
+from scipy import sparse
+
+from upweight.linear.families import Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
+from upweight.linear.features import Features
+from upweight.linear.problem import Problem
+
+TWO, THREE, FOUR = np.arange(2), np.arange(3), np.arange(4)
+PAIRS = np.array([(0, 1), (0, 2), (1, 2)])
+FAMILIES = {
+    "squared": lambda: Squared(2),
+    "squared_on_classes": lambda: Squared(3, THREE),
+    "softmax": lambda: Softmax(FOUR),
+    "softmax_of_two": lambda: Softmax(TWO),
+    "logistic": lambda: Logistic(1, TWO),
+    "logistic_one_against_rest": lambda: Logistic(3, THREE),
+    "squared_hinge": lambda: SquaredHinge(3, THREE),
+    "smooth_hinge": lambda: SmoothHinge(1, TWO, 0.5),
+    "smooth_hinge_of_pairs": lambda: SmoothHinge(3, THREE, 0.5, PAIRS),
+    "normal": lambda: Tweedie(0.0, log_link=False),
+    "normal_log": lambda: Tweedie(0.0, log_link=True),
+    "poisson": lambda: Tweedie(1.0, log_link=True),
+    "tweedie": lambda: Tweedie(1.5, log_link=True),
+    "gamma": lambda: Tweedie(2.0, log_link=True),
+    "inverse_gaussian": lambda: Tweedie(3.0, log_link=True),
+    "poisson_identity": lambda: Tweedie(1.0, log_link=False),
+    "tweedie_identity": lambda: Tweedie(1.5, log_link=False),
+    "gamma_identity": lambda: Tweedie(2.0, log_link=False),
+    "inverse_gaussian_identity": lambda: Tweedie(3.0, log_link=False),
+}
+CONVEX = [
+    name for name in FAMILIES if not name.endswith("_identity") and name not in ("normal_log", "inverse_gaussian")
+]
+KINDS = {
+    "float64": np.asarray,
+    "float32": lambda x: x.astype(np.float32),
+    "csr": sparse.csr_array,
+    "csc": sparse.csc_matrix,
+}
+
+
+def draw(family, n, rng):
+    """Outputs z (n, K) where the loss is smooth, and targets."""
+    z = rng.standard_normal((n, family.outputs))
+    if isinstance(family, Tweedie):
+        targets = rng.uniform(0.3, 3.0, (n, 1))
+        return (z * 0.5, targets) if family.log_link else (np.abs(z) + 0.5, targets)
+    if family.classes is None:
+        return z, rng.standard_normal((n, family.outputs))
+    return z, family.encode(rng.integers(0, len(family.classes), n))
+
+
+def problem_of(name, *, kind="float64", intercept=1.0, fixed=0.7, each=0.0, n=30, columns=4, weighted=True, seed=0):
+    """A problem at parameters that are no optimum."""
+    rng = np.random.default_rng(seed)
+    family = FAMILIES[name]()
+    x = rng.standard_normal((n, columns)) * (rng.random((n, columns)) < 0.7)
+    features = Features(KINDS[kind](x), intercept)
+    _, targets = draw(family, n, rng)
+    weights = rng.uniform(0.3, 2.0, n) if weighted else np.ones(n)
+    theta = 0.3 * rng.standard_normal((family.outputs, features.width))
+    return Problem(features, targets, weights, family, fixed, each, theta)
+
+
+def curved(problem):
+    """wᵢAᵢ of every example, (n, K, K), entry by entry."""
+    d, outputs = problem.derivatives, problem.family.outputs
+    return problem.weights[:, None, None] * np.array(
+        [[[d.second(c, k)[i] for k in range(outputs)] for c in range(outputs)] for i in range(len(problem.weights))]
+    )
+
+
+def penalty(problem, share):
+    """share · M ⊗ diag(penalised) as a matrix."""
+    return share * np.kron(problem.family.metric(), np.diag(problem.features.penalised))
+
+
+def blocks_of(problem):
+    """X̃ᵢ = I_K ⊗ xᵢᵀ of every example, (n, K, K·d)."""
+    return np.stack([np.kron(np.eye(problem.family.outputs), x) for x in problem.features.dense()])
+
+
+def hessian(problem, weights=None):
+    """H = Σ vᵢ wᵢ X̃ᵢᵀ Aᵢ X̃ᵢ + λ(v w) M under weights v, as a matrix."""
+    v = np.ones(len(problem.weights)) if weights is None else weights
+    wide = blocks_of(problem)
+    data = np.einsum("n,ncp,nck,nkq->pq", v, wide, curved(problem), wide)
+    return data + penalty(problem, problem.fixed + problem.each * (v * problem.weights).sum())
+
+
+def gradients(problem):
+    """wᵢ(∇ℓᵢ + share of the regulariser) of every example, (n, K·d)."""
+    data = np.einsum("ncp,nc->np", blocks_of(problem), problem.derivatives.gradient)
+    return problem.weights[:, None] * (data + penalty(problem, problem.each) @ problem.theta.ravel())
+
+
+def objective(problem, theta, weights=None):
+    """J(θ; v w) from the losses alone."""
+    w = problem.weights if weights is None else problem.weights * weights
+    z = problem.features.dense() @ theta.reshape(problem.shape).T
+    share = problem.fixed + problem.each * w.sum()
+    return w @ problem.family.at(z, problem.targets).loss + 0.5 * theta @ penalty(problem, share) @ theta
+
+
+def slope_of(f, at, step=1e-6):
+    """Central differences of a function of a vector, one column per entry."""
+    columns = []
+    for j in range(len(at)):
+        h = np.zeros(len(at))
+        h[j] = step
+        columns.append((f(at + h) - f(at - h)) / (2 * step))
+    return np.stack(columns, axis=-1)

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+from dense_problems import CONVEX, blocks_of, curved, gradients, hessian, objective, penalty, problem_of, slope_of
+
+from upweight.core.recipes import CG, Direct, Hessian
+from upweight.core.rows import DenseRows
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.rows import FactoredRows
+
+EVERY = pytest.mark.parametrize("name", CONVEX)
+REDUCTIONS = pytest.mark.parametrize(("fixed", "each"), [(0.7, 0.0), (0.0, 0.05)])
+
+
+def curvature_of(problem, solver=None, damping=0.0):
+    return LinearCurvature(problem, Hessian(solver=solver), damping)
+
+
+def rows_of(problem):
+    slopes = problem.weights[:, None] * problem.derivatives.gradient
+    if problem.each == 0:
+        return FactoredRows(problem.features, slopes)
+    share = problem.each * problem.penalty_gradient(problem.theta)
+    return FactoredRows(problem.features, slopes, problem.weights, share)
+
+
+def without(problem, i):
+    """Σ over all but example i."""
+    ones = np.ones(len(problem.weights))
+    ones[i] = 0.0
+    return ones
+
+
+@EVERY
+@REDUCTIONS
+def test_settling_ends_at_the_optimum(name, fixed, each):
+    settled = curvature_of(problem_of(name, fixed=fixed, each=each)).settled()
+    assert settled.problem.off_optimum < 1e-9
+    slope = slope_of(lambda t: objective(settled.problem, t), settled.parameters)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-5)
+    again = settled.settled()
+    np.testing.assert_allclose(again.parameters, settled.parameters, atol=1e-9)
+
+
+@EVERY
+def test_the_settled_curvature_is_taken_where_it_settled(name):
+    settled = curvature_of(problem_of(name)).settled()
+    dense = hessian(settled.problem)
+    v = np.random.default_rng(0).standard_normal((2, len(dense)))
+    np.testing.assert_allclose(settled.matvec(v), v @ dense, atol=1e-9)
+    np.testing.assert_allclose(settled.solve(DenseRows(v)).rows.dense(), v @ np.linalg.inv(dense), rtol=2e-3, atol=1e-4)
+
+
+@EVERY
+@pytest.mark.parametrize("solver", [Direct(), CG(tolerance=1e-11)])
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_damping_is_on_the_scale_of_the_mean_loss(name, solver, damping):
+    problem = problem_of(name)
+    dense = hessian(problem) + damping * problem.weights.sum() * np.eye(problem.size)
+    curvature, rows = curvature_of(problem, solver, damping), rows_of(problem)
+    solved = curvature.solve(rows)
+    np.testing.assert_allclose(solved.rows.dense(), gradients(problem) @ np.linalg.inv(dense), atol=1e-8)
+    assert solved.converged and solved.residual < 1e-8
+    v = gradients(problem)[:2]
+    np.testing.assert_allclose(curvature.matvec(v), v @ dense, atol=1e-9)
+
+
+@EVERY
+def test_a_corrected_row_is_the_newton_step_of_leaving_that_one_out(name):
+    problem = curvature_of(problem_of(name)).settled().problem
+    curvature = curvature_of(problem)
+    shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
+    for i in range(0, 30, 7):
+        step = np.linalg.solve(hessian(problem, without(problem, i)), gradients(problem)[i])
+        np.testing.assert_allclose(shifts[i], step, rtol=1e-8, atol=1e-10)
+
+
+@EVERY
+def test_of_a_mean_the_corrected_row_takes_its_share_of_the_regulariser_along(name):
+    problem = curvature_of(problem_of(name, fixed=0.0, each=0.05)).settled().problem
+    curvature = curvature_of(problem)
+    shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
+    wide, bent = blocks_of(problem), curved(problem)
+    for i in range(0, 30, 7):
+        data = hessian(problem) - wide[i].T @ bent[i] @ wide[i]
+        np.testing.assert_allclose(shifts[i], np.linalg.solve(data, gradients(problem)[i]), rtol=1e-8, atol=1e-10)
+        true = np.linalg.solve(hessian(problem, without(problem, i)), gradients(problem)[i])
+        assert np.linalg.norm(shifts[i] - true) <= 2 / 30 * np.linalg.norm(true)
+
+
+@pytest.mark.parametrize("name", ["squared", "squared_on_classes", "normal"])
+def test_least_squares_needs_no_second_step(name):
+    problem = curvature_of(problem_of(name)).settled().problem
+    curvature = curvature_of(problem)
+    shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
+    truth = curvature.after(1.0 - np.eye(30), None, 50).shifts
+    np.testing.assert_allclose(shifts, truth, atol=1e-9)
+
+
+@EVERY
+@REDUCTIONS
+def test_paired_is_a_quadratic_form_of_the_inverse(name, fixed, each):
+    problem = problem_of(name, fixed=fixed, each=each)
+    curvature, rows = curvature_of(problem), rows_of(problem)
+    inverse = np.linalg.inv(hessian(problem))
+    plain = FactoredRows(problem.features, np.random.default_rng(1).standard_normal((30, problem.family.outputs)))
+    for left in (plain, rows):
+        for right in (plain, rows):
+            expected = np.einsum("np,pq,nq->n", left.dense(), inverse, right.dense())
+            np.testing.assert_allclose(curvature.paired(left, right), expected, atol=1e-9)
+
+
+@EVERY
+@REDUCTIONS
+def test_leverages_sum_to_the_effective_parameters(name, fixed, each):
+    problem = problem_of(name, fixed=fixed, each=each)
+    h = curvature_of(problem).leverage()
+    regulariser = penalty(problem, fixed + each * problem.weights.sum())
+    effective = problem.size - np.trace(np.linalg.solve(hessian(problem), regulariser))
+    np.testing.assert_allclose(h.sum(), effective, rtol=1e-9)
+    assert (h >= -1e-12).all() and (h <= problem.family.outputs + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic"])
+def test_leverages_that_do_not_fit_come_in_pieces(name, monkeypatch):
+    problem = problem_of(name)
+    whole = curvature_of(problem)
+    monkeypatch.setattr("upweight.linear.curvature.ENTRIES", 20)
+    pieces = curvature_of(problem)
+    assert len(list(pieces.leverages())) > 1
+    np.testing.assert_allclose(pieces.leverage(), whole.leverage(), atol=1e-12)
+    rows = rows_of(problem)
+    np.testing.assert_allclose(pieces.corrected(rows).dense(), whole.corrected(rows).dense(), atol=1e-12)
+    np.testing.assert_allclose(pieces.paired(rows, rows), whole.paired(rows, rows), atol=1e-12)
+
+
+@EVERY
+@REDUCTIONS
+def test_part_matvec_is_the_share_of_the_group(name, fixed, each):
+    problem = problem_of(name, fixed=fixed, each=each)
+    rng = np.random.default_rng(4)
+    member = (rng.random((3, 30)) < 0.3) * 1.0
+    vectors = rng.standard_normal((3, problem.size))
+    got = curvature_of(problem).part_matvec(member, vectors)
+    for g in range(3):
+        part = hessian(problem) - hessian(problem, 1.0 - member[g])
+        np.testing.assert_allclose(got[g], part @ vectors[g], atol=1e-9)
+
+
+def test_a_point_of_leverage_one_is_counted():
+    problem = problem_of("squared", fixed=0.0)
+    x = problem.features.dense()[:, :-1].copy()
+    x[:, 0] = 0.0
+    x[4, 0] = 3.0
+    problem = type(problem)(
+        type(problem.features)(x, 1.0), problem.targets, problem.weights, problem.family, 0.0, 0.0, problem.theta
+    )
+    curvature = curvature_of(problem).settled()
+    assert curvature.leverage()[4] > problem.family.outputs - 1e-9
+    rows = curvature.corrected(rows_of(curvature.problem))
+    assert np.isfinite(rows.dense()).all()
+    assert any("1 training examples have leverage 1" in w for w in curvature.diagnostics["warnings"])
+
+
+def test_news_of_the_solver_travel_along():
+    problem = problem_of("softmax", n=100, columns=10)
+    curvature = curvature_of(problem, CG(tolerance=1e-14, steps=1))
+    solved = curvature.solve(rows_of(problem))
+    assert not solved.converged and solved.steps == 1
+    assert any("Conjugate gradients stopped" in w for w in curvature.diagnostics["warnings"])
+    told = curvature_of(problem).diagnostics
+    assert told["parameters"] == problem.size and told["l2"] == 0.7 and told["warnings"] == []
+
+
+def test_rows_of_something_else_are_refused():
+    problem = problem_of("logistic")
+    with pytest.raises(TypeError, match="expected the rows of this model's training examples, got DenseRows"):
+        curvature_of(problem).corrected(DenseRows(np.zeros((30, problem.size))))

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from dense_problems import CONVEX, hessian, objective, problem_of, slope_of
+from scipy.optimize import minimize
+
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.problem import Problem
+
+SMOOTH = [n for n in CONVEX if n not in ("squared_hinge", "smooth_hinge_of_pairs")]
+EVERY = pytest.mark.parametrize("name", SMOOTH)
+
+
+def minimum(problem, kept):
+    """The optimum under these weights, found without upweight's gradient or Hessian."""
+
+    def f(theta):
+        return objective(problem, theta, kept)
+
+    start = problem.theta.ravel()
+    found = minimize(f, start, jac=lambda t: slope_of(f, t, 1e-5), method="BFGS", options={"gtol": 1e-6}).x
+    return found
+
+
+def masks(n, sizes=(1, 3, 15), seed=0):
+    rng = np.random.default_rng(seed)
+    kept = np.ones((len(sizes), n))
+    for row, size in zip(kept, sizes, strict=True):
+        row[rng.choice(n, size, replace=False)] = 0.0
+    return kept
+
+
+def newton(problem, kept, start=None, steps=50, **more):
+    return LinearCurvature(problem, None, 0.0).after(kept, start, steps, **more)
+
+
+@EVERY
+@pytest.mark.parametrize("each", [0.0, 0.05])
+def test_newton_steps_end_at_the_minimum(name, each):
+    problem = problem_of(name, fixed=0.0 if each else 0.7, each=each)
+    kept = np.vstack([np.ones((1, 30)), masks(30)])
+    moved = newton(problem, kept)
+    assert (moved.residual <= 1e-10).all()
+    for row, shift in zip(kept, moved.shifts, strict=True):
+        there = problem.theta.ravel() + shift
+        np.testing.assert_allclose(there, minimum(problem, row), atol=2e-4)
+        assert objective(problem, there, row) <= objective(problem, minimum(problem, row), row) + 1e-9
+
+
+@EVERY
+def test_removing_is_leaving_out(name):
+    problem = problem_of(name)
+    kept = masks(30)
+    for row, shift in zip(kept, newton(problem, kept).shifts, strict=True):
+        inside = row > 0
+        fewer = Problem(
+            problem.features.take(inside), problem.targets[inside], problem.weights[inside], problem.family, 0.7, 0.0,
+            problem.theta,
+        )  # fmt: skip
+        np.testing.assert_allclose(shift, newton(fewer, np.ones((1, inside.sum()))).shifts[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic", "poisson", "squared_hinge"])
+def test_groups_do_not_see_each_other(name):
+    problem = problem_of(name)
+    kept = masks(30, (1, 2, 4, 8, 20))
+    together = newton(problem, kept)
+    for g in range(len(kept)):
+        np.testing.assert_allclose(together.shifts[g], newton(problem, kept[g : g + 1]).shifts[0], atol=1e-8)
+
+
+def test_many_groups_go_a_few_at_a_time(monkeypatch):
+    problem = problem_of("softmax")
+    kept = masks(30, (1, 2, 4, 8, 20))
+    whole = newton(problem, kept).shifts
+    monkeypatch.setattr("upweight.linear.newton.ENTRIES", 200)
+    np.testing.assert_allclose(newton(problem, kept).shifts, whole, atol=1e-8)
+    start = whole + 0.01
+    np.testing.assert_allclose(newton(problem, kept, start).shifts, whole, atol=1e-8)
+
+
+@EVERY
+def test_a_first_guess_changes_the_way_not_the_end(name):
+    problem = problem_of(name)
+    kept = masks(30)
+    plain = newton(problem, kept)
+    rng = np.random.default_rng(2)
+    for start in (plain.shifts, plain.shifts + 0.05, 30 * rng.standard_normal(plain.shifts.shape)):
+        np.testing.assert_allclose(newton(problem, kept, start).shifts, plain.shifts, atol=1e-7)
+    assert newton(problem, kept, plain.shifts).steps <= 1
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic", "poisson", "gamma"])
+def test_the_residual_is_the_gradient_that_is_left(name):
+    problem = problem_of(name)
+    kept = masks(30)
+    for steps in (0, 1, 2):
+        moved = newton(problem, kept, steps=steps)
+        for row, shift, left in zip(kept, moved.shifts, moved.residual, strict=True):
+            slope = slope_of(lambda t, row=row: objective(problem, t, row), problem.theta.ravel() + shift)
+            np.testing.assert_allclose(left * problem.noise, np.linalg.norm(slope), rtol=1e-3, atol=1e-5)
+    assert newton(problem, kept, steps=0).steps == 0 and not newton(problem, kept, steps=0).shifts.any()
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic", "squared"])
+def test_one_step_is_the_newton_step(name):
+    problem = problem_of(name)
+    kept = masks(30)
+    for row, shift in zip(kept, newton(problem, kept, steps=1).shifts, strict=True):
+        slope = slope_of(lambda t, row=row: objective(problem, t, row), problem.theta.ravel())
+        np.testing.assert_allclose(shift, -np.linalg.solve(hessian(problem, row), slope), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic", "poisson"])
+def test_weights_between_and_above_are_followed_too(name):
+    problem = problem_of(name)
+    kept = np.random.default_rng(3).uniform(0.2, 3.0, (1, 30))
+    there = problem.theta.ravel() + newton(problem, kept).shifts[0]
+    np.testing.assert_allclose(there, minimum(problem, kept[0]), atol=2e-4)
+
+
+def test_steps_that_would_climb_are_halved():
+    problem = problem_of("logistic", fixed=1e-3)
+    far = Problem(problem.features, problem.targets, problem.weights, problem.family, 1e-3, 0.0, problem.theta + 30.0)
+    moved, near = newton(far, np.ones((1, 30)), steps=100), newton(problem, np.ones((1, 30)), steps=100)
+    np.testing.assert_allclose(far.theta.ravel() + moved.shifts[0], problem.theta.ravel() + near.shifts[0], atol=1e-6)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from small import small
+
+import upweight as uw
+
+
+@pytest.mark.parametrize("kind", ["softmax", "ridge", "poisson"])
+def test_leave_one_out_is_retraining(kind):
+    model, train, queries = small(kind, n=30)
+    scores = uw.LeaveOneOut().fit(model, train).attribute(queries)
+    base = model.retrain(train, np.ones(30)).measure(queries)
+    for i in range(0, 30, 7):
+        after = model.retrain(train, 1.0 - np.eye(30)[i]).measure(queries)
+        np.testing.assert_allclose(scores.values[:, i], base - after, atol=1e-9)
+    assert scores.unit == uw.Unit.EFFECT and scores.diagnostics["trainings"] == 31
+
+
+def test_two_processes_find_what_one_finds():
+    model, train, queries = small("softmax", n=30)
+    one, two = (uw.LeaveOneOut(processes=p).fit(model, train) for p in (1, 2))
+    np.testing.assert_allclose(two.attribute(queries).values, one.attribute(queries).values, atol=1e-12)
+    np.testing.assert_allclose(two.self_influence().values, one.self_influence().values, atol=1e-12)
+
+
+def test_self_influence_is_the_examples_own_column():
+    model, train, _ = small("logistic", n=30)
+    fitted = uw.LeaveOneOut().fit(model, train)
+    np.testing.assert_allclose(
+        fitted.self_influence().values[0], np.diagonal(fitted.attribute(train).values), atol=1e-12
+    )
+
+
+def test_what_was_saved_answers_the_same(tmp_path):
+    model, train, queries = small("logistic", n=30)
+    fitted = uw.LeaveOneOut().fit(model, train)
+    fitted.save(tmp_path / "fit")
+    loaded = uw.LeaveOneOut().load(tmp_path / "fit", model, train)
+    np.testing.assert_array_equal(loaded.attribute(queries).values, fitted.attribute(queries).values)
+
+
+def test_many_models_are_measured_a_few_at_a_time(monkeypatch):
+    model, train, queries = small("logistic", n=30)
+    fitted = uw.LeaveOneOut().fit(model, train)
+    whole = fitted.attribute(queries).values
+    monkeypatch.setattr("upweight.methods.leave_one_out.BLOCK", 7)
+    np.testing.assert_array_equal(fitted.attribute(queries).values, whole)
+
+
+def test_a_model_that_cannot_be_trained_again_is_refused():
+    with pytest.raises(TypeError, match=r"LeaveOneOut needs a model that is Retrainable.*upweight\.explainable"):
+        uw.LeaveOneOut().fit(object(), small("ridge")[1])

@@ -1,0 +1,166 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import upweight as uw
+from upweight.core.attributor import fingerprint
+from upweight.core.model import Differentiable
+from upweight.models.pytorch import TorchModel
+
+X, Y = load_wine(return_X_y=True)
+X = StandardScaler().fit_transform(X)[:, :5]
+TRAIN = uw.Examples(X[::2], Y[::2], weights=np.linspace(0.5, 1.5, 89))
+QUERIES = uw.Examples(X[1::2][:8], Y[1::2][:8], labels={0: "barolo", 1: "grignolino", 2: "barbera"})
+
+
+def cross_entropy(net, batch):
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def margin(net, batch):
+    z = net(batch.x)
+    others = z.scatter(1, batch.y[:, None], -torch.inf)
+    return z.gather(1, batch.y[:, None])[:, 0] - others.logsumexp(1)
+
+
+def estimator():
+    return LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(
+        TRAIN.x, TRAIN.y, TRAIN.weights
+    )
+
+
+def softmax_net(theta):
+    net = nn.Linear(5, len(theta), bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.as_tensor(theta))
+    return net
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def test_the_net_says_what_the_estimator_says():
+    fitted = estimator()
+    said = TorchModel(softmax_net(fitted.coef_), cross_entropy).predict(QUERIES)
+    assert np.allclose(said.probabilities, fitted.predict_proba(QUERIES.x))
+    assert said.classes == ("barolo", "grignolino", "barbera")
+    assert said.predicted == tuple(said.classes[c] for c in fitted.predict(QUERIES.x))
+
+
+def binary_loss(net, batch):
+    return F.binary_cross_entropy_with_logits(net(batch.x)[:, 0], batch.y, reduction="none")
+
+
+def binary_margin(net, batch):
+    return net(batch.x)[:, 0] * (2 * batch.y - 1)
+
+
+@pytest.mark.parametrize("measure", [None, binary_margin])
+def test_a_logistic_net_is_the_linear_model_in_closed_form(measure):
+    train = uw.Examples(TRAIN.x, (TRAIN.y == 1) * 1.0, weights=TRAIN.weights)
+    queries = uw.Examples(QUERIES.x, (QUERIES.y == 1) * 1.0)
+    fitted = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10).fit(train.x, train.y, train.weights)
+    closed = uw.explainable(fitted, train, measure=None if measure is None else uw.Margin())
+    ours = TorchModel(softmax_net(fitted.coef_), binary_loss, measure, objective="sum", l2=2.0)
+    assert isinstance(ours, Differentiable)
+    assert np.allclose(ours.parameters, closed.parameters)
+    assert np.allclose(ours.loss_rows(train).dense(), closed.loss_rows(train).dense())
+    assert np.allclose(ours.measure_rows(queries).dense(), closed.measure_rows(queries).dense(), atol=1e-8)
+    assert np.allclose(ours.measure(queries), closed.measure(queries))
+    assert ours.gradient_norm(train) == pytest.approx(closed.gradient_norm(train), abs=1e-8)
+    assert ours.gradient_norm(train) < 1e-6
+    shifts = np.random.default_rng(0).standard_normal((3, 5))
+    assert np.allclose(ours.measure_shifted(queries, shifts), closed.measure_shifted(queries, shifts))
+
+
+def test_a_mean_objective_gives_every_row_its_share_of_the_regulariser():
+    fitted = estimator()
+    each = 2.0 / TRAIN.weights.sum()  # the same optimum, said with a mean
+    ours = TorchModel(softmax_net(fitted.coef_), cross_entropy, objective=uw.Objective("mean", each))
+    plain = TorchModel(softmax_net(fitted.coef_), cross_entropy, objective="sum").loss_rows(TRAIN).dense()
+    rows = ours.loss_rows(TRAIN)
+    assert np.allclose(rows.dense(), plain + TRAIN.weights[:, None] * each * ours.parameters)
+    assert np.abs(rows.dense().sum(axis=0)).max() < 1e-6
+    assert ours.gradient_norm(TRAIN) < 1e-6
+    other = uw.Examples(TRAIN.x, np.random.default_rng(0).permutation(TRAIN.y))
+    assert ours.gradient_norm(other) > 0.3
+
+
+def test_other_parameters_are_a_copy():
+    net = mlp()
+    model = TorchModel(net, cross_entropy, l2=0.1)
+    before = copy.deepcopy(net.state_dict())
+    shift = np.random.default_rng(0).standard_normal(model.parameters.size)
+    moved = model.with_parameters(model.parameters + shift)
+    assert np.allclose(moved.parameters, model.parameters + shift)
+    assert np.allclose(moved.measure(QUERIES), model.measure_shifted(QUERIES, shift[None])[:, 0])
+    assert not np.allclose(moved.measure(QUERIES), model.measure(QUERIES))
+    assert moved.objective == model.objective
+    assert all(torch.equal(net.state_dict()[k], before[k]) for k in before)
+    assert fingerprint(model, TRAIN) != fingerprint(moved, TRAIN)
+
+
+def test_a_net_answers_in_batches_of_any_size(monkeypatch):
+    model = TorchModel(mlp(), cross_entropy)
+    values, said = model.measure(TRAIN), model.predict(TRAIN)
+    monkeypatch.setattr("upweight.models.pytorch.BATCH", 7)
+    assert np.allclose(model.measure(TRAIN), values)
+    assert model.predict(TRAIN).predicted == said.predicted
+
+
+def test_regression_and_losses_that_hide_their_output():
+    torch.manual_seed(0)
+    net = nn.Linear(5, 1).double()
+    target = uw.Examples(X[:6], X[:6, 0])
+    model = TorchModel(net, lambda net, b: (net(b.x)[:, 0] - b.y) ** 2)
+    expected = net(torch.as_tensor(X[:6]))[:, 0].tolist()
+    assert np.allclose(model.predict(target).predicted, expected)
+    hidden = TorchModel(net, lambda net, b: (b.x @ net.weight[0] + net.bias - b.y) ** 2)
+    assert np.allclose(hidden.predict(target).predicted, hidden.measure(target))
+    assert np.allclose(hidden.loss_rows(target).dense(), model.loss_rows(target).dense())
+
+
+def test_outputs_with_positions_are_read_by_their_measurement():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5)).double()
+    texts = uw.Examples(np.random.default_rng(0).integers(0, 5, (4, 6)))
+    model = TorchModel(net, lambda net, b: -net(b.x).log_softmax(2).gather(2, b.x[..., None]).sum((1, 2)))
+    assert np.allclose(model.predict(texts).predicted, model.measure(texts))
+
+
+def test_measurements_have_names_and_models_notes():
+    net = mlp().train()
+    net[0].requires_grad_(False)
+    net.append(nn.Dropout(0.5))
+    model = TorchModel(net, cross_entropy, margin)
+    assert model.measurement == "margin"
+    assert TorchModel(net, cross_entropy).measurement == "−loss"
+    assert [note.split()[1] for note in model.notes] == ["frozen", "net"]
+    assert net.training
+
+
+def test_arguments_that_make_no_objective():
+    for arguments, words in (
+        ({"objective": "average"}, '"mean" or "sum"'),
+        ({"l2": -1.0}, "l2 ≥ 0"),
+        ({"l2": float("nan")}, "l2 ≥ 0"),
+        ({"objective": uw.Objective("sum", 1.0), "l2": 2.0}, "one l2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            TorchModel(mlp(), cross_entropy, **arguments)
+    with pytest.raises(TypeError, match="Module"):
+        TorchModel(estimator(), cross_entropy)
+
+
+def test_queries_without_labels_say_what_is_missing():
+    with pytest.raises(TypeError, match="labels"):
+        TorchModel(mlp(), cross_entropy).measure(uw.Examples(X[:3]))

@@ -1,0 +1,265 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import (
+    ElasticNet,
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    SGDClassifier,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from trained import CASES, NUMBERS, THREE, TIGHT, TWO, machine, trained
+
+import upweight as uw
+
+pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
+X, Y = TWO
+TRAIN = uw.Examples(X, Y)
+
+
+def refused(estimator, train=TRAIN, error=ValueError, match="", **more):
+    with pytest.raises(error, match=match):
+        uw.explainable(estimator, train, **more)
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, lambda e: make_pipeline(StandardScaler(), e)])
+@pytest.mark.parametrize("estimator", [RandomForestClassifier(n_estimators=3), ElasticNet()])
+def test_an_unsupported_estimator_is_told_what_is_supported(wrap, estimator):
+    match = r"has no closed form here; supported.*LogisticRegression.*SVC.*leave-one-out"
+    refused(wrap(estimator).fit(X, Y), error=TypeError, match=match)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_estimator_that_is_not_fitted_is_told_to_be(name):
+    refused(CASES[name].estimator, match=r"is not fitted; call fit\(x, y\)")
+
+
+def test_train_is_examples():
+    refused(LogisticRegression().fit(X, Y), train=(X, Y), error=TypeError, match=r"expected train as upweight.Examples")
+    refused(LogisticRegression().fit(X, Y), train=uw.Examples(X), match=r"no labels; pass Examples\(x, y\)")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_other_data_are_refused(name):
+    t = trained(name)
+    rng = np.random.default_rng(0)
+    shuffled = uw.Examples(t.train.x, t.train.y[rng.permutation(len(t.train))], weights=t.train.weights)
+    match = r"expected the data that \w+ was fitted on"
+    refused(t.estimator, shuffled, match=match)
+    refused(t.estimator, uw.Examples(rng.permuted(t.train.x, axis=0), t.train.y, weights=t.train.weights), match=match)
+
+
+CLASSIFIERS = [n for n, c in CASES.items() if hasattr(c.estimator, "class_weight")]
+
+
+def relabelled(t, count):
+    """The training set with another label on the first of them."""
+    labels, y = t.estimator.classes_, t.train.y.copy()
+    y[:count] = labels[(np.searchsorted(labels, y[:count]) + 1) % len(labels)]
+    return uw.Examples(t.train.x, y, weights=t.train.weights)
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSIFIERS if not n.startswith("sgd")])
+def test_ten_changed_labels_are_noticed(name):
+    t = trained(name)
+    refused(t.estimator, relabelled(t, 10), match="expected the data that")
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSIFIERS if n.startswith("sgd")])
+def test_what_may_be_a_solver_that_stopped_early_is_said(name):
+    t = trained(name)
+    train = relabelled(t, 10)
+    fitted = uw.Influence().fit(uw.explainable(t.estimator, train), train)
+    assert any("not at the optimum" in w for w in fitted.diagnostics["warnings"])
+    refused(t.estimator, relabelled(t, 60), match="expected the data that")
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "ridge_no_intercept", "gamma", "svc_rbf"])
+def test_another_order_of_all_rows_is_the_same_data_but_for_a_machine_that_names_its_vectors(name):
+    t = trained(name)
+    turned = t.train.take(np.arange(len(t.train))[::-1])
+    if name == "svc_rbf":
+        refused(t.estimator, turned, match="do not fit its support vectors; pass the same rows in the same order")
+    else:
+        uw.explainable(t.estimator, turned)
+
+
+def test_forgotten_sample_weights_are_noticed():
+    w = np.where(Y == 1, 8.0, 1.0)
+    refused(LogisticRegression(**TIGHT).fit(X, Y, sample_weight=w), match="sample weights as to fit")
+
+
+@pytest.mark.parametrize("columns", [5, 7])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_another_number_of_columns_is_named(columns, kind):
+    x = kind(np.resize(X, (len(X), columns)))
+    match = rf"expected inputs with 6 columns, as the model was fitted on, got shape \({len(X)}, {columns}\)"
+    refused(LogisticRegression().fit(X, Y), uw.Examples(x, Y), match=match)
+    model = uw.explainable(LogisticRegression().fit(X, Y), TRAIN)
+    with pytest.raises(ValueError, match=match):
+        model.measure(uw.Examples(x, Y))
+
+
+def test_raw_inputs_go_into_a_pipeline_not_what_comes_out_of_it():
+    estimator = make_pipeline(StandardScaler(), LogisticRegression(**TIGHT)).fit(X * 5 + 3, Y)
+    refused(estimator, TRAIN, match="expected the data that LogisticRegression was fitted on")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["logistic", "ridge", "svc_rbf", "sgd"])
+def test_features_that_are_no_numbers_are_refused(bad, name):
+    t = trained(name)
+    x = t.train.x.copy()
+    x[7, 1] = bad
+    match = "NaN or infinite values; impute"
+    refused(t.estimator, uw.Examples(x, t.train.y), match=match)
+    with pytest.raises(ValueError, match=match):
+        t.model.measure(uw.Examples(x, t.train.y))
+
+
+def test_texts_without_a_vectorizer_are_refused():
+    words = np.array([["a"] * 6] * len(Y))
+    refused(LogisticRegression().fit(X, Y), uw.Examples(words, Y), match="expected numeric features")
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "svc_three", "ridge_classifier", "logistic_words"])
+def test_a_query_of_an_unknown_class_has_no_loss(name):
+    t = trained(name)
+    unknown = ["never"] if t.train.y.dtype.kind == "U" else [17]
+    query = uw.Examples(t.queries.x[:1], unknown)
+    fitted = uw.Influence().fit(t.model, t.train)
+    for ask in (t.model.measure, fitted.attribute):
+        with pytest.raises(ValueError, match=r"expected labels among .*never trained on that class"):
+            ask(query)
+
+
+def test_queries_without_labels_can_be_asked_what_needs_none():
+    t = trained("softmax")
+    bare = uw.Examples(t.queries.x)
+    for measure in (None, uw.Margin()):
+        with pytest.raises(ValueError, match=r"no labels, which this measurement needs; pass Examples\(x, y\)"):
+            t.asking(measure).model.measure(bare)
+    for measure in (uw.Probability(of=1), lambda outputs, labels: outputs[:, 0]):
+        model = t.asking(measure).model
+        scores = uw.Influence().fit(model, t.train).attribute(bare)
+        np.testing.assert_array_equal(scores.values, uw.Influence().fit(model, t.train).attribute(t.queries).values)
+
+
+@pytest.mark.parametrize("name", ["ridge", "poisson"])
+def test_regressions_have_no_margin_and_no_probability(name):
+    t = trained(name)
+    with pytest.raises(TypeError, match="no classes and so no margin"):
+        t.asking(uw.Margin()).model.measure(t.queries)
+    with pytest.raises((TypeError, ValueError)):
+        t.asking(uw.Probability(of=1)).model.measure(t.queries)
+
+
+def test_measurements_that_cannot_be_are_refused():
+    t = trained("softmax")
+    with pytest.raises(ValueError, match=r"expected one of the classes \[0, 1, 2\], got 9"):
+        t.asking(uw.Probability(of=9)).model.measure(t.queries)
+    with pytest.raises(TypeError, match="no probabilities"):
+        machines = trained("svc_rbf")
+        machines.asking(uw.Probability(of=1)).model.measure(machines.queries)
+    with pytest.raises(ValueError, match=r"one number per query \(25,\), got \(25, 3\)"):
+        t.asking(lambda outputs, labels: outputs).model.measure(t.queries)
+    with pytest.raises(TypeError, match="expected a measurement"):
+        t.asking("margin")
+
+
+def test_machines_of_pairs_have_no_single_margin():
+    t = trained("svc_three")
+    with pytest.raises(TypeError, match="one machine per pair of classes has no single margin"):
+        t.asking(uw.Margin()).model.measure(t.queries)
+
+
+def test_a_measurement_without_its_brackets_is_told_apart_from_a_function():
+    with pytest.raises(TypeError, match="expected a measurement"):
+        trained("softmax").asking(uw.Margin)
+
+
+def penalised(**settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return LogisticRegression(solver="saga", max_iter=50, **settings).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "match"),
+    [
+        (lambda: penalised(penalty="l1"), "l1 penalty has no Hessian to invert; use penalty l2"),
+        (lambda: penalised(l1_ratio=1.0), "l1 penalty has no Hessian to invert; use penalty l2"),
+        (lambda: penalised(penalty="elasticnet", l1_ratio=0.5), "l1 penalty"),
+        (
+            lambda: LinearSVC(penalty="l1", dual=False).fit(X, Y),
+            "l1 penalty has no Hessian to invert; use penalty='l2'",
+        ),
+        (lambda: LinearSVC(multi_class="crammer_singer").fit(*THREE), "crammer_singer.*use multi_class='ovr'"),
+        (lambda: SGDClassifier(loss="log_loss", penalty="l1").fit(X, Y), "penalty 'l1' has no Hessian"),
+        (
+            lambda: SGDClassifier(loss="hinge").fit(X, Y),
+            r"expected SGDClassifier\(loss='log_loss'\), got 'hinge'; Linear",
+        ),
+        (lambda: Ridge(alpha=1.0, positive=True).fit(X, Y), "positive=True has no Hessian.*fit without the constraint"),
+        (lambda: LinearRegression(positive=True).fit(X, Y), "positive=True has no Hessian"),
+        (lambda: Ridge(alpha=[1.0, 2.0]).fit(X, np.c_[Y, Y]), "expected one alpha for all targets; fit one Ridge"),
+        (lambda: SVC(kernel="precomputed").fit(X @ X.T, Y), "precomputed or callable kernel.*name a kernel"),
+        (lambda: SVC(kernel=lambda a, b: a @ b.T).fit(X, Y), "precomputed or callable kernel.*name a kernel"),
+        (lambda: SVC(kernel="sigmoid").fit(X, Y), "kernel"),
+    ],
+    ids=lambda v: "" if callable(v) else v[:30],
+)
+def test_training_without_a_hessian_is_refused_with_a_way_out(estimator, match):
+    estimator = estimator()
+    train = uw.Examples(X @ X.T, Y) if getattr(estimator, "kernel", None) == "precomputed" else TRAIN
+    if "crammer" in match:
+        train = uw.Examples(*THREE)
+    if "alpha" in match:
+        train = uw.Examples(X, np.c_[Y, Y])
+    refused(estimator, train, match=match)
+
+
+def test_an_elastic_net_of_nothing_but_l2_is_l2():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator = LogisticRegression(solver="saga", l1_ratio=0.0, **TIGHT).fit(X, Y)
+        also = LogisticRegression(solver="saga", penalty="elasticnet", l1_ratio=0.0, **TIGHT).fit(X, Y)
+    for e in (estimator, also):
+        assert uw.explainable(e, TRAIN).gradient_norm(TRAIN) < 1e-6
+
+
+def test_smoothing_is_a_temperature_above_zero():
+    t = trained("svc_rbf")
+    with pytest.raises(ValueError, match="expected a smoothing temperature > 0, got 0"):
+        uw.explainable(t.estimator, t.train, smoothing=0.0)
+
+
+@pytest.mark.parametrize("name", ["logistic", "svc_rbf", "ridge"])
+def test_weights_that_leave_nothing_to_train_on_are_refused(name):
+    t = trained(name)
+    n = len(t.train)
+    with pytest.raises(ValueError, match=rf"one weight per training example \({n},\), got shape \(3,\)"):
+        t.model.retrain(t.train, np.ones(3))
+    for bad in (np.zeros(n), np.full(n, -1.0), np.full(n, np.nan)):
+        with pytest.raises(ValueError, match="expected finite weights ≥ 0 that are not all zero"):
+            t.model.retrain(t.train, bad)
+
+
+def test_a_machine_with_one_class_left_cannot_be_trained():
+    estimator = machine(kernel="linear").fit(X, Y)
+    model = uw.explainable(estimator, TRAIN)
+    with pytest.raises(ValueError, match="class"):
+        model.retrain(TRAIN, (Y == 1) * 1.0)
+
+
+def test_a_count_model_with_other_counts_is_refused():
+    x, y = NUMBERS
+    estimator = PoissonRegressor(alpha=0.1, **TIGHT).fit(x, np.floor(y))
+    refused(estimator, uw.Examples(x, np.floor(y)[::-1].copy()), match="expected the data that PoissonRegressor")

@@ -1,0 +1,303 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, mean_tweedie_deviance
+from sklearn.svm import SVC, LinearSVC
+from trained import CASES, THREE, TIGHT, TWO, mixed, outputs, trained
+
+import upweight as uw
+
+pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
+EVERY = pytest.mark.parametrize("name", CASES)
+SMOOTH = pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.hinge])
+HINGE = pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.hinge])
+
+
+def ones(train, *removed):
+    weights = np.ones(len(train))
+    weights[list(removed)] = 0.0
+    return weights
+
+
+def close(name):
+    """How far two fits of one problem may lie apart."""
+    return 1e-2 if CASES[name].loose else 1e-3 if CASES[name].hinge else 1e-5
+
+
+def largest(a, b):
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+@EVERY
+def test_training_again_on_everything_changes_nothing(name):
+    t = trained(name)
+    again = t.model.retrain(t.train, ones(t.train))
+    assert largest(again.parameters, t.model.parameters) < close(name)
+
+
+@EVERY
+@pytest.mark.parametrize("removed", [1, 30])
+def test_training_without_some_is_training_on_the_others(name, removed):
+    t = trained(name).asking(mixed)
+    kept = np.arange(removed, len(t.train))
+    without = t.model.retrain(t.train, ones(t.train, *range(removed)))
+    assert largest(without.measure(t.queries), mixed(outputs(t.refitted(kept), t.queries.x))) < 2 * close(name)
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.weighted and not c.loose])
+def test_a_weight_of_two_is_the_example_twice(name):
+    t = trained(name).asking(mixed)
+    weights = ones(t.train)
+    weights[:20] = 2.0
+    twice = t.refitted(np.concatenate([np.arange(len(t.train)), np.arange(20)]))
+    got = t.model.retrain(t.train, weights).measure(t.queries)
+    assert largest(got, mixed(outputs(twice, t.queries.x))) < 2 * close(name)
+
+
+def against_retraining(t, ids):
+    scores = uw.Influence().fit(t.model, t.train).attribute(t.queries)
+    base = t.model.retrain(t.train, ones(t.train)).measure(t.queries)
+    truth = [base - t.model.retrain(t.train, ones(t.train, i)).measure(t.queries) for i in ids]
+    return scores.values[:, ids].ravel(), np.array(truth).T.ravel()
+
+
+def chosen(t):
+    """The examples that matter most, and some that do not."""
+    strong = np.argsort(-np.abs(uw.Influence().fit(t.model, t.train).attribute(t.queries).values).sum(axis=0))
+    return [*strong[:8], *strong[8::16]]
+
+
+@SMOOTH
+def test_influence_of_a_smooth_loss_is_retraining(name):
+    t = trained(name)
+    got, true = against_retraining(t, chosen(t))
+    assert np.corrcoef(got, true)[0, 1] >= 0.9999
+    assert (got @ true) / (got @ got) == pytest.approx(1.0, abs=0.005)
+
+
+@HINGE
+def test_influence_of_a_hinge_machine_is_close_to_retraining(name):
+    t = trained(name)
+    got, true = against_retraining(t, chosen(t))
+    assert np.corrcoef(got, true)[0, 1] >= 0.99
+    assert (got @ true) / (got @ got) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["softmax", "ridge", "poisson", "squared_hinge", "logistic_balanced"])
+def test_influence_is_what_scikit_learn_itself_would_change(name):
+    t = trained(name).asking(mixed)
+    scores = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
+    ids, whole = [0, 17, 55, 90], mixed(outputs(t.estimator, t.queries.x))
+    true = np.stack(
+        [whole - mixed(outputs(t.refitted(np.delete(np.arange(len(t.train)), i)), t.queries.x)) for i in ids]
+    )
+    np.testing.assert_allclose(scores[:, ids].T, true, atol=1e-2 * np.abs(true).max())
+    assert np.corrcoef(scores[:, ids].T.ravel(), true.ravel())[0, 1] >= 0.9999
+
+
+@EVERY
+def test_outputs_are_the_estimators_own(name):
+    t = trained(name).asking(mixed)
+    expected = mixed(outputs(t.estimator, t.queries.x))
+    np.testing.assert_allclose(t.model.measure(t.queries), expected, atol=1e-6 * np.abs(expected).max())
+    shift = np.random.default_rng(0).standard_normal(len(t.model.parameters)) * 0.1
+    moved = t.model.with_parameters(t.model.parameters + shift).measure(t.queries)
+    np.testing.assert_allclose(t.model.measure_shifted(t.queries, shift[None])[:, 0], moved, atol=1e-9)
+
+
+@EVERY
+def test_predictions_are_the_estimators_own(name):
+    t = trained(name)
+    said = t.model.predict(t.queries)
+    np.testing.assert_array_equal(np.array(said.predicted), t.estimator.predict(t.queries.x))
+    if hasattr(t.estimator, "predict_proba"):
+        np.testing.assert_array_equal(said.probabilities, t.estimator.predict_proba(t.queries.x))
+    else:
+        assert said.probabilities is None
+    assert list(said.classes) == (t.estimator.classes_.tolist() if hasattr(t.estimator, "classes_") else [])
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if hasattr(c.estimator, "predict_proba")])
+def test_probability_and_margin_come_from_predict_proba(name):
+    t = trained(name)
+    p = t.estimator.predict_proba(t.queries.x)
+    for place, label in enumerate(t.estimator.classes_):
+        measured = t.asking(uw.Probability(of=label)).model.measure(t.queries)
+        np.testing.assert_allclose(measured, p[:, place], atol=1e-9)
+    own = p[np.arange(len(p)), np.searchsorted(t.estimator.classes_, t.queries.y)]
+    margin = t.asking(uw.Margin()).model.measure(t.queries)
+    if name != "sgd_three":  # one machine per class: outputs against the largest other
+        np.testing.assert_allclose(margin, np.log(own) - np.log1p(-own), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(margin > 0, own >= p.max(axis=1) if name == "sgd_three" else own > 0.5)
+
+
+def true_loss(t, queries):
+    """Loss of each query in scikit-learn's own words."""
+    est, x, y = t.estimator, queries.x, queries.y
+    if not hasattr(est, "classes_"):
+        power = {"PoissonRegressor": 1, "GammaRegressor": 2}.get(type(est).__name__, getattr(est, "power", None))
+        if power is None:
+            return 0.5 * ((est.predict(x) - y).reshape(len(x), -1) ** 2).sum(axis=1)
+        return [mean_tweedie_deviance([a], [b], power=power) / 2 for a, b in zip(y, est.predict(x), strict=True)]
+    if hasattr(est, "predict_proba"):
+        pairs = zip(y, est.predict_proba(x), strict=True)
+        return [log_loss([label], row[None], labels=est.classes_) for label, row in pairs]
+    slack = 1.0 - est.decision_function(x) * np.where(y == est.classes_[1], 1.0, -1.0)
+    if type(est).__name__ == "RidgeClassifier":
+        return 0.5 * slack**2
+    return np.maximum(0.0, slack) ** (2 if getattr(est, "loss", None) == "squared_hinge" else 1)
+
+
+def named(case):
+    """Whether scikit-learn has this loss: not for one machine per class, or per pair of them."""
+    one = len(np.unique(case.data[1])) == 2 or type(case.estimator).__name__ == "LogisticRegression"
+    return one or not hasattr(case.estimator, "class_weight")
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if named(c)])
+def test_the_loss_is_the_one_that_scikit_learn_names(name):
+    t = trained(name)
+    atol = 1e-3 if CASES[name].hinge else 1e-6
+    np.testing.assert_allclose(-t.model.measure(t.queries), true_loss(t, t.queries), atol=atol)
+
+
+@pytest.mark.parametrize(
+    "name", ["softmax", "logistic_weighted", "ridge", "poisson", "squared_hinge", "svc_rbf", "hinge"]
+)
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_array, sparse.coo_matrix, np.asfortranarray])
+def test_dense_and_sparse_inputs_have_the_same_scores(name, kind):
+    t = trained(name)
+    weights = {} if t.train.weights is None else {"sample_weight": t.train.weights}
+    train = uw.Examples(kind(t.train.x), t.train.y, weights=t.train.weights)
+    estimator = clone(t.estimator).fit(train.x, train.y, **weights)
+    queries = uw.Examples(kind(t.queries.x), t.queries.y)
+    got = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(queries).values
+    expected = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
+    assert largest(got, expected) < (0.1 if CASES[name].hinge else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic_weighted", "ridge", "poisson", "squared_hinge", "svc_rbf"])
+def test_single_precision_inputs_have_nearly_the_same_scores(name):
+    t = trained(name)
+    train = uw.Examples(t.train.x.astype(np.float32), t.train.y, weights=t.train.weights)
+    queries = uw.Examples(t.queries.x.astype(np.float32), t.queries.y)
+    got = uw.Influence().fit(uw.explainable(t.estimator, train), train).attribute(queries).values
+    expected = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
+    assert largest(got, expected) < (0.05 if CASES[name].hinge else 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool, np.float32])
+@pytest.mark.parametrize("columns", [20, 300])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_pixels_may_be_small_integers(dtype, columns, make):
+    rng = np.random.default_rng(0)
+    x = (rng.random((60, columns)) * 120 * (rng.random((60, columns)) < 0.5)).astype(dtype)
+    y = np.arange(60) % 3
+    estimator = LogisticRegression(C=1e-4, **TIGHT).fit(x.astype(float), y)
+    scores = []
+    for kind in (dtype, np.float64):
+        train = uw.Examples(make(x.astype(kind)), y)
+        model = uw.explainable(estimator, train)
+        scores.append(uw.Influence().fit(model, train).attribute(train.take(np.arange(5))).values)
+    assert largest(*scores) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("estimator", "data"),
+    [
+        (LogisticRegression(C=0.1, **TIGHT), TWO),
+        (LogisticRegression(C=0.1, fit_intercept=False, **TIGHT), THREE),
+        (LogisticRegression(C=0.1, **TIGHT), THREE),
+        (LogisticRegression(C=0.1, solver="liblinear", **TIGHT), TWO),
+        (Ridge(alpha=3.0), (TWO[0], TWO[0][:, 0] * 2 + TWO[1])),
+        (LinearSVC(C=0.01, random_state=0, **TIGHT), THREE),
+    ],
+    ids=["logistic", "softmax_no_intercept", "softmax", "liblinear", "ridge", "squared_hinge"],
+)
+def test_the_dual_form_is_the_primal_form(estimator, data):
+    """Columns repeated until they outnumber the examples: the same inner products, in Gram coordinates."""
+    x, y = data
+    x, y = x[:60], y[:60]
+    copies = 20
+    wide = np.tile(x, copies) / np.sqrt(copies)
+    scores, measured = [], []
+    for inputs in (x, wide):
+        train = uw.Examples(inputs[10:], y[10:])
+        fitted = clone(estimator).fit(train.x, train.y)
+        model = uw.explainable(fitted, train)
+        queries = uw.Examples(inputs[:10], y[:10])
+        scores.append(uw.Influence().fit(model, train).attribute(queries).values)
+        measured.append(model.measure(queries))
+        np.testing.assert_allclose(
+            uw.explainable(fitted, train, measure=mixed).measure(queries), mixed(outputs(fitted, queries.x)), atol=1e-7
+        )
+    assert model.theta.shape[1] < wide.shape[1] > len(train)
+    np.testing.assert_allclose(*measured, atol=1e-5)
+    assert largest(*scores) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (12, 60)])
+def test_examples_of_weight_zero_have_no_say(shape):
+    rng = np.random.default_rng(0)
+    x, y, w = rng.standard_normal(shape), np.arange(shape[0]) % 3, np.ones(shape[0])
+    w[1::4] = 0.0
+    estimator = LogisticRegression(**TIGHT).fit(x, y, sample_weight=w)
+    train = uw.Examples(x, y, weights=w)
+    scores = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(train.take([0, 1]))
+    np.testing.assert_array_equal(scores.values[:, 1::4], 0.0)
+    fewer = uw.Examples(x[w > 0], y[w > 0])
+    kept = uw.Influence().fit(uw.explainable(estimator, fewer), fewer).attribute(train.take([0, 1]))
+    assert largest(scores.values[:, w > 0], kept.values) < 1e-4
+
+
+def test_one_model_can_be_trained_on_the_same_examples_in_another_order():
+    t = trained("logistic")
+    model = uw.explainable(t.estimator, t.train)
+    order = np.random.default_rng(0).permutation(len(t.train))
+    weights = ones(t.train, *range(40))
+    first = model.retrain(t.train, weights).parameters
+    second = model.retrain(t.train.take(order), weights[order]).parameters
+    np.testing.assert_allclose(second, first, atol=1e-7)
+
+
+def test_the_estimator_is_never_changed():
+    t = trained("softmax")
+    before = {k: np.copy(v) for k, v in vars(t.estimator).items() if isinstance(v, np.ndarray)}
+    fitted = uw.Influence().fit(uw.explainable(t.estimator, t.train), t.train)
+    fitted.attribute(t.queries)
+    fitted.remove({"some": t.train.ids[:9]}, t.queries)
+    assert before and all(np.array_equal(v, getattr(t.estimator, k)) for k, v in before.items())
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "poisson", "squared_hinge"])
+def test_a_solver_that_stopped_early_is_followed_to_its_optimum(name):
+    t = trained(name)
+    weights = {} if t.train.weights is None else {"sample_weight": t.train.weights}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        early = clone(t.estimator).set_params(max_iter=4).fit(t.train.x, t.train.y, **weights)
+    model = uw.explainable(early, t.train)
+    assert model.gradient_norm(t.train) > 1e-3
+    scores = uw.Influence().fit(model, t.train).attribute(t.queries)
+    assert any("not at the optimum" in w for w in scores.diagnostics["warnings"])
+    expected = uw.Influence().fit(t.model, t.train).attribute(t.queries)
+    assert largest(scores.values, expected.values) < 1e-4
+    assert not any("not at the optimum" in w for w in expected.diagnostics["warnings"])
+
+
+def test_hinge_machines_say_what_was_smoothed():
+    t = trained("svc_rbf")
+    assert t.model.gradient_norm(t.train) is None
+    scores = uw.Influence().fit(t.model, t.train).attribute(t.queries)
+    assert any("smoothed at temperature 0.001" in w for w in scores.diagnostics["warnings"])
+
+
+def test_a_machine_with_no_example_on_its_margin_has_scores():
+    x, y = TWO
+    train = uw.Examples(x, y)
+    model = uw.explainable(SVC(kernel="linear", C=1e-5, tol=1e-9).fit(x, y), train)
+    assert np.isfinite(uw.Influence().fit(model, train).attribute(train.take(np.arange(4))).values).all()
