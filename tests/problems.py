@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,14 @@ class Problem:
     def model(self, train: uw.Examples) -> Any:
         """The estimator fitted on these, ready to be explained."""
         return uw.explainable(self.estimator().fit(train.x, train.y), train)
+
+    def belongings(self, model: Any) -> bytes:
+        """Everything of the user's that a model holds."""
+        return pickle.dumps(model.predictor)
+
+    def outputs(self, model: Any, x: Any) -> np.ndarray:
+        """Decision values, (n, classes) or (n,)."""
+        return np.asarray(model.predictor.decision_function(x))
 
 
 def scaled(load: Callable[..., Any], columns: int, scale_target: float = 1.0) -> Callable[[], tuple[Any, np.ndarray]]:

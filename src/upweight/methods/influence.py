@@ -79,8 +79,8 @@ class Influence(Attributor):
     ) -> FittedInfluence:
         """Leverages and Newton steps from disk, the curvature built again."""
         fitted = self._plain(model, train)
-        if "moved" in state:
-            fitted.rows = cast(ExactCurvature, fitted.curvature).corrected(fitted.plain_rows)
+        if self.correction is not None and isinstance(fitted.curvature, ExactCurvature):
+            fitted.rows = fitted.curvature.corrected(fitted.plain_rows)
             fitted.moved, fitted.shifts = state["moved"], state["shifts"]
         return fitted
 
@@ -235,8 +235,6 @@ class FittedInfluence(Fitted):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The Newton steps, which are what takes time beyond the factorisation."""
-        if cast(Influence, self.recipe).correction is None:
-            return {}, {}
         return {"moved": self.moved, "shifts": self.shifts}, {}
 
     def _series(self, member: Array, second: bool) -> Array:
