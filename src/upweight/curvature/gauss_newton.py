@@ -1,0 +1,113 @@
+"""The Gauss–Newton matrix of a network's training objective, with a solver."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.curvature import Curvature, Solved
+from upweight.core.recipes import CG, Direct, GaussNewton
+from upweight.core.rows import Rows
+from upweight.curvature.ekfac import FittedEKFAC
+from upweight.curvature.objective import Summed
+from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.solvers import prepared
+from upweight.curvature.solvers.cg import ConjugateGradients
+from upweight.curvature.solvers.direct import LARGEST
+from upweight.curvature.solvers.dual import Dual
+from upweight.curvature.solvers.inverse import Inverse
+from upweight.curvature.solvers.roots import Roots
+
+Array = NDArray[np.float64]
+SMALL = 3000  # parameters up to which the matrix is made without being asked for
+DUAL = 8000  # rows of the dual form at most: its matrix takes 512 MB
+DEFAULT_CG = CG(tolerance=1e-3, steps=30)
+ROOM = 1 << 27  # numbers that the output Hessians may take on the way there: 1 GB
+
+
+@final
+class FittedGaussNewton(Curvature):
+    """Σᵢ wᵢ Jᵢᵀ Λᵢ Jᵢ + ridge + damping (Schraudolph 2002; as curvature of influence: Bae et al. 2022).
+
+    Args:
+        summed: the objective.
+        recipe: with its solver. None takes the direct one for up to 3,000 parameters or 4,000 examples, then
+            conjugate gradients preconditioned by EK-FAC. `Direct()` makes the matrix of the parameters for up to
+            3,000 of them, then the dual one of examples × outputs, which needs no parameter-sized matrix or vector.
+        damping_from: where the damping came from, in words.
+
+    Raises:
+        NoOutputsError: the loss is not a function of one output of the net.
+        ValueError: `Direct()` for a net and a data set that are both too large for it.
+    """
+
+    def __init__(self, summed: Summed, recipe: GaussNewton, damping_from: str) -> None:
+        self.summed, self.damping_from = summed, damping_from
+        operator = GaussNewtonOperator(summed)
+        solver = recipe.solver
+        if solver is None:
+            # A trained net is sure of most examples: the dual form has about two directions for each.
+            fits = operator.size <= SMALL or 2 * len(summed.train) <= DUAL
+            solver = Direct() if fits else DEFAULT_CG
+        self._inverse: Inverse | Dual
+        if isinstance(solver, CG):
+            self._inverse = Inverse(_preconditioned(operator, solver))
+        elif isinstance(solver, Direct) and operator.size > SMALL:
+            self._inverse = _direct(operator, or_cg=recipe.solver is None)
+        else:
+            self._inverse = Inverse(prepared(operator, solver))
+
+    def matvec(self, vectors: Array) -> Array:
+        """(G + λ) v for vectors (k, parameters)."""
+        return self._inverse.matvec(vectors)
+
+    def solve(self, rows: Rows) -> Solved:
+        """(G + λ)⁻¹ rows; in the dual form they are lazy."""
+        return self._inverse.solve(rows)
+
+    @property
+    def calibrated(self) -> bool:
+        """True: it is the objective's own curvature with the net taken as linear in its parameters."""
+        return True
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Kind, solver, size, damping (mean scale) and its origin, and what was met."""
+        raised = self._inverse.shift > self.summed.shift
+        return {
+            "curvature": "Gauss–Newton matrix of the training loss",
+            "solver": self._inverse.name,
+            "parameters": self.summed.network.size,
+            "damping": (self._inverse.shift - self.summed.ridge) / float(self.summed.weights.sum()),
+            "damping_from": self.damping_from + (", raised until the matrix could be inverted" if raised else ""),
+            "coverage": 1.0,
+            "warnings": self._inverse.warnings,
+        }
+
+
+def _preconditioned(operator: GaussNewtonOperator, recipe: CG) -> ConjugateGradients:
+    if operator.shift <= 0:  # EK-FAC has no inverse without one
+        return ConjugateGradients(operator, recipe)
+    factored = FittedEKFAC(operator.summed)
+    return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC")
+
+
+def _direct(operator: GaussNewtonOperator, or_cg: bool) -> Inverse | Dual:
+    """The dual form where its matrix fits, else the matrix of the parameters, else (if that will do) CG."""
+    n, each = len(operator.summed.train), operator.outputs_each
+    rows = f"more than {DUAL:,}"
+    if n * each**2 <= ROOM:
+        roots = Roots(operator)
+        if len(roots) <= DUAL:
+            return Dual(roots)
+        rows = f"{len(roots):,}"
+    if or_cg:
+        return Inverse(_preconditioned(operator, DEFAULT_CG))
+    if operator.size <= LARGEST:
+        return Inverse(prepared(operator, Direct()))
+    raise ValueError(
+        f"a direct solver has no room for {operator.size:,} parameters (at most {LARGEST:,}), nor its dual form for "
+        f"{rows} directions of {n:,} examples (at most {DUAL:,}); use solver=CG()"
+    )

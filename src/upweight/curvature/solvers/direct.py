@@ -1,0 +1,87 @@
+"""Direct: the matrix, assembled by products with unit vectors and factored once."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from upweight.curvature.operators import Blocks, Operator
+from upweight.curvature.solvers.algebra import flat, shaped
+from upweight.curvature.solvers.solution import LOOSE, PROBE, Prepared, Solution
+
+LARGEST = 15_000  # parameters up to which a matrix is made: 1.8 GB
+CHUNK = 1 << 24  # numbers of the unit vectors multiplied at a time
+
+
+@final
+class Cholesky(Prepared):
+    """A + shift = L Lᵀ in float64: exact, p products and p³/3 flops once.
+
+    A matrix that is not positive definite is damped until it is: the shift becomes twice the size of the lowest
+    eigenvalue, so that along it the curvature keeps its size and changes its sign; `notes` says how many eigenvalues
+    were negative and what was added.
+
+    Raises:
+        ValueError: more parameters than a matrix has room for.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        super().__init__(operator, "Cholesky")
+        if operator.size > LARGEST:
+            raise ValueError(
+                f"a direct solver makes a matrix of up to {LARGEST:,} × {LARGEST:,} numbers, the net has "
+                f"{operator.size:,} parameters; use solver=CG()"
+            )
+        matrix = assembled(operator)
+        # what rounding in the products can have put on the diagonal, either way
+        floor = 10 * torch.finfo(operator.network.precision).eps * float(matrix.norm())
+        if operator.shift <= floor or not _positive(matrix, operator.shift - floor):
+            self._raise(matrix, floor)
+        matrix.diagonal().add_(self.shift)
+        self._factor: Tensor = torch.linalg.cholesky(matrix, out=matrix)
+        self._residual: float | None = None
+
+    def solve(self, blocks: Blocks) -> Solution:
+        """L⁻ᵀ L⁻¹ b; a factorisation errs alike for all columns: the residual is that of the first ones met."""
+        network = self.operator.network
+        b = flat(network, blocks).double()
+        x = shaped(network, torch.cholesky_solve(b.T, self._factor).T)
+        if self._residual is None:
+            self._residual = float(self.residuals(x, blocks, PROBE).max())
+        return Solution(x, self._residual, 0, self._residual <= LOOSE, self.notes)
+
+    def _raise(self, matrix: Tensor, floor: float) -> None:
+        values = torch.linalg.eigvalsh(matrix)
+        lowest, below = float(values[0]), int((values < -floor).sum())
+        if lowest + self.shift > floor:
+            return
+        self.shift = max(self.shift, 2 * abs(lowest), 2 * floor)
+        total = self.operator.total
+        added = (
+            f"the diagonal was raised from {self.operator.shift / total:.2g} to {self.shift / total:.2g} (mean loss)"
+        )
+        if below:
+            self.notes = (f"{self.negative(str(below), lowest)} To invert it {added}.",)
+        else:
+            self.notes = (f"The curvature is singular to rounding: {added}.",)
+
+
+def assembled(operator: Operator) -> Tensor:
+    """A without the shift, (size, size) in float64, symmetric."""
+    network, size = operator.network, operator.size
+    matrix = torch.empty(size, size, dtype=torch.float64, device=network.device)
+    width = max(1, CHUNK // size)
+    for start in range(0, size, width):
+        stop = min(start + width, size)
+        units = torch.zeros(stop - start, size, dtype=network.precision, device=network.device)
+        units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
+        matrix[start:stop] = flat(network, operator.product(shaped(network, units)))
+    return matrix.add_(matrix.T.clone()).div_(2)
+
+
+def _positive(matrix: Tensor, shift: float) -> bool:
+    tried = matrix.clone()
+    tried.diagonal().add_(shift)
+    return int(torch.linalg.cholesky_ex(tried)[1]) == 0

@@ -1,0 +1,159 @@
+"""Dual: the Gauss–Newton inverse through the Gram matrix of its roots, without a parameter-sized vector."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.curvature import Solved
+from upweight.core.examples import Examples
+from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.solvers.algebra import norms
+from upweight.curvature.solvers.roots import TRACE, Roots
+from upweight.curvature.solvers.solution import LOOSE, relative
+from upweight.gradients.rows import CapturedRows, TensorRows
+
+Array = NDArray[np.float64]
+PROBE = 4  # rows whose residual is measured with the whole operator
+
+
+@final
+class Dual:
+    """(ΦᵀΦ + shift)⁻¹ q = (q − Φᵀ α) / shift with α = (ΦΦᵀ + shift)⁻¹ Φ q (Woodbury), Φ the `Roots` of the matrix.
+
+    Cost: N² ghost products and N³/3 flops once, memory N². Exact but for the share of the trace that Φ leaves out.
+    Where the shift is too small for ΦΦᵀ in the net's precision it is raised, and `warnings` says so.
+
+    Attributes:
+        name: the solver in words.
+        shift: what is on the diagonal.
+    """
+
+    def __init__(self, roots: Roots) -> None:
+        self.roots, self.network = roots, roots.network
+        self.operator, self.shift = roots.operator, roots.operator.shift
+        self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {TRACE:.1%} of the output curvature"
+        self._notes: list[str] = []
+        self._residual: float | None = None
+        self._with_train: Array | None = None
+        gram = torch.from_numpy(roots.gram())
+        floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
+        if self.shift <= floor:
+            total = self.operator.total
+            self._notes.append(
+                f"The damping {self.shift / total:.2g} is lost in the rounding of the Gram matrix and was raised to "
+                f"{2 * floor / total:.2g} (mean loss); a net in float64 (net.double()) needs less."
+            )
+            self.shift = 2 * floor
+        gram.diagonal().add_(self.shift)
+        self._factor = torch.linalg.cholesky(gram, out=gram)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A raised damping, a residual that is not small."""
+        if self._residual is None or self._residual <= LOOSE:
+            return list(self._notes)
+        return [
+            *self._notes,
+            f"The dual form left a relative residual of {self._residual:.2g}: directions of little output curvature "
+            "matter at this damping; take CG().",
+        ]
+
+    def matvec(self, vectors: Array) -> Array:
+        """(A + shift) v with the whole operator."""
+        product = self.operator.product(self.network.split(vectors))
+        return self.network.join(product) + self.shift * np.asarray(vectors, dtype=np.float64)
+
+    def solve(self, rows: Rows) -> Solved:
+        """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
+        along = torch.from_numpy(self.roots.dot(rows))
+        solved = DualRows(self, rows, torch.cholesky_solve(along, self._factor).numpy())
+        if self._residual is None:
+            few = np.arange(min(PROBE, len(rows)))
+            self._residual = self._measured(solved.take(few).blocks(), rows.take(few))
+        return Solved(solved, self._residual, 0, self._residual <= LOOSE)
+
+    def kernel(self, rows: Rows) -> Array:
+        """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is made once."""
+        where = self._places(rows)
+        if where is None or not isinstance(rows, CapturedRows):
+            return self.roots.dot(rows)
+        if self._with_train is None:
+            self._with_train = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
+        return np.asarray(self._with_train[:, where] * rows.weights + self.roots.shares(rows))
+
+    def _places(self, rows: Rows) -> NDArray[np.intp] | None:
+        """Where these examples stand in the training set; None unless they are the same in id and content."""
+        train = self.operator.summed.train
+        if not isinstance(rows, CapturedRows) or rows.quantity != "loss" or rows.network is not self.network:
+            return None
+        if rows.examples is train:
+            return np.arange(len(train))
+        try:
+            where = train.positions(rows.examples.ids)
+        except KeyError:
+            return None
+        return where if _same(train.take(where), rows.examples) else None
+
+    def _measured(self, x: dict[str, Tensor], rows: Rows) -> float:
+        right = TensorRows.of(self.network, rows).blocks
+        left = self.operator.product(x)
+        for name, block in left.items():
+            block.add_(x[name], alpha=self.shift).sub_(right[name])
+        return float(relative(norms(left), norms(right)).max())
+
+
+@final
+class DualRows(Rows):
+    """(q − Φᵀ α) / shift for rows q, α (N, len(q)): inner products by kernels, parameters only when asked for."""
+
+    def __init__(self, dual: Dual, rows: Rows, alpha: Array) -> None:
+        self.dual, self.rows, self.alpha = dual, rows, alpha
+
+    def __len__(self) -> int:
+        return int(self.alpha.shape[1])
+
+    def dot(self, other: Rows) -> Array:
+        """With captured rows by ghost products alone."""
+        if isinstance(other, DualRows):
+            other = TensorRows(self.dual.network, other.blocks())
+        return np.asarray((self.rows.dot(other) - self.alpha.T @ self.dual.kernel(other)) / self.dual.shift)
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        return self.dot(DenseRows(np.ascontiguousarray(np.asarray(matrix).T)))
+
+    def blocks(self) -> dict[str, Tensor]:
+        """name → (len, *shape): one more pass over the roots."""
+        right = TensorRows.of(self.dual.network, self.rows).blocks
+        out = self.dual.roots.sums(self.alpha.T)
+        return {name: (right[name] - block) / self.dual.shift for name, block in out.items()}
+
+    def dense(self) -> Array:
+        """(len, parameters)."""
+        return self.dual.network.join(self.blocks())
+
+    def take(self, positions: NDArray[np.intp]) -> DualRows:
+        """These rows."""
+        return DualRows(self.dual, self.rows.take(positions), self.alpha[:, positions])
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`, without dense()."""
+        member = np.asarray(member, dtype=np.float64)
+        return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
+
+
+def _same(ours: Examples, theirs: Examples) -> bool:
+    """Whether two sets of examples with the same ids hold the same arrays: ids alone do not say so."""
+    for a, b in ((ours.x, theirs.x), (ours.y, theirs.y)):
+        if a is None and b is None:
+            continue
+        if not (isinstance(a, np.ndarray | Tensor) and isinstance(b, type(a)) and a.shape == b.shape):
+            return False
+        if not np.array_equal(np.asarray(a), np.asarray(b)):
+            return False
+    return True

@@ -1,0 +1,106 @@
+"""LiSSA: the inverse as a Neumann series on random batches."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+
+from upweight.core.recipes import LiSSA
+from upweight.curvature.operators import Blocks, Operator
+from upweight.curvature.solvers.algebra import add, flat, normal, norms, shaped, times
+from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
+
+GROWTH = 1e3  # a series that is more than this many times its right-hand side has diverged
+RESTARTS = 20
+ITERATIONS = 30  # of the power iteration
+SAFETY = 1.1  # on the largest eigenvalue that it finds
+
+
+@final
+class Neumann(Prepared):
+    """h ← b + h − (A_B + shift) h / scale, `depth` times; x = mean of h / scale over `repeats`.
+
+    A_B is the matrix of a random batch, scaled to the whole; the shift is the effective damping. It converges for
+    scale > λ_max / 2 of the batches, in about scale / (smallest eigenvalue + shift) steps (Agarwal, Bullins & Hazan
+    2017; Koh & Liang 2017, §3). A series that diverges is started again at twice the scale, and `notes` says so.
+
+    Attributes:
+        scale: 1.1 times the largest eigenvalue where the recipe does not give one.
+    """
+
+    def __init__(self, operator: Operator, recipe: LiSSA) -> None:
+        super().__init__(operator, "LiSSA")
+        self.recipe = recipe
+        self.scale = recipe.scale or SAFETY * (largest(operator, recipe.seed) + operator.shift)
+        self._whole = recipe.batch >= len(operator.summed.train)
+
+    def solve(self, blocks: Blocks) -> Solution:
+        """The mean of the series, for every column."""
+        recipe, size, begun = self.recipe, norms(blocks), self.scale
+        draw = np.random.default_rng(recipe.seed)
+        x = {name: torch.zeros_like(block) for name, block in blocks.items()}
+        grew = False
+        for _ in range(recipe.repeats):
+            h = self._series(blocks, size, draw)
+            for _ in range(RESTARTS):
+                if h is not None:
+                    break
+                self.scale *= 2
+                h = self._series(blocks, size, draw)
+            if h is None:
+                grew = True
+                break
+            add(x, torch.full_like(size, 1 / (self.scale * recipe.repeats)), h)
+        residual = float(self.residuals(x, blocks).max())
+        converged = residual <= LOOSE
+        return Solution(x, residual, recipe.depth * recipe.repeats, converged, self._notes(begun, grew, converged))
+
+    def _series(self, blocks: Blocks, size: torch.Tensor, draw: np.random.Generator) -> dict[str, torch.Tensor] | None:
+        """h after all steps; None once it has diverged."""
+        h = {name: block.clone() for name, block in blocks.items()}
+        one = torch.ones_like(size)
+        for step in range(self.recipe.depth):
+            bent = self._sampled(draw).matvec(h)
+            add(h, one, blocks)
+            add(h, -one / self.scale, bent)
+            # b alone, added up step by step, is no divergence
+            if not bool((norms(h) <= max(GROWTH, 2.0 * (step + 2)) * size).all()):
+                return None
+        return h
+
+    def _sampled(self, draw: np.random.Generator) -> Operator:
+        if self._whole:
+            return self.operator
+        return self.operator.subset(draw.choice(len(self.operator.summed.train), self.recipe.batch, replace=False))
+
+    def _notes(self, begun: float, grew: bool, converged: bool) -> tuple[str, ...]:
+        notes = []
+        if grew:
+            notes.append(
+                f"LiSSA diverged at every scale up to {self.scale:.2g}: the curvature is negative along some direction "
+                "and the damping does not cover it. There is no answer; take GaussNewton() or a larger damping."
+            )
+        elif self.scale > begun:
+            notes.append(f"LiSSA diverged at scale {begun:.2g} and was started again at {self.scale:.2g}.")
+        if not converged and not grew and self.operator.shift > 0:
+            needed = self.scale / self.operator.shift
+            notes.append(
+                f"LiSSA took {self.recipe.depth:,} steps, directions of no curvature need several times scale / "
+                f"damping = {needed:,.0f}; a small batch adds noise that more repeats average out."
+            )
+        return tuple(notes)
+
+
+def largest(operator: Operator, seed: int) -> float:
+    """The size of the eigenvalue of A that is largest in size, by power iteration on the whole data, from below."""
+    network = operator.network
+    v = shaped(network, normal(network, 1, torch.Generator().manual_seed(seed)))
+    size = 0.0
+    for _ in range(ITERATIONS):
+        v = operator.product(times(v, 1 / norms(v)))
+        size = float(flat(network, v).double().norm())
+        if size == 0.0:
+            return 0.0
+    return size

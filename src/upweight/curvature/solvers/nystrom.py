@@ -1,0 +1,76 @@
+"""Nyström: a randomised low-rank approximation, inverted by Woodbury; also a preconditioner."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+
+from upweight.core.recipes import Nystrom
+from upweight.curvature.operators import Blocks, Operator
+from upweight.curvature.solvers.algebra import flat, normal, shaped
+from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
+
+
+@final
+class Sketched(Prepared):
+    """A ≈ AΩ (ΩᵀAΩ)⁻¹ (AΩ)ᵀ = U Λ Uᵀ for a random Ω of `rank` columns (Frangella, Tropp & Udell 2023, algorithm 2.1).
+
+    x = U (Λ + shift)⁻¹ Uᵀ b + (b − U Uᵀ b) / shift. `rank` products once; size·rank numbers. A must be positive
+    semidefinite: directions in which the sketch is not are left out, and `notes` says so.
+
+    Attributes:
+        values: Λ, (rank,) in float64, descending.
+        vectors: U, (rank, size).
+
+    Raises:
+        ValueError: no damping at all, with which directions outside of U have no answer.
+    """
+
+    def __init__(self, operator: Operator, recipe: Nystrom) -> None:
+        rank = min(recipe.rank, operator.size)
+        super().__init__(operator, f"Nyström, rank {rank}")
+        if operator.shift <= 0:
+            raise ValueError("the Nyström solver needs a damping or an l2 above zero; give one or use CG()")
+        network = operator.network
+        drawn = normal(network, rank, torch.Generator().manual_seed(recipe.seed))
+        omega = torch.linalg.qr(drawn.T.double())[0]  # (size, rank)
+        sketch = flat(network, operator.product(shaped(network, omega.T))).double().T
+        # a little of the identity keeps the core positive under rounding; it is taken off again at the end
+        nu = float(torch.finfo(network.precision).eps * sketch.norm())
+        sketch += nu * omega
+        core = omega.T @ sketch
+        spectrum, rotation = torch.linalg.eigh((core + core.T) / 2)
+        del omega, drawn
+        if float(spectrum[0]) < -10 * nu:
+            self.notes = (
+                self.negative(f"at least {int((spectrum < -10 * nu).sum())}", float(spectrum[0]))
+                + " Nyström takes the curvature for positive; take GaussNewton() or CG().",
+            )
+        kept = spectrum > max(1e-3 * nu, 1e-15 * float(spectrum[-1]))
+        root = sketch @ (rotation[:, kept] / spectrum[kept].sqrt())
+        left, sizes, _ = torch.linalg.svd(root, full_matrices=False)
+        self.values = (sizes**2 - nu).clamp_min(0.0)
+        self.vectors = left.T.to(network.precision)
+
+    def solve(self, blocks: Blocks) -> Solution:
+        """Woodbury; the residual is what the sketch missed."""
+        x = self.inverse(blocks)
+        residual = float(self.residuals(x, blocks).max())
+        return Solution(x, residual, 0, residual <= LOOSE, self.notes)
+
+    def inverse(self, blocks: Blocks) -> dict[str, torch.Tensor]:
+        """(U Λ Uᵀ + shift)⁻¹ b."""
+        network = self.operator.network
+        b = flat(network, blocks)
+        along = b @ self.vectors.T
+        change = 1 / (self.values + self.shift) - 1 / self.shift
+        return shaped(network, b / self.shift + (along * change.to(along)) @ self.vectors)
+
+    def precondition(self, blocks: Blocks) -> dict[str, torch.Tensor]:
+        """U (λ_r + shift)(Λ + shift)⁻¹ Uᵀ b + b − U Uᵀ b, for conjugate gradients: what is outside counts as λ_r."""
+        network = self.operator.network
+        b = flat(network, blocks)
+        along = b @ self.vectors.T
+        change = (self.values[-1] + self.shift) / (self.values + self.shift) - 1
+        return shaped(network, b + (along * change.to(along)) @ self.vectors)

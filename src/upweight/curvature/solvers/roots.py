@@ -1,0 +1,164 @@
+"""Roots: rows Φ with ΦᵀΦ = the Gauss–Newton matrix, a few per example, captured as factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.examples import Examples
+from upweight.core.rows import Rows
+from upweight.curvature.operators import GaussNewtonOperator
+from upweight.gradients.capture import Tape
+from upweight.gradients.captured import Captured
+from upweight.gradients.functional import gradient
+from upweight.gradients.inspection import inspected
+from upweight.gradients.parts import Dense
+from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, settled
+
+Array = NDArray[np.float64]
+TRACE = 0.999  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
+BATCH = 512  # examples whose output Hessians are decomposed at a time
+
+
+@final
+class Roots:
+    """φ = √μ Jᵢᵀ u for the eigenpairs (μ, u) of the output Hessians wᵢΛᵢ that hold 99.9 % of their trace.
+
+    A trained net is sure of most examples, so that few directions of few examples carry the curvature.
+
+    Args:
+        operator: the Gauss–Newton matrix; its outputs have C numbers each, and n·C² numbers are held for a moment.
+
+    Attributes:
+        positions: example of every row, (N,); rows with the same rank among their example's directions are together.
+        cotangents: √μ u of every row, (N, C).
+    """
+
+    def __init__(self, operator: GaussNewtonOperator) -> None:
+        self.operator, self.network = operator, operator.network
+        values, vectors = self._spectra()
+        where, rank = _strongest(values)
+        self.positions: NDArray[np.intp] = where
+        self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
+        self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where another rank begins
+        self._kept: Captured | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def passes(self, start: int = 0) -> Iterator[tuple[slice, Captured]]:
+        """Batch after batch from row `start`: (which rows, as factors)."""
+        size = batch_size(inspected(self.network, "loss", self.operator.summed.train))
+        bounds = [*self._starts.tolist(), len(self)]
+        first = start
+        while first < len(self):
+            stop = min(first + size, next(b for b in bounds if b > first))  # an example once per batch
+            yield slice(first, stop), self._pulled(slice(first, stop))
+            first = stop
+
+    def held(self) -> Iterator[tuple[slice, Captured]]:
+        """Large batches to multiply others with; all in one, and kept, where they fit."""
+        if self._kept is not None:
+            yield slice(0, len(self)), self._kept
+            return
+        batches: list[Captured] = []
+        begin, numbers = 0, 0
+        for where, batch in self.passes():
+            ready = settled(batch)
+            if batches and numbers + ready.floats * ready.count > HELD:
+                yield slice(begin, where.start), Captured.joined(batches)
+                batches, begin, numbers = [], where.start, 0
+            batches.append(ready)
+            numbers += ready.floats * ready.count
+        joined = Captured.joined(batches)
+        if begin == 0:
+            self._kept = joined
+        yield slice(begin, len(self)), joined
+
+    def gram(self) -> Array:
+        """ΦΦᵀ, (N, N), by ghost products."""
+        out = np.empty((len(self), len(self)))
+        for there, theirs in self.held():
+            out[there, there] = _numpy(theirs.dot(theirs))
+            for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
+                out[here, there] = _numpy(ours.dot(theirs))
+                out[there, here] = out[here, there].T
+        return out
+
+    def dot(self, rows: Rows) -> Array:
+        """Φ rowsᵀ, (N, len(rows)); captured rows stay factors."""
+        if not isinstance(rows, CapturedRows):
+            return self._against(TensorRows.of(self.network, rows).blocks)
+        out = np.empty((len(self), len(rows)))
+        for there, theirs in self.held():
+            for here, ours in rows.passes():
+                out[there, here] = _numpy(theirs.dot(ours))
+        return out + self.shares(rows)
+
+    def shares(self, rows: CapturedRows) -> Array | float:
+        """What the regulariser's share of the rows adds to Φ rowsᵀ."""
+        if rows.share is None:
+            return 0.0
+        return np.outer(self._against({name: block[None] for name, block in rows.share.items()}), rows.weights)
+
+    def sums(self, member: Array) -> dict[str, Tensor]:
+        """member Φ for member (g, N): name → (g, *shape)."""
+        total: dict[str, Tensor] = {}
+        for where, batch in self.passes():
+            found = batch.sums(torch.as_tensor(member[:, where]).to(batch.like))
+            total = {name: total[name] + block if total else block for name, block in found.items()}
+        return total
+
+    def _against(self, blocks: Mapping[str, Tensor]) -> Array:
+        return np.concatenate([_numpy(batch.against(blocks)) for _, batch in self.held()])
+
+    def _spectra(self) -> tuple[Array, Array]:
+        """Eigenvalues (n, C) of wᵢΛᵢ, those below zero as zero, and eigenvectors (n, C, C)."""
+        summed = self.operator.summed
+        values, vectors = [], []
+        for start in range(0, len(summed.train), BATCH):
+            part = summed.train.take(np.arange(start, min(start + BATCH, len(summed.train))))
+            with self.network.untouched():
+                hessians = self.operator.outputs(self.network.batch(part), part).hessians()
+            found = torch.linalg.eigh(hessians.double())
+            values.append(_numpy(found.eigenvalues).clip(min=0.0))
+            vectors.append(_numpy(found.eigenvectors))
+        return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
+
+    def _pulled(self, where: slice) -> Captured:
+        found = inspected(self.network, "loss", self.operator.summed.train)
+        part: Examples = self.operator.summed.train.take(self.positions[where])
+        with self.network.untouched():
+            with Tape(self.network, len(part), found.layouts, frozenset(found.fallback)) as tape:
+                values = self.operator.outputs(self.network.batch(part), part).values
+            cotangent = torch.as_tensor(self.cotangents[where]).to(values).view_as(values)
+            captured = tape.pull(values, cotangent, keep=bool(found.fallback))
+            if tape.failed:
+                raise next(iter(tape.failed.values()))
+            if not found.fallback:
+                return captured
+            held = [self.network.parameters()[name] for name in found.fallback]
+            each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
+        parts = dict(captured.parts)
+        for name in found.fallback:
+            parts[name] = (Dense(torch.stack([one[name] for one in each])),)
+        return Captured(captured.count, parts, captured.like, captured.shapes, captured.owners)
+
+
+def _strongest(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(example, column) of the largest eigenvalues that hold `TRACE` of the sum, ordered by rank, then example."""
+    order = np.argsort(values, axis=None)[::-1]
+    running = np.cumsum(values.ravel()[order])
+    last = int(np.searchsorted(running, TRACE * running[-1])) + 1 if running[-1] > 0 else 1
+    where, column = np.unravel_index(order[:last], values.shape)
+    sort = np.lexsort((where, -column))  # eigenvalues ascend, so the strongest direction is the last column
+    return where[sort], column[sort]
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())
