@@ -52,10 +52,11 @@ class Features:
 
     def squares(self) -> Array:
         """‖xᵢ‖² of every row, (n,)."""
-        body = (
-            self.x.multiply(self.x).sum(axis=1) if self.sparse else np.einsum("ij,ij->i", self.x, self.x, dtype=float)
-        )
-        return np.asarray(body, dtype=np.float64).ravel() + self.intercept**2
+        if self.sparse:
+            body = np.asarray(self.x.multiply(self.x).sum(axis=1), dtype=np.float64).ravel()
+        else:
+            body = np.concatenate([(rows.astype(np.float64) ** 2).sum(axis=1) for _, rows in self._chunks()])
+        return np.asarray(body + self.intercept**2)
 
     @property
     def penalised(self) -> Array:

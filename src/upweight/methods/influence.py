@@ -158,7 +158,7 @@ class FittedInfluence(Fitted):
         groups: Mapping[str, Sequence[Id]],
         queries: Examples,
         form: Literal["first", "second", "newton"] = "newton",
-        steps: int = 3,
+        steps: int = 20,
     ) -> Scores:
         """The effect of whole groups: one column each, the measurement with the group minus without it.
 
@@ -167,8 +167,9 @@ class FittedInfluence(Fitted):
             queries: what to measure.
             form: "first": Σ of first-order influences (Koh et al. 2019). "second": H⁻¹g_U + H⁻¹H_U H⁻¹g_U (Basu et
                 al. 2020, on the summed objective). "newton": (H − H_U)⁻¹ g_U, the measurement taken at the new
-                parameters, and `steps` − 1 further Newton steps.
-            steps: Newton steps in all; one has slope .8 at half the data, three have 1.00.
+                parameters, followed by further Newton steps.
+            steps: Newton steps at most; a group that has arrived takes no more. One step alone has slope .8 at half
+                the data.
         """
         if not groups:
             raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")

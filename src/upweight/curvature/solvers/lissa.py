@@ -13,7 +13,7 @@ from upweight.curvature.solvers.algebra import add, flat, normal, norms, shaped,
 from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
 
 GROWTH = 1e3  # a series that is more than this many times its right-hand side has diverged
-RESTARTS = 20
+RESTARTS = 12  # a batch of one can be that many doublings off among some thousand examples
 ITERATIONS = 30  # of the power iteration
 SAFETY = 1.1  # on the largest eigenvalue that it finds
 
