@@ -9,6 +9,7 @@ from upweight.core.rows import DenseRows, Rows
 from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
+ENTRIES = 4_000_000  # numbers of the rows that are multiplied out at a time: 32 MB
 
 
 class FactoredRows(Rows):
@@ -41,14 +42,29 @@ class FactoredRows(Rows):
         return self._dot_vectors(other.dense())
 
     def _dot_vectors(self, flat: Array) -> Array:
+        out = self._dot_sparse(flat) if self.features.sparse else self._dot_dense(flat)
+        if self.common is not None and self.share is not None:
+            out += np.outer(self.share, flat @ self.common.ravel())
+        return out
+
+    def _dot_dense(self, flat: Array) -> Array:
+        """Some rows at a time multiplied out: one product with all parameters inside is the fastest there is."""
+        out = np.empty((len(self), len(flat)))
+        step = max(1, ENTRIES // flat.shape[1])
+        for start in range(0, len(self), step):
+            where = slice(start, start + step)
+            rows = self.slopes[where, :, None] * self.features.take(where).dense()[:, None, :]
+            out[where] = rows.reshape(len(rows), -1) @ flat.T
+        return out
+
+    def _dot_sparse(self, flat: Array) -> Array:
+        """One sparse product per output."""
         vectors = flat.reshape(len(flat), *self._shape())
         out = np.zeros((len(self), len(vectors)))
         for c in range(self.slopes.shape[1]):
             part = self.features.times(np.ascontiguousarray(vectors[:, c].T))
             part *= self.slopes[:, c, None]
             out += part
-        if self.common is not None and self.share is not None:
-            out += np.outer(self.share, np.einsum("kcd,cd->k", vectors, self.common))
         return out
 
     def project(self, matrix: Array) -> Array:

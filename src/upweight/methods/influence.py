@@ -18,9 +18,10 @@ from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
 
 Array = NDArray[np.float64]
-BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
+BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
 FREE = 2e10  # floating-point operations of Newton steps that are always spent (about a second)
 STOPPED_EARLY = 1e-3  # gradient, relative to random data's, above which the reader is told
+ARRIVED = 1e-6  # gradient, relative to random data's, below which a group is at its new optimum
 USUAL = 3  # Newton steps that an example takes when its loss is smooth, for the budget
 SHARE = 0.05  # and this share of what the fit costs
 
@@ -183,8 +184,12 @@ class FittedInfluence(Fitted):
                 )
         measured = self.model.measure(queries)
         if form == "newton":
-            shifts = self._exact().after(1.0 - member, None, steps).shifts
-            values = measured[:, None] - self.model.measure_shifted(queries, shifts)
+            moved = self._exact().after(1.0 - member, None, steps)
+            self._solver = {
+                "residual": float(moved.residual.max()),
+                "converged": bool((moved.residual <= ARRIVED).all()),
+            }
+            values = measured[:, None] - self.model.measure_shifted(queries, moved.shifts)
         elif form in ("first", "second"):
             shifts = self._series(member, second=form == "second")
             values = -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T))
@@ -225,6 +230,10 @@ class FittedInfluence(Fitted):
             warnings.append(
                 f"The model handed in is not at the optimum of its training objective (gradient {self.off_optimum:.2g} "
                 f"of what random data would leave; lower tol or raise max_iter): {consequence}."
+            )
+        if not self._solver.get("converged", True):
+            warnings.append(
+                f"The last solve stopped at a residual of {self._solver['residual']:.2g}; more steps would change scores."
             )
         return {
             **news,

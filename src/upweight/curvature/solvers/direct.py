@@ -12,6 +12,7 @@ from upweight.curvature.solvers.algebra import flat, shaped
 from upweight.curvature.solvers.solution import LOOSE, PROBE, Prepared, Solution
 
 LARGEST = 15_000  # parameters up to which a matrix is made: 1.8 GB
+NOTHING = "the loss has no curvature here and there is no damping, so nothing can be inverted; give a damping"
 CHUNK = 1 << 24  # numbers of the unit vectors multiplied at a time
 
 
@@ -24,7 +25,7 @@ class Cholesky(Prepared):
     were negative and what was added.
 
     Raises:
-        ValueError: more parameters than a matrix has room for.
+        ValueError: more parameters than a matrix has room for; neither curvature nor damping.
     """
 
     def __init__(self, operator: Operator) -> None:
@@ -58,6 +59,8 @@ class Cholesky(Prepared):
         if lowest + self.shift > floor:
             return
         self.shift = max(self.shift, 2 * abs(lowest), 2 * floor)
+        if self.shift == 0.0:
+            raise ValueError(NOTHING)
         total = self.operator.total
         added = (
             f"the diagonal was raised from {self.operator.shift / total:.2g} to {self.shift / total:.2g} (mean loss)"

@@ -13,6 +13,7 @@ from upweight.core.curvature import Solved
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.solvers.algebra import norms
+from upweight.curvature.solvers.direct import NOTHING
 from upweight.curvature.solvers.roots import TRACE, Roots
 from upweight.curvature.solvers.solution import LOOSE, relative
 from upweight.gradients.rows import CapturedRows, TensorRows
@@ -42,6 +43,8 @@ class Dual:
         self._with_train: Array | None = None
         gram = torch.from_numpy(roots.gram())
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
+        if self.shift == floor == 0.0:
+            raise ValueError(NOTHING)
         if self.shift <= floor:
             total = self.operator.total
             self._notes.append(
