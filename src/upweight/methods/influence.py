@@ -233,7 +233,7 @@ class FittedInfluence(Fitted):
             )
         if not self._solver.get("converged", True):
             warnings.append(
-                f"The last solve stopped at a residual of {self._solver['residual']:.2g}; more steps would change scores."
+                f"The last solve stopped at a residual of {self._solver['residual']:.2g}: more steps would change it."
             )
         return {
             **news,
