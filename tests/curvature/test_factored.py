@@ -144,3 +144,13 @@ def test_damping_is_chosen_and_said() -> None:
     given = uw.Influence(curvature=uw.EKFAC(), damping=0.5).fit(model, train).attribute(queries)
     assert given.diagnostics["damping"] == pytest.approx(0.5)
     assert given.diagnostics["damping_from"] == "as given"
+
+
+@pytest.mark.parametrize("recipe", [uw.Hessian(), uw.GaussNewton()], ids=str)
+def test_without_added_damping_scores_of_a_convex_net_are_effects(recipe: Any) -> None:
+    model, train, queries = problem("softmax regression", l2=1.0)
+    scores = uw.Influence(curvature=recipe).fit(model, train).attribute(queries)
+    assert scores.unit == uw.Unit.EFFECT
+    assert scores.diagnostics["damping"] == pytest.approx(0.0)
+    damped = uw.Influence(curvature=recipe, damping=0.5).fit(model, train).attribute(queries)
+    assert damped.unit == uw.Unit.RANK

@@ -69,8 +69,8 @@ class FittedGaussNewton(Curvature):
 
     @property
     def calibrated(self) -> bool:
-        """True: it is the objective's own curvature with the net taken as linear in its parameters."""
-        return True
+        """True without added damping: the objective's own curvature, with the net taken as linear in its parameters."""
+        return self._inverse.shift <= self.summed.ridge
 
     @property
     def diagnostics(self) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class FittedHessian(Curvature):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the Hessian is the objective's own, and not one that had to be raised to be inverted."""
-        return self._inverse.shift <= self.summed.shift
+        """True without added damping: the objective's own curvature."""
+        return self._inverse.shift <= self.summed.ridge
 
     @property
     def diagnostics(self) -> dict[str, Any]:
