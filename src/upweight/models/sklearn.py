@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline
-from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,31 +18,14 @@ from upweight.core.examples import Examples
 from upweight.core.model import Objective
 from upweight.core.sources import columns_of
 from upweight.linear.design import Design
-from upweight.linear.families import Family, Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
+from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
-from upweight.linear.gram import Kernel
 from upweight.linear.measurement import Function, Loss, Measurement
 from upweight.linear.model import LinearModel
+from upweight.models.reading import Reading, linear_reading, refuse
+from upweight.models.support_vectors import HingeRefit, linear_svc, svc
 
 Array = NDArray[np.float64]
-SLACK = 0.05  # by which an example beside the margin may miss it: the tolerance of usual fits
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What one estimator says of its training: the loss, the regulariser, the parameters on its own columns."""
-
-    family: Family
-    objective: Objective
-    coefficients: Array  # (K, columns), internal coding
-    intercepts: Array | None  # (K,), None without an intercept
-    intercept_value: float = 1.0  # the value of the intercept's column
-    penalised_intercept: bool = False
-    kernel: Kernel | None = None
-    support: tuple[Any, Array] | None = None  # support vectors and their (K, s) coefficients, for kernels
-    counts_examples: bool = False  # the mean is over examples, whatever their weights
-    hinge: bool = False  # trained on the hinge itself: retrained by the estimator
-    notes: tuple[str, ...] = ()
 
 
 def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> LinearModel:
@@ -83,7 +63,7 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         measurement_of=_measurement(measure),
         predictor=estimator,
         class_weights=_class_weights(final, train),
-        refit=_HingeRefit(final, reading.kernel is not None, theta.shape) if reading.hinge else None,
+        refit=HingeRefit(final, reading.kernel is not None, theta.shape) if reading.hinge else None,
         counts_examples=reading.counts_examples,
         unfinished=_unfinished(final),
         notes=reading.notes,
@@ -122,18 +102,7 @@ class _Inputs:
         return matrix
 
 
-@dataclass(frozen=True)
-class _Kernel:
-    """A named kernel with its settings."""
-
-    name: str
-    settings: dict[str, Any]
-
-    def __call__(self, a: Any, b: Any) -> Array:
-        return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
-
-
-def _design(reading: _Reading, inputs: _Inputs, matrix: Any) -> tuple[Design, Array]:
+def _design(reading: Reading, inputs: _Inputs, matrix: Any) -> tuple[Design, Array]:
     """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
     intercept = 0.0 if reading.intercepts is None else reading.intercept_value
     design = Design(inputs, intercept, reading.penalised_intercept)
@@ -181,179 +150,57 @@ def _class_weights(final: Any, train: Examples) -> dict[Any, float] | None:
     return dict(zip(final.classes_.tolist(), weights.tolist(), strict=True))
 
 
-def _refuse(condition: bool, what: str, instead: str) -> None:
-    if condition:
-        raise ValueError(f"{what} has no Hessian to invert; {instead}")
-
-
-def _linear(final: Any, objective: Objective, family: Family, **more: Any) -> _Reading:
-    coefficients = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64))
-    intercepts = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(coefficients),))
-    has = bool(final.fit_intercept)
-    return _Reading(family, objective, coefficients, intercepts if has else None, **more)
-
-
-def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
     penalty = getattr(final, "penalty", "deprecated")
     ratio = getattr(final, "l1_ratio", None)
     l1 = penalty in ("l1", "elasticnet") or (penalty == "deprecated" and ratio not in (None, 0, 0.0))
-    _refuse(l1 and not (penalty == "elasticnet" and ratio == 0), "an l1 penalty", "use penalty l2 (l1_ratio=0)")
+    refuse(l1 and not (penalty == "elasticnet" and ratio == 0), "an l1 penalty", "use penalty l2 (l1_ratio=0)")
     l2 = 0.0 if penalty in (None, "none") or np.isinf(final.C) else 1.0 / final.C
     objective = Objective("sum", l2)
     liblinear = final.solver == "liblinear"
     scale = float(final.intercept_scaling) if liblinear and final.fit_intercept else 1.0
     if len(final.classes_) == 2 or liblinear or getattr(final, "multi_class", None) == "ovr":
         family: Family = Logistic(len(np.atleast_2d(final.coef_)), final.classes_)
-        return _linear(final, objective, family, intercept_value=scale, penalised_intercept=liblinear)
-    return _reference(_linear(final, objective, Softmax(final.classes_)))
+        return linear_reading(final, objective, family, intercept_value=scale, penalised_intercept=liblinear)
+    return _reference(linear_reading(final, objective, Softmax(final.classes_)))
 
 
-def _reference(reading: _Reading) -> _Reading:
+def _reference(reading: Reading) -> Reading:
     """Differences to the last class."""
     coefficients, intercepts = reading.coefficients, reading.intercepts
     shifted = None if intercepts is None else intercepts[:-1] - intercepts[-1]
     return replace(reading, coefficients=coefficients[:-1] - coefficients[-1], intercepts=shifted)
 
 
-def _least_squares(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
-    _refuse(bool(getattr(final, "positive", False)), "a model with positive=True", "fit without the constraint")
+def _least_squares(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+    refuse(bool(getattr(final, "positive", False)), "a model with positive=True", "fit without the constraint")
     alpha = getattr(final, "alpha", 0.0)
     if np.ndim(alpha) != 0:
         raise ValueError("expected one alpha for all targets; fit one Ridge per target instead")
     classes = getattr(final, "classes_", None)
     outputs = len(np.atleast_2d(final.coef_))
-    return _linear(final, Objective("sum", float(alpha)), Squared(outputs, classes))
+    return linear_reading(final, Objective("sum", float(alpha)), Squared(outputs, classes))
 
 
-def _generalised(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+def _generalised(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
     power = {"PoissonRegressor": 1.0, "GammaRegressor": 2.0}.get(type(final).__name__)
     power = float(final.power) if power is None else power
     link = getattr(final, "link", "log")
     log_link = link == "log" or (link == "auto" and power > 0)
-    return _linear(final, Objective("mean", float(final.alpha)), Tweedie(power, log_link))
+    return linear_reading(final, Objective("mean", float(final.alpha)), Tweedie(power, log_link))
 
 
-def _linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
-    _refuse(final.penalty == "l1", "an l1 penalty", "use penalty='l2'")
-    if final.multi_class != "ovr":
-        raise ValueError("multi_class='crammer_singer' is one joint machine; use multi_class='ovr'")
-    outputs = len(final.coef_)
-    hinge = final.loss == "hinge"
-    family = SmoothHinge(outputs, final.classes_, smoothing) if hinge else SquaredHinge(outputs, final.classes_)
-    scale = float(final.intercept_scaling) if final.fit_intercept else 1.0
-    notes = (_smoothed(smoothing),) if hinge else ()
-    return _linear(
-        final,
-        Objective("sum", 1.0 / final.C),
-        family,
-        intercept_value=scale,
-        penalised_intercept=True,
-        hinge=hinge,
-        notes=notes,
-    )
-
-
-def _svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
-    if callable(final.kernel) or final.kernel == "precomputed":
-        raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
-    if final.kernel == "sigmoid":
-        raise ValueError("the sigmoid kernel is no inner product, so it has no coordinates; use rbf, poly or linear")
-    count = len(final.classes_)
-    pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
-    kernel = _Kernel(final.kernel, {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0})
-    _recognise_support(final, inputs, train)
-    family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
-    support = (final.support_vectors_, _pair_coefficients(final, pairs))
-    return _Reading(
-        family,
-        Objective("sum", 1.0 / final.C),
-        np.zeros((len(pairs), 0)),
-        np.asarray(final.intercept_, dtype=np.float64),
-        kernel=kernel,
-        support=support,
-        hinge=True,
-        notes=(_smoothed(smoothing),),
-    )
-
-
-def _recognise_support(final: Any, inputs: Any, train: Examples) -> None:
-    """Refuse rows or labels that are not those of the fit: support vectors and their classes are known exactly."""
-    rows, y = final.support_, np.asarray(train.y)
-    same = max(rows) < inputs.shape[0] and np.allclose(_dense(inputs[rows]), _dense(final.support_vectors_))
-    if same:
-        same = bool(np.array_equal(y[rows], np.repeat(final.classes_, final.n_support_)))
-    if same and len(final.classes_) == 2:  # with more classes a prediction is a vote, which says less
-        bounded = np.setdiff1d(np.arange(inputs.shape[0]), rows)
-        signed = final.decision_function(inputs[bounded]) * np.where(y[bounded] == final.classes_[1], 1, -1)
-        same = bool((signed >= 1 - SLACK).all())
-    elif same:
-        others = np.setdiff1d(np.arange(inputs.shape[0]), rows)
-        same = bool(np.array_equal(final.predict(inputs[others]), y[others]))
-    if not same:
-        raise ValueError(
-            "expected the data that SVC was fitted on: these rows and labels do not fit its support vectors; pass the "
-            "same rows in the same order, with the same labels, as to fit()"
-        )
-
-
-def _dense(x: Any) -> Array:
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)
-
-
-def _pair_coefficients(final: Any, pairs: Array) -> Array:
-    """libsvm keeps α y of pair (i, j) in row j−1 for class i's vectors and in row i for class j's."""
-    dual = _dense(final.dual_coef_)
-    if len(final.classes_) == 2:
-        return dual
-    edges = np.concatenate([[0], np.cumsum(final.n_support_)])
-    out = np.zeros((len(pairs), dual.shape[1]))
-    for row, (i, j) in enumerate(pairs):
-        out[row, edges[i] : edges[i + 1]] = dual[j - 1, edges[i] : edges[i + 1]]
-        out[row, edges[j] : edges[j + 1]] = dual[i, edges[j] : edges[j + 1]]
-    return out
-
-
-def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> _Reading:
+def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
     if final.loss != "log_loss":
         raise ValueError(f"expected SGDClassifier(loss='log_loss'), got {final.loss!r}; LinearSVC covers the hinge")
-    _refuse(final.penalty not in ("l2", None), f"penalty {final.penalty!r}", "use penalty='l2'")
+    refuse(final.penalty not in ("l2", None), f"penalty {final.penalty!r}", "use penalty='l2'")
     l2 = 0.0 if final.penalty is None else float(final.alpha)
-    return _linear(final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_), counts_examples=True)
-
-
-def _smoothed(smoothing: float) -> str:
-    return (
-        f"The hinge has no curvature: influence is taken on the hinge smoothed at temperature {smoothing:g}, at the "
-        "weights of the hinge fit."
+    return linear_reading(
+        final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_), counts_examples=True
     )
 
 
-@dataclass(frozen=True)
-class _HingeRefit:
-    """Train the machine itself again, one output at a time, on the same features and to a tight tolerance."""
-
-    machine: Any
-    is_kernel: bool
-    shape: tuple[int, int]
-
-    def __call__(self, features: Features, targets: NDArray[Any], weights: Array) -> Array:
-        theta = np.zeros(self.shape)
-        for c in range(self.shape[0]):
-            seen = (weights > 0) & (targets[:, c] != 0)
-            if self.is_kernel:
-                machine = SVC(kernel="linear", C=self.machine.C, tol=1e-8)
-            else:
-                machine = clone(self.machine).set_params(
-                    tol=1e-8, max_iter=2_000_000, class_weight=None, random_state=0
-                )
-            machine.fit(features.x[seen], targets[seen, c], sample_weight=weights[seen])
-            theta[c, : features.columns] = np.asarray(machine.coef_).ravel()
-            if features.intercept:
-                theta[c, -1] = machine.intercept_.item() / features.intercept
-        return theta
-
-
-READERS: dict[str, Callable[[Any, Any, Examples, float], _Reading]] = {
+READERS: dict[str, Callable[[Any, Any, Examples, float], Reading]] = {
     "LogisticRegression": _logistic_regression,
     "LinearRegression": _least_squares,
     "Ridge": _least_squares,
@@ -361,7 +208,7 @@ READERS: dict[str, Callable[[Any, Any, Examples, float], _Reading]] = {
     "PoissonRegressor": _generalised,
     "GammaRegressor": _generalised,
     "TweedieRegressor": _generalised,
-    "LinearSVC": _linear_svc,
-    "SVC": _svc,
+    "LinearSVC": linear_svc,
+    "SVC": svc,
     "SGDClassifier": _sgd,
 }

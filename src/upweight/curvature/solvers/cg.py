@@ -47,7 +47,7 @@ class ConjugateGradients(Prepared):
     Args:
         operator: A + shift, the same matrix in every product.
         recipe: tolerance, and steps at most.
-        preconditioner: v ↦ P⁻¹ v with P ≈ A + shift, positive definite; its answer is where the columns start.
+        preconditioner: v ↦ P⁻¹ v with P ≈ A + shift up to a factor, symmetric and positive definite.
         named: the preconditioner in words.
     """
 
@@ -75,20 +75,9 @@ class ConjugateGradients(Prepared):
         return Solution(state.x, residual, state.steps, residual <= self.recipe.tolerance, self._notes(state))
 
     def _start(self, blocks: Blocks, size: Tensor) -> _State:
+        """At zero: the first step is along P⁻¹ b and as long as is best, which a start at P⁻¹ b would not be."""
         zeros = {name: torch.zeros_like(block) for name, block in blocks.items()}
-        stopped = torch.zeros_like(size, dtype=torch.bool)
-        state = _State(zeros, dict(blocks), relative(size, size), stopped)
-        if self.preconditioner is not None and bool((size > 0).any()):
-            state.x = {name: block.clone() for name, block in self.preconditioner(blocks).items()}
-            self._measure(state, blocks, size)
-            state.steps = 1
-            # a start that is worse than none, as from a preconditioner that knows the curvature badly
-            worse = state.residual > 1
-            for name in zeros:
-                state.x[name][worse] = 0.0
-                state.left[name][worse] = blocks[name][worse]
-            state.residual[worse] = 1.0
-        return state
+        return _State(zeros, dict(blocks), relative(size, size), torch.zeros_like(size, dtype=torch.bool))
 
     def _measure(self, state: _State, blocks: Blocks, size: Tensor) -> None:
         product = self.operator.matvec(state.x)
