@@ -1,0 +1,44 @@
+"""Every benchmark, one after the other; writes RESULTS.md and results.json next to this file.
+
+python -m benchmarks --data DIR [--peers-env DIR] [--only accuracy peers speed memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("accuracy", "peers", "speed", "memory")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with mnist.npz and sst2.zip; speed and memory need it")
+    parser.add_argument("--peers-env", type=Path, help="folder for the environment with the other libraries")
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
+    chosen = parser.parse_args()
+    needed = {
+        "accuracy": [],
+        "peers": ["--peers-env", chosen.peers_env],
+        "speed": ["--data", chosen.data],
+        "memory": ["--data", chosen.data],
+    }
+    for name in chosen.only:
+        if None in needed[name]:
+            print(f"{name} left out: it needs {needed[name][0]}", file=sys.stderr)
+            continue
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *needed[name]], check=True, env=one_thread())
+
+
+def one_thread() -> dict[str, str]:
+    """One thread everywhere, and the BLAS's own choice of kernel."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return kept | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+if __name__ == "__main__":
+    main()

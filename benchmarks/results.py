@@ -1,0 +1,106 @@
+"""Results: tables with figures, what they were meant to show, and whether they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MET, MISSED, NO_TARGET = "met", "missed", ""
+
+
+@dataclass
+class Table:
+    """Figures; a row may end in a verdict."""
+
+    title: str
+    target: str
+    columns: list[str]
+    rows: list[list[Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: Any) -> None:
+        assert len(cells) == len(self.columns), (cells, self.columns)
+        self.rows.append(list(cells))
+
+    def markdown(self) -> str:
+        lines = [f"### {self.title}", "", f"Target: {self.target}", ""]
+        lines += [_line(self.columns), _line(["---"] * len(self.columns))]
+        lines += [_line(row) for row in self.rows]
+        lines += ["", *[f"- {note}" for note in self.notes]]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+@dataclass
+class Section:
+    """The tables of one benchmark, with the command that made them and the versions it ran on."""
+
+    name: str
+    title: str
+    command: str
+    tables: list[Table]
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+
+    def __post_init__(self) -> None:
+        self.versions = self.versions or versions(["numpy", "scipy", "scikit-learn", "upweight"])
+        self.machine = self.machine or machine()
+
+    def markdown(self) -> str:
+        named = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        head = f"## {self.title}\n\n`{self.command}`\n\n{self.machine}; {named}.\n"
+        return "\n".join([head, *[table.markdown() for table in self.tables]])
+
+    def keep(self, folder: Path = HERE) -> None:
+        """Next to the sections that are there already; RESULTS.md is written anew from all of them."""
+        path = folder / "results.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept[self.name] = asdict(self)
+        path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        sections = [_read(kept[name]) for name in ("accuracy", "peers", "speed", "memory") if name in kept]
+        (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
+
+
+HEAD = """# Results
+
+Written by `python -m benchmarks`; see README.md for how to run it and what is measured. Times are ratios taken inside
+one run, the contenders in turn, medians over the rounds; seconds are given for orientation only.
+"""
+
+
+def verdict(met: bool) -> str:
+    return MET if met else f"**{MISSED}**"
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """In words: no name and no place."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.system()} on {platform.machine()}, {cores} cores (shared with other work), one thread used"
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _cell(cell: Any) -> str:
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def _read(kept: dict[str, Any]) -> Section:
+    return Section(**{**kept, "tables": [Table(**table) for table in kept["tables"]]})
