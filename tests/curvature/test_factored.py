@@ -154,3 +154,11 @@ def test_without_added_damping_scores_of_a_convex_net_are_effects(recipe: Any) -
     assert scores.diagnostics["damping"] == pytest.approx(0.0)
     damped = uw.Influence(curvature=recipe, damping=0.5).fit(model, train).attribute(queries)
     assert damped.unit == uw.Unit.RANK
+
+
+def test_strangers_with_the_ids_of_training_examples_are_strangers() -> None:
+    model, train, queries = problem("mlp")
+    curvature = model.curvature(train, uw.EmpiricalFisher(), 0.05)
+    solved = curvature.solve(model.measure_rows(queries)).rows
+    strangers = model.loss_rows(uw.Examples(queries.x, queries.y))  # ids 0, 1, 2, as in the training set
+    np.testing.assert_allclose(solved.dot(strangers), solved.dense() @ strangers.dense().T, atol=1e-10)

@@ -15,6 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.objective import Summed
+from upweight.curvature.solvers.dual import same_arrays
 from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]
@@ -116,10 +117,10 @@ class DualRows(Rows):
         summed = self.fisher.summed
         if not isinstance(other, CapturedRows) or other.quantity != "loss" or other.network is not summed.network:
             return None
-        if other.examples is summed.train:
-            return np.arange(len(summed.train))
         try:
             where = summed.train.positions(other.examples.ids)
         except KeyError:
             return None
-        return where if np.all(self.fisher.roots[where] > 0) else None
+        # Ids alone do not say so: queries are numbered from 0 as well.
+        ours = other.examples is summed.train or same_arrays(summed.train.take(where), other.examples)
+        return where if ours and np.all(self.fisher.roots[where] > 0) else None

@@ -100,7 +100,7 @@ class Dual:
             where = train.positions(rows.examples.ids)
         except KeyError:
             return None
-        return where if _same(train.take(where), rows.examples) else None
+        return where if same_arrays(train.take(where), rows.examples) else None
 
     def _measured(self, x: dict[str, Tensor], rows: Rows) -> float:
         right = TensorRows.of(self.network, rows).blocks
@@ -150,7 +150,7 @@ class DualRows(Rows):
         return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
 
 
-def _same(ours: Examples, theirs: Examples) -> bool:
+def same_arrays(ours: Examples, theirs: Examples) -> bool:
     """Whether two sets of examples with the same ids hold the same arrays: ids alone do not say so."""
     for a, b in ((ours.x, theirs.x), (ours.y, theirs.y)):
         if a is None and b is None:
