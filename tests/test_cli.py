@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import upweight
-from upweight.cli import Method, app
+from upweight.cli import app
 from upweight.methods.registry import methods
 
 pd = pytest.importorskip("pandas")
@@ -163,10 +163,10 @@ def test_measurements_are_parsed_by_name(task):
     assert "expected loss, margin or" in words(run("explain", task, "--measure", "guilt", code=2).stderr)
 
 
-@pytest.mark.parametrize("method", list(Method))
+@pytest.mark.parametrize("method", ["influence", "leave_one_out", "chance"])
 def test_every_method_has_its_name_on_the_command_line(task, method):
-    answer = json.loads(run("explain", task, "--method", method.value, "--verify", "0", "--json").stdout)
-    assert answer["method"]["method"] == methods()[method.value].__name__
+    answer = json.loads(run("explain", task, "--method", method, "--verify", "0", "--json").stdout)
+    assert answer["method"]["method"] == methods()[method].__name__
 
 
 def test_a_csv_of_classes_gets_a_default_model(table):
@@ -227,8 +227,12 @@ def test_an_unknown_log_level_is_a_usage_error(monkeypatch):
     assert "expected DEBUG" in words(run("methods", code=2).stderr)
 
 
+def test_an_unknown_method_is_a_usage_error(task):
+    assert "no method is called 'inflence'" in words(run("explain", task, "--method", "inflence", code=2).stderr)
+
+
 def test_methods_lists_what_there_is():
     rows = json.loads(run("methods", "--json").stdout)
-    assert [r["name"] for r in rows] == list(methods()) == [m.value for m in Method]
+    assert [r["name"] for r in rows] == list(methods())
     assert all(r["summary"] and r["unit"] in ("EFFECT", "RANK") for r in rows)
     assert "leave_one_out" in run("methods").stdout
