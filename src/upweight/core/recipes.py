@@ -78,8 +78,8 @@ class Hessian:
 class GaussNewton:
     """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where it is linear.
 
-    `solver=None` takes the direct one where it fits (in the dual form for wide nets), else block conjugate gradients
-    preconditioned by EK-FAC, all queries at once.
+    `solver=None` takes the direct one where it fits (in the dual form for wide nets), else preconditioned conjugate
+    gradients, all queries at once.
     """
 
     solver: Solver | None = None
@@ -88,6 +88,14 @@ class GaussNewton:
 @dataclass(frozen=True, kw_only=True)
 class EmpiricalFisher:
     """Σ g gᵀ of the true labels, in its dual n × n form: one Gram matrix, one Cholesky, exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInf:
+    """Mean and inverse swapped, layer by layer (Kwon et al. 2024): the mean of the inverses of λ + gᵢgᵢᵀ.
+
+    Close to the empirical Fisher's inverse for layers of few parameters, as adapters (LoRA) have.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,4 +108,4 @@ class EKFAC:
     """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), exact over labels."""
 
 
-CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | KFAC | EKFAC
+CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | DataInf | KFAC | EKFAC

@@ -12,7 +12,7 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured import Captured
-from upweight.gradients.inspection import Inspection, captured, inspected
+from upweight.gradients.inspection import Inspection, captured, inspected, pulled
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.parts import Dense, Lookup, Outer, Part
 from upweight.gradients.products import ghostly
@@ -38,7 +38,12 @@ class TensorRows(Rows):
     @classmethod
     def of(cls, network: Network, rows: Rows) -> TensorRows:
         """Any rows as tensors (captured ones are materialised)."""
-        return rows if isinstance(rows, TensorRows) else cls(network, network.split(rows.dense()))
+        if isinstance(rows, TensorRows):
+            return rows
+        if isinstance(rows, CapturedRows):
+            parts = [part.blocks for _, part in rows.tensors()]
+            return cls(network, {name: torch.cat([part[name] for part in parts]) for name in network.names})
+        return cls(network, network.split(rows.dense()))
 
     def __len__(self) -> int:
         return len(next(iter(self.blocks.values())))
@@ -84,6 +89,8 @@ class CapturedRows(Rows):
         quantity: "loss" or "measure".
         weights: (n,) numbers that rows are multiplied by; None for ones.
         share: name → shape, what is added to every row (the regulariser's share); None for nothing.
+        slopes: (n, outputs) to pull back through the net's output in place of the quantity's own gradient; None for
+            that.
     """
 
     def __init__(
@@ -93,14 +100,20 @@ class CapturedRows(Rows):
         quantity: Quantity,
         weights: Array | None = None,
         share: Mapping[str, Tensor] | None = None,
+        slopes: Array | None = None,
     ) -> None:
-        self.network, self.examples, self.quantity = network, examples, quantity
+        self.network, self.examples, self.quantity, self.slopes = network, examples, quantity, slopes
         self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
         wide = network.precision
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def of_loss(self) -> bool:
+        """Whether these are gradients of the loss itself, up to weights and share."""
+        return self.quantity == "loss" and self.slopes is None
 
     def passes(self, start: int = 0, size: int | None = None) -> Iterator[tuple[slice, Captured]]:
         """Batch after batch from position `start`: (which, weighted gradients without the share)."""
@@ -110,20 +123,15 @@ class CapturedRows(Rows):
             where = slice(first, min(first + size, len(self)))
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
             part = self.examples.take(np.arange(where.start, where.stop))
-            yield where, captured(self.network, self.quantity, part, found, weights)
+            if self.slopes is None:
+                yield where, captured(self.network, self.quantity, part, found, weights)
+            else:
+                cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
+                yield where, pulled(self.network, part, found, cotangent)
 
     def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
-        batches: list[Captured] = []
-        begin, numbers = 0, 0
-        for where, batch in self.passes():
-            ready = settled(batch)
-            if batches and numbers + ready.floats * ready.count > limit:
-                yield slice(begin, where.start), Captured.joined(batches)
-                batches, begin, numbers = [], where.start, 0
-            batches.append(ready)
-            numbers += ready.floats * ready.count
-        yield slice(begin, len(self)), Captured.joined(batches)
+        return gathered(self.passes(), limit)
 
     def dot(self, other: Rows) -> Array:
         """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
@@ -182,9 +190,13 @@ class CapturedRows(Rows):
 
     def take(self, positions: NDArray[np.intp]) -> CapturedRows:
         """The rows at these positions; nothing is computed."""
-        return CapturedRows(
-            self.network, self.examples.take(positions), self.quantity, self.weights[positions], self.share
-        )
+        slopes = None if self.slopes is None else self.slopes[positions]
+        examples, weights = self.examples.take(positions), self.weights[positions]
+        return CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes)
+
+    def plain(self) -> CapturedRows:
+        """The same rows without the share."""
+        return CapturedRows(self.network, self.examples, self.quantity, self.weights, None, self.slopes)
 
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""
@@ -219,15 +231,29 @@ class CapturedRows(Rows):
             common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
             out += np.outer(self.weights, other.dot(common)[:, 0])  # with the other's share, if it has one
         if other.share is not None:
-            plain = CapturedRows(self.network, self.examples, self.quantity, self.weights)
             theirs = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
-            out += np.outer(plain.dot(theirs)[:, 0], other.weights)
+            out += np.outer(self.plain().dot(theirs)[:, 0], other.weights)
         return out
 
 
 def batch_size(found: Inspection) -> int:
     """Examples per batch, by what one takes."""
     return int(min(LARGEST, max(1, BATCH // max(1, found.floats))))
+
+
+def gathered(passes: Iterator[tuple[slice, Captured]], limit: int) -> Iterator[tuple[slice, Captured]]:
+    """Consecutive batches, ready to be multiplied, as fewer of at most `limit` numbers: (which rows, as factors)."""
+    batches: list[Captured] = []
+    here, numbers = slice(0, 0), 0
+    for where, batch in passes:
+        ready = settled(batch)
+        if batches and numbers + ready.floats * ready.count > limit:
+            yield here, Captured.joined(batches)
+            batches, here, numbers = [], slice(where.start, where.start), 0
+        batches.append(ready)
+        here = slice(here.start, where.stop)
+        numbers += ready.floats * ready.count
+    yield here, Captured.joined(batches)
 
 
 def settled(batch: Captured) -> Captured:

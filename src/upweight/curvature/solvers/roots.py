@@ -10,24 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
-from upweight.gradients.capture import Tape
 from upweight.gradients.captured import Captured
-from upweight.gradients.functional import gradient
-from upweight.gradients.inspection import inspected
-from upweight.gradients.parts import Dense
-from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, settled
+from upweight.gradients.inspection import inspected, pulled
+from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, gathered
 
 Array = NDArray[np.float64]
-TRACE = 0.999  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
+TRACE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
 BATCH = 512  # examples whose output Hessians are decomposed at a time
 
 
 @final
 class Roots:
-    """φ = √μ Jᵢᵀ u for the eigenpairs (μ, u) of the output Hessians wᵢΛᵢ that hold 99.9 % of their trace.
+    """φ = √μ Jᵢᵀ u for the eigenpairs (μ, u) of the output Hessians wᵢΛᵢ that hold 99.8 % of their trace.
 
     A trained net is sure of most examples, so that few directions of few examples carry the curvature.
 
@@ -53,12 +49,16 @@ class Roots:
 
     def passes(self, start: int = 0) -> Iterator[tuple[slice, Captured]]:
         """Batch after batch from row `start`: (which rows, as factors)."""
-        size = batch_size(inspected(self.network, "loss", self.operator.summed.train))
+        train = self.operator.summed.train
+        found = inspected(self.network, "loss", train)
+        size = batch_size(found)
         bounds = [*self._starts.tolist(), len(self)]
         first = start
         while first < len(self):
             stop = min(first + size, next(b for b in bounds if b > first))  # an example once per batch
-            yield slice(first, stop), self._pulled(slice(first, stop))
+            where = slice(first, stop)
+            part = train.take(self.positions[where])
+            yield where, pulled(self.network, part, found, torch.as_tensor(self.cotangents[where]))
             first = stop
 
     def held(self) -> Iterator[tuple[slice, Captured]]:
@@ -66,27 +66,18 @@ class Roots:
         if self._kept is not None:
             yield slice(0, len(self)), self._kept
             return
-        batches: list[Captured] = []
-        begin, numbers = 0, 0
-        for where, batch in self.passes():
-            ready = settled(batch)
-            if batches and numbers + ready.floats * ready.count > HELD:
-                yield slice(begin, where.start), Captured.joined(batches)
-                batches, begin, numbers = [], where.start, 0
-            batches.append(ready)
-            numbers += ready.floats * ready.count
-        joined = Captured.joined(batches)
-        if begin == 0:
-            self._kept = joined
-        yield slice(begin, len(self)), joined
+        for where, batch in gathered(self.passes(), HELD):
+            if where == slice(0, len(self)):
+                self._kept = batch
+            yield where, batch
 
-    def gram(self) -> Array:
-        """ΦΦᵀ, (N, N), by ghost products."""
-        out = np.empty((len(self), len(self)))
+    def gram(self) -> Tensor:
+        """ΦΦᵀ, (N, N) in the net's precision, by ghost products."""
+        out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
         for there, theirs in self.held():
-            out[there, there] = _numpy(theirs.dot(theirs))
+            out[there, there] = theirs.gram()
             for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
-                out[here, there] = _numpy(ours.dot(theirs))
+                out[here, there] = ours.dot(theirs)
                 out[there, here] = out[here, there].T
         return out
 
@@ -129,25 +120,6 @@ class Roots:
             values.append(_numpy(found.eigenvalues).clip(min=0.0))
             vectors.append(_numpy(found.eigenvectors))
         return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
-
-    def _pulled(self, where: slice) -> Captured:
-        found = inspected(self.network, "loss", self.operator.summed.train)
-        part: Examples = self.operator.summed.train.take(self.positions[where])
-        with self.network.untouched():
-            with Tape(self.network, len(part), found.layouts, frozenset(found.fallback)) as tape:
-                values = self.operator.outputs(self.network.batch(part), part).values
-            cotangent = torch.as_tensor(self.cotangents[where]).to(values).view_as(values)
-            captured = tape.pull(values, cotangent, keep=bool(found.fallback))
-            if tape.failed:
-                raise next(iter(tape.failed.values()))
-            if not found.fallback:
-                return captured
-            held = [self.network.parameters()[name] for name in found.fallback]
-            each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
-        parts = dict(captured.parts)
-        for name in found.fallback:
-            parts[name] = (Dense(torch.stack([one[name] for one in each])),)
-        return Captured(captured.count, parts, captured.like, captured.shapes, captured.owners)
 
 
 def _strongest(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
