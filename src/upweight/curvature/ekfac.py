@@ -83,10 +83,10 @@ class FittedEKFAC(Curvature):
             layer.values = torch.zeros_like(layer.values)
         for _, captured in expected_gradients(self.summed):
             for factors in captured.layers():
-                _add_squares(self.layers[factors.weight], with_ones(factors), factors.s)
+                add_squares(self.layers[factors.weight], with_ones(factors), factors.s)
 
 
-def _add_squares(layer: Layer, a: Tensor, s: Tensor) -> None:
+def add_squares(layer: Layer, a: Tensor, s: Tensor) -> None:
     """Rotate first, square then: without positions a gradient is rank one, and its square the product of squares."""
     a, s = a @ layer.right, s @ layer.left
     if a.shape[1] == 1:

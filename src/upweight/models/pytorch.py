@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions
+from upweight.core.model import Objective, Predictions
 from upweight.gradients.network import Function, Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.rows import CapturedRows
+
+if TYPE_CHECKING:
+    from upweight.curvature.segments import FittedSegment
+    from upweight.training.moments import Moment
+    from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Differentiable):
+class TorchModel(Checkpointed, Layered):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -33,11 +39,12 @@ class TorchModel(Differentiable):
         objective: "mean" (losses are averaged, as in most training loops) or "sum", or an `Objective` with its l2.
         l2: the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of `torch.optim.SGD`).
         collate: `collate(examples) -> batch`, what `loss` gets; None for an object with tensors `.x` and `.y`.
+        trajectory: what was recorded of the training; its last checkpoint is the net.
 
     Raises:
         TypeError: `net` is no module.
         ValueError: a net without gradients of single examples (batch norm without running statistics), nothing to
-            train, complex parameters; a negative l2.
+            train, complex parameters; a negative l2; a trajectory of another net.
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
@@ -51,9 +58,13 @@ class TorchModel(Differentiable):
         objective: Objective | Literal["mean", "sum"] = "mean",
         l2: float = 0.0,
         collate: Callable[[Examples], Any] | None = None,
+        trajectory: Trajectory | None = None,
     ) -> None:
         self.objective = _objective(objective, float(l2))
         self.network = Network(net, loss, measure, collate)
+        self.trajectory = trajectory
+        if trajectory is not None:
+            trajectory.require_end(self.network.net)
 
     @property
     def measurement(self) -> str:
@@ -152,6 +163,44 @@ class TorchModel(Differentiable):
 
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
+
+    def checkpoints(self) -> tuple[Moment, ...]:
+        """The moments of its trajectory."""
+        from upweight.training.moments import moments
+
+        return moments(self.trajectory, self._at)
+
+    def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
+        """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
+        from upweight.curvature.segments import segments
+
+        return segments(self.checkpoints(), self.weights(train), train, recipe, count)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.network.names))
+
+    def narrowed(self, layers: Sequence[str]) -> TorchModel:
+        """All other layers held fixed."""
+        unknown = set(layers) - set(self.layers)
+        if unknown or not layers:
+            raise ValueError(f"expected layers out of {self.layers}, got {tuple(layers)}")
+        there = copy.copy(self)
+        there.network = self.network.narrowed([n for n in self.network.names if n.rpartition(".")[0] in layers])
+        return there
+
+    def _at(self, tensors: dict[str, Tensor]) -> TorchModel:
+        """A copy at these parameters and buffers, without the regulariser's share in its rows."""
+        network = self.network
+        net = _copied(network.net)
+        with torch.no_grad():
+            for name, own in [*net.named_parameters(), *net.named_buffers()]:
+                if name in tensors:
+                    own.copy_(tensors[name])
+        there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
+        there.network.inspections = network.inspections  # the same modules see the same examples at the same places
+        return there
 
     def _outputs(self, examples: Examples) -> Iterator[NDArray[Any]]:
         for part in examples.batches(BATCH):
