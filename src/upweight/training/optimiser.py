@@ -69,7 +69,7 @@ _SUPPORTED = (
 
 def rate_of(optimiser: Any) -> float:
     """The learning rate of the step. Raises ValueError where groups differ or the rate is no finite number ≥ 0."""
-    rates: set[float] = {float(group["lr"]) for group in optimiser.param_groups}
+    rates = {float(group["lr"]) for group in optimiser.param_groups}
     if len(rates) > 1:
         raise ValueError(f"expected one learning rate for all parameter groups, got {sorted(rates)}")
     rate = rates.pop()
@@ -119,7 +119,7 @@ def _names(net: nn.Module, optimiser: Any) -> dict[Tensor, str]:
 def _mean_decay(groups: Any) -> float:
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     decays = [float(group.get("weight_decay", 0.0)) for group in groups]
-    return sum(s * d for s, d in zip(sizes, decays, strict=True)) / max(1, sum(sizes))
+    return float(sum(s * d for s, d in zip(sizes, decays, strict=True)) / max(1, sum(sizes)))
 
 
 def _same(groups: Any, *names: str) -> None:
