@@ -1,10 +1,11 @@
 // The course of training: loss of the query and of one training example, and when that example pushed.
 
 const COURSE = { place: null };
-const STRIP = { width: 560, left: 66, right: 12, top: 12, bottom: 30 };
+const STRIP = { width: 560, left: 66, right: 12, top: 12 };
 
 function stripAxes(sx, sy, ys, height, last) {
-  const { width, left, right, top, bottom } = STRIP;
+  const { width, left, right, top } = STRIP;
+  const bottom = last ? 30 : 12;
   const steps = DATA.course.steps;
   const marks = ticks(ys[0], ys[1], 4).flatMap((t) => [
     svg("line", { class: t === 0 ? "zero" : "grid", x1: left, x2: width - right, y1: sy(t), y2: sy(t) }),
@@ -15,7 +16,8 @@ function stripAxes(sx, sy, ys, height, last) {
 }
 
 function strip(height, values, last, name, draw) {
-  const { width, left, right, top, bottom } = STRIP;
+  const { width, left, right, top } = STRIP;
+  const bottom = last ? 30 : 12;
   const steps = DATA.course.steps;
   const [low, high] = [steps[0], Math.max(steps[0] + 1, steps[steps.length - 1])];
   const ys = span(values);
@@ -46,10 +48,11 @@ function courseOf(q, place) {
   const turned = (values) => (WORDS.loss ? values.map((v) => (v === null ? null : -v)) : values);
   const [asked, own, pushes] = [turned(found.measured), turned(DATA.course.train[place]), found.pushes[place]];
   const quantity = WORDS.loss ? "Loss" : WORDS.quantity;
-  const curves = strip(190, [...asked, ...own], false, `${quantity} of the query and of training example ${TRAIN.id(place)} over the training`,
+  const curves = strip(170, [...asked, ...own], false, `${quantity} of the query and of training example ${TRAIN.id(place)} over the training`,
     (sx, sy) => [...curve("asked", asked, sx, sy), ...curve("own", own, sx, sy)]);
+  const thick = Math.max(1, Math.min(10, (0.7 * (STRIP.width - STRIP.left)) / pushes.length));
   const bars = strip(150, pushes, true, `What the steps along training example ${TRAIN.id(place)} did to the query over the training`,
-    (sx, sy) => pushes.map((v, i) => svg("rect", { class: v < 0 ? "push opp" : "push pro", x: sx(DATA.course.steps[i]) - 5, width: 10,
+    (sx, sy) => pushes.map((v, i) => svg("rect", { class: v < 0 ? "push opp" : "push pro", x: sx(DATA.course.steps[i]) - thick / 2, width: thick,
       y: Math.min(sy(0), sy(v)), height: Math.max(0.5, Math.abs(sy(v) - sy(0))) },
       svg("title", null, `step ${DATA.course.steps[i]}: ${signed(v)}`))));
   return el("figure", null,
