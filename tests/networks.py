@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import upweight as uw
+
+KEPT: list[Any] = []
 
 
 class Transformer(nn.Module):
@@ -46,9 +49,12 @@ def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
 
 
 @cache
-def trained(make: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
-    """Parameters after a short training on the first digits 0, 1, 2."""
+def trained(make: Callable[[], nn.Module]) -> tuple[dict[str, torch.Tensor], uw.Trajectory]:
+    """Parameters after a short training on the first digits 0, 1, 2, and what was recorded of it."""
     torch.manual_seed(0)
+    folder = tempfile.TemporaryDirectory()  # gone with the process
+    KEPT.append(folder)
+    trajectory = uw.Trajectory(folder.name, every=15)
     net = make().double()
     x, y = (torch.as_tensor(part[:60]) for part in digits())
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -56,7 +62,8 @@ def trained(make: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
         optimiser.zero_grad()
         F.cross_entropy(net(x), y).backward()
         optimiser.step()
-    return net.state_dict()
+        trajectory.record(net, optimiser)
+    return net.state_dict(), trajectory
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +88,9 @@ class NetworkProblem:
     def model(self, train: uw.Examples) -> Any:
         """The trained net, whatever the order of the examples."""
         net = self.make().double()
-        net.load_state_dict(trained(self.make))
-        return uw.TorchModel(net, cross_entropy, l2=0.01)
+        state, trajectory = trained(self.make)
+        net.load_state_dict(state)
+        return uw.TorchModel(net, cross_entropy, l2=0.01, trajectory=trajectory)
 
     def belongings(self, model: Any) -> bytes:
         """Parameters, gradients, modes and hooks of the net."""

@@ -163,7 +163,12 @@ def test_measurements_are_parsed_by_name(task):
     assert "expected loss, margin or" in words(run("explain", task, "--measure", "guilt", code=2).stderr)
 
 
-@pytest.mark.parametrize("method", ["influence", "leave_one_out", "chance"])
+@pytest.mark.parametrize("method", ["source", "tracin", "gas"])
+def test_methods_of_checkpoints_say_so_of_a_model_without(task, method):
+    assert "needs a model that is Checkpointed" in words(run("explain", task, "--method", method, code=1).stderr)
+
+
+@pytest.mark.parametrize("method", ["influence", "leave_one_out", "relatif", "graddot", "gradcos", "chance"])
 def test_every_method_has_its_name_on_the_command_line(task, method):
     answer = json.loads(run("explain", task, "--method", method, "--verify", "0", "--json").stdout)
     assert answer["method"]["method"] == methods()[method].__name__

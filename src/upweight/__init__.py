@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.course import follow as follow
     from upweight.core.examples import Examples as Examples
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
@@ -42,19 +43,27 @@ if TYPE_CHECKING:
     from upweight.linear.measurement import Margin as Margin
     from upweight.linear.measurement import Probability as Probability
     from upweight.methods.chance import Chance as Chance
+    from upweight.methods.gas import GAS as GAS
+    from upweight.methods.gradcos import GradCos as GradCos
+    from upweight.methods.graddot import GradDot as GradDot
     from upweight.methods.influence import Influence as Influence
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
     from upweight.methods.registry import methods as methods
+    from upweight.methods.relatif import RelatIF as RelatIF
+    from upweight.methods.source import SOURCE as SOURCE
+    from upweight.methods.tracin import TracIn as TracIn
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
     from upweight.training.recipe import Training as Training
+    from upweight.training.trajectory import Trajectory as Trajectory
 
 __version__ = "0.1.0"
 
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
     "Examples": "upweight.core.examples",
+    "follow": "upweight.applications.course",
     "Objective": "upweight.core.model",
     "Scores": "upweight.core.scores",
     "Unit": "upweight.core.scores",
@@ -67,8 +76,15 @@ _HOME = {
     "Probability": "upweight.linear.measurement",
     "methods": "upweight.methods",
     "Chance": "upweight.methods.chance",
+    "GAS": "upweight.methods.gas",
+    "GradCos": "upweight.methods.gradcos",
+    "GradDot": "upweight.methods.graddot",
     "Influence": "upweight.methods.influence",
     "LeaveOneOut": "upweight.methods.leave_one_out",
+    "RelatIF": "upweight.methods.relatif",
+    "SOURCE": "upweight.methods.source",
+    "TracIn": "upweight.methods.tracin",
+    "Trajectory": "upweight.training.trajectory",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_report": "upweight.report.page",

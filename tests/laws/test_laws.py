@@ -22,6 +22,10 @@ METHODS: dict[str, Attributor] = {
     "influence, first order": uw.Influence(correction=None),
     "influence by CG": uw.Influence(curvature=Hessian(solver=CG(tolerance=1e-10))),
     "leave one out": uw.LeaveOneOut(),
+    "RelatIF": uw.RelatIF(),
+    "RelatIF of parameters": uw.RelatIF(relative="parameters"),
+    "GradDot": uw.GradDot(),
+    "GradCos": uw.GradCos(),
     "chance": uw.Chance(),
 }
 CLOSE = 1e-6  # relative to the largest score: what two solvers of one convex problem may differ by
@@ -60,6 +64,15 @@ OF_NETWORKS: dict[str, Attributor] = {
     "empirical Fisher": uw.Influence(curvature=uw.EmpiricalFisher()),
     "EK-FAC": uw.Influence(curvature=uw.EKFAC()),
     "DataInf": uw.Influence(curvature=uw.DataInf()),
+    "RelatIF": uw.RelatIF(curvature=uw.EKFAC()),
+    "GradDot": uw.GradDot(),
+    "GradCos": uw.GradCos(),
+    "TracIn": uw.TracIn(),
+    "TracIn-last": uw.TracIn(layers="last"),
+    "GAS": uw.GAS(),
+    "GAS by layer": uw.GAS(by="layer"),
+    "SOURCE": uw.SOURCE(segments=2),
+    "SOURCE, EK-FAC": uw.SOURCE(curvature=uw.EKFAC(), segments=2),
     "chance": uw.Chance(),
 }
 PAIRS = [(method, problem) for method in METHODS.items() for problem in PROBLEMS]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from upweight.applications.course import Course
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report import payload, write_report
@@ -187,3 +188,31 @@ def test_sixty_thousand_rows_stay_fast_and_cuts_are_told(visit, monkeypatch):
         page.click("#column-rank button")
         page.click("#page-last")
         assert column(page, 1)[-1] == "60,000" and column(page, 2)[-1].endswith(str(scores.opponents(0, 1)[0].id))
+
+
+def test_the_course_of_training_is_drawn_for_the_chosen_example(visit, digits):
+    scores, train, queries = digits
+    with visit(scores, train, queries) as page:
+        assert page.locator("#course").is_hidden()
+    steps, some = np.array([0, 50, 100]), np.random.default_rng(3)
+    m, n = scores.values.shape
+    pushes = some.normal(size=(3, m, n)).astype(np.float32)
+    pushes[:, 3] = np.nan  # one query was not followed
+    course = Course(steps, queries.ids, train.ids, -some.uniform(size=(3, m)), -some.uniform(size=(3, n)), pushes)
+    for width in (1280, 390):
+        with visit(scores, train, queries, None, course, width=width) as page:
+            strongest = scores.proponents("q0", 2)
+            chosen = page.locator("#course-choice")
+            assert chosen.input_value() == str(strongest[0].id)
+            assert page.locator("#course svg").count() == 2
+            assert page.locator("#course rect.push").count() == 3
+            page.locator("#course details summary").click()
+            told = page.locator("#course tbody tr").first.locator("td").all_inner_texts()
+            place = int(train.positions([strongest[0].id])[0])
+            expected = [-course.of_queries[0, 0], -course.of_train[0, place], pushes[0, 0, place]]
+            assert [number(t) for t in told] == pytest.approx(expected, rel=5e-3)
+            chosen.select_option(str(strongest[1].id))
+            assert chosen.input_value() == str(strongest[1].id)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.goto(page.url.split("#")[0] + "#query=q3")
+            assert "not followed" in page.inner_text("#course")

@@ -34,6 +34,20 @@ class Rows(ABC):
     def sums(self, member: NDArray[np.float64]) -> DenseRows:
         """`member @ dense()`: weighted sums of rows, one for each row of member (groups, len(self))."""
 
+    def squares(self) -> NDArray[np.float64]:
+        """Squared norms, (len(self),)."""
+        dense = self.dense()
+        return np.asarray(np.einsum("ij,ij->i", dense, dense))
+
+    def normalised(self, by_layer: bool = False) -> Rows:
+        """Directions alone: every row divided by its norm, zero where there is none.
+
+        `by_layer` divides each layer's part by its own norm. Raises ValueError where rows know of no layers.
+        """
+        if by_layer:
+            raise ValueError(f"{type(self).__name__} know of no layers: only gradients of networks do")
+        return DenseRows(self.dense() * reciprocal_roots(self.squares())[:, None])
+
 
 class DenseRows(Rows):
     """Rows that exist as a matrix (k, parameters)."""
@@ -65,3 +79,8 @@ class DenseRows(Rows):
     def sums(self, member: NDArray[np.float64]) -> DenseRows:
         """`member @ dense()`."""
         return DenseRows(member @ self.values)
+
+
+def reciprocal_roots(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1/√s, zero where s is."""
+    return np.where(squares > 0, 1.0 / np.sqrt(np.where(squares > 0, squares, 1.0)), 0.0)

@@ -150,3 +150,12 @@ class FittedEKFAC(Curvature):
         for weight, (a, squares) in waiting.items():
             self.layers[weight].values += squares.T @ a**2
         waiting.clear()
+
+
+def add_squares(layer: Layer, a: Tensor, s: Tensor) -> None:
+    """Rotate first, square then: without positions a gradient is rank one, and its square the product of squares."""
+    a, s = a @ layer.right, s @ layer.left
+    if a.shape[1] == 1:
+        layer.values += (s[:, 0] ** 2).T @ (a[:, 0] ** 2)
+    else:
+        layer.values += (s.transpose(1, 2) @ a).square_().sum(dim=0)

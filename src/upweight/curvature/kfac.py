@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,7 +110,8 @@ def diagonal_rest(summed: Summed, layers: Mapping[str, Layer]) -> Blocks:
                     seen.add(name)
     missed = [name for name in rest if name not in seen]
     if missed:  # hooks do not see them: the true labels' gradients stand in
-        for _, batch in CapturedRows(network, summed.train, "loss").passes():
+        roots = np.sqrt(summed.weights)
+        for _, batch in CapturedRows(network, summed.train, "loss", weights=roots).passes():
             for name in missed:
                 squares = (batch.materialise(name) ** 2).sum(dim=0)
                 out[name] = out[name] + squares if name in out else squares

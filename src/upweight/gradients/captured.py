@@ -72,11 +72,22 @@ class Captured:
     def squares(self) -> Tensor:
         """Squared norms, (B,); uses of one parameter are summed before squaring."""
         out = self.like.new_zeros(self.count)
-        for uses in self.parts.values():
-            for ours in uses:
-                for theirs in uses:
-                    out += own(ours, theirs)
+        for each in self.squares_by_name().values():
+            out += each
         return out
+
+    def squares_by_name(self) -> dict[str, Tensor]:
+        """Squared norms of each parameter's gradients, name → (B,)."""
+        out = {}
+        for name, uses in self.parts.items():
+            each = [own(ours, theirs) for ours in uses for theirs in uses]
+            out[name] = sum(each, self.like.new_zeros(self.count))
+        return out
+
+    def scaled(self, by: Mapping[str, Tensor]) -> Captured:
+        """Gradients of each parameter times a number per example, name → (B,)."""
+        parts = {name: tuple(part.scaled(by[name]) for part in uses) for name, uses in self.parts.items()}
+        return replace(self, parts=parts)
 
     def sums(self, member: Tensor) -> dict[str, Tensor]:
         """member (g, B) times the gradients, name → (g, *shape)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Literal
@@ -99,6 +100,15 @@ class Network:
         """Name → the trainable parameter itself."""
         named = dict(self.net.named_parameters())
         return {name: named[name] for name in self.names}
+
+    def narrowed(self, names: Sequence[str]) -> Network:
+        """The same net with all parameters but these held fixed; passes go back no further than they have to."""
+        there = copy.copy(self)
+        there.names = tuple(name for name in self.names if name in set(names))
+        there.shapes = {name: self.shapes[name] for name in there.names}
+        there.size = sum(prod(shape) for shape in there.shapes.values())
+        there.inspections = {}
+        return there
 
     def vector(self) -> NDArray[np.float64]:
         """All trainable parameters as one vector, float64, shape (size,)."""

@@ -47,6 +47,10 @@ class Part(ABC):
     def take(self, where: slice) -> Part:
         """The gradients of these examples of the batch."""
 
+    @abstractmethod
+    def scaled(self, by: Tensor) -> Part:
+        """Every example's gradient times its entry of `by` (B,)."""
+
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Materialised gradients as matrices (b, r·c), a few examples at a time."""
         size = max(1, CHUNK // max(1, prod(self.shape)))
@@ -85,6 +89,10 @@ class Dense(Part):
     def take(self, where: slice) -> Dense:
         """A view."""
         return Dense(self.values[where])
+
+    def scaled(self, by: Tensor) -> Dense:
+        """Multiplied out."""
+        return Dense(self.values * by.view(-1, *[1] * len(self.shape)))
 
 
 class Outer(Part):
@@ -153,6 +161,10 @@ class Outer(Part):
         """Views."""
         return Outer(self.left[where], self.right[where], self.shape, self.swapped)
 
+    def scaled(self, by: Tensor) -> Outer:
+        """The left side is."""
+        return Outer(self.left * by[:, None, None], self.right, self.shape, self.swapped)
+
     def rows(self, kept: Tensor) -> Outer:
         """Only these rows of the parameter, as a matrix (len(kept), c)."""
         return Outer(self.left[..., kept], self.right, (len(kept), self.right.shape[-1]))
@@ -211,6 +223,10 @@ class Lookup(Part):
     def take(self, where: slice) -> Lookup:
         """Views."""
         return Lookup(self.ids[where], self.right[where], self.shape)
+
+    def scaled(self, by: Tensor) -> Lookup:
+        """The output gradients are."""
+        return Lookup(self.ids, self.right * by[:, None, None], self.shape)
 
     def rows(self, kept: Tensor) -> Lookup:
         """Only these rows of the table (sorted), as a table (len(kept), c)."""

@@ -168,6 +168,12 @@ class CapturedRows(Rows):
                 out[where] += 2 * weights * cross + weights**2 * common.dot(common)[0, 0]
         return out
 
+    def normalised(self, by_layer: bool = False) -> CapturedRows:
+        """Directions of the gradients alone, without weights and share."""
+        from upweight.gradients.directions import Directions
+
+        return Directions(self.network, self.examples, self.quantity, by_layer)
+
     def project(self, matrix: Array) -> Array:
         """`dense() @ matrix`."""
         return self._dot_tensors(self.network.split(np.asarray(matrix).T))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.rows import DenseRows, Rows
+from upweight.core.rows import DenseRows, Rows, reciprocal_roots
 from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
@@ -85,6 +85,20 @@ class FactoredRows(Rows):
         if self.common is not None and self.share is not None:
             out = out + np.outer(member @ self.share, self.common)
         return DenseRows(np.asarray(out))
+
+    def squares(self) -> Array:
+        """‖r‖²‖x‖², with what the common part adds."""
+        out = self.features.squares() * (self.slopes**2).sum(axis=1)
+        if self.common is not None and self.share is not None:
+            cross = np.einsum("nk,nk->n", self.slopes, self.features.times(self.common.T))
+            out = out + 2.0 * self.share * cross + self.share**2 * (self.common**2).sum()
+        return np.asarray(out)
+
+    def normalised(self, by_layer: bool = False) -> FactoredRows:
+        """By dividing slopes and shares; a linear model is one layer."""
+        scale = reciprocal_roots(self.squares())
+        share = None if self.share is None else self.share * scale
+        return FactoredRows(self.features, self.slopes * scale[:, None], share, self.common)
 
     def take(self, positions: NDArray[np.intp] | slice) -> FactoredRows:
         """These rows."""

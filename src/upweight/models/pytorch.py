@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import (
-    Differentiable,
     Objective,
     Predictions,
     Retrainable,
@@ -30,11 +31,16 @@ from upweight.training.nets import TrainFn
 from upweight.training.recipe import Training
 from upweight.training.run import copied
 
+if TYPE_CHECKING:
+    from upweight.curvature.segments import FittedSegment
+    from upweight.training.moments import Moment
+    from upweight.training.trajectory import Trajectory
+
 Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Differentiable, Stackable):
+class TorchModel(Checkpointed, Layered, Stackable):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -50,6 +56,7 @@ class TorchModel(Differentiable, Stackable):
         training: how the net was trained: a `Training` with its `initial`, or your own `train_fn(weights, seed) -> net`
             that trains a new net with these example weights (n,), where ones and seed 0 give this net. Without it the
             model cannot be trained again.
+        trajectory: what was recorded of the training; its last checkpoint is the net.
 
     Raises:
         TypeError: `net` is no module.
@@ -71,6 +78,7 @@ class TorchModel(Differentiable, Stackable):
         l2: float = 0.0,
         collate: Callable[[Examples], Any] | None = None,
         training: Training | TrainFn | None = None,
+        trajectory: Trajectory | None = None,
     ) -> None:
         self.objective = _objective(objective, float(l2), training)
         self.network = Network(net, loss, measure, collate)
@@ -100,6 +108,9 @@ class TorchModel(Differentiable, Stackable):
         training = nets.with_initial(training, begins if isinstance(net, nn.Module) else net)
         untrained = cls(begins, loss, measure, collate=collate, training=training)
         return untrained.retrain(train, np.ones(len(train)))
+        self.trajectory = trajectory
+        if trajectory is not None:
+            trajectory.require_end(self.network.net)
 
     @property
     def measurement(self) -> str:
@@ -252,6 +263,43 @@ class TorchModel(Differentiable, Stackable):
             collate=network.collate,
             training=self.training,
         )
+    def checkpoints(self) -> tuple[Moment, ...]:
+        """The moments of its trajectory."""
+        from upweight.training.moments import moments
+
+        return moments(self.trajectory, self._at)
+
+    def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
+        """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
+        from upweight.curvature.segments import segments
+
+        return segments(self.checkpoints(), self.weights(train), train, recipe, count)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.network.names))
+
+    def narrowed(self, layers: Sequence[str]) -> TorchModel:
+        """All other layers held fixed."""
+        unknown = set(layers) - set(self.layers)
+        if unknown or not layers:
+            raise ValueError(f"expected layers out of {self.layers}, got {tuple(layers)}")
+        there = copy.copy(self)
+        there.network = self.network.narrowed([n for n in self.network.names if n.rpartition(".")[0] in layers])
+        return there
+
+    def _at(self, tensors: dict[str, Tensor]) -> TorchModel:
+        """A copy at these parameters and buffers, without the regulariser's share in its rows."""
+        network = self.network
+        net = copied(network.net)
+        with torch.no_grad():
+            for name, own in [*net.named_parameters(), *net.named_buffers()]:
+                if name in tensors:
+                    own.copy_(tensors[name])
+        there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
+        there.network.inspections = network.inspections  # the same modules see the same examples at the same places
+        return there
 
     def _outputs(self, examples: Examples) -> Iterator[NDArray[Any]]:
         for part in examples.batches(BATCH):

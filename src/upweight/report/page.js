@@ -8,6 +8,7 @@ function choose(q, { scroll = true } = {}) {
   const entry = DATA.queries[q];
   drawQuery(q);
   drawStrongest(q);
+  drawCourse(q);
   drawPlot(q);
   refreshTable();
   for (const item of document.querySelectorAll("#query-list button")) {
@@ -121,8 +122,10 @@ function start() {
   byId("notes").append(...DATA.notes.map((note) => el("li", null, note)));
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", () => { const q = fromAddress(); if (q >= 0) choose(q); });
-  addEventListener("resize", fitPlot);
+  addEventListener("resize", () => { fitPlot(); fitCourse(); });
+  if (DATA.course) byId("course").hidden = false;
   fitPlot();
+  fitCourse();
   buildTable();
   drawNavigator();
   choose(Math.max(0, fromAddress()), { scroll: false });

@@ -20,13 +20,19 @@ from upweight.report.verification import LEVEL, refits, same_scores, trust
 from upweight.report.words import count, settings, wording
 
 if TYPE_CHECKING:
+    from upweight.applications.course import Course
     from upweight.evaluate.verify import Check
 
-SCRIPTS = ("draw.js", "query.js", "plot.js", "table.js", "page.js")
+SCRIPTS = ("draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
 
 
 def write_report(
-    path: str | Path, scores: Scores, train: Examples, queries: Examples, check: Check | None = None
+    path: str | Path,
+    scores: Scores,
+    train: Examples,
+    queries: Examples,
+    check: Check | None = None,
+    course: Course | None = None,
 ) -> Path:
     """Write one self-contained HTML page that shows, for every query, what caused its prediction.
 
@@ -39,6 +45,7 @@ def write_report(
         scores: what a fitted method answered.
         train, queries: the examples behind the two axes of the scores.
         check: the verification of these scores by real retraining, if there was one.
+        course: the examples shown over the training, from `follow`, if checkpoints of it were recorded.
 
     Returns:
         The path written to.
@@ -50,7 +57,7 @@ def write_report(
     _require_ids("train", scores.train_ids, train, "train")
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
-    return _write(Path(path), _render(scores, train, queries, check))
+    return _write(Path(path), _render(scores, train, queries, check, course))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -64,7 +71,9 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(scores: Scores, train: Examples, queries: Examples, check: Check | None) -> str:
+def _render(
+    scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
+) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -75,7 +84,7 @@ def _render(scores: Scores, train: Examples, queries: Examples, check: Check | N
         # Style and script are this package's own text; everything else goes through autoescape.
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_safe_json(payload(scores, train, queries, check))),
+        data=Markup(_safe_json(payload(scores, train, queries, check, course))),
         policy=_policy(style, script),
         words=words,
         unit=_unit_sentence(scores.unit, words.unit),

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
+from upweight.report.course import course_data
 from upweight.report.previews import Album
 from upweight.report.verification import check_data, intervals
 from upweight.report.words import amount_text, count, label_text, number, wording
 
 if TYPE_CHECKING:
+    from upweight.applications.course import Course
     from upweight.evaluate.verify import Check
 
 K = 10
@@ -24,7 +26,9 @@ MOST_CLASSES = 12
 FEW_CLASSES = 5
 
 
-def payload(scores: Scores, train: Examples, queries: Examples, check: Check | None) -> dict[str, Any]:
+def payload(
+    scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
+) -> dict[str, Any]:
     """Everything the page's script reads."""
     words = wording(scores)
     m = min(len(scores.query_ids), MOST_QUERIES)
@@ -57,6 +61,9 @@ def payload(scores: Scores, train: Examples, queries: Examples, check: Check | N
         | {"previews": {str(places[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
         "check": None if check is None else check_data(check, scores.query_ids[:m].tolist()),
     }
+    if course is not None:
+        ids = [[i for side in top.values() for i, _ in side] for top in tops]
+        data["course"] = course_data(course, scores.query_ids[:m].tolist(), ids, places)
     if m < len(scores.query_ids):
         data["queriesLeftOut"] = (
             f"The first {m} of {count(len(scores.query_ids), 'query')} are on this page; "

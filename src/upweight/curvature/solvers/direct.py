@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import flat, shaped
 from upweight.curvature.solvers.solution import LOOSE, PROBE, Prepared, Solution
+from upweight.gradients.network import Network
 
 LARGEST = 15_000  # parameters up to which a matrix is made: 1.8 GB
 NOTHING = "the loss has no curvature here and there is no damping, so nothing can be inverted; give a damping"
@@ -71,7 +72,17 @@ class Cholesky(Prepared):
             self.notes = (f"The curvature is singular to rounding: {added}.",)
 
 
-def assembled(operator: Operator) -> Tensor:
+class Products(Protocol):
+    """What is needed to assemble a matrix."""
+
+    network: Network
+    size: int
+
+    def product(self, blocks: Blocks) -> dict[str, Tensor]:
+        """A v."""
+
+
+def assembled(operator: Products) -> Tensor:
     """A without the shift, (size, size) in float64, symmetric."""
     network, size = operator.network, operator.size
     matrix = torch.empty(size, size, dtype=torch.float64, device=network.device)

@@ -1,0 +1,102 @@
+"""Chebyshev: functions of a matrix that is only known by its products, by one recurrence for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.polynomial.chebyshev import chebinterpolate
+from torch import Tensor
+
+from upweight.curvature.averaged import Averaged, Blocks, Function, Spectrum
+from upweight.curvature.solvers.algebra import normal, norms, shaped
+
+TAIL = 1e-6  # share of a function's largest coefficient below which the series ends
+LONGEST = 1000  # terms at most
+PROBES, ROUNDS = 4, 20  # vectors and products by which the largest eigenvalue is found
+MARGIN = 1.1  # by which it may be larger than found
+GREW = 1.05  # growth of a vector under e^{−τA} from which the interval was too short
+
+
+@final
+class Polynomial(Spectrum):
+    """f(A) v = Σ_k c_k T_k(2A/b − 1) v on [0, b], b above the largest eigenvalue (Clenshaw's series, forward).
+
+    Cost: about √(τ b) products for e^{−τA} and whatever other function is asked for with it; three blocks of vectors.
+    """
+
+    def __init__(self, averaged: Averaged) -> None:
+        self.averaged = averaged
+        self.bound = MARGIN * self._largest()
+        self.terms = 0
+        self.tail = 0.0
+
+    def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
+        """All functions by the same products; a wider interval is tried where the series does not converge."""
+        before = norms(blocks)
+        for _ in range(6):
+            found = self._series(blocks, functions)
+            largest = [float(np.abs(f(np.linspace(0, self.bound, 64))).max()) for f in functions]
+            grew = [bool((norms(out) > GREW * most * before).any()) for out, most in zip(found, largest, strict=True)]
+            if not any(grew):
+                return found
+            self.bound *= 2.0
+        raise RuntimeError(
+            f"the Gauss–Newton matrix has eigenvalues above {self.bound:.3g}, where products with it are no longer "
+            "finite or not symmetric; take curvature=EKFAC()"
+        )
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Interval and length of the last series."""
+        news: dict[str, Any] = {"exponential": "Chebyshev series", "largest": self.bound / MARGIN, "terms": self.terms}
+        if self.tail > TAIL:
+            news["warnings"] = [
+                f"The series of the exponential was cut at {self.terms} terms with a tail of {self.tail:.2g}: take "
+                "more segments, or EKFAC()."
+            ]
+        return news
+
+    def _series(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
+        coefficients = np.array([self._coefficients(f) for f in functions])
+        size = np.abs(coefficients) / np.abs(coefficients).max(axis=1, keepdims=True)
+        self.terms = int(np.flatnonzero((size > TAIL).any(axis=0))[-1]) + 1
+        self.tail = float(size[:, -1].max())
+        older, old = dict(blocks), self._mapped(blocks)
+        out = [{name: float(c[0]) * older[name] + float(c[1]) * old[name] for name in older} for c in coefficients]
+        for k in range(2, self.terms):
+            product = self._mapped(old)
+            older, old = old, {name: 2.0 * product[name] - older[name] for name in old}
+            for c, total in zip(coefficients, out, strict=True):
+                for name, block in total.items():
+                    block.add_(old[name], alpha=float(c[k]))
+        return list(out)
+
+    def _coefficients(self, function: Function) -> np.ndarray:
+        def on_unit(t: Any) -> Any:
+            return function(self.bound * (t + 1.0) / 2.0)
+
+        return np.asarray(chebinterpolate(on_unit, LONGEST))
+
+    def _mapped(self, blocks: Blocks) -> dict[str, Tensor]:
+        """(2A/b − 1) v."""
+        return {
+            name: block.mul_(2.0 / self.bound).sub_(blocks[name])
+            for name, block in self.averaged.product(blocks).items()
+        }
+
+    def _largest(self) -> float:
+        """By the power method."""
+        network = self.averaged.network
+        vectors: Blocks = shaped(network, normal(network, PROBES, torch.Generator().manual_seed(0)))
+        size = 1.0
+        for _ in range(ROUNDS):
+            length = norms(vectors).clamp_min(1e-300)
+            scaled = {
+                name: block / length.to(block).view(-1, *[1] * (block.ndim - 1)) for name, block in vectors.items()
+            }
+            vectors = self.averaged.product(scaled)
+            size = float(norms(vectors).max())
+        return max(size, 1e-12)

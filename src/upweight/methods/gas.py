@@ -1,0 +1,54 @@
+"""GAS: cosines of gradients at the checkpoints of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from upweight.core.attributor import Attributor, Promises
+from upweight.core.checkpoints import Checkpointed
+from upweight.core.examples import Examples
+from upweight.core.model import require
+from upweight.methods.products import FittedProducts, Layers, same_checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAS(Attributor):
+    """Hammoudeh & Lowd (2022), GAS, first named CosIn: −Σ_c τ_c cos(∇m_q, ∇ℓ_i) over saved checkpoints. RANK.
+
+    Renormalised, examples with large losses no longer rank first for every query; made to find poisoned examples.
+
+    Args:
+        by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
+        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+
+    Cost: that of TracIn.
+    """
+
+    by: Literal["all", "layer"] = "all"
+    layers: Layers = None
+
+    def __post_init__(self) -> None:
+        if self.by not in ("all", "layer"):
+            raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
+
+    @property
+    def promises(self) -> Promises:
+        """Sign and order, no size."""
+        return Promises()
+
+    def fit(self, model: Any, train: Examples) -> FittedProducts:
+        """Look at what there is; gradients are taken when queries come."""
+        require(model, [Checkpointed], "GAS")
+        return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
+
+    def restore(
+        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> FittedProducts:
+        """The same, if the checkpoints are."""
+        fitted = self.fit(model, train)
+        same_checkpoints(facts, fitted.moments)
+        return fitted

@@ -1,0 +1,50 @@
+"""TracIn: inner products of gradients at the checkpoints of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from upweight.core.attributor import Attributor, Promises
+from upweight.core.checkpoints import Checkpointed
+from upweight.core.examples import Examples
+from upweight.core.model import require
+from upweight.methods.products import FittedProducts, Layers, same_checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracIn(Attributor):
+    """Pruthi et al. (2020), TracInCP: −Σ_c τ_c ∇m_q(θ_c)·∇ℓ_i(θ_c) over saved checkpoints. RANK.
+
+    τ_c is the sum of the learning rates of the steps nearest to checkpoint c, times 1/(1 − momentum). With
+    `layers="last"` this is TracIn-last: for a linear head (a_q·a_i)(s_q·s_i), inputs times output gradients, and
+    nothing below the head is differentiated.
+
+    Args:
+        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+
+    Cost: per checkpoint one pass over queries and training set, and their inner products.
+    """
+
+    layers: Layers = None
+
+    @property
+    def promises(self) -> Promises:
+        """Sign and order, no size."""
+        return Promises()
+
+    def fit(self, model: Any, train: Examples) -> FittedProducts:
+        """Look at what there is; gradients are taken when queries come."""
+        require(model, [Checkpointed], "TracIn")
+        return FittedProducts(self, model, train, model.checkpoints(), self.layers)
+
+    def restore(
+        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> FittedProducts:
+        """The same, if the checkpoints are."""
+        fitted = self.fit(model, train)
+        same_checkpoints(facts, fitted.moments)
+        return fitted

@@ -1,0 +1,90 @@
+// The course of training: loss of the query and of one training example, and when that example pushed.
+
+const COURSE = { place: null };
+const STRIP = { width: 560, left: 66, right: 12, top: 12 };
+
+function stripAxes(sx, sy, ys, height, last) {
+  const { width, left, right, top } = STRIP;
+  const bottom = last ? 30 : 12;
+  const steps = DATA.course.steps;
+  const marks = ticks(ys[0], ys[1], 4).flatMap((t) => [
+    svg("line", { class: t === 0 ? "zero" : "grid", x1: left, x2: width - right, y1: sy(t), y2: sy(t) }),
+    svg("text", { class: "tick", x: left - 8, y: sy(t) + 4, "text-anchor": "end" }, tick(t))]);
+  const named = last ? ticks(steps[0], Math.max(steps[0] + 1, steps[steps.length - 1]), 5).flatMap((t) =>
+    svg("text", { class: "tick", x: sx(t), y: height - bottom + 18, "text-anchor": "middle" }, tick(t))) : [];
+  return [...marks, ...named, svg("line", { class: "zero", x1: left, x2: left, y1: top, y2: height - bottom })];
+}
+
+function strip(height, values, last, name, draw) {
+  const { width, left, right, top } = STRIP;
+  const bottom = last ? 30 : 12;
+  const steps = DATA.course.steps;
+  const [low, high] = [steps[0], Math.max(steps[0] + 1, steps[steps.length - 1])];
+  const ys = span(values);
+  const room = 14;
+  const sx = (v) => left + room + ((v - low) / (high - low)) * (width - left - right - 2 * room);
+  const sy = (v) => height - bottom - ((v - ys[0]) / (ys[1] - ys[0])) * (height - top - bottom);
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name },
+    stripAxes(sx, sy, ys, height, last), draw(sx, sy));
+}
+
+function curve(kind, values, sx, sy) {
+  const points = values.map((v, i) => [sx(DATA.course.steps[i]), sy(v)]).filter(([, y]) => Number.isFinite(y));
+  return [svg("polyline", { class: "curve " + kind, points: points.map((p) => p.join(",")).join(" ") }),
+    ...points.map(([x, y]) => svg("circle", { class: "curve-point " + kind, cx: x, cy: y, r: 2.5 }))];
+}
+
+function courseTable(asked, own, pushes) {
+  const quantity = WORDS.loss ? "loss" : WORDS.quantity;
+  const head = ["step", `${quantity} of the query`, `${quantity} of the example`, "push"];
+  const lines = DATA.course.steps.map((step, i) => el("tr", null, el("th", { scope: "row" }, step.toLocaleString("en-US")),
+    el("td", { class: "number" }, plain(asked[i])), el("td", { class: "number" }, plain(own[i])), el("td", { class: "number" }, signed(pushes[i]))));
+  return el("details", null, el("summary", null, "These numbers"), el("div", { class: "scroll" }, el("table", { class: "plain" },
+    el("thead", null, el("tr", null, head.map((t, i) => el("th", { scope: "col", class: i ? "number" : null }, t)))), el("tbody", null, lines))));
+}
+
+function courseOf(q, place) {
+  const found = DATA.course.queries[q];
+  const turned = (values) => (WORDS.loss ? values.map((v) => (v === null ? null : -v)) : values);
+  const [asked, own, pushes] = [turned(found.measured), turned(DATA.course.train[place]), found.pushes[place]];
+  const quantity = WORDS.loss ? "Loss" : WORDS.quantity;
+  const curves = strip(170, [...asked, ...own], false, `${quantity} of the query and of training example ${TRAIN.id(place)} over the training`,
+    (sx, sy) => [...curve("asked", asked, sx, sy), ...curve("own", own, sx, sy)]);
+  const thick = Math.max(1, Math.min(10, (0.7 * (STRIP.width - STRIP.left)) / pushes.length));
+  const bars = strip(150, pushes, true, `What the steps along training example ${TRAIN.id(place)} did to the query over the training`,
+    (sx, sy) => pushes.map((v, i) => svg("rect", { class: v < 0 ? "push opp" : "push pro", x: sx(DATA.course.steps[i]) - thick / 2, width: thick,
+      y: Math.min(sy(0), sy(v)), height: Math.max(0.5, Math.abs(sy(v) - sy(0))) },
+      svg("title", null, `step ${DATA.course.steps[i]}: ${signed(v)}`))));
+  return el("figure", null,
+    el("p", { class: "legend" }, el("span", { class: "key asked" }, `${quantity} of the query`), el("span", { class: "key own" }, "of the training example")),
+    curves, el("p", { class: "legend" }, el("span", { class: "key pro" }, "its steps helped"), el("span", { class: "key opp" }, "its steps harmed")),
+    bars, el("p", { class: "quiet" }, "Optimiser steps. A bar is what the steps nearest to a checkpoint did to the query along this example."),
+    courseTable(asked, own, pushes));
+}
+
+function drawCourse(q) {
+  if (!DATA.course) return;
+  const found = DATA.course.queries[q];
+  byId("course").hidden = false;
+  if (!found) {
+    byId("course-body").replaceChildren(el("p", { class: "quiet" }, "This query was not followed over the training."));
+    return;
+  }
+  const { proponents, opponents } = DATA.queries[q].top;
+  const offered = [...proponents.map(([place]) => [place, "proponent"]), ...opponents.map(([place]) => [place, "opponent"])]
+    .filter(([place]) => found.pushes[place]);
+  if (!offered.some(([place]) => place === COURSE.place)) COURSE.place = offered[0][0];
+  const choice = el("select", { onchange: (event) => { COURSE.place = Number(event.target.value); drawCourse(q); byId("course-choice").focus(); } },
+    offered.map(([place, side]) => el("option", { value: place, selected: place === COURSE.place }, `${TRAIN.id(place)} (${side})`)));
+  choice.id = "course-choice";
+  byId("course-body").replaceChildren(el("div", { class: "controls" }, el("label", null, "Training example ", choice)), courseOf(q, COURSE.place));
+}
+
+// As in the plot of the verification, a narrow screen gets a smaller drawing, not smaller letters.
+function fitCourse() {
+  if (!DATA.course) return;
+  const width = Math.max(280, Math.min(560, byId("course-body").clientWidth || 560));
+  if (width === STRIP.width) return;
+  STRIP.width = width;
+  if (STATE.query >= 0) drawCourse(STATE.query);
+}

@@ -1,0 +1,49 @@
+"""Examples followed over the checkpoints of a training."""
+
+import numpy as np
+import pytest
+
+import upweight as uw
+from networks import NETWORKS
+
+
+@pytest.fixture(scope="module")
+def followed():
+    problem = NETWORKS[0]
+    train, queries = problem.examples()
+    model = problem.model(train)
+    scores = uw.TracIn().fit(model, train).attribute(queries)
+    return model, train, queries, scores, uw.follow(model, train, queries, scores, k=3)
+
+
+def test_pushes_add_up_to_tracin(followed):
+    _, train, queries, scores, course = followed
+    for row, query in enumerate(queries.ids.tolist()):
+        shown = [a.id for a in [*scores.proponents(query, 3), *scores.opponents(query, 3)]]
+        columns = [course.train_ids.tolist().index(i) for i in shown]
+        total = course.pushes[:, row, columns].sum(axis=0) * len(train)
+        expected = scores.values[row, train.positions(shown)]
+        assert np.allclose(total, expected, rtol=1e-5)
+        assert np.isfinite(course.pushes[0, row]).sum() == len(shown)
+
+
+def test_measurements_end_where_the_model_is(followed):
+    model, train, queries, _, course = followed
+    assert course.steps.tolist() == [15, 30, 45, 60]
+    assert np.allclose(course.of_queries[-1], model.measure(queries))
+    assert np.allclose(course.of_train[-1], model.measure(train.select(course.train_ids)))
+    assert (course.of_queries[-1] > course.of_queries[0]).mean() > 0.5  # it learned
+
+
+def test_order_of_the_queries_is_that_of_the_scores(followed):
+    model, train, queries, scores, course = followed
+    again = uw.follow(model, train, queries.take(np.arange(len(queries))[::-1]), scores, k=3)
+    assert np.array_equal(again.pushes, course.pushes, equal_nan=True)
+
+
+def test_what_cannot_be_followed_is_refused(followed):
+    model, train, queries, scores, _ = followed
+    with pytest.raises(TypeError, match="follow needs a model that is Checkpointed"):
+        uw.follow(object(), train, queries, scores)
+    with pytest.raises(ValueError, match="k of at least 1"):
+        uw.follow(model, train, queries, scores, k=0)

@@ -1,0 +1,142 @@
+"""The exponentials of a training's segments against dense matrices in float64."""
+
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy.linalg import expm
+from torch import nn
+
+import upweight as uw
+from upweight.core.rows import DenseRows
+from upweight.curvature import segments as room
+
+N = 24
+
+
+def losses(net, batch):
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def optimiser_of(kind, net):
+    if kind == "SGD":
+        return torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.8, weight_decay=0.03)
+    return getattr(torch.optim, kind)(net.parameters(), lr=0.02, weight_decay=0.05, eps=1e-3)
+
+
+@cache
+def recorded(kind, folder):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    optimiser, trajectory = optimiser_of(kind, net), uw.Trajectory(folder, every=4)
+    rng = np.random.default_rng(0)
+    train = uw.Examples(rng.normal(size=(N, 4)), rng.integers(0, 3, N), weights=rng.uniform(0.5, 2, N))
+    trajectory.save(net, optimiser)
+    for _ in range(16):
+        optimiser.zero_grad()
+        value = losses(net, SimpleNamespace(x=torch.as_tensor(train.x), y=torch.as_tensor(train.y)))
+        (torch.as_tensor(train.weights) * value).mean().backward()
+        optimiser.step()
+        trajectory.record(net, optimiser)
+    return uw.TorchModel(net, losses, trajectory=trajectory), train
+
+
+@pytest.fixture(params=["SGD", "Adam", "AdamW"])
+def run(request, tmp_path_factory):
+    return request.param, *recorded(request.param, tmp_path_factory.getbasetemp() / request.param)
+
+
+def dense_gauss_newton(model, train):
+    """Jᵀ Λ J / n, written out with autograd's Jacobians."""
+    net = model.network.net
+    total = 0.0
+    for x, w in zip(torch.as_tensor(train.x), train.weights, strict=True):
+        z = net(x[None])[0]
+        each = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(v, net.parameters(), retain_graph=True)]) for v in z
+        ]
+        p, jacobian = torch.softmax(z, 0), torch.stack(each)
+        total = total + w * jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
+    return total.detach().numpy() / len(train)
+
+
+def oracle(kind, model, train, group, covectors):
+    """(P ∫e^{−sHP} ds u, e^{−τHP} u) by a matrix exponential and its integral."""
+    tau = sum(c.travelled for c in group)
+    average = sum(c.travelled / tau * dense_gauss_newton(c.model(), train) for c in group)
+    size, decay = len(average), 0.03 if kind == "SGD" else 0.05
+    metric = np.eye(size)
+    known = [(c, c.metric(model.network.names)) for c in group]
+    if kind != "SGD":
+        weigh = sum(c.travelled for c, m in known if m)
+        flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in known if m]
+        metric = np.diag(sum(c.travelled / weigh * p for c, p in flat))
+    # dδ = −(P (G + inside) + outside) δ; covectors go back with the transpose
+    moved = (average + decay * np.eye(size)) @ metric if kind != "AdamW" else average @ metric + decay * np.eye(size)
+    both = expm(np.block([[-moved * tau, np.eye(size) * tau], [np.zeros((size, 2 * size))]]))
+    return covectors @ (metric @ both[:size, size:]).T, covectors @ both[:size, :size].T
+
+
+@pytest.mark.parametrize("largest", [3000, 0], ids=["eigenvalues", "chebyshev"])
+def test_exact_segments_are_the_matrix_exponential(run, largest, monkeypatch):
+    monkeypatch.setattr(room, "SMALL", largest)
+    kind, model, train = run
+    covectors = np.random.default_rng(1).normal(size=(3, model.network.size))
+    for segment in model.segments(train, None, 2):
+        response, before = segment.passed(DenseRows(covectors))
+        expected = oracle(kind, model, train, segment.checkpoints, covectors)
+        tolerance = 1e-9 if largest else 2e-4
+        for found, wanted in zip((response.dense(), before.dense()), expected, strict=True):
+            assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+def test_source_is_the_unrolled_sum(run):
+    kind, model, train = run
+    queries = train.take(np.arange(5))
+    found = uw.SOURCE(segments=2).fit(model, train).attribute(queries)
+    covectors, expected = model.measure_rows(queries).dense(), 0.0
+    for segment in reversed(model.segments(train, None, 2)):
+        response, covectors = oracle(kind, model, train, segment.checkpoints, covectors)
+        gradients = sum(
+            c.travelled / segment.travelled * c.model().loss_rows(train).dense() for c in segment.checkpoints
+        )
+        expected = expected - response @ gradients.T / N
+    assert np.abs(found.values - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_factored_eigenvalues_have_the_trace_of_the_mean(run):
+    kind, model, train = run
+    (segment,) = model.segments(train, uw.EKFAC(), 1)
+    if kind != "SGD":
+        assert segment.passed(model.measure_rows(train))[0].dense().shape == (N, model.network.size)
+        return
+    trace = sum(float(layer.values.sum()) for layer in segment.spectrum.layers.values())
+    tau = segment.travelled
+    mean = sum(c.travelled / tau * np.trace(dense_gauss_newton(c.model(), train)) for c in segment.checkpoints)
+    assert trace == pytest.approx(mean + 0.03 * model.network.size, rel=1e-6)
+
+
+def test_a_short_training_is_a_sum_of_gradient_products(run):
+    """Where nothing has curvature yet, SOURCE is TracIn: here by learning rates so small that e^{−τH} is 1."""
+    kind, model, train = run
+    if kind != "SGD":
+        return
+    moments = [SimpleNamespace(**vars(m), metric=m.metric) for m in model.checkpoints()]
+    for moment in moments:
+        moment.travelled *= 1e-9
+    (segment,) = room.segments(moments, train.weights, train, None, 1)
+    rows = model.measure_rows(train)
+    assert np.allclose(segment.passed(rows)[0].dense(), segment.travelled * rows.dense(), rtol=1e-6, atol=1e-18)
+
+
+def test_bad_segments_are_refused(run):
+    _, model, train = run
+    with pytest.raises(ValueError, match="expected 1 to 5 segments for a trajectory of 5 checkpoints, got 6"):
+        uw.SOURCE(segments=6).fit(model, train)
+    with pytest.raises(TypeError, match=r"expected curvature GaussNewton\(\) or EKFAC\(\)"):
+        uw.SOURCE(curvature=uw.KFAC()).fit(model, train)
+    with pytest.raises(ValueError, match="at least 1 segment"):
+        uw.SOURCE(segments=0)
