@@ -1,6 +1,6 @@
 """Every benchmark, one after the other; writes RESULTS.md and results.json next to this file.
 
-python -m benchmarks --data DIR [--peers-env DIR] [--only accuracy peers speed memory]
+python -m benchmarks --data DIR [--peers-env DIR] [--only networks accuracy peers coming_from speed memory]
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("accuracy", "peers", "speed", "memory")
+from benchmarks.results import ORDER as NAMES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with mnist.npz and sst2.zip; speed and memory need it")
+    parser.add_argument("--data", type=Path, help="folder with mnist.npz and sst2.zip; accuracy and peers need none")
     parser.add_argument("--peers-env", type=Path, help="folder for the environment with the other libraries")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     chosen = parser.parse_args()
     needed = {
+        "networks": ["--data", chosen.data, "--peers-env", chosen.peers_env],
         "accuracy": [],
         "peers": ["--peers-env", chosen.peers_env],
+        "coming_from": ["--peers-env", chosen.peers_env],
         "speed": ["--data", chosen.data],
         "memory": ["--data", chosen.data],
     }
     for name in chosen.only:
         if None in needed[name]:
-            print(f"{name} left out: it needs {needed[name][0]}", file=sys.stderr)
+            print(f"{name} left out: it needs {needed[name][needed[name].index(None) - 1]}", file=sys.stderr)
             continue
         print(f"== {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *needed[name]], check=True, env=one_thread())

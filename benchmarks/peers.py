@@ -23,7 +23,7 @@ from benchmarks.results import Section, Table, verdict, versions
 import upweight as uw
 
 L2 = 1e-2
-NEEDED = ["torch<2.14", "pydvl[influence]", "dattri", "captum", "numpy<2"]
+NEEDED = ["torch<2.14", "pydvl[influence]", "dattri", "captum", "kronfluence", "traker", "numpy<2"]
 PEERS = ["pyDVL", "dattri", "captum", "captum, batches of 256"]
 OURS = ["upweight", "upweight, corrected"]
 EXACT = 2e-4
@@ -71,16 +71,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def install(folder: Path) -> Path:
-    """The environment's Python; pip runs only when it is new."""
+    """The environment's Python; pip runs only when it is new or lacks something."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / ".installed"
-    if not stamp.exists():
-        venv.create(folder, with_pip=True)
+    stamp, wanted = folder / ".installed", "\n".join(NEEDED)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        if not python.exists():
+            venv.create(folder, with_pip=True)
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", *NEEDED], check=True)
         # Dependencies pull in a torchvision that does not match torch and fails at import; nothing here needs it.
         subprocess.run([*pip, "uninstall", "-y", "torchvision"], check=True)
-        stamp.touch()
+        stamp.write_text(wanted)
     return python
 
 

@@ -164,3 +164,10 @@ def test_arguments_that_make_no_objective():
 def test_queries_without_labels_say_what_is_missing():
     with pytest.raises(TypeError, match="labels"):
         TorchModel(mlp(), cross_entropy).measure(uw.Examples(X[:3]))
+
+
+def test_a_net_that_stopped_early_is_explained_where_it_stopped():
+    recipe = uw.Influence(curvature=uw.Identity())
+    (said,) = recipe.fit(TorchModel(mlp(), cross_entropy), TRAIN).diagnostics["warnings"]
+    assert "where it stopped" in said
+    assert "Newton" not in said

@@ -169,3 +169,10 @@ def test_real_verification_fits_the_page(tmp_path, digits, check):
     groups = tuple(verify.Removal(f"g{i}", "group", (i, i + 1)) for i in range(6))
     real = dataclasses.replace(real, removals=groups)
     assert data_of(write_report(tmp_path / "r.html", *digits, real))["queries"][0]["top"]["opponents"][0][2] is None
+
+
+def test_a_loss_that_stands_for_a_prediction_is_not_called_one(tmp_path, table):
+    scores, train, queries = table
+    said = Predictions(tuple(scores.measured.tolist()))
+    scores = dataclasses.replace(scores, measurement="−loss", predictions=said)
+    assert data_of(write_report(tmp_path / "r.html", scores, train, queries))["queries"][0]["predicted"] is None

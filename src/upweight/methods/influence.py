@@ -236,14 +236,13 @@ class FittedInfluence(Fitted):
         news = dict(self.curvature.diagnostics)
         warnings = list(getattr(self.model, "notes", ())) + list(news.pop("warnings", ()))
         if self.off_optimum is not None and self.off_optimum > STOPPED_EARLY:
-            consequence = (
-                "scores are taken at the optimum that Newton steps reach from it"
-                if cast(Influence, self.recipe).correction and isinstance(self.curvature, ExactCurvature)
-                else "scores are taken where it stopped"
-            )
+            followed = self.model is not self.handed_in
+            consequence = "at the optimum that Newton steps reach from it" if followed else "where it stopped"
+            exact = isinstance(self.curvature, ExactCurvature)
+            advice = "lower tol or raise max_iter" if exact else "usual where training stops early; more steps lower it"
             warnings.append(
                 f"The model handed in is not at the optimum of its training objective (gradient {self.off_optimum:.2g} "
-                f"of what random data would leave; lower tol or raise max_iter): {consequence}."
+                f"of what random data would leave; {advice}): scores are taken {consequence}."
             )
         if not self._solver.get("converged", True):
             warnings.append(

@@ -83,6 +83,9 @@ class TorchModel(Checkpointed, Layered, Stackable):
         self.objective = _objective(objective, float(l2), training)
         self.network = Network(net, loss, measure, collate)
         self.training = training
+        self.trajectory = trajectory
+        if trajectory is not None:
+            trajectory.require_end(self.network.net)
 
     @classmethod
     def trained(
@@ -108,9 +111,6 @@ class TorchModel(Checkpointed, Layered, Stackable):
         training = nets.with_initial(training, begins if isinstance(net, nn.Module) else net)
         untrained = cls(begins, loss, measure, collate=collate, training=training)
         return untrained.retrain(train, np.ones(len(train)))
-        self.trajectory = trajectory
-        if trajectory is not None:
-            trajectory.require_end(self.network.net)
 
     @property
     def measurement(self) -> str:

@@ -131,7 +131,9 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
     if said is None:
         return entry
     if not said.classes:
-        entry["predicted"] = amount_text(said.predicted[index])
+        amount = said.predicted[index]
+        stand_in = wording(scores).is_loss and np.array_equal(amount, entry.get("measured"))  # −loss is no prediction
+        entry["predicted"] = None if stand_in else amount_text(amount)
         return entry
     entry["predicted"] = _named(said.predicted[index], queries)
     entry["wrong"] = label is not None and entry["predicted"] != label

@@ -1,0 +1,193 @@
+"""Networks: every curvature and every other library on the same checkpoints, against the same retrained truth.
+
+python -m benchmarks --only networks --data DIR --peers-env DIR
+python -m benchmarks.networks --data DIR --peers-env DIR --tasks mlp --again upweight        some of it again
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from benchmarks import network_ours, network_peers
+from benchmarks.cost_plot import draw
+from benchmarks.nets import KINDS
+from benchmarks.peers import install, one_thread
+from benchmarks.results import HERE, Section, Table, verdict, versions
+from benchmarks.truth import prepare
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Array = NDArray[np.float64]
+MEGA = 1e6
+DRAWS = 500  # of the bootstrap over the halves
+# Ours that is held to a target, the peer it is held against, and how many times its processor time that peer may take.
+TARGETS = {
+    "softmax": ("upweight Hessian", "pyDVL Direct", 4.0),
+    "mlp": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 100.0),
+    "cnn": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 18.0),
+    "gpt": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 3.0),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One contender on one task: its LDS with an interval, and what it cost; or why there is none."""
+
+    name: str
+    lds: tuple[float, float, float] | None
+    cpu: float = 0.0
+    memory: float = 0.0
+    epoch: float = 0.0
+    error: str = ""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz and sst2.zip")
+    parser.add_argument("--peers-env", type=Path, help="folder of the peers' environment; left out: ours alone")
+    parser.add_argument("--tasks", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument(
+        "--again", default="", help="run contenders whose name starts so; the others' last figures stay"
+    )
+    parser.add_argument("--missing", action="store_true", help="run only what has no figures yet")
+    chosen = parser.parse_args(arguments)
+    python = install(chosen.peers_env) if chosen.peers_env else None
+    for task in chosen.tasks:
+        folder = prepare(task, chosen.data)
+        for name in contenders(task):
+            interpreter = sys.executable if name.startswith("upweight") else python
+            wanted = name.startswith(chosen.again) and not (chosen.missing and kept(folder, task, name).exists())
+            if wanted and interpreter:
+                print(task, name, flush=True)
+                run(interpreter, folder, task, name)
+    tables = [table(task, prepare(task, chosen.data)) for task in KINDS if known(prepare(task, chosen.data), task)]
+    command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
+    title = "Networks: accuracy against cost"
+    Section("networks", title, command, tables, versions(["numpy", "torch", "upweight"]) | peers(tables)).keep()
+
+
+def contenders(task: str) -> list[str]:
+    return network_peers.RUNS[task] + network_ours.RUNS[task]
+
+
+def run(python: Path | str, folder: Path, task: str, name: str) -> None:
+    """In a process of its own; figures and scores are kept beside the truth."""
+    path = kept(folder, task, name)
+    with tempfile.TemporaryDirectory() as away:  # libraries leave files where they stand
+        env = one_thread() | {"PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE.parent)])}
+        command = [python, "-m", "benchmarks.network_worker", folder, task, name, path.with_suffix(".npy")]
+        done = subprocess.run(
+            command, check=False, env=env, cwd=away, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    said = done.stdout.splitlines()
+    path.write_text(said[-1] if said else json.dumps({"error": "stopped at the limit of processor seconds"}))
+
+
+def kept(folder: Path, task: str, name: str) -> Path:
+    plain = "".join(c if c.isalnum() else "-" for c in name)
+    return folder / f"{task}-{plain}.json"
+
+
+def known(folder: Path, task: str) -> list[Found]:
+    """Everything that was run on this task."""
+    with np.load(folder / f"{task}.npz") as truth:
+        member, actual = truth["member"].astype(np.float64), truth["measured"][0]
+    found = []
+    for name in contenders(task):
+        path = kept(folder, task, name)
+        if not path.exists():
+            continue
+        said = json.loads(path.read_text())
+        if "error" in said:
+            found.append(Found(name, None, error=said["error"]))
+            continue
+        scores = np.load(path.with_suffix(".npy"))
+        reached = with_interval(scores @ member.T, actual) if np.isfinite(scores).all() else None
+        error = "" if reached else "scores that are no numbers"
+        found.append(Found(name, reached, said["cpu"], said["memory"], said["epoch"], error))
+    return found
+
+
+def with_interval(predicted: Array, actual: Array) -> tuple[float, float, float]:
+    """LDS, and the middle 95 % of it over halves drawn with replacement."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(actual.shape[1], size=(DRAWS, actual.shape[1]))
+    low, high = np.quantile([spearman(predicted[:, d], actual[:, d]) for d in drawn], [0.025, 0.975])
+    return spearman(predicted, actual), float(low), float(high)
+
+
+def spearman(predicted: Array, actual: Array) -> float:
+    """Mean over the rows (queries) of Spearman's correlation over the columns."""
+
+    def ranked(values: Array) -> Array:
+        ranks = rankdata(values, axis=1)
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        return np.asarray(ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-300))
+
+    return float((ranked(predicted) * ranked(actual)).sum(axis=1).mean())
+
+
+def table(task: str, folder: Path) -> Table:
+    kind, found = KINDS[task], known(folder, task)
+    with np.load(folder / f"{task}.npz") as truth:
+        first, second = truth["measured"]
+    best = max((f.lds[0] for f in found if f.lds and not f.name.startswith("upweight")), default=0.0)
+    mine, against, times = TARGETS[task]
+    cost = {f.name: f.cpu for f in found if f.lds}
+    result = Table(
+        f"{kind.title}: {kind.train:,} train × {kind.queries} queries",
+        f"{mine} reaches the best peer's LDS (less .01) and {against} takes {times:g} times its processor time or more",
+        ["method", "LDS", "95 %", "CPU s", "× one epoch", "peak MB", "verdict"],
+    )
+    for f in sorted(found, key=lambda f: -(f.lds[0] if f.lds else -1)):
+        if f.lds is None:
+            result.add(f.name, f.error, "", "", "", "", "not measured")
+            continue
+        met = f.lds[0] >= best - 0.01 and cost.get(against, 0) >= times * f.cpu
+        said = verdict(met) if f.name == mine and against in cost else ""
+        middle = f"{f.lds[1]:.3f} … {f.lds[2]:.3f}"
+        epochs = f"{f.cpu / f.epoch:.0f}" if f.epoch > 0.005 else ""
+        result.add(f.name, f"{f.lds[0]:.3f}", middle, f"{f.cpu:.2f}", epochs, f"{f.memory / MEGA:.0f}", said)
+    result.notes = notes(task, first, second)
+    drawn = draw([(f.name, f.lds, f.cpu) for f in found if f.lds], kind.title, HERE / f"cost-{task}.png")
+    result.notes.append(f"![LDS against processor seconds]({drawn.name})")
+    return result
+
+
+def notes(task: str, first: Array, second: Array) -> list[str]:
+    kind = KINDS[task]
+    said = [
+        f"Truth: −loss of every query after training on {kind.subsets} random halves of the training set. LDS: mean "
+        "over queries of Spearman's correlation over the halves. Interval: halves drawn with replacement.",
+    ]
+    if task == "softmax":
+        return [*said, "Trained to the optimum: no noise in the truth."]
+    again = spearman(second, first)
+    ceiling = np.sqrt(max(again, 0.0))
+    return [
+        *said,
+        f"Ceiling: training every half again with another seed predicts this truth with {again:.3f}; a method that "
+        f"knew the mean over all seeds would reach about {ceiling:.3f} (its square root).",
+    ]
+
+
+def peers(tables: list[Table]) -> dict[str, str]:
+    """Versions that the workers reported."""
+    return {
+        name.split()[0]: json.loads(path.read_text()).get("version", "")
+        for task in KINDS
+        for name in network_peers.RUNS[task]
+        if tables and (path := kept(prepare(task, Path()), task, name)).exists()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Truth: every net trained again on random halves of its training set, kept so that only the first run trains.
+
+Two seeds for every half: the first is the seed of the checkpoint, the second says what another training would know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmarks.nets import KINDS, Kind, Task, images, texts, train
+from benchmarks.problems import CACHE, digits
+from sklearn.linear_model import LogisticRegression
+
+FOLDER = CACHE / "networks"
+PARTS = ("x", "y", "xq", "yq")
+
+
+def prepare(name: str, data: Path) -> Path:
+    """The folder with `name.npz` (data, halves, measurements) and `name.pt` (the checkpoint)."""
+    path = FOLDER / f"{name}.npz"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(1)
+        _linear(path) if name == "softmax" else _network(KINDS[name], data, path)
+    return FOLDER
+
+
+def _network(kind: Kind, data: Path, path: Path) -> None:
+    start = None
+    if kind.name == "gpt":
+        *arrays, before, after = texts(data, kind)
+        start = train(kind, before, after, None, 0, epochs=1).state_dict()
+    else:
+        arrays = list(images(data, kind))
+    x, y, xq, yq = arrays
+    net = train(kind, x, y, start, 0)
+    task = Task(kind, x, y, xq, yq, net)
+    halves = _halves(kind)
+    outputs = [[task.measured(train(kind, x[h], y[h], start, seed)) for h in halves] for seed in (0, 1)]
+    torch.save(net.state_dict(), path.with_suffix(".pt"))
+    _keep(path, arrays, halves, np.swapaxes(outputs, 1, 2))
+
+
+def _linear(path: Path) -> None:
+    """Halves of the softmax regression by its own solver, to its optimum: one seed says it all."""
+    problem, kind = digits(KINDS["softmax"].l2), KINDS["softmax"]
+    halves, found = _halves(kind), []
+    for half in halves:
+        estimator = LogisticRegression(C=1 / (len(half) * kind.l2), fit_intercept=False, tol=1e-8, max_iter=10_000)
+        logp = estimator.fit(problem.x[half], problem.y[half]).predict_log_proba(problem.x_queries)
+        found.append(logp[np.arange(len(logp)), problem.y_queries])
+    net = kind.make()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.from_numpy(problem.estimator.coef_))
+    torch.save(net.state_dict(), path.with_suffix(".pt"))
+    inputs = (problem.x, problem.y, problem.x_queries, problem.y_queries)
+    tensors = [torch.from_numpy(part.astype(np.float32 if part.ndim == 2 else np.int64)) for part in inputs]
+    _keep(path, tensors, halves, np.stack([np.transpose(found)] * 2))
+
+
+def _halves(kind: Kind) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [np.sort(rng.choice(kind.train, kind.train // 2, replace=False)) for _ in range(kind.subsets)]
+
+
+def _keep(path: Path, arrays: list[torch.Tensor], halves: list[np.ndarray], measured: np.ndarray) -> None:
+    """`member` (halves, train), `measured` (seeds, queries, halves); written whole or not at all."""
+    member = np.zeros((len(halves), len(arrays[0])), dtype=bool)
+    for row, half in zip(member, halves, strict=True):
+        row[half] = True
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, member=member, measured=measured, **dict(zip(PARTS, (a.numpy() for a in arrays), strict=True)))
+    partial.replace(path)
