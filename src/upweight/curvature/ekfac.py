@@ -17,7 +17,7 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.expectation import expected_gradients
-from upweight.curvature.kfac import diagonal_rest, kronecker_factors, with_ones
+from upweight.curvature.kfac import Layer, diagonal_rest, kronecker_factors, with_ones
 from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
 from upweight.curvature.solvers.algebra import stacked

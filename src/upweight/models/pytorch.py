@@ -61,14 +61,15 @@ class TorchModel(Checkpointed, Layered, Stackable):
     Raises:
         TypeError: `net` is no module.
         ValueError: a net without gradients of single examples (batch norm without running statistics), nothing to
-            train, complex parameters; a negative l2; an objective that is not the training's.
+            train, complex parameters; a negative l2; an objective that is not the training's; a
+            trajectory of another net.
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
 
     converges = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three that everyone passes, five by keyword
         self,
         net: nn.Module,
         loss: Function,
@@ -263,6 +264,7 @@ class TorchModel(Checkpointed, Layered, Stackable):
             collate=network.collate,
             training=self.training,
         )
+
     def checkpoints(self) -> tuple[Moment, ...]:
         """The moments of its trajectory."""
         from upweight.training.moments import moments
