@@ -132,7 +132,7 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
         return entry
     if not said.classes:
         amount = said.predicted[index]
-        stand_in = wording(scores).is_loss and np.array_equal(amount, entry.get("measured"))  # −loss is no prediction
+        stand_in = wording(scores).is_loss and bool(amount == entry.get("measured"))  # −loss is no prediction
         entry["predicted"] = None if stand_in else amount_text(amount)
         return entry
     entry["predicted"] = _named(said.predicted[index], queries)
