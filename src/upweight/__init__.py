@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
+    from upweight.training.recipe import Training as Training
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOME = {
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_report": "upweight.report.page",
+    "Training": "upweight.training.recipe",
     **dict.fromkeys(
         (
             "Arnoldi",

@@ -150,7 +150,7 @@ def test_measurements_have_names_and_models_notes():
 
 def test_arguments_that_make_no_objective():
     for arguments, words in (
-        ({"objective": "average"}, '"mean" or "sum"'),
+        ({"objective": "average"}, '"mean", "sum" or "fixed"'),
         ({"l2": -1.0}, "l2 ≥ 0"),
         ({"l2": float("nan")}, "l2 ≥ 0"),
         ({"objective": uw.Objective("sum", 1.0), "l2": 2.0}, "one l2"),

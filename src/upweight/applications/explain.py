@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable
+from upweight.core.model import Retrainable, can
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
@@ -142,7 +142,7 @@ def explain(
     tell("attribute", 1, 1)
     log.info("%s scored %d queries in %.2f s", type(method).__name__, len(queries), time.perf_counter() - start)
     check, notes = None, []
-    if removals and isinstance(model, Retrainable):
+    if removals and can(model, Retrainable):
         tell("verify", 0, 1)
         check = verify(
             model, train, queries, scores, removals, seed=seed, progress=lambda done, total: tell("verify", done, total)

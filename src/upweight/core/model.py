@@ -22,10 +22,16 @@ class Objective:
     `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example goes.
     `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the average is renormalised, so an example takes its
     share of the regulariser along, and its row carries the regulariser's gradient.
+    `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as it was before anything was removed: nobody takes an example's place, and
+    the regulariser stays.
     """
 
-    reduction: Literal["sum", "mean"]
+    reduction: Literal["sum", "mean", "fixed"]
     l2: float = 0.0
+
+    def ridge(self, weights: NDArray[np.float64]) -> float:
+        """l2 on the scale of Σ wᵢℓᵢ, for these weights (n,) of the whole training set."""
+        return self.l2 * {"sum": 1.0, "mean": float(weights.sum()), "fixed": float(len(weights))}[self.reduction]
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,10 @@ class Measurable(ABC):
     @abstractmethod
     def predict(self, examples: Examples) -> Predictions:
         """Predictions, for people to read."""
+
+    def lacks(self, capability: type) -> str | None:
+        """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
+        return None
 
 
 class Differentiable(Measurable):
@@ -89,11 +99,20 @@ class Differentiable(Measurable):
 
 
 class Retrainable(Measurable):
-    """A model that can be trained again with other example weights."""
+    """A model that can be trained again with other example weights.
+
+    `converges`: training ends at the optimum of the objective, wherever it begins; False where it stops after so many
+    steps, as for networks.
+    """
+
+    converges = True
 
     @abstractmethod
     def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
-        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes."""
+        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes.
+
+        Seed 0 is the run that made the model, every other seed another run of the same training.
+        """
 
     @property
     @abstractmethod
@@ -105,6 +124,47 @@ class Retrainable(Measurable):
         """The same model with other parameters; this one stays as it is."""
 
 
+class Stackable(Retrainable):
+    """A model of which many weighted copies can be trained at once."""
+
+    @abstractmethod
+    def stack(self, train: Examples) -> Stack:
+        """How many copies to train at once."""
+
+    @abstractmethod
+    def retrain_many(
+        self, train: Examples, weights: NDArray[np.float64], seeds: Sequence[int]
+    ) -> Sequence[Retrainable]:
+        """One model per row of weights (M, n) and entry of seeds (M,), as `retrain` would train each."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How many models are trained at once: `size` 1 where one by one is cheaper or nothing else works, and `why`."""
+
+    size: int
+    why: str = ""
+
+
+def weights_of(train: Examples, weights: Any, models: int | None = None) -> NDArray[np.float64]:
+    """Example weights as float64, shape (n,), or (models, n) for so many models.
+
+    Raises ValueError for another length, for weights that are negative or not finite, and for rows of zeros.
+    """
+    found = np.asarray(weights, dtype=np.float64)
+    shape = (len(train),) if models is None else (models, len(train))
+    if found.shape != shape:
+        raise ValueError(f"expected one weight per training example {shape}, got shape {found.shape}")
+    if not np.isfinite(found).all() or (found < 0).any() or not found.any(axis=-1).all():
+        raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+    return found
+
+
+def can(model: Any, capability: type) -> bool:
+    """Whether the model has this capability."""
+    return isinstance(model, capability) and (not isinstance(model, Measurable) or model.lacks(capability) is None)
+
+
 def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
     """Raise TypeError when the model lacks a capability, in words that say which and what to do."""
     missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
@@ -113,3 +173,7 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
             f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; "
             "wrap a fitted estimator with upweight.explainable(estimator, train) first"
         )
+    for capability in capabilities:
+        why = model.lacks(capability)
+        if why is not None:
+            raise TypeError(f"{wanted_by} needs a model that is {capability.__name__}: {why}")

@@ -33,8 +33,7 @@ def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: 
     recipe = GaussNewton() if recipe is None else recipe
     weights = model.weights(train)
     total = float(weights.sum())
-    ridge = model.objective.l2 * (total if model.objective.reduction == "mean" else 1.0)
-    summed = Summed(model.network, train, weights, ridge, 0.0)
+    summed = Summed(model.network, train, weights, model.objective.ridge(weights), 0.0)
     if damping is None:
         chosen, source = automatic(summed, recipe)
         summed = replace(summed, damping=chosen, damping_from=source)

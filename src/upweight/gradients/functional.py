@@ -19,7 +19,7 @@ from upweight.gradients.network import Network, Quantity
 Blocks = Mapping[str, Tensor]
 
 
-class _Whole(nn.Module):
+class Whole(nn.Module):
     """Loss and net as one module, so that parameters can be replaced however the loss uses the net."""
 
     def __init__(self, network: Network, quantity: Quantity) -> None:
@@ -30,6 +30,7 @@ class _Whole(nn.Module):
         self._sign = -1.0 if quantity == "measure" and network.measure is None else 1.0
 
     def forward(self, batch: Any) -> Tensor:
+        """Loss or measurement of every example of a batch, (n,)."""
         return self._sign * self._evaluate(self.net, batch)
 
 
@@ -89,7 +90,7 @@ def leaves(batch: Any) -> list[Tensor]:
 def _by_vmap(
     network: Network, quantity: Quantity, batch: Any, names: Sequence[str], sliced: Sequence[bool]
 ) -> dict[str, Tensor]:
-    whole = _Whole(network, quantity)
+    whole = Whole(network, quantity)
     held = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
     chosen = {f"net.{name}": held.pop(f"net.{name}") for name in names}
 

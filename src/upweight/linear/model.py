@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
+from upweight.core.model import Differentiable, Objective, Predictions, Retrainable, weights_of
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.families import Family
@@ -193,11 +193,7 @@ class LinearModel(Differentiable, Retrainable):
 
         Models whose training is no smooth optimisation (the hinge) are trained again by the estimator itself.
         """
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != (len(train),):
-            raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-            raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        weights = weights_of(train, weights)
         self._refuse_lost_class(train, weights)
         problem = self.problem(train)
         if self.refit is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +12,29 @@ from torch import Tensor, nn
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions
-from upweight.gradients.network import Function, Network
+from upweight.core.model import (
+    Differentiable,
+    Objective,
+    Predictions,
+    Retrainable,
+    Stack,
+    Stackable,
+    require,
+    weights_of,
+)
+from upweight.gradients.network import Function, Network, unwrapped
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.rows import CapturedRows
+from upweight.training import nets
+from upweight.training.nets import TrainFn
+from upweight.training.recipe import Training
+from upweight.training.run import copied
 
 Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Differentiable):
+class TorchModel(Differentiable, Stackable):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -30,17 +42,24 @@ class TorchModel(Differentiable):
         loss: `loss(net, batch) -> (n,)`, the training loss of every example without the regulariser, e.g.
             `lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")`.
         measure: `measure(net, batch) -> (m,)`, higher = more of the behaviour; None for −loss.
-        objective: "mean" (losses are averaged, as in most training loops) or "sum", or an `Objective` with its l2.
-        l2: the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of `torch.optim.SGD`).
+        objective: "mean" (losses are averaged, as in most training loops), "sum" or "fixed", or an `Objective` with
+            its l2. Left out: what `training` says, else "mean".
+        l2: the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of `torch.optim.SGD`); left out: what
+            `training` says.
         collate: `collate(examples) -> batch`, what `loss` gets; None for an object with tensors `.x` and `.y`.
+        training: how the net was trained: a `Training` with its `initial`, or your own `train_fn(weights, seed) -> net`
+            that trains a new net with these example weights (n,), where ones and seed 0 give this net. Without it the
+            model cannot be trained again.
 
     Raises:
         TypeError: `net` is no module.
         ValueError: a net without gradients of single examples (batch norm without running statistics), nothing to
-            train, complex parameters; a negative l2.
+            train, complex parameters; a negative l2; an objective that is not the training's.
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
+
+    converges = False
 
     def __init__(
         self,
@@ -48,12 +67,39 @@ class TorchModel(Differentiable):
         loss: Function,
         measure: Function | None = None,
         *,
-        objective: Objective | Literal["mean", "sum"] = "mean",
+        objective: Objective | Literal["mean", "sum", "fixed"] | None = None,
         l2: float = 0.0,
         collate: Callable[[Examples], Any] | None = None,
+        training: Training | TrainFn | None = None,
     ) -> None:
-        self.objective = _objective(objective, float(l2))
+        self.objective = _objective(objective, float(l2), training)
         self.network = Network(net, loss, measure, collate)
+        self.training = training
+
+    @classmethod
+    def trained(
+        cls,
+        net: nn.Module | Callable[[int], nn.Module],
+        loss: Function,
+        train: Examples,
+        measure: Function | None = None,
+        *,
+        training: Training,
+        collate: Callable[[Examples], Any] | None = None,
+    ) -> TorchModel:
+        """Train a fresh net and get the model, ready to be explained and trained again.
+
+        Args:
+            net: the net before training (never changed), or a function seed -> net that makes it afresh, which lets
+                runs of other seeds begin elsewhere; `training.initial` where that is given.
+            loss, measure, collate: as above.
+            train: what to train on.
+            training: how.
+        """
+        begins = unwrapped(net if isinstance(net, nn.Module) else net(training.seed))
+        training = nets.with_initial(training, begins if isinstance(net, nn.Module) else net)
+        untrained = cls(begins, loss, measure, collate=collate, training=training)
+        return untrained.retrain(train, np.ones(len(train)))
 
     @property
     def measurement(self) -> str:
@@ -75,14 +121,46 @@ class TorchModel(Differentiable):
 
     def with_parameters(self, parameters: Array) -> TorchModel:
         """The same model at other parameters, on a copy of the net."""
-        network = self.network
-        net = _copied(network.net)
-        _write(Network(net, network.loss), np.asarray(parameters, dtype=np.float64))
-        return TorchModel(net, network.loss, network.measure, objective=self.objective, collate=network.collate)
+        net = copied(self.network.net)
+        _write(Network(net, self.network.loss), np.asarray(parameters, dtype=np.float64))
+        return self._of(net)
+
+    def lacks(self, capability: type) -> str | None:
+        """Training, where none was passed."""
+        if not issubclass(capability, Retrainable) or self.training is not None:
+            return None
+        return (
+            "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
+            "epochs=…, initial=…)), training=train_fn with train_fn(weights, seed) -> net, or make both at once with "
+            "TorchModel.trained(net, loss, train, training=…)"
+        )
+
+    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TorchModel:
+        """The net trained from the beginning with these example weights (n,) on top of the examples' own.
+
+        Raises:
+            ValueError: weights of another length, negative, not finite or all zero; training that diverged.
+            TypeError: a model without `training`.
+        """
+        require(self, [Retrainable], "retrain")
+        net = nets.trained(self.training, self.network, train, weights_of(train, weights), seed)  # type: ignore[arg-type]
+        return self._of(net)
+
+    def stack(self, train: Examples) -> Stack:
+        """How many copies of the net to train at once."""
+        require(self, [Stackable], "stack")
+        return nets.together(self.training, self.network, train)  # type: ignore[arg-type]
+
+    def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[TorchModel]:
+        """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
+        weights = weights_of(train, weights, len(seeds))
+        if not isinstance(self.training, Training):
+            return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
+        return [self._of(net) for net in nets.trained_many(self.training, self.network, train, weights, seeds)]
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""
-        return np.ones(len(train)) if train.weights is None else train.weights
+        return nets.own_weights(train)
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query, (m,)."""
@@ -92,7 +170,7 @@ class TorchModel(Differentiable):
         """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net."""
         shifts = np.atleast_2d(shifts)
         here, network = self.parameters, self.network
-        moved = Network(_copied(network.net), network.loss, network.measure, network.collate)
+        moved = Network(copied(network.net), network.loss, network.measure, network.collate)
         out = np.empty((len(queries), len(shifts)))
         for g, shift in enumerate(shifts):
             _write(moved, here + shift)
@@ -138,8 +216,7 @@ class TorchModel(Differentiable):
             squares += float(batch.squares().double().sum())
             found = batch.sums(torch.ones(1, batch.count).to(batch.like))
             total = {name: total[name] + block if total else block for name, block in found.items()}
-        scale = self.weights(train).sum() if self.objective.reduction == "mean" else 1.0
-        gradient = self.network.join(total)[0] + scale * self.objective.l2 * self.parameters
+        gradient = self.network.join(total)[0] + self.objective.ridge(self.weights(train)) * self.parameters
         return float(np.linalg.norm(gradient) / max(np.sqrt(squares), 1e-300))
 
     def dispersion(self, train: Examples, effective: float) -> float:
@@ -153,6 +230,18 @@ class TorchModel(Differentiable):
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
+    def _of(self, net: nn.Module) -> TorchModel:
+        """This model with another net."""
+        network = self.network
+        return TorchModel(
+            net,
+            network.loss,
+            network.measure,
+            objective=self.objective,
+            collate=network.collate,
+            training=self.training,
+        )
+
     def _outputs(self, examples: Examples) -> Iterator[NDArray[Any]]:
         for part in examples.batches(BATCH):
             with self.network.untouched(), torch.no_grad():
@@ -160,15 +249,18 @@ class TorchModel(Differentiable):
             yield said
 
 
-def _objective(given: Objective | Literal["mean", "sum"], l2: float) -> Objective:
-    """Reduction and l2 from either way of saying them."""
-    objective = given if isinstance(given, Objective) else Objective(given, l2)
+def _objective(given: Objective | str | None, l2: float, training: Training | TrainFn | None) -> Objective:
+    """Reduction and l2, from whoever says them."""
+    said = training.objective if isinstance(training, Training) else Objective("mean")
+    objective = given if isinstance(given, Objective) else Objective(given or said.reduction, l2 or said.l2)  # type: ignore[arg-type]
     if l2 not in (0.0, objective.l2):
         raise ValueError(f"expected one l2, got {l2} and {objective.l2} in the objective")
-    if objective.reduction not in ("mean", "sum"):
-        raise ValueError(f'expected objective "mean" or "sum", got {objective.reduction!r}')
+    if objective.reduction not in ("mean", "sum", "fixed"):
+        raise ValueError(f'expected objective "mean", "sum" or "fixed", got {objective.reduction!r}')
     if not (np.isfinite(objective.l2) and objective.l2 >= 0):
         raise ValueError(f"expected a finite l2 ≥ 0, got {objective.l2}")
+    if isinstance(training, Training):
+        training.require(objective)
     return objective
 
 
@@ -185,15 +277,6 @@ def _write(network: Network, vector: Array) -> None:
     with torch.no_grad():
         for name, block in network.split(vector[None]).items():
             network.parameters()[name].copy_(block[0])
-
-
-def _copied(net: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(net)
-    except RuntimeError as error:
-        raise TypeError(
-            f"the net cannot be copied ({error}); keep no tensors with a graph as its attributes"
-        ) from error
 
 
 def _are_classes(y: Any) -> bool:

@@ -1,0 +1,88 @@
+"""From a training and example weights to trained nets, one by one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from upweight.core.examples import Examples
+from upweight.core.model import Stack
+from upweight.gradients.network import Network
+from upweight.training.recipe import Training
+from upweight.training.run import Run, copied, hold, replay
+from upweight.training.stacked import stack, stacked
+
+Array = NDArray[np.float64]
+TrainFn = Callable[[Array, int], nn.Module]
+
+
+def trained(training: Training | TrainFn, network: Network, train: Examples, weights: Array, seed: int) -> nn.Module:
+    """A new net, trained with these weights (n,) on top of the examples' own, in eval mode."""
+    if isinstance(training, Training):
+        (run,) = runs(training, network, train, weights[None], [seed])
+        return replay(run, weights * own_weights(train)).eval()
+    net = training(weights, seed)
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected training(weights, seed) to return the trained net, got {type(net).__name__}")
+    found = Network(net, network.loss)
+    if found.shapes != network.shapes:
+        raise ValueError("expected training(weights, seed) to return a net with the same parameters as the model's")
+    used = {p.data_ptr() for p in network.parameters().values()}
+    if any(p.data_ptr() in used for p in found.parameters().values()):
+        raise ValueError("training(weights, seed) trained the model's own net; let it make a new one every time")
+    return net
+
+
+def together(training: Training | TrainFn, network: Network, train: Examples) -> Stack:
+    """How many nets to train at once."""
+    if not isinstance(training, Training):
+        return Stack(1, "a training function trains one net at a time")
+    return stack(runs(training, network, train, np.ones((1, len(train))), [0])[0])
+
+
+def trained_many(
+    training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]
+) -> list[nn.Module]:
+    """New nets, one for every row of weights (M, n) and its seed, all at once."""
+    wanted = runs(training, network, train, weights, seeds)
+    nets = []
+    for run, theta in zip(wanted, stacked(wanted, weights * own_weights(train)), strict=True):
+        net = copied(run.network.net).eval()
+        hold(list(Network(net, network.loss).parameters().values()), theta.clone())
+        nets.append(net)
+    return nets
+
+
+def runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:
+    """The run of every row of weights (M, n) and its seed; the same object where they are the same.
+
+    Seed 0 is the training's own, every other counts on from there.
+    """
+    own, made = own_weights(train), dict[Any, Run]()
+    found = []
+    for row, seed in zip(weights * own, seeds, strict=True):
+        key = (seed, (row > 0).tobytes() if training.denominator == "rebatched" else b"")
+        if key not in made:
+            whole = next(iter(made.values())).whole if made else None
+            made[key] = Run.of(training, network, train, row, training.seed + seed, whole)
+        found.append(made[key])
+    return found
+
+
+def own_weights(train: Examples) -> Array:
+    """The examples' own weights, (n,)."""
+    return np.ones(len(train)) if train.weights is None else train.weights
+
+
+def with_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]) -> Training:
+    """The training with where it begins: this net as it is now, or the function that makes it, unless it says so."""
+    if training.initial is not None:
+        return training
+    if not isinstance(net, nn.Module):
+        return replace(training, initial=net)
+    return replace(training, initial={name: value.detach().clone() for name, value in net.state_dict().items()})
