@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from upweight.core.recipes import Nystrom as Nystrom
     from upweight.core.scores import Scores as Scores
     from upweight.core.scores import Unit as Unit
+    from upweight.evaluate.retrain import Retrained as Retrained
+    from upweight.evaluate.retrain import retrain as retrain
     from upweight.evaluate.verify import Check as Check
     from upweight.evaluate.verify import verify as verify
     from upweight.linear.measurement import Loss as Loss
@@ -57,6 +59,8 @@ _HOME = {
     "Unit": "upweight.core.scores",
     "Check": "upweight.evaluate.verify",
     "verify": "upweight.evaluate.verify",
+    "Retrained": "upweight.evaluate.retrain",
+    "retrain": "upweight.evaluate.retrain",
     "Loss": "upweight.linear.measurement",
     "Margin": "upweight.linear.measurement",
     "Probability": "upweight.linear.measurement",

@@ -105,7 +105,17 @@ class Retrainable(Measurable):
     steps, as for networks.
     """
 
-    converges = True
+    converges: bool = True
+
+    @property
+    def provenance(self) -> str:
+        """What a training depends on besides parameters and data, in words that are the same in every process."""
+        return ""
+
+    @property
+    def forks(self) -> bool:
+        """Whether a forked process can train it; False where what it computes with survives no fork (a GPU)."""
+        return True
 
     @abstractmethod
     def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_start_method
+from multiprocessing import get_context, get_start_method
 from typing import Any
 
-ROUNDS = 3  # times that a pool is built anew after one of its workers died
+ROUNDS = 3  # pools that may break one after another without a task being finished
 
 logger = logging.getLogger("upweight")
 _shared: Any = None
@@ -24,12 +24,13 @@ def available() -> int:
 
 
 def each(
-    work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1
+    work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1, fork: bool = True
 ) -> Iterator[tuple[int, Any]]:
     """(place, work(shared, task)) for every task, as they finish.
 
     With one process everything happens here. With more, `shared` goes to each worker once; a worker that dies takes
-    its task with it and both are started again, up to three times.
+    its task with it and both are started again, until three workers in a row have died without a task being finished.
+    Workers are forked where the system does that and `fork` allows it, else they begin anew.
 
     Raises:
         RuntimeError: workers keep dying (most often: not enough memory for so many processes).
@@ -37,26 +38,29 @@ def each(
     if processes <= 1 or len(tasks) <= 1:
         yield from ((place, work(shared, task)) for place, task in enumerate(tasks))
         return
-    if get_start_method() != "fork" and not _can_leave(shared):
+    context = get_context("spawn" if get_start_method() == "fork" and not fork else None)
+    if context.get_start_method() != "fork" and not _can_leave(shared):
         logger.warning("the model cannot be sent to other processes (a lambda in it?); training in this one")
         yield from each(work, shared, tasks)
         return
-    left = dict(enumerate(tasks))
-    for _ in range(ROUNDS):
-        for place, result in _round(work, shared, left, min(processes, len(left))):
+    left, idle = dict(enumerate(tasks)), 0
+    while idle < ROUNDS:
+        before = len(left)
+        for place, result in _round(work, shared, left, min(processes, len(left)), context):
             del left[place]
             yield place, result
         if not left:
             return
+        idle = idle + 1 if len(left) == before else 0
     raise RuntimeError(
         f"worker processes died {ROUNDS} times with {len(left)} of {len(tasks)} tasks to do; "
         "most often memory is short: use fewer processes"
     )
 
 
-def _round(work: Any, shared: Any, left: dict[int, Any], processes: int) -> Iterator[tuple[int, Any]]:
+def _round(work: Any, shared: Any, left: dict[int, Any], processes: int, context: Any) -> Iterator[tuple[int, Any]]:
     """What one pool finishes before it is done or broken."""
-    with ProcessPoolExecutor(processes, initializer=_receive, initargs=(shared,)) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=_receive, initargs=(shared,)) as pool:
         waiting: dict[Future[Any], int] = {}
         try:
             for place, task in left.items():
@@ -95,6 +99,8 @@ def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
 def one_thread() -> Iterator[None]:
     """Linear algebra on one thread: workers side by side, and matrices too small to be worth waking others for.
 
+    OpenMP's threads, which torch computes with, do not outlive a fork: a worker that waits for them waits for ever.
+
     On a machine that is busy with something else, threads that wait for each other cost tenfold on small matrices.
     """
     try:
@@ -102,5 +108,5 @@ def one_thread() -> Iterator[None]:
     except ImportError:
         yield
         return
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    with threadpoolctl.threadpool_limits(1):
         yield

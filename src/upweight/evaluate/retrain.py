@@ -1,21 +1,180 @@
-"""The retraining engine: hands out removals, measures every retrained model, brings the numbers back."""
+"""The retraining engine: hands out trainings, keeps what comes of them, brings the numbers back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.processes import each
+from upweight.core.model import Retrainable, require, weights_of
+from upweight.core.processes import available
+from upweight.core.retraining import HandOut, Job, Task, at_once, by_processes, trained
+from upweight.evaluate.kept import Kept
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]  # (done, of how many)
+How = Literal["stacked", "processes", "ray"]
+HOWS = ("stacked", "processes", "ray")
+
+logger = logging.getLogger("upweight")
 
 
-def measure_without(
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """Many trainings of one model.
+
+    Attributes:
+        model: the model that was trained again.
+        parameters: (M, p), one row per training.
+    """
+
+    model: Any
+    parameters: Array
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.model.with_parameters(self.parameters[place])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[place] for place in range(len(self)))
+
+    def measure(self, queries: Examples) -> Array:
+        """The measurement of every query by every model, (m, M)."""
+        return np.stack([model.measure(queries) for model in self], axis=1)
+
+    def __repr__(self) -> str:
+        return f"Retrained({len(self)} × {type(self.model).__name__}, {self.parameters.shape[1]} parameters each)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where and how trainings are done.
+
+    Attributes:
+        how: "stacked" (many at once, where the model can), "processes" (one by one) or "ray"; None takes the first
+            where it is cheaper, else the second.
+        processes: workers on this machine.
+        folder: where results are kept, one file each; what is found there is not done again.
+        progress: called with (done, of how many).
+    """
+
+    how: How | None = None
+    processes: int = 1
+    folder: str | Path | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.how is not None and self.how not in HOWS:
+            raise ValueError(f"expected how to be one of {', '.join(HOWS)} or None, got {self.how!r}")
+        if self.processes < 1:
+            raise ValueError(f"expected at least one process, got {self.processes}")
+
+    def results(self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples | None) -> Array:
+        """What comes of every task, (tasks, m) measurements, or (tasks, p) parameters where queries is None."""
+        stack = at_once(model, train)
+        if self.how == "stacked" and stack.size == 1:
+            logger.warning("trained one by one: %s", stack.why)
+        size = 1 if self.how == "processes" else stack.size
+        kept = None if self.folder is None else Kept(self.folder, model, train, queries, size > 1)
+        found: dict[int, Array] = {}
+        for place, task in enumerate(tasks):
+            result = None if kept is None else kept.read(task)
+            if result is not None:
+                found[place] = result
+        left = [place for place in range(len(tasks)) if place not in found]
+        self._tell(len(found), len(tasks))
+        job = Job(model, train, queries, size > 1)
+        for within, result in trained(job, [tasks[place] for place in left], size, self._hand_out()):
+            place = left[within]
+            if kept is not None:
+                kept.write(tasks[place], result)
+            found[place] = result
+            self._tell(len(found), len(tasks))
+        return np.stack([found[place] for place in range(len(tasks))])
+
+    def _hand_out(self) -> HandOut:
+        if self.how != "ray":
+            return by_processes(self.processes)
+        from upweight.evaluate.on_ray import each_on_ray
+
+        return each_on_ray
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.progress is not None and done:
+            self.progress(done, total)
+
+
+def retrain(  # noqa: PLR0913 - three that everyone passes, five by keyword
+    model: Any,
+    train: Examples,
+    weights: Any,
+    seed: int | Sequence[int] = 0,
+    how: How | None = None,
+    *,
+    processes: int | None = None,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Train a model again with other example weights.
+
+    Args:
+        model: one that can be trained again.
+        train: what it was trained on.
+        weights: (n,) for one model; (M, n) for M of them. 1 leaves an example as it was, 0 removes it.
+        seed: 0 is the run that made the model; with (M, n) also one seed per row.
+        how: "stacked", "processes" or "ray"; left out, many small nets are trained at once (stacked) and everything
+            else in processes. The way is chosen by model and data alone, so the same call gives the same bits.
+        processes: workers on this machine; all processors where it is left out.
+        folder: keep every result in a file of its own there, and go on from what is found.
+        progress: called with (done, of how many).
+
+    Returns:
+        The retrained model for weights (n,), a `Retrained` for (M, n).
+
+    Raises:
+        ValueError: weights of another length, negative, not finite, or all zero; training that diverged.
+        OSError: the disk is full; what was finished is kept.
+    """
+    require(model, [Retrainable], "retrain")
+    weights = np.asarray(weights, dtype=np.float64)
+    one = weights.ndim != 2
+    weights = weights_of(train, weights)[None] if one else weights_of(train, weights, len(weights))
+    seeds = [seed] * len(weights) if isinstance(seed, int | np.integer) else list(seed)
+    if len(seeds) != len(weights) or not len(weights):
+        raise ValueError(f"expected weights of at least one model and one seed each, got {len(weights)}, {len(seeds)}")
+    if one and how is None and folder is None:
+        return model.retrain(train, weights[0], int(seeds[0]))
+    tasks = [Task(weights=row, seed=int(s)) for row, s in zip(weights, seeds, strict=True)]
+    engine = Engine(
+        how=how, processes=available() if processes is None else processes, folder=folder, progress=progress
+    )
+    found = Retrained(model, engine.results(model, train, tasks, None))
+    return found[0] if one else found
+
+
+def without(
+    engine: Engine, model: Any, train: Examples, queries: Examples, removals: Sequence[NDArray[np.intp]], seed: int = 0
+) -> tuple[Array, Array]:
+    """(measurements after training on everything (m,), after training without each removal (m, removals)).
+
+    Removals are positions in `train`. The first training removes nothing and is done in the same way as the others:
+    effects are differences of two trainings of the same kind, so what the handed-in model lacks to its optimum
+    cancels.
+    """
+    tasks = [Task(seed=seed), *(Task(removed=np.asarray(removed, dtype=np.intp), seed=seed) for removed in removals)]
+    found = engine.results(model, train, tasks, queries)
+    return found[0], found[1:].T
+
+
+def measure_without(  # noqa: PLR0913 - four that everyone passes
     model: Any,
     train: Examples,
     queries: Examples,
@@ -23,25 +182,10 @@ def measure_without(
     processes: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    how: How | None = None,
+    folder: str | Path | None = None,
 ) -> tuple[Array, Array]:
-    """(measurements after training on everything (m,), after training without each removal (m, removals)).
-
-    Removals are positions in `train`. The first training removes nothing: effects are differences of two trainings
-    of the same kind, so what the handed-in model lacks to its optimum cancels.
-    """
-    shared = (model, train, queries, seed)
-    # Here rather than in a worker: what the model prepares for its first training, workers then inherit.
-    base = _measured_without(shared, np.empty(0, dtype=np.intp))
-    found = np.empty((len(queries), len(removals)))
-    for done, (place, measured) in enumerate(each(_measured_without, shared, removals, processes), start=1):
-        found[:, place] = measured
-        if progress is not None:
-            progress(done, len(removals))
-    return base, found
-
-
-def _measured_without(shared: tuple[Any, Examples, Examples, int], removed: NDArray[np.intp]) -> Array:
-    model, train, queries, seed = shared
-    weights = np.ones(len(train))
-    weights[removed] = 0.0
-    return np.asarray(model.retrain(train, weights, seed).measure(queries))
+    """`without`, with the engine's settings as arguments."""
+    engine = Engine(how=how, processes=processes, folder=folder, progress=progress)
+    return without(engine, model, train, queries, removals, seed)

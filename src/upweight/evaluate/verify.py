@@ -8,21 +8,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Differentiable, Retrainable, require
+from upweight.core.model import Retrainable, require
 from upweight.core.processes import available
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import Agreement, agreement
-from upweight.evaluate.retrain import Progress, measure_without
+from upweight.evaluate.reproduction import reproduction
+from upweight.evaluate.retrain import Engine, How, Progress, without
 
 Array = NDArray[np.float64]
 SIZES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
-DRIFT = 0.05  # share of a typical effect that retraining on everything may change before the reader is told
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def verify(  # noqa: PLR0913 - five that everyone passes, three by keyword
     processes: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    how: How | None = None,
+    folder: str | Path | None = None,
 ) -> Check:
     """Hold scores against real retraining.
 
@@ -140,7 +143,9 @@ def verify(  # noqa: PLR0913 - five that everyone passes, three by keyword
         removals: how many (half of them the strongest proponents and opponents one by one, half random groups of 1, 5
             and 10 % of the training set), or which: name → train ids.
         processes: refits at a time; all processors where it is left out.
-        seed: for the random groups, and handed to the training.
+        seed: for the random groups. Trainings are the model's own run, so that what differs is what was removed.
+        progress: called with (refits done, of how many).
+        how, folder: as in `retrain`.
 
     Raises:
         ValueError: scores of other queries or other training examples.
@@ -152,13 +157,14 @@ def verify(  # noqa: PLR0913 - five that everyone passes, three by keyword
     start = time.perf_counter()
     positions = [train.positions(r.ids) for r in chosen]
     many = available() if processes is None else processes
-    base, after = measure_without(model, train, queries, positions, many, seed, progress)
+    engine = Engine(how=how, processes=many, folder=folder, progress=progress)
+    base, after = without(engine, model, train, queries, positions)
     actual = base[:, None] - after
     predicted = np.stack([scores.values[:, columns_of(scores, r.ids, r.name)].sum(axis=1) for r in chosen], axis=1)
     diagnostics = {
         "refits": len(chosen) + 1,
         "seconds": round(time.perf_counter() - start, 3),
-        **_optimum(model, train, queries, base, actual),
+        **reproduction(model, train, queries, base, actual),
     }
     return Check(predicted, actual, queries.ids, tuple(chosen), scores, diagnostics)
 
@@ -203,19 +209,3 @@ def _named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
             raise ValueError(f"expected at least one example in removal {name!r}, got none; leave it out or name some")
         chosen.append(Removal(str(name), "one" if len(different) == 1 else "group", different))
     return chosen
-
-
-def _optimum(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:
-    """Whether training on everything gives back the model that was handed in: the most common silent error."""
-    drift = float(np.abs(base - model.measure(queries)).max())
-    typical = float(np.median(np.abs(actual).max(axis=0)))
-    warnings = []
-    norm = model.gradient_norm(train) if isinstance(model, Differentiable) else None
-    if drift > DRIFT * typical:
-        known = "" if norm is None else f" (gradient norm {norm:.2g} of what random data would leave)"
-        warnings.append(
-            f"The model handed in is not at its optimum on the data handed in{known}: training it again on everything "
-            f"changes the measurement by up to {drift:.2g}, a typical removal by {typical:.2g}. Lower tol or raise "
-            "max_iter, or check that these are the data it was fitted on."
-        )
-    return {"gradient_norm": norm, "drift": drift, "warnings": warnings}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import each
+from upweight.core.retraining import Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
 
 Array = NDArray[np.float64]
@@ -41,12 +41,13 @@ class LeaveOneOut(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times."""
         require(model, [Retrainable], "LeaveOneOut")
-        shared = (model, train, self.seed)
-        whole = _without(shared, None)
-        parameters = np.empty((len(train), len(whole)))
-        for place, found in each(_without, shared, range(len(train)), self.processes):
-            parameters[place] = found
-        return FittedLeaveOneOut(self, model.with_parameters(whole), model, train, parameters)
+        size = at_once(model, train).size
+        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
+        found: dict[int, Array] = dict(
+            trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes))
+        )
+        parameters = np.stack([found[place] for place in range(1, len(tasks))])
+        return FittedLeaveOneOut(self, model.with_parameters(found[0]), model, train, parameters)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -87,12 +88,3 @@ class FittedLeaveOneOut(Fitted):
 
     def _at(self, parameters: Array) -> Retrainable:
         return cast(Retrainable, self.model).with_parameters(parameters)
-
-
-def _without(shared: tuple[Any, Examples, int], place: int | None) -> Array:
-    """Parameters after training without one example; None removes nothing."""
-    model, train, seed = shared
-    weights = np.ones(len(train))
-    if place is not None:
-        weights[place] = 0.0
-    return np.asarray(model.retrain(train, weights, seed).parameters)

@@ -115,6 +115,16 @@ class TorchModel(Differentiable, Stackable):
         return tuple(dict.fromkeys([*self.network.notes, *said]))
 
     @property
+    def provenance(self) -> str:
+        """The recipe of the training, or the name of the function."""
+        return str(getattr(self.training, "__qualname__", None) or repr(self.training))
+
+    @property
+    def forks(self) -> bool:
+        """Whether torch's backward passes survive a fork, as they do where there is no GPU."""
+        return not torch.cuda.is_available()
+
+    @property
     def parameters(self) -> Array:
         """All trainable parameters as one vector, in the order of `net.named_parameters()`."""
         return self.network.vector()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,11 @@ Initial = Callable[[int], nn.Module] | nn.Module | Mapping[str, Tensor]
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
 DENOMINATORS = ("fixed", "renormalised", "rebatched")
+SHORT = 2  # entries of a setting that are written out
 ORDER, NOISE = 0, 1  # streams of random numbers of one seed: the order of examples, and what happens in a step
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Training:
     """How a network was trained: optimiser, steps, batches, randomness.
 
@@ -121,6 +123,14 @@ class Training:
         if self.momentum and self.optimiser != "sgd":
             raise ValueError(f"momentum is of sgd, {self.optimiser} has betas; leave it out")
 
+    def __repr__(self) -> str:
+        """The settings that are not the defaults, long ones by a digest: the same training has the same words."""
+        said = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]
+        words = (
+            f"{name}={_words(value)}" for name, value, default in said if value is not default and value != default
+        )
+        return f"Training({', '.join(words)})"
+
     @property
     def l2(self) -> float:
         """The λ in λ/2 ‖θ‖² that this training minimises beside the losses: none where the decay is decoupled."""
@@ -171,6 +181,25 @@ class Training:
         """What seeds the random numbers of every step (dropout, augmentation)."""
         found: list[int] = np.random.default_rng([seed, NOISE]).integers(2**63, size=steps).tolist()
         return found
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
+    if isinstance(value, Mapping):
+        value = [(name, np.asarray(part.detach().cpu())) for name, part in value.items()]
+    if isinstance(value, np.ndarray | list | tuple) and len(value) > SHORT:
+        return f"<{_digest(value)}>"
+    return str(getattr(value, "__qualname__", None) or repr(value))
+
+
+def _digest(values: Any) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        parts = value if isinstance(value, tuple) else (value,)
+        for part in parts:
+            digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def _positions(step: int, batch: Any) -> NDArray[np.intp]:

@@ -1,0 +1,68 @@
+"""Kept: results of a long job on disk, one file each, so that a job that was interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.archive import read_archive, write_archive
+from upweight.core.attributor import fingerprint
+from upweight.core.examples import Examples
+from upweight.core.retraining import Task
+
+Array = NDArray[np.float64]
+KIND = "retrained"
+
+logger = logging.getLogger("upweight")
+
+
+class Kept:
+    """A folder of results, each in a file named after everything that it depends on.
+
+    A result of another model, training set, query set, way of training or set of weights has another name, so a
+    folder can be shared by jobs and never gives one of them the numbers of another.
+    """
+
+    def __init__(self, folder: str | Path, model: Any, train: Examples, queries: Examples | None, stacked: bool):
+        self.folder, self.train = Path(folder), train
+        self.folder.mkdir(parents=True, exist_ok=True)
+        asked = None if queries is None else (fingerprint(None, queries), model.measurement)
+        parts = fingerprint(model, train), model.provenance, asked, "stacked" if stacked else "alone"
+        self._job = repr(parts).encode()
+
+    def path(self, task: Task) -> Path:
+        """The file of this task."""
+        digest = hashlib.blake2b(self._job, digest_size=12)
+        digest.update(f" {task.seed} ".encode())
+        digest.update(np.ascontiguousarray(task.on(self.train)).tobytes())
+        return self.folder / f"{digest.hexdigest()}.npz"
+
+    def read(self, task: Task) -> Array | None:
+        """The result of the task; None where it is not there, or damaged, which is said and made good by doing it."""
+        path = self.path(task)
+        if not path.exists():
+            return None
+        try:
+            arrays, _ = read_archive(path, KIND)
+        except ValueError as error:
+            logger.warning("%s; that training is done again", error)
+            return None
+        return np.asarray(arrays["result"])
+
+    def write(self, task: Task, result: Array) -> None:
+        """Keep the result, whole or not at all. Raises OSError where the disk is full."""
+        path = self.path(task)
+        try:
+            write_archive(path, KIND, {"result": result}, {"seed": task.seed})
+        except OSError as error:
+            done = len(list(self.folder.glob("*.npz")))
+            raise OSError(
+                error.errno,
+                f"a result could not be kept ({error.strerror}); {done} finished ones are whole in {self.folder}: make "
+                "room and call again with the same folder, which goes on from there",
+            ) from error
