@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,7 +29,8 @@ def each_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[An
 
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+        found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # workers import what we can
+        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False, runtime_env={"env_vars": found})
     try:
         there = ray.put(shared)
         do = ray.remote(max_retries=RETRIES, num_cpus=1)(_do)

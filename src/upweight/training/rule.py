@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,9 +28,9 @@ def begin(training: Training, theta: Tensor) -> State:
 
 
 def update(
-    training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float
+    training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float, *, over: bool = False
 ) -> tuple[Tensor, State]:
-    """θ and state after step t, by the equations of `Training`; nothing is written to.
+    """θ and state after step t, by the equations of `Training`.
 
     Args:
         training: the recipe.
@@ -38,34 +39,53 @@ def update(
         gradient: ∇J_t(θ), (…, p), before clipping and weight decay.
         t: the step, from 0.
         rate: η_t.
+        over: write θ, state and gradient over, which saves memory and gives the same bits; else nothing is written to
+            and the result can be differentiated.
     """
+    do = _OVER if over else _NEW
     if training.clip is not None:
         norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-        gradient = gradient * (training.clip / (norm + TINY)).clamp(max=1.0)
+        gradient = do.mul(gradient, (training.clip / (norm + TINY)).clamp(max=1.0))
     if training.l2:
-        gradient = gradient.add(theta, alpha=training.l2)
+        gradient = do.add(gradient, theta, alpha=training.l2)
     if training.optimiser == "sgd":
-        return _sgd(training, theta, state, gradient, rate)
-    if training.optimiser == "adamw" and training.weight_decay:
-        theta = theta * (1.0 - rate * training.weight_decay)
-    return _adam(training, theta, state, gradient, t, rate)
+        return _sgd(do, training, theta, state, gradient, rate)
+    if training.weight_decay and not training.l2:
+        theta = do.mul(theta, 1.0 - rate * training.weight_decay)
+    return _adam(do, training, theta, state, gradient, t, rate)
 
 
-def _sgd(training: Training, theta: Tensor, state: State, gradient: Tensor, rate: float) -> tuple[Tensor, State]:
+class _Arithmetic(NamedTuple):
+    """Elementwise operations that give a new tensor, or write over their first."""
+
+    add: Callable[..., Tensor]
+    mul: Callable[..., Tensor]
+    lerp: Callable[..., Tensor]
+    addcmul: Callable[..., Tensor]
+    addcdiv: Callable[..., Tensor]
+
+
+_NEW = _Arithmetic(Tensor.add, Tensor.mul, Tensor.lerp, Tensor.addcmul, Tensor.addcdiv)
+_OVER = _Arithmetic(Tensor.add_, Tensor.mul_, Tensor.lerp_, Tensor.addcmul_, Tensor.addcdiv_)
+
+
+def _sgd(
+    do: _Arithmetic, training: Training, theta: Tensor, state: State, gradient: Tensor, rate: float
+) -> tuple[Tensor, State]:
     if state.first is None:
-        return theta.add(gradient, alpha=-rate), state
-    first = state.first.mul(training.momentum).add_(gradient)
-    ahead = gradient.add(first, alpha=training.momentum) if training.nesterov else first
-    return theta.add(ahead, alpha=-rate), State(first, None)
+        return do.add(theta, gradient, alpha=-rate), state
+    first = do.add(do.mul(state.first, training.momentum), gradient)
+    ahead = do.add(gradient, first, alpha=training.momentum) if training.nesterov else first
+    return do.add(theta, ahead, alpha=-rate), State(first, None)
 
 
 def _adam(
-    training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float
+    do: _Arithmetic, training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float
 ) -> tuple[Tensor, State]:
     assert state.first is not None and state.second is not None
     one, two = training.betas
-    first = state.first.lerp(gradient, 1.0 - one)
-    second = state.second.mul(two).addcmul(gradient, gradient, value=1.0 - two)
+    first = do.lerp(state.first, gradient, 1.0 - one)
+    second = do.addcmul(do.mul(state.second, two), gradient, gradient, value=1.0 - two)
     spread = second / (1.0 - two ** (t + 1))
     spread = (spread + training.eps_root if training.eps_root else spread).sqrt() + training.eps
-    return theta.addcdiv(first, spread, value=-rate / (1.0 - one ** (t + 1))), State(first, second)
+    return do.addcdiv(theta, first, spread, value=-rate / (1.0 - one ** (t + 1))), State(first, second)

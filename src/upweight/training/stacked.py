@@ -103,14 +103,15 @@ def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
     copies, first = Copies(runs), runs[0]
     theta = torch.stack([flat(list(run.network.parameters().values())) for run in runs])
     state = begin(first.training, theta)
+    theta.requires_grad_()
     with seeded(first.network.device), plain_attention():
         for t in range(first.steps):
-            held = theta.detach().requires_grad_()
-            objective = (copies.losses(held, t) * _shares(copies, weights, t)).sum()
-            (gradient,) = torch.autograd.grad(objective, held)
-            theta, state = update(first.training, theta, state, gradient, t, float(first.rates[t]))
+            objective = (copies.losses(theta, t) * _shares(copies, weights, t)).sum()
+            (gradient,) = torch.autograd.grad(objective, theta)
+            with torch.no_grad():
+                theta, state = update(first.training, theta, state, gradient, t, float(first.rates[t]), over=True)
     require_finite(theta, first.steps)
-    return theta
+    return theta.detach()
 
 
 def _shares(copies: Copies, weights: Array, t: int) -> Tensor:

@@ -1,0 +1,54 @@
+"""A model whose worker dies in the middle of a training, once."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import upweight as uw
+from upweight.core.model import Predictions, Retrainable
+
+TRAIN = uw.Examples(np.arange(12.0)[:, None], np.arange(12) % 2)
+QUERIES = uw.Examples(np.arange(3.0)[:, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Mortal(Retrainable):
+    """Its one parameter is the weighted mean of the inputs; training without the third example kills the process."""
+
+    mean: float
+    marker: str = ""
+    always: bool = False
+
+    measurement = "mean"
+
+    @property
+    def parameters(self):
+        return np.array([self.mean])
+
+    def with_parameters(self, parameters):
+        return Mortal(float(parameters[0]), self.marker, self.always)
+
+    def measure(self, queries):
+        return self.mean + queries.x[:, 0]
+
+    def predict(self, examples):
+        return Predictions(tuple(self.measure(examples)))
+
+    def retrain(self, train, weights, seed=0):
+        if self.marker and weights[3] == 0 and (self.always or not Path(self.marker).exists()):
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.with_parameters([float(train.x[:, 0] @ weights / weights.sum()) + seed])
+
+
+def weights():
+    """Each example gone once."""
+    return 1.0 - np.eye(12)
+
+
+def truth():
+    """The parameters that come of them."""
+    return (66 - np.arange(12.0)[:, None]) / 11
