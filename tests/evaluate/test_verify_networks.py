@@ -73,3 +73,9 @@ def test_a_net_without_its_training_says_what_to_pass():
     for ask in (checked, lambda m: m.retrain(TRAIN, np.ones(40)), lambda m: uw.LeaveOneOut().fit(m, TRAIN)):
         with pytest.raises(TypeError, match=r"Retrainable: this TorchModel does not say how its net was trained; pass"):
             ask(uw.TorchModel(net, cross_entropy))
+
+
+def test_a_class_that_is_gone_is_said():
+    of_two = TRAIN.ids[TRAIN.y == 2].tolist()
+    check = checked(trained(), {"all twos": of_two, "one": [0]})
+    assert check.diagnostics["warnings"] == ["Without 'all twos' no example of class 2 is left."]

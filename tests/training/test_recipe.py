@@ -173,6 +173,8 @@ def test_batch_norm_is_trained_alone_and_keeps_its_statistics():
     trained = model(normed)
     again = trained.retrain(train(), np.ones(N))
     assert np.array_equal(again.measure(queries()), trained.measure(queries()))
+    assert any("still takes part in the batch statistics of 1" in note for note in trained.notes)
+    assert not model(normed, denominator="rebatched").notes
     assert trained.stack(train()).size == 1 and "buffers" in trained.stack(train()).why
     with pytest.raises(ValueError, match="training changed more than the model's parameters"):
         uw.retrain(trained, train(), 1 - np.eye(N)[:2], processes=1)

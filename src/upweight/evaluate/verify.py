@@ -166,6 +166,7 @@ def verify(  # noqa: PLR0913 - five that everyone passes, three by keyword
         "seconds": round(time.perf_counter() - start, 3),
         **reproduction(model, train, queries, base, actual),
     }
+    diagnostics["warnings"] += _lost_classes(train, chosen)
     return Check(predicted, actual, queries.ids, tuple(chosen), scores, diagnostics)
 
 
@@ -209,3 +210,17 @@ def _named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
             raise ValueError(f"expected at least one example in removal {name!r}, got none; leave it out or name some")
         chosen.append(Removal(str(name), "one" if len(different) == 1 else "group", different))
     return chosen
+
+
+def _lost_classes(train: Examples, chosen: Sequence[Removal]) -> list[str]:
+    """Removals after which a class has no example left: what a net says of that class then is where it began."""
+    if train.y is None or train.y.ndim != 1 or train.y.dtype.kind == "f":
+        return []
+    classes, places = np.unique(train.y, return_inverse=True)
+    found = []
+    for removal in chosen:
+        left = np.bincount(np.delete(places, train.positions(removal.ids)), minlength=len(classes))
+        if (left == 0).any():
+            label = classes.tolist()[int(np.argmin(left))]
+            found.append(f"Without {removal.name!r} no example of class {train.labels.get(label, label)!r} is left.")
+    return found

@@ -112,7 +112,8 @@ class TorchModel(Differentiable, Stackable):
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
         said = [note for found in self.network.inspections.values() for note in found.notes]
-        return tuple(dict.fromkeys([*self.network.notes, *said]))
+        removal = nets.warnings(self.training, self.network)
+        return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
 
     @property
     def provenance(self) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.core.model import Stack
-from upweight.gradients.network import Network
+from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.recipe import Training
 from upweight.training.run import Run, copied, hold, replay
 from upweight.training.stacked import stack, stacked
@@ -86,3 +86,14 @@ def with_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]
     if not isinstance(net, nn.Module):
         return replace(training, initial=net)
     return replace(training, initial={name: value.detach().clone() for name, value in net.state_dict().items()})
+
+
+def warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
+    """What a reader should know of removal in this training, as sentences."""
+    coupled = [name for name, module in network.net.named_modules() if isinstance(module, BATCH_NORMS)]
+    if not coupled or not isinstance(training, Training) or training.denominator == "rebatched":
+        return []
+    return [
+        f"An example of weight 0 still takes part in the batch statistics of {coupled[0]}: its loss goes, no more; "
+        'Training(denominator="rebatched") removes the whole example.'
+    ]
