@@ -14,13 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from upweight.core.model import Stack
 from upweight.gradients.batches import mapped
 from upweight.gradients.functional import Whole, leaves, plain_attention
+from upweight.training.batched import Batched
 from upweight.training.rule import begin, update
 from upweight.training.run import Run, flat, require_finite, seeded
 
 Array = NDArray[np.float64]
 WORTH = 3e7  # flops of a step above which the arithmetic of one copy keeps a processor busy by itself
 WORTH_GPU = 3e9
-ROOM = 8 << 20  # bytes of the copies that are trained at once: about what stays in a processor's cache
+ROOM = 32 << 20  # bytes of the copies that are trained at once: larger stacks gain nothing any more
 ROOM_GPU = 2 << 30
 MOST = 128
 
@@ -87,7 +88,8 @@ class Copies:
 
     def _losses(self, row: Tensor, batch: Any) -> Tensor:
         parts = zip(self._names, torch.split(row, self._sizes), self._shapes, strict=True)
-        found: Tensor = torch.func.functional_call(self._whole, {n: v.view(s) for n, v, s in parts}, (batch,))
+        with Batched():
+            found: Tensor = torch.func.functional_call(self._whole, {n: v.view(s) for n, v, s in parts}, (batch,))
         return found
 
 
