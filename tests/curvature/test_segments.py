@@ -140,3 +140,25 @@ def test_bad_segments_are_refused(run):
         uw.SOURCE(curvature=uw.KFAC()).fit(model, train)
     with pytest.raises(ValueError, match="at least 1 segment"):
         uw.SOURCE(segments=0)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+def test_factored_segments_are_exact_where_there_is_one_example_of_two_classes(kind, tmp_path):
+    """There every gradient is one outer product, and so is Adam's metric."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 2).double()
+    train = uw.Examples(np.random.default_rng(0).normal(size=(1, 4)), np.array([1]))
+    decay = 0.0 if kind == "Adam" else 0.05
+    make = getattr(torch.optim, kind)
+    optimiser = make(net.parameters(), lr=0.1, weight_decay=decay, **({} if kind == "SGD" else {"eps": 1e-14}))
+    trajectory = uw.Trajectory(tmp_path)
+    for _ in range(4):
+        optimiser.zero_grad()
+        losses(net, SimpleNamespace(x=torch.as_tensor(train.x), y=torch.as_tensor(train.y))).mean().backward()
+        optimiser.step()
+        trajectory.record(net, optimiser)
+    model = uw.TorchModel(net, losses, trajectory=trajectory)
+    covectors = DenseRows(np.random.default_rng(1).normal(size=(3, model.network.size)))
+    (exact,), (factored,) = (model.segments(train, recipe, 1) for recipe in (None, uw.EKFAC()))
+    for found, wanted in zip(factored.passed(covectors), exact.passed(covectors), strict=True):
+        assert np.abs(found.dense() - wanted.dense()).max() <= 1e-6 * np.abs(wanted.dense()).max()

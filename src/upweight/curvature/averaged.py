@@ -119,25 +119,21 @@ class Factored(Spectrum):
     def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float) -> None:
         self.network, self.root = parts[0].network, root
         self.layers: dict[str, Layer] = {}
-        self._sides: dict[str, tuple[Tensor, Tensor] | None] = {}
+        self._sides: dict[str, tuple[Tensor, Tensor]] = {}  # P^½ of a layer, by outputs and by inputs
         self._each(parts, self._gather)
         for layer in self.layers.values():
             layer.examples = layer.positions
             layer.decompose(1.0)
             layer.values = torch.zeros_like(layer.values)
         self._each(parts, lambda factors, a, s, first: add_squares(self.layers[factors.weight], a, s))
-        held = {name for layer in self.layers.values() for name in (layer.weight, layer.bias)}
-        ones = {name: torch.ones(shape).to(self._like) for name, shape in self.network.shapes.items()}
-        squared = ones if root is None else {name: block**2 for name, block in root.items()}
-        self.rest = {
-            name: squared[name] * (sum(block[name] for block in found) + inside) + outside
-            for found in [[diagonal_rest(part, self.layers) for part in parts]]
-            for name in self.network.names
-            if name not in held
-        }
+        self.rest: dict[str, Tensor] = {}
+        for found in [diagonal_rest(part, self.layers) for part in parts]:
+            for name, block in found.items():
+                self.rest[name] = self.rest[name] + block if name in self.rest else block
+        for name, block in self.rest.items():
+            self.rest[name] = (block + inside) * (1.0 if root is None else root[name] ** 2) + outside
         for layer in self.layers.values():
-            joint = layer.joined({name: block[None] for name, block in squared.items()})[0]
-            layer.values += outside + inside * joint.mean()
+            layer.values += outside + inside * self._metric(layer)
 
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
         """By rotation, layer by layer."""
@@ -157,9 +153,12 @@ class Factored(Spectrum):
         largest = [float(v.max()) for v in [*self.rest.values(), *(layer.values for layer in self.layers.values())]]
         return {"exponential": "EK-FAC", "largest": max(largest)}
 
-    @property
-    def _like(self) -> Tensor:
-        return torch.empty(0, dtype=self.network.precision, device=self.network.device)
+    def _metric(self, layer: Layer) -> Tensor | float:
+        """The diagonal of P in the layer's eigenbasis, (d_o, d_i)."""
+        if self.root is None:
+            return 1.0
+        left, right = self._sides[layer.weight]
+        return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
 
     def _each(self, parts: Sequence[Summed], use: Callable[..., None]) -> None:
         for part in parts:
@@ -187,7 +186,7 @@ class Factored(Spectrum):
             layer = Layer(factors.weight, factors.bias, factors.swapped, empty, empty)
             logs = layer.joined({name: block[None] for name, block in self.root.items()})[0].log()
             self._sides[factors.weight] = ((logs.mean(dim=1) - logs.mean()).exp(), logs.mean(dim=0).exp())
-        left, right = self._sides[factors.weight]  # type: ignore[misc]
+        left, right = self._sides[factors.weight]
         return a * right, s * left
 
 

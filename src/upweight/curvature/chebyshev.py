@@ -39,8 +39,8 @@ class Polynomial(Spectrum):
         for _ in range(6):
             found = self._series(blocks, functions)
             largest = [float(np.abs(f(np.linspace(0, self.bound, 64))).max()) for f in functions]
-            grew = [bool((norms(out) > GREW * most * before).any()) for out, most in zip(found, largest, strict=True)]
-            if not any(grew):
+            sizes = [norms(out) <= GREW * most * before for out, most in zip(found, largest, strict=True)]
+            if all(bool(each.all()) for each in sizes):  # which no NaN is
                 return found
             self.bound *= 2.0
         raise RuntimeError(
