@@ -1,5 +1,6 @@
 """What a check promises of effects that it has not seen: intervals that cover, sizes that are mended."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
@@ -157,3 +158,25 @@ def test_a_check_goes_on_from_its_file(tmp_path):
     model.log.clear()
     again = uw.verify(model, train, queries, scores, 8, processes=1, path=path)
     assert model.log == [] and (again.actual == first.actual).all()
+
+
+def test_a_check_is_json():
+    model, train, queries, scores = game()
+    check = uw.verify(model, train, queries, scores, {"a": ["p1", "p2"], "b": ["p3", "p4"]}, processes=1)
+    told = json.loads(json.dumps(check.as_dict(), allow_nan=False))
+    assert told["groups"]["slope"] == pytest.approx(1) and told["single"]["slope"] is None
+    assert told["ceiling"]["value"] == 1 and told["coverage"]["level"] == 0.9
+    assert np.shape(told["predicted"]) == np.shape(told["actual"]) == (4, 2) and told["queries"] == queries.ids.tolist()
+    assert told["removals"][0] == {"name": "a", "kind": "group", "size": 2}
+
+
+def test_scores_of_zero_have_no_interval_and_a_query_of_zeros_borrows_one():
+    model, train, queries, scores = game()
+    zero = uw.verify(model, train, queries, replace(scores, values=0 * scores.values), 8, processes=1)
+    with pytest.raises(ValueError, match="expected scores that are not all zero"):
+        zero.interval(["p1"])
+    assert zero.as_dict()["coverage"]["rate"] is None
+    values = scores.values.copy()
+    values[2] = 0.0
+    low, high = uw.verify(model, train, queries, replace(scores, values=values), 16, processes=1).interval(["p1"])
+    assert low[2] < 0 < high[2]

@@ -7,6 +7,8 @@ Random scores and random suspicion are the method `Chance`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,7 +108,7 @@ def _agreement(train: Examples, queries: Examples) -> Array | float:
 
 def _features(train: Examples, queries: Examples) -> tuple[Any, Any]:
     """Two matrices on one scale, dense or sparse."""
-    if _is_text(train):
+    if is_text(train):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         words = TfidfVectorizer().fit(_texts(train))
@@ -134,11 +136,30 @@ def _lengths_one(matrix: Any) -> Any:
     return normalize(matrix)
 
 
-def _is_text(examples: Examples) -> bool:
+def is_text(examples: Examples) -> bool:
+    """Whether a person sees texts."""
     return isinstance(examples.preview(examples.ids[0].item()).value, str)
 
 
 def _texts(examples: Examples) -> list[str]:
-    if not _is_text(examples):
+    if not is_text(examples):
         raise TypeError("expected examples that are texts; give them as x, or as shown= where x is made from them")
     return [str(examples.preview(i).value) for i in examples.ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What stands beside the methods: scores of pairs, a suspicion of training examples, or both."""
+
+    name: str
+    pairs: Callable[[Examples, Examples], Scores] | None = None
+    suspicion: Callable[[Any, Examples], Array] | None = None
+    of_texts: bool = False
+
+
+BASELINES = (
+    Baseline("similar", similar, lambda model, train: unlike_neighbours(train)),
+    Baseline("bm25", bm25, of_texts=True),
+    Baseline("loss", suspicion=plain_loss),
+    Baseline("held_out_loss", suspicion=held_out_loss),
+)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import Agreement, agreement
+from upweight.evaluate.agreement import Agreement, agreement, known
 from upweight.evaluate.ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted
 from upweight.evaluate.truth import Truth
@@ -109,6 +109,8 @@ class Check:
         middle = self.scores.values[:, places].sum(axis=1)
         own = np.sqrt((self.scores.values[:, places] ** 2).sum(axis=1))
         width = self._widths(columns, own[:, None], level)[:, 0]
+        if np.isnan(width).any():
+            raise ValueError("expected scores that are not all zero: around those an interval has no size")
         return middle - width, middle + width
 
     def coverage(self, fresh: Truth | None = None, level: float = 0.9) -> Coverage:
@@ -131,10 +133,10 @@ class Check:
         for asked, source in sources:
             for kind in ("one", "group"):
                 wanted = np.array([c for c in asked if kinds[c] == kind], dtype=np.intp)
-                known = np.array([c for c in source if self.removals[c].kind == kind], dtype=np.intp)
-                if len(wanted) and len(known):
-                    width[:, wanted] = self._widths(known, sizes[:, wanted], level)
-                    counts.append(len(known))
+                behind = np.array([c for c in source if self.removals[c].kind == kind], dtype=np.intp)
+                if len(wanted) and len(behind):
+                    width[:, wanted] = self._widths(behind, sizes[:, wanted], level)
+                    counts.append(len(behind))
         low, high = theirs - width, theirs + width
         promised = min((level, *(k / (k + 1) for k in counts)))
         return Coverage(low, high, (low <= actual) & (actual <= high), level, promised)
@@ -187,6 +189,24 @@ class Check:
         recipe = {**self.scores.recipe, "calibrated": fact}
         return replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=news)
 
+    def as_dict(self, level: float = 0.9) -> dict[str, Any]:
+        """Plain values for JSON, with every pair of predicted and actual effects; what is not known is None."""
+        inside = self.coverage(level=level)
+        pairs = {name: [[known(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")}
+        return {
+            "unit": str(self.scores.unit),
+            "all": self.of().as_dict(),
+            "single": self.of("one").as_dict(),
+            "groups": self.of("group").as_dict(),
+            "ceiling": None if self.ceiling is None else self.ceiling.as_dict(),
+            "coverage": {"level": level, "rate": known(inside.rate), "promised": inside.promised},
+            "queries": self.query_ids.tolist(),
+            "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
+            **pairs,
+            "refits": self.diagnostics.get("refits"),
+            "warnings": [str(w) for w in self.diagnostics.get("warnings", ())],
+        }
+
     def _columns(self, kind: Kind | None) -> NDArray[np.bool_]:
         return np.array([kind in (None, r.kind) for r in self.removals], dtype=bool)
 
@@ -199,12 +219,12 @@ class Check:
         """Half widths (queries, …) for removals of these sizes, from the residuals of these columns."""
         count, sizes = len(columns), self._sizes[:, columns]
         floor = np.sqrt((sizes**2).mean(axis=1, keepdims=True))
-        unit = np.hypot(sizes, floor)
-        missed = np.abs(self.actual - self.predicted)[:, columns]
-        # Scores of zero for a whole query have no unit; what was missed by then is missed by infinitely many.
-        residuals = np.divide(missed, unit, out=np.where(missed > 0, np.inf, 0.0), where=unit > 0)
+        if not floor.any():  # scores that are zero everywhere have no unit for what they missed
+            return np.full(own.shape, np.nan)
+        floor = np.where(floor > 0, floor, floor[floor > 0].mean())
+        residuals = np.abs(self.actual - self.predicted)[:, columns] / np.hypot(sizes, floor)
         share = min(1.0, math.ceil((count + 1) * level) / count)
-        bound = float(np.quantile(residuals[np.isfinite(residuals)], share, method="higher"))
+        bound = float(np.quantile(residuals, share, method="higher"))
         return np.asarray(bound * np.hypot(own, floor))
 
     @cached_property
