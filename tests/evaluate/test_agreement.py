@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import r2_score
 
-from upweight.evaluate.agreement import agreement, correlation, mean_known, rank_correlations
+from upweight.evaluate.agreement import agreement, correlation, mean_known, rank_correlations, resampled_correlations
 
 rng = np.random.default_rng(0)
 
@@ -55,6 +55,16 @@ def test_rank_correlations_are_scipys_row_by_row():
     assert np.isnan(rank_correlations(predicted, actual)).tolist() == [False, False, True, False, False, False]
     with pytest.raises(ValueError, match="two arrays of one shape"):
         rank_correlations(predicted, actual[:-1])
+
+
+def test_a_bootstrap_ranks_each_sample_anew():
+    predicted, actual = rng.standard_normal((2, 4, 12)).round(1)
+    actual[3] = 0.1
+    drawn = rng.integers(12, size=(25, 12))
+    drawn[7] = 3  # one subset over and over: nothing to rank
+    counts = np.stack([np.bincount(row, minlength=12) for row in drawn]).astype(float)
+    expected = [rank_correlations(predicted[:, d], actual[:, d]) for d in drawn]
+    np.testing.assert_allclose(resampled_correlations(predicted, actual, counts), expected, atol=1e-12)
 
 
 def test_determination_is_of_the_predictions_as_they_stand():

@@ -28,7 +28,7 @@ def noisy(scores, size, seed=1):
 def test_true_effects_of_an_additive_game_score_one():
     truth, scores, _ = made()
     found = lds(scores, truth)
-    assert found.mean == pytest.approx(1) == found.low == found.high == found.relative
+    assert (found.mean, found.low, found.high, found.relative) == pytest.approx((1, 1, 1, 1))
     assert (found.subsets, found.share) == (40, 0.5) and found.ceiling.value == 1
     assert lds(replace(scores, values=-scores.values), truth).mean == pytest.approx(-1)
 

@@ -69,6 +69,31 @@ def rank_correlations(predicted: Array, actual: Array) -> Array:
     return np.asarray(np.divide((p * a).sum(axis=1), size, out=np.full(len(p), np.nan), where=size > 0))
 
 
+def resampled_correlations(predicted: Array, actual: Array, counts: Array) -> Array:
+    """`rank_correlations` of bootstrap samples, (samples, rows); `counts` (samples, columns) says how often each is in.
+
+    A value's rank in a sample follows from how often the smaller ones are in it, so rows are sorted once for all.
+    """
+    total = counts.sum(axis=1)
+    found = np.full((len(counts), len(predicted)), np.nan)
+    for row, pair in enumerate(zip(predicted, actual, strict=True)):
+        p, a = (_ranks(side, counts) - total[:, None] / 2 for side in pair)
+        size = np.sqrt((counts * p * p).sum(axis=1) * (counts * a * a).sum(axis=1))
+        np.divide((counts * p * a).sum(axis=1), size, out=found[:, row], where=size > 0)
+    return found
+
+
+def _ranks(values: Array, counts: Array) -> Array:
+    """Mean rank less one half of every value in every sample, equals sharing theirs, (samples, columns)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    below = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, order], axis=1)], axis=1)
+    first, last = (np.searchsorted(ordered, ordered, side) for side in ("left", "right"))
+    ranks = np.empty(counts.shape)
+    ranks[:, order] = (below[:, first] + below[:, last]) / 2
+    return ranks
+
+
 def mean_known(values: Array, axis: int | None = None) -> Any:
     """Mean over what is a number; NaN where nothing is."""
     there = np.isfinite(values)
@@ -83,7 +108,7 @@ def known(value: Any) -> float | None:
 
 def short(value: Any, digits: int = 3) -> str:
     """The number with a few decimals, a dash where there is none."""
-    return "–" if known(value) is None else f"{value:.{digits}f}"
+    return "–" if known(value) is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _varies(values: Array) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,7 @@ from upweight.methods.chance import Chance
 
 Array = NDArray[np.float64]
 Kind = Literal["method", "baseline"]
-HEAD = ("method", "unit", "LDS", "interval", "of ceiling", "slope", "AUC", "CPU-seconds")
+HEAD = ("method", "unit", "LDS", "interval", "of ceiling", "slope", "AUC", "cost (s)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +58,16 @@ class Entry:
     def cells(self) -> list[str]:
         """The row as text, in the order of `HEAD`."""
         score = self.lds
-        interval = "–" if score is None or known(score.low) is None else f"{score.low:.3f} to {score.high:.3f}"
+        interval = "–" if score is None or known(score.low) is None else f"{short(score.low)} to {short(score.high)}"
         return [
             self.name,
             "–" if self.unit is None else str(self.unit),
             short(score.mean) if score else "–",
             interval,
-            "–" if score is None or known(score.relative) is None else f"{score.relative:.0%}",
+            "–" if score is None or known(score.relative) is None else f"{score.relative:.0%}".replace("-", "−"),
             short(self.slope),
             short(self.found.auc) if self.found else "–",
-            short(self.seconds, 2),
+            "–" if known(self.seconds) is None else f"{self.seconds:.2g}",
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -211,8 +212,8 @@ class _Bench:
 
 def cpu_seconds() -> float:
     """Of this process and of the children that it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def _place(entry: Entry) -> tuple[bool, bool, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.scores import Scores
-from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
+from upweight.evaluate.agreement import known, mean_known, rank_correlations, resampled_correlations, short
 from upweight.evaluate.ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.truth import Truth
 
@@ -73,7 +73,7 @@ class LDS:
         }
 
 
-def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 200, seed: int = 0) -> LDS:
+def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, seed: int = 0) -> LDS:
     """Rank correlation, over subsets, of the sum of scores with the measurement after training on the subset.
 
     Scores and effects are summed over what a subset leaves out, which orders subsets as the sums over what it keeps.
@@ -91,13 +91,22 @@ def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 200, see
         raise ValueError(f"expected a level between 0 and 1, got {level}")
     predicted, actual = truth.predicted(scores), truth.actual
     per_query = rank_correlations(predicted, actual)
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(draws):
-        drawn = rng.integers(count, size=count)
-        means.append(mean_known(rank_correlations(predicted[:, drawn], actual[:, drawn])))
-    there = [m for m in means if np.isfinite(m)]
-    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) if there else (np.nan, np.nan)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    means = mean_known(resampled_correlations(predicted, actual, drawn), axis=1)
+    there, mean = means[np.isfinite(means)], float(mean_known(per_query))
+    low, high = np.nan, np.nan
+    if len(there):
+        # A subset that is drawn twice is tied with itself, which pulls every sample's correlation down a little.
+        low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) + (mean - there.mean())
     kept = 1.0 - float(np.mean([len(one.ids) for one in truth.removals])) / len(truth.train_ids)
-    mean = float(mean_known(per_query))
-    return LDS(mean, float(low), float(high), level, per_query, truth.query_ids, noise_ceiling(truth), count, kept)
+    return LDS(
+        mean,
+        max(float(low), -1.0),
+        min(float(high), 1.0),
+        level,
+        per_query,
+        truth.query_ids,
+        noise_ceiling(truth),
+        count,
+        kept,
+    )
