@@ -17,6 +17,10 @@ def task():
     return written(Path("my_task.py"), TASK)
 
 
+def test_help_names_both():
+    assert all(name in run("--help").stdout for name in ("verify", "evaluate"))
+
+
 def test_verify_prints_agreement_intervals_and_the_page(task):
     said = words(run("verify", task, "--removals", "12", "--report", "page.html").stdout)
     assert "Influence (EFFECT) against 13 trainings" in said and "without one example 1.000" in said
@@ -29,6 +33,13 @@ def test_verify_as_json_is_one_object_and_nothing_else(task):
     assert answer["refits"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
     assert answer["single"]["slope"] == pytest.approx(1, abs=0.02) and answer["ceiling"]["value"] == 1
     assert answer["report"] is None and answer["coverage"]["level"] == 0.9
+
+
+def test_ranks_are_verified_in_order_alone(task):
+    said = words(run("verify", task, "--method", "chance", "--removals", "8").stdout)
+    assert "FittedChance" not in said and "without one example –" in said and "inside intervals" not in said
+    answer = json.loads(run("verify", task, "--method", "chance", "--removals", "8", "--json").stdout)
+    assert answer["coverage"] is None and "These scores are random" in answer["warnings"][0]
 
 
 def test_verify_goes_on_from_its_folder(task):

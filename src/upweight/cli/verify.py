@@ -63,7 +63,8 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         )  # fmt: skip
         if report is not None:
             write_page(report, check, working)
-    remarks = [*notes, *([told] if told else ()), *check.diagnostics["warnings"]]
+    news = scores.diagnostics.get("warnings", ()), check.diagnostics["warnings"]
+    remarks = [*notes, *([told] if told else ()), *news[0], *news[1]]
     if as_json:
         where = None if report is None else str(report.resolve())
         typer.echo(json.dumps({**check.as_dict(), "warnings": remarks, "report": where}, allow_nan=False))
@@ -73,22 +74,23 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
 
 def print_check(check: Check, remarks: list[str], report: Path | None) -> None:
     """The check on the terminal."""
-    from upweight.evaluate.agreement import short
+    from upweight.evaluate.agreement import known, short
 
-    rows = []
+    rows, sized = [], check.scores.unit == "EFFECT"  # RANK scores promise no size
     for name, kind in (("without one example", "one"), ("without a group", "group")):
         if any(r.kind == kind for r in check.removals):
             agreed = check.of(kind)  # type: ignore[arg-type]
-            numbers = [short(v) for v in (agreed.slope, agreed.pearson, agreed.spearman, agreed.r2)]
+            slope, r2 = (agreed.slope, agreed.r2) if sized else (None, None)
+            numbers = [short(v) for v in (slope, agreed.pearson, agreed.spearman, r2)]
             rows.append([name, *numbers, str(agreed.count)])
     method = check.scores.recipe.get("method", "scores")
     print_table(f"{method} ({check.scores.unit}) against {check.diagnostics['refits']} trainings", HEAD, rows)
-    ceiling, inside = check.ceiling, check.coverage()
+    ceiling, inside = check.ceiling, check.coverage() if sized else None
     said = [] if ceiling is None else [f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."]
-    if inside.rate == inside.rate:  # a number
+    if inside is not None and known(inside.rate) is not None:
         said.append(
             f"{inside.rate:.0%} of effects lie inside intervals at {inside.level:.0%} that have not seen them "
-            f"(so few removals promise {inside.promised:.0%})."
+            f"({len(check.removals)} removals can promise {inside.promised:.0%})."
         )
     print_remarks(said, remarks, report)
 

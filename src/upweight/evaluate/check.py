@@ -27,7 +27,7 @@ DRAWS = 1000  # of the bootstrap
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How often intervals at `level` held the actual effect; arrays are (queries, removals), NaN where there was none.
+    """How often intervals at `level` held the actual effect; (queries, removals), NaN where there was no interval.
 
     `rate` is over all pairs; `promised` is what so few removals can promise at most.
     """
@@ -190,8 +190,11 @@ class Check:
         return replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=news)
 
     def as_dict(self, level: float = 0.9) -> dict[str, Any]:
-        """Plain values for JSON, with every pair of predicted and actual effects; what is not known is None."""
-        inside = self.coverage(level=level)
+        """Plain values for JSON, with every pair of predicted and actual effects; what is not known is None.
+
+        RANK scores have no coverage: intervals around them are in no unit.
+        """
+        inside = self.coverage(level=level) if self.scores.unit == Unit.EFFECT else None
         pairs = {name: [[known(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")}
         return {
             "unit": str(self.scores.unit),
@@ -199,7 +202,7 @@ class Check:
             "single": self.of("one").as_dict(),
             "groups": self.of("group").as_dict(),
             "ceiling": None if self.ceiling is None else self.ceiling.as_dict(),
-            "coverage": {"level": level, "rate": known(inside.rate), "promised": inside.promised},
+            "coverage": inside and {"level": level, "rate": known(inside.rate), "promised": inside.promised},
             "queries": self.query_ids.tolist(),
             "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
             **pairs,

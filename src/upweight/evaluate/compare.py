@@ -163,7 +163,7 @@ def compare(
     for done, (name, kind, job) in enumerate(jobs, start=1):
         try:
             entries.append(job())
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             entries.append(Entry(name, kind, why=str(error)))
         if progress is not None:
             progress(done, len(jobs))

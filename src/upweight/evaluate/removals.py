@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
 
+BLOCK = 64  # removals whose membership is held at a time
 SIZES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
 
 
@@ -86,10 +87,14 @@ def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> 
 def predicted(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:
     """Σ of scores over every removal's examples, shape (queries, removals)."""
     place = {identifier: i for i, identifier in enumerate(scores.train_ids.tolist())}
-    member = np.zeros((len(place), len(removals)))
-    for column, one in enumerate(removals):
-        member[_columns(place, one.ids, one.name), column] = 1.0
-    return np.asarray(scores.values @ member)
+    sums = np.empty((len(scores.values), len(removals)))
+    for start in range(0, len(removals), BLOCK):
+        some = removals[start : start + BLOCK]
+        member = np.zeros((len(place), len(some)))
+        for column, one in enumerate(some):
+            member[_columns(place, one.ids, one.name), column] = 1.0
+        sums[:, start : start + BLOCK] = scores.values @ member
+    return sums
 
 
 def _columns(place: Mapping[Any, int], ids: tuple[Id, ...], name: str | None) -> NDArray[np.intp]:

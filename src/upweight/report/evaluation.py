@@ -60,7 +60,7 @@ def _of_check(check: Check) -> dict[str, Any]:
             f"{count(len(check.removals), 'removal')} × {count(len(check.query_ids), 'query')}",
             count(_seeds(check), "seed"),
         ],
-        "warnings": [str(w) for w in check.diagnostics.get("warnings", ())],
+        "warnings": [str(w) for news in (check.scores, check) for w in news.diagnostics.get("warnings", ())],
         "cells": [*cells, *_noise_cell(check)],
         "table": None,
         "cost": None,
