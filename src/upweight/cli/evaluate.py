@@ -68,7 +68,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         wrong = [] if planted is None else _ids(planted, train)
         working("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed), seeds=range(seed, seed + seeds), path=path,
+            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, path=path,
             progress=lambda done, total: working("retrain", done, total),
         )  # fmt: skip
         working("compare", 0, len(recipes))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import available, each
+from upweight.core.processes import each
 from upweight.core.scores import Scores
 from upweight.evaluate.retrain import Progress
 
@@ -94,7 +94,7 @@ def brittleness(
     scores: Scores,
     *,
     most: int | None = None,
-    processes: int | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Brittleness:
     """How few examples hold each prediction up (Ilyas et al. 2022, datamodels, §4; Broderick et al. 2021).
@@ -107,6 +107,7 @@ def brittleness(
 
     Args:
         most: the largest removal that is tried; a fifth of the training set where it is left out.
+        processes: queries that are searched at a time.
         progress: called with (queries done, of how many).
 
     Raises:
@@ -130,8 +131,7 @@ def brittleness(
         order = np.argsort(-support, kind="stable")
         tasks.append((place, columns[order[support[order] > 0]]))
     flips: dict[int, tuple[Flip, int]] = {}
-    many = available() if processes is None else processes
-    for done, (place, found) in enumerate(each(_searched, shared, tasks, many), start=1):
+    for done, (place, found) in enumerate(each(_searched, shared, tasks, processes), start=1):
         flips[place] = found
         if progress is not None:
             progress(done, len(tasks))

@@ -48,8 +48,8 @@ def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
             and 10 % of the training set), or which: name → train ids. Of those chosen here, one that the model cannot
             be trained without (a class goes with it) is left out and named in the warnings; one of yours is an error.
         processes: refits at a time; all processors where it is left out.
-        seed: for the random groups, and the first handed to the training.
-        seeds: trainings per removal, with seeds from `seed` on, for a training that depends on them.
+        seed: for the random groups alone; trainings begin with seed 0, so that what differs is what was removed.
+        seeds: trainings per removal, with seeds 0, 1, …, for a training that depends on them.
         path: a file for the retrained measurements, from which a run that was broken off goes on.
 
     Raises:
@@ -63,9 +63,8 @@ def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
     ours = isinstance(removals, int)
     chosen = strongest(scores, train, removals, seed) if isinstance(removals, int) else named(removals)
     start = time.perf_counter()
-    runs = range(seed, seed + seeds)
     truth = retrain_truth(
-        model, train, queries, chosen, seeds=runs, processes=processes, path=path, strict=not ours, progress=progress
+        model, train, queries, chosen, seeds=seeds, processes=processes, path=path, strict=not ours, progress=progress
     )
     return checked(scores, truth, model, train, queries, time.perf_counter() - start)
 
@@ -89,7 +88,7 @@ def checked(
 
 def _optimum(model: Any, train: Examples, queries: Examples, truth: Truth) -> dict[str, Any]:
     """Whether training on everything gives back the model that was handed in: the most common silent error."""
-    drift = float(np.abs(truth.base - model.measure(queries)).min(axis=0).max())
+    drift = float(np.abs(truth.base[0] - model.measure(queries)).max())
     typical = float(np.median(np.abs(truth.actual).max(axis=0)))
     warnings = []
     norm = model.gradient_norm(train) if isinstance(model, Differentiable) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from upweight.report.words import MINUS
@@ -60,7 +60,10 @@ class Axis:
 
 
 def scatter(points: Sequence[dict[str, Any]], labels: tuple[str, str], same_scale: bool, name: str) -> Markup:
-    """Predicted (x) against actual (y); a point may have `low` and `high` on y, an `outside`, a `kind` and a `told`."""
+    """Predicted (x) against actual (y).
+
+    A point has a `kind` and is `told` in words; it may have an interval from `low` to `high` on y and lie `outside` it.
+    """
     xs, ys = _span([p["x"] for p in points]), _span([v for p in points for v in (p["y"], p.get("low"), p.get("high"))])
     if same_scale:
         xs = ys = (min(xs[0], ys[0]), max(xs[1], ys[1]))
@@ -126,23 +129,19 @@ def _axes(x: Axis, y: Axis, labels: tuple[str, str]) -> Markup:
         parts.append(_text("tick", x.start - 6, y(t) + 4, "end", _number(t)))
     parts.append(_text("axis", (x.start + x.end) / 2, HEIGHT - 8, "middle", labels[0]))
     middle = (y.start + y.end) / 2
-    turned = Markup(
-        '<text class="axis" x="13" y="{0:.1f}" text-anchor="middle" transform="rotate(-90 13 {0:.1f})">{1}</text>'
-    )
-    return Markup("").join(
-        [*parts, Markup(str(turned).replace("{0:.1f}", f"{middle:.1f}").replace("{1}", str(escape(labels[1]))))]
-    )
+    turned = '<text class="axis" x="13" y="{0:.1f}" text-anchor="middle" transform="rotate(-90 13 {0:.1f})">{1}</text>'
+    return Markup("").join([*parts, Markup(turned).format(middle, labels[1])])
 
 
 def _mark(point: dict[str, Any], x: float, y: float) -> Markup:
-    style = f"point {point.get('kind', 'here')}" + (" outside" if point.get("outside") else "")
+    """A diamond for groups and baselines, a disc for the others; `told` is read on pointing at it."""
+    style = f"point {point['kind']}" + (" outside" if point.get("outside") else "")
     r = 5.5 if point.get("big") else 3.0
-    shape: Callable[..., Markup]
-    if point.get("kind") in ("group", "baseline"):
-        shape = Markup('<path class="{}" d="M{:.1f} {:.1f}l{r} -{r}l{r} {r}l-{r} {r}Z"><title>{}</title></path>').format
-        return shape(style, x - r * 1.2, y, point.get("told", ""), r=f"{r * 1.2:.1f}")
-    shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>').format
-    return shape(style, x, y, r, point.get("told", ""))
+    if point["kind"] in ("group", "baseline"):
+        shape = Markup('<path class="{}" d="M{:.1f} {:.1f}l{r} -{r}l{r} {r}l-{r} {r}Z"><title>{}</title></path>')
+        return shape.format(style, x - r * 1.2, y, point["told"], r=f"{r * 1.2:.1f}")
+    shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>')
+    return shape.format(style, x, y, r, point["told"])
 
 
 def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
