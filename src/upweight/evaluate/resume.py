@@ -145,12 +145,14 @@ def _filled(
 
     for place, seed in enumerate(truth.seeds):
         left = [c for c in np.flatnonzero(~truth.done[place]).tolist() if truth.removals[c].name not in refused]
-        for start in range(0, len(left), together or len(left)):
-            some = left[start : start + (together or len(left))]
-            before = int(now().done.sum())
+        size = together or max(1, len(left))
+        for start in range(0, len(left), size):
+            some = left[start : start + size]
+            before = int(np.isfinite(after).all(axis=1).sum())
 
-            def further(done: int, _: int, at: int = before) -> None:
-                tell(at + done)
+            # An engine may count the training on everything too.
+            def further(done: int, _: int, at: int = before, most: int = len(some)) -> None:
+                tell(at + min(done, most))
 
             base[place], after[place][:, some], why = engine.without([truth.removals[c] for c in some], seed, further)
             if why and strict:
