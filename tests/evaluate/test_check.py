@@ -136,7 +136,7 @@ def test_seeds_are_averaged_and_give_a_ceiling():
     assert np.abs(many.actual - many.predicted).mean() < 0.6 * np.abs(one.actual - one.predicted).mean()
     assert many.diagnostics["seeds"] == list(range(8)) and many.diagnostics["refits"] == 13 * 8
     assert 0.3 < many.ceiling.value < 1 and np.isnan(one.ceiling.value)
-    assert "Training depends on its seed" in one.diagnostics["warnings"][-1]
+    assert one.diagnostics["seed_noise"] > 0 and "retrain with several" in one.ceiling.note
     with pytest.raises(ValueError, match="at least one seed"):
         uw.verify(model, train, queries, scores, 4, processes=1, seeds=0)
 

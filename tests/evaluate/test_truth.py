@@ -6,6 +6,7 @@ from game import game
 from refitted import effect, setting
 
 import upweight as uw
+from upweight.evaluate.ceiling import noise_ceiling
 from upweight.evaluate.removals import named, random_groups, singles, strongest, subsets
 from upweight.evaluate.resume import retrain_truth
 from upweight.evaluate.truth import Truth
@@ -61,7 +62,9 @@ def test_one_seed_of_a_noisy_training_is_told():
     truth = truth_of(model, train, queries, singles(train, ["p1", "p2"]))
     other = model.retrain(train, np.ones(30), 1).measure(queries)
     assert truth.facts["seed_noise"] == pytest.approx(np.abs(truth.base[0] - other).max())
-    assert "Training depends on its seed" in truth.warnings[0] and "seeds=5" in truth.warnings[0]
+    assert truth.deterministic is False
+    note = noise_ceiling(truth).note
+    assert f"another moves the measurement by up to {truth.facts['seed_noise']:.2g}" in note and "seeds=5" in note
 
 
 def test_rounding_is_no_effect():

@@ -62,8 +62,14 @@ def noise_ceiling(truth: Truth, splits: int = 20, seed: int = 0) -> Ceiling:
     if same:
         return Ceiling(1.0, np.ones(m), 1.0, count, "training does not depend on its seed, so the truth has no noise")
     if count == 1:
-        nothing = np.full(m, np.nan)
-        return Ceiling(np.nan, nothing, np.nan, 1, "one seed says nothing about noise; retrain with several (seeds=5)")
+        moved, typical = truth.facts.get("seed_noise"), float(np.median(np.abs(truth.actual).max(axis=0)))
+        told = (
+            ""
+            if moved is None
+            else f": another moves the measurement by up to {moved:.2g}, a typical removal by {typical:.2g}"
+        )
+        note = f"one seed says nothing about noise{told}; retrain with several (seeds=5)"
+        return Ceiling(np.nan, np.full(m, np.nan), np.nan, 1, note)
     rng, half = np.random.default_rng(seed), count // 2
     found = []
     for _ in range(splits):

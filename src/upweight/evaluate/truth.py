@@ -20,7 +20,6 @@ from upweight.evaluate.removals import Removal, predicted
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # share of a measurement below which a difference is rounding, not an effect
-NOISY = 1e-3  # share of a typical effect that another seed may change before one seed is too few
 KEPT = {"model": "model or training set", "queries": "set of queries", "measurement": "measurement"}
 
 
@@ -72,15 +71,8 @@ class Truth:
 
     @property
     def warnings(self) -> list[str]:
-        """Bad news: removals that the model refused, and seeds that matter as much as removals do."""
-        found = [f"Removal {name!r} was left out: {why}" for name, why in self.facts.get("refused", {}).items()]
-        noise, typical = self.facts.get("seed_noise"), float(np.median(np.abs(self.actual).max(axis=0)))
-        if noise is not None and len(self.seeds) == 1 and noise > NOISY * typical:
-            found.append(
-                f"Training depends on its seed: another one moves the measurement by up to {noise:.2g} when nothing is "
-                f"removed, a typical removal moves it by {typical:.2g}. Retrain with several seeds (seeds=5)."
-            )
-        return found
+        """Bad news: removals that the model refused."""
+        return [f"Removal {name!r} was left out: {why}" for name, why in self.facts.get("refused", {}).items()]
 
     def predicted(self, scores: Scores) -> Array:
         """What these scores say of the removals, (queries, removals). Raises ValueError for scores of other queries."""
