@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import upweight as uw
-from upweight.evaluate.agreement import agreement, lds
+from upweight.evaluate.agreement import agreement, rank_correlations
 from upweight.evaluate.retrain import measure_without
 from upweight.linear.model import LinearModel
 
@@ -125,7 +125,7 @@ def _add_groups(table: Table, label: str, problem: Problem, model: LinearModel) 
             name = f"newton, {steps} step{'s' if steps > 1 else ''}"
             forms[name] = fitted.remove(named, queries, form="newton", steps=steps).values
         for form, predicted in forms.items():
-            found, rank = agreement(predicted, actual), lds(predicted, actual)
+            found, rank = agreement(predicted, actual), float(np.mean(rank_correlations(predicted, actual)))
             met = rank >= LEAST[share] and abs(found.slope - 1) <= 0.1
             said = verdict(met) if form == "newton" else ""
             table.add(label, f"{share:.0%}", form, f"{rank:.4f}", f"{found.slope:.3f}", f"{found.pearson:.4f}", said)

@@ -35,9 +35,22 @@ if TYPE_CHECKING:
     from upweight.core.recipes import Nystrom as Nystrom
     from upweight.core.scores import Scores as Scores
     from upweight.core.scores import Unit as Unit
+    from upweight.evaluate.brittleness import brittleness as brittleness
+    from upweight.evaluate.ceiling import noise_ceiling as noise_ceiling
+    from upweight.evaluate.check import Check as Check
+    from upweight.evaluate.compare import compare as compare
+    from upweight.evaluate.found import found_at as found_at
+    from upweight.evaluate.found import plant as plant
+    from upweight.evaluate.lds import lds as lds
+    from upweight.evaluate.loo import loo as loo
+    from upweight.evaluate.removal_curve import removal_curve as removal_curve
+    from upweight.evaluate.removals import singles as singles
+    from upweight.evaluate.removals import subsets as subsets
+    from upweight.evaluate.resume import retrain_truth as retrain_truth
     from upweight.evaluate.retrain import Retrained as Retrained
     from upweight.evaluate.retrain import retrain as retrain
-    from upweight.evaluate.verify import Check as Check
+    from upweight.evaluate.truth import Truth as Truth
+    from upweight.evaluate.tuning import tune_damping as tune_damping
     from upweight.evaluate.verify import verify as verify
     from upweight.linear.measurement import Loss as Loss
     from upweight.linear.measurement import Margin as Margin
@@ -54,6 +67,7 @@ if TYPE_CHECKING:
     from upweight.methods.tracin import TracIn as TracIn
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
+    from upweight.report.evaluation import write_evaluation as write_evaluation
     from upweight.report.page import write_report as write_report
     from upweight.training.recipe import Training as Training
     from upweight.training.trajectory import Trajectory as Trajectory
@@ -67,7 +81,20 @@ _HOME = {
     "Objective": "upweight.core.model",
     "Scores": "upweight.core.scores",
     "Unit": "upweight.core.scores",
-    "Check": "upweight.evaluate.verify",
+    "Check": "upweight.evaluate.check",
+    "Truth": "upweight.evaluate.truth",
+    "brittleness": "upweight.evaluate.brittleness",
+    "compare": "upweight.evaluate.compare",
+    "found_at": "upweight.evaluate.found",
+    "lds": "upweight.evaluate.lds",
+    "loo": "upweight.evaluate.loo",
+    "noise_ceiling": "upweight.evaluate.ceiling",
+    "plant": "upweight.evaluate.found",
+    "removal_curve": "upweight.evaluate.removal_curve",
+    "retrain_truth": "upweight.evaluate.resume",
+    "singles": "upweight.evaluate.removals",
+    "subsets": "upweight.evaluate.removals",
+    "tune_damping": "upweight.evaluate.tuning",
     "verify": "upweight.evaluate.verify",
     "Retrained": "upweight.evaluate.retrain",
     "retrain": "upweight.evaluate.retrain",
@@ -87,6 +114,7 @@ _HOME = {
     "Trajectory": "upweight.training.trajectory",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
+    "write_evaluation": "upweight.report.evaluation",
     "write_report": "upweight.report.page",
     "Training": "upweight.training.recipe",
     **dict.fromkeys(

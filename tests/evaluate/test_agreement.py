@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import r2_score
 
-from upweight.evaluate.agreement import agreement, correlation, lds
+from upweight.evaluate.agreement import agreement, correlation, mean_known, rank_correlations, resampled_correlations
 
 rng = np.random.default_rng(0)
 
@@ -45,10 +46,40 @@ def test_a_constant_has_no_correlation():
     assert agreement(varied, constant).slope == pytest.approx(0.1 * varied.sum() / (varied**2).sum())
 
 
-def test_lds_is_the_mean_rank_correlation_of_queries():
-    predicted, actual = rng.standard_normal((2, 6, 30))
-    expected = np.mean([spearmanr(p, a).statistic for p, a in zip(predicted, actual, strict=True)])
-    assert lds(predicted, actual) == pytest.approx(expected)
-    assert lds(predicted, np.exp(predicted)) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        lds(predicted, actual[:-1])
+def test_rank_correlations_are_scipys_row_by_row():
+    predicted, actual = rng.standard_normal((2, 6, 30)).round(1)  # with ties
+    expected = [spearmanr(p, a).statistic for p, a in zip(predicted, actual, strict=True)]
+    np.testing.assert_allclose(rank_correlations(predicted, actual), expected, atol=1e-12)
+    np.testing.assert_allclose(rank_correlations(predicted, np.exp(predicted)), 1.0)
+    actual[2] = 0.1
+    assert np.isnan(rank_correlations(predicted, actual)).tolist() == [False, False, True, False, False, False]
+    with pytest.raises(ValueError, match="two arrays of one shape"):
+        rank_correlations(predicted, actual[:-1])
+
+
+def test_a_bootstrap_ranks_each_sample_anew():
+    predicted, actual = rng.standard_normal((2, 4, 12)).round(1)
+    actual[3] = 0.1
+    drawn = rng.integers(12, size=(25, 12))
+    drawn[7] = 3  # one subset over and over: nothing to rank
+    counts = np.stack([np.bincount(row, minlength=12) for row in drawn]).astype(float)
+    expected = [rank_correlations(predicted[:, d], actual[:, d]) for d in drawn]
+    np.testing.assert_allclose(resampled_correlations(predicted, actual, counts), expected, atol=1e-12)
+
+
+def test_determination_is_of_the_predictions_as_they_stand():
+    predicted = rng.standard_normal(40)
+    actual = predicted + 0.1 * rng.standard_normal(40)
+    assert agreement(predicted, actual).r2 == pytest.approx(r2_score(actual, predicted))
+    assert agreement(5 * predicted, actual).r2 == pytest.approx(r2_score(actual, 5 * predicted))
+    assert agreement(5 * predicted, actual).r2 < 0
+    assert np.isnan(agreement(predicted, np.full(40, 0.1)).r2)
+
+
+def test_what_is_no_number_is_none_and_left_out_of_means():
+    assert agreement(np.zeros(3), np.ones(3)).as_dict() == {
+        "slope": None, "pearson": None, "spearman": None, "count": 3, "r2": None
+    }  # fmt: skip
+    values = np.array([[1.0, np.nan, 3.0], [np.nan] * 3])
+    np.testing.assert_array_equal(mean_known(values, axis=1), [2.0, np.nan])
+    assert mean_known(values) == 2.0

@@ -4,7 +4,7 @@ from refitted import effect, setting
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from upweight.evaluate.verify import columns_of
+from upweight.evaluate.removals import columns_of
 
 
 def verified(removals, **more):

@@ -48,6 +48,20 @@ def test_training_without_some_is_training_on_the_others(name, removed):
     assert largest(without.measure(t.queries), mixed(outputs(t.refitted(kept), t.queries.x))) < 2 * close(name)
 
 
+@EVERY
+def test_a_retrained_model_predicts_for_itself(name):
+    t = trained(name)
+    again = t.model.retrain(t.train, ones(t.train, *range(30)))
+    said, estimator = again.predict(t.queries), t.refitted(np.arange(30, len(t.train)))
+    expected = estimator.predict(t.queries.x)
+    if said.classes:
+        assert np.mean(np.array(said.predicted) == expected) > 0.96
+    else:
+        np.testing.assert_allclose(said.predicted, expected, rtol=1e-3, atol=1e-3)
+    if said.probabilities is not None:
+        np.testing.assert_allclose(said.probabilities, estimator.predict_proba(t.queries.x), atol=close(name))
+
+
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.weighted and not c.loose])
 def test_a_weight_of_two_is_the_example_twice(name):
     t = trained(name).asking(mixed)

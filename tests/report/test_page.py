@@ -13,6 +13,8 @@ from stand_ins import HOSTILE
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores, Unit
+from upweight.evaluate.check import Check
+from upweight.evaluate.removals import Removal
 from upweight.report import payload, write_report
 
 
@@ -157,16 +159,13 @@ def test_a_verification_of_other_scores_is_told_and_gives_no_intervals(tmp_path,
 
 
 def test_real_verification_fits_the_page(tmp_path, digits, check):
-    verify = pytest.importorskip("upweight.evaluate.verify")
-    removals = tuple(verify.Removal(str(i), "one", (i,)) for i in range(6))
-    real = verify.Check(
-        check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"refits": 7}
-    )
+    removals = tuple(Removal(str(i), "one", (i,)) for i in range(6))
+    real = Check(check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"refits": 7})
     data = data_of(write_report(tmp_path / "r.html", *digits, real))
     assert data["check"]["removals"][0]["name"] == "training example 0" and data["check"]["agreement"]["group"] == []
     low, high = data["queries"][0]["top"]["proponents"][0][2]
     assert low < data["queries"][0]["top"]["proponents"][0][1] < high
-    groups = tuple(verify.Removal(f"g{i}", "group", (i, i + 1)) for i in range(6))
+    groups = tuple(Removal(f"g{i}", "group", (i, i + 1)) for i in range(6))
     real = dataclasses.replace(real, removals=groups)
     assert data_of(write_report(tmp_path / "r.html", *digits, real))["queries"][0]["top"]["opponents"][0][2] is None
 

@@ -94,6 +94,11 @@ class Family(ABC):
         """The estimator's own outputs (decision values, predicted means) from z, shape (…, columns)."""
         return z
 
+    def chosen(self, z: Array) -> NDArray[np.intp]:
+        """Position of the class that outputs z (m, K) decide for, (m,)."""
+        outputs = self.expand(z)
+        return np.asarray(outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1), dtype=np.intp)
+
     def probabilities(self, z: Array) -> Array:
         """Class probabilities (…, classes). Raises TypeError where the model has none."""
         raise TypeError(
@@ -231,6 +236,13 @@ class SmoothHinge(_Machines):
             return Family.encode_places(self, place)
         first, second = self.pairs.T
         return np.asarray((place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0)
+
+    def chosen(self, z: Array) -> NDArray[np.intp]:
+        """The class with most votes where there are pairs, the first of equals."""
+        if self.pairs is None:
+            return Family.chosen(self, z)
+        winners = np.where(z > 0, self.pairs[:, 0], self.pairs[:, 1])
+        return np.asarray((winners[:, :, None] == np.arange(self.pairs.max() + 1)).sum(axis=1).argmax(axis=1))
 
 
 class Tweedie(Family):

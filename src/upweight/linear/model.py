@@ -45,6 +45,7 @@ class LinearModel(Differentiable, Retrainable):
         counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
+        retrained: predictions are those of theta; else they are the estimator's own.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LinearModel(Differentiable, Retrainable):
     counts_examples: bool = False
     unfinished: bool = False
     notes: tuple[str, ...] = ()
+    retrained: bool = False
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -140,7 +142,9 @@ class LinearModel(Differentiable, Retrainable):
         return out
 
     def predict(self, examples: Examples) -> Predictions:
-        """The estimator's own predictions, as readable labels."""
+        """The estimator's own predictions, as readable labels; a retrained model's are its own."""
+        if self.retrained:
+            return self._said(examples)
         predicted = self.predictor.predict(examples.x)
         readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
         if self.family.classes is None:
@@ -198,12 +202,27 @@ class LinearModel(Differentiable, Retrainable):
         problem = self.problem(train)
         if self.refit is not None:
             kept = weights * problem.weights
-            return self.with_parameters(self.refit(problem.features, problem.targets, kept))
+            return self._at(self.refit(problem.features, problem.targets, kept))
         if "optimum" not in self._seen:  # warm start: where all refits of this model begin
             self._seen["optimum"] = LinearCurvature(problem, None, 0.0).settled()
         start = self._seen["optimum"]
         moved = start.after(weights[None], None, REFIT, 1e-11)
-        return self.with_parameters(start.parameters + moved.shifts[0])
+        return self._at(start.parameters + moved.shifts[0])
+
+    def _at(self, parameters: Array) -> LinearModel:
+        return replace(self.with_parameters(parameters), retrained=True)
+
+    def _said(self, examples: Examples) -> Predictions:
+        """Predictions at theta, without the estimator."""
+        z = self._features(examples).times(self.theta.T)
+        if self.family.classes is None:
+            means = self.family.expand(z)
+            return Predictions(tuple((means[:, 0] if means.shape[1] == 1 else means).tolist()))
+        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
+        # A machine's probabilities are fitted beside it, and theta does not know them.
+        has = hasattr(self.predictor, "predict_proba") and self.refit is None
+        chances = np.asarray(self.family.probabilities(z)) if has else None
+        return Predictions(tuple(classes[place] for place in self.family.chosen(z)), classes, chances)
 
     def _refuse_lost_class(self, train: Examples, weights: Array) -> None:
         if self.family.classes is None or train.y is None:

@@ -57,7 +57,7 @@ def write_report(
     _require_ids("train", scores.train_ids, train, "train")
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
-    return _write(Path(path), _render(scores, train, queries, check, course))
+    return write_text(Path(path), _render(scores, train, queries, check, course))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -77,10 +77,10 @@ def _render(
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    style, script = _read("page.css"), "\n".join(_read(name) for name in SCRIPTS)
+    style, script = read_text("page.css"), "\n".join(read_text(name) for name in SCRIPTS)
     words = wording(scores)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_read("page.html.j2")).render(
+    return environment.from_string(read_text("page.html.j2")).render(
         # Style and script are this package's own text; everything else goes through autoescape.
         style=Markup(style),
         script=Markup(script),
@@ -139,12 +139,13 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _read(name: str) -> str:
+def read_text(name: str) -> str:
+    """A style, script or template of this package."""
     # Universal newlines: the browser hashes what it parsed, and it parses CRLF as LF.
     return files("upweight.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write to a neighbour, flush to disk, rename: a reader finds the old page or the whole new one."""
     partial = path.with_name(path.name + ".tmp")
     try:

@@ -1,0 +1,116 @@
+"""upweight evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from upweight.cli.app import AsJson, Quiet, app, working_on
+from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
+from upweight.cli.verify import Folder, Report, Seeds, print_remarks, print_table, reachable, write_page
+
+MOST = 100  # queries that are asked where none are named
+
+Methods = Annotated[list[str], typer.Option("--method", help="May be repeated; see `upweight methods`.")]
+Planted = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Ids of examples with wrong labels, one a line: who finds them?"),
+]
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
+    task: Task,
+    *,
+    target: Target = None,
+    identifier: Identifier = None,
+    query: Annotated[
+        list[str] | None, typer.Option(help=f"Id of a query, may be repeated. Default: the first {MOST}.")
+    ] = None,
+    method: Methods = ["influence"],  # noqa: B006 - typer copies it
+    subsets: Annotated[int, typer.Option(min=5, help="Models to train again on random subsets.")] = 100,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the training set in each subset.")] = 0.5,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    planted: Planted = None,
+    measure: Measure = None,
+    folder: Folder = None,
+    report: Report = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
+    source, path = Source(task, target, identifier, measure), None
+    if report is not None:
+        reachable(report, "--report")
+    recipes = {name: recipe_for(name, seed) for name in dict.fromkeys(method)}
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "truth.npz"
+    from upweight.evaluate.agreement import short
+    from upweight.evaluate.compare import HEAD, compare
+    from upweight.evaluate.removals import subsets as drawn
+    from upweight.evaluate.resume import retrain_truth
+
+    stages = {
+        "read": f"Reading {task.name}",
+        "retrain": "Training again on subsets",
+        "compare": "Scoring by each method",
+    }
+    with working_on(stages, quiet, as_json) as working:
+        model, train, queries, notes = source.read(working, query, seed)
+        asked, told = _asked(queries, query)
+        wrong = [] if planted is None else _ids(planted, train)
+        working("retrain", 0, subsets * seeds)
+        truth = retrain_truth(
+            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, path=path,
+            progress=lambda done, total: working("retrain", done, total),
+        )  # fmt: skip
+        working("compare", 0, len(recipes))
+        found = compare(
+            recipes, model, train, asked, truth, planted=wrong,
+            progress=lambda done, total: working("compare", done, total),
+        )  # fmt: skip
+        if report is not None:
+            write_page(report, found, working)
+    remarks = [*notes, *told, *found.warnings]
+    if as_json:
+        where = None if report is None else str(report.resolve())
+        typer.echo(json.dumps({**found.as_dict(), "warnings": remarks, "report": where}, allow_nan=False))
+    elif not quiet:
+        # A terminal has 80 columns: the unit shows in the slope, which RANK scores do not have.
+        kept = [place for place, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or wrong)]
+        rows = [[entry.cells()[place] for place in kept] for entry in found.entries]
+        title = (
+            f"{len(truth.removals)} models trained again on {share:.0%} of {len(train)} examples; {len(asked)} queries"
+        )
+        print_table(title, tuple(HEAD[place] for place in kept), rows)
+        ceiling = next((e.lds.ceiling for e in found.entries if e.lds), None)
+        print_remarks([f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."] if ceiling else [], remarks, report)
+
+
+def _asked(queries: Any, query: list[str] | None) -> tuple[Any, list[str]]:
+    """The queries named, else the first, and what was left out."""
+    if query:
+        return queries.select(choose(None, queries, query)[0]), []
+    if len(queries) <= MOST:
+        return queries, []
+    return queries.take(range(MOST)), [
+        f"The first {MOST} of {len(queries)} queries were asked; name others with --query."
+    ]
+
+
+def _ids(path: Path, train: Any) -> list[Any]:
+    """The ids in the file, as the training set has them."""
+    known = {str(i): i for i in train.ids.tolist()}
+    named = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    unknown = [i for i in named if i not in known]
+    if unknown or not named:
+        what = f"no training example has the id {unknown[0]!r}" if unknown else f"{path.name} names no example"
+        raise typer.BadParameter(f"{what}; ids look like {', '.join(list(known)[:5])}", param_hint="--planted")
+    return [known[i] for i in named]

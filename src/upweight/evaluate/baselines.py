@@ -1,0 +1,165 @@
+"""Baselines that are hard to beat: what a method must be better than to be worth its price.
+
+Pairs (`similar`, `bm25`) give a score for every query and training example, RANK: like labels help, unlike harm.
+Suspicions (`plain_loss`, `held_out_loss`, `unlike_neighbours`) give one number per training example for `found_at`.
+Random scores and random suspicion are the method `Chance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.model import Measurable, Retrainable, require
+from upweight.core.scores import Scores, Unit
+from upweight.core.sources import is_sparse
+
+Array = NDArray[np.float64]
+K1, B = 1.2, 0.75  # of Okapi BM25 (Robertson & Zaragoza 2009), as every search engine has them
+FOLDS = 5
+NEIGHBOURS = 10
+
+
+def similar(train: Examples, queries: Examples) -> Scores:
+    """Cosine of standardised features (of word counts for texts), times whether the labels agree."""
+    x, q = (_lengths_one(part) for part in _features(train, queries))
+    likeness = q @ x.T
+    return _scores("similar", likeness.toarray() if is_sparse(likeness) else likeness, train, queries)
+
+
+def bm25(train: Examples, queries: Examples) -> Scores:
+    """Okapi BM25 of each query's words in each training text, times whether the labels agree.
+
+    Raises:
+        TypeError: examples that are no texts.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer()
+    documents = counter.fit_transform(_texts(train)).astype(np.float64)
+    asked = counter.transform(_texts(queries)).astype(np.float64)
+    n = documents.shape[0]
+    holders = np.asarray((documents > 0).sum(axis=0)).ravel()
+    rarity = np.log1p((n - holders + 0.5) / (holders + 0.5))
+    lengths = np.asarray(documents.sum(axis=1)).ravel()
+    coo = documents.tocoo()
+    room = K1 * (1 - B + B * lengths / max(lengths.mean(), 1e-300))
+    coo.data = rarity[coo.col] * coo.data * (K1 + 1) / (coo.data + room[coo.row])
+    return _scores("bm25", (asked @ coo.tocsr().T).toarray(), train, queries)
+
+
+def plain_loss(model: Any, train: Examples) -> Array:
+    """Minus the measurement of every training example by the model that was trained on it, (n,)."""
+    require(model, [Measurable], "plain_loss")
+    return -np.asarray(model.measure(train))
+
+
+def held_out_loss(model: Any, train: Examples, folds: int = FOLDS, seed: int = 0) -> Array:
+    """Minus the measurement of every training example by a model trained without its fold, (n,).
+
+    With −loss measured it orders as cross-validated confidence does, the base of confident learning (Northcutt et al.
+    2021). Costs as many trainings as folds.
+    """
+    require(model, [Retrainable], "held_out_loss")
+    if not 2 <= folds <= len(train):
+        raise ValueError(f"expected between 2 and {len(train)} folds, got {folds}")
+    order, suspicion = np.random.default_rng(seed).permutation(len(train)), np.empty(len(train))
+    for fold in range(folds):
+        out = order[fold::folds]
+        weights = np.ones(len(train))
+        weights[out] = 0.0
+        suspicion[out] = -np.asarray(model.retrain(train, weights, seed).measure(train.take(out)))
+    return suspicion
+
+
+def unlike_neighbours(train: Examples, k: int = NEIGHBOURS) -> Array:
+    """Share of the k nearest other examples that have another label, (n,); for amounts, the distance to their mean."""
+    if train.y is None or train.y.ndim != 1:
+        raise ValueError("expected one label per training example; suspicion is about labels")
+    from sklearn.neighbors import NearestNeighbors
+
+    x, _ = _features(train, train)
+    k = min(k, len(train) - 1)
+    near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+    if train.y.dtype.kind == "f":
+        return np.asarray(np.abs(train.y - train.y[near].mean(axis=1)))
+    return np.asarray((train.y[near] != train.y[:, None]).mean(axis=1))
+
+
+def _scores(name: str, likeness: Array, train: Examples, queries: Examples) -> Scores:
+    values = likeness * _agreement(train, queries)
+    return Scores(values, queries.ids, train.ids, Unit.RANK, recipe={"method": name})
+
+
+def _agreement(train: Examples, queries: Examples) -> Array | float:
+    """+1 where labels are equal and −1 where not; for amounts the product of their distances to the mean."""
+    if train.y is None or queries.y is None or train.y.ndim != 1:
+        return 1.0
+    if train.y.dtype.kind == "f":
+        middle, spread = train.y.mean(), max(float(train.y.std()), 1e-300)
+        return np.outer((queries.y - middle) / spread, (train.y - middle) / spread)
+    return np.where(queries.y[:, None] == train.y[None, :], 1.0, -1.0)
+
+
+def _features(train: Examples, queries: Examples) -> tuple[Any, Any]:
+    """Two matrices on one scale, dense or sparse."""
+    if is_text(train):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer().fit(_texts(train))
+        return words.transform(_texts(train)), words.transform(_texts(queries))
+    if is_sparse(train.x):
+        return train.x.tocsr(), queries.x.tocsr()
+    x, q = (_numbers(part.x) for part in (train, queries))
+    middle, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
+    spread[~(spread > 0)] = 1.0
+    return tuple(np.nan_to_num((part - middle) / spread) for part in (x, q))
+
+
+def _numbers(x: Any) -> Array:
+    if hasattr(x, "select_dtypes"):  # of a data frame, the columns that are numbers
+        x = x.select_dtypes("number")
+    array = np.asarray(x)
+    if array.dtype.kind not in "iufb" or array.size == 0:
+        raise TypeError("expected inputs that are numbers or texts; these have no features to compare")
+    return array.reshape(len(array), -1).astype(np.float64)
+
+
+def _lengths_one(matrix: Any) -> Any:
+    from sklearn.preprocessing import normalize
+
+    return normalize(matrix)
+
+
+def is_text(examples: Examples) -> bool:
+    """Whether a person sees texts."""
+    return isinstance(examples.preview(examples.ids[0].item()).value, str)
+
+
+def _texts(examples: Examples) -> list[str]:
+    if not is_text(examples):
+        raise TypeError("expected examples that are texts; give them as x, or as shown= where x is made from them")
+    return [str(examples.preview(i).value) for i in examples.ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What stands beside the methods: scores of pairs, a suspicion of training examples, or both."""
+
+    name: str
+    pairs: Callable[[Examples, Examples], Scores] | None = None
+    suspicion: Callable[[Any, Examples], Array] | None = None
+    of_texts: bool = False
+
+
+BASELINES = (
+    Baseline("similar", similar, lambda model, train: unlike_neighbours(train)),
+    Baseline("bm25", bm25, of_texts=True),
+    Baseline("loss", suspicion=plain_loss),
+    Baseline("held_out_loss", suspicion=held_out_loss),
+)

@@ -1,0 +1,221 @@
+"""compare: many methods, and the baselines they must beat, on one truth."""
+
+from __future__ import annotations
+
+import html
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.attributor import Attributor
+from upweight.core.examples import Examples, Id
+from upweight.core.scores import Scores, Unit
+from upweight.evaluate.agreement import Agreement, agreement, known, short
+from upweight.evaluate.baselines import BASELINES, Baseline, is_text
+from upweight.evaluate.found import Found, found_at
+from upweight.evaluate.lds import LDS, lds
+from upweight.evaluate.retrain import Progress
+from upweight.evaluate.truth import Truth
+from upweight.methods.chance import Chance
+
+Array = NDArray[np.float64]
+Kind = Literal["method", "baseline"]
+HEAD = ("method", "unit", "LDS", "interval", "of ceiling", "slope", "AUC", "cost (s)")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One row: a method or a baseline on the truth; None for what it does not answer.
+
+    Attributes:
+        seconds: CPU-seconds of fit and attribute, those of its child processes included.
+        agreed: predicted against actual effects of the truth's removals, all queries together.
+        found: planted errors found by its self-influence (by its own suspicion, for a baseline).
+        why: why it was not run, in a sentence.
+    """
+
+    name: str
+    kind: Kind
+    unit: Unit | None = None
+    scores: Scores | None = None
+    lds: LDS | None = None
+    agreed: Agreement | None = None
+    found: Found | None = None
+    seconds: float = float("nan")
+    why: str = ""
+
+    @property
+    def slope(self) -> float:
+        """Of actual on predicted; NaN for RANK scores, which promise no size."""
+        return self.agreed.slope if self.agreed is not None and self.unit == Unit.EFFECT else float("nan")
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of `HEAD`."""
+        score = self.lds
+        interval = "–" if score is None or known(score.low) is None else f"{short(score.low)} to {short(score.high)}"
+        return [
+            self.name,
+            "–" if self.unit is None else str(self.unit),
+            short(score.mean) if score else "–",
+            interval,
+            "–" if score is None or known(score.relative) is None else f"{score.relative:.0%}".replace("-", "−"),
+            short(self.slope),
+            short(self.found.auc) if self.found else "–",
+            "–" if known(self.seconds) is None else f"{self.seconds:.2g}",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; what there is no number for is None."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "unit": None if self.unit is None else str(self.unit),
+            "lds": None if self.lds is None else self.lds.as_dict(),
+            "slope": known(self.slope),
+            "found": None if self.found is None else self.found.as_dict(),
+            "seconds": known(self.seconds),
+            "why": self.why or None,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods first, baselines after, each with the highest LDS first; those that were not run come last."""
+
+    entries: tuple[Entry, ...]
+    truth: Truth
+
+    def __getitem__(self, name: str) -> Entry:
+        found = {entry.name: entry for entry in self.entries}
+        if name not in found:
+            raise KeyError(f"no method is called {name!r}; there are {', '.join(found)}")
+        return found[name]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Bad news of the truth, and what was not run."""
+        return [*self.truth.warnings, *(f"{e.name} was not run: {e.why}" for e in self.entries if e.why)]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{e.name} {short(e.lds.mean)}" for e in self.entries if e.lds)
+        return f"Comparison({len(self.truth.removals)} removals × {len(self.truth.query_ids)} queries; LDS {told})"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in HEAD)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in entry.cells())}</tr>" for entry in self.entries
+        )
+        return f"<p><b>{html.escape(repr(self))}</b></p><table><tr>{head}</tr>{rows}</table>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "truth": self.truth.as_dict(),
+            "methods": [entry.as_dict() for entry in self.entries],
+            "warnings": self.warnings,
+        }
+
+
+def compare(
+    methods: Mapping[str, Attributor],
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    truth: Truth,
+    *,
+    planted: Sequence[Id] = (),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Hold every method, and every baseline that can be had, against one truth.
+
+    Args:
+        methods: name → recipe.
+        model, train, queries, truth: the truth is of this model, these examples and these queries.
+        planted: ids of training examples whose labels are known to be wrong; adds how well each method finds them.
+        progress: called with (done, of how many methods and baselines).
+
+    A method that lacks what it needs of the model is a row that says so.
+
+    Raises:
+        ValueError: the truth of another model or other queries; no method.
+        KeyError: a planted id that is not in the training set.
+    """
+    if not methods:
+        raise ValueError("expected at least one method, e.g. {'influence': upweight.Influence()}")
+    truth.require(model, train, queries)
+    bench = _Bench(model, train, queries, truth, tuple(planted))
+    bench.train.positions(bench.planted)
+    jobs: list[tuple[str, Kind, Callable[[], Entry]]] = [
+        (name, "method", partial(bench.method, name, "method", recipe)) for name, recipe in methods.items()
+    ]
+    if not any(isinstance(recipe, Chance) for recipe in methods.values()):
+        jobs.append(("chance", "baseline", partial(bench.method, "chance", "baseline", Chance())))
+    for one in BASELINES:
+        if bench.takes(one) and one.name not in methods:
+            jobs.append((one.name, "baseline", partial(bench.baseline, one)))
+    entries = []
+    for done, (name, kind, job) in enumerate(jobs, start=1):
+        try:
+            entries.append(job())
+        except (TypeError, ValueError, RuntimeError) as error:
+            entries.append(Entry(name, kind, why=str(error)))
+        if progress is not None:
+            progress(done, len(jobs))
+    return Comparison(tuple(sorted(entries, key=_place)), truth)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all rows are measured on."""
+
+    model: Any
+    train: Examples
+    queries: Examples
+    truth: Truth
+    planted: tuple[Id, ...]
+
+    def method(self, name: str, kind: Kind, recipe: Attributor) -> Entry:
+        start = cpu_seconds()
+        fitted = recipe.fit(self.model, self.train)
+        scores = fitted.attribute(self.queries)
+        seconds = cpu_seconds() - start
+        suspicion = fitted.self_influence().values[0] if self.planted else None
+        return self._held(Entry(name, kind, scores.unit, scores, seconds=seconds), suspicion)
+
+    def takes(self, baseline: Baseline) -> bool:
+        """Whether it has anything to say here."""
+        asked = baseline.pairs is not None or bool(self.planted)
+        return asked and (not baseline.of_texts or is_text(self.train)) and self.train.y is not None
+
+    def baseline(self, one: Baseline) -> Entry:
+        start = cpu_seconds()
+        scores = None if one.pairs is None else one.pairs(self.train, self.queries)
+        paid = cpu_seconds() - start
+        suspicion = None if one.suspicion is None or not self.planted else one.suspicion(self.model, self.train)
+        seconds = paid if scores is not None else cpu_seconds() - start
+        unit = None if scores is None else scores.unit
+        return self._held(Entry(one.name, "baseline", unit, scores, seconds=seconds), suspicion)
+
+    def _held(self, entry: Entry, suspicion: Array | None) -> Entry:
+        found = None if suspicion is None else found_at(suspicion, self.train, self.planted)
+        if entry.scores is None:
+            return replace(entry, found=found)
+        agreed = agreement(self.truth.predicted(entry.scores), self.truth.actual)
+        return replace(entry, found=found, agreed=agreed, lds=lds(entry.scores, self.truth))
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the children that it has waited for."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
+
+
+def _place(entry: Entry) -> tuple[bool, bool, float]:
+    score = -np.inf if entry.lds is None or np.isnan(entry.lds.mean) else entry.lds.mean
+    return bool(entry.why), entry.kind == "baseline", -float(score)

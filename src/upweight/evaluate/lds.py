@@ -1,0 +1,112 @@
+"""LDS: do summed scores put retrained subsets in the right order."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.scores import Scores
+from upweight.evaluate.agreement import known, mean_known, rank_correlations, resampled_correlations, short
+from upweight.evaluate.ceiling import Ceiling, noise_ceiling
+from upweight.evaluate.truth import Truth
+
+Array = NDArray[np.float64]
+FEWEST = 5  # subsets: fewer have so few orders that a correlation says nothing
+
+
+@dataclass(frozen=True, eq=False)
+class LDS:
+    """Linear datamodelling score.
+
+    Attributes:
+        mean: over queries; NaN where no query's measurement varies.
+        low, high: bootstrap interval of the mean over subsets, at `level`.
+        per_query: Spearman over subsets, (queries,); NaN for a query whose measurement or prediction is constant.
+        ceiling: the most that any scores could reach against this truth.
+        subsets, share: how many, and the mean share of the training set that they keep.
+    """
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    per_query: Array
+    query_ids: NDArray[Any]
+    ceiling: Ceiling
+    subsets: int
+    share: float
+
+    @property
+    def relative(self) -> float:
+        """LDS over its noise ceiling; NaN where the ceiling is not known."""
+        return self.mean / self.ceiling.value if self.ceiling.value > 0 else float("nan")
+
+    def __repr__(self) -> str:
+        return (
+            f"LDS({short(self.mean)} [{short(self.low)}, {short(self.high)}], {self.subsets} subsets of "
+            f"{self.share:.0%} × {len(self.per_query)} queries × {self.ceiling.seeds} seeds, "
+            f"ceiling {short(self.ceiling.value)})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(str(q))}</td><td>{short(v)}</td></tr>"
+            for q, v in zip(self.query_ids[:20].tolist(), self.per_query, strict=False)
+        )
+        return f"<p><b>{html.escape(repr(self))}</b></p><table><tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; what is not known is None."""
+        return {
+            "mean": known(self.mean),
+            "interval": [known(self.low), known(self.high)],
+            "level": self.level,
+            "per_query": [known(v) for v in self.per_query],
+            "ceiling": self.ceiling.as_dict(),
+            "relative": known(self.relative),
+            "subsets": self.subsets,
+            "share": self.share,
+        }
+
+
+def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, seed: int = 0) -> LDS:
+    """Rank correlation, over subsets, of the sum of scores with the measurement after training on the subset.
+
+    Scores and effects are summed over what a subset leaves out, which orders subsets as the sums over what it keeps.
+    Source: Park et al. (2023), TRAK, eq. 4; the interval resamples subsets (`draws` times), not queries.
+
+    Raises:
+        ValueError: scores of other queries or training examples, fewer than five removals, a level outside (0, 1).
+    """
+    count = len(truth.removals)
+    if count < FEWEST:
+        raise ValueError(
+            f"expected a truth of at least {FEWEST} removals to put in order, got {count}; draw more subsets"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, got {level}")
+    predicted, actual = truth.predicted(scores), truth.actual
+    per_query = rank_correlations(predicted, actual)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    means = mean_known(resampled_correlations(predicted, actual, drawn), axis=1)
+    there, mean = means[np.isfinite(means)], float(mean_known(per_query))
+    low, high = np.nan, np.nan
+    if len(there):
+        # A subset that is drawn twice is tied with itself, which pulls every sample's correlation down a little.
+        low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) + (mean - there.mean())
+    kept = 1.0 - float(np.mean([len(one.ids) for one in truth.removals])) / len(truth.train_ids)
+    return LDS(
+        mean,
+        max(float(low), -1.0),
+        min(float(high), 1.0),
+        level,
+        per_query,
+        truth.query_ids,
+        noise_ceiling(truth),
+        count,
+        kept,
+    )

@@ -1,0 +1,144 @@
+"""Removal curve: what really happens when the strongest examples go, beside what chance would have removed."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.scores import Scores
+from upweight.evaluate.agreement import known, mean_known
+from upweight.evaluate.removals import Removal
+from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain import Progress
+from upweight.evaluate.truth import Truth
+
+Array = NDArray[np.float64]
+Side = Literal["proponents", "opponents", "random"]
+SIDES: tuple[Side, ...] = ("proponents", "opponents", "random")
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalCurve:
+    """Effects of removing, measured by retraining: the measurement with the examples minus without.
+
+    Attributes:
+        sizes: how many examples were removed, (points,).
+        effects: side → (queries, points); `random` is the mean over draws. NaN where the model refused the removal.
+        spread: (queries, points), standard deviation of the random draws.
+        warnings: removals that were left out, and seeds that matter.
+    """
+
+    sizes: tuple[int, ...]
+    effects: dict[Side, Array]
+    spread: Array
+    query_ids: NDArray[Any]
+    warnings: tuple[str, ...] = ()
+
+    def mean(self, side: Side) -> Array:
+        """Mean over queries, (points,)."""
+        return np.asarray(mean_known(self.effects[side], axis=0))
+
+    def __repr__(self) -> str:
+        last = {side: self.mean(side)[-1] for side in SIDES}
+        told = ", ".join(f"{side} {value:+.3g}" for side, value in last.items())
+        return f"RemovalCurve({len(self.query_ids)} queries, up to {self.sizes[-1]} removed: {told})"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>removed</th>" + "".join(f"<th>{side}</th>" for side in SIDES) + "</tr>"
+        means = {side: self.mean(side) for side in SIDES}
+        rows = "".join(
+            f"<tr><td>{size}</td>{''.join(f'<td>{means[side][i]:+.3g}</td>' for side in SIDES)}</tr>"
+            for i, size in enumerate(self.sizes)
+        )
+        return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: means over queries, None where every training was refused."""
+        means: dict[str, Any] = {side: [known(v) for v in self.mean(side)] for side in SIDES}
+        return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
+
+
+def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by keyword
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    scores: Scores,
+    shares: Sequence[float] = SHARES,
+    *,
+    draws: int = 5,
+    seeds: int = 1,
+    processes: int | None = None,
+    path: str | Path | None = None,
+    progress: Progress | None = None,
+) -> RemovalCurve:
+    """Remove every query's strongest proponents, its strongest opponents, and examples at random; train; measure.
+
+    Good scores lower the measurement by taking proponents and raise it by taking opponents, both faster than chance
+    does: a curve asks about the few strongest examples, LDS about all. Each query has its own removals, so a curve
+    costs 2 · queries · shares + draws · shares trainings. Examples go by rank, also those whose score has the other
+    sign.
+
+    Args:
+        shares: of the training set, increasing.
+        draws: random removals per share, the same for all queries.
+        seeds, processes, path, progress: as in `retrain_truth`.
+
+    Raises:
+        ValueError: scores of other queries or of groups, shares outside (0, 1).
+    """
+    if scores.query_ids.tolist() != queries.ids.tolist():
+        raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
+    if not shares or not all(0 < share < 1 for share in shares) or draws < 1:
+        raise ValueError(f"expected shares between 0 and 1 and at least one draw, got {list(shares)} and {draws}")
+    n = len(train)
+    sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
+    removals = _removals(train, scores, sizes, draws)
+    truth = retrain_truth(
+        model, train, queries, removals, seeds=seeds, processes=processes, path=path, progress=progress
+    )
+    return _read(truth, sizes, draws)
+
+
+def _removals(train: Examples, scores: Scores, sizes: Sequence[int], draws: int) -> list[Removal]:
+    train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    chosen: list[Removal] = []
+    for place, row in enumerate(scores.values):
+        for side, order in (
+            ("proponents", np.argsort(-row, kind="stable")),
+            ("opponents", np.argsort(row, kind="stable")),
+        ):
+            chosen += [_taken(f"{side} {size} {place}", scores.train_ids[order[:size]]) for size in sizes]
+    rng = np.random.default_rng(0)
+    for draw in range(draws):
+        order = rng.permutation(len(train))
+        chosen += [_taken(f"random {size} {draw}", train.ids[order[:size]]) for size in sizes]
+    return chosen
+
+
+def _taken(name: str, ids: NDArray[Any]) -> Removal:
+    return Removal(name, "one" if len(ids) == 1 else "group", tuple(ids.tolist()))
+
+
+def _read(truth: Truth, sizes: tuple[int, ...], draws: int) -> RemovalCurve:
+    column = {one.name: place for place, one in enumerate(truth.removals)}
+    m = len(truth.query_ids)
+
+    def effect(side: str, size: int, number: int) -> Array:
+        place = column.get(f"{side} {size} {number}")
+        return np.full(m, np.nan) if place is None else truth.actual[:, place]
+
+    random = np.array([[effect("random", size, draw) for draw in range(draws)] for size in sizes])  # (points, draws, m)
+    middle = mean_known(random, axis=1)
+    effects: dict[Side, Array] = {"random": middle.T}
+    for side in SIDES[:2]:
+        effects[side] = np.array([[effect(side, size, q)[q] for size in sizes] for q in range(m)])
+    spread = np.sqrt(mean_known((random - middle[:, None]) ** 2, axis=1)).T
+    return RemovalCurve(sizes, effects, spread, truth.query_ids, tuple(truth.warnings))

@@ -1,0 +1,199 @@
+"""evaluation: one HTML page of what retraining said, of one method (a check) or of many (a comparison)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upweight.core.scores import Scores, Unit
+from upweight.evaluate.agreement import known, short
+from upweight.evaluate.check import Check
+from upweight.evaluate.compare import HEAD, Comparison, Entry
+from upweight.report.drawing import Dot, against_cost, scatter
+from upweight.report.page import read_text, write_text
+from upweight.report.words import count, settings, wording
+
+LEVEL = 0.9
+MOST_POINTS = 600  # of one plot; more hide each other
+STYLES = ("page.css", "evaluation.css")
+
+
+def write_evaluation(path: str | Path, result: Check | Comparison) -> Path:
+    """Write one self-contained HTML page that shows how far scores agree with retraining.
+
+    For a check: predicted against actual effects, each with the interval that the other half of the removals gives it.
+    For a comparison: the table of methods and baselines, accuracy against cost, and the same plot for every method.
+    The page has no script; it works from `file://` and prints as it is.
+
+    Returns:
+        The path written to; an existing file is replaced in one step or not at all.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    style = "\n".join(read_text(name) for name in STYLES)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(read_text("evaluation.html.j2")).render(
+        style=Markup(style),  # this package's own text; everything else goes through autoescape
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        **(_of_check(result) if isinstance(result, Check) else _of_comparison(result)),
+    )
+    return write_text(Path(path), page)
+
+
+def _of_check(check: Check) -> dict[str, Any]:
+    method = str(check.scores.recipe.get("method", "These scores"))
+    kinds = [(kind, name) for kind, name in (("one", "single examples"), ("group", "groups")) if _has(check, kind)]
+    cells = [_agreement_cell(name, check.of(kind).slope, check.of(kind).spearman) for kind, name in kinds]  # type: ignore[arg-type]
+    return {
+        "question": f"Does {method} agree with retraining?",
+        "facts": [
+            f"{wording(check.scores).measurement} measured",
+            str(check.scores.unit),
+            f"{count(len(check.removals), 'removal')} × {count(len(check.query_ids), 'query')}",
+            count(_seeds(check), "seed"),
+        ],
+        "warnings": [str(w) for news in (check.scores, check) for w in news.diagnostics.get("warnings", ())],
+        "cells": [*cells, *_noise_cell(check)],
+        "table": None,
+        "cost": None,
+        "plots": [_plot(check, kind, f"Without {name}") for kind, name in kinds],
+        "about": _about(check.scores),
+        "settings": [
+            ("Method", list(settings(check.scores.recipe))),
+            ("Verification", list(settings(check.diagnostics, skip=("warnings",)))),
+        ],
+    }
+
+
+def _of_comparison(found: Comparison) -> dict[str, Any]:
+    truth = found.truth
+    scored = [e for e in found.entries if e.scores is not None and e.lds is not None]
+    best = next((e for e in scored if known(e.lds.mean) is not None), None)  # type: ignore[union-attr]
+    ceiling = None if not scored else known(scored[0].lds.ceiling.value)  # type: ignore[union-attr]
+    dots = [
+        Dot(e.name, e.seconds, e.lds.mean, e.lds.low, e.lds.high, e.kind)
+        for e in scored
+        if e.lds is not None and math.isfinite(e.lds.mean)
+    ]
+    share = 1 - np.mean([len(r.ids) for r in truth.removals]) / len(truth.train_ids)
+    models = count(len(truth.removals), "retrained model")
+    return {
+        "question": "Which method agrees with retraining, and at what cost?",
+        "facts": [
+            f"{truth.facts['measurement']} measured",
+            f"{models} on {share:.0%} of {count(len(truth.train_ids), 'example')}",
+            count(len(truth.query_ids), "query"),
+            count(len(truth.seeds), "seed"),
+        ],
+        "warnings": found.warnings,
+        "cells": [] if best is None else _best_cells(best),
+        "table": _table(found),
+        "cost": against_cost(dots, ceiling, "LDS of every method against its cost") if dots else None,
+        "plots": [_plot(_as_check(e, found), None, e.name) for e in scored if e.kind == "method"],
+        "about": _about(best.scores if best else None),
+        "settings": [(e.name, list(settings(e.scores.recipe))) for e in scored if e.kind == "method" and e.scores],
+    }
+
+
+def _as_check(entry: Entry, found: Comparison) -> Check:
+    truth = found.truth
+    assert entry.scores is not None
+    return Check(truth.predicted(entry.scores), truth.actual, truth.query_ids, truth.removals, entry.scores, {}, truth)
+
+
+def _plot(check: Check, kind: Any, title: str) -> dict[str, Any]:
+    sized = check.scores.unit == Unit.EFFECT
+    columns = [c for c, r in enumerate(check.removals) if kind in (None, r.kind)]
+    inside = check.coverage(level=LEVEL) if sized else None
+    pairs = [(q, c) for q in range(len(check.query_ids)) for c in columns]
+    step = max(1, math.ceil(len(pairs) / MOST_POINTS))
+    points = [_point(check, inside, q, c) for q, c in pairs[::step]]
+    unit = wording(check.scores).unit
+    labels = ("predicted" + (f" ({unit})" if unit and sized else "" if sized else " (RANK, no unit)"), "actual")
+    notes = [] if step == 1 else [f"{len(points):,} of {len(pairs):,} pairs are drawn."]
+    if inside is not None and np.isfinite(inside.low[:, columns]).any():
+        held = inside.inside[:, columns][np.isfinite(inside.low[:, columns])].mean()
+        notes.insert(0, f"{held:.0%} of the actual effects lie inside their {LEVEL:.0%} intervals.")
+    agreed = check.of(kind)
+    numbers = [("slope", short(agreed.slope))] if sized else []
+    return {
+        "title": title,
+        "svg": scatter(points, labels, sized, f"{title}: predicted against actual effects of {len(columns)} removals"),
+        "numbers": [*numbers, ("Pearson", short(agreed.pearson)), ("Spearman", short(agreed.spearman))],
+        "notes": notes,
+    }
+
+
+def _point(check: Check, inside: Any, q: int, c: int) -> dict[str, Any]:
+    removal, x, y = check.removals[c], float(check.predicted[q, c]), float(check.actual[q, c])
+    point: dict[str, Any] = {"x": x, "y": y, "kind": removal.kind}
+    told = f"query {check.query_ids[q]}, without {removal.name}: predicted {x:+.3g}, actual {y:+.3g}"
+    if inside is not None and np.isfinite(inside.low[q, c]):
+        low, high = float(inside.low[q, c]), float(inside.high[q, c])
+        point |= {"low": low, "high": high, "outside": not bool(inside.inside[q, c])}
+        told += f", expected between {low:+.3g} and {high:+.3g}"
+    return {**point, "told": told.replace("-", "−")}
+
+
+def _table(found: Comparison) -> dict[str, Any]:
+    planted = any(e.found for e in found.entries)
+    kept = [i for i, name in enumerate(HEAD) if name != "AUC" or planted]
+    rows = [
+        {
+            "cells": [e.cells()[i] for i in kept],
+            "kind": e.kind,
+            "why": e.why,
+            "planted": repr(e.found) if e.found else "",
+        }
+        for e in found.entries
+    ]
+    return {"head": [HEAD[i] for i in kept], "rows": rows, "planted": planted}
+
+
+def _best_cells(best: Entry) -> list[dict[str, str]]:
+    assert best.lds is not None
+    ceiling = best.lds.ceiling
+    return [
+        {"name": "best LDS", "value": short(best.lds.mean), "means": f"{best.name}; 1 = every subset in its place"},
+        {"name": "noise ceiling", "value": short(ceiling.value), "means": ceiling.note},
+        {"name": "cost", "value": f"{best.seconds:.2g} s", "means": f"processor time of {best.name}"},
+    ]
+
+
+def _agreement_cell(name: str, slope: float, spearman: float) -> dict[str, str]:
+    return {"name": name, "value": short(spearman), "means": f"rank correlation; slope {short(slope)}"}
+
+
+def _noise_cell(check: Check) -> list[dict[str, str]]:
+    if check.ceiling is None:
+        return []
+    return [{"name": "noise ceiling", "value": short(check.ceiling.value), "means": check.ceiling.note}]
+
+
+def _about(scores: Scores | None) -> Sequence[str]:
+    found = [
+        "Predicted is the sum of the scores of what was removed; actual is the measurement with it minus without it, "
+        "after training again. On the dashed line the two are equal.",
+    ]
+    if scores is not None and scores.unit == Unit.EFFECT:
+        found.append(
+            f"The bar at each point is its {LEVEL:.0%} split-conformal interval. It comes from removals that do not "
+            "include its own: removals are dealt into two halves, and each half gives the intervals of the other."
+        )
+    return found
+
+
+def _has(check: Check, kind: str) -> bool:
+    return any(removal.kind == kind for removal in check.removals)
+
+
+def _seeds(check: Check) -> int:
+    return 1 if check.truth is None else len(check.truth.seeds)

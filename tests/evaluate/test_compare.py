@@ -1,0 +1,87 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from game import game
+from refitted import setting
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+import upweight as uw
+from upweight.evaluate.compare import compare, cpu_seconds
+from upweight.evaluate.found import plant
+from upweight.evaluate.lds import lds
+from upweight.evaluate.removals import subsets
+from upweight.evaluate.resume import retrain_truth
+
+
+def truth_of(model, train, queries, count=20):
+    return retrain_truth(model, train, queries, subsets(train, count, 0.7), processes=1)
+
+
+def test_every_method_is_held_against_the_same_truth():
+    model, train, queries, _, scores = setting()
+    truth, seen = truth_of(model, train, queries), []
+    found = compare(
+        {"chance": uw.Chance(), "influence": uw.Influence()}, model, train, queries, truth,
+        progress=lambda *a: seen.append(a),
+    )  # fmt: skip
+    assert [e.name for e in found.entries] == ["influence", "chance", "similar"]
+    assert found["influence"].lds.mean == pytest.approx(lds(scores, truth).mean) and found["influence"].lds.mean > 0.9
+    assert found["influence"].lds.mean > found["similar"].lds.mean > found["chance"].lds.mean
+    assert np.isnan(found["chance"].slope) and 0.5 < found["influence"].slope < 1.5
+    assert found["influence"].seconds > 0 and seen == [(1, 3), (2, 3), (3, 3)]
+    assert found.warnings == [] and "influence" in repr(found) and "of ceiling" in found._repr_html_()
+    with pytest.raises(KeyError, match="no method is called 'inflence'; there are influence"):
+        found["inflence"]
+
+
+def test_planted_labels_are_looked_for_by_all():
+    _, clean, queries, _, _ = setting()
+    train, ids = plant(clean, 0.1, seed=1)
+    model = uw.explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train)
+    truth = truth_of(model, train, queries)
+    found = compare({"influence": uw.Influence()}, model, train, queries, truth, planted=ids)
+    assert {e.name for e in found.entries} == {"influence", "chance", "similar", "loss", "held_out_loss"}
+    assert all(e.found is not None and e.found.planted == len(ids) for e in found.entries)
+    assert found["influence"].found.auc > 0.75 and found["held_out_loss"].lds is None
+    told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert told["methods"][0]["found"]["auc"] == found["influence"].found.auc
+    with pytest.raises(KeyError, match="no example has the id"):
+        compare({"influence": uw.Influence()}, model, train, queries, truth, planted=["nobody"])
+
+
+def test_texts_get_bm25():
+    texts = ["good film", "fine good plot", "bad film", "dull bad plot", "good wit", "bad and dull"] * 6
+    y = [1, 1, 0, 0, 1, 0] * 6
+    train, queries = uw.Examples(texts, y), uw.Examples(["good", "dull film"], [1, 0])
+    model = uw.explainable(make_pipeline(TfidfVectorizer(), LogisticRegression(tol=1e-10)).fit(texts, y), train)
+    found = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries, 12))
+    assert {e.name for e in found.entries} == {"influence", "chance", "similar", "bm25"}
+    assert found["bm25"].lds.mean > 0.2
+
+
+def test_a_method_that_cannot_run_is_a_row_that_says_why():
+    model, train, queries, _ = game()
+    found = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries))
+    last = found.entries[-1]
+    assert last.name == "influence" and "needs a model that is Differentiable" in last.why
+    assert "influence was not run" in found.warnings[-1] and found.as_dict()["methods"][-1]["lds"] is None
+
+
+def test_another_truth_and_no_method_are_refused():
+    model, train, queries, _, _ = setting()
+    truth = truth_of(model, train, queries, 5)
+    with pytest.raises(ValueError, match="of another set of queries"):
+        compare({"chance": uw.Chance()}, model, train, queries.take([1]), truth)
+    with pytest.raises(ValueError, match="expected at least one method"):
+        compare({}, model, train, queries, truth)
+
+
+def test_cost_counts_child_processes():
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], check=True)
+    assert cpu_seconds() - before > 0.02

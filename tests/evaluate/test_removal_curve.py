@@ -1,0 +1,60 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from game import game
+
+from upweight.evaluate.removal_curve import removal_curve
+
+
+def curve(**more):
+    model, train, queries, scores = game(queries=3, players=40)
+    return model, removal_curve(model, train, queries, scores, (0.05, 0.1, 0.25), processes=1, **more)
+
+
+def test_in_an_additive_game_the_curves_are_sums_of_the_ends():
+    model, found = curve()
+    assert found.sizes == (2, 4, 10)
+    ordered = np.sort(model.worth, axis=1)
+    for point, size in enumerate(found.sizes):
+        np.testing.assert_allclose(found.effects["proponents"][:, point], ordered[:, -size:].sum(axis=1))
+        np.testing.assert_allclose(found.effects["opponents"][:, point], ordered[:, :size].sum(axis=1))
+        assert (found.effects["opponents"][:, point] < found.effects["random"][:, point]).all()
+        assert (found.effects["random"][:, point] < found.effects["proponents"][:, point]).all()
+    assert (found.spread > 0).all() and found.warnings == ()
+
+
+def test_random_removals_are_the_same_for_all_queries_and_average_to_the_mean():
+    model, found = curve(draws=200)
+    expected = np.outer(model.worth.mean(axis=1), found.sizes)
+    np.testing.assert_allclose(found.effects["random"], expected, atol=0.7)
+
+
+def test_what_a_model_refuses_is_no_number():
+    model, train, queries, scores = game(queries=3, players=40)
+    best = int(model.worth[0].argmax())
+    stuck = replace(model, refuses=frozenset({best}))
+    found = removal_curve(stuck, train, queries, scores, (0.05, 0.1), processes=1, draws=1)
+    assert np.isnan(found.effects["proponents"][0]).all() and np.isfinite(found.effects["proponents"][1:]).any()
+    assert any("was left out" in w for w in found.warnings)
+    json = found.as_dict()
+    assert json["sizes"] == [2, 4] and all(v is None or np.isfinite(v) for v in json["proponents"])
+
+
+def test_it_goes_on_from_its_file_and_shows_itself(tmp_path):
+    model, first = curve(path=tmp_path / "curve.npz")
+    model.log.clear()
+    _, again = curve(path=tmp_path / "curve.npz")
+    np.testing.assert_array_equal(first.effects["random"], again.effects["random"])
+    assert "up to 10 removed" in repr(first) and "<td>10</td>" in first._repr_html_()
+
+
+def test_bad_requests_are_refused():
+    model, train, queries, scores = game()
+    for shares, draws in (((), 5), ((0.0,), 5), ((1.0,), 5), ((0.1,), 0)):
+        with pytest.raises(ValueError, match="expected shares between 0 and 1 and at least one draw"):
+            removal_curve(model, train, queries, scores, shares, draws=draws)
+    with pytest.raises(ValueError, match="expected scores of exactly these queries"):
+        removal_curve(model, train, queries.take([1]), scores)
+    with pytest.raises(KeyError, match="no example has the id"):
+        removal_curve(model, train, queries, scores.group(["a", "b"] * 15))

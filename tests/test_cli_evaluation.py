@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from test_cli import TASK, run, words, written
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UPWEIGHT_LOG_LEVEL", raising=False)
+
+
+@pytest.fixture
+def task():
+    return written(Path("my_task.py"), TASK)
+
+
+def test_help_names_both():
+    assert all(name in run("--help").stdout for name in ("verify", "evaluate"))
+
+
+def test_verify_prints_agreement_intervals_and_the_page(task):
+    said = words(run("verify", task, "--removals", "12", "--report", "page.html").stdout)
+    assert "Influence (EFFECT) against 13 trainings" in said and "without one example 1.000" in said
+    assert "Noise ceiling 1.000" in said and "lie inside intervals at 90%" in said and "page.html" in said
+    assert Path("page.html").stat().st_size > 10_000
+
+
+def test_verify_as_json_is_one_object_and_nothing_else(task):
+    answer = json.loads(run("verify", task, "--removals", "8", "--seeds", "2", "--json", "--query", "q1").stdout)
+    assert answer["refits"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
+    assert answer["single"]["slope"] == pytest.approx(1, abs=0.02) and answer["ceiling"]["value"] == 1
+    assert answer["report"] is None and answer["coverage"]["level"] == 0.9
+
+
+def test_ranks_are_verified_in_order_alone(task):
+    said = words(run("verify", task, "--method", "chance", "--removals", "8").stdout)
+    assert "FittedChance" not in said and "without one example –" in said and "inside intervals" not in said
+    answer = json.loads(run("verify", task, "--method", "chance", "--removals", "8", "--json").stdout)
+    assert answer["coverage"] is None and "These scores are random" in answer["warnings"][0]
+
+
+def test_verify_goes_on_from_its_folder(task):
+    first = json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout)
+    assert [p.name for p in Path("kept").iterdir()] == ["verify-influence.npz"]
+    assert json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout) == first
+    assert "other removals" in run("verify", task, "--removals", "7", "--folder", "kept", code=1).stderr
+
+
+def test_evaluate_is_a_table_of_methods_and_baselines(task):
+    said = run(
+        "evaluate", task, "--method", "influence", "--method", "leave_one_out", "--subsets", "8", "--report", "e.html"
+    )
+    lines = [line.split()[0] for line in said.stdout.splitlines() if line.split()]
+    assert {"influence", "leave_one_out", "similar", "chance"} <= set(lines)
+    assert max(map(len, said.stdout.splitlines()[:8])) <= 80 and Path("e.html").exists()
+    assert "Training again on subsets" in said.stderr
+
+
+def test_evaluate_as_json_with_planted_labels(task):
+    written(Path("planted.txt"), "t1\nt5\n\nt9\n")
+    asked = ("--planted", "planted.txt", "--query", "q3", "--query", "q1")
+    answer = json.loads(run("evaluate", task, "--subsets", "6", "--share", "0.8", *asked, "--json").stdout)
+    assert answer["truth"]["removals"] == 6 and answer["truth"]["queries"] == 2
+    rows = {row["name"]: row for row in answer["methods"]}
+    assert rows["influence"]["lds"]["mean"] > 0.8 and rows["chance"]["slope"] is None
+    assert all(row["found"]["planted"] == 3 for row in rows.values()) and "loss" in rows
+
+
+def test_evaluate_goes_on_from_its_folder(task):
+    answers = [
+        json.loads(run("evaluate", task, "--subsets", "6", "--folder", "kept", "--json").stdout) for _ in range(2)
+    ]
+    assert Path("kept/truth.npz").exists()
+    assert answers[0]["methods"][0]["lds"] == answers[1]["methods"][0]["lds"]
+
+
+def test_what_cannot_be_evaluated_is_told_before_the_work(task):
+    written(Path("planted.txt"), "nobody\n")
+    assert "no training example has the id 'nobody'" in words(
+        run("evaluate", task, "--planted", "planted.txt", code=2).stderr
+    )
+    assert "expected a share between 0 and 1" in words(run("evaluate", task, "--share", "1.0", code=2).stderr)
+    assert "no method is called 'x'" in words(run("evaluate", task, "--method", "x", code=2).stderr)
+    assert "no query has the id 'x'" in words(run("verify", task, "--query", "x", code=2).stderr)
+    for command in ("verify", "evaluate"):
+        assert "there is no folder" in words(run(command, task, "--report", "missing/page.html", code=2).stderr)
+    run("evaluate", task, "--subsets", "4", code=2)
+
+
+def test_half_of_a_rare_class_is_left_out_and_said():
+    path = written(Path("rare.py"), TASK.replace("model =", "train.y[:] = 0\ntrain.y[0] = 1\ntrain.y[7] = 1\nmodel ="))
+    answer = json.loads(run("evaluate", path, "--subsets", "20", "--json").stdout)
+    assert 0 < len(answer["truth"]["refused"]) == 20 - answer["truth"]["removals"]
+    assert any("none of class 1 is left" in w for w in answer["warnings"])
