@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from upweight.core.recipes import EKFAC as EKFAC
     from upweight.core.recipes import KFAC as KFAC
     from upweight.core.recipes import Arnoldi as Arnoldi
+    from upweight.core.recipes import DataInf as DataInf
     from upweight.core.recipes import Diagonal as Diagonal
     from upweight.core.recipes import Direct as Direct
     from upweight.core.recipes import EmpiricalFisher as EmpiricalFisher
@@ -70,6 +71,7 @@ _HOME = {
         (
             "Arnoldi",
             "CG",
+            "DataInf",
             "Diagonal",
             "Direct",
             "EKFAC",

@@ -59,6 +59,7 @@ OF_NETWORKS: dict[str, Attributor] = {
     "gradient products": uw.Influence(curvature=uw.Identity()),
     "empirical Fisher": uw.Influence(curvature=uw.EmpiricalFisher()),
     "EK-FAC": uw.Influence(curvature=uw.EKFAC()),
+    "DataInf": uw.Influence(curvature=uw.DataInf()),
     "chance": uw.Chance(),
 }
 PAIRS = [(method, problem) for method in METHODS.items() for problem in PROBLEMS]

@@ -91,6 +91,14 @@ class EmpiricalFisher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataInf:
+    """Mean and inverse swapped, layer by layer (Kwon et al. 2024): the mean of the inverses of λ + gᵢgᵢᵀ.
+
+    Close to the empirical Fisher's inverse for layers of few parameters, as adapters (LoRA) have.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class KFAC:
     """Kronecker factors per layer (Martens & Grosse 2015), expectation over labels exact."""
 
@@ -100,4 +108,4 @@ class EKFAC:
     """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), exact over labels."""
 
 
-CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | KFAC | EKFAC
+CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | DataInf | KFAC | EKFAC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from upweight.core.recipes import CurvatureRecipe, EmpiricalFisher, GaussNewton, Hessian, Identity
+from upweight.core.recipes import CurvatureRecipe, DataInf, EmpiricalFisher, GaussNewton, Hessian, Identity
 from upweight.curvature.expectation import expected_gradients
 from upweight.curvature.objective import Summed
 from upweight.gradients.rows import CapturedRows
@@ -13,6 +13,10 @@ SAMPLED = 256  # examples from which a trace is estimated
 SHARE = 0.5  # of the mean eigenvalue of a Gauss–Newton matrix or Hessian, over the rank that n examples give
 SHARE_FACTORED = 0.05  # of the same, for matrices that only approximate it
 SHARE_EMPIRICAL = 1.0  # of an empirical Fisher's, whose gradients shrink as the model fits
+
+LAYERED = (
+    "a tenth of the mean squared gradient per parameter in every layer, beyond the objective's l2 (Kwon et al. 2024)"
+)
 
 
 def automatic(summed: Summed, recipe: CurvatureRecipe) -> tuple[float, str]:
@@ -23,6 +27,8 @@ def automatic(summed: Summed, recipe: CurvatureRecipe) -> tuple[float, str]:
     """
     if isinstance(recipe, Identity):
         return 0.0, "the identity needs none"
+    if isinstance(recipe, DataInf):
+        return 0.0, LAYERED
     network, n = summed.network, len(summed.train)
     few = summed.train.take(np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)))
     if isinstance(recipe, EmpiricalFisher):

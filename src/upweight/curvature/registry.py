@@ -11,13 +11,14 @@ from upweight.core.recipes import (
     EKFAC,
     KFAC,
     CurvatureRecipe,
+    DataInf,
     Diagonal,
     EmpiricalFisher,
     GaussNewton,
     Hessian,
     Identity,
 )
-from upweight.curvature.damping import automatic
+from upweight.curvature.damping import LAYERED, automatic
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher
@@ -47,6 +48,10 @@ def _fitted(summed: Summed, recipe: CurvatureRecipe) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
             return FittedEKFAC(summed, corrected=isinstance(recipe, EKFAC))
+        case DataInf():
+            from upweight.curvature.datainf import SHARE, FittedDataInf
+
+            return FittedDataInf(summed, SHARE if summed.damping_from == LAYERED else None)
         case Hessian():
             from upweight.curvature.hessian import FittedHessian
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,6 +94,10 @@ class Captured:
         """The gradients of these examples of the batch, as views."""
         parts = {name: tuple(part.take(where) for part in uses) for name, uses in self.parts.items()}
         return replace(self, count=len(range(*where.indices(self.count))), parts=parts)
+
+    def only(self, names: Collection[str]) -> Captured:
+        """The gradients of these parameters alone."""
+        return replace(self, parts={name: uses for name, uses in self.parts.items() if name in names})
 
     def gram(self) -> Tensor:
         """`dot(self)` by little more than half the products."""

@@ -114,16 +114,7 @@ class CapturedRows(Rows):
 
     def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
-        batches: list[Captured] = []
-        begin, numbers = 0, 0
-        for where, batch in self.passes():
-            ready = settled(batch)
-            if batches and numbers + ready.floats * ready.count > limit:
-                yield slice(begin, where.start), Captured.joined(batches)
-                batches, begin, numbers = [], where.start, 0
-            batches.append(ready)
-            numbers += ready.floats * ready.count
-        yield slice(begin, len(self)), Captured.joined(batches)
+        return gathered(self.passes(), limit)
 
     def dot(self, other: Rows) -> Array:
         """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
@@ -228,6 +219,21 @@ class CapturedRows(Rows):
 def batch_size(found: Inspection) -> int:
     """Examples per batch, by what one takes."""
     return int(min(LARGEST, max(1, BATCH // max(1, found.floats))))
+
+
+def gathered(passes: Iterator[tuple[slice, Captured]], limit: int) -> Iterator[tuple[slice, Captured]]:
+    """Consecutive batches, ready to be multiplied, as fewer of at most `limit` numbers: (which rows, as factors)."""
+    batches: list[Captured] = []
+    here, numbers = slice(0, 0), 0
+    for where, batch in passes:
+        ready = settled(batch)
+        if batches and numbers + ready.floats * ready.count > limit:
+            yield here, Captured.joined(batches)
+            batches, here, numbers = [], slice(where.start, where.start), 0
+        batches.append(ready)
+        here = slice(here.start, where.stop)
+        numbers += ready.floats * ready.count
+    yield here, Captured.joined(batches)
 
 
 def settled(batch: Captured) -> Captured:

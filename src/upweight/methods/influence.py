@@ -31,8 +31,8 @@ class Influence(Attributor):
     """Koh & Liang (2017): −I_up,loss/n = ∇m_qᵀ (H + λ)⁻¹ ∇ℓ_i, corrected to what removal really does.
 
     Args:
-        curvature: `Hessian(…)`, and for networks `GaussNewton(…)`, `EmpiricalFisher()`, `KFAC()`, `EKFAC()`,
-            `Diagonal()`, `Identity()`; None for the model's own best.
+        curvature: `Hessian(…)`, and for networks `GaussNewton(…)`, `EmpiricalFisher()`, `DataInf()`, `KFAC()`,
+            `EKFAC()`, `Diagonal()`, `Identity()`; None for the model's own best.
         damping: λ on the scale of the mean loss; "auto" adds none beyond the objective's l2 where the Hessian can be
             inverted, and says what it added where it cannot.
         correction: "leverage" divides by what an example holds of its own prediction ((I − AS)⁻¹), which makes first

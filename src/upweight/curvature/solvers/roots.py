@@ -18,7 +18,7 @@ from upweight.gradients.captured import Captured
 from upweight.gradients.functional import gradient
 from upweight.gradients.inspection import inspected
 from upweight.gradients.parts import Dense
-from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, settled
+from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, gathered
 
 Array = NDArray[np.float64]
 TRACE = 0.999  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
@@ -66,25 +66,16 @@ class Roots:
         if self._kept is not None:
             yield slice(0, len(self)), self._kept
             return
-        batches: list[Captured] = []
-        begin, numbers = 0, 0
-        for where, batch in self.passes():
-            ready = settled(batch)
-            if batches and numbers + ready.floats * ready.count > HELD:
-                yield slice(begin, where.start), Captured.joined(batches)
-                batches, begin, numbers = [], where.start, 0
-            batches.append(ready)
-            numbers += ready.floats * ready.count
-        joined = Captured.joined(batches)
-        if begin == 0:
-            self._kept = joined
-        yield slice(begin, len(self)), joined
+        for where, batch in gathered(self.passes(), HELD):
+            if where == slice(0, len(self)):
+                self._kept = batch
+            yield where, batch
 
     def gram(self) -> Array:
         """ΦΦᵀ, (N, N), by ghost products."""
         out = np.empty((len(self), len(self)))
         for there, theirs in self.held():
-            out[there, there] = _numpy(theirs.dot(theirs))
+            out[there, there] = _numpy(theirs.gram())
             for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
                 out[here, there] = _numpy(ours.dot(theirs))
                 out[there, here] = out[here, there].T

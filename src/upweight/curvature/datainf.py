@@ -1,0 +1,190 @@
+"""DataInf: the mean of the inverses of single examples in place of the inverse of their mean, layer by layer.
+
+With G the gradients of one layer, W = Σ wᵢ and λ on the scale of the mean loss,
+
+    (1/W) Σ (wᵢ/W) (gᵢgᵢᵀ + λ)⁻¹ q = (q − Gᵀ D G q) / (λW),    D = diag(wᵢ / W(λ + ‖gᵢ‖²))
+
+by Sherman & Morrison: no factor, no solve (Kwon, Wu, Wu & Zou 2024, equations 4 and 5).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.curvature import Curvature, Solved
+from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.objective import Summed
+from upweight.gradients.rows import CapturedRows, TensorRows, settled
+
+Array = NDArray[np.float64]
+SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping
+
+
+@final
+class FittedDataInf(Curvature):
+    """One block for each module, its weight and bias together.
+
+    Args:
+        summed: the objective.
+        share: λ of a layer is its l2 plus this share of the mean of ‖gᵢ‖² over its parameters; None for the
+            damping of `summed` in every layer.
+
+    Cost: one pass; a query is a product with the training gradients and a weighted sum of them.
+
+    Raises:
+        ValueError: a layer without damping and without gradients.
+    """
+
+    def __init__(self, summed: Summed, share: float | None) -> None:
+        self.summed, self.network = summed, summed.network
+        self.total = float(summed.weights.sum())
+        self.rows = CapturedRows(summed.network, summed.train, "loss")
+        modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
+        self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
+        squares, self.floats = np.empty((len(self.layers), len(summed.train))), 0
+        for where, batch in self.rows.passes():
+            self.floats = settled(batch).floats
+            for layer, names in enumerate(self.layers):
+                squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
+        sizes = np.array([sum(int(np.prod(summed.network.shapes[n])) for n in names) for names in self.layers])
+        self.damping = np.full(len(self.layers), summed.damping / self.total)
+        if share is not None:
+            self.damping = share * (squares @ summed.weights) / self.total / sizes
+        self.shifts = summed.ridge / self.total + self.damping
+        if not (self.shifts > 0).all():
+            idle = self.layers[int(np.argmin(self.shifts))]
+            raise ValueError(
+                f"nothing to invert for {', '.join(idle)}: neither a gradient nor a damping; give a damping"
+            )
+        self.factors = self.shifts * self.total
+        self.scales = summed.weights / self.total / (self.shifts[:, None] + squares)  # D, (layers, n)
+
+    def matvec(self, vectors: Array) -> Array:
+        """The inverse of what `solve` does, λW (v + Gᵀ (D⁻¹ − GGᵀ)⁻¹ G v): for tests, it holds all gradients."""
+        gradients, v = TensorRows.of(self.network, self.rows).blocks, self.network.split(vectors)
+        out = dict(v)
+        for names, factor, scale in zip(self.layers, self.factors, self.scales, strict=True):
+            g, along = (torch.cat([blocks[n].flatten(1) for n in names], 1).double() for blocks in (gradients, v))
+            g = g[scale > 0]
+            core = torch.diag(torch.as_tensor(1 / scale[scale > 0])) - g @ g.T
+            dual = torch.zeros(len(along), len(scale), dtype=g.dtype)
+            dual[:, scale > 0] = torch.linalg.solve(core, g @ along.T).T
+            for n in names:
+                out[n] = factor * (v[n] + torch.tensordot(dual.to(v[n]), gradients[n], dims=1))
+        return self.network.join(out)
+
+    def solve(self, rows: Rows) -> Solved:
+        """Exact for this curvature."""
+        return Solved(SwappedRows(self, rows, self.products(rows, self.rows) * self.scales[:, None]), 0.0, 0, True)
+
+    @property
+    def calibrated(self) -> bool:
+        """False: an approximation of the empirical Fisher."""
+        return False
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What was built; the damping is the mean over layers."""
+        return {
+            "curvature": "DataInf (mean of the inverses of single examples)",
+            "solver": f"Sherman–Morrison in {len(self.layers)} layers",
+            "parameters": self.network.size,
+            "damping": float(self.damping.mean()),
+            "damping_from": self.summed.damping_from,
+        }
+
+    def products(self, left: Rows, right: Rows) -> Array:
+        """Inner products layer by layer, (layers, len(left), len(right))."""
+        for one, other, turned in ((left, right, False), (right, left, True)):
+            if isinstance(one, CapturedRows) and one.share is not None:
+                plain = CapturedRows(self.network, one.examples, one.quantity, one.weights)
+                share = TensorRows(self.network, {name: block[None] for name, block in one.share.items()})
+                found = self.products(plain, other) + one.weights[:, None] * self.products(share, other)
+                return found.transpose(0, 2, 1) if turned else found
+        if not isinstance(left, CapturedRows):
+            if isinstance(right, CapturedRows):
+                return self.products(right, left).transpose(0, 2, 1)
+            a, b = (TensorRows.of(self.network, rows).blocks for rows in (left, right))
+            return np.stack([_numpy(sum(_matrix(a[n]) @ _matrix(b[n]).T for n in names)) for names in self.layers])
+        out = np.empty((len(self.layers), len(left), len(right)))
+        if isinstance(right, CapturedRows):
+            for there, theirs in right.held():
+                for here, ours in left.passes():
+                    for layer, names in enumerate(self.layers):
+                        out[layer, here, there] = _numpy(ours.only(names).dot(theirs))
+        else:
+            blocks = TensorRows.of(self.network, right).blocks
+            for here, ours in left.passes():
+                for layer, names in enumerate(self.layers):
+                    out[layer, here] = _numpy(ours.only(names).against(blocks))
+        return out
+
+
+@final
+class SwappedRows(Rows):
+    """(q − Gᵀ D G q) / (λW) for rows q; `dual` is D G q, (layers, len(q), n)."""
+
+    def __init__(self, fitted: FittedDataInf, rows: Rows, dual: Array) -> None:
+        self.fitted, self.rows, self.dual = fitted, rows, dual
+
+    def __len__(self) -> int:
+        return int(self.dual.shape[1])
+
+    def dot(self, other: Rows) -> Array:
+        """Through products of other with the training gradients, or through the rows, whichever takes less."""
+        fitted = self.fitted
+        by_rows = 2 * len(self) * fitted.network.size < len(fitted.rows) * fitted.floats
+        if by_rows or not isinstance(other, CapturedRows):
+            return self._tensors.dot(other)
+        out = np.einsum("lmk,l->mk", fitted.products(self.rows, other), 1 / fitted.factors)
+        if other.share is not None:
+            share = TensorRows(fitted.network, {name: block[None] for name, block in other.share.items()})
+            common = np.einsum("lmn,lnk,l->mk", self.dual, fitted.products(fitted.rows, share), 1 / fitted.factors)
+            out -= common * other.weights
+        for there, theirs in other.held():
+            for here, ours in fitted.rows.passes():
+                for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
+                    out[:, there] -= dual[:, here] @ _numpy(ours.only(names).dot(theirs)) / factor
+        return np.asarray(out)
+
+    @cached_property
+    def _tensors(self) -> TensorRows:
+        fitted = self.fitted
+        blocks = dict(TensorRows.of(fitted.network, self.rows).blocks)
+        for where, batch in fitted.rows.passes():
+            for names, dual in zip(fitted.layers, self.dual, strict=True):
+                found = batch.only(names).sums(torch.as_tensor(dual[:, where]).to(batch.like))
+                blocks |= {name: blocks[name] - block for name, block in found.items()}
+        for names, factor in zip(fitted.layers, fitted.factors, strict=True):
+            blocks |= {name: blocks[name] / factor for name in names}
+        return TensorRows(fitted.network, blocks)
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        return self._tensors.project(matrix)
+
+    def dense(self) -> Array:
+        """(len, parameters)."""
+        return self._tensors.dense()
+
+    def take(self, positions: NDArray[np.intp]) -> SwappedRows:
+        """These rows."""
+        return SwappedRows(self.fitted, self.rows.take(positions), self.dual[:, positions])
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`."""
+        return self._tensors.sums(member)
+
+
+def _matrix(block: Tensor) -> Tensor:
+    return block.flatten(1).double()
+
+
+def _numpy(tensor: Any) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())
