@@ -78,8 +78,8 @@ class Hessian:
 class GaussNewton:
     """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where it is linear.
 
-    `solver=None` takes the direct one where it fits (in the dual form for wide nets), else block conjugate gradients
-    preconditioned by EK-FAC, all queries at once.
+    `solver=None` takes the direct one where it fits (in the dual form for wide nets), else preconditioned conjugate
+    gradients, all queries at once.
     """
 
     solver: Solver | None = None

@@ -41,7 +41,7 @@ class Dual:
         self._notes: list[str] = []
         self._residual: float | None = None
         self._with_train: Array | None = None
-        gram = torch.from_numpy(roots.gram())
+        gram = roots.gram()
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
         if self.shift == floor == 0.0:
             raise ValueError(NOTHING)
@@ -53,7 +53,7 @@ class Dual:
             )
             self.shift = 2 * floor
         gram.diagonal().add_(self.shift)
-        self._factor = torch.linalg.cholesky(gram, out=gram)
+        self._factor: Tensor = torch.linalg.cholesky(gram, out=gram)
 
     @property
     def warnings(self) -> list[str]:
@@ -73,8 +73,8 @@ class Dual:
 
     def solve(self, rows: Rows) -> Solved:
         """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
-        along = torch.from_numpy(self.roots.dot(rows))
-        solved = DualRows(self, rows, torch.cholesky_solve(along, self._factor).numpy())
+        along = torch.from_numpy(self.roots.dot(rows)).to(self._factor)
+        solved = DualRows(self, rows, torch.cholesky_solve(along, self._factor).cpu().double().numpy())
         if self._residual is None:
             few = np.arange(min(PROBE, len(rows)))
             self._residual = self._measured(solved.take(few).blocks(), rows.take(few))

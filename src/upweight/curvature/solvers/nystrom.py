@@ -34,24 +34,25 @@ class Sketched(Prepared):
             raise ValueError("the Nyström solver needs a damping or an l2 above zero; give one or use CG()")
         network = operator.network
         drawn = normal(network, rank, torch.Generator().manual_seed(recipe.seed))
-        omega = torch.linalg.qr(drawn.T.double())[0]  # (size, rank)
-        sketch = flat(network, operator.product(shaped(network, omega.T))).double().T
+        omega = torch.linalg.qr(drawn.T)[0]  # (size, rank)
+        del drawn
+        sketch = flat(network, operator.product(shaped(network, omega.T))).T
         # a little of the identity keeps the core positive under rounding; it is taken off again at the end
         nu = float(torch.finfo(network.precision).eps * sketch.norm())
         sketch += nu * omega
-        core = omega.T @ sketch
+        core = (omega.T @ sketch).double()
         spectrum, rotation = torch.linalg.eigh((core + core.T) / 2)
-        del omega, drawn
+        del omega
         if float(spectrum[0]) < -10 * nu:
             self.notes = (
                 self.negative(f"at least {int((spectrum < -10 * nu).sum())}", float(spectrum[0]))
                 + " Nyström takes the curvature for positive; take GaussNewton() or CG().",
             )
         kept = spectrum > max(1e-3 * nu, 1e-15 * float(spectrum[-1]))
-        root = sketch @ (rotation[:, kept] / spectrum[kept].sqrt())
-        left, sizes, _ = torch.linalg.svd(root, full_matrices=False)
-        self.values = (sizes**2 - nu).clamp_min(0.0)
-        self.vectors = left.T.to(network.precision)
+        sketch = sketch @ (rotation[:, kept] / spectrum[kept].sqrt()).to(sketch)
+        left, sizes, _ = torch.linalg.svd(sketch, full_matrices=False)
+        self.values = (sizes.double() ** 2 - nu).clamp_min(0.0)
+        self.vectors = left.T.contiguous()
 
     def solve(self, blocks: Blocks) -> Solution:
         """Woodbury; the residual is what the sketch missed."""
