@@ -336,7 +336,7 @@ def test_damping_is_a_number(settings):
 
 
 def test_other_settings_are_checked_too():
-    with pytest.raises(ValueError, match='expected correction="leverage" or None'):
+    with pytest.raises(ValueError, match='expected correction="auto", "leverage" or None'):
         uw.Influence(correction="second")
     with pytest.raises(ValueError, match="expected polish ≥ 0"):
         uw.Influence(polish=-1)

@@ -65,6 +65,13 @@ class Curvature(ABC):
             out[where] = np.diagonal(self.solve(left.take(where)).rows.dot(right.take(where)))
         return out
 
+    def corrected(self, rows: Rows) -> Rows | None:
+        """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out.
+
+        None where this curvature does not know leverages.
+        """
+        return None
+
     @property
     @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
@@ -85,7 +92,7 @@ class ExactCurvature(Curvature):
 
     @abstractmethod
     def corrected(self, rows: Rows) -> Rows:
-        """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out."""
+        """Rows with the leverage correction, which an exact curvature always knows."""
 
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:

@@ -103,9 +103,8 @@ class FittedDataInf(Curvature):
         """Inner products layer by layer, (layers, len(left), len(right))."""
         for one, other, turned in ((left, right, False), (right, left, True)):
             if isinstance(one, CapturedRows) and one.share is not None:
-                plain = CapturedRows(self.network, one.examples, one.quantity, one.weights)
                 share = TensorRows(self.network, {name: block[None] for name, block in one.share.items()})
-                found = self.products(plain, other) + one.weights[:, None] * self.products(share, other)
+                found = self.products(one.plain(), other) + one.weights[:, None] * self.products(share, other)
                 return found.transpose(0, 2, 1) if turned else found
         if not isinstance(left, CapturedRows):
             if isinstance(right, CapturedRows):

@@ -6,6 +6,7 @@ moments Λ = Σ (Qₛᵀ G Q_A)². Both with the exact expectation over labels, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,28 @@ from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.expectation import expected_gradients
 from upweight.curvature.kfac import Layer, diagonal_rest, kronecker_factors, with_ones
+from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
+from upweight.gradients.captured import Captured
 from upweight.gradients.rows import TensorRows
 
 Array = NDArray[np.float64]
+MOST = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
 
 
 class FittedEKFAC(Curvature):
-    """Kronecker-factored curvature plus shift; `corrected` says whether eigenvalues are the true second moments.
+    """Kronecker-factored curvature plus shift; `refined` says whether eigenvalues are the true second moments.
 
-    Cost: outputs × one backward pass, one eigendecomposition per layer side, and for the correction the same passes
-    again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per layer.
+    Cost: outputs × one backward pass, one eigendecomposition per layer side, and to refine the eigenvalues the same
+    passes again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per layer.
     """
 
-    def __init__(self, summed: Summed, corrected: bool = True) -> None:
-        self.summed, self.corrected = summed, corrected
+    def __init__(self, summed: Summed, refined: bool = True) -> None:
+        self.summed, self.refined = summed, refined
         self.layers = kronecker_factors(summed)
         self.rest = diagonal_rest(summed, self.layers)
-        if corrected:
-            self._correct()
+        if refined:
+            self._refine()
 
     def inverse(self, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C + shift)⁻¹ on blocks name → (k, *shape)."""
@@ -51,6 +55,31 @@ class FittedEKFAC(Curvature):
         tensors = TensorRows.of(self.summed.network, rows)
         return Solved(TensorRows(self.summed.network, self.inverse(tensors.blocks)), 0.0, 0, True)
 
+    def corrected(self, rows: Rows) -> Rows | None:
+        """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took."""
+        return corrected(self.summed, rows, self, MOST)
+
+    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+        """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
+        shift, out = self.summed.shift, rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
+        inside = zip(*(batch.layers() for batch in rows), strict=True)
+        for factors in inside:
+            layer = self.layers[factors[0].weight]
+            inverse = 1 / (layer.values + shift)
+            a = with_ones(factors[0]) @ layer.right
+            s = torch.stack([one.s @ layer.left for one in factors])  # (k, B, T, d_o)
+            if a.shape[1] == 1:
+                weighted = s[:, :, 0] * (a[:, 0] ** 2 @ inverse.T)
+                out += torch.einsum("cbo,dbo->bcd", weighted, s[:, :, 0])
+            else:
+                for i in range(len(a)):
+                    each = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
+                    out[i] += (each * inverse.flatten()) @ each.T
+        for name, values in self.rest.items():
+            each = torch.stack([batch.materialise(name).flatten(1) for batch in rows])
+            out += torch.einsum("cbp,dbp->bcd", each / (values.flatten() + shift), each)
+        return out
+
     @property
     def calibrated(self) -> bool:
         """False: an approximation, however good."""
@@ -62,7 +91,7 @@ class FittedEKFAC(Curvature):
         network = self.summed.network
         kept = sum(layer.values.numel() for layer in self.layers.values())
         return {
-            "curvature": ("EK-FAC" if self.corrected else "KFAC") + " of the Gauss–Newton matrix, exact over labels",
+            "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix, exact over labels",
             "solver": "eigenbasis per layer",
             "parameters": network.size,
             "kronecker_share": kept / network.size,
@@ -77,7 +106,7 @@ class FittedEKFAC(Curvature):
             out |= layer.parted(layer.rotate_back(joint), self.summed.network.shapes)
         return out
 
-    def _correct(self) -> None:
+    def _refine(self) -> None:
         """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions."""
         for layer in self.layers.values():
             layer.values = torch.zeros_like(layer.values)

@@ -115,7 +115,12 @@ class DualRows(Rows):
     def _positions(self, other: Rows) -> NDArray[np.intp] | None:
         """Where these are rows of the training set, None where they are not."""
         summed = self.fisher.summed
-        if not isinstance(other, CapturedRows) or other.quantity != "loss" or other.network is not summed.network:
+        if (
+            not isinstance(other, CapturedRows)
+            or other.quantity != "loss"
+            or other.slopes is not None
+            or other.network is not summed.network
+        ):
             return None
         try:
             where = summed.train.positions(other.examples.ids)

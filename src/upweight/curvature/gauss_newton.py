@@ -11,11 +11,12 @@ from upweight.core.curvature import Curvature, Solved
 from upweight.core.recipes import CG, Direct, GaussNewton, Nystrom
 from upweight.core.rows import Rows
 from upweight.curvature.ekfac import FittedEKFAC
+from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepared
 from upweight.curvature.solvers.cg import ConjugateGradients
-from upweight.curvature.solvers.direct import LARGEST
+from upweight.curvature.solvers.direct import LARGEST, Cholesky
 from upweight.curvature.solvers.dual import Dual
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.solvers.nystrom import Sketched
@@ -37,8 +38,9 @@ class FittedGaussNewton(Curvature):
     Args:
         summed: the objective.
         recipe: with its solver. None takes the direct one for up to 3,000 parameters or 4,000 examples, then
-            conjugate gradients, preconditioned by a Nyström sketch of rank 200 (by EK-FAC where that has no room). `Direct()` makes the matrix of the parameters for up to
-            3,000 of them, then the dual one of examples × outputs, which needs no parameter-sized matrix or vector.
+            conjugate gradients, preconditioned by a Nyström sketch of rank 200 (by EK-FAC where that has no room).
+            `Direct()` makes the matrix of the parameters for up to 3,000 of them, then the dual one of examples ×
+            outputs, which needs no parameter-sized matrix or vector.
         damping_from: where the damping came from, in words.
 
     Raises:
@@ -69,6 +71,14 @@ class FittedGaussNewton(Curvature):
     def solve(self, rows: Rows) -> Solved:
         """(G + λ)⁻¹ rows; in the dual form they are lazy."""
         return self._inverse.solve(rows)
+
+    def corrected(self, rows: Rows) -> Rows | None:
+        """Exactly, from the factorisation; None where there is none."""
+        if isinstance(self._inverse, Dual):
+            return self._inverse.corrected(rows)
+        if isinstance(self._inverse.prepared, Cholesky):
+            return corrected(self.summed, rows, self._inverse)
+        return None
 
     @property
     def calibrated(self) -> bool:

@@ -47,7 +47,7 @@ def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: 
 def _fitted(summed: Summed, recipe: CurvatureRecipe) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
-            return FittedEKFAC(summed, corrected=isinstance(recipe, EKFAC))
+            return FittedEKFAC(summed, refined=isinstance(recipe, EKFAC))
         case DataInf():
             from upweight.curvature.datainf import SHARE, FittedDataInf
 

@@ -15,6 +15,7 @@ from upweight.gradients.capture import PARAMETER, Layout, Site, Tape, layouts_of
 from upweight.gradients.captured import Captured
 from upweight.gradients.functional import alone, gradient, gradient_rows, leaves
 from upweight.gradients.network import Network, Quantity
+from upweight.gradients.outputs import outputs
 from upweight.gradients.parts import Dense
 
 SEEN = 3  # examples that are compared
@@ -86,6 +87,28 @@ def captured(
         for name, rows in gradient_rows(network, quantity, examples, found.fallback, found.sliced).items():
             scale = 1.0 if cotangent is None else cotangent.to(rows).view(-1, *[1] * (rows.ndim - 1))
             parts[name] = (Dense(rows * scale),)
+    return Captured(result.count, parts, result.like, result.shapes, result.owners)
+
+
+def pulled(network: Network, examples: Examples, found: Inspection, cotangent: Tensor) -> Captured:
+    """Jᵢᵀ cotangentᵢ of a batch, J the Jacobian of the net's output, cotangent (B, outputs). Leaves the net untouched.
+
+    Raises NoOutputsError where the loss is no function of one output of the net.
+    """
+    with network.untouched():
+        with Tape(network, len(examples), found.layouts, frozenset(found.fallback)) as tape:
+            values = outputs(network, network.batch(examples), examples.ids).values
+        cotangent = cotangent.to(values).view_as(values)
+        result = tape.pull(values, cotangent, keep=bool(found.fallback))
+        if tape.failed:
+            raise next(iter(tape.failed.values()))
+        if not found.fallback:
+            return result
+        held = [network.parameters()[name] for name in found.fallback]
+        each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
+    parts = dict(result.parts)
+    for name in found.fallback:
+        parts[name] = (Dense(torch.stack([one[name] for one in each])),)
     return Captured(result.count, parts, result.like, result.shapes, result.owners)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured import Captured
-from upweight.gradients.inspection import Inspection, captured, inspected
+from upweight.gradients.inspection import Inspection, captured, inspected, pulled
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.parts import Dense, Lookup, Outer, Part
 from upweight.gradients.products import ghostly
@@ -84,6 +84,8 @@ class CapturedRows(Rows):
         quantity: "loss" or "measure".
         weights: (n,) numbers that rows are multiplied by; None for ones.
         share: name → shape, what is added to every row (the regulariser's share); None for nothing.
+        slopes: (n, outputs) to pull back through the net's output in place of the quantity's own gradient; None for
+            that.
     """
 
     def __init__(
@@ -93,14 +95,20 @@ class CapturedRows(Rows):
         quantity: Quantity,
         weights: Array | None = None,
         share: Mapping[str, Tensor] | None = None,
+        slopes: Array | None = None,
     ) -> None:
-        self.network, self.examples, self.quantity = network, examples, quantity
+        self.network, self.examples, self.quantity, self.slopes = network, examples, quantity, slopes
         self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
         wide = network.precision
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def of_loss(self) -> bool:
+        """Whether these are gradients of the loss itself, up to weights and share."""
+        return self.quantity == "loss" and self.slopes is None
 
     def passes(self, start: int = 0, size: int | None = None) -> Iterator[tuple[slice, Captured]]:
         """Batch after batch from position `start`: (which, weighted gradients without the share)."""
@@ -110,7 +118,11 @@ class CapturedRows(Rows):
             where = slice(first, min(first + size, len(self)))
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
             part = self.examples.take(np.arange(where.start, where.stop))
-            yield where, captured(self.network, self.quantity, part, found, weights)
+            if self.slopes is None:
+                yield where, captured(self.network, self.quantity, part, found, weights)
+            else:
+                cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
+                yield where, pulled(self.network, part, found, cotangent)
 
     def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
@@ -173,9 +185,13 @@ class CapturedRows(Rows):
 
     def take(self, positions: NDArray[np.intp]) -> CapturedRows:
         """The rows at these positions; nothing is computed."""
-        return CapturedRows(
-            self.network, self.examples.take(positions), self.quantity, self.weights[positions], self.share
-        )
+        slopes = None if self.slopes is None else self.slopes[positions]
+        examples, weights = self.examples.take(positions), self.weights[positions]
+        return CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes)
+
+    def plain(self) -> CapturedRows:
+        """The same rows without the share."""
+        return CapturedRows(self.network, self.examples, self.quantity, self.weights, None, self.slopes)
 
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""
@@ -210,9 +226,8 @@ class CapturedRows(Rows):
             common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
             out += np.outer(self.weights, other.dot(common)[:, 0])  # with the other's share, if it has one
         if other.share is not None:
-            plain = CapturedRows(self.network, self.examples, self.quantity, self.weights)
             theirs = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
-            out += np.outer(plain.dot(theirs)[:, 0], other.weights)
+            out += np.outer(self.plain().dot(theirs)[:, 0], other.weights)
         return out
 
 

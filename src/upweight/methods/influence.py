@@ -37,7 +37,8 @@ class Influence(Attributor):
             inverted, and says what it added where it cannot.
         correction: "leverage" divides by what an example holds of its own prediction ((I − AS)⁻¹), which makes first
             order a Newton step of leaving it out; None gives the plain first-order value of the paper, at the
-            parameters as they were handed in.
+            parameters as they were handed in. "auto" corrects where scores are effects: on networks the correction
+            brings their size nearer to retraining and costs a little of the order, which is all that a rank has.
         polish: Newton steps at most for the examples that move the model most (with the correction); most need one
             or two.
 
@@ -49,14 +50,14 @@ class Influence(Attributor):
 
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
-    correction: Literal["leverage"] | None = "leverage"
+    correction: Literal["auto", "leverage"] | None = "auto"
     polish: int = 30
 
     def __post_init__(self) -> None:
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
             raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
-        if self.correction not in ("leverage", None):
-            raise ValueError(f'expected correction="leverage" or None, got {self.correction!r}')
+        if self.correction not in ("auto", "leverage", None):
+            raise ValueError(f'expected correction="auto", "leverage" or None, got {self.correction!r}')
         if self.polish < 0:
             raise ValueError(f"expected polish ≥ 0 Newton steps, got {self.polish}")
 
@@ -70,8 +71,7 @@ class Influence(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedInfluence:
         """Curvature, leverages and Newton steps: everything that does not depend on the queries."""
         fitted = self._plain(model, train)
-        if self.correction is not None and isinstance(fitted.curvature, ExactCurvature):
-            fitted.rows = fitted.curvature.corrected(fitted.plain_rows)
+        if self._correct(fitted):
             fitted.polish()
         return fitted
 
@@ -80,10 +80,24 @@ class Influence(Attributor):
     ) -> FittedInfluence:
         """Leverages and Newton steps from disk, the curvature built again."""
         fitted = self._plain(model, train)
-        if self.correction is not None and isinstance(fitted.curvature, ExactCurvature):
-            fitted.rows = fitted.curvature.corrected(fitted.plain_rows)
+        if self._correct(fitted):
             fitted.moved, fitted.shifts = state["moved"], state["shifts"]
         return fitted
+
+    def _correct(self, fitted: FittedInfluence) -> bool:
+        """Give the fit corrected rows where this recipe wants them; True where Newton steps can follow."""
+        if self.correction is None or (self.correction == "auto" and fitted.unit != Unit.EFFECT):
+            return False
+        rows = fitted.curvature.corrected(fitted.plain_rows)
+        if rows is None:
+            if self.correction == "leverage":
+                raise TypeError(
+                    f"{type(fitted.curvature).__name__} knows no leverages; use correction=None, or GaussNewton() or "
+                    "EKFAC(), which do"
+                )
+            return False
+        fitted.rows = rows
+        return isinstance(fitted.curvature, ExactCurvature)
 
     def _plain(self, model: Any, train: Examples) -> FittedInfluence:
         require(model, [Differentiable], "Influence")
@@ -224,7 +238,7 @@ class FittedInfluence(Fitted):
         if self.off_optimum is not None and self.off_optimum > STOPPED_EARLY:
             consequence = (
                 "scores are taken at the optimum that Newton steps reach from it"
-                if cast(Influence, self.recipe).correction
+                if cast(Influence, self.recipe).correction and isinstance(self.curvature, ExactCurvature)
                 else "scores are taken where it stopped"
             )
             warnings.append(
@@ -239,6 +253,7 @@ class FittedInfluence(Fitted):
             **news,
             "gradient_norm": self.off_optimum,
             **self._solver,
+            "correction": None if self.rows is self.plain_rows else "leverage",
             "newton_followed": len(self.moved),
             "warnings": warnings,
         }

@@ -12,6 +12,7 @@ from torch import Tensor
 from upweight.core.curvature import Solved
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.leverage import bent, without_itself
 from upweight.curvature.solvers.algebra import norms
 from upweight.curvature.solvers.direct import NOTHING
 from upweight.curvature.solvers.roots import TRACE, Roots
@@ -89,10 +90,36 @@ class Dual:
             self._with_train = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
         return np.asarray(self._with_train[:, where] * rows.weights + self.roots.shares(rows))
 
+    def corrected(self, rows: Rows) -> CapturedRows | None:
+        """Rows of training examples with the leverage correction, from blocks of (ΦΦᵀ + shift)⁻¹; None for others.
+
+        With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
+        """
+        where = self._places(rows)
+        if where is None or not isinstance(rows, CapturedRows):
+            return None
+        inverse = torch.cholesky_inverse(self._factor)
+        along = torch.cholesky_solve(torch.from_numpy(self.kernel(rows)).to(self._factor), self._factor)
+        order = np.argsort(self.roots.positions, kind="stable")
+        starts = np.searchsorted(self.roots.positions[order], np.arange(len(self.operator.summed.train) + 1))
+        added = np.zeros((len(rows), self.operator.outputs_each))
+        for i, place in enumerate(where):
+            if rows.weights[i] > 0:
+                mine = order[starts[place] : starts[place + 1]]
+                inside = np.eye(len(mine)) - self.shift * inverse[np.ix_(mine, mine)].cpu().double().numpy()
+                v = without_itself(inside[None], along[mine, i].cpu().double().numpy()[None])[0]
+                added[i] = v @ self.roots.cotangents[mine] / rows.weights[i]
+        return bent(rows, added)
+
     def _places(self, rows: Rows) -> NDArray[np.intp] | None:
         """Where these examples stand in the training set; None unless they are the same in id and content."""
         train = self.operator.summed.train
-        if not isinstance(rows, CapturedRows) or rows.quantity != "loss" or rows.network is not self.network:
+        if (
+            not isinstance(rows, CapturedRows)
+            or rows.quantity != "loss"
+            or rows.slopes is not None
+            or rows.network is not self.network
+        ):
             return None
         if rows.examples is train:
             return np.arange(len(train))

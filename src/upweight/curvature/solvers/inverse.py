@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
 from upweight.curvature.operators import Blocks
-from upweight.curvature.solvers.algebra import count, stacked, taken
+from upweight.curvature.solvers.algebra import count, flat, stacked, taken
 from upweight.curvature.solvers.solution import Prepared, Solution
+from upweight.gradients.captured import Captured
 from upweight.gradients.network import Network
 from upweight.gradients.rows import CapturedRows, TensorRows
 
@@ -73,6 +76,13 @@ class Inverse:
             self._worst = Solution({}, *worst[1:])
         solved = TensorRows(self.network, stacked(part.blocks for part in found))
         return Solved(solved, max(part.residual for part in found), steps, all(part.converged for part in found))
+
+    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+        """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
+        right = [{name: batch.materialise(name) for name in self.network.names} for batch in rows]
+        left = [flat(self.network, self.prepared.solve(blocks).blocks).double() for blocks in right]
+        wide = [flat(self.network, blocks).double() for blocks in right]
+        return torch.einsum("cbp,dbp->bcd", torch.stack(left), torch.stack(wide))
 
 
 def materialised(network: Network, rows: Rows) -> Iterator[Blocks]:

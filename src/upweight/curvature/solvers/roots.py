@@ -10,14 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
-from upweight.gradients.capture import Tape
 from upweight.gradients.captured import Captured
-from upweight.gradients.functional import gradient
-from upweight.gradients.inspection import inspected
-from upweight.gradients.parts import Dense
+from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, gathered
 
 Array = NDArray[np.float64]
@@ -53,12 +49,16 @@ class Roots:
 
     def passes(self, start: int = 0) -> Iterator[tuple[slice, Captured]]:
         """Batch after batch from row `start`: (which rows, as factors)."""
-        size = batch_size(inspected(self.network, "loss", self.operator.summed.train))
+        train = self.operator.summed.train
+        found = inspected(self.network, "loss", train)
+        size = batch_size(found)
         bounds = [*self._starts.tolist(), len(self)]
         first = start
         while first < len(self):
             stop = min(first + size, next(b for b in bounds if b > first))  # an example once per batch
-            yield slice(first, stop), self._pulled(slice(first, stop))
+            where = slice(first, stop)
+            part = train.take(self.positions[where])
+            yield where, pulled(self.network, part, found, torch.as_tensor(self.cotangents[where]))
             first = stop
 
     def held(self) -> Iterator[tuple[slice, Captured]]:
@@ -120,25 +120,6 @@ class Roots:
             values.append(_numpy(found.eigenvalues).clip(min=0.0))
             vectors.append(_numpy(found.eigenvectors))
         return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
-
-    def _pulled(self, where: slice) -> Captured:
-        found = inspected(self.network, "loss", self.operator.summed.train)
-        part: Examples = self.operator.summed.train.take(self.positions[where])
-        with self.network.untouched():
-            with Tape(self.network, len(part), found.layouts, frozenset(found.fallback)) as tape:
-                values = self.operator.outputs(self.network.batch(part), part).values
-            cotangent = torch.as_tensor(self.cotangents[where]).to(values).view_as(values)
-            captured = tape.pull(values, cotangent, keep=bool(found.fallback))
-            if tape.failed:
-                raise next(iter(tape.failed.values()))
-            if not found.fallback:
-                return captured
-            held = [self.network.parameters()[name] for name in found.fallback]
-            each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
-        parts = dict(captured.parts)
-        for name in found.fallback:
-            parts[name] = (Dense(torch.stack([one[name] for one in each])),)
-        return Captured(captured.count, parts, captured.like, captured.shapes, captured.owners)
 
 
 def _strongest(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

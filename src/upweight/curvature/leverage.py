@@ -1,0 +1,100 @@
+"""Leverage: what an example holds of its own prediction, taken out of its gradient.
+
+Leaving example i out takes wᵢJᵢᵀΛᵢJᵢ out of the curvature C as well. With wᵢΛᵢ = UᵢUᵢᵀ, Φᵢ = UᵢᵀJᵢ and its row ρᵢ,
+
+    (C − ΦᵢᵀΦᵢ)⁻¹ ρᵢ = C⁻¹ (ρᵢ + Φᵢᵀ v),   v = (I − Φᵢ C⁻¹ Φᵢᵀ)⁻¹ Φᵢ C⁻¹ ρᵢ
+
+so that a corrected row is pulled back from another slope at the output. For a linear model this is ALO (Rad & Maleki
+2020); for a network it is that of its linearisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.curvature import Solved
+from upweight.core.rows import Rows
+from upweight.curvature.expectation import square_roots
+from upweight.curvature.objective import Summed
+from upweight.gradients.captured import Captured
+from upweight.gradients.inspection import inspected, pulled
+from upweight.gradients.outputs import outputs
+from upweight.gradients.rows import CapturedRows, TensorRows
+
+Array = NDArray[np.float64]
+BATCH = 64  # examples at a time: as many rows as outputs are held of each
+CAP = 1 - 1e-9  # a leverage of 1 means that the model passes through the point, and removal has no first-order answer
+
+
+class Meeting(Protocol):
+    """What is needed of a curvature."""
+
+    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+        """⟨xᵢ, C⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
+
+    def solve(self, rows: Rows) -> Solved:
+        """C⁻¹ rows."""
+
+
+def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP) -> CapturedRows | None:
+    """Rows of training examples with the leverage correction; None for rows of anything else.
+
+    Args:
+        summed: the objective; `rows` carry its weights.
+        rows: gradients of losses.
+        curvature: C, with inner products of rows of the same examples.
+        most: what a leverage counts for at most; a C that only approximates the sum of its parts can have more than 1,
+            with which the correction would turn signs around.
+
+    Cost: one pass forward and outputs + 1 backward, and the meetings.
+    """
+    if not isinstance(rows, CapturedRows) or not rows.of_loss:
+        return None
+    network, added, common = summed.network, [], None
+    if rows.share is not None:
+        share = TensorRows(network, {name: block[None] for name, block in rows.share.items()})
+        common = TensorRows.of(network, curvature.solve(share).rows).blocks
+    found = inspected(network, "loss", rows.examples)
+    for start in range(0, len(rows), BATCH):
+        some = rows.take(np.arange(start, min(start + BATCH, len(rows))))
+        with network.untouched():
+            out = outputs(network, network.batch(some.examples), some.examples.ids)
+            weights = torch.as_tensor(some.weights).to(out.values)[:, None]
+            directions = [u * weights.sqrt() for u in square_roots(out.hessians())]
+            slope = out.gradient().flatten(1) * weights
+        if not directions:
+            added.append(np.zeros(slope.shape))
+            continue
+        pulls = [pulled(network, some.examples, found, u) for u in [*directions, slope]]
+        met = curvature.meetings(pulls).cpu().double().numpy()
+        inside, along = met[:, :-1, :-1], met[:, :-1, -1]
+        if common is not None:
+            each = torch.cat([one.against(common) for one in pulls[:-1]], dim=1).cpu().double().numpy()
+            along = along + each * some.weights[:, None]
+        v = without_itself(inside, along, most)
+        bend = np.einsum("bc,cbo->bo", v, torch.stack(directions).cpu().double().numpy())
+        added.append(bend / np.where(some.weights > 0, some.weights, 1.0)[:, None])
+    return bent(rows, np.concatenate(added))
+
+
+def bent(rows: CapturedRows, added: Array) -> CapturedRows:
+    """The same rows with (n, outputs) added to the slopes at the output."""
+    slopes = []
+    for part in rows.examples.batches(BATCH):
+        with rows.network.untouched():
+            slopes.append(outputs(rows.network, rows.network.batch(part), part.ids).gradient().flatten(1).cpu())
+    found = torch.cat(slopes).double().numpy() + added
+    return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, found)
+
+
+def without_itself(inside: Array, along: Array, most: float = CAP) -> Array:
+    """(I − inside)⁻¹ along for leverages (b, k, k) and (b, k), no leverage taken for more than `most`."""
+    values, vectors = np.linalg.eigh(inside)
+    along = np.einsum("bck,bc->bk", vectors, along) / (1 - np.minimum(values, most))
+    return np.asarray(np.einsum("bck,bk->bc", vectors, along))
