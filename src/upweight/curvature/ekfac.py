@@ -17,11 +17,12 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.expectation import expected_gradients
-from upweight.curvature.kfac import Layer, diagonal_rest, kronecker_factors, with_ones
+from upweight.curvature.kfac import diagonal_rest, kronecker_factors, with_ones
 from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
+from upweight.curvature.solvers.algebra import stacked
 from upweight.gradients.captured import Captured
-from upweight.gradients.rows import TensorRows
+from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
 MOST = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
@@ -52,8 +53,27 @@ class FittedEKFAC(Curvature):
 
     def solve(self, rows: Rows) -> Solved:
         """By rotation and division; exact for this curvature."""
-        tensors = TensorRows.of(self.summed.network, rows)
-        return Solved(TensorRows(self.summed.network, self.inverse(tensors.blocks)), 0.0, 0, True)
+        network = self.summed.network
+        if isinstance(rows, CapturedRows) and rows.share is None:
+            parts = [self._inverse_of(batch) for _, batch in rows.passes()]
+            return Solved(TensorRows(network, stacked(parts)), 0.0, 0, True)
+        return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
+
+    def _inverse_of(self, batch: Captured) -> dict[str, Tensor]:
+        """(C + shift)⁻¹ on captured rows: their factors are rotated before they are multiplied."""
+        shift, shapes = self.summed.shift, self.summed.network.shapes
+        out = {name: batch.materialise(name) / (values + shift) for name, values in self.rest.items()}
+        waiting = dict(self.layers)
+        for factors in batch.layers():
+            if factors.weight in waiting:
+                layer = waiting.pop(factors.weight)
+                joint = (factors.s @ layer.left).transpose(1, 2) @ (with_ones(factors) @ layer.right)
+                out |= layer.parted(layer.rotate_back(joint.div_(layer.values + shift)), shapes)
+        for layer in waiting.values():
+            names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+            joint = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
+            out |= layer.parted(layer.rotate_back(joint.div_(layer.values + shift)), shapes)
+        return out
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took."""
@@ -110,15 +130,23 @@ class FittedEKFAC(Curvature):
         """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions."""
         for layer in self.layers.values():
             layer.values = torch.zeros_like(layer.values)
-        for _, captured in expected_gradients(self.summed):
+        waiting: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
+        for direction, captured in expected_gradients(self.summed):
+            if direction == 0:
+                self._flush(waiting)
             for factors in captured.layers():
-                _add_squares(self.layers[factors.weight], with_ones(factors), factors.s)
+                layer = self.layers[factors.weight]
+                s = factors.s @ layer.left
+                if s.shape[1] > 1:
+                    layer.values += (s.transpose(1, 2) @ (with_ones(factors) @ layer.right)).square_().sum(dim=0)
+                elif factors.weight in waiting:  # the inputs are the same whatever is pulled back
+                    waiting[factors.weight][1].add_(s[:, 0] ** 2)
+                else:
+                    waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
+        self._flush(waiting)
 
-
-def _add_squares(layer: Layer, a: Tensor, s: Tensor) -> None:
-    """Rotate first, square then: without positions a gradient is rank one, and its square the product of squares."""
-    a, s = a @ layer.right, s @ layer.left
-    if a.shape[1] == 1:
-        layer.values += (s[:, 0] ** 2).T @ (a[:, 0] ** 2)
-    else:
-        layer.values += (s.transpose(1, 2) @ a).square_().sum(dim=0)
+    def _flush(self, waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Without positions a gradient is rank one, and its square the product of squares."""
+        for weight, (a, squares) in waiting.items():
+            self.layers[weight].values += squares.T @ a**2
+        waiting.clear()

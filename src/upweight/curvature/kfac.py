@@ -42,11 +42,11 @@ class Layer:
 
     def rotate(self, joint: Tensor) -> Tensor:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
-        return self.left.T @ joint @ self.right
+        return _from_left(self.left.T, joint @ self.right)
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
-        return self.left @ joint @ self.right.T
+        return _from_left(self.left, joint @ self.right.T)
 
     def joined(self, blocks: Mapping[str, Tensor]) -> Tensor:
         """Weight and bias of this layer as (k, d_o, d_i [+ 1])."""
@@ -60,6 +60,12 @@ class Layer:
         weight = weight.transpose(1, 2) if self.swapped else weight
         out = {self.weight: weight.reshape(len(joint), *shapes[self.weight])}
         return out if self.bias is None else {**out, self.bias: joint[:, :, -1]}
+
+
+def _from_left(matrix: Tensor, joint: Tensor) -> Tensor:
+    """matrix @ joint as one product of matrices, which for k small ones is several times as fast as k of them."""
+    k, d_o, d_i = joint.shape
+    return (matrix @ joint.transpose(0, 1).reshape(d_o, k * d_i)).view(len(matrix), k, d_i).transpose(0, 1)
 
 
 def with_ones(factors: Factors) -> Tensor:

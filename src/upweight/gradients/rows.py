@@ -38,7 +38,12 @@ class TensorRows(Rows):
     @classmethod
     def of(cls, network: Network, rows: Rows) -> TensorRows:
         """Any rows as tensors (captured ones are materialised)."""
-        return rows if isinstance(rows, TensorRows) else cls(network, network.split(rows.dense()))
+        if isinstance(rows, TensorRows):
+            return rows
+        if isinstance(rows, CapturedRows):
+            parts = [part.blocks for _, part in rows.tensors()]
+            return cls(network, {name: torch.cat([part[name] for part in parts]) for name in network.names})
+        return cls(network, network.split(rows.dense()))
 
     def __len__(self) -> int:
         return len(next(iter(self.blocks.values())))
