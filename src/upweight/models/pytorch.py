@@ -34,6 +34,10 @@ class TorchModel(Differentiable):
         l2: the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of `torch.optim.SGD`).
         collate: `collate(examples) -> batch`, what `loss` gets; None for an object with tensors `.x` and `.y`.
 
+    Attributes:
+        training_time: τ = Σ ηₜ/(1 − β), the learning rates of all training steps summed over one minus the momentum;
+            None where it is not known. The damping is matched to it.
+
     Raises:
         TypeError: `net` is no module.
         ValueError: a net without gradients of single examples (batch norm without running statistics), nothing to
@@ -41,6 +45,8 @@ class TorchModel(Differentiable):
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
+
+    training_time: float | None = None
 
     def __init__(
         self,
