@@ -7,7 +7,7 @@ one matrix.
 
 from __future__ import annotations
 
-from math import isqrt, prod
+from math import isqrt, prod, sqrt
 from typing import final
 
 import numpy as np
@@ -107,7 +107,7 @@ class Projection:
         return values.flatten(1)
 
     def _drawn(self, kept: int, size: int, generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(kept, size, generator=generator, dtype=self.network.precision) / kept**0.5
+        drawn = torch.randn(kept, size, generator=generator, dtype=self.network.precision) / sqrt(kept)
         return drawn.to(self.network.device)
 
 
