@@ -14,6 +14,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.damping import QUERIES, agreement, neighbours
 from upweight.curvature.objective import Summed
 from upweight.curvature.solvers.dual import same_arrays
 from upweight.gradients.rows import CapturedRows
@@ -39,8 +40,9 @@ class FittedFisher(Curvature):
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots)
         self.gram = self.rows.gram()
-        shifted = self.gram + summed.shift * np.eye(n)
-        self.factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+        damped = self.gram + summed.shift * np.eye(n)
+        self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+        self.flatness: dict[str, float] = {}
 
     def matvec(self, vectors: Array) -> Array:
         """GᵀG v + λ v."""
@@ -51,6 +53,8 @@ class FittedFisher(Curvature):
         """Lazily: kernels with the training rows now, parameter vectors only if somebody asks for them."""
         kernel = rows.dot(self.rows)
         dual = cho_solve(self.factor, kernel.T, check_finite=False).T
+        if not self.flatness and len(kernel):
+            self.flatness = self._flatness(dual[:QUERIES])
         left = np.abs(dual @ self.gram + self.summed.shift * dual - kernel).max(initial=0.0)
         residual = float(left / max(np.abs(kernel).max(initial=0.0), 1e-300))
         return Solved(DualRows(self, rows, kernel, dual), residual, 0, True)
@@ -69,7 +73,13 @@ class FittedFisher(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
+            "damping_rank_correlation": self.flatness,
         }
+
+    def _flatness(self, dual: Array) -> dict[str, float]:
+        """How far scores keep their order at a third of the damping and at three times as much."""
+        others = neighbours(dual.T, lambda x: self.summed.shift * cho_solve(self.factor, x, check_finite=False))
+        return {name: agreement(dual, other.T) for name, other in others.items()}
 
 
 class DualRows(Rows):

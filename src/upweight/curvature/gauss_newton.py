@@ -95,6 +95,7 @@ class FittedGaussNewton(Curvature):
             "parameters": self.summed.network.size,
             "damping": (self._inverse.shift - self.summed.ridge) / float(self.summed.weights.sum()),
             "damping_from": self.damping_from + (", raised until the matrix could be inverted" if raised else ""),
+            **({"damping_rank_correlation": self._inverse.flatness} if isinstance(self._inverse, Dual) else {}),
             "coverage": 1.0,
             "warnings": self._inverse.warnings,
         }

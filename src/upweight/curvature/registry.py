@@ -29,14 +29,15 @@ from upweight.curvature.objective import Summed
 def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: float | None) -> Curvature:
     """The curvature of this model (its `network`, `objective` and sample `weights`) on these examples.
 
-    `damping` is on the scale of the mean loss; None chooses it from the spectrum and says so.
+    `damping` is on the scale of the mean loss; None chooses it, from the model's `training_time` where it has one and
+    from the spectrum otherwise, and says so.
     """
     recipe = GaussNewton() if recipe is None else recipe
     weights = model.weights(train)
     total = float(weights.sum())
     summed = Summed(model.network, train, weights, model.objective.ridge(weights), 0.0)
     if damping is None:
-        chosen, source = automatic(summed, recipe)
+        chosen, source = automatic(summed, recipe, model.training_time(train))
         summed = replace(summed, damping=chosen, damping_from=source)
     else:
         summed = replace(summed, damping=damping * total, damping_from="as given")

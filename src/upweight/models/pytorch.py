@@ -181,6 +181,10 @@ class TorchModel(Checkpointed, Layered, Stackable):
             return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
         return [self._of(net) for net in nets.trained_many(self.training, self.network, train, weights, seeds)]
 
+    def training_time(self, train: Examples) -> float | None:
+        """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
+        return self.training.time(len(train)) if isinstance(self.training, Training) else None
+
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""
         return nets.own_weights(train)

@@ -177,6 +177,13 @@ class Training:
         after = {"constant": np.ones(steps), "linear": 1.0 - u, "cosine": (1.0 + np.cos(np.pi * u)) / 2.0}
         return np.asarray(lr * np.where(t < self.warmup, (t + 1) / (self.warmup + 1), after[self.schedule]))
 
+    def time(self, examples: int) -> float | None:
+        """τ = Σ ηₜ/(1 − μ) over the steps on so many examples; None for Adam, whose steps have their own metric."""
+        if self.optimiser != "sgd":
+            return None
+        steps = len(self.drawn(np.arange(examples), self.seed))
+        return float(self.rates(steps).sum() / (1.0 - self.momentum)) or None
+
     def noise(self, steps: int, seed: int) -> list[int]:
         """What seeds the random numbers of every step (dropout, augmentation)."""
         found: list[int] = np.random.default_rng([seed, NOISE]).integers(2**63, size=steps).tolist()

@@ -12,6 +12,7 @@ from torch import Tensor
 from upweight.core.curvature import Solved
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.damping import QUERIES, agreement, neighbours
 from upweight.curvature.leverage import bent, without_itself
 from upweight.curvature.solvers.algebra import norms
 from upweight.curvature.solvers.direct import NOTHING
@@ -33,6 +34,7 @@ class Dual:
     Attributes:
         name: the solver in words.
         shift: what is on the diagonal.
+        flatness: rank correlation of scores with those at a third of the shift and at three times as much.
     """
 
     def __init__(self, roots: Roots) -> None:
@@ -40,6 +42,7 @@ class Dual:
         self.operator, self.shift = roots.operator, roots.operator.shift
         self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {TRACE:.1%} of the output curvature"
         self._notes: list[str] = []
+        self.flatness: dict[str, float] = {}
         self._residual: float | None = None
         self._with_train: Array | None = None
         gram = roots.gram()
@@ -74,12 +77,27 @@ class Dual:
 
     def solve(self, rows: Rows) -> Solved:
         """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
-        along = torch.from_numpy(self.roots.dot(rows)).to(self._factor)
-        solved = DualRows(self, rows, torch.cholesky_solve(along, self._factor).cpu().double().numpy())
+        solved = DualRows(self, rows, self._solved(self.roots.dot(rows)))
         if self._residual is None:
             few = np.arange(min(PROBE, len(rows)))
             self._residual = self._measured(solved.take(few).blocks(), rows.take(few))
         return Solved(solved, self._residual, 0, self._residual <= LOOSE)
+
+    def compare(self, scores: Array, plain: Array, kernel: Array, alpha: Array) -> None:
+        """How far scores keep their order at a third of the damping and at three times as much, on the first ones."""
+        if self.flatness or scores.shape[1] < 2:
+            return
+
+        def solve(x: Array) -> Array:
+            return self.shift * self._solved(x)
+
+        for name, other in neighbours(alpha[:, :QUERIES], solve).items():
+            self.flatness[name] = agreement(scores[:QUERIES], plain[:QUERIES] - other.T @ kernel)
+
+    def _solved(self, right: Array) -> Array:
+        """(ΦΦᵀ + shift)⁻¹ right, (N, k)."""
+        found = torch.cholesky_solve(torch.from_numpy(right).to(self._factor), self._factor)
+        return np.asarray(found.cpu().double().numpy())
 
     def kernel(self, rows: Rows) -> Array:
         """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is made once."""
@@ -99,7 +117,7 @@ class Dual:
         if where is None or not isinstance(rows, CapturedRows):
             return None
         inverse = torch.cholesky_inverse(self._factor)
-        along = torch.cholesky_solve(torch.from_numpy(self.kernel(rows)).to(self._factor), self._factor)
+        along = self._solved(self.kernel(rows))
         order = np.argsort(self.roots.positions, kind="stable")
         starts = np.searchsorted(self.roots.positions[order], np.arange(len(self.operator.summed.train) + 1))
         added = np.zeros((len(rows), self.operator.outputs_each))
@@ -107,7 +125,7 @@ class Dual:
             if rows.weights[i] > 0:
                 mine = order[starts[place] : starts[place + 1]]
                 inside = np.eye(len(mine)) - self.shift * inverse[np.ix_(mine, mine)].cpu().double().numpy()
-                v = without_itself(inside[None], along[mine, i].cpu().double().numpy()[None])[0]
+                v = without_itself(inside[None], along[mine, i][None])[0]
                 added[i] = v @ self.roots.cotangents[mine] / rows.weights[i]
         return bent(rows, added)
 
@@ -151,7 +169,10 @@ class DualRows(Rows):
         """With captured rows by ghost products alone."""
         if isinstance(other, DualRows):
             other = TensorRows(self.dual.network, other.blocks())
-        return np.asarray((self.rows.dot(other) - self.alpha.T @ self.dual.kernel(other)) / self.dual.shift)
+        plain, kernel = self.rows.dot(other), self.dual.kernel(other)
+        found = np.asarray((plain - self.alpha.T @ kernel) / self.dual.shift)
+        self.dual.compare(found, plain, kernel, self.alpha)
+        return found
 
     def project(self, matrix: Array) -> Array:
         """`dense() @ matrix`."""
