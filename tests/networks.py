@@ -106,4 +106,19 @@ class NetworkProblem:
             return model.network.net(torch.as_tensor(x)).numpy()
 
 
+@dataclass(frozen=True)
+class TrainedProblem(NetworkProblem):
+    """The same, trained in full batches by a recipe that can be made again: the order of examples plays no part."""
+
+    def model(self, train: uw.Examples) -> Any:
+        """The net that this training set gives."""
+        torch_state = torch.random.get_rng_state()
+        torch.manual_seed(0)
+        net = self.make().double()
+        torch.random.set_rng_state(torch_state)
+        training = uw.Training(lr=0.05, momentum=0.9, weight_decay=0.01, epochs=15, batch_size=len(train))
+        return uw.TorchModel.trained(net, cross_entropy, train, training=training)
+
+
+TRAINED = [TrainedProblem("trained mlp", mlp), TrainedProblem("trained transformer", Transformer)]
 NETWORKS = [NetworkProblem("mlp", mlp), NetworkProblem("cnn", cnn), NetworkProblem("transformer", Transformer)]

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from upweight.methods.graddot import GradDot as GradDot
     from upweight.methods.influence import Influence as Influence
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
+    from upweight.methods.metagradient import Metagradient as Metagradient
     from upweight.methods.registry import methods as methods
     from upweight.methods.relatif import RelatIF as RelatIF
     from upweight.methods.source import SOURCE as SOURCE
@@ -112,6 +113,7 @@ _HOME = {
     "SOURCE": "upweight.methods.source",
     "TracIn": "upweight.methods.tracin",
     "Trajectory": "upweight.training.trajectory",
+    "Metagradient": "upweight.methods.metagradient",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_evaluation": "upweight.report.evaluation",

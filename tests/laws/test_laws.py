@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from networks import NETWORKS, NetworkProblem
+from networks import NETWORKS, TRAINED, NetworkProblem
 from problems import PROBLEMS, Problem
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.model import Retrainable, can
@@ -75,8 +75,14 @@ OF_NETWORKS: dict[str, Attributor] = {
     "SOURCE, EK-FAC": uw.SOURCE(curvature=uw.EKFAC(), segments=2),
     "chance": uw.Chance(),
 }
+OF_TRAININGS: dict[str, Attributor] = {
+    "metagradient": uw.Metagradient(at="full", keep=0.9, gate=4),
+    "metagradient at the centre": uw.Metagradient(gate=4),
+    "leave one out": uw.LeaveOneOut(),
+}
 PAIRS = [(method, problem) for method in METHODS.items() for problem in PROBLEMS]
 PAIRS += [(method, problem) for method in OF_NETWORKS.items() for problem in NETWORKS]
+PAIRS += [(method, problem) for method in OF_TRAININGS.items() for problem in TRAINED]
 CASES = [Case(recipe, problem) for (_, recipe), problem in PAIRS]
 NAMES = [f"{method}-{problem.name}" for (method, _), problem in PAIRS]
 

@@ -148,6 +148,31 @@ class Stackable(Retrainable):
         """One model per row of weights (M, n) and entry of seeds (M,), as `retrain` would train each."""
 
 
+class Replayable(Retrainable):
+    """A model whose training can be made again step by step, and differentiated in the example weights."""
+
+    @abstractmethod
+    def replay(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Replay:
+        """The training with these weights (n,) on top of the examples' own, as `retrain` would make it."""
+
+
+class Replay(ABC):
+    """A training run that was made, and can be gone through again."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> NDArray[np.float64]:
+        """The trained parameters, (p,)."""
+
+    @abstractmethod
+    def gradients(self, rows: Rows) -> NDArray[np.float64]:
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+
+    @abstractmethod
+    def shifts(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """How many models are trained at once: `size` 1 where one by one is cheaper or nothing else works, and `why`."""

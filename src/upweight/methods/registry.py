@@ -9,6 +9,7 @@ from upweight.methods.gradcos import GradCos
 from upweight.methods.graddot import GradDot
 from upweight.methods.influence import Influence
 from upweight.methods.leave_one_out import LeaveOneOut
+from upweight.methods.metagradient import Metagradient
 from upweight.methods.relatif import RelatIF
 from upweight.methods.source import SOURCE
 from upweight.methods.tracin import TracIn
@@ -18,6 +19,7 @@ def methods() -> dict[str, type[Attributor]]:
     """Name → recipe class of every method, in the order of what to try first."""
     return {
         "influence": Influence,
+        "metagradient": Metagradient,
         "leave_one_out": LeaveOneOut,
         "source": SOURCE,
         "tracin": TracIn,

@@ -17,6 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import (
     Objective,
     Predictions,
+    Replayable,
     Retrainable,
     Stack,
     Stackable,
@@ -30,6 +31,7 @@ from upweight.training import nets
 from upweight.training.nets import TrainFn
 from upweight.training.recipe import Training
 from upweight.training.run import copied
+from upweight.training.unrolled import Unrolled
 
 if TYPE_CHECKING:
     from upweight.curvature.segments import FittedSegment
@@ -40,7 +42,7 @@ Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Checkpointed, Layered, Stackable):
+class TorchModel(Checkpointed, Layered, Stackable, Replayable):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -150,8 +152,10 @@ class TorchModel(Checkpointed, Layered, Stackable):
 
     def lacks(self, capability: type) -> str | None:
         """Training, where none was passed."""
-        if not issubclass(capability, Retrainable) or self.training is not None:
+        if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
             return None
+        if self.training is not None:
+            return "training is a function of your own here; pass uw.Training(…)" if capability is Replayable else None
         return (
             "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
             "epochs=…, initial=…)), training=train_fn with train_fn(weights, seed) -> net, or make both at once with "
@@ -184,6 +188,18 @@ class TorchModel(Checkpointed, Layered, Stackable):
     def training_time(self, train: Examples) -> float | None:
         """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
         return self.training.time(len(train)) if isinstance(self.training, Training) else None
+
+    def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
+        """The training with these example weights (n,), whose derivatives in them are exact.
+
+        Raises:
+            ValueError: as `retrain`; a training without derivatives (see `Unrolled`).
+            TypeError: a model without `Training`.
+        """
+        require(self, [Replayable], "replay")
+        own, weights = nets.own_weights(train), weights_of(train, weights)
+        (run,) = nets.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
+        return Unrolled(run, weights, own)
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""

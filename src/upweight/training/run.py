@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, mapped, placed
 from upweight.gradients.network import Network, require_one_each, unwrapped
 from upweight.training.recipe import Training
-from upweight.training.rule import begin, update
+from upweight.training.rule import State, begin, update
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")
@@ -97,6 +97,39 @@ class Run:
         return found
 
 
+class Moment(NamedTuple):
+    """Where a run is before step t: parameters (p,) and state."""
+
+    t: int
+    theta: Tensor
+    state: State
+
+
+def beginning_of(run: Run) -> Moment:
+    """Where a run that was not made yet begins."""
+    theta = flat(list(run.network.parameters().values()))
+    return Moment(0, theta, begin(run.training, theta))
+
+
+def walk(run: Run, weights: Array, moment: Moment, last: int) -> Iterator[tuple[Moment, Tensor | None]]:
+    """Every moment of the run with these weights (n,) from this one to `last`, with ∇J_t there (none for the last).
+
+    The run's own net holds the parameters of the moment; they must not be written to.
+    """
+    parameters = list(run.network.parameters().values())
+    t, theta, state = moment
+    while True:
+        hold(parameters, theta)
+        if t == last:
+            yield Moment(t, theta, state), None
+            return
+        with seeded(run.network.device):
+            gradient = _gradient(run, t, weights, parameters)
+        yield Moment(t, theta, state), gradient
+        theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
+        t += 1
+
+
 def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None = None) -> nn.Module:
     """Make the run with these weights (n,) in the run's own net, which is the trained one afterwards.
 
@@ -114,17 +147,20 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
         for t in range(run.steps):
             if watch is not None:
                 watch(t, theta)
-            objective = (run.losses(t) * run.shares(t, weights)).sum()
-            found = torch.autograd.grad(objective, parameters, allow_unused=True)
-            parts = [
-                p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, found, strict=True)
-            ]
-            torch.cat(parts, out=gradient)
+            _gradient(run, t, weights, parameters, out=gradient)
             theta, state = update(training, theta, state, gradient, t, float(run.rates[t]), over=True)
     if watch is not None:
         watch(run.steps, theta)
     require_finite(theta, run.steps)
     return network.net
+
+
+def _gradient(run: Run, t: int, weights: Array, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
+    """∇J_t at the parameters that the run's net holds, (p,)."""
+    objective = (run.losses(t) * run.shares(t, weights)).sum()
+    found = torch.autograd.grad(objective, parameters, allow_unused=True)
+    parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, found, strict=True)]
+    return torch.cat(parts, out=out)
 
 
 def require_finite(theta: Tensor, steps: int) -> None:

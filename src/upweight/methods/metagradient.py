@@ -1,0 +1,251 @@
+"""Metagradient: the derivative of a prediction in the example weights, through the whole training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.examples import Examples, Id
+from upweight.core.model import Differentiable, Replay, Replayable, Stackable, require
+from upweight.core.scores import Scores, Unit
+
+Array = NDArray[np.float64]
+TOGETHER = 64  # training examples whose own scores are taken at a time
+STRANGE = 1e-2  # relative distance of the retrained parameters from the model's above which they are another model's
+HOPELESS = 0.2  # agreement with retraining below which there is no answer
+BENDS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metagradient(Attributor):
+    """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
+
+    Args:
+        at: where the derivative is taken. "full": at all weights 1, what leaving a few out does. "centre": at all
+            weights `keep`, the mean of the training sets that removals leave: second-order terms cancel, and large
+            removals are predicted as well as small ones.
+        keep: the share of the training set that the removals in question leave.
+        samples: random training sets of this share at which derivatives are taken and averaged, instead of the centre
+            itself; more of them smooth a training that reacts roughly to its weights.
+        seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
+        gate: random removals that are really retrained and predicted, every time queries are asked.
+        floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
+
+    Scores are EFFECT where the gate agrees.
+
+    Cost: 2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `gate` + 3 trainings.
+    """
+
+    at: Literal["full", "centre"] = "centre"
+    keep: float = 0.5
+    samples: int = 1
+    seeds: int = 1
+    gate: int = 8
+    floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.at not in ("full", "centre"):
+            raise ValueError(f'expected at="full" or "centre", got {self.at!r}')
+        if not 0 < self.keep < 1:
+            raise ValueError(f"expected keep between 0 and 1, got {self.keep}")
+        if min(self.samples, self.seeds) < 1 or self.gate < 0 or self.gate in (1, 2):
+            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and gate = 0 or ≥ 3 retrainings")
+        if self.at == "full" and self.samples > 1:
+            raise ValueError('samples are training sets around the centre; use at="centre"')
+
+    @property
+    def promises(self) -> Promises:
+        """At the full set, retraining itself but for second-order terms; elsewhere single examples are not its aim."""
+        if self.at == "full" and self.gate:
+            return Promises(correlation=0.9, slope=(0.7, 1.4))
+        return Promises()
+
+    def fit(self, model: Any, train: Examples) -> FittedMetagradient:
+        """Make the runs, and the retrainings of the gate."""
+        require(model, [Differentiable, Replayable], "Metagradient")
+        rng = np.random.default_rng(0)
+        n = len(train)
+        reference = model.replay(train, np.ones(n))
+        _require_same(model, reference)
+        points = [np.ones(n) if self.at == "full" else np.full(n, self.keep)]
+        if self.samples > 1:
+            points = [_subset(rng, n, self.keep) for _ in range(self.samples)]
+        replays = [
+            reference if self.at == "full" and seed == 0 else model.replay(train, weights, seed)
+            for seed in range(self.seeds)
+            for weights in points
+        ]
+        removals = np.stack([_subset(rng, n, self.keep) for _ in range(self.gate)]) if self.gate else np.empty((0, n))
+        fitted = FittedMetagradient(self, model, train, replays, removals)
+        if self.gate:
+            fitted.measure_smoothness(reference.parameters)
+        return fitted
+
+    def restore(
+        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> FittedMetagradient:
+        """Runs are made again: a training is smaller on disk as what it was made from."""
+        return self.fit(model, train)
+
+
+class FittedMetagradient(Fitted):
+    """Replayed runs, ready to be gone through backwards."""
+
+    def __init__(
+        self, recipe: Metagradient, model: Any, train: Examples, replays: Sequence[Replay], removals: Array
+    ) -> None:
+        super().__init__(recipe, model, train, Unit.EFFECT if len(removals) else Unit.RANK)
+        self.settings, self.trainable = recipe, model
+        self.replays, self.removals = replays, removals
+        self._there = [model.with_parameters(replay.parameters) for replay in replays]
+        weights = np.vstack([np.ones((1, len(train))), removals])
+        self._retrained = [
+            _retrained(model, train, weights, seed) for seed in range(recipe.seeds if len(removals) else 0)
+        ]
+        self._smoothness: float | None = None
+        self._gate: dict[str, Any] = {}
+
+    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
+        """The mean metagradient of the runs, with the gate's word on these queries."""
+        values = self.by_run(queries).mean(axis=0)
+        self._hold_against_retraining(queries, values)
+        yield slice(0, len(self.train)), values
+
+    def by_run(self, queries: Examples) -> Array:
+        """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
+        pairs = zip(self.replays, self._there, strict=True)
+        return np.stack([replay.gradients(there.measure_rows(queries)) for replay, there in pairs])
+
+    def self_values(self) -> Array:
+        """Each training example's own score, from the metagradients of all of them."""
+        own = [
+            np.diagonal(self.by_run(some).mean(axis=0)[:, first:])
+            for first, some in zip(range(0, len(self.train), TOGETHER), self.train.batches(TOGETHER), strict=True)
+        ]
+        return np.concatenate(own)
+
+    def remove(
+        self,
+        groups: Mapping[str, Sequence[Id]],
+        queries: Examples,
+        rule: Literal["first", "midpoint", "simpson"] = "midpoint",
+    ) -> Scores:
+        """The effect of whole groups, one column each, by runs in which the group has half its weight.
+
+        Args:
+            groups: name → train ids.
+            queries: what to measure.
+            rule: where the slope along the group's weight is taken: at 1 ("first"), at ½ ("midpoint", exact to third
+                order, one run in forward mode a group), or Simpson's mean of 1, ½ and 0, whose distance from the
+                midpoint is reported as `rule_error`.
+        """
+        if rule not in BENDS:
+            raise ValueError(f"expected rule to be one of {', '.join(BENDS)}, got {rule!r}")
+        if not groups:
+            raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
+        found = []
+        for name, ids in groups.items():
+            member = np.zeros(len(self.train))
+            member[self.train.positions(ids)] = 1.0
+            if member.sum() in (0, len(self.train)):
+                raise ValueError(
+                    f"expected group {name!r} to be some of the training examples, got {int(member.sum())}"
+                )
+            found.append([self._slope(member, left, queries) for left in BENDS[rule]])
+        slopes = np.array(found)  # (groups, places, m)
+        values = slopes[:, 0] if rule != "simpson" else (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6
+        if rule == "simpson":
+            self._gate = {**self._gate, "rule_error": float(np.abs(values - slopes[:, 1]).max())}
+        measured = self.model.measure(queries)
+        return self.scores(values.T, queries.ids, np.array(list(groups)), measured, self.model.predict(queries))
+
+    def measure_smoothness(self, full: Array) -> None:
+        """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
+
+        Sign agreement of the two halves' finite differences, weighted by the whole movement (2503.13751, §4).
+        """
+        half = _retrained(self.model, self.train, (1.0 + self.removals[:1]) / 2, 0)[0].parameters
+        none = self._retrained[0][1].parameters
+        movement = np.abs(none - full)
+        agrees = np.sign(half - full) * np.sign(none - half)
+        self._smoothness = float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """The gate on the queries asked last, metasmoothness, runs; warnings first."""
+        warnings = list(getattr(self.handed_in, "notes", ()))
+        if not len(self.removals):
+            warnings.append("No retraining was asked for (gate=0): nothing says whether these scores predict one.")
+        elif self._gate.get("agreement", 1.0) < self.settings.floor:
+            warnings.append(
+                f"Predictions of {len(self.removals)} real retrainings agree with what happened at only "
+                f"{self._gate['agreement']:.2f} (asked: {self.settings.floor:g}): this training reacts roughly to its "
+                "weights, scores are a ranking; a smaller lr, larger batches, warm-up, smooth activations or samples=4 "
+                "help, and influence or SOURCE need no smooth run."
+            )
+        return {"runs": len(self.replays), "metasmoothness": self._smoothness, **self._gate, "warnings": warnings}
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Nothing that training would not make again."""
+        return {}, {}
+
+    def _slope(self, member: Array, left: float, queries: Examples) -> Array:
+        """∂m/∂(weight of the group) where it has the weight `left`, mean over seeds: (m,)."""
+        found = []
+        for seed in range(self.settings.seeds):
+            replay = self.trainable.replay(self.train, 1.0 - (1.0 - left) * member, seed)
+            rows = self.trainable.with_parameters(replay.parameters).measure_rows(queries)
+            found.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
+        return np.asarray(np.mean(found, axis=0))
+
+    def _hold_against_retraining(self, queries: Examples, values: Array) -> None:
+        """Compare with the gate's retrainings, and say in which unit these scores are."""
+        if not len(self.removals):
+            return
+        measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
+        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # (m, removals): with everything minus without
+        predicted = values @ (1.0 - self.removals).T
+        actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
+        sizes = np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
+        told = sizes > 0
+        agreement = float(((actual * predicted).sum(axis=1)[told] / sizes[told]).mean()) if told.any() else 0.0
+        slope = float((actual * predicted).sum()) / max(float((predicted**2).sum()), 1e-300)
+        self._gate = {"agreement": agreement, "slope": slope, "retrainings": len(self.removals)}
+        if agreement < HOPELESS:
+            raise ValueError(
+                f"metagradients do not predict this training: {len(self.removals)} real retrainings agree with them at "
+                f"{agreement:.2f} (metasmoothness {self._smoothness:.2f}). Train with a smaller lr, larger batches, "
+                "warm-up or smooth activations, pass samples=4, or use Influence or SOURCE, which need no smooth run"
+            )
+        self.unit = Unit.EFFECT if agreement >= self.settings.floor else Unit.RANK
+
+
+def _require_same(model: Any, reference: Replay) -> None:
+    """Refuse a training that gives another model than the one handed in."""
+    here, there = model.parameters, reference.parameters
+    distance = float(np.linalg.norm(there - here)) / max(float(np.linalg.norm(here)), 1e-300)
+    if distance > STRANGE:
+        raise ValueError(
+            f"training again gives parameters {distance:.2g} away from the model's (relative): `training` is not how "
+            "this net was trained, or the training set, its order or the initial net are others; "
+            "TorchModel.trained(net, loss, train, training=…) makes both at once"
+        )
+
+
+def _subset(rng: np.random.Generator, n: int, keep: float) -> Array:
+    weights = np.zeros(n)
+    weights[rng.choice(n, min(max(1, round(keep * n)), n - 1), replace=False)] = 1.0
+    return weights
+
+
+def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
+    if isinstance(model, Stackable):
+        size = model.stack(train).size
+        parts = [weights[start : start + size] for start in range(0, len(weights), size)]
+        return [one for part in parts for one in model.retrain_many(train, part, [seed] * len(part))]
+    return [model.retrain(train, row, seed) for row in weights]

@@ -1,0 +1,138 @@
+"""The derivatives of one step of training, by hand: backward for cotangents, forward for tangents.
+
+Both are linear in what they carry, so many at once are a leading axis. The step is the one in `rule.py`; what depends
+on the losses themselves (the Hessian's part) is the caller's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from upweight.training.recipe import Training
+from upweight.training.rule import TINY, State
+
+
+class Step(NamedTuple):
+    """What `update` got: parameters (p,), state and gradient ∇J_t(θ) (p,) of step t with rate η_t."""
+
+    training: Training
+    theta: Tensor
+    state: State
+    gradient: Tensor
+    t: int
+    rate: float
+
+
+def pull(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+    """Cotangents before the step from those after it, the adjoint of `update` (for Adam as in MAGIC, 2503.13751).
+
+    Args:
+        step: where.
+        after: cotangents (m, p) of the parameters after the step.
+        held: cotangents (m, p) of the state after the step.
+
+    Returns: cotangents (m, p) of θ without the part that goes through the gradient, of the state, and of the gradient.
+    The whole cotangent of θ is the first plus H_t times the last.
+    """
+    training = step.training
+    gradient, factor = _clipped(step)
+    if training.optimiser == "sgd":
+        before, state, u = _pull_sgd(step, after, held)
+    else:
+        before, state, u = _pull_adam(step, _decayed(step, gradient), after, held)
+    if training.l2:
+        before = before.add(u, alpha=training.l2)
+    return before, state, _through_clip(step, factor, u)
+
+
+def push(step: Step, before: Tensor, held: State, turned: Tensor) -> tuple[Tensor, State]:
+    """Tangents (r, p) of parameters and state after the step from those before it; `turned` is the gradient's own."""
+    training, rate = step.training, step.rate
+    gradient, factor = _clipped(step)
+    turned = _through_clip(step, factor, turned)
+    if training.l2:
+        turned = turned.add(before, alpha=training.l2)
+    if training.optimiser != "sgd":
+        return _push_adam(step, _decayed(step, gradient), before, held, turned)
+    if held.first is None:
+        return before.add(turned, alpha=-rate), held
+    first = held.first.mul(training.momentum).add_(turned)
+    ahead = turned.add(first, alpha=training.momentum) if training.nesterov else first
+    return before.add(ahead, alpha=-rate), State(first, None)
+
+
+def _pull_sgd(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+    momentum, ahead = step.training.momentum, after * -step.rate
+    if held.first is None:
+        return after, held, ahead
+    if step.training.nesterov:
+        first = held.first.add(ahead, alpha=momentum)
+        return after, State(first * momentum, None), first + ahead
+    first = held.first + ahead
+    return after, State(first * momentum, None), first
+
+
+def _pull_adam(step: Step, g: Tensor, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+    assert held.first is not None and held.second is not None
+    one, two = step.training.betas
+    moment, spread, slope = _adam(step, g)
+    scaled = after * (-step.rate / (1.0 - one ** (step.t + 1)))
+    first = torch.addcdiv(held.first, scaled, spread)
+    second = torch.addcmul(held.second, scaled, -moment / spread.square() * slope)
+    u = torch.addcmul(first * (1.0 - one), second, g, value=2.0 * (1.0 - two))
+    return after * _kept(step), State(first * one, second * two), u
+
+
+def _push_adam(step: Step, g: Tensor, before: Tensor, held: State, turned: Tensor) -> tuple[Tensor, State]:
+    assert held.first is not None and held.second is not None
+    one, two = step.training.betas
+    moment, spread, slope = _adam(step, g)
+    first = held.first.lerp(turned, 1.0 - one)
+    second = torch.addcmul(held.second * two, turned, g, value=2.0 * (1.0 - two))
+    change = first / spread - second * (moment / spread.square() * slope)
+    return (before * _kept(step)).add(change, alpha=-step.rate / (1.0 - one ** (step.t + 1))), State(first, second)
+
+
+def _adam(step: Step, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s', all (p,).
+
+    Where the root is 0 no gradient ever came and m' is 0 with it: D moves nothing there, its infinite slope counts 0.
+    """
+    training, state = step.training, step.state
+    assert state.first is not None and state.second is not None
+    one, two = training.betas
+    unbiased = 1.0 - two ** (step.t + 1)
+    second = state.second.mul(two).addcmul(g, g, value=1.0 - two)
+    root = (second / unbiased + training.eps_root).sqrt()
+    slope = torch.where(root > 0, 0.5 / (root * unbiased), torch.zeros_like(root))
+    return state.first.lerp(g, 1.0 - one), root + training.eps, slope
+
+
+def _kept(step: Step) -> float:
+    """The factor of decoupled weight decay."""
+    training = step.training
+    return 1.0 - step.rate * training.weight_decay if training.optimiser == "adamw" else 1.0
+
+
+def _decayed(step: Step, gradient: Tensor) -> Tensor:
+    return gradient.add(step.theta, alpha=step.training.l2) if step.training.l2 else gradient
+
+
+def _clipped(step: Step) -> tuple[Tensor, Tensor | None]:
+    """The gradient after clipping, and the factor it was shrunk by."""
+    if step.training.clip is None:
+        return step.gradient, None
+    factor = (step.training.clip / (torch.linalg.vector_norm(step.gradient) + TINY)).clamp(max=1.0)
+    return step.gradient * factor, factor
+
+
+def _through_clip(step: Step, factor: Tensor | None, rows: Tensor) -> Tensor:
+    """The derivative of clipping, which is symmetric, applied to rows (k, p)."""
+    if factor is None:
+        return rows
+    norm = torch.linalg.vector_norm(step.gradient)
+    share = torch.where(factor < 1.0, factor / (norm * (norm + TINY)), torch.zeros_like(factor))
+    return rows * factor - torch.outer(rows @ step.gradient, step.gradient * share)

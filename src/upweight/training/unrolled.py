@@ -1,0 +1,122 @@
+"""Unrolled: a training run that can be gone through again, backwards for many queries or forwards for many groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isqrt
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.model import Replay
+from upweight.core.rows import Rows
+from upweight.training.adjoint import Step, pull, push
+from upweight.training.products import Products
+from upweight.training.rule import begin
+from upweight.training.run import Moment, Run, beginning_of, require_finite, walk
+
+Array = NDArray[np.float64]
+ROOM = 1 << 30  # bytes of cotangents that are carried at a time
+
+
+class Unrolled(Replay):
+    """A run with these example weights, whose derivatives in the weights are exact.
+
+    Args:
+        run: the steps.
+        weights: (n,), on top of the examples' own.
+        own: the examples' own weights (n,).
+
+    Parameters and state before every √T-th step are kept, and the steps between made again when they are needed
+    (Griewank & Walther 2000): memory for 2√T steps, time for one more training.
+
+    Raises:
+        ValueError: batches that depend on the weights, and so have no derivative; batch statistics; training that
+            diverged.
+    """
+
+    def __init__(self, run: Run, weights: Array, own: Array) -> None:
+        if run.training.denominator == "rebatched":
+            raise ValueError(
+                'denominator="rebatched" draws other batches when an example is left out, which has no derivative; '
+                'train with denominator="fixed" or "renormalised"'
+            )
+        self._run, self._own, self._weights = run, own, weights * own
+        self._products = Products(run)
+        self._every = max(1, isqrt(run.steps))
+        self._kept: list[Moment] = []
+        for moment, _ in walk(run, self._weights, beginning_of(run), run.steps):
+            if moment.t % self._every == 0 and moment.t < run.steps:
+                self._kept.append(moment)
+        self._theta = moment.theta
+        require_finite(self._theta, run.steps)
+
+    @property
+    def parameters(self) -> Array:
+        """The trained parameters, (p,)."""
+        return np.asarray(self._theta.double().cpu().numpy())
+
+    def gradients(self, rows: Rows) -> Array:
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+        states = 3 if self._run.training.optimiser != "sgd" else 2
+        together = max(1, ROOM // (self._theta.element_size() * states * len(self._theta)))
+        scores = np.zeros((len(rows), len(self._weights)))
+        for first in range(0, len(rows), together):
+            where = np.arange(first, min(first + together, len(rows)))
+            self._backward(torch.from_numpy(rows.take(where).dense()).to(self._theta), scores[first : where[-1] + 1])
+        return scores * self._own
+
+    def shifts(self, directions: Array) -> Array:
+        """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
+        carried = self._theta.new_zeros(len(directions), len(self._theta))
+        held = begin(self._run.training, carried)
+        for step in self._steps():
+            turned, _ = self._products(step.theta, step.t, self._weights, carried)
+            shares = self._turned_shares(step.t, directions * self._own)
+            turned += self._products.weighted(step.theta, step.t, torch.from_numpy(shares).to(carried))
+            carried, held = push(step, carried, held, turned)
+        return np.asarray(carried.double().cpu().numpy())
+
+    def _backward(self, after: Tensor, scores: Array) -> None:
+        """Add ∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p)."""
+        held = begin(self._run.training, after)
+        for step in self._steps(backward=True):
+            before, held, u = pull(step, after, held)
+            bent, along = self._products(step.theta, step.t, self._weights, u)
+            after = bent.add_(before)
+            slopes = self._slopes(step.t, along.double().cpu().numpy())
+            np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may hold an example twice
+
+    def _steps(self, backward: bool = False) -> Iterator[Step]:
+        """Every step again, the first one first or last."""
+        run = self._run
+        for kept in reversed(self._kept) if backward else self._kept:
+            steps = [
+                Step(run.training, theta, state, gradient, t, float(run.rates[t]))
+                for (t, theta, state), gradient in walk(run, self._weights, kept, min(kept.t + self._every, run.steps))
+                if gradient is not None
+            ]
+            yield from reversed(steps) if backward else steps
+
+    def _slopes(self, t: int, along: Array) -> Array:
+        """∂⟨u, ∇J_t⟩/∂wᵢ of the batch from ⟨u, ∇ℓᵢ⟩, both (m, batch)."""
+        if self._run.training.denominator == "fixed":
+            return np.asarray(along / along.shape[1])
+        shares, total = self._averaged(t)
+        return np.asarray((along - along @ shares[:, None]) / total)
+
+    def _turned_shares(self, t: int, directions: Array) -> Array:
+        """The derivative of the batch's shares along directions (r, n): (r, batch)."""
+        chosen = directions[:, self._run.positions[t]]
+        if self._run.training.denominator == "fixed":
+            return np.asarray(chosen / chosen.shape[1])
+        shares, total = self._averaged(t)
+        return np.asarray((chosen - chosen.sum(axis=1, keepdims=True) * shares) / total)
+
+    def _averaged(self, t: int) -> tuple[Array, float]:
+        """The batch's shares (batch,) of its total weight, and that; a batch without weight moves nothing."""
+        chosen = self._weights[self._run.positions[t]]
+        total = float(chosen.sum())
+        return (chosen / total, total) if total > 0 else (np.zeros_like(chosen), np.inf)

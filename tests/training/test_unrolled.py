@@ -1,0 +1,178 @@
+"""Derivatives through training against autograd through the whole loop, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import upweight as uw
+from upweight.gradients.functional import Whole, plain_attention
+from upweight.training import nets
+from upweight.training.rule import begin, update
+from upweight.training.run import flat, seeded
+
+N = 20
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1},
+    "decay": {"lr": 0.1, "weight_decay": 0.05},
+    "momentum": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": "linear"},
+    "nesterov, clipped": {"lr": 0.1, "momentum": 0.8, "nesterov": True, "clip": 0.3, "schedule": "cosine", "warmup": 2},
+    "adam": {"optimiser": "adam", "lr": 0.02, "weight_decay": 0.1},
+    "adam, eps inside": {"optimiser": "adam", "lr": 0.02, "eps_root": 1e-6, "clip": 0.5},
+    "adamw": {"optimiser": "adamw", "lr": 0.02, "weight_decay": 0.1, "clip": 0.4, "schedule": "linear"},
+    "renormalised": {"lr": 0.1, "momentum": 0.5, "denominator": "renormalised"},
+}
+
+
+class Attention(nn.Module):
+    """One head over three positions, with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.MultiheadAttention(4, 2, dropout=0.1, batch_first=True)
+        self.norm, self.out = nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :12].reshape(-1, 3, 4)
+        return self.out(self.norm(x + self.inside(x, x, x, need_weights=False)[0]).mean(1))
+
+
+NETS = {
+    "mlp with dropout": lambda seed: nn.Sequential(
+        nn.Linear(12, 6), nn.GELU(), nn.Dropout(0.3), nn.Linear(6, 3)
+    ).double(),
+    "conv": lambda seed: nn.Sequential(
+        nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 3, 2), nn.GroupNorm(3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)
+    ).double(),
+    "attention": lambda seed: Attention().double(),
+}
+
+
+def loss(net: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[uw.Examples, uw.Examples]:
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2.0, N)
+    train = uw.Examples(rng.normal(size=(N, 12)), rng.integers(0, 3, N), weights=weights)
+    return train, uw.Examples(rng.normal(size=(3, 12)), rng.integers(0, 3, 3))
+
+
+def trained(train: uw.Examples, net: str = "mlp with dropout", **settings: Any) -> uw.TorchModel:
+    training = uw.Training(**{"epochs": 3, "batch_size": 6, **settings})
+    return uw.TorchModel.trained(NETS[net], loss, train, training=training)
+
+
+def by_autograd(model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples) -> np.ndarray:
+    """∂m_q/∂wᵢ with a graph through every step."""
+    (run,) = nets.runs(model.training, model.network, train, weights[None], [0])
+    at = torch.tensor(weights, requires_grad=True)
+    effective = at * torch.tensor(train.weights)
+    whole, network = Whole(run.network, "loss"), run.network
+
+    def called(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
+        sizes = [p.numel() for p in network.parameters().values()]
+        parts = zip(network.names, theta.split(sizes), strict=True)
+        named = {f"net.{name}": part.view(network.shapes[name]) for name, part in parts}
+        return torch.func.functional_call(module, named, (batch,))
+
+    theta = flat(list(network.parameters().values())).requires_grad_()
+    state = begin(run.training, theta)
+    with seeded(network.device), plain_attention():
+        for t in range(run.steps):
+            chosen = effective[torch.tensor(run.positions[t])]
+            share = chosen / (chosen.sum() if run.training.denominator == "renormalised" else len(chosen))
+            objective = (called(theta, whole, run.batch(t)) * share).sum()
+            (gradient,) = torch.autograd.grad(objective, theta, create_graph=True)
+            theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
+        network.net.eval()
+        measured = called(theta, Whole(network, "measure"), network.batch(queries))
+        rows = [torch.autograd.grad(m, at, retain_graph=True)[0] for m in measured]
+    return torch.stack(rows).numpy()
+
+
+def measured_gradients(model: uw.TorchModel, replay: Any, queries: uw.Examples) -> np.ndarray:
+    there = model.with_parameters(replay.parameters)
+    return replay.gradients(there.measure_rows(queries))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_optimisers_adjoint_is_autograds(data: Any, settings: dict[str, Any]) -> None:
+    train, queries = data
+    model = trained(train, **settings)
+    weights = np.random.default_rng(1).uniform(0.2, 1.0, N)
+    found = measured_gradients(model, model.replay(train, weights), queries)
+    expected = by_autograd(model, train, weights, queries)
+    assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_kind_of_net_is_followed(data: Any, net: str) -> None:
+    train, queries = data
+    model = trained(train, net, optimiser="adamw", lr=0.02)
+    found = measured_gradients(model, model.replay(train, np.ones(N)), queries)
+    expected = by_autograd(model, train, np.ones(N), queries)
+    assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_forwards_and_backwards_agree(data: Any, settings: dict[str, Any]) -> None:
+    train, queries = data
+    model = trained(train, **settings)
+    replay = model.replay(train, np.full(N, 0.5))
+    directions = np.random.default_rng(2).normal(size=(2, N))
+    there = model.with_parameters(replay.parameters)
+    forwards = there.measure_rows(queries).dense() @ replay.shifts(directions).T
+    backwards = replay.gradients(there.measure_rows(queries)) @ directions.T
+    assert np.abs(forwards - backwards).max() <= 1e-12 * np.abs(backwards).max()
+
+
+def test_a_replay_ends_where_retraining_ends(data: Any) -> None:
+    train, _ = data
+    model, weights = trained(train, lr=0.1, momentum=0.9), np.linspace(0, 1, N)
+    assert np.array_equal(model.replay(train, weights, 3).parameters, model.retrain(train, weights, 3).parameters)
+
+
+def test_parameters_that_never_get_a_gradient_give_no_nan(data: Any) -> None:
+    train, queries = data
+    dead = uw.Examples(np.where(np.arange(12) < 4, 0.0, train.x), train.y, weights=train.weights)
+    model = trained(dead, optimiser="adam", lr=0.02)
+    replay = model.replay(dead, np.ones(N))
+    assert np.isfinite(measured_gradients(model, replay, queries)).all()
+    assert np.isfinite(replay.shifts(np.ones((1, N)))).all()
+
+
+def test_memory_of_queries_is_bounded_without_a_change(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, queries = data
+    model = trained(train, lr=0.1, momentum=0.9)
+    replay = model.replay(train, np.ones(N))
+    whole = measured_gradients(model, replay, queries)
+    monkeypatch.setattr("upweight.training.unrolled.ROOM", 1)
+    monkeypatch.setattr("upweight.training.products.ROOM", 1)
+    assert np.abs(measured_gradients(model, replay, queries) - whole).max() <= 1e-13 * np.abs(whole).max()
+
+
+def test_what_has_no_derivative_is_refused(data: Any) -> None:
+    train, _ = data
+    with pytest.raises(ValueError, match="draws other batches"):
+        trained(train, lr=0.1, denominator="rebatched").replay(train, np.ones(N))
+    normed = nn.Sequential(nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    model = uw.TorchModel.trained(normed, loss, train, training=uw.Training(lr=0.1, epochs=1, batch_size=10))
+    before = {name: value.clone() for name, value in model.network.net.state_dict().items()}
+    with pytest.raises(ValueError, match="statistics of a batch norm"):
+        model.replay(train, np.ones(N))
+    assert all(torch.equal(before[name], value) for name, value in model.network.net.state_dict().items())
+
+
+def test_a_training_function_cannot_be_replayed(data: Any) -> None:
+    train, _ = data
+    model = trained(train, lr=0.1)
+    own = uw.TorchModel(model.network.net, loss, training=lambda weights, seed: model.network.net)
+    with pytest.raises(TypeError, match="a function of your own"):
+        own.replay(train, np.ones(N))
