@@ -39,7 +39,8 @@ def draw(points: Sequence[tuple[str, tuple[float, float, float], float]], title:
 
 def _label(figure: object, axes: object, points: Sequence[tuple[str, tuple[float, float, float], float]]) -> None:
     """From the top down, each name at its point's height or just below the last name that is near it."""
-    placed: list[tuple[float, float, float]] = []  # left, right, height in pixels
+    at_points = [axes.transData.transform((seconds, lds[0])) for _, lds, seconds in points]  # type: ignore[attr-defined]
+    placed = [(x - 6, x + 6, y) for x, y in at_points]  # left, right, height in pixels
     for name, (lds, _, _), seconds in sorted(points, key=lambda p: -p[1][0]):
         x, y = axes.transData.transform((seconds, lds))  # type: ignore[attr-defined]
         text = name.removeprefix("upweight ")

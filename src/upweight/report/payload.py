@@ -132,8 +132,8 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
         return entry
     if not said.classes:
         amount = said.predicted[index]
-        stand_in = wording(scores).is_loss and bool(amount == entry.get("measured"))  # −loss is no prediction
-        entry["predicted"] = None if stand_in else amount_text(amount)
+        same = bool(np.all(np.asarray(amount) == entry.get("measured")))
+        entry["predicted"] = None if same and wording(scores).is_loss else amount_text(amount)  # −loss is no prediction
         return entry
     entry["predicted"] = _named(said.predicted[index], queries)
     entry["wrong"] = label is not None and entry["predicted"] != label
