@@ -201,7 +201,8 @@ class LinearModel(Differentiable, Retrainable):
         self._refuse_lost_class(train, weights)
         problem = self.problem(train)
         if self.refit is not None:
-            kept = weights * problem.weights
+            # a regulariser that goes with the examples is the same as more weight on those that stay
+            kept = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
             return self.with_parameters(self.refit(problem.features, problem.targets, kept))
         if "optimum" not in self._seen:  # warm start: where all refits of this model begin
             self._seen["optimum"] = LinearCurvature(problem, None, 0.0).settled()
