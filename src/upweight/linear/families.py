@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
 Array = NDArray[np.float64]
+SHARP = 1e-3  # temperature up to which a smooth hinge is taken for the hinge
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,10 @@ class SmoothHinge(_Machines):
         u = (1.0 - s) / self.temperature
         p = expit(u)
         return np.asarray(self.temperature * np.logaddexp(0.0, u)), -p, np.asarray(p * (1.0 - p) / self.temperature)
+
+    def sharp(self) -> SmoothHinge:
+        """The same hinge, smoothed so little that the optimum of the hinge itself is nearly its own."""
+        return SmoothHinge(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
 
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """One machine per pair of classes where there are pairs: +1 the first, −1 the second, 0 neither."""
