@@ -85,6 +85,10 @@ class Family(ABC):
             )
         return np.array(places, dtype=np.intp)
 
+    def sharp(self) -> Family:
+        """The loss that training minimised, as nearly as it has derivatives: this one, but for a smoothed hinge."""
+        return self
+
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions in the form that `at` takes: ±1 for one output, one machine per class otherwise."""
         if self.outputs == 1:
@@ -220,15 +224,15 @@ class SmoothHinge(_Machines):
         self.pairs = pairs
         self.pairwise = pairs is not None
 
+    def sharp(self) -> SmoothHinge:
+        """The same hinge, smoothed so little that the optimum of the hinge itself is nearly its own."""
+        return SmoothHinge(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
+
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and derivatives at this temperature."""
         u = (1.0 - s) / self.temperature
         p = expit(u)
         return np.asarray(self.temperature * np.logaddexp(0.0, u)), -p, np.asarray(p * (1.0 - p) / self.temperature)
-
-    def sharp(self) -> SmoothHinge:
-        """The same hinge, smoothed so little that the optimum of the hinge itself is nearly its own."""
-        return SmoothHinge(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
 
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """One machine per pair of classes where there are pairs: +1 the first, −1 the second, 0 neither."""

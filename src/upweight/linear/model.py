@@ -13,7 +13,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
-from upweight.linear.families import Family, SmoothHinge
+from upweight.linear.families import Family
 from upweight.linear.features import Features
 from upweight.linear.measurement import Measurement
 from upweight.linear.problem import Problem
@@ -84,7 +84,7 @@ class LinearModel(Differentiable, Retrainable):
     def _recognise(self, problem: Problem) -> None:
         """Refuse data that the model was not fitted on: there its parameters are no optimum."""
         off = problem.off_optimum
-        if isinstance(self.family, SmoothHinge):  # however much it is smoothed, it was trained with the hinge
+        if self.refit is not None:  # however much a hinge is smoothed, it was trained with the hinge
             off = min(off, replace(problem, family=self.family.sharp()).off_optimum)
         if problem.noise <= EXACT * problem.scale:
             raise ValueError(
