@@ -177,7 +177,7 @@ def _by_suffix(suffix: str) -> Callable[[str], str | None]:
     return lambda name: suffix if name.endswith(suffix) else None
 
 
-def _mail(name: str) -> str | None:
+def mail_name(name: str) -> str | None:
     return name[name.index("enron1/") :] if "enron1/" in name and name.endswith((".ham.txt", ".spam.txt")) else None
 
 
@@ -195,7 +195,7 @@ ENRON = Source(
     "the folder enron1 of Enron-Spam, as preprocessed by Metsis et al. (2006)",
     "https://www2.aueb.gr/users/ion/data/enron-spam/preprocessed/enron1.tar.gz",
     "ed5f8cb60863e3b6d6b2c596cd1afeec16bca7155c500e77570a2014bea139fe",
-    {"enron1.tar.gz": tarred(_mail), "enron1.zip": zipped(_mail)},
+    {"enron1.tar.gz": tarred(mail_name), "enron1.zip": zipped(mail_name)},
 )
 DOGFISH = Source(
     "photographs of dogs (n02102040) and fish (n01440764) of ImageNet, 224 × 224",

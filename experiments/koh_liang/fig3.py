@@ -94,4 +94,5 @@ def draw(path: Path, actual: Array, predicted: dict[float, Array], found: dict[f
     axes[0].set(xlabel="s", title="smooth hinge")
     for ax, (t, values) in zip(axes[1:], predicted.items(), strict=True):
         agree(ax, actual, values, f"t = {t:g}, R = {found[t]:.2f}")
+        ax.set_xlim(actual.min() * 1.1, actual.max() * 1.1)
     save(figure, path)
