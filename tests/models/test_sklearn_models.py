@@ -315,3 +315,13 @@ def test_a_machine_with_no_example_on_its_margin_has_scores():
     train = uw.Examples(x, y)
     model = uw.explainable(SVC(kernel="linear", C=1e-5, tol=1e-9).fit(x, y), train)
     assert np.isfinite(uw.Influence().fit(model, train).attribute(train.take(np.arange(4))).values).all()
+
+
+def test_a_machine_is_recognised_however_much_its_hinge_is_smoothed():
+    x, y = TWO
+    machine = LinearSVC(C=100.0, loss="hinge", fit_intercept=False, random_state=0, **TIGHT).fit(x, y)
+    train = uw.Examples(x, y)
+    sharp, soft = (uw.explainable(machine, train, smoothing=t) for t in (1e-3, 1.0))
+    assert soft.problem(train).off_optimum > 0.9 > sharp.problem(train).off_optimum
+    with pytest.raises(ValueError, match="expected the data that LinearSVC was fitted on"):
+        uw.explainable(machine, uw.Examples(x, 1 - y), smoothing=1.0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
 Array = NDArray[np.float64]
+SHARP = 1e-3  # temperature up to which a smooth hinge is taken for the hinge
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class Family(ABC):
                 "was never trained on that class, so its loss does not exist"
             )
         return np.array(places, dtype=np.intp)
+
+    def sharp(self) -> Family:
+        """The loss that training minimised, as nearly as it has derivatives: this one, but for a smoothed hinge."""
+        return self
 
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions in the form that `at` takes: ±1 for one output, one machine per class otherwise."""
@@ -223,6 +228,10 @@ class SmoothHinge(_Machines):
         self.temperature = temperature
         self.pairs = pairs
         self.pairwise = pairs is not None
+
+    def sharp(self) -> SmoothHinge:
+        """The same hinge, smoothed so little that the optimum of the hinge itself is nearly its own."""
+        return SmoothHinge(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and derivatives at this temperature."""

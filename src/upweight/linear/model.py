@@ -86,6 +86,8 @@ class LinearModel(Differentiable, Retrainable):
     def _recognise(self, problem: Problem) -> None:
         """Refuse data that the model was not fitted on: there its parameters are no optimum."""
         off = problem.off_optimum
+        if self.refit is not None:  # however much a hinge is smoothed, it was trained with the hinge
+            off = min(off, replace(problem, family=self.family.sharp()).off_optimum)
         if problem.noise <= EXACT * problem.scale:
             raise ValueError(
                 f"{self.name} fits its training data exactly: no example leaves a residual, so none has an effect that "
@@ -201,7 +203,8 @@ class LinearModel(Differentiable, Retrainable):
         self._refuse_lost_class(train, weights)
         problem = self.problem(train)
         if self.refit is not None:
-            kept = weights * problem.weights
+            # a regulariser that goes with the examples is the same as more weight on those that stay
+            kept = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
             return self._at(self.refit(problem.features, problem.targets, kept))
         if "optimum" not in self._seen:  # warm start: where all refits of this model begin
             self._seen["optimum"] = LinearCurvature(problem, None, 0.0).settled()

@@ -17,6 +17,7 @@ from upweight.linear.problem import Problem
 Array = NDArray[np.float64]
 SMALL = 1e9  # multiplications of one product up to which one thread is best
 ENTRIES = 500_000  # outputs (groups × examples × K) that are held at a time: a few megabytes, near the cache
+BESIDE = 8  # share of the features' own size that the outputs of all groups may have
 PRODUCTS = 100  # products with the Hessian for one Newton step at most
 HALVINGS = 30
 
@@ -56,7 +57,9 @@ class Newton:
         outputs, width = self.problem.shape
         shifts = np.zeros((len(kept), outputs * width))
         residual, most = np.zeros(len(kept)), 0
-        size = max(1, ENTRIES // (len(self.problem.features) * outputs))
+        held = len(self.problem.features) * outputs
+        # beside features so large that reading them is what costs, more groups may be held at a time
+        size = max(1, ENTRIES // held, self.problem.features.entries // (BESIDE * held))
         small = self.problem.features.entries * outputs * min(size, len(kept)) < SMALL
         with one_thread() if small else nullcontext():
             for first in range(0, len(kept), size):

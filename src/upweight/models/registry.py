@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from upweight.core.examples import Examples
 
 
-def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing: float = 0.001) -> Any:
+def explainable(
+    estimator: Any,
+    train: Examples,
+    measure: Any = None,
+    smoothing: float = 0.001,
+    objective: Literal["sum", "mean"] | None = None,
+) -> Any:
     """A model to fit attributors on.
 
     Args:
@@ -20,8 +26,9 @@ def explainable(estimator: Any, train: Examples, measure: Any = None, smoothing:
 
     Raises:
         TypeError: an estimator that is not supported; the message lists those that are.
-        ValueError: an unfitted estimator, data it was not fitted on, or a penalty without a Hessian (l1).
+        ValueError: an unfitted estimator, data it was not fitted on, a penalty without a Hessian (l1), or an
+            unknown objective.
     """
     from upweight.models import sklearn
 
-    return sklearn.read(estimator, train, measure, smoothing)
+    return sklearn.read(estimator, train, measure, smoothing, objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ from upweight.models.support_vectors import HingeRefit, linear_svc, svc
 Array = NDArray[np.float64]
 
 
-def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> LinearModel:
+def read(
+    estimator: Any, train: Examples, measure: Any, smoothing: float, reduction: Literal["sum", "mean"] | None = None
+) -> LinearModel:
     """The estimator as a LinearModel."""
     if isinstance(train, tuple | list) or not isinstance(train, Examples):
         raise TypeError(f"expected train as upweight.Examples(x, y), got {type(train).__name__}")
@@ -68,8 +70,18 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         unfinished=_unfinished(final),
         notes=reading.notes,
     )
-    model.problem(train)
-    return model
+    return _reduced(model, train, reduction)
+
+
+def _reduced(model: LinearModel, train: Examples, reduction: Literal["sum", "mean"] | None) -> LinearModel:
+    """The same objective on these examples, with another meaning of removal."""
+    problem = model.problem(train)
+    if reduction not in (None, "sum", "mean"):
+        raise ValueError(f'expected objective "sum" or "mean", got {reduction!r}')
+    if reduction in (None, model.objective.reduction):
+        return model
+    l2 = problem.ridge / (float(problem.weights.sum()) if reduction == "mean" else 1.0)
+    return replace(model, objective=Objective(reduction, l2), counts_examples=False, _seen={})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""Fig. 6: which labels of a spam filter to check? Those that influence themselves most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiments.koh_liang import data
+from experiments.koh_liang.pictures import panels, save
+from experiments.koh_liang.spam import bags, lemmas
+from experiments.results import Result, Row
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+import upweight as uw
+
+Array = NDArray[Any]
+L2 = 1e-4
+CHECKED = np.arange(1, 7)  # twentieths of the training set
+FLIPPED = 2  # twentieths of the labels
+METHODS = ("influence", "loss", "random")
+BAND = 0.02
+PAPER = {  # at 10 % flips: accuracy after repair, share of the flips that were found
+    "influence": ((0.939, 0.955, 0.963, 0.967, 0.970, 0.972), (0.41, 0.62, 0.72, 0.785, 0.83, 0.855)),
+    "loss": ((0.911, 0.932, 0.942, 0.950, 0.955, 0.960), (0.345, 0.51, 0.62, 0.69, 0.75, 0.795)),
+    "random": ((0.893, 0.898, 0.902, 0.907, 0.911, 0.916), (0.05, 0.10, 0.15, 0.20, 0.25, 0.30)),
+}
+
+
+def fitted(x: Any, y: Array) -> LogisticRegression:
+    """Logistic regression without bias."""
+    return LogisticRegression(C=1 / (L2 * len(y)), fit_intercept=False, solver="newton-cg", tol=1e-4).fit(x, y)
+
+
+def orders(x: Any, y: Array, machine: LogisticRegression, rng: np.random.RandomState) -> dict[str, Array]:
+    """What to check first, by each method."""
+    train = uw.Examples(x, y)
+    model = uw.explainable(machine, train)
+    influence = uw.Influence(correction=None).fit(model, train).self_influence().values[0]
+    keys = {"influence": influence, "loss": -model.measure(train), "random": rng.permutation(len(y))}
+    return {name: np.argsort(-key, kind="stable") for name, key in keys.items()}
+
+
+def one(seed: int, train: tuple[Any, Array], test: tuple[Any, Array]) -> tuple[float, Array]:
+    """Flip, check, repair, fit again: (accuracy with the flips, (method, accuracy or share found, checked))."""
+    x, y = train
+    rng = np.random.RandomState(seed)
+    step = len(y) // 20
+    flips = rng.choice(len(y), size=FLIPPED * step, replace=False)
+    wrong = y.copy()
+    wrong[flips] = 1 - wrong[flips]
+    machine = fitted(x, wrong)
+    found = np.empty((len(METHODS), 2, len(CHECKED)))
+    for order, out in zip(orders(x, wrong, machine, rng).values(), found, strict=True):
+        for place, twentieths in enumerate(CHECKED):
+            checked = order[: twentieths * step]
+            repaired = wrong.copy()
+            repaired[checked] = y[checked]
+            out[:, place] = fitted(x, repaired).score(*test), np.isin(flips, checked).mean()
+    return machine.score(*test), found
+
+
+def reproduce(folder: Path, fast: bool, path: Path) -> Result:
+    """The table at 10 % flips."""
+    mails, y = data.enron(folder)
+    train, test = bags(lemmas(mails), y, 0.8)
+    clean = fitted(*train).score(*test)
+    seeds = [120 + 2 * k for k in range(2 if fast else 40)]  # the release's
+    accuracies, found = zip(*(one(seed, train, test) for seed in seeds), strict=True)
+    flipped, table = float(np.mean(accuracies)), np.mean(found, axis=0)
+    draw(path, np.array(found), flipped, clean)
+    rows = [
+        Row("influence finds at least what the loss finds", "yes", *_answer((table[0, 1] >= table[1, 1]).all())),
+        _row("accuracy, clean labels", (0.976,), [clean]),
+        _row("accuracy, 10 % flipped", (0.888,), [flipped]),
+    ]
+    for name, ours in zip(METHODS, table, strict=True):
+        rows += [
+            _row(f"{name}: accuracy after checking 5 … 30 %", PAPER[name][0], ours[0]),
+            _row(f"{name}: share of flips found", PAPER[name][1], ours[1]),
+        ]
+    return Result(
+        title="Fig. 6: fixing mislabeled mails",
+        claim="Checking the mails with the largest self-influence repairs a spam filter faster than checking those "
+        "with the largest loss, and both are far from checking at random.",
+        rows=rows,
+        settings=f"Enron1, {len(train[1]):,} training and {len(test[1]):,} test mails, {train[0].shape[1]:,} lemmas, "
+        f"logistic regression without bias, l2 {L2:g}, {FLIPPED * 5} % of the labels flipped, {len(seeds)} seeds; "
+        f"a row is met when all its numbers are within ±{BAND}.",
+        notes=[
+            "Lemmas are made by a dozen suffix rules and the stop words are scikit-learn's; the paper used spaCy 1.8, "
+            "which also leaves out words it does not know, and another random split.",
+            "The share found by influence rises from a little less to a little more than in the paper. The formula is "
+            "the same (it was also computed as in the release, in single precision, with the same result). Tested as "
+            "reasons, on one to four seeds: plain words for lemmas, a smaller vocabulary, only words of a known list, "
+            "no word that all mails share: each moves the curve by .01 to .02 and none to the paper's. A solver that "
+            "stops early bends it the way the paper's is bent.",
+        ],
+        numbers={"found": np.array(found).round(4).tolist(), "methods": METHODS},
+    )
+
+
+def _answer(yes: bool) -> tuple[str, bool]:
+    return "yes" if yes else "no", bool(yes)
+
+
+def _row(what: str, paper: tuple[float, ...], ours: Any) -> Row:
+    near = bool((np.abs(np.subtract(ours, paper)) <= BAND + 5e-4).all())
+    return Row(what, *(" ".join(f"{v:.3f}"[1:] for v in values) for values in (paper, ours)), near)
+
+
+def draw(path: Path, found: Array, flipped: float, clean: float) -> None:
+    """Means with standard errors, as in the paper; the paper's own numbers as crosses."""
+    figure, axes = panels(2, size=(4.2, 3.4))
+    share = np.concatenate([[0], CHECKED * 5])
+    mean, error = found.mean(axis=0), found.std(axis=0) / np.sqrt(len(found))
+    for m, name in enumerate(METHODS):
+        for which, ax, start in ((0, axes[0], flipped), (1, axes[1], 0.0)):
+            bars = ax.errorbar(share, [start, *mean[m, which]], [0, *error[m, which]], label=name, capsize=2)
+            ax.plot(share[1:], PAPER[name][which], "x", color=bars[0].get_color(), markersize=5)
+    axes[0].axhline(clean, color="k", linestyle="--", linewidth=1, label="clean labels")
+    axes[0].plot([], [], "kx", label="the paper's")
+    axes[0].legend(fontsize=8)
+    axes[0].set(xlabel="% of the training set checked", ylabel="test accuracy")
+    axes[1].set(xlabel="% of the training set checked", ylabel="share of flipped labels found")
+    save(figure, path)

@@ -1,0 +1,83 @@
+"""Data that are missing, cut short or other data are named: which file, where from, which hash."""
+
+import io
+import re
+import urllib.request
+import zipfile
+
+import numpy as np
+import pytest
+from experiments.koh_liang import data
+
+MAILS = {"enron1/ham/1.a.ham.txt": b"hello", "enron1/spam/2.b.spam.txt": b"buy", "enron1/Summary.txt": b"-"}
+
+
+def packed(members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, value in members.items():
+            archive.writestr(name, value)
+    return content.getvalue()
+
+
+def source(home="https://example.org/mails.zip", **more):
+    members = [(name, value) for name, value in MAILS.items() if "Summary" not in name]
+    return data.Source("mails", home, data.content_hash(members), {"mails.zip": data.zipped(data.mail_name)}, **more)
+
+
+def test_what_is_there_is_read_whatever_archive_it_is_in(tmp_path):
+    (tmp_path / "mails.zip").write_bytes(packed({f"deeper/{name}": value for name, value in MAILS.items()}))
+    assert dict(source().members(tmp_path)) == {n: v for n, v in MAILS.items() if "Summary" not in n}
+
+
+def test_what_is_missing_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda home, timeout: io.BytesIO(packed(MAILS)))
+    source().members(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mails.zip"]
+
+
+def test_a_file_that_cannot_be_had_is_named_with_its_home_and_hash(tmp_path, monkeypatch):
+    def refuse(home, timeout):
+        raise OSError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    told = rf"{re.escape(str(tmp_path))}/mails.zip is missing.*no network.*example.org.*{source().sha256}"
+    with pytest.raises(data.DataError, match=told):
+        source().members(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(data.DataError, match=r"mails.zip is missing; expected mails.zip from a shop, SHA-256"):
+        source("a shop").members(tmp_path)
+
+
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+    class Breaks(io.BytesIO):
+        def read(self, size=-1):
+            raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda home, timeout: Breaks())
+    with pytest.raises(data.DataError, match="gone"):
+        source().members(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kept", [0, 10, -30])
+def test_a_file_cut_short_is_told(tmp_path, kept):
+    (tmp_path / "mails.zip").write_bytes(packed(MAILS)[:kept])
+    with pytest.raises(data.DataError, match=r"damaged or cut short.*SHA-256 of the content"):
+        source().members(tmp_path)
+
+
+def test_other_content_is_told(tmp_path):
+    (tmp_path / "mails.zip").write_bytes(packed({**MAILS, "enron1/ham/1.a.ham.txt": b"hallo"}))
+    with pytest.raises(data.DataError, match="does not hold mails"):
+        source().members(tmp_path)
+
+
+def test_a_truncated_array_file_is_told(tmp_path):
+    np.savez(tmp_path / "mnist.npz", xtr=np.zeros((2, 28, 28), np.uint8))
+    with pytest.raises(data.DataError, match=r"mnist.npz is damaged or cut short"):
+        data.mnist(tmp_path)
+    content = (tmp_path / "mnist.npz").read_bytes()
+    (tmp_path / "mnist.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(data.DataError, match=r"mnist.npz is damaged or cut short"):
+        data.mnist(tmp_path)

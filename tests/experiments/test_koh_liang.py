@@ -1,0 +1,68 @@
+"""The figures' code runs: on scikit-learn's digits everywhere, on the papers' data where UPWEIGHT_DATA has them."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("torch")
+
+from experiments.koh_liang import data, digits, spam
+from experiments.koh_liang.__main__ import make
+
+FOLDER = os.environ.get("UPWEIGHT_DATA")
+NEEDS = {
+    "fig1": "mnist.npz",
+    "fig2": "mnist.npz",
+    "fig3": "mnist.npz",
+    "fig6": "enron1.zip",
+    "hospital": "diabetes130.zip",
+}
+
+
+@pytest.fixture
+def small_digits(monkeypatch):
+    """scikit-learn's 1,797 digits in MNIST's place, 8 × 8 made 28 × 28."""
+    images, y = load_digits(return_X_y=True)
+    large = np.pad(np.kron(images.reshape(-1, 8, 8) / 16, np.ones((3, 3))), ((0, 0), (2, 2), (2, 2))).reshape(-1, 784)
+    monkeypatch.setattr(data, "mnist", lambda folder: ((large[:1400], y[:1400]), (large[1400:], y[1400:])))
+    monkeypatch.setattr(digits, "VALIDATION", 0)
+
+
+def test_the_first_figure_says_what_the_papers_says(small_digits, tmp_path):
+    result = make("fig1", tmp_path, False, tmp_path)
+    assert [row.met for row in result.rows[:2]] == [True, True]
+    assert (tmp_path / "fig1.png").stat().st_size > 5_000
+    assert json.loads((tmp_path / "fig1.json").read_text())["command"] == "./run reproduce fig1 --data DIR"
+
+
+def test_lemmas_are_words_that_are_seen():
+    mails = ["running dogs and the stories"] + ["run dog story class"] * 5
+    assert spam.lemmas(mails)[0] == "run dog story"
+    assert spam.lemmas(mails)[1] == "run dog story class"
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_figure_on_its_own_data(name, tmp_path):
+    if FOLDER is None or not (Path(FOLDER) / NEEDS[name]).exists():
+        pytest.skip(f"UPWEIGHT_DATA names no folder with {NEEDS[name]}")
+    result = make(name, Path(FOLDER), True, tmp_path)
+    assert result.rows
+    assert (tmp_path / f"{name}.png").exists()
+
+
+def test_data_that_are_missing_are_named(tmp_path, monkeypatch, capsys):
+    from experiments.koh_liang import __main__ as command
+
+    monkeypatch.setattr(data.DOGFISH.__class__, "members", lambda source, folder: missing(source))
+    monkeypatch.setattr("sys.argv", ["reproduce", "fig1", "--data", str(tmp_path), "--out", str(tmp_path)])
+    assert command.main() == 1
+    assert "fig1 left out: MNIST in its original order" in capsys.readouterr().err
+
+
+def missing(source):
+    raise data.DataError(source.title)

@@ -1,0 +1,37 @@
+"""RESULTS.md is what the JSON files say."""
+
+from dataclasses import replace
+
+from experiments.results import Result, Row, assemble, read
+
+ONE = Result(
+    title="Fig. 1: terms missing",
+    claim="What it says.",
+    rows=[Row("Pearson", ".95", ".951", True), Row("slope", "–", "1.0")],
+    settings="a model",
+    section="A paper (2017)",
+    name="fig1",
+    command="./run reproduce fig1",
+    seconds=3.2,
+    notes=["A reason."],
+    pictures=["fig1.png"],
+    numbers={"predicted": [0.5, 1.5]},
+)
+
+
+def test_a_result_is_read_as_it_was_kept(tmp_path):
+    found = read(ONE.keep(tmp_path))
+    assert replace(found, versions={}, machine="") == ONE
+    assert found.versions["Python"]
+
+
+def test_every_folder_is_a_section_with_an_overview(tmp_path):
+    ONE.keep(tmp_path / "koh" / "results")
+    replace(ONE, name="fig2", rows=[Row("R", ".9", ".1", False)]).keep(tmp_path / "koh" / "results")
+    replace(ONE, section="Another (2018)").keep(tmp_path / "trees" / "results")
+    text = assemble(tmp_path).read_text(encoding="utf-8")
+    assert text.index("## A paper (2017)") < text.index("## Another (2018)")
+    assert "| [Fig. 1: terms missing](#fig-1-terms-missing) | Pearson | .95 | .951 | met | 3.2 s |" in text
+    assert "| R | .9 | .1 | **missed** |" in text
+    assert "![Fig. 1: terms missing](koh/results/fig1.png)" in text
+    assert "- A reason." in text
