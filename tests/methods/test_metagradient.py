@@ -1,0 +1,141 @@
+"""Metagradients against the same training made again."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import upweight as uw
+
+CALM = uw.Training(lr=0.05, momentum=0.9, weight_decay=1e-3, epochs=6, batch_size=25)
+ROUGH = uw.Training(lr=1.5, momentum=0.9, epochs=12, batch_size=2)
+
+
+def fresh(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 12), nn.GELU(), nn.Linear(12, 10)).double()
+
+
+def kinked(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).double()
+
+
+def loss(net: nn.Module, batch: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+@cache
+def data() -> tuple[uw.Examples, uw.Examples]:
+    x, y = load_digits(return_X_y=True)
+    whole = uw.Examples(x / 16, y)
+    return whole.take(range(150)), whole.take(range(1500, 1508))
+
+
+@cache
+def model(training: uw.Training = CALM, net: Any = fresh) -> uw.TorchModel:
+    return uw.TorchModel.trained(net, loss, data()[0], training=training)
+
+
+@cache
+def truth(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(weights (removals, n), effects (m, removals)) of random removals."""
+    train, queries = data()
+    rng = np.random.default_rng(3)
+    weights = np.ones((24, len(train)))
+    for row in weights:
+        row[rng.choice(len(train), round(share * len(train)), replace=False)] = 0.0
+    return weights, model().measure(queries)[:, None] - uw.retrain(model(), train, weights).measure(queries)
+
+
+def correlation(scores: uw.Scores, share: float) -> tuple[float, float]:
+    """Mean correlation within queries, and the slope of actual on predicted."""
+    weights, actual = truth(share)
+    predicted = scores.values @ (1 - weights).T
+    each = [np.corrcoef(p, a)[0, 1] for p, a in zip(predicted, actual, strict=True)]
+    p, a = (v - v.mean(axis=1, keepdims=True) for v in (predicted, actual))
+    return float(np.mean(each)), float((p * a).sum() / (p**2).sum())
+
+
+def test_the_centre_predicts_large_removals_and_the_full_set_does_not() -> None:
+    train, queries = data()
+    centre = uw.Metagradient(keep=0.5).fit(model(), train).attribute(queries)
+    full = uw.Metagradient(at="full", gate=0).fit(model(), train).attribute(queries)
+    at_the_centre, slope = correlation(centre, 0.5)
+    assert at_the_centre > 0.97 and 0.9 < slope < 1.1
+    assert correlation(full, 0.5)[0] < at_the_centre
+    assert centre.unit == uw.Unit.EFFECT and full.unit == uw.Unit.RANK
+
+
+def test_small_removals_are_predicted_from_the_full_set() -> None:
+    train, queries = data()
+    scores = uw.Metagradient(at="full", keep=0.98, gate=4).fit(model(), train).attribute(queries)
+    found, slope = correlation(scores, 0.02)
+    assert found > 0.97 and 0.8 < slope < 1.25
+
+
+def test_the_gate_closes_on_a_training_that_breaks() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(keep=0.9).fit(model(ROUGH, kinked), train)
+    with pytest.raises(ValueError, match="do not predict this training"):
+        fitted.attribute(queries)
+
+
+def test_between_the_floors_scores_are_a_ranking_with_the_reason() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(at="full", keep=0.5, floor=0.9999).fit(model(), train)
+    scores = fitted.attribute(queries)
+    assert scores.unit == uw.Unit.RANK
+    assert "real retrainings agree" in " ".join(scores.diagnostics["warnings"])
+    assert 0.2 < scores.diagnostics["agreement"] < 0.9999 and 0 < scores.diagnostics["metasmoothness"] <= 1
+
+
+def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(gate=0).fit(model(), train)
+    weights, actual = truth(0.1)
+    groups = {f"g{i}": train.ids[weights[i] == 0].tolist() for i in range(2)}
+    found = {rule: fitted.remove(groups, queries, rule=rule) for rule in ("first", "midpoint", "simpson")}
+    off = {rule: float(np.abs(scores.values - actual[:, :2]).mean()) for rule, scores in found.items()}
+    assert off["midpoint"] < 0.5 * off["first"] and off["simpson"] < 0.02 * off["first"]
+    told = found["simpson"].diagnostics["rule_error"]
+    assert told == pytest.approx(float(np.abs(found["simpson"].values - found["midpoint"].values).max()))
+
+
+def test_seeds_give_the_mean_and_every_run_its_own() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(seeds=2, gate=3).fit(model(), train)
+    runs = fitted.by_run(queries)
+    assert runs.shape == (2, len(queries), len(train))
+    assert np.array_equal(fitted.attribute(queries).values, runs.mean(axis=0))
+    assert np.abs(runs[0] - runs[1]).max() > 0
+
+
+def test_another_training_than_the_models_is_refused_before_the_work() -> None:
+    train, _ = data()
+    other = uw.TorchModel(model().network.net, loss, training=uw.Training(lr=0.01, epochs=1, initial=fresh))
+    with pytest.raises(ValueError, match="not how this net was trained"):
+        uw.Metagradient().fit(other, train)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"at": "middle"}, {"keep": 1.0}, {"seeds": 0}, {"gate": 2}, {"at": "full", "samples": 3}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected|samples"):
+        uw.Metagradient(**wrong)
+
+
+def test_groups_must_be_some_of_the_examples() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(gate=0).fit(model(), train)
+    for groups in ({}, {"all": train.ids.tolist()}):
+        with pytest.raises(ValueError, match="at least one group|some of the training examples"):
+            fitted.remove(groups, queries)
+    with pytest.raises(ValueError, match="expected rule"):
+        fitted.remove({"a": [0]}, queries, rule="trapezium")  # type: ignore[arg-type]
