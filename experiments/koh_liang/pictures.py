@@ -45,4 +45,4 @@ def save(figure: Any, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=90, format="png")
     plt.close(figure)
-    Image.open(drawn).convert("RGB").quantize(96).save(path, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(200).save(path, optimize=True)
