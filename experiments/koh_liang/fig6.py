@@ -91,11 +91,12 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         notes=[
             "Lemmas are made by a dozen suffix rules and the stop words are scikit-learn's; the paper used spaCy 1.8, "
             "which also leaves out words it does not know, and another random split.",
-            "The share found by influence rises from a little less to a little more than in the paper. The formula is "
-            "the same (it was also computed as in the release, in single precision, with the same result). Tested as "
-            "reasons, on one to four seeds: plain words for lemmas, a smaller vocabulary, only words of a known list, "
-            "no word that all mails share: each moves the curve by .01 to .02 and none to the paper's. A solver that "
-            "stops early bends it the way the paper's is bent.",
+            "The share found by influence begins lower and ends higher than in the paper. The formula is the same; "
+            "computed as in the release, in single precision, it gives the same shares. Tested as reasons, on one to "
+            "four seeds: plain words for lemmas, a vocabulary of common words, only words of a known list, no word "
+            "that all mails share. Each moves the curve by .01 to .02 and none to the paper's. A solver stopped after "
+            "20 steps bends it as the paper's is bent (.46 to .86), but then the accuracy with flips is .92, not .89. "
+            "What is left is the text processing, which could not be repeated.",
         ],
         numbers={"found": np.array(found).round(4).tolist(), "methods": METHODS},
     )
@@ -121,7 +122,7 @@ def draw(path: Path, found: Array, flipped: float, clean: float) -> None:
             ax.plot(share[1:], PAPER[name][which], "x", color=bars[0].get_color(), markersize=5)
     axes[0].axhline(clean, color="k", linestyle="--", linewidth=1, label="clean labels")
     axes[0].plot([], [], "kx", label="the paper's")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=7, loc=(0.55, 0.3))
     axes[0].set(xlabel="% of the training set checked", ylabel="test accuracy")
     axes[1].set(xlabel="% of the training set checked", ylabel="share of flipped labels found")
     save(figure, path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -38,7 +40,9 @@ def picture(axes: Any, image: NDArray[Any], title: str) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write and forget it."""
+    """Write it with few colours, so that it is small, and forget it."""
     figure.tight_layout()
-    figure.savefig(path, dpi=90, metadata={"Software": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=90, format="png")
     plt.close(figure)
+    Image.open(drawn).convert("RGB").quantize(200).save(path, optimize=True)

@@ -45,7 +45,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     ):
         ax.plot(times - 1, values, "o-", markersize=3, label="trained again")
         ax.plot(times - 1, values[times == 1.0] + (times - 1) * tangent, "--", label="influence")
-        ax.set(xlabel="ε, in weights of one image (−1: removed)", ylabel=name)
+        ax.set(xlabel="ε in weights of one image", ylabel=name)
     axes[2].legend(fontsize=7)
     save(figure, path)
     return Result(

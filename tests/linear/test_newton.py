@@ -4,6 +4,7 @@ from dense_problems import CONVEX, hessian, objective, problem_of, slope_of
 from scipy.optimize import minimize
 
 from upweight.linear.curvature import LinearCurvature
+from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 
 SMOOTH = [n for n in CONVEX if n not in ("squared_hinge", "smooth_hinge_of_pairs")]
@@ -76,6 +77,19 @@ def test_many_groups_go_a_few_at_a_time(monkeypatch):
     np.testing.assert_allclose(newton(problem, kept).shifts, whole, atol=1e-8)
     start = whole + 0.01
     np.testing.assert_allclose(newton(problem, kept, start).shifts, whole, atol=1e-8)
+
+
+def test_beside_large_features_more_groups_go_at_a_time(monkeypatch):
+    problem = problem_of("softmax")
+    kept = masks(30, (1, 2, 4, 8, 20))
+    seen = []
+    batch = Newton._batch
+    monkeypatch.setattr(Newton, "_batch", lambda self, kept, *more: seen.append(len(kept)) or batch(self, kept, *more))
+    monkeypatch.setattr("upweight.linear.newton.ENTRIES", 1)
+    for beside in (problem.features.width, 1e-9):
+        monkeypatch.setattr("upweight.linear.newton.BESIDE", beside)
+        newton(problem, kept)
+    assert seen == [1, 1, 1, 1, 1, 5]
 
 
 @EVERY

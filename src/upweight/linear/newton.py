@@ -59,7 +59,7 @@ class Newton:
         residual, most = np.zeros(len(kept)), 0
         held = len(self.problem.features) * outputs
         # beside features so large that reading them is what costs, more groups may be held at a time
-        size = max(1, ENTRIES // held, self.problem.features.entries // (BESIDE * held))
+        size = max(1, ENTRIES // held, int(self.problem.features.entries // (BESIDE * held)))
         small = self.problem.features.entries * outputs * min(size, len(kept)) < SMALL
         with one_thread() if small else nullcontext():
             for first in range(0, len(kept), size):
