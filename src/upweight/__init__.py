@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.perturb import perturb as perturb
     from upweight.core.examples import Examples as Examples
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
+    "perturb": "upweight.applications.perturb",
     "Examples": "upweight.core.examples",
     "Objective": "upweight.core.model",
     "Scores": "upweight.core.scores",

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
+from upweight.core.model import Movable, Objective, Perturbable, Predictions, Retrainable
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
+from upweight.linear.design import Design
 from upweight.linear.families import Family
 from upweight.linear.features import Features
 from upweight.linear.measurement import Measurement
@@ -28,7 +29,7 @@ REFIT = 100  # Newton steps of a refit at most
 
 
 @dataclass(frozen=True, eq=False)
-class LinearModel(Differentiable, Retrainable):
+class LinearModel(Perturbable, Retrainable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:
@@ -45,10 +46,12 @@ class LinearModel(Differentiable, Retrainable):
         counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
+        elsewhere: it may be asked about training sets that it was not fitted on.
+        handed_in: whether these are the parameters of `predictor`.
     """
 
     name: str
-    design: Callable[[Any], Features]
+    design: Design
     family: Family
     objective: Objective
     theta: Array
@@ -59,6 +62,8 @@ class LinearModel(Differentiable, Retrainable):
     counts_examples: bool = False
     unfinished: bool = False
     notes: tuple[str, ...] = ()
+    elsewhere: bool = False
+    handed_in: bool = True
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -76,7 +81,8 @@ class LinearModel(Differentiable, Retrainable):
         targets = self.family.encode(train.y)
         shares = np.ones(len(train)) if self.counts_examples else None
         problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares)
-        self._recognise(problem)
+        if not self.elsewhere:
+            self._recognise(problem)
         self._seen.update(train=train, problem=problem)
         self._seen.pop("optimum", None)
         return problem
@@ -123,7 +129,20 @@ class LinearModel(Differentiable, Retrainable):
     def with_parameters(self, parameters: Array) -> LinearModel:
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
-        return replace(self, theta=theta, _seen={"features": self._seen.setdefault("features", {})})
+        same = self.handed_in and np.array_equal(theta, self.theta)
+        return replace(self, theta=theta, handed_in=same, _seen={"features": self._seen.setdefault("features", {})})
+
+    def hypothetical(self, new_inputs: bool = False) -> LinearModel:
+        """The same model for other training sets; for new inputs its parameters are those of the columns."""
+        if not new_inputs or self.design.coordinates is None:
+            return replace(self, elsewhere=True, _seen={})
+        if not self.design.coordinates.is_linear:
+            raise TypeError(
+                f"{self.name} is a kernel machine: its parameters are made of its training inputs, so neither new "
+                "inputs nor moved ones have a place in it; use a linear model on features of your own"
+            )
+        design, theta = self.design.on_columns(self.theta)
+        return replace(self, design=design, theta=theta, elsewhere=True, _seen={})
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
@@ -140,7 +159,9 @@ class LinearModel(Differentiable, Retrainable):
         return out
 
     def predict(self, examples: Examples) -> Predictions:
-        """The estimator's own predictions, as readable labels."""
+        """The estimator's own predictions, as readable labels; at other parameters what it would say there."""
+        if not self.handed_in:
+            return self._predict_here(examples)
         predicted = self.predictor.predict(examples.x)
         readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
         if self.family.classes is None:
@@ -148,6 +169,40 @@ class LinearModel(Differentiable, Retrainable):
         classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
         has = hasattr(self.predictor, "predict_proba")
         return Predictions(readable, classes, np.asarray(self.predictor.predict_proba(examples.x)) if has else None)
+
+    def _predict_here(self, examples: Examples) -> Predictions:
+        z = self._features(examples).times(self.theta.T)
+        if self.family.classes is None:
+            said = self.family.expand(z)
+            return Predictions(tuple((said[:, 0] if said.shape[1] == 1 else said).tolist()))
+        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
+        chances = self.family.probabilities(z) if hasattr(self.predictor, "predict_proba") else None
+        return Predictions(tuple(classes[place] for place in self.family.decide(z)), classes, chances)
+
+    def movable(self, examples: Examples) -> Movable:
+        """The raw inputs, where every step of the pipeline can be followed backwards; else the last step's columns."""
+        inputs = self.design.inputs
+        if inputs.has_way_back:
+            names = None if examples.names is None else tuple(examples.names)
+            return Movable(np.asarray(inputs.raw(examples.x), dtype=np.float64), names, "inputs", True)
+        said = f"columns that enter {self.name}, which the steps before it make of the inputs"
+        return Movable(np.asarray(inputs.raw(inputs(examples.x))), inputs.names, said, False)
+
+    def input_gradients(self, train: Examples, vectors: Array) -> Array:
+        """wᵢ (Vᵀrᵢ + ΘᵀAᵢVxᵢ), pulled back through the pipeline to the raw inputs where that can be done.
+
+        Source: Koh & Liang (2017), §2.2, ∇ₓ∇θ of the loss, contracted with v.
+        """
+        if self.design.coordinates is not None:
+            raise TypeError(f"the parameters of {self.name} are made of its training inputs; ask hypothetical() of it")
+        problem, columns = self.problem(train), self.design.columns_of(self.theta)
+        derivatives, wide = problem.derivatives, vectors.reshape(-1, *self.theta.shape)
+        out = np.empty((len(wide), len(train), columns.shape[1]))
+        for k, v in enumerate(wide):
+            bent = derivatives.apply(problem.features.times(v.T))
+            out[k] = derivatives.gradient @ self.design.columns_of(v) + bent @ columns
+        out *= problem.weights[:, None]
+        return self.design.inputs.pull_back(train.x, out) if self.design.inputs.has_way_back else out
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + l2 share): the share is zero where the objective sums losses."""
