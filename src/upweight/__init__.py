@@ -17,7 +17,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.change import Change as Change
+    from upweight.applications.explain import explain as explain
+    from upweight.applications.mislabeled import mislabeled as mislabeled
+    from upweight.applications.patch import Patch as Patch
+    from upweight.applications.patch import repair as repair
     from upweight.applications.perturb import perturb as perturb
+    from upweight.applications.slices import slices as slices
+    from upweight.applications.what_if import what_if as what_if
     from upweight.core.examples import Examples as Examples
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
@@ -51,7 +58,14 @@ __version__ = "0.1.0"
 
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
+    "Change": "upweight.applications.change",
+    "explain": "upweight.applications.explain",
+    "mislabeled": "upweight.applications.mislabeled",
+    "Patch": "upweight.applications.patch",
+    "repair": "upweight.applications.patch",
     "perturb": "upweight.applications.perturb",
+    "slices": "upweight.applications.slices",
+    "what_if": "upweight.applications.what_if",
     "Examples": "upweight.core.examples",
     "Objective": "upweight.core.model",
     "Scores": "upweight.core.scores",

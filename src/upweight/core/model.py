@@ -132,6 +132,10 @@ class Retrainable(Measurable):
     def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
         """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes."""
 
+    def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
+        """As `retrain`, but no nearer to the optimum than the user's own fit was: for predictions, not for effects."""
+        return self.retrain(train, weights, seed)
+
     @property
     @abstractmethod
     def parameters(self) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ class LinearModel(Perturbable, Retrainable):
         class_weights: class → weight, held at its value on the full training set.
         refit: trains the estimator itself again, `(features, targets, weights) -> theta`, where Newton steps on the
             loss are not its training (the hinge); None otherwise.
+        again: fits a fresh copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
         counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
@@ -59,6 +60,7 @@ class LinearModel(Perturbable, Retrainable):
     predictor: Any
     class_weights: dict[Any, float] | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
+    again: Callable[[Examples, Array], tuple[Design, Array]] | None = None
     counts_examples: bool = False
     unfinished: bool = False
     notes: tuple[str, ...] = ()
@@ -263,6 +265,15 @@ class LinearModel(Perturbable, Retrainable):
         start = self._seen["optimum"]
         moved = start.after(weights[None], None, REFIT, 1e-11)
         return self.with_parameters(start.parameters + moved.shifts[0])
+
+    def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
+        """By the estimator's own solver and tolerance, where it has one on the columns."""
+        if self.again is None:
+            return self.retrain(train, weights, seed)
+        self._refuse_lost_class(train, weights)
+        kept = np.flatnonzero(weights)
+        design, theta = self.again(train.take(kept), weights[kept])
+        return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _seen={})
 
     def _refuse_lost_class(self, train: Examples, weights: Array) -> None:
         if self.family.classes is None or train.y is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
@@ -64,6 +65,7 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=HingeRefit(final, reading.kernel is not None) if reading.hinge else None,
+        again=None if reading.kernel is not None else _Again(final, reader, inputs, smoothing),
         counts_examples=reading.counts_examples,
         unfinished=_unfinished(final),
         notes=reading.notes,
@@ -72,18 +74,41 @@ def read(estimator: Any, train: Examples, measure: Any, smoothing: float) -> Lin
     return model
 
 
+@dataclass(frozen=True)
+class _Again:
+    """Fits a fresh copy of an estimator behind the same steps."""
+
+    final: Any
+    reader: Callable[[Any, Any, Examples, float], Reading]
+    inputs: Steps
+    smoothing: float
+
+    def __call__(self, train: Examples, weights: Array) -> tuple[Design, Array]:
+        matrix = self.inputs(train.x)
+        total = weights if train.weights is None else weights * train.weights
+        weighted = {} if (total == 1).all() else {"sample_weight": total}
+        final = clone(self.final).fit(matrix, train.y, **weighted)
+        return _on_columns(self.reader(final, matrix, train, self.smoothing), self.inputs)
+
+
+def _on_columns(reading: Reading, inputs: Steps) -> tuple[Design, Array]:
+    """The columns themselves as features, and θ on them."""
+    value = 0.0 if reading.intercepts is None else reading.intercept_value
+    design = Design(inputs, value, reading.penalised_intercept)
+    if reading.intercepts is None:
+        return design, reading.coefficients
+    return design, np.hstack([reading.coefficients, reading.intercepts[:, None] / value])
+
+
 def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
     """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
-    intercept = 0.0 if reading.intercepts is None else reading.intercept_value
-    design = Design(inputs, intercept, reading.penalised_intercept)
-    body = reading.coefficients
+    design, theta = _on_columns(reading, inputs)
     wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
-    if reading.kernel is not None or wide:
-        design = design.in_gram_coordinates(matrix, reading.kernel)
-        body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
-    if reading.intercepts is None:
-        return design, body
-    return design, np.hstack([body, reading.intercepts[:, None] / reading.intercept_value])
+    if reading.kernel is None and not wide:
+        return design, theta
+    design = design.in_gram_coordinates(matrix, reading.kernel)
+    body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
+    return design, np.hstack([body, theta[:, reading.coefficients.shape[1] :]])
 
 
 def _measurement(measure: Any) -> Measurement:
