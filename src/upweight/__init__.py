@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
+    from upweight.report.write import write_page as write_page
 
 __version__ = "0.1.0"
 
@@ -81,6 +82,7 @@ _HOME = {
     "LeaveOneOut": "upweight.methods.leave_one_out",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
+    "write_page": "upweight.report.write",
     "write_report": "upweight.report.page",
     **dict.fromkeys(
         (

@@ -84,6 +84,19 @@ class Perturbation:
         order = np.argsort(-np.abs(part if by == "contribution" else gradient), kind="stable")[:k]
         return [Feature(self.name(j), float(value[j]), float(gradient[j]), float(part[j])) for j in order.tolist()]
 
+    def as_dict(self, k: int = 10) -> dict[str, Any]:
+        """Plain values for JSON: the k features of largest contribution for every query and chosen example."""
+        pairs = [(q, i) for q in self.query_ids.tolist() for i in self.example_ids.tolist()]
+        return {
+            "measurement": self.measurement,
+            "unit": str(self.unit),
+            "moved": self.described,
+            "features": [
+                {"query": q, "example": i, "of": [f._asdict() for f in self.features(q, i, k)]} for q, i in pairs
+            ],
+            "warnings": list(self.diagnostics["warnings"]),
+        }
+
     def name(self, place: int) -> str:
         """The name of one number: its column, or its index in the example's array."""
         if self.names is not None:
