@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.attack import attack as attack
     from upweight.applications.change import Change as Change
     from upweight.applications.explain import explain as explain
     from upweight.applications.mislabeled import mislabeled as mislabeled
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from upweight.methods.influence import Influence as Influence
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
     from upweight.methods.registry import methods as methods
+    from upweight.models.frozen import FrozenFeatures as FrozenFeatures
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
@@ -59,6 +61,7 @@ __version__ = "0.1.0"
 
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
+    "attack": "upweight.applications.attack",
     "Change": "upweight.applications.change",
     "explain": "upweight.applications.explain",
     "mislabeled": "upweight.applications.mislabeled",
@@ -80,6 +83,7 @@ _HOME = {
     "Chance": "upweight.methods.chance",
     "Influence": "upweight.methods.influence",
     "LeaveOneOut": "upweight.methods.leave_one_out",
+    "FrozenFeatures": "upweight.models.frozen",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_page": "upweight.report.write",
