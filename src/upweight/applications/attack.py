@@ -65,26 +65,15 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
         train, queries: as for `perturb`; the queries need labels.
         examples: ids of the training examples to move, or how many of those with the farthest reach.
         grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
-        radius: how far a number may go, in grey levels.
-        step: of one round, in grey levels.
-        steps: rounds at most.
+        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
         bounds: smallest and largest value that a number may have; None for those of the training set.
-        progress: called with (done, of how many).
 
-    Raises:
-        TypeError: a model that cannot be trained again, or whose inputs are no numbers of its own.
-        ValueError: settings that make no sense.
+    Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
     require(model, [Perturbable, Retrainable], "attack")
     if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
         raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")
-    if isinstance(examples, int) and examples < 1:
-        raise ValueError(f"expected at least one training example to move, got {examples}")
-    movable = model.movable(train.take([0]))
-    if not (movable.is_input and isinstance(train.x, np.ndarray)):
-        raise TypeError(
-            f"expected training inputs as an array of numbers, what can be moved are the {movable.described}"
-        )
+    _require_numbers(model, train, examples)
     ready = model.hypothetical(new_inputs=True)
     here = ready.retrain(train, np.ones(len(train)))
     before = here.predict(queries).predicted
@@ -94,10 +83,8 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
     least, most = np.maximum(original - radius * grey, low), np.minimum(original + radius * grey, high)
     measured, now = [here.measure(queries)], train
     for done in range(1, steps + 1):
-        field = Field.of(here, now)
-        away = field.gradients(now.take(places), field.directions(queries).mean(axis=0, keepdims=True))[0]
         x = now.x.astype(np.float64)
-        x[places] = np.clip(x[places] - step * grey * np.sign(away), least, most)
+        x[places] = np.clip(x[places] - step * grey * np.sign(_uphill(here, now, queries, places)), least, most)
         now = _with_inputs(train, x)
         here = ready.retrain(now, np.ones(len(now)))
         measured.append(here.measure(queries))
@@ -113,6 +100,22 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
         turned=[i for i, a, b in zip(queries.ids.tolist(), then, before, strict=True) if a != b],
         farthest=float(np.abs(now.x[places] - original).max() / grey),
     )
+
+
+def _require_numbers(model: Any, train: Examples, examples: Sequence[Id] | int) -> None:
+    if isinstance(examples, int) and examples < 1:
+        raise ValueError(f"expected at least one training example to move, got {examples}")
+    movable = model.movable(train.take([0]))
+    if not (movable.is_input and isinstance(train.x, np.ndarray)):
+        raise TypeError(
+            f"expected training inputs as an array of numbers, what can be moved are the {movable.described}"
+        )
+
+
+def _uphill(model: Any, train: Examples, queries: Examples, places: NDArray[np.intp]) -> Array:
+    """∂ mean measurement of the queries / ∂ inputs of these training examples, (examples, …)."""
+    field = Field.of(model, train)
+    return np.asarray(field.gradients(train.take(places), field.directions(queries).mean(axis=0, keepdims=True))[0])
 
 
 def _levers(model: Any, train: Examples, queries: Examples, count: int) -> NDArray[np.intp]:

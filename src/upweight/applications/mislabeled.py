@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.change import with_labels
 from upweight.applications.held_out import HeldOut, held_out
+from upweight.core.attributor import Fitted
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Predictions, Retrainable, require
 from upweight.methods.influence import Influence
@@ -109,29 +110,11 @@ def mislabeled(
         TypeError: a model that can neither be differentiated nor trained again.
     """
     tell = progress or (lambda stage, done, total: None)
-    count = _count(budget, len(train))
-    classes = _classes(model, train)
-    if evaluation is not None and evaluation.y is None:
-        raise ValueError("expected an evaluation set with labels; pass Examples(x, y), or leave it out")
-    if not isinstance(model, Retrainable):
-        require(model, [Differentiable], "mislabeled")
-    loss, notes = -model.measure(train), list(getattr(model, "notes", ()))
-    own, fitted = np.full(len(train), np.nan), None
-    if isinstance(model, Differentiable):
-        tell("influence", 0, 1)
-        fitted = Influence().fit(model, train)
-        own = fitted.self_influence().values[0]
-        tell("influence", 1, 1)
-    else:
-        notes.append(f"A {type(model).__name__} has no gradients: ranked by out-of-fold loss alone.")
-    said = None
-    if isinstance(model, Retrainable):
-        alone = loss + own if fitted is not None else None
-        said = held_out(model, train, alone, folds, seed, lambda done, total: tell("folds", done, total))
-        notes += said.notes
-    else:
-        notes.append(f"A {type(model).__name__} cannot be trained again from here: ranked by leave-one-out loss alone.")
-    score = (loss + own if fitted is not None else np.zeros(len(train))) + (0.0 if said is None else said.counted)
+    count, classes = _count(budget, len(train)), _classes(model, train, evaluation)
+    tell("influence", 0, 1)
+    loss, own, fitted, said, notes = _evidence(model, train, folds, seed, tell)
+    alone = None if fitted is None else loss + own
+    score = (0.0 if alone is None else alone) + (np.zeros(len(train)) if said is None else said.counted)
     chosen = np.argsort(-score, kind="stable")[:count]
     suggested, chances = _suggestions(model, train, chosen, classes, said)
     harm = None
@@ -155,6 +138,32 @@ def mislabeled(
     )
 
 
+def _evidence(
+    model: Any, train: Examples, folds: int, seed: int, tell: Progress
+) -> tuple[Array, Array, Fitted | None, HeldOut | None, list[str]]:
+    """Loss, self-influence, the fit it came from, out-of-fold answers, and what could not be had."""
+    loss, notes = -model.measure(train), list(getattr(model, "notes", ()))
+    fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
+    own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
+    tell("influence", 1, 1)
+    said = None
+    if fitted is None:
+        notes.append(f"A {type(model).__name__} has no gradients: ranked by out-of-fold loss alone.")
+    if isinstance(model, Retrainable):
+        said = held_out(
+            model,
+            train,
+            None if fitted is None else loss + own,
+            folds,
+            seed,
+            lambda done, total: tell("folds", done, total),
+        )
+        notes += said.notes
+    else:
+        notes.append(f"A {type(model).__name__} cannot be trained again from here: ranked by leave-one-out loss alone.")
+    return loss, own, fitted, said, notes
+
+
 def _count(budget: float, n: int) -> int:
     if isinstance(budget, bool) or not np.isfinite(budget) or budget <= 0:
         raise ValueError(f"expected a budget above 0 (a number of labels, or a share below 1), got {budget!r}")
@@ -163,7 +172,12 @@ def _count(budget: float, n: int) -> int:
     return min(n, max(1, round(budget * n)) if budget < 1 else int(budget))
 
 
-def _classes(model: Any, train: Examples) -> list[Any]:
+def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[Any]:
+    """The labels there are, if this can be answered at all."""
+    if not isinstance(model, Retrainable):
+        require(model, [Differentiable], "mislabeled")
+    if evaluation is not None and evaluation.y is None:
+        raise ValueError("expected an evaluation set with labels; pass Examples(x, y), or leave it out")
     if train.y is None:
         raise ValueError("the training set has no labels to check; pass Examples(x, y)")
     if not str(model.measurement).startswith(("−loss", "-loss")):

@@ -109,17 +109,15 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
 ) -> Slices:
     """Which training groups caused these slices of queries, with intervals, checked by real training.
 
+    With `Influence()` whole groups are followed to the optimum without them, where the Hessian is exact.
+
     Args:
         model, train, queries: as for `explain`.
-        by: what groups the training set: names of its columns, or name → one value per training example. Numbers with
-            many values are cut into fifths.
-        failing: the slices: query ids, or a mask over the queries, or name → either. None for the queries that the
-            model gets wrong.
-        method: the recipe; None for `Influence()`, which follows whole groups to the optimum without them where it can.
-        refits: how many of the most harmful and helpful groups are really left out; 0 for none.
-        smallest: groups of fewer examples are left out of the table.
-        seed: for the bootstrap, and handed to the training.
-        progress: called with (stage, done, of how many).
+        by: names of columns, or name → one value per training example; many different numbers are cut into fifths.
+        failing: the slices: query ids, a mask over the queries, or name → either. None for what the model gets wrong.
+        method: the recipe; None for `Influence()`.
+        refits: how many of the strongest groups are really left out of a training; 0 for none.
+        smallest: groups of fewer examples are left out of the table. `seed`: for the bootstrap and the training.
 
     Raises:
         ValueError: a slice that matches nothing, a column that does not fit, no group to tell from the rest.
@@ -127,12 +125,11 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     """
     if refits < 0 or smallest < 1:
         raise ValueError(f"expected refits ≥ 0 and smallest ≥ 1, got {refits} and {smallest}")
+    tell = progress or (lambda stage, done, total: None)
     named = slice_of(model, queries, failing)
     groups = groups_of(train, by, smallest, classes=bool(model.predict(queries.take([0])).classes))
     asked = queries.select(list(dict.fromkeys(i for ids in named.values() for i in ids)))
-    tell = progress or (lambda stage, done, total: None)
-    tell("fit", 0, 1)
-    fitted = (Influence() if method is None else method).fit(model, train)
+    fitted = (method or Influence()).fit(model, train)
     tell("fit", 1, 1)
     single = _removed(fitted, train, asked, groups)
     where = [asked.positions(ids) for ids in named.values()]
@@ -142,10 +139,8 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     actual, turned = np.full(effects.shape, np.nan), np.full(effects.shape, -1, dtype=np.intp)
     if refits and isinstance(model, Retrainable):
         chosen = np.argsort(-np.abs(effects).max(axis=1), kind="stable")[:refits]
-        base = model.retrain(train, np.ones(len(train)), seed)
-        for done, g in enumerate(chosen.tolist(), start=1):
-            tell("verify", done, len(chosen))
-            actual[g], turned[g] = _really(model, train, asked, groups.members[g], where, base, seed)
+        members = [groups.members[g] for g in chosen.tolist()]
+        actual[chosen], turned[chosen] = _really(model, train, asked, members, where, seed, tell)
     elif refits:
         notes.append(f"Nothing was verified: a {type(model).__name__} cannot be trained again from here.")
     return Slices(
@@ -189,13 +184,28 @@ def _bootstrapped(single: Array, where: Sequence[NDArray[np.intp]], seed: int) -
 
 
 def _really(
-    model: Any, train: Examples, asked: Examples, member: NDArray[np.intp], where: Any, base: Any, seed: int
+    model: Any,
+    train: Examples,
+    asked: Examples,
+    members: Sequence[NDArray[np.intp]],
+    where: Sequence[NDArray[np.intp]],
+    seed: int,
+    tell: Progress,
 ) -> tuple[Array, NDArray[np.intp]]:
-    """(effect on every slice's mean, how many of its predictions turn) of training without these."""
-    weights = np.ones(len(train))
-    weights[member] = 0.0
-    without = model.retrain(train, weights, seed)
-    effect = base.measure(asked) - without.measure(asked)
-    pairs = zip(base.predict(asked).predicted, without.predict(asked).predicted, strict=True)
-    other = np.array([a != b for a, b in pairs]) & bool(base.predict(asked).classes)
-    return np.array([effect[p].mean() for p in where]), np.array([int(other[p].sum()) for p in where])
+    """Training without each group: (effect on every slice's mean, how many of its predictions turn)."""
+    base = model.retrain(train, np.ones(len(train)), seed)
+    measured, said = base.measure(asked), base.predict(asked)
+    actual = np.empty((len(members), len(where)))
+    turned = np.zeros((len(members), len(where)), dtype=np.intp)
+    for g, member in enumerate(members):
+        tell("verify", g, len(members))
+        weights = np.ones(len(train))
+        weights[member] = 0.0
+        without = model.retrain(train, weights, seed)
+        effect = measured - without.measure(asked)
+        pairs = zip(said.predicted, without.predict(asked).predicted, strict=True)
+        other = np.array([a != b for a, b in pairs]) & bool(said.classes)
+        actual[g] = [effect[places].mean() for places in where]
+        turned[g] = [other[places].sum() for places in where]
+    tell("verify", len(members), len(members))
+    return actual, turned

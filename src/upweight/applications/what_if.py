@@ -110,8 +110,7 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
     Args:
         model, train, queries: as for `explain`.
         changes: a `Change`, or name → `Change` to compare several.
-        form: "newton" or "first"; None for the best that the model has.
-        refit: train again with each change, and say what really happened.
+        form: "newton" or "first"; None for the best that the model has. `refit`: say what really happens, too.
         calibrate: random changes of each one's kind and size that are predicted and really trained; how far off they
             were makes the interval (split-conformal, 90 %). 0 for none, else at least 9.
         seed: for the random changes and handed to the training.
@@ -121,15 +120,7 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
         KeyError, ValueError: a change that cannot be made; nothing has been computed then.
     """
     require(model, [Differentiable], "what_if")
-    named = {"change": changes} if isinstance(changes, Change) else dict(changes)
-    if not named:
-        raise ValueError("expected at least one change, e.g. {'without 17': uw.Change(remove=[17])}")
-    if calibrate < 0 or 0 < calibrate < FEWEST:
-        raise ValueError(f"expected calibrate=0 or at least {FEWEST} (for an interval of 90 %), got {calibrate}")
-    if form not in (None, "newton", "first"):
-        raise ValueError(f'expected form "newton", "first" or None for the best, got {form!r}')
-    for change in named.values():
-        change.applied(train)  # everything that is wrong with a change is said before the work
+    named = _possible(train, changes, form, calibrate)
     trainable = isinstance(model, Retrainable)
     notes = [] if trainable else [f"Nothing was refitted: a {type(model).__name__} cannot be trained again from here."]
     forecast = _Forecast.of(model, train, queries, form, any(change.add is not None for change in named.values()))
@@ -158,6 +149,22 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
         measurement=model.measurement,
         diagnostics={**forecast.news, "warnings": [*getattr(model, "notes", ()), *forecast.warnings, *notes]},
     )
+
+
+def _possible(
+    train: Examples, changes: Change | Mapping[str, Change], form: str | None, calibrate: int
+) -> dict[str, Change]:
+    """The changes by name, if all of them can be made: everything that is wrong is said before the work."""
+    named = {"change": changes} if isinstance(changes, Change) else dict(changes)
+    if not named:
+        raise ValueError("expected at least one change, e.g. {'without 17': uw.Change(remove=[17])}")
+    if calibrate < 0 or 0 < calibrate < FEWEST:
+        raise ValueError(f"expected calibrate=0 or at least {FEWEST} (for an interval of 90 %), got {calibrate}")
+    if form not in (None, "newton", "first"):
+        raise ValueError(f'expected form "newton", "first" or None for the best, got {form!r}')
+    for change in named.values():
+        change.applied(train)
+    return named
 
 
 @dataclass(frozen=True, eq=False)

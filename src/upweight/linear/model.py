@@ -47,8 +47,7 @@ class LinearModel(Perturbable, Retrainable):
         counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
-        elsewhere: it may be asked about training sets that it was not fitted on.
-        handed_in: whether these are the parameters of `predictor`.
+        elsewhere: other training sets are not refused. handed_in: these are the parameters of `predictor`.
     """
 
     name: str
@@ -135,13 +134,13 @@ class LinearModel(Perturbable, Retrainable):
         return replace(self, theta=theta, handed_in=same, _seen={"features": self._seen.setdefault("features", {})})
 
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
-        """The same model for other training sets; for new inputs its parameters are those of the columns."""
+        """Without the check of the training set; for new inputs with the parameters of the columns."""
         if not new_inputs or self.design.coordinates is None:
             return replace(self, elsewhere=True, _seen={})
         if not self.design.coordinates.is_linear:
             raise TypeError(
-                f"{self.name} is a kernel machine: its parameters are made of its training inputs, so neither new "
-                "inputs nor moved ones have a place in it; use a linear model on features of your own"
+                f"{self.name} is a kernel machine, its parameters are made of its training inputs: neither new inputs "
+                "nor moved ones have a place in it; use a linear model on features of your own"
             )
         design, theta = self.design.on_columns(self.theta)
         return replace(self, design=design, theta=theta, elsewhere=True, _seen={})
