@@ -116,16 +116,15 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
         by: names of columns, or name → one value per training example; many different numbers are cut into fifths.
         failing: the slices: query ids, a mask over the queries, or name → either. None for what the model gets wrong.
         method: the recipe; None for `Influence()`.
-        refits: how many of the strongest groups are really left out of a training; 0 for none.
-        smallest: groups of fewer examples are left out of the table. `seed`: for the bootstrap and the training.
+        refits: how many of the strongest groups are really left out of a training. `seed`: for it and the bootstrap.
+        smallest: groups of fewer examples are left out of the table.
 
     Raises:
-        ValueError: a slice that matches nothing, a column that does not fit, no group to tell from the rest.
-        KeyError: an unknown column or query id.
+        ValueError, KeyError: a slice that matches nothing, a column that does not fit, no group to tell from the rest.
     """
+    tell = progress or (lambda stage, done, total: None)
     if refits < 0 or smallest < 1:
         raise ValueError(f"expected refits ≥ 0 and smallest ≥ 1, got {refits} and {smallest}")
-    tell = progress or (lambda stage, done, total: None)
     named = slice_of(model, queries, failing)
     groups = groups_of(train, by, smallest, classes=bool(model.predict(queries.take([0])).classes))
     asked = queries.select(list(dict.fromkeys(i for ids in named.values() for i in ids)))
@@ -133,8 +132,7 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     tell("fit", 1, 1)
     single = _removed(fitted, train, asked, groups)
     where = [asked.positions(ids) for ids in named.values()]
-    effects = np.stack([single[places].mean(axis=0) for places in where], axis=1)
-    low, high = _bootstrapped(single, where, seed)
+    effects, (low, high) = np.stack([single[p].mean(axis=0) for p in where], 1), _bootstrapped(single, where, seed)
     notes = [*fitted.diagnostics.get("warnings", ()), *groups.notes]
     actual, turned = np.full(effects.shape, np.nan), np.full(effects.shape, -1, dtype=np.intp)
     if refits and isinstance(model, Retrainable):
