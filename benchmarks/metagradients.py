@@ -2,8 +2,8 @@
 
 python -m benchmarks.metagradients --data DIR [--regimes calm hard] [--queries 16] [--subsets 50]
 
-The truth is the same run with the same seed, examples of weight 0 contributing nothing (fixed denominator). It is kept in
-the system's temporary folder.
+The truth is the same run with the same seed, examples of weight 0 contributing nothing (fixed denominator).
+It is kept in the system's temporary folder.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     m = chosen.queries
     table = Table(
-        f"A 0.54M-parameter GELU net on {N:,} digits, batch 100, 160 steps of SGD with momentum .9; margin of {m} queries",
+        f"0.54M-parameter GELU net, {N:,} digits, 160 steps of 100, SGD with momentum .9; margin of {m} queries",
         f"LDS .97 at 10 % and .95 at 50 % in the calm regime, .80 at 50 % in the hard one; {2 * m + 1} trainings' work",
         [
             "regime",
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
             "verdict",
         ],
         notes=[
-            f"Truth: {chosen.subsets} random removals, retrained with the same seed, order and start, fixed denominator.",
+            f"Truth: {chosen.subsets} random removals, retrained with the same seed, order and start.",
             "LDS: mean over queries of the Spearman correlation between predicted and actual measurements.",
         ],
     )

@@ -17,7 +17,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.attack import attack as attack
+    from upweight.applications.change import Change as Change
     from upweight.applications.course import follow as follow
+    from upweight.applications.explain import explain as explain
+    from upweight.applications.mislabeled import mislabeled as mislabeled
+    from upweight.applications.patch import Patch as Patch
+    from upweight.applications.patch import repair as repair
+    from upweight.applications.perturb import perturb as perturb
+    from upweight.applications.slices import slices as slices
+    from upweight.applications.what_if import what_if as what_if
     from upweight.core.examples import Examples as Examples
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
@@ -66,10 +75,12 @@ if TYPE_CHECKING:
     from upweight.methods.relatif import RelatIF as RelatIF
     from upweight.methods.source import SOURCE as SOURCE
     from upweight.methods.tracin import TracIn as TracIn
+    from upweight.models.frozen import FrozenFeatures as FrozenFeatures
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.evaluation import write_evaluation as write_evaluation
     from upweight.report.page import write_report as write_report
+    from upweight.report.write import write_page as write_page
     from upweight.training.recipe import Training as Training
     from upweight.training.trajectory import Trajectory as Trajectory
 
@@ -77,6 +88,15 @@ __version__ = "0.1.0"
 
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
+    "attack": "upweight.applications.attack",
+    "Change": "upweight.applications.change",
+    "explain": "upweight.applications.explain",
+    "mislabeled": "upweight.applications.mislabeled",
+    "Patch": "upweight.applications.patch",
+    "repair": "upweight.applications.patch",
+    "perturb": "upweight.applications.perturb",
+    "slices": "upweight.applications.slices",
+    "what_if": "upweight.applications.what_if",
     "Examples": "upweight.core.examples",
     "follow": "upweight.applications.course",
     "Objective": "upweight.core.model",
@@ -117,6 +137,8 @@ _HOME = {
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",
     "write_evaluation": "upweight.report.evaluation",
+    "FrozenFeatures": "upweight.models.frozen",
+    "write_page": "upweight.report.write",
     "write_report": "upweight.report.page",
     "Training": "upweight.training.recipe",
     **dict.fromkeys(

@@ -127,7 +127,7 @@ def test_another_training_than_the_models_is_refused_before_the_work() -> None:
     [{"at": "middle"}, {"keep": 1.0}, {"seeds": 0}, {"gate": 2}, {"at": "full", "samples": 3}],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected|samples"):
+    with pytest.raises(ValueError, match=r"expected|samples"):
         uw.Metagradient(**wrong)
 
 
@@ -135,7 +135,7 @@ def test_groups_must_be_some_of_the_examples() -> None:
     train, queries = data()
     fitted = uw.Metagradient(gate=0).fit(model(), train)
     for groups in ({}, {"all": train.ids.tolist()}):
-        with pytest.raises(ValueError, match="at least one group|some of the training examples"):
+        with pytest.raises(ValueError, match=r"at least one group|some of the training examples"):
             fitted.remove(groups, queries)
     with pytest.raises(ValueError, match="expected rule"):
         fitted.remove({"a": [0]}, queries, rule="trapezium")  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from upweight.core.model import Retrainable, can
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
+from upweight.methods.influence import Influence
 
 Progress = Callable[[str, int, int], None]  # (stage: "fit", "attribute" or "verify", done, of how many)
 
@@ -112,7 +113,7 @@ def explain(
     model: Any,
     train: Examples,
     queries: Examples,
-    method: Attributor,
+    method: Attributor | None = None,
     *,
     removals: int | Mapping[str, Sequence[Id]] = 16,
     seed: int = 0,
@@ -123,7 +124,7 @@ def explain(
     Args:
         model, train: as handed to the method's `fit`.
         queries: what to explain.
-        method: the recipe, e.g. `Influence()`.
+        method: the recipe; None for `Influence()`.
         removals: as handed to `verify`; 0 verifies nothing.
         seed: as handed to `verify`.
         progress: called with (stage, done, of how many) at the start and the end of every stage.
@@ -132,6 +133,7 @@ def explain(
         TypeError: a model that lacks what the method needs.
         ValueError: what the method or `verify` refuses.
     """
+    method = Influence() if method is None else method
     start = time.perf_counter()
     tell = progress or (lambda stage, done, total: None)
     tell("fit", 0, 1)

@@ -6,9 +6,10 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,22 @@ VERSION = 1
 
 def write_archive(path: str | Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
     """Write to a neighbour, flush to disk, rename: a reader finds the old file or the whole new one."""
-    path = Path(path)
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects, which have no safe form on disk; use str or numbers")
     header = {"kind": kind, "version": VERSION, "arrays": sorted(arrays), "facts": as_plain(facts)}
+    with whole(path) as file:
+        np.savez(file, _header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when everything is written, and leaves no trace otherwise."""
+    path = Path(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(partial, "wb") as file:
-            np.savez(file, _header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

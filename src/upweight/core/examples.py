@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.sources import columns_of, index_of, is_sparse, length_of, read_dataset, take_rows
+from upweight.core.sources import columns_of, index_of, is_sparse, join_rows, length_of, read_dataset, take_rows
 
 Id = int | str
 
@@ -131,6 +131,28 @@ class Examples:
         kept = np.ones(len(self), dtype=bool)
         kept[self.positions(ids)] = False
         return self.take(kept)
+
+    def joined(self, other: Examples) -> Examples:
+        """These examples, then the others, whose ids are none of these; names and readable labels are these.
+
+        Raises ValueError where inputs do not fit, an id comes twice, or one side has labels and the other none.
+        """
+        if (self.y is None) != (other.y is None):
+            raise ValueError("expected labels on both sides or on none")
+        weights = None
+        if self.weights is not None or other.weights is not None:
+            weights = np.concatenate([np.ones(len(e)) if e.weights is None else e.weights for e in (self, other)])
+        if self.ids.dtype.kind != other.ids.dtype.kind:
+            raise ValueError(f"expected ids of one kind, got ones like {self.ids[0]!r} and like {other.ids[0]!r}")
+        return Examples(
+            join_rows(self.x, other.x),
+            None if self.y is None or other.y is None else np.concatenate([self.y, other.y]),
+            ids=np.concatenate([self.ids, other.ids]),
+            names=self.names,
+            weights=weights,
+            labels=self.labels,
+            shown=None if self.shown is None or other.shown is None else join_rows(self.shown, other.shown),
+        )
 
     def batches(self, size: int) -> Iterator[Examples]:
         """Consecutive examples, at most `size` at a time."""

@@ -93,9 +93,46 @@ class Differentiable(Measurable):
     def dispersion(self, train: Examples, effective: float) -> float:
         """s², the noise variance of a squared loss with this many effective parameters; 1 for a likelihood."""
 
+    def hypothetical(self, new_inputs: bool = False) -> Differentiable:
+        """The same model, ready for training sets that it was not fitted on, where its parameters are no optimum.
+
+        `new_inputs`: whether inputs may be others than those of its training set. Raises TypeError where its
+        parameters are made of the training inputs (a kernel machine).
+        """
+        return self
+
     @abstractmethod
     def measure_shifted(self, queries: Examples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """The measurement of every query under each of these parameter shifts (g, parameters): (m, g)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Movable:
+    """The numbers of some examples that a perturbation moves.
+
+    Attributes:
+        values: (n, …), one array of numbers per example.
+        names: one per number where an example is a row of them, else None.
+        described: what they are, for people.
+        is_input: whether they are the examples' own inputs, so that moved ones can be trained on.
+    """
+
+    values: NDArray[np.float64]
+    names: tuple[str, ...] | None
+    described: str
+    is_input: bool
+
+
+class Perturbable(Differentiable):
+    """A model whose training examples are made of numbers that can be moved."""
+
+    @abstractmethod
+    def movable(self, examples: Examples) -> Movable:
+        """What is moved: the inputs, or where those are no numbers what the last steps before training made of them."""
+
+    @abstractmethod
+    def input_gradients(self, train: Examples, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """∂⟨rowᵢ, v⟩/∂xᵢ of these examples for vectors (k, parameters): (k, n, …), x as in `movable`."""
 
 
 class Retrainable(Measurable):
@@ -123,6 +160,10 @@ class Retrainable(Measurable):
 
         Seed 0 is the run that made the model, every other seed another run of the same training.
         """
+
+    def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
+        """As `retrain`, but no nearer to the optimum than the user's own fit was: for predictions, not for effects."""
+        return self.retrain(train, weights, seed)
 
     @property
     @abstractmethod

@@ -54,6 +54,34 @@ def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
     return x[where]
 
 
+def join_rows(first: Any, second: Any) -> Any:
+    """All rows of the first, then those of the second, in the first's own kind.
+
+    Raises ValueError where they do not fit.
+    """
+    try:
+        if is_sparse(first):
+            ours, theirs = first.tocoo(), second.tocoo() if is_sparse(second) else type(first)(second).tocoo()
+            if ours.shape[1] != theirs.shape[1]:
+                raise ValueError(f"{ours.shape[1]} and {theirs.shape[1]} columns")
+            rows = np.concatenate([ours.row, theirs.row + ours.shape[0]])
+            columns, values = np.concatenate([ours.col, theirs.col]), np.concatenate([ours.data, theirs.data])
+            return type(first)((values, (rows, columns)), shape=(ours.shape[0] + theirs.shape[0], ours.shape[1]))
+        if columns_of(first) is not None:
+            if columns_of(first) != columns_of(second):
+                raise ValueError(f"columns {columns_of(first)} and {columns_of(second)}")
+            if not hasattr(first, "iloc"):
+                return first.vstack(second)  # polars
+            import pandas as pd
+
+            return pd.concat([first, second])
+        if isinstance(first, list | tuple):
+            return [*first, *second]
+        return np.concatenate([first, second])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"these inputs cannot be put below each other ({error}); pass both in one form") from error
+
+
 def read_dataset(dataset: Any) -> tuple[Any, Any]:
     """Inputs and targets of a map-style data set, every item read once (a few of them twice, to catch augmentation)."""
     dataset = _behind_loader(dataset)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,39 @@ from upweight.linear.gram import GramCoordinates, Kernel
 Array = NDArray[np.float64]
 
 
+class Inputs(Protocol):
+    """Everything before the linear model: raw inputs → matrix (n, columns)."""
+
+    @property
+    def has_way_back(self) -> bool:
+        """Whether gradients with respect to the matrix can be pulled back to the raw inputs."""
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the columns, where they have any."""
+
+    def __call__(self, x: Any) -> Any:
+        """The matrix."""
+
+    def raw(self, x: Any) -> Any:
+        """The raw inputs as an array."""
+
+    def pull_back(self, x: Any, gradients: Array) -> Array:
+        """Gradients with respect to the matrix, (k, n, columns), as gradients with respect to raw inputs (k, n, …)."""
+
+
 @dataclass(frozen=True)
 class Design:
     """Raw inputs → Features: the columns themselves, or Gram coordinates.
 
     Attributes:
-        inputs: raw inputs → matrix (n, columns), everything before the linear model.
+        inputs: everything before the linear model.
         intercept: value of the intercept's column, 0 for none.
         penalised_intercept: whether the regulariser sees it.
         coordinates: the map that follows, if any.
     """
 
-    inputs: Callable[[Any], Any]
+    inputs: Inputs
     intercept: float
     penalised_intercept: bool
     coordinates: GramCoordinates | None = None
@@ -39,6 +59,19 @@ class Design:
     def in_gram_coordinates(self, matrix: Any, kernel: Kernel | None) -> Design:
         """The same design in the coordinates of a training matrix's Gram matrix."""
         return replace(self, coordinates=GramCoordinates(self._features(matrix).x, kernel))
+
+    def on_columns(self, theta: Array) -> tuple[Design, Array]:
+        """The design without its Gram coordinates of an inner product, and θ (K, rank + 1) on the columns: (K, d)."""
+        coordinates = self.coordinates
+        if coordinates is None or not coordinates.is_linear:
+            raise ValueError("only Gram coordinates of inner products can be undone")
+        lifted = coordinates.lift(theta[:, : len(coordinates.pivots)])
+        rest = theta[:, len(coordinates.pivots) :]
+        return replace(self, coordinates=None), np.hstack([lifted, rest])
+
+    def columns_of(self, vectors: Array) -> Array:
+        """The part of vectors (K, d) that belongs to columns, without the intercept's."""
+        return vectors[:, : vectors.shape[1] - int(self.intercept != 0)]
 
     def parameters(self, matrix: Any, given: Array | tuple[Any, Array]) -> Array:
         """θ in Gram coordinates, (K, rank), from θ on the columns, or from (support vectors, their coefficients)."""

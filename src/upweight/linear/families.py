@@ -99,10 +99,10 @@ class Family(ABC):
         """The estimator's own outputs (decision values, predicted means) from z, shape (…, columns)."""
         return z
 
-    def chosen(self, z: Array) -> NDArray[np.intp]:
-        """Position of the class that outputs z (m, K) decide for, (m,)."""
-        outputs = self.expand(z)
-        return np.asarray(outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1), dtype=np.intp)
+    def decide(self, z: Array) -> NDArray[np.intp]:
+        """Position of the class that outputs z (n, K) speak for, (n,)."""
+        said = self.expand(z)
+        return np.asarray(said[:, 0] > 0 if said.shape[1] == 1 else said.argmax(axis=1), dtype=np.intp)
 
     def probabilities(self, z: Array) -> Array:
         """Class probabilities (…, classes). Raises TypeError where the model has none."""
@@ -239,19 +239,21 @@ class SmoothHinge(_Machines):
         p = expit(u)
         return np.asarray(self.temperature * np.logaddexp(0.0, u)), -p, np.asarray(p * (1.0 - p) / self.temperature)
 
+    def decide(self, z: Array) -> NDArray[np.intp]:
+        """The class that most pairs vote for, the first of equals."""
+        if self.pairs is None:
+            return super().decide(z)
+        votes = np.zeros((len(z), int(self.pairs.max()) + 1))
+        for machine, (first, second) in enumerate(self.pairs):
+            votes[np.arange(len(z)), np.where(z[:, machine] > 0, first, second)] += 1
+        return np.asarray(votes.argmax(axis=1))
+
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """One machine per pair of classes where there are pairs: +1 the first, −1 the second, 0 neither."""
         if self.pairs is None:
             return Family.encode_places(self, place)
         first, second = self.pairs.T
         return np.asarray((place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0)
-
-    def chosen(self, z: Array) -> NDArray[np.intp]:
-        """The class with most votes where there are pairs, the first of equals."""
-        if self.pairs is None:
-            return Family.chosen(self, z)
-        winners = np.where(z > 0, self.pairs[:, 0], self.pairs[:, 1])
-        return np.asarray((winners[:, :, None] == np.arange(self.pairs.max() + 1)).sum(axis=1).argmax(axis=1))
 
 
 class Tweedie(Family):

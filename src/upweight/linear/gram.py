@@ -30,6 +30,7 @@ class GramCoordinates:
 
     def __init__(self, x: Any, kernel: Kernel | None = None, tolerance: float = 1e-12) -> None:
         self.kernel = inner_product if kernel is None else kernel
+        self.is_linear = kernel is None
         x = x.tocsr() if sparse.issparse(x) else x
         gram = np.asfortranarray(self.kernel(x, x))
         largest = gram.diagonal().max()
@@ -45,6 +46,11 @@ class GramCoordinates:
     def transform(self, x: Any) -> Array:
         """Coordinates of new inputs, shape (m, rank)."""
         return self.solve(self.kernel(self._pivot_inputs, x)).T
+
+    def lift(self, theta: Array) -> Array:
+        """Parameters (K, rank) in these coordinates as parameters (K, d) on the columns, for inner products."""
+        weights = solve_triangular(self._corner, theta.T, lower=True, trans="T")
+        return np.asarray(self._pivot_inputs.T @ weights).T
 
     def solve(self, pivot_outputs: Array) -> Array:
         """L_r⁻¹ times outputs at the pivots (rank, k): the parameters that have those outputs."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions, Retrainable, weights_of
+from upweight.core.model import Movable, Objective, Perturbable, Predictions, Retrainable, weights_of
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
+from upweight.linear.design import Design
 from upweight.linear.families import Family
 from upweight.linear.features import Features
 from upweight.linear.measurement import Measurement
@@ -28,7 +29,7 @@ REFIT = 100  # Newton steps of a refit at most
 
 
 @dataclass(frozen=True, eq=False)
-class LinearModel(Differentiable, Retrainable):
+class LinearModel(Perturbable, Retrainable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:
@@ -42,14 +43,15 @@ class LinearModel(Differentiable, Retrainable):
         class_weights: class → weight, held at its value on the full training set.
         refit: trains the estimator itself again, `(features, targets, weights) -> theta`, where Newton steps on the
             loss are not its training (the hinge); None otherwise.
+        again: fits a fresh copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
         counts_examples: the mean is over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver itself says that it stopped before the optimum.
         notes: what a reader should know, as warnings.
-        retrained: predictions are those of theta; else they are the estimator's own.
+        elsewhere: other training sets are not refused. handed_in: these are the parameters of `predictor`.
     """
 
     name: str
-    design: Callable[[Any], Features]
+    design: Design
     family: Family
     objective: Objective
     theta: Array
@@ -57,10 +59,12 @@ class LinearModel(Differentiable, Retrainable):
     predictor: Any
     class_weights: dict[Any, float] | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
+    again: Callable[[Examples, Array], tuple[Design, Array]] | None = None
     counts_examples: bool = False
     unfinished: bool = False
     notes: tuple[str, ...] = ()
-    retrained: bool = False
+    elsewhere: bool = False
+    handed_in: bool = True
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -78,7 +82,8 @@ class LinearModel(Differentiable, Retrainable):
         targets = self.family.encode(train.y)
         shares = np.ones(len(train)) if self.counts_examples else None
         problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares)
-        self._recognise(problem)
+        if not self.elsewhere:
+            self._recognise(problem)
         self._seen.update(train=train, problem=problem)
         self._seen.pop("optimum", None)
         return problem
@@ -127,7 +132,20 @@ class LinearModel(Differentiable, Retrainable):
     def with_parameters(self, parameters: Array) -> LinearModel:
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
-        return replace(self, theta=theta, _seen={"features": self._seen.setdefault("features", {})})
+        same = self.handed_in and np.array_equal(theta, self.theta)
+        return replace(self, theta=theta, handed_in=same, _seen={"features": self._seen.setdefault("features", {})})
+
+    def hypothetical(self, new_inputs: bool = False) -> LinearModel:
+        """Without the check of the training set; for new inputs with the parameters of the columns."""
+        if not new_inputs or self.design.coordinates is None:
+            return replace(self, elsewhere=True, _seen={})
+        if not self.design.coordinates.is_linear:
+            raise TypeError(
+                f"{self.name} is a kernel machine, its parameters are made of its training inputs: neither new inputs "
+                "nor moved ones have a place in it; use a linear model on features of your own"
+            )
+        design, theta = self.design.on_columns(self.theta)
+        return replace(self, design=design, theta=theta, elsewhere=True, _seen={})
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
@@ -144,9 +162,9 @@ class LinearModel(Differentiable, Retrainable):
         return out
 
     def predict(self, examples: Examples) -> Predictions:
-        """The estimator's own predictions, as readable labels; a retrained model's are its own."""
-        if self.retrained:
-            return self._said(examples)
+        """The estimator's own predictions, as readable labels; at other parameters what it would say there."""
+        if not self.handed_in:
+            return self._predict_here(examples)
         predicted = self.predictor.predict(examples.x)
         readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
         if self.family.classes is None:
@@ -154,6 +172,42 @@ class LinearModel(Differentiable, Retrainable):
         classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
         has = hasattr(self.predictor, "predict_proba")
         return Predictions(readable, classes, np.asarray(self.predictor.predict_proba(examples.x)) if has else None)
+
+    def _predict_here(self, examples: Examples) -> Predictions:
+        z = self._features(examples).times(self.theta.T)
+        if self.family.classes is None:
+            said = self.family.expand(z)
+            return Predictions(tuple((said[:, 0] if said.shape[1] == 1 else said).tolist()))
+        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
+        # A machine's probabilities are fitted beside it, and theta does not know them.
+        has = hasattr(self.predictor, "predict_proba") and self.refit is None
+        chances = np.asarray(self.family.probabilities(z)) if has else None
+        return Predictions(tuple(classes[place] for place in self.family.decide(z)), classes, chances)
+
+    def movable(self, examples: Examples) -> Movable:
+        """The raw inputs, where every step of the pipeline can be followed backwards; else the last step's columns."""
+        inputs = self.design.inputs
+        if inputs.has_way_back:
+            names = None if examples.names is None else tuple(examples.names)
+            return Movable(np.asarray(inputs.raw(examples.x), dtype=np.float64), names, "inputs", True)
+        said = f"columns that enter {self.name}, which the steps before it make of the inputs"
+        return Movable(np.asarray(inputs.raw(inputs(examples.x))), inputs.names, said, False)
+
+    def input_gradients(self, train: Examples, vectors: Array) -> Array:
+        """wᵢ (Vᵀrᵢ + ΘᵀAᵢVxᵢ), pulled back through the pipeline to the raw inputs where that can be done.
+
+        Source: Koh & Liang (2017), §2.2, ∇ₓ∇θ of the loss, contracted with v.
+        """
+        if self.design.coordinates is not None:
+            raise TypeError(f"the parameters of {self.name} are made of its training inputs; ask hypothetical() of it")
+        problem, columns = self.problem(train), self.design.columns_of(self.theta)
+        derivatives, wide = problem.derivatives, vectors.reshape(-1, *self.theta.shape)
+        out = np.empty((len(wide), len(train), columns.shape[1]))
+        for k, v in enumerate(wide):
+            bent = derivatives.apply(problem.features.times(v.T))
+            out[k] = derivatives.gradient @ self.design.columns_of(v) + bent @ columns
+        out *= problem.weights[:, None]
+        return self.design.inputs.pull_back(train.x, out) if self.design.inputs.has_way_back else out
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + l2 share): the share is zero where the objective sums losses."""
@@ -205,27 +259,21 @@ class LinearModel(Differentiable, Retrainable):
         if self.refit is not None:
             # a regulariser that goes with the examples is the same as more weight on those that stay
             kept = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
-            return self._at(self.refit(problem.features, problem.targets, kept))
+            return self.with_parameters(self.refit(problem.features, problem.targets, kept))
         if "optimum" not in self._seen:  # warm start: where all refits of this model begin
             self._seen["optimum"] = LinearCurvature(problem, None, 0.0).settled()
         start = self._seen["optimum"]
         moved = start.after(weights[None], None, REFIT, 1e-11)
-        return self._at(start.parameters + moved.shifts[0])
+        return self.with_parameters(start.parameters + moved.shifts[0])
 
-    def _at(self, parameters: Array) -> LinearModel:
-        return replace(self.with_parameters(parameters), retrained=True)
-
-    def _said(self, examples: Examples) -> Predictions:
-        """Predictions at theta, without the estimator."""
-        z = self._features(examples).times(self.theta.T)
-        if self.family.classes is None:
-            means = self.family.expand(z)
-            return Predictions(tuple((means[:, 0] if means.shape[1] == 1 else means).tolist()))
-        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
-        # A machine's probabilities are fitted beside it, and theta does not know them.
-        has = hasattr(self.predictor, "predict_proba") and self.refit is None
-        chances = np.asarray(self.family.probabilities(z)) if has else None
-        return Predictions(tuple(classes[place] for place in self.family.chosen(z)), classes, chances)
+    def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
+        """By the estimator's own solver and tolerance, where it has one on the columns."""
+        if self.again is None:
+            return self.retrain(train, weights, seed)
+        self._refuse_lost_class(train, weights)
+        kept = np.flatnonzero(weights)
+        design, theta = self.again(train.take(kept), weights[kept])
+        return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _seen={})
 
     def _refuse_lost_class(self, train: Examples, weights: Array) -> None:
         if self.family.classes is None or train.y is None:

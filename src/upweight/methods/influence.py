@@ -211,6 +211,11 @@ class FittedInfluence(Fitted):
             raise ValueError(f'expected form "first", "second" or "newton", got {form!r}')
         return self.scores(values, queries.ids, np.array(list(groups)), measured, self.model.predict(queries))
 
+    @property
+    def follows(self) -> bool:
+        """Whether removals can be followed to the new optimum (`remove` with form "newton")."""
+        return isinstance(self.curvature, ExactCurvature)
+
     def leverage(self) -> Array:
         """h_i in [0, outputs]: how much of its own prediction each training example decides, shape (n,)."""
         return self._exact().leverage()

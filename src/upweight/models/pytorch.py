@@ -15,7 +15,9 @@ from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import (
+    Movable,
     Objective,
+    Perturbable,
     Predictions,
     Replayable,
     Retrainable,
@@ -24,6 +26,7 @@ from upweight.core.model import (
     require,
     weights_of,
 )
+from upweight.gradients import inputs
 from upweight.gradients.network import Function, Network, unwrapped
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.rows import CapturedRows
@@ -42,7 +45,7 @@ Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Checkpointed, Layered, Stackable, Replayable):
+class TorchModel(Checkpointed, Layered, Perturbable, Stackable, Replayable):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -250,6 +253,20 @@ class TorchModel(Checkpointed, Layered, Stackable, Replayable):
     def measure_rows(self, queries: Examples) -> CapturedRows:
         """∇θ of every query's measurement."""
         return CapturedRows(self.network, queries, "measure")
+
+    def movable(self, examples: Examples) -> Movable:
+        """The `x` of the batches that the net takes."""
+        values = inputs.inputs(self.network, examples)
+        named = values.ndim == 2 and examples.names is not None and len(examples.names) == values.shape[1]
+        same = np.shape(examples.x) == values.shape and np.allclose(examples.x, values, atol=1e-6)
+        return Movable(
+            values, tuple(examples.names or ()) if named else None, "inputs" if same else "what `collate` made", same
+        )
+
+    def input_gradients(self, train: Examples, vectors: Array) -> Array:
+        """wᵢ ∂⟨∇ℓᵢ, v⟩/∂xᵢ by double backward through the net, (k, n, …)."""
+        found = inputs.input_gradients(self.network, train, np.atleast_2d(vectors))
+        return found * self.weights(train).reshape(-1, *(1,) * (found.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float:
         """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs."""

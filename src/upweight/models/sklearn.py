@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
@@ -16,12 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.model import Objective
-from upweight.core.sources import columns_of
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
 from upweight.linear.measurement import Function, Loss, Measurement
 from upweight.linear.model import LinearModel
+from upweight.models.preprocessing import Steps
 from upweight.models.reading import Reading, linear_reading, refuse
 from upweight.models.support_vectors import HingeRefit, linear_svc, svc
 
@@ -51,7 +52,7 @@ def read(
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
     names = getattr(final, "feature_names_in_", None) if not steps else None
-    inputs = _Inputs(steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names)))
+    inputs = Steps(steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names)))
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     reading = reader(final, matrix, train, smoothing)
@@ -65,7 +66,8 @@ def read(
         measurement_of=_measurement(measure),
         predictor=estimator,
         class_weights=_class_weights(final, train),
-        refit=HingeRefit(final, reading.kernel is not None, theta.shape) if reading.hinge else None,
+        refit=HingeRefit(final, reading.kernel is not None) if reading.hinge else None,
+        again=None if reading.kernel is not None else _Again(final, reader, inputs, smoothing),
         counts_examples=reading.counts_examples,
         unfinished=_unfinished(final),
         notes=reading.notes,
@@ -85,47 +87,40 @@ def _reduced(model: LinearModel, train: Examples, reduction: Literal["sum", "mea
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Everything before the last step, with the check that inputs fit it."""
+class _Again:
+    """Fits a fresh copy of an estimator behind the same steps."""
 
-    steps: Pipeline | None
-    columns: int | None
-    names: tuple[str, ...] | None  # of the columns, where the model was fitted on a frame without a pipeline
+    final: Any
+    reader: Callable[[Any, Any, Examples, float], Reading]
+    inputs: Steps
+    smoothing: float
 
-    def __call__(self, x: Any) -> Any:
-        try:
-            matrix = x if self.steps is None or len(self.steps) == 0 else self.steps.transform(x)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
-            ) from error
-        given = columns_of(matrix)
-        if self.names is not None and given is not None and tuple(given) != self.names:
-            raise ValueError(
-                f"expected the columns {list(self.names)[:8]} in this order, as in fit(), got {given[:8]}; reorder them"
-            )
-        matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
-        matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
-        if self.columns is not None and (matrix.ndim != 2 or matrix.shape[1] != self.columns):
-            raise ValueError(
-                f"expected inputs with {self.columns} columns, as the model was fitted on, got shape {matrix.shape}; "
-                "pass the raw inputs that go into the pipeline's first step"
-            )
-        return matrix
+    def __call__(self, train: Examples, weights: Array) -> tuple[Design, Array]:
+        matrix = self.inputs(train.x)
+        total = weights if train.weights is None else weights * train.weights
+        weighted = {} if (total == 1).all() else {"sample_weight": total}
+        final = clone(self.final).fit(matrix, train.y, **weighted)
+        return _on_columns(self.reader(final, matrix, train, self.smoothing), self.inputs)
 
 
-def _design(reading: Reading, inputs: _Inputs, matrix: Any) -> tuple[Design, Array]:
-    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
-    intercept = 0.0 if reading.intercepts is None else reading.intercept_value
-    design = Design(inputs, intercept, reading.penalised_intercept)
-    body = reading.coefficients
-    wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
-    if reading.kernel is not None or wide:
-        design = design.in_gram_coordinates(matrix, reading.kernel)
-        body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
+def _on_columns(reading: Reading, inputs: Steps) -> tuple[Design, Array]:
+    """The columns themselves as features, and θ on them."""
+    value = 0.0 if reading.intercepts is None else reading.intercept_value
+    design = Design(inputs, value, reading.penalised_intercept)
     if reading.intercepts is None:
-        return design, body
-    return design, np.hstack([body, reading.intercepts[:, None] / reading.intercept_value])
+        return design, reading.coefficients
+    return design, np.hstack([reading.coefficients, reading.intercepts[:, None] / value])
+
+
+def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
+    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
+    design, theta = _on_columns(reading, inputs)
+    wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
+    if reading.kernel is None and not wide:
+        return design, theta
+    design = design.in_gram_coordinates(matrix, reading.kernel)
+    body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
+    return design, np.hstack([body, theta[:, reading.coefficients.shape[1] :]])
 
 
 def _measurement(measure: Any) -> Measurement:

@@ -126,12 +126,11 @@ class HingeRefit:
 
     machine: Any
     is_kernel: bool
-    shape: tuple[int, int]
 
     def __call__(self, features: Features, targets: NDArray[Any], weights: Array) -> Array:
         """θ (K, d) of the machines trained with these example weights."""
-        theta = np.zeros(self.shape)
-        for c in range(self.shape[0]):
+        theta = np.zeros((targets.shape[1], features.width))
+        for c in range(len(theta)):
             seen = (weights > 0) & (targets[:, c] != 0)
             if self.is_kernel:
                 machine = SVC(kernel="linear", C=self.machine.C, tol=1e-8)

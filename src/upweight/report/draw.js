@@ -1,75 +1,9 @@
-"use strict";
-// Everything the data set says goes through text nodes and attributes of known names: nothing is parsed as HTML.
+// What the pages of scores share: their words and their training examples.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const WORDS = DATA.words;
-const SVG = "http://www.w3.org/2000/svg";
-
-function fill(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === "onclick" || name === "oninput" || name === "onchange") node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : String(value));
-  }
-  for (const child of children.flat()) {
-    if (child === null || child === undefined || child === false) continue;
-    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
-  }
-  return node;
-}
-
-function el(name, attributes, ...children) {
-  return fill(document.createElement(name), attributes, children);
-}
-
-function svg(name, attributes, ...children) {
-  return fill(document.createElementNS(SVG, name), attributes, children);
-}
-
-function byId(id) {
-  return document.getElementById(id);
-}
-
-function bytes(text) {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-}
-
-// ---- numbers -------------------------------------------------------------------------------------------------------
-
-function plain(value, digits = 3) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
-  let text;
-  if (size === 0) text = "0";
-  else if (size >= 1e-4 && size < 1e6) text = size.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
-  else text = size.toExponential(digits - 1).replace("e-", "e−").replace("e+", "e");
-  return (value < 0 ? "−" : "") + text;
-}
-
-// A tick is a round number: no zeros behind it.
-function tick(value) {
-  const size = Math.abs(value);
-  const plainly = size === 0 || (size >= 1e-4 && size < 1e6);
-  return plainly ? String(Number(size.toPrecision(6))).replace(/^/, value < 0 ? "−" : "") : plain(value, 2);
-}
-
-function signed(value, digits = 3) {
-  return value > 0 ? "+" + plain(value, digits) : plain(value, digits);
-}
 
 function withUnit(text) {
   return WORDS.effect && WORDS.unit ? text + " " + WORDS.unit : text;
-}
-
-function percent(p) {
-  if (p === null) return "–";
-  if (p > 0 && p < 0.001) return "<0.1 %";
-  if (p < 1 && p > 0.999) return ">99.9 %";
-  return (100 * p).toFixed(1) + " %";
-}
-
-function counted(n, noun) {
-  return n.toLocaleString("en-US") + " " + noun + (n === 1 ? "" : "s");
 }
 
 // What removing a training example with this score would do, in a sentence that suits the measurement.
@@ -110,52 +44,4 @@ function scoresOf(q) {
     });
   }
   return decoded.get(q);
-}
-
-// ---- previews ------------------------------------------------------------------------------------------------------
-
-function picture(preview, what) {
-  const kind = Math.max(preview.width, preview.height) <= 64 ? "shot pixels" : "shot";
-  return el("img", { class: kind, src: preview.uri, width: preview.width, height: preview.height, alt: what });
-}
-
-function passage(preview, limit) {
-  const text = preview.text;
-  const rest = preview.more ? ` … (${counted(preview.more, "more character")} not on this page)` : "";
-  if (text.length <= limit * 1.2) return el("p", { class: "passage", dir: "auto" }, text, rest);
-  const cut = text.slice(0, limit).replace(/\s+\S*$/, "");
-  const whole = el("p", { class: "passage", dir: "auto", hidden: true }, text, rest);
-  const start = el("p", { class: "passage", dir: "auto", title: text.slice(0, 2000) }, cut + " …");
-  const more = el("button", { type: "button", class: "link", "aria-expanded": "false" }, "full text");
-  more.addEventListener("click", () => {
-    whole.hidden = !whole.hidden;
-    start.hidden = !whole.hidden;
-    more.textContent = whole.hidden ? "full text" : "less";
-    more.setAttribute("aria-expanded", String(!whole.hidden));
-  });
-  return el("div", null, start, whole, more);
-}
-
-function pairs(preview, compared) {
-  const other = new Map(compared && compared.kind === "row" ? compared.pairs : []);
-  const line = ([name, value]) => {
-    const same = other.get(name) === value;
-    return el("div", { class: same ? "same" : null, title: same ? "the same value as the query" : null },
-      el("dt", { title: name }, name), el("dd", { title: value }, value));
-  };
-  const first = el("dl", { class: "pairs" }, preview.pairs.slice(0, 8).map(line));
-  if (preview.pairs.length <= 8 && !preview.more) return first;
-  const rest = preview.pairs.slice(8);
-  const total = preview.pairs.length + preview.more;
-  return el("div", null, first,
-    el("details", { class: "rest" },
-      el("summary", null, rest.length ? `${rest.length} more columns` : "other columns"),
-      el("dl", { class: "pairs" }, rest.map(line)),
-      preview.more ? el("p", { class: "quiet" }, `${preview.pairs.length} of ${total.toLocaleString("en-US")} columns are on this page`) : null));
-}
-
-function show(index, what, limit, compared) {
-  const preview = DATA.previews[index];
-  if (preview.kind === "image") return picture(preview, what);
-  return preview.kind === "text" ? passage(preview, limit) : pairs(preview, compared);
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +13,8 @@ from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import known, short
 from upweight.evaluate.check import Check
 from upweight.evaluate.compare import HEAD, Comparison, Entry
+from upweight.report.document import rendered, written
 from upweight.report.drawing import Dot, against_cost, scatter
-from upweight.report.page import read_text, write_text
 from upweight.report.words import count, settings, wording
 
 LEVEL = 0.9
@@ -34,18 +32,8 @@ def write_evaluation(path: str | Path, result: Check | Comparison) -> Path:
     Returns:
         The path written to; an existing file is replaced in one step or not at all.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    style = "\n".join(read_text(name) for name in STYLES)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(read_text("evaluation.html.j2")).render(
-        style=Markup(style),  # this package's own text; everything else goes through autoescape
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        **(_of_check(result) if isinstance(result, Check) else _of_comparison(result)),
-    )
-    return write_text(Path(path), page)
+    facts = _of_check(result) if isinstance(result, Check) else _of_comparison(result)
+    return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, **facts))
 
 
 def _of_check(check: Check) -> dict[str, Any]:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
-from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
+from upweight.report.document import rendered, written
 from upweight.report.payload import payload
 from upweight.report.verification import LEVEL, refits, same_scores, trust
 from upweight.report.words import count, settings, wording
@@ -23,7 +16,7 @@ if TYPE_CHECKING:
     from upweight.applications.course import Course
     from upweight.evaluate.verify import Check
 
-SCRIPTS = ("draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
+SCRIPTS = ("elements.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
 
 
 def write_report(
@@ -57,7 +50,7 @@ def write_report(
     _require_ids("train", scores.train_ids, train, "train")
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
-    return write_text(Path(path), _render(scores, train, queries, check, course))
+    return written(Path(path), _render(scores, train, queries, check, course))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -74,18 +67,12 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
 def _render(
     scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    style, script = read_text("page.css"), "\n".join(read_text(name) for name in SCRIPTS)
     words = wording(scores)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(read_text("page.html.j2")).render(
-        # Style and script are this package's own text; everything else goes through autoescape.
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(_safe_json(payload(scores, train, queries, check, course))),
-        policy=_policy(style, script),
+    return rendered(
+        "page.html.j2",
+        ("page.css",),
+        SCRIPTS,
+        payload(scores, train, queries, check, course),
         words=words,
         unit=_unit_sentence(scores.unit, words.unit),
         method=str(scores.recipe.get("method", "unnamed method")),
@@ -114,48 +101,3 @@ def _warnings(scores: Scores, check: Check | None) -> list[dict[str, str]]:
             text = "The verification was made with other scores than the ones on this page and says nothing of these."
             found.append({"source": "verification", "text": text})
     return found
-
-
-def _safe_json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in, whatever the data says."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"the page's data holds a {type(value).__name__}, which is no JSON")
-
-
-def _policy(style: str, script: str) -> str:
-    """A content security policy under which nothing runs but this package's own script, and nothing is fetched."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def read_text(name: str) -> str:
-    """A style, script or template of this package."""
-    # Universal newlines: the browser hashes what it parsed, and it parses CRLF as LF.
-    return files("upweight.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write to a neighbour, flush to disk, rename: a reader finds the old page or the whole new one."""
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        with open(partial, "wb") as file:
-            # A text may hold half a surrogate pair, which has no UTF-8 form; it becomes a question mark.
-            file.write(text.encode("utf-8", errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return path

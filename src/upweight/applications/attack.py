@@ -1,0 +1,130 @@
+"""attack: training examples moved by less than a grey level to turn predictions, to audit a pipeline one owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.perturb import Field
+from upweight.core.examples import Examples, Id
+from upweight.core.model import Perturbable, Retrainable, require
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Attack:
+    """What became of the moved training examples and of the queries.
+
+    Attributes:
+        train: the training set with the moved examples in place of the old ones.
+        moved: ids of the training examples that were moved.
+        measured: (steps + 1, queries), the measurement before and after every step, by real training.
+        turned: ids of the queries whose prediction is another one at the end.
+        farthest: the largest move of any number, in grey levels.
+    """
+
+    train: Examples
+    moved: NDArray[Any]
+    measured: Array
+    turned: list[Any]
+    farthest: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Attack({len(self.moved)} training examples moved by at most {self.farthest:.2f} grey levels, "
+            f"{len(self.turned)} of {self.measured.shape[1]} predictions turned in {len(self.measured) - 1} steps)"
+        )
+
+
+def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    examples: Sequence[Id] | int = 1,
+    *,
+    grey: float,
+    radius: float = 0.5,
+    step: float = 0.02,
+    steps: int = 100,
+    bounds: tuple[float, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Attack:
+    """Move training examples, each number by less than `radius` grey levels, so that the queries get worse.
+
+    Each round takes a step along the sign of the perturbation influence on the queries' mean measurement, projects to
+    the box around the original, and really trains again (Koh & Liang 2017, §5.2). With a radius of .5, the moved images
+    are the same 8-bit images. It stops when every query's prediction has turned.
+
+    Args:
+        model: `Perturbable` and `Retrainable`, with inputs that are numbers (or a `FrozenFeatures` step before it).
+        train, queries: as for `perturb`; the queries need labels.
+        examples: ids of the training examples to move, or how many of those with the farthest reach.
+        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
+        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
+        bounds: smallest and largest value that a number may have; None for those of the training set.
+
+    Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
+    """
+    require(model, [Perturbable, Retrainable], "attack")
+    if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
+        raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")
+    _require_numbers(model, train, examples)
+    ready = model.hypothetical(new_inputs=True)
+    here = ready.retrain(train, np.ones(len(train)))
+    before = here.predict(queries).predicted
+    places = _levers(here, train, queries, examples) if isinstance(examples, int) else train.positions(examples)
+    original = train.x[places].astype(np.float64)
+    low, high = bounds if bounds is not None else (float(train.x.min()), float(train.x.max()))
+    least, most = np.maximum(original - radius * grey, low), np.minimum(original + radius * grey, high)
+    measured, now = [here.measure(queries)], train
+    for done in range(1, steps + 1):
+        x = now.x.astype(np.float64)
+        x[places] = np.clip(x[places] - step * grey * np.sign(_uphill(here, now, queries, places)), least, most)
+        now = _with_inputs(train, x)
+        here = ready.retrain(now, np.ones(len(now)))
+        measured.append(here.measure(queries))
+        if progress is not None:
+            progress(done, steps)
+        if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
+            break
+    then = here.predict(queries).predicted
+    return Attack(
+        train=now,
+        moved=train.ids[places],
+        measured=np.stack(measured),
+        turned=[i for i, a, b in zip(queries.ids.tolist(), then, before, strict=True) if a != b],
+        farthest=float(np.abs(now.x[places] - original).max() / grey),
+    )
+
+
+def _require_numbers(model: Any, train: Examples, examples: Sequence[Id] | int) -> None:
+    if isinstance(examples, int) and examples < 1:
+        raise ValueError(f"expected at least one training example to move, got {examples}")
+    movable = model.movable(train.take([0]))
+    if not (movable.is_input and isinstance(train.x, np.ndarray)):
+        raise TypeError(
+            f"expected training inputs as an array of numbers, what can be moved are the {movable.described}"
+        )
+
+
+def _uphill(model: Any, train: Examples, queries: Examples, places: NDArray[np.intp]) -> Array:
+    """∂ mean measurement of the queries / ∂ inputs of these training examples, (examples, …)."""
+    field = Field.of(model, train)
+    return np.asarray(field.gradients(train.take(places), field.directions(queries).mean(axis=0, keepdims=True))[0])
+
+
+def _levers(model: Any, train: Examples, queries: Examples, count: int) -> NDArray[np.intp]:
+    """Positions of the training examples by whose numbers the mean measurement can be moved most."""
+    field = Field.of(model, train)
+    mean = field.directions(queries).mean(axis=0, keepdims=True)
+    reach = np.concatenate([np.abs(g).sum(axis=2)[0] for _, g in field.blocks(mean)])
+    return np.argsort(-reach, kind="stable")[:count]
+
+
+def _with_inputs(train: Examples, x: Array) -> Examples:
+    return Examples(x, train.y, ids=train.ids, names=train.names, weights=train.weights, labels=train.labels)

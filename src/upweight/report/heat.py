@@ -1,0 +1,56 @@
+"""Heat: contributions of an example's numbers as a picture beside the example, where its numbers are pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.perturb import Perturbation
+from upweight.report.previews import Album
+
+RAISES, LOWERS = np.array([59, 134, 198]), np.array([224, 138, 51])  # the page's blue and orange
+
+
+def heat_pictures(found: Perturbation, q: int, i: int) -> list[dict[str, str]]:
+    """The training example, the query, and where the contributions are; nothing where they are no pictures."""
+    example, query = found.example_ids[i].item(), found.query_ids[q].item()
+    shown = found.train.preview(example)
+    if shown.kind != "image":
+        return []
+    pixels = np.shape(shown.value)[:2]
+    heat = _per_pixel(found.contributions[q, i], pixels)
+    if heat is None:
+        return []
+    album = Album(found.train, found.queries)
+    said = [("train", example, f"training example {example}"), ("query", query, f"query {query}")]
+    entries = [(album.entries[album.add(side, identifier)], text) for side, identifier, text in said]
+    pictures = [{"uri": entry["uri"], "text": text} for entry, text in entries if entry["kind"] == "image"]
+    return [*pictures, {"uri": picture_uri(_coloured(heat)), "text": "contributions: blue raises, orange lowers"}]
+
+
+def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Contributions summed over channels, (height, width); None where numbers are no pixels."""
+    size = pixels[0] * pixels[1]
+    if values.size % size:
+        return None
+    if values.ndim == 3 and values.shape[1:] == pixels:
+        return np.asarray(values.sum(axis=0))
+    return np.asarray(values.reshape(*pixels, -1).sum(axis=2))
+
+
+def _coloured(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    strength = (np.abs(heat) / max(float(np.abs(heat).max()), 1e-300))[..., None]
+    ink = np.where(heat[..., None] > 0, RAISES, LOWERS)
+    return np.rint(245 * (1 - strength) + ink * strength).astype(np.uint8)
+
+
+def picture_uri(pixels: NDArray[np.uint8]) -> str:
+    """A PNG as a data URI."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,59 @@
+"""The review page: a person decides on suggested labels with the keyboard and saves the decisions as a patch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from upweight.applications.mislabeled import Suspects
+from upweight.applications.patch import checksum
+from upweight.report.document import rendered
+from upweight.report.previews import Album
+from upweight.report.words import count, label_text, number
+
+
+def review_page(suspects: Suspects) -> str:
+    """The page as text."""
+    train = suspects.train
+    album = Album(train, train)
+    classes: list[Any] = [] if train.y is None else np.unique(train.y).tolist()
+    places = train.positions(suspects.ids)
+    entries = []
+    for rank, (identifier, place) in enumerate(zip(suspects.ids.tolist(), places.tolist(), strict=True)):
+        assert train.y is not None
+        own = suspects.self_influence[place]
+        entries.append(
+            {
+                "id": identifier,
+                "name": str(identifier),
+                "label": classes.index(train.y[place].item()),
+                "suggested": classes.index(suspects.suggested[rank]),
+                "chances": [number(chance) for chance in suspects.chances[rank]],
+                "loss": number(suspects.loss[place]),
+                "alone": number(suspects.loss[place] + own),
+                "harm": None if suspects.harm is None else number(suspects.harm[rank]),
+                "preview": album.add("train", identifier),
+            }
+        )
+    named = "\n".join(str(i) for i in suspects.ids.tolist())
+    data = {
+        "suspects": entries,
+        "labels": [{"value": c, "text": label_text(train.labels.get(c, c))} for c in classes],
+        "train": {"checksum": checksum(train), "examples": len(train)},
+        "key": hashlib.blake2b(named.encode(errors="replace"), digest_size=6).hexdigest(),
+        "previews": album.entries,
+    }
+    return rendered(
+        "review.html.j2",
+        ("page.css", "review.css"),
+        ("elements.js", "review.js"),
+        data,
+        size=count(len(suspects.ids), "label"),
+        total=f"{len(train):,}",
+        notes=suspects.notes,
+        remarks=album.remarks(),
+        harm=suspects.harm is not None,
+        quantity=suspects.measurement,
+    )

@@ -1,0 +1,124 @@
+"""Which training groups caused a slice: effects against real refits, and slices that do not exist."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import upweight as uw
+from networks import cross_entropy, mlp
+
+
+@cache
+def hospital():
+    """Few children, three of four of them readmitted in training: adults teach the model, children fail by them."""
+    rng = np.random.default_rng(0)
+    child = np.zeros(600, dtype=bool)
+    child[:4] = child[400:430] = True
+    stay = rng.normal(size=600)
+    y = (stay + rng.normal(size=600) > 0).astype(int)
+    y[:4], y[400:430] = [1, 1, 1, 0], 0
+    site = np.where(rng.random(600) < 0.5, "north", "south")
+    frame = pd.DataFrame({"stay": stay, "child": child.astype(float), "noise": rng.normal(size=600)})
+    train = uw.Examples(frame.iloc[:400], y[:400], labels={0: "home", 1: "readmitted"})
+    queries = uw.Examples(frame.iloc[400:], y[400:], labels={0: "home", 1: "readmitted"})
+    model = uw.explainable(LogisticRegression(C=10, tol=1e-10, max_iter=10_000).fit(train.x, train.y), train)
+    return model, train, queries, site[:400]
+
+
+def test_the_children_are_to_blame_for_the_children():
+    model, train, queries, site = hospital()
+    children = queries.x["child"].to_numpy() == 1
+    ages = np.where(train.x["child"] == 1, "child", "adult")
+    found = uw.slices(model, train, queries, {"age": ages, "site": site}, {"children": children})
+    assert found.worst("children", k=1)[0][0] == "age = child"
+    row = found.groups.names.index("age = child")
+    alone = LogisticRegression(C=10, tol=1e-10, max_iter=10_000).fit(train.x[4:], train.y[4:])
+    asked = queries.take(children)
+    truth = model.predictor.predict_log_proba(asked.x)[:, 0] - alone.predict_log_proba(asked.x)[:, 0]
+    np.testing.assert_allclose(found.actual[row, 0], truth.mean(), rtol=1e-3)
+    np.testing.assert_allclose(found.effects[row, 0], truth.mean(), rtol=1e-3)
+    expected = int((model.predictor.predict(asked.x) != alone.predict(asked.x)).sum())
+    assert found.turned[row, 0] == expected > 0
+    assert (found.low <= found.effects).all() and (found.effects <= found.high).all()
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["effects"][0]["group"] == "age = child"
+
+
+def test_columns_by_name_and_mistakes_by_default():
+    model, train, queries, _ = hospital()
+    found = uw.slices(model, train, queries, ["child", "stay", "label"], refits=3)
+    assert "a whole class" in found.diagnostics["warnings"][-1] and ": 2." in found.diagnostics["warnings"][-1]
+    assert list(found.slices) == ["mistakes"]
+    wrong = [i for i, p in zip(queries.ids, model.predict(queries).predicted, strict=True) if p != queries.label(i)]
+    assert sorted(found.slices["mistakes"]) == sorted(wrong)
+    assert {"child = 1", "child = 0"} <= set(found.groups.names)
+    assert sum(name.startswith("stay") for name in found.groups.names) == 5
+    assert sum(len(m) for n, m in zip(found.groups.names, found.groups.members, strict=True) if "stay" in n) == 400
+    assert np.isfinite(found.actual).sum() == 3
+    done = np.isfinite(found.actual)
+    np.testing.assert_allclose(found.effects[done], found.actual[done], rtol=1e-3)
+
+
+def test_intervals_widen_for_few_queries():
+    model, train, queries, _ = hospital()
+    few, many = queries.ids[50:55], queries.ids[50:150]
+    found = uw.slices(model, train, queries, "child", {"few": few, "many": many}, refits=0)
+    assert ((found.high - found.low)[:, 0] > (found.high - found.low)[:, 1]).all()
+    assert np.isnan(found.actual).all() and (found.turned == -1).all()
+
+
+def test_first_order_groups_are_sums_of_scores():
+    model, train, queries, _ = hospital()
+    recipe = uw.Chance()
+    found = uw.slices(model, train, queries, "child", {"some": queries.ids[:5]}, method=recipe, refits=0)
+    sums = (
+        recipe.fit(model, train)
+        .attribute(queries.take(range(5)))
+        .group(train.x["child"].to_numpy())
+        .values.mean(axis=0)
+    )
+    np.testing.assert_allclose(found.effects[:, 0], sums)
+
+
+def test_networks():
+    rng = np.random.default_rng(0)
+    train, queries = (
+        uw.Examples(rng.random((40, 64)), np.arange(40) % 3),
+        uw.Examples(rng.random((9, 64)), np.arange(9) % 3),
+    )
+    torch.manual_seed(0)
+    model = uw.TorchModel(mlp().double(), cross_entropy, l2=0.1)
+    found = uw.slices(model, train, queries, {"half": np.arange(40) < 20}, {"all": queries.ids})
+    assert found.effects.shape == (2, 1) and "cannot be trained again" in found.diagnostics["warnings"][-1]
+    sums = uw.Influence().fit(model, train).attribute(queries).values[:, :20].sum(axis=1).mean()
+    np.testing.assert_allclose(found.effects[found.groups.names.index("half = True"), 0], sums, rtol=1e-6)
+
+
+def test_slices_and_groups_that_do_not_exist_are_refused():
+    model, train, queries, _ = hospital()
+    with pytest.raises(ValueError, match="slice 'old' matches none of the 200 queries"):
+        uw.slices(model, train, queries, "child", {"old": np.zeros(200, dtype=bool)})
+    with pytest.raises(ValueError, match="slice 'none' matches none"):
+        uw.slices(model, train, queries, "child", {"none": []})
+    with pytest.raises(ValueError, match="one entry per query"):
+        uw.slices(model, train, queries, "child", np.ones(3, dtype=bool))
+    with pytest.raises(KeyError, match="no example has the id -5"):
+        uw.slices(model, train, queries, "child", [-5])
+    with pytest.raises(KeyError, match="no column 'age'; there are"):
+        uw.slices(model, train, queries, "age")
+    with pytest.raises(ValueError, match="one value of 'age' per training example"):
+        uw.slices(model, train, queries, {"age": [1, 2]})
+    with pytest.raises(ValueError, match="makes a group of at least 2"):
+        uw.slices(model, train, queries, {"same": np.ones(400)})
+    right = queries.take(
+        [p == queries.label(i) for i, p in zip(queries.ids, model.predict(queries).predicted, strict=True)]
+    )
+    with pytest.raises(ValueError, match="every query right"):
+        uw.slices(model, train, right, "child")
+    with pytest.raises(ValueError, match="refits ≥ 0"):
+        uw.slices(model, train, queries, "child", refits=-1)
+    assert "fewer than 5" in uw.slices(model, train, queries, "child", refits=0, smallest=5).diagnostics["warnings"][-1]

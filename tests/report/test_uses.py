@@ -1,0 +1,86 @@
+"""The pages of slices, perturb and what_if: what they say, and that nothing of the data is taken for HTML."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from stand_ins import HOSTILE
+
+import upweight as uw
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, as a browser would see them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 4))
+    y = (x[:, 0] + rng.normal(size=80) > 0).astype(int)
+    names = ["a", "b " + HOSTILE, "c", "d"]
+    labels = {0: "no " + HOSTILE, 1: "yes"}
+    train = uw.Examples(x[:60], y[:60], ids=[f"t{i}" for i in range(60)], names=names, labels=labels)
+    queries = uw.Examples(x[60:], y[60:], ids=[f"q{i}" for i in range(20)], names=names, labels=labels)
+    return uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train), train, queries
+
+
+def rendered(tmp_path, found):
+    path = uw.write_page(tmp_path / "page.html", found)
+    html = path.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(html)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    for _, attributes in tags.found:
+        assert not [name for name in attributes if name == "style" or name.startswith("on") or name == "href"]
+        assert attributes.get("src", "data:").startswith("data:")
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    return html
+
+
+def test_slices(tmp_path, fitted):
+    model, train, queries = fitted
+    groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
+    found = uw.slices(model, train, queries, groups, {"all": queries.ids})
+    html = rendered(tmp_path, found)
+    assert "all: 20 queries" in html and "= north" in html and "predictions turned" in html
+    assert html.count('class="range"') == 2 and html.count('class="point"') == 2
+
+
+def test_what_if(tmp_path, fitted):
+    model, train, queries = fitted
+    found = uw.what_if(model, train, queries, {"x" + HOSTILE: uw.Change(remove=train.ids[:20].tolist())})
+    html = rendered(tmp_path, found)
+    assert "20 training examples changed" in html and "query q3" in html
+    bare = uw.what_if(model, train, queries, uw.Change(remove=["t1"]), refit=False, calibrate=0)
+    html = rendered(tmp_path, bare)
+    assert 'class="point"' not in html and 'class="range"' not in html
+
+
+def test_perturb(tmp_path, fitted):
+    model, train, queries = fitted
+    html = rendered(tmp_path, uw.perturb(model, train, queries.take([0]), k=2))
+    assert html.count("<table") == 2 and "Numbers are inputs" in html
+
+
+def test_pictures_get_a_picture_of_their_contributions(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 16)), np.arange(40) % 2
+    whole = uw.Examples(x, y, shown=x.reshape(-1, 4, 4))
+    train = whole.take(range(30))
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train)
+    html = rendered(tmp_path, uw.perturb(model, train, whole.take([35]), k=1))
+    assert html.count("<figure>") == 3 and "blue raises" in html
+
+
+def test_anything_else_is_refused(tmp_path, fitted):
+    with pytest.raises(TypeError, match=r"expected what mislabeled, slices, perturb or what_if gave, got dict"):
+        uw.write_page(tmp_path / "page.html", {})

@@ -1,0 +1,96 @@
+"""The commands of mislabeled, patch, slices, perturb and what-if."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from upweight.cli import app
+
+TASK = """
+import numpy as np
+import upweight
+from sklearn.linear_model import LogisticRegression
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(140, 3))
+y = (x[:, 0] + 0.3 * rng.normal(size=140) > 0).astype(int)
+y[:6] = 1 - y[:6]
+names = {"names": ["size", "noise", "other"], "labels": {0: "no", 1: "yes"}}
+train = upweight.Examples(x[:100], y[:100], ids=[f"t{i}" for i in range(100)], **names)
+queries = upweight.Examples(x[100:], y[100:], ids=[f"q{i}" for i in range(40)], **names)
+model = LogisticRegression(tol=1e-8).fit(train.x, train.y)
+"""
+
+
+@pytest.fixture(autouse=True)
+def task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UPWEIGHT_LOG_LEVEL", raising=False)
+    (tmp_path / "task.py").write_text(TASK)
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def said(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_from_suspicion_to_a_better_model(task):
+    found = said("mislabeled", "task.py", "--budget", "8", "-o", "review.html")
+    assert (task / "review.html").exists() and len(found["suspects"]) == 8
+    wrong = [row for row in found["suspects"] if row["id"] in {f"t{i}" for i in range(6)}]
+    assert len(wrong) >= 4 and found["suspects"][0]["harm"] is not None
+    import upweight as uw
+    from upweight.applications.task import read_task
+
+    _, train, _ = read_task(task / "task.py")
+    uw.Patch.of(train, {row["id"]: row["suggested"] for row in wrong}).save("patch.json")
+    done = said("patch", "task.py", "patch.json")
+    assert done["relabelled"] == len(wrong) and done["after"]["measured"] > done["before"]["measured"]
+    assert "before: accuracy" in run("patch", "task.py", "patch.json").output
+
+
+def test_a_patch_that_does_not_fit_is_one_message(task):
+    empty = {"kind": "upweight patch", "version": 1, "train": {"checksum": "0", "examples": 3}}
+    (task / "patch.json").write_text(json.dumps({**empty, "decisions": [{"id": "nobody", "old": 0, "drop": True}]}))
+    result = run("patch", "task.py", "patch.json")
+    assert result.exit_code == 1 and "Error: the patch names 1 of 1 ids" in result.output
+
+
+def test_budget_zero_is_one_message():
+    result = run("mislabeled", "task.py", "--budget", "0")
+    assert result.exit_code == 1 and "expected a budget above 0" in result.output
+
+
+def test_slices(task):
+    found = said("slices", "task.py", "--by", "size", "--by", "noise", "--verify", "2", "-o", "s.html")
+    assert (task / "s.html").exists() and found["effects"][0]["slice"] == "mistakes"
+    assert sum(row["actual"] is not None for row in found["effects"]) == 2
+    result = run("slices", "task.py", "--by", "age")
+    assert result.exit_code == 1 and "no column 'age'" in result.output
+
+
+def test_perturb(task):
+    found = said("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
+    assert (task / "p.html").exists() and len(found["features"]) == 2
+    assert found["features"][0]["of"][0]["name"] in ("size", "noise", "other")
+
+
+def test_what_if(task):
+    found = said("what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3")
+    assert found["queries"] == ["q3"] and found["predicted"][0] == pytest.approx(found["actual"][0], rel=1e-3)
+    assert (task / "what-if.html").exists()
+    for wrong, match in (
+        (["--remove", "t999"], "no training example"),
+        (["--relabel", "t1"], "expected ID=VALUE"),
+        (["--reweight", "t1=x"], "expected a number"),
+        ([], "say what to change"),
+    ):
+        result = run("what-if", "task.py", *wrong)
+        assert result.exit_code == 2 and match in " ".join(result.output.replace("│", "").split())
