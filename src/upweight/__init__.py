@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from upweight.core.examples import Examples as Examples
+    from upweight.core.measurement import Loss as Loss
+    from upweight.core.measurement import Margin as Margin
+    from upweight.core.measurement import Probability as Probability
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
     from upweight.core.recipes import EKFAC as EKFAC
@@ -35,13 +38,16 @@ if TYPE_CHECKING:
     from upweight.core.scores import Unit as Unit
     from upweight.evaluate.verify import Check as Check
     from upweight.evaluate.verify import verify as verify
-    from upweight.linear.measurement import Loss as Loss
-    from upweight.linear.measurement import Margin as Margin
-    from upweight.linear.measurement import Probability as Probability
+    from upweight.methods.boostin import BoostIn as BoostIn
     from upweight.methods.chance import Chance as Chance
+    from upweight.methods.forest_weights import ForestWeights as ForestWeights
     from upweight.methods.influence import Influence as Influence
+    from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
+    from upweight.methods.leaf_refit import LeafRefit as LeafRefit
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
     from upweight.methods.registry import methods as methods
+    from upweight.methods.tree_sim import TreeSim as TreeSim
+    from upweight.methods.trex import TREX as TREX
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
     from upweight.report.page import write_report as write_report
@@ -56,11 +62,17 @@ _HOME = {
     "Unit": "upweight.core.scores",
     "Check": "upweight.evaluate.verify",
     "verify": "upweight.evaluate.verify",
-    "Loss": "upweight.linear.measurement",
-    "Margin": "upweight.linear.measurement",
-    "Probability": "upweight.linear.measurement",
+    "Loss": "upweight.core.measurement",
+    "Margin": "upweight.core.measurement",
+    "Probability": "upweight.core.measurement",
     "methods": "upweight.methods",
     "Chance": "upweight.methods.chance",
+    "BoostIn": "upweight.methods.boostin",
+    "ForestWeights": "upweight.methods.forest_weights",
+    "LeafInfluence": "upweight.methods.leaf_influence",
+    "LeafRefit": "upweight.methods.leaf_refit",
+    "TreeSim": "upweight.methods.tree_sim",
+    "TREX": "upweight.methods.trex",
     "Influence": "upweight.methods.influence",
     "LeaveOneOut": "upweight.methods.leave_one_out",
     "TorchModel": "upweight.models.pytorch",

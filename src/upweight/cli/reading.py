@@ -120,7 +120,7 @@ def choose(model: Any, queries: Examples, asked: list[str] | None) -> tuple[list
 
 def measurement(text: str | None, train: Examples) -> Any:
     """The measurement these words name."""
-    from upweight.linear.measurement import Loss, Margin, Probability
+    from upweight.core.measurement import Loss, Margin, Probability
 
     if text is None or text == "loss":
         return Loss()

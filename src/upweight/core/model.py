@@ -88,12 +88,8 @@ class Differentiable(Measurable):
         """The measurement of every query under each of these parameter shifts (g, parameters): (m, g)."""
 
 
-class Retrainable(Measurable):
-    """A model that can be trained again with other example weights."""
-
-    @abstractmethod
-    def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
-        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes."""
+class Parametric(Measurable):
+    """A model that is a point in a space: training chose one vector and nothing else."""
 
     @property
     @abstractmethod
@@ -101,8 +97,43 @@ class Retrainable(Measurable):
         """Everything training chose, as one vector."""
 
     @abstractmethod
-    def with_parameters(self, parameters: NDArray[np.float64]) -> Retrainable:
+    def with_parameters(self, parameters: NDArray[np.float64]) -> Parametric:
         """The same model with other parameters; this one stays as it is."""
+
+
+class Retrainable(Measurable):
+    """A model that can be trained again with other example weights."""
+
+    @abstractmethod
+    def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
+        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes."""
+
+
+class TreeBased(Measurable):
+    """A sum of trees: every example falls into one leaf of each, and leaves hold numbers.
+
+    `grown` and `trees` are nouns of the room `trees`, which this one does not know.
+    """
+
+    @abstractmethod
+    def trees(self) -> Any:
+        """The `TreeEnsemble`: leaf values, which output each tree adds to, and at which step."""
+
+    @abstractmethod
+    def leaves(self, examples: Examples) -> NDArray[np.intp]:
+        """Which leaf of every tree each example falls into, (n, trees), leaves counted over all trees."""
+
+    @abstractmethod
+    def grown(self, train: Examples) -> Any:
+        """How the leaf values followed from these examples: a `Boosting` or a `Forest`."""
+
+    @abstractmethod
+    def measure_margins(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The measurement of every query if these (m, outputs) were its margins, (m,)."""
+
+    @abstractmethod
+    def measure_slopes(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """∂measurement/∂margins there, (m, outputs)."""
 
 
 def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:

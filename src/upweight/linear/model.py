@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions, Retrainable
+from upweight.core.measurement import Measurement
+from upweight.core.model import Differentiable, Objective, Parametric, Predictions, Retrainable
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.families import Family
 from upweight.linear.features import Features
-from upweight.linear.measurement import Measurement
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 
@@ -28,7 +28,7 @@ REFIT = 100  # Newton steps of a refit at most
 
 
 @dataclass(frozen=True, eq=False)
-class LinearModel(Differentiable, Retrainable):
+class LinearModel(Differentiable, Parametric, Retrainable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:

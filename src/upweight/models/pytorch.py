@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Objective, Predictions
+from upweight.core.model import Differentiable, Objective, Parametric, Predictions
 from upweight.gradients.network import Function, Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.rows import CapturedRows
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Differentiable):
+class TorchModel(Differentiable, Parametric):
     """A trained network, its loss and what is asked of a query.
 
     Args:

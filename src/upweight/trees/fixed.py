@@ -1,0 +1,149 @@
+"""Fixed structure: leaf values after other training sets, splits kept; exactly, and to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.trees.boosting import Boosting
+from upweight.trees.ensemble import Places, TreeEnsemble
+
+Array = NDArray[np.float64]
+TOGETHER = 300_000  # shifted margins that are held at a time: as many removals as keep them in the processor's cache
+
+
+def blocks(boosting: Boosting, count: int) -> Iterator[slice]:
+    """How many removals go together."""
+    outputs, n = boosting.targets.shape
+    size = max(8, TOGETHER // (outputs * n))
+    yield from (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def refit(boosting: Boosting, removed: Sequence[Places]) -> tuple[Array, Array]:
+    """Leaf values without these examples minus with them: (leaves, width, removals), and of the base (K, removals).
+
+    Sharchilev et al. (2018), LeafRefit: boosting is run through again with every split where it was; gradients see what
+    earlier leaves have become. One column per removal (positions in the training set).
+    """
+    ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
+    rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
+    columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])
+    gone = boosting.weights[rows]
+    base = base_without(boosting, removed)
+    shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
+    change = np.zeros((*ensemble.values.shape, len(removed)))
+    old = boosting.reproduced
+    for step in boosting.steps():
+        g, h = boosting.loss.slopes(step.margins[..., None] + shift, targets)
+        h = h if rule.newton else np.ones_like(h)
+        for tree in step.trees:
+            where, local = ensemble.leaves_of(tree), boosting.local(tree)
+            for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(targets)))):
+                sums = []
+                for slopes in (g[output], h[output]):
+                    total = np.asarray(boosting.members[tree] @ slopes)
+                    np.subtract.at(total, (local[rows], columns), gone * slopes[rows, columns])
+                    sums.append(total)
+                moved = rule.values(sums[0], sums[1], where) - old[where, place, None]
+                change[where, place] = moved
+                shift[output] += moved[local]
+    return change, base
+
+
+def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
+    """∂ leaf values / ∂ log weight of each of these examples: (leaves, width, examples), and of the base (K, examples).
+
+    Sharchilev et al. (2018), LeafInfluence. `update="all"` follows every training example's margins (AllPoints): the
+    derivative of boosting with its splits fixed. A number k follows, tree by tree, those in the k leaves whose margins
+    move most in sum (TopKLeaves).
+    """
+    ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
+    columns, own = np.arange(len(examples)), boosting.weights[examples]
+    base = base_slope(boosting, examples)
+    shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
+    change = np.zeros((*ensemble.values.shape, len(examples)))
+    old, (_, total) = boosting.reproduced, boosting.totals
+    for step in boosting.steps():
+        dg, dh = boosting.loss.bends(step.margins[..., None], targets, shift)
+        for tree in step.trees:
+            where, local = ensemble.leaves_of(tree), boosting.local(tree)
+            members = boosting.members[tree]
+            for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(targets)))):
+                g = np.asarray(members @ dg[output])
+                h = np.asarray(members @ dh[output]) if dh is not None and rule.newton else np.zeros_like(g)
+                if update != "all":
+                    still = _still(np.asarray(members @ np.abs(shift[output])), update)
+                    g[still] = h[still] = 0.0
+                np.add.at(g, (local[examples], columns), own * step.gradient[output, examples])
+                np.add.at(h, (local[examples], columns), own * step.hessian[output, examples])
+                change[where, place] = rule.change(old[where, place, None], total[where, place, None], g, h, where)
+                shift[output] += change[where, place][local]
+    return change, base
+
+
+def single(boosting: Boosting) -> tuple[Array, Array]:
+    """∂ (value of the leaf that i is in) / ∂ log weight of i, others' margins held: (n, trees, width), and base (K, n).
+
+    Sharchilev et al. (2018), LeafInfluence with the update set SinglePoint: n × trees numbers stand for all examples.
+    """
+    ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
+    base = base_slope(boosting, np.arange(n))
+    shift = base.copy()
+    change = np.zeros((n, ensemble.trees, ensemble.width))
+    old, (_, total) = boosting.reproduced, boosting.totals
+    for step in boosting.steps():
+        dg, dh = boosting.loss.bends(step.margins, boosting.targets, shift)
+        for tree in step.trees:
+            at = boosting.places[:, tree]
+            for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(shift)))):
+                g = boosting.weights * (step.gradient[output] + dg[output])
+                h = boosting.weights * step.hessian[output]
+                if dh is not None and rule.newton:
+                    h = h + boosting.weights * dh[output]
+                moved = rule.change(old[at, place], total[at, place], g, h, at)
+                change[:, tree, place] = moved
+                shift[output] += moved
+    return change, base
+
+
+def shifted(ensemble: TreeEnsemble, places: Places, change: Array, base: Array) -> Array:
+    """How the margins of examples at these places move: (m, K, columns) for changes (leaves, width, columns)."""
+    out = np.repeat(base[None], len(places), axis=0)
+    for first in np.unique(ensemble.outputs).tolist():
+        member = ensemble.membership(places[:, ensemble.outputs == first])
+        for place in range(ensemble.width):
+            out[:, first + place] += member @ change[:, place]
+    return out
+
+
+def base_without(boosting: Boosting, removed: Sequence[Places]) -> Array:
+    """The base without these examples minus with them, (K, removals)."""
+    out = np.zeros((len(boosting.targets), len(removed)))
+    if not boosting.follows:
+        return out
+    w, sums = boosting.weights, boosting.targets @ boosting.weights
+    before = boosting.loss.link(sums / w.sum())
+    for column, gone in enumerate(removed):
+        mean = (sums - boosting.targets[:, gone] @ w[gone]) / (w.sum() - w[gone].sum())
+        out[:, column] = boosting.loss.link(mean) - before
+    return out
+
+
+def base_slope(boosting: Boosting, examples: Places) -> Array:
+    """∂ base / ∂ log weight of each of these examples, (K, examples)."""
+    if not boosting.follows:
+        return np.zeros((len(boosting.targets), len(examples)))
+    share = boosting.weights[examples] / boosting.weights.sum()
+    mean = (boosting.targets @ boosting.weights / boosting.weights.sum())[:, None]
+    return np.asarray(boosting.loss.link_slope(mean) * (boosting.targets[:, examples] - mean) * share)
+
+
+def _still(moved: Array, k: int) -> NDArray[np.bool_]:
+    """Leaves (leaves, examples) that are not among the k that moved most, example by example."""
+    if k >= len(moved):
+        return np.zeros_like(moved, dtype=bool)
+    rank = np.argsort(np.argsort(-moved, axis=0, kind="stable"), axis=0, kind="stable")
+    return np.asarray((rank >= k) | (moved == 0))
