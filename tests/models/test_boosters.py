@@ -85,6 +85,13 @@ def test_lightgbm_is_read_exactly(table, shape, l1, l2, from_average):
     check(maker(**QUIET, **more).fit(x, y, sample_weight=weights), x, y, weights)
 
 
+def test_a_lightgbm_tree_with_nothing_to_split_is_a_constant():
+    x, y = np.ones((30, 2)), np.arange(30.0)
+    for from_average in (True, False):
+        model = check(regressor(boost_from_average=from_average).fit(x, y), x, y, None)
+        np.testing.assert_allclose(model.margins(uw.Examples(x[:1])), 14.5)
+
+
 @settings(max_examples=40)
 @given(tables(), SHAPES, st.sampled_from([0.0, 0.7]), st.sampled_from([0.0, 2.0]), st.sampled_from(["hist", "approx"]))
 def test_xgboost_is_read_exactly(table, shape, l1, l2, tree_method):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples, Id
 from upweight.core.model import TreeBased, require
+from upweight.core.processes import each
 from upweight.core.scores import Scores, Unit
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed import blocks, refit, shifted
@@ -24,12 +25,17 @@ BLOCK = 256  # removals whose margins are held at a time for the queries
 class LeafRefit(Attributor):
     """Sharchilev et al. (2018): boosting run through again without the example, every split where it was.
 
+    Args:
+        processes: blocks of removals at a time, each in its own process; 1 stays in this one.
+
     Removals go in blocks: gradients of all examples under all removals of a block are summed leaf by leaf in one sparse
     product per tree. EFFECT: exact for the structure held (1e-6 against the libraries' own refits); true retraining
     moves splits too, and then the size is right on average only.
 
     Cost: examples² × trees gradients; leaves × examples numbers in memory.
     """
+
+    processes: int = 1
 
     @property
     def promises(self) -> Promises:
@@ -39,8 +45,8 @@ class LeafRefit(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
         """Boost again without every example."""
         grown = _exact(model, train)
-        singles = [np.array([i]) for i in range(len(train))]
-        found = [refit(grown, singles[part]) for part in blocks(grown, len(train))]
+        parts = list(blocks(grown, len(train)))
+        found = [both for _, both in sorted(each(_without, grown, parts, self.processes), key=lambda done: done[0])]
         return FittedLeafRefit(
             self, model, train, *(np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
         )
@@ -112,6 +118,11 @@ class FittedLeafRefit(Fitted):
         moved = shifted(ensemble, at, change, base)
         after = [self.model.measure_margins(queries, margins + moved[..., c]) for c in range(moved.shape[2])]
         return self.model.measure_margins(queries, margins)[:, None] - np.stack(after, axis=1)
+
+
+def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
+    """Leaf values and base without each of these examples."""
+    return refit(grown, [np.array([i]) for i in range(part.start, part.stop)])
 
 
 def _exact(model: Any, train: Examples) -> Boosting:

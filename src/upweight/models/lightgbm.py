@@ -96,8 +96,10 @@ def _leaves(
         # LightGBM adds the constant it starts from to the leaves of the first trees; it is taken out of them again.
         weights = np.ones(len(train)) if train.weights is None else train.weights
         base = loss.link(loss.encode(train.y).T @ weights / weights.sum())
-        for output in range(min(loss.outputs, len(values))):
-            values[output] = values[output] - base[output]
+    for output in range(min(loss.outputs, len(values))):
+        if len(values[output]) == 1:  # nothing to split at the start: the tree is that constant, whatever was asked for
+            base[output] = values[output][0]
+        values[output] = values[output] - base[output]
     ensemble = ensemble_of(values, np.arange(len(trees)) // loss.outputs, outputs, base)
     below = np.array([categorical for leaves in found for *_, categorical in leaves], dtype=bool)
     l2 = np.full(len(below), float(parameters.get("lambda_l2", 0)))

@@ -12,7 +12,8 @@ from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 
 Array = NDArray[np.float64]
-TOGETHER = 300_000  # shifted margins that are held at a time: as many removals as keep them in the processor's cache
+TOGETHER = 300_000  # margins under removals that are held at a time
+CACHED = 32_000  # and of these, as many as go through the loss at a time: what stays in the processor's cache
 
 
 def blocks(boosting: Boosting, count: int) -> Iterator[slice]:
@@ -28,20 +29,20 @@ def refit(boosting: Boosting, removed: Sequence[Places]) -> tuple[Array, Array]:
     Sharchilev et al. (2018), LeafRefit: boosting is run through again with every split where it was; gradients see what
     earlier leaves have become. One column per removal (positions in the training set).
     """
-    ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
+    ensemble, rule, outputs = boosting.ensemble, boosting.rule, len(boosting.targets)
     rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
     columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])
     gone = boosting.weights[rows]
     base = base_without(boosting, removed)
-    shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
+    margins = np.repeat((ensemble.base[:, None] + base)[:, None, :], len(boosting.weights), axis=1)
+    g, h, added = np.empty_like(margins), np.ones_like(margins), np.empty_like(margins[0])
     change = np.zeros((*ensemble.values.shape, len(removed)))
     old = boosting.reproduced
-    for step in boosting.steps():
-        g, h = boosting.loss.slopes(step.margins[..., None] + shift, targets)
-        h = h if rule.newton else np.ones_like(h)
-        for tree in step.trees:
+    for trees in ensemble.by_step():
+        _slopes(boosting, margins, g, h)
+        for tree in trees:
             where, local = ensemble.leaves_of(tree), boosting.local(tree)
-            for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(targets)))):
+            for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(outputs))):
                 sums = []
                 for slopes in (g[output], h[output]):
                     total = np.asarray(boosting.members[tree] @ slopes)
@@ -49,8 +50,21 @@ def refit(boosting: Boosting, removed: Sequence[Places]) -> tuple[Array, Array]:
                     sums.append(total)
                 moved = rule.values(sums[0], sums[1], where) - old[where, place, None]
                 change[where, place] = moved
-                shift[output] += moved[local]
+                np.take(ensemble.values[where, place, None] + moved, local, axis=0, out=added, mode="clip")
+                margins[output] += added
     return change, base
+
+
+def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
+    """Gradients and second derivatives at margins (K, n, removals), written into g and h a part at a time."""
+    outputs, n, columns = margins.shape
+    size = max(1, CACHED // (outputs * columns))
+    for start in range(0, n, size):
+        part = slice(start, start + size)
+        first, second = boosting.loss.slopes(margins[:, part], boosting.targets[:, part, None])
+        g[:, part] = first
+        if boosting.rule.newton:
+            h[:, part] = second
 
 
 def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
