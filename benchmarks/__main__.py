@@ -1,6 +1,6 @@
 """Every benchmark, one after the other; writes RESULTS.md and results.json next to this file.
 
-python -m benchmarks --data DIR [--peers-env DIR] [--only accuracy peers speed memory]
+python -m benchmarks --data DIR [--peers-env DIR] [--only accuracy peers speed memory trees]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("accuracy", "peers", "speed", "memory")
+NAMES = ("accuracy", "peers", "speed", "memory", "trees")
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
         "peers": ["--peers-env", chosen.peers_env],
         "speed": ["--data", chosen.data],
         "memory": ["--data", chosen.data],
+        "trees": ["--data", chosen.data],
     }
     for name in chosen.only:
         if None in needed[name]:

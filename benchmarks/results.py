@@ -63,7 +63,7 @@ class Section:
         kept = json.loads(path.read_text()) if path.exists() else {}
         kept[self.name] = asdict(self)
         path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        sections = [_read(kept[name]) for name in ("accuracy", "peers", "speed", "memory") if name in kept]
+        sections = [_read(kept[name]) for name in ("accuracy", "peers", "speed", "memory", "trees") if name in kept]
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
 
 

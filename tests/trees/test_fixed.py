@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 import upweight as uw
 from boosters import BOOSTERS
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed import derivative, refit, shifted, single
+from upweight.trees.fixed import backwards, derivative, refit, shifted, single
 
 
 def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +76,14 @@ def test_all_points_is_the_finite_difference_of_weights(grown):
         (high, start), (low, other) = replayed(grown, up), replayed(grown, down)
         np.testing.assert_allclose(change[..., column], (high - low) / (2 * step), atol=2e-7)
         np.testing.assert_allclose(base[:, column], (start - other) / (2 * step), atol=2e-7)
+
+
+def test_from_the_last_tree_back_it_is_the_same_derivative(grown):
+    rng = np.random.default_rng(0)
+    places, slopes = grown.places[:7], rng.normal(size=(7, len(grown.targets)))
+    forward = shifted(grown.ensemble, places, *derivative(grown, np.arange(60)))
+    expected = np.einsum("mk,mkn->mn", slopes, forward)
+    np.testing.assert_allclose(backwards(grown, places, slopes), expected, atol=1e-12)
 
 
 def test_single_point_is_the_finite_difference_with_everyone_else_held(grown):

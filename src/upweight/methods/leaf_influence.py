@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, TreeBased, require
 from upweight.core.scores import Unit
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed import blocks, derivative, shifted, single
+from upweight.trees.fixed import backwards, blocks, derivative, shifted, single
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -35,8 +35,8 @@ class LeafInfluence(Attributor):
 
     EFFECT with "all" and without bags: the first-order effect at fixed structure; RANK otherwise.
 
-    Cost: examples × trees numbers for "single"; examples² × trees for the others, a few of them at a time; a quarter of
-    that and a training for every bag.
+    Cost: examples × trees numbers for "single"; that times the queries for "all", from the last tree back to the first;
+    examples² × trees for a number; a training and half of that for every bag.
     """
 
     update: Literal["single", "all"] | int = "single"
@@ -66,20 +66,21 @@ class LeafInfluence(Attributor):
         if not isinstance(grown, Boosting):
             raise TypeError("LeafInfluence follows boosting steps, a forest has none; ForestWeights is for forests")
         grown.require_exact("LeafInfluence")
+        if self.update == "all":
+            return FittedLeafInfluence(self, model, train, grown)
         if self.update == "single":
-            return FittedLeafInfluence(self, model, train, *single(grown))
+            return FittedLeafInfluence(self, model, train, grown, *single(grown))
         found = [derivative(grown, np.arange(part.start, part.stop), self.update) for part in blocks(grown, len(train))]
-        return FittedLeafInfluence(
-            self, model, train, *(np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
-        )
+        change, base = (np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
+        return FittedLeafInfluence(self, model, train, grown, change, base)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeafInfluence | FittedBags:
         """The derivatives from disk; bags are trained again, which gives the same."""
-        if self.bags:
+        if self.bags or self.update == "all":
             return self.fit(model, train)
-        return FittedLeafInfluence(self, model, train, state["change"], state["base"])
+        return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
 
 
 class FittedLeafInfluence(Fitted):
@@ -87,16 +88,30 @@ class FittedLeafInfluence(Fitted):
 
     model: TreeBased
 
-    def __init__(self, recipe: LeafInfluence, model: Any, train: Examples, change: Array, base: Array) -> None:
+    def __init__(
+        self,
+        recipe: LeafInfluence,
+        model: Any,
+        train: Examples,
+        grown: Boosting,
+        change: Array | None = None,
+        base: Array | None = None,
+    ) -> None:
         is_effect = recipe.update == "all" and not recipe.bags
         super().__init__(recipe, model, train, Unit.EFFECT if is_effect else Unit.RANK)
-        self.change = change  # "single": (n, trees, width), of the example's own leaves; else (leaves, width, n)
-        self.base = base  # (K, n)
+        self.grown = grown
+        # "single": (n, trees, width), of the example's own leaves; k: (leaves, width, n); "all": from the queries.
+        self.change = np.empty(0) if change is None else change
+        self.base = np.empty(0) if base is None else base  # (K, n)
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """∂m/∂F at the query times how F moves."""
         ensemble, at = self.model.trees(), self.model.leaves(queries)
         slopes = self.model.measure_slopes(queries, ensemble.margins(at))
+        if self._follows_all:
+            parts = [backwards(self.grown, at[part], slopes[part]) for part in blocks(self.grown, len(at))]
+            yield slice(0, len(self.train)), np.vstack(parts)
+            return
         asked = [ensemble.membership(at, slopes[:, ensemble.outputs + w]).T.toarray() for w in range(ensemble.width)]
         places = self.model.leaves(self.train)
         for start in range(0, len(self.train), BLOCK):
@@ -112,6 +127,10 @@ class FittedLeafInfluence(Fitted):
         """Each example's own measurement."""
         ensemble, at = self.model.trees(), self.model.leaves(self.train)
         slopes = self.model.measure_slopes(self.train, ensemble.margins(at))
+        if self._follows_all:
+            parts = blocks(self.grown, len(at))
+            own = [np.diagonal(backwards(self.grown, at[p], slopes[p]), p.start) for p in parts]
+            return np.concatenate(own)
         if self._is_single:
             per_tree = np.stack([slopes[:, ensemble.outputs + w] for w in range(ensemble.width)], axis=2)
             return np.asarray(np.einsum("itw,itw->i", self.change, per_tree) + (slopes * self.base.T).sum(axis=1))
@@ -127,6 +146,10 @@ class FittedLeafInfluence(Fitted):
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The derivatives."""
         return {"change": self.change, "base": self.base}, {}
+
+    @property
+    def _follows_all(self) -> bool:
+        return cast(LeafInfluence, self.recipe).update == "all"
 
     @property
     def _is_single(self) -> bool:

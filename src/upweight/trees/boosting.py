@@ -48,13 +48,17 @@ class Rule:
 
     def change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Places) -> Array:
         """How values made from sums h move when the sums move by dg and dh; all have the leaves first."""
+        return -(self.rate * dg + value * dh) * self.give(value, h, leaves)
+
+    def give(self, value: Array, h: Array, leaves: slice | Places) -> Array:
+        """1 / (H + l2), or 0 where a leaf cannot move: nobody is in it, or its value is clipped."""
         below = h + self._l2(leaves, h)
         fixed = (below <= EMPTY) | (h <= EMPTY)
         if self.l1:
             fixed |= value == 0
         if self.most:
             fixed |= np.abs(value) >= self.rate * self.most * (1 - 1e-12)
-        return np.where(fixed, 0.0, -(self.rate * dg + value * dh) / np.where(fixed, 1.0, below))
+        return np.where(fixed, 0.0, 1.0 / np.where(fixed, 1.0, below))
 
     def _l2(self, leaves: slice | Places, like: Array) -> Array:
         return self.l2[leaves].reshape(-1, *[1] * (like.ndim - 1))

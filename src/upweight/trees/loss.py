@@ -48,6 +48,11 @@ class Loss(ABC):
     def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move when z moves by dz: directional derivatives; None for a second that stays."""
 
+    def bends_back(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
+        """The transpose of `bends`: ∂/∂z of ⟨gradient, dg⟩ + ⟨second, dh⟩. Elementwise losses need no other."""
+        first, second = self.bends(z, t, np.ones_like(z))
+        return first * dg if second is None else first * dg + second * dh
+
     def link(self, mean: Array) -> Array:
         """The constant outputs that fit targets of this mean (K, …) best, up to what the loss does not see."""
         return mean
