@@ -55,25 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
 def adult(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
     """The census table with its categories as such; income above 50,000 is 1."""
     file = folder / "tables-lime.zip"
-    names = [
-        "age",
-        "work",
-        "weight",
-        "education",
-        "years",
-        "marital",
-        "job",
-        "relation",
-        "race",
-        "sex",
-        "gain",
-        "loss",
-        "hours",
-        "country",
-        "income",
-    ]
+    names = "age work weight education years marital job relation race sex gain loss hours country income"
     content = zipfile.ZipFile(file).read("adult.csv")
-    frame = pd.read_csv(io.BytesIO(content), header=None, names=names, skipinitialspace=True)
+    frame = pd.read_csv(io.BytesIO(content), header=None, names=names.split(), skipinitialspace=True)
     frame = frame[pd.to_numeric(frame["age"], errors="coerce").notna()].reset_index(drop=True)
     y = frame.pop("income").str.contains(">50K").astype(int).to_numpy()
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]

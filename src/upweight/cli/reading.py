@@ -34,7 +34,7 @@ Seed = Annotated[int, typer.Option(min=0, help="For the split of a table and for
 Measure = Annotated[str | None, typer.Option(help="loss (default), margin, or probability:CLASS.")]
 
 
-How = Annotated[str, typer.Option(help="How to score; see `upweight methods`.")]
+How = Annotated[str | None, typer.Option(help="How to score; see `upweight methods`. Default: what suits the model.")]
 
 
 class Subject(NamedTuple):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from upweight.core.attributor import Attributor
+from upweight.core.examples import Examples
+from upweight.core.model import TreeBased
 from upweight.methods.boostin import BoostIn
 from upweight.methods.chance import Chance
 from upweight.methods.forest_weights import ForestWeights
@@ -12,6 +16,9 @@ from upweight.methods.leaf_refit import LeafRefit
 from upweight.methods.leave_one_out import LeaveOneOut
 from upweight.methods.tree_sim import TreeSim
 from upweight.methods.trex import TREX
+from upweight.trees.forest import Forest
+
+WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
 
 
 def methods() -> dict[str, type[Attributor]]:
@@ -27,3 +34,14 @@ def methods() -> dict[str, type[Attributor]]:
         "leave_one_out": LeaveOneOut,
         "chance": Chance,
     }
+
+
+def first_choice(model: Any, train: Examples) -> Attributor:
+    """What to try first on this model: an effect where one can be had within a minute, else a ranking."""
+    if not isinstance(model, TreeBased):
+        return Influence()
+    grown = model.grown(train)
+    if isinstance(grown, Forest):
+        return ForestWeights() if grown.exact else TreeSim()
+    work = len(train) ** 2 * model.trees().trees
+    return LeafRefit() if grown.exact and work <= WITHIN_A_MINUTE else BoostIn()
