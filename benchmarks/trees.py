@@ -30,10 +30,10 @@ from upweight.evaluate.retrain import measure_without
 GOAL = 0.65
 TIMES = 20.0
 METHODS: dict[str, Attributor] = {
-    "LeafInfluence, all points, 60 bags": uw.LeafInfluence(update="all", bags=60),
+    "LeafInfluence, all points, 60 bags": uw.LeafInfluence(bags=60),
     "LeafRefit": uw.LeafRefit(),
-    "LeafInfluence, all points": uw.LeafInfluence(update="all"),
-    "LeafInfluence, single point": uw.LeafInfluence(),
+    "LeafInfluence, all points": uw.LeafInfluence(),
+    "LeafInfluence, single point": uw.LeafInfluence(update="single"),
     "BoostIn": uw.BoostIn(),
     "TREX": uw.TREX(),
     "TreeSim": uw.TreeSim(),
@@ -145,7 +145,7 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
         f"at least {TIMES:g} times as fast for the same update set",
         ["update set", "CatBoost, CPU s", "upweight, CPU s", "ratio", "rank agreement", "verdict"],
     )
-    for kind, recipe in (("SinglePoint", uw.LeafInfluence()), ("AllPoints", uw.LeafInfluence(update="all"))):
+    for kind, recipe in (("SinglePoint", METHODS["LeafInfluence, single point"]), ("AllPoints", uw.LeafInfluence())):
         kept: dict[str, Any] = {}
 
         def ours(recipe: Attributor = recipe, kept: dict[str, Any] = kept) -> None:
@@ -178,7 +178,7 @@ def end_to_end(x: pd.DataFrame, y: np.ndarray) -> Table:
 
     def run() -> None:
         model = uw.explainable(estimator, train)
-        scores = uw.BoostIn().fit(model, train).attribute(queries)
+        scores = uw.LeafInfluence().fit(model, train).attribute(queries)
         with TemporaryDirectory() as folder:
             uw.write_report(Path(folder) / "report.html", scores, train, queries)
 

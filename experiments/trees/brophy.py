@@ -11,11 +11,11 @@ from upweight.core.attributor import Attributor
 
 SHARES = (0.001, 0.005, 0.01, 0.015, 0.02)
 METHODS: dict[str, Attributor] = {
-    "LeafInfluence, all points, 30 bags": uw.LeafInfluence(update="all", bags=30),
+    "LeafInfluence, all points, 30 bags": uw.LeafInfluence(bags=30),
     "LeafRefit": uw.LeafRefit(),
-    "LeafInfluence, all points": uw.LeafInfluence(update="all"),
+    "LeafInfluence, all points": uw.LeafInfluence(),
     "BoostIn": uw.BoostIn(),
-    "LeafInfSP": uw.LeafInfluence(),
+    "LeafInfSP": uw.LeafInfluence(update="single"),
     "TREX": uw.TREX(),
     "TreeSim": uw.TreeSim(),
     "random": uw.Chance(),
@@ -55,7 +55,7 @@ def run(x: np.ndarray, y: np.ndarray, rows: int = 2_000, asked: int = 15) -> Res
             ],
         ],
         settings=f"Adult, {rows:,} rows, {asked} test rows; LightGBM, 100 trees of 15 leaves; mean rise of loss in "
-        f"nats with {', '.join(f'{100 * share:g}' for share in SHARES)} % of the rows removed, trained again each time.",
+        f"nats with {', '.join(f'{100 * share:g}' for share in SHARES)} % of the rows removed, trained again.",
         section="Boosted trees: Sharchilev et al. (2018), Brophy et al. (2023)",
         name="brophy",
         command="python -m experiments.trees --data DIR",

@@ -28,7 +28,7 @@ def run(x: np.ndarray, y: np.ndarray, others: int = 4) -> Result:
     wrong = test.ids[model.measure(test) < np.log(0.5)]
     chosen = [QUERY, *np.random.default_rng(0).choice(wrong, others, replace=False).tolist()]
     queries = test.select(chosen)
-    influence = uw.LeafInfluence().fit(model, train).attribute(queries).values
+    influence = uw.LeafInfluence(update="single").fit(model, train).attribute(queries).values
     detector = np.argsort(model.measure(train), kind="stable")  # the label's own probability, least first
     by_detector = curve(model, train, queries, detector)
     by_influence = np.stack(

@@ -64,8 +64,8 @@ OF_NETWORKS: dict[str, Attributor] = {
 }
 OF_BOOSTERS: dict[str, Attributor] = {
     "leaf refit": uw.LeafRefit(),
-    "leaf influence": uw.LeafInfluence(update="all"),
-    "leaf influence, single": uw.LeafInfluence(),
+    "leaf influence": uw.LeafInfluence(),
+    "leaf influence, single": uw.LeafInfluence(update="single"),
     "leaf influence, top leaves": uw.LeafInfluence(update=2),
     "boostin": uw.BoostIn(),
     "trex": uw.TREX(),
@@ -83,7 +83,7 @@ PAIRS += [(method, problem) for method in OF_BOOSTERS.items() for problem in BOO
 PAIRS += [(method, problem) for method in OF_FORESTS.items() for problem in FORESTS]
 PAIRS += [(("out of bag", uw.ForestWeights(removal="trees")), FORESTS[0])]
 PAIRS += [(("leave one out", uw.LeaveOneOut()), problem) for problem in BOOSTERS[:1]]
-PAIRS += [(("leaf influence, bags", uw.LeafInfluence(update="all", bags=12)), problem) for problem in BOOSTERS[2:4]]
+PAIRS += [(("leaf influence, bags", uw.LeafInfluence(bags=12)), problem) for problem in BOOSTERS[2:4]]
 CASES = [Case(recipe, problem) for (_, recipe), problem in PAIRS]
 NAMES = [f"{method}-{problem.name}" for (method, _), problem in PAIRS]
 

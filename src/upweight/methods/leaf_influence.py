@@ -25,9 +25,9 @@ class LeafInfluence(Attributor):
     """Sharchilev et al. (2018): ∂m_q/∂F · Σ_t ∂(value of q's leaf in tree t)/∂w_i with the splits where they are.
 
     Args:
-        update: whose margins are followed from tree to tree: "single" (the example's own; SinglePoint of the paper), a
-            number k (those in the k leaves of each tree that move most; TopKLeaves), or "all" (AllPoints, the
-            derivative of boosting itself).
+        update: whose margins are followed from tree to tree: "all" (AllPoints of the paper, the derivative of boosting
+            itself), "single" (the example's own; SinglePoint), or a number k (those in the k leaves of each tree that
+            move most; TopKLeaves).
         bags: train so many boosters again, each on a random half of the examples, and average over those that an
             example had a part in; 0 stays with the model's own trees. Other halves choose other splits, so what
             depends on one accidental structure averages out.
@@ -39,7 +39,7 @@ class LeafInfluence(Attributor):
     examples² × trees for a number; a training and half of that for every bag.
     """
 
-    update: Literal["single", "all"] | int = "single"
+    update: Literal["all", "single"] | int = "all"
     bags: int = 0
     seed: int = 0
 

@@ -44,4 +44,6 @@ def first_choice(model: Any, train: Examples) -> Attributor:
     if isinstance(grown, Forest):
         return ForestWeights() if grown.exact else TreeSim()
     work = len(train) ** 2 * model.trees().trees
-    return LeafRefit() if grown.exact and work <= WITHIN_A_MINUTE else BoostIn()
+    if not grown.exact:
+        return BoostIn()
+    return LeafRefit() if work <= WITHIN_A_MINUTE else LeafInfluence()
