@@ -1,19 +1,12 @@
-"""Boosters of every library: read as they predict, or refused."""
+"""Boosters of every library: what is refused, what is named, what is trained again."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.ensemble import (
-    GradientBoostingClassifier,
-    GradientBoostingRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from read_boosters import PLAIN, QUIET, check
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -24,131 +17,6 @@ pd = pytest.importorskip("pandas")
 lightgbm = pytest.importorskip("lightgbm")
 xgboost = pytest.importorskip("xgboost")
 catboost = pytest.importorskip("catboost")
-
-QUIET = {"n_jobs": 1, "verbose": -1}
-PLAIN = {"bootstrap_type": "No", "leaf_estimation_iterations": 1, "boosting_type": "Plain", "verbose": 0}
-PLAIN |= {"allow_writing_files": False, "thread_count": 1}
-
-
-@st.composite
-def tables(draw):
-    """(x, y, weights, kind of target): 30 to 80 rows, some of them with holes, one category."""
-    seed, rows = draw(st.integers(0, 10_000)), draw(st.integers(30, 80))
-    rng = np.random.default_rng(seed)
-    frame = pd.DataFrame(np.round(rng.normal(size=(rows, 3)), draw(st.integers(0, 6))), columns=["a", "b", "c d"])
-    if draw(st.booleans()):
-        frame = frame.mask(rng.random(frame.shape) < draw(st.sampled_from([0.05, 0.5])))
-    frame["kind"] = pd.Categorical(rng.choice(list("pqrstuvw")[: draw(st.integers(2, 8))], rows))
-    kind = draw(st.sampled_from(["two", "three", "amount", "count"]))
-    lean = rng.normal(size=rows) + (frame["kind"].cat.codes.to_numpy() % 3)
-    y = {
-        "two": np.where(lean > 1, "yes", "no"),
-        "three": np.digitize(lean, [0.3, 1.5]),
-        "amount": lean * draw(st.sampled_from([0.01, 1.0, 1000.0])),
-        "count": np.floor(np.exp(lean / 2)),
-    }[kind]
-    classes = {"two": 2, "three": 3}.get(kind)
-    if classes and len(np.unique(y)) < classes:
-        y = np.array(["yes", "no"] * rows)[:rows] if kind == "two" else np.arange(rows) % 3
-    return frame, y, rng.uniform(0.2, 3.0, rows) if draw(st.booleans()) else None, kind
-
-
-SHAPES = st.fixed_dictionaries(
-    {"trees": st.integers(1, 12), "depth": st.integers(1, 5), "rate": st.sampled_from([0.05, 0.3, 1.0])}
-)
-
-
-def check(estimator, x, y, weights):
-    """Reading it succeeds only if margins are the library's; leaf values too must be made again."""
-    train = uw.Examples(x, y, weights=weights)
-    model = uw.explainable(estimator, train)
-    assert model.grown(train).exact, model.grown(train).mismatch
-    again = model.retrain(train, np.ones(len(train)))
-    np.testing.assert_allclose(again.margins(train), model.margins(train), atol=1e-6)
-    return model
-
-
-@settings(max_examples=40)
-@given(tables(), SHAPES, st.sampled_from([0.0, 0.7]), st.sampled_from([0.0, 2.0]), st.booleans())
-def test_lightgbm_is_read_exactly(table, shape, l1, l2, from_average):
-    x, y, weights, kind = table
-    more = {
-        "boost_from_average": from_average,
-        "reg_alpha": l1,
-        "reg_lambda": l2,
-        "min_data_per_group": 5,
-        "cat_smooth": 1,
-    }
-    more |= {"n_estimators": shape["trees"], "max_depth": shape["depth"], "learning_rate": shape["rate"]}
-    more |= {"min_child_samples": 5, "objective": "poisson"} if kind == "count" else {"min_child_samples": 3}
-    maker = lightgbm.LGBMRegressor if kind in ("amount", "count") else lightgbm.LGBMClassifier
-    check(maker(**QUIET, **more).fit(x, y, sample_weight=weights), x, y, weights)
-
-
-def test_a_lightgbm_tree_with_nothing_to_split_is_a_constant():
-    x, y = np.ones((30, 2)), np.arange(30.0)
-    for from_average in (True, False):
-        model = check(regressor(boost_from_average=from_average).fit(x, y), x, y, None)
-        np.testing.assert_allclose(model.margins(uw.Examples(x[:1])), 14.5)
-
-
-@settings(max_examples=40)
-@given(tables(), SHAPES, st.sampled_from([0.0, 0.7]), st.sampled_from([0.0, 2.0]), st.sampled_from(["hist", "approx"]))
-def test_xgboost_is_read_exactly(table, shape, l1, l2, tree_method):
-    x, y, weights, kind = table
-    y = (y == "yes").astype(int) if kind == "two" else y
-    x = x.rename(columns={"c d": "c"})
-    more = {"reg_alpha": l1, "reg_lambda": l2, "tree_method": tree_method, "enable_categorical": True, "n_jobs": 1}
-    more |= {"n_estimators": shape["trees"], "max_depth": shape["depth"], "learning_rate": shape["rate"]}
-    more |= {"objective": "count:poisson"} if kind == "count" else {}
-    maker = xgboost.XGBRegressor if kind in ("amount", "count") else xgboost.XGBClassifier
-    check(maker(**more).fit(x, y, sample_weight=weights), x, y, weights)
-
-
-@settings(max_examples=20)
-@given(tables(), SHAPES, st.sampled_from(["SymmetricTree", "Lossguide"]))
-def test_catboost_is_read_exactly(table, shape, policy):
-    x, y, weights, kind = table
-    more = {
-        "iterations": shape["trees"],
-        "depth": shape["depth"],
-        "learning_rate": shape["rate"],
-        "grow_policy": policy,
-    }
-    more |= {"loss_function": "Poisson"} if kind == "count" else {}
-    more |= {"leaf_estimation_method": "Gradient"} if kind == "three" else {}
-    maker = catboost.CatBoostRegressor if kind in ("amount", "count") else catboost.CatBoostClassifier
-    check(
-        maker(**PLAIN, **more, cat_features=["kind"], one_hot_max_size=10).fit(x, y, sample_weight=weights),
-        x,
-        y,
-        weights,
-    )
-
-
-@settings(max_examples=25)
-@given(tables(), SHAPES, st.sampled_from([0.0, 2.0]), st.booleans())
-def test_scikit_learns_boosting_is_read_exactly(table, shape, l2, histograms):
-    x, y, weights, kind = table
-    classes = kind in ("two", "three")
-    shared = {"max_depth": shape["depth"], "learning_rate": shape["rate"], "random_state": 0}
-    if histograms:
-        maker = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-        more = {"max_iter": shape["trees"], "l2_regularization": l2, "categorical_features": "from_dtype"}
-        more |= {"loss": "poisson"} if kind == "count" else {}
-    else:
-        maker = GradientBoostingClassifier if classes else GradientBoostingRegressor
-        more, x = {"n_estimators": shape["trees"]}, x[["a", "b"]].fillna(0.0)
-    check(maker(**shared, **more).fit(x, y, sample_weight=weights), x, y, weights)
-
-
-@settings(max_examples=10)
-@given(tables(), SHAPES, st.booleans())
-def test_forests_are_read_exactly(table, shape, bootstrap):
-    x, y, weights, kind = table
-    maker = RandomForestClassifier if kind in ("two", "three") else RandomForestRegressor
-    forest = maker(shape["trees"], max_depth=shape["depth"], bootstrap=bootstrap, random_state=0)
-    check(forest.fit(x[["a", "b"]].fillna(0), y, sample_weight=weights), x[["a", "b"]].fillna(0), y, weights)
 
 
 def amounts(rows=120):
@@ -321,3 +189,16 @@ def test_measurements_are_the_same_as_everywhere():
     np.testing.assert_allclose(uw.explainable(booster, train, uw.Margin()).measure(train), margin, atol=1e-9)
     chance = np.where(label == "up", p, 1 - p)
     np.testing.assert_allclose(uw.explainable(booster, train).measure(train), np.log(chance), atol=1e-9)
+
+
+def test_a_lightgbm_tree_with_nothing_to_split_is_a_constant():
+    x, y = np.ones((30, 2)), np.arange(30.0)
+    for from_average in (True, False):
+        model = check(regressor(boost_from_average=from_average).fit(x, y), x, y, None)
+        np.testing.assert_allclose(model.margins(uw.Examples(x[:1])), 14.5)
+
+
+def test_a_loss_for_a_linear_model_is_refused():
+    x, y = amounts()
+    with pytest.raises(TypeError, match="boosters trained on an objective of your own"):
+        uw.explainable(LinearRegression().fit(x, y), uw.Examples(x, y), loss=Custom(np.sign, np.sign, np.sign))

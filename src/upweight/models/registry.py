@@ -37,6 +37,8 @@ def explainable(
     final = steps[-1][1] if steps else estimator
     reader = _tree_reader(final)
     if reader is None:
+        if loss is not None:
+            raise TypeError("loss= is for boosters trained on an objective of your own; this estimator is none")
         from upweight.models import sklearn
 
         return sklearn.read(estimator, train, measure, smoothing)

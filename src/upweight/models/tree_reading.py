@@ -107,14 +107,13 @@ def tree_model(
 
     `reread(new estimator, train)` reads what training again gives.
     """
-    name = type(estimator).__name__ if not hasattr(estimator, "steps") else type(estimator.steps[-1][1]).__name__
 
     def train_again(kept: Examples, seed: int) -> TreeModel:
         trained = reading.again(columns(kept.x), kept.y, kept.weights, seed)
         return reread(trained, kept)  # type: ignore[no-any-return]
 
     model = TreeModel(
-        name=name,
+        name=type(estimator).__name__,
         predictor=estimator,
         ensemble=reading.ensemble,
         loss=reading.loss,
