@@ -72,12 +72,16 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
     classes = loss.classes is not None
     ensemble = ensemble_of(values, np.repeat(np.arange(rounds), loss.outputs), outputs, np.zeros(loss.outputs))
 
+    def numbers(x: Any) -> NDArray[Any]:
+        # Its single trees were fitted without column names and warn when they are given some.
+        return look(estimator.apply(x.to_numpy() if hasattr(x, "to_numpy") else x))
+
     def margins(x: Any) -> Array:
         return np.asarray(estimator.decision_function(x) if classes else estimator.predict(x))
 
     # What it starts from is what its trees leave of one prediction; that it is the same for all is looked at later.
     one = columns(train.take([0]).x)
-    base = margins(one) - ensemble.margins(ensemble.placed(look(estimator.apply(one))))
+    base = margins(one) - ensemble.margins(ensemble.placed(numbers(one)))
     ensemble = replace(ensemble, base=base.ravel())
 
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
@@ -90,7 +94,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
     return TreeReading(
         ensemble=ensemble,
         loss=loss,
-        numbers=lambda x: look(estimator.apply(x)),
+        numbers=numbers,
         margins=margins,
         again=again,
         rule=Rule(estimator.learning_rate, np.zeros(len(ensemble.values))),
