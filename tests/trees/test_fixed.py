@@ -83,7 +83,7 @@ def test_from_the_last_tree_back_it_is_the_same_derivative(grown):
     places, slopes = grown.places[:7], rng.normal(size=(7, len(grown.targets)))
     forward = shifted(grown.ensemble, places, *derivative(grown, np.arange(60)))
     expected = np.einsum("mk,mkn->mn", slopes, forward)
-    np.testing.assert_allclose(backwards(grown, places, slopes), expected, atol=1e-12)
+    np.testing.assert_allclose(backwards(grown, places, slopes) * grown.weights, expected, atol=1e-12)
 
 
 def test_single_point_is_the_finite_difference_with_everyone_else_held(grown):

@@ -110,7 +110,7 @@ class FittedLeafInfluence(Fitted):
         slopes = self.model.measure_slopes(queries, ensemble.margins(at))
         if self._follows_all:
             parts = [backwards(self.grown, at[part], slopes[part]) for part in blocks(self.grown, len(at))]
-            yield slice(0, len(self.train)), np.vstack(parts)
+            yield slice(0, len(self.train)), np.vstack(parts) * self.grown.weights
             return
         asked = [ensemble.membership(at, slopes[:, ensemble.outputs + w]).T.toarray() for w in range(ensemble.width)]
         places = self.model.leaves(self.train)
@@ -130,7 +130,7 @@ class FittedLeafInfluence(Fitted):
         if self._follows_all:
             parts = blocks(self.grown, len(at))
             own = [np.diagonal(backwards(self.grown, at[p], slopes[p]), p.start) for p in parts]
-            return np.concatenate(own)
+            return np.concatenate(own) * self.grown.weights
         if self._is_single:
             per_tree = np.stack([slopes[:, ensemble.outputs + w] for w in range(ensemble.width)], axis=2)
             return np.asarray(np.einsum("itw,itw->i", self.change, per_tree) + (slopes * self.base.T).sum(axis=1))

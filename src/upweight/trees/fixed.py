@@ -68,7 +68,7 @@ def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
 
 
 def backwards(boosting: Boosting, places: Places, slopes: Array) -> Array:
-    """Σ_k slopes · ∂ margins of queries / ∂ log weight of every example, splits fixed: (queries, n).
+    """Σ_k slopes · ∂ margins of queries / ∂ weight of every example (also of those that weigh nothing): (queries, n).
 
     `places` (m, trees) and `slopes` (m, K) are the queries'. LeafInfluence with every margin followed (AllPoints) is
     a product of one linear step per tree; taken from the last tree to the first, it costs queries × examples × trees
@@ -97,9 +97,8 @@ def backwards(boosting: Boosting, places: Places, slopes: Array) -> Array:
             scores += dg[output] * g[output, :, None] + dh[output] * h[output, :, None]
         after = dh if rule.newton else np.zeros_like(dh)
         pull += boosting.loss.bends_back(margins[..., None], boosting.targets[..., None], dg, after)
-    scores *= weights[:, None]
     reach = slopes.T + np.einsum("n,knm->km", weights, pull)
-    return np.asarray((scores + base_slope(boosting, np.arange(n)).T @ reach).T)
+    return np.asarray((scores + base_slope(boosting).T @ reach).T)
 
 
 def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
@@ -111,7 +110,7 @@ def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | in
     """
     ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
     columns, own = np.arange(len(examples)), boosting.weights[examples]
-    base = base_slope(boosting, examples)
+    base = base_slope(boosting)[:, examples] * boosting.weights[examples]
     shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
     change = np.zeros((*ensemble.values.shape, len(examples)))
     old, (_, total) = boosting.reproduced, boosting.totals
@@ -139,7 +138,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     Sharchilev et al. (2018), LeafInfluence with the update set SinglePoint: n × trees numbers stand for all examples.
     """
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
-    base = base_slope(boosting, np.arange(n))
+    base = base_slope(boosting) * boosting.weights
     shift = base.copy()
     change = np.zeros((n, ensemble.trees, ensemble.width))
     old, (_, total) = boosting.reproduced, boosting.totals
@@ -181,13 +180,13 @@ def base_without(boosting: Boosting, removed: Sequence[Places]) -> Array:
     return out
 
 
-def base_slope(boosting: Boosting, examples: Places) -> Array:
-    """∂ base / ∂ log weight of each of these examples, (K, examples)."""
+def base_slope(boosting: Boosting) -> Array:
+    """∂ base / ∂ weight of every example, (K, n)."""
     if not boosting.follows:
-        return np.zeros((len(boosting.targets), len(examples)))
-    share = boosting.weights[examples] / boosting.weights.sum()
-    mean = (boosting.targets @ boosting.weights / boosting.weights.sum())[:, None]
-    return np.asarray(boosting.loss.link_slope(mean) * (boosting.targets[:, examples] - mean) * share)
+        return np.zeros_like(boosting.targets)
+    total = boosting.weights.sum()
+    mean = (boosting.targets @ boosting.weights / total)[:, None]
+    return np.asarray(boosting.loss.link_slope(mean) * (boosting.targets - mean) / total)
 
 
 def _still(moved: Array, k: int) -> NDArray[np.bool_]:
