@@ -1,6 +1,6 @@
 """Every benchmark, one after the other; writes RESULTS.md and results.json next to this file.
 
-python -m benchmarks --data DIR [--peers-env DIR] [--only networks accuracy peers coming_from speed memory]
+python -m benchmarks --data DIR [--peers-env DIR] [--only NAME ...]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> None:
         "coming_from": ["--peers-env", chosen.peers_env],
         "speed": ["--data", chosen.data],
         "memory": ["--data", chosen.data],
+        "trees": ["--data", chosen.data],
     }
     for name in chosen.only:
         if None in needed[name]:

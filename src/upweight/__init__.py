@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from upweight.applications.slices import slices as slices
     from upweight.applications.what_if import what_if as what_if
     from upweight.core.examples import Examples as Examples
+    from upweight.core.measurement import Loss as Loss
+    from upweight.core.measurement import Margin as Margin
+    from upweight.core.measurement import Probability as Probability
     from upweight.core.model import Objective as Objective
     from upweight.core.recipes import CG as CG
     from upweight.core.recipes import EKFAC as EKFAC
@@ -61,20 +64,23 @@ if TYPE_CHECKING:
     from upweight.evaluate.truth import Truth as Truth
     from upweight.evaluate.tuning import tune_damping as tune_damping
     from upweight.evaluate.verify import verify as verify
-    from upweight.linear.measurement import Loss as Loss
-    from upweight.linear.measurement import Margin as Margin
-    from upweight.linear.measurement import Probability as Probability
+    from upweight.methods.boostin import BoostIn as BoostIn
     from upweight.methods.chance import Chance as Chance
+    from upweight.methods.forest_weights import ForestWeights as ForestWeights
     from upweight.methods.gas import GAS as GAS
     from upweight.methods.gradcos import GradCos as GradCos
     from upweight.methods.graddot import GradDot as GradDot
     from upweight.methods.influence import Influence as Influence
+    from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
+    from upweight.methods.leaf_refit import LeafRefit as LeafRefit
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
     from upweight.methods.metagradient import Metagradient as Metagradient
     from upweight.methods.registry import methods as methods
     from upweight.methods.relatif import RelatIF as RelatIF
     from upweight.methods.source import SOURCE as SOURCE
     from upweight.methods.tracin import TracIn as TracIn
+    from upweight.methods.tree_sim import TreeSim as TreeSim
+    from upweight.methods.trex import TREX as TREX
     from upweight.models.frozen import FrozenFeatures as FrozenFeatures
     from upweight.models.pytorch import TorchModel as TorchModel
     from upweight.models.registry import explainable as explainable
@@ -119,14 +125,20 @@ _HOME = {
     "verify": "upweight.evaluate.verify",
     "Retrained": "upweight.evaluate.retrain",
     "retrain": "upweight.evaluate.retrain",
-    "Loss": "upweight.linear.measurement",
-    "Margin": "upweight.linear.measurement",
-    "Probability": "upweight.linear.measurement",
-    "methods": "upweight.methods",
-    "Chance": "upweight.methods.chance",
     "GAS": "upweight.methods.gas",
     "GradCos": "upweight.methods.gradcos",
     "GradDot": "upweight.methods.graddot",
+    "Loss": "upweight.core.measurement",
+    "Margin": "upweight.core.measurement",
+    "Probability": "upweight.core.measurement",
+    "methods": "upweight.methods",
+    "Chance": "upweight.methods.chance",
+    "BoostIn": "upweight.methods.boostin",
+    "ForestWeights": "upweight.methods.forest_weights",
+    "LeafInfluence": "upweight.methods.leaf_influence",
+    "LeafRefit": "upweight.methods.leaf_refit",
+    "TreeSim": "upweight.methods.tree_sim",
+    "TREX": "upweight.methods.trex",
     "Influence": "upweight.methods.influence",
     "LeaveOneOut": "upweight.methods.leave_one_out",
     "RelatIF": "upweight.methods.relatif",

@@ -21,7 +21,7 @@ def test_one_row_of_weights_is_one_model_and_many_are_many():
     assert len(many) == 12 and np.allclose(many.parameters, truth())
     assert np.allclose(many.measure(QUERIES), truth().T + np.arange(3.0)[:, None])
     assert [m.parameters[0] for m in many] == many.parameters[:, 0].tolist() and many[2].parameters == one.parameters
-    assert repr(many) == "Retrained(12 × Mortal, 1 parameters each)"
+    assert repr(many) == "Retrained(12 × Mortal)"
 
 
 def test_a_seed_for_all_or_one_each():

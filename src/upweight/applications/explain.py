@@ -18,7 +18,7 @@ from upweight.core.model import Retrainable, can
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
-from upweight.methods.influence import Influence
+from upweight.methods.registry import first_choice
 
 Progress = Callable[[str, int, int], None]  # (stage: "fit", "attribute" or "verify", done, of how many)
 
@@ -124,7 +124,7 @@ def explain(
     Args:
         model, train: as handed to the method's `fit`.
         queries: what to explain.
-        method: the recipe; None for `Influence()`.
+        method: the recipe; None for what suits the model.
         removals: as handed to `verify`; 0 verifies nothing.
         seed: as handed to `verify`.
         progress: called with (stage, done, of how many) at the start and the end of every stage.
@@ -133,7 +133,7 @@ def explain(
         TypeError: a model that lacks what the method needs.
         ValueError: what the method or `verify` refuses.
     """
-    method = Influence() if method is None else method
+    method = first_choice(model, train) if method is None else method
     start = time.perf_counter()
     tell = progress or (lambda stage, done, total: None)
     tell("fit", 0, 1)

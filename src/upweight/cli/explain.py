@@ -31,20 +31,22 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     removals: Annotated[int, typer.Option("--verify", min=0, help="Real retrainings to check with; 0 = none.")] = 16,
     seed: Seed = 0,
     measure: Measure = None,
-    method: How = "influence",
+    method: How = None,
     quiet: Quiet = False,
 ) -> None:
     """Explain predictions: which training examples caused them, checked by real retraining."""
     source = Source(task, target, identifier, measure)
     writable(out)
-    recipe = recipe_for(method, seed)
+    asked = None if method is None else recipe_for(method, seed)
     from upweight.applications.explain import explain as run
+    from upweight.methods.registry import first_choice
     from upweight.report.page import write_report
 
     start = time.perf_counter()
     with working_on({"read": f"Reading {task.name}"}, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
+        recipe = first_choice(model, train) if asked is None else asked
         explained = run(model, train, queries.select(chosen), recipe, removals=removals, seed=seed, progress=working)
         working("report", 0, 1)
         write_report(out, explained.scores, train, explained.queries, explained.check)

@@ -34,7 +34,7 @@ Seed = Annotated[int, typer.Option(min=0, help="For the split of a table and for
 Measure = Annotated[str | None, typer.Option(help="loss (default), margin, or probability:CLASS.")]
 
 
-How = Annotated[str, typer.Option(help="How to score; see `upweight methods`.")]
+How = Annotated[str | None, typer.Option(help="How to score; see `upweight methods`. Default: what suits the model.")]
 
 
 class Subject(NamedTuple):
@@ -120,7 +120,7 @@ def choose(model: Any, queries: Examples, asked: list[str] | None) -> tuple[list
 
 def measurement(text: str | None, train: Examples) -> Any:
     """The measurement these words name."""
-    from upweight.linear.measurement import Loss, Margin, Probability
+    from upweight.core.measurement import Loss, Margin, Probability
 
     if text is None or text == "loss":
         return Loss()

@@ -29,7 +29,7 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     target: Target = None,
     identifier: Identifier = None,
     query: Query = None,
-    method: How = "influence",
+    method: How = None,
     removals: Annotated[int, typer.Option(min=1, help="How many: half single examples, half random groups.")] = 32,
     seeds: Seeds = 1,
     seed: Seed = 0,
@@ -43,17 +43,19 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     source, path = Source(task, target, identifier, measure), None
     if report is not None:
         reachable(report, "--report")
-    recipe = recipe_for(method, seed)
+    named = None if method is None else recipe_for(method, seed)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"verify-{method}.npz"
+        path = folder / f"verify-{method or 'default'}.npz"
     from upweight.evaluate.verify import verify as run
+    from upweight.methods.registry import first_choice
 
     with working_on({"read": f"Reading {task.name}"}, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
         asked = queries.select(chosen)
         working("fit", 0, 1)
+        recipe = first_choice(model, train) if named is None else named
         scores = recipe.fit(model, train).attribute(asked)
         working("fit", 1, 1)
         working("verify", 0, removals * seeds)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples
-from upweight.core.model import Measurable
+from upweight.core.model import Measurable, TreeBased
 from upweight.core.scores import Scores, Top, Unit, require_finite
 from upweight.core.sources import is_sparse
 
@@ -169,7 +169,8 @@ class Fitted(ABC):
 def fingerprint(model: Any, train: Examples) -> str:
     """A short name of the model's parameters and the training set, to notice when they are not the same."""
     digest = hashlib.blake2b(digest_size=12)
-    for part in (getattr(model, "parameters", None), train.ids, train.y, train.weights, *_parts(train.x)):
+    chosen = model.trees().values if isinstance(model, TreeBased) else getattr(model, "parameters", None)
+    for part in (chosen, train.ids, train.y, train.weights, *_parts(train.x)):
         array = np.ascontiguousarray(part if part is not None else [])
         in_words = array.dtype.kind in "OU"  # an object's bytes are an address, a text's are as wide as the longest
         digest.update(f"{'words' if in_words else array.dtype} {array.shape} ".encode())

@@ -165,14 +165,45 @@ class Retrainable(Measurable):
         """As `retrain`, but no nearer to the optimum than the user's own fit was: for predictions, not for effects."""
         return self.retrain(train, weights, seed)
 
+
+class Parametric(Measurable):
+    """A model that is a point in a space: training chose one vector and nothing else."""
+
     @property
     @abstractmethod
     def parameters(self) -> NDArray[np.float64]:
         """Everything training chose, as one vector."""
 
     @abstractmethod
-    def with_parameters(self, parameters: NDArray[np.float64]) -> Retrainable:
+    def with_parameters(self, parameters: NDArray[np.float64]) -> Parametric:
         """The same model with other parameters; this one stays as it is."""
+
+
+class TreeBased(Measurable):
+    """A sum of trees: every example falls into one leaf of each, and leaves hold numbers.
+
+    `grown` and `trees` are nouns of the room `trees`, which this one does not know.
+    """
+
+    @abstractmethod
+    def trees(self) -> Any:
+        """The `TreeEnsemble`: leaf values, which output each tree adds to, and at which step."""
+
+    @abstractmethod
+    def leaves(self, examples: Examples) -> NDArray[np.intp]:
+        """Which leaf of every tree each example falls into, (n, trees), leaves counted over all trees."""
+
+    @abstractmethod
+    def grown(self, train: Examples) -> Any:
+        """How the leaf values followed from these examples: a `Boosting` or a `Forest`."""
+
+    @abstractmethod
+    def measure_margins(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The measurement of every query if these (m, outputs) were its margins, (m,)."""
+
+    @abstractmethod
+    def measure_slopes(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """∂measurement/∂margins there, (m, outputs)."""
 
 
 class Stackable(Retrainable):

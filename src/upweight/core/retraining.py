@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, Stack, Stackable, can
+from upweight.core.model import Parametric, Stack, Stackable, can
 from upweight.core.processes import each
 
 Array = NDArray[np.float64]
@@ -38,7 +38,8 @@ class Task:
 class Job(NamedTuple):
     """What all tasks of a retraining share.
 
-    `queries` None asks for parameters, else for measurements of the queries; `stacked`: the tasks that come together
+    `queries` None asks for parameters (of models that are no vectors: for themselves), else for measurements of the
+    queries; `stacked`: the tasks that come together
     are trained at once.
     """
 
@@ -48,8 +49,8 @@ class Job(NamedTuple):
     stacked: bool
 
 
-Work = Callable[[Job, Sequence[Task]], list[Array]]
-HandOut = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int, list[Array]]]]
+Work = Callable[[Job, Sequence[Task]], list[Any]]
+HandOut = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int, list[Any]]]]
 
 
 def at_once(model: Any, train: Examples) -> Stack:
@@ -60,7 +61,7 @@ def at_once(model: Any, train: Examples) -> Stack:
     return found
 
 
-def trained(job: Job, tasks: Sequence[Task], size: int, hand_out: HandOut) -> Iterator[tuple[int, Array]]:
+def trained(job: Job, tasks: Sequence[Task], size: int, hand_out: HandOut) -> Iterator[tuple[int, Any]]:
     """(place of the task, what came of it) as trainings finish; `size` tasks go out together."""
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     for place, results in hand_out(work, job, parts):
@@ -70,7 +71,7 @@ def trained(job: Job, tasks: Sequence[Task], size: int, hand_out: HandOut) -> It
 def by_processes(processes: int) -> HandOut:
     """Hand tasks out to so many processes of this machine; one is this process."""
 
-    def hand_out(work: Work, job: Job, parts: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Array]]]:
+    def hand_out(work: Work, job: Job, parts: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
         if processes > 1 and len(parts) > 1 and job.model.converges:
             # What such a model prepares for its first training, the optimum it starts from, workers inherit.
             job.model.retrain(job.train, np.ones(len(job.train)))
@@ -79,10 +80,10 @@ def by_processes(processes: int) -> HandOut:
     return hand_out
 
 
-def work(job: Job, tasks: Sequence[Task]) -> list[Array]:
+def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
     """What comes of each task."""
     model, train, queries, stacked = job
-    found: Sequence[Retrainable]
+    found: Sequence[Any]
     if stacked:
         weights = np.stack([task.on(train) for task in tasks])
         found = model.retrain_many(train, weights, [task.seed for task in tasks])
@@ -90,6 +91,8 @@ def work(job: Job, tasks: Sequence[Task]) -> list[Array]:
         found = [model.retrain(train, task.on(train), task.seed) for task in tasks]
     if queries is not None:
         return [np.asarray(one.measure(queries)) for one in found]
+    if not isinstance(model, Parametric):
+        return list(found)
     some = train.take(np.arange(min(PROBED, len(train))))
     if not np.array_equal(model.with_parameters(found[0].parameters).measure(some), found[0].measure(some)):
         raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, require, weights_of
+from upweight.core.model import Parametric, Retrainable, require, weights_of
 from upweight.core.processes import available
 from upweight.core.retraining import HandOut, Job, Task, at_once, by_processes, trained
 from upweight.evaluate.kept import Kept
@@ -31,17 +31,24 @@ class Retrained:
 
     Attributes:
         model: the model that was trained again.
-        parameters: (M, p), one row per training.
+        found: one per training: its parameters, together (M, p); or the models, where they are no vectors (trees).
     """
 
     model: Any
-    parameters: Array
+    found: Any
+
+    @property
+    def parameters(self) -> Array:
+        """(M, p), one row per training. Raises TypeError for models that are no vectors."""
+        require(self.model, [Parametric], "parameters")
+        return np.asarray(self.found)
 
     def __len__(self) -> int:
-        return len(self.parameters)
+        return len(self.found)
 
     def __getitem__(self, place: int) -> Any:
-        return self.model.with_parameters(self.parameters[place])
+        found = self.found[place]
+        return self.model.with_parameters(found) if isinstance(self.model, Parametric) else found
 
     def __iter__(self) -> Iterator[Any]:
         return (self[place] for place in range(len(self)))
@@ -51,7 +58,7 @@ class Retrained:
         return np.stack([model.measure(queries) for model in self], axis=1)
 
     def __repr__(self) -> str:
-        return f"Retrained({len(self)} × {type(self.model).__name__}, {self.parameters.shape[1]} parameters each)"
+        return f"Retrained({len(self)} × {type(self.model).__name__})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +84,23 @@ class Engine:
         if self.processes < 1:
             raise ValueError(f"expected at least one process, got {self.processes}")
 
-    def results(self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples | None) -> Array:
-        """What comes of every task, (tasks, m) measurements, or (tasks, p) parameters where queries is None."""
+    def results(self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples | None) -> Any:
+        """What comes of every task: (tasks, m) measurements, or where queries is None (tasks, p) parameters.
+
+        Models that are no vectors come as a list of themselves, and cannot be kept on disk.
+        """
+        whole = queries is None and not isinstance(model, Parametric)
+        if whole and self.folder is not None:
+            raise TypeError(
+                f"a retrained {type(model).__name__} has no safe form on disk; leave folder= out, or keep measurements "
+                "of queries (upweight.retrain_truth)"
+            )
         stack = at_once(model, train)
         if self.how == "stacked" and stack.size == 1:
             logger.warning("trained one by one: %s", stack.why)
         size = 1 if self.how == "processes" else stack.size
         kept = None if self.folder is None else Kept(self.folder, model, train, queries, size > 1)
-        found: dict[int, Array] = {}
+        found: dict[int, Any] = {}
         for place, task in enumerate(tasks):
             result = None if kept is None else kept.read(task)
             if result is not None:
@@ -98,7 +114,8 @@ class Engine:
                 kept.write(tasks[place], result)
             found[place] = result
             self._tell(len(found), len(tasks))
-        return np.stack([found[place] for place in range(len(tasks))])
+        results = [found[place] for place in range(len(tasks))]
+        return results if whole else np.stack(results)
 
     def _hand_out(self) -> HandOut:
         if self.how != "ray":

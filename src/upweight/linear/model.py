@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Movable, Objective, Perturbable, Predictions, Retrainable, weights_of
+from upweight.core.measurement import Measurement
+from upweight.core.model import Movable, Objective, Parametric, Perturbable, Predictions, Retrainable, weights_of
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.families import Family
 from upweight.linear.features import Features
-from upweight.linear.measurement import Measurement
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 
@@ -29,7 +29,7 @@ REFIT = 100  # Newton steps of a refit at most
 
 
 @dataclass(frozen=True, eq=False)
-class LinearModel(Perturbable, Retrainable):
+class LinearModel(Perturbable, Parametric, Retrainable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:

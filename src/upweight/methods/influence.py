@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Differentiable, Retrainable, require
+from upweight.core.model import Differentiable, Parametric, require
 from upweight.core.recipes import CurvatureRecipe
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
@@ -105,7 +105,7 @@ class Influence(Attributor):
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             settled = curvature.settled()
             if settled is not curvature:
-                there = cast(Differentiable, cast(Retrainable, model).with_parameters(settled.parameters))
+                there = cast(Differentiable, cast(Parametric, model).with_parameters(settled.parameters))
                 return FittedInfluence(self, there, model, train, settled)
         return FittedInfluence(self, model, model, train, curvature)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, require
+from upweight.core.model import Parametric, Retrainable, require
 from upweight.core.retraining import Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
 
@@ -27,7 +27,7 @@ class LeaveOneOut(Attributor):
         processes: trainings at a time, each in its own process; 1 stays in this one.
         seed: handed to the training.
 
-    Cost: n trainings, and n parameter vectors in memory.
+    Cost: n trainings, and n parameter vectors (of trees: n models) in memory.
     """
 
     processes: int = 1
@@ -43,48 +43,52 @@ class LeaveOneOut(Attributor):
         require(model, [Retrainable], "LeaveOneOut")
         size = at_once(model, train).size
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
-        found: dict[int, Array] = dict(
-            trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes))
-        )
-        parameters = np.stack([found[place] for place in range(1, len(tasks))])
-        return FittedLeaveOneOut(self, model.with_parameters(found[0]), model, train, parameters)
+        found = dict(trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes)))
+        return FittedLeaveOneOut(self, model, train, found[0], [found[place] for place in range(1, len(tasks))])
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeaveOneOut:
-        """The retrained parameters from disk."""
-        return FittedLeaveOneOut(self, model.with_parameters(state["whole"]), model, train, state["parameters"])
+        """The retrained parameters from disk; a model that is no vector is trained again."""
+        if "parameters" not in state:
+            return self.fit(model, train)
+        return FittedLeaveOneOut(self, model, train, state["whole"], state["parameters"])
 
 
 class FittedLeaveOneOut(Fitted):
-    """n trained models, ready to be measured."""
+    """n trained models, ready to be measured: as parameter vectors where they are `Parametric`."""
 
-    def __init__(self, recipe: LeaveOneOut, model: Any, handed_in: Any, train: Examples, parameters: Array) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT, handed_in)
-        self.parameters = parameters  # (n, parameters), row i trained without example i
+    def __init__(self, recipe: LeaveOneOut, handed_in: Any, train: Examples, whole: Any, without: Any):
+        super().__init__(recipe, _model(handed_in, whole), train, Unit.EFFECT, handed_in)
+        self.whole, self.without = whole, without  # without[i] was trained without example i
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """The measurement with all examples minus the measurement without one."""
         measured = self.model.measure(queries)
         for start in range(0, len(self.train), BLOCK):
             where = slice(start, min(start + BLOCK, len(self.train)))
-            without = [self._at(row).measure(queries) for row in self.parameters[where]]
+            without = [_model(self.handed_in, found).measure(queries) for found in self.without[where]]
             yield where, measured[:, None] - np.stack(without, axis=1)
 
     def self_values(self) -> Array:
         """Each training example's own measurement with it minus without it (memorisation, Feldman 2020)."""
         with_it = self.model.measure(self.train)
-        without = [self._at(row).measure(self.train.take([i]))[0] for i, row in enumerate(self.parameters)]
+        without = [
+            _model(self.handed_in, found).measure(self.train.take([i]))[0] for i, found in enumerate(self.without)
+        ]
         return np.asarray(with_it - np.array(without))
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost."""
-        return {"trainings": len(self.parameters) + 1, "warnings": list(getattr(self.model, "notes", ()))}
+        return {"trainings": len(self.without) + 1, "warnings": list(getattr(self.model, "notes", ()))}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """All retrained parameters."""
-        return {"parameters": self.parameters, "whole": cast(Retrainable, self.model).parameters}, {}
+        """All retrained parameters; models that are no vectors have no safe form on disk."""
+        if not isinstance(self.handed_in, Parametric):
+            return {}, {}
+        return {"parameters": np.asarray(self.without), "whole": np.asarray(self.whole)}, {}
 
-    def _at(self, parameters: Array) -> Retrainable:
-        return cast(Retrainable, self.model).with_parameters(parameters)
+
+def _model(handed_in: Any, found: Any) -> Any:
+    return handed_in.with_parameters(found) if isinstance(handed_in, Parametric) else found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Differentiable, Replay, Replayable, Stackable, require
+from upweight.core.model import Differentiable, Parametric, Replay, Replayable, Stackable, require
 from upweight.core.scores import Scores, Unit
 
 Array = NDArray[np.float64]
@@ -67,7 +67,7 @@ class Metagradient(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
-        require(model, [Differentiable, Replayable], "Metagradient")
+        require(model, [Differentiable, Parametric, Replayable], "Metagradient")
         rng = np.random.default_rng(0)
         n = len(train)
         reference = model.replay(train, np.ones(n))

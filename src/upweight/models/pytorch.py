@@ -17,6 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import (
     Movable,
     Objective,
+    Parametric,
     Perturbable,
     Predictions,
     Replayable,
@@ -45,7 +46,7 @@ Array = NDArray[np.float64]
 BATCH = 256  # examples per forward pass
 
 
-class TorchModel(Checkpointed, Layered, Perturbable, Stackable, Replayable):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Replayable):
     """A trained network, its loss and what is asked of a query.
 
     Args:

@@ -16,11 +16,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
+from upweight.core.measurement import as_measurement
 from upweight.core.model import Objective
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
-from upweight.linear.measurement import Function, Loss, Measurement
 from upweight.linear.model import LinearModel
 from upweight.models.preprocessing import Steps
 from upweight.models.reading import Reading, linear_reading, refuse
@@ -63,7 +63,7 @@ def read(
         family=reading.family,
         objective=reading.objective,
         theta=theta,
-        measurement_of=_measurement(measure),
+        measurement_of=as_measurement(measure),
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=HingeRefit(final, reading.kernel is not None) if reading.hinge else None,
@@ -121,20 +121,6 @@ def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array
     design = design.in_gram_coordinates(matrix, reading.kernel)
     body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
     return design, np.hstack([body, theta[:, reading.coefficients.shape[1] :]])
-
-
-def _measurement(measure: Any) -> Measurement:
-    if measure is None:
-        return Loss()
-    if isinstance(measure, type):
-        raise TypeError(f"expected a measurement, got the class {measure.__name__}; write {measure.__name__}(…)")
-    if isinstance(measure, Measurement):
-        return measure
-    if callable(measure):
-        return Function(measure)
-    raise TypeError(
-        f"expected a measurement (Loss(), Margin(), Probability(of=…)) or a function (outputs, labels), got {measure!r}"
-    )
 
 
 def _unfinished(final: Any) -> bool:

@@ -5,14 +5,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.linear.families import Family
-
 Array = NDArray[np.float64]
+
+
+class Outcome(Protocol):
+    """Loss and gradient of a batch: (m,) and (m, K)."""
+
+    @property
+    def loss(self) -> Array:
+        """(m,)."""
+
+    @property
+    def gradient(self) -> Array:
+        """(m, K)."""
+
+
+class Family(Protocol):
+    """What a measurement needs to know of a model's training loss; `linear` and `trees` each bring theirs."""
+
+    name: str
+    unit: str  # of the loss
+    coupled: bool  # whether the classes share one distribution
+    pairwise: bool  # whether outputs are machines for pairs of classes
+    classes: NDArray[Any] | None
+
+    def at(self, z: Array, targets: NDArray[Any]) -> Outcome:
+        """Loss and gradient at outputs z (m, K)."""
+
+    def encode(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Labels in the form that `at` takes."""
+
+    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Positions of the labels among the classes."""
+
+    def expand(self, z: Array) -> Array:
+        """The estimator's own outputs from z."""
+
+    def probabilities(self, z: Array) -> Array:
+        """Class probabilities (m, classes)."""
 
 
 class Measurement(ABC):
@@ -137,3 +172,18 @@ def _labels(y: NDArray[Any] | None) -> NDArray[Any]:
             "that needs none: explainable(..., measure=Probability(of=...)) or a function of the outputs"
         )
     return y
+
+
+def as_measurement(measure: Any) -> Measurement:
+    """What a user passed as `measure`: a measurement, a function of outputs and labels, or None for −loss."""
+    if measure is None:
+        return Loss()
+    if isinstance(measure, type):
+        raise TypeError(f"expected a measurement, got the class {measure.__name__}; write {measure.__name__}(…)")
+    if isinstance(measure, Measurement):
+        return measure
+    if callable(measure):
+        return Function(measure)
+    raise TypeError(
+        f"expected a measurement (Loss(), Margin(), Probability(of=…)) or a function (outputs, labels), got {measure!r}"
+    )

@@ -1,0 +1,113 @@
+"""CatBoost: `CatBoostClassifier`, `CatBoostRegressor` and `CatBoost`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from upweight.core.examples import Examples
+from upweight.models.tree_reading import Columns, TreeReading, refuse_objective, tree_model
+from upweight.trees.boosting import Rule
+from upweight.trees.ensemble import ensemble_of
+from upweight.trees.loss import Loss
+from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
+from upweight.trees.model import TreeModel
+
+SUPPORTED = "RMSE, Logloss, MultiClass, Poisson, Quantile and MAE"
+# What stops training early, or writes files: trained again, there are as many trees as there were.
+STOPPING = (
+    "early_stopping_rounds",
+    "use_best_model",
+    "od_type",
+    "od_wait",
+    "od_pval",
+    "eval_fraction",
+    "best_model_min_trees",
+)
+COUNTS = ("iterations", "n_estimators", "num_boost_round", "num_trees")
+
+
+def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+    """A fitted CatBoost model; `steps` is what comes before it in a pipeline."""
+    if not estimator.is_fitted():
+        raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
+    parameters = estimator.get_all_params()
+    loss = loss or _loss(str(parameters["loss_function"]), estimator)
+    counts = estimator.get_tree_leaf_counts()
+    scale, bias = estimator.get_scale_and_bias()
+    flat = scale * np.asarray(estimator.get_leaf_values(), dtype=np.float64).reshape(int(counts.sum()), -1)
+    values = np.split(flat, np.cumsum(counts)[:-1])
+    trees = len(counts)
+    base = np.broadcast_to(np.asarray(bias, dtype=np.float64), (loss.outputs,)).copy()
+    ensemble = ensemble_of(values, np.arange(trees), np.zeros(trees, dtype=np.intp), base)
+    weights = np.ones(len(train)) if train.weights is None else train.weights
+    rule = Rule(
+        rate=float(parameters["learning_rate"]),
+        l2=np.full(len(flat), float(parameters["l2_leaf_reg"]) * weights.mean()),
+        newton=parameters["leaf_estimation_method"] == "Newton",
+    )
+
+    def again(x: Any, y: Any, given: Any, seed: int) -> Any:
+        kept = {k: v for k, v in estimator.get_params().items() if k not in (*STOPPING, *COUNTS)}
+        kept |= {"iterations": trees, "learning_rate": rule.rate, "allow_writing_files": False, "verbose": 0}
+        for other in ("eta", "silent", "logging_level", "verbose_eval"):
+            kept.pop(other, None)
+        categories = estimator.get_cat_feature_indices()
+        if categories and not kept.get("cat_features"):
+            kept["cat_features"] = categories
+        native = type(estimator).__name__ == "CatBoost"
+        new = type(estimator)(kept) if native else type(estimator)(**kept)
+        return new.fit(x, y, sample_weight=given)
+
+    reading = TreeReading(
+        ensemble=ensemble,
+        loss=loss,
+        numbers=lambda x: np.asarray(estimator.calc_leaf_indexes(x)).reshape(-1, trees),
+        margins=lambda x: estimator.predict(x, prediction_type="RawFormulaVal"),
+        again=again,
+        rule=rule,
+        unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),
+    )
+    names = list(map(str, estimator.feature_names_ or ()))
+    count = None if not names else len(names)
+    numbered = names == [str(i) for i in range(len(names))]
+    columns = Columns(steps, count, None if steps or numbered or not names else tuple(names))
+    return tree_model(
+        estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
+    )
+
+
+def _loss(objective: str, estimator: Any) -> Loss:
+    name, _, settings = objective.partition(":")
+    given = dict(setting.split("=") for setting in settings.split(";") if "=" in setting)
+    classes = np.asarray(estimator.classes_)
+    if name == "Logloss":
+        return Logistic(classes if len(classes) == 2 else np.array([0, 1]))
+    if name == "MultiClass":
+        return Softmax(classes)
+    if name == "RMSE":
+        return Squared()
+    if name == "Poisson":
+        return Poisson()
+    if name in ("Quantile", "MAE"):
+        return Quantile(float(given.get("alpha", 0.5)))
+    raise refuse_objective("CatBoost", objective, SUPPORTED)
+
+
+def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]:
+    """What CatBoost did in training and keeps no record of, or what one Newton step does not say."""
+    method, times = parameters["leaf_estimation_method"], int(parameters["leaf_estimation_iterations"])
+    weighted = parameters.get("auto_class_weights", "None") != "None" or "class_weights" in parameters
+    found = {
+        "categories were coded by the targets of earlier rows, so training saw other leaves than prediction does "
+        "(train with one_hot_max_size above the number of categories)": categories,
+        f"leaves were found in {times} steps (train with leaf_estimation_iterations=1)": times > 1,
+        "leaves of several classes were solved for together (train with leaf_estimation_method='Gradient')": method
+        == "Newton"
+        and str(parameters["loss_function"]).startswith("MultiClass"),
+        "the model shrinks as it grows": float(parameters.get("model_shrink_rate", 0)) > 0,
+        "Langevin noise was added": bool(parameters.get("langevin")),
+        "classes were reweighted": weighted,
+    }
+    return tuple(what for what, happened in found.items() if happened)

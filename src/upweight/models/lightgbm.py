@@ -1,0 +1,140 @@
+"""LightGBM: `Booster` and the estimators of its scikit-learn interface."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.models.tree_reading import Columns, TreeReading, again_by_clone, refuse_objective, tree_model
+from upweight.trees.boosting import Rule
+from upweight.trees.ensemble import TreeEnsemble, ensemble_of
+from upweight.trees.loss import Loss
+from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
+from upweight.trees.model import TreeModel
+
+Array = NDArray[np.float64]
+SUPPORTED = "regression (l2), binary, multiclass, poisson, quantile and regression_l1"
+STOPPING = ("num_iterations", "early_stopping_round", "early_stopping_min_delta", "data", "valid", "task")
+CATEGORICAL = "=="  # the decision of a split by category
+
+
+def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+    """A fitted LGBMClassifier, LGBMRegressor or Booster; `steps` is what comes before it in a pipeline."""
+    is_native = hasattr(estimator, "dump_model")
+    if not is_native and not getattr(estimator, "fitted_", False):
+        raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
+    booster = estimator if is_native else estimator.booster_
+    parameters = dict(re.findall(r"^\[(\w+): ?(.*)\]$", booster.model_to_string(num_iteration=1), re.MULTILINE))
+    rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    dumped = booster.dump_model(num_iteration=rounds)
+    if dumped["average_output"]:
+        raise ValueError("boosting='rf' is not supported; scikit-learn's RandomForest and ExtraTrees are")
+    loss = loss or _loss(dumped, parameters, train, None if is_native else getattr(estimator, "classes_", None))
+    ensemble, rule, other = _leaves(dumped["tree_info"], parameters, loss, train)
+
+    def numbers(x: Any) -> NDArray[Any]:
+        return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
+
+    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        if not is_native:
+            return again_by_clone(estimator, x, y, weights, seed, n_estimators=rounds, early_stopping_round=None)
+        from lightgbm import Dataset, train
+
+        # As given by the user, or read back from a model file with their types.
+        kept = {k: v for k, v in booster.params.items() if k not in STOPPING}
+        return train(kept, Dataset(x, y, weight=weights), rounds)
+
+    reading = TreeReading(
+        ensemble=ensemble,
+        loss=loss,
+        numbers=numbers,
+        margins=lambda x: booster.predict(x, raw_score=True, num_iteration=rounds),
+        again=again,
+        rule=rule,
+        other_l2=other,
+        unrecorded=_unrecorded(parameters),
+    )
+    names = booster.feature_name()
+    named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
+    columns = Columns(steps, booster.num_feature(), named)
+    return tree_model(
+        estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
+    )
+
+
+def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, classes: Any) -> Loss:
+    objective, *settings = str(dumped.get("objective", "none")).split()
+    given = dict(setting.split(":") for setting in settings if ":" in setting)
+    if objective == "binary":
+        return Logistic(np.array([0, 1]) if classes is None else classes, float(given.get("sigmoid", 1)))
+    if objective == "multiclass":
+        count = int(given["num_class"])
+        return Softmax(np.arange(count) if classes is None else classes, count / (count - 1))
+    if objective == "regression" and "sqrt" not in settings:
+        return Squared()
+    if objective == "poisson":
+        return Poisson(float(parameters.get("poisson_max_delta_step", 0.7)))
+    if objective in ("quantile", "regression_l1"):
+        return Quantile(float(parameters["alpha"]) if objective == "quantile" else 0.5)
+    raise refuse_objective("LightGBM", " ".join([objective, *settings]), SUPPORTED)
+
+
+def _leaves(
+    trees: list[dict[str, Any]], parameters: dict[str, str], loss: Loss, train: Examples
+) -> tuple[TreeEnsemble, Rule, Array | None]:
+    """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split."""
+    found = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]
+    values = [np.array([value for _, value, _ in leaves], dtype=np.float64) for leaves in found]
+    outputs = np.arange(len(trees)) % loss.outputs
+    base = np.zeros(loss.outputs)
+    own = parameters.get("objective", "custom") in ("custom", "none", "None", "")
+    if parameters.get("boost_from_average") == "1" and loss.differentiable and not own and train.y is not None:
+        # LightGBM adds the constant it starts from to the leaves of the first trees; it is taken out of them again.
+        weights = np.ones(len(train)) if train.weights is None else train.weights
+        base = loss.link(loss.encode(train.y).T @ weights / weights.sum())
+    for output in range(min(loss.outputs, len(values))):
+        if len(values[output]) == 1:  # nothing to split at the start: the tree is that constant, whatever was asked for
+            base[output] = values[output][0]
+        values[output] = values[output] - base[output]
+    ensemble = ensemble_of(values, np.arange(len(trees)) // loss.outputs, outputs, base)
+    below = np.array([categorical for leaves in found for *_, categorical in leaves], dtype=bool)
+    l2 = np.full(len(below), float(parameters.get("lambda_l2", 0)))
+    rule = Rule(
+        rate=float(parameters.get("learning_rate", 0.1)),
+        l2=l2,
+        l1=float(parameters.get("lambda_l1", 0)),
+        most=float(parameters.get("max_delta_step", 0)),
+    )
+    return ensemble, rule, np.where(below, l2 + float(parameters.get("cat_l2", 10)), l2) if below.any() else None
+
+
+def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, bool]]:
+    """(leaf number, value, whether its parent splits by category) of every leaf."""
+    if "split_index" not in node:
+        return [(node.get("leaf_index", 0), node["leaf_value"], categorical)]
+    by = node["decision_type"] == CATEGORICAL
+    return _walk(node["left_child"], by) + _walk(node["right_child"], by)
+
+
+def _unrecorded(parameters: dict[str, str]) -> tuple[str, ...]:
+    """What LightGBM did in training and keeps no record of."""
+
+    def number(name: str, default: float) -> float:
+        return float(parameters.get(name) or default)
+
+    found = {
+        "DART drops trees while it trains": parameters.get("boosting") == "dart",
+        "GOSS samples rows by gradient": "goss" in (parameters.get("boosting"), parameters.get("data_sample_strategy")),
+        "bagging_fraction samples rows": number("bagging_freq", 0) > 0
+        and min(number(f"{side}bagging_fraction", 1) for side in ("", "pos_", "neg_")) < 1,
+        "path_smooth draws leaves to their parents": number("path_smooth", 0) > 0,
+        "monotone constraints clip leaves": "1" in parameters.get("monotone_constraints", ""),
+        "classes were reweighted (is_unbalance, scale_pos_weight)": parameters.get("is_unbalance") == "1"
+        or number("scale_pos_weight", 1) != 1,
+        "gradients were quantised": parameters.get("use_quantized_grad") == "1",
+    }
+    return tuple(what for what, happened in found.items() if happened)

@@ -1,0 +1,129 @@
+"""TreeModel: a boosted ensemble or a forest of any library, with every capability that trees allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.measurement import Measurement
+from upweight.core.model import Predictions, Retrainable, TreeBased
+from upweight.trees.boosting import Boosting
+from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.forest import Forest
+from upweight.trees.loss import Loss
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TreeModel(TreeBased, Retrainable):
+    """A trained sum of trees.
+
+    Attributes:
+        name: the estimator, for people.
+        predictor: the estimator itself, never changed.
+        ensemble: its leaves.
+        loss: what it was trained on.
+        measurement_of: what is asked of a query.
+        numbers: inputs as `Examples.x` → the leaf number of each example within every tree, (n, trees).
+        grow: (places, targets, weights) → how leaf values came about.
+        train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
+        notes: what a reader should know, as warnings.
+    """
+
+    name: str
+    predictor: Any
+    ensemble: TreeEnsemble
+    loss: Loss
+    measurement_of: Measurement
+    numbers: Callable[[Any], NDArray[np.integer]]
+    grow: Callable[[Places, Array, Array], Boosting | Forest]
+    train_again: Callable[[Examples, int], TreeModel]
+    notes: tuple[str, ...] = ()
+    _seen: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def measurement(self) -> str:
+        """What is measured, in words."""
+        return self.measurement_of.described(self.loss)
+
+    def trees(self) -> TreeEnsemble:
+        """The leaves."""
+        return self.ensemble
+
+    def leaves(self, examples: Examples) -> Places:
+        """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
+        known = self._seen.setdefault("leaves", {})
+        if id(examples) not in known:
+            if len(known) >= 2:
+                known.pop(next(iter(known)))
+            known[id(examples)] = (examples, self.ensemble.placed(self.numbers(examples.x)))
+        return known[id(examples)][1]  # type: ignore[no-any-return]
+
+    def margins(self, examples: Examples) -> Array:
+        """F of every example, (n, K)."""
+        return self.ensemble.margins(self.leaves(examples))
+
+    def measure(self, queries: Examples) -> Array:
+        """The measurement of every query."""
+        return self.measure_margins(queries, self.margins(queries))
+
+    def measure_margins(self, queries: Examples, margins: Array) -> Array:
+        """The measurement at other margins."""
+        return self.measurement_of.value(self.loss, margins, queries.y)
+
+    def measure_slopes(self, queries: Examples, margins: Array) -> Array:
+        """∂measurement/∂margins."""
+        return self.measurement_of.gradient(self.loss, margins, queries.y)
+
+    def predict(self, examples: Examples) -> Predictions:
+        """What the margins say, as readable labels."""
+        margins, names = self.margins(examples), examples.labels
+        readable = tuple(names.get(value, value) for value in self.loss.predict(margins))
+        if self.loss.classes is None:
+            return Predictions(readable)
+        classes = tuple(names.get(value, value) for value in self.loss.classes.tolist())
+        return Predictions(readable, classes, self.loss.probabilities(margins))
+
+    def grown(self, train: Examples) -> Boosting | Forest:
+        """How the leaf values came about on these examples."""
+        if self._seen.get("train") is not train:
+            if train.y is None:
+                raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
+            targets = np.ascontiguousarray(self.loss.encode(train.y).T)
+            weights = np.ones(len(train)) if train.weights is None else train.weights
+            self._seen.update(train=train, grown=self.grow(self.leaves(train), targets, weights))
+        return self._seen["grown"]  # type: ignore[no-any-return]
+
+    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
+        """The estimator trained again with these weights on top of its own; examples of weight 0 are left out.
+
+        `seed` is used where the estimator has none of its own. The number of trees stays as it is.
+        """
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.shape != (len(train),):
+            raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+            raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        kept = train.take(np.flatnonzero(weights))
+        self._refuse_lost_class(kept)
+        own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
+        if kept.weights is not None or (own != 1).any():
+            kept = Examples(kept.x, kept.y, ids=kept.ids, names=kept.names, weights=own)
+        return self.train_again(kept, seed)
+
+    def _refuse_lost_class(self, kept: Examples) -> None:
+        if self.loss.classes is None or kept.y is None:
+            return
+        left = np.bincount(self.loss.places(kept.y), minlength=len(self.loss.classes))
+        if (left == 0).any():
+            label = self.loss.classes.tolist()[int(np.argmin(left))]
+            raise ValueError(
+                f"without these examples none of class {label!r} is left, and a model of {len(left)} classes cannot be "
+                "trained; remove fewer, or fit a model without that class"
+            )

@@ -1,0 +1,204 @@
+"""Boosters of every library: what is refused, what is named, what is trained again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from read_boosters import PLAIN, QUIET, check
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import upweight as uw
+from upweight.trees.losses import Custom
+
+pd = pytest.importorskip("pandas")
+lightgbm = pytest.importorskip("lightgbm")
+xgboost = pytest.importorskip("xgboost")
+catboost = pytest.importorskip("catboost")
+
+
+def amounts(rows=120):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 4))
+    return x, x[:, 0] + 0.3 * rng.normal(size=rows)
+
+
+def regressor(**more):
+    return lightgbm.LGBMRegressor(n_estimators=8, min_child_samples=5, **QUIET, **more)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"boosting_type": "dart"}, "DART drops trees"),
+        ({"data_sample_strategy": "goss", "learning_rate": 0.9}, "GOSS samples rows"),
+        ({"subsample": 0.5, "subsample_freq": 1}, "bagging_fraction samples rows"),
+    ],
+)
+def test_what_training_did_not_record_is_named_and_ranking_still_works(settings, says):
+    x, y = amounts()
+    train = uw.Examples(x, y)
+    model = uw.explainable(regressor(**settings).fit(x, y), train)
+    assert says in model.notes[0]
+    for method in (uw.TreeSim(), uw.TREX(), uw.BoostIn()):
+        assert says in method.fit(model, train).attribute(train.take([0])).diagnostics["warnings"][0]
+    with pytest.raises(ValueError, match=f"LeafRefit works on leaf values as sums.*{says}"):
+        uw.LeafRefit().fit(model, train)
+
+
+@pytest.mark.parametrize("sampling", ["MVS", "Bayesian", "Bernoulli", "No"])
+def test_catboost_samples_for_splits_alone(sampling):
+    x, y = amounts()
+    more = {"iterations": 6, "bootstrap_type": sampling, "random_seed": 1}
+    check(catboost.CatBoostClassifier(**{**PLAIN, **more}).fit(x, y > 0), x, y > 0, None)
+
+
+def test_catboosts_ordered_boosting_orders_splits_alone():
+    x, y = amounts()
+    check(catboost.CatBoostRegressor(iterations=5, **{**PLAIN, "boosting_type": "Ordered"}).fit(x, y), x, y, None)
+
+
+def test_what_catboost_did_beyond_one_plain_step_is_named():
+    x, y = amounts()
+    several = catboost.CatBoostClassifier(iterations=5, **{**PLAIN, "leaf_estimation_iterations": 5}).fit(x, y > 0)
+    assert "leaf_estimation_iterations=1" in uw.explainable(several, uw.Examples(x, y > 0)).notes[0]
+    frame = pd.DataFrame(x).assign(kind=np.arange(120) % 7).astype({"kind": str})
+    coded = catboost.CatBoostRegressor(iterations=5, **PLAIN, cat_features=["kind"]).fit(frame, y + np.arange(120) % 7)
+    assert "one_hot_max_size" in uw.explainable(coded, uw.Examples(frame, y + np.arange(120) % 7)).notes[0]
+
+
+@pytest.mark.parametrize("kind", ["lightgbm", "xgboost"])
+def test_a_ranking_objective_is_refused(kind):
+    x, y = amounts()
+    label = (y > 0).astype(int)
+    if kind == "lightgbm":
+        ranker = lightgbm.LGBMRanker(n_estimators=3, **QUIET).fit(x, label, group=[60, 60])
+    else:
+        ranker = xgboost.XGBRanker(n_estimators=3).fit(x, label, qid=np.arange(120) // 60)
+    with pytest.raises(ValueError, match=r"rank.*not supported.*pairs or lists.*there are"):
+        uw.explainable(ranker, uw.Examples(x, label))
+
+
+def test_other_data_are_refused():
+    x, y = amounts()
+    booster = regressor().fit(x, y)
+    with pytest.raises(ValueError, match="expected the data that LGBMRegressor was fitted on"):
+        uw.explainable(booster, uw.Examples(x, y[::-1]))
+    with pytest.raises(ValueError, match="expected inputs with 4 columns"):
+        uw.explainable(booster, uw.Examples(x[:, :3], y))
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    booster = regressor().fit(frame, y)
+    with pytest.raises(ValueError, match=r"expected the columns \['a', 'b', 'c', 'd'\] in this order"):
+        uw.explainable(booster, uw.Examples(frame[list("dcba")], y))
+
+
+def test_an_unfitted_booster_is_refused():
+    x, y = amounts()
+    for booster in (regressor(), xgboost.XGBRegressor(), catboost.CatBoostRegressor(), GradientBoostingRegressor()):
+        with pytest.raises(ValueError, match="is not fitted"):
+            uw.explainable(booster, uw.Examples(x, y))
+
+
+def test_linear_leaves_are_refused():
+    x, y = amounts()
+    with pytest.raises(ValueError, match="linear leaves"):
+        uw.explainable(regressor(linear_tree=True).fit(x, y), uw.Examples(x, y))
+
+
+def test_early_stopping_counts_the_trees_that_predict():
+    x, y = amounts()
+    stop = [lightgbm.early_stopping(2, verbose=False)]
+    booster = lightgbm.LGBMRegressor(n_estimators=200, learning_rate=0.5, min_child_samples=5, **QUIET)
+    booster.fit(x[:80], y[:80], eval_set=[(x[80:], y[80:])], callbacks=stop)
+    model = check(booster, x[:80], y[:80], None)
+    assert model.trees().trees == booster.best_iteration_ < 200
+    booster = xgboost.XGBRegressor(n_estimators=200, early_stopping_rounds=2, n_jobs=1)
+    booster.fit(x[:80], y[:80], eval_set=[(x[80:], y[80:])], verbose=False)
+    model = check(booster, x[:80], y[:80], None)
+    assert model.trees().trees == booster.best_iteration + 1 < 200
+
+
+def test_native_boosters_are_read_and_trained_again():
+    x, y = amounts()
+    label = (y > 0).astype(int)
+    check(lightgbm.train({"objective": "binary", **QUIET}, lightgbm.Dataset(x, label), 6), x, label, None)
+    check(xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(x, label), 6), x, label, None)
+    settings = {**PLAIN, "loss_function": "Logloss", "iterations": 6}
+    check(catboost.CatBoost(settings).fit(x, label), x, label, None)
+
+
+def test_a_pipeline_is_held_fixed():
+    x, y = amounts()
+    pipeline = make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=5)).fit(x, y)
+    check(pipeline, x, y, None)
+
+
+def test_a_loss_of_ones_own_is_given_by_three_derivatives():
+    x, y = amounts()
+
+    def cosh(labels, outputs):
+        off = outputs - labels
+        return np.tanh(off), 1 / np.cosh(off) ** 2
+
+    booster = lightgbm.LGBMRegressor(objective=cosh, n_estimators=6, min_child_samples=5, **QUIET).fit(x, y)
+    loss = Custom(
+        lambda z, t: np.tanh(z - t),
+        lambda z, t: 1 / np.cosh(z - t) ** 2,
+        lambda z, t: -2 * np.tanh(z - t) / np.cosh(z - t) ** 2,
+        lambda z, t: np.log(np.cosh(z - t)),
+    )
+    train = uw.Examples(x, y)
+    with pytest.raises(ValueError, match=r"loss=upweight\.trees\.losses\.Custom"):
+        uw.explainable(booster, train)
+    model = uw.explainable(booster, train, loss=loss)
+    assert model.grown(train).exact
+    assert np.ptp(uw.LeafRefit().fit(model, train).attribute(train.take([3])).row(3)) > 0
+
+
+@pytest.mark.parametrize("level", [0.2, 0.7])
+def test_quantiles_rank_and_say_why_no_more(level):
+    x, y = amounts()
+    train = uw.Examples(x, y)
+    model = uw.explainable(regressor(objective="quantile", alpha=level).fit(x, y), train)
+    assert "pinball" in model.measurement
+    off = y - model.margins(train)[:, 0]
+    np.testing.assert_allclose(model.measure(train), -np.maximum(level * off, (level - 1) * off))
+    assert np.isfinite(uw.TreeSim().fit(model, train).attribute(train).values).all()
+    with pytest.raises(ValueError, match="order statistics"):
+        uw.LeafRefit().fit(model, train)
+
+
+def test_a_class_that_would_be_lost_is_named():
+    x, _ = amounts()
+    y = np.array(["a"] * 118 + ["b"] * 2)
+    model = uw.explainable(lightgbm.LGBMClassifier(n_estimators=3, **QUIET).fit(x, y), uw.Examples(x, y))
+    with pytest.raises(ValueError, match="none of class 'b' is left"):
+        model.retrain(uw.Examples(x, y), np.where(y == "b", 0.0, 1.0))
+
+
+def test_measurements_are_the_same_as_everywhere():
+    x, y = amounts()
+    label = np.where(y > 0, "up", "down")
+    booster = lightgbm.LGBMClassifier(n_estimators=8, min_child_samples=5, **QUIET).fit(x, label)
+    train = uw.Examples(x, label)
+    p = booster.predict_proba(x)[:, 1]
+    np.testing.assert_allclose(uw.explainable(booster, train, uw.Probability(of="up")).measure(train), p)
+    margin = np.log(p / (1 - p)) * np.where(label == "up", 1, -1)
+    np.testing.assert_allclose(uw.explainable(booster, train, uw.Margin()).measure(train), margin, atol=1e-9)
+    chance = np.where(label == "up", p, 1 - p)
+    np.testing.assert_allclose(uw.explainable(booster, train).measure(train), np.log(chance), atol=1e-9)
+
+
+def test_a_lightgbm_tree_with_nothing_to_split_is_a_constant():
+    x, y = np.ones((30, 2)), np.arange(30.0)
+    for from_average in (True, False):
+        model = check(regressor(boost_from_average=from_average).fit(x, y), x, y, None)
+        np.testing.assert_allclose(model.margins(uw.Examples(x[:1])), 14.5)
+
+
+def test_a_loss_for_a_linear_model_is_refused():
+    x, y = amounts()
+    with pytest.raises(TypeError, match="boosters trained on an objective of your own"):
+        uw.explainable(LinearRegression().fit(x, y), uw.Examples(x, y), loss=Custom(np.sign, np.sign, np.sign))
