@@ -69,6 +69,7 @@ def _decomposed(out: Outputs, joint: int) -> Root:
 
     def root(signs: Tensor) -> Tensor:
         along = (strength * signs.double().view(strength.shape))[..., None]
-        return (vectors @ along).reshape(signs.shape).to(signs)
+        found: Tensor = vectors @ along
+        return found.reshape(signs.shape).to(signs)
 
     return root
