@@ -100,12 +100,12 @@ class DataInf:
 
 @dataclass(frozen=True, kw_only=True)
 class KFAC:
-    """Kronecker factors per layer (Martens & Grosse 2015), expectation over labels exact."""
+    """Kronecker factors per layer (Martens & Grosse 2015), expectation over labels exact for up to 256 outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EKFAC:
-    """KFAC with eigenvalues corrected to the true second moments (George et al. 2018), exact over labels."""
+    """KFAC with eigenvalues corrected to the true second moments (George et al. 2018); labels as for KFAC."""
 
 
 CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | DataInf | KFAC | EKFAC

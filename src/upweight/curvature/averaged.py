@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.curvature.ekfac import add_squares
-from upweight.curvature.expectation import expected_gradients
+from upweight.curvature.expectation import draws_of, expected_gradients
 from upweight.curvature.kfac import Layer, diagonal_rest, with_ones
 from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator
@@ -91,8 +91,8 @@ class Eigen(Spectrum):
 def diagonalised(averaged: Averaged) -> Eigen:
     """Assembled from as many gradients per example as the net has outputs, and one eigendecomposition."""
     network, parts = averaged.network, [operator.summed for operator in averaged.operators]
-    if any(inspected(part.network, "loss", part.train).fallback for part in parts):
-        matrix = assembled(averaged)  # hooks do not see all of it: p products
+    if any(inspected(part.network, "loss", part.train).fallback or draws_of(part) for part in parts):
+        matrix = assembled(averaged)  # hooks do not see all of it, or its directions are too many: p products
     else:
         matrix = torch.zeros(averaged.size, averaged.size, dtype=torch.float64, device=network.device)
         for part in parts:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from upweight.core.recipes import CurvatureRecipe, DataInf, Diagonal, EmpiricalFisher, GaussNewton, Hessian, Identity
 from upweight.curvature.expectation import expected_gradients
 from upweight.curvature.objective import Summed
-from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]
 RATIOS = {"λ/3": 1 / 3, "3λ": 3.0}  # where the choice is compared with its neighbours
@@ -41,6 +40,8 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
         return 0.0, "the identity needs none"
     if isinstance(recipe, DataInf):
         return 0.0, LAYERED
+    if isinstance(recipe, EmpiricalFisher):
+        return 0.0, ""  # chosen once there is the Gram matrix, whose trace it is
     if time is not None and not isinstance(recipe, EmpiricalFisher | Diagonal):
         if not (np.isfinite(time) and time > 0):
             raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
@@ -48,16 +49,17 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
             summed.weights.sum() / time,
             f"1/τ beyond the objective's l2, for a training of τ = Σ ηₜ/(1 − β) = {time:.4g}",
         )
-    network, n = summed.network, len(summed.train)
+    n = len(summed.train)
     few = summed.train.take(np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)))
-    if isinstance(recipe, EmpiricalFisher):
-        trace = float(CapturedRows(network, few, "loss").squares().sum())
-        share = SHARE_EMPIRICAL
-    else:
-        trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, few))
-        share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_FACTORED
-    rank = min(network.size, n)
-    wanted = share * trace * (summed.weights.sum() / len(few)) / rank
+    trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, few))
+    share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_FACTORED
+    return share_of(summed, trace * (summed.weights.sum() / len(few)), share)
+
+
+def share_of(summed: Summed, trace: float, share: float = SHARE_EMPIRICAL) -> tuple[float, str]:
+    """What the objective's l2 lacks of this share of the mean nonzero eigenvalue of a matrix with this trace."""
+    rank = min(summed.network.size, len(summed.train))
+    wanted = share * trace / rank
     if wanted <= summed.ridge:
         return 0.0, f"none beyond the objective's l2, which is more than {share:g} of the mean eigenvalue"
     return (

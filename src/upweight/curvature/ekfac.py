@@ -1,7 +1,8 @@
 """KFAC and EK-FAC, fitted: the Gauss–Newton matrix as a rotation per layer and one number per rotated parameter.
 
 KFAC (Martens & Grosse 2015): eigenvalues of A ⊗ S. EK-FAC (George et al. 2018): in the same eigenbasis the true second
-moments Λ = Σ (Qₛᵀ G Q_A)². Both with the exact expectation over labels, so that nothing depends on a draw.
+moments Λ = Σ (Qₛᵀ G Q_A)². Both with the exact expectation over labels, so that nothing depends on a draw, while an
+example has few outputs; sequences have a few seeded draws of each, others for the factors than for the moments.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.expectation import expected_gradients
-from upweight.curvature.kfac import Layer, diagonal_rest, kronecker_factors, with_ones
+from upweight.curvature.expectation import expected_gradients, label_expectation
+from upweight.curvature.kfac import Layer, Rest, diagonal_rest, kronecker_factors, with_ones
 from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
 from upweight.curvature.solvers.algebra import stacked
@@ -31,16 +32,16 @@ MOST = 0.9  # that an example may hold of its own prediction: the factors know i
 class FittedEKFAC(Curvature):
     """Kronecker-factored curvature plus shift; `refined` says whether eigenvalues are the true second moments.
 
-    Cost: outputs × one backward pass, one eigendecomposition per layer side, and to refine the eigenvalues the same
-    passes again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per layer.
+    Cost: outputs (or draws) × one backward pass, one eigendecomposition per layer side, and to refine the eigenvalues
+    the same passes again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per
+    layer.
     """
 
     def __init__(self, summed: Summed, refined: bool = True) -> None:
         self.summed, self.refined = summed, refined
         self.layers = kronecker_factors(summed)
-        self.rest = diagonal_rest(summed, self.layers)
-        if refined:
-            self._refine()
+        self.expectation = label_expectation(summed)
+        self.rest = self._refined() if refined else diagonal_rest(summed, self.layers)
 
     def inverse(self, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C + shift)⁻¹ on blocks name → (k, *shape)."""
@@ -76,8 +77,11 @@ class FittedEKFAC(Curvature):
         return out
 
     def corrected(self, rows: Rows) -> Rows | None:
-        """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took."""
-        return corrected(self.summed, rows, self, MOST)
+        """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took.
+
+        None where directions were drawn: an example's own curvature needs all of them.
+        """
+        return None if self.expectation != "exact" else corrected(self.summed, rows, self, MOST)
 
     def meetings(self, rows: Sequence[Captured]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
@@ -111,7 +115,8 @@ class FittedEKFAC(Curvature):
         network = self.summed.network
         kept = sum(layer.values.numel() for layer in self.layers.values())
         return {
-            "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix, exact over labels",
+            "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix",
+            "label_expectation": self.expectation,
             "solver": "eigenbasis per layer",
             "parameters": network.size,
             "kronecker_share": kept / network.size,
@@ -126,12 +131,14 @@ class FittedEKFAC(Curvature):
             out |= layer.parted(layer.rotate_back(joint), self.summed.network.shapes)
         return out
 
-    def _refine(self) -> None:
-        """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions."""
+    def _refined(self) -> dict[str, Tensor]:
+        """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions; the same of what no layer holds is handed back."""
+        rest = Rest(self.summed, self.layers)
         for layer in self.layers.values():
             layer.values = torch.zeros_like(layer.values)
         waiting: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
-        for direction, captured in expected_gradients(self.summed):
+        for direction, captured in expected_gradients(self.summed, seed=1):
+            rest.add(captured)
             if direction == 0:
                 self._flush(waiting)
             for factors in captured.layers():
@@ -144,6 +151,7 @@ class FittedEKFAC(Curvature):
                 else:
                     waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
         self._flush(waiting)
+        return rest.finished()
 
     def _flush(self, waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Without positions a gradient is rank one, and its square the product of squares."""

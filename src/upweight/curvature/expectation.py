@@ -1,13 +1,16 @@
-"""The expectation over labels, exactly: gradients along the square root of every output Hessian.
+"""The expectation over labels: gradients along the square root of every output Hessian, all of them or a few draws.
 
 The Gauss–Newton matrix of one example is Jᵀ Λ J with Λ the Hessian of its loss in the outputs. With Λ = Σ_c u_c u_cᵀ
 it is Σ_c (Jᵀu_c)(Jᵀu_c)ᵀ: as many gradients as Λ has rank. For cross-entropy Λ = E_y[(p − e_y)(p − e_y)ᵀ], so this is
-the true Fisher without sampling a label.
+the true Fisher without sampling a label. A sequence has as many directions as tokens × vocabulary; of these, sums with
+random signs u = Σ_c ±u_c are pulled back, whose E[u uᵀ] is Λ again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -15,38 +18,77 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.curvature.objective import Summed
+from upweight.curvature.output_roots import LARGEST, output_root
 from upweight.gradients.capture import Tape
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected
-from upweight.gradients.outputs import outputs
+from upweight.gradients.network import Network
+from upweight.gradients.outputs import Outputs, outputs
+from upweight.gradients.rows import batch_size
 
 BATCH = 256  # examples at a time
 NEGLIGIBLE = 1e-6  # share of the batch's trace below which a direction is left out
+EXACT = 256  # outputs of an example up to which every direction is pulled back
+DRAWN = 512  # draws over all examples that are taken beyond
+MOST = 4  # draws of an example at most
+SEEN = 3  # examples on which the loss is looked at
 
 
-def expected_gradients(summed: Summed, train: Examples | None = None) -> Iterator[tuple[int, Captured]]:
+def expected_gradients(summed: Summed, train: Examples | None = None, seed: int = 0) -> Iterator[tuple[int, Captured]]:
     """(c, √wᵢ Jᵢᵀu_c) for every batch of training examples and every direction u_c of their output Hessians.
 
-    Parameters that hooks cannot see are absent from what is yielded. Raises NoOutputsError where the loss is no
-    function of one output of the net.
+    Beyond `EXACT` outputs directions are drawn, by the ids of the examples and the seed: in any order and any batches
+    an example has the same draws. Parameters that hooks cannot see are absent from what is yielded.
+
+    Raises:
+        NoOutputsError: the loss is no function of one output of the net.
+        ValueError: blocks of the output Hessian that are too large to be held.
     """
     network = summed.network
+    draws = draws_of(summed)
     examples, weights = summed.train, summed.weights
     if train is not None:
         examples, weights = train, np.ones(len(train))
     found = inspected(network, "loss", examples)
-    for start in range(0, len(examples), BATCH):
-        where = np.arange(start, min(start + BATCH, len(examples)))
+    size = min(BATCH, batch_size(found)) if draws is None else _batch(summed, batch_size(found))
+    for start in range(0, len(examples), size):
+        where = np.arange(start, min(start + size, len(examples)))
         part = examples.take(where)
         pulled: list[Captured] = []
         with network.untouched(), Tape(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
             out = outputs(network, network.batch(part), part.ids)
             scale = torch.as_tensor(weights[where]).to(out.values).sqrt()
-            directions = [u for u in square_roots(out.hessians()) if float(u.abs().max()) > 0]
+            directions = _all(out) if draws is None else _drawn(out, summed, part, draws, seed)
             for c, direction in enumerate(directions):
-                cotangent = (direction * scale[:, None]).reshape(out.values.shape)
+                cotangent = (direction.flatten(1) * scale[:, None]).reshape(out.values.shape)
                 pulled.append(tape.pull(out.values, cotangent, keep=c < len(directions) - 1))
         yield from enumerate(pulled)
+
+
+def draws_of(summed: Summed) -> int | None:
+    """How many directions of every example are drawn; None where all of them are taken."""
+    network, examples = summed.network, summed.train
+    with network.untouched():
+        few = examples.take([0])
+        count = outputs(network, network.batch(few), few.ids).values[0].numel()
+    return None if count <= EXACT else min(MOST, max(1, -(-DRAWN // len(examples))))
+
+
+def label_expectation(summed: Summed) -> str:
+    """ "exact" or "sampled, k draws"."""
+    draws = draws_of(summed)
+    return "exact" if draws is None else f"sampled, {draws} draws"
+
+
+def joint_axes(network: Network, examples: Examples) -> int:
+    """Trailing axes of the output that the loss joins, looked at once on a few examples."""
+    known: int | None = network.inspections.get("joint axes")
+    if known is None:
+        few = examples.take(np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp)))
+        with network.untouched():
+            known = outputs(network, network.batch(few), few.ids).joint_axes()
+        network.inspections["joint axes"] = known
+    return known
 
 
 def square_roots(hessians: Tensor) -> Iterator[Tensor]:
@@ -61,3 +103,29 @@ def square_roots(hessians: Tensor) -> Iterator[Tensor]:
     for c in range(values.shape[1] - 1, -1, -1):
         if float(values[:, c].sum()) > NEGLIGIBLE * total:
             yield (vectors[:, :, c] * values[:, c, None].sqrt()).to(hessians.dtype)
+
+
+def _batch(summed: Summed, size: int) -> int:
+    """Examples whose blocks can be decomposed together; as many as there are where not even those of one can be."""
+    joint, network, few = joint_axes(summed.network, summed.train), summed.network, summed.train.take([0])
+    with network.untouched():
+        shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
+    fitting = LARGEST // (prod(shape) * prod(shape[len(shape) - joint :]))
+    return min(size, fitting or size)
+
+
+def _all(out: Outputs) -> list[Tensor]:
+    return [u for u in square_roots(out.hessians()) if float(u.abs().max()) > 0]
+
+
+def _drawn(out: Outputs, summed: Summed, part: Examples, draws: int, seed: int) -> list[Tensor]:
+    """Λ^½ ε / √draws of random signs ε, which an example has from its id."""
+    root = output_root(out, joint_axes(summed.network, summed.train))
+    keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]
+    streams = [np.random.default_rng([seed, key]) for key in keys]
+    shape, like = out.values.shape, out.values.detach()
+    found = []
+    for _ in range(draws):
+        signs = np.stack([stream.integers(0, 2, shape[1:], dtype=np.int8) for stream in streams])
+        found.append(root((2 * torch.as_tensor(signs) - 1).to(like)) / draws**0.5)
+    return found

@@ -6,6 +6,7 @@ without a parameter-sized vector (Woodbury; kernel ridge regression).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.curvature.damping import QUERIES, agreement, neighbours
+from upweight.curvature.damping import QUERIES, agreement, neighbours, share_of
 from upweight.curvature.objective import Summed
 from upweight.curvature.solvers.dual import same_arrays
 from upweight.gradients.rows import CapturedRows
@@ -26,6 +27,8 @@ LARGEST = 20_000  # examples whose Gram matrix is held
 class FittedFisher(Curvature):
     """Empirical Fisher of the true labels plus shift.
 
+    Where the objective does not say where its damping comes from, it is chosen from the trace of the Gram matrix.
+
     Cost: one pass, n² ghost products, n³/3. Memory n². Raises ValueError beyond 20,000 examples.
     """
 
@@ -36,10 +39,13 @@ class FittedFisher(Curvature):
                 f"expected at most {LARGEST:,} training examples for the dual form (an n × n matrix), got {n:,}; "
                 "use EKFAC()"
             )
-        self.summed = summed
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots)
         self.gram = self.rows.gram()
+        if not summed.damping_from:
+            chosen, source = share_of(summed, float(np.trace(self.gram)))
+            summed = replace(summed, damping=chosen, damping_from=source)
+        self.summed = summed
         damped = self.gram + summed.shift * np.eye(n)
         self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
         self.flatness: dict[str, float] = {}

@@ -75,7 +75,7 @@ def with_ones(factors: Factors) -> Tensor:
 
 
 def kronecker_factors(summed: Summed) -> dict[str, Layer]:
-    """Weight name → factors of every layer that is an outer product, by one pass with the exact label expectation."""
+    """Weight name → factors of every layer that is an outer product, by one pass with the label expectation."""
     layers: dict[str, Layer] = {}
     for direction, captured in expected_gradients(summed):
         for factors in captured.layers():
@@ -96,23 +96,35 @@ def kronecker_factors(summed: Summed) -> dict[str, Layer]:
 
 def diagonal_rest(summed: Summed, layers: Mapping[str, Layer]) -> Blocks:
     """Σ squared gradients (summed scale) of the parameters that no layer holds: norms, embeddings, what hooks miss."""
-    network = summed.network
-    held = {name for layer in layers.values() for name in (layer.weight, layer.bias)}
-    rest = [name for name in network.names if name not in held]
-    out: Blocks = {}
-    seen: set[str] = set()
-    if rest:
+    rest = Rest(summed, layers)
+    if rest.names:
         for _, captured in expected_gradients(summed):
-            for name in rest:
-                if name in captured.parts:
-                    squares = (captured.materialise(name) ** 2).sum(dim=0)
-                    out[name] = out[name] + squares if name in out else squares
-                    seen.add(name)
-    missed = [name for name in rest if name not in seen]
-    if missed:  # hooks do not see them: the true labels' gradients stand in
-        roots = np.sqrt(summed.weights)
-        for _, batch in CapturedRows(network, summed.train, "loss", weights=roots).passes():
-            for name in missed:
-                squares = (batch.materialise(name) ** 2).sum(dim=0)
-                out[name] = out[name] + squares if name in out else squares
-    return out
+            rest.add(captured)
+    return rest.finished()
+
+
+class Rest:
+    """Sums of squared gradients of what no layer holds, batch by batch."""
+
+    def __init__(self, summed: Summed, layers: Mapping[str, Layer]) -> None:
+        held = {name for layer in layers.values() for name in (layer.weight, layer.bias)}
+        self.summed, self.names = summed, [name for name in summed.network.names if name not in held]
+        self._squares: Blocks = {}
+
+    def add(self, captured: Captured) -> None:
+        """One batch along one direction."""
+        for name in self.names:
+            if name in captured.parts:
+                squares = (captured.materialise(name) ** 2).sum(dim=0)
+                self._squares[name] = self._squares[name].add_(squares) if name in self._squares else squares
+
+    def finished(self) -> Blocks:
+        """Name → sums, in the network's order; what no hook saw has the true labels' gradients instead."""
+        missed = [name for name in self.names if name not in self._squares]
+        if missed:
+            roots = np.sqrt(self.summed.weights)
+            for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
+                for name in missed:
+                    squares = (batch.materialise(name) ** 2).sum(dim=0)
+                    self._squares[name] = self._squares[name] + squares if name in self._squares else squares
+        return {name: self._squares[name] for name in self.names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
+
+ROUNDING = 100  # units in the last place that a zero may have
 
 
 class NoOutputsError(TypeError):
@@ -51,14 +54,45 @@ class Outputs:
 
     def hessians(self) -> Tensor:
         """∇²_z loss of every example, (B, C, C) for outputs of C numbers each (flattened): C products."""
-        b, size = len(self.values), self.values[0].numel()
+        return self.blocks(self.values.ndim - 1)[:, 0]
+
+    def blocks(self, joint: int) -> Tensor:
+        """Diagonal blocks of ∇²_z loss over the last `joint` axes, (B, P, V, V): V products for all P positions."""
+        shape, b = self.values.shape, len(self.values)
+        size = prod(shape[self.values.ndim - joint :])
         product = self.bend()
         columns = []
         for c in range(size):
-            unit = torch.zeros(b, size, dtype=self.values.dtype, device=self.values.device)
-            unit[:, c] = 1.0
-            columns.append(product(unit.view_as(self.values)).flatten(1).detach())
-        return torch.stack(columns, dim=2)
+            unit = torch.zeros(b, self.values[0].numel() // size, size).to(self.values.detach())
+            unit[:, :, c] = 1.0
+            columns.append(product(unit.view(shape)).detach().reshape_as(unit))
+        return torch.stack(columns, dim=3)
+
+    def joint_axes(self) -> int:
+        """How many trailing axes of the output the loss's Hessian joins: 0 where it is diagonal, 1 for token losses.
+
+        Losses of tokens that are only added do not interact: their Hessian is one block for each position. Every two
+        positions differ in some bit of their numbers, so for each bit Λu of a u at the positions that have it must
+        vanish at all others. What does not pass is taken as one block, all of `values.ndim - 1` axes.
+        """
+        product, ends = self.bend(), self.values.shape[1:]
+        drawn = torch.Generator().manual_seed(0)
+        u = torch.randn(self.values.shape, generator=drawn, dtype=torch.float64).to(self.values)
+        return next(
+            joint
+            for joint in range(len(ends) + 1)
+            if joint == len(ends) or _apart(product, u, prod(ends[: len(ends) - joint]))
+        )
+
+
+def _apart(product: Callable[[Tensor], Tensor], u: Tensor, positions: int) -> bool:
+    flat = u.reshape(len(u), positions, -1)
+    for bit in range((positions - 1).bit_length()):
+        has = (torch.arange(positions, device=u.device) >> bit) % 2 == 1
+        found = product((flat * has[:, None]).view(u.shape)).detach().reshape_as(flat).abs()
+        if not float(found[:, ~has].max()) <= ROUNDING * torch.finfo(u.dtype).eps * float(found.max()):
+            return False
+    return True
 
 
 def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
