@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 import upweight as uw
-from upweight.core.model import Predictions, Retrainable
+from upweight.core.model import Parametric, Predictions, Retrainable
 
 TRAIN = uw.Examples(np.arange(12.0)[:, None], np.arange(12) % 2)
 QUERIES = uw.Examples(np.arange(3.0)[:, None])
 
 
 @dataclass(frozen=True, eq=False)
-class Mortal(Retrainable):
+class Mortal(Parametric, Retrainable):
     """Its one parameter is the weighted mean of the inputs; training without the third example kills the process."""
 
     mean: float
