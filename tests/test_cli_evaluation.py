@@ -44,7 +44,7 @@ def test_ranks_are_verified_in_order_alone(task):
 
 def test_verify_goes_on_from_its_folder(task):
     first = json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout)
-    assert [p.name for p in Path("kept").iterdir()] == ["verify-influence.npz"]
+    assert [p.name for p in Path("kept").iterdir()] == ["verify-default.npz"]
     assert json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout) == first
     assert "other removals" in run("verify", task, "--removals", "7", "--folder", "kept", code=1).stderr
 

@@ -101,10 +101,13 @@ def test_bags_order_removals_better_than_one_structure():
     rng = np.random.default_rng(0)
     kept = (rng.random((40, 300)) < 0.5).astype(float)
     truth = np.stack([model.retrain(train, weights).measure(queries) for weights in kept], axis=1)
-    from upweight.evaluate.agreement import lds
+    from upweight.evaluate.agreement import rank_correlations
 
     found = [
-        lds(uw.LeafInfluence(bags=bags).fit(model, train).attribute(queries).values @ kept.T, truth) for bags in (0, 40)
+        rank_correlations(
+            uw.LeafInfluence(bags=bags).fit(model, train).attribute(queries).values @ kept.T, truth
+        ).mean()
+        for bags in (0, 40)
     ]
     assert found[1] > found[0] + 0.05
     assert found[1] > 0.4

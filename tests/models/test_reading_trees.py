@@ -16,6 +16,8 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
+import upweight as uw
+
 pd = pytest.importorskip("pandas")
 
 
@@ -124,3 +126,13 @@ def test_forests_are_read_exactly(table, shape, bootstrap):
     maker = RandomForestClassifier if kind in ("two", "three") else RandomForestRegressor
     forest = maker(shape["trees"], max_depth=shape["depth"], bootstrap=bootstrap, random_state=0)
     check(forest.fit(x[["a", "b"]].fillna(0), y, sample_weight=weights), x[["a", "b"]].fillna(0), y, weights)
+
+
+def test_a_class_that_lightgbm_cannot_split_by_is_named():
+    library = pytest.importorskip("lightgbm")
+    x = np.repeat([[0.0], [1.0]], 30, axis=0)
+    y = np.repeat([0, 1, 2, 0, 1, 2], [20, 5, 5, 5, 20, 5])  # class 2 is as frequent on either side
+    model = library.LGBMClassifier(**QUIET, n_estimators=1, boost_from_average=False).fit(x, y)
+    train = uw.Examples(x, y)
+    grown = uw.explainable(model, train).grown(train)
+    assert not grown.exact and "after the first round" in grown.unrecorded[0]

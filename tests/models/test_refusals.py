@@ -3,7 +3,6 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import (
     ElasticNet,
     LinearRegression,
@@ -12,6 +11,7 @@ from sklearn.linear_model import (
     Ridge,
     SGDClassifier,
 )
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -30,7 +30,7 @@ def refused(estimator, train=TRAIN, error=ValueError, match="", **more):
 
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: make_pipeline(StandardScaler(), e)])
-@pytest.mark.parametrize("estimator", [RandomForestClassifier(n_estimators=3), ElasticNet()])
+@pytest.mark.parametrize("estimator", [KNeighborsClassifier(), ElasticNet()])
 def test_an_unsupported_estimator_is_told_what_is_supported(wrap, estimator):
     match = r"has no closed form here; supported.*LogisticRegression.*SVC.*leave-one-out"
     refused(wrap(estimator).fit(X, Y), error=TypeError, match=match)

@@ -56,7 +56,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         again=again,
         rule=rule,
         other_l2=other,
-        unrecorded=_unrecorded(parameters),
+        unrecorded=_unrecorded(parameters, dumped["tree_info"][: loss.outputs]),
     )
     names = booster.feature_name()
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
@@ -120,8 +120,8 @@ def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, boo
     return _walk(node["left_child"], by) + _walk(node["right_child"], by)
 
 
-def _unrecorded(parameters: dict[str, str]) -> tuple[str, ...]:
-    """What LightGBM did in training and keeps no record of."""
+def _unrecorded(parameters: dict[str, str], first: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What LightGBM did in training and keeps no record of; `first` are the trees of the first round."""
 
     def number(name: str, default: float) -> float:
         return float(parameters.get(name) or default)
@@ -136,5 +136,8 @@ def _unrecorded(parameters: dict[str, str]) -> tuple[str, ...]:
         "classes were reweighted (is_unbalance, scale_pos_weight)": parameters.get("is_unbalance") == "1"
         or number("scale_pos_weight", 1) != 1,
         "gradients were quantised": parameters.get("use_quantized_grad") == "1",
+        "a class that nothing could be split by got its constant after the first round": len(first) > 1
+        and parameters.get("boost_from_average") != "1"
+        and any(tree["num_leaves"] == 1 for tree in first),
     }
     return tuple(what for what, happened in found.items() if happened)
