@@ -26,8 +26,9 @@ class CG:
 class LiSSA:
     """Truncated Neumann series on random batches (Agarwal et al. 2017; Koh & Liang 2017, §3).
 
-    v ← b + v − (H_B + λ) v / scale, `depth` times, averaged over `repeats`. `scale=None` takes 1.1 times the largest
-    eigenvalue; a series that grows is started again at twice the scale.
+    v ← b + v − (H_B + λ) v / scale, `depth` times, averaged over `repeats`. `scale` is that of the summed
+    objective (n times that of a mean loss); None takes 1.1 times the largest eigenvalue. A series that grows is started
+    again at twice the scale; one that grows at every scale is an error.
     """
 
     depth: int = 1000

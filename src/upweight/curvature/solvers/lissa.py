@@ -37,11 +37,10 @@ class Neumann(Prepared):
         self._whole = recipe.batch >= len(operator.summed.train)
 
     def solve(self, blocks: Blocks) -> Solution:
-        """The mean of the series, for every column."""
+        """The mean of the series, for every column. Raises ValueError for one that diverges at every scale."""
         recipe, size, begun = self.recipe, norms(blocks), self.scale
         draw = np.random.default_rng(recipe.seed)
         x = {name: torch.zeros_like(block) for name, block in blocks.items()}
-        grew = False
         for _ in range(recipe.repeats):
             h = self._series(blocks, size, draw)
             for _ in range(RESTARTS):
@@ -50,12 +49,15 @@ class Neumann(Prepared):
                 self.scale *= 2
                 h = self._series(blocks, size, draw)
             if h is None:
-                grew = True
-                break
+                raise ValueError(
+                    f"LiSSA diverged at every scale from {begun:.2g} to {self.scale:.2g}: the curvature is negative "
+                    "along some direction and the damping does not cover it, or the scale is far too small (it is that "
+                    "of the summed objective); take GaussNewton(), a larger damping, or scale=None"
+                )
             add(x, torch.full_like(size, 1 / (self.scale * recipe.repeats)), h)
         residual = float(self.residuals(x, blocks).max())
         converged = residual <= LOOSE
-        return Solution(x, residual, recipe.depth * recipe.repeats, converged, self._notes(begun, grew, converged))
+        return Solution(x, residual, recipe.depth * recipe.repeats, converged, self._notes(begun, converged))
 
     def _series(self, blocks: Blocks, size: torch.Tensor, draw: np.random.Generator) -> dict[str, torch.Tensor] | None:
         """h after all steps; None once it has diverged."""
@@ -75,16 +77,11 @@ class Neumann(Prepared):
             return self.operator
         return self.operator.subset(draw.choice(len(self.operator.summed.train), self.recipe.batch, replace=False))
 
-    def _notes(self, begun: float, grew: bool, converged: bool) -> tuple[str, ...]:
+    def _notes(self, begun: float, converged: bool) -> tuple[str, ...]:
         notes = []
-        if grew:
-            notes.append(
-                f"LiSSA diverged at every scale up to {self.scale:.2g}: the curvature is negative along some direction "
-                "and the damping does not cover it. There is no answer; take GaussNewton() or a larger damping."
-            )
-        elif self.scale > begun:
+        if self.scale > begun:
             notes.append(f"LiSSA diverged at scale {begun:.2g} and was started again at {self.scale:.2g}.")
-        if not converged and not grew and self.operator.shift > 0:
+        if not converged and self.operator.shift > 0:
             needed = self.scale / self.operator.shift
             notes.append(
                 f"LiSSA took {self.recipe.depth:,} steps, directions of no curvature need several times scale / "
