@@ -96,7 +96,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
             "four seeds: plain words for lemmas, a vocabulary of common words, only words of a known list, no word "
             "that all mails share. Each moves the curve by .01 to .02 and none to the paper's. A solver stopped after "
             "20 steps bends it as the paper's is bent (.46 to .86), but then the accuracy with flips is .92, not .89. "
-            "What is left is the text processing, which could not be repeated.",
+            "What is left, and the likeliest, is the text processing, which could not be repeated.",
         ],
         numbers={"found": np.array(found).round(4).tolist(), "methods": METHODS},
     )
