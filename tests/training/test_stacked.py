@@ -39,6 +39,15 @@ def test_copies_of_other_seeds_begin_elsewhere_and_take_other_batches():
     assert np.allclose(found, one_by_one(trained, SUBSETS, seeds), rtol=0, atol=1e-10)
 
 
+def test_seeds_with_noise_of_their_own_and_subsets_of_other_sizes_are_trained_all_the_same():
+    trained, seeds = model(dropping, **SGD), [0, 1, 0]
+    found = together(trained, SUBSETS[:3], seeds)
+    assert np.allclose(found, one_by_one(trained, SUBSETS[:3], seeds), rtol=0, atol=1e-10)
+    trained, weights = model(fresh, denominator="rebatched", **SGD), np.ones((3, N))
+    weights[0, :8], weights[1, 3:30] = 0, 0
+    assert np.allclose(together(trained, weights, [0] * 3), one_by_one(trained, weights, [0] * 3), rtol=0, atol=1e-10)
+
+
 def test_a_copy_does_not_depend_on_who_is_trained_beside_it():
     trained = model(fresh, **SGD)
     alone = together(trained, SUBSETS[2:3], [0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from upweight.core.examples import Examples
 from upweight.core.model import Stack
@@ -51,11 +51,24 @@ def trained_many(
     """New nets, one for every row of weights (M, n) and its seed, all at once."""
     wanted = runs(training, network, train, weights, seeds)
     nets = []
-    for run, theta in zip(wanted, stacked(wanted, weights * own_weights(train)), strict=True):
+    for run, theta in zip(wanted, _trained(wanted, weights * own_weights(train)), strict=True):
         net = copied(run.network.net).eval()
         hold(list(Network(net, network.loss).parameters().values()), theta.clone())
         nets.append(net)
     return nets
+
+
+def _trained(wanted: Sequence[Run], weights: Array) -> list[Tensor]:
+    """Parameters of every run, of all together where they have the same steps and share or need no random numbers."""
+    first = wanted[0]
+    alike = all([len(p) for p in run.positions] == [len(p) for p in first.positions] for run in wanted)
+    if all(run is first for run in wanted) or (alike and not first.is_random):
+        return list(stacked(wanted, weights))
+    found: dict[int, Tensor] = {}
+    for run in dict.fromkeys(wanted):
+        places = [place for place, one in enumerate(wanted) if one is run]
+        found |= zip(places, stacked([run] * len(places), weights[places]), strict=True)
+    return [found[place] for place in range(len(wanted))]
 
 
 def runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:

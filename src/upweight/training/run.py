@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,17 @@ class Run:
     def steps(self) -> int:
         """How many."""
         return len(self.positions)
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers (dropout, augmentation); taken for granted off the CPU."""
+        if self.training.augment is not None or self.network.device != CPU:
+            return True
+        with seeded(self.network.device), torch.no_grad():
+            self.batch(0)
+            before = torch.get_rng_state()
+            self.network.loss(self.network.net, self.batch(0))
+            return not torch.equal(torch.get_rng_state(), before)
 
     def batch(self, t: int) -> Any:
         """The batch of step t on the network's device, augmented; torch's random numbers are those of the step."""
