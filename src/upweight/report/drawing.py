@@ -16,6 +16,7 @@ from upweight.report.words import MINUS
 Array = NDArray[np.float64]
 # Narrow on purpose: letters keep their size on a telephone, where the drawing is about as wide as this.
 WIDTH, HEIGHT = 380, 320
+WIDEST = 0.5  # of what the points span, that an interval may add to a plot on either side
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 46
 LETTER = 6.4  # mean width of a letter of a label, to keep labels on the paper
 
@@ -64,7 +65,10 @@ def scatter(points: Sequence[dict[str, Any]], labels: tuple[str, str], same_scal
 
     A point has a `kind` and is `told` in words; it may have an interval from `low` to `high` on y and lie `outside` it.
     """
-    xs, ys = _span([p["x"] for p in points]), _span([v for p in points for v in (p["y"], p.get("low"), p.get("high"))])
+    xs, ys = _span([p["x"] for p in points]), _span([p["y"] for p in points])
+    ends = _span([v for p in points for v in (p["y"], p.get("low"), p.get("high"))])
+    widest = max(WIDEST * (span[1] - span[0]) for span in ((xs, ys) if same_scale else (ys,)))
+    ys = max(ends[0], ys[0] - widest), min(ends[1], ys[1] + widest)  # what is longer leaves the plot: points come first
     if same_scale:
         xs = ys = (min(xs[0], ys[0]), max(xs[1], ys[1]))
     x, y = Axis(*xs, LEFT, WIDTH - RIGHT), Axis(*ys, HEIGHT - BOTTOM, TOP)
@@ -73,7 +77,8 @@ def scatter(points: Sequence[dict[str, Any]], labels: tuple[str, str], same_scal
         parts.append(_line("ideal", x(xs[0]), y(xs[0]), x(xs[1]), y(xs[1])))
     for p in points:
         if p.get("low") is not None:
-            parts.append(_line("likely", x(p["x"]), y(p["low"]), x(p["x"]), y(p["high"])))
+            low, high = max(p["low"], ys[0]), min(p["high"], ys[1])
+            parts.append(_line("likely", x(p["x"]), y(low), x(p["x"]), y(high)))
     for p in points:
         parts.append(_mark(p, x(p["x"]), y(p["y"])))
     return _svg(parts, name)
