@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     chosen = parser.parse_args()
     needed = {
+        "metagradients": ["--data", chosen.data],
         "networks": ["--data", chosen.data, "--peers-env", chosen.peers_env],
         "accuracy": [],
         "peers": ["--peers-env", chosen.peers_env],
