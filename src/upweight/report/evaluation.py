@@ -108,8 +108,9 @@ def _plot(check: Check, kind: Any, title: str) -> dict[str, Any]:
     labels = ("predicted" + (f" ({unit})" if unit and sized else "" if sized else " (RANK, no unit)"), "actual")
     notes = [] if step == 1 else [f"{len(points):,} of {len(pairs):,} pairs are drawn."]
     if inside is not None and np.isfinite(inside.low[:, columns]).any():
-        held = inside.inside[:, columns][np.isfinite(inside.low[:, columns])].mean()
-        notes.insert(0, f"{held:.0%} of the actual effects lie inside their {LEVEL:.0%} intervals.")
+        held = inside.inside[:, columns][np.isfinite(inside.low[:, columns])]
+        told = f"{int(held.sum()):,} of {held.size:,}"  # a share of 199 in 200 would be rounded to all of them
+        notes.insert(0, f"{told} actual effects lie inside their {LEVEL:.0%} intervals.")
     agreed = check.of(kind)
     numbers = [("slope", short(agreed.slope))] if sized else []
     return {
