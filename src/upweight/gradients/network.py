@@ -128,6 +128,16 @@ class Network:
         parts = torch.split(whole, [prod(self.shapes[name]) for name in self.names], dim=1)
         return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
+    def elsewhere(self) -> Network:
+        """The same on a copy of the net, whose parameters may be written."""
+        return Network(copied(self.net), self.loss, self.measure, self.collate)
+
+    def write(self, vector: NDArray[np.float64]) -> None:
+        """Other trainable parameters (size,), in place: only for a net of our own, as `elsewhere` makes one."""
+        with torch.no_grad():
+            for name, block in self.split(np.asarray(vector)[None]).items():
+                self.parameters()[name].copy_(block[0])
+
     @property
     def precision(self) -> torch.dtype:
         """What products are taken in: the parameters' precision, but never less than float32."""
@@ -165,6 +175,16 @@ def unwrapped(net: nn.Module) -> nn.Module:
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inside = net.module
     return unwrapped(inside) if isinstance(inside, nn.Module) else net
+
+
+def copied(net: nn.Module) -> nn.Module:
+    """A copy of a net, hooks and all. Raises TypeError for one that holds tensors with a graph."""
+    try:
+        return copy.deepcopy(net)
+    except RuntimeError as error:
+        raise TypeError(
+            f"the net cannot be copied ({error}); keep no tensors with a graph as its attributes"
+        ) from error
 
 
 def require_one_each(what: str, values: Any, ids: Any) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
 from upweight.core.model import require
-from upweight.methods.products import FittedProducts, Layers, same_checkpoints
+from upweight.methods.products import Cosines, FittedProducts, same_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
-class GAS(Attributor):
+class GAS(Cosines):
     """Hammoudeh & Lowd (2022), GAS, first named CosIn: −Σ_c τ_c cos(∇m_q, ∇ℓ_i) over saved checkpoints. RANK.
 
     Renormalised, examples with large losses no longer rank first for every query; made to find poisoned examples.
@@ -27,18 +26,6 @@ class GAS(Attributor):
 
     Cost: that of TracIn.
     """
-
-    by: Literal["all", "layer"] = "all"
-    layers: Layers = None
-
-    def __post_init__(self) -> None:
-        if self.by not in ("all", "layer"):
-            raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
-
-    @property
-    def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
-from upweight.methods.products import FittedProducts, Layers, as_it_is
+from upweight.methods.products import Cosines, FittedProducts, as_it_is
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradCos(Attributor):
+class GradCos(Cosines):
     """−cos(∇m_q, ∇ℓ_i) of the model as handed in: GAS with the final checkpoint alone. RANK.
 
     Args:
@@ -24,18 +23,6 @@ class GradCos(Attributor):
 
     Cost: that of GradDot.
     """
-
-    by: Literal["all", "layer"] = "all"
-    layers: Layers = None
-
-    def __post_init__(self) -> None:
-        if self.by not in ("all", "layer"):
-            raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
-
-    @property
-    def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.checkpoints import Checkpoint, Layered
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
@@ -19,6 +20,28 @@ Array = NDArray[np.float64]
 Layers = Literal["last"] | tuple[str, ...] | None
 BLOCK = 4096  # training examples whose scores are held at a time
 PAIRED = 64  # examples that are multiplied at a time when each meets only itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosines(Attributor):
+    """What the methods have in common that compare directions of gradients.
+
+    Args:
+        by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
+        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+    """
+
+    by: Literal["all", "layer"] = "all"
+    layers: Layers = None
+
+    def __post_init__(self) -> None:
+        if self.by not in ("all", "layer"):
+            raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
+
+    @property
+    def promises(self) -> Promises:
+        """Sign and order, no size."""
+        return Promises()
 
 
 class FittedProducts(Fitted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,14 +27,12 @@ from upweight.core.model import (
     require,
     weights_of,
 )
-from upweight.gradients import inputs
-from upweight.gradients.network import Function, Network, unwrapped
-from upweight.gradients.outputs import NoOutputsError, outputs
+from upweight.gradients import inputs, optimality, predictions
+from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.rows import CapturedRows
 from upweight.training import nets
 from upweight.training.nets import TrainFn
 from upweight.training.recipe import Training
-from upweight.training.run import copied
 from upweight.training.unrolled import Unrolled
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
-BATCH = 256  # examples per forward pass
 
 
 class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Replayable):
@@ -87,7 +84,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         training: Training | TrainFn | None = None,
         trajectory: Trajectory | None = None,
     ) -> None:
-        self.objective = _objective(objective, float(l2), training)
+        self.objective = nets.objective(objective, float(l2), training)
         self.network = Network(net, loss, measure, collate)
         self.training = training
         self.trajectory = trajectory
@@ -150,9 +147,9 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
 
     def with_parameters(self, parameters: Array) -> TorchModel:
         """The same model at other parameters, on a copy of the net."""
-        net = copied(self.network.net)
-        _write(Network(net, self.network.loss), np.asarray(parameters, dtype=np.float64))
-        return self._of(net)
+        moved = self.network.elsewhere()
+        moved.write(parameters)
+        return self._of(moved.net)
 
     def lacks(self, capability: type) -> str | None:
         """Training, where none was passed."""
@@ -211,17 +208,16 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query, (m,)."""
-        return _measured(self.network, queries)
+        return predictions.measured(self.network, queries)
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net."""
         shifts = np.atleast_2d(shifts)
-        here, network = self.parameters, self.network
-        moved = Network(copied(network.net), network.loss, network.measure, network.collate)
+        here, moved = self.parameters, self.network.elsewhere()
         out = np.empty((len(queries), len(shifts)))
         for g, shift in enumerate(shifts):
-            _write(moved, here + shift)
-            out[:, g] = _measured(moved, queries)
+            moved.write(here + shift)
+            out[:, g] = predictions.measured(moved, queries)
         return out
 
     def predict(self, examples: Examples) -> Predictions:
@@ -229,20 +225,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
 
         Where no output of one number or one row per example is to be seen, the measurement stands for it.
         """
-        try:
-            batches = list(self._outputs(examples))
-        except NoOutputsError:
-            batches = []
-        readable = bool(batches) and all(z.ndim <= 2 for z in batches)
-        said = np.concatenate(batches) if readable else self.measure(examples)
-        if said.ndim == 2 and said.shape[1] > 1 and _are_classes(examples.y):
-            spread = np.exp(said - said.max(axis=1, keepdims=True))
-            classes = tuple(examples.labels.get(c, c) for c in range(said.shape[1]))
-            return Predictions(
-                tuple(classes[c] for c in said.argmax(axis=1)), classes, spread / spread.sum(axis=1, keepdims=True)
-            )
-        flat = said[:, 0] if said.ndim == 2 and said.shape[1] == 1 else said
-        return Predictions(tuple(flat.tolist()))
+        return predictions.predictions(self.network, examples)
 
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), the second term only where the objective takes the mean."""
@@ -271,14 +254,9 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
 
     def gradient_norm(self, train: Examples) -> float:
         """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs."""
-        total: dict[str, Tensor] = {}
-        squares = 0.0
-        for _, batch in CapturedRows(self.network, train, "loss", self.weights(train)).passes():
-            squares += float(batch.squares().double().sum())
-            found = batch.sums(torch.ones(1, batch.count).to(batch.like))
-            total = {name: total[name] + block if total else block for name, block in found.items()}
-        gradient = self.network.join(total)[0] + self.objective.ridge(self.weights(train)) * self.parameters
-        return float(np.linalg.norm(gradient) / max(np.sqrt(squares), 1e-300))
+        weights = self.weights(train)
+        rows = CapturedRows(self.network, train, "loss", weights)
+        return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)
 
     def dispersion(self, train: Examples, effective: float) -> float:
         """1: the loss is taken for a negative log-likelihood."""
@@ -340,43 +318,3 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
         there.network.inspections = network.inspections  # the same modules see the same examples at the same places
         return there
-
-    def _outputs(self, examples: Examples) -> Iterator[NDArray[Any]]:
-        for part in examples.batches(BATCH):
-            with self.network.untouched(), torch.no_grad():
-                said = outputs(self.network, self.network.batch(part), part.ids).values.double().cpu().numpy()
-            yield said
-
-
-def _objective(given: Objective | str | None, l2: float, training: Training | TrainFn | None) -> Objective:
-    """Reduction and l2, from whoever says them."""
-    said = training.objective if isinstance(training, Training) else Objective("mean")
-    objective = given if isinstance(given, Objective) else Objective(given or said.reduction, l2 or said.l2)  # type: ignore[arg-type]
-    if l2 not in (0.0, objective.l2):
-        raise ValueError(f"expected one l2, got {l2} and {objective.l2} in the objective")
-    if objective.reduction not in ("mean", "sum", "fixed"):
-        raise ValueError(f'expected objective "mean", "sum" or "fixed", got {objective.reduction!r}')
-    if not (np.isfinite(objective.l2) and objective.l2 >= 0):
-        raise ValueError(f"expected a finite l2 ≥ 0, got {objective.l2}")
-    if isinstance(training, Training):
-        training.require(objective)
-    return objective
-
-
-def _measured(network: Network, queries: Examples) -> Array:
-    out = []
-    for part in queries.batches(BATCH):
-        with network.untouched(), torch.no_grad():
-            out.append(network.values("measure", network.batch(part), part.ids).double().cpu().numpy())
-    return np.concatenate(out)
-
-
-def _write(network: Network, vector: Array) -> None:
-    """Other parameters for a net of our own."""
-    with torch.no_grad():
-        for name, block in network.split(vector[None]).items():
-            network.parameters()[name].copy_(block[0])
-
-
-def _are_classes(y: Any) -> bool:
-    return y is None or (y.ndim == 1 and y.dtype.kind in "iub")

@@ -11,14 +11,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.core.model import Stack
-from upweight.gradients.network import BATCH_NORMS, Network
+from upweight.core.model import Objective, Stack
+from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
-from upweight.training.run import Run, copied, hold, replay
+from upweight.training.run import Run, hold, replay
 from upweight.training.stacked import stack, stacked
 
 Array = NDArray[np.float64]
 TrainFn = Callable[[Array, int], nn.Module]
+
+
+def objective(given: Objective | str | None, l2: float, training: Training | TrainFn | None) -> Objective:
+    """Reduction and l2, from whoever says them: the caller, else the training, else the mean.
+
+    Raises ValueError for two l2 that differ, an unknown reduction, a negative l2, or what the training contradicts.
+    """
+    said = training.objective if isinstance(training, Training) else Objective("mean")
+    found = given if isinstance(given, Objective) else Objective(given or said.reduction, l2 or said.l2)  # type: ignore[arg-type]
+    if l2 not in (0.0, found.l2):
+        raise ValueError(f"expected one l2, got {l2} and {found.l2} in the objective")
+    if found.reduction not in ("mean", "sum", "fixed"):
+        raise ValueError(f'expected objective "mean", "sum" or "fixed", got {found.reduction!r}')
+    if not (np.isfinite(found.l2) and found.l2 >= 0):
+        raise ValueError(f"expected a finite l2 ≥ 0, got {found.l2}")
+    if isinstance(training, Training):
+        training.require(found)
+    return found
 
 
 def trained(training: Training | TrainFn, network: Network, train: Examples, weights: Array, seed: int) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ def started(training: Training, network: Network, seed: int) -> Network:
             "training begins nowhere: pass Training(initial=…), a function seed -> net that makes the net afresh, or "
             "the state dict of the net before it was trained"
         )
-    own = Network(copied(network.net), network.loss, network.measure, network.collate)
+    own = network.elsewhere()
     first = beginning(training, own, seed)
     buffers = dict(own.net.named_buffers())
     with torch.no_grad():
@@ -245,13 +244,3 @@ def beginning(training: Training, network: Network, seed: int) -> Mapping[str, T
     if isinstance(initial, Mapping):
         return initial
     raise TypeError(f"expected initial as a function seed -> net, a net or a state dict, got {type(initial).__name__}")
-
-
-def copied(net: nn.Module) -> nn.Module:
-    """A copy of a net, hooks and all. Raises TypeError for one that holds tensors with a graph."""
-    try:
-        return copy.deepcopy(net)
-    except RuntimeError as error:
-        raise TypeError(
-            f"the net cannot be copied ({error}); keep no tensors with a graph as its attributes"
-        ) from error
