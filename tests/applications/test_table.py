@@ -98,3 +98,9 @@ def test_reading_takes_ids_from_a_column(tmp_path):
     assert read_table(path, "target").index[:2].tolist() == [0, 1]
     with pytest.raises(ValueError, match="missing or repeat"):
         read_table(path, "size", "target")
+
+
+def test_a_space_after_the_comma_is_no_part_of_the_value(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("size, target\n1, large\n2, small\n")
+    assert read_table(path, "target")["target"].tolist() == ["large", "small"]

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from upweight import Chance, Examples, Influence, Margin, explainable
 from upweight.applications.explain import explain
-from upweight.report.terminal import Working, summary
+from upweight.report.terminal import Working, _percents, summary
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.random((60, 8, 8))
@@ -48,6 +48,21 @@ def test_a_loss_is_said_to_rise_when_a_proponent_goes():
     said = " ".join(printed(explained()).split())
     best = max(explained().scores.row(0), key=abs)
     assert f"nats {'higher' if best > 0 else 'lower'}" in said and "instead of" in said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (0.5, 0.8, ("50", "80")),
+        (0.0030, 0.0026, ("0.30", "0.26")),
+        (0.9991, 0.9992, ("99.91", "99.92")),
+        (0.2, 0.2, ("20", "20")),
+        (1e-5, 0.5, ("<0.1", "50")),
+        (1e-7, 2e-7, ("<0.001", "<0.001")),
+    ],
+)
+def test_two_chances_that_differ_are_told_apart(before, after, said):
+    assert _percents(before, after) == said
 
 
 def test_other_measurements_raise_and_lower():

@@ -17,7 +17,11 @@ from upweight.core.examples import Examples
 if TYPE_CHECKING:
     import pandas
 
-READERS = {".csv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
+READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("read_csv", {"skipinitialspace": True}),
+    ".parquet": ("read_parquet", {}),
+    ".pq": ("read_parquet", {}),
+}
 HELD_OUT = 0.2  # share of the rows that are kept as queries
 MOST_CLASSES = 20  # a whole-number target with more values than this is an amount
 TEXT = 20  # characters on average from which a column whose values hardly repeat is text
@@ -62,14 +66,15 @@ def read_table(path: Path, target: str, identifier: str | None = None) -> pandas
     try:
         import pandas as pd
 
-        if READERS[path.suffix.lower()] == "read_parquet":
+        reader, options = READERS[path.suffix.lower()]
+        if reader == "read_parquet":
             importlib.import_module("pyarrow")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"reading {path.name} needs {error.name}; pip install 'upweight[tables]' brings it"
         ) from error
     try:
-        frame = getattr(pd, READERS[path.suffix.lower()])(path)
+        frame = getattr(pd, reader)(path, **options)
     except (ValueError, OSError) as error:  # the parsers' own errors are ValueErrors, pyarrow's too
         raise ValueError(f"expected {path} to be a table, got: {error}") from error
     frame.columns = [str(name) for name in frame.columns]

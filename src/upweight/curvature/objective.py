@@ -40,4 +40,4 @@ class Summed:
     @property
     def mean_damping(self) -> float:
         """The damping on the scale of the mean loss, as users give it."""
-        return self.damping / float(self.weights.sum())
+        return float(self.damping / self.weights.sum())

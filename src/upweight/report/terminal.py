@@ -178,7 +178,7 @@ def _cells(explanation: Explanation, place: int, a: Attribution) -> tuple[str, s
     """Label, id, score, and the probability of the query's label before and after the example's removal."""
     left = explanation.without(place, a.score)
     before = explanation.probability(place)[1]
-    change = "" if left is None or before is None else f"{_percent(before, '')}→{_percent(left)}"
+    change = "" if left is None or before is None else "→".join(_percents(before, left)) + "%"
     label = explanation.train.label(a.id)
     return "" if label is None else _word(label), f"#{a.id}", _signed(a.score), change
 
@@ -209,7 +209,8 @@ def _meaning(explanation: Explanation, place: int, found: Sequence[Sequence[Attr
     left, before = explanation.without(place, strongest.score), explanation.probability(place)[1]
     if left is not None and before is not None:
         label = _word(explanation.queries.label(explanation.queries.ids[place].item()))
-        said += f", and {label} would get {_percent(left)} instead of {_percent(before)}"
+        now, then = _percents(before, left)
+        said += f", and {label} would get {then}% instead of {now}%"
     return Text(f"{said}.", "dim")
 
 
@@ -268,6 +269,17 @@ def _signed(score: float) -> str:
     return f"{score:+.3g}".replace("-", "−", 1)
 
 
-def _percent(chance: float, sign: str = "%") -> str:
-    share = 100 * chance
-    return f"{share:.0f}{sign}" if share >= 9.95 else f"{share:.1f}{sign}" if share >= 0.05 else f"<0.1{sign}"
+def _percent(chance: float) -> str:
+    return f"{_percents(chance, chance)[0]}%"
+
+
+def _percents(before: float, after: float) -> tuple[str, str]:
+    """Two chances in per cent, with as many digits as it takes to tell them apart (three decimals at most)."""
+    shares = 100 * before, 100 * after
+    digits = 0 if max(shares) >= 9.95 else 1
+    while digits < 3 and before != after and f"{shares[0]:.{digits}f}" == f"{shares[1]:.{digits}f}":
+        digits += 1
+    least = 10.0 ** -max(digits, 1)
+    found = (f"{share:.{digits}f}" if share >= least / 2 else f"<{least:.{max(digits, 1)}f}" for share in shares)
+    first, second = found
+    return first, second
