@@ -204,7 +204,7 @@ def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
 
 def _settings(recipe: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for item in fields(recipe):
+    for item in (item for item in fields(recipe) if item.compare):  # what is not compared changes no answer
         value = getattr(recipe, item.name)
         is_recipe = is_dataclass(value) and not isinstance(value, type)
         settings[item.name] = {"kind": type(value).__name__, **_settings(value)} if is_recipe else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -237,8 +238,11 @@ class Replay(ABC):
         """The trained parameters, (p,)."""
 
     @abstractmethod
-    def gradients(self, rows: Rows) -> NDArray[np.float64]:
-        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+    def gradients(self, rows: Rows, folder: str | Path | None = None) -> NDArray[np.float64]:
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
+
+        `folder`: where a long pass is kept on the way, so that one that was broken off goes on.
+        """
 
     @abstractmethod
     def shifts(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,8 @@ class Metagradient(Attributor):
         seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
         gate: random removals that are really retrained and predicted, every time queries are asked.
         floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
+        folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
+            after an interruption, they go on from there, and one that was finished is read. It changes no answer.
 
     Scores are EFFECT where the gate agrees.
 
@@ -47,6 +50,7 @@ class Metagradient(Attributor):
     seeds: int = 1
     gate: int = 8
     floor: float = 0.5
+    folder: str | Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.at not in ("full", "centre"):
@@ -119,7 +123,9 @@ class FittedMetagradient(Fitted):
     def by_run(self, queries: Examples) -> Array:
         """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
         pairs = zip(self.replays, self._there, strict=True)
-        return np.stack([replay.gradients(there.measure_rows(queries)) for replay, there in pairs])
+        return np.stack(
+            [replay.gradients(there.measure_rows(queries), self.settings.folder) for replay, there in pairs]
+        )
 
     def self_values(self) -> Array:
         """Each training example's own score, from the metagradients of all of them."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isqrt
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.attributor import fingerprint
 from upweight.core.model import Replay
 from upweight.core.rows import Rows
 from upweight.training.adjoint import Step, pull, push
+from upweight.training.halfway import Back, Halfway
 from upweight.training.products import Products
 from upweight.training.rule import begin
 from upweight.training.run import Moment, Run, beginning_of, require_finite, walk
@@ -58,47 +60,65 @@ class Unrolled(Replay):
         """The trained parameters, (p,)."""
         return np.asarray(self._theta.double().cpu().numpy())
 
-    def gradients(self, rows: Rows) -> Array:
-        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+    def gradients(self, rows: Rows, folder: str | Path | None = None) -> Array:
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
+
+        With `folder` every √T steps are kept there, and a pass that was broken off goes on from them, to the same bits.
+        """
         states = 3 if self._run.training.optimiser != "sgd" else 2
         together = max(1, ROOM // (self._theta.element_size() * states * len(self._theta)))
         scores = np.zeros((len(rows), len(self._weights)))
         for first in range(0, len(rows), together):
             where = np.arange(first, min(first + together, len(rows)))
-            self._backward(torch.from_numpy(rows.take(where).dense()).to(self._theta), scores[first : where[-1] + 1])
+            cotangents = torch.from_numpy(rows.take(where).dense()).to(self._theta)
+            halfway = None if folder is None else Halfway(folder, self._identity(cotangents))
+            scores[where] = self._backward(cotangents, halfway)
         return scores * self._own
 
     def shifts(self, directions: Array) -> Array:
         """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
         carried = self._theta.new_zeros(len(directions), len(self._theta))
         held = begin(self._run.training, carried)
-        for step in self._steps():
+        for step in (step for kept in self._kept for step in self._steps(kept)):
             turned, _ = self._products(step.theta, step.t, self._weights, carried)
             shares = self._turned_shares(step.t, directions * self._own)
             turned += self._products.weighted(step.theta, step.t, torch.from_numpy(shares).to(carried))
             carried, held = push(step, carried, held, turned)
         return np.asarray(carried.double().cpu().numpy())
 
-    def _backward(self, after: Tensor, scores: Array) -> None:
-        """Add ∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p)."""
-        held = begin(self._run.training, after)
-        for step in self._steps(backward=True):
-            before, held, u = pull(step, after, held)
-            bent, along = self._products(step.theta, step.t, self._weights, u)
-            after = bent.add_(before)
-            slopes = self._slopes(step.t, along.double().cpu().numpy())
-            np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may hold an example twice
+    def _backward(self, after: Tensor, halfway: Halfway | None) -> Array:
+        """∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p): (m, n)."""
+        back = Back(
+            self._run.steps, after, begin(self._run.training, after), np.zeros((len(after), len(self._weights)))
+        )
+        back = back if halfway is None else halfway.read(back)
+        for kept in [kept for kept in reversed(self._kept) if kept.t < back.t]:
+            after, held, scores = back.after, back.held, back.scores
+            for step in reversed(self._steps(kept)):
+                before, held, u = pull(step, after, held)
+                bent, along = self._products(step.theta, step.t, self._weights, u)
+                after = bent.add_(before)
+                slopes = self._slopes(step.t, along.double().cpu().numpy())
+                np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may hold an example twice
+            back = Back(kept.t, after, held, scores)
+            if halfway is not None:
+                halfway.write(back)
+        return back.scores
 
-    def _steps(self, backward: bool = False) -> Iterator[Step]:
-        """Every step again, the first one first or last."""
+    def _steps(self, kept: Moment) -> list[Step]:
+        """The steps from a kept moment to the next, made again."""
         run = self._run
-        for kept in reversed(self._kept) if backward else self._kept:
-            steps = [
-                Step(run.training, theta, state, gradient, t, float(run.rates[t]))
-                for (t, theta, state), gradient in walk(run, self._weights, kept, min(kept.t + self._every, run.steps))
-                if gradient is not None
-            ]
-            yield from reversed(steps) if backward else steps
+        return [
+            Step(run.training, theta, state, gradient, t, float(run.rates[t]))
+            for (t, theta, state), gradient in walk(run, self._weights, kept, min(kept.t + self._every, run.steps))
+            if gradient is not None
+        ]
+
+    def _identity(self, cotangents: Tensor) -> list[str | Tensor | NDArray[np.generic]]:
+        """Everything that a pass back depends on: the run from its beginning to its end, and what is asked of it."""
+        run = self._run
+        known = f"{run.training} {run.noise}", fingerprint(None, run.train)
+        return [*known, run.rates, *run.positions, self._weights, self._kept[0].theta, self._theta, cotangents]
 
     def _slopes(self, t: int, along: Array) -> Array:
         """∂⟨u, ∇J_t⟩/∂wᵢ of the batch from ⟨u, ∇ℓᵢ⟩, both (m, batch)."""
