@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -115,11 +116,46 @@ def test_seeds_give_the_mean_and_every_run_its_own() -> None:
     assert np.abs(runs[0] - runs[1]).max() > 0
 
 
-def test_another_training_than_the_models_is_refused_before_the_work() -> None:
+ANOTHER = {
+    "learning rate": {"lr": 0.052},
+    "order of the data": {"seed": 1},
+    "decay": {"weight_decay": 0.0},
+    "fewer steps": {"epochs": 5},
+    "optimiser": {"optimiser": "adam", "momentum": 0.0, "lr": 0.001},
+}
+
+
+@pytest.mark.parametrize("settings", ANOTHER.values(), ids=ANOTHER)
+def test_another_training_than_the_models_is_refused_before_the_work(settings: dict[str, Any]) -> None:
     train, _ = data()
-    other = uw.TorchModel(model().network.net, loss, training=uw.Training(lr=0.01, epochs=1, initial=fresh))
+    begins = fresh(0)
+    trained = uw.TorchModel.trained(begins, loss, train, training=CALM)
+    own = replace(CALM, initial=begins)
+    uw.Metagradient(gate=0).fit(uw.TorchModel(trained.network.net, loss, training=own), train)
+    other = replace(own, **settings)
     with pytest.raises(ValueError, match="not how this net was trained"):
-        uw.Metagradient().fit(other, train)
+        uw.Metagradient().fit(uw.TorchModel(trained.network.net, loss, training=other), train)
+
+
+def test_another_training_set_or_order_of_it_is_refused_before_the_work() -> None:
+    train, _ = data()
+    for other in (train.take(range(149, -1, -1)), uw.Examples(train.x, np.roll(train.y, 1))):
+        with pytest.raises(ValueError, match="its order"):
+            uw.Metagradient().fit(model(), other)
+
+
+def test_a_training_that_does_not_repeat_is_refused_before_the_work() -> None:
+    train, _ = data()
+    rng, calls = np.random.default_rng(0), []
+
+    def noisy(net: nn.Module, batch: Any) -> torch.Tensor:
+        calls.append(len(batch.y))
+        return loss(net, batch) * (1 + 1e-9 * rng.random())
+
+    own = uw.TorchModel(model().network.net, noisy, training=model().training)
+    with pytest.raises(ValueError, match=r"not deterministic.*seeded in every step"):
+        uw.Metagradient().fit(own, train)
+    assert len(calls) < 6  # of 36 steps
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,11 @@ class Replay(ABC):
 
     @property
     @abstractmethod
+    def beginning(self) -> NDArray[np.float64]:
+        """The parameters before the first step, (p,)."""
+
+    @property
+    @abstractmethod
     def parameters(self) -> NDArray[np.float64]:
         """The trained parameters, (p,)."""
 

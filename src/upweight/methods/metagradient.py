@@ -17,7 +17,7 @@ from upweight.core.scores import Scores, Unit
 
 Array = NDArray[np.float64]
 TOGETHER = 64  # training examples whose own scores are taken at a time
-STRANGE = 1e-2  # relative distance of the retrained parameters from the model's above which they are another model's
+STRANGE = 1e-2  # how far training again may end from the model, as a share of the way it went: further is another run
 HOPELESS = 0.2  # agreement with retraining below which there is no answer
 BENDS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
 
@@ -234,11 +234,12 @@ class FittedMetagradient(Fitted):
 def _require_same(model: Any, reference: Replay) -> None:
     """Refuse a training that gives another model than the one handed in."""
     here, there = model.parameters, reference.parameters
-    distance = float(np.linalg.norm(there - here)) / max(float(np.linalg.norm(here)), 1e-300)
+    way = float(np.linalg.norm(here - reference.beginning))
+    distance = float(np.linalg.norm(there - here)) / max(way, 1e-300)
     if distance > STRANGE:
         raise ValueError(
-            f"training again gives parameters {distance:.2g} away from the model's (relative): `training` is not how "
-            "this net was trained, or the training set, its order or the initial net are others; "
+            f"training again ends {distance:.2g} of its way from the model's parameters: `training` is not how this "
+            "net was trained, or the training set, its order or the initial net are others; "
             "TorchModel.trained(net, loss, train, training=…) makes both at once"
         )
 

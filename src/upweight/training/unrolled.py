@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from math import isqrt
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Unrolled(Replay):
     (Griewank & Walther 2000): memory for 2√T steps, time for one more training.
 
     Raises:
-        ValueError: batches that depend on the weights, and so have no derivative; batch statistics; training that
-            diverged.
+        ValueError: batches that depend on the weights, and so have no derivative; batch statistics; a step that gives
+            another gradient when it is made again; training that diverged.
     """
 
     def __init__(self, run: Run, weights: Array, own: Array) -> None:
@@ -47,6 +48,7 @@ class Unrolled(Replay):
             )
         self._run, self._own, self._weights = run, own, weights * own
         self._products = Products(run)
+        _require_repeatable(run, self._weights)
         self._every = max(1, isqrt(run.steps))
         self._kept: list[Moment] = []
         for moment, _ in walk(run, self._weights, beginning_of(run), run.steps):
@@ -54,6 +56,11 @@ class Unrolled(Replay):
                 self._kept.append(moment)
         self._theta = moment.theta
         require_finite(self._theta, run.steps)
+
+    @property
+    def beginning(self) -> Array:
+        """The parameters before the first step, (p,)."""
+        return np.asarray(self._kept[0].theta.double().cpu().numpy())
 
     @property
     def parameters(self) -> Array:
@@ -140,3 +147,17 @@ class Unrolled(Replay):
         chosen = self._weights[self._run.positions[t]]
         total = float(chosen.sum())
         return (chosen / total, total) if total > 0 else (np.zeros_like(chosen), np.inf)
+
+
+def _require_repeatable(run: Run, weights: Array) -> None:
+    """Refuse a training whose steps do not repeat: its replay would be another run."""
+    one, two = (gradient for _ in range(2) for _, gradient in islice(walk(run, weights, beginning_of(run), 1), 1))
+    assert one is not None and two is not None
+    if not torch.equal(one, two):
+        apart = float(torch.linalg.vector_norm(one - two) / torch.linalg.vector_norm(one))
+        raise ValueError(
+            f"the first step gives another gradient when it is made again ({apart:.1g} apart, relative): this training "
+            "is not deterministic, and its replay would be another run. Draw the random numbers of net, loss and "
+            "augment from torch alone, which is seeded in every step; on a GPU call "
+            "torch.use_deterministic_algorithms(True)"
+        )
