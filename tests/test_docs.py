@@ -37,6 +37,14 @@ def test_code_on_a_page_runs(page: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_a_loop_becomes_a_checked_report_in_fewer_than_fifteen_lines() -> None:
+    page = (ROOT / "docs" / "methods" / "metagradient.md").read_text(encoding="utf-8")
+    loop, more = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
+    added = [line for line in loop.splitlines() if "# added" in line] + [line for line in more.splitlines() if line]
+    assert len(added) < 15
+    assert "optimiser.step()" in loop and all(call in more for call in ("Metagradient", "verify", "write_report"))
+
+
 def test_the_readme_prints_what_its_code_prints(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code, output = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL).groups()
