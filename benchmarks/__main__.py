@@ -23,6 +23,7 @@ def main() -> None:
     needed = {
         "metagradients": ["--data", chosen.data],
         "networks": ["--data", chosen.data, "--peers-env", chosen.peers_env],
+        "retraining": [],
         "accuracy": [],
         "peers": ["--peers-env", chosen.peers_env],
         "coming_from": ["--peers-env", chosen.peers_env],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ORDER = ("networks", "metagradients", "accuracy", "peers", "coming_from", "speed", "memory", "trees")
+ORDER = ("networks", "metagradients", "retraining", "accuracy", "peers", "coming_from", "speed", "memory", "trees")
 MET, MISSED, NO_TARGET = "met", "missed", ""
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import resource
 import time
 import zipfile
 from collections.abc import Callable
@@ -25,8 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import upweight as uw
 from upweight.core.attributor import Attributor
-from upweight.evaluate.agreement import lds
-from upweight.evaluate.retrain import measure_without
+from upweight.evaluate.agreement import mean_known, rank_correlations
 
 GOAL = 0.65
 TIMES = 20.0
@@ -85,7 +83,8 @@ def order(x: pd.DataFrame, y: np.ndarray) -> Table:
         (*load_breast_cancer(return_X_y=True), booster(n_estimators=50, **small)),
         (*load_diabetes(return_X_y=True), amounts),
     ]
-    found = {name: [agreement(METHODS[name], *problem) for problem in problems] for name in METHODS}
+    held = [held_out(*problem) for problem in problems]
+    found = {name: [agreement(method, *one) for one in held] for name, method in METHODS.items()}
     best = [max(column) for column in zip(*found.values(), strict=True)]
     for name, values in found.items():
         table.add(name, *values)
@@ -93,19 +92,18 @@ def order(x: pd.DataFrame, y: np.ndarray) -> Table:
     return table
 
 
-def agreement(method: Attributor, x: Any, y: np.ndarray, estimator: Any) -> float:
-    rng = np.random.default_rng(1)
-    places = rng.permutation(len(y))
+def held_out(x: Any, y: np.ndarray, estimator: Any) -> tuple[Any, uw.Examples, uw.Examples, uw.Truth]:
+    """The model, its training set, 60 queries, and what 60 boosters on random halves say of them."""
+    places = np.random.default_rng(1).permutation(len(y))
     n = int(len(y) * 0.85)
     whole = uw.Examples(x, y, ids=np.arange(len(y)))
     train, queries = whole.take(places[:n]), whole.take(places[n : n + 60])
     model = uw.explainable(estimator.fit(train.x, train.y), train)
-    gone = [np.sort(rng.choice(n, n - n // 2, replace=False)) for _ in range(60)]
-    _, truth = measure_without(model, train, queries, gone)
-    kept = np.ones((n, len(gone)))
-    for column, places in enumerate(gone):
-        kept[places, column] = 0.0
-    return lds(method.fit(model, train).attribute(queries).values @ kept, truth)
+    return model, train, queries, uw.retrain_truth(model, train, queries, uw.subsets(train, 60, seed=1), processes=1)
+
+
+def agreement(method: Attributor, model: Any, train: uw.Examples, queries: uw.Examples, truth: uw.Truth) -> float:
+    return uw.lds(method.fit(model, train).attribute(queries), truth).mean
 
 
 def products(x: pd.DataFrame, y: np.ndarray) -> Table:
@@ -124,17 +122,14 @@ def all_removals(x: pd.DataFrame, y: np.ndarray) -> Table:
     train = uw.Examples(x.iloc[:10_000], y[:10_000])
     model = uw.explainable(booster().fit(train.x, train.y), train)
     model.grown(train)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own, wall, _ = timed(lambda: uw.LeafRefit(processes=2).fit(model, train))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    theirs = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu, wall, _ = timed(lambda: uw.LeafRefit().fit(model, train))
     table = Table(
         "LeafRefit of all 10,000 removals on 100 trees",
         "2 minutes on 2 cores, so 240 processor seconds",
-        ["CPU s, both processes", "wall s", "verdict"],
+        ["CPU s", "wall s, one process", "verdict"],
     )
-    table.add(own + theirs, wall, verdict(own + theirs <= 240))
-    table.notes.append("Two processes of one thread each; on the wall the machine's other work counts too.")
+    table.add(cpu, wall, verdict(cpu <= 240))
+    table.notes.append("On the wall the machine's other work counts too; `processes=2` shares the work out.")
     return table
 
 
@@ -169,10 +164,14 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
         indices, values = (np.asarray(part) for part in kept["theirs"])
         placed = np.zeros(kept["ours"].shape)
         np.put_along_axis(placed, indices.astype(int), values, axis=1)
-        agree = lds(kept["ours"], placed)
+        agree = float(mean_known(rank_correlations(kept["ours"], placed)))
         faster = ratio(timings["theirs"], timings["ours"])
         seconds = [timings[name].typical[0] for name in ("theirs", "ours")]
         table.add(kind, *seconds, f"{faster:.1f}", abs(agree), verdict(faster >= TIMES))
+    table.notes.append(
+        "With SinglePoint an example needs about 2 ns of CatBoost for every tree and query; here the sparse product "
+        "that remains takes .6, which is what memory gives."
+    )
     table.notes.append("For all points CatBoost goes forward once per example, upweight back once per query.")
     table.notes.append("CatBoost's scores have the other sign. tree_influence cannot be installed and was not run.")
     return table

@@ -96,7 +96,7 @@ class FittedBoostIn(Fitted):
 
 def _shares(grown: Boosting) -> Array:
     ensemble, places, weights = grown.ensemble, grown.places, grown.weights[:, None]
-    out = np.empty((len(places), ensemble.trees, ensemble.width))
+    out = np.empty((ensemble.width, ensemble.trees, len(places))).T  # written tree by tree
     _, below = grown.totals
     for step in grown.steps():
         for tree in step.trees:

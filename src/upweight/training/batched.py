@@ -13,6 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+PLAIN = {"ignore_index": -100, "reduction": "none", "label_smoothing": 0.0}  # of cross-entropies; all else is None
+
 
 class Batched(TorchFunctionMode):
     """Inside, linear layers and plain cross-entropies under vmap are done for the stack at once."""
@@ -44,14 +46,32 @@ class _Linear(torch.autograd.Function):
             tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             for tensor, dim in zip((x, weight, bias), in_dims, strict=True)
         )
-        flat = x.flatten(1, -2)
-        found = torch.baddbmm(bias[:, None], flat, weight.transpose(1, 2))
+        found: Tensor = _Product.apply(x.flatten(1, -2), weight, bias)  # type: ignore[no-untyped-call]
         return found.view(*x.shape[:-1], -1), 0
 
 
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b of a stack, (M, n, in), (M, out, in), (M, out), whose gradients lie in memory as what they are of."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.bmm(x, weight.transpose(1, 2)).add_(bias[:, None])  # baddbmm takes twice as long
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        below = torch.bmm(above, weight) if ctx.needs_input_grad[0] else None
+        return below, torch.bmm(above.transpose(1, 2), x), above.sum(dim=1)
+
+
 def _is_plain(input: Any, target: Any, *more: Any, **settings: Any) -> bool:
-    """Classes as numbers, one loss per example, nothing else asked for."""
-    plain = not more and set(settings) == {"reduction"} and settings["reduction"] == "none"
+    """Classes as numbers, one loss per example, nothing else asked for; torch hands every setting on by its name."""
+    others = any(value is not None and (name not in PLAIN or value != PLAIN[name]) for name, value in settings.items())
+    plain = not more and not others and settings.get("reduction") == "none"
     return plain and input.ndim == 2 and target.ndim == 1 and not target.is_floating_point()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,17 @@ from upweight.core.model import Stack
 from upweight.gradients.batches import mapped
 from upweight.gradients.functional import Whole, leaves, plain_attention
 from upweight.training.batched import Batched
-from upweight.training.rule import begin, update
-from upweight.training.run import Run, flat, require_finite, seeded
+from upweight.training.rule import TINY, begin, update
+from upweight.training.run import CPU, Run, require_finite, reseed, seeded
+from upweight.training.tape import UntapableError, taped
 
 Array = NDArray[np.float64]
 WORTH = 3e7  # flops of a step above which the arithmetic of one copy keeps a processor busy by itself
 WORTH_GPU = 3e9
-ROOM = 32 << 20  # bytes of the copies that are trained at once: larger stacks gain nothing any more
+ROOM = 8 << 20  # bytes of the copies that are trained at once: larger stacks leave the caches
 ROOM_GPU = 2 << 30
 MOST = 128
+TAPED = 16  # steps of one shape from which a tape is worth making
 
 
 def stack(run: Run) -> Stack:
@@ -50,10 +54,11 @@ def stack(run: Run) -> Stack:
 
 def _refusal(run: Run, losses: Tensor) -> str:
     """Why the stacked step is not the step, empty where it is."""
-    theta = flat(list(run.network.parameters().values())).expand(2, -1).clone().requires_grad_()
+    copies = Copies([run, run])
     try:
-        found = Copies([run, run]).losses(theta, 0)
-        torch.autograd.grad(found.sum(), theta)
+        theta = copies.beginning()
+        found = copies.losses(theta, copies.inputs(0))
+        torch.autograd.grad(found.sum(), theta, allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     close = torch.allclose(found.detach(), losses.expand(2, -1), rtol=1e-3, atol=1e-5)
@@ -61,36 +66,60 @@ def _refusal(run: Run, losses: Tensor) -> str:
 
 
 class Copies:
-    """The runs of many copies, step by step together; runs that are the same object share their batches."""
+    """The runs of many copies, step by step together; runs that are the same object share their batches.
+
+    Parameters are held one by one, each (M, *shape), so that a step neither cuts nor joins anything.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.shared = all(run is runs[0] for run in runs)
-        network = runs[0].network
-        self._whole = Whole(network, "loss")
-        self._shapes = [network.shapes[name] for name in network.names]
-        self._sizes = [p.numel() for p in network.parameters().values()]
-        self._names = [f"net.{name}" for name in network.names]
+        self._whole = Whole(runs[0].network, "loss")
+        self._names = [f"net.{name}" for name in runs[0].network.names]
+        self._batch: Any = None  # of the step, for what in it is no tensor
 
-    def losses(self, theta: Tensor, t: int) -> Tensor:
-        """Losses (M, batch) of step t at parameters (M, p)."""
-        if self.shared:
-            batch = self.runs[0].batch(t)
-            return torch.func.vmap(lambda row: self._losses(row, batch), randomness="same")(theta)
-        batches = [run.batch(t) for run in self.runs]
-        tensors = [torch.stack(same) for same in zip(*(leaves(b) for b in batches), strict=True)]
+    def beginning(self) -> list[Tensor]:
+        """The parameters before the first step."""
+        names, owned = self.runs[0].network.names, [run.network.parameters() for run in self.runs]
+        return [torch.stack([own[name].detach() for own in owned]).requires_grad_() for name in names]
 
-        def one(row: Tensor, mine: list[Tensor]) -> Tensor:
+    def inputs(self, t: int) -> list[Tensor]:
+        """The tensors of the batch of step t; where copies have batches of their own, of all of them, stacked."""
+        batches = [run.batch(t) for run in (self.runs[:1] if self.shared else self.runs)]
+        self._batch = batches[0]
+        if not self.shared:
+            return [torch.stack(same) for same in zip(*(leaves(b) for b in batches), strict=True)]
+        try:
+            return leaves(batches[0])
+        except TypeError:  # a batch of unknown structure goes to the loss as it is
+            return []
+
+    def losses(self, theta: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        """Losses (M, batch) of the step whose `inputs` were made last."""
+
+        def one(row: list[Tensor], mine: list[Tensor]) -> Tensor:
             waiting = iter(mine)
-            return self._losses(row, mapped(lambda _: next(waiting), batches[0]))
+            batch = mapped(lambda _: next(waiting), self._batch) if mine else self._batch
+            named = dict(zip(self._names, row, strict=True))
+            with Batched():
+                found: Tensor = torch.func.functional_call(self._whole, named, (batch,))
+            return found
 
-        return torch.func.vmap(one)(theta, tensors)
+        if not self.shared:
+            return torch.func.vmap(one)(list(theta), list(inputs))
+        return torch.func.vmap(one, in_dims=(0, None), randomness="same")(list(theta), list(inputs))
 
-    def _losses(self, row: Tensor, batch: Any) -> Tensor:
-        parts = zip(self._names, torch.split(row, self._sizes), self._shapes, strict=True)
-        with Batched():
-            found: Tensor = torch.func.functional_call(self._whole, {n: v.view(s) for n, v, s in parts}, (batch,))
-        return found
+    def gradient(self, theta: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """∂J/∂θ, a tensor for every parameter; `inputs` end in the shares of the examples, (M, batch)."""
+        objective = (self.losses(theta, inputs[:-1]) * inputs[-1]).sum()
+        found = torch.autograd.grad(objective, theta, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, theta, strict=True)]
+
+    def shares(self, t: int, weights: Array) -> Tensor:
+        """wᵢ/d_t of the batch of step t for weights (M, n)."""
+        if self.shared:
+            return self.runs[0].shares(t, weights)
+        return torch.stack([run.shares(t, row) for run, row in zip(self.runs, weights, strict=True)])
 
 
 def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
@@ -103,20 +132,87 @@ def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
     if len(sizes) > 1:
         raise ValueError("expected runs with equally many steps and equally large batches")
     copies, first = Copies(runs), runs[0]
-    theta = torch.stack([flat(list(run.network.parameters().values())) for run in runs])
-    state = begin(first.training, theta)
-    theta.requires_grad_()
+    # Batches that the user's own collate makes may differ in what is no tensor, which no tape sees.
+    taping = first.network.device == CPU and first.whole is not None
     with seeded(first.network.device), plain_attention():
-        for t in range(first.steps):
-            objective = (copies.losses(theta, t) * _shares(copies, weights, t)).sum()
-            (gradient,) = torch.autograd.grad(objective, theta)
-            with torch.no_grad():
-                theta, state = update(first.training, theta, state, gradient, t, float(first.rates[t]), over=True)
+        try:
+            parts = _trained(copies, weights, _Gradients(copies, taping))
+        except UntapableError:
+            parts = _trained(copies, weights, _Gradients(copies, taping=False))
+    theta = torch.cat([part.detach().flatten(1) for part in parts], dim=1)
     require_finite(theta, first.steps)
-    return theta.detach()
+    return theta
 
 
-def _shares(copies: Copies, weights: Array, t: int) -> Tensor:
-    if copies.shared:
-        return copies.runs[0].shares(t, weights)
-    return torch.stack([run.shares(t, row) for run, row in zip(copies.runs, weights, strict=True)])
+def _trained(copies: Copies, weights: Array, gradients: _Gradients) -> list[Tensor]:
+    training, rates = copies.runs[0].training, copies.runs[0].rates
+    theta, unclipped = copies.beginning(), replace(training, clip=None)
+    states = [begin(training, part.detach()) for part in theta]
+    for t in range(copies.runs[0].steps):
+        found = gradients(theta, t, [*copies.inputs(t), copies.shares(t, weights)])
+        with torch.no_grad():
+            if training.clip is not None:
+                _clip(found, training.clip)
+            for place, gradient in enumerate(found):
+                old, rate = states[place], float(rates[t])
+                _, states[place] = update(unclipped, theta[place], old, gradient, t, rate, over=True)
+    return theta
+
+
+def _clip(gradients: Sequence[Tensor], most: float) -> None:
+    """Every copy's gradient, over all of its parameters, to this norm at most."""
+    norms = torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradients])
+    factor = (most / (torch.linalg.vector_norm(norms, dim=0) + TINY)).clamp(max=1.0)
+    for part in gradients:
+        part.mul_(factor.view(-1, *[1] * (part.ndim - 1)))
+
+
+class _Gradients:
+    """The gradient of every step, in memory of its own: by Python, or by a tape where many steps are alike.
+
+    A tape is held against Python at the second and at the last step of its shape.
+
+    Raises:
+        UntapableError: they differ, or no tape can be made.
+    """
+
+    def __init__(self, copies: Copies, taping: bool) -> None:
+        lengths = [len(p) for p in copies.runs[0].positions]
+        self._copies = copies
+        self._often = {length for length, times in Counter(lengths).items() if taping and times >= TAPED}
+        self._last = {length: t for t, length in enumerate(lengths)}
+        self._tapes: dict[Any, Callable[..., Sequence[Tensor]]] = {}
+        self._held: set[Any] = set()
+
+    def __call__(self, theta: Sequence[Tensor], t: int, inputs: list[Tensor]) -> list[Tensor]:
+        """∂J/∂θ of step t for inputs that were just made."""
+        shape, run = tuple(part.shape for part in inputs), self._copies.runs[0]
+        length = len(run.positions[t])
+        if length not in self._often or len(inputs) == 1:
+            return _own(self._copies.gradient(theta, inputs), (*theta, *inputs, *run.network.net.buffers()))
+        if shape in self._held and t < self._last[length]:
+            with torch.no_grad():
+                return _own(self._tapes[shape](*inputs), ())
+        found = self._copies.gradient(theta, inputs)
+        if shape in self._tapes:
+            reseed(run.network.device, run.noise[t])
+            with torch.no_grad():
+                played = self._tapes[shape](*inputs)
+            if not all(torch.equal(a, b) for a, b in zip(found, played, strict=True)):
+                raise UntapableError("the steps are not alike")
+            self._held.add(shape)
+        else:
+            reseed(run.network.device, run.noise[t])
+            self._tapes[shape] = taped(self._copies.gradient, theta, inputs)
+        return _own(found, (*theta, *inputs, *run.network.net.buffers()))
+
+
+def _own(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients, none of which shares its memory with another or with these: they are written over."""
+    taken, found = {tensor.untyped_storage().data_ptr() for tensor in others}, []
+    for gradient in gradients:
+        place = gradient.untyped_storage().data_ptr()
+        own = gradient.is_contiguous() and place not in taken
+        found.append(gradient if own else gradient.clone(memory_format=torch.contiguous_format))
+        taken.add(place)
+    return found

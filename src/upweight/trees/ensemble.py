@@ -74,7 +74,8 @@ class TreeEnsemble:
             raise ValueError(f"expected one leaf for each of {self.trees} trees, got an array of shape {leaves.shape}")
         if (leaves < 0).any() or (leaves >= np.diff(self.starts)).any():
             raise ValueError("an example falls into a leaf that the model does not have; it was read wrongly")
-        return np.asarray(leaves, dtype=np.intp) + self.starts[:-1]
+        places: Places = np.add(leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
+        return places
 
     def margins(self, places: Places) -> Array:
         """F of every example, (n, K)."""

@@ -140,18 +140,19 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
     base = base_slope(boosting) * boosting.weights
     shift = base.copy()
-    change = np.zeros((n, ensemble.trees, ensemble.width))
+    change = np.zeros((ensemble.width, ensemble.trees, n)).T  # written tree by tree
     old, (_, total) = boosting.reproduced, boosting.totals
     for step in boosting.steps():
         dg, dh = boosting.loss.bends(step.margins, boosting.targets, shift)
         for tree in step.trees:
-            at = boosting.places[:, tree]
+            where, local = ensemble.leaves_of(tree), boosting.local(tree)
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(shift)))):
-                g = boosting.weights * (step.gradient[output] + dg[output])
-                h = boosting.weights * step.hessian[output]
-                if dh is not None and rule.newton:
-                    h = h + boosting.weights * dh[output]
-                moved = rule.change(old[at, place], total[at, place], g, h, at)
+                value = old[where, place]
+                give = rule.give(value, total[where, place], where)
+                h = step.hessian[output] + dh[output] if dh is not None and rule.newton else step.hessian[output]
+                moved = (-rule.rate * give)[local] * (step.gradient[output] + dg[output])
+                moved -= (value * give)[local] * h
+                moved *= boosting.weights
                 change[:, tree, place] = moved
                 shift[output] += moved
     return change, base

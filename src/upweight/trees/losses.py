@@ -62,9 +62,10 @@ class Logistic(Loss):
 
     def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
-        p = expit(z * self.sigmoid)
-        h = p * (1 - p) * self.sigmoid**2
-        return h * dz, h * (1 - 2 * p) * self.sigmoid * dz
+        p = _expit(z * self.sigmoid if self.sigmoid != 1.0 else z)
+        moved = p * (self.sigmoid**2 * dz)
+        moved -= moved * p
+        return moved, moved * (self.sigmoid - (2.0 * self.sigmoid) * p)
 
     def link(self, mean: Array) -> Array:
         """The best constant."""
