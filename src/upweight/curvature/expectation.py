@@ -82,13 +82,11 @@ def label_expectation(summed: Summed) -> str:
 
 def joint_axes(network: Network, examples: Examples) -> int:
     """Trailing axes of the output that the loss joins, looked at once on a few examples."""
-    known: int | None = network.inspections.get("joint axes")
-    if known is None:
+    if network.joint_axes is None:
         few = examples.take(np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp)))
         with network.untouched():
-            known = outputs(network, network.batch(few), few.ids).joint_axes()
-        network.inspections["joint axes"] = known
-    return known
+            network.joint_axes = outputs(network, network.batch(few), few.ids).joint_axes()
+    return network.joint_axes
 
 
 def square_roots(hessians: Tensor) -> Iterator[Tensor]:
