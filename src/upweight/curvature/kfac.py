@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from upweight.curvature.expectation import expected_gradients
 from upweight.curvature.objective import Summed
-from upweight.gradients.captured import Captured, Factors
-from upweight.gradients.rows import CapturedRows
+from upweight.curvature.rest import Rest, Turned
+from upweight.gradients.captured import Factors
 
 Blocks = dict[str, Tensor]
-Expectation = Callable[[], Iterator[Captured]]
 
 
 @dataclass
@@ -74,9 +72,10 @@ def with_ones(factors: Factors) -> Tensor:
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 
 
-def kronecker_factors(summed: Summed) -> dict[str, Layer]:
-    """Weight name → factors of every layer that is an outer product, by one pass with the label expectation."""
+def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turned]]:
+    """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
     layers: dict[str, Layer] = {}
+    rest: Rest | None = None
     for direction, captured in expected_gradients(summed):
         for factors in captured.layers():
             a, s = with_ones(factors).flatten(0, 1), factors.s.flatten(0, 1)
@@ -88,43 +87,14 @@ def kronecker_factors(summed: Summed) -> dict[str, Layer]:
             if direction == 0:  # the inputs are the same whatever is pulled back
                 layer.inputs += a.T @ a
                 layer.positions += len(a)
+        rest = rest or Rest(summed, held(layers))
+        rest.gather(captured)
     for layer in layers.values():
         layer.examples = len(summed.train)
         layer.decompose(float(len(summed.train)))
-    return layers
+    return layers, (rest or Rest(summed, held(layers))).turned()
 
 
-def diagonal_rest(summed: Summed, layers: Mapping[str, Layer]) -> Blocks:
-    """Σ squared gradients (summed scale) of the parameters that no layer holds: norms, embeddings, what hooks miss."""
-    rest = Rest(summed, layers)
-    if rest.names:
-        for _, captured in expected_gradients(summed):
-            rest.add(captured)
-    return rest.finished()
-
-
-class Rest:
-    """Sums of squared gradients of what no layer holds, batch by batch."""
-
-    def __init__(self, summed: Summed, layers: Mapping[str, Layer]) -> None:
-        held = {name for layer in layers.values() for name in (layer.weight, layer.bias)}
-        self.summed, self.names = summed, [name for name in summed.network.names if name not in held]
-        self._squares: Blocks = {}
-
-    def add(self, captured: Captured) -> None:
-        """One batch along one direction."""
-        for name in self.names:
-            if name in captured.parts:
-                squares = (captured.materialise(name) ** 2).sum(dim=0)
-                self._squares[name] = self._squares[name].add_(squares) if name in self._squares else squares
-
-    def finished(self) -> Blocks:
-        """Name → sums, in the network's order; what no hook saw has the true labels' gradients instead."""
-        missed = [name for name in self.names if name not in self._squares]
-        if missed:
-            roots = np.sqrt(self.summed.weights)
-            for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
-                for name in missed:
-                    squares = (batch.materialise(name) ** 2).sum(dim=0)
-                    self._squares[name] = self._squares[name] + squares if name in self._squares else squares
-        return {name: self._squares[name] for name in self.names}
+def held(layers: Mapping[str, Layer]) -> set[str]:
+    """Names of the parameters in these layers."""
+    return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name is not None}
