@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 LARGEST = 512  # examples in a batch at most
 BATCH = 1 << 23  # captured numbers of one batch: 32 MB in float32, the net's own activations come on top
 HELD = 1 << 27  # captured numbers of the side that is held while the other streams past: 512 MB in float32
+KEPT = 1 << 26  # of a whole set that stays where it is asked for, as long as its rows do
 STREAMED = 1 << 25  # and of the other, gathered so that what is held is not read again for every few examples
 
 
@@ -109,6 +110,8 @@ class CapturedRows(Rows):
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
         self._totals = network.totals.get(examples) if self.of_loss else None
         self._places = np.arange(len(examples))
+        self.keep = False  # whether held batches stay when they are all and few
+        self._kept: Captured | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -123,6 +126,9 @@ class CapturedRows(Rows):
 
         `ready`: multiplied out where products of positions would cost more, for many products.
         """
+        if ready and self._kept is not None:
+            yield slice(start, len(self)), self._kept.take(slice(start, None))
+            return
         found = inspected(self.network, self.quantity, self.examples)
         size = size or batch_size(found)
         for first in range(start, len(self), size):
@@ -141,7 +147,10 @@ class CapturedRows(Rows):
 
     def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
-        return gathered(self.passes(ready=True), limit)
+        for where, batch in gathered(self.passes(ready=True), limit):
+            if self.keep and where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
+                self._kept = batch
+            yield where, batch
 
     def dot(self, other: Rows) -> Array:
         """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""

@@ -16,6 +16,7 @@ from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.rows import (
     HELD,
+    KEPT,
     STREAMED,
     CapturedRows,
     TensorRows,
@@ -75,7 +76,7 @@ class Roots:
             yield slice(0, len(self)), self._kept
             return
         for where, batch in gathered(self.passes(), HELD):
-            if where == slice(0, len(self)):
+            if where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
                 self._kept = batch
             yield where, batch
 
