@@ -18,6 +18,7 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.damping import rank_of, share_of
+from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.expectation import expected_gradients, label_expectation
 from upweight.curvature.kfac import Layer, kronecker_factors, with_ones
 from upweight.curvature.leverage import corrected
@@ -71,24 +72,22 @@ class FittedEKFAC(Curvature):
         network = self.summed.network
         if isinstance(rows, CapturedRows) and rows.share is None:
             parts = [self._inverse_of(batch) for _, batch in rows.passes()]
-            return Solved(TensorRows(network, stacked(parts)), 0.0, 0, True)
+            joints, blocks = (stacked(some) if some[0] else {} for some in zip(*parts, strict=True))
+            return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 
-    def _inverse_of(self, batch: Captured) -> dict[str, Tensor]:
-        """(C + shift)⁻¹ on captured rows: their factors are rotated before they are multiplied."""
-        shapes, shifted = self.summed.network.shapes, dict(self._shifted())
-        out = {name: one.back(one.turn(batch.materialise(name)) / shifted[name]) for name, one in self.rest.items()}
-        waiting = dict(self.layers)
+    def _inverse_of(self, batch: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(C + shift)⁻¹ on captured rows, layers in their eigenbasis: what they hold, and all else."""
+        shifted = dict(self._shifted())
+        blocks = {name: one.back(one.turn(batch.materialise(name)) / shifted[name]) for name, one in self.rest.items()}
+        joints, waiting = {}, dict(self.layers)
         for factors in batch.layers():
             if factors.weight in waiting:
-                layer = waiting.pop(factors.weight)
-                joint = (factors.s @ layer.left).transpose(1, 2) @ (with_ones(factors) @ layer.right)
-                out |= layer.parted(layer.rotate_back(joint.div_(shifted[layer.weight])), shapes)
+                joints[factors.weight] = waiting.pop(factors.weight).turned(factors)
         for layer in waiting.values():
             names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-            joint = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
-            out |= layer.parted(layer.rotate_back(joint.div_(shifted[layer.weight])), shapes)
-        return out
+            joints[layer.weight] = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
+        return {name: joints[name] / shifted[name] for name in self.layers}, blocks
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took.
@@ -167,10 +166,11 @@ class FittedEKFAC(Curvature):
                 self._flush(waiting)
             for factors in captured.layers():
                 layer = self.layers[factors.weight]
+                if factors.s.shape[1] > 1:
+                    layer.values += layer.turned(factors).square_().sum(dim=0)
+                    continue
                 s = factors.s @ layer.left
-                if s.shape[1] > 1:
-                    layer.values += (s.transpose(1, 2) @ (with_ones(factors) @ layer.right)).square_().sum(dim=0)
-                elif factors.weight in waiting:  # the inputs are the same whatever is pulled back
+                if factors.weight in waiting:  # the inputs are the same whatever is pulled back
                     waiting[factors.weight][1].add_(s[:, 0] ** 2)
                 else:
                     waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)

@@ -133,7 +133,9 @@ class Captured:
             uses = [part for part in self.parts[name] if isinstance(part, Outer)]
             if not uses or len(uses) < len(self.parts[name]):
                 continue
-            left, right = (torch.cat([getattr(u, side) for u in uses], dim=1) for side in ("left", "right"))
+            left, right = uses[0].left, uses[0].right
+            if len(uses) > 1:
+                left, right = (torch.cat([getattr(u, side) for u in uses], dim=1) for side in ("left", "right"))
             a, s = (left, right) if uses[0].swapped else (right, left)
             yield Factors(module, name, bias, a, s, uses[0].swapped)
 
