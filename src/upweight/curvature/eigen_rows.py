@@ -7,7 +7,6 @@ n·(d_o² + d_i²), which is hundreds of times less for each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -41,6 +40,7 @@ class EigenRows(Rows):
         self, network: Network, layers: Mapping[str, Layer], joints: Blocks, blocks: Blocks, many: int
     ) -> None:
         self.network, self.layers, self.joints, self.blocks, self.many = network, layers, joints, blocks, many
+        self._back: dict[str, Blocks] = {}
 
     def __len__(self) -> int:
         return len(next(iter((self.joints or self.blocks).values())))
@@ -75,29 +75,32 @@ class EigenRows(Rows):
         """`member @ dense()`."""
         return self.tensors.sums(member)
 
-    @cached_property
+    @property
     def tensors(self) -> TensorRows:
         """All of them turned back."""
-        out = dict(self.blocks)
-        for name, joint in self.joints.items():
-            layer = self.layers[name]
-            out |= layer.parted(layer.rotate_back(joint), self.network.shapes)
-        return TensorRows(self.network, out)
+        return TensorRows(self.network, self.blocks | self._turned(self.joints))
 
     def _against(self, batch: Captured) -> Tensor:
         """(B, k)."""
-        out, waiting = batch.like.new_zeros(batch.count, len(self)), set(self.network.names)
+        out, waiting = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
         for factors in batch.layers():
             joint, layer = self.joints.get(factors.weight), self.layers.get(factors.weight)
             if joint is not None and layer is not None and factors.s.shape[1] == 1 and self._cheap(joint):
                 a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
                 out += Outer(s, a, tuple(joint.shape[1:])).against(joint)
-                waiting -= {layer.weight, layer.bias}
-        return out + batch.only(waiting).against(self._turned(waiting)) if waiting else out
+                del waiting[layer.weight]
+        plain = self.blocks | self._turned(waiting)
+        return out + batch.only(plain).against(plain) if plain else out
 
-    def _turned(self, names: Iterable[str]) -> Mapping[str, Tensor]:
-        """The blocks of these parameters; those of layers are made once, and for all of them."""
-        return self.blocks if all(name in self.blocks for name in names) else self.tensors.blocks
+    def _turned(self, weights: Iterable[str]) -> Blocks:
+        """The parameters of these layers, turned back once."""
+        out: Blocks = {}
+        for weight in weights:
+            if weight not in self._back:
+                layer = self.layers[weight]
+                self._back[weight] = layer.parted(layer.rotate_back(self.joints[weight]), self.network.shapes)
+            out |= self._back[weight]
+        return out
 
     def _cheap(self, joint: Tensor) -> bool:
         _, d_o, d_i = joint.shape
