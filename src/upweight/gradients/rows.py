@@ -22,7 +22,7 @@ LARGEST = 512  # examples in a batch at most
 BATCH = 1 << 23  # captured numbers of one batch: 32 MB in float32, the net's own activations come on top
 HELD = 1 << 27  # captured numbers of the side that is held while the other streams past: 512 MB in float32
 KEPT = 1 << 26  # of a whole set that stays where it is asked for, as long as its rows do
-STREAMED = 1 << 25  # and of the other, gathered so that what is held is not read again for every few examples
+STREAMED = 1 << 24  # and of the other, gathered so that what is held is not read again for every few examples
 
 
 class TensorRows(Rows):
