@@ -13,9 +13,10 @@ from torch import Tensor
 
 from upweight.curvature.ekfac import add_squares
 from upweight.curvature.expectation import draws_of, expected_gradients
-from upweight.curvature.kfac import Layer, diagonal_rest, with_ones
+from upweight.curvature.kfac import Layer, held, with_ones
 from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.rest import diagonal_rest
 from upweight.curvature.solvers.algebra import flat, shaped
 from upweight.curvature.solvers.direct import assembled
 from upweight.gradients.inspection import inspected
@@ -127,7 +128,7 @@ class Factored(Spectrum):
             layer.values = torch.zeros_like(layer.values)
         self._each(parts, lambda factors, a, s, first: add_squares(self.layers[factors.weight], a, s))
         self.rest: dict[str, Tensor] = {}
-        for found in [diagonal_rest(part, self.layers) for part in parts]:
+        for found in [diagonal_rest(part, held(self.layers)) for part in parts]:
             for name, block in found.items():
                 self.rest[name] = self.rest[name] + block if name in self.rest else block
         for name, block in self.rest.items():

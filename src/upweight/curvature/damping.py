@@ -8,8 +8,18 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
-from upweight.core.recipes import CurvatureRecipe, DataInf, Diagonal, EmpiricalFisher, GaussNewton, Hessian, Identity
-from upweight.curvature.expectation import expected_gradients
+from upweight.core.recipes import (
+    EKFAC,
+    KFAC,
+    CurvatureRecipe,
+    DataInf,
+    Diagonal,
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
+    Identity,
+)
+from upweight.curvature.expectation import expected_gradients, independent
 from upweight.curvature.objective import Summed
 
 Array = NDArray[np.float64]
@@ -18,7 +28,7 @@ QUERIES = 8  # for which it is
 DEGREE = 5
 SAMPLED = 256  # examples from which a trace is estimated
 SHARE = 0.7  # of the mean eigenvalue of a Gauss–Newton matrix or Hessian, over the rank that n examples give
-SHARE_FACTORED = 0.05  # of the same, for matrices that only approximate it
+SHARE_DIAGONAL = 0.05  # of the same, for the diagonal alone
 SHARE_EMPIRICAL = 1.0  # of an empirical Fisher's, whose gradients shrink as the model fits
 
 LAYERED = (
@@ -32,9 +42,9 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
     Where training is known to have run for a time τ = Σ ηₜ/(1 − β), 1/τ stands for what it had no time to do: early
     stopping is a ridge. An empirical Fisher, whose scale is not that of the curvature, has no use for it.
 
-    The mean is over min(p, n) eigenvalues, not over all p: otherwise the same share would mean less damping the wider
-    the net is. The shares were chosen by the LDS of the scores of MLPs (784-512-256-10 on 2,000 digits, after which .96
-    and 1.00 of them are classified right).
+    The mean is over the eigenvalues that can be nonzero, not over all p: otherwise the same share would mean less
+    damping the wider the net is. The shares were chosen by the LDS of the scores of MLPs (784-512-256-10 on 2,000
+    digits, after which .96 and 1.00 of them are classified right).
     """
     if isinstance(recipe, Identity):
         return 0.0, "the identity needs none"
@@ -42,6 +52,8 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
         return 0.0, LAYERED
     if isinstance(recipe, EmpiricalFisher):
         return 0.0, ""  # chosen once there is the Gram matrix, whose trace it is
+    if time is None and isinstance(recipe, KFAC | EKFAC):
+        return 0.0, ""  # chosen once there are factors, layer by layer
     if time is not None and not isinstance(recipe, EmpiricalFisher | Diagonal):
         if not (np.isfinite(time) and time > 0):
             raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
@@ -52,13 +64,23 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
     n = len(summed.train)
     few = summed.train.take(np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)))
     trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, few))
-    share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_FACTORED
-    return share_of(summed, trace * (summed.weights.sum() / len(few)), share)
+    share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_DIAGONAL
+    return share_of(summed, trace * (summed.weights.sum() / len(few)), share, rank_of(summed))
 
 
-def share_of(summed: Summed, trace: float, share: float = SHARE_EMPIRICAL) -> tuple[float, str]:
-    """What the objective's l2 lacks of this share of the mean nonzero eigenvalue of a matrix with this trace."""
-    rank = min(summed.network.size, len(summed.train))
+def rank_of(summed: Summed) -> int:
+    """How many eigenvalues count as nonzero: one for each loss that is added, of examples or of their tokens."""
+    return min(summed.network.size, len(summed.train) * independent(summed.network, summed.train))
+
+
+def share_of(
+    summed: Summed, trace: float, share: float = SHARE_EMPIRICAL, rank: int | None = None
+) -> tuple[float, str]:
+    """What the objective's l2 lacks of this share of the mean over `rank` eigenvalues of a matrix with this trace.
+
+    Without a rank there are as many as examples, which have one gradient each.
+    """
+    rank = min(summed.network.size, len(summed.train)) if rank is None else rank
     wanted = share * trace / rank
     if wanted <= summed.ridge:
         return 0.0, f"none beyond the objective's l2, which is more than {share:g} of the mean eigenvalue"

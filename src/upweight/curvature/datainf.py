@@ -20,7 +20,7 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.objective import Summed
-from upweight.gradients.rows import CapturedRows, TensorRows, settled
+from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
 SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping
@@ -48,8 +48,8 @@ class FittedDataInf(Curvature):
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
         squares, self.floats = np.empty((len(self.layers), len(summed.train))), 0
-        for where, batch in self.rows.passes():
-            self.floats = settled(batch).floats
+        for where, batch in self.rows.passes(ready=True):
+            self.floats = batch.floats
             for layer, names in enumerate(self.layers):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
         sizes = np.array([sum(int(np.prod(summed.network.shapes[n])) for n in names) for names in self.layers])
@@ -113,13 +113,15 @@ class FittedDataInf(Curvature):
             return np.stack([_numpy(sum(_matrix(a[n]) @ _matrix(b[n]).T for n in names)) for names in self.layers])
         out = np.empty((len(self.layers), len(left), len(right)))
         if isinstance(right, CapturedRows):
+            if len(right) > len(left):
+                return self.products(right, left).transpose(0, 2, 1)
             for there, theirs in right.held():
-                for here, ours in left.passes():
+                for here, ours in left.passes(ready=True):
                     for layer, names in enumerate(self.layers):
                         out[layer, here, there] = _numpy(ours.only(names).dot(theirs))
         else:
             blocks = TensorRows.of(self.network, right).blocks
-            for here, ours in left.passes():
+            for here, ours in left.passes(ready=True):
                 for layer, names in enumerate(self.layers):
                     out[layer, here] = _numpy(ours.only(names).against(blocks))
         return out
@@ -147,7 +149,7 @@ class SwappedRows(Rows):
             common = np.einsum("lmn,lnk,l->mk", self.dual, fitted.products(fitted.rows, share), 1 / fitted.factors)
             out -= common * other.weights
         for there, theirs in other.held():
-            for here, ours in fitted.rows.passes():
+            for here, ours in fitted.rows.passes(ready=True):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
                     out[:, there] -= dual[:, here] @ _numpy(ours.only(names).dot(theirs)) / factor
         return np.asarray(out)
@@ -156,7 +158,7 @@ class SwappedRows(Rows):
     def _tensors(self) -> TensorRows:
         fitted = self.fitted
         blocks = dict(TensorRows.of(fitted.network, self.rows).blocks)
-        for where, batch in fitted.rows.passes():
+        for where, batch in fitted.rows.passes(ready=True):
             for names, dual in zip(fitted.layers, self.dual, strict=True):
                 found = batch.only(names).sums(torch.as_tensor(dual[:, where]).to(batch.like))
                 blocks |= {name: blocks[name] - block for name, block in found.items()}

@@ -7,7 +7,7 @@ example has few outputs; sequences have a few seeded draws of each, others for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,26 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
+from upweight.curvature.damping import rank_of, share_of
+from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.expectation import expected_gradients, label_expectation
-from upweight.curvature.kfac import Layer, Rest, diagonal_rest, kronecker_factors, with_ones
+from upweight.curvature.kfac import Layer, kronecker_factors, with_ones
 from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
+from upweight.curvature.rest import Turned, add_moments, refined
 from upweight.curvature.solvers.algebra import stacked
 from upweight.gradients.captured import Captured
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
+SHARE_FACTORED = 0.1  # of the mean nonzero eigenvalue of a layer (LDS of an MLP, a CNN and a language model)
 MOST = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
 
 
 class FittedEKFAC(Curvature):
     """Kronecker-factored curvature plus shift; `refined` says whether eigenvalues are the true second moments.
+
+    Where the objective does not say where its damping comes from, every layer has its own, by its own eigenvalues.
 
     Cost: outputs (or draws) × one backward pass, one eigendecomposition per layer side, and to refine the eigenvalues
     the same passes again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per
@@ -38,43 +44,50 @@ class FittedEKFAC(Curvature):
     """
 
     def __init__(self, summed: Summed, refined: bool = True) -> None:
-        self.summed, self.refined = summed, refined
-        self.layers = kronecker_factors(summed)
+        self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
+        self.layers, self.rest = kronecker_factors(summed)
         self.expectation = label_expectation(summed)
-        self.rest = self._refined() if refined else diagonal_rest(summed, self.layers)
+        if refined:
+            self.rest = self._refined()
+        self.dampings = dict.fromkeys([*self.rest, *self.layers], summed.damping)
+        if not summed.damping_from:
+            rank = rank_of(summed)
+            for name, values in self._values():
+                self.dampings[name], self.damping_from = share_of(
+                    summed, float(values.double().sum()), SHARE_FACTORED, min(values.numel(), rank)
+                )
+            self.damping_from += ", layer by layer"
 
     def inverse(self, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C + shift)⁻¹ on blocks name → (k, *shape)."""
-        return self._apply(blocks, lambda values: 1.0 / (values + self.summed.shift))
+        return self._apply(blocks, lambda values: 1.0 / values)
 
     def matvec(self, vectors: Array) -> Array:
         """(C + shift) v."""
         network = self.summed.network
-        return network.join(self._apply(network.split(vectors), lambda values: values + self.summed.shift))
+        return network.join(self._apply(network.split(vectors), lambda values: values))
 
     def solve(self, rows: Rows) -> Solved:
         """By rotation and division; exact for this curvature."""
         network = self.summed.network
         if isinstance(rows, CapturedRows) and rows.share is None:
             parts = [self._inverse_of(batch) for _, batch in rows.passes()]
-            return Solved(TensorRows(network, stacked(parts)), 0.0, 0, True)
+            joints, blocks = (stacked(some) if some[0] else {} for some in zip(*parts, strict=True))
+            return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 
-    def _inverse_of(self, batch: Captured) -> dict[str, Tensor]:
-        """(C + shift)⁻¹ on captured rows: their factors are rotated before they are multiplied."""
-        shift, shapes = self.summed.shift, self.summed.network.shapes
-        out = {name: batch.materialise(name) / (values + shift) for name, values in self.rest.items()}
-        waiting = dict(self.layers)
+    def _inverse_of(self, batch: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(C + shift)⁻¹ on captured rows, layers in their eigenbasis: what they hold, and all else."""
+        shifted = dict(self._shifted())
+        blocks = {name: one.back(one.turn(batch.materialise(name)) / shifted[name]) for name, one in self.rest.items()}
+        joints, waiting = {}, dict(self.layers)
         for factors in batch.layers():
             if factors.weight in waiting:
-                layer = waiting.pop(factors.weight)
-                joint = (factors.s @ layer.left).transpose(1, 2) @ (with_ones(factors) @ layer.right)
-                out |= layer.parted(layer.rotate_back(joint.div_(layer.values + shift)), shapes)
+                joints[factors.weight] = waiting.pop(factors.weight).turned(factors)
         for layer in waiting.values():
             names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-            joint = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
-            out |= layer.parted(layer.rotate_back(joint.div_(layer.values + shift)), shapes)
-        return out
+            joints[layer.weight] = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
+        return {name: joints[name] / shifted[name] for name in self.layers}, blocks
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took.
@@ -85,11 +98,11 @@ class FittedEKFAC(Curvature):
 
     def meetings(self, rows: Sequence[Captured]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
-        shift, out = self.summed.shift, rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
+        shifted, out = dict(self._shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
         inside = zip(*(batch.layers() for batch in rows), strict=True)
         for factors in inside:
             layer = self.layers[factors[0].weight]
-            inverse = 1 / (layer.values + shift)
+            inverse = 1 / shifted[layer.weight]
             a = with_ones(factors[0]) @ layer.right
             s = torch.stack([one.s @ layer.left for one in factors])  # (k, B, T, d_o)
             if a.shape[1] == 1:
@@ -99,9 +112,9 @@ class FittedEKFAC(Curvature):
                 for i in range(len(a)):
                     each = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
                     out[i] += (each * inverse.flatten()) @ each.T
-        for name, values in self.rest.items():
-            each = torch.stack([batch.materialise(name).flatten(1) for batch in rows])
-            out += torch.einsum("cbp,dbp->bcd", each / (values.flatten() + shift), each)
+        for name, one in self.rest.items():
+            each = torch.stack([one.turn(batch.materialise(name)).flatten(1) for batch in rows])
+            out += torch.einsum("cbp,dbp->bcd", each / shifted[name].flatten(), each)
         return out
 
     @property
@@ -111,47 +124,58 @@ class FittedEKFAC(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built, and how much of the net is in Kronecker form."""
+        """What was built, and how much of the net is in Kronecker form; the damping is the mean over parameters."""
         network = self.summed.network
         kept = sum(layer.values.numel() for layer in self.layers.values())
+        added = sum(self.dampings[name] * values.numel() for name, values in self._values())
         return {
             "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix",
             "label_expectation": self.expectation,
             "solver": "eigenbasis per layer",
             "parameters": network.size,
             "kronecker_share": kept / network.size,
-            "damping": self.summed.mean_damping,
-            "damping_from": self.summed.damping_from,
+            "damping": added / network.size / float(self.summed.weights.sum()),
+            "damping_from": self.damping_from,
         }
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:
-        out = {name: blocks[name] * function(values) for name, values in self.rest.items()}
+        shifted = dict(self._shifted())
+        out = {name: one.back(one.turn(blocks[name]) * function(shifted[name])) for name, one in self.rest.items()}
         for layer in self.layers.values():
-            joint = layer.rotate(layer.joined(blocks)) * function(layer.values)
+            joint = layer.rotate(layer.joined(blocks)) * function(shifted[layer.weight])
             out |= layer.parted(layer.rotate_back(joint), self.summed.network.shapes)
         return out
 
-    def _refined(self) -> dict[str, Tensor]:
+    def _values(self) -> Iterator[tuple[str, Tensor]]:
+        """Eigenvalues without the shift, by the name of a layer's weight or of the parameter itself."""
+        yield from ((name, layer.values) for name, layer in self.layers.items())
+        yield from ((name, one.values) for name, one in self.rest.items())
+
+    def _shifted(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, values + (self.summed.ridge + self.dampings[name])) for name, values in self._values())
+
+    def _refined(self) -> dict[str, Turned]:
         """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions; the same of what no layer holds is handed back."""
-        rest = Rest(self.summed, self.layers)
+        moments: dict[str, Tensor] = {}
         for layer in self.layers.values():
             layer.values = torch.zeros_like(layer.values)
         waiting: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
         for direction, captured in expected_gradients(self.summed, seed=1):
-            rest.add(captured)
+            add_moments(moments, self.rest, captured)
             if direction == 0:
                 self._flush(waiting)
             for factors in captured.layers():
                 layer = self.layers[factors.weight]
+                if factors.s.shape[1] > 1:
+                    layer.values += layer.turned(factors).square_().sum(dim=0)
+                    continue
                 s = factors.s @ layer.left
-                if s.shape[1] > 1:
-                    layer.values += (s.transpose(1, 2) @ (with_ones(factors) @ layer.right)).square_().sum(dim=0)
-                elif factors.weight in waiting:  # the inputs are the same whatever is pulled back
+                if factors.weight in waiting:  # the inputs are the same whatever is pulled back
                     waiting[factors.weight][1].add_(s[:, 0] ** 2)
                 else:
                     waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
         self._flush(waiting)
-        return rest.finished()
+        return refined(self.rest, moments)
 
     def _flush(self, waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Without positions a gradient is rank one, and its square the product of squares."""

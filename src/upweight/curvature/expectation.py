@@ -29,7 +29,7 @@ from upweight.gradients.rows import batch_size
 BATCH = 256  # examples at a time
 NEGLIGIBLE = 1e-6  # share of the batch's trace below which a direction is left out
 EXACT = 256  # outputs of an example up to which every direction is pulled back
-DRAWN = 512  # draws over all examples that are taken beyond
+DRAWN = 256  # draws over all examples that are taken beyond
 MOST = 4  # draws of an example at most
 SEEN = 3  # examples on which the loss is looked at
 
@@ -82,13 +82,19 @@ def label_expectation(summed: Summed) -> str:
 
 def joint_axes(network: Network, examples: Examples) -> int:
     """Trailing axes of the output that the loss joins, looked at once on a few examples."""
-    known: int | None = network.inspections.get("joint axes")
-    if known is None:
+    if network.joint_axes is None:
         few = examples.take(np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp)))
         with network.untouched():
-            known = outputs(network, network.batch(few), few.ids).joint_axes()
-        network.inspections["joint axes"] = known
-    return known
+            network.joint_axes = outputs(network, network.batch(few), few.ids).joint_axes()
+    return network.joint_axes
+
+
+def independent(network: Network, examples: Examples) -> int:
+    """Of how many parts that do not share an output an example's loss is the sum: its tokens, or 1."""
+    with network.untouched():
+        few = examples.take([0])
+        ends = outputs(network, network.batch(few), few.ids).values.shape[1:]
+    return prod(ends[: len(ends) - joint_axes(network, examples)])
 
 
 def square_roots(hessians: Tensor) -> Iterator[Tensor]:

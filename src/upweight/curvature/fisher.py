@@ -41,6 +41,7 @@ class FittedFisher(Curvature):
             )
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots)
+        self.rows.keep = True
         self.gram = self.rows.gram()
         if not summed.damping_from:
             chosen, source = share_of(summed, float(np.trace(self.gram)))

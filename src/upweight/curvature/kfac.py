@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from upweight.curvature.expectation import expected_gradients
 from upweight.curvature.objective import Summed
-from upweight.gradients.captured import Captured, Factors
-from upweight.gradients.rows import CapturedRows
+from upweight.curvature.rest import Rest, Turned
+from upweight.gradients.captured import Factors
 
 Blocks = dict[str, Tensor]
-Expectation = Callable[[], Iterator[Captured]]
 
 
 @dataclass
@@ -44,6 +42,14 @@ class Layer:
     def rotate(self, joint: Tensor) -> Tensor:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
         return _from_left(self.left.T, joint @ self.right)
+
+    def turned(self, factors: Factors) -> Tensor:
+        """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example, by the cheaper of turning the factors and turning their product."""
+        a, s = with_ones(factors), factors.s
+        (d_i, d_o), positions = (a.shape[-1], s.shape[-1]), s.shape[1]
+        if positions * (d_i**2 + d_o**2) < d_i * d_o * (d_i + d_o):
+            return (s @ self.left).transpose(1, 2) @ (a @ self.right)
+        return self.rotate(s.transpose(1, 2) @ a)
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
@@ -74,57 +80,31 @@ def with_ones(factors: Factors) -> Tensor:
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 
 
-def kronecker_factors(summed: Summed) -> dict[str, Layer]:
-    """Weight name → factors of every layer that is an outer product, by one pass with the label expectation."""
+def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turned]]:
+    """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
     layers: dict[str, Layer] = {}
+    rest: Rest | None = None
     for direction, captured in expected_gradients(summed):
         for factors in captured.layers():
-            a, s = with_ones(factors).flatten(0, 1), factors.s.flatten(0, 1)
+            s = factors.s.flatten(0, 1)
             if factors.weight not in layers:
-                zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
+                sizes = factors.a.shape[-1] + (factors.bias is not None), s.shape[1]
+                zeros = (s.new_zeros(sizes[0], sizes[0]), s.new_zeros(sizes[1], sizes[1]))
                 layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
             layer = layers[factors.weight]
             layer.slopes += s.T @ s
             if direction == 0:  # the inputs are the same whatever is pulled back
+                a = with_ones(factors).flatten(0, 1)
                 layer.inputs += a.T @ a
                 layer.positions += len(a)
+        rest = rest or Rest(summed, held(layers))
+        rest.gather(captured)
     for layer in layers.values():
         layer.examples = len(summed.train)
         layer.decompose(float(len(summed.train)))
-    return layers
+    return layers, (rest or Rest(summed, held(layers))).turned()
 
 
-def diagonal_rest(summed: Summed, layers: Mapping[str, Layer]) -> Blocks:
-    """Σ squared gradients (summed scale) of the parameters that no layer holds: norms, embeddings, what hooks miss."""
-    rest = Rest(summed, layers)
-    if rest.names:
-        for _, captured in expected_gradients(summed):
-            rest.add(captured)
-    return rest.finished()
-
-
-class Rest:
-    """Sums of squared gradients of what no layer holds, batch by batch."""
-
-    def __init__(self, summed: Summed, layers: Mapping[str, Layer]) -> None:
-        held = {name for layer in layers.values() for name in (layer.weight, layer.bias)}
-        self.summed, self.names = summed, [name for name in summed.network.names if name not in held]
-        self._squares: Blocks = {}
-
-    def add(self, captured: Captured) -> None:
-        """One batch along one direction."""
-        for name in self.names:
-            if name in captured.parts:
-                squares = (captured.materialise(name) ** 2).sum(dim=0)
-                self._squares[name] = self._squares[name].add_(squares) if name in self._squares else squares
-
-    def finished(self) -> Blocks:
-        """Name → sums, in the network's order; what no hook saw has the true labels' gradients instead."""
-        missed = [name for name in self.names if name not in self._squares]
-        if missed:
-            roots = np.sqrt(self.summed.weights)
-            for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
-                for name in missed:
-                    squares = (batch.materialise(name) ** 2).sum(dim=0)
-                    self._squares[name] = self._squares[name] + squares if name in self._squares else squares
-        return {name: self._squares[name] for name in self.names}
+def held(layers: Mapping[str, Layer]) -> set[str]:
+    """Names of the parameters in these layers."""
+    return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name is not None}

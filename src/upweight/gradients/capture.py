@@ -73,6 +73,7 @@ class Tape:
         self._swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._handles: list[Any] = []
         self._times: dict[str, int] = {}
+        self._ready: dict[Site, Tensor] = {}
         self._open = False
 
     def __enter__(self) -> Tape:
@@ -138,10 +139,13 @@ class Tape:
                 f"the input of {call.site.module!r} was changed in place after it was used, so its gradient is lost; "
                 "training would have failed the same way"
             )
-        wide = self.network.precision
-        given = call.given.to(wide) if call.given.is_floating_point() else call.given
         try:
-            found = call.kind.parts(call.module, *self._arranged(given, slope.to(wide), call.layout))
+            if call.site not in self._ready:
+                wide = self.network.precision
+                given = call.given.to(wide) if call.given.is_floating_point() else call.given
+                self._ready[call.site] = call.kind.ready(call.module, self._arranged(given, call.layout))
+            slope = self._arranged(slope.to(self.network.precision), call.layout, output=True)
+            found = call.kind.parts(call.module, self._ready[call.site], slope)
         except (RuntimeError, ValueError, IndexError) as error:  # a layer that is not what it looks like
             self.failed[call.site] = error
             return
@@ -151,16 +155,15 @@ class Tape:
         if "weight" in call.names and isinstance(found["weight"], Outer):
             owners.setdefault(call.names["weight"], (call.site.module, call.names.get("bias")))
 
-    def _arranged(self, given: Tensor, slope: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Input and output gradient with the examples first."""
+    def _arranged(self, tensor: Tensor, layout: Layout, output: bool = False) -> Tensor:
+        """An input or an output gradient with the examples first."""
         if layout == "folded":
-            shape = (self.count, -1)
-            return torch.unflatten(given, 0, shape), torch.unflatten(slope, 0, shape)
+            return torch.unflatten(tensor, 0, (self.count, -1))
         if layout == "second":
-            return given.transpose(0, 1), slope.transpose(0, 1)
-        if layout in ("single", "shared"):
-            return self._for_each(given, layout), slope
-        return given, slope
+            return tensor.transpose(0, 1)
+        if layout in ("single", "shared") and not output:  # an output has one for each of them
+            return self._for_each(tensor, layout)
+        return tensor
 
     def _for_each(self, tensor: Tensor, layout: Layout) -> Tensor:
         """What all examples share, once for each of them."""

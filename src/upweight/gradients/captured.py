@@ -133,7 +133,9 @@ class Captured:
             uses = [part for part in self.parts[name] if isinstance(part, Outer)]
             if not uses or len(uses) < len(self.parts[name]):
                 continue
-            left, right = (torch.cat([getattr(u, side) for u in uses], dim=1) for side in ("left", "right"))
+            left, right = uses[0].left, uses[0].right
+            if len(uses) > 1:
+                left, right = (torch.cat([getattr(u, side) for u in uses], dim=1) for side in ("left", "right"))
             a, s = (left, right) if uses[0].swapped else (right, left)
             yield Factors(module, name, bias, a, s, uses[0].swapped)
 
@@ -144,11 +146,16 @@ class Captured:
 
     @staticmethod
     def joined(batches: list[Captured]) -> Captured:
-        """Consecutive batches as one."""
-        first, parts = batches[0], {}
+        """Consecutive batches as one; the list is used up, so that memory does not hold all of them twice."""
+        first, counts, parts = batches[0], [b.count for b in batches], {}
+        if len(batches) == 1:
+            return first
+        each = [dict(b.parts) for b in batches]
+        batches.clear()
         for name in first.parts:
-            uses = [b.parts[name] for b in batches]
+            uses = [one.pop(name) for one in each]
             if len({len(u) for u in uses}) > 1:  # a use that some batches do without
-                uses = [(Dense(b.materialise(name)),) for b in batches]
+                pairs = zip(uses, counts, strict=True)
+                uses = [(Dense(replace(first, count=b, parts={name: u}).materialise(name)),) for u, b in pairs]
             parts[name] = tuple(joined(same) for same in zip(*uses, strict=True))
-        return replace(first, count=sum(b.count for b in batches), parts=parts)
+        return replace(first, count=sum(counts), parts=parts)

@@ -26,9 +26,9 @@ class Directions(CapturedRows):
         super().__init__(network, examples, quantity)
         self.by_layer = by_layer
 
-    def passes(self, start: int = 0, size: int | None = None) -> Iterator[tuple[slice, Captured]]:
+    def passes(self, start: int = 0, size: int | None = None, ready: bool = False) -> Iterator[tuple[slice, Captured]]:
         """Batches, scaled."""
-        for where, batch in super().passes(start, size):
+        for where, batch in super().passes(start, size, ready):
             squares = batch.squares_by_name()
             groups = {name: name.rpartition(".")[0] if self.by_layer else "" for name in squares}
             totals: dict[str, Tensor] = {}

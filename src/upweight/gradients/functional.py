@@ -57,7 +57,8 @@ def gradient_rows(
 def alone(network: Network, quantity: Quantity, one: Examples, names: Sequence[str]) -> dict[str, Tensor]:
     """The gradient of a single example in a batch of its own, name → shape."""
     value = network.values(quantity, network.batch(one), one.ids)
-    return gradient(value.sum(), [network.parameters()[name] for name in names], names)
+    held = network.parameters()
+    return gradient(value.sum(), [held[name] for name in names], names)
 
 
 def gradient(

@@ -58,6 +58,8 @@ def inspected(network: Network, quantity: Quantity, examples: Examples) -> Inspe
     Raises:
         ValueError: examples whose losses depend on each other or on chance: no gradient is an example's own.
     """
+    if network.measure is None:  # the measurement is −loss, and what is true of one is true of the other
+        quantity = "loss"
     known: Inspection | None = network.inspections.get(quantity)
     if known is None:
         places = np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp))
@@ -104,7 +106,8 @@ def pulled(network: Network, examples: Examples, found: Inspection, cotangent: T
             raise next(iter(tape.failed.values()))
         if not found.fallback:
             return result
-        held = [network.parameters()[name] for name in found.fallback]
+        parameters = network.parameters()
+        held = [parameters[name] for name in found.fallback]
         each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
     parts = dict(result.parts)
     for name in found.fallback:

@@ -1,7 +1,7 @@
 """Layer kinds: from a module's input and output gradient to the per-example gradients of its parameters.
 
-The equations are those of the layers' backward passes with the sum over examples left out. Every kind gets the input
-`given` and the output gradient `slope` with examples first.
+The equations are those of the layers' backward passes with the sum over examples left out. Every kind gets what it has
+made of the input (`ready`) and the output gradient `slope`, with examples first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ class Kind(ABC):
     """One kind of layer."""
 
     positional = False  # whether any leading axes may stand before the features: examples and positions in any order
+
+    def ready(self, module: nn.Module, given: Tensor) -> Tensor:
+        """What is made of the input alone, once for all output gradients: the input itself."""
+        return given
 
     @abstractmethod
     def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
@@ -51,10 +55,15 @@ class TransposedLinearKind(Kind):
 class ConvolutionKind(Kind):
     """Convolution in 1 to 3 dimensions: a linear map of patches, one for each group of channels."""
 
+    def ready(self, module: nn.Module, given: Tensor) -> Tensor:
+        """The patches."""
+        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        return patches(module, given)
+
     def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
         """Outer products of output gradients and patches; multiplied out at once where channels are grouped."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        a, s = patches(module, given), slope.flatten(2).transpose(1, 2)
+        a, s = given, slope.flatten(2).transpose(1, 2)
         shape = tuple(module.weight.shape)
         if module.groups == 1:
             weight: Part = Outer(s, a, shape)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from upweight.core.examples import Examples
 from upweight.gradients.batches import Batch, placed
 from upweight.gradients.batches import collate as stack
 from upweight.gradients.guard import untouched
+from upweight.gradients.optimality import Totals
 
 Quantity = Literal["loss", "measure"]
 Function = Callable[[Any, Any], Tensor]
@@ -56,6 +58,8 @@ class Network:
         self.shapes = {name: tuple(named[name].shape) for name in self.names}
         self.size = sum(named[name].numel() for name in self.names)
         self.inspections: dict[Any, Any] = {}  # what gradients.inspection found, by quantity
+        self.joint_axes: int | None = None  # of the output that the loss joins, once somebody has looked
+        self.totals: WeakKeyDictionary[Examples, Totals] = WeakKeyDictionary()  # that passes over these are to fill
         self.device, self.dtype = named[self.names[0]].device, named[self.names[0]].dtype
         self.notes = tuple(self._notes(named))
 
@@ -107,7 +111,7 @@ class Network:
         there.names = tuple(name for name in self.names if name in set(names))
         there.shapes = {name: self.shapes[name] for name in there.names}
         there.size = sum(prod(shape) for shape in there.shapes.values())
-        there.inspections = {}
+        there.inspections, there.totals = {}, WeakKeyDictionary()
         return there
 
     def vector(self) -> NDArray[np.float64]:

@@ -147,8 +147,8 @@ class Outer(Part):
         return out
 
     def sums(self, member: Tensor) -> Tensor:
-        """A GEMM over all positions for each group; of materialised gradients where groups are more than positions."""
-        if len(member) > self.length and self.length > 1:
+        """A GEMM over all positions for one group; of materialised gradients, which serve all groups, for several."""
+        if len(member) > 1 and self.length > 1:
             out = self.right.new_zeros(len(member), prod(self.shape))
             for where, gradients in self.chunks():
                 out += member[:, where] @ gradients

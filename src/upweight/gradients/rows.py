@@ -20,7 +20,9 @@ from upweight.gradients.products import ghostly
 Array = NDArray[np.float64]
 LARGEST = 512  # examples in a batch at most
 BATCH = 1 << 23  # captured numbers of one batch: 32 MB in float32, the net's own activations come on top
-HELD = 1 << 26  # captured numbers of the side that is held while the other streams past: 256 MB in float32
+HELD = 1 << 27  # captured numbers of the side that is held while the other streams past: 512 MB in float32
+KEPT = 1 << 26  # of a whole set that stays where it is asked for, as long as its rows do
+STREAMED = 1 << 24  # and of the other, gathered so that what is held is not read again for every few examples
 
 
 class TensorRows(Rows):
@@ -106,6 +108,10 @@ class CapturedRows(Rows):
         self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
         wide = network.precision
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
+        self._totals = network.totals.get(examples) if self.of_loss else None
+        self._places = np.arange(len(examples))
+        self.keep = False  # whether held batches stay when they are all and few
+        self._kept: Captured | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -115,8 +121,14 @@ class CapturedRows(Rows):
         """Whether these are gradients of the loss itself, up to weights and share."""
         return self.quantity == "loss" and self.slopes is None
 
-    def passes(self, start: int = 0, size: int | None = None) -> Iterator[tuple[slice, Captured]]:
-        """Batch after batch from position `start`: (which, weighted gradients without the share)."""
+    def passes(self, start: int = 0, size: int | None = None, ready: bool = False) -> Iterator[tuple[slice, Captured]]:
+        """Batch after batch from position `start`: (which, weighted gradients without the share).
+
+        `ready`: multiplied out where products of positions would cost more, for many products.
+        """
+        if ready and self._kept is not None:
+            yield slice(start, len(self)), self._kept.take(slice(start, None))
+            return
         found = inspected(self.network, self.quantity, self.examples)
         size = size or batch_size(found)
         for first in range(start, len(self), size):
@@ -124,14 +136,21 @@ class CapturedRows(Rows):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:
-                yield where, captured(self.network, self.quantity, part, found, weights)
+                batch = captured(self.network, self.quantity, part, found, weights)
+                batch = settled(batch) if ready else batch
+                if self._totals is not None:
+                    self._totals.add(self._places[where], self.weights[where], batch)
+                yield where, batch
             else:
                 cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
                 yield where, pulled(self.network, part, found, cotangent)
 
     def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
-        return gathered(self.passes(), limit)
+        for where, batch in gathered(self.passes(ready=True), limit):
+            if self.keep and where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
+                self._kept = batch
+            yield where, batch
 
     def dot(self, other: Rows) -> Array:
         """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
@@ -143,7 +162,7 @@ class CapturedRows(Rows):
             return other.dot(self).T
         out = np.empty((len(self), len(other)))
         for there, theirs in other.held():
-            for here, ours in self.passes():
+            for here, ours in gathered(self.passes(ready=True), STREAMED):
                 out[here, there] = _numpy(ours.dot(theirs))
         return out + self._shares(other)
 
@@ -152,7 +171,7 @@ class CapturedRows(Rows):
         out = np.empty((len(self), len(self)))
         for there, theirs in self.held():
             out[there, there] = _numpy(theirs.gram())
-            for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
+            for here, ours in gathered(self.passes(there.stop, ready=True), STREAMED):
                 out[here, there] = _numpy(ours.dot(theirs))
                 out[there, here] = out[here, there].T
         return out + self._shares(self)
@@ -198,7 +217,9 @@ class CapturedRows(Rows):
         """The rows at these positions; nothing is computed."""
         slopes = None if self.slopes is None else self.slopes[positions]
         examples, weights = self.examples.take(positions), self.weights[positions]
-        return CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes)
+        taken = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes)
+        taken._totals, taken._places = self._totals, self._places[positions]
+        return taken
 
     def plain(self) -> CapturedRows:
         """The same rows without the share."""
@@ -223,7 +244,7 @@ class CapturedRows(Rows):
 
     def _dot_tensors(self, blocks: Mapping[str, Tensor]) -> Array:
         out = np.empty((len(self), len(next(iter(blocks.values())))))
-        for where, batch in self.passes():
+        for where, batch in self.passes(ready=out.shape[1] > 1):
             out[where] = _numpy(batch.against(blocks))
         if self.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
@@ -248,18 +269,18 @@ def batch_size(found: Inspection) -> int:
 
 
 def gathered(passes: Iterator[tuple[slice, Captured]], limit: int) -> Iterator[tuple[slice, Captured]]:
-    """Consecutive batches, ready to be multiplied, as fewer of at most `limit` numbers: (which rows, as factors)."""
+    """Consecutive batches as fewer of at most `limit` numbers: (which rows, as factors)."""
     batches: list[Captured] = []
     here, numbers = slice(0, 0), 0
     for where, batch in passes:
-        ready = settled(batch)
-        if batches and numbers + ready.floats * ready.count > limit:
+        if batches and numbers + batch.floats * batch.count > limit:
             yield here, Captured.joined(batches)
-            batches, here, numbers = [], slice(where.start, where.start), 0
-        batches.append(ready)
-        here = slice(here.start, where.stop)
-        numbers += ready.floats * ready.count
-    yield here, Captured.joined(batches)
+            batches, numbers = [], 0
+        here = slice(here.start if batches else where.start, where.stop)
+        batches.append(batch)
+        numbers += batch.floats * batch.count
+    if batches:
+        yield here, Captured.joined(batches)
 
 
 def settled(batch: Captured) -> Captured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -120,12 +121,16 @@ class FittedInfluence(Fitted):
     ) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, handed_in)
         self.curvature = curvature
-        self.off_optimum = handed_in.gradient_norm(train)
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows
         self.moved = np.empty(0, dtype=np.intp)  # positions of the examples whose removal was followed by Newton steps
         self.shifts = np.empty((0, 0))  # and where the parameters went, (len(moved), parameters)
         self._solver: dict[str, Any] = {}  # what the last solve had to say
+
+    @cached_property
+    def off_optimum(self) -> float | None:
+        """The gradient norm of the model handed in; asked for late, when scoring may have summed the gradients."""
+        return cast(Differentiable, self.handed_in).gradient_norm(self.train)
 
     def polish(self) -> None:
         """Newton steps for the removals that move the model most, as many as the budget allows."""

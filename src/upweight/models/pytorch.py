@@ -29,6 +29,7 @@ from upweight.core.model import (
 )
 from upweight.gradients import inputs, optimality, predictions
 from upweight.gradients.network import Function, Network, copied, unwrapped
+from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
 from upweight.training import nets
 from upweight.training.nets import TrainFn
@@ -266,6 +267,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         """The curvature that the recipe names (None: Gauss–Newton); damping None is chosen from the spectrum."""
         from upweight.curvature import registry
 
+        self.network.totals[train] = Totals(self.weights(train))
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
@@ -317,4 +319,5 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
                     own.copy_(tensors[name])
         there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
         there.network.inspections = network.inspections  # the same modules see the same examples at the same places
+        there.network.joint_axes = network.joint_axes
         return there

@@ -7,6 +7,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from upweight.curvature.head import head_matrix
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import flat, shaped
 from upweight.curvature.solvers.solution import LOOSE, PROBE, Prepared, Solution
@@ -19,7 +20,7 @@ CHUNK = 1 << 24  # numbers of the unit vectors multiplied at a time
 
 @final
 class Cholesky(Prepared):
-    """A + shift = L Lᵀ in float64: exact, p products and p³/3 flops once.
+    """A + shift = L Lᵀ in float64: exact, p products (none for a single layer) and p³/3 flops once.
 
     A matrix that is not positive definite is damped until it is: the shift becomes twice the size of the lowest
     eigenvalue, so that along it the curvature keeps its size and changes its sign; `notes` says how many eigenvalues
@@ -36,7 +37,8 @@ class Cholesky(Prepared):
                 f"a direct solver makes a matrix of up to {LARGEST:,} × {LARGEST:,} numbers, the net has "
                 f"{operator.size:,} parameters; use solver=CG()"
             )
-        matrix = assembled(operator)
+        matrix = head_matrix(operator.summed)
+        matrix = assembled(operator) if matrix is None else matrix
         # what rounding in the products can have put on the diagonal, either way
         floor = 10 * torch.finfo(operator.network.precision).eps * float(matrix.norm())
         if operator.shift <= floor or not _positive(matrix, operator.shift - floor):

@@ -14,7 +14,16 @@ from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
-from upweight.gradients.rows import HELD, CapturedRows, TensorRows, batch_size, gathered
+from upweight.gradients.rows import (
+    HELD,
+    KEPT,
+    STREAMED,
+    CapturedRows,
+    TensorRows,
+    batch_size,
+    gathered,
+    settled,
+)
 
 Array = NDArray[np.float64]
 TRACE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
@@ -48,7 +57,7 @@ class Roots:
         return len(self.positions)
 
     def passes(self, start: int = 0) -> Iterator[tuple[slice, Captured]]:
-        """Batch after batch from row `start`: (which rows, as factors)."""
+        """Batch after batch from row `start`: (which rows, ready for products)."""
         train = self.operator.summed.train
         found = inspected(self.network, "loss", train)
         size = batch_size(found)
@@ -58,7 +67,7 @@ class Roots:
             stop = min(first + size, next(b for b in bounds if b > first))  # an example once per batch
             where = slice(first, stop)
             part = train.take(self.positions[where])
-            yield where, pulled(self.network, part, found, torch.as_tensor(self.cotangents[where]))
+            yield where, settled(pulled(self.network, part, found, torch.as_tensor(self.cotangents[where])))
             first = stop
 
     def held(self) -> Iterator[tuple[slice, Captured]]:
@@ -67,7 +76,7 @@ class Roots:
             yield slice(0, len(self)), self._kept
             return
         for where, batch in gathered(self.passes(), HELD):
-            if where == slice(0, len(self)):
+            if where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
                 self._kept = batch
             yield where, batch
 
@@ -76,7 +85,7 @@ class Roots:
         out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
         for there, theirs in self.held():
             out[there, there] = theirs.gram()
-            for here, ours in self.passes(there.stop) if there.stop < len(self) else ():
+            for here, ours in gathered(self.passes(there.stop), STREAMED):
                 out[here, there] = ours.dot(theirs)
                 out[there, here] = out[here, there].T
         return out
@@ -87,7 +96,7 @@ class Roots:
             return self._against(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
         for there, theirs in self.held():
-            for here, ours in rows.passes():
+            for here, ours in gathered(rows.passes(ready=True), STREAMED):
                 out[there, here] = _numpy(theirs.dot(ours))
         return out + self.shares(rows)
 
