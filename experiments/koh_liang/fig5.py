@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from experiments.koh_liang.observations import cluster, observations
-from experiments.koh_liang.photographs import Extractor, Photographs, channels_first, dogs_and_fish, extractor
+from experiments.koh_liang.photographs import (
+    Extractor,
+    Photographs,
+    channels_first,
+    dogs_and_fish,
+    extractor,
+    spread,
+)
 from experiments.koh_liang.pictures import panels, picture, save
 from experiments.results import Result, Row
 from numpy.typing import NDArray
+from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
@@ -20,6 +28,11 @@ import upweight as uw
 Array = NDArray[Any]
 L2 = 1e-3
 BOX = 0.499  # grey levels by which a pixel may move: rounded to 8 bits the image is the same
+PAPER_GROUP, NEAR = 16 / 30, 0.1  # turned of one kind; how near to the paper's shares so few test images can tell
+SIDE, SPREAD = (
+    88,
+    12.86,
+)  # pixels, and distance in features to the centre of a class: there the model errs as the paper's
 PAPER = {1: ".57 (335 of 591)", 2: ".77", 10: "590 of 591"}
 PLAIN = uw.Influence(correction=None)
 
@@ -37,7 +50,7 @@ class Plan:
     group_size: float
 
 
-FULL = Plan(60, ((0, 1), (1, 2), (0, 2), (0, 3), (0, 5), (0, 10)), 12, 0.1, 20, 150, 0.04)
+FULL = Plan(60, ((0, 1), (1, 2), (0, 2), (0, 3), (0, 5), (0, 10)), 10, 0.1, 20, 150, 0.04)
 FAST = Plan(3, ((0, 1), (0, 2), (0, 10)), 4, 0.2, 10, 8, 0.1)
 
 
@@ -99,24 +112,36 @@ class Attack:
         return bool((self.unsure() < 0.5).all()), moved.permute(0, 2, 3, 1).numpy()
 
 
-def images_needed(net: Extractor, train: Photographs, test: Photographs, query: int, plan: Plan) -> int:
-    """How many training images turned this test image; 0 for none of what was tried."""
-    chosen = Attack(net, train, test, np.array([query])).choose(plan.candidates, 10)
+def images_needed(net: Extractor, train: Photographs, test: Photographs, query: int, plan: Plan) -> tuple[int, float]:
+    """How many training images turned this test image, 0 for none of what was tried; p(true) after the first try."""
+    chosen, first_try = Attack(net, train, test, np.array([query])).choose(plan.candidates, 10), np.nan
     for first, last in plan.stages:
-        turned, _ = Attack(net, train, test, np.array([query])).run(chosen[first:last], plan.steps, plan.size)
+        attack = Attack(net, train, test, np.array([query]))
+        turned, _ = attack.run(chosen[first:last], plan.steps, plan.size)
+        first_try = float(attack.unsure()[0]) if np.isnan(first_try) else first_try
         if turned:
-            return last - first
-    return 0
+            return last - first, first_try
+    return 0, first_try
+
+
+def of_the_papers_size(folder: Path, fast: bool) -> tuple[Extractor, Photographs, Photographs, int]:
+    """The net, training and test photographs and their side; features scaled, as an l2 has no meaning without."""
+    parts = dogs_and_fish(folder, fast, SIDE)
+    scale = SPREAD / spread(parts[0], 0)
+    train, test = (Photographs(part.pictures, part.y, part.features * scale) for part in parts[:2])
+    return Extractor(extractor(folder).net, scale), train, test, parts[2]
 
 
 def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     """Single test images first, then thirty of a kind with one training image."""
-    train, test, side = dogs_and_fish(folder, fast)
-    net, plan = extractor(folder), FAST if fast else FULL
+    net, train, test, side = of_the_papers_size(folder, fast)
+    plan = FAST if fast else FULL
     whole = Attack(net, train, test, np.arange(len(test.y)))
     right = np.flatnonzero(whole.unsure() > 0.5)
     tried = np.random.default_rng(0).permutation(right)[: plan.tests]
-    needed = np.array([images_needed(net, train, test, int(query), plan) for query in tried])
+    found = [images_needed(net, train, test, int(query), plan) for query in tried]
+    needed, once = np.array([count for count, _ in found]), np.array([p for _, p in found])
+    held = whole.unsure()[tried]
     group = cluster(test, right, whole.unsure(), 10 if fast else 30)
     attack = Attack(net, train, test, group)
     before = attack.unsure()
@@ -140,7 +165,12 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
             "turned of one kind with a single image",
             "16 of 30",
             f"{flipped} of {len(group)}",
-            None if fast else flipped >= 8,
+            None if fast else flipped / len(group) >= PAPER_GROUP - NEAR,
+        ),
+        Row(
+            "median log-odds of the tested images, before and after the best training image",
+            "–",
+            f"{np.median(logit(held)):.1f}, {np.median(logit(once)):.1f}",
         ),
         Row("test images known before", "591 of 600", f"{len(right)} of {len(test.y)}"),
         *observations(whole.head, train, int(chosen[0]), moved[0], attack.features[chosen[0]]),
@@ -150,18 +180,25 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         claim="Changes of training images that no one can see, and that no 8-bit file would keep, turn the predictions "
         "of most test images; one image can turn many.",
         rows=rows,
-        settings=f"{len(train.y):,} photographs at {side} pixels, frozen EfficientNet-lite0, logistic regression "
-        f"without bias, l2 {L2:g}; {len(tried)} test images, each attacked with the best training image, the second, "
-        f"and the best 2, 3, 5, 10 of {plan.candidates} candidates, {plan.steps} signed steps of {plan.size} grey "
-        f"levels at most (paper: 100 of .02, all {len(train.y):,} candidates); one kind: {plan.group_steps} steps of "
-        f"{plan.group_size} (paper: 2,000 of .005), against dogs of a kind near the one it is least sure of.",
-        numbers={"images_needed": needed.tolist(), "tried": tried.tolist()},
+        settings=f"{len(train.y):,} photographs at {side} pixels, frozen EfficientNet-lite0, features scaled to the "
+        f"paper's mean distance to the centre of a class, {SPREAD:g} (at this size and scale the model errs about as "
+        f"the paper's), logistic regression without bias, l2 {L2:g}; {len(tried)} test images, each attacked with the "
+        f"best training image, the second, and the best 2, 3, 5, 10 of {plan.candidates} candidates, {plan.steps} "
+        f"signed steps of {plan.size} grey levels at most (paper: 100 of .02, all {len(train.y):,} candidates); one "
+        f"kind: {plan.group_steps} steps of {plan.group_size} (paper: 2,000 of .005), against dogs of a kind near the "
+        f"one it is least sure of. Met: within {NEAR:g} of the paper's share.",
+        numbers={
+            "images_needed": needed.tolist(),
+            "tried": tried.tolist(),
+            "p_before": held.tolist(),
+            "p_after_the_best_image": once.tolist(),
+        },
     )
 
 
 def _met(count: int, share: float) -> bool | None:
     floor = {1: 0.57, 2: 0.77, 10: 590 / 591}.get(count)
-    return None if floor is None else share >= floor - 0.1
+    return None if floor is None else share >= floor - NEAR
 
 
 def draw(

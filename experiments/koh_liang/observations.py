@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from experiments.koh_liang.photographs import Photographs
+from experiments.koh_liang.photographs import Photographs, spread
 from experiments.results import Row
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -27,8 +27,6 @@ def observations(head: LogisticRegression, train: Photographs, place: int, moved
     p = head.predict_proba(train.features)[np.arange(len(train.y)), train.y]
     pixels = (moved - train.pictures[place]).ravel()
     step = after - train.features[place]
-    own = train.features[train.y == train.y[place]]
-    spread = np.linalg.norm(own - own.mean(axis=0), axis=1).mean()
     inside, outside = _split(train.features, step)
     return [
         Row(
@@ -46,7 +44,7 @@ def observations(head: LogisticRegression, train: Photographs, place: int, moved
         Row(
             "(2) move in features over the class's mean distance to its centre",
             "11.13 / 12.86",
-            f"{np.linalg.norm(step):.2f} / {spread:.2f}",
+            f"{np.linalg.norm(step):.2f} / {spread(train, train.y[place]):.2f}",
         ),
         Row(
             f"(3) the move inside and outside of {COMPONENTS} principal components",

@@ -40,16 +40,16 @@ WEIGHTS = data.Source(
 
 
 class Extractor(nn.Module):
-    """Pictures with 8-bit channels (n, 3, side, side) → features (n, 1280); frozen."""
+    """Pictures with 8-bit channels (n, 3, side, side) → features (n, 1280), times `scale`; frozen."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
-        self.net = net.eval().requires_grad_(False)
+        self.net, self.scale = net.eval().requires_grad_(False), scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The mean over places of the last convolution."""
         maps: torch.Tensor = self.net.extract_features((x - 127) / 128)
-        return maps.mean(dim=(2, 3))
+        return maps.mean(dim=(2, 3)) * self.scale
 
     def features(self, pictures: Array) -> Array:
         """Of pictures (n, side, side, 3), some at a time: (n, 1280) in float64."""
@@ -94,10 +94,16 @@ def extractor(folder: Path) -> Extractor:
     return Extractor(net)
 
 
+def spread(photographs: Photographs, label: int) -> float:
+    """Mean distance in features of one class to its centre."""
+    own = photographs.features[photographs.y == label]
+    return float(np.linalg.norm(own - own.mean(axis=0), axis=1).mean())
+
+
 @cache
-def dogs_and_fish(folder: Path, fast: bool) -> tuple[Photographs, Photographs, int]:
+def dogs_and_fish(folder: Path, fast: bool, side: int = 128) -> tuple[Photographs, Photographs, int]:
     """(900 of each class for training, 300 for testing, side in pixels); fewer and smaller when fast."""
-    side, counts = (96, (150, 50)) if fast else (128, (900, 300))
+    side, counts = (min(side, 96), (150, 50)) if fast else (side, (900, 300))
     net = extractor(folder)
     train, test = (
         Photographs(pictures, y, net.features(pictures)) for pictures, y in data.dogfish(folder, side, counts)

@@ -147,6 +147,22 @@ def test_reach_ranks_the_training_examples():
     assert few.example_ids.tolist() == train.ids[np.argsort(-found.reach.max(axis=0), kind="stable")[:4]].tolist()
 
 
+def test_only_the_named_are_looked_into(monkeypatch):
+    estimator, x, y = CASES["softmax behind a projection"]()
+    train, queries = split(x, y)
+    model = uw.explainable(estimator.fit(train.x, train.y), train)
+    every = uw.perturb(model, train, queries, examples=train.ids.tolist())
+    looked = []
+    gradients = type(model).input_gradients
+    monkeypatch.setattr(
+        type(model), "input_gradients", lambda self, some, v: looked.append(len(some)) or gradients(self, some, v)
+    )
+    named = train.ids[[7, 3]].tolist()
+    found = uw.perturb(model, train, queries, examples=named)
+    assert looked == [2] and found.example_ids.tolist() == named
+    np.testing.assert_allclose(found.reach, every.reach[:, [7, 3]])
+
+
 def frozen_then_linear():
     """A convex head on a frozen nonlinear body: pixels go through both, and the head has an exact optimum."""
     torch.manual_seed(0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dense_problems import CONVEX, hessian, objective, problem_of, slope_of
@@ -137,3 +139,25 @@ def test_steps_that_would_climb_are_halved():
     far = Problem(problem.features, problem.targets, problem.weights, problem.family, 1e-3, 0.0, problem.theta + 30.0)
     moved, near = newton(far, np.ones((1, 30)), steps=100), newton(problem, np.ones((1, 30)), steps=100)
     np.testing.assert_allclose(far.theta.ravel() + moved.shifts[0], problem.theta.ravel() + near.shifts[0], atol=1e-6)
+
+
+def test_where_few_of_many_go_the_factor_alone_leads_to_the_same_end(monkeypatch):
+    rough = problem_of("softmax", n=2_000)
+    problem = replace(rough, theta=rough.theta + newton(rough, np.ones((1, 2_000))).shifts.reshape(rough.shape))
+    kept, products = masks(2_000, (1, 2)), []
+    step = Newton._step
+    monkeypatch.setattr(Newton, "_step", lambda self, *given: products.append(1) or step(self, *given))
+    found = newton(problem, kept)
+    assert (found.residual <= 1e-10).all() and not products
+    monkeypatch.setattr("upweight.linear.newton.FEW", 0.0)
+    np.testing.assert_allclose(found.shifts, newton(problem, kept).shifts, atol=1e-9)
+    assert products
+
+
+def test_a_factor_that_gains_too_little_is_not_left_alone(monkeypatch):
+    monkeypatch.setattr("upweight.linear.newton.FEW", 1.0)
+    problem, kept = problem_of("softmax", fixed=0.1), masks(30)
+    far = LinearCurvature(problem, None, 20.0)
+    found = Newton(problem, far.factor).after(kept, None, 50)
+    assert (found.residual <= 1e-10).all()
+    np.testing.assert_allclose(found.shifts, newton(problem, kept).shifts, atol=1e-7)

@@ -41,8 +41,6 @@ class Perturbation:
         gradients: (queries, chosen examples, …): ∂ measurement / ∂ number, in the measurement's own unit.
         values: (chosen examples, …): the numbers themselves.
         baseline: what `contributions` compare them with; it broadcasts against `values`.
-        reach: (queries, train): Σ |gradient| of every training example: what a move of all its numbers by one unit
-            each, in the worst direction, would do to first order.
         example_ids: the chosen training examples, farthest reach first unless they were named.
         described: what the numbers are; `names` one for each where an example is a row of them.
         unit: EFFECT or RANK.
@@ -51,7 +49,6 @@ class Perturbation:
     gradients: Array
     values: Array
     baseline: Array
-    reach: Array
     query_ids: NDArray[Any]
     example_ids: NDArray[Any]
     train: Examples
@@ -61,6 +58,11 @@ class Perturbation:
     unit: Unit
     measurement: str
     diagnostics: Mapping[str, Any]
+
+    @property
+    def reach(self) -> Array:
+        """(queries, chosen examples): Σ |gradient|, what all numbers moved by one unit in the worst direction do."""
+        return np.abs(self.gradients).reshape(*self.gradients.shape[:2], -1).sum(axis=2)
 
     @property
     def contributions(self) -> Array:
@@ -160,9 +162,9 @@ def perturb(
     chosen = None if examples is None else train.positions(examples)
     field = Field.of(model, train, method)
     vectors = field.directions(queries)
-    reach = np.concatenate([np.abs(g).sum(axis=2) for _, g in field.blocks(vectors)], axis=1)
     if chosen is None:
-        chosen = np.argsort(-reach.max(axis=0), kind="stable")[:k]
+        reach = np.concatenate([np.abs(g).sum(axis=2).max(axis=0) for _, g in field.blocks(vectors)])
+        chosen = np.argsort(-require_finite(reach), kind="stable")[:k]
     some = train.take(chosen)
     movable = field.model.movable(some)
     gradients = field.gradients(some, vectors)
@@ -170,7 +172,6 @@ def perturb(
         gradients=require_finite(gradients),
         values=movable.values,
         baseline=_baseline(baseline, movable),
-        reach=require_finite(reach),
         query_ids=queries.ids,
         example_ids=some.ids,
         train=train,

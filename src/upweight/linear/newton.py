@@ -20,19 +20,22 @@ ENTRIES = 500_000  # outputs (groups × examples × K) that are held at a time: 
 BESIDE = 8  # share of the features' own size that the outputs of all groups may have
 PRODUCTS = 100  # products with the Hessian for one Newton step at most
 HALVINGS = 30
+FEW = 1e-3  # share of the examples that change up to which the full-data factor alone is tried
+GAIN = 0.1  # what one step by it must leave of the gradient at most
 
 
 @dataclass
 class _State:
-    """Groups on their way: shifts (g, K, d), outputs (n, g, K), and the objective they have reached (g,)."""
+    """Groups on their way: shifts (g, K, d), outputs (n, g, K), losses there, the objective they have reached (g,)."""
 
     shifts: Array
     outputs: Array
+    derivatives: Derivatives
     reached: Array
 
     def of(self, groups: NDArray[np.bool_]) -> _State:
         """These groups alone."""
-        return _State(self.shifts[groups], self.outputs[:, groups], self.reached[groups])
+        return _State(self.shifts[groups], self.outputs[:, groups], self.derivatives.of(groups), self.reached[groups])
 
 
 class Newton:
@@ -40,7 +43,8 @@ class Newton:
 
     Each step solves (H at θ + Δ under the new weights) δ = −gradient by conjugate gradients preconditioned with the
     factor of the full-data Hessian, then halves δ until the objective does not rise. A single removal costs
-    4nKd flops a product; the factor makes two or three products enough.
+    4nKd flops a product; the factor makes two or three products enough. Where few of many examples go, the factor
+    alone is the system (the chord method), as long as each step leaves a tenth of the gradient at most.
     """
 
     def __init__(self, problem: Problem, factor: Factor) -> None:
@@ -76,22 +80,28 @@ class Newton:
         """All groups until each is done; those that are leave the batch."""
         state = self._begin(kept, start)
         shifts, left = state.shifts.copy(), np.zeros(len(kept))
-        active = np.arange(len(kept))
+        active, before = np.arange(len(kept)), np.full(len(kept), np.inf)
+        alone = steps > 1 and bool((np.abs(kept - 1.0).mean(axis=1) <= FEW).all())
         for used in range(steps + 1):
-            derivatives = self._derivatives(state.outputs)
-            gradient = self._gradient(state, derivatives, kept)
+            gradient = self._gradient(state, kept)
             left[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise
             shifts[active] = state.shifts
+            alone = alone and bool((left[active] <= GAIN * before[active]).all())
+            before = left.copy()
             going = left[active] > tolerance
             if used == steps or not going.any():
                 return shifts, left, used
             if not going.all():
                 active, kept, gradient = active[going], kept[going], gradient[going]
-                state, derivatives = state.of(going), derivatives.of(going)
-            step = self._step(gradient, derivatives, kept, forcing)
-            if not self._advance(state, step, kept):
-                shifts[active] = state.shifts
+                state = state.of(going)
+            if alone:
+                step = -self.factor.solve_approximately(gradient)
+            else:
+                step = self._step(gradient, state.derivatives, kept, forcing)
+            moved = self._advance(state, step, kept)
+            if moved is None:
                 return shifts, left, used
+            state = moved
         raise AssertionError("unreachable")
 
     def _step(self, gradient: Array, derivatives: Derivatives, kept: Array, forcing: float) -> Array:
@@ -104,49 +114,38 @@ class Newton:
         """At the first guess, or at no shift where that is the better of the two."""
         base = np.repeat(self.problem.outputs[:, None], len(kept), axis=1)
         none = np.zeros((len(kept), *self.problem.shape))
-        here = _State(none, base, self._objective(base, none, kept))
+        here = self._at(base, none, kept)
         if start is None:
             return here
-        outputs = base + self._times(start)
-        reached = self._objective(outputs, start, kept)
-        better = reached < here.reached
-        return _State(
-            np.where(better[:, None, None], start, 0.0),
-            np.where(better[:, None], outputs, base),
-            np.where(better, reached, here.reached),
+        there = self._at(base + self._times(start), start, kept)
+        better = there.reached < here.reached
+        if better.all():
+            return there
+        return self._at(
+            np.where(better[:, None], there.outputs, base), np.where(better[:, None, None], start, 0.0), kept
         )
 
-    def _advance(self, state: _State, step: Array, kept: Array) -> bool:
-        """Move along the step, halved where the objective would rise; False when no group can move any more."""
-        moved = self._times(step)
-        length = np.ones(len(kept))
-        for _ in range(HALVINGS):
-            outputs = state.outputs + length[:, None] * moved
-            shifts = state.shifts + length[:, None, None] * step
-            reached = self._objective(outputs, shifts, kept)
-            worse = ~(reached <= state.reached + 1e-12 * np.abs(state.reached))
+    def _advance(self, state: _State, step: Array, kept: Array) -> _State | None:
+        """Moved along the step, halved where the objective would rise; None when no group can move any more."""
+        moved, length = self._times(step), np.ones(len(kept))
+        for halved in range(HALVINGS + 1):
+            there = self._at(state.outputs + length[:, None] * moved, state.shifts + length[:, None, None] * step, kept)
+            worse = ~(there.reached <= state.reached + 1e-12 * np.abs(state.reached))
             if not worse.any():
                 break
-            length[worse] *= 0.5
-        length[worse] = 0.0
-        state.outputs = state.outputs + length[:, None] * moved
-        state.shifts = state.shifts + length[:, None, None] * step
-        state.reached = np.where(worse, state.reached, reached)
-        return bool((length > 0).any())
+            length[worse] *= 0.5 if halved < HALVINGS - 1 else 0.0  # at the end they stay where they are
+        return there if length.any() else None
 
-    def _derivatives(self, outputs: Array) -> Derivatives:
-        targets = self.problem.targets
-        return self.problem.family.at(outputs, targets[:, None])
-
-    def _objective(self, outputs: Array, shifts: Array, kept: Array) -> Array:
+    def _at(self, outputs: Array, shifts: Array, kept: Array) -> _State:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            loss = np.einsum("gn,ng->g", kept * self.problem.weights, self._derivatives(outputs).loss)
+            derivatives = self.problem.family.at(outputs, self.problem.targets[:, None])
+            loss = np.einsum("gn,ng->g", kept * self.problem.weights, derivatives.loss)
         theta = self.problem.theta + shifts
         penalty = np.einsum("gcd,gcd->g", theta, self.problem.penalty_gradient(theta))
-        return np.asarray(loss + 0.5 * self.problem.ridge_of(kept) * penalty)
+        return _State(shifts, outputs, derivatives, loss + 0.5 * self.problem.ridge_of(kept) * penalty)
 
-    def _gradient(self, state: _State, derivatives: Derivatives, kept: Array) -> Array:
-        data = self._transposed_times(derivatives.gradient * self._weigh(kept))
+    def _gradient(self, state: _State, kept: Array) -> Array:
+        data = self._transposed_times(state.derivatives.gradient * self._weigh(kept))
         penalty = self.problem.penalty_gradient(self.problem.theta + state.shifts)
         return data + self.problem.ridge_of(kept)[:, None, None] * penalty
 

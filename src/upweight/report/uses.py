@@ -117,14 +117,13 @@ def perturb_page(found: Perturbation) -> str:
             }
             for feature in found.features(query, example, FEATURES)
         ]
-        reach = found.reach[q, found.train.positions([example])[0]]
         section = _section(
             f"Training example {example} ({_label(found, example)}) and query {query}",
             "feature",
             ["value", "contribution", "per unit"],
             "contribution",
             rows,
-            f"A move of every number by one unit, in the worst direction, would do {reach:.3g}.",
+            f"A move of every number by one unit, in the worst direction, would do {found.reach[q, i]:.3g}.",
         )
         sections.append({**section, "pictures": heat_pictures(found, q, i)})
     return _page(
