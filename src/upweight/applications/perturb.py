@@ -62,7 +62,7 @@ class Perturbation:
     @property
     def reach(self) -> Array:
         """(queries, chosen examples): Σ |gradient|, what all numbers moved by one unit in the worst direction do."""
-        return np.abs(self.gradients).reshape(*self.gradients.shape[:2], -1).sum(axis=2)
+        return np.asarray(np.abs(self.gradients).reshape(*self.gradients.shape[:2], -1).sum(axis=2))
 
     @property
     def contributions(self) -> Array:
