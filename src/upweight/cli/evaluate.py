@@ -43,19 +43,16 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
-    source, path = Source(task, target, identifier, measure), None
+    source = Source(task, target, identifier, measure)
     if report is not None:
         reachable(report, "--report")
     recipes = {name: recipe_for(name, seed) for name in dict.fromkeys(method)}
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "truth.npz"
     from upweight.evaluate.agreement import short
     from upweight.evaluate.compare import HEAD, compare
     from upweight.evaluate.removals import subsets as drawn
-    from upweight.evaluate.resume import retrain_truth
+    from upweight.evaluate.retrain_truth import retrain_truth
 
     stages = {
         "read": f"Reading {task.name}",
@@ -68,7 +65,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         wrong = [] if planted is None else _ids(planted, train)
         working("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, path=path,
+            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, folder=folder,
             progress=lambda done, total: working("retrain", done, total),
         )  # fmt: skip
         working("compare", 0, len(recipes))

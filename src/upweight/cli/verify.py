@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings per removal, where training depends on its seed.")]
 Folder = Annotated[
     Path | None,
-    typer.Option(file_okay=False, help="Keep the retrained measurements here; a run that was broken off goes on."),
+    typer.Option(file_okay=False, help="Keep every retrained measurement here; a run that was broken off goes on."),
 ]
 Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write a page with plots there.")]
 
@@ -40,13 +40,10 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Train again without some examples and say how far a method's scores agree with what happens."""
-    source, path = Source(task, target, identifier, measure), None
+    source = Source(task, target, identifier, measure)
     if report is not None:
         reachable(report, "--report")
     named = None if method is None else recipe_for(method, seed)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"verify-{method or 'default'}.npz"
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice
 
@@ -60,7 +57,7 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         working("fit", 1, 1)
         working("verify", 0, removals * seeds)
         check = run(
-            model, train, asked, scores, removals, seed=seed, seeds=seeds, path=path,
+            model, train, asked, scores, removals, seed=seed, seeds=seeds, folder=folder,
             progress=lambda done, total: working("verify", done, total),
         )  # fmt: skip
         if report is not None:

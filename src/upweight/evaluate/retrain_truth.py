@@ -1,8 +1,8 @@
-"""Resume: the trainings behind a truth, kept on disk as they finish, so that a run that was broken off goes on."""
+"""retrain_truth: train again without each of many removals, once per seed, and set apart what a model refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from upweight.evaluate.retrain import Engine, How, Progress, without
 from upweight.evaluate.truth import Truth, identity
 
 Array = NDArray[np.float64]
-TOGETHER = 32  # trainings between two writes to disk
 
 
 def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
@@ -29,7 +28,6 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     *,
     seeds: int | Sequence[int] = 1,
     processes: int | None = None,
-    path: str | Path | None = None,
     strict: bool = False,
     progress: Progress | None = None,
     how: How | None = None,
@@ -42,15 +40,14 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
         removals: what to leave out, from `subsets`, `singles`, `named` or `strongest`.
         seeds: how many (0, 1, …) or which. With one, a second training on everything says whether seeds matter.
         processes: trainings at a time; all processors where it is left out.
-        path: a file that is read first and written as trainings finish: a run that was broken off goes on from there.
         strict: raise when the model cannot be trained without a removal (most often because a class goes with it);
             otherwise the removal is left out, and `facts["refused"]` says why.
         progress: called with (done, of how many trainings).
-        how, folder: as in `retrain`.
+        how, folder: as in `retrain`; a call that was broken off goes on from what its folder holds.
 
     Raises:
-        ValueError: nothing to remove, two removals of one name, a path that holds the truth of something else, a
-            model that refuses every removal.
+        ValueError: nothing to remove, two removals of one name, a model that refuses every removal.
+        OSError: the disk is full; what was finished is kept.
     """
     require(model, [Retrainable], "retraining")
     runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -59,18 +56,29 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     names = [one.name for one in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
-    truth = _empty(model, train, queries, tuple(removals), runs)
-    if path is not None and Path(path).exists():
-        truth = _resumed(truth, Truth.load(path), path)
     engine = _Engine(model, train, queries, available() if processes is None else processes, how, folder)
-    for filled in _filled(engine, truth, None if path is None else TOGETHER, strict, progress):
-        truth = filled
-        if path is not None:
-            truth.save(path)
-    refused = truth.facts["refused"]
-    if len(refused) == len(names):
-        raise ValueError(f"the model cannot be trained without any of the removals: {next(iter(refused.values()))}")
-    return truth.take([column for column, name in enumerate(names) if name not in refused])
+    base, after = np.empty((len(runs), len(queries))), np.full((len(runs), len(queries), len(names)), np.nan)
+    refused: dict[str, str] = {}
+    for place, seed in enumerate(runs):
+        left = [column for column, name in enumerate(names) if name not in refused]
+        told = _further(progress, place * len(names), len(runs) * len(names))
+        base[place], after[place][:, left], why = engine.without([removals[c] for c in left], seed, told)
+        refused |= why
+        if why and strict:
+            raise ValueError(next(iter(why.values())))
+        if len(refused) == len(names):
+            raise ValueError(f"the model cannot be trained without any of the removals: {next(iter(why.values()))}")
+    other = base[1] if len(runs) > 1 else engine.base(runs[0] + 1)
+    facts = {
+        **identity(model, train, queries),
+        "refused": refused,
+        "seed_noise": float(np.abs(base[0] - other).max()),
+    }
+    if progress is not None:
+        progress(len(runs) * len(names), len(runs) * len(names))
+    kept = [column for column, name in enumerate(names) if name not in refused]
+    chosen = tuple(removals[column] for column in kept)
+    return Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
 
 
 @dataclass(frozen=True)
@@ -114,63 +122,8 @@ class _Engine:
         return without(engine, self.model, self.train, self.queries, positions, seed)
 
 
-def _empty(
-    model: Any, train: Examples, queries: Examples, removals: tuple[Removal, ...], seeds: tuple[int, ...]
-) -> Truth:
-    m = len(queries)
-    base, after = np.full((len(seeds), m), np.nan), np.full((len(seeds), m, len(removals)), np.nan)
-    facts = {**identity(model, train, queries), "refused": {}, "seed_noise": None}
-    return Truth(base, after, removals, seeds, queries.ids, train.ids, facts)
-
-
-def _resumed(wanted: Truth, kept: Truth, path: Any) -> Truth:
-    """What is on disk, if it is the beginning of what is wanted."""
-    kept.require_same(wanted.facts)
-    asked, there = ([(one.name, frozenset(one.ids)) for one in truth.removals] for truth in (wanted, kept))
-    if asked != there or kept.seeds != wanted.seeds:
-        raise ValueError(
-            f"{path} holds the truth of {len(kept.removals)} other removals or other seeds ({list(kept.seeds)}); "
-            "use another folder, or ask for the same number of subsets, share and seed"
-        )
-    return kept
-
-
-def _filled(
-    engine: _Engine, truth: Truth, together: int | None, strict: bool, progress: Progress | None
-) -> Iterator[Truth]:
-    """The truth after every batch of trainings, the last one complete."""
-    base, after, facts = truth.base.copy(), truth.after.copy(), dict(truth.facts)
-    refused: dict[str, str] = dict(facts["refused"])
-    total, told = truth.done.size, 0
-
-    def now() -> Truth:
-        here = {**facts, "refused": dict(refused)}
-        return Truth(base.copy(), after.copy(), truth.removals, truth.seeds, truth.query_ids, truth.train_ids, here)
-
-    def tell(done: int) -> None:
-        nonlocal told
-        if progress is not None and done > told:
-            progress(done, total)
-        told = max(told, done)
-
-    for place, seed in enumerate(truth.seeds):
-        left = [c for c in np.flatnonzero(~truth.done[place]).tolist() if truth.removals[c].name not in refused]
-        size = together or max(1, len(left))
-        for start in range(0, len(left), size):
-            some = left[start : start + size]
-            before = int(np.isfinite(after).all(axis=1).sum())
-
-            # An engine may count the training on everything too.
-            def further(done: int, _: int, at: int = before, most: int = len(some)) -> None:
-                tell(at + min(done, most))
-
-            base[place], after[place][:, some], why = engine.without([truth.removals[c] for c in some], seed, further)
-            if why and strict:
-                raise ValueError(next(iter(why.values())))
-            refused |= why
-            yield now()
-    if facts["seed_noise"] is None:
-        other = base[1] if len(base) > 1 else engine.base(truth.seeds[0] + 1)
-        facts["seed_noise"] = float(np.abs(base[0] - other).max())
-    tell(total)
-    yield now()
+def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one seed's trainings among all; the engine counts the training on everything too."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done - 1, total) if done > 1 else None
