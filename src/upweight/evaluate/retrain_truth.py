@@ -74,7 +74,7 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
         "refused": refused,
         "seed_noise": float(np.abs(base[0] - other).max()),
     }
-    if progress is not None:
+    if progress is not None and refused:
         progress(len(runs) * len(names), len(runs) * len(names))
     kept = [column for column, name in enumerate(names) if name not in refused]
     chosen = tuple(removals[column] for column in kept)
