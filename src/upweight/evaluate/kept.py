@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.attributor import fingerprint
-from upweight.core.examples import Examples
-from upweight.core.retraining import Task
+from upweight.core.retraining import Job, Task
 
 Array = NDArray[np.float64]
 KIND = "retrained"
@@ -28,11 +26,12 @@ class Kept:
     folder can be shared by jobs and never gives one of them the numbers of another.
     """
 
-    def __init__(self, folder: str | Path, model: Any, train: Examples, queries: Examples | None, stacked: bool):
-        self.folder, self.train = Path(folder), train
+    def __init__(self, folder: str | Path, job: Job):
+        self.folder, self.train = Path(folder), job.train
+        model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
-        asked = None if queries is None else (fingerprint(None, queries), model.measurement)
-        parts = fingerprint(model, train), model.provenance, asked, "stacked" if stacked else "alone"
+        asked = None if queries is None else (fingerprint(None, queries), job.ask.__name__, model.measurement)
+        parts = fingerprint(model, job.train), model.provenance, asked, "stacked" if job.stacked else "alone"
         self._job = hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
         if self.count() and not self.count(f"{self._job}-*"):
             logger.warning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, require
 from upweight.core.processes import available
+from upweight.core.retraining import Task
 from upweight.evaluate.removals import Removal
-from upweight.evaluate.retrain import Engine, How, Progress, without
+from upweight.evaluate.retrain import Engine, How, Progress
 from upweight.evaluate.truth import Truth, identity
 
 Array = NDArray[np.float64]
@@ -56,70 +57,54 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     names = [one.name for one in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
-    engine = _Engine(model, train, queries, available() if processes is None else processes, how, folder)
-    base, after = np.empty((len(runs), len(queries))), np.full((len(runs), len(queries), len(names)), np.nan)
-    refused: dict[str, str] = {}
-    for place, seed in enumerate(runs):
-        left = [column for column, name in enumerate(names) if name not in refused]
-        told = _further(progress, place * len(names), len(runs) * len(names))
-        base[place], after[place][:, left], why = engine.without([removals[c] for c in left], seed, told)
-        refused |= why
-        if why and strict:
-            raise ValueError(next(iter(why.values())))
-        if len(refused) == len(names):
-            raise ValueError(f"the model cannot be trained without any of the removals: {next(iter(why.values()))}")
-    other = base[1] if len(runs) > 1 else engine.base(runs[0] + 1)
-    facts = {
-        **identity(model, train, queries),
-        "refused": refused,
-        "seed_noise": float(np.abs(base[0] - other).max()),
-    }
-    if progress is not None and refused:
-        progress(len(runs) * len(names), len(runs) * len(names))
+    engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
+    base, after, refused = _trained(engine, model, train, queries, removals, runs, strict, progress)
+    other = base[1] if len(runs) > 1 else engine.results(model, train, [Task(seed=runs[0] + 1)], queries)[0]
+    noise = float(np.abs(base[0] - other).max())
+    facts = {**identity(model, train, queries), "refused": refused, "seed_noise": noise}
     kept = [column for column, name in enumerate(names) if name not in refused]
     chosen = tuple(removals[column] for column in kept)
     return Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """The retraining engine, with the removals that a model refuses set apart."""
-
-    model: Any
-    train: Examples
-    queries: Examples
-    processes: int
-    how: How | None
-    folder: str | Path | None
-
-    def base(self, seed: int) -> Array:
-        """Measurements after training on everything."""
-        return self._measured([], seed, None)[0]
-
-    def without(
-        self, removals: Sequence[Removal], seed: int, progress: Progress | None
-    ) -> tuple[Array, Array, dict[str, str]]:
-        """(base, after, name → why not) of these removals."""
-        positions = [self.train.positions(one.ids) for one in removals]
-        try:
-            base, after = self._measured(positions, seed, progress)
-        except ValueError as error:
-            if len(removals) == 1:
-                base = self.base(seed)  # if this fails too, it is not the removal that is refused
-                return base, np.full((len(self.queries), 1), np.nan), {removals[0].name: str(error)}
-            # One that is refused takes the others with it; halves find it in a few rounds.
-            half = len(removals) // 2
-            base, first, why = self.without(removals[:half], seed, progress)
-            _, second, more = self.without(removals[half:], seed, None)
-            return base, np.hstack([first, second]), why | more
-        strange = np.flatnonzero(~np.isfinite(after).all(axis=0)).tolist()
-        return base, after, {removals[c].name: "the measurement came out NaN or infinite" for c in strange}
-
-    def _measured(
-        self, positions: Sequence[NDArray[np.intp]], seed: int, progress: Progress | None
-    ) -> tuple[Array, Array]:
-        engine = Engine(how=self.how, processes=self.processes, folder=self.folder, progress=progress)
-        return without(engine, self.model, self.train, self.queries, positions, seed)
+def _trained(  # noqa: PLR0913, PLR0917 - what `retrain_truth` was given
+    engine: Engine,
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    removals: Sequence[Removal],
+    runs: Sequence[int],
+    strict: bool,
+    progress: Progress | None,
+) -> tuple[Array, Array, dict[str, str]]:
+    """(on everything (seeds, m), without each removal (seeds, m, removals), removal → why the model refuses it)."""
+    base, after = np.empty((len(runs), len(queries))), np.full((len(runs), len(queries), len(removals)), np.nan)
+    refused: dict[str, str] = {}
+    total = len(runs) * len(removals)
+    for place, seed in enumerate(runs):
+        left = [column for column, one in enumerate(removals) if one.name not in refused]
+        told = replace(engine, progress=_further(progress, place * len(removals), total))
+        gone = [train.positions(removals[column].ids) for column in left]
+        tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in gone)]
+        whole, *found = told.attempts(model, train, tasks, queries)
+        if isinstance(whole, str):
+            raise ValueError(whole)
+        base[place] = whole
+        for column, one in zip(left, found, strict=True):
+            if isinstance(one, str):
+                refused[removals[column].name] = one
+            elif not np.isfinite(one).all():
+                refused[removals[column].name] = "the measurement came out NaN or infinite"
+            else:
+                after[place, :, column] = one
+        why = next(iter(refused.values()), "")
+        if refused and strict:
+            raise ValueError(why)
+        if len(refused) == len(removals):
+            raise ValueError(f"the model cannot be trained without any of the removals: {why}")
+    if progress is not None and refused:
+        progress(total, total)
+    return base, after, refused
 
 
 def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
