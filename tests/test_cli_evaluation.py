@@ -44,9 +44,12 @@ def test_ranks_are_verified_in_order_alone(task):
 
 def test_verify_goes_on_from_its_folder(task):
     first = json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout)
-    assert [p.name for p in Path("kept").iterdir()] == ["verify-default.npz"]
+    files = {p: p.stat().st_mtime_ns for p in Path("kept").iterdir()}
+    assert len(files) == 8  # everything, once more with another seed, and six removals
     assert json.loads(run("verify", task, "--removals", "6", "--folder", "kept", "--json").stdout) == first
-    assert "other removals" in run("verify", task, "--removals", "7", "--folder", "kept", code=1).stderr
+    assert {p: p.stat().st_mtime_ns for p in Path("kept").iterdir()} == files
+    run("verify", task, "--removals", "7", "--folder", "kept", "--quiet")
+    assert all(p.stat().st_mtime_ns == when for p, when in files.items())
 
 
 def test_evaluate_is_a_table_of_methods_and_baselines(task):
@@ -73,7 +76,7 @@ def test_evaluate_goes_on_from_its_folder(task):
     answers = [
         json.loads(run("evaluate", task, "--subsets", "6", "--folder", "kept", "--json").stdout) for _ in range(2)
     ]
-    assert Path("kept/truth.npz").exists()
+    assert len(list(Path("kept").iterdir())) == 8
     assert answers[0]["methods"][0]["lds"] == answers[1]["methods"][0]["lds"]
 
 
@@ -95,3 +98,23 @@ def test_half_of_a_rare_class_is_left_out_and_said():
     answer = json.loads(run("evaluate", path, "--subsets", "20", "--json").stdout)
     assert 0 < len(answer["truth"]["refused"]) == 20 - answer["truth"]["removals"]
     assert any("none of class 1 is left" in w for w in answer["warnings"])
+
+
+def test_verify_shows_how_few_examples_hold_predictions_up(task):
+    asked = ("verify", task, "--removals", "8", "--query", "q1", "--query", "q2", "--brittleness", "--folder", "kept")
+    said = words(run(*asked, "--report", "page.html").stdout)
+    assert "How few examples hold a prediction up" in said and "predictions flipped without" in said
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "Without these the model, trained again, predicts something else" in page
+    flips = json.loads(run(*asked, "--json").stdout)["brittleness"]["flips"]
+    assert [flip["query"] for flip in flips] == ["q1", "q2"] and all(flip["tried"] > 0 for flip in flips)
+
+
+def test_evaluate_shows_removal_curves(task):
+    asked = ("evaluate", task, "--subsets", "6", "--query", "q1", "--query", "q2", "--removal-curve", "--folder", "k")
+    said = run(*asked, "--report", "page.html")
+    assert "influence: mean effect of removing the strongest, 2 queries" in words(said.stdout)
+    assert "Training without the strongest" in said.stderr and max(map(len, said.stdout.splitlines()[:12])) <= 80
+    assert "Removing the strongest" in Path("page.html").read_text(encoding="utf-8")
+    curve = json.loads(run(*asked, "--json").stdout)["removal_curves"]["influence"]
+    assert curve["opponents"][-1] < curve["random"][-1] < curve["proponents"][-1]

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from upweight.evaluate.removal_curve import removal_curve as removal_curve
     from upweight.evaluate.removals import singles as singles
     from upweight.evaluate.removals import subsets as subsets
-    from upweight.evaluate.resume import retrain_truth as retrain_truth
     from upweight.evaluate.retrain import Retrained as Retrained
     from upweight.evaluate.retrain import retrain as retrain
+    from upweight.evaluate.retrain_truth import retrain_truth as retrain_truth
     from upweight.evaluate.truth import Truth as Truth
     from upweight.evaluate.tuning import tune_damping as tune_damping
     from upweight.evaluate.verify import verify as verify
@@ -118,7 +118,7 @@ _HOME = {
     "noise_ceiling": "upweight.evaluate.ceiling",
     "plant": "upweight.evaluate.found",
     "removal_curve": "upweight.evaluate.removal_curve",
-    "retrain_truth": "upweight.evaluate.resume",
+    "retrain_truth": "upweight.evaluate.retrain_truth",
     "singles": "upweight.evaluate.removals",
     "subsets": "upweight.evaluate.removals",
     "tune_damping": "upweight.evaluate.tuning",

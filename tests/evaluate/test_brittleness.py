@@ -8,7 +8,10 @@ from refitted import setting
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
+from networks import cross_entropy, digits, mlp
+from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
+from upweight.evaluate.retrain import Engine
 
 
 def tiny(n=12, seed=3):
@@ -111,3 +114,36 @@ def test_two_processes_find_the_same():
     model, train, queries, scores = tiny()
     one, two = (brittleness(model, train, queries, scores, most=6, processes=p) for p in (1, 2))
     assert one == two and "→" in one._repr_html_()
+
+
+@pytest.mark.parametrize("room", [8, 24, 100])
+def test_more_sizes_at_a_time_find_the_same_in_fewer_rounds(room, monkeypatch):
+    model, train, queries, scores = game(queries=4, players=60, seed=5)
+    one = brittleness(model, train, queries, scores, most=59, processes=1)
+    rounds, attempts = [], Engine.attempts
+    monkeypatch.setattr(Engine, "attempts", lambda *given: rounds.append(len(given[3])) or attempts(*given))
+    monkeypatch.setattr("upweight.evaluate.brittleness.at_once", lambda *given: Stack(room))
+    many = brittleness(model, train, queries, scores, most=59, processes=1)
+    assert [(f.size, f.removed, f.after) for f in many.flips] == [(f.size, f.removed, f.after) for f in one.flips]
+    assert len(rounds) < 9 and max(rounds) <= room and many.trainings == 1 + sum(rounds)
+
+
+def test_it_goes_on_from_its_folder(tmp_path):
+    model, train, queries, scores = game(queries=4, players=60, seed=5)
+    first = brittleness(model, train, queries, scores, most=59, processes=1, folder=tmp_path)
+    model.log.clear()
+    assert brittleness(model, train, queries, scores, most=59, processes=1, folder=tmp_path) == first
+    assert model.log == []
+
+
+def test_a_small_net_is_searched_many_trainings_at_a_time():
+    x, y = digits()
+    train, queries = uw.Examples(x[:40], y[:40]), uw.Examples(x[40:44], y[40:44])
+    training = uw.Training(lr=0.1, epochs=3, batch_size=20)
+    model = uw.TorchModel.trained(lambda seed: mlp(), cross_entropy, train, training=training)
+    scores = uw.GradDot().fit(model, train).attribute(queries)
+    found = brittleness(model, train, queries, scores, most=20, processes=1)
+    for flip in (f for f in found.flips if f.size):
+        assert flips(model, train, queries.select([flip.query]), list(flip.removed))
+        if flip.size > 1:
+            assert not flips(model, train, queries.select([flip.query]), list(flip.removed[:-1]))

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
 from upweight.evaluate.removals import named, singles
-from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.verify import checked
 
 
@@ -151,12 +151,11 @@ def test_a_removal_that_takes_a_class_is_left_out_of_ours_and_an_error_of_yours(
         uw.verify(model, train, queries, scores, {"all": train.ids.tolist()}, processes=1)
 
 
-def test_a_check_goes_on_from_its_file(tmp_path):
+def test_a_check_goes_on_from_its_folder(tmp_path):
     model, train, queries, scores = game()
-    path = tmp_path / "truth.npz"
-    first = uw.verify(model, train, queries, scores, 8, processes=1, path=path)
+    first = uw.verify(model, train, queries, scores, 8, processes=1, folder=tmp_path)
     model.log.clear()
-    again = uw.verify(model, train, queries, scores, 8, processes=1, path=path)
+    again = uw.verify(model, train, queries, scores, 8, processes=1, folder=tmp_path)
     assert model.log == [] and (again.actual == first.actual).all()
 
 

@@ -15,7 +15,7 @@ from upweight.evaluate.compare import compare, cpu_seconds
 from upweight.evaluate.found import plant
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets
-from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain_truth import retrain_truth
 
 
 def truth_of(model, train, queries, count=20):

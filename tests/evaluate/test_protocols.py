@@ -12,7 +12,7 @@ from upweight.evaluate.ceiling import noise_ceiling, spearman_brown
 from upweight.evaluate.lds import lds
 from upweight.evaluate.loo import loo
 from upweight.evaluate.removals import singles, subsets
-from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain_truth import retrain_truth
 
 
 def made(count=40, seeds=1, queries=4, **more):

@@ -41,10 +41,10 @@ def test_what_a_model_refuses_is_no_number():
     assert json["sizes"] == [2, 4] and all(v is None or np.isfinite(v) for v in json["proponents"])
 
 
-def test_it_goes_on_from_its_file_and_shows_itself(tmp_path):
-    model, first = curve(path=tmp_path / "curve.npz")
+def test_it_goes_on_from_its_folder_and_shows_itself(tmp_path):
+    model, first = curve(folder=tmp_path)
     model.log.clear()
-    _, again = curve(path=tmp_path / "curve.npz")
+    _, again = curve(folder=tmp_path)
     np.testing.assert_array_equal(first.effects["random"], again.effects["random"])
     assert "up to 10 removed" in repr(first) and "<td>10</td>" in first._repr_html_()
 

@@ -8,7 +8,7 @@ from refitted import effect, setting
 import upweight as uw
 from upweight.evaluate.ceiling import noise_ceiling
 from upweight.evaluate.removals import named, random_groups, singles, strongest, subsets
-from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 
 
@@ -21,7 +21,7 @@ def test_effects_are_those_of_training_twice():
     truth = truth_of(model, train, queries, [*singles(train, ["t3"]), *subsets(train, 2, 0.8)])
     for column, one in enumerate(truth.removals):
         np.testing.assert_allclose(truth.actual[:, column], effect(model, train, queries, one.ids), atol=1e-8)
-    assert truth.deterministic and truth.warnings == [] and truth.done.all()
+    assert truth.deterministic and truth.warnings == []
 
 
 def test_subsets_keep_their_share_and_come_from_their_seed():
@@ -89,44 +89,46 @@ def test_save_and_load_give_the_same_truth(tmp_path):
     again.require(model, train, queries)
 
 
-def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("upweight.evaluate.resume.TOGETHER", 4)
+def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
     model, train, queries, _ = game(noise=0.1)
     whole = truth_of(model, train, queries, singles(train), seeds=2)
-    count, path = len(model.log), tmp_path / "truth.npz"
+    count, folder = len(model.log), tmp_path / "kept"
 
     def broken(done, total):
         if done == 41:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        truth_of(model, train, queries, singles(train), seeds=2, path=path, progress=broken)
-    assert "22 trainings to do" in repr(Truth.load(path))  # writes are of four at most, and of one seed
+        truth_of(model, train, queries, singles(train), seeds=2, folder=folder, progress=broken)
     model.log.clear()
     seen = []
-    again = truth_of(model, train, queries, singles(train), seeds=2, path=path, progress=lambda *a: seen.append(a))
+    again = truth_of(model, train, queries, singles(train), seeds=2, folder=folder, progress=lambda *a: seen.append(a))
     np.testing.assert_array_equal(again.after, whole.after)
-    assert seen[0] == (39, 60) and seen[-1] == (60, 60)
-    assert len(model.log) == 22 + 6 < count  # and one training on everything per write
+    assert seen[0] == (30, 60) and seen[-1] == (60, 60) and seen == sorted(seen)
+    assert count == 2 * 31 and len(model.log) == count - 31 - 12  # one seed; everything and eleven of the other
     model.log.clear()
-    truth_of(model, train, queries, singles(train), seeds=2, path=path, progress=lambda *a: seen.append(a))
-    assert model.log == [] and seen[-1] == (60, 60)
+    truth_of(model, train, queries, singles(train), seeds=2, folder=folder)
+    assert model.log == []
 
 
-def test_a_path_with_another_truth_is_refused(tmp_path):
-    model, train, queries, _ = game()
-    path = tmp_path / "truth.npz"
-    truth_of(model, train, queries, subsets(train, 5), path=path)
-    for other in (subsets(train, 6), subsets(train, 5, seed=1), subsets(train, 5, 0.6)):
-        with pytest.raises(ValueError, match="holds the truth of 5 other removals"):
-            truth_of(model, train, queries, other, path=path)
-    with pytest.raises(ValueError, match="other removals or other seeds"):
-        truth_of(model, train, queries, subsets(train, 5), path=path, seeds=2)
-    with pytest.raises(ValueError, match="of another set of queries"):
-        truth_of(model, train, queries.take([0, 1]), subsets(train, 5), path=path)
-    path.write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="is damaged"):
-        truth_of(model, train, queries, subsets(train, 5), path=path)
+def test_a_folder_serves_more_removals_more_seeds_and_other_queries(tmp_path, caplog):
+    model, train, queries, _ = game(noise=0.1)
+    first = truth_of(model, train, queries, subsets(train, 5), folder=tmp_path)
+    model.log.clear()
+    more = truth_of(model, train, queries, subsets(train, 7), seeds=2, folder=tmp_path)
+    np.testing.assert_array_equal(more.after[:1, :, :5], first.after)
+    assert len(model.log) == 2 + 7  # two subsets of the first seed, seven of the second, which everything is there of
+    assert caplog.text == ""
+    few = truth_of(model, train, queries.take([0, 1]), subsets(train, 5), folder=tmp_path)
+    np.testing.assert_allclose(few.after, first.after[:, :2])
+    assert "is of this model, these data and queries: all are trained anew" in caplog.text
+
+
+def test_what_the_model_refuses_is_refused_again_on_the_way_on(tmp_path):
+    model, train, queries, _ = game(refuses=frozenset({4, 17}))
+    first, again = (truth_of(model, train, queries, singles(train), folder=tmp_path) for _ in range(2))
+    assert first.facts == again.facts and set(again.facts["refused"]) == {"p4", "p17"}
+    np.testing.assert_array_equal(first.after, again.after)
 
 
 def test_a_truth_knows_whose_it_is():
@@ -147,7 +149,9 @@ def test_removals_that_the_model_refuses_are_left_out_by_name():
     model, train, queries, _ = game(refuses=frozenset({4, 17}))
     truth = truth_of(model, train, queries, singles(train))
     assert set(truth.facts["refused"]) == {"p4", "p17"} and len(truth.removals) == 28
-    assert truth.done.all() and "Removal 'p4' was left out: nobody of class 'king' is left" in truth.warnings
+    assert (
+        np.isfinite(truth.after).all() and "Removal 'p4' was left out: nobody of class 'king' is left" in truth.warnings
+    )
     np.testing.assert_allclose(truth.actual[:, 4], model.worth[:, 5])
     with pytest.raises(ValueError, match="king"):
         truth_of(model, train, queries, singles(train), strict=True)

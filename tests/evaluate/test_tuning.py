@@ -7,7 +7,7 @@ from refitted import setting
 import upweight as uw
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets
-from upweight.evaluate.resume import retrain_truth
+from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.tuning import tune_damping
 
 DAMPINGS = [0.0, 1e-3, 1e-1, 10.0, 1e3]

@@ -107,6 +107,45 @@ def test_linear_leaves_are_refused():
         uw.explainable(regressor(linear_tree=True).fit(x, y), uw.Examples(x, y))
 
 
+def test_a_format_of_another_version_is_named(monkeypatch):
+    x, y = amounts()
+    train = uw.Examples(x, y)
+    theirs = xgboost.XGBRegressor(n_estimators=2).fit(x, y), regressor().fit(x, y)
+    text = theirs[0].get_booster().save_raw("json").decode().replace("split_conditions", "conditions_of_splits")
+    monkeypatch.setattr(xgboost.Booster, "save_raw", lambda *given: text.encode())
+    monkeypatch.setattr(
+        lightgbm.Booster, "dump_model", lambda *given, **more: {"average_output": 0, "objective": "regression"}
+    )
+    for booster, name, missing in zip(theirs, ("XGBoost", "LightGBM"), ("split_conditions", "tree_info"), strict=True):
+        with pytest.raises(ValueError, match=rf"{name} \d.*describes its trees otherwise.*{missing}.*newer version"):
+            uw.explainable(booster, train)
+
+
+def test_a_model_of_a_newer_catboost_that_is_read_wrongly_says_so(monkeypatch):
+    x, y = amounts()
+    model = catboost.CatBoostRegressor(iterations=3, verbose=0, allow_writing_files=False).fit(x, y)
+    stamp = {"catboost_version_info": "Summary: CatBoost release 99.1. commit_hash:0"}
+    monkeypatch.setattr(catboost.CatBoostRegressor, "get_metadata", lambda self: stamp)
+    uw.explainable(model, uw.Examples(x, y))  # what is read rightly may come from anywhere
+    monkeypatch.setattr(catboost.CatBoostRegressor, "get_scale_and_bias", lambda self: (1.0, 3.0))
+    with pytest.raises(
+        ValueError, match=r"CatBoost \d.*, trained by the newer 99.1\) as read here predict other margins"
+    ):
+        uw.explainable(model, uw.Examples(x, y))
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_labels_that_are_no_numbers_are_refused(classes):
+    x, y = amounts()
+    y = (y > 0) * 1.0 if classes else y
+    kind = lightgbm.LGBMClassifier if classes else lightgbm.LGBMRegressor
+    booster = kind(n_estimators=3, **QUIET).fit(x, y)
+    broken = y.copy()
+    broken[3] = np.nan
+    with pytest.raises(ValueError, match=r"nan|NaN"):
+        uw.LeafRefit().fit(uw.explainable(booster, uw.Examples(x, broken)), uw.Examples(x, broken))
+
+
 def test_early_stopping_counts_the_trees_that_predict():
     x, y = amounts()
     stop = [lightgbm.early_stopping(2, verbose=False)]

@@ -11,11 +11,13 @@ from stand_ins import HOSTILE
 
 import upweight as uw
 from upweight.evaluate.agreement import agreement
+from upweight.evaluate.brittleness import Brittleness, Flip
 from upweight.evaluate.ceiling import Ceiling
 from upweight.evaluate.check import Check
 from upweight.evaluate.compare import Comparison, Entry
 from upweight.evaluate.found import Found
 from upweight.evaluate.lds import LDS
+from upweight.evaluate.removal_curve import RemovalCurve
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.truth import Truth
 from upweight.report.drawing import Axis, Dot, against_cost
@@ -67,8 +69,34 @@ def comparison_of(word=""):
     return Comparison((*entries, Entry("trak", "method", why=f"needs a net {word}")), truth)
 
 
-def text_of(tmp_path, result):
-    return uw.write_evaluation(tmp_path / "page.html", result).read_text(encoding="utf-8")
+def curves_of(word=""):
+    rng = np.random.default_rng(1)
+    effects = {"proponents": rng.random((3, 4)).cumsum(axis=1), "opponents": -rng.random((3, 4)).cumsum(axis=1)}
+    effects["random"] = 0.1 * rng.standard_normal((3, 4))
+    effects["proponents"][:, 3] = np.nan
+    spread = np.full((3, 4), 0.2)
+    return {f"influence{word}": RemovalCurve((1, 2, 5, 10), effects, spread, np.arange(3), (f"refused {word}",))}
+
+
+def flips_of(word=""):
+    many = tuple(f"t{i}{word}" for i in range(12))
+    found = Flip(f"q1{word}", "yes" + word, "no" + word, many, 12), Flip("q2", "no", None, (), 7, f"stuck{word}")
+    return Brittleness(found, 20, 31)
+
+
+def text_of(tmp_path, result, **more):
+    return uw.write_evaluation(tmp_path / "page.html", result, **more).read_text(encoding="utf-8")
+
+
+def test_removals_of_the_strongest_and_flips_have_their_sections(tmp_path):
+    html = text_of(tmp_path, comparison_of(), curves=curves_of(), flips=flips_of())
+    assert html.count('<polyline class="course') == 3 and "3 queries; numbers are those of 10 examples" in html
+    assert html.count('class="point proponents"') == 3 and html.count('class="point opponents"') == 4
+    assert "t0, t1, t2, t3, t4, t5, t6, t7 and 4 more" in html and "not flipped (stuck)" in html and "&gt; 7" in html
+    assert "1 of 2 predictions flipped without 20 examples or fewer" in html and "31 trainings" in html
+    assert "refused" in html[: html.index("Methods and baselines")]
+    plain = text_of(tmp_path, comparison_of())
+    assert "Removing the strongest" not in plain and "hold a prediction up" not in plain
 
 
 def test_a_check_becomes_a_page_with_bad_news_first(tmp_path):
@@ -108,7 +136,7 @@ def test_a_comparison_becomes_a_table_and_plots(tmp_path):
 
 def test_nothing_of_the_data_is_html_and_nothing_runs(tmp_path):
     for result in (check_of(word=HOSTILE), comparison_of(HOSTILE)):
-        html = text_of(tmp_path, result)
+        html = text_of(tmp_path, result, curves=curves_of(HOSTILE), flips=flips_of(HOSTILE))
         assert "<script" not in html and "<img" not in html and "onerror='" not in html
         assert "default-src &#39;none&#39;" in html or "default-src 'none'" in html
         assert not re.search(r"(src|href)=[\"']?https?:", html)
@@ -136,7 +164,9 @@ def test_labels_on_the_cost_plot_do_not_cover_each_other():
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_the_screen(tmp_path, width):
     playwright = pytest.importorskip("playwright.sync_api")
-    pages = [uw.write_evaluation(tmp_path / f"{i}.html", r) for i, r in enumerate((check_of(), comparison_of()))]
+    more = {"curves": curves_of(), "flips": flips_of()}
+    results = check_of(), comparison_of()
+    pages = [uw.write_evaluation(tmp_path / f"{i}.html", result, **more) for i, result in enumerate(results)]
     with playwright.sync_playwright() as running:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
         browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments, env={**os.environ})

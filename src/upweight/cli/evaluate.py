@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,12 @@ from upweight.cli.app import AsJson, Quiet, app, working_on
 from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
 from upweight.cli.verify import Folder, Report, Seeds, print_remarks, print_table, reachable, write_page
 
+if TYPE_CHECKING:
+    from upweight.evaluate.compare import Comparison
+    from upweight.evaluate.removal_curve import RemovalCurve
+
 MOST = 100  # queries that are asked where none are named
+MOST_CURVES = 10  # and of these, as many as have a curve of their own
 
 Methods = Annotated[list[str], typer.Option("--method", help="May be repeated; see `upweight methods`.")]
 Planted = Annotated[
@@ -37,30 +43,32 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     seed: Seed = 0,
     planted: Planted = None,
     measure: Measure = None,
+    curve: Annotated[
+        bool,
+        typer.Option("--removal-curve", help=f"Also remove the strongest of {MOST_CURVES} queries, and train again."),
+    ] = False,
     folder: Folder = None,
     report: Report = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
-    source, path = Source(task, target, identifier, measure), None
+    source = Source(task, target, identifier, measure)
     if report is not None:
         reachable(report, "--report")
     recipes = {name: recipe_for(name, seed) for name in dict.fromkeys(method)}
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "truth.npz"
     from upweight.evaluate.agreement import short
     from upweight.evaluate.compare import HEAD, compare
     from upweight.evaluate.removals import subsets as drawn
-    from upweight.evaluate.resume import retrain_truth
+    from upweight.evaluate.retrain_truth import retrain_truth
 
     stages = {
         "read": f"Reading {task.name}",
         "retrain": "Training again on subsets",
         "compare": "Scoring by each method",
+        "curve": "Training without the strongest",
     }
     with working_on(stages, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, query, seed)
@@ -68,7 +76,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         wrong = [] if planted is None else _ids(planted, train)
         working("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, path=path,
+            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, folder=folder,
             progress=lambda done, total: working("retrain", done, total),
         )  # fmt: skip
         working("compare", 0, len(recipes))
@@ -76,12 +84,15 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             recipes, model, train, asked, truth, planted=wrong,
             progress=lambda done, total: working("compare", done, total),
         )  # fmt: skip
+        curves = _curves(found, model, train, asked, seeds, folder, working) if curve else {}
         if report is not None:
-            write_page(report, found, working)
-    remarks = [*notes, *told, *found.warnings]
+            write_page(report, found, working, curves=curves)
+    news = dict.fromkeys(warning for one in curves.values() for warning in one.warnings)
+    remarks = [*notes, *told, *found.warnings, *news]
     if as_json:
         where = None if report is None else str(report.resolve())
-        typer.echo(json.dumps({**found.as_dict(), "warnings": remarks, "report": where}, allow_nan=False))
+        more = {"removal_curves": {name: one.as_dict() for name, one in curves.items()}} if curve else {}
+        typer.echo(json.dumps({**found.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
     elif not quiet:
         # A terminal has 80 columns: the unit shows in the slope, which RANK scores do not have.
         kept = [place for place, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or wrong)]
@@ -90,8 +101,41 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             f"{len(truth.removals)} models trained again on {share:.0%} of {len(train)} examples; {len(asked)} queries"
         )
         print_table(title, tuple(HEAD[place] for place in kept), rows)
+        for name, one in curves.items():
+            print_curve(name, one)
         ceiling = next((e.lds.ceiling for e in found.entries if e.lds), None)
         print_remarks([f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."] if ceiling else [], remarks, report)
+
+
+def _curves(
+    found: Comparison, model: Any, train: Any, queries: Any, seeds: int, folder: Path | None, working: Any
+) -> dict[str, RemovalCurve]:
+    """Method → what removing the strongest of the first queries does."""
+    from upweight.evaluate.removal_curve import removal_curve
+
+    asked = queries.take(range(min(len(queries), MOST_CURVES)))
+    methods = {e.name: e.scores for e in found.entries if e.kind == "method" and e.scores is not None}
+    curves: dict[str, RemovalCurve] = {}
+
+    def tell(done: int, total: int) -> None:
+        working("curve", len(curves) * total + done, len(methods) * total)
+
+    working("curve", 0, 1)
+    for name, scores in methods.items():
+        some = replace(scores, values=scores.values[: len(asked)], query_ids=asked.ids, measured=None, predictions=None)
+        curves[name] = removal_curve(model, train, asked, some, seeds=seeds, folder=folder, progress=tell)
+    return curves
+
+
+def print_curve(name: str, curve: RemovalCurve) -> None:
+    """The curve on the terminal."""
+    from upweight.evaluate.agreement import short
+    from upweight.evaluate.removal_curve import SIDES
+
+    means = [curve.mean(side) for side in SIDES]
+    rows = [[f"{size:,}", *(short(mean[place]) for mean in means)] for place, size in enumerate(curve.sizes)]
+    title = f"{name}: mean effect of removing the strongest, {len(curve.query_ids)} queries"
+    print_table(title, ("removed", *SIDES), rows)
 
 
 def _asked(queries: Any, query: list[str] | None) -> tuple[Any, list[str]]:

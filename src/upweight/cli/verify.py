@@ -12,12 +12,13 @@ from upweight.cli.app import AsJson, Quiet, app, working_on
 from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
+    from upweight.evaluate.brittleness import Brittleness
     from upweight.evaluate.check import Check
 
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings per removal, where training depends on its seed.")]
 Folder = Annotated[
     Path | None,
-    typer.Option(file_okay=False, help="Keep the retrained measurements here; a run that was broken off goes on."),
+    typer.Option(file_okay=False, help="Keep every retrained measurement here; a run that was broken off goes on."),
 ]
 Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write a page with plots there.")]
 
@@ -34,23 +35,24 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     seeds: Seeds = 1,
     seed: Seed = 0,
     measure: Measure = None,
+    brittle: Annotated[
+        bool, typer.Option("--brittleness", help="Find how few training examples each prediction rests on.")
+    ] = False,
     folder: Folder = None,
     report: Report = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train again without some examples and say how far a method's scores agree with what happens."""
-    source, path = Source(task, target, identifier, measure), None
+    source = Source(task, target, identifier, measure)
     if report is not None:
         reachable(report, "--report")
     named = None if method is None else recipe_for(method, seed)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"verify-{method or 'default'}.npz"
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice
 
-    with working_on({"read": f"Reading {task.name}"}, quiet, as_json) as working:
+    stages = {"read": f"Reading {task.name}", "flip": "Removing until predictions flip"}
+    with working_on(stages, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
         asked = queries.select(chosen)
@@ -60,18 +62,41 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         working("fit", 1, 1)
         working("verify", 0, removals * seeds)
         check = run(
-            model, train, asked, scores, removals, seed=seed, seeds=seeds, path=path,
+            model, train, asked, scores, removals, seed=seed, seeds=seeds, folder=folder,
             progress=lambda done, total: working("verify", done, total),
         )  # fmt: skip
+        flips = brittleness_of(model, train, asked, scores, folder, working) if brittle else None
         if report is not None:
-            write_page(report, check, working)
+            write_page(report, check, working, flips=flips)
     news = scores.diagnostics.get("warnings", ()), check.diagnostics["warnings"]
     remarks = [*notes, *([told] if told else ()), *news[0], *news[1]]
     if as_json:
         where = None if report is None else str(report.resolve())
-        typer.echo(json.dumps({**check.as_dict(), "warnings": remarks, "report": where}, allow_nan=False))
+        more = {} if flips is None else {"brittleness": flips.as_dict()}
+        typer.echo(json.dumps({**check.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
     elif not quiet:
-        print_check(check, remarks, report)
+        print_check(check, [] if flips else remarks, None if flips else report)
+        if flips is not None:
+            print_flips(flips, remarks, report)
+
+
+def brittleness_of(model: Any, train: Any, queries: Any, scores: Any, folder: Path | None, working: Any) -> Brittleness:
+    """How few examples hold the predictions up, with its line of progress."""
+    from upweight.evaluate.brittleness import brittleness
+
+    def tell(done: int, total: int) -> None:
+        working("flip", done, total)
+
+    return brittleness(model, train, queries, scores, folder=folder, progress=tell)
+
+
+def print_flips(flips: Brittleness, remarks: list[str], report: Path | None) -> None:
+    """The predictions that flipped on the terminal."""
+    from upweight.report.removing import flip_table
+
+    found = flip_table(flips)
+    print_table("How few examples hold a prediction up", tuple(found["head"][:4]), [row[:4] for row in found["rows"]])
+    print_remarks([found["told"]], remarks, report)
 
 
 def print_check(check: Check, remarks: list[str], report: Path | None) -> None:
@@ -130,12 +155,12 @@ def print_remarks(said: list[str], warnings: list[str], report: Path | None) -> 
         console.print(Text.assemble(("\nReport  ", "bold"), report.resolve().as_uri()), soft_wrap=True)
 
 
-def write_page(report: Path, result: Any, working: Any) -> None:
+def write_page(report: Path, result: Any, working: Any, **more: Any) -> None:
     """The page, with its line of progress."""
     from upweight.report.evaluation import write_evaluation
 
     working("report", 0, 1)
-    write_evaluation(report, result)
+    write_evaluation(report, result, **more)
     working("report", 1, 1)
 
 

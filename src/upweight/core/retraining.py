@@ -14,6 +14,7 @@ from upweight.core.model import Parametric, Stack, Stackable, can
 from upweight.core.processes import each
 
 Array = NDArray[np.float64]
+Ask = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,)
 PROBED = 8  # training examples on which a model is held against itself at its own parameters
 
 
@@ -35,18 +36,29 @@ class Task:
         return weights
 
 
+def measured(model: Any, queries: Examples) -> Array:
+    """The measurement of every query, (m,)."""
+    return np.asarray(model.measure(queries))
+
+
+def predicted(model: Any, queries: Examples) -> Array:
+    """Which of the model's classes every query is taken for, as places among them, (m,)."""
+    said = model.predict(queries)
+    return np.array([said.classes.index(one) for one in said.predicted], dtype=np.float64)
+
+
 class Job(NamedTuple):
     """What all tasks of a retraining share.
 
-    `queries` None asks for parameters (of models that are no vectors: for themselves), else for measurements of the
-    queries; `stacked`: the tasks that come together
-    are trained at once.
+    `queries` None asks for parameters (of models that are no vectors: for themselves), else `ask` is answered for the
+    queries; `stacked`: the tasks that come together are trained at once.
     """
 
     model: Any
     train: Examples
     queries: Examples | None
     stacked: bool
+    ask: Ask = measured
 
 
 Work = Callable[[Job, Sequence[Task]], list[Any]]
@@ -82,7 +94,7 @@ def by_processes(processes: int) -> HandOut:
 
 def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
     """What comes of each task."""
-    model, train, queries, stacked = job
+    model, train, queries, stacked, ask = job
     found: Sequence[Any]
     if stacked:
         weights = np.stack([task.on(train) for task in tasks])
@@ -90,7 +102,7 @@ def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
     else:
         found = [model.retrain(train, task.on(train), task.seed) for task in tasks]
     if queries is not None:
-        return [np.asarray(one.measure(queries)) for one in found]
+        return [ask(one, queries) for one in found]
     if not isinstance(model, Parametric):
         return list(found)
     some = train.take(np.arange(min(PROBED, len(train))))

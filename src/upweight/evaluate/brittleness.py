@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import each
+from upweight.core.processes import available
+from upweight.core.retraining import Task, at_once, predicted
 from upweight.core.scores import Scores
-from upweight.evaluate.retrain import Progress
+from upweight.evaluate.retrain import Engine, How, Progress
 
 FIRST = 1  # the size that is tried first; it doubles until the prediction flips
 
@@ -87,27 +89,32 @@ class Brittleness:
         return {"most": self.most, "trainings": self.trainings, "flips": flips}
 
 
-def brittleness(
+def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keyword
     model: Any,
     train: Examples,
     queries: Examples,
     scores: Scores,
     *,
     most: int | None = None,
-    processes: int = 1,
+    processes: int | None = None,
+    how: How | None = None,
+    folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Brittleness:
     """How few examples hold each prediction up (Ilyas et al. 2022, datamodels, §4; Broderick et al. 2021).
 
     Greedy: examples go in the order of their scores, proponents first where the prediction is the query's label and
     opponents first where it is not, which takes a measurement that speaks of the label (−loss, margin). The size
-    doubles until a retrained model predicts something else and is then bisected, so a flip of size k comes with two
-    trainings: without k it flips, without k − 1 it does not. Another choice of examples may need fewer: the size is
-    an upper bound.
+    doubles until a retrained model predicts something else and is then narrowed down, so a flip of size k comes with
+    two trainings: without k it flips, without k − 1 it does not. Another choice of examples may need fewer: the size
+    is an upper bound.
+
+    All queries are searched side by side, so that trainings go out together; where the model is trained many at once,
+    a query tries as many sizes at a time as there is room for.
 
     Args:
         most: the largest removal that is tried; a fifth of the training set where it is left out.
-        processes: queries that are searched at a time.
+        processes, how, folder: as in `retrain`.
         progress: called with (queries done, of how many).
 
     Raises:
@@ -124,52 +131,107 @@ def brittleness(
     if not 0 < limit < len(train):
         raise ValueError(f"expected most between 1 and {len(train) - 1}, got {limit}")
     columns = train.positions(scores.train_ids)
-    shared, tasks = (model, train, queries, limit), []
+    engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
+    (before,) = engine.results(model, train, [Task()], queries, predicted)
+    searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
         support = scores.values[place] if held_up else -scores.values[place]
         order = np.argsort(-support, kind="stable")
-        tasks.append((place, columns[order[support[order] > 0]]))
-    flips: dict[int, tuple[Flip, int]] = {}
-    for done, (place, found) in enumerate(each(_searched, shared, tasks, processes), start=1):
-        flips[place] = found
+        searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
+    room = 1 if how == "processes" else at_once(model, train).size
+    trainings = 1 + _searched(engine, model, train, queries, searches, room, progress)
+    flips = (one.told(i, said.classes, train.ids) for i, one in zip(queries.ids.tolist(), searches, strict=True))
+    return Brittleness(tuple(flips), limit, trainings)
+
+
+@dataclass
+class _Search:
+    """The search of one query.
+
+    Attributes:
+        order: positions in the training set, in which they go.
+        limit: the largest size that is asked for.
+        before: the class it is taken for when nothing is gone.
+        held, flipped: the largest size known to hold below the smallest known to flip; None while there is none.
+        after: the class it is taken for without those.
+    """
+
+    order: NDArray[np.intp]
+    limit: int
+    before: float
+    held: int = 0
+    flipped: int | None = None
+    after: float = 0.0
+    refused: int | None = None
+    note: str = ""
+
+    @property
+    def most(self) -> int:
+        """The largest size that can be tried."""
+        return min(self.limit, len(self.order), self.limit if self.refused is None else self.refused - 1)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to try."""
+        return self.held >= self.most if self.flipped is None else self.flipped - self.held <= 1
+
+    def sizes(self, count: int) -> list[int]:
+        """What to try next: doubled until something flips, then evenly between."""
+        if self.flipped is None:
+            doubled = (max(FIRST, 2 * self.held) * 2**step for step in range(count))
+            return sorted({min(size, self.most) for size in doubled})
+        between = np.linspace(self.held, self.flipped, count + 2)[1:-1].astype(int).tolist()
+        return sorted({min(max(size, self.held + 1), self.flipped - 1) for size in between})
+
+    def learn(self, size: int, found: float | str) -> None:
+        """What came of a size; sizes come in ascending order, and those above one that flips say no more."""
+        if self.flipped is not None and size > self.flipped:
+            return
+        if isinstance(found, str) and self.flipped is not None:
+            raise ValueError(
+                f"the model can be trained without {self.flipped} examples, but not without {size}: {found}"
+            )
+        if isinstance(found, str):  # most often the last of a class went
+            self.refused = size if self.refused is None else min(size, self.refused)
+            self.note = f"the model cannot be trained without {self.refused}: {found}"
+        elif self.refused is not None and size > self.refused:
+            return
+        elif found != self.before:
+            self.flipped, self.after = size, found
+        else:
+            self.held = max(size, self.held)
+
+    def told(self, query: Id, classes: tuple[Any, ...], ids: NDArray[Any]) -> Flip:
+        """What was found."""
+        before = classes[int(self.before)]
+        if self.flipped is not None:
+            removed = tuple(ids[self.order[: self.flipped]].tolist())
+            return Flip(query, before, classes[int(self.after)], removed, self.flipped)
+        note = self.note if self.note or self.most == self.limit else f"only {self.most} examples speak for it"
+        return Flip(query, before, None, (), self.held, note)
+
+
+def _searched(
+    engine: Engine,
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    searches: list[_Search],
+    room: int,
+    progress: Progress | None,
+) -> int:
+    """Search all; how many trainings it took."""
+    trainings = 0
+    while True:
+        left = [place for place, one in enumerate(searches) if not one.is_done]
         if progress is not None:
-            progress(done, len(tasks))
-    in_order = [flips[place] for place in range(len(tasks))]
-    return Brittleness(tuple(flip for flip, _ in in_order), limit, sum(count for _, count in in_order))
-
-
-def _searched(shared: tuple[Any, Examples, Examples, int], task: tuple[int, NDArray[np.intp]]) -> tuple[Flip, int]:
-    """(the flip of one query, how many trainings it took)."""
-    model, train, queries, limit = shared
-    place, order = task
-    query = queries.take([place])
-    most, seen, note = min(limit, len(order)), dict[int, Any](), ""
-
-    def without(size: int) -> Any:
-        if size not in seen:
-            weights = np.ones(len(train))
-            weights[order[:size]] = 0.0
-            seen[size] = model.retrain(train, weights, 0).predict(query).predicted[0]
-        return seen[size]
-
-    before, held, size = without(0), 0, FIRST
-    while held < most:
-        try:
-            flipped = without(min(size, most)) != before
-        except ValueError as error:  # most often the last of a class went
-            note = f"the model cannot be trained without {min(size, most)}: {error}"
-            most = min(size, most) - 1
-            continue
-        if flipped:
-            size = min(size, most)
-            while size - held > 1:
-                middle = (held + size) // 2
-                held, size = (held, middle) if without(middle) != before else (middle, size)
-            removed = tuple(train.ids[order[:size]].tolist())
-            return Flip(query.ids[0].item(), before, seen[size], removed, max(seen)), len(seen)
-        held = min(size, most)
-        size = 2 * held
-    if not note and most < limit:
-        note = f"only {most} examples speak for it"
-    return Flip(query.ids[0].item(), before, None, (), held, note), len(seen)
+            progress(len(searches) - len(left), len(searches))
+        if not left:
+            return trainings
+        asked = [(place, size) for place in left for size in searches[place].sizes(max(1, room // len(left)))]
+        tasks = [Task(removed=searches[place].order[:size]) for place, size in asked]
+        answers = engine.attempts(model, train, tasks, queries, predicted)
+        for (place, size), answer in zip(asked, answers, strict=True):
+            searches[place].learn(size, answer if isinstance(answer, str) else float(answer[place]))
+        trainings += len(tasks)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.attributor import fingerprint
-from upweight.core.examples import Examples
-from upweight.core.retraining import Task
+from upweight.core.retraining import Job, Task
 
 Array = NDArray[np.float64]
 KIND = "retrained"
@@ -28,19 +26,29 @@ class Kept:
     folder can be shared by jobs and never gives one of them the numbers of another.
     """
 
-    def __init__(self, folder: str | Path, model: Any, train: Examples, queries: Examples | None, stacked: bool):
-        self.folder, self.train = Path(folder), train
+    def __init__(self, folder: str | Path, job: Job):
+        self.folder, self.train = Path(folder), job.train
+        model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
-        asked = None if queries is None else (fingerprint(None, queries), model.measurement)
-        parts = fingerprint(model, train), model.provenance, asked, "stacked" if stacked else "alone"
-        self._job = repr(parts).encode()
+        asked = None if queries is None else (fingerprint(None, queries), job.ask.__name__, model.measurement)
+        parts = fingerprint(model, job.train), model.provenance, asked, "stacked" if job.stacked else "alone"
+        self._job = hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+        if self.count() and not self.count(f"{self._job}-*"):
+            logger.warning(
+                "none of the %d results in %s is of this model, these data and queries: all are trained anew",
+                self.count(),
+                self.folder,
+            )
+
+    def count(self, named: str = "*") -> int:
+        """How many results the folder holds, of this job or of others."""
+        return sum(1 for _ in self.folder.glob(f"{named}.npz"))
 
     def path(self, task: Task) -> Path:
         """The file of this task."""
-        digest = hashlib.blake2b(self._job, digest_size=12)
-        digest.update(f" {task.seed} ".encode())
+        digest = hashlib.blake2b(f"{task.seed} ".encode(), digest_size=12)
         digest.update(np.ascontiguousarray(task.on(self.train)).tobytes())
-        return self.folder / f"{digest.hexdigest()}.npz"
+        return self.folder / f"{self._job}-{digest.hexdigest()}.npz"
 
     def read(self, task: Task) -> Array | None:
         """The result of the task; None where it is not there, or damaged, which is said and made good by doing it."""
@@ -60,9 +68,8 @@ class Kept:
         try:
             write_archive(path, KIND, {"result": result}, {"seed": task.seed})
         except OSError as error:
-            done = len(list(self.folder.glob("*.npz")))
             raise OSError(
                 error.errno,
-                f"a result could not be kept ({error.strerror}); {done} finished ones are whole in {self.folder}: make "
-                "room and call again with the same folder, which goes on from there",
+                f"a result could not be kept ({error.strerror}); {self.count()} finished ones are whole in "
+                f"{self.folder}: make room and call again with the same folder, which goes on from there",
             ) from error

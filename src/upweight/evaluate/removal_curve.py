@@ -15,8 +15,8 @@ from upweight.core.examples import Examples
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
-from upweight.evaluate.resume import retrain_truth
-from upweight.evaluate.retrain import Progress
+from upweight.evaluate.retrain import How, Progress
+from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
@@ -76,8 +76,9 @@ def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by key
     draws: int = 5,
     seeds: int = 1,
     processes: int | None = None,
-    path: str | Path | None = None,
     progress: Progress | None = None,
+    how: How | None = None,
+    folder: str | Path | None = None,
 ) -> RemovalCurve:
     """Remove every query's strongest proponents, its strongest opponents, and examples at random; train; measure.
 
@@ -89,7 +90,7 @@ def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by key
     Args:
         shares: of the training set, increasing.
         draws: random removals per share, the same for all queries.
-        seeds, processes, path, progress: as in `retrain_truth`.
+        seeds, processes, progress, how, folder: as in `retrain_truth`.
 
     Raises:
         ValueError: scores of other queries or of groups, shares outside (0, 1).
@@ -102,7 +103,15 @@ def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by key
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
     removals = _removals(train, scores, sizes, draws)
     truth = retrain_truth(
-        model, train, queries, removals, seeds=seeds, processes=processes, path=path, progress=progress
+        model,
+        train,
+        queries,
+        removals,
+        seeds=seeds,
+        processes=processes,
+        progress=progress,
+        how=how,
+        folder=folder,
     )
     return _read(truth, sizes, draws)
 

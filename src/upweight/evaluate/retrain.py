@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require, weights_of
 from upweight.core.processes import available
-from upweight.core.retraining import HandOut, Job, Task, at_once, by_processes, trained
+from upweight.core.retraining import Ask, HandOut, Job, Task, at_once, by_processes, measured, trained
 from upweight.evaluate.kept import Kept
 
 Array = NDArray[np.float64]
@@ -84,8 +84,10 @@ class Engine:
         if self.processes < 1:
             raise ValueError(f"expected at least one process, got {self.processes}")
 
-    def results(self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples | None) -> Any:
-        """What comes of every task: (tasks, m) measurements, or where queries is None (tasks, p) parameters.
+    def results(
+        self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples | None, ask: Ask = measured
+    ) -> Any:
+        """What comes of every task: (tasks, m) answers, or where queries is None (tasks, p) parameters.
 
         Models that are no vectors come as a list of themselves, and cannot be kept on disk.
         """
@@ -99,7 +101,8 @@ class Engine:
         if self.how == "stacked" and stack.size == 1:
             logger.warning("trained one by one: %s", stack.why)
         size = 1 if self.how == "processes" else stack.size
-        kept = None if self.folder is None else Kept(self.folder, model, train, queries, size > 1)
+        job = Job(model, train, queries, size > 1, ask)
+        kept = None if self.folder is None else Kept(self.folder, job)
         found: dict[int, Any] = {}
         for place, task in enumerate(tasks):
             result = None if kept is None else kept.read(task)
@@ -107,7 +110,6 @@ class Engine:
                 found[place] = result
         left = [place for place in range(len(tasks)) if place not in found]
         self._tell(len(found), len(tasks))
-        job = Job(model, train, queries, size > 1)
         for within, result in trained(job, [tasks[place] for place in left], size, self._hand_out()):
             place = left[within]
             if kept is not None:
@@ -116,6 +118,20 @@ class Engine:
             self._tell(len(found), len(tasks))
         results = [found[place] for place in range(len(tasks))]
         return results if whole else np.stack(results)
+
+    def attempts(
+        self, model: Any, train: Examples, tasks: Sequence[Task], queries: Examples, ask: Ask = measured
+    ) -> list[Array | str]:
+        """What comes of every task (m,), or why the model refuses it (most often because a class goes with it)."""
+        try:
+            return list(self.results(model, train, tasks, queries, ask))
+        except ValueError as error:
+            if len(tasks) == 1:
+                return [str(error)]
+        # One that is refused takes the others with it; halves find it in a few rounds.
+        half = len(tasks) // 2
+        first = self.attempts(model, train, tasks[:half], queries, ask)
+        return first + replace(self, progress=None).attempts(model, train, tasks[half:], queries, ask)
 
     def _hand_out(self) -> HandOut:
         if self.how != "ray":

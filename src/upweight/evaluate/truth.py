@@ -29,7 +29,7 @@ class Truth:
 
     Attributes:
         base: trained on everything, (seeds, queries).
-        after: trained without each removal, (seeds, queries, removals); NaN where a training is still to be done.
+        after: trained without each removal, (seeds, queries, removals).
         removals: one per column.
         seeds: one per training of the same removal.
         query_ids, train_ids: the axes that scores must have to be held against it.
@@ -59,11 +59,6 @@ class Truth:
         return np.asarray(self.each.mean(axis=0))
 
     @property
-    def done(self) -> NDArray[np.bool_]:
-        """Which trainings are there, (seeds, removals)."""
-        return np.asarray(np.isfinite(self.after).all(axis=1))
-
-    @property
     def deterministic(self) -> bool | None:
         """Whether another seed gives the same model; None while that is not known."""
         noise = self.facts.get("seed_noise")
@@ -82,14 +77,11 @@ class Truth:
 
     def require(self, model: Any, train: Examples, queries: Examples) -> None:
         """Raise ValueError when this is the truth of another model, other training data or other queries."""
-        self.require_same(identity(model, train, queries))
-
-    def require_same(self, wanted: Mapping[str, Any]) -> None:
-        """Raise ValueError when model, queries or measurement are not these (see `identity`)."""
+        wanted = identity(model, train, queries)
         for name, what in KEPT.items():
             here, there = wanted[name], self.facts.get(name)
             if here != there:
-                raise ValueError(f"this truth is of another {what} ({there}, not {here}); retrain in another folder")
+                raise ValueError(f"this truth is of another {what} ({there}, not {here}); retrain for this one")
 
     def take(self, columns: Sequence[int]) -> Truth:
         """The truth of the removals at these positions."""
@@ -126,10 +118,7 @@ class Truth:
         return cls(arrays["base"], arrays["after"], removals, seeds, arrays["query_ids"], ids, facts["facts"])
 
     def __repr__(self) -> str:
-        left = int(self.done.size - self.done.sum())
-        return f"Truth({len(self.removals)} removals × {len(self.query_ids)} queries × {len(self.seeds)} seeds" + (
-            f", {left} trainings to do)" if left else ")"
-        )
+        return f"Truth({len(self.removals)} removals × {len(self.query_ids)} queries × {len(self.seeds)} seeds)"
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.warnings)

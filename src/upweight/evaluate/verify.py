@@ -15,14 +15,14 @@ from upweight.core.scores import Scores
 from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
 from upweight.evaluate.reproduction import reproduction
-from upweight.evaluate.resume import retrain_truth
 from upweight.evaluate.retrain import How, Progress
+from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 
 __all__ = ["Check", "checked", "verify"]
 
 
-def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
+def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
     model: Any,
     train: Examples,
     queries: Examples,
@@ -32,7 +32,6 @@ def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
     processes: int | None = None,
     seed: int = 0,
     seeds: int = 1,
-    path: str | Path | None = None,
     progress: Progress | None = None,
     how: How | None = None,
     folder: str | Path | None = None,
@@ -49,9 +48,8 @@ def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
         processes: refits at a time; all processors where it is left out.
         seed: for the random groups alone; trainings begin with seed 0, so that what differs is what was removed.
         seeds: trainings per removal, with seeds 0, 1, …, for a training that depends on them.
-        path: a file for the retrained measurements, from which a run that was broken off goes on.
         progress: called with (refits done, of how many).
-        how, folder: as in `retrain`.
+        how, folder: as in `retrain`; a call that was broken off goes on from what its folder holds.
 
     Raises:
         ValueError: scores of other queries or other training examples.
@@ -71,7 +69,6 @@ def verify(  # noqa: PLR0913 - five that everyone passes, five by keyword
         chosen,
         seeds=seeds,
         processes=processes,
-        path=path,
         strict=not ours,
         progress=progress,
         how=how,

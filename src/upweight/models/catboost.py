@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         again=again,
         rule=rule,
         unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),
+        library=_library(estimator),
     )
     names = list(map(str, estimator.feature_names_ or ()))
     count = None if not names else len(names)
@@ -76,6 +78,17 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     return tree_model(
         estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
     )
+
+
+def _library(estimator: Any) -> str:
+    """The version that is installed, and the one that trained the model where that is newer."""
+    import catboost
+
+    here = catboost.__version__
+    stamp = re.search(r"CatBoost release (\d+(?:\.\d+)*)", estimator.get_metadata().get("catboost_version_info", ""))
+    there = stamp.group(1) if stamp else here
+    newer = [int(v) for v in there.split(".")] > [int(v) for v in re.findall(r"\d+", here)]
+    return f"CatBoost {here}, trained by the newer {there}" if newer else f"CatBoost {here}"
 
 
 def _loss(objective: str, estimator: Any) -> Loss:

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.models.tree_reading import Columns, TreeReading, again_by_clone, refuse_objective, tree_model
+from upweight.models.tree_reading import (
+    Columns,
+    TreeReading,
+    again_by_clone,
+    known_format,
+    refuse_objective,
+    tree_model,
+)
 from upweight.trees.boosting import Rule
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.loss import Loss
@@ -24,17 +31,21 @@ CATEGORICAL = "=="  # the decision of a split by category
 
 def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
     """A fitted LGBMClassifier, LGBMRegressor or Booster; `steps` is what comes before it in a pipeline."""
+    import lightgbm
+
     is_native = hasattr(estimator, "dump_model")
     if not is_native and not getattr(estimator, "fitted_", False):
         raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
     booster = estimator if is_native else estimator.booster_
-    parameters = dict(re.findall(r"^\[(\w+): ?(.*)\]$", booster.model_to_string(num_iteration=1), re.MULTILINE))
-    rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    dumped = booster.dump_model(num_iteration=rounds)
-    if dumped["average_output"]:
-        raise ValueError("boosting='rf' is not supported; scikit-learn's RandomForest and ExtraTrees are")
-    loss = loss or _loss(dumped, parameters, train, None if is_native else getattr(estimator, "classes_", None))
-    ensemble, rule, other = _leaves(dumped["tree_info"], parameters, loss, train)
+    library = f"LightGBM {lightgbm.__version__}"
+    with known_format(library):
+        parameters = dict(re.findall(r"^\[(\w+): ?(.*)\]$", booster.model_to_string(num_iteration=1), re.MULTILINE))
+        rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+        dumped = booster.dump_model(num_iteration=rounds)
+        if dumped["average_output"]:
+            raise ValueError("boosting='rf' is not supported; scikit-learn's RandomForest and ExtraTrees are")
+        loss = loss or _loss(dumped, parameters, train, None if is_native else getattr(estimator, "classes_", None))
+        ensemble, rule, other = _leaves(dumped["tree_info"], parameters, loss, train)
 
     def numbers(x: Any) -> NDArray[Any]:
         return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
@@ -42,11 +53,9 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
         if not is_native:
             return again_by_clone(estimator, x, y, weights, seed, n_estimators=rounds, early_stopping_round=None)
-        from lightgbm import Dataset, train
-
         # As given by the user, or read back from a model file with their types.
         kept = {k: v for k, v in booster.params.items() if k not in STOPPING}
-        return train(kept, Dataset(x, y, weight=weights), rounds)
+        return lightgbm.train(kept, lightgbm.Dataset(x, y, weight=weights), rounds)
 
     reading = TreeReading(
         ensemble=ensemble,
@@ -57,6 +66,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         rule=rule,
         other_l2=other,
         unrecorded=_unrecorded(parameters, dumped["tree_info"][: loss.outputs]),
+        library=library,
     )
     names = booster.feature_name()
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ class TreeReading:
         may_follow: whether the base may be the best constant for the training set (it is looked at whether it is).
         unrecorded: what happened in training without a record.
         again: (library's inputs, labels, weights or None, seed) → a new estimator, trained the same way.
+        library: its name and version, and that of the one that made the model, where the model says so.
     """
 
     ensemble: TreeEnsemble
@@ -48,6 +50,7 @@ class TreeReading:
     bootstrap: bool = False
     may_follow: bool = True
     unrecorded: tuple[str, ...] = ()
+    library: str = "scikit-learn"
 
     def grow(self, places: Places, targets: Array, weights: Array) -> Boosting | Forest:
         """How leaf values came about on these examples."""
@@ -122,7 +125,7 @@ def tree_model(
         grow=reading.grow,
         train_again=train_again,
     )
-    _same_margins(model, reading.margins(columns(train.x)), train)
+    _same_margins(model, reading.margins(columns(train.x)), train, reading.library)
     return model
 
 
@@ -174,16 +177,28 @@ def leaf_lookup(leaf_nodes: Sequence[NDArray[np.integer]]) -> Callable[[NDArray[
     return look
 
 
-def _same_margins(model: TreeModel, theirs: Array, train: Examples) -> None:
+def _same_margins(model: TreeModel, theirs: Array, train: Examples, library: str) -> None:
     ours = model.margins(train)
     theirs = np.asarray(theirs, dtype=np.float64).reshape(ours.shape)
     off, size = float(np.abs(ours - theirs).max()), float(np.abs(theirs).max())
     if not off <= MARGIN * max(size, 1.0):
         raise ValueError(
-            f"the trees of this {model.name} as read here predict other margins than it does itself (by {off:.2g}): it "
-            "was made by a version, or with a feature, that is not supported (linear leaves, a per-row base, a newer "
-            "file format)"
+            f"the trees of this {model.name} ({library}) as read here predict other margins than it does itself (by "
+            f"{off:.2g}): it was made by a version, or with a feature, that is not supported (linear leaves, a per-row "
+            "base, a newer file format)"
         )
+
+
+@contextmanager
+def known_format(library: str) -> Iterator[None]:
+    """Room to read what a library says of its trees: where a part is missing, the error names library and version."""
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f"{library} describes its trees otherwise than is known here ({type(error).__name__}: {error}): a model "
+            "file of a newer version? Train or load it with an older one, or report it"
+        ) from error
 
 
 def _is_best_constant(base: Array, loss: Loss, targets: Array, weights: Array) -> bool:

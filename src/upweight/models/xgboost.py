@@ -13,6 +13,7 @@ from upweight.models.tree_reading import (
     Columns,
     TreeReading,
     again_by_clone,
+    known_format,
     leaf_lookup,
     refuse_objective,
     tree_model,
@@ -37,30 +38,32 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     if not is_native and not estimator.__sklearn_is_fitted__():
         raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
     booster = estimator if is_native else estimator.get_booster()
-    whole = json.loads(booster.save_raw("json"))["learner"]
-    config = json.loads(booster.save_config())["learner"]
-    kind = whole["gradient_booster"]["name"]
-    if kind == "gblinear":
-        raise ValueError(
-            "booster='gblinear' is a linear model without trees; scikit-learn's linear models are supported"
-        )
-    model = whole["gradient_booster"]["gbtree"]["model"] if kind == "dart" else whole["gradient_booster"]["model"]
-    rounds = booster.num_boosted_rounds()
-    if not is_native and booster.attr("best_iteration") is not None:
-        rounds = int(booster.best_iteration) + 1  # what the estimator itself predicts with
-    trees = model["trees"][: int(model["iteration_indptr"][rounds])]
-    if any(int(tree["tree_param"].get("size_leaf_vector", 1)) > 1 for tree in trees):
-        raise ValueError("multi_strategy='multi_output_tree' is not supported; one_output_per_tree is")
-    loss = loss or _loss(whole, None if is_native else getattr(estimator, "classes_", None))
-    nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in trees]
-    dropped = whole["gradient_booster"].get("weight_drop", np.ones(len(trees)))
-    values = [
-        scale * np.array(tree["split_conditions"], dtype=np.float64)[leaf]
-        for tree, leaf, scale in zip(trees, nodes, dropped, strict=False)
-    ]
-    of_step = np.repeat(np.arange(rounds), np.diff(model["iteration_indptr"][: rounds + 1]))
-    ensemble = ensemble_of(values, of_step, np.array(model["tree_info"][: len(trees)]), _base(whole, loss))
-    settings = _settings(config["gradient_booster"])
+    library = f"XGBoost {xgboost.__version__}"
+    with known_format(library):
+        whole = json.loads(booster.save_raw("json"))["learner"]
+        config = json.loads(booster.save_config())["learner"]
+        kind = whole["gradient_booster"]["name"]
+        if kind == "gblinear":
+            raise ValueError(
+                "booster='gblinear' is a linear model without trees; scikit-learn's linear models are supported"
+            )
+        model = whole["gradient_booster"]["gbtree"]["model"] if kind == "dart" else whole["gradient_booster"]["model"]
+        rounds = booster.num_boosted_rounds()
+        if not is_native and booster.attr("best_iteration") is not None:
+            rounds = int(booster.best_iteration) + 1  # what the estimator itself predicts with
+        trees = model["trees"][: int(model["iteration_indptr"][rounds])]
+        if any(int(tree["tree_param"].get("size_leaf_vector", 1)) > 1 for tree in trees):
+            raise ValueError("multi_strategy='multi_output_tree' is not supported; one_output_per_tree is")
+        loss = loss or _loss(whole, None if is_native else getattr(estimator, "classes_", None))
+        nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in trees]
+        dropped = whole["gradient_booster"].get("weight_drop", np.ones(len(trees)))
+        values = [
+            scale * np.array(tree["split_conditions"], dtype=np.float64)[leaf]
+            for tree, leaf, scale in zip(trees, nodes, dropped, strict=False)
+        ]
+        of_step = np.repeat(np.arange(rounds), np.diff(model["iteration_indptr"][: rounds + 1]))
+        ensemble = ensemble_of(values, of_step, np.array(model["tree_info"][: len(trees)]), _base(whole, loss))
+        settings = _settings(config["gradient_booster"])
     look = leaf_lookup(nodes)
 
     def matrix(x: Any, **more: Any) -> Any:
@@ -90,6 +93,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         again=again,
         rule=rule,
         unrecorded=_unrecorded(kind, settings, config),
+        library=library,
     )
     names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
     columns = Columns(steps, booster.num_features(), names)

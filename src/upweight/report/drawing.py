@@ -34,6 +34,16 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One line of a plot, with half the length of a bar at every point where that is known."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    spread: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
 class Axis:
     """From numbers to places on the paper."""
 
@@ -110,6 +120,29 @@ def against_cost(dots: Sequence[Dot], ceiling: float | None, name: str) -> Marku
         parts.append(_mark({"kind": d.kind, "told": told, "big": True}, at, up))
         parts.append(_label(d.name, at, up, taken))
     return _svg(parts, name)
+
+
+def lines(drawn: Sequence[Line], labels: tuple[str, str], name: str) -> Markup:
+    """Lines with their names at their ends; what is no number is left out."""
+    spans = [y + sign * bar for one in drawn for y, bar in zip(one.ys, _bars(one), strict=True) for sign in (-1, 1)]
+    x = Axis(0.0, 1.04 * max(v for one in drawn for v in one.xs), LEFT, WIDTH - RIGHT)
+    y = Axis(*_span(spans), HEIGHT - BOTTOM, TOP)
+    parts, taken = [_axes(x, y, labels)], list[tuple[float, float, float]]()
+    for one in drawn:
+        there = [(x(a), y(b), bar, b) for a, b, bar in zip(one.xs, one.ys, _bars(one), strict=True) if math.isfinite(b)]
+        parts += [_line("likely wide", a, y(b - bar), a, y(b + bar)) for a, _, bar, b in there if bar]
+        joined = " ".join(f"{a:.1f},{up:.1f}" for a, up, _, _ in [(x(0.0), y(0.0), 0.0, 0.0), *there])
+        parts.append(Markup('<polyline class="course {}" points="{}"/>').format(one.name, joined))
+        for (a, up, _, b), removed in zip(there, one.xs, strict=False):
+            parts.append(_mark({"kind": one.name, "told": f"{one.name}, {removed:g}: {_number(b)}"}, a, up))
+        if there:
+            beside = -9 if one.ys[-1] >= 0 else 8  # above a line that rises, below one that falls
+            parts.append(_label(one.name, there[-1][0] - 4, there[-1][1] + beside, taken))
+    return _svg(parts, name)
+
+
+def _bars(one: Line) -> list[float]:
+    return [0.0] * len(one.ys) if one.spread is None else [v if math.isfinite(v) else 0.0 for v in one.spread]
 
 
 def _label(name: str, at: float, up: float, taken: list[tuple[float, float, float]]) -> Markup:

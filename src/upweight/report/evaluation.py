@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import known, short
+from upweight.evaluate.brittleness import Brittleness
 from upweight.evaluate.check import Check
 from upweight.evaluate.compare import HEAD, Comparison, Entry
+from upweight.evaluate.removal_curve import RemovalCurve
 from upweight.report.document import rendered, written
 from upweight.report.drawing import Dot, against_cost, scatter
+from upweight.report.removing import curve_plots, flip_table
 from upweight.report.words import count, settings, wording
 
 LEVEL = 0.9
@@ -22,17 +25,30 @@ MOST_POINTS = 600  # of one plot; more hide each other
 STYLES = ("page.css", "evaluation.css")
 
 
-def write_evaluation(path: str | Path, result: Check | Comparison) -> Path:
+def write_evaluation(
+    path: str | Path,
+    result: Check | Comparison,
+    *,
+    curves: Mapping[str, RemovalCurve] | None = None,
+    flips: Brittleness | None = None,
+) -> Path:
     """Write one self-contained HTML page that shows how far scores agree with retraining.
 
     For a check: predicted against actual effects, each with the interval that the other half of the removals gives it.
     For a comparison: the table of methods and baselines, accuracy against cost, and the same plot for every method.
     The page has no script; it works from `file://` and prints as it is.
 
+    Args:
+        curves: method → what removing the strongest did (`upweight.removal_curve`).
+        flips: how few examples hold predictions up (`upweight.brittleness`).
+
     Returns:
         The path written to; an existing file is replaced in one step or not at all.
     """
     facts = _of_check(result) if isinstance(result, Check) else _of_comparison(result)
+    facts["curves"] = curve_plots(curves or {})
+    facts["flips"] = None if flips is None else flip_table(flips)
+    facts["warnings"] = [*facts["warnings"], *dict.fromkeys(w for one in (curves or {}).values() for w in one.warnings)]
     return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, **facts))
 
 
