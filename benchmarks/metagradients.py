@@ -30,10 +30,10 @@ from upweight.evaluate.ceiling import spearman_brown
 
 Array = NDArray[np.float64]
 CHECKPOINTS, SEGMENTS = 12, 6  # of SOURCE
-WIDE = 1e3  # parameters above which its series takes hundreds of trainings
 SEEDS, HELD_OUT = 5, 10  # runs that are averaged for the effect to expect, and others that it is held against
 GATE = 8
 FULL, CENTRE, LAST, SOURCE = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint", "SOURCE"
+MEAN = "mean of metagradients at {} random training sets"
 GOALS = {
     **{(task, share): goal for task in ("digits", "calm") for share, goal in ((0.01, 0.97), (0.1, 0.97), (0.5, 0.95))},
     ("renormalised", 0.5): 0.90,
@@ -85,17 +85,17 @@ def source(task: Task, share: float) -> Array:
         return np.asarray(uw.SOURCE(segments=SEGMENTS).fit(model, train).attribute(task.queries).values / (1 - share))
 
 
-def ways(task: Task, share: float, bergson: Path | None = None) -> dict[str, Way]:
+def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
     found = {FULL: metagradient(at="full")}
     if task.name in ("digits", "calm") and (bergson or task.path(BERGSON).exists()):
         found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
     found[CENTRE] = metagradient()
-    for k in task.samples.get(share, ()):
-        found[f"mean of metagradients at {k} random training sets"] = metagradient(samples=k)
-    if task.training.denominator == "fixed" and task.name != "rough":
+    if task.samples:
+        found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
+    if task.name in ("digits", "calm", "hard", "cnn"):
         found[LAST] = Way(influence)
-        if task.model.network.size < WIDE:
-            found[SOURCE] = Way(source)
+    if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products
+        found[SOURCE] = Way(source)
     return found
 
 
@@ -142,13 +142,13 @@ def removals(task: Task, table: Table, bergson: Path | None) -> None:
         weights, actual, best = task.removed(share), task.truth(share), 0.0
         head = [task.name, f"{share:.0%}"]
         table.add(*head, "another seed's retraining", agreement(task.truth(share, 1), actual)[1], "", "", "", "")
-        for name, way in ways(task, share, bergson).items():
+        for name, way in ways(task, bergson).items():
             values, cost = scored(task, name, way, share)
             predicted = -values @ (1 - weights).T
             lds, said = agreement(predicted, actual)
             first, rest = slope(predicted[:, :GATE], actual[:, :GATE]), slope(predicted[:, GATE:], actual[:, GATE:])
-            best = max(best, lds) if "metagradient" in name else best
-            goal = {LAST: 0.8 * best, SOURCE: 0.9, FULL: None, BERGSON: None}.get(name, GOALS.get((task.name, share)))
+            best = max(best, lds) if name in (FULL, CENTRE) else best
+            goal = {CENTRE: GOALS.get((task.name, share)), LAST: 0.8 * best, SOURCE: 0.9}.get(name)
             told = "" if goal is None else verdict(lds >= goal)
             table.add(
                 *head,
@@ -207,7 +207,7 @@ def gate(tasks: list[Task]) -> Table:
                     unit = f"error: {str(error).split(':')[0]}"
                 said = fitted.diagnostics
                 keep(path, unit=unit, numbers=[said["agreement"], said["metasmoothness"]])
-            values, _ = scored(task, CENTRE, ways(task, share)[CENTRE], share)
+            values, _ = scored(task, CENTRE, ways(task)[CENTRE], share)
             lds = agreement(-values @ (1 - task.removed(share)).T, task.truth(share))[1]
             with np.load(path) as kept:
                 agrees, smooth = kept["numbers"].tolist()
