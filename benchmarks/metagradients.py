@@ -9,18 +9,12 @@ the system's temporary folder as they are made; the tables are written from all 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from benchmarks.replayed import TASKS, Task, keep
-from benchmarks.replayed_peer import NAME as BERGSON
-from benchmarks.replayed_peer import magic
+from benchmarks.replayed_ours import CENTRE, FULL, LAST, SOURCE, scored, ways
 from benchmarks.results import Section, Table, verdict, versions
 from numpy.typing import NDArray
 
@@ -29,11 +23,8 @@ from upweight.evaluate.agreement import mean_known, rank_correlations, resampled
 from upweight.evaluate.ceiling import spearman_brown
 
 Array = NDArray[np.float64]
-CHECKPOINTS, SEGMENTS = 12, 6  # of SOURCE
-WIDE = 1e3  # parameters above which its series takes hundreds of trainings
 SEEDS, HELD_OUT = 5, 10  # runs that are averaged for the effect to expect, and others that it is held against
 GATE = 8
-FULL, CENTRE, LAST, SOURCE = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint", "SOURCE"
 GOALS = {
     **{(task, share): goal for task in ("digits", "calm") for share, goal in ((0.01, 0.97), (0.1, 0.97), (0.5, 0.95))},
     ("renormalised", 0.5): 0.90,
@@ -47,56 +38,6 @@ PUBLISHED = (
     "MAGIC .931 [.925, .936], its scores against another seed's retraining .829, EK-FAC .454, SOURCE .165 and with "
     "Adam .154 (https://github.com/EleutherAI/bergson/blob/main/LEADERBOARD.md)."
 )
-
-
-@dataclass(frozen=True)
-class Way:
-    """How scores are made; `everywhere` where they are the same for every share."""
-
-    scores: Callable[[Task, float], Array]
-    everywhere: bool = False
-
-
-def metagradient(**settings: Any) -> Way:
-    """Without the gate: the truth here is the gate."""
-
-    def scores(task: Task, share: float) -> Array:
-        kept = {} if settings.get("at") == "full" else {"keep": 1 - share}
-        fitted = uw.Metagradient(gate=0, **settings, **kept).fit(task.model, task.train)
-        return np.asarray(fitted.attribute(task.queries).values)
-
-    return Way(scores, settings.get("at") == "full")
-
-
-def influence(task: Task, share: float) -> Array:
-    """From the parameters at the end alone, of the run in which everything weighs what removals leave on average."""
-    weights = np.full(len(task.train), 1 - share)
-    model = task.model.retrain(task.train, weights)
-    train = uw.Examples(task.train.x, task.train.y, weights=weights)
-    return np.asarray(uw.Influence().fit(model, train).attribute(task.queries).values / (1 - share))
-
-
-def source(task: Task, share: float) -> Array:
-    """From checkpoints of that run."""
-    weights = np.full(len(task.train), 1 - share)
-    train = uw.Examples(task.train.x, task.train.y, weights=weights)
-    with tempfile.TemporaryDirectory() as folder:
-        model = task.recorded(weights, CHECKPOINTS, folder)
-        return np.asarray(uw.SOURCE(segments=SEGMENTS).fit(model, train).attribute(task.queries).values / (1 - share))
-
-
-def ways(task: Task, share: float, bergson: Path | None = None) -> dict[str, Way]:
-    found = {FULL: metagradient(at="full")}
-    if task.name in ("digits", "calm") and (bergson or task.path(BERGSON).exists()):
-        found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
-    found[CENTRE] = metagradient()
-    for k in task.samples.get(share, ()):
-        found[f"mean of metagradients at {k} random training sets"] = metagradient(samples=k)
-    if task.training.denominator == "fixed" and task.name != "rough":
-        found[LAST] = Way(influence)
-        if task.model.network.size < WIDE:
-            found[SOURCE] = Way(source)
-    return found
 
 
 def centred(values: Array) -> Array:
@@ -119,22 +60,6 @@ def agreement(predicted: Array, actual: Array) -> tuple[float, str]:
     return lds, f"{lds:.3f} [{low:.3f}, {min(high, 1.0):.3f}]"
 
 
-def scored(task: Task, name: str, way: Way, share: float) -> tuple[Array, float]:
-    """(scores, processor time in trainings); made once, then read."""
-    path = task.path(name if way.everywhere else f"{name} {share}")
-    if not path.exists():
-        once = []
-        for _ in range(4):  # the first one is slower
-            start = time.process_time()
-            task.model.retrain(task.train, np.ones(len(task.train)))
-            once.append(time.process_time() - start)
-        start = time.process_time()
-        values = way.scores(task, share)
-        keep(path, values=values, cost=(time.process_time() - start) / float(np.median(once[1:])))
-    with np.load(path) as kept:
-        return kept["values"], float(kept["cost"])
-
-
 def removals(task: Task, table: Table, bergson: Path | None) -> None:
     """Rows of one task."""
     counted = 2 * len(task.queries) + 1
@@ -142,23 +67,16 @@ def removals(task: Task, table: Table, bergson: Path | None) -> None:
         weights, actual, best = task.removed(share), task.truth(share), 0.0
         head = [task.name, f"{share:.0%}"]
         table.add(*head, "another seed's retraining", agreement(task.truth(share, 1), actual)[1], "", "", "", "")
-        for name, way in ways(task, share, bergson).items():
+        for name, way in ways(task, bergson).items():
             values, cost = scored(task, name, way, share)
             predicted = -values @ (1 - weights).T
             lds, said = agreement(predicted, actual)
             first, rest = slope(predicted[:, :GATE], actual[:, :GATE]), slope(predicted[:, GATE:], actual[:, GATE:])
-            best = max(best, lds) if "metagradient" in name else best
-            goal = {LAST: 0.8 * best, SOURCE: 0.9, FULL: None, BERGSON: None}.get(name, GOALS.get((task.name, share)))
+            best = max(best, lds) if name in (FULL, CENTRE) else best
+            goal = {CENTRE: GOALS.get((task.name, share)), LAST: 0.8 * best, SOURCE: 0.9}.get(name)
             told = "" if goal is None else verdict(lds >= goal)
-            table.add(
-                *head,
-                name,
-                said,
-                f"{slope(predicted, actual):.2f}",
-                f"{rest / first:.2f}",
-                f"{cost / counted:.1f}",
-                told,
-            )
+            sizes = f"{slope(predicted, actual):.2f}", f"{rest / first:.2f}"
+            table.add(*head, name, said, *sizes, f"{cost / counted:.1f}", told)
             print(table.rows[-1], flush=True)
 
 
@@ -197,22 +115,22 @@ def gate(tasks: list[Task]) -> Table:
         ["task", "removed", "LDS of the scores", "agreement at the gate", "metasmoothness", "what comes back"],
     )
     for task in tasks:
-        for share in task.shares[-2:]:
-            path = task.path(f"gate {share}")
-            if not path.exists():
-                fitted = uw.Metagradient(keep=1 - share, gate=GATE).fit(task.model, task.train)
-                try:
-                    unit = str(fitted.attribute(task.queries).unit)
-                except ValueError as error:
-                    unit = f"error: {str(error).split(':')[0]}"
-                said = fitted.diagnostics
-                keep(path, unit=unit, numbers=[said["agreement"], said["metasmoothness"]])
-            values, _ = scored(task, CENTRE, ways(task, share)[CENTRE], share)
-            lds = agreement(-values @ (1 - task.removed(share)).T, task.truth(share))[1]
-            with np.load(path) as kept:
-                agrees, smooth = kept["numbers"].tolist()
-                table.add(task.name, f"{share:.0%}", lds, f"{agrees:.2f}", f"{smooth:.2f}", str(kept["unit"]))
-            print(table.rows[-1], flush=True)
+        share = task.shares[-1]
+        path = task.path(f"gate {share}")
+        if not path.exists():
+            fitted = uw.Metagradient(keep=1 - share, gate=GATE).fit(task.model, task.train)
+            try:
+                unit = str(fitted.attribute(task.queries).unit)
+            except ValueError as error:
+                unit = f"error: {str(error).split(':')[0]}"
+            said = fitted.diagnostics
+            keep(path, unit=unit, numbers=[said["agreement"], said["metasmoothness"]])
+        values, _ = scored(task, CENTRE, ways(task)[CENTRE], share)
+        lds = agreement(-values @ (1 - task.removed(share)).T, task.truth(share))[1]
+        with np.load(path) as kept:
+            agrees, smooth = kept["numbers"].tolist()
+            table.add(task.name, f"{share:.0%}", lds, f"{agrees:.2f}", f"{smooth:.2f}", str(kept["unit"]))
+        print(table.rows[-1], flush=True)
     return table
 
 

@@ -26,6 +26,10 @@ def kinked(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).double()
 
 
+def coarse_net(seed: int) -> nn.Module:
+    return fresh(seed).to(torch.bfloat16)
+
+
 def loss(net: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
 
@@ -79,11 +83,26 @@ def test_small_removals_are_predicted_from_the_full_set() -> None:
     assert found > 0.97 and 0.8 < slope < 1.25
 
 
-def test_the_gate_closes_on_a_training_that_breaks() -> None:
+BREAKS = {
+    "tiny batches": (uw.Training(lr=0.05, momentum=0.9, epochs=6, batch_size=4), fresh),
+    "large steps of a kinked net": (ROUGH, kinked),
+}
+
+
+@pytest.mark.parametrize(("training", "net"), BREAKS.values(), ids=BREAKS)
+def test_the_gate_closes_on_a_training_that_breaks(training: uw.Training, net: Any) -> None:
     train, queries = data()
-    fitted = uw.Metagradient(keep=0.9).fit(model(ROUGH, kinked), train)
+    fitted = uw.Metagradient(keep=0.9).fit(model(training, net), train)
     with pytest.raises(ValueError, match="do not predict this training"):
         fitted.attribute(queries)
+
+
+def test_the_gate_sees_low_precision() -> None:
+    train, queries = data()
+    recipe = uw.Metagradient(keep=0.993, floor=0.97)  # one example goes, which eight bits hardly show
+    exact = recipe.fit(model(), train).attribute(queries)
+    coarse = recipe.fit(model(CALM, coarse_net), train).attribute(queries)
+    assert exact.unit == uw.Unit.EFFECT and coarse.unit == uw.Unit.RANK
 
 
 def test_between_the_floors_scores_are_a_ranking_with_the_reason() -> None:

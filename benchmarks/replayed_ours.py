@@ -1,0 +1,89 @@
+"""Contenders over a replayed training: metagradients, and what the last checkpoint or a few of them say."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.replayed import Task, keep
+from benchmarks.replayed_peer import NAME as BERGSON
+from benchmarks.replayed_peer import magic
+from numpy.typing import NDArray
+
+import upweight as uw
+
+Array = NDArray[np.float64]
+CHECKPOINTS, SEGMENTS = 12, 6  # of SOURCE
+FULL, CENTRE, LAST, SOURCE = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint", "SOURCE"
+MEAN = "mean of metagradients at {} random training sets"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How scores are made; `everywhere` where they are the same for every share."""
+
+    scores: Callable[[Task, float], Array]
+    everywhere: bool = False
+
+
+def metagradient(**settings: Any) -> Way:
+    """Without the gate: the truth here is the gate."""
+
+    def scores(task: Task, share: float) -> Array:
+        kept = {} if settings.get("at") == "full" else {"keep": 1 - share}
+        fitted = uw.Metagradient(gate=0, **settings, **kept).fit(task.model, task.train)
+        return np.asarray(fitted.attribute(task.queries).values)
+
+    return Way(scores, settings.get("at") == "full")
+
+
+def influence(task: Task, share: float) -> Array:
+    """From the parameters at the end alone, of the run in which everything weighs what removals leave on average."""
+    weights = np.full(len(task.train), 1 - share)
+    model = task.model.retrain(task.train, weights)
+    train = uw.Examples(task.train.x, task.train.y, weights=weights)
+    return np.asarray(uw.Influence().fit(model, train).attribute(task.queries).values / (1 - share))
+
+
+def source(task: Task, share: float) -> Array:
+    """From checkpoints of that run."""
+    weights = np.full(len(task.train), 1 - share)
+    train = uw.Examples(task.train.x, task.train.y, weights=weights)
+    with tempfile.TemporaryDirectory() as folder:
+        model = task.recorded(weights, CHECKPOINTS, folder)
+        return np.asarray(uw.SOURCE(segments=SEGMENTS).fit(model, train).attribute(task.queries).values / (1 - share))
+
+
+def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
+    found = {FULL: metagradient(at="full")}
+    if task.name in ("digits", "calm") and (bergson or task.path(BERGSON).exists()):
+        found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
+    found[CENTRE] = metagradient()
+    if task.samples:
+        found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
+    if task.name in ("digits", "calm", "hard", "cnn"):
+        found[LAST] = Way(influence)
+    if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products
+        found[SOURCE] = Way(source)
+    return found
+
+
+def scored(task: Task, name: str, way: Way, share: float) -> tuple[Array, float]:
+    """(scores, processor time in trainings); made once, then read."""
+    path = task.path(name if way.everywhere else f"{name} {share}")
+    if not path.exists():
+        once = []
+        for _ in range(4):  # the first one is slower
+            start = time.process_time()
+            task.model.retrain(task.train, np.ones(len(task.train)))
+            once.append(time.process_time() - start)
+        start = time.process_time()
+        values = way.scores(task, share)
+        keep(path, values=values, cost=(time.process_time() - start) / float(np.median(once[1:])))
+    with np.load(path) as kept:
+        return kept["values"], float(kept["cost"])
