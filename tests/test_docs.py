@@ -50,3 +50,29 @@ def test_the_readme_prints_what_its_code_prints(tmp_path: Path) -> None:
     code, output = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL).groups()
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout.strip() == output.strip()
+
+
+# What the README's shorter examples take for granted: data, a net, and the libraries they name.
+GIVEN = """
+import lightgbm, torch
+import torch.nn.functional as F
+import upweight as uw
+from sklearn.datasets import load_breast_cancer
+x, y = load_breast_cancer(return_X_y=True)
+x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype("float32")
+x, y, xq, yq = x[:200], y[:200], x[200:210], y[200:210]
+net = torch.nn.Sequential(torch.nn.Linear(30, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+"""
+
+
+@pytest.mark.parametrize(("title", "leaves"), [("A network", []), ("Boosted trees", ["report.html"])])
+def test_the_readmes_shorter_examples_run_as_they_stand(title: str, leaves: list[str], tmp_path: Path) -> None:
+    for module in ("lightgbm", "torch"):
+        pytest.importorskip(module)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text.split(f"## {title}\n")[1].split("\n## ")[0], re.DOTALL)
+    assert len(code.strip().splitlines()) <= 5
+    subprocess.run([sys.executable, "-c", GIVEN + code], check=True, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == leaves
+    if leaves:  # and the report holds what retraining said
+        assert "Spearman" in (tmp_path / "report.html").read_text(encoding="utf-8")
