@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -71,8 +72,12 @@ def test_the_readmes_shorter_examples_run_as_they_stand(title: str, leaves: list
         pytest.importorskip(module)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text.split(f"## {title}\n")[1].split("\n## ")[0], re.DOTALL)
-    assert len(code.strip().splitlines()) <= 5
-    subprocess.run([sys.executable, "-c", GIVEN + code], check=True, cwd=tmp_path)
+    calm = {
+        **os.environ,
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }  # on a busy machine threads that spin for each other take minutes
+    subprocess.run([sys.executable, "-c", GIVEN + code], check=True, cwd=tmp_path, env=calm)
     assert [path.name for path in tmp_path.iterdir()] == leaves
-    if leaves:  # and the report holds what retraining said
+    if leaves:  # the report holds what retraining said, and took five lines with the import
+        assert len(code.strip().splitlines()) < 5
         assert "Spearman" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
+from upweight.core import retraining
 from upweight.trees.losses import Custom
 
 pd = pytest.importorskip("pandas")
@@ -144,6 +145,25 @@ def test_labels_that_are_no_numbers_are_refused(classes):
     broken[3] = np.nan
     with pytest.raises(ValueError, match=r"nan|NaN"):
         uw.LeafRefit().fit(uw.explainable(booster, uw.Examples(x, broken)), uw.Examples(x, broken))
+
+
+@pytest.mark.parametrize("kind", ["lightgbm", "xgboost", "catboost"])
+@pytest.mark.parametrize("jobs", [None, 1])
+def test_a_library_with_threads_of_its_own_is_never_forked(kind, jobs, monkeypatch):
+    x, y = amounts()
+    train = uw.Examples(x, y)
+    estimator = {
+        "lightgbm": lambda: lightgbm.LGBMRegressor(n_estimators=3, verbose=-1, n_jobs=jobs),
+        "xgboost": lambda: xgboost.XGBRegressor(n_estimators=3, n_jobs=jobs),
+        "catboost": lambda: catboost.CatBoostRegressor(
+            n_estimators=3, verbose=0, thread_count=jobs, allow_writing_files=False
+        ),
+    }[kind]()
+    model = uw.explainable(estimator.fit(x, y), train)
+    seen, each = [], retraining.each
+    monkeypatch.setattr(retraining, "each", lambda *given, **more: seen.append(given[3]) or each(*given[:3], 1))
+    uw.retrain_truth(model, train, train.take([0]), uw.singles(train, [1, 2, 3]), processes=2)
+    assert set(seen) == {2 if jobs == 1 else 1}
 
 
 def test_early_stopping_counts_the_trees_that_predict():

@@ -140,10 +140,12 @@ class Retrainable(Measurable):
     """A model that can be trained again with other example weights.
 
     `converges`: training ends at the optimum of the objective, wherever it begins; False where it stops after so many
-    steps, as for networks.
+    steps, as for networks. `threads`: a training keeps all processors busy with threads of its own, which do not
+    outlive a fork: trainings are done one after the other in this process.
     """
 
     converges: bool = True
+    threads: bool = False
 
     @property
     def provenance(self) -> str:

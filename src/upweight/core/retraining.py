@@ -87,7 +87,7 @@ def by_processes(processes: int) -> HandOut:
         if processes > 1 and len(parts) > 1 and job.model.converges:
             # What such a model prepares for its first training, the optimum it starts from, workers inherit.
             job.model.retrain(job.train, np.ones(len(job.train)))
-        yield from each(work, job, parts, processes, fork=job.model.forks)
+        yield from each(work, job, parts, 1 if job.model.threads else processes, fork=job.model.forks)
 
     return hand_out
 

@@ -70,6 +70,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         rule=rule,
         unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),
         library=_library(estimator),
+        threads=estimator.get_params().get("thread_count") != 1,
     )
     names = list(map(str, estimator.feature_names_ or ()))
     count = None if not names else len(names)

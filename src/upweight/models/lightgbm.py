@@ -67,6 +67,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         other_l2=other,
         unrecorded=_unrecorded(parameters, dumped["tree_info"][: loss.outputs]),
         library=library,
+        threads=parameters.get("num_threads") != "1",
     )
     names = booster.feature_name()
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)

@@ -148,6 +148,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading
         again=again,
         rule=Rule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
+        threads=True,
     )
 
 
@@ -186,6 +187,7 @@ def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
         draws=None if draws is None else draws.astype(np.float64),
         bootstrap=bool(estimator.bootstrap),
         unrecorded=tuple(what for what, happened in found.items() if happened),
+        threads=estimator.n_jobs not in (None, 1),
     )
 
 

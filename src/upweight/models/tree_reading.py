@@ -36,6 +36,7 @@ class TreeReading:
         may_follow: whether the base may be the best constant for the training set (it is looked at whether it is).
         unrecorded: what happened in training without a record.
         again: (library's inputs, labels, weights or None, seed) → a new estimator, trained the same way.
+        threads: whether training takes threads of the library's own.
         library: its name and version, and that of the one that made the model, where the model says so.
     """
 
@@ -51,6 +52,7 @@ class TreeReading:
     may_follow: bool = True
     unrecorded: tuple[str, ...] = ()
     library: str = "scikit-learn"
+    threads: bool = False
 
     def grow(self, places: Places, targets: Array, weights: Array) -> Boosting | Forest:
         """How leaf values came about on these examples."""
@@ -124,6 +126,7 @@ def tree_model(
         numbers=lambda x: reading.numbers(columns(x)),
         grow=reading.grow,
         train_again=train_again,
+        threads=reading.threads,
     )
     _same_margins(model, reading.margins(columns(train.x)), train, reading.library)
     return model

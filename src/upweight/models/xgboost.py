@@ -42,7 +42,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     with known_format(library):
         whole = json.loads(booster.save_raw("json"))["learner"]
         config = json.loads(booster.save_config())["learner"]
-        kind = whole["gradient_booster"]["name"]
+        kind, threads = whole["gradient_booster"]["name"], config["generic_param"]["nthread"]
         if kind == "gblinear":
             raise ValueError(
                 "booster='gblinear' is a linear model without trees; scikit-learn's linear models are supported"
@@ -94,6 +94,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         rule=rule,
         unrecorded=_unrecorded(kind, settings, config),
         library=library,
+        threads=int(threads) != 1,
     )
     names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
     columns = Columns(steps, booster.num_features(), names)

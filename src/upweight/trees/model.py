@@ -34,6 +34,7 @@ class TreeModel(TreeBased, Retrainable):
         grow: (places, targets, weights) → how leaf values came about.
         train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
         notes: what a reader should know, as warnings.
+        threads: the library trains with threads of its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TreeModel(TreeBased, Retrainable):
     grow: Callable[[Places, Array, Array], Boosting | Forest]
     train_again: Callable[[Examples, int], TreeModel]
     notes: tuple[str, ...] = ()
+    threads: bool = False
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
