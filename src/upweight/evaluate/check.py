@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -97,7 +96,8 @@ class Check:
 
         Split-conformal (Vovk et al. 2005; Lei et al. 2018): residuals of the refits, in units of √Σ score² of what was
         removed (plus that of the query's usual removal), bound the residual of a removal of the same kind: one
-        example, or a group of similar size. k removals cannot promise more than k/(k+1), whatever the level.
+        example, or a group of similar size. Residuals of all queries stand together, in as many groups as there were
+        removals (Lee, Barber & Willett 2023). k removals cannot promise more than k/(k+1), whatever the level.
         """
         kind: Kind = "one" if len(set(ids)) == 1 else "group"
         columns = np.flatnonzero(self._columns(kind))
@@ -226,8 +226,8 @@ class Check:
             return np.full(own.shape, np.nan)
         floor = np.where(floor > 0, floor, floor[floor > 0].mean())
         residuals = np.abs(self.actual - self.predicted)[:, columns] / np.hypot(sizes, floor)
-        share = min(1.0, math.ceil((count + 1) * level) / count)
-        bound = float(np.quantile(residuals, share, method="higher"))
+        share = min(1.0, level * (count + 1) / count)
+        bound = float(np.quantile(residuals, share, method="inverted_cdf"))
         return np.asarray(bound * np.hypot(own, floor))
 
     @cached_property
