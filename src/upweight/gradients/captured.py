@@ -103,7 +103,7 @@ class Captured:
         return sum(uses[1:], uses[0]) if uses else self.like.new_zeros(self.count, *self.shapes[name])
 
     def squared(self, name: str) -> Tensor:
-        """Squared gradients of one parameter, summed over the examples, (*shape); of rank one by products of squares."""
+        """Σ of squared gradients of one parameter over the examples, (*shape); of rank one by products of squares."""
         shape, uses = self.shapes[name], self.parts[name]
         if len(uses) == 1 and isinstance(uses[0], Outer) and uses[0].length == 1:
             return (uses[0].left[:, 0].square().T @ uses[0].right[:, 0].square()).reshape(shape)
