@@ -162,3 +162,43 @@ def test_strangers_with_the_ids_of_training_examples_are_strangers() -> None:
     solved = curvature.solve(model.measure_rows(queries)).rows
     strangers = model.loss_rows(uw.Examples(queries.x, queries.y))  # ids 0, 1, 2, as in the training set
     np.testing.assert_allclose(solved.dot(strangers), solved.dense() @ strangers.dense().T, atol=1e-10)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_products_in_the_eigenbasis_are_those_of_parameters(name: str, recipe: Any, l2: float) -> None:
+    model, train, queries = problem(name, l2=l2, weighted=True)
+    curvature = model.curvature(train, recipe, None)
+    solved, rows = curvature.solve(model.measure_rows(queries)).rows, model.loss_rows(train)
+    inverse = np.linalg.inv(curvature.matvec(np.eye(model.network.size)))
+    expected = model.measure_rows(queries).dense() @ inverse
+    for many in (0, 10**6):  # every layer meets the training rows in its basis, or none does
+        solved.many = many
+        np.testing.assert_allclose(solved.dot(rows), expected @ rows.dense().T, atol=1e-9)
+        np.testing.assert_allclose(
+            solved.take(np.array([2, 0])).dot(rows), expected[[2, 0]] @ rows.dense().T, atol=1e-9
+        )
+    np.testing.assert_allclose(solved.dense(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
+def test_a_norm_is_a_block_of_the_gauss_newton_matrix(recipe: Any) -> None:
+    model, train, _ = problem("mlp", l2=0.0, weighted=True)
+    ours = model.curvature(train, recipe, 0.0).matvec(np.eye(model.network.size))
+    dense, start = gauss_newton(model, train, weights_of(train)), 0
+    for tensor, parameter in model.network.parameters().items():
+        where = slice(start, start + parameter.numel())
+        start = where.stop
+        if tensor.startswith("2."):  # the LayerNorm
+            # but for directions that hold less than a millionth of the trace
+            np.testing.assert_allclose(ours[where, where], dense[where, where], atol=1e-5)
+
+
+def test_every_layer_has_a_share_of_its_own_mean_eigenvalue_for_damping() -> None:
+    model, train, _ = problem("mlp", l2=0.0)
+    found = model.curvature(train, uw.EKFAC(), None)
+    for name, values in found._values():
+        rank = min(values.numel(), len(train))
+        assert found.dampings[name] == pytest.approx(0.1 * float(values.sum()) / rank)
+    assert "layer by layer" in found.diagnostics["damping_from"]

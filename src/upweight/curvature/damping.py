@@ -29,7 +29,7 @@ DEGREE = 5
 SAMPLED = 256  # examples from which a trace is estimated
 SHARE = 0.7  # of the mean eigenvalue of a Gauss–Newton matrix or Hessian, over the rank that n examples give
 SHARE_DIAGONAL = 0.05  # of the same, for the diagonal alone
-SHARE_EMPIRICAL = 1.0  # of an empirical Fisher's, whose gradients shrink as the model fits
+SHARE_EMPIRICAL = 0.3  # of an empirical Fisher's, whose gradients shrink as the model fits
 
 LAYERED = (
     "a tenth of the mean squared gradient per parameter in every layer, beyond the objective's l2 (Kwon et al. 2024)"

@@ -17,14 +17,17 @@ Array = NDArray[np.float64]
 
 
 class FittedDiagonal(Curvature):
-    """The diagonal Σ wᵢ gᵢ² of the empirical Fisher, plus shift: RANK. Cost: one pass with gradients materialised."""
+    """The diagonal Σ wᵢ gᵢ² of the empirical Fisher, plus shift: RANK.
+
+    Cost: one pass; gradients of more than rank one are materialised, a few at a time.
+    """
 
     def __init__(self, summed: Summed) -> None:
         self.summed = summed
         self.values: dict[str, Tensor] = {}
         for _, batch in CapturedRows(summed.network, summed.train, "loss", weights=np.sqrt(summed.weights)).passes():
             for name in summed.network.names:
-                squares = (batch.materialise(name) ** 2).sum(dim=0)
+                squares = batch.squared(name)
                 self.values[name] = self.values[name] + squares if name in self.values else squares
 
     def matvec(self, vectors: Array) -> Array:

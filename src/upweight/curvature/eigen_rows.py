@@ -31,7 +31,7 @@ class EigenRows(Rows):
     Args:
         network: whose parameters they belong to.
         layers: weight name → layer.
-        joints: weight name → (k, d_o, d_i [+ 1]) in the eigenbasis.
+        joints: weight name → (k, d_o, d_i [+ 1]) in the eigenbasis; scaled in place.
         blocks: the other parameters, name → (k, *shape).
         many: how many rows they will be multiplied with, about.
     """
@@ -41,6 +41,11 @@ class EigenRows(Rows):
     ) -> None:
         self.network, self.layers, self.joints, self.blocks, self.many = network, layers, joints, blocks, many
         self._back: dict[str, Blocks] = {}
+        self._sizes: Blocks = {}  # (k, 1, 1) by layer, apart: products of tiny numbers would run through denormal ones
+        for name, joint in joints.items():
+            size = joint.abs().amax(dim=(1, 2), keepdim=True)
+            self._sizes[name] = torch.where(size > 0, size, 1.0)
+            joint.div_(self._sizes[name])
 
     def __len__(self) -> int:
         return len(next(iter((self.joints or self.blocks).values())))
@@ -68,7 +73,8 @@ class EigenRows(Rows):
     def take(self, positions: NDArray[np.intp]) -> EigenRows:
         """The rows at these positions."""
         where = torch.as_tensor(np.asarray(positions), device=self.network.device)
-        joints, blocks = ({name: v[where] for name, v in some.items()} for some in (self.joints, self.blocks))
+        joints = {name: joint[where] * self._sizes[name][where] for name, joint in self.joints.items()}
+        blocks = {name: block[where] for name, block in self.blocks.items()}
         return EigenRows(self.network, self.layers, joints, blocks, self.many)
 
     def sums(self, member: Array) -> DenseRows:
@@ -87,7 +93,7 @@ class EigenRows(Rows):
             joint, layer = self.joints.get(factors.weight), self.layers.get(factors.weight)
             if joint is not None and layer is not None and factors.s.shape[1] == 1 and self._cheap(joint):
                 a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
-                out += Outer(s, a, tuple(joint.shape[1:])).against(joint)
+                out += Outer(s, a, tuple(joint.shape[1:])).against(joint) * self._sizes[layer.weight].flatten()
                 del waiting[layer.weight]
         plain = self.blocks | self._turned(waiting)
         return out + batch.only(plain).against(plain) if plain else out
@@ -98,7 +104,8 @@ class EigenRows(Rows):
         for weight in weights:
             if weight not in self._back:
                 layer = self.layers[weight]
-                self._back[weight] = layer.parted(layer.rotate_back(self.joints[weight]), self.network.shapes)
+                joint = layer.rotate_back(self.joints[weight]) * self._sizes[weight]
+                self._back[weight] = layer.parted(joint, self.network.shapes)
             out |= self._back[weight]
         return out
 
@@ -111,7 +118,7 @@ class EigenRows(Rows):
         out = sum((v.flatten(1) @ blocks[name].flatten() for name, v in self.blocks.items()), torch.zeros(len(self)))
         for name, joint in self.joints.items():
             layer = self.layers[name]
-            out = out + joint.flatten(1) @ layer.rotate(layer.joined(blocks)).flatten()
+            out = out + joint.flatten(1) @ layer.rotate(layer.joined(blocks)).flatten() * self._sizes[name].flatten()
         return _numpy(out)
 
 

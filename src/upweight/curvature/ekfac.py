@@ -87,7 +87,7 @@ class FittedEKFAC(Curvature):
         for layer in waiting.values():
             names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
             joints[layer.weight] = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
-        return {name: joints[name] / shifted[name] for name in self.layers}, blocks
+        return {name: joints[name].div_(shifted[name]) for name in self.layers}, blocks
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took.

@@ -47,7 +47,8 @@ class FittedFisher(Curvature):
             chosen, source = share_of(summed, float(np.trace(self.gram)))
             summed = replace(summed, damping=chosen, damping_from=source)
         self.summed = summed
-        damped = self.gram + summed.shift * np.eye(n)
+        damped = self.gram.copy(order="F")
+        damped[np.diag_indices(n)] += summed.shift
         self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
         self.flatness: dict[str, float] = {}
 

@@ -45,11 +45,12 @@ class Layer:
 
     def turned(self, factors: Factors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example, by the cheaper of turning the factors and turning their product."""
-        a, s = with_ones(factors), factors.s
-        (d_i, d_o), positions = (a.shape[-1], s.shape[-1]), s.shape[1]
+        a, s = factors.a, factors.s
+        (d_o, d_i), positions = (len(self.left), len(self.right)), s.shape[1]
         if positions * (d_i**2 + d_o**2) < d_i * d_o * (d_i + d_o):
-            return (s @ self.left).transpose(1, 2) @ (a @ self.right)
-        return self.rotate(s.transpose(1, 2) @ a)
+            return (s @ self.left).transpose(1, 2) @ (with_ones(factors) @ self.right)
+        joint = s.transpose(1, 2) @ a
+        return self.rotate(joint if factors.bias is None else torch.cat([joint, s.sum(1)[:, :, None]], dim=2))
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""

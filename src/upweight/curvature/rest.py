@@ -64,7 +64,7 @@ class Rest:
             roots = np.sqrt(self.summed.weights)
             for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
                 for name in missed:
-                    _add(self._squares, name, (batch.materialise(name) ** 2).sum(dim=0))
+                    _add(self._squares, name, batch.squared(name))
         return {name: self._squares[name] for name in self.names}
 
     def turned(self) -> dict[str, Turned]:

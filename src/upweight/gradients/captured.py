@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
-from upweight.gradients.parts import Dense, Outer, Part, joined
+from upweight.gradients.parts import CHUNK, Dense, Outer, Part, joined
 from upweight.gradients.products import inner, own
 
 SQUARE = 512  # examples of one block of a symmetric matrix
@@ -100,6 +101,16 @@ class Captured:
         """Gradients of one parameter, (B, *shape)."""
         uses = [part.materialise() for part in self.parts[name]]
         return sum(uses[1:], uses[0]) if uses else self.like.new_zeros(self.count, *self.shapes[name])
+
+    def squared(self, name: str) -> Tensor:
+        """Σ of squared gradients of one parameter over the examples, (*shape); of rank one by products of squares."""
+        shape, uses = self.shapes[name], self.parts[name]
+        if len(uses) == 1 and isinstance(uses[0], Outer) and uses[0].length == 1:
+            return (uses[0].left[:, 0].square().T @ uses[0].right[:, 0].square()).reshape(shape)
+        total, size = self.like.new_zeros(shape), max(1, CHUNK // max(1, prod(shape)))
+        for start in range(0, self.count, size):
+            total += self.take(slice(start, start + size)).materialise(name).square().sum(dim=0)
+        return total
 
     def take(self, where: slice) -> Captured:
         """The gradients of these examples of the batch, as views."""

@@ -164,7 +164,7 @@ class CapturedRows(Rows):
         for there, theirs in other.held():
             for here, ours in gathered(self.passes(ready=True), STREAMED):
                 out[here, there] = _numpy(ours.dot(theirs))
-        return out + self._shares(other)
+        return out if self.share is None is other.share else out + self._shares(other)
 
     def gram(self) -> Array:
         """`dense() @ dense().T` by half the products, (n, n)."""
@@ -174,7 +174,7 @@ class CapturedRows(Rows):
             for here, ours in gathered(self.passes(there.stop, ready=True), STREAMED):
                 out[here, there] = _numpy(ours.dot(theirs))
                 out[there, here] = out[here, there].T
-        return out + self._shares(self)
+        return out if self.share is None else out + self._shares(self)
 
     def squares(self) -> Array:
         """Squared norms of the rows, (n,)."""

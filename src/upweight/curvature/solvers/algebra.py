@@ -61,6 +61,8 @@ def taken(blocks: Blocks, where: Any) -> dict[str, Tensor]:
 def stacked(parts: Iterable[Blocks]) -> dict[str, Tensor]:
     """Columns of several blocks, one after the other."""
     every = list(parts)
+    if len(every) == 1:
+        return dict(every[0])
     return {name: torch.cat([part[name] for part in every]) for name in every[0]}
 
 
