@@ -35,6 +35,33 @@ TARGETS = {
     "cnn": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 18.0),
     "gpt": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 3.0),
 }
+# What was set as a goal before these nets were trained, and why some of it is missed.
+STATED = {
+    "softmax": (
+        "Set beforehand: .1 s at the peers' LDS, when pyDVL took .40 s. That is met; the ratio of four is missed "
+        "because pyDVL takes .26 s here."
+    ),
+    "mlp": (
+        "Set beforehand: LDS .55 in .7 s, and .60 in 8 s by the Gauss–Newton matrix, when kronfluence reached "
+        ".456 on nets that were trained elsewhere. The times are met, the LDS are missed; on these nets "
+        "kronfluence reaches .307, and the ratios to it are 1.24 and 1.41 (set: 1.21 and 1.32)."
+    ),
+    "cnn": (
+        "Set beforehand: LDS .31 in 1.4 s, and better by the Gauss–Newton matrix, when kronfluence reached .25 in "
+        "25 s on a net that was trained elsewhere. The time is met, the LDS are missed. Another seed predicts "
+        "this truth with .24 alone, and the intervals of EmpiricalFisher, EKFAC, kronfluence "
+        "and GaussNewton overlap: which is better is not told. Smaller learning rates determine it no better "
+        "(between two seeds on 12 halves: .30 at .05, .28 at .02, .01 at .01). The ratio of times is missed "
+        "because kronfluence takes 15 s here."
+    ),
+    "gpt": (
+        "Set beforehand: LDS .63 in 8 s, when kronfluence reached .62 in 25 s, and better by the Gauss–Newton "
+        "matrix. EmpiricalFisher meets these figures and is missed against what the peer reaches here; EKFAC "
+        "reaches that, in the peer's time. GaussNewton is left out: one product with 32 vectors is 32 × 8 × "
+        "tokens × parameters = 3.5e12 flops, about a minute, and conjugate gradients take several of them: beyond "
+        "the limit."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +207,7 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
         "over queries of Spearman's correlation over the halves. Interval: halves drawn with replacement.",
     ]
     if task == "softmax":
-        return [*said, "Trained to the optimum: no noise in the truth."]
+        return [*said, "Trained to the optimum: no noise in the truth.", STATED[task]]
     again = float(spearman(second, first)[0])
     ceiling = np.sqrt(max(again, 0.0))
     return [
@@ -188,6 +215,7 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
         f"Ceiling: training every half again with another seed predicts this truth with {again:.3f}; a method that "
         f"knew the mean over all seeds would reach about {ceiling:.3f} (its square root).",
         "LDS, two seeds: the mean over both seeds taken for the truth.",
+        STATED[task],
     ]
 
 

@@ -202,3 +202,25 @@ def test_every_layer_has_a_share_of_its_own_mean_eigenvalue_for_damping() -> Non
         rank = min(values.numel(), len(train))
         assert found.dampings[name] == pytest.approx(0.1 * float(values.sum()) / rank)
     assert "layer by layer" in found.diagnostics["damping_from"]
+
+
+class Idle(nn.Module):
+    """A net with a layer that nobody asks and one whose answer does not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unasked, self.silent, self.head = nn.Linear(4, 2), nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x) + 0.0 * self.silent(x)
+
+
+@pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
+def test_layers_without_curvature_add_nothing_to_scores(recipe: Any) -> None:
+    _, train, queries = problem("softmax regression")
+    net = Idle().double()
+    found, expected = (
+        uw.Influence(curvature=recipe).fit(uw.TorchModel(each, cross_entropy), train).attribute(queries).values
+        for each in (net, net.head)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -139,7 +139,7 @@ def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch
     for draws in (4, 400):
         monkeypatch.setattr(expectation, "DRAWN", 6 * draws)
         monkeypatch.setattr(expectation, "MOST", draws)
-        assert expectation.label_expectation(summed()) == f"sampled, {draws} draws"
+        assert expectation.label_expectation(summed()) == f"sampled, {draws} draw{'s' * (draws > 1)}"
         errors.append([np.linalg.norm(gathered(summed(), seed) - dense()) for seed in range(3)])
     few, many = np.sqrt(np.square(errors).mean(axis=1)) / np.linalg.norm(dense())
     assert many < 0.1
@@ -165,7 +165,9 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
     curvature = model().curvature(examples(), uw.EKFAC(), 0.0)
     trace = np.trace(curvature.matvec(np.eye(model().network.size)))
     np.testing.assert_allclose(trace, np.trace(dense()), rtol=0.05 if draws else 1e-9)
-    assert curvature.diagnostics["label_expectation"] == (f"sampled, {draws} draws" if draws else "exact")
+    assert curvature.diagnostics["label_expectation"] == (
+        f"sampled, {draws} draw{'s' * (draws > 1)}" if draws else "exact"
+    )
     assert (curvature.corrected(model().loss_rows(examples())) is None) == bool(draws)
 
 

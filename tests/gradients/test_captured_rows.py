@@ -203,3 +203,16 @@ def test_an_empty_choice_of_rows_is_empty():
     rows = CapturedRows(network, CASES[0].examples(), "loss")
     with pytest.raises(ValueError, match="at least one"):
         rows.take(np.array([], dtype=int))
+
+
+@pytest.mark.parametrize("room", [0, 1 << 26])
+def test_gradients_that_stay_are_the_same(setting, room, monkeypatch):
+    monkeypatch.setattr(rows_module, "KEPT", room)
+    _, _, (ours, dense), (theirs, dense_queries) = setting
+    rows = ours.take(np.arange(len(ours)))
+    rows.keep = True
+    for _ in range(2):
+        assert close(rows.gram(), dense @ dense.T)
+        assert close(rows.dot(theirs), dense @ dense_queries.T)
+        assert close(rows.squares(), (dense**2).sum(axis=1))
+    assert (rows._kept is not None) == (room > 0)

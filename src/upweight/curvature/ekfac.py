@@ -51,12 +51,19 @@ class FittedEKFAC(Curvature):
             self.rest = self._refined()
         self.dampings = dict.fromkeys([*self.rest, *self.layers], summed.damping)
         if not summed.damping_from:
-            rank = rank_of(summed)
-            for name, values in self._values():
-                self.dampings[name], self.damping_from = share_of(
-                    summed, float(values.double().sum()), SHARE_FACTORED, min(values.numel(), rank)
-                )
-            self.damping_from += ", layer by layer"
+            self._choose_damping()
+
+    def _choose_damping(self) -> None:
+        """A share of the mean nonzero eigenvalue of every layer; of all of them where a layer has none."""
+        rank, traces = rank_of(self.summed), {name: float(values.double().sum()) for name, values in self._values()}
+        whole, self.damping_from = share_of(self.summed, sum(traces.values()), SHARE_FACTORED, rank)
+        for name, values in self._values():
+            own = share_of(self.summed, traces[name], SHARE_FACTORED, min(values.numel(), rank))[0]
+            self.dampings[name] = own if traces[name] > 0 else whole
+        if any(self.dampings.values()):
+            self.damping_from = (
+                f"{SHARE_FACTORED:g} of the mean eigenvalue, the objective's l2 included, layer by layer"
+            )
 
     def inverse(self, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C + shift)⁻¹ on blocks name → (k, *shape)."""

@@ -77,7 +77,7 @@ def draws_of(summed: Summed) -> int | None:
 def label_expectation(summed: Summed) -> str:
     """ "exact" or "sampled, k draws"."""
     draws = draws_of(summed)
-    return "exact" if draws is None else f"sampled, {draws} draws"
+    return "exact" if draws is None else f"sampled, {draws} draw{'s' * (draws > 1)}"
 
 
 def joint_axes(network: Network, examples: Examples) -> int:

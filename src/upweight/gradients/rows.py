@@ -126,7 +126,7 @@ class CapturedRows(Rows):
 
         `ready`: multiplied out where products of positions would cost more, for many products.
         """
-        if ready and self._kept is not None:
+        if ready and self._kept is not None and start < len(self):
             yield slice(start, len(self)), self._kept.take(slice(start, None))
             return
         found = inspected(self.network, self.quantity, self.examples)
