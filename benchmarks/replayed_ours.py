@@ -61,7 +61,7 @@ def source(task: Task, share: float) -> Array:
 
 def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
     found = {FULL: metagradient(at="full")}
-    if task.name in ("digits", "calm") and (bergson or task.path(BERGSON).exists()):
+    if task.name == "digits" and (bergson or task.path(BERGSON).exists()):
         found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
     found[CENTRE] = metagradient()
     if task.samples:
