@@ -36,7 +36,7 @@ class Plan:
     removed: int
 
 
-FULL = Plan(5_500, 30, 3, 50)
+FULL = Plan(5_500, 30, 3, 40)
 FAST = Plan(500, 8, 3, 6)
 
 
