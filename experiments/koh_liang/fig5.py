@@ -38,7 +38,7 @@ PLAIN = uw.Influence(correction=None)
 
 
 NOTES = (
-    "Fewer turn than in the paper. A training image moves nearly as far here as there, against the spread of its class, "
+    "Fewer turn than in the paper. A training image moves nearly as far here as there, beside the spread of its class, "
     "but the model is surer of what it is to be turned from: the best image takes about a quarter of a test image's "
     "log-odds. Tested as reasons, on six to eight test images each: 64 to 224 pixels; features at their own scale, at "
     "the paper's and at half of it; 1,126 training images, so that there are as many per feature as in the paper; 150 "
