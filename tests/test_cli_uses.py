@@ -82,6 +82,19 @@ def test_perturb(task):
     assert found["features"][0]["of"][0]["name"] in ("size", "noise", "other")
 
 
+def test_an_attack_is_a_perturbation_that_is_done(task):
+    found = said(
+        "perturb", "task.py", "--attack", "2", "--grey", "0.5", "--query", "q3", "--query", "q5", "-o", "a.html"
+    )
+    assert len(found["moved"]) == 2 and 0 < found["farthest"] <= 0.5 + 1e-9
+    assert all(row["after"] < row["before"] for row in found["queries"][:1]) and found["steps"] >= 1
+    page = (task / "a.html").read_text(encoding="utf-8")
+    assert found["moved"][0] in page and "largest move" in page and "predictions turned" in page
+    assert "grey levels" in run("perturb", "task.py", "--attack", "1", "--grey", "0.5").output
+    result = run("perturb", "task.py", "--attack", "1", "--grey", "0")
+    assert result.exit_code == 1 and "expected grey, radius and step above 0" in result.output
+
+
 def test_what_if(task):
     found = said("what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3")
     assert found["queries"] == ["q3"] and found["predicted"][0] == pytest.approx(found["actual"][0], rel=1e-3)

@@ -122,7 +122,7 @@ def draw(path: Path, found: Array, flipped: float, clean: float) -> None:
             ax.plot(share[1:], PAPER[name][which], "x", color=bars[0].get_color(), markersize=5)
     axes[0].axhline(clean, color="k", linestyle="--", linewidth=1, label="clean labels")
     axes[0].plot([], [], "kx", label="the paper's")
-    axes[0].legend(fontsize=7, loc=(0.55, 0.3))
+    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="upper left")
     axes[0].set(xlabel="% of the training set checked", ylabel="test accuracy")
     axes[1].set(xlabel="% of the training set checked", ylabel="share of flipped labels found")
     save(figure, path)

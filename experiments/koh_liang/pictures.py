@@ -43,6 +43,6 @@ def save(figure: Any, path: Path) -> None:
     """Write it with few colours, so that it is small, and forget it."""
     figure.tight_layout()
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=90, format="png")
+    figure.savefig(drawn, dpi=90, format="png", bbox_inches="tight")
     plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(200).save(path, optimize=True)

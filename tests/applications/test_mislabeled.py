@@ -45,17 +45,14 @@ def caught(order, wrong):
 
 
 def test_finds_at_least_what_loss_and_self_influence_find():
-    """Over several shares and draws of wrong labels: where loss finds all, a few rarities get in between."""
-    found, loss, own = np.zeros((3, 4))
-    for row, flips in enumerate((0.05, 0.1, 0.2, 0.3)):
+    """On every share and draw of wrong labels."""
+    for flips in (0.05, 0.1, 0.2, 0.3):
         for seed in range(2):
             model, train, _, _, wrong = cancer(flips, seed)
             suspects = uw.mislabeled(model, train, budget=0.1)
-            found[row] += caught(train.positions(suspects.ids).tolist(), wrong)
-            loss[row] += caught(np.argsort(-suspects.loss)[:40].tolist(), wrong)
-            own[row] += caught(np.argsort(-suspects.self_influence)[:40].tolist(), wrong)
-    assert found.sum() >= max(loss.sum(), own.sum())
-    assert (found >= np.maximum(loss, own) - 2).all()
+            found = caught(train.positions(suspects.ids).tolist(), wrong)
+            for one in (suspects.loss, suspects.self_influence):
+                assert found >= caught(np.argsort(-one)[:40].tolist(), wrong), (flips, seed)
 
 
 def test_suggests_the_right_label_and_tells_the_harm():

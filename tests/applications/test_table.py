@@ -76,6 +76,14 @@ def test_a_class_that_training_would_not_see_is_not_held_out():
     assert 7 in fitted.train.ids
 
 
+def test_a_category_that_training_never_saw_is_predicted_all_the_same():
+    colour = RNG.choice(np.array(["red", "blue"], dtype=object), N)
+    colour[7] = "green"
+    fitted = fit_table(frame(colour=colour), "target", ["7"])
+    assert 7 in fitted.held_out.ids.tolist() and "green" not in set(fitted.train.x["colour"])
+    assert np.isfinite(fitted.estimator.predict_proba(fitted.held_out.x)).all()
+
+
 def test_one_text_column_is_shown_as_text():
     notes = [f"{'good' if s > 0 else 'bad'} remark number {i} in full" for i, s in enumerate(SIZE)]
     fitted = fit_table(pd.DataFrame({"note": notes, "target": SIZE > 0}), "target")

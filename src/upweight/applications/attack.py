@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.perturb import Field
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Perturbable, Retrainable, require
+from upweight.core.model import Perturbable, Retrainable, require, require_reading
 
 Array = NDArray[np.float64]
 
@@ -24,15 +24,44 @@ class Attack:
         train: the training set with the moved examples in place of the old ones.
         moved: ids of the training examples that were moved.
         measured: (steps + 1, queries), the measurement before and after every step, by real training.
-        turned: ids of the queries whose prediction is another one at the end.
-        farthest: the largest move of any number, in grey levels.
+        predicted: (before, after): what was said of each query.
+        moves: (moved, …), what was added to their numbers, in grey levels.
     """
 
     train: Examples
+    queries: Examples
     moved: NDArray[Any]
     measured: Array
-    turned: list[Any]
-    farthest: float
+    predicted: tuple[tuple[Any, ...], tuple[Any, ...]]
+    moves: Array
+    measurement: str
+    diagnostics: Mapping[str, Any]
+
+    @property
+    def turned(self) -> list[Any]:
+        """Ids of the queries whose prediction is another one at the end."""
+        pairs = zip(self.queries.ids.tolist(), *self.predicted, strict=True)
+        return [identifier for identifier, before, after in pairs if before != after]
+
+    @property
+    def farthest(self) -> float:
+        """The largest move of any number, in grey levels."""
+        return float(np.abs(self.moves).max())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rows = zip(self.queries.ids.tolist(), self.measured[0], self.measured[-1], *self.predicted, strict=True)
+        return {
+            "measurement": self.measurement,
+            "moved": self.moved.tolist(),
+            "farthest": self.farthest,
+            "steps": len(self.measured) - 1,
+            "queries": [
+                {"id": i, "before": float(m), "after": float(n), "predicted": [a, b]} for i, m, n, a, b in rows
+            ],
+            "turned": self.turned,
+            "warnings": list(self.diagnostics["warnings"]),
+        }
 
     def __repr__(self) -> str:
         return (
@@ -71,6 +100,7 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
     require(model, [Perturbable, Retrainable], "attack")
+    require_reading(model, "attack")
     if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
         raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")
     _require_numbers(model, train, examples)
@@ -92,13 +122,15 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
             progress(done, steps)
         if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
             break
-    then = here.predict(queries).predicted
     return Attack(
         train=now,
+        queries=queries,
         moved=train.ids[places],
         measured=np.stack(measured),
-        turned=[i for i, a, b in zip(queries.ids.tolist(), then, before, strict=True) if a != b],
-        farthest=float(np.abs(now.x[places] - original).max() / grey),
+        predicted=(tuple(before), tuple(here.predict(queries).predicted)),
+        moves=(now.x[places] - original) / grey,
+        measurement=model.measurement,
+        diagnostics={"warnings": list(getattr(model, "notes", ()))},
     )
 
 

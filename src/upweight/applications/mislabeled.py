@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from upweight.applications.change import with_labels
 from upweight.applications.held_out import HeldOut, held_out
@@ -27,7 +28,8 @@ class Suspects:
 
     Attributes:
         ids: (budget,) what to check, most suspicious first.
-        score: (n,) what all training examples are ranked by, in training order.
+        score: (n,) what all training examples are ranked by, in training order; a mean rank in (0, 1], or nats where
+            one loss is all there is.
         loss: (n,) under the model that saw the label.
         self_influence: (n,) how much of that fit the label bought for itself; loss + self-influence is the loss of a
             model trained without the example. NaN where the model has no gradients.
@@ -89,11 +91,11 @@ def mislabeled(
 ) -> Suspects:
     """Rank the training labels by how likely they are wrong.
 
-    The score is the loss of each example under models that have not seen its label, in two independent ways, summed:
-    leave-one-out (loss + self-influence, from one factorisation), and out-of-fold (`folds` trainings, then `folds` more
-    without the examples that look wrong after the first, so that wrong labels do not vouch for each other). The second
-    round counts only where it makes held-out labels easier to predict; where a model is too weak to say what is wrong,
-    that is leave-one-out alone.
+    The score is the mean rank of three losses of each example: under the model itself, leave-one-out (loss +
+    self-influence, from one factorisation), and out-of-fold (`folds` trainings, then `folds` more without the examples
+    that look wrong after the first, so that wrong labels do not vouch for each other). The second round counts only
+    where it makes held-out labels easier to predict; where a model is too weak to say what is wrong, the score is the
+    leave-one-out loss alone.
 
     Args:
         model: a classifier that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
@@ -113,8 +115,7 @@ def mislabeled(
     count, classes = _count(budget, len(train)), _classes(model, train, evaluation)
     tell("influence", 0, 1)
     loss, own, fitted, said, notes = _evidence(model, train, folds, seed, tell)
-    alone = None if fitted is None else loss + own
-    score = (0.0 if alone is None else alone) + (np.zeros(len(train)) if said is None else said.counted)
+    score = _suspicion(loss, None if fitted is None else loss + own, said)
     chosen = np.argsort(-score, kind="stable")[:count]
     suggested, chances = _suggestions(model, train, chosen, classes, said)
     harm = None
@@ -162,6 +163,19 @@ def _evidence(
     else:
         notes.append(f"A {type(model).__name__} cannot be trained again from here: ranked by leave-one-out loss alone.")
     return loss, own, fitted, said, notes
+
+
+def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None) -> Array:
+    """What there is to go by, (n,); where all of it is there, the mean share of the training set that each puts below.
+
+    Ranks, so that no single evidence decides by its size: out-of-fold losses have a longer tail than the others.
+    """
+    if alone is None:
+        assert said is not None
+        return said.counted
+    if said is None or not said.helps:
+        return alone
+    return np.asarray(sum(rankdata(evidence) for evidence in (loss, alone, said.counted)) / (3 * len(loss)))
 
 
 def _count(budget: float, n: int) -> int:

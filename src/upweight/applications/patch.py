@@ -14,7 +14,7 @@ import numpy as np
 from upweight.applications.change import Change, as_label
 from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, require
+from upweight.core.model import Retrainable, require, require_reading
 
 KIND = "upweight patch"
 VERSION = 1
@@ -159,13 +159,16 @@ def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed
     Both models are trained here, on the set as it was and as it is, so that nothing but the patch lies between them.
 
     Raises:
-        TypeError: a model that cannot be trained again.
+        TypeError: a model that cannot be trained again, or whose training would not see the new labels.
         ValueError: a patch that does not fit, an evaluation set without labels; nothing has been changed then.
     """
     require(model, [Retrainable], "repair")
     if evaluation.y is None:
         raise ValueError("expected an evaluation set with labels; pass Examples(x, y)")
-    changed, factors = patch.change(train).applied(train)
+    change = patch.change(train)
+    if change.relabel:
+        require_reading(model, "a patch with new labels")
+    changed, factors = change.applied(train)
     ready = model.hypothetical() if hasattr(model, "hypothetical") else model
     before = model.retrain(train, np.ones(len(train)), seed)
     after = ready.retrain(changed, factors, seed)

@@ -16,7 +16,8 @@ from upweight.core.attributor import Attributor, Fitted
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, can
 from upweight.core.scores import Unit
-from upweight.methods.influence import FittedInfluence, Influence
+from upweight.methods.influence import FittedInfluence
+from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
@@ -115,7 +116,7 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
         model, train, queries: as for `explain`.
         by: names of columns, or name → one value per training example; many different numbers are cut into fifths.
         failing: the slices: query ids, a mask over the queries, or name → either. None for what the model gets wrong.
-        method: the recipe; None for `Influence()`.
+        method: the recipe; None for `Influence()`, and on trees for what suits them.
         refits: how many of the strongest groups are really left out of a training. `seed`: for it and the bootstrap.
         smallest: groups of fewer examples are left out of the table.
 
@@ -128,7 +129,8 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     named = slice_of(model, queries, failing)
     groups = groups_of(train, by, smallest, classes=bool(model.predict(queries.take([0])).classes))
     asked = queries.select(list(dict.fromkeys(i for ids in named.values() for i in ids)))
-    fitted = (method or Influence()).fit(model, train)
+    recipe = method or first_choice(model, train)
+    fitted = recipe.fit(model, train)
     tell("fit", 1, 1)
     single = _removed(fitted, train, asked, groups)
     where = [asked.positions(ids) for ids in named.values()]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from upweight.applications.change import Change, random_like
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Predictions, Retrainable, can, require
+from upweight.core.model import Differentiable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
 
 Array = NDArray[np.float64]
@@ -116,12 +116,15 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
         seed: for the random changes and handed to the training.
 
     Raises:
-        TypeError: a model without gradients, or new inputs for a kernel machine.
+        TypeError: a model without gradients; new inputs for a kernel machine; new labels or examples for a training
+            function that would not see them, unless refit=False and calibrate=0.
         KeyError, ValueError: a change that cannot be made; nothing has been computed then.
     """
     require(model, [Differentiable], "what_if")
     named = _possible(train, changes, form, calibrate)
     trainable = can(model, Retrainable)
+    if (refit or calibrate) and any(change.relabel or change.add is not None for change in named.values()):
+        require_reading(model, "a refit with new labels or examples")
     notes = [] if trainable else [f"Nothing was refitted: a {type(model).__name__} cannot be trained again from here."]
     forecast = _Forecast.of(model, train, queries, form, any(change.add is not None for change in named.values()))
     predicted = forecast(list(named.values()))

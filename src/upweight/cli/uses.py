@@ -14,7 +14,12 @@ from upweight.cli.reading import Identifier, Measure, Query, Seed, Source, Targe
 if TYPE_CHECKING:
     from upweight.core.examples import Examples, Id
 
+ROUNDS = 20  # of an attack at most; five reach the end of the box
 By = Annotated[list[str], typer.Option(help="Column that groups the training set, may be repeated; also `label`.")]
+Attacked = Annotated[
+    int | None,
+    typer.Option(min=1, help="Move so many training examples to turn the predictions, training again at every step."),
+]
 Refits = Annotated[int, typer.Option("--verify", min=0, help="Real retrainings to check with; 0 = none.")]
 
 
@@ -55,20 +60,35 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     identifier: Identifier = None,
     query: Query = None,
     k: Annotated[int, typer.Option(min=1, help="How many training examples to look into.")] = 5,
+    attack: Attacked = None,
+    grey: Annotated[float, typer.Option(help="With --attack: one grey level in units of the inputs.")] = 1 / 255,
+    radius: Annotated[float, typer.Option(help="With --attack: grey levels by which a number may move.")] = 0.5,
     out: Out = Path("perturb.html"),
     as_json: AsJson = False,
     measure: Measure = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Say which features of which training examples would move predictions."""
+    """Say which features of which training examples would move predictions; with --attack really move them."""
     source = Source(task, target, identifier, measure)
     writable(out)
+    from upweight.applications.attack import attack as audit
     from upweight.applications.perturb import perturb as run
 
-    with working_on({"read": f"Reading {task.name}", "train": "Training"}, quiet, as_json) as working:
+    stages = {"read": f"Reading {task.name}", "train": "Training", "attack": "Moving, and training again"}
+    with working_on(stages, quiet, as_json) as working:
         model, train, queries, _ = source.read(working, query, seed)
-        found = run(model, train, queries.select(choose(model, queries, query)[0]), k=k)
+        asked = queries.select(choose(model, queries, query)[0])
+        if attack is not None:
+            hit = audit(
+                model, train, asked, attack, grey=grey, radius=radius, step=radius / 5, steps=ROUNDS,
+                progress=lambda done, total: working("attack", done, total),
+            )  # fmt: skip
+        else:
+            found = run(model, train, asked, k=k)
+    if attack is not None:
+        _finish(hit, out, as_json, quiet, [repr(hit), *[f"{one}: prediction turned" for one in hit.turned]])
+        return
     lines = []
     for example in found.example_ids.tolist():
         best = found.features(found.query_ids[0].item(), example, k=3)

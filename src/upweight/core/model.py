@@ -141,11 +141,13 @@ class Retrainable(Measurable):
 
     `converges`: training ends at the optimum of the objective, wherever it begins; False where it stops after so many
     steps, as for networks. `threads`: a training keeps all processors busy with threads of its own, which do not
-    outlive a fork: trainings are done one after the other in this process.
+    outlive a fork: trainings are done one after the other in this process. `reads_examples`: training sees the examples
+    that `retrain` is handed; False where it is a function of the user's that knows its own and takes weights alone.
     """
 
     converges: bool = True
     threads: bool = False
+    reads_examples: bool = True
 
     @property
     def provenance(self) -> str:
@@ -295,3 +297,12 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
         why = model.lacks(capability)
         if why is not None:
             raise TypeError(f"{wanted_by} needs a model that is {capability.__name__}: {why}")
+
+
+def require_reading(model: Any, wanted_by: str) -> None:
+    """Raise TypeError where a model trained again would not see that labels or inputs are other ones."""
+    if isinstance(model, Retrainable) and not model.reads_examples:
+        raise TypeError(
+            f"{wanted_by} changes labels or inputs, and the training function of this {type(model).__name__} takes "
+            "weights alone: it would train on the old ones; pass training=uw.Training(…), or only remove and reweight"
+        )

@@ -137,6 +137,11 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         return str(getattr(self.training, "__qualname__", None) or repr(self.training))
 
     @property
+    def reads_examples(self) -> bool:  # type: ignore[override]
+        """Whether the training is a recipe; a function of the user's has its own examples."""
+        return self.training is None or isinstance(self.training, Training)
+
+    @property
     def forks(self) -> bool:
         """Whether torch's backward passes survive a fork, as they do where there is no GPU."""
         return not torch.cuda.is_available()

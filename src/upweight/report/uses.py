@@ -1,4 +1,4 @@
-"""The pages of slices, perturb and what_if: tables of effects with their intervals and what really happened."""
+"""The pages of slices, perturb, attack and what_if: tables of effects with their intervals and what really happened."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from upweight.applications.attack import Attack
 from upweight.applications.perturb import Perturbation
 from upweight.applications.slices import Slices
 from upweight.applications.what_if import WhatIf
@@ -139,6 +140,41 @@ def perturb_page(found: Perturbation) -> str:
         sections,
         found.diagnostics["warnings"],
         [f"Numbers are {found.described}. “Per unit” is the gradient, also of numbers that the example does not have."],
+    )
+
+
+def attack_page(found: Attack) -> str:
+    """What became of every query, and how little each training example was moved."""
+    ids, (before, after) = found.queries.ids.tolist(), found.predicted
+    queries = [
+        {
+            "name": f"{ids[q]}",
+            "cells": [f"{found.measured[end, q]:.4g}".replace("-", MINUS) for end in (0, -1)]
+            + [label_text(before[q]) if before[q] == after[q] else f"{label_text(before[q])} → {label_text(after[q])}"],
+            "values": (float(found.measured[-1, q] - found.measured[0, q]), None, math.nan),
+        }
+        for q in range(len(ids))
+    ][:MOST_ROWS]
+    moves = np.abs(found.moves).reshape(len(found.moved), -1)
+    moved = [
+        {
+            "name": f"{identifier} (label {label_text(found.train.label(identifier))})",
+            "cells": [f"{move.max():.3g}", f"{move.mean():.3g}"],
+            "values": (float(move.max()), None, math.nan),
+        }
+        for identifier, move in zip(found.moved.tolist(), moves, strict=True)
+    ][:MOST_ROWS]
+    steps = len(found.measured) - 1
+    return _page(
+        "What can unseen changes of training examples do to these predictions?",
+        [f"{len(found.turned)} of {count(len(ids), 'prediction')} turned", count(steps, "step"), found.measurement],
+        "Training examples were moved a little, and the model really trained again after every step.",
+        [
+            _section("Queries", "query", ["before", "after", "prediction"], "change", queries),
+            _section("Moved training examples", "example", ["largest move", "mean move"], "grey levels", moved),
+        ],
+        found.diagnostics["warnings"],
+        ["Moves are in grey levels: below a half, a picture rounded to its grey levels is the same picture."],
     )
 
 

@@ -1,0 +1,90 @@
+"""Every application on a network that says how it was trained, and what a training function of one's own cannot do."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+import upweight as uw
+from networks import cross_entropy, digits, mlp
+from upweight.applications.explain import explain
+
+
+@cache
+def task():
+    x, y = digits()
+    train = uw.Examples(x[:60], y[:60])
+    queries = uw.Examples(x[60:72], y[60:72], ids=range(60, 72))
+    torch.manual_seed(0)
+    training = uw.Training(lr=0.1, momentum=0.9, weight_decay=0.01, epochs=20, batch_size=20)
+    return uw.TorchModel.trained(mlp().double(), cross_entropy, train, training=training), train, queries
+
+
+def test_explain_with_its_check():
+    model, train, queries = task()
+    told = explain(model, train, queries.take([0]), removals=2)
+    assert told.check is not None and len(told.check.removals) == 2 and np.isfinite(told.check.actual).all()
+
+
+def test_mislabeled_with_held_out_answers_and_a_patch():
+    _, train, queries = task()
+    y = train.y.copy()
+    y[[4, 30, 50]] = (y[[4, 30, 50]] + 1) % 3
+    flipped = uw.Examples(train.x, y)
+    torch.manual_seed(0)
+    training = uw.Training(lr=0.1, momentum=0.9, weight_decay=0.01, epochs=20, batch_size=20)
+    model = uw.TorchModel.trained(mlp().double(), cross_entropy, flipped, training=training)
+    suspects = uw.mislabeled(model, flipped, budget=6, folds=3, evaluation=queries)
+    assert {4, 30, 50} <= set(suspects.ids.tolist()) and suspects.held_out is not None
+    done = uw.repair(model, flipped, uw.Patch.of(flipped, {i: int(train.y[i]) for i in (4, 30, 50)}), queries)
+    assert done.after.measured > done.before.measured
+
+
+def test_slices_are_verified_by_training_without_them():
+    model, train, queries = task()
+    found = uw.slices(model, train, queries, {"early": np.arange(60) < 20}, {"all": queries.ids}, refits=2)
+    weights = np.ones(60)
+    weights[found.groups.members[0]] = 0.0
+    truth = (model.measure(queries) - model.retrain(train, weights).measure(queries)).mean()
+    assert found.actual[0, 0] == pytest.approx(truth)
+
+
+def test_what_if_with_new_labels_is_really_done():
+    model, train, queries = task()
+    change = uw.Change(relabel={3: (train.y[3] + 1) % 3}, remove=[7])
+    found = uw.what_if(model, train, queries, change, calibrate=0)
+    y, weights = train.y.copy(), np.ones(60)
+    y[3], weights[7] = (y[3] + 1) % 3, 0.0
+    truth = model.retrain(uw.Examples(train.x, y), weights).measure(queries) - model.measure(queries)
+    np.testing.assert_allclose(found.actual[:, 0], truth, atol=1e-10)
+
+
+def test_perturb_and_attack():
+    model, train, queries = task()
+    one = queries.take([int(model.measure(queries).argmin())])
+    found = uw.perturb(model, train, one, examples=[5, 9])
+    assert found.gradients.shape == (1, 2, 64) and found.reach.shape == (1, 2)
+    hit = uw.attack(model, train, one, 3, grey=1 / 16, step=0.25, steps=3)
+    assert hit.measured[-1, 0] < hit.measured[0, 0] and hit.farthest <= 0.5 + 1e-6
+
+
+def test_a_training_function_cannot_see_new_labels_or_inputs():
+    recipe, train, queries = task()
+
+    def again(weights, seed):
+        return recipe.retrain(train, weights, seed).network.net
+
+    model = uw.TorchModel(recipe.network.net, cross_entropy, l2=0.01, training=again)
+    assert uw.what_if(model, train, queries, uw.Change(remove=[3]), calibrate=0).actual is not None
+    relabel = uw.Change(relabel={3: (train.y[3] + 1) % 3})
+    new = uw.Change(add=uw.Examples(train.x[:1], train.y[:1], ids=[1000]))
+    for change in (relabel, new):
+        with pytest.raises(TypeError, match="training function of this TorchModel takes weights alone"):
+            uw.what_if(model, train, queries, change)
+    assert uw.what_if(model, train, queries, relabel, refit=False, calibrate=0).actual is None
+    with pytest.raises(TypeError, match="a patch with new labels changes labels or inputs"):
+        uw.repair(model, train, uw.Patch.of(train, {3: int((train.y[3] + 1) % 3)}), queries)
+    assert len(uw.repair(model, train, uw.Patch.of(train, {3: "drop"}), queries).train) == 59
+    with pytest.raises(TypeError, match="attack changes labels or inputs"):
+        uw.attack(model, train, queries, 1, grey=1 / 16)
