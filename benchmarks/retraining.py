@@ -79,7 +79,7 @@ def together() -> Table:
     for sizes, batch, optimiser in cases:
         table.add("-".join(map(str, sizes)), *one_case(sizes, batch, optimiser))
     table.notes.append(
-        "1,000 digits, 30 epochs; processor seconds, the ways in turn, medians over five rounds after a first one."
+        "1,000 digits, 30 epochs; processor seconds, the ways in turn; medians over five rounds, after a first."
     )
     table.notes.append(
         "The larger net's products alone take about 30 µs a step at a batch of 50, its plain loop about 450; what is "
