@@ -27,7 +27,7 @@ WORTH_GPU = 3e9
 ROOM = 8 << 20  # bytes of the copies that are trained at once: larger stacks leave the caches
 ROOM_GPU = 2 << 30
 MOST = 128
-TAPED = 16  # steps of one shape from which a tape is worth making
+TAPED = 500  # steps of one shape from which a tape pays: the first one loads torch's compiler, which takes seconds
 
 
 def stack(run: Run) -> Stack:
