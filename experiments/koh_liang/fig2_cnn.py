@@ -99,8 +99,8 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     right = float(np.mean(np.array(model.predict(test).predicted) == test.y))
     return Result(
         title="Fig. 2, middle: leaving digits out of a convolutional net",
-        claim="On a net that is not convex and not at an optimum, influence still predicts what leaving a digit out "
-        "does to a test digit's loss.",
+        claim="On a net that is not convex and not at an optimum, the derivative through its training predicts what "
+        "leaving a digit out does to a test digit's loss; influence, which the paper finds to, does so less well here.",
         rows=[
             Row(f"Pearson, influence (Hessian + {DAMPING:g}, CG)", ".86 (released run .875)", f"{found['Hessian']:.3f}",
                 None if fast else found["Hessian"] >= FLOOR),
@@ -121,9 +121,9 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         "Hessian (paper: 100).",
         notes=[
             "From the checkpoint on at a rate of .05 the training is chaotic: one digit of 5,500 changes the loss by "
-            ".85 nats on average, and neither influence (R = -.18) nor the metagradient (R = .02) say how. At .005 it "
-            "is smooth, and the metagradient is right. Influence stays below the paper's: three epochs are the likeliest "
-            "reason, after which a digit's absence has not worked out; a longer smooth training was not tried.",
+            ".85 nats on average, and neither influence (R = -.18) nor the metagradient (R = .02) says how. At .005 "
+            "it is smooth, and the metagradient is right. Influence stays below the paper's: three epochs are the "
+            "likeliest reason, after which a digit's absence has not worked out; a longer smooth training was not tried.",
         ],
         numbers={
             "removed": train.ids[removed].tolist(),
