@@ -28,6 +28,7 @@ def agree(axes: Any, actual: NDArray[Any], predicted: NDArray[Any], title: str) 
     axes.scatter(actual, predicted, s=9, alpha=0.7, linewidths=0)
     ends = np.array([min(np.min(actual), np.min(predicted)), max(np.max(actual), np.max(predicted))]) * 1.08
     axes.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    axes.locator_params(nbins=5)
     axes.set(title=title, xlabel="actual difference in loss", ylabel="predicted difference in loss")
 
 
