@@ -123,7 +123,8 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
             "From the checkpoint on at a rate of .05 the training is chaotic: one digit of 5,500 changes the loss by "
             ".85 nats on average, and neither influence (R = -.18) nor the metagradient (R = .02) says how. At .005 "
             "it is smooth, and the metagradient is right. Influence stays below the paper's: three epochs are the "
-            "likeliest reason, after which a digit's absence has not worked out; a longer smooth training was not tried.",
+            "likeliest reason, after which a digit's absence has not worked out; a longer smooth training was not "
+            "tried.",
         ],
         numbers={
             "removed": train.ids[removed].tolist(),
