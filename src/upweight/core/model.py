@@ -289,9 +289,11 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
     """Raise TypeError when the model lacks a capability, in words that say which and what to do."""
     missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
     if missing:
+        way_out = "wrap a fitted estimator with upweight.explainable(estimator, train) first"
+        if isinstance(model, Measurable):
+            way_out = "such a model cannot give that; `upweight methods` lists others"
         raise TypeError(
-            f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; "
-            "wrap a fitted estimator with upweight.explainable(estimator, train) first"
+            f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; {way_out}"
         )
     for capability in capabilities:
         why = model.lacks(capability)

@@ -26,6 +26,8 @@ BENDS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # wei
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
 
+    EFFECT where the gate agrees.
+
     Args:
         at: where the derivative is taken. "full": at all weights 1, what leaving a few out does. "centre": at all
             weights `keep`, the mean of the training sets that removals leave: second-order terms cancel, and large
@@ -38,8 +40,6 @@ class Metagradient(Attributor):
         floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
         folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
             after an interruption, they go on from there, and one that was finished is read. It changes no answer.
-
-    Scores are EFFECT where the gate agrees.
 
     Cost: 2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `gate` + 3 trainings.
     """
