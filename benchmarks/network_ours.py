@@ -35,6 +35,7 @@ RECIPES = {
 CONTENDERS = {f"upweight {name}": influence(recipe) for name, recipe in RECIPES.items()}
 LEFT_OUT = {
     "softmax": (),
+    "mnist": (),
     "mlp": ("Hessian",),
     "cnn": ("Hessian",),
     "gpt": ("Hessian", "GaussNewton"),  # a product with all sequences for each query and step

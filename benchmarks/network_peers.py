@@ -251,6 +251,7 @@ CONTENDERS: dict[str, Contender] = {
 # What runs on which task; the rest did not end, or did not start, within the limit when it was tried.
 RUNS = {
     "softmax": [name for name in CONTENDERS if name != "traker (256)"],
+    "mnist": [name for name in CONTENDERS if name != "traker (256)"],
     "mlp": [
         *("captum TracInCP", "captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC"),
         *("kronfluence KFAC, damping None", "kronfluence EK-FAC, damping None", "pyDVL Nyström"),

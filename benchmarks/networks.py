@@ -31,6 +31,7 @@ DRAWS = 500  # of the bootstrap over the halves
 # Ours that is held to a target, the peer it is held against, and how many times its processor time that peer may take.
 TARGETS = {
     "softmax": ("upweight Hessian", "pyDVL Direct", 4.0),
+    "mnist": ("upweight Hessian", "kronfluence EK-FAC, damping None", 1.0),
     "mlp": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 100.0),
     "cnn": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 18.0),
     "gpt": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 3.0),
@@ -211,8 +212,8 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
         f"Truth: −loss of every query after training on {kind.subsets} random halves of the training set. LDS: mean "
         "over queries of Spearman's correlation over the halves. Interval: halves drawn with replacement.",
     ]
-    if task == "softmax":
-        return [*said, "Trained to the optimum: no noise in the truth.", STATED[task]]
+    if not kind.epochs:
+        return [*said, "Trained to the optimum: no noise in the truth.", *filter(None, [STATED.get(task)])]
     again = float(spearman(second, first)[0])
     ceiling = np.sqrt(max(again, 0.0))
     return [

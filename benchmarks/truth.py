@@ -23,7 +23,8 @@ def prepare(name: str, data: Path) -> Path:
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(1)
-        _linear(path) if name == "softmax" else _network(KINDS[name], data, path)
+        kind = KINDS[name]
+        _network(kind, data, path) if kind.epochs else _linear(kind, data, path)
     return FOLDER
 
 
@@ -43,20 +44,26 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     _keep(path, arrays, halves, np.swapaxes(outputs, 1, 2))
 
 
-def _linear(path: Path) -> None:
-    """Halves of the softmax regression by its own solver, to its optimum: one seed says it all."""
-    problem, kind = digits(KINDS["softmax"].l2), KINDS["softmax"]
-    halves, found = _halves(kind), []
-    for half in halves:
-        estimator = LogisticRegression(C=1 / (len(half) * kind.l2), fit_intercept=False, tol=1e-8, max_iter=10_000)
-        logp = estimator.fit(problem.x[half], problem.y[half]).predict_log_proba(problem.x_queries)
-        found.append(logp[np.arange(len(logp)), problem.y_queries])
+def _linear(kind: Kind, data: Path, path: Path) -> None:
+    """Halves of a softmax regression by scikit-learn's solver, to its optimum: one seed says it all."""
+    if kind.name == "softmax":
+        problem = digits(kind.l2)
+        x, y, xq, yq = problem.x, problem.y, problem.x_queries, problem.y_queries
+    else:
+        x, y, xq, yq = (part.numpy() for part in images(data, kind))
+    whole, halves = np.arange(len(x)), _halves(kind)
+    fitted = [
+        LogisticRegression(C=1 / (len(some) * kind.l2), fit_intercept=False, tol=1e-8, max_iter=10_000).fit(
+            x[some].astype(np.float64), y[some]
+        )
+        for some in (whole, *halves)
+    ]
+    found = [one.predict_log_proba(xq)[np.arange(len(yq)), yq] for one in fitted[1:]]
     net = kind.make()
     with torch.no_grad():
-        net[0].weight.copy_(torch.from_numpy(problem.estimator.coef_))
+        net[0].weight.copy_(torch.from_numpy(fitted[0].coef_))
     torch.save(net.state_dict(), path.with_suffix(".pt"))
-    inputs = (problem.x, problem.y, problem.x_queries, problem.y_queries)
-    tensors = [torch.from_numpy(part.astype(np.float32 if part.ndim == 2 else np.int64)) for part in inputs]
+    tensors = [torch.from_numpy(part.astype(np.float32 if part.ndim == 2 else np.int64)) for part in (x, y, xq, yq)]
     _keep(path, tensors, halves, np.stack([np.transpose(found)] * 2))
 
 
