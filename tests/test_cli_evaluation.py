@@ -62,6 +62,14 @@ def test_evaluate_is_a_table_of_methods_and_baselines(task):
     assert "Training again on subsets" in said.stderr
 
 
+def test_methods_are_told_what_the_subsets_keep():
+    from upweight import Influence, Metagradient
+    from upweight.cli.reading import recipe_for
+
+    assert recipe_for("metagradient", 0, keep=0.5) == Metagradient(keep=0.5)
+    assert recipe_for("influence", 0, keep=0.5) == Influence()
+
+
 def test_evaluate_as_json_with_planted_labels(task):
     written(Path("planted.txt"), "t1\nt5\n\nt9\n")
     asked = ("--planted", "planted.txt", "--query", "q3", "--query", "q1")

@@ -78,7 +78,7 @@ OF_NETWORKS: dict[str, Attributor] = {
 }
 OF_TRAININGS: dict[str, Attributor] = {
     "metagradient": uw.Metagradient(at="full", keep=0.9, gate=4),
-    "metagradient at the centre": uw.Metagradient(gate=4),
+    "metagradient at the centre": uw.Metagradient(keep=0.5, gate=4),
     "leave one out": uw.LeaveOneOut(),
 }
 OF_BOOSTERS: dict[str, Attributor] = {

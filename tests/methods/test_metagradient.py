@@ -66,6 +66,15 @@ def correlation(scores: uw.Scores, share: float) -> tuple[float, float]:
     return float(np.mean(each)), float((p * a).sum() / (p**2).sum())
 
 
+def test_left_alone_it_predicts_single_examples_and_small_groups() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient().fit(model(), train)
+    check = uw.verify(model(), train, queries, fitted.attribute(queries), removals=16)
+    for kind in ("one", "group"):
+        agreed = check.of(kind)
+        assert agreed.pearson > 0.95 and 0.8 < agreed.slope < 1.3, kind
+
+
 def test_the_centre_predicts_large_removals_and_the_full_set_does_not() -> None:
     train, queries = data()
     centre = uw.Metagradient(keep=0.5).fit(model(), train).attribute(queries)

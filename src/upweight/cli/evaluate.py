@@ -56,9 +56,9 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     source = Source(task, target, identifier, measure)
     if report is not None:
         reachable(report, "--report")
-    recipes = {name: recipe_for(name, seed) for name in dict.fromkeys(method)}
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
+    recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
     from upweight.evaluate.agreement import short
     from upweight.evaluate.compare import HEAD, compare
     from upweight.evaluate.removals import subsets as drawn

@@ -134,14 +134,17 @@ def measurement(text: str | None, train: Examples) -> Any:
     raise typer.BadParameter(f"no training label is {wanted!r}; there are {classes[:12]}", param_hint="--measure")
 
 
-def recipe_for(method: str, seed: int) -> Attributor:
-    """The method of this name with its own defaults, on all processors where it retrains."""
+def recipe_for(method: str, seed: int, **known_here: Any) -> Attributor:
+    """The method of this name with its own defaults, on all processors where it retrains.
+
+    `known_here`: settings that the command knows, for the methods that have them.
+    """
     from upweight.core.processes import available
     from upweight.methods.registry import methods
 
     known = methods()
     if method not in known:
         raise typer.BadParameter(f"no method is called {method!r}; there are {', '.join(known)}", param_hint="--method")
-    given = {"seed": seed, "processes": available()}
+    given = {"seed": seed, "processes": available(), **known_here}
     taken = {field.name for field in fields(known[method])}
     return known[method](**{name: value for name, value in given.items() if name in taken})

@@ -32,7 +32,8 @@ class Metagradient(Attributor):
         at: where the derivative is taken. "full": at all weights 1, what leaving a few out does. "centre": at all
             weights `keep`, the mean of the training sets that removals leave: second-order terms cancel, and large
             removals are predicted as well as small ones.
-        keep: the share of the training set that the removals in question leave.
+        keep: the share of the training set that the removals in question leave. .9 serves single examples and small
+            groups; for random halves say .5.
         samples: random training sets of this share at which derivatives are taken and averaged, instead of the centre
             itself; more of them smooth a training that reacts roughly to its weights.
         seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
@@ -45,7 +46,7 @@ class Metagradient(Attributor):
     """
 
     at: Literal["full", "centre"] = "centre"
-    keep: float = 0.5
+    keep: float = 0.9
     samples: int = 1
     seeds: int = 1
     gate: int = 8
