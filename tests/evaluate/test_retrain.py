@@ -10,7 +10,7 @@ from refitted import setting
 
 import upweight as uw
 from upweight.evaluate import kept
-from upweight.evaluate.retrain import measure_without
+from upweight.evaluate.retrain import Engine, without
 
 
 def test_one_row_of_weights_is_one_model_and_many_are_many():
@@ -124,9 +124,8 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
     assert not done(Mortal(5.6)) and not done(seed=1)
     assert not done(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
     seen = []
-    base, after = measure_without(
-        Mortal(5.5), TRAIN, QUERIES, [np.array([0])], folder=tmp_path, progress=lambda *s: seen.append(s)
-    )
+    engine = Engine(folder=tmp_path, progress=lambda *told: seen.append(told))
+    base, after = without(engine, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
     assert seen == [(1, 2), (2, 2)]
     assert np.allclose(base, 5.5 + np.arange(3)) and np.allclose(after[:, 0], 6 + np.arange(3))
 

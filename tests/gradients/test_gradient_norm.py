@@ -63,3 +63,12 @@ def test_scoring_by_gradients_alone_is_one_pass_over_the_training_set() -> None:
     fitted = uw.Influence(curvature=uw.Identity()).fit(model, train)
     assert fitted.attribute(queries).diagnostics["gradient_norm"] > 0
     assert loss.seen == len(train)
+
+
+def test_a_net_that_was_trained_on_after_the_fit_is_asked_anew() -> None:
+    model, train, _, _ = problem(0.0)
+    uw.Influence(curvature=uw.EmpiricalFisher()).fit(model, train)
+    with torch.no_grad():
+        for parameter in model.network.parameters().values():
+            parameter.mul_(0.5)
+    assert model.gradient_norm(train) == pytest.approx(dense(model, train, 0.0), rel=1e-9)

@@ -205,20 +205,3 @@ def without(
     tasks = [Task(seed=seed), *(Task(removed=np.asarray(removed, dtype=np.intp), seed=seed) for removed in removals)]
     found = engine.results(model, train, tasks, queries)
     return found[0], found[1:].T
-
-
-def measure_without(  # noqa: PLR0913 - four that everyone passes
-    model: Any,
-    train: Examples,
-    queries: Examples,
-    removals: Sequence[NDArray[np.intp]],
-    processes: int = 1,
-    seed: int = 0,
-    progress: Progress | None = None,
-    *,
-    how: How | None = None,
-    folder: str | Path | None = None,
-) -> tuple[Array, Array]:
-    """`without`, with the engine's settings as arguments."""
-    engine = Engine(how=how, processes=processes, folder=folder, progress=progress)
-    return without(engine, model, train, queries, removals, seed)

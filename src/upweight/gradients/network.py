@@ -114,6 +114,11 @@ class Network:
         there.inspections, there.totals = {}, WeakKeyDictionary()
         return there
 
+    @property
+    def version(self) -> int:
+        """Counts the writes to the trainable parameters: another number means other parameters."""
+        return sum(p._version for p in self.parameters().values())
+
     def vector(self) -> NDArray[np.float64]:
         """All trainable parameters as one vector, float64, shape (size,)."""
         return np.asarray(self.join({name: p.detach()[None] for name, p in self.parameters().items()})[0])

@@ -21,6 +21,7 @@ class Totals:
 
     Args:
         weights: (n,) the examples' own, by which their gradients are multiplied.
+        version: of the parameters that the passes are made at.
 
     Attributes:
         waiting: (n,) examples that no pass has seen.
@@ -28,7 +29,8 @@ class Totals:
         squares: Σ ‖wᵢ∇ℓᵢ‖² of them.
     """
 
-    def __init__(self, weights: Array) -> None:
+    def __init__(self, weights: Array, version: int) -> None:
+        self.version = version
         self.weights, self.waiting = np.asarray(weights, dtype=np.float64), np.ones(len(weights), dtype=bool)
         self.total: dict[str, Tensor] = {}
         self.squares = 0.0
@@ -55,7 +57,9 @@ def gradient_norm(rows: CapturedRows, pull: Array) -> float:
         pull: (parameters,), the regulariser's gradient.
     """
     network = rows.network
-    totals = network.totals.pop(rows.examples, None) or Totals(rows.weights)
+    totals = network.totals.pop(rows.examples, None)
+    if totals is None or totals.version != network.version:  # the net was trained on in between
+        totals = Totals(rows.weights, network.version)
     for where, batch in rows.passes() if totals.waiting[rows.weights != 0].any() else ():
         totals.add(np.arange(where.start, where.stop), rows.weights[where], batch)
     gradient = network.join(totals.total)[0] + pull if totals.total else pull

@@ -272,7 +272,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         """The curvature that the recipe names (None: Gauss–Newton); damping None is chosen from the spectrum."""
         from upweight.curvature import registry
 
-        self.network.totals[train] = Totals(self.weights(train))
+        self.network.totals[train] = Totals(self.weights(train), self.network.version)
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
