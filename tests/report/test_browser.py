@@ -173,6 +173,18 @@ def test_hostile_text_is_shown_and_never_run(visit, hostile):
         assert page.locator("img").count() == 0 and page.locator("script").count() == 2
 
 
+def test_a_text_among_the_columns_of_a_row_can_be_read(visit, digits):
+    scores, train, queries = digits
+    mails = pytest.importorskip("pandas").DataFrame({"mail": ["word " * 200] * len(train), "words": 200})
+    rows = Examples(train.x, train.y, ids=train.ids, shown=mails)
+    with visit(scores, rows, queries, width=390) as page:
+        cell = page.locator(".side.pro .prose dd").first
+        assert 20 < cell.inner_text().count("word") < 60
+        cell.get_by_role("button").click()
+        assert cell.inner_text().count("word") == 200
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_sixty_thousand_rows_stay_fast_and_cuts_are_told(visit, monkeypatch):
     random = np.random.default_rng(0)
     train, queries = Examples(np.zeros((60_000, 1)), np.arange(60_000) % 10), Examples(np.zeros((2, 1)), [0, 1])

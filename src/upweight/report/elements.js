@@ -91,12 +91,14 @@ function passage(preview, limit) {
   return el("div", null, start, whole, more);
 }
 
-function pairs(preview, compared) {
+const PROSE = 60;  // characters from which a value of a row is a text to be read
+
+function pairs(preview, limit, compared) {
   const other = new Map(compared && compared.kind === "row" ? compared.pairs : []);
   const line = ([name, value]) => {
-    const same = other.get(name) === value;
-    return el("div", { class: same ? "same" : null, title: same ? "the same value as the query" : null },
-      el("dt", { title: name }, name), el("dd", { title: value }, value));
+    const same = other.get(name) === value, prose = value.length > PROSE;
+    return el("div", { class: (same ? "same " : "") + (prose ? "prose" : ""), title: same ? "the same value as the query" : null },
+      el("dt", { title: name }, name), prose ? el("dd", null, passage({ text: value }, limit)) : el("dd", { title: value }, value));
   };
   const first = el("dl", { class: "pairs" }, preview.pairs.slice(0, 8).map(line));
   if (preview.pairs.length <= 8 && !preview.more) return first;
@@ -112,5 +114,5 @@ function pairs(preview, compared) {
 function show(index, what, limit, compared) {
   const preview = DATA.previews[index];
   if (preview.kind === "image") return picture(preview, what);
-  return preview.kind === "text" ? passage(preview, limit) : pairs(preview, compared);
+  return preview.kind === "text" ? passage(preview, limit) : pairs(preview, limit, compared);
 }

@@ -97,7 +97,7 @@ class Album:
         if seen.kind == "text":
             return {"kind": "text", "text": seen.value[:MOST_TEXT], "more": max(0, len(seen.value) - MOST_TEXT)}
         if seen.kind == "row":
-            pairs = [[str(name), cell_text(value)] for name, value in seen.value]
+            pairs = [[str(name), cell_text(value)[:MOST_TEXT]] for name, value in seen.value]
             return {"kind": "row", "pairs": pairs, "more": max(0, _columns(examples) - len(pairs))}
         pixels = _pixels(seen.value, self.scale)
         if pixels is None:
