@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
 from networks import cross_entropy, mlp
+from upweight.applications.groups import groups_of
 
 
 @cache
@@ -61,6 +62,26 @@ def test_columns_by_name_and_mistakes_by_default():
     assert np.isfinite(found.actual).sum() == 3
     done = np.isfinite(found.actual)
     np.testing.assert_allclose(found.effects[done], found.actual[done], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pd.Categorical(["a", "b", None] * 100 + ["a"] * 100), {"= a": 200, "= b": 100, "= missing": 100}),
+        (pd.array([1, 2, None, 2] * 100, dtype="Int64"), {"= 1": 100, "= 2": 200, "= missing": 100}),
+        (np.array(["a", None, "b", "a"] * 100, dtype=object), {"= a": 200, "= b": 100, "= missing": 100}),
+        (np.array([0.5, np.nan, 1.0, 0.5] * 100), {"= 0.5": 200, "= 1": 100, "= missing": 100}),
+    ],
+    ids=["categories", "nullable numbers", "objects", "floats"],
+)
+def test_what_is_missing_is_a_group_of_that_name(column, expected):
+    _, train, _, _ = hospital()
+    found = groups_of(train, {"sort": column}, 1, classes=True)
+    assert {n: len(m) for n, m in zip(found.names, found.members, strict=True)} == {
+        f"sort {name}": size for name, size in expected.items()
+    }
+    amounts = groups_of(train, {"amount": pd.array([None, *range(399)], dtype="Int64")}, 1, classes=True)
+    assert len(amounts.names) == 6 and len(amounts.members[-1]) == 1  # fifths, and the one that is missing
 
 
 def test_intervals_widen_for_few_queries():

@@ -182,6 +182,20 @@ def test_targets_come_in_many_forms(y):
 
 
 @pytest.mark.parametrize(
+    ("y", "kind"),
+    [
+        (pd.Series(["ham", "spam", "ham"], dtype="category"), "U"),
+        (np.array(["ham", "spam", "ham"], dtype=object), "U"),
+        (pd.Series([1, 0, 1], dtype="category").astype(object), "i"),
+        (np.array([0, "spam", 1], dtype=object), "O"),  # no kind becomes another
+    ],
+)
+def test_what_a_frame_keeps_as_objects_are_labels_like_any_other(y, kind):
+    examples = Examples(np.eye(3), y)
+    assert (examples.y.dtype.kind, examples.y.tolist()) == (kind, list(y))
+
+
+@pytest.mark.parametrize(
     ("weights", "says"),
     [
         ([1, -1, 1], "non-negative sample weights"),

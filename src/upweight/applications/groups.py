@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.explain import confident_mistakes
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, is_missing
 from upweight.core.sources import columns_of
 
 MANY = 10  # distinct numbers from which a column is cut into parts
@@ -40,7 +40,7 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
     members: list[NDArray[np.intp]] = []
     left_out = {
         "of fewer than " + str(smallest): 0,
-        "that hold a whole class, without which no model can be trained": 0,
+        "that hold a whole class (no model can be trained without it)": 0,
     }
     few, whole = left_out
     for column, values in columns.items():
@@ -115,19 +115,20 @@ def _column(train: Examples, name: str) -> NDArray[Any]:
 
 def _parts(values: NDArray[Any]) -> list[tuple[str, NDArray[np.intp]]]:
     """(value as text, positions) of every value; numbers with many values in fifths."""
-    if values.dtype.kind in "iuf":
-        missing = ~np.isfinite(values.astype(np.float64))
-        there = np.flatnonzero(~missing)
-        distinct = np.unique(values[there])
-        if len(distinct) > MANY:
-            edges = np.unique(np.quantile(values[there].astype(np.float64), np.linspace(0, 1, PARTS + 1)[1:-1]))
-            part = np.searchsorted(edges, values.astype(np.float64))
-            found = [(_between(edges, p), np.flatnonzero((part == p) & ~missing)) for p in range(len(edges) + 1)]
-        else:
-            found = [(f"= {v:g}", np.flatnonzero(values == v)) for v in distinct.tolist()]
-        return [*found, ("= missing", np.flatnonzero(missing))] if missing.any() else found
-    texts = np.array([str(v) for v in values.tolist()])
-    return [(f"= {v}", np.flatnonzero(texts == v)) for v in np.unique(texts)]
+    listed = values.tolist()
+    missing = np.array([is_missing(v) or v in (np.inf, -np.inf) for v in listed])
+    there = np.flatnonzero(~missing)
+    known = np.array([listed[i] for i in there])
+    if known.dtype.kind not in "iuf":
+        known = known.astype(str)
+        found = [(f"= {v}", there[known == v]) for v in np.unique(known)]
+    elif len(distinct := np.unique(known)) > MANY:
+        edges = np.unique(np.quantile(known.astype(np.float64), np.linspace(0, 1, PARTS + 1)[1:-1]))
+        part = np.searchsorted(edges, known.astype(np.float64))
+        found = [(_between(edges, p), there[part == p]) for p in range(len(edges) + 1)]
+    else:
+        found = [(f"= {v:g}", there[known == v]) for v in distinct.tolist()]
+    return [*found, ("= missing", np.flatnonzero(missing))] if missing.any() else found
 
 
 def _between(edges: NDArray[np.float64], part: int) -> str:

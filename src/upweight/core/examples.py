@@ -202,15 +202,18 @@ def _column(name: str, values: Any, n: int) -> NDArray[Any]:
         raise ValueError(f"expected `{name}` to have one entry per example ({n}), got {got}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype == object and any(map(_is_missing, array.ravel())):
+    if array.dtype == object and any(map(is_missing, array.ravel())):
         raise ValueError(f"`{name}` has missing values; drop or fill them before explaining the model")
+    if array.dtype == object and np.isscalar(array.flat[0]) and len({type(value) for value in array.ravel()}) == 1:
+        array = np.array(array.tolist())  # a frame's texts and categories: the same values, in numpy's own kind
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
         raise ValueError(f"`{name}` is NaN or infinite at position {bad}; drop or fill it before explaining the model")
     return array
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether this stands for a value that is not there: None, NaN, or a library's own NA."""
     # pandas' NA answers a comparison with neither yes nor no, so it is told by its name.
     return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and isnan(value))
 

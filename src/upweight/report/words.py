@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from upweight.core.examples import is_missing
 from upweight.core.scores import Scores, Unit
 
 MINUS = "−"
@@ -69,12 +70,7 @@ def cell_text(value: Any) -> str:
     """A table cell as text: six significant digits, `missing` for what is not there."""
     if isinstance(value, np.generic):
         value = value.item()
-    # A missing value is None, a NaN, or a library's own NA: the last two are not equal to themselves or refuse to say.
-    if (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    ):
+    if is_missing(value):
         return "missing"
     return f"{value:.6g}".replace("-", MINUS, 1) if isinstance(value, float) else str(value)
 
