@@ -188,6 +188,69 @@ def test_native_boosters_are_read_and_trained_again():
     check(catboost.CatBoost(settings).fit(x, label), x, label, None)
 
 
+SAMPLED = {"colsample_bytree": 0.5, "random_state": None}
+
+
+@pytest.mark.parametrize(
+    "booster",
+    [
+        lambda x, y: regressor(**SAMPLED).fit(x, y),
+        lambda x, y: regressor(extra_trees=True, random_state=None).fit(x, y),
+        lambda x, y: regressor().fit(x, y, categorical_feature=[3]),
+        lambda x, y: regressor(early_stopping_rounds=2).fit(x, y, eval_set=[(x[::2], y[::2])]),
+        lambda x, y: lightgbm.train({**QUIET, "colsample_bytree": 0.5}, lightgbm.Dataset(x, y), 5),
+        lambda x, y: lightgbm.train(QUIET, lightgbm.Dataset(x, y, categorical_feature=[3]), 5),
+        lambda x, y: xgboost.train({"lambda": 0, "min_child_weight": 0}, xgboost.DMatrix(x, y), 5),
+        lambda x, y: xgboost.train({"max_depth": 0, "max_leaves": 90}, xgboost.DMatrix(x, y), 5),
+        lambda x, y: xgboost.train({"num_parallel_tree": 3, "colsample_bynode": 0.5}, xgboost.DMatrix(x, y), 5),
+        lambda x, y: xgboost.train({"booster": "dart", "rate_drop": 0.9}, xgboost.DMatrix(x, y), 5),
+        lambda x, y: xgboost.train({}, xgboost.DMatrix(x, y, feature_types=["q"] * 3 + ["c"]), 5),
+        lambda x, y: xgboost.XGBRegressor(n_estimators=5, feature_types=["q"] * 3 + ["c"]).fit(x, y),
+        lambda x, y: xgboost.XGBRFRegressor(n_estimators=5).fit(x, y),
+        lambda x, y: xgboost.XGBRegressor(n_estimators=5, missing=0).fit(x, y),
+        lambda x, y: catboost.CatBoostRegressor(iterations=5, verbose=0, allow_writing_files=False).fit(x, y),
+    ],
+)
+def test_trained_again_on_everything_it_is_itself(booster):
+    x, y = amounts()
+    x[:, 3] = np.arange(120) * 7 % 11
+    estimator = booster(x, y + x[:, 3] ** 2 % 5)
+    train = uw.Examples(x, y + x[:, 3] ** 2 % 5)
+    model = uw.explainable(estimator, train)
+    np.testing.assert_allclose(model.retrain(train, np.ones(120)).measure(train), model.measure(train), atol=1e-6)
+
+
+def test_another_seed_is_another_run_where_the_estimator_has_none_of_its_own():
+    x, y = amounts()
+    train = uw.Examples(x, y)
+    settings = {"verbose": 0, "allow_writing_files": False, "iterations": 5, "bootstrap_type": "Bernoulli"}
+    boosters = (
+        regressor(**SAMPLED).fit(x, y),
+        lightgbm.train({**QUIET, "colsample_bytree": 0.5}, lightgbm.Dataset(x, y), 5),
+        xgboost.XGBRegressor(n_estimators=5, subsample=0.5).fit(x, y),
+        catboost.CatBoostRegressor(subsample=0.5, **settings).fit(x, y),
+    )
+    for booster in boosters:
+        model = uw.explainable(booster, train)
+        other = model.retrain(train, np.ones(120), seed=1).measure(train)
+        assert np.abs(other - model.measure(train)).max() > 1e-3, type(booster)
+
+
+def test_what_xgboost_takes_for_missing_is_missing_here():
+    x, y = amounts()
+    x[::3, 0] = 0.0
+    booster = xgboost.XGBRegressor(n_estimators=5, missing=0.0).fit(x, y)
+    model = uw.explainable(booster, uw.Examples(x, y))
+    np.testing.assert_allclose(model.margins(uw.Examples(x))[:, 0], booster.predict(x), atol=1e-5)
+
+
+def test_reweighted_classes_are_named():
+    x, y = amounts()
+    label = np.where(y > 1, "few", "many")
+    booster = lightgbm.LGBMClassifier(n_estimators=3, class_weight="balanced", **QUIET).fit(x, label)
+    assert "class_weight reweighted the classes" in uw.explainable(booster, uw.Examples(x, label)).notes[0]
+
+
 def test_a_pipeline_is_held_fixed():
     x, y = amounts()
     pipeline = make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=5)).fit(x, y)

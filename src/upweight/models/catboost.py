@@ -54,6 +54,8 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         kept |= {"iterations": trees, "learning_rate": rule.rate, "allow_writing_files": False, "verbose": 0}
         for other in ("eta", "silent", "logging_level", "verbose_eval"):
             kept.pop(other, None)
+        if seed and not {"random_seed", "random_state"} & kept.keys():
+            kept["random_seed"] = seed
         categories = estimator.get_cat_feature_indices()
         if categories and not kept.get("cat_features"):
             kept["cat_features"] = categories

@@ -12,9 +12,9 @@ from upweight.core.examples import Examples
 from upweight.models.tree_reading import (
     Columns,
     TreeReading,
-    again_by_clone,
     known_format,
     refuse_objective,
+    renewed,
     tree_model,
 )
 from upweight.trees.boosting import Rule
@@ -25,7 +25,11 @@ from upweight.trees.model import TreeModel
 
 Array = NDArray[np.float64]
 SUPPORTED = "regression (l2), binary, multiclass, poisson, quantile and regression_l1"
-STOPPING = ("num_iterations", "early_stopping_round", "early_stopping_min_delta", "data", "valid", "task")
+# What stops training early, and what counts trees: trained again, there are as many trees as there were.
+STOPPING = ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change")
+COUNTS = ("n_estimators", "num_iterations", "num_iteration", "n_iter", "num_boost_round", "num_trees", "max_iter")
+NO_TRAINING = (*STOPPING, *COUNTS, "early_stopping_min_delta", "data", "valid", "task")
+SEEDS = {"seed", "random_seed", "random_state"}
 CATEGORICAL = "=="  # the decision of a split by category
 
 
@@ -51,10 +55,17 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
 
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        # Seed 0 is the run as it was: left alone, LightGBM draws from seeds of its own that no seed stands for.
         if not is_native:
-            return again_by_clone(estimator, x, y, weights, seed, n_estimators=rounds, early_stopping_round=None)
+            told = {**dict.fromkeys(STOPPING), **dict.fromkeys(COUNTS, rounds)}
+            categories = booster.params.get("categorical_column", "auto")  # as `fit` was told them
+            return renewed(estimator, seed or None, **told).fit(
+                x, y, sample_weight=weights, categorical_feature=categories
+            )
         # As given by the user, or read back from a model file with their types.
-        kept = {k: v for k, v in booster.params.items() if k not in STOPPING}
+        kept = {k: v for k, v in booster.params.items() if k not in NO_TRAINING}
+        if seed and not SEEDS & kept.keys():
+            kept["seed"] = seed
         return lightgbm.train(kept, lightgbm.Dataset(x, y, weight=weights), rounds)
 
     reading = TreeReading(
@@ -65,7 +76,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         again=again,
         rule=rule,
         other_l2=other,
-        unrecorded=_unrecorded(parameters, dumped["tree_info"][: loss.outputs]),
+        unrecorded=_unrecorded(estimator, parameters, dumped["tree_info"][: loss.outputs]),
         library=library,
         threads=parameters.get("num_threads") != "1",
     )
@@ -131,7 +142,7 @@ def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, boo
     return _walk(node["left_child"], by) + _walk(node["right_child"], by)
 
 
-def _unrecorded(parameters: dict[str, str], first: list[dict[str, Any]]) -> tuple[str, ...]:
+def _unrecorded(estimator: Any, parameters: dict[str, str], first: list[dict[str, Any]]) -> tuple[str, ...]:
     """What LightGBM did in training and keeps no record of; `first` are the trees of the first round."""
 
     def number(name: str, default: float) -> float:
@@ -146,6 +157,7 @@ def _unrecorded(parameters: dict[str, str], first: list[dict[str, Any]]) -> tupl
         "monotone constraints clip leaves": "1" in parameters.get("monotone_constraints", ""),
         "classes were reweighted (is_unbalance, scale_pos_weight)": parameters.get("is_unbalance") == "1"
         or number("scale_pos_weight", 1) != 1,
+        "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
         "gradients were quantised": parameters.get("use_quantized_grad") == "1",
         "a class that nothing could be split by got its constant after the first round": len(first) > 1
         and parameters.get("boost_from_average") != "1"

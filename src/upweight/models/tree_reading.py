@@ -153,16 +153,21 @@ def refuse_objective(library: str, found: str, supported: str) -> ValueError:
     )
 
 
-def again_by_clone(final: Any, x: Any, y: Any, weights: Any, seed: int, **changed: Any) -> Any:
+def again_by_clone(final: Any, x: Any, y: Any, weights: Any, seed: int | None, **changed: Any) -> Any:
     """The same estimator fitted on other examples; the seed goes where it has none of its own."""
+    new = renewed(final, seed, **changed)
+    return new.fit(x, y) if weights is None else new.fit(x, y, sample_weight=weights)
+
+
+def renewed(final: Any, seed: int | None, **changed: Any) -> Any:
+    """The same estimator, not fitted, with those of the changed settings that it has."""
     from sklearn.base import clone
 
     new = clone(final)
     known = new.get_params()
     if known.get("random_state", 0) is None:
         changed["random_state"] = seed
-    new.set_params(**{name: value for name, value in changed.items() if name in known})
-    return new.fit(x, y) if weights is None else new.fit(x, y, sample_weight=weights)
+    return new.set_params(**{name: value for name, value in changed.items() if name in known})
 
 
 def leaf_lookup(leaf_nodes: Sequence[NDArray[np.integer]]) -> Callable[[NDArray[Any]], NDArray[np.intp]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.sources import columns_of
 from upweight.models.tree_reading import (
     Columns,
     TreeReading,
@@ -66,17 +67,24 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         settings = _settings(config["gradient_booster"])
     look = leaf_lookup(nodes)
 
+    missing = getattr(estimator, "missing", np.nan)
+
     def matrix(x: Any, **more: Any) -> Any:
-        return xgboost.DMatrix(x, enable_categorical=True, **more)
+        if columns_of(x) is None and booster.feature_types is not None:  # which columns are categories
+            more["feature_types"] = booster.feature_types
+        return xgboost.DMatrix(x, enable_categorical=True, missing=missing, **more)
 
     def numbers(x: Any) -> NDArray[Any]:
         shown = booster.predict(matrix(x), pred_leaf=True, iteration_range=(0, rounds), strict_shape=True)
         return look(shown.reshape(len(shown), -1))
 
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        if not is_native:
-            return again_by_clone(estimator, x, y, weights, seed, n_estimators=rounds, early_stopping_rounds=None)
-        return xgboost.train(_parameters(config, whole, booster), matrix(x, label=y, weight=weights), rounds)
+        if is_native:
+            return xgboost.train(_parameters(config, whole, seed), matrix(x, label=y, weight=weights), rounds)
+        # A random forest is one round, and its n_estimators are the trees of it.
+        is_forest = isinstance(estimator, xgboost.XGBRFClassifier | xgboost.XGBRFRegressor)
+        told = {} if is_forest else {"n_estimators": rounds, "early_stopping_rounds": None}
+        return again_by_clone(estimator, x, y, weights, seed, **told)
 
     parallel = len(trees) / max(rounds * loss.outputs, 1)
     rule = Rule(
@@ -137,12 +145,15 @@ def _settings(booster: dict[str, Any]) -> dict[str, str]:
     return dict(inner["tree_train_param"])
 
 
-def _parameters(config: dict[str, Any], learner: dict[str, Any], booster: Any) -> dict[str, Any]:
+def _parameters(config: dict[str, Any], learner: dict[str, Any], seed: int) -> dict[str, Any]:
     """What `xgboost.train` is to be called with to train a native booster again."""
-    inner = config["gradient_booster"].get("gbtree", config["gradient_booster"])
-    given = {"objective": learner["objective"]["name"], "booster": config["gradient_booster"]["name"], "verbosity": 0}
-    given |= {k: v for k, v in inner["tree_train_param"].items() if v not in ("", "0") and "sparse" not in k}
-    given |= {"seed": int(config["generic_param"]["seed"]), "tree_method": inner["gbtree_train_param"]["tree_method"]}
+    outer = config["gradient_booster"]
+    inner = outer.get("gbtree", outer)
+    given = {"objective": learner["objective"]["name"], "booster": outer["name"], "verbosity": 0}
+    given |= {k: v for k, v in inner["tree_train_param"].items() if v != "" and "sparse" not in k}
+    given |= {"seed": int(config["generic_param"]["seed"]) or seed, **outer.get("dart_train_param", {})}
+    given |= {"tree_method": inner["gbtree_train_param"]["tree_method"]}
+    given |= {"num_parallel_tree": inner["gbtree_model_param"]["num_parallel_tree"]}
     given |= {k: v for name, part in learner["objective"].items() if name != "name" for k, v in part.items()}
     if config["learner_model_param"]["boost_from_average"] == "0":
         given["base_score"] = learner["learner_model_param"]["base_score"]
