@@ -3,14 +3,18 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import (
     ElasticNet,
     LinearRegression,
     LogisticRegression,
+    LogisticRegressionCV,
     PoissonRegressor,
     Ridge,
+    RidgeCV,
     SGDClassifier,
 )
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,6 +38,25 @@ def refused(estimator, train=TRAIN, error=ValueError, match="", **more):
 def test_an_unsupported_estimator_is_told_what_is_supported(wrap, estimator):
     match = r"has no closed form here; supported.*LogisticRegression.*SVC.*leave-one-out"
     refused(wrap(estimator).fit(X, Y), error=TypeError, match=match)
+
+
+@pytest.mark.parametrize(
+    ("around", "says"),
+    [
+        (GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}), "its best_estimator_"),
+        (CalibratedClassifierCV(LogisticRegression()), r"Fit the estimator inside it \(estimator=\)"),
+    ],
+)
+def test_what_is_around_an_estimator_is_told_to_be_taken_off(around, says):
+    refused(around.fit(X, Y), error=TypeError, match=says)
+
+
+def test_choices_that_are_no_single_optimum_are_refused():
+    targets = np.c_[X[:, 0], Y]
+    refused(RidgeCV(alpha_per_target=True).fit(X, targets), uw.Examples(X, targets), match="another alpha")
+    folds = LogisticRegressionCV(Cs=[1.0], refit=False, use_legacy_attributes=False, l1_ratios=(0,), scoring="accuracy")
+    refused(folds.fit(X, Y), match="means over folds")
+    refused(LogisticRegressionCV(), match="is not fitted")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import (
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    RidgeCV,
+)
 from sklearn.metrics import log_loss, mean_tweedie_deviance
 from sklearn.svm import SVC, LinearSVC
-from trained import CASES, THREE, TIGHT, TWO, mixed, outputs, trained
+from trained import CASES, NUMBERS, THREE, TIGHT, TWO, WORDS, mixed, outputs, trained
 
 import upweight as uw
 
@@ -111,6 +118,32 @@ def test_influence_is_what_scikit_learn_itself_would_change(name):
     )
     np.testing.assert_allclose(scores[:, ids].T, true, atol=1e-2 * np.abs(true).max())
     assert np.corrcoef(scores[:, ids].T.ravel(), true.ravel())[0, 1] >= 0.9999
+
+
+@pytest.mark.filterwarnings("ignore:.*LogisticRegressionCV", "ignore:.*l1_ratios", "ignore:.*scoring")
+@pytest.mark.parametrize(
+    ("choosing", "plain", "data"),
+    [
+        (LogisticRegressionCV(Cs=[0.03, 0.3], class_weight="balanced", **TIGHT), LogisticRegression, WORDS),
+        (LogisticRegressionCV(Cs=[0.03, 0.3], use_legacy_attributes=False, **TIGHT), LogisticRegression, THREE),
+        (RidgeCV(alphas=[0.5, 2.0]), Ridge, NUMBERS),
+        (RidgeClassifierCV(alphas=[0.5, 2.0], class_weight="balanced"), RidgeClassifier, THREE),
+    ],
+    ids=["two", "three", "amounts", "least squares on classes"],
+)
+def test_a_choice_by_cross_validation_is_held(choosing, plain, data):
+    train, queries = uw.Examples(data[0][20:], data[1][20:]), uw.Examples(data[0][:20], data[1][:20])
+    chosen = clone(choosing).fit(train.x, train.y)
+    name = "C" if plain is LogisticRegression else "alpha"
+    setting = float(np.ravel(getattr(chosen, name + "_"))[0])
+    same = plain(**{name: setting}, **{k: v for k, v in choosing.get_params().items() if k in ("class_weight", *TIGHT)})
+    models = [uw.explainable(e, train) for e in (chosen, same.fit(train.x, train.y))]
+    ours, theirs = (uw.Influence().fit(model, train).attribute(queries).values for model in models)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+    assert f"{name}={setting:.4g} was chosen by cross-validation and is held" in models[0].notes[0]
+    assert models[0].name == type(choosing).__name__
+    without = ones(train, 3, 4)
+    np.testing.assert_allclose(*(m.retrain(train, without).measure(queries) for m in models), atol=1e-6)
 
 
 @EVERY

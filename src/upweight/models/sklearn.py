@@ -22,6 +22,7 @@ from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
+from upweight.models.cross_validated import settled
 from upweight.models.preprocessing import Steps
 from upweight.models.reading import Reading, linear_reading, refuse
 from upweight.models.support_vectors import HingeRefit, linear_svc, svc
@@ -36,18 +37,18 @@ def read(
     if isinstance(train, tuple | list) or not isinstance(train, Examples):
         raise TypeError(f"expected train as upweight.Examples(x, y), got {type(train).__name__}")
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-    reader = READERS.get(type(final).__name__)
+    name = type(final).__name__
+    final, held = settled(final)
+    reader = READERS.get(type(final).__name__.removesuffix("CV"))
     if reader is None:
         raise TypeError(
-            f"{type(final).__name__} has no closed form here; supported, also at the end of a Pipeline: "
-            f"{', '.join(sorted(READERS))}. The leave-one-out method needs no closed form, only retraining"
+            f"{name} has no closed form here; supported, also at the end of a Pipeline: {', '.join(sorted(READERS))}, "
+            f"the CV forms of three of them, and boosters and forests. {_instead(final)}"
         )
     try:
         check_is_fitted(final)
     except NotFittedError:
-        raise ValueError(
-            f"this {type(final).__name__} is not fitted; call fit(x, y) on the training set first"
-        ) from None
+        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
@@ -58,7 +59,7 @@ def read(
     reading = reader(final, matrix, train, smoothing)
     design, theta = _design(reading, inputs, matrix)
     model = LinearModel(
-        name=type(final).__name__,
+        name=name,
         design=design,
         family=reading.family,
         objective=reading.objective,
@@ -70,9 +71,19 @@ def read(
         again=None if reading.kernel is not None else _Again(final, reader, inputs, smoothing),
         counts_examples=reading.counts_examples,
         unfinished=_unfinished(final),
-        notes=reading.notes,
+        notes=(*held, *reading.notes),
     )
     return _reduced(model, train, reduction)
+
+
+def _instead(final: Any) -> str:
+    """What to do with an estimator that is not read."""
+    inside = next((name for name in ("best_estimator_", "estimator", "base_estimator") if hasattr(final, name)), None)
+    if inside == "best_estimator_":
+        return "Pass the estimator that the search found: its best_estimator_"
+    if inside is not None:
+        return f"Fit the estimator inside it ({inside}=) to the training set, and explain that one"
+    return "The leave-one-out method needs no closed form, only a subclass of upweight.core.model.Retrainable"
 
 
 def _reduced(model: LinearModel, train: Examples, reduction: Literal["sum", "mean"] | None) -> LinearModel:
