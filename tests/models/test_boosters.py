@@ -82,6 +82,17 @@ def test_a_ranking_objective_is_refused(kind):
         uw.explainable(ranker, uw.Examples(x, label))
 
 
+def test_no_way_out_is_told_that_leads_nowhere():
+    x, y = amounts()
+    booster = HistGradientBoostingRegressor(max_iter=3, loss="gamma").fit(x, np.exp(y))
+    with pytest.raises(ValueError, match=r"'gamma' is not supported.*there are squared_error") as told:
+        uw.explainable(booster, uw.Examples(x, np.exp(y)))
+    assert "loss=" not in str(told.value)
+    begun = regressor().fit(x, y, init_score=x[:, 1])
+    with pytest.raises(ValueError, match=r"init_score, base_margin\) cannot be read"):
+        uw.explainable(begun, uw.Examples(x, y))
+
+
 def test_other_data_are_refused():
     x, y = amounts()
     booster = regressor().fit(x, y)

@@ -210,4 +210,4 @@ def _loss_of(estimator: Any, supported: str) -> Loss:
         return Quantile(getattr(estimator, "alpha", None) or estimator.quantile)
     if name == "absolute_error":
         return Quantile(0.5)
-    raise refuse_objective(type(estimator).__name__, name, supported)
+    raise refuse_objective(type(estimator).__name__, name, supported, own=False)

@@ -139,17 +139,18 @@ def recognised(model: TreeModel, train: Examples) -> TreeModel:
         raise ValueError(
             f"expected the data that {model.name} was fitted on: leaf values made again from these examples differ "
             f"from the model's by {grown.mismatch:.2g} of the largest. Pass the same rows, labels and sample weights "
-            "as to fit(), and no others (an evaluation set is not part of them)"
+            "as to fit(), and no others (an evaluation set is not part of them). A base of its own for every row "
+            "(init_score, base_margin) cannot be read"
         )
     return replace(model, notes=(*model.notes, *grown.notes))
 
 
-def refuse_objective(library: str, found: str, supported: str) -> ValueError:
-    """The error for an objective that has no per-example loss here."""
+def refuse_objective(library: str, found: str, supported: str, own: bool = True) -> ValueError:
+    """The error for an objective that has no per-example loss here; `own`: whether the library takes one's own."""
     ranks = " (a ranking loss belongs to pairs or lists, not to single examples)" if "rank" in found.lower() else ""
+    custom = " A loss of your own is explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
     return ValueError(
-        f"the {library} objective {found!r} is not supported{ranks}; there are {supported}. A loss of your own goes in "
-        "as explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
+        f"the {library} objective {found!r} is not supported{ranks}; there are {supported}.{custom if own else ''}"
     )
 
 
