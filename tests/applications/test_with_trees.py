@@ -49,6 +49,8 @@ def test_slices_by_what_suits_trees(task):
         model, train, queries, {"flipped": np.isin(np.arange(150), WRONG)}, {"all": queries.ids}, refits=1
     )
     assert np.isfinite(found.effects).all() and np.isfinite(found.actual).sum() == found.actual.shape[1]
+    whole = uw.LeafRefit().fit(model, train).remove({"flipped": WRONG}, queries).values.mean()
+    np.testing.assert_allclose(found.effects[found.groups.names.index("flipped = True"), 0], whole)
 
 
 def test_what_if_says_what_it_needs(task):

@@ -17,6 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, can
 from upweight.core.scores import Unit
 from upweight.methods.influence import FittedInfluence
+from upweight.methods.leaf_refit import FittedLeafRefit
 from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
@@ -110,7 +111,8 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
 ) -> Slices:
     """Which training groups caused these slices of queries, with intervals, checked by real training.
 
-    With `Influence()` whole groups are followed to the optimum without them, where the Hessian is exact.
+    With `Influence()` whole groups are followed to the optimum without them, where the Hessian is exact; with
+    `LeafRefit()` boosting is run through again without them. Other methods add up the scores of single examples.
 
     Args:
         model, train, queries: as for `explain`.
@@ -161,7 +163,7 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
 
 def _removed(fitted: Fitted, train: Examples, asked: Examples, groups: Groups) -> Array:
     """Effect of each whole group on each query, (queries, groups)."""
-    if isinstance(fitted, FittedInfluence) and fitted.follows:
+    if (isinstance(fitted, FittedInfluence) and fitted.follows) or isinstance(fitted, FittedLeafRefit):
         ids = {name: train.ids[member].tolist() for name, member in zip(groups.names, groups.members, strict=True)}
         return fitted.remove(ids, asked).values
     values = np.zeros((len(asked), len(groups.names)))
