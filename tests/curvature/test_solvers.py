@@ -352,6 +352,30 @@ def dense_unweighted(name, train):
     return direct.assembled(operator).numpy()
 
 
+def gauss_newton_of(here, train):
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, len(train)) * (np.arange(len(train)) != 4)
+    return GaussNewtonOperator(Summed(here.network, train, weights, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_gauss_newton_matrix_takes_passes_for_its_outputs_not_for_its_parameters(name, monkeypatch):
+    operator = gauss_newton_of(model(name), examples(25))
+    expected = direct.assembled(operator)
+    monkeypatch.setattr(direct, "assembled", None)
+    matrix = prepared(operator, Direct())._factor
+    np.testing.assert_allclose(matrix @ matrix.T, expected + torch.eye(operator.size), atol=1e-10)
+
+
+def test_a_loss_that_is_not_convex_in_the_outputs_is_not_taken_for_one():
+    def saddle(net, batch):
+        z = net(batch.x)
+        return z[:, 0] ** 2 - z[:, 1] ** 2
+
+    operator = gauss_newton_of(uw.TorchModel(MAKERS["mlp"]().double(), saddle), examples(25))
+    assert not roots.Roots(operator).convex
+    assert "Negative curvature" in prepared(operator, Direct()).notes[0]
+
+
 def test_large_nets_take_conjugate_gradients(monkeypatch):
     monkeypatch.setattr(hessian, "SMALL", 10)
     monkeypatch.setattr(gauss_newton, "SMALL", 10)

@@ -20,7 +20,7 @@ from upweight.curvature.solvers.direct import LARGEST, Cholesky
 from upweight.curvature.solvers.dual import Dual
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.solvers.nystrom import Sketched
-from upweight.curvature.solvers.roots import Roots
+from upweight.curvature.solvers.roots import ROOM, Roots
 
 Array = NDArray[np.float64]
 SMALL = 3000  # parameters up to which the matrix is made without being asked for
@@ -28,7 +28,6 @@ DUAL = 8000  # rows of the dual form at most: its matrix takes 512 MB
 DEFAULT_CG = CG(tolerance=1e-3, steps=30)
 RANK = 200  # of the sketch that preconditions: with it a third of EK-FAC's steps, and they end
 SKETCH = 1 << 27  # numbers that the sketch may take: 512 MB in float32
-ROOM = 1 << 27  # numbers that the output Hessians may take on the way there: 1 GB
 
 
 @final

@@ -1,4 +1,4 @@
-"""Direct: the matrix, assembled by products with unit vectors and factored once."""
+"""Direct: the matrix, assembled from its roots or by products with unit vectors, and factored once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from upweight.curvature.head import head_matrix
-from upweight.curvature.operators import Blocks, Operator
+from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.solvers.algebra import flat, shaped
+from upweight.curvature.solvers.roots import ROOM, Roots
 from upweight.curvature.solvers.solution import LOOSE, PROBE, Prepared, Solution
+from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network
 
 LARGEST = 15_000  # parameters up to which a matrix is made: 1.8 GB
@@ -20,7 +22,9 @@ CHUNK = 1 << 24  # numbers of the unit vectors multiplied at a time
 
 @final
 class Cholesky(Prepared):
-    """A + shift = L Lᵀ in float64: exact, p products (none for a single layer) and p³/3 flops once.
+    """A + shift = L Lᵀ in float64: exact, and p³/3 flops once.
+
+    Before it p products; none for a single layer, and for a Gauss–Newton matrix as many passes as outputs.
 
     A matrix that is not positive definite is damped until it is: the shift becomes twice the size of the lowest
     eigenvalue, so that along it the curvature keeps its size and changes its sign; `notes` says how many eigenvalues
@@ -38,6 +42,7 @@ class Cholesky(Prepared):
                 f"{operator.size:,} parameters; use solver=CG()"
             )
         matrix = head_matrix(operator.summed)
+        matrix = _by_roots(operator) if matrix is None else matrix
         matrix = assembled(operator) if matrix is None else matrix
         # what rounding in the products can have put on the diagonal, either way
         floor = 10 * torch.finfo(operator.network.precision).eps * float(matrix.norm())
@@ -72,6 +77,17 @@ class Cholesky(Prepared):
             self.notes = (f"{self.negative(str(below), lowest)} To invert it {added}.",)
         else:
             self.notes = (f"The curvature is singular to rounding: {added}.",)
+
+
+def _by_roots(operator: Operator) -> Tensor | None:
+    """The Gauss–Newton matrix by one pass over the data for each output, where that is fewer than the parameters."""
+    if not isinstance(operator, GaussNewtonOperator) or operator.outputs_each >= operator.size:
+        return None
+    train = operator.summed.train
+    if len(train) * operator.outputs_each**2 > ROOM or inspected(operator.network, "loss", train).fallback:
+        return None  # what hooks cannot see is pulled back example by example
+    roots = Roots(operator, share=1.0)
+    return roots.squared() if roots.convex else None
 
 
 class Products(Protocol):

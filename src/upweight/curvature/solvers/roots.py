@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.solvers.algebra import flat
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.rows import (
@@ -27,6 +28,7 @@ from upweight.gradients.rows import (
 
 Array = NDArray[np.float64]
 TRACE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
+ROOM = 1 << 27  # numbers that the output Hessians may take on the way there: 1 GB
 BATCH = 512  # examples whose output Hessians are decomposed at a time
 
 
@@ -38,16 +40,20 @@ class Roots:
 
     Args:
         operator: the Gauss–Newton matrix; its outputs have C numbers each, and n·C² numbers are held for a moment.
+        share: of the trace, that the kept directions hold; None for `TRACE`.
 
     Attributes:
+        convex: no output Hessian has an eigenvalue below zero by more than rounding.
         positions: example of every row, (N,); rows with the same rank among their example's directions are together.
         cotangents: √μ u of every row, (N, C).
     """
 
-    def __init__(self, operator: GaussNewtonOperator) -> None:
+    def __init__(self, operator: GaussNewtonOperator, share: float | None = None) -> None:
         self.operator, self.network = operator, operator.network
         values, vectors = self._spectra()
-        where, rank = _strongest(values)
+        self.convex = bool(-values.min() <= 100 * torch.finfo(self.network.precision).eps * values.max())
+        values = values.clip(min=0.0)
+        where, rank = _strongest(values, TRACE if share is None else share)
         self.positions: NDArray[np.intp] = where
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where another rank begins
@@ -114,11 +120,20 @@ class Roots:
             total = {name: total[name] + block if total else block for name, block in found.items()}
         return total
 
+    def squared(self) -> Tensor:
+        """ΦᵀΦ, (parameters, parameters) in float64."""
+        size = self.operator.size
+        total = torch.zeros(size, size, dtype=torch.float64, device=self.network.device)
+        for _, batch in self.passes():
+            rows = flat(self.network, {name: batch.materialise(name) for name in self.network.names}).double()
+            total.addmm_(rows.T, rows)
+        return total
+
     def _against(self, blocks: Mapping[str, Tensor]) -> Array:
         return np.concatenate([_numpy(batch.against(blocks)) for _, batch in self.held()])
 
     def _spectra(self) -> tuple[Array, Array]:
-        """Eigenvalues (n, C) of wᵢΛᵢ, those below zero as zero, and eigenvectors (n, C, C)."""
+        """Eigenvalues (n, C) of wᵢΛᵢ and eigenvectors (n, C, C)."""
         summed = self.operator.summed
         values, vectors = [], []
         for start in range(0, len(summed.train), BATCH):
@@ -126,16 +141,16 @@ class Roots:
             with self.network.untouched():
                 hessians = self.operator.outputs(self.network.batch(part), part).hessians()
             found = torch.linalg.eigh(hessians.double())
-            values.append(_numpy(found.eigenvalues).clip(min=0.0))
+            values.append(_numpy(found.eigenvalues))
             vectors.append(_numpy(found.eigenvectors))
         return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
 
 
-def _strongest(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(example, column) of the largest eigenvalues that hold `TRACE` of the sum, ordered by rank, then example."""
+def _strongest(values: Array, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(example, column) of the largest eigenvalues that hold this share of the sum, ordered by rank, then example."""
     order = np.argsort(values, axis=None)[::-1]
     running = np.cumsum(values.ravel()[order])
-    last = int(np.searchsorted(running, TRACE * running[-1])) + 1 if running[-1] > 0 else 1
+    last = int(np.searchsorted(running, share * running[-1])) + 1 if running[-1] > 0 else 1
     where, column = np.unravel_index(order[:last], values.shape)
     sort = np.lexsort((where, -column))  # eigenvalues ascend, so the strongest direction is the last column
     return where[sort], column[sort]
