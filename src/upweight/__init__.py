@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from upweight.core.measurement import Loss as Loss
     from upweight.core.measurement import Margin as Margin
     from upweight.core.measurement import Probability as Probability
-    from upweight.core.model import Objective as Objective
+    from upweight.core.objective import Objective as Objective
     from upweight.core.recipes import CG as CG
     from upweight.core.recipes import EKFAC as EKFAC
     from upweight.core.recipes import KFAC as KFAC
@@ -105,7 +105,7 @@ _HOME = {
     "what_if": "upweight.applications.what_if",
     "Examples": "upweight.core.examples",
     "follow": "upweight.applications.course",
-    "Objective": "upweight.core.model",
+    "Objective": "upweight.core.objective",
     "Scores": "upweight.core.scores",
     "Unit": "upweight.core.scores",
     "Check": "upweight.evaluate.check",

@@ -64,6 +64,30 @@ def test_an_estimator_that_is_not_fitted_is_told_to_be(name):
     refused(CASES[name].estimator, match=r"is not fitted; call fit\(x, y\)")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, s: uw.Influence().fit(m, (X, Y)),
+        lambda m, s: uw.LeaveOneOut().fit(m, [(x, y) for x, y in zip(X, Y, strict=True)]),
+        lambda m, s: uw.Influence().fit(m, TRAIN).attribute(X[:2]),
+        lambda m, s: uw.Influence().fit(m, TRAIN).top((X, Y)),
+        lambda m, s: uw.verify(m, TRAIN, X[:2], s),
+        lambda m, s: uw.verify(m, (X, Y), TRAIN.take([0, 1]), s),
+        lambda m, s: uw.retrain_truth(m, TRAIN, X[:2], uw.singles(TRAIN, [1])),
+        lambda m, s: uw.explain(m, TRAIN, X[:2]),
+        lambda m, s: uw.mislabeled(m, (X, Y)),
+        lambda m, s: uw.slices(m, TRAIN, X, "label"),
+        lambda m, s: uw.what_if(m, TRAIN, X[:2], uw.Change(remove=[0])),
+        lambda m, s: uw.perturb(m, TRAIN, X[:2]),
+    ],
+)
+def test_what_is_no_examples_is_told_the_way_to_them(call):
+    model = uw.explainable(LogisticRegression(**TIGHT).fit(X, Y), TRAIN)
+    scores = uw.Influence().fit(model, TRAIN).attribute(TRAIN.take([0, 1]))
+    with pytest.raises(TypeError, match=r"as upweight.Examples\(x, y\), got \w+; a data set or loader goes through"):
+        call(model, scores)
+
+
 def test_train_is_examples():
     refused(LogisticRegression().fit(X, Y), train=(X, Y), error=TypeError, match=r"expected train as upweight.Examples")
     refused(LogisticRegression().fit(X, Y), train=uw.Examples(X), match=r"no labels; pass Examples\(x, y\)")

@@ -99,7 +99,7 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
 
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
-    require(model, [Perturbable, Retrainable], "attack")
+    require(model, [Perturbable, Retrainable], "attack", train, queries)
     require_reading(model, "attack")
     if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
         raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")

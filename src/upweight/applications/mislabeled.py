@@ -14,7 +14,7 @@ from upweight.applications.change import with_labels
 from upweight.applications.held_out import HeldOut, held_out
 from upweight.core.attributor import Fitted
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Predictions, Retrainable, can, require
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
 from upweight.methods.influence import Influence
 
 Array = NDArray[np.float64]
@@ -111,6 +111,7 @@ def mislabeled(
             measurement other than −loss; an evaluation set without labels.
         TypeError: a model that can neither be differentiated nor trained again.
     """
+    require(model, [Measurable], "mislabeled", train)
     tell = progress or (lambda stage, done, total: None)
     count, classes = _count(budget, len(train)), _classes(model, train, evaluation)
     tell("influence", 0, 1)

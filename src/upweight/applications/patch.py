@@ -162,7 +162,7 @@ def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed
         TypeError: a model that cannot be trained again, or whose training would not see the new labels.
         ValueError: a patch that does not fit, an evaluation set without labels; nothing has been changed then.
     """
-    require(model, [Retrainable], "repair")
+    require(model, [Retrainable], "repair", train, evaluation)
     if evaluation.y is None:
         raise ValueError("expected an evaluation set with labels; pass Examples(x, y)")
     change = patch.change(train)

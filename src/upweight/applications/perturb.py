@@ -158,7 +158,7 @@ def perturb(
     """
     if k < 1:
         raise ValueError(f"expected k of at least 1, got {k}; it says how many training examples to look into")
-    require(model, [Perturbable], "perturb")
+    require(model, [Perturbable], "perturb", train, queries)
     chosen = None if examples is None else train.positions(examples)
     field = Field.of(model, train, method)
     vectors = field.directions(queries)

@@ -14,7 +14,7 @@ from upweight.applications.explain import Progress
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, can
+from upweight.core.model import Measurable, Retrainable, can, require
 from upweight.core.scores import Unit
 from upweight.methods.influence import FittedInfluence
 from upweight.methods.leaf_refit import FittedLeafRefit
@@ -125,6 +125,7 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     Raises:
         ValueError, KeyError: a slice that matches nothing, a column that does not fit, no group to tell from the rest.
     """
+    require(model, [Measurable], "slices", train, queries)
     tell = progress or (lambda stage, done, total: None)
     if refits < 0 or smallest < 1:
         raise ValueError(f"expected refits ≥ 0 and smallest ≥ 1, got {refits} and {smallest}")

@@ -120,7 +120,7 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
             function that would not see them, unless refit=False and calibrate=0.
         KeyError, ValueError: a change that cannot be made; nothing has been computed then.
     """
-    require(model, [Differentiable], "what_if")
+    require(model, [Differentiable], "what_if", train, queries)
     named = _possible(train, changes, form, calibrate)
     trainable = can(model, Retrainable)
     if (refit or calibrate) and any(change.relabel or change.add is not None for change in named.values()):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import as_plain, read_archive, write_archive
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, require_examples
 from upweight.core.model import Measurable, TreeBased
 from upweight.core.scores import Scores, Top, Unit, require_finite
 from upweight.core.sources import is_sparse
@@ -102,6 +102,7 @@ class Fitted(ABC):
 
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries."""
+        require_examples(queries, "the queries")
         measured = self.model.measure(queries)
         values = np.full((len(queries), len(self.train)), np.nan)  # a block that never comes is no score
         for where, block in self.blocks(queries):
@@ -116,6 +117,7 @@ class Fitted(ABC):
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
+        require_examples(queries, "the queries")
         found = [self._ends_of(some, k) for some in queries.batches(TOGETHER)]
         values, places = (np.vstack(parts) for parts in zip(*found, strict=True))
         return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)

@@ -176,6 +176,15 @@ class Examples:
         return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source))
 
 
+def require_examples(given: Any, what: str = "the examples") -> None:
+    """Raise TypeError for what is no Examples, with the way to make them."""
+    if not isinstance(given, Examples):
+        raise TypeError(
+            f"expected {what} as upweight.Examples(x, y), got {type(given).__name__}; a data set or loader goes "
+            "through Examples.from_dataset(…)"
+        )
+
+
 def as_names(what: str, values: Any, n: int) -> NDArray[Any]:
     """One name per example as an array. Raises ValueError instead of quietly turning one kind into another."""
     array = np.asarray(values)

@@ -6,33 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, require_examples
 from upweight.core.rows import Rows
-
-
-@dataclass(frozen=True)
-class Objective:
-    """How the training loss was put together, which says what removing an example means.
-
-    `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example goes.
-    `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the average is renormalised, so an example takes its
-    share of the regulariser along, and its row carries the regulariser's gradient.
-    `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as it was before anything was removed: nobody takes an example's place, and
-    the regulariser stays.
-    """
-
-    reduction: Literal["sum", "mean", "fixed"]
-    l2: float = 0.0
-
-    def ridge(self, weights: NDArray[np.float64]) -> float:
-        """l2 on the scale of Σ wᵢℓᵢ, for these weights (n,) of the whole training set."""
-        return self.l2 * {"sum": 1.0, "mean": float(weights.sum()), "fixed": float(len(weights))}[self.reduction]
 
 
 @dataclass(frozen=True)
@@ -285,8 +266,8 @@ def can(model: Any, capability: type) -> bool:
     return isinstance(model, capability) and (not isinstance(model, Measurable) or model.lacks(capability) is None)
 
 
-def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
-    """Raise TypeError when the model lacks a capability, in words that say which and what to do."""
+def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples: Examples) -> None:
+    """Raise TypeError when the model lacks a capability, or these are no Examples, in words that say what to do."""
     missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
     if missing:
         way_out = "wrap a fitted estimator with upweight.explainable(estimator, train) first"
@@ -299,6 +280,8 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str) -> None:
         why = model.lacks(capability)
         if why is not None:
             raise TypeError(f"{wanted_by} needs a model that is {capability.__name__}: {why}")
+    for given in examples:
+        require_examples(given)
 
 
 def require_reading(model: Any, wanted_by: str) -> None:

@@ -121,7 +121,7 @@ def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keywo
         TypeError: a model that cannot be retrained.
         ValueError: queries without labels, a model without classes, scores of other queries or of groups.
     """
-    require(model, [Retrainable], "brittleness")
+    require(model, [Retrainable], "brittleness", train, queries)
     said = model.predict(queries)
     if queries.y is None or not said.classes:
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")

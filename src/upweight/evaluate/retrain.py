@@ -176,7 +176,7 @@ def retrain(  # noqa: PLR0913 - three that everyone passes, five by keyword
         ValueError: weights of another length, negative, not finite, or all zero; training that diverged.
         OSError: the disk is full; what was finished is kept.
     """
-    require(model, [Retrainable], "retrain")
+    require(model, [Retrainable], "retrain", train)
     weights = np.asarray(weights, dtype=np.float64)
     one = weights.ndim != 2
     weights = weights_of(train, weights)[None] if one else weights_of(train, weights, len(weights))

@@ -50,7 +50,7 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
         ValueError: nothing to remove, two removals of one name, a model that refuses every removal.
         OSError: the disk is full; what was finished is kept.
     """
-    require(model, [Retrainable], "retraining")
+    require(model, [Retrainable], "retraining", train, queries)
     runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not runs or len(set(runs)) < len(runs):
         raise ValueError(f"expected at least one seed, and each once, got {seeds}")

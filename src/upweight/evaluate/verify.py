@@ -54,7 +54,7 @@ def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
     Raises:
         ValueError: scores of other queries or other training examples.
     """
-    require(model, [Retrainable], "verify")
+    require(model, [Retrainable], "verify", train, queries)
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
     if seeds < 1:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
-from upweight.core.model import Movable, Objective, Parametric, Perturbable, Predictions, Retrainable, weights_of
+from upweight.core.model import Movable, Parametric, Perturbable, Predictions, Retrainable, weights_of
+from upweight.core.objective import Objective
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design

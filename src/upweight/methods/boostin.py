@@ -37,7 +37,7 @@ class BoostIn(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedBoostIn:
         """Every example's share in its leaves."""
-        require(model, [TreeBased], "BoostIn")
+        require(model, [TreeBased], "BoostIn", train)
         grown = model.grown(train)
         if not isinstance(grown, Boosting):
             raise TypeError("BoostIn follows boosting steps, and a forest has none; ForestWeights is made for forests")

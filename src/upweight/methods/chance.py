@@ -33,7 +33,7 @@ class Chance(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
         """Nothing to learn."""
-        require(model, [Measurable], "Chance")
+        require(model, [Measurable], "Chance", train)
         return FittedChance(self, model, train, Unit.RANK)
 
     def restore(

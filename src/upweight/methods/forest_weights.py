@@ -48,7 +48,7 @@ class ForestWeights(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedForestWeights:
         """Nothing beyond the leaves."""
-        require(model, [TreeBased], "ForestWeights")
+        require(model, [TreeBased], "ForestWeights", train)
         grown = model.grown(train)
         if not isinstance(grown, Forest):
             raise TypeError("ForestWeights is made for forests; LeafRefit and BoostIn are made for boosting")

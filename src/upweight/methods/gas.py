@@ -29,7 +29,7 @@ class GAS(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Checkpointed], "GAS")
+        require(model, [Checkpointed], "GAS", train)
         return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
 
     def restore(

@@ -26,7 +26,7 @@ class GradCos(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Differentiable], "GradCos")
+        require(model, [Differentiable], "GradCos", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers, self.by)
 
     def restore(

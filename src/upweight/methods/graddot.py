@@ -33,7 +33,7 @@ class GradDot(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Differentiable], "GradDot")
+        require(model, [Differentiable], "GradDot", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers)
 
     def restore(

@@ -101,7 +101,7 @@ class Influence(Attributor):
         return isinstance(fitted.curvature, ExactCurvature)
 
     def _plain(self, model: Any, train: Examples) -> FittedInfluence:
-        require(model, [Differentiable], "Influence")
+        require(model, [Differentiable], "Influence", train)
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             settled = curvature.settled()

@@ -61,7 +61,7 @@ class LeafInfluence(Attributor):
         return FittedBags(self, model, train) if self.bags else self._fit(model, train)
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
-        require(model, [TreeBased], "LeafInfluence")
+        require(model, [TreeBased], "LeafInfluence", train)
         grown = model.grown(train)
         if not isinstance(grown, Boosting):
             raise TypeError("LeafInfluence follows boosting steps, a forest has none; ForestWeights is for forests")

@@ -126,7 +126,7 @@ def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
 
 
 def _exact(model: Any, train: Examples) -> Boosting:
-    require(model, [TreeBased], "LeafRefit")
+    require(model, [TreeBased], "LeafRefit", train)
     grown = model.grown(train)
     if not isinstance(grown, Boosting):
         raise TypeError("LeafRefit follows boosting steps, and a forest has none; ForestWeights is made for forests")

@@ -40,7 +40,7 @@ class LeaveOneOut(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times."""
-        require(model, [Retrainable], "LeaveOneOut")
+        require(model, [Retrainable], "LeaveOneOut", train)
         size = at_once(model, train).size
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
         found = dict(trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes)))

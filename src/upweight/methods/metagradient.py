@@ -72,7 +72,7 @@ class Metagradient(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
-        require(model, [Differentiable, Parametric, Replayable], "Metagradient")
+        require(model, [Differentiable, Parametric, Replayable], "Metagradient", train)
         rng = np.random.default_rng(0)
         n = len(train)
         reference = model.replay(train, np.ones(n))

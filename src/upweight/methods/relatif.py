@@ -64,7 +64,7 @@ class RelatIF(Attributor):
         return FittedRelatIF(self, model, train, *self._prepared(model, train), state["scale"])
 
     def _prepared(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
-        require(model, [Differentiable], "RelatIF")
+        require(model, [Differentiable], "RelatIF", train)
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         return curvature, model.loss_rows(train)
 

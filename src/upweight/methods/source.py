@@ -51,7 +51,7 @@ class SOURCE(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE:
         """The curvature of every segment."""
-        require(model, [Checkpointed], "SOURCE")
+        require(model, [Checkpointed], "SOURCE", train)
         return FittedSOURCE(self, model, train, model.segments(train, self.curvature, self.segments))
 
     def restore(

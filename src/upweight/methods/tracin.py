@@ -38,7 +38,7 @@ class TracIn(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Checkpointed], "TracIn")
+        require(model, [Checkpointed], "TracIn", train)
         return FittedProducts(self, model, train, model.checkpoints(), self.layers)
 
     def restore(

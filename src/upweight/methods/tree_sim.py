@@ -45,7 +45,7 @@ class TreeSim(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""
-        require(model, [TreeBased], "TreeSim")
+        require(model, [TreeBased], "TreeSim", train)
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
         pull = -model.loss.slopes(ensemble.margins(at).T, grown.targets)[0].T
         counts = ensemble.counts(at)

@@ -52,7 +52,7 @@ class TREX(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""
-        require(model, [TreeBased], "TREX")
+        require(model, [TreeBased], "TREX", train)
         ensemble, at, grown = model.trees(), model.leaves(train), model.grown(train)
         scale = 1.0 / np.sqrt(np.maximum(ensemble.counts(at), 1) * ensemble.trees)
         features = ensemble.membership(at, scale[at])

@@ -16,7 +16,6 @@ from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import (
     Movable,
-    Objective,
     Parametric,
     Perturbable,
     Predictions,
@@ -27,6 +26,7 @@ from upweight.core.model import (
     require,
     weights_of,
 )
+from upweight.core.objective import Objective
 from upweight.gradients import inputs, optimality, predictions
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.model import Objective
+from upweight.core.objective import Objective
 from upweight.linear.families import Family
 from upweight.linear.gram import Kernel
 

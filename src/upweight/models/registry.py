@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, require_examples
 
 # Where estimators come from → the file that reads them, imported when one is handed in.
 LIBRARIES = ("lightgbm", "xgboost", "catboost")
@@ -38,8 +38,7 @@ def explainable(
         ValueError: an unfitted estimator, data it was not fitted on, a penalty without a Hessian (l1), or an
             unknown objective.
     """
-    if not isinstance(train, Examples):
-        raise TypeError(f"expected train as upweight.Examples(x, y), got {type(train).__name__}")
+    require_examples(train, "train")
     steps = getattr(estimator, "steps", None)
     final = steps[-1][1] if steps else estimator
     reader = _tree_reader(final)

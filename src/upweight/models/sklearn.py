@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import as_measurement
-from upweight.core.model import Objective
+from upweight.core.objective import Objective
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
@@ -34,8 +34,6 @@ def read(
     estimator: Any, train: Examples, measure: Any, smoothing: float, reduction: Literal["sum", "mean"] | None = None
 ) -> LinearModel:
     """The estimator as a LinearModel."""
-    if isinstance(train, tuple | list) or not isinstance(train, Examples):
-        raise TypeError(f"expected train as upweight.Examples(x, y), got {type(train).__name__}")
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, held = settled(final)

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.svm import SVC
 
 from upweight.core.examples import Examples
-from upweight.core.model import Objective
+from upweight.core.objective import Objective
 from upweight.linear.families import SmoothHinge, SquaredHinge
 from upweight.linear.features import Features
 from upweight.models.reading import Array, Reading, linear_reading, refuse

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.core.model import Objective, Stack
+from upweight.core.model import Stack
+from upweight.core.objective import Objective
 from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
 from upweight.training.run import Run, hold, replay

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from upweight.core.model import Objective
+from upweight.core.objective import Objective
 
 Initial = Callable[[int], nn.Module] | nn.Module | Mapping[str, Tensor]
 OPTIMISERS = ("sgd", "adam", "adamw")

@@ -1,0 +1,28 @@
+"""Objective: how losses are put together to what training minimises, and so what removing an example means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the training loss was put together, which says what removing an example means.
+
+    `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example goes.
+    `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the average is renormalised, so an example takes its
+    share of the regulariser along, and its row carries the regulariser's gradient.
+    `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as it was before anything was removed: nobody takes an example's place, and
+    the regulariser stays.
+    """
+
+    reduction: Literal["sum", "mean", "fixed"]
+    l2: float = 0.0
+
+    def ridge(self, weights: NDArray[np.float64]) -> float:
+        """l2 on the scale of Σ wᵢℓᵢ, for these weights (n,) of the whole training set."""
+        return self.l2 * {"sum": 1.0, "mean": float(weights.sum()), "fixed": float(len(weights))}[self.reduction]
