@@ -7,6 +7,7 @@ from small_nets import CLASSES, Case, cross_entropy, mlp
 from torch import nn
 
 import upweight as uw
+from upweight.gradients.batches import collate as stacked
 from upweight.gradients.network import Network
 from upweight.gradients.rows import CapturedRows
 
@@ -39,6 +40,24 @@ def rows(loss, net=None, examples=EXAMPLES):
 def test_losses_that_are_no_loss_of_each_example(loss, error, words):
     with pytest.raises(error, match=words):
         rows(loss).dense()
+
+
+def test_an_error_out_of_the_loss_says_what_the_batch_was():
+    pictures = uw.Examples(np.zeros((4, 5), dtype=np.uint8), np.zeros(4, dtype=int))
+    with pytest.raises(RuntimeError) as told:
+        rows(cross_entropy, examples=pictures).dense()
+    (note,) = told.value.__notes__
+    assert "loss(net, batch) for a batch of x torch.uint8 (3, 5), y torch.int64 (3,)" in note and "floats" in note
+
+
+def test_a_criterion_is_no_loss_of_net_and_batch():
+    with pytest.raises(TypeError, match=r"expected loss\(net, batch\) -> \(n,\), got CrossEntropyLoss\(\)"):
+        rows(nn.CrossEntropyLoss(reduction="none"))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, np.int16])
+def test_classes_come_as_torch_takes_them(kind):
+    assert stacked(uw.Examples(EXAMPLES.x, np.asarray(EXAMPLES.y).astype(kind))).y.dtype == torch.int64
 
 
 def test_batch_norm_without_running_statistics():

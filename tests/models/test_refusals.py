@@ -51,6 +51,11 @@ def test_what_is_around_an_estimator_is_told_to_be_taken_off(around, says):
     refused(around.fit(X, Y), error=TypeError, match=says)
 
 
+def test_a_network_is_told_its_own_way():
+    net = pytest.importorskip("torch").nn.Linear(2, 2)
+    refused(net, error=TypeError, match=r"goes through uw.TorchModel\(net, loss\)")
+
+
 def test_choices_that_are_no_single_optimum_are_refused():
     targets = np.c_[X[:, 0], Y]
     refused(RidgeCV(alpha_per_target=True).fit(X, targets), uw.Examples(X, targets), match="another alpha")

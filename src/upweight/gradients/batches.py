@@ -26,12 +26,16 @@ class Batch:
 
 
 def collate(examples: Examples) -> Batch:
-    """Stack inputs and targets into tensors, on the CPU and in their own precision.
+    """Stack inputs and targets into tensors, on the CPU and in their own precision; whole numbers as labels are int64.
 
     Raises:
         TypeError: texts, or labels in words, which only the user can turn into numbers.
     """
-    return Batch(_stacked(examples.x, "inputs"), None if examples.y is None else _stacked(examples.y, "labels"))
+    x = _stacked(examples.x, "inputs")
+    if examples.y is None:
+        return Batch(x)
+    y = _stacked(examples.y.astype(np.int64) if examples.y.dtype.kind in "iu" else examples.y, "labels")
+    return Batch(x, y)  # torch's losses take classes as int64
 
 
 def _stacked(values: Any, what: str) -> Any:
@@ -84,6 +88,15 @@ def mapped(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if is_dataclass(tree) and not isinstance(tree, type):
         return replace(tree, **{f.name: mapped(change, getattr(tree, f.name)) for f in fields(tree)})
     raise TypeError(f"cannot look inside a batch of type {type(tree).__name__}; use a dict, tuple or dataclass")
+
+
+def described(batch: Any) -> str:
+    """Kinds and shapes of what a batch holds, in words."""
+    parts = vars(batch) if isinstance(batch, Batch) else batch if isinstance(batch, dict) else {"batch": batch}
+    return ", ".join(
+        f"{name} {v.dtype} {tuple(v.shape)}" if isinstance(v, Tensor) else f"{name} a {type(v).__name__}"
+        for name, v in parts.items()
+    )
 
 
 def placed(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:

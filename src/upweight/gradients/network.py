@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import Batch, placed
+from upweight.gradients.batches import Batch, described, placed
 from upweight.gradients.batches import collate as stack
 from upweight.gradients.guard import untouched
 from upweight.gradients.optimality import Totals
@@ -48,6 +48,11 @@ class Network:
     def __init__(self, net: nn.Module, loss: Function, measure: Function | None = None, collate: Any = None) -> None:
         if not isinstance(net, nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
+        if isinstance(loss, nn.modules.loss._Loss):
+            raise TypeError(
+                f"expected loss(net, batch) -> (n,), got {type(loss).__name__}(), which knows neither net nor batch; "
+                "pass lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction='none')"
+            )
         net = unwrapped(net)
         self.net, self.loss, self.measure = net, loss, measure
         self.collate = stack if collate is None else collate
@@ -170,9 +175,13 @@ class Network:
             function, sign = self.loss, -1.0
         try:
             values = function(self.net if net is None else net, batch)
-        except (TypeError, AttributeError) as error:
-            if isinstance(batch, Batch) and batch.y is None:
+        except Exception as error:
+            if isinstance(error, TypeError | AttributeError) and isinstance(batch, Batch) and batch.y is None:
                 raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
+            error.add_note(
+                f"This came out of {quantity}(net, batch) for a batch of {described(batch)}. Whole numbers as inputs "
+                "stay whole (ids of tokens): make pictures floats, or pass TorchModel(…, collate=f)."
+            )
             raise
         require_one_each(quantity if sign > 0 else "loss", values, ids)
         return values if sign > 0 else -values

@@ -76,6 +76,8 @@ def read(
 
 def _instead(final: Any) -> str:
     """What to do with an estimator that is not read."""
+    if hasattr(final, "named_parameters"):
+        return "A torch.nn.Module goes through uw.TorchModel(net, loss)"
     inside = next((name for name in ("best_estimator_", "estimator", "base_estimator") if hasattr(final, name)), None)
     if inside == "best_estimator_":
         return "Pass the estimator that the search found: its best_estimator_"
