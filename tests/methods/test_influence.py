@@ -1,5 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from small import KINDS, QUERIES, dense, losses, penalty, slope_of, small
 
 import upweight as uw
@@ -344,3 +348,17 @@ def test_other_settings_are_checked_too():
         CG(tolerance=2.0)
     with pytest.raises(TypeError, match=r"Influence needs a model that is Differentiable.*upweight\.explainable"):
         uw.Influence().fit(object(), small("ridge")[1])
+
+
+@pytest.mark.parametrize("method", [uw.Influence(), uw.LeaveOneOut()])
+def test_self_influence_does_not_run_a_pipeline_for_every_example(method):
+    x, y = load_breast_cancer(return_X_y=True)
+    x, y, runs = x[:150, :5] / x[:150, :5].std(axis=0), y[:150], []
+    counted = FunctionTransformer(lambda rows: runs.append(len(rows)) or rows)
+    train = uw.Examples(x, y)
+    model = uw.explainable(make_pipeline(counted, LogisticRegression(tol=1e-10)).fit(x, y), train)
+    fitted = method.fit(model, train)
+    expected = np.diagonal(fitted.attribute(train).values)
+    runs.clear()
+    np.testing.assert_allclose(fitted.self_influence().values[0], expected, atol=1e-9)
+    assert len(runs) <= 5
