@@ -110,7 +110,9 @@ def test_half_of_a_rare_class_is_left_out_and_said():
 
 def test_verify_shows_how_few_examples_hold_predictions_up(task):
     asked = ("verify", task, "--removals", "8", "--query", "q1", "--query", "q2", "--brittleness", "--folder", "kept")
-    said = words(run(*asked, "--report", "page.html").stdout)
+    told = run(*asked, "--report", "page.html")
+    assert "trained anew" not in told.stderr
+    said = words(told.stdout)
     assert "How few examples hold a prediction up" in said and "predictions flipped without" in said
     page = Path("page.html").read_text(encoding="utf-8")
     assert "Without these the model, trained again, predicts something else" in page
@@ -120,6 +122,8 @@ def test_verify_shows_how_few_examples_hold_predictions_up(task):
 
 def test_evaluate_shows_removal_curves(task):
     asked = ("evaluate", task, "--subsets", "6", "--query", "q1", "--query", "q2", "--removal-curve", "--folder", "k")
+    said = run("evaluate", task, "--subsets", "6", "--removal-curve", "--folder", "all")
+    assert "trained anew" not in said.stderr
     said = run(*asked, "--report", "page.html")
     assert "influence: mean effect of removing the strongest, 2 queries" in words(said.stdout)
     assert "Training without the strongest" in said.stderr and max(map(len, said.stdout.splitlines()[:12])) <= 80

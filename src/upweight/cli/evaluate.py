@@ -114,6 +114,8 @@ def _curves(
     from upweight.evaluate.removal_curve import removal_curve
 
     asked = queries.take(range(min(len(queries), MOST_CURVES)))
+    # In a folder of their own in the folder: they ask fewer queries, and are not to be warned of the others.
+    folder = folder and folder / "curves"
     methods = {e.name: e.scores for e in found.entries if e.kind == "method" and e.scores is not None}
     curves: dict[str, RemovalCurve] = {}
 

@@ -87,7 +87,8 @@ def brittleness_of(model: Any, train: Any, queries: Any, scores: Any, folder: Pa
     def tell(done: int, total: int) -> None:
         working("flip", done, total)
 
-    return brittleness(model, train, queries, scores, folder=folder, progress=tell)
+    # A folder of its own in the folder: it asks something else of its models, and is not to be warned of the others'.
+    return brittleness(model, train, queries, scores, folder=folder and folder / "brittleness", progress=tell)
 
 
 def print_flips(flips: Brittleness, remarks: list[str], report: Path | None) -> None:
