@@ -77,7 +77,7 @@ def test_another_truth_and_no_method_are_refused():
     truth = truth_of(model, train, queries, 5)
     with pytest.raises(ValueError, match="of another set of queries"):
         compare({"chance": uw.Chance()}, model, train, queries.take([1]), truth)
-    with pytest.raises(ValueError, match="expected at least one method"):
+    with pytest.raises(ValueError, match="expected methods by name"):
         compare({}, model, train, queries, truth)
 
 

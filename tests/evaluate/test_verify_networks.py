@@ -79,3 +79,14 @@ def test_a_class_that_is_gone_is_said():
     of_two = TRAIN.ids[TRAIN.y == 2].tolist()
     check = checked(trained(), {"all twos": of_two, "one": [0]})
     assert check.diagnostics["warnings"] == ["Without 'all twos' no example of class 2 is left."]
+
+
+def test_every_protocol_is_told_of_another_training():
+    other = uw.Training(lr=0.1, epochs=2, initial=TRAINING.initial)
+    model = uw.TorchModel(trained().network.net, cross_entropy, training=other)
+    truth = uw.retrain_truth(model, TRAIN, QUERIES, uw.subsets(TRAIN, 6, share=0.1), processes=1)
+    assert "not the one that made the model" in truth.warnings[0]
+    told = uw.compare({"chance": uw.Chance()}, model, TRAIN, QUERIES, truth).warnings
+    assert "not the one that made the model" in told[0]
+    seeded = uw.retrain_truth(trained(), TRAIN, QUERIES, uw.singles(TRAIN, [1, 2]), seeds=(1, 2), processes=1)
+    assert seeded.warnings == []  # other seeds make other models, and none of them has to be this one

@@ -146,8 +146,8 @@ def compare(
         ValueError: the truth of another model or other queries; no method.
         KeyError: a planted id that is not in the training set.
     """
-    if not methods:
-        raise ValueError("expected at least one method, e.g. {'influence': upweight.Influence()}")
+    if not methods or not isinstance(methods, Mapping):
+        raise ValueError(f"expected methods by name, e.g. {{'influence': upweight.Influence()}}, got {methods!r}")
     truth.require(model, train, queries)
     bench = _Bench(model, train, queries, truth, tuple(planted))
     bench.train.positions(bench.planted)

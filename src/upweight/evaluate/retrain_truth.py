@@ -15,6 +15,7 @@ from upweight.core.model import Retrainable, require
 from upweight.core.processes import available
 from upweight.core.retraining import Task
 from upweight.evaluate.removals import Removal
+from upweight.evaluate.reproduction import reproduction
 from upweight.evaluate.retrain import Engine, How, Progress
 from upweight.evaluate.truth import Truth, identity
 
@@ -64,7 +65,10 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     facts = {**identity(model, train, queries), "refused": refused, "seed_noise": noise}
     kept = [column for column, name in enumerate(names) if name not in refused]
     chosen = tuple(removals[column] for column in kept)
-    return Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
+    truth = Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
+    if 0 in runs:  # the seed of the run that made the model
+        facts["reproduction"] = reproduction(model, train, queries, base[runs.index(0)], truth.actual)
+    return truth
 
 
 def _trained(  # noqa: PLR0913, PLR0917 - what `retrain_truth` was given

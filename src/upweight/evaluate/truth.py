@@ -66,8 +66,9 @@ class Truth:
 
     @property
     def warnings(self) -> list[str]:
-        """Bad news: removals that the model refused."""
-        return [f"Removal {name!r} was left out: {why}" for name, why in self.facts.get("refused", {}).items()]
+        """Bad news: a training that does not give the model back, removals that the model refused."""
+        refused = [f"Removal {name!r} was left out: {why}" for name, why in self.facts.get("refused", {}).items()]
+        return [*self.facts.get("reproduction", {}).get("warnings", ()), *refused]
 
     def predicted(self, scores: Scores) -> Array:
         """What these scores say of the removals, (queries, removals). Raises ValueError for scores of other queries."""

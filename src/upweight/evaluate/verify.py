@@ -14,7 +14,6 @@ from upweight.core.model import Retrainable, require
 from upweight.core.scores import Scores
 from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
-from upweight.evaluate.reproduction import reproduction
 from upweight.evaluate.retrain import How, Progress
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
@@ -82,14 +81,14 @@ def checked(
 ) -> Check:
     """The check of these scores against a truth that is there already."""
     truth.require(model, train, queries)
-    found = reproduction(model, train, queries, truth.base[0], truth.actual)
+    found = {k: v for k, v in truth.facts.get("reproduction", {}).items() if k != "warnings"}
     diagnostics = {
         "refits": (len(truth.removals) + 1) * len(truth.seeds),
         **({} if seconds is None else {"seconds": round(seconds, 3)}),
         "seeds": list(truth.seeds),
         "seed_noise": truth.facts["seed_noise"],
         **found,
-        "warnings": [*found["warnings"], *truth.warnings, *_lost_classes(train, truth.removals)],
+        "warnings": [*truth.warnings, *_lost_classes(train, truth.removals)],
     }
     return Check(truth.predicted(scores), truth.actual, queries.ids, truth.removals, scores, diagnostics, truth)
 
