@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -69,6 +71,25 @@ def test_workers_that_keep_dying_are_given_up():
         RuntimeError, match=r"worker processes died 3 times with \d of 6 tasks to do; .*fewer processes"
     ):
         list(each(die, None, list(range(6)), 2))
+
+
+UNGUARDED = """
+from operator import add
+from upweight.core.processes import each
+print(list(each(add, 1, [1, 2, 3], 2, fork=False)))
+"""
+
+
+def test_a_script_that_new_workers_run_again_is_told_its_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert told.returncode == 1
+    assert "worker processes died 3 times with 3 of 3 tasks to do; workers begin anew" in told.stderr
+    assert 'if __name__ == "__main__":' in told.stderr.splitlines()[-1]
+    script.write_text(UNGUARDED.replace("print(", "if __name__ == '__main__': print("))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
+    assert sorted(eval(done.stdout)) == [(0, 2), (1, 3), (2, 4)]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -52,10 +52,14 @@ def each(
         if not left:
             return
         idle = idle + 1 if len(left) == before else 0
-    raise RuntimeError(
-        f"worker processes died {ROUNDS} times with {len(left)} of {len(tasks)} tasks to do; "
-        "most often memory is short: use fewer processes"
-    )
+    why = "most often memory is short: use fewer processes"
+    if context.get_start_method() != "fork" and len(left) == len(tasks):
+        # They run the calling script again first, and one that is not guarded starts workers of its own there.
+        why = (
+            "workers begin anew here (a model on a GPU cannot be forked) and run the calling script again: put what it "
+            'does under if __name__ == "__main__":, or use processes=1; else memory is short: use fewer processes'
+        )
+    raise RuntimeError(f"worker processes died {ROUNDS} times with {len(left)} of {len(tasks)} tasks to do; {why}")
 
 
 def _round(work: Any, shared: Any, left: dict[int, Any], processes: int, context: Any) -> Iterator[tuple[int, Any]]:
