@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
 from small import small
 
 import upweight as uw
@@ -50,3 +52,12 @@ def test_many_models_are_measured_a_few_at_a_time(monkeypatch):
 def test_a_model_that_cannot_be_trained_again_is_refused():
     with pytest.raises(TypeError, match=r"LeaveOneOut needs a model that is Retrainable.*upweight\.explainable"):
         uw.LeaveOneOut().fit(object(), small("ridge")[1])
+
+
+def test_a_model_that_training_does_not_give_is_said():
+    x, y = load_breast_cancer(return_X_y=True)
+    train = uw.Examples(x[:60, :4], y[:60])
+    for seed, told in ((0, False), (None, True)):
+        forest = RandomForestClassifier(5, max_depth=2, random_state=seed).fit(train.x, train.y)
+        scores = uw.LeaveOneOut().fit(uw.explainable(forest, train), train).attribute(train.take([3]))
+        assert any("does not give the model handed in" in w for w in scores.diagnostics["warnings"]) == told

@@ -51,8 +51,8 @@ def reproduction(model: Any, train: Examples, queries: Examples, base: Array, ac
         ]
     else:
         found["warnings"] = [
-            f"The training handed in is not the one that made the model: {by}. Check where it begins (initial), its "
-            "batches and seed, and that these are the data the net was trained on; TorchModel.trained makes a model "
-            "and its training in one."
+            f"The training handed in is not the one that made the model: {by}. Check its seed (random_state), and that "
+            "these are all the data it was trained on and no others; of a net also where it begins (initial) and its "
+            "batches: TorchModel.trained makes a model and its training in one."
         ]
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.retraining import Job, Task, at_once, by_processes, trained
+from upweight.core.retraining import PROBED, Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time
+DRIFT = 0.05  # share of a typical effect by which training on everything may miss the model
 TOGETHER = 64  # training examples that are measured at a time
 
 
@@ -84,8 +86,24 @@ class FittedLeaveOneOut(Fitted):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How many trainings the answer cost."""
-        return {"trainings": len(self.without) + 1, "warnings": list(getattr(self.model, "notes", ()))}
+        """How many trainings the answer cost, and whether it is of the model handed in."""
+        return {"trainings": len(self.without) + 1, "warnings": [*getattr(self.model, "notes", ()), *self._elsewhere]}
+
+    @cached_property
+    def _elsewhere(self) -> list[str]:
+        """Said where training on everything gives another model than the one handed in, which was no optimum either."""
+        if cast(Retrainable, self.handed_in).converges:
+            return []
+        few = self.train.take(np.arange(min(PROBED, len(self.train))))
+        here = self.model.measure(few)
+        off = float(np.abs(here - self.handed_in.measure(few)).max())
+        effects = [np.abs(here - _model(self.handed_in, one).measure(few)).max() for one in self.without[:PROBED]]
+        if off <= DRIFT * float(np.median(effects)):
+            return []
+        return [
+            f"Training on everything does not give the model handed in (measurements differ by up to {off:.2g}): these "
+            "are effects on the model that training gives. Check its seed, and for a net where it begins (initial)."
+        ]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """All retrained parameters; models that are no vectors have no safe form on disk."""

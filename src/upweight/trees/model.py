@@ -37,6 +37,8 @@ class TreeModel(TreeBased, Retrainable):
         threads: the library trains with threads of its own.
     """
 
+    converges = False  # trees stop after so many rounds
+
     name: str
     predictor: Any
     ensemble: TreeEnsemble
