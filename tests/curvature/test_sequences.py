@@ -181,3 +181,25 @@ def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: py
     np.testing.assert_allclose(
         curvature.solve(rows).rows.dense(), np.linalg.solve(shifted, rows.dense().T).T, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("exact", [expectation.EXACT, 1], ids=["all directions", "drawn"])
+@pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.KFAC(), uw.GaussNewton()], ids=lambda c: type(c).__name__)
+def test_padding_changes_nothing(curvature: Any, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expectation, "EXACT", exact)
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, SYMBOLS, length + 1) for length in (2, 3, 2, 2, 3, 2)]
+
+    def padded(length: int, order: Any) -> uw.Examples:
+        x, y = np.zeros((6, length), dtype=int), np.full((6, length), -100)
+        for row, text in enumerate(texts):
+            x[row, : len(text) - 1], y[row, : len(text) - 1] = text[:-1], text[1:]
+        return uw.Examples(x[order], y[order], ids=np.arange(6)[order])
+
+    torch.manual_seed(0)
+    here = uw.TorchModel(Writer().double(), lambda net, batch: tokens(net(batch.x), batch.y).sum(1))
+    short, long = (padded(length, np.arange(6)) for length in (3, LENGTH))
+    turned = padded(LENGTH, np.array([3, 1, 5, 0, 4, 2]))
+    found = [uw.Influence(curvature=curvature).fit(here, s).attribute(short).values for s in (short, long, turned)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-9 * np.abs(found[0]).max())
+    np.testing.assert_allclose(found[0][:, turned.ids], found[2], atol=1e-9 * np.abs(found[0]).max())

@@ -70,7 +70,7 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
 
 def rank_of(summed: Summed) -> int:
     """How many eigenvalues count as nonzero: one for each loss that is added, of examples or of their tokens."""
-    return min(summed.network.size, len(summed.train) * independent(summed.network, summed.train))
+    return min(summed.network.size, independent(summed.network, summed.train))
 
 
 def share_of(

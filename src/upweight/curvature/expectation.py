@@ -90,11 +90,23 @@ def joint_axes(network: Network, examples: Examples) -> int:
 
 
 def independent(network: Network, examples: Examples) -> int:
-    """Of how many parts that do not share an output an example's loss is the sum: its tokens, or 1."""
+    """Of how many parts that do not share an output the losses of all examples are the sum: one each, or their tokens.
+
+    Tokens that no loss depends on (padding) are none.
+    """
+    joint, found, few = joint_axes(network, examples), 0, examples.take([0])
     with network.untouched():
-        few = examples.take([0])
-        ends = outputs(network, network.batch(few), few.ids).values.shape[1:]
-    return prod(ends[: len(ends) - joint_axes(network, examples)])
+        shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
+    if len(shape) == joint:
+        return len(examples)
+    size = min(BATCH, batch_size(inspected(network, "loss", examples)), max(1, LARGEST // prod(shape)))
+    for part in examples.batches(size):
+        with network.untouched():
+            out = outputs(network, network.batch(part), part.ids)
+        u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.values)
+        bent = out.bend()(u).flatten(out.values.ndim - joint) if joint else out.bend()(u)[..., None]
+        found += int((bent != 0).any(dim=-1).sum())
+    return max(found, 1)
 
 
 def square_roots(hessians: Tensor) -> Iterator[Tensor]:
@@ -128,10 +140,10 @@ def _drawn(out: Outputs, summed: Summed, part: Examples, draws: int, seed: int) 
     """Λ^½ ε / √draws of random signs ε, which an example has from its id."""
     root = output_root(out, joint_axes(summed.network, summed.train))
     keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]
-    streams = [np.random.default_rng([seed, key]) for key in keys]
     shape, like = out.values.shape, out.values.detach()
     found = []
-    for _ in range(draws):
+    for draw in range(draws):  # a stream for each: what padding takes of one moves no other
+        streams = [np.random.default_rng([seed, key, draw]) for key in keys]
         signs = np.stack([stream.integers(0, 2, shape[1:], dtype=np.int8) for stream in streams])
         found.append(root((2 * torch.as_tensor(signs) - 1).to(like)) / draws**0.5)
     return found

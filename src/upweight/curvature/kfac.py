@@ -23,7 +23,7 @@ class Layer:
     weight: str
     bias: str | None
     swapped: bool
-    inputs: Tensor  # Σ a aᵀ over examples and positions, a with a one at its end where there is a bias
+    inputs: Tensor  # Σ a aᵀ over examples and positions that count, a with a one at its end where there is a bias
     slopes: Tensor  # Σ s sᵀ over examples, positions and directions
     positions: int = 0
     examples: int = 0
@@ -33,7 +33,7 @@ class Layer:
 
     def decompose(self, total: float) -> None:
         """Eigenvectors of both factors, and the eigenvalues of total · A ⊗ S."""
-        a, self.right = torch.linalg.eigh(self.inputs.double() / self.positions)
+        a, self.right = torch.linalg.eigh(self.inputs.double() / max(self.positions, 1))
         s, self.left = torch.linalg.eigh(self.slopes.double() / self.examples)
         self.values = total * s.clamp_min(0)[:, None] * a.clamp_min(0)[None, :]
         wide = self.inputs.dtype
@@ -85,7 +85,10 @@ def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turne
     """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
     layers: dict[str, Layer] = {}
     rest: Rest | None = None
+    waiting: dict[str, tuple[Tensor, Tensor]] = {}  # of a batch: inputs, and the positions that count
     for direction, captured in expected_gradients(summed):
+        if direction == 0:
+            _add_inputs(layers, waiting)
         for factors in captured.layers():
             s = factors.s.flatten(0, 1)
             if factors.weight not in layers:
@@ -94,16 +97,27 @@ def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turne
                 layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
             layer = layers[factors.weight]
             layer.slopes += s.T @ s
-            if direction == 0:  # the inputs are the same whatever is pulled back
-                a = with_ones(factors).flatten(0, 1)
-                layer.inputs += a.T @ a
-                layer.positions += len(a)
+            reached = (s != 0).any(dim=1)
+            if direction > 0:  # the inputs are the same whatever is pulled back
+                waiting[factors.weight][1].logical_or_(reached)
+            else:
+                waiting[factors.weight] = with_ones(factors).flatten(0, 1), reached
         rest = rest or Rest(summed, held(layers))
         rest.gather(captured)
+    _add_inputs(layers, waiting)
     for layer in layers.values():
         layer.examples = len(summed.train)
         layer.decompose(float(len(summed.train)))
     return layers, (rest or Rest(summed, held(layers))).turned()
+
+
+def _add_inputs(layers: Mapping[str, Layer], waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """A from the positions that the loss depends on: padding says nothing of a layer, however much of it there is."""
+    for weight, (a, counts) in waiting.items():
+        kept = a[counts]
+        layers[weight].inputs += kept.T @ kept
+        layers[weight].positions += len(kept)
+    waiting.clear()
 
 
 def held(layers: Mapping[str, Layer]) -> set[str]:
