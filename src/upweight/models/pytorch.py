@@ -19,22 +19,16 @@ from upweight.core.model import (
     Parametric,
     Perturbable,
     Predictions,
-    Replayable,
-    Retrainable,
-    Stack,
-    Stackable,
-    require,
-    weights_of,
 )
 from upweight.core.objective import Objective
 from upweight.gradients import inputs, optimality, predictions
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
+from upweight.models.trained_again import TrainedAgain
 from upweight.training import nets
 from upweight.training.nets import TrainFn
 from upweight.training.recipe import Training
-from upweight.training.unrolled import Unrolled
 
 if TYPE_CHECKING:
     from upweight.curvature.segments import FittedSegment
@@ -44,7 +38,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Replayable):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -70,8 +64,6 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
-
-    converges = False
 
     def __init__(  # noqa: PLR0913 - three that everyone passes, five by keyword
         self,
@@ -132,21 +124,6 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
 
     @property
-    def provenance(self) -> str:
-        """The recipe of the training, or the name of the function."""
-        return str(getattr(self.training, "__qualname__", None) or repr(self.training))
-
-    @property
-    def reads_examples(self) -> bool:  # type: ignore[override]
-        """Whether the training is a recipe; a function of the user's has its own examples."""
-        return self.training is None or isinstance(self.training, Training)
-
-    @property
-    def forks(self) -> bool:
-        """Whether torch's backward passes survive a fork, as they do where there is no GPU."""
-        return not torch.cuda.is_available()
-
-    @property
     def parameters(self) -> Array:
         """All trainable parameters as one vector, in the order of `net.named_parameters()`."""
         return self.network.vector()
@@ -155,62 +132,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         """The same model at other parameters, on a copy of the net."""
         moved = self.network.elsewhere()
         moved.write(parameters)
-        return self._of(moved.net)
-
-    def lacks(self, capability: type) -> str | None:
-        """Training, where none was passed."""
-        if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
-            return None
-        if self.training is not None:
-            return "training is a function of your own here; pass uw.Training(…)" if capability is Replayable else None
-        return (
-            "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
-            "epochs=…, initial=…)), training=train_fn with train_fn(weights, seed) -> net, or make both at once with "
-            "TorchModel.trained(net, loss, train, training=…)"
-        )
-
-    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TorchModel:
-        """The net trained from the beginning with these example weights (n,) on top of the examples' own.
-
-        Raises:
-            ValueError: weights of another length, negative, not finite or all zero; training that diverged.
-            TypeError: a model without `training`.
-        """
-        require(self, [Retrainable], "retrain")
-        net = nets.trained(self.training, self.network, train, weights_of(train, weights), seed)  # type: ignore[arg-type]
-        return self._of(net)
-
-    def stack(self, train: Examples) -> Stack:
-        """How many copies of the net to train at once."""
-        require(self, [Stackable], "stack")
-        return nets.together(self.training, self.network, train)  # type: ignore[arg-type]
-
-    def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[TorchModel]:
-        """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
-        weights = weights_of(train, weights, len(seeds))
-        if not isinstance(self.training, Training):
-            return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
-        return [self._of(net) for net in nets.trained_many(self.training, self.network, train, weights, seeds)]
-
-    def training_time(self, train: Examples) -> float | None:
-        """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
-        return self.training.time(len(train)) if isinstance(self.training, Training) else None
-
-    def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
-        """The training with these example weights (n,), whose derivatives in them are exact.
-
-        Raises:
-            ValueError: as `retrain`; a training without derivatives (see `Unrolled`).
-            TypeError: a model without `Training`.
-        """
-        require(self, [Replayable], "replay")
-        own, weights = nets.own_weights(train), weights_of(train, weights)
-        (run,) = nets.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
-        return Unrolled(run, weights, own)
-
-    def weights(self, train: Examples) -> Array:
-        """Sample weights, (n,)."""
-        return nets.own_weights(train)
+        return self.with_net(moved.net)
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query, (m,)."""
@@ -276,7 +198,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
-    def _of(self, net: nn.Module) -> TorchModel:
+    def with_net(self, net: nn.Module) -> TorchModel:
         """This model with another net."""
         network = self.network
         return TorchModel(
