@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -213,3 +215,13 @@ def test_kernel_machines_end_pipelines_too():
     estimator = make_pipeline(StandardScaler(), SVC(tol=1e-9, decision_function_shape="ovo")).fit(train.x, train.y)
     model = uw.explainable(estimator, train, measure=mixed)
     np.testing.assert_allclose(model.measure(queries), mixed(estimator.decision_function(queries.x)), atol=1e-6)
+
+
+def test_a_model_says_what_it_is_without_its_data():
+    x, y = load_breast_cancer(return_X_y=True)
+    train = uw.Examples(x, y)
+    model = uw.explainable(make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y), train)
+    uw.Influence().fit(model, train)
+    assert repr(model) == "LinearModel(LogisticRegression, measuring −loss (nats))"
+    trees = uw.explainable(RandomForestClassifier(3, random_state=0).fit(x, y), train)
+    assert repr(trees) == f"TreeModel(RandomForestClassifier, measuring {trees.measurement})"

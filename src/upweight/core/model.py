@@ -45,6 +45,10 @@ class Measurable(ABC):
         """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
         return None
 
+    def __repr__(self) -> str:
+        of = getattr(self, "name", "")
+        return f"{type(self).__name__}({of}{', ' * bool(of)}measuring {self.measurement})"
+
 
 class Differentiable(Measurable):
     """A model with gradients and a curvature."""

@@ -29,7 +29,7 @@ SAME = 0.9  # share of training predictions in which an unfinished model and its
 REFIT = 100  # Newton steps of a refit at most
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearModel(Perturbable, Parametric, Retrainable):
     """A generalised linear model as scikit-learn and others fit it.
 
@@ -80,9 +80,8 @@ class LinearModel(Perturbable, Parametric, Retrainable):
             weights *= np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
         fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
         each = self.objective.l2 if self.objective.reduction == "mean" else 0.0
-        targets = self.family.encode(train.y)
         shares = np.ones(len(train)) if self.counts_examples else None
-        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares)
+        problem = Problem(features, self.family.encode(train.y), weights, self.family, fixed, each, self.theta, shares)
         if not self.elsewhere:
             self._recognise(problem)
         self._seen.update(train=train, problem=problem)

@@ -110,6 +110,11 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         return untrained.retrain(train, np.ones(len(train)))
 
     @property
+    def name(self) -> str:
+        """The class of the net, and its size."""
+        return f"{type(self.network.net).__name__} of {self.network.size:,} parameters"
+
+    @property
     def measurement(self) -> str:
         """−loss, or the name of the function that measures."""
         if self.network.measure is None:

@@ -20,7 +20,7 @@ from upweight.trees.loss import Loss
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TreeModel(TreeBased, Retrainable):
     """A trained sum of trees.
 
