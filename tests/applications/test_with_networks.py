@@ -41,6 +41,19 @@ def test_mislabeled_with_held_out_answers_and_a_patch():
     assert done.after.measured > done.before.measured
 
 
+def test_mislabeled_says_whose_probabilities_these_are_and_what_is_no_size(tmp_path):
+    model, train, queries = task()
+    alone = uw.TorchModel(model.network.net, cross_entropy)
+    suspects = uw.mislabeled(alone, train, budget=3, evaluation=queries)
+    assert suspects.held_out is None and any("they rank, no more" in note for note in suspects.notes)
+    own = alone.predict(train.select(suspects.ids)).probabilities
+    np.testing.assert_allclose(suspects.chances[:, 0], own[np.arange(3), train.select(suspects.ids).y])
+    page = uw.write_page(tmp_path / "review.html", suspects).read_text(encoding="utf-8")
+    assert "of the model itself, which has seen the label" in page and "did not see the label" not in page
+    again = uw.write_page(tmp_path / "again.html", uw.mislabeled(model, train, budget=3, folds=2))
+    assert "did not see the label" in again.read_text(encoding="utf-8")
+
+
 def test_slices_are_verified_by_training_without_them():
     model, train, queries = task()
     found = uw.slices(model, train, queries, {"early": np.arange(60) < 20}, {"all": queries.ids}, refits=2)

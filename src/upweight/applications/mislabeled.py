@@ -15,6 +15,7 @@ from upweight.applications.held_out import HeldOut, held_out
 from upweight.core.attributor import Fitted
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
+from upweight.core.scores import Unit
 from upweight.methods.influence import Influence
 
 Array = NDArray[np.float64]
@@ -35,8 +36,8 @@ class Suspects:
             model trained without the example. NaN where the model has no gradients.
         held_out: what models said that did not see the label; None where the model cannot be trained again.
         suggested: (budget,) the likeliest other label.
-        chances: (budget, 2) probability of the given and of the suggested label by a model that did not see it, NaN
-            where the model has none.
+        chances: (budget, 2) probability of the given and of the suggested label by a model that did not see it, or
+            without `held_out` by the model itself; NaN where the model has none.
         harm: (budget,) what the mean measurement of the evaluation set would gain without each; None without one.
         notes: what was not done, as sentences.
     """
@@ -148,6 +149,8 @@ def _evidence(
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
     own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
     tell("influence", 1, 1)
+    if fitted is not None and fitted.unit is Unit.RANK:
+        notes.append("Losses without an example, and its harm, are not calibrated for this model: they rank, no more.")
     said = None
     if fitted is None:
         notes.append(f"A {type(model).__name__} has no gradients: ranked by out-of-fold loss alone.")
@@ -215,7 +218,7 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
 def _suggestions(
     model: Any, train: Examples, chosen: NDArray[np.intp], classes: list[Any], said: HeldOut | None
 ) -> tuple[tuple[Any, ...], Array]:
-    """The likeliest other label of each, and the probabilities of both, by models that did not see the label."""
+    """The likeliest other label of each, and the probabilities of both: see `Suspects.chances`."""
     some = train.take(chosen)
     assert some.y is not None
     given = np.searchsorted(np.array(classes), some.y)

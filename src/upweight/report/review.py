@@ -55,5 +55,6 @@ def review_page(suspects: Suspects) -> str:
         notes=suspects.notes,
         remarks=album.remarks(),
         harm=suspects.harm is not None,
+        unseen=suspects.held_out is not None,
         quantity=suspects.measurement,
     )
