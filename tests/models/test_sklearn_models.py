@@ -120,6 +120,21 @@ def test_influence_is_what_scikit_learn_itself_would_change(name):
     assert np.corrcoef(scores[:, ids].T.ravel(), true.ravel())[0, 1] >= 0.9999
 
 
+def test_support_vectors_beside_examples_of_no_weight():
+    x, y = TWO
+    weights = np.where(np.arange(len(y)) % 5 == 0, 0.0, 1.0)
+    train, there = uw.Examples(x, y, weights=weights), np.flatnonzero(weights)
+    machine = SVC(tol=1e-9, gamma=0.1).fit(x, y, sample_weight=weights)
+    alone = uw.Examples(x[there], y[there])
+    models = uw.explainable(machine, train), uw.explainable(SVC(tol=1e-9, gamma=0.1).fit(alone.x, alone.y), alone)
+    ours, theirs = (
+        uw.Influence().fit(m, t).attribute(alone.take(range(9))).values
+        for m, t in zip(models, (train, alone), strict=True)
+    )
+    np.testing.assert_allclose(ours[:, there], theirs, atol=1e-4 * np.abs(theirs).max())
+    assert (ours[:, weights == 0] == 0).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*LogisticRegressionCV", "ignore:.*l1_ratios", "ignore:.*scoring")
 @pytest.mark.parametrize(
     ("choosing", "plain", "data"),

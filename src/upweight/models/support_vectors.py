@@ -78,7 +78,9 @@ def svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
 
 def _recognise_support(final: Any, inputs: Any, train: Examples) -> None:
     """Refuse rows or labels that are not those of the fit: support vectors and their classes are known exactly."""
-    rows, y = final.support_, np.asarray(train.y)
+    # libsvm counts the rows of positive weight alone.
+    counted = np.arange(len(train)) if train.weights is None else np.flatnonzero(train.weights)
+    inputs, rows, y = inputs[counted], final.support_, np.asarray(train.y)[counted]
     same = max(rows) < inputs.shape[0] and np.allclose(_dense(inputs[rows]), _dense(final.support_vectors_))
     if same:
         same = bool(np.array_equal(y[rows], np.repeat(final.classes_, final.n_support_)))
