@@ -193,6 +193,18 @@ def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> 
     assert "clipped" in short.diagnostics["warnings"][0] and uw.Metagradient(at="full", clip=0.9).promises.slope is None
 
 
+def test_groups_go_forwards_and_know_of_no_clip() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(gate=3, clip=0.9).fit(model(), train)
+    assert fitted.unit == uw.Unit.RANK  # before the gate has seen a slope
+    fitted.attribute(queries)
+    groups = {"some": train.ids[:9].tolist()}
+    found = fitted.remove(groups, queries)
+    exact = uw.Metagradient(gate=0).fit(model(), train).remove(groups, queries)
+    assert np.array_equal(found.values, exact.values)
+    assert "clipped" not in found.diagnostics and not found.diagnostics["warnings"]
+
+
 @pytest.mark.parametrize("at", ["full", "centre"])
 def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> None:
     train, queries = data()

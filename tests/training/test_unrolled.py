@@ -202,14 +202,18 @@ def test_parameters_that_never_get_a_gradient_give_no_nan(data: Any) -> None:
     assert np.isfinite(replay.shifts(np.ones((1, N)))).all()
 
 
-def test_memory_of_queries_is_bounded_without_a_change(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clip", [None, 0.98])
+def test_memory_of_queries_is_bounded_without_a_change(
+    data: Any, monkeypatch: pytest.MonkeyPatch, clip: float | None
+) -> None:
     train, queries = data
     model = trained(train, lr=0.1, momentum=0.9)
     replay = model.replay(train, np.ones(N))
-    whole = measured_gradients(model, replay, queries)
+    whole, clipped = measured_gradients(model, replay, queries, clip), replay.clipped
     monkeypatch.setattr("upweight.training.unrolled.ROOM", 1)
     monkeypatch.setattr("upweight.training.products.ROOM", 1)
-    assert np.abs(measured_gradients(model, replay, queries) - whole).max() <= 1e-13 * np.abs(whole).max()
+    found = measured_gradients(model, replay, queries, clip)
+    assert np.abs(found - whole).max() <= 1e-13 * np.abs(whole).max() and replay.clipped == clipped
 
 
 def test_what_has_no_derivative_is_refused(data: Any) -> None:
