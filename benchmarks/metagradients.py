@@ -90,7 +90,8 @@ def expected(task: Task) -> Table:
     """The mean over other seeds, from the metagradients of a few."""
     share, path = 0.5, task.path("runs of the ensemble")
     if not path.exists():
-        ways = {FULL: uw.Metagradient(at="full", seeds=SEEDS, gate=0), CENTRE: uw.Metagradient(seeds=SEEDS, gate=0)}
+        several = {"seeds": SEEDS, "gate": 0}
+        ways = {FULL: uw.Metagradient(at="full", **several), CENTRE: uw.Metagradient(keep=1 - share, **several)}
         keep(path, **{name: way.fit(task.model, task.train).by_run(task.queries) for name, way in ways.items()})
     others = np.stack([task.truth(share, seed) for seed in range(SEEDS, SEEDS + HELD_OUT)])
     actual, weights = others.mean(axis=0), task.removed(share)
