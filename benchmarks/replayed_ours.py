@@ -21,6 +21,9 @@ Array = NDArray[np.float64]
 CHECKPOINTS, SEGMENTS = 12, 6  # of SOURCE
 FULL, CENTRE, LAST, SOURCE = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint", "SOURCE"
 MEAN = "mean of metagradients at {} random training sets"
+JITTERED = "mean of metagradients at the centre with {} jittered weights"
+CLIP, CLIPS = CENTRE + ", clip {}", (0.99, 0.98)
+CLIPPED = ("digits", "hard", "rough", "cnn")
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,12 @@ def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
     if task.name == "digits" and (bergson or task.path(BERGSON).exists()):
         found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
     found[CENTRE] = metagradient()
+    if task.name in CLIPPED:
+        found |= {CLIP.format(clip): metagradient(clip=clip) for clip in CLIPS}
     if task.samples:
         found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
+        jittered, some = JITTERED.format(task.samples), {"samples": task.samples, "jitter": 0.1}
+        found |= {jittered: metagradient(**some), f"{jittered}, clip {CLIPS[0]}": metagradient(**some, clip=CLIPS[0])}
     if task.name in ("digits", "calm", "hard", "cnn"):
         found[LAST] = Way(influence)
     if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products

@@ -15,6 +15,8 @@ from torch import nn
 import upweight as uw
 
 CALM = uw.Training(lr=0.05, momentum=0.9, weight_decay=1e-3, epochs=6, batch_size=25)
+LONG = uw.Training(lr=0.1, momentum=0.9, epochs=20, batch_size=25)
+STEEP = uw.Training(lr=1.0, momentum=0.9, epochs=6, batch_size=25)
 ROUGH = uw.Training(lr=1.5, momentum=0.9, epochs=12, batch_size=2)
 
 
@@ -144,6 +146,104 @@ def test_seeds_give_the_mean_and_every_run_its_own() -> None:
     assert np.abs(runs[0] - runs[1]).max() > 0
 
 
+def test_left_alone_nothing_is_smoothed() -> None:
+    train, queries = data()
+    replay = model().replay(train, np.full(len(train), 0.9))
+    exact = replay.gradients(model().with_parameters(replay.parameters).measure_rows(queries))
+    for recipe in (uw.Metagradient(gate=0), uw.Metagradient(gate=0, jitter=0.0, clip=None), uw.Metagradient(gate=3)):
+        scores = recipe.fit(model(), train).attribute(queries)
+        assert np.array_equal(scores.values, exact)
+        assert not {"clipped", "spread"} & set(scores.diagnostics)
+    never = uw.Metagradient(gate=0, clip=1e6).fit(model(), train).attribute(queries)
+    assert np.array_equal(never.values, exact) and never.diagnostics["clipped"] == 0
+
+
+def test_a_clip_holds_an_adjoint_that_explodes() -> None:
+    train, queries = data()
+    found = {}
+    for clip in (None, 1.0):
+        scores = uw.Metagradient(gate=0, clip=clip).fit(model(STEEP), train).attribute(queries)
+        found[clip] = float(np.abs(scores.values).max())
+    assert found[None] > 1000 and found[1.0] < 50  # nats
+    assert 0.5 < scores.diagnostics["clipped"] < 1
+
+
+def test_a_clipped_adjoint_predicts_a_long_rough_training_better() -> None:
+    train, queries = data()
+    rng = np.random.default_rng(3)
+    weights = np.ones((40, len(train)))
+    for row in weights:
+        row[rng.choice(len(train), 15, replace=False)] = 0.0
+    actual = model(LONG).measure(queries)[:, None] - uw.retrain(model(LONG), train, weights).measure(queries)
+    exact, clipped = (
+        uw.Metagradient(gate=0, clip=clip).fit(model(LONG), train).attribute(queries).values for clip in (None, 1.0)
+    )
+    by = [
+        np.mean([np.corrcoef(p, a)[0, 1] for p, a in zip(values @ (1 - weights).T, actual, strict=True)])
+        for values in (exact, clipped)
+    ]
+    assert by[1] > by[0] + 0.04
+
+
+def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> None:
+    train, queries = data()
+    whole, short = (uw.Metagradient(gate=4, clip=clip).fit(model(), train).attribute(queries) for clip in (0.999, 0.9))
+    assert whole.unit == uw.Unit.EFFECT and whole.diagnostics["slope"] < 1.4 and not whole.diagnostics["warnings"]
+    assert short.unit == uw.Unit.RANK and short.diagnostics["slope"] > 1.4 and short.diagnostics["agreement"] > 0.9
+    assert "clipped" in short.diagnostics["warnings"][0] and uw.Metagradient(at="full", clip=0.9).promises.slope is None
+
+
+def test_groups_go_forwards_and_know_of_no_clip() -> None:
+    train, queries = data()
+    fitted = uw.Metagradient(gate=3, clip=0.9).fit(model(), train)
+    assert fitted.unit == uw.Unit.RANK  # before the gate has seen a slope
+    fitted.attribute(queries)
+    groups = {"some": train.ids[:9].tolist()}
+    found = fitted.remove(groups, queries)
+    exact = uw.Metagradient(gate=0).fit(model(), train).remove(groups, queries)
+    assert np.array_equal(found.values, exact.values)
+    assert "clipped" not in found.diagnostics and not found.diagnostics["warnings"]
+
+
+@pytest.mark.parametrize("at", ["full", "centre"])
+def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> None:
+    train, queries = data()
+    exact = uw.Metagradient(at=at, gate=0).fit(model(), train).attribute(queries).values
+    ours, theirs = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index, union-attr]
+    recipe = uw.Metagradient(at=at, gate=0, jitter=1e-6, samples=2, seeds=2)
+    fitted = recipe.fit(model(), train)
+    runs = fitted.by_run(queries)
+    assert runs.shape == (4, len(queries), len(train))
+    assert np.abs(runs[:2] - exact).max() < 1e-3 * np.abs(exact).max() and np.abs(runs[0] - runs[1]).max() > 0
+    assert np.array_equal(recipe.fit(model(), train).by_run(queries), runs)
+    assert np.array_equal(ours, np.random.get_state()[1])  # type: ignore[index]
+    assert torch.equal(theirs, torch.random.get_rng_state())
+
+
+def test_a_wide_jitter_gives_no_example_a_weight_below_zero() -> None:
+    train, queries = data()
+    scores = uw.Metagradient(gate=3, jitter=2.0, samples=2).fit(model(), train).attribute(queries)
+    assert np.isfinite(scores.values).all() and scores.diagnostics["spread"] > 0.1
+
+
+def test_the_gate_removes_the_same_with_smoothing_and_names_what_is_left_to_try() -> None:
+    train, queries = data()
+    settings: dict[str, Any] = {"keep": 0.5, "floor": 0.9999, "gate": 3}
+    bare, jittered, both = (
+        uw.Metagradient(**settings, **more).fit(model(), train)
+        for more in ({}, {"jitter": 0.1, "samples": 2}, {"jitter": 0.1, "samples": 2, "clip": 0.99})
+    )
+    assert bare.gate is not None and jittered.gate is not None
+    assert np.array_equal(bare.gate.removals, jittered.gate.removals)
+    told = [" ".join(fitted.attribute(queries).diagnostics["warnings"]) for fitted in (bare, jittered, both)]
+    assert [("clip=" in words, "jitter=" in words) for words in told] == [(True, True), (True, False), (False, False)]
+    assert all("SOURCE" in words for words in told)
+    assert 0 < both.diagnostics["clipped"] < 1 and both.diagnostics["spread"] > 0
+    fitted = uw.Metagradient(gate=3).fit(model(*BREAKS["tiny batches"]), train)
+    with pytest.raises(ValueError, match=r"clip=.*jitter=.*SOURCE"):
+        fitted.attribute(queries)
+
+
 ANOTHER = {
     "learning rate": {"lr": 0.052},
     "order of the data": {"seed": 1},
@@ -188,10 +288,24 @@ def test_a_training_that_does_not_repeat_is_refused_before_the_work() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"at": "middle"}, {"keep": 1.0}, {"seeds": 0}, {"gate": 2}, {"at": "full", "samples": 3}],
+    [
+        {"at": "middle"},
+        {"keep": 1.0},
+        {"seeds": 0},
+        {"gate": 2},
+        {"at": "full", "samples": 3},
+        {"clip": 0.0},
+        {"clip": -1.0},
+        {"clip": np.nan},
+        {"clip": np.inf},
+        {"jitter": -0.1, "samples": 4},
+        {"jitter": np.nan, "samples": 4},
+        {"jitter": np.inf, "samples": 4},
+        {"jitter": 0.1},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected|samples"):
+    with pytest.raises(ValueError, match=r"expected|pass samples|samples are"):
         uw.Metagradient(**wrong)
 
 

@@ -84,6 +84,28 @@ def test_a_pass_that_was_broken_off_goes_on_to_the_same_bits(name: str, stretche
     assert np.array_equal(again.gradients(rows_of(model, again, queries), tmp_path), whole)  # done is read
 
 
+def test_a_clipped_pass_goes_on_to_the_same_bits_and_is_never_taken_for_another(
+    stretches: Stretches, tmp_path: Any
+) -> None:
+    model, train, queries = problem("adamw")
+    replay = model.replay(train, np.ones(N))
+    rows = rows_of(model, replay, queries)
+    exact = replay.gradients(rows, tmp_path)
+    whole = replay.gradients(rows, clip=0.97)
+    clipped = replay.clipped
+    assert 0 < clipped < 1 and not np.array_equal(whole, exact)
+    stretches.break_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        replay.gradients(rows, tmp_path, clip=0.97)
+    stretches.break_at(None)
+    assert np.array_equal(replay.gradients(rows, tmp_path, clip=0.97), whole)
+    assert stretches.seen == [4, 0] and replay.clipped == clipped
+    stretches.break_at(None)
+    for clip in (0.98, None):
+        expected = replay.gradients(rows, clip=clip)
+        assert np.array_equal(replay.gradients(rows, tmp_path, clip=clip), expected)
+
+
 def test_a_write_that_is_broken_off_leaves_the_one_before(
     stretches: Stretches, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,3 +187,14 @@ def test_metagradients_go_on_after_an_interruption(stretches: Stretches, tmp_pat
     scores = recipe.fit(model, train).attribute(queries)
     assert stretches.seen == [4, 0]
     assert np.array_equal(scores.values, whole.values) and scores.recipe == whole.recipe
+
+
+def test_a_folder_never_answers_for_other_smoothing(tmp_path: Any) -> None:
+    model, train, queries = problem()
+    for more in ({}, {"clip": 0.95}, {"jitter": 0.1, "samples": 2}, {"jitter": 0.2, "samples": 2, "clip": 0.95}):
+        found, expected = (
+            uw.Metagradient(gate=0, folder=folder, **more).fit(model, train).attribute(queries).values
+            for folder in (tmp_path, None)
+        )
+        assert np.array_equal(found, expected), more
+    assert len(list(tmp_path.iterdir())) == 6

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import upweight as uw
 from upweight.gradients.functional import Whole, plain_attention
 from upweight.training import nets
-from upweight.training.rule import begin, update
+from upweight.training.rule import State, begin, update
 from upweight.training.run import flat, seeded
 
 N = 20
@@ -69,8 +69,26 @@ def trained(train: uw.Examples, net: str = "mlp with dropout", **settings: Any) 
     return uw.TorchModel.trained(NETS[net], loss, train, training=training)
 
 
-def by_autograd(model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples) -> np.ndarray:
-    """∂m_q/∂wᵢ with a graph through every step."""
+class Restrained(torch.autograd.Function):
+    """The same parameters and state; on the way back no more than `clip` times the last cotangent that came through."""
+
+    @staticmethod
+    def forward(ctx: Any, clip: float, last: list[Tensor], theta: Tensor, *state: Tensor) -> Any:
+        ctx.clip, ctx.last = clip, last
+        return (theta.clone(), *(part.clone() for part in state))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        norm = cotangents[0].norm()
+        factor = min(1.0, float(ctx.clip * ctx.last[-1] / norm)) if ctx.last else 1.0
+        ctx.last.append(norm * factor)
+        return (None, None, *(v * factor for v in cotangents))
+
+
+def by_autograd(
+    model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
+) -> np.ndarray:
+    """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by no more than `clip` a step."""
     (run,) = nets.runs(model.training, model.network, train, weights[None], [0])
     at = torch.tensor(weights, requires_grad=True)
     effective = at * torch.tensor(train.weights)
@@ -84,22 +102,35 @@ def by_autograd(model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, q
 
     theta = flat(list(network.parameters().values())).requires_grad_()
     state = begin(run.training, theta)
+    last: list[Tensor] = []
+
+    def restrained(theta: Tensor, state: State) -> tuple[Tensor, State]:
+        theta, *parts = Restrained.apply(clip, last, theta, *(part for part in state if part is not None))
+        return theta, State(*parts, *[None] * (2 - len(parts)))
+
     with seeded(network.device), plain_attention():
         for t in range(run.steps):
+            theta, state = restrained(theta, state)
             chosen = effective[torch.tensor(run.positions[t])]
             share = chosen / (chosen.sum() if run.training.denominator == "renormalised" else len(chosen))
             objective = (called(theta, whole, run.batch(t)) * share).sum()
             (gradient,) = torch.autograd.grad(objective, theta, create_graph=True)
             theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
         network.net.eval()
+        theta, state = restrained(theta, state)
         measured = called(theta, Whole(network, "measure"), network.batch(queries))
-        rows = [torch.autograd.grad(m, at, retain_graph=True)[0] for m in measured]
+        rows = []
+        for m in measured:
+            last.clear()
+            rows.append(torch.autograd.grad(m, at, retain_graph=True)[0])
     return torch.stack(rows).numpy()
 
 
-def measured_gradients(model: uw.TorchModel, replay: Any, queries: uw.Examples) -> np.ndarray:
+def measured_gradients(
+    model: uw.TorchModel, replay: Any, queries: uw.Examples, clip: float | None = None
+) -> np.ndarray:
     there = model.with_parameters(replay.parameters)
-    return replay.gradients(there.measure_rows(queries))
+    return replay.gradients(there.measure_rows(queries), clip=clip)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -110,6 +141,29 @@ def test_every_optimisers_adjoint_is_autograds(data: Any, settings: dict[str, An
     found = measured_gradients(model, model.replay(train, weights), queries)
     expected = by_autograd(model, train, weights, queries)
     assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_clipped_adjoint_is_autograds_under_the_same_rule(data: Any, settings: dict[str, Any]) -> None:
+    train, queries = data
+    model = trained(train, **settings)
+    weights = np.random.default_rng(1).uniform(0.2, 1.0, N)
+    replay = model.replay(train, weights)
+    exact = measured_gradients(model, replay, queries)
+    assert replay.clipped == 0
+    found = measured_gradients(model, replay, queries, clip=0.98)
+    assert 0 < replay.clipped < 1 and np.abs(found - exact).max() > 1e-3 * np.abs(exact).max()
+    expected = by_autograd(model, train, weights, queries, clip=0.98)
+    assert np.abs(found - expected).max() <= 1e-10 * np.abs(expected).max()
+
+
+def test_a_clip_that_is_never_reached_changes_no_bit(data: Any) -> None:
+    train, queries = data
+    for settings in ({"lr": 0.1, "momentum": 0.9}, {"optimiser": "adamw", "lr": 0.02}):
+        model = trained(train, **settings)
+        replay = model.replay(train, np.ones(N))
+        exact = measured_gradients(model, replay, queries)
+        assert np.array_equal(measured_gradients(model, replay, queries, clip=1e6), exact) and replay.clipped == 0
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -148,14 +202,18 @@ def test_parameters_that_never_get_a_gradient_give_no_nan(data: Any) -> None:
     assert np.isfinite(replay.shifts(np.ones((1, N)))).all()
 
 
-def test_memory_of_queries_is_bounded_without_a_change(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clip", [None, 0.98])
+def test_memory_of_queries_is_bounded_without_a_change(
+    data: Any, monkeypatch: pytest.MonkeyPatch, clip: float | None
+) -> None:
     train, queries = data
     model = trained(train, lr=0.1, momentum=0.9)
     replay = model.replay(train, np.ones(N))
-    whole = measured_gradients(model, replay, queries)
+    whole, clipped = measured_gradients(model, replay, queries, clip), replay.clipped
     monkeypatch.setattr("upweight.training.unrolled.ROOM", 1)
     monkeypatch.setattr("upweight.training.products.ROOM", 1)
-    assert np.abs(measured_gradients(model, replay, queries) - whole).max() <= 1e-13 * np.abs(whole).max()
+    found = measured_gradients(model, replay, queries, clip)
+    assert np.abs(found - whole).max() <= 1e-13 * np.abs(whole).max() and replay.clipped == clipped
 
 
 def test_what_has_no_derivative_is_refused(data: Any) -> None:

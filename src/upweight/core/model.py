@@ -219,7 +219,12 @@ class Replayable(Retrainable):
 
 
 class Replay(ABC):
-    """A training run that was made, and can be gone through again."""
+    """A training run that was made, and can be gone through again.
+
+    `clipped`: in which share of the steps and queries of the last `gradients` a cotangent was clipped.
+    """
+
+    clipped: float = 0.0
 
     @property
     @abstractmethod
@@ -232,10 +237,12 @@ class Replay(ABC):
         """The trained parameters, (p,)."""
 
     @abstractmethod
-    def gradients(self, rows: Rows, folder: str | Path | None = None) -> NDArray[np.float64]:
+    def gradients(self, rows: Rows, folder: str | Path | None = None, clip: float | None = None) -> NDArray[np.float64]:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
 
-        `folder`: where a long pass is kept on the way, so that one that was broken off goes on.
+        `folder`: where a long pass is kept on the way, so that one that was broken off goes on. `clip`: the largest
+        factor by which one step may let a query's cotangent grow on the way back; what comes out is the derivative
+        only where none grew more.
         """
 
     @abstractmethod

@@ -48,6 +48,24 @@ def pull(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]
     return before, state, _through_clip(step, factor, u)
 
 
+def restrain(after: Tensor, before: Tensor, held: State, clip: float) -> tuple[Tensor, State, Tensor]:
+    """Cotangents before a step that are nowhere larger than `clip` times those after it.
+
+    Args:
+        after: cotangents (m, p) of the parameters after the step.
+        before: of the parameters before it, as `pull` and H_t give them; written over.
+        held: of the state before it; written over.
+        clip: the largest growth of a query's norm over the parameters. Parameters and state are scaled down alike.
+
+    Returns: both, and which queries (m,) were too large.
+    """
+    precise = torch.promote_types(before.dtype, torch.float32)
+    reached, norm = (torch.linalg.vector_norm(v, dim=1, keepdim=True, dtype=precise) for v in (after, before))
+    grown = norm > clip * reached
+    factor = torch.where(grown, clip * reached / norm, torch.ones_like(norm)).to(before.dtype)
+    return before.mul_(factor), State(*(None if v is None else v.mul_(factor) for v in held)), grown[:, 0]
+
+
 def push(step: Step, before: Tensor, held: State, turned: Tensor) -> tuple[Tensor, State]:
     """Tangents (r, p) of parameters and state after the step from those before it; `turned` is the gradient's own."""
     training, rate = step.training, step.rate

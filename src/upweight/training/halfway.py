@@ -24,14 +24,15 @@ logger = logging.getLogger("upweight")
 class Back(NamedTuple):
     """Where a pass backwards is: the steps from `t` on are done.
 
-    Cotangents (m, p) of parameters and state before step t, and the scores (m, n) so far; the cotangents of a pass
-    that is done are not kept.
+    Cotangents (m, p) of parameters and state before step t, the scores (m, n) so far, and how often a cotangent was
+    clipped; the cotangents of a pass that is done are not kept.
     """
 
     t: int
     after: Tensor
     held: State
     scores: NDArray[np.float64]
+    clipped: int = 0
 
 
 class Halfway:
@@ -65,13 +66,19 @@ class Halfway:
             torch.from_numpy(arrays[name]).to(begins.after) if name in arrays else None
             for name in ("after", "first", "second")
         )
-        return Back(facts["t"], begins.after if after is None else after, State(first, second), arrays["scores"])
+        return Back(
+            facts["t"],
+            begins.after if after is None else after,
+            State(first, second),
+            arrays["scores"],
+            facts["clipped"],
+        )
 
     def write(self, back: Back) -> None:
         """Keep this, whole or not at all. Raises OSError where the disk is full."""
         carried = {"after": back.after, "first": back.held.first, "second": back.held.second} if back.t else {}
         arrays = {name: _numbers(tensor) for name, tensor in carried.items() if tensor is not None}
-        write_archive(self.path, KIND, {"scores": back.scores, **arrays}, {"t": back.t})
+        write_archive(self.path, KIND, {"scores": back.scores, **arrays}, {"t": back.t, "clipped": back.clipped})
 
 
 def _numbers(tensor: Tensor) -> NDArray[np.generic]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from upweight.core.attributor import fingerprint
 from upweight.core.model import Replay
 from upweight.core.rows import Rows
-from upweight.training.adjoint import Step, pull, push
+from upweight.training.adjoint import Step, pull, push, restrain
 from upweight.training.halfway import Back, Halfway
 from upweight.training.products import Products
 from upweight.training.rule import begin
@@ -67,19 +67,22 @@ class Unrolled(Replay):
         """The trained parameters, (p,)."""
         return np.asarray(self._theta.double().cpu().numpy())
 
-    def gradients(self, rows: Rows, folder: str | Path | None = None) -> Array:
+    def gradients(self, rows: Rows, folder: str | Path | None = None, clip: float | None = None) -> Array:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
 
         With `folder` every √T steps are kept there, and a pass that was broken off goes on from them, to the same bits.
+        With `clip` no step back lets a query's cotangent grow by more than that; `clipped` says how often one would.
         """
         states = 3 if self._run.training.optimiser != "sgd" else 2
         together = max(1, ROOM // (self._theta.element_size() * states * len(self._theta)))
-        scores = np.zeros((len(rows), len(self._weights)))
+        scores, clipped = np.zeros((len(rows), len(self._weights))), 0
         for first in range(0, len(rows), together):
             where = np.arange(first, min(first + together, len(rows)))
             cotangents = torch.from_numpy(rows.take(where).dense()).to(self._theta)
-            halfway = None if folder is None else Halfway(folder, self._identity(cotangents))
-            scores[where] = self._backward(cotangents, halfway)
+            halfway = None if folder is None else Halfway(folder, self._identity(cotangents, clip))
+            back = self._backward(cotangents, halfway, clip)
+            scores[where], clipped = back.scores, clipped + back.clipped
+        self.clipped = clipped / (self._run.steps * max(1, len(rows)))
         return scores * self._own
 
     def shifts(self, directions: Array) -> Array:
@@ -93,24 +96,28 @@ class Unrolled(Replay):
             carried, held = push(step, carried, held, turned)
         return np.asarray(carried.double().cpu().numpy())
 
-    def _backward(self, after: Tensor, halfway: Halfway | None) -> Array:
-        """∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p): (m, n)."""
+    def _backward(self, after: Tensor, halfway: Halfway | None, clip: float | None) -> Back:
+        """Go through all steps with cotangents c (m, p); the scores are ∂⟨c, θ_T⟩/∂(own wᵢ), (m, n)."""
         back = Back(
             self._run.steps, after, begin(self._run.training, after), np.zeros((len(after), len(self._weights)))
         )
         back = back if halfway is None else halfway.read(back)
         for kept in [kept for kept in reversed(self._kept) if kept.t < back.t]:
-            after, held, scores = back.after, back.held, back.scores
+            after, held, scores, clipped = back.after, back.held, back.scores, back.clipped
             for step in reversed(self._steps(kept)):
                 before, held, u = pull(step, after, held)
                 bent, along = self._products(step.theta, step.t, self._weights, u)
-                after = bent.add_(before)
+                before = bent.add_(before)
+                if clip is not None:
+                    before, held, grown = restrain(after, before, held, clip)
+                    clipped += int(grown.sum())
+                after = before
                 slopes = self._slopes(step.t, along.double().cpu().numpy())
                 np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may hold an example twice
-            back = Back(kept.t, after, held, scores)
+            back = Back(kept.t, after, held, scores, clipped)
             if halfway is not None:
                 halfway.write(back)
-        return back.scores
+        return back
 
     def _steps(self, kept: Moment) -> list[Step]:
         """The steps from a kept moment to the next, made again."""
@@ -121,10 +128,10 @@ class Unrolled(Replay):
             if gradient is not None
         ]
 
-    def _identity(self, cotangents: Tensor) -> list[str | Tensor | NDArray[np.generic]]:
+    def _identity(self, cotangents: Tensor, clip: float | None) -> list[str | Tensor | NDArray[np.generic]]:
         """Everything that a pass back depends on: the run from its beginning to its end, and what is asked of it."""
         run = self._run
-        known = f"{run.training} {run.noise}", fingerprint(None, run.train)
+        known = f"{run.training} {run.noise} {clip}", fingerprint(None, run.train)
         return [*known, run.rates, *run.positions, self._weights, self._kept[0].theta, self._theta, cotangents]
 
     def _slopes(self, t: int, along: Array) -> Array:

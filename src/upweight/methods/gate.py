@@ -1,0 +1,71 @@
+"""Gate: real retrainings that metagradients are held against before anyone reads them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.model import Stackable
+
+Array = NDArray[np.float64]
+
+
+class Agreement(NamedTuple):
+    """Predicted with actual effects within queries: mean Pearson correlation, and slope of actual on predicted."""
+
+    correlation: float
+    slope: float
+
+
+class Gate:
+    """Random removals that were really retrained.
+
+    Args:
+        model: whose training is made again; all with the same start, order and dropout.
+        train: its training set.
+        removals: weights (removals, n), 0 where an example is left out.
+        seeds: runs whose mean is the effect.
+        full: the parameters trained with everything.
+    """
+
+    def __init__(self, model: Any, train: Examples, removals: Array, seeds: int, full: Array) -> None:
+        self.removals = removals
+        weights = np.vstack([np.ones((1, len(train))), removals])
+        self._retrained = [_retrained(model, train, weights, seed) for seed in range(seeds)]
+        self.smoothness = self._smoothness(model, train, full)
+
+    def __len__(self) -> int:
+        return len(self.removals)
+
+    def agreement(self, queries: Examples, values: Array) -> Agreement:
+        """Of what these scores (m, n) predict with what happened."""
+        measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
+        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # (m, removals): with everything minus without
+        predicted = values @ (1.0 - self.removals).T
+        actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
+        sizes = np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
+        told = sizes > 0
+        correlation = float(((actual * predicted).sum(axis=1)[told] / sizes[told]).mean()) if told.any() else 0.0
+        return Agreement(correlation, float((actual * predicted).sum()) / max(float((predicted**2).sum()), 1e-300))
+
+    def _smoothness(self, model: Any, train: Examples, full: Array) -> float:
+        """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
+
+        Sign agreement of the two halves' finite differences, weighted by the whole movement (2503.13751, §4).
+        """
+        half = _retrained(model, train, (1.0 + self.removals[:1]) / 2, 0)[0].parameters
+        none = self._retrained[0][1].parameters
+        movement = np.abs(none - full)
+        agrees = np.sign(half - full) * np.sign(none - half)
+        return float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
+
+
+def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
+    if isinstance(model, Stackable):
+        size = model.stack(train).size
+        parts = [weights[start : start + size] for start in range(0, len(weights), size)]
+        return [one for part in parts for one in model.retrain_many(train, part, [seed] * len(part))]
+    return [model.retrain(train, row, seed) for row in weights]
