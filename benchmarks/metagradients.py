@@ -160,8 +160,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"Slope of actual on predicted within queries; after {GATE}: from the other removals, once scores are "
         f"multiplied by the slope of the first {GATE}.",
         "Influence, SOURCE: of the run in which every example weighs what removals leave on average. SOURCE by steps "
-        "knows the batches and where training began. On hard the derivative itself has no more; 12 checkpoints instead "
-        "of 40 gave .55 and .69 there, by straight lines where the training zigzags.",
+        "knows the batches and where training began. On hard the derivative itself has no more; on straight lines "
+        "between 12 checkpoints, where the training zigzags, its way back has to end early.",
         "What the last checkpoint lacks on cnn is the gradients of the way there. Pieces of it put in one at a time, "
         "10 % removed: curvature along the way .72 at most, gradients along the way .79, and who was in which step "
         ".86. SOURCE by segments lacks the net's own curvature: on digits, 10 % removed, .93 with Gauss–Newton "

@@ -68,7 +68,7 @@ def trained(train: uw.Examples, given: argparse.Namespace, weights: np.ndarray, 
             (w[where] * F.cross_entropy(net(x[where]), y[where], reduction="none")).sum().div(BATCH).backward()
             optimiser.step()
             if folder is not None:
-                trajectory.record(net, optimiser, batch=where)
+                trajectory.record(net, optimiser)
             schedule.step()
     return net
 
@@ -107,7 +107,6 @@ def recipes(tau: float, sgd: bool) -> dict[str, Any]:
     if sgd:
         found["Influence(GaussNewton), damping 1/τ"] = uw.Influence(damping=1 / tau)
         found["Influence(EKFAC), damping 1/τ"] = uw.Influence(curvature=uw.EKFAC(), damping=1 / tau)
-    found["SOURCE by steps"] = uw.SOURCE()
     for segments in (1, 3, 6):
         found[f"SOURCE(EKFAC), L={segments}"] = uw.SOURCE(curvature=uw.EKFAC(), segments=segments)
         found[f"SOURCE(GaussNewton), L={segments}"] = uw.SOURCE(segments=segments)

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import upweight as uw
+from upweight.core.rows import DenseRows
 from upweight.curvature import gauss_newton
 
 TIME = 0.5
@@ -66,6 +67,9 @@ def test_the_dual_form_gives_the_same(monkeypatch):
     assert "dual" in fitted.diagnostics["solver"]
     found = fitted.attribute(queries).values
     assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()  # it leaves out some of the output curvature
+    once = fitted.curvature.solve(here.measure_rows(queries)).rows
+    lazy, plain = (fitted.curvature.solve(rows).rows.dense() for rows in (once, DenseRows(once.dense())))
+    assert np.abs(lazy - plain).max() <= 1e-6 * np.abs(plain).max()
 
 
 def test_quadratic_losses_and_given_dampings_keep_their_gradients():

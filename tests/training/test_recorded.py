@@ -78,7 +78,8 @@ def test_with_every_step_it_is_the_replay(data: Any, settings: dict[str, Any], t
     assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_between_checkpoints_it_is_the_straight_line(data: Any, tmp_path: Any) -> None:
+def test_between_checkpoints_it_is_the_straight_line(data: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(room, "LONGER", np.inf)
     train, queries = data
     model = trained(train, **KINDS["sgd"])
     source = recorded(model, train, tmp_path, every=5)
@@ -156,10 +157,12 @@ def test_what_does_not_fit_is_refused(data: Any, tmp_path: Any) -> None:
     dampened = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, dampening=0.5)
     plain = torch.optim.SGD(net.parameters(), lr=0.1)
     trajectory = uw.Trajectory(tmp_path / "dampened")
+    trajectory.save(net, dampened)
     trajectory.record(net, dampened, batch=[1, 2])
     with pytest.raises(ValueError, match="dampening"):
         uw.SOURCE().fit(uw.TorchModel(net, loss, trajectory=trajectory), train)
     trajectory = uw.Trajectory(tmp_path / "partly", every=2)
+    trajectory.save(net, plain)
     trajectory.record(net, plain, batch=torch.tensor([3]))
     with pytest.raises(ValueError, match="every step or in none, step 2"):
         trajectory.record(net, plain)
@@ -176,6 +179,7 @@ def test_a_way_back_that_explodes_ends(data: Any, tmp_path: Any, monkeypatch: An
     train, queries = data
     model = trained(train, **KINDS["sgd"])
     source = recorded(model, train, tmp_path, every=5)
+    monkeypatch.setattr(room, "LONGER", np.inf)
     whole = uw.SOURCE().fit(source, train)
     expected = whole.attribute(queries).values
     assert not whole.diagnostics["warnings"]
@@ -195,15 +199,17 @@ def exact(model: uw.TorchModel, train: uw.Examples, queries: uw.Examples) -> np.
     return uw.Metagradient(at="full", gate=0).fit(model, train).attribute(queries).values
 
 
-def test_a_start_that_was_not_kept_is_told(data: Any, tmp_path: Any) -> None:
+def test_what_took_no_part_is_told_and_a_start_is_needed(data: Any, tmp_path: Any) -> None:
     train, queries = data
-    net = fresh()
-    optimiser, trajectory = torch.optim.SGD(net.parameters(), lr=0.1), uw.Trajectory(tmp_path, every=2)
-    for _ in range(4):
-        trajectory.record(net, optimiser, batch=np.arange(1, N))
-    fitted = uw.SOURCE().fit(uw.TorchModel(net, loss, trajectory=trajectory), train)
-    values = fitted.attribute(queries).values
-    assert np.isfinite(values).all()
-    assert not values[:, 0].any()
-    assert any("1 of 20 examples took part in no step" in text for text in fitted.diagnostics["warnings"])
-    assert any("first 2 steps" in text for text in fitted.diagnostics["warnings"])
+    for folder, kind in (("start", FittedSteps), ("none", FittedSOURCE)):
+        net = fresh()
+        optimiser, trajectory = torch.optim.SGD(net.parameters(), lr=0.1), uw.Trajectory(tmp_path / folder, every=2)
+        if folder == "start":
+            trajectory.save(net, optimiser)
+        for _ in range(6):
+            trajectory.record(net, optimiser, batch=np.arange(1, N))
+        fitted = uw.SOURCE().fit(uw.TorchModel(net, loss, trajectory=trajectory), train)
+        assert isinstance(fitted, kind)
+        if kind is FittedSteps:
+            assert not fitted.attribute(queries).values[:, 0].any()
+            assert any("1 of 20 examples took part in no step" in text for text in fitted.diagnostics["warnings"])

@@ -96,7 +96,7 @@ class Checkpointed(Differentiable):
 
     @abstractmethod
     def stepwise(self, train: Examples) -> Stepwise | None:
-        """The training step by step; None where it was not recorded which examples the steps took.
+        """The training step by step; None where it was not recorded which examples the steps took and where it began.
 
         Raises ValueError for steps that took examples which `train` does not have.
         """

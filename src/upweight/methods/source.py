@@ -27,9 +27,9 @@ PAIRED = 64  # examples whose effect on themselves is taken at a time
 class SOURCE(Attributor):
     """Unrolling a training from its checkpoints: by its recorded steps, or as Bae et al. (2024) in closed form. RANK.
 
-    Where the trajectory says which examples every step took, the training is gone back through step by step,
-    u ← u − η_t H_t u with momentum, weight decay and Adam's moments as they were, at parameters on the straight line
-    between checkpoints: score = Σ_t ⟨u_t, ∇ℓ_i⟩ over the steps of example i.
+    Where the trajectory says where the first step began and which examples every step took, it is gone back through
+    step by step, u ← u − η_t H_t u with momentum, weight decay and Adam's moments as they were, at parameters on the
+    straight line between checkpoints: score = Σ_t ⟨u_t, ∇ℓ_i⟩ over the steps of example i.
 
     Else, or with `segments`: −1/n Σ_l ⟨F_l(u_l), ḡ_i^l⟩ over segments l of the training, u_L = ∇m_q,
     u_{l−1} = e^{−τ_l H_l} u_l and F_l(σ) = (1 − e^{−τ_l σ})/σ on the curvature H_l and the gradients ḡ averaged over
@@ -105,11 +105,6 @@ class FittedSteps(Fitted):
         """How many steps, and between which checkpoints."""
         marks = [checkpoint.step for checkpoint in self.steps.checkpoints]
         warnings = list(getattr(self.model, "notes", ()))
-        if marks[0]:
-            warnings.append(
-                f"Nothing is known of the first {marks[0]} steps but where they led; trajectory.save(net, optimiser) "
-                "before the loop keeps where they began."
-            )
         if self.steps.unseen:
             warnings.append(
                 f"{self.steps.unseen} of {len(self.train)} examples took part in no step of this training: their "

@@ -302,11 +302,11 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Stackable, Repl
         return segments(self.checkpoints(), self.weights(train), train, recipe, count)
 
     def stepwise(self, train: Examples) -> Recorded | None:
-        """The trajectory step by step, where it was told the batches."""
+        """The trajectory step by step, where it was told the batches and holds the start."""
         from upweight.training.recorded import Recorded
 
         moments = self.checkpoints()
-        if self.trajectory is None or self.trajectory.batches() is None:
+        if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
             return None
         return Recorded(self.trajectory, self.network, train, self.weights(train), moments)
 

@@ -23,7 +23,7 @@ from upweight.training.trajectory import STATE, Trajectory
 from upweight.training.unrolled import ROOM
 
 Array = NDArray[np.float64]
-LONGER = 4.0  # times as long as at the end: from there on a cotangent is not followed
+LONGER = 1.2  # times as long as at the end: from there on a cotangent is not followed
 
 
 @final
@@ -31,13 +31,13 @@ class Recorded(Stepwise):
     """Adjoints of the steps as they were recorded: batch, learning rate, momentum, weight decay, Adam's moments.
 
     Where a step was taken is not known but at checkpoints; between two of them parameters and moments are put on the
-    straight line (buffers are the later one's), and before the first one parameters are its own. With a checkpoint at
-    every step and one before the first, this is the derivative through the training itself (in eval mode, without
-    clipping). Else the way back ends for a query where its cotangent has grown to several times its length: a straight
-    line cuts the corners of a training at the edge of stability, and adjoints grow on it as they do not in training.
+    straight line (buffers are the later one's). With a checkpoint at every step this is the derivative through the
+    training itself (in eval mode, without clipping). Else the way back ends for a query where its cotangent is longer
+    than at the end: a straight line cuts the corners of a training at the edge of stability, and adjoints grow on it as
+    they do not in training.
 
     Args:
-        trajectory: with `batches()`.
+        trajectory: with `batches()`, and a checkpoint before the first step.
         network: the trained net.
         train: the training set, in any order.
         own: the examples' own weights (n,), by which their losses were multiplied before the batch's mean.
@@ -74,7 +74,7 @@ class Recorded(Stepwise):
         self._products, self._own, self._trajectory = Products(self._run), own, trajectory
         self._marks = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._moment)
-        self._apart = int(np.diff(self._marks, prepend=0).max())
+        self._apart = int(np.diff(self._marks).max())
         self.lost: dict[int, int] = {}
 
     def gradients(self, rows: Rows) -> Array:
@@ -113,12 +113,8 @@ class Recorded(Stepwise):
         theta, state, buffers = self._read(place)
         for name, buffer in self._run.network.net.named_buffers():
             buffer.copy_(buffers.get(name, buffer))
-        past = self._marks[place - 1] if place else 0
-        left = float(self._marks[place] - t) / float(self._marks[place] - past)
-        if place:
-            theta, state = _between((theta, state), self._read(place - 1)[:2], left)
-        elif state.first is not None:  # nothing is known before, but that moments begin at zero
-            _, state = _between((theta, state), (theta, begin(self._run.training, theta)), left)
+        left = float(self._marks[place] - t) / float(self._marks[place] - self._marks[place - 1])
+        theta, state = _between((theta, state), self._read(place - 1)[:2], left)
         run = self._run
         gradient = theta
         if state.first is not None:
