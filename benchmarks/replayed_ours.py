@@ -76,7 +76,8 @@ def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
     if task.samples:
         found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
     if task.name in ("digits", "calm", "hard", "cnn", "gpt"):
-        found[LAST] = Way(influence, kept=f"{LAST}, later half")
+        if task.name != "gpt":  # more than three processor minutes, without a time that damping could be matched to
+            found[LAST] = Way(influence, kept=f"{LAST}, later half")
         count = MORE if task.name == "hard" else CHECKPOINTS
         found[STEPS.format(count)] = Way(source(uw.SOURCE(), count))
     if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products
