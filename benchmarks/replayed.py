@@ -78,8 +78,11 @@ class Task:
         settings = f"{self.training} {len(self.train)} {self.queries.ids.tolist()} {self.subsets} {what}"
         return FOLDER / f"{self.name}-{blake2b(settings.encode(), digest_size=8).hexdigest()}.npz"
 
-    def recorded(self, weights: Array, checkpoints: int, folder: str) -> uw.TorchModel:
-        """The same training by a plain loop of torch, with these example weights and so many checkpoints."""
+    def recorded(self, weights: Array, checkpoints: int, folder: str, steps: bool = False) -> uw.TorchModel:
+        """The same training by a plain loop of torch, with these example weights and so many checkpoints.
+
+        `steps`: with the batch of every step, and where the first began.
+        """
         given, net = self.training, self.fresh(self.training.seed)
         settings = {"lr": 1.0, "weight_decay": given.weight_decay}
         kinds: dict[str, Callable[..., Any]] = {
@@ -90,13 +93,15 @@ class Task:
         optimiser = kinds[given.optimiser](net.parameters())
         batches = given.drawn(np.arange(len(self.train)), given.seed)
         trajectory = uw.Trajectory(folder, every=len(batches) // checkpoints)
+        if steps:
+            trajectory.save(net, optimiser)
         for where, rate in zip(batches, given.rates(len(batches)), strict=True):
             optimiser.param_groups[0]["lr"] = float(rate)
             optimiser.zero_grad()
             losses = self.loss(net, self.model.network.batch(self.train.take(where)))
             (losses * torch.as_tensor(weights[where], dtype=losses.dtype)).sum().div(len(where)).backward()
             optimiser.step()
-            trajectory.record(net, optimiser)
+            trajectory.record(net, optimiser, batch=where if steps else None)
         trajectory.save(net, optimiser)
         return uw.TorchModel(net, self.loss, self.measure, l2=given.l2, trajectory=trajectory)
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 import upweight as uw
 
 Array = NDArray[np.float64]
-CHECKPOINTS, SEGMENTS = 12, 6  # of SOURCE
-FULL, CENTRE, LAST, SOURCE = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint", "SOURCE"
+CHECKPOINTS, MORE, SEGMENTS = 12, 40, 6  # of SOURCE; more of them where the learning rate is at the edge of stability
+FULL, CENTRE, LAST = "metagradient, full set", "metagradient, centre", "Influence, last checkpoint"
+STEPS, SOURCE = "SOURCE, {} checkpoints, by steps", f"SOURCE, {CHECKPOINTS} checkpoints, {SEGMENTS} segments"
 MEAN = "mean of metagradients at {} random training sets"
 JITTERED = "mean of metagradients at the centre with {} jittered weights"
 CLIP, CLIPS = CENTRE + ", clip {}", (0.99, 0.98)
@@ -28,10 +29,14 @@ CLIPPED = ("digits", "hard", "rough", "cnn")
 
 @dataclass(frozen=True)
 class Way:
-    """How scores are made; `everywhere` where they are the same for every share."""
+    """How scores are made.
+
+    `everywhere`: the same for every share. `kept`: the name they are kept under, where it is not their own.
+    """
 
     scores: Callable[[Task, float], Array]
     everywhere: bool = False
+    kept: str = ""
 
 
 def metagradient(**settings: Any) -> Way:
@@ -53,13 +58,17 @@ def influence(task: Task, share: float) -> Array:
     return np.asarray(uw.Influence().fit(model, train).attribute(task.queries).values / (1 - share))
 
 
-def source(task: Task, share: float) -> Array:
+def source(recipe: uw.SOURCE, checkpoints: int) -> Callable[[Task, float], Array]:
     """From checkpoints of that run."""
-    weights = np.full(len(task.train), 1 - share)
-    train = uw.Examples(task.train.x, task.train.y, weights=weights)
-    with tempfile.TemporaryDirectory() as folder:
-        model = task.recorded(weights, CHECKPOINTS, folder)
-        return np.asarray(uw.SOURCE(segments=SEGMENTS).fit(model, train).attribute(task.queries).values / (1 - share))
+
+    def scores(task: Task, share: float) -> Array:
+        weights = np.full(len(task.train), 1 - share)
+        train = uw.Examples(task.train.x, task.train.y, weights=weights)
+        with tempfile.TemporaryDirectory() as folder:
+            model = task.recorded(weights, checkpoints, folder, steps=recipe.segments is None)
+            return np.asarray(recipe.fit(model, train).attribute(task.queries).values / (1 - share))
+
+    return scores
 
 
 def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
@@ -73,16 +82,20 @@ def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
         found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
         jittered, some = JITTERED.format(task.samples), {"samples": task.samples, "jitter": 0.1}
         found |= {jittered: metagradient(**some), f"{jittered}, clip {CLIPS[0]}": metagradient(**some, clip=CLIPS[0])}
-    if task.name in ("digits", "calm", "hard", "cnn"):
-        found[LAST] = Way(influence)
+    if task.name in ("digits", "calm", "hard", "cnn", "gpt"):
+        if task.name != "gpt":  # more than three processor minutes, without a time that damping could be matched to
+            found[LAST] = Way(influence, kept=f"{LAST}, later half")
+        count = MORE if task.name == "hard" else CHECKPOINTS
+        found[STEPS.format(count)] = Way(source(uw.SOURCE(), count))
     if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products
-        found[SOURCE] = Way(source)
+        found[SOURCE] = Way(source(uw.SOURCE(segments=SEGMENTS), CHECKPOINTS), kept="SOURCE")
     return found
 
 
 def scored(task: Task, name: str, way: Way, share: float) -> tuple[Array, float]:
     """(scores, processor time in trainings); made once, then read."""
-    path = task.path(name if way.everywhere else f"{name} {share}")
+    kept = way.kept or name
+    path = task.path(kept if way.everywhere else f"{kept} {share}")
     if not path.exists():
         once = []
         for _ in range(4):  # the first one is slower

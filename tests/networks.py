@@ -120,5 +120,27 @@ class TrainedProblem(NetworkProblem):
         return uw.TorchModel.trained(net, cross_entropy, train, training=training)
 
 
+@dataclass(frozen=True)
+class RecordedProblem(NetworkProblem):
+    """The same, trained on this training set, with the examples of every step recorded: the order plays no part."""
+
+    def model(self, train: uw.Examples) -> Any:
+        """The net that this training set gives, with its trajectory."""
+        folder = tempfile.TemporaryDirectory()
+        KEPT.append(folder)
+        net, trajectory = self.make().double(), uw.Trajectory(folder.name, every=15)
+        net.load_state_dict(trained(self.make)[0])
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        trajectory.save(net, optimiser)
+        x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
+        for _ in range(30):
+            optimiser.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimiser.step()
+            trajectory.record(net, optimiser, batch=train.ids)
+        return uw.TorchModel(net, cross_entropy, l2=0.01, trajectory=trajectory)
+
+
+RECORDED = [RecordedProblem("recorded mlp", mlp), RecordedProblem("recorded transformer", Transformer)]
 TRAINED = [TrainedProblem("trained mlp", mlp), TrainedProblem("trained transformer", Transformer)]
 NETWORKS = [NetworkProblem("mlp", mlp), NetworkProblem("cnn", cnn), NetworkProblem("transformer", Transformer)]

@@ -23,7 +23,7 @@ def timed(time):
 def test_a_known_training_time_gives_the_damping(recipe):
     train, queries = examples(25), examples(3, seed=9)
     news = uw.Influence(curvature=recipe).fit(timed(0.5), train).attribute(queries).diagnostics
-    assert news["damping"] == pytest.approx(2.0)
+    assert news["damping"] == pytest.approx(4.0)
     assert "τ = Σ ηₜ/(1 − β) = 0.5" in news["damping_from"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import upweight as uw
 from boosters import BOOSTERS, FORESTS
-from networks import NETWORKS, TRAINED, NetworkProblem
+from networks import NETWORKS, RECORDED, TRAINED, NetworkProblem
 from problems import PROBLEMS, Problem
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.model import Retrainable, can
@@ -98,6 +98,7 @@ OF_FORESTS: dict[str, Attributor] = {
 }
 PAIRS = [(method, problem) for method in METHODS.items() for problem in PROBLEMS]
 PAIRS += [(method, problem) for method in OF_NETWORKS.items() for problem in NETWORKS]
+PAIRS += [(("SOURCE by steps", uw.SOURCE()), problem) for problem in RECORDED]
 PAIRS += [(method, problem) for method in OF_TRAININGS.items() for problem in TRAINED]
 PAIRS += [(method, problem) for method in OF_BOOSTERS.items() for problem in BOOSTERS]
 PAIRS += [(method, problem) for method in OF_FORESTS.items() for problem in FORESTS]

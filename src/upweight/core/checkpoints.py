@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
@@ -60,6 +63,26 @@ class Segment(ABC):
         """What was built."""
 
 
+class Stepwise(ABC):
+    """The recorded steps of a training, each with its own batch, at parameters between its checkpoints.
+
+    Attributes:
+        checkpoints: that mark the way.
+        steps: how many.
+        unseen: examples that took part in none of them.
+        lost: step → queries whose way back ended there, in the pass made last.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    steps: int
+    unseen: int
+    lost: Mapping[int, int]
+
+    @abstractmethod
+    def gradients(self, rows: Rows) -> NDArray[np.float64]:
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+
+
 class Checkpointed(Differentiable):
     """A model with checkpoints of its training."""
 
@@ -70,6 +93,13 @@ class Checkpointed(Differentiable):
     @abstractmethod
     def segments(self, train: Examples, recipe: Any, count: int) -> Sequence[Segment]:
         """The training as `count` stretches of consecutive checkpoints, with the curvature that the recipe names."""
+
+    @abstractmethod
+    def stepwise(self, train: Examples) -> Stepwise | None:
+        """The training step by step; None where it was not recorded which examples the steps took and where it began.
+
+        Raises ValueError for steps that took examples which `train` does not have.
+        """
 
 
 class Layered(Differentiable):

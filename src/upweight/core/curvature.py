@@ -59,16 +59,33 @@ class Curvature(ABC):
 
     def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
         """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,); some rows at a time."""
+        return self._paired(left, right, 1)
+
+    def paired_twice(self, left: Rows, right: Rows) -> NDArray[np.float64]:
+        """leftᵢᵀ (H + λ)⁻² rightᵢ."""
+        return self._paired(left, right, 2)
+
+    def _paired(self, left: Rows, right: Rows, power: int) -> NDArray[np.float64]:
         out = np.empty(len(left))
         for start in range(0, len(left), PAIRED):
             where = np.arange(start, min(start + PAIRED, len(left)))
-            out[where] = np.diagonal(self.solve(left.take(where)).rows.dot(right.take(where)))
+            solved = left.take(where)
+            for _ in range(power):
+                solved = self.solve(solved).rows
+            out[where] = np.diagonal(solved.dot(right.take(where)))
         return out
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out.
 
         None where this curvature does not know leverages.
+        """
+        return None
+
+    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
+        """(λ, what the gradients of losses were earlier in the training minus what they are at its end).
+
+        None where λ does not stand for the time that training did not have, and where nothing is known of it.
         """
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
@@ -19,6 +20,7 @@ from upweight.core.recipes import (
     Hessian,
     Identity,
 )
+from upweight.curvature.earlier import HALF
 from upweight.curvature.expectation import expected_gradients, independent
 from upweight.curvature.objective import Summed
 
@@ -36,36 +38,43 @@ LAYERED = (
 )
 
 
-def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None) -> tuple[float, str]:
-    """(damping on the summed scale, where it comes from): 1/τ, or a share of the mean nonzero eigenvalue less the l2.
+def matched(summed: Summed, time: float) -> Summed:
+    """With 2/τ for a training of τ = Σ ηₜ/(1 − β): early stopping is a ridge, here that of the later half.
 
-    Where training is known to have run for a time τ = Σ ηₜ/(1 − β), 1/τ stands for what it had no time to do: early
-    stopping is a ridge. An empirical Fisher, whose scale is not that of the curvature, has no use for it.
+    Of the first half, in which features were others, gradients at the end say little. On MLPs and a CNN that stop
+    early, LDS is .01 to .08 higher with 2/τ and `earlier` than with 1/τ; after long trainings up to .02 lower.
+    """
+    if not (np.isfinite(time) and time > 0):
+        raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
+    said = f"2/τ beyond the objective's l2, for a training of τ = Σ ηₜ/(1 − β) = {time:.4g}"
+    return replace(summed, damping=HALF * summed.weights.sum() / time, damping_from=said, matched=True)
+
+
+def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None) -> Summed:
+    """With its damping: matched to the time, or a share of the mean nonzero eigenvalue less the objective's l2.
+
+    An empirical Fisher, whose scale is not that of the curvature, has no use for it.
 
     The mean is over the eigenvalues that can be nonzero, not over all p: otherwise the same share would mean less
     damping the wider the net is. The shares were chosen by the LDS of the scores of MLPs (784-512-256-10 on 2,000
     digits, after which .96 and 1.00 of them are classified right).
     """
     if isinstance(recipe, Identity):
-        return 0.0, "the identity needs none"
+        return replace(summed, damping_from="the identity needs none")
     if isinstance(recipe, DataInf):
-        return 0.0, LAYERED
+        return replace(summed, damping_from=LAYERED)
     if isinstance(recipe, EmpiricalFisher):
-        return 0.0, ""  # chosen once there is the Gram matrix, whose trace it is
+        return summed  # chosen once there is the Gram matrix, whose trace it is
     if time is None and isinstance(recipe, KFAC | EKFAC):
-        return 0.0, ""  # chosen once there are factors, layer by layer
-    if time is not None and not isinstance(recipe, EmpiricalFisher | Diagonal):
-        if not (np.isfinite(time) and time > 0):
-            raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
-        return (
-            summed.weights.sum() / time,
-            f"1/τ beyond the objective's l2, for a training of τ = Σ ηₜ/(1 − β) = {time:.4g}",
-        )
+        return summed  # chosen once there are factors, layer by layer
+    if time is not None and not isinstance(recipe, Diagonal):
+        return matched(summed, time)
     n = len(summed.train)
     few = summed.train.take(np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)))
     trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, few))
     share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_DIAGONAL
-    return share_of(summed, trace * (summed.weights.sum() / len(few)), share, rank_of(summed))
+    chosen, said = share_of(summed, trace * (summed.weights.sum() / len(few)), share, rank_of(summed))
+    return replace(summed, damping=chosen, damping_from=said)
 
 
 def rank_of(summed: Summed) -> int:

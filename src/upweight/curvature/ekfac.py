@@ -18,6 +18,7 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.damping import rank_of, share_of
+from upweight.curvature.earlier import earlier
 from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.expectation import expected_gradients, label_expectation
 from upweight.curvature.kfac import Layer, kronecker_factors, with_ones
@@ -123,6 +124,10 @@ class FittedEKFAC(Curvature):
             each = torch.stack([one.turn(batch.materialise(name)).flatten(1) for batch in rows])
             out += torch.einsum("cbp,dbp->bcd", each / shifted[name].flatten(), each)
         return out
+
+    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
+        """Where the damping is matched to the time of the training."""
+        return earlier(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:

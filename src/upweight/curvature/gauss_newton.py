@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.recipes import CG, Direct, GaussNewton, Nystrom
 from upweight.core.rows import Rows
+from upweight.curvature.earlier import earlier
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.leverage import corrected
 from upweight.curvature.objective import Summed
@@ -78,6 +79,10 @@ class FittedGaussNewton(Curvature):
         if isinstance(self._inverse.prepared, Cholesky):
             return corrected(self.summed, rows, self._inverse)
         return None
+
+    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
+        """Where the damping is matched to the time of the training."""
+        return earlier(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:

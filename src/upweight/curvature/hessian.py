@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.recipes import CG, Direct, Hessian
 from upweight.core.rows import Rows
+from upweight.curvature.earlier import earlier
 from upweight.curvature.objective import Summed
 from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers import prepared
@@ -47,6 +48,10 @@ class FittedHessian(Curvature):
     def solve(self, rows: Rows) -> Solved:
         """(H + λ)⁻¹ rows."""
         return self._inverse.solve(rows)
+
+    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
+        """Where the damping is matched to the time of the training."""
+        return earlier(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:

@@ -23,6 +23,7 @@ class Summed:
         ridge: the objective's l2 on this scale.
         damping: what is added beyond it, on this scale.
         damping_from: where the damping came from, in words.
+        matched: whether the damping is matched to the time that training took.
     """
 
     network: Network
@@ -31,6 +32,7 @@ class Summed:
     ridge: float
     damping: float
     damping_from: str = ""
+    matched: bool = False
 
     @property
     def shift(self) -> float:

@@ -37,8 +37,7 @@ def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: 
     total = float(weights.sum())
     summed = Summed(model.network, train, weights, model.objective.ridge(weights), 0.0)
     if damping is None:
-        chosen, source = automatic(summed, recipe, model.training_time(train))
-        summed = replace(summed, damping=chosen, damping_from=source)
+        summed = automatic(summed, recipe, model.training_time(train))
     else:
         summed = replace(summed, damping=damping * total, damping_from="as given")
     return _fitted(summed, recipe)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.curvature import Curvature, ExactCurvature
+from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Differentiable, Parametric, require
 from upweight.core.recipes import CurvatureRecipe
@@ -124,6 +124,7 @@ class FittedInfluence(Fitted):
         self.curvature = curvature
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows
+        self.earlier = curvature.earlier(self.plain_rows)  # (λ, change): what a training that stopped early went by
         self.moved = np.empty(0, dtype=np.intp)  # positions of the examples whose removal was followed by Newton steps
         self.shifts = np.empty((0, 0))  # and where the parameters went, (len(moved), parameters)
         self._solver: dict[str, Any] = {}  # what the last solve had to say
@@ -153,14 +154,19 @@ class FittedInfluence(Fitted):
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; where the new parameters are known, the measurement itself at them."""
-        answer = self.curvature.solve(self.model.measure_rows(queries))
-        self._solver = {"residual": answer.residual, "steps": answer.steps, "converged": answer.converged}
-        solved = answer.rows
-        known = self._known(queries) if len(self.moved) else np.empty((len(queries), 0))
+        self._solver.clear()
+        solved = self._noted(self.curvature.solve(self.model.measure_rows(queries)))
+        rate, change = self.earlier or (0.0, self.rows)
+        twice = self._noted(self.curvature.solve(solved)) if rate else solved
+        known = np.empty((len(queries), 0))
+        if len(self.moved):
+            known = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
         n = len(self.train)
         for start in range(0, n, BLOCK):
             where = np.arange(start, min(start + BLOCK, n))
             block = -solved.dot(self.rows.take(where))
+            if rate:
+                block -= rate * twice.dot(change.take(where))
             first, last = np.searchsorted(self.moved, [start, where[-1] + 1])
             block[:, self.moved[first:last] - start] = known[:, first:last]
             yield slice(start, int(where[-1]) + 1), block
@@ -169,6 +175,8 @@ class FittedInfluence(Fitted):
         """∇ℓᵢᵀ (H + λ)⁻¹ ∇ℓᵢ with the correction of the recipe."""
         own = self.model.measure_rows(self.train)
         values = -self.curvature.paired(own, self.rows)
+        if self.earlier is not None:
+            values -= self.earlier[0] * self.curvature.paired_twice(own, self.earlier[1])
         for start in range(0, len(self.moved), TOGETHER):  # what comes before the model is run once for so many
             where = slice(start, start + TOGETHER)
             some = self.train.take(self.moved[where])
@@ -276,13 +284,17 @@ class FittedInfluence(Fitted):
 
     def _series(self, member: Array, second: bool) -> Array:
         first = self.curvature.solve(self.plain_rows.sums(member)).rows.dense()
+        if self.earlier is not None:
+            change = self.curvature.solve(self.earlier[1].sums(member)).rows
+            first += self.earlier[0] * self.curvature.solve(change).rows.dense()
         if not second:
             return first
-        bent = self._exact().part_matvec(member, first)
-        return first + self.curvature.solve(DenseRows(bent)).rows.dense()
+        return first + self.curvature.solve(DenseRows(self._exact().part_matvec(member, first))).rows.dense()
 
-    def _known(self, queries: Examples) -> Array:
-        return self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
+    def _noted(self, answer: Solved) -> Rows:
+        if not self._solver or answer.residual > self._solver["residual"]:
+            self._solver = {"residual": answer.residual, "steps": answer.steps, "converged": answer.converged}
+        return answer.rows
 
     def _exact(self) -> ExactCurvature:
         if not isinstance(self.curvature, ExactCurvature):

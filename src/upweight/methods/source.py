@@ -1,4 +1,4 @@
-"""SOURCE: training as a few stretches of constant curvature, unrolled in closed form."""
+"""SOURCE: a training unrolled from its checkpoints, step by step or as a few stretches of constant curvature."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.checkpoints import Checkpointed, Segment
+from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.model import require
 from upweight.core.recipes import CurvatureRecipe
@@ -19,29 +19,38 @@ from upweight.core.scores import Unit
 
 Array = NDArray[np.float64]
 BLOCK = 4096  # training examples whose scores are held at a time
+USUAL = 3  # segments
 PAIRED = 64  # examples whose effect on themselves is taken at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class SOURCE(Attributor):
-    """Bae et al. (2024), approximate unrolling: −1/n Σ_l ⟨F_l(u_l), ḡ_i^l⟩ over segments l of the training. RANK.
+    """Unrolling a training from its checkpoints: by its recorded steps, or as Bae et al. (2024) in closed form. RANK.
 
-    u_L = ∇m_q, u_{l−1} = e^{−τ_l H_l} u_l and F_l(σ) = (1 − e^{−τ_l σ})/σ on the curvature H_l and the gradients ḡ
-    averaged over the checkpoints of the segment; in Adam's metric where that trained. Unlike Influence it does not ask
-    for an optimum, and needs no damping.
+    Where the trajectory says where the first step began and which examples every step took, it is gone back through
+    step by step, u ← u − η_t H_t u with momentum, weight decay and Adam's moments as they were, at parameters on the
+    straight line between checkpoints: score = Σ_t ⟨u_t, ∇ℓ_i⟩ over the steps of example i.
+
+    Else, or with `segments`: −1/n Σ_l ⟨F_l(u_l), ḡ_i^l⟩ over segments l of the training, u_L = ∇m_q,
+    u_{l−1} = e^{−τ_l H_l} u_l and F_l(σ) = (1 − e^{−τ_l σ})/σ on the curvature H_l and the gradients ḡ averaged over
+    the checkpoints of the segment; in Adam's metric where that trained.
+
+    Unlike Influence neither asks for an optimum, nor needs a damping.
 
     Args:
-        curvature: `GaussNewton()` (exact products) or `EKFAC()`; None for `GaussNewton()`.
-        segments: stretches; each needs a checkpoint, two are better.
+        curvature: of segments: `GaussNewton()` (exact products) or `EKFAC()`; None for `GaussNewton()`.
+        segments: stretches; each needs a checkpoint, two are better. None for steps where they are known (and no
+            curvature is asked for), else 3.
 
-    Cost: per checkpoint a curvature and a pass over the training set, per segment an exponential for each query.
+    Cost: by steps that of going back through the training once, a product of its batch for each query and step; by
+    segments a curvature and a pass over the training set per checkpoint, and an exponential per segment and query.
     """
 
     curvature: CurvatureRecipe | None = None
-    segments: int = 3
+    segments: int | None = None
 
     def __post_init__(self) -> None:
-        if self.segments < 1:
+        if self.segments is not None and self.segments < 1:
             raise ValueError(f"expected at least 1 segment, got {self.segments}")
 
     @property
@@ -49,14 +58,19 @@ class SOURCE(Attributor):
         """Sign and order; sizes were not held against retraining."""
         return Promises()
 
-    def fit(self, model: Any, train: Examples) -> FittedSOURCE:
-        """The curvature of every segment."""
+    def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
+        """The curvature of every segment, or the recorded steps."""
         require(model, [Checkpointed], "SOURCE", train)
-        return FittedSOURCE(self, model, train, model.segments(train, self.curvature, self.segments))
+        if self.segments is None and self.curvature is None:
+            steps = model.stepwise(train)
+            if steps is not None:
+                return FittedSteps(self, model, train, steps)
+        count = USUAL if self.segments is None else self.segments
+        return FittedSOURCE(self, model, train, model.segments(train, self.curvature, count))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedSOURCE:
+    ) -> FittedSOURCE | FittedSteps:
         """The curvatures are built again."""
         fitted = self.fit(model, train)
         here = fitted.state()[1]["checkpoints"]
@@ -65,8 +79,52 @@ class SOURCE(Attributor):
         return fitted
 
 
+class FittedSteps(Fitted):
+    """SOURCE by the steps themselves, ready to answer."""
+
+    model: Checkpointed
+
+    def __init__(self, recipe: SOURCE, model: Checkpointed, train: Examples, steps: Stepwise) -> None:
+        super().__init__(recipe, model, train, Unit.RANK)
+        self.steps = steps
+
+    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
+        """All examples by one way back."""
+        yield slice(0, len(self.train)), self.steps.gradients(self.model.measure_rows(queries))
+
+    def self_values(self) -> Array:
+        """Each training example's score on itself: the way back for all of them."""
+        own = [
+            np.diagonal(self.steps.gradients(self.model.measure_rows(some))[:, first:])
+            for first, some in zip(range(0, len(self.train), PAIRED), self.train.batches(PAIRED), strict=True)
+        ]
+        return np.concatenate(own)
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """How many steps, and between which checkpoints."""
+        marks = [checkpoint.step for checkpoint in self.steps.checkpoints]
+        warnings = list(getattr(self.model, "notes", ()))
+        if self.steps.unseen:
+            warnings.append(
+                f"{self.steps.unseen} of {len(self.train)} examples took part in no step of this training: their "
+                "scores are 0."
+            )
+        if self.steps.lost:
+            warnings.append(
+                f"The way back ended early for {sum(self.steps.lost.values())} queries (the first at step "
+                f"{max(self.steps.lost)}): between these checkpoints their derivative grows without bound, as it can "
+                "where training is at the edge of stability. Record more of them, or take segments=3."
+            )
+        return {"steps": self.steps.steps, "checkpoints": marks, "warnings": warnings}
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Nothing is kept; the checkpoints' names, so that others are noticed."""
+        return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.steps.checkpoints]}
+
+
 class FittedSOURCE(Fitted):
-    """SOURCE, ready to answer."""
+    """SOURCE by segments, ready to answer."""
 
     model: Checkpointed
 

@@ -33,6 +33,7 @@ from upweight.training.recipe import Training
 if TYPE_CHECKING:
     from upweight.curvature.segments import FittedSegment
     from upweight.training.moments import Moment
+    from upweight.training.recorded import Recorded
     from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
@@ -226,6 +227,15 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         from upweight.curvature.segments import segments
 
         return segments(self.checkpoints(), self.weights(train), train, recipe, count)
+
+    def stepwise(self, train: Examples) -> Recorded | None:
+        """The trajectory step by step, where it was told the batches and holds the start."""
+        from upweight.training.recorded import Recorded
+
+        moments = self.checkpoints()
+        if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
+            return None
+        return Recorded(self.trajectory, self.network, train, self.weights(train), moments)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.gradients.network import unwrapped
+from upweight.training.recipe import Training
+
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Steps:
         weight_decay: λ of λ/2 ‖θ‖², or the decoupled one of AdamW; the mean over the parameters where groups differ.
         decoupled: whether it acts on the parameters directly (AdamW).
         eps, beta: of Adam: what is added to √v, and the decay of the second moments; 0 for SGD.
+        momentum, nesterov: of SGD; `momentum` is β₁ for Adam.
     """
 
     kind: str
@@ -30,10 +36,22 @@ class Steps:
     decoupled: bool = False
     eps: float = 0.0
     beta: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return asdict(self)
+
+    def training(self, rates: NDArray[np.float64], batches: Sequence[NDArray[np.intp]]) -> Training:
+        """The same steps as a recipe that begins nowhere. Raises ValueError for dampening, which none has."""
+        settings: dict[str, Any] = {"lr": rates, "batches": batches, "weight_decay": self.weight_decay}
+        if self.kind != "SGD":
+            settings |= {"optimiser": "adamw" if self.decoupled else "adam", "eps": self.eps}
+            return Training(betas=(self.momentum, self.beta), **settings)
+        if abs(self.gain * (1.0 - self.momentum) - 1.0) > ROUNDING:
+            raise ValueError("steps with dampening are not gone through one by one; pass segments=3, or train without")
+        return Training(momentum=self.momentum, nesterov=self.nesterov, **settings)
 
     @classmethod
     def of(cls, optimiser: Any) -> Steps:
@@ -53,12 +71,14 @@ class Steps:
                 momentum, dampening = float(group["momentum"]), float(group["dampening"])
                 if not 0 <= momentum < 1:
                     raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
-                return cls("SGD", (1 - dampening) / (1 - momentum) if momentum else 1.0, decay)
+                gain = (1 - dampening) / (1 - momentum) if momentum else 1.0
+                return cls("SGD", gain, decay, momentum=momentum, nesterov=bool(group["nesterov"]))
             case torch.optim.Adam | torch.optim.AdamW:
                 _same(groups, "betas", "eps")
                 decoupled = isinstance(optimiser, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
                 kind = "AdamW" if decoupled else "Adam"
-                return cls(kind, 1.0, decay, decoupled, float(group["eps"]), float(group["betas"][1]))
+                first, second = (float(beta) for beta in group["betas"])
+                return cls(kind, 1.0, decay, decoupled, float(group["eps"]), second, first)
         raise TypeError(f"{type(optimiser).__name__} is not supported: {_SUPPORTED}")
 
 

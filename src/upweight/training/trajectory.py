@@ -18,13 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from upweight.core.examples import Id
 from upweight.gradients.network import unwrapped
 from upweight.training.optimiser import Steps, put_back, rate_of, state_of
 
 VERSION = 1
 MANIFEST = "trajectory.json"
 STATE = "optimiser."  # what the names of the optimiser's tensors begin with
-RATES = "rates"
+RATES, TAKEN = "rates", "batches"
+BESIDE = {RATES, TAKEN}  # what is kept of the steps beside the net and the optimiser
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Trajectory:
         for batch in batches:
             …
             optimiser.step()
-            trajectory.record(net, optimiser)       # before the scheduler's step
+            trajectory.record(net, optimiser, batch=ids)       # before the scheduler's step
 
     Recording before the loop as well (`trajectory.save(net, optimiser)`) keeps the initial parameters, and `save` after
     it the last ones, where `every` does not divide the number of steps.
@@ -59,9 +61,9 @@ class Trajectory:
         folder: is made; one that holds a trajectory is read, and continued after `resume`.
         every: steps between checkpoints. SOURCE needs about six in all.
 
-    A checkpoint holds parameters, buffers, the optimiser's state and the learning rate of every step since the one
-    before. It is written beside its place, flushed and renamed; the manifest, which names it with its checksum, comes
-    last: an interrupted write leaves the trajectory as it was.
+    A checkpoint holds parameters, buffers, the optimiser's state, and of every step since the one before the learning
+    rate and, where it was told, which examples it took. It is written beside its place, flushed and renamed; the
+    manifest, which names it with its checksum, comes last: an interrupted write leaves the trajectory as it was.
 
     Raises:
         ValueError: the folder holds something else, or a damaged trajectory.
@@ -74,6 +76,7 @@ class Trajectory:
         self.shards: list[Shard] = []
         self.steps: Steps | None = None
         self._rates: list[float] = []  # since the last checkpoint
+        self._batches: list[list[Id]] = []
         self._step = 0
         self._following = True  # whether what comes next follows what is there
         if (self.folder / MANIFEST).exists():
@@ -83,13 +86,20 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def record(self, net: nn.Module, optimiser: Any) -> None:
+    def record(self, net: nn.Module, optimiser: Any, batch: Any = None) -> None:
         """Note one step of the optimiser; every `every` steps save a checkpoint.
 
-        Raises TypeError or ValueError for an optimiser whose steps are not known here, and when the folder holds an
-        earlier run that this one does not continue.
+        `batch`: ids of the examples that the step took (their positions in the training set, where `Examples` are not
+        given ids), with which SOURCE goes through the training step by step; in every step or in none.
+
+        Raises TypeError or ValueError for an optimiser whose steps are not known here, for what are no ids, and when
+        the folder holds an earlier run that this one does not continue.
         """
         self._check(optimiser)
+        if (batch is not None) != (len(self._batches) == len(self._rates)) and self._rates:
+            raise ValueError(f"expected batch= in every step or in none, step {self._step + 1} differs from the others")
+        if batch is not None:
+            self._batches.append(_ids(self._step, batch))
         self._rates.append(rate_of(optimiser))
         self._step += 1
         if self._step % self.every == 0:
@@ -103,11 +113,13 @@ class Trajectory:
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _tensors(net).items()}
         tensors |= {STATE + name: t.detach().cpu().contiguous() for name, t in state_of(net, optimiser).items()}
         tensors[RATES] = torch.tensor(self._rates, dtype=torch.float64)
+        if self._batches:
+            tensors[TAKEN] = torch.frombuffer(bytearray(json.dumps(self._batches).encode()), dtype=torch.uint8)
         data, file = save(tensors), f"step-{self._step:09d}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / file, data)
         self.shards.append(Shard(self._step, file, zlib.crc32(data), float(sum(self._rates))))
-        self._rates = []
+        self._rates, self._batches = [], []
         self._write_manifest()
 
     def resume(self, net: nn.Module, optimiser: Any) -> int:
@@ -158,6 +170,20 @@ class Trajectory:
                     f"{shard.file}, got {len(rates)}: steps are missing"
                 )
         return np.concatenate(found) if found else np.empty(0)
+
+    def batches(self) -> list[list[Id]] | None:
+        """Ids of what every step took; None where that was not recorded, ValueError where it was for some of them."""
+        stored = [self.read(place) for place in range(len(self))]
+        known = [tensors for tensors in stored if len(tensors[RATES])]
+        told = [tensors for tensors in known if TAKEN in tensors]
+        if not told:
+            return None
+        if len(told) < len(known):
+            raise ValueError(
+                f"{self.folder} says which examples took part for some of its steps only; pass batch= to record in "
+                "every step, or ask for segments=3, which does not need it"
+            )
+        return [ids for tensors in told for ids in json.loads(bytes(tensors[TAKEN].tolist()))]
 
     def name_of(self, place: int) -> str:
         """One checkpoint in words."""
@@ -220,7 +246,7 @@ class Trajectory:
 
 def belong(what: str, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise ValueError unless the checkpoint has the net's tensors by name, shape and type."""
-    held = {name for name in stored if not name.startswith(STATE) and name != RATES}
+    held = {name for name in stored if not name.startswith(STATE) and name not in BESIDE}
     for names, problem in ((held - set(own), "tensors the net lacks"), (set(own) - held, "none of the net's tensors")):
         if names:
             raise ValueError(
@@ -234,6 +260,16 @@ def belong(what: str, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
                 f"{what} does not belong to this net: expected {name!r} of shape {ours[0]} in {ours[1]}, got "
                 f"{theirs[0]} in {theirs[1]}"
             )
+
+
+def _ids(step: int, batch: Any) -> list[Id]:
+    found = np.asarray(batch)
+    if found.ndim != 1 or not len(found) or found.dtype.kind not in "iuU":
+        raise ValueError(
+            f"expected ids of examples for the batch of step {step}, whole numbers or texts, got {batch!r}"
+        )
+    ids: list[Id] = found.tolist()
+    return ids
 
 
 def _tensors(net: nn.Module) -> dict[str, Tensor]:

@@ -77,7 +77,8 @@ class Dual:
 
     def solve(self, rows: Rows) -> Solved:
         """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
-        solved = DualRows(self, rows, self._solved(self.roots.dot(rows)))
+        known = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else None  # Φ (A + shift)⁻¹ q
+        solved = DualRows(self, rows, self._solved(self.roots.dot(rows) if known is None else known))
         if self._residual is None:
             few = np.arange(min(PROBE, len(rows)))
             self._residual = self._measured(solved.take(few).blocks(), rows.take(few))
