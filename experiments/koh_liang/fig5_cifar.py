@@ -1,0 +1,35 @@
+"""Fig. 5 on pictures of which the model is less sure: dogs and frogs of CIFAR-10."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.koh_liang import data, fig5
+from experiments.koh_liang.attacks import attacked
+from experiments.koh_liang.photographs import extractor, two_kinds
+from experiments.results import Result
+
+KINDS = ("dog", "frog")
+SIDE = 160
+FULL = replace(fig5.FULL, steps=40, size=0.05)
+NOTES = ()
+
+
+def reproduce(folder: Path, fast: bool, path: Path) -> Result:
+    """As fig5, on two kinds of pictures that are harder to tell apart and have more pixels."""
+    train, test, side = two_kinds(folder, data.CIFAR, KINDS, fast, SIDE)
+    net, train, test = fig5.of_the_papers_size(extractor(folder), train, test)
+    plan = fig5.FAST if fast else FULL
+    found = attacked(net, train, test, plan)
+    fig5.draw(path, train, test, found)
+    return Result(
+        title="Fig. 5 on other pictures: dogs and frogs of CIFAR-10",
+        claim="The same attack where it finds training images that the model is unsure of, and pixels enough to move "
+        "them.",
+        rows=fig5.compared(found, train, plan, fast),
+        settings=f"{len(train.y):,} pictures of CIFAR-10, enlarged from 32 to {side} pixels, which are what moves; "
+        f"{fig5.settings(train, found, plan)}",
+        notes=NOTES,
+        numbers=fig5.series(found),
+    )
