@@ -182,7 +182,7 @@ def mail_name(name: str) -> str | None:
 
 
 def _picture(name: str) -> str | None:
-    return name if name.endswith(".JPEG") else None
+    return name if name.endswith((".JPEG", ".jpg")) else None
 
 
 HOSPITAL = Source(
@@ -203,6 +203,13 @@ DOGFISH = Source(
     "{train,val}/{dog,fish}/*.JPEG; no file with these very bytes is public",
     "fce92a4b1513dc0ba558d2bc9eff0d706e8bac75a9c30528361f87c03e1264b2",
     {"dogfish.zip": zipped(_picture)},
+)
+CIFAR = Source(
+    "a part of CIFAR-10: the first 2,000 training and 500 test pictures of each class",
+    "CIFAR-10 (cs.toronto.edu/~kriz/cifar.html), packed as {train,test}/CLASS/NNNN.jpg; no file with these very bytes "
+    "is public",
+    "eaea57a038077e93501e0072b729253e102cbd89f99c5b92ce327a5275b60655",
+    {"cifar10-subset.zip": zipped(_picture)},
 )
 
 
@@ -232,15 +239,18 @@ def enron(folder: Path) -> tuple[list[str], Array]:
     )
 
 
-def dogfish(folder: Path, side: int, per_class: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
-    """Twice (pictures (n, side, side, 3) u1, 1 for fish): `per_class` of each class for training and for testing."""
+def two_kinds(
+    source: Source, folder: Path, kinds: tuple[str, str], side: int, per_class: tuple[int, int]
+) -> Iterator[tuple[Array, Array]]:
+    """Twice (pictures (n, side, side, 3) u1, 1 for the second kind): `per_class` of each for training and testing."""
     from PIL import Image
 
-    members = sorted(DOGFISH.members(folder))
-    for part, count in zip(("train", "val"), per_class, strict=True):
+    members = sorted(source.members(folder))
+    for parts, count in zip((("train",), ("val", "test")), per_class, strict=True):
         pictures, labels = [], []
-        for label, kind in enumerate(("dog", "fish")):
-            chosen = [content for name, content in members if name.startswith(f"{part}/{kind}/")][:count]
+        for label, kind in enumerate(kinds):
+            own = tuple(f"{part}/{kind}/" for part in parts)
+            chosen = [content for name, content in members if name.startswith(own)][:count]
             for content in chosen:
                 with Image.open(io.BytesIO(content)) as image:
                     pictures.append(np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)))

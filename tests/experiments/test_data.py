@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from experiments.koh_liang import data
+from PIL import Image
 
 MAILS = {"enron1/ham/1.a.ham.txt": b"hello", "enron1/spam/2.b.spam.txt": b"buy", "enron1/Summary.txt": b"-"}
 
@@ -81,3 +82,24 @@ def test_a_truncated_array_file_is_told(tmp_path):
     (tmp_path / "mnist.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(data.DataError, match=r"mnist.npz is damaged or cut short"):
         data.mnist(tmp_path)
+
+
+def picture(colour):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4), (colour, colour, colour)).save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("tests", ["val", "test"])
+def test_two_kinds_are_the_first_of_each_class_and_no_other_class(tmp_path, tests):
+    names = [f"{part}/{kind}/{i}.jpg" for part in ("train", tests) for kind in ("frog", "dog", "bird") for i in "210"]
+    pictures = {name: picture(10 * place) for place, name in enumerate(names)}
+    (tmp_path / "animals.zip").write_bytes(packed(pictures))
+    animals = data.Source(
+        "animals", "-", data.content_hash(pictures.items()), {"animals.zip": data.zipped(lambda n: n)}
+    )
+    (train, y), (test, y_test) = data.two_kinds(animals, tmp_path, ("dog", "frog"), 8, (2, 1))
+    assert train.shape == (4, 8, 8, 3)
+    assert train[:, 0, 0, 0].tolist() == [50, 40, 20, 10]  # dogs 0 and 1, then frogs 0 and 1
+    assert test[:, 0, 0, 0].tolist() == [140, 110]
+    assert (y.tolist(), y_test.tolist()) == ([0, 0, 1, 1], [0, 1])

