@@ -161,9 +161,8 @@ class FittedInfluence(Fitted):
         known = np.empty((len(queries), 0))
         if len(self.moved):
             known = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
-        n = len(self.train)
-        for start in range(0, n, BLOCK):
-            where = np.arange(start, min(start + BLOCK, n))
+        for start in range(0, len(self.train), BLOCK):
+            where = np.arange(start, min(start + BLOCK, len(self.train)))
             block = -solved.dot(self.rows.take(where))
             if rate:
                 block -= rate * twice.dot(change.take(where))
@@ -178,10 +177,9 @@ class FittedInfluence(Fitted):
         if self.earlier is not None:
             values -= self.earlier[0] * self.curvature.paired_twice(own, self.earlier[1])
         for start in range(0, len(self.moved), TOGETHER):  # what comes before the model is run once for so many
-            where = slice(start, start + TOGETHER)
-            some = self.train.take(self.moved[where])
-            after = self.model.measure_shifted(some, self.shifts[where]).diagonal()
-            values[self.moved[where]] = self.model.measure(some) - after
+            at, shifts = self.moved[start : start + TOGETHER], self.shifts[start : start + TOGETHER]
+            some = self.train.take(at)
+            values[at] = self.model.measure(some) - self.model.measure_shifted(some, shifts).diagonal()
         return values
 
     def remove(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Differentiable, Parametric, Replay, Replayable, require
+from upweight.core.model import Differentiable, Parametric, Replayable, require
+from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.methods.gate import Gate
 

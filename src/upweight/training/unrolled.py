@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.attributor import fingerprint
-from upweight.core.model import Replay
+from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.training.adjoint import Step, pull, push, restrain
 from upweight.training.halfway import Back, Halfway
