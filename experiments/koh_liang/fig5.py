@@ -29,10 +29,8 @@ NOTES = (
     "without an error, no training image is less sure than .958 (paper: .773), and an image that the model is sure of "
     "has no grip: none of five.",
     "The paper's dogs and fish are ImageNet's whole synsets (n02084071, n02512053), many kinds that its net was not "
-    "trained to tell apart. Pictures of CIFAR-10 that are as hard and have the pixels are turned about as often as the "
-    "paper's 57 %: dogs against automobiles at 224 pixels (accuracy .988, training loss .0050, norm of the parameters "
-    "4.10; the paper's .985, .0040, 4.04) four of eight, at 160 pixels three of ten; dogs against frogs, which are "
-    "harder (accuracy .95, training loss .017), at 160 pixels seven of eight, and 68 % of sixty in the next figure.",
+    "trained to tell apart. A pair of CIFAR-10 that is as hard and has the pixels is turned as often as in the paper: "
+    "57 % of sixty by one image, in the next figure.",
     "Ten steps of .1, as in the rows above, are fewer than the paper's 100 of .02: they turned none of the first five.",
 )
 

@@ -1,35 +1,41 @@
-"""Fig. 5 on pictures of which the model is less sure: dogs and frogs of CIFAR-10."""
+"""Fig. 5 on pictures that are as hard to tell apart as the paper's: frogs and automobiles of CIFAR-10."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from experiments.koh_liang import data, fig5
-from experiments.koh_liang.attacks import attacked
-from experiments.koh_liang.photographs import extractor, two_kinds
-from experiments.results import Result
+from experiments.koh_liang.attacks import Array, Attack, Plan, attacked
+from experiments.koh_liang.photographs import Extractor, Photographs, channels_first, extractor, two_kinds
+from experiments.results import Result, Row
 
-KINDS = ("dog", "frog")
-SIDE = 160
-FULL = replace(fig5.FULL, steps=40, size=0.05)
-TITLE = "Fig. 5 on other pictures: dogs and frogs of CIFAR-10"
+KINDS = ("frog", "automobile")
+SIDE = 224
+SURE = (0.1, 0.25, 0.5)  # quantiles of p(true) of the animals of which there are many views
+FULL = replace(fig5.FULL, steps=20, size=0.1)
+TITLE = "Fig. 5 on pictures as hard as the paper's: frogs and automobiles of CIFAR-10"
 CLAIM = (
-    "The same attack where it finds training images that the model is unsure of, and pixels enough to move them: one "
-    "image turns most predictions, three turn all."
+    "Where the model is as unsure as the paper's, and half a grey level of its pixels moves features as far, one "
+    "training image turns as many predictions as in the paper, and three turn all."
 )
 NOTES = (
-    "Dogs and frogs are harder for the net than the paper's dogs and fish were. A pair as hard as those is "
-    "under figure 5.",
+    "The pair was chosen, before it was attacked, for being as hard to this net as dogs and fish were to the paper's: "
+    "see the rows of what was known before, of losses, norm and least p.",
+    "A harder pair, dogs against frogs at 160 pixels (accuracy .95, training loss .017): one image turned 68 % of "
+    "sixty, two 93 %, three all, by 40 steps of .05; of one kind 5 of 30.",
     "Of one kind fewer turn than in the paper, whose thirty were photographs of one and the same dog; here they are "
-    "thirty dogs, near the least sure one in features. Whether that is the reason was not tested.",
+    "thirty frogs, near the least sure one in features. That is the reason: of thirty views of one frog (shifted, "
+    "turned over, lighter or darker) one training image turns all, or two thirds where the model is surest.",
     "What moves are the pixels of the enlarged picture, as a pipeline that keeps it so would store it, not the 32 × 32 "
     "of CIFAR-10's own.",
 )
 
 
 def reproduce(folder: Path, fast: bool, path: Path) -> Result:
-    """As fig5, on two kinds of pictures that are harder to tell apart and have more pixels."""
+    """As fig5, on two kinds of pictures that are harder to tell apart than springers and tenches, with more pixels."""
     train, test, side = two_kinds(folder, data.CIFAR, KINDS, fast, SIDE)
     net, train, test = fig5.of_the_papers_size(extractor(folder), train, test)
     plan = fig5.FAST if fast else FULL
@@ -38,9 +44,37 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     return Result(
         title=TITLE,
         claim=CLAIM,
-        rows=fig5.compared(found, train, plan, fast),
+        rows=[*fig5.compared(found, train, plan, fast), one_animal(net, train, test, plan)],
         settings=f"{len(train.y):,} pictures of CIFAR-10, enlarged from 32 to {side} pixels, which are what moves; "
         f"{fig5.settings(train, found, plan)}",
         notes=NOTES,
         numbers=fig5.series(found),
     )
+
+
+def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan) -> Row:
+    """Many views of one animal against one training image, for three animals: how many it turns."""
+    p = Attack(net, train, test, np.arange(len(test.y))).unsure()
+    known = np.flatnonzero((p > 0.5) & (test.y == 0))
+    known, told = known[np.argsort(p[known])], []
+    for place in SURE:
+        which = known[int(place * len(known))]
+        seen = views(test.pictures[which], plan.group)
+        with torch.no_grad():
+            features = np.concatenate([net(channels_first(few)).double().numpy() for few in np.array_split(seen, 3)])
+        shown = Photographs(seen, np.full(len(seen), test.y[which]), features, test.kinds)
+        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(seen))).unsure() > 0.5)
+        attack = Attack(net, train, shown, right)
+        attack.run(attack.choose(plan.candidates, 1), plan.group_steps, plan.group_size, stop=False)
+        told.append(f"{int((attack.unsure() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
+    return Row("turned of many views of one animal with a single image", "16 of 30 photographs", ", ".join(told))
+
+
+def views(picture: Array, count: int) -> Array:
+    """The picture shifted by up to twenty pixels, turned over or not, up to 15 % lighter or darker."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(count):
+        seen = picture[:, ::-1] if rng.random() < 0.5 else picture
+        seen = np.roll(seen, tuple(rng.integers(-20, 21, 2)), axis=(0, 1))
+        found.append(np.clip(seen * rng.uniform(0.85, 1.15), 0, 255))
+    return np.array(found).round().astype(picture.dtype)
