@@ -173,17 +173,16 @@ class Trajectory:
 
     def batches(self) -> list[list[Id]] | None:
         """Ids of what every step took; None where that was not recorded, ValueError where it was for some of them."""
-        stored = [self.read(place) for place in range(len(self))]
-        known = [tensors for tensors in stored if len(tensors[RATES])]
-        told = [tensors for tensors in known if TAKEN in tensors]
+        stored = [(len(tensors[RATES]), tensors.get(TAKEN)) for tensors in map(self.read, range(len(self)))]
+        told = [taken for _, taken in stored if taken is not None]
         if not told:
             return None
-        if len(told) < len(known):
+        if len(told) < sum(steps > 0 for steps, _ in stored):
             raise ValueError(
                 f"{self.folder} says which examples took part for some of its steps only; pass batch= to record in "
                 "every step, or ask for segments=3, which does not need it"
             )
-        return [ids for tensors in told for ids in json.loads(bytes(tensors[TAKEN].tolist()))]
+        return [ids for taken in told for ids in json.loads(bytes(taken.tolist()))]
 
     def name_of(self, place: int) -> str:
         """One checkpoint in words."""
