@@ -130,10 +130,10 @@ def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
     fitted = uw.Metagradient(gate=0).fit(model(), train)
     weights, actual = truth(0.1)
     groups = {f"g{i}": train.ids[weights[i] == 0].tolist() for i in range(2)}
-    found = {rule: fitted.remove(groups, queries, rule=rule) for rule in ("first", "midpoint", "simpson")}
+    found = {rule: fitted.remove(groups, queries, form=rule) for rule in ("first", "midpoint", "simpson")}
     off = {rule: float(np.abs(scores.values - actual[:, :2]).mean()) for rule, scores in found.items()}
     assert off["midpoint"] < 0.5 * off["first"] and off["simpson"] < 0.02 * off["first"]
-    told = found["simpson"].diagnostics["rule_error"]
+    told = found["simpson"].diagnostics["form_error"]
     assert told == pytest.approx(float(np.abs(found["simpson"].values - found["midpoint"].values).max()))
 
 
@@ -313,7 +313,7 @@ def test_groups_must_be_some_of_the_examples() -> None:
     train, queries = data()
     fitted = uw.Metagradient(gate=0).fit(model(), train)
     for groups in ({}, {"all": train.ids.tolist()}):
-        with pytest.raises(ValueError, match=r"at least one group|some of the training examples"):
+        with pytest.raises(ValueError, match=r"at least one group|some of the 150 training examples"):
             fitted.remove(groups, queries)
-    with pytest.raises(ValueError, match="expected rule"):
-        fitted.remove({"a": [0]}, queries, rule="trapezium")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected form"):
+        fitted.remove({"a": [0]}, queries, form="trapezium")

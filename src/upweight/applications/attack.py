@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.perturb import Field
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Perturbable, Retrainable, require, require_reading
+from upweight.core.sources import take_rows
 
 Array = NDArray[np.float64]
 
@@ -115,7 +116,7 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
     for done in range(1, steps + 1):
         x = now.x.astype(np.float64)
         x[places] = np.clip(x[places] - step * grey * np.sign(_uphill(here, now, queries, places)), least, most)
-        now = _with_inputs(train, x)
+        now = train.replaced(x=x, shown=_redrawn(train, x, places))
         here = ready.retrain(now, np.ones(len(now)))
         measured.append(here.measure(queries))
         if progress is not None:
@@ -158,5 +159,20 @@ def _levers(model: Any, train: Examples, queries: Examples, count: int) -> NDArr
     return np.argsort(-reach, kind="stable")[:count]
 
 
-def _with_inputs(train: Examples, x: Array) -> Examples:
-    return Examples(x, train.y, ids=train.ids, names=train.names, weights=train.weights, labels=train.labels)
+def _redrawn(train: Examples, x: Array, places: NDArray[np.intp]) -> Any:
+    """What is shown, with the moved examples as they are now.
+
+    Pictures that are the inputs on another scale follow on that scale; else the numbers themselves are shown.
+    """
+    if train.shown is None:
+        return None
+    pictures = np.asarray(train.shown) if isinstance(train.shown, np.ndarray) else None
+    if pictures is not None and pictures.dtype.kind in "iuf" and pictures.size == x.size:
+        old, drawn = train.x.astype(np.float64).ravel(), pictures.astype(np.float64).ravel()
+        slope, offset = np.polyfit(old, drawn, 1)
+        if np.allclose(slope * old + offset, drawn, atol=1e-6 * max(float(np.ptp(drawn)), 1e-300)):
+            redrawn = pictures.astype(np.float64)
+            redrawn[places] = (slope * x[places] + offset).reshape(redrawn[places].shape)
+            return redrawn
+    moved = set(places.tolist())
+    return [x[place] if place in moved else take_rows(train.shown, np.array([place]))[0] for place in range(len(train))]

@@ -143,7 +143,7 @@ def mislabeled(
 
 def _evidence(
     model: Any, train: Examples, folds: int, seed: int, tell: Progress
-) -> tuple[Array, Array, Fitted | None, HeldOut | None, list[str]]:
+) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
     """Loss, self-influence, the fit it came from, out-of-fold answers, and what could not be had."""
     loss, notes = -model.measure(train), list(getattr(model, "notes", ()))
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import numpy as np
 from upweight.applications.change import Change, as_label
 from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
+from upweight.core.identity import digest
 from upweight.core.model import Retrainable, require, require_reading
 
 KIND = "upweight patch"
-VERSION = 1
+VERSION = 2  # since then checksums are digests
 DROP = "drop"
 
 
@@ -104,8 +104,8 @@ class Patch:
         if self.checksum != checksum(train):
             raise ValueError(
                 f"this patch was made for another training set ({self.examples} examples, here {len(train)}): the "
-                "examples it names fit, others have come, gone or changed their labels. If that is as it should be, "
-                "apply patch.rebased(train)"
+                "examples it names fit, others have come, gone or changed their labels (or it was written by an older "
+                "version of upweight, with another checksum). If that is as it should be, apply patch.rebased(train)"
             )
 
     def _fits(self, train: Examples) -> None:
@@ -187,11 +187,10 @@ def quality(model: Any, evaluation: Examples) -> Quality:
 
 
 def checksum(train: Examples) -> str:
-    """A short name of all ids and labels, whatever their order."""
+    """The digest of all ids and labels, whatever their order."""
     if train.y is None:
         raise ValueError("the training set has no labels to decide on")
-    pairs = sorted(json.dumps(pair) for pair in zip(train.ids.tolist(), train.y.tolist(), strict=True))
-    return hashlib.blake2b("\n".join(pairs).encode(), digest_size=12).hexdigest()
+    return digest(dict(zip(train.ids.tolist(), train.y.tolist(), strict=True)))
 
 
 def _label(train: Examples, identifier: Id) -> Any:

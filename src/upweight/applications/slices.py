@@ -14,10 +14,9 @@ from upweight.applications.explain import Progress
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.examples import Examples
+from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Measurable, Retrainable, can, require
 from upweight.core.scores import Unit
-from upweight.methods.influence import FittedInfluence
-from upweight.methods.leaf_refit import FittedLeafRefit
 from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
@@ -162,9 +161,9 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
     )
 
 
-def _removed(fitted: Fitted, train: Examples, asked: Examples, groups: Groups) -> Array:
+def _removed(fitted: Fitted[Any, Any], train: Examples, asked: Examples, groups: Groups) -> Array:
     """Effect of each whole group on each query, (queries, groups)."""
-    if (isinstance(fitted, FittedInfluence) and fitted.follows) or isinstance(fitted, FittedLeafRefit):
+    if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None:
         ids = {name: train.ids[member].tolist() for name, member in zip(groups.names, groups.members, strict=True)}
         return fitted.remove(ids, asked).values
     values = np.zeros((len(asked), len(groups.names)))

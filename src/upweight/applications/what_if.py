@@ -259,8 +259,7 @@ def _arrivals(train: Examples, change: Change) -> list[Examples]:
 
 def _numbered(examples: Examples, start: int) -> Examples:
     """The same examples under ids that no other part of a union has."""
-    ids = np.arange(start, start + len(examples))
-    return Examples(examples.x, examples.y, ids=ids, names=examples.names, weights=examples.weights)
+    return examples.replaced(ids=np.arange(start, start + len(examples)))
 
 
 def _width(forecast: _Forecast, truth: _Truth, change: Change, predicted: Array, count: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples, require_examples
+from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 
@@ -40,6 +41,22 @@ class Measurable(ABC):
     @abstractmethod
     def predict(self, examples: Examples) -> Predictions:
         """Predictions, for people to read."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of its scores should know, in sentences; nothing, where it is left out."""
+        return ()
+
+    def identity(self) -> Mapping[str, str]:
+        """Digests of what makes this model another than others: parameters, objective, loss, measurement, training.
+
+        Fits, truths and retrainings are kept under them and refuse every other model. Left as it is, everything that
+        the object holds is taken for its parameters.
+
+        Raises:
+            UnidentifiedError: it holds what cannot be told apart from another (see `digest`).
+        """
+        return {"parameters": digest(self), "measurement": digest(self.measurement)}
 
     def lacks(self, capability: type) -> str | None:
         """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
@@ -121,6 +138,14 @@ class Perturbable(Differentiable):
         """∂⟨rowᵢ, v⟩/∂xᵢ of these examples for vectors (k, parameters): (k, n, …), x as in `movable`."""
 
 
+class Embeddable(Measurable):
+    """A model that turns inputs into features, on which its last step works."""
+
+    @abstractmethod
+    def embed(self, examples: Examples) -> Any:
+        """The features of every example, (n, d): an array, or a sparse matrix where most of them are 0."""
+
+
 class Retrainable(Measurable):
     """A model that can be trained again with other example weights.
 
@@ -133,11 +158,6 @@ class Retrainable(Measurable):
     converges: bool = True
     threads: bool = False
     reads_examples: bool = True
-
-    @property
-    def provenance(self) -> str:
-        """What a training depends on besides parameters and data, in words that are the same in every process."""
-        return ""
 
     @property
     def forks(self) -> bool:
@@ -172,8 +192,10 @@ class Parametric(Measurable):
 class TreeBased(Measurable):
     """A sum of trees: every example falls into one leaf of each, and leaves hold numbers.
 
-    `grown` and `trees` are nouns of the room `trees`, which this one does not know.
+    `grown`, `trees` and `loss` are nouns of the room `trees`, which this one does not know.
     """
+
+    loss: Any
 
     @abstractmethod
     def trees(self) -> Any:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.identity import UnidentifiedError
 from upweight.core.model import Retrainable, require
 from upweight.core.processes import available
+from upweight.core.provenance import identity_of
 from upweight.core.retraining import Task
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import reproduction
 from upweight.evaluate.retrain import Engine, How, Progress
-from upweight.evaluate.truth import Truth, identity
+from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
 
@@ -58,11 +60,12 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     names = [one.name for one in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
+    identity = _identity(model, train, queries)
     engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
     base, after, refused = _trained(engine, model, train, queries, removals, runs, strict, progress)
     other = base[1] if len(runs) > 1 else engine.results(model, train, [Task(seed=runs[0] + 1)], queries)[0]
     noise = float(np.abs(base[0] - other).max())
-    facts = {**identity(model, train, queries), "refused": refused, "seed_noise": noise}
+    facts = {"identity": identity, "measurement": model.measurement, "refused": refused, "seed_noise": noise}
     kept = [column for column, name in enumerate(names) if name not in refused]
     chosen = tuple(removals[column] for column in kept)
     truth = Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
@@ -116,3 +119,11 @@ def _further(progress: Progress | None, before: int, total: int) -> Progress | N
     if progress is None:
         return None
     return lambda done, _: progress(before + done - 1, total) if done > 1 else None
+
+
+def _identity(model: Any, train: Examples, queries: Examples) -> dict[str, str] | None:
+    """What the truth is the truth of; None where that cannot be told apart from something else."""
+    try:
+        return identity_of(model, train, queries)
+    except UnidentifiedError:
+        return None

@@ -73,7 +73,7 @@ def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
         how=how,
         folder=folder,
     )
-    return checked(scores, truth, model, train, queries, time.perf_counter() - start)
+    return _check(scores, truth, train, time.perf_counter() - start)
 
 
 def checked(
@@ -81,6 +81,10 @@ def checked(
 ) -> Check:
     """The check of these scores against a truth that is there already."""
     truth.require(model, train, queries)
+    return _check(scores, truth, train, seconds)
+
+
+def _check(scores: Scores, truth: Truth, train: Examples, seconds: float | None) -> Check:
     found = {k: v for k, v in truth.facts.get("reproduction", {}).items() if k != "warnings"}
     diagnostics = {
         "refits": (len(truth.removals) + 1) * len(truth.seeds),
@@ -90,7 +94,7 @@ def checked(
         **found,
         "warnings": [*truth.warnings, *_lost_classes(train, truth.removals)],
     }
-    return Check(truth.predicted(scores), truth.actual, queries.ids, truth.removals, scores, diagnostics, truth)
+    return Check(truth.predicted(scores), truth.actual, truth.query_ids, truth.removals, scores, diagnostics, truth)
 
 
 def _lost_classes(train: Examples, chosen: Sequence[Removal]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Chance(Attributor):
-    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK).
+    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
 
-    Cost: nothing.
-    """
+    summary = "Random scores, the floor of every table"
+    cost = "nothing"
+    needs = (Measurable,)
 
     seed: int = 0
 
@@ -36,14 +37,8 @@ class Chance(Attributor):
         require(model, [Measurable], "Chance", train)
         return FittedChance(self, model, train, Unit.RANK)
 
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedChance:
-        """Nothing was kept."""
-        return self.fit(model, train)
 
-
-class FittedChance(Fitted):
+class FittedChance(Fitted[Chance, Measurable]):
     """Chance, ready to answer."""
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
@@ -61,10 +56,6 @@ class FittedChance(Fitted):
         """A reminder."""
         return {"warnings": ["These scores are random: a floor for comparison, not an answer."]}
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The seed is in the recipe."""
-        return {}, {}
-
     def _noise(self, role: str, identifier: Any) -> Array:
-        key = [cast(Chance, self.recipe).seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
+        key = [self.recipe.seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
         return np.random.default_rng(key).standard_normal(16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,13 @@ class ForestWeights(Attributor):
             tree out of the vote. "trees" averages the trees that never drew it (jackknife after bootstrap, Efron
             1992; Wager, Hastie & Efron 2014): splits move as well, at the price of noise that falls with the number of
             trees.
-
-    Cost: a sparse product with trees × queries numbers per training example, and a measurement per pair.
     """
+
+    summary = "What an example adds to the leaves of a forest, or to the trees that drew it"
+    paper = "Wager, Hastie & Efron (2014)"
+    cost = "a sparse product with trees × queries numbers per training example, and a measurement per pair"
+    unit = Unit.EFFECT
+    needs = (TreeBased,)
 
     removal: Literal["leaves", "trees"] = "leaves"
 
@@ -58,17 +62,9 @@ class ForestWeights(Attributor):
             raise ValueError(f"leaf values are no means of training examples: {'; '.join(grown.unrecorded)}")
         return FittedForestWeights(self, model, train, grown)
 
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedForestWeights:
-        """Nothing was kept."""
-        return self.fit(model, train)
 
-
-class FittedForestWeights(Fitted):
+class FittedForestWeights(Fitted[ForestWeights, TreeBased]):
     """A forest, ready to answer."""
-
-    model: TreeBased
 
     def __init__(self, recipe: ForestWeights, model: Any, train: Examples, forest: Forest) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT)
@@ -97,8 +93,8 @@ class FittedForestWeights(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What is held, and who cannot be judged."""
-        warnings = list(getattr(self.model, "notes", ()))
-        if cast(ForestWeights, self.recipe).removal == "leaves":
+        warnings = list(self.model.notes)
+        if self.recipe.removal == "leaves":
             warnings.append("Splits and draws are held: what an example did to the structure is not in these scores.")
             return {"fixed_structure": True, "warnings": warnings}
         everywhere = int(self.drawn.all(axis=1).sum())
@@ -106,14 +102,10 @@ class FittedForestWeights(Fitted):
             warnings.append(f"{everywhere} examples were drawn by every tree and score 0: grow more trees.")
         return {"trees": self.forest.ensemble.trees, "warnings": warnings}
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The model holds everything."""
-        return {}, {}
-
     def _moved(self, at: Places, margins: Array, where: NDArray[np.intp]) -> Array:
         """How the margins of queries in these leaves move without each of these examples, (m, examples, K)."""
         forest, ensemble = self.forest, self.forest.ensemble
-        if cast(ForestWeights, self.recipe).removal == "trees":
+        if self.recipe.removal == "trees":
             free = np.logical_not(self.drawn[where])  # (examples, trees)
             each = ensemble.values[at] * ensemble.trees  # (m, trees, K)
             mean = np.einsum("mtk,et->mek", each, free) / np.maximum(free.sum(axis=1), 1)[:, None]

@@ -23,9 +23,12 @@ class GAS(Cosines):
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: that of TracIn.
     """
+
+    summary = "Cosines of gradients at the checkpoints of a training"
+    paper = "Hammoudeh & Lowd (2022)"
+    cost = "that of TracIn"
+    needs = (Checkpointed,)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,6 @@ from upweight.core.examples import Examples
 from upweight.core.model import Stackable
 
 Array = NDArray[np.float64]
-
-
-class Agreement(NamedTuple):
-    """Predicted with actual effects within queries: mean Pearson correlation, and slope of actual on predicted."""
-
-    correlation: float
-    slope: float
 
 
 class Gate:
@@ -40,16 +33,11 @@ class Gate:
     def __len__(self) -> int:
         return len(self.removals)
 
-    def agreement(self, queries: Examples, values: Array) -> Agreement:
-        """Of what these scores (m, n) predict with what happened."""
+    def pairs(self, queries: Examples, values: Array) -> tuple[Array, Array]:
+        """(actual effects of the removals on these queries, those that scores (m, n) predict), both (m, removals)."""
         measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
-        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # (m, removals): with everything minus without
-        predicted = values @ (1.0 - self.removals).T
-        actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
-        sizes = np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
-        told = sizes > 0
-        correlation = float(((actual * predicted).sum(axis=1)[told] / sizes[told]).mean()) if told.any() else 0.0
-        return Agreement(correlation, float((actual * predicted).sum()) / max(float((predicted**2).sum()), 1e-300))
+        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # with everything minus without
+        return actual, values @ (1.0 - self.removals).T
 
     def _smoothness(self, model: Any, train: Examples, full: Array) -> float:
         """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
@@ -61,6 +49,15 @@ class Gate:
         movement = np.abs(none - full)
         agrees = np.sign(half - full) * np.sign(none - half)
         return float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
+
+
+def agreement_within(actual: Array, predicted: Array) -> tuple[float, float]:
+    """(mean over queries of Pearson's correlation of effects (m, removals), slope of actual on predicted)."""
+    actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
+    cross, sizes = (actual * predicted).sum(axis=1), np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
+    moves = sizes > 0
+    correlation = float((cross[moves] / sizes[moves]).mean()) if moves.any() else 0.0
+    return correlation, float(cross.sum()) / max(float((predicted**2).sum()), 1e-300)
 
 
 def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:

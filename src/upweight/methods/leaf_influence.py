@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,16 @@ class LeafInfluence(Attributor):
         seed: for the halves.
 
     EFFECT with "all" and without bags: the first-order effect at fixed structure; RANK otherwise.
-
-    Cost: examples × trees numbers for "single"; that times the queries for "all", from the last tree back to the first;
-    examples² × trees for a number; a training and half of that for every bag.
     """
+
+    summary = "How leaf values move when an example's weight does, splits held"
+    paper = "Sharchilev et al. (2018)"
+    cost = (
+        "examples × trees numbers for 'single'; that times the queries for 'all', from the last tree back to the "
+        "first; examples² × trees for a number; a training and half of that for every bag"
+    )
+    unit = Unit.EFFECT
+    needs = (TreeBased,)
 
     update: Literal["all", "single"] | int = "all"
     bags: int = 0
@@ -83,10 +89,8 @@ class LeafInfluence(Attributor):
         return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
 
 
-class FittedLeafInfluence(Fitted):
+class FittedLeafInfluence(Fitted[LeafInfluence, TreeBased]):
     """Derivatives of leaf values, ready to be applied to queries."""
-
-    model: TreeBased
 
     def __init__(
         self,
@@ -141,7 +145,7 @@ class FittedLeafInfluence(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """What is held."""
         held = "Splits are held: what an example did to the structure of the trees is not in these scores."
-        return {"fixed_structure": True, "warnings": [*getattr(self.model, "notes", ()), held]}
+        return {"fixed_structure": True, "warnings": [*self.model.notes, held]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The derivatives."""
@@ -149,14 +153,14 @@ class FittedLeafInfluence(Fitted):
 
     @property
     def _follows_all(self) -> bool:
-        return cast(LeafInfluence, self.recipe).update == "all"
+        return self.recipe.update == "all"
 
     @property
     def _is_single(self) -> bool:
-        return cast(LeafInfluence, self.recipe).update == "single"
+        return self.recipe.update == "single"
 
 
-class FittedBags(Fitted):
+class FittedBags(Fitted[LeafInfluence, Any]):
     """Boosters on random halves, each with its derivatives; an example's score is the mean over those that saw it."""
 
     def __init__(self, recipe: LeafInfluence, model: Any, train: Examples) -> None:
@@ -191,11 +195,7 @@ class FittedBags(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many boosters, and who was in none."""
-        warnings, missed = list(getattr(self.model, "notes", ())), int((self.seen == 0).sum())
+        warnings, missed = list(self.model.notes), int((self.seen == 0).sum())
         if missed:
             warnings.append(f"{missed} examples were in none of the {len(self.halves)} halves and score 0: more bags.")
         return {"bags": len(self.halves), "warnings": warnings}
-
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Boosters have no safe form on disk."""
-        return {}, {}

@@ -29,9 +29,12 @@ class LeaveOneOut(Attributor):
     Args:
         processes: trainings at a time, each in its own process; 1 stays in this one.
         seed: handed to the training.
-
-    Cost: n trainings, and n parameter vectors (of trees: n models) in memory.
     """
+
+    summary = "Train again without each example: the truth, at the price of n trainings"
+    cost = "n trainings, and n parameter vectors (of trees: n models) in memory"
+    unit = Unit.EFFECT
+    needs = (Retrainable,)
 
     processes: int = 1
     seed: int = 0
@@ -58,7 +61,7 @@ class LeaveOneOut(Attributor):
         return FittedLeaveOneOut(self, model, train, state["whole"], state["parameters"])
 
 
-class FittedLeaveOneOut(Fitted):
+class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     """n trained models, ready to be measured: as parameter vectors where they are `Parametric`."""
 
     def __init__(self, recipe: LeaveOneOut, handed_in: Any, train: Examples, whole: Any, without: Any):
@@ -87,7 +90,7 @@ class FittedLeaveOneOut(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether it is of the model handed in."""
-        return {"trainings": len(self.without) + 1, "warnings": [*getattr(self.model, "notes", ()), *self._elsewhere]}
+        return {"trainings": len(self.without) + 1, "warnings": [*self.model.notes, *self._elsewhere]}
 
     @cached_property
     def _elsewhere(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.curvature import PAIRED, Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
@@ -31,9 +31,12 @@ class RelatIF(Attributor):
             "parameters" by ‖H⁻¹∇ℓᵢ‖, the change of the parameters (θ-relative).
         curvature: as for Influence; None for the model's own best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
-
-    Cost: that of Influence without correction, and a solve for each training example.
     """
+
+    summary = "Influence per unit of what the example moves, so that outliers do not explain everything"
+    paper = "Barshan, Brunet & Dziugaite (2020)"
+    cost = "that of Influence without correction, and a solve for each training example"
+    needs = (Differentiable,)
 
     relative: Literal["loss", "parameters"] = "loss"
     curvature: CurvatureRecipe | None = None
@@ -44,11 +47,6 @@ class RelatIF(Attributor):
             raise ValueError(f'expected relative="loss" or "parameters", got {self.relative!r}')
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
             raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
-
-    @property
-    def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
 
     def fit(self, model: Any, train: Examples) -> FittedRelatIF:
         """The curvature, and what every training example moves."""
@@ -69,10 +67,8 @@ class RelatIF(Attributor):
         return curvature, model.loss_rows(train)
 
 
-class FittedRelatIF(Fitted):
+class FittedRelatIF(Fitted[RelatIF, Differentiable]):
     """RelatIF, ready to answer."""
-
-    model: Differentiable
 
     def __init__(
         self,
@@ -102,7 +98,7 @@ class FittedRelatIF(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """The curvature's."""
         news = dict(self.curvature.diagnostics)
-        return {**news, "warnings": [*getattr(self.model, "notes", ()), *news.get("warnings", ())]}
+        return {**news, "warnings": [*self.model.notes, *news.get("warnings", ())]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What takes a solve per example."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Promises
+from upweight.core.attributor import Attributor
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
 from upweight.core.model import require
@@ -25,16 +25,14 @@ class TracIn(Attributor):
 
     Args:
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: per checkpoint one pass over queries and training set, and their inner products.
     """
 
-    layers: Layers = None
+    summary = "Inner products of gradients at the checkpoints of a training"
+    paper = "Pruthi et al. (2020)"
+    cost = "per checkpoint one pass over queries and training set, and their inner products"
+    needs = (Checkpointed,)
 
-    @property
-    def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
+    layers: Layers = None
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

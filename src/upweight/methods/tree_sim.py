@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
@@ -28,20 +28,18 @@ class TreeSim(Attributor):
 
     The sign is that of −∂ℓ_i/∂F · ∂m_q/∂F at the final margins: with the default measurement, that of two labels
     agreeing. Nothing is asked of how leaf values came about, so every booster will do.
-
-    Cost: a sparse product with trees × queries numbers per training example.
     """
+
+    summary = "How often an example and the query fall into the same leaf, with the sign of their gradients"
+    paper = "Brophy et al. (2023)"
+    cost = "a sparse product with trees × queries numbers per training example"
+    needs = (TreeBased,)
 
     kernel: Literal["weighted", "leaves"] = "weighted"
 
     def __post_init__(self) -> None:
         if self.kernel not in ("weighted", "leaves"):
             raise ValueError(f'expected kernel="weighted" or "leaves", got {self.kernel!r}')
-
-    @property
-    def promises(self) -> Promises:
-        """Order only."""
-        return Promises()
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""
@@ -58,10 +56,8 @@ class TreeSim(Attributor):
         return FittedTreeSim(self, model, train, state["pull"], state["counts"])
 
 
-class FittedTreeSim(Fitted):
+class FittedTreeSim(Fitted[TreeSim, TreeBased]):
     """Similarities, ready to be taken."""
-
-    model: TreeBased
 
     def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: NDArray[np.intp]) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
@@ -88,8 +84,8 @@ class FittedTreeSim(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Which kernel."""
-        kernel = cast(TreeSim, self.recipe).kernel
-        return {"kernel": kernel, "warnings": list(getattr(self.model, "notes", ()))}
+        kernel = self.recipe.kernel
+        return {"kernel": kernel, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Gradients and counts."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
@@ -35,20 +35,18 @@ class TREX(Attributor):
         l2: the surrogate's regulariser. Less follows single examples more closely.
 
     RANK: these are contributions to a surrogate. `diagnostics["faithful"]` is its correlation with the model.
-
-    Cost: some hundred passes over examples × trees.
     """
+
+    summary = "A kernel machine on the trees' own similarity stands in for them, and says what each example adds to it"
+    paper = "Brophy & Lowd (2020)"
+    cost = "some hundred passes over examples × trees"
+    needs = (TreeBased,)
 
     l2: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.l2 < np.inf:
             raise ValueError(f"expected a finite l2 > 0, got {self.l2}")
-
-    @property
-    def promises(self) -> Promises:
-        """Order only."""
-        return Promises()
 
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""
@@ -70,10 +68,8 @@ class TREX(Attributor):
         return FittedTREX(self, model, train, state["alpha"], state["scale"], facts["faithful"])
 
 
-class FittedTREX(Fitted):
+class FittedTREX(Fitted[TREX, TreeBased]):
     """The surrogate, ready to answer."""
-
-    model: TreeBased
 
     def __init__(
         self, recipe: TREX, model: Any, train: Examples, alpha: Array, scale: Array, faithful: float
@@ -100,9 +96,9 @@ class FittedTREX(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How well the surrogate stands in for the model."""
-        warnings = list(getattr(self.model, "notes", ()))
+        warnings = list(self.model.notes)
         if not self.faithful >= FAITHFUL:
-            l2 = cast(TREX, self.recipe).l2
+            l2 = self.recipe.l2
             warnings.append(
                 f"The surrogate's outputs correlate with the model's by {self.faithful:.2f} only; try l2={l2 / 10:g}."
             )

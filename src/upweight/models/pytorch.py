@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
+from upweight.core.identity import digest
 from upweight.core.model import (
     Movable,
     Parametric,
@@ -121,6 +122,17 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         if self.network.measure is None:
             return "−loss"
         return str(getattr(self.network.measure, "__name__", type(self.network.measure).__name__))
+
+    def identity(self) -> dict[str, str]:
+        """The net with its code, how losses are put together, loss, measurement and training."""
+        network = self.network
+        return {
+            "parameters": digest(network.net),
+            "objective": digest(self.objective),
+            "loss": digest(network.loss, network.collate),
+            "measurement": digest(network.measure),
+            "training": digest(self.training),
+        }
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -127,9 +127,17 @@ def tree_model(
         grow=reading.grow,
         train_again=train_again,
         threads=reading.threads,
+        settings=(_settings(estimator), columns),
     )
     _same_margins(model, reading.margins(columns(train.x)), train, reading.library)
     return model
+
+
+def _settings(estimator: Any) -> Any:
+    """What its training was told: by scikit-learn's interface, or in the library's own form."""
+    if hasattr(estimator, "get_params"):
+        return estimator.get_params()
+    return getattr(estimator, "params", None) or estimator.save_config()
 
 
 def recognised(model: TreeModel, train: Examples) -> TreeModel:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
-from upweight.core.model import Predictions, Retrainable, TreeBased
+from upweight.core.model import Embeddable, Predictions, Retrainable, TreeBased
+from upweight.core.recent import Recent
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -21,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeModel(TreeBased, Retrainable):
+class TreeModel(TreeBased, Retrainable, Embeddable):
     """A trained sum of trees.
 
     Attributes:
@@ -35,6 +37,7 @@ class TreeModel(TreeBased, Retrainable):
         train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
         notes: what a reader should know, as warnings.
         threads: the library trains with threads of its own.
+        settings: what training was told, and the steps before it in a pipeline.
     """
 
     converges = False  # trees stop after so many rounds
@@ -49,6 +52,7 @@ class TreeModel(TreeBased, Retrainable):
     train_again: Callable[[Examples, int], TreeModel]
     notes: tuple[str, ...] = ()
     threads: bool = False
+    settings: Any = None
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -56,18 +60,32 @@ class TreeModel(TreeBased, Retrainable):
         """What is measured, in words."""
         return self.measurement_of.described(self.loss)
 
+    def identity(self) -> dict[str, str]:
+        """The leaves, the loss, the measurement, and what training was told."""
+        return {
+            "parameters": digest(self.ensemble),
+            "objective": digest(None),
+            "loss": digest(self.loss),
+            "measurement": digest(self.measurement_of),
+            "training": digest(self.name, self.settings),
+        }
+
     def trees(self) -> TreeEnsemble:
         """The leaves."""
         return self.ensemble
 
     def leaves(self, examples: Examples) -> Places:
         """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
-        known = self._seen.setdefault("leaves", {})
-        if id(examples) not in known:
-            if len(known) >= 2:
-                known.pop(next(iter(known)))
-            known[id(examples)] = (examples, self.ensemble.placed(self.numbers(examples.x)))
-        return known[id(examples)][1]  # type: ignore[no-any-return]
+        known: Recent[Places] = self._seen.setdefault("leaves", Recent(2))
+        return known.of(examples, lambda: self.ensemble.placed(self.numbers(examples.x)))
+
+    def embed(self, examples: Examples) -> Any:
+        """Which leaves each example falls into, sparse (n, leaves): 1/√trees there, so that products count shared ones.
+
+        The squared distance of two examples is twice the share of the trees in which their leaves differ.
+        """
+        at = self.leaves(examples)
+        return self.ensemble.membership(at, np.full(at.shape, 1.0 / np.sqrt(self.ensemble.trees)))
 
     def margins(self, examples: Examples) -> Array:
         """F of every example, (n, K)."""
@@ -96,13 +114,12 @@ class TreeModel(TreeBased, Retrainable):
 
     def grown(self, train: Examples) -> Boosting | Forest:
         """How the leaf values came about on these examples."""
-        if self._seen.get("train") is not train:
-            if train.y is None:
-                raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
-            targets = np.ascontiguousarray(self.loss.encode(train.y).T)
-            weights = np.ones(len(train)) if train.weights is None else train.weights
-            self._seen.update(train=train, grown=self.grow(self.leaves(train), targets, weights))
-        return self._seen["grown"]  # type: ignore[no-any-return]
+        if train.y is None:
+            raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
+        targets = self.loss.encode(train.y).T
+        weights = np.ones(len(train)) if train.weights is None else train.weights
+        known: Recent[Boosting | Forest] = self._seen.setdefault("grown", Recent(1))
+        return known.of(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator trained again with these weights on top of its own; examples of weight 0 are left out.
@@ -118,7 +135,7 @@ class TreeModel(TreeBased, Retrainable):
         self._refuse_lost_class(kept)
         own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
         if kept.weights is not None or (own != 1).any():
-            kept = Examples(kept.x, kept.y, ids=kept.ids, names=kept.names, weights=own)
+            kept = kept.replaced(weights=own)
         return self.train_again(kept, seed)
 
     def _refuse_lost_class(self, kept: Examples) -> None:
