@@ -34,8 +34,8 @@ class Truth:
         seeds: one per training of the same removal.
         query_ids, train_ids: the axes that scores must have to be held against it.
         facts: `identity` (digests of model, training set and queries; None where they cannot be told apart from
-            others), `measurement` in words, `seed_noise` (how far another seed moves the measurement when nothing is removed;
-            None while it is not known), `refused` (removal → why the model could not be trained without it).
+            others), `measurement` in words, `seed_noise` (how far another seed moves the measurement when nothing is
+            removed; None while it is not known), `refused` (removal → why the model could not be trained without it).
     """
 
     base: Array
