@@ -75,7 +75,7 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why():
 def test_another_truth_and_no_method_are_refused():
     model, train, queries, _, _ = setting()
     truth = truth_of(model, train, queries, 5)
-    with pytest.raises(ValueError, match="of another set of queries"):
+    with pytest.raises(ValueError, match="made with another set of queries"):
         compare({"chance": uw.Chance()}, model, train, queries.take([1]), truth)
     with pytest.raises(ValueError, match="expected methods by name"):
         compare({}, model, train, queries, truth)

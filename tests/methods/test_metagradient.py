@@ -235,10 +235,11 @@ def test_the_gate_removes_the_same_with_smoothing_and_names_what_is_left_to_try(
     )
     assert bare.gate is not None and jittered.gate is not None
     assert np.array_equal(bare.gate.removals, jittered.gate.removals)
-    told = [" ".join(fitted.attribute(queries).diagnostics["warnings"]) for fitted in (bare, jittered, both)]
+    answers = [fitted.attribute(queries) for fitted in (bare, jittered, both)]
+    told = [" ".join(scores.diagnostics["warnings"]) for scores in answers]
     assert [("clip=" in words, "jitter=" in words) for words in told] == [(True, True), (True, False), (False, False)]
     assert all("SOURCE" in words for words in told)
-    assert 0 < both.diagnostics["clipped"] < 1 and both.diagnostics["spread"] > 0
+    assert 0 < answers[2].diagnostics["clipped"] < 1 and answers[2].diagnostics["spread"] > 0
     fitted = uw.Metagradient(gate=3).fit(model(*BREAKS["tiny batches"]), train)
     with pytest.raises(ValueError, match=r"clip=.*jitter=.*SOURCE"):
         fitted.attribute(queries)

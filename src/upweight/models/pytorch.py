@@ -16,6 +16,7 @@ from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.model import (
+    Embeddable,
     Movable,
     Parametric,
     Perturbable,
@@ -23,6 +24,7 @@ from upweight.core.model import (
 )
 from upweight.core.objective import Objective
 from upweight.gradients import inputs, optimality, predictions
+from upweight.gradients.features import features
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, TrainedAgain):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -172,6 +174,10 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         Where no output of one number or one row per example is to be seen, the measurement stands for it.
         """
         return predictions.predictions(self.network, examples)
+
+    def embed(self, examples: Examples) -> Array:
+        """What enters the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
+        return features(self.network, examples)
 
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), the second term only where the objective takes the mean."""
