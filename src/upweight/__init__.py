@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from upweight.methods.gradcos import GradCos as GradCos
     from upweight.methods.graddot import GradDot as GradDot
     from upweight.methods.influence import Influence as Influence
+    from upweight.methods.knn_shapley import KNNShapley as KNNShapley
     from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
     from upweight.methods.leaf_refit import LeafRefit as LeafRefit
     from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
@@ -145,6 +146,7 @@ _HOME = {
     "SOURCE": "upweight.methods.source",
     "TracIn": "upweight.methods.tracin",
     "Trajectory": "upweight.training.trajectory",
+    "KNNShapley": "upweight.methods.knn_shapley",
     "Metagradient": "upweight.methods.metagradient",
     "TorchModel": "upweight.models.pytorch",
     "explainable": "upweight.models.registry",

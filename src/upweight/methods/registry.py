@@ -14,6 +14,7 @@ from upweight.methods.gas import GAS
 from upweight.methods.gradcos import GradCos
 from upweight.methods.graddot import GradDot
 from upweight.methods.influence import Influence
+from upweight.methods.knn_shapley import KNNShapley
 from upweight.methods.leaf_influence import LeafInfluence
 from upweight.methods.leaf_refit import LeafRefit
 from upweight.methods.leave_one_out import LeaveOneOut
@@ -46,6 +47,7 @@ def methods() -> dict[str, type[Attributor]]:
         "gradcos": GradCos,
         "trex": TREX,
         "tree_sim": TreeSim,
+        "knn_shapley": KNNShapley,
         "chance": Chance,
     }
 
