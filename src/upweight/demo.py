@@ -9,7 +9,7 @@ from typing import Any
 
 from upweight.applications.explain import Explanation, Progress, confident_mistakes, explain
 from upweight.core.examples import Examples
-from upweight.core.processes import one_thread
+from upweight.core.threads import one_thread
 
 MISTAKES = 8
 REMOVALS = 24

@@ -7,7 +7,8 @@ import time
 import pytest
 from refitted import setting
 
-from upweight.core.processes import available, each, one_thread
+from upweight.core.processes import available, each
+from upweight.core.threads import one_thread
 
 
 def add(shared, task):
