@@ -15,8 +15,8 @@ from sklearn.base import clone
 
 import upweight as uw
 from upweight.evaluate.agreement import agreement, rank_correlations
-from upweight.evaluate.retrain import Engine, without
 from upweight.linear.model import LinearModel
+from upweight.retraining.engine import Engine, without
 
 Array = NDArray[np.float64]
 RECIPES = {

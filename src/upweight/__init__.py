@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from upweight.evaluate.removal_curve import removal_curve as removal_curve
     from upweight.evaluate.removals import singles as singles
     from upweight.evaluate.removals import subsets as subsets
-    from upweight.evaluate.retrain import Retrained as Retrained
-    from upweight.evaluate.retrain import retrain as retrain
     from upweight.evaluate.retrain_truth import retrain_truth as retrain_truth
     from upweight.evaluate.truth import Truth as Truth
     from upweight.evaluate.tuning import tune_damping as tune_damping
@@ -87,6 +85,8 @@ if TYPE_CHECKING:
     from upweight.report.evaluation import write_evaluation as write_evaluation
     from upweight.report.page import write_report as write_report
     from upweight.report.write import write_page as write_page
+    from upweight.retraining.retrain import Retrained as Retrained
+    from upweight.retraining.retrain import retrain as retrain
     from upweight.training.recipe import Training as Training
     from upweight.training.trajectory import Trajectory as Trajectory
 
@@ -123,8 +123,8 @@ _HOME = {
     "subsets": "upweight.evaluate.removals",
     "tune_damping": "upweight.evaluate.tuning",
     "verify": "upweight.evaluate.verify",
-    "Retrained": "upweight.evaluate.retrain",
-    "retrain": "upweight.evaluate.retrain",
+    "Retrained": "upweight.retraining.retrain",
+    "retrain": "upweight.retraining.retrain",
     "GAS": "upweight.methods.gas",
     "GradCos": "upweight.methods.gradcos",
     "GradDot": "upweight.methods.graddot",

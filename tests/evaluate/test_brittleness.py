@@ -11,7 +11,7 @@ import upweight as uw
 from networks import cross_entropy, digits, mlp
 from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
-from upweight.evaluate.retrain import Engine
+from upweight.retraining.engine import Engine
 
 
 def tiny(n=12, seed=3):

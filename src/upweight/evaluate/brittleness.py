@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import available
-from upweight.core.retraining import Task, at_once, predicted
 from upweight.core.scores import Scores
-from upweight.evaluate.retrain import Engine, How, Progress
+from upweight.retraining.engine import Engine, How, Progress
+from upweight.retraining.pool import available
+from upweight.retraining.task import Task, at_once, predicted
 
 FIRST = 1  # the size that is tried first; it doubles until the prediction flips
 

@@ -20,9 +20,9 @@ from upweight.evaluate.agreement import Agreement, agreement, known, short
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
 from upweight.evaluate.found import Found, found_at
 from upweight.evaluate.lds import LDS, lds
-from upweight.evaluate.retrain import Progress
 from upweight.evaluate.truth import Truth
 from upweight.methods.chance import Chance
+from upweight.retraining.engine import Progress
 
 Array = NDArray[np.float64]
 Kind = Literal["method", "baseline"]

@@ -15,9 +15,9 @@ from upweight.core.examples import Examples
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
-from upweight.evaluate.retrain import How, Progress
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
+from upweight.retraining.engine import How, Progress
 
 Array = NDArray[np.float64]
 Side = Literal["proponents", "opponents", "random"]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import available
-from upweight.core.retraining import Task
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import reproduction
-from upweight.evaluate.retrain import Engine, How, Progress
 from upweight.evaluate.truth import Truth, identity
+from upweight.retraining.engine import Engine, How, Progress
+from upweight.retraining.pool import available
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
 from upweight.evaluate.check import Check
 from upweight.evaluate.lds import FEWEST, LDS, lds
-from upweight.evaluate.retrain import Progress
 from upweight.evaluate.truth import Truth
+from upweight.retraining.engine import Progress
 
 
 @dataclass(frozen=True, eq=False)

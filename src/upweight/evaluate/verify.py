@@ -14,9 +14,9 @@ from upweight.core.model import Retrainable, require
 from upweight.core.scores import Scores
 from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
-from upweight.evaluate.retrain import How, Progress
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
+from upweight.retraining.engine import How, Progress
 
 __all__ = ["Check", "checked", "verify"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples, Id
 from upweight.core.model import TreeBased, require
-from upweight.core.processes import each
 from upweight.core.scores import Scores, Unit
+from upweight.retraining.pool import each
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed import blocks, refit, shifted
 

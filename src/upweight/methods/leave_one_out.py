@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.retraining import PROBED, Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
+from upweight.retraining.task import PROBED, Job, Task, at_once, by_processes, trained
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time

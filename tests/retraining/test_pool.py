@@ -5,10 +5,10 @@ import sys
 import time
 
 import pytest
-from refitted import setting
 
-from upweight.core.processes import available, each
+from refitted import setting
 from upweight.core.threads import one_thread
+from upweight.retraining.pool import available, each
 
 
 def add(shared, task):
@@ -76,7 +76,7 @@ def test_workers_that_keep_dying_are_given_up():
 
 UNGUARDED = """
 from operator import add
-from upweight.core.processes import each
+from upweight.retraining.pool import each
 print(list(each(add, 1, [1, 2, 3], 2, fork=False)))
 """
 

@@ -10,7 +10,7 @@ from refitted import setting
 
 import upweight as uw
 from upweight.evaluate import kept
-from upweight.evaluate.retrain import Engine, without
+from upweight.retraining.engine import Engine, without
 
 
 def test_one_row_of_weights_is_one_model_and_many_are_many():

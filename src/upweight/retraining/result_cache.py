@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.attributor import fingerprint
-from upweight.core.retraining import Job, Task
+from upweight.retraining.task import Job, Task
 
 Array = NDArray[np.float64]
 KIND = "retrained"
@@ -19,7 +19,7 @@ KIND = "retrained"
 logger = logging.getLogger("upweight")
 
 
-class Kept:
+class ResultCache:
     """A folder of results, each in a file named after everything that it depends on.
 
     A result of another model, training set, query set, way of training or set of weights has another name, so a
