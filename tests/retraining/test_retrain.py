@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 from mortal import QUERIES, TRAIN, Mortal, truth, weights
-from refitted import setting
 
 import upweight as uw
-from upweight.evaluate import kept
+from refitted import setting
+from upweight.retraining import result_cache
 from upweight.retraining.engine import Engine, without
 
 
@@ -131,7 +131,7 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
 
 
 def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monkeypatch):
-    write, room = kept.write_archive, [5]
+    write, room = result_cache.write_archive, [5]
 
     def until_full(*arguments):
         room[0] -= 1
@@ -139,7 +139,7 @@ def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monke
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(kept, "write_archive", until_full)
+    monkeypatch.setattr(result_cache, "write_archive", until_full)
     with pytest.raises(OSError, match=r"No space left on device.*5 finished ones are whole .*call again with the same"):
         uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1, folder=tmp_path)
     room[0] = 7
