@@ -1,16 +1,18 @@
-"""Kept: results of a long job on disk, one file each, so that a job that was interrupted goes on where it was."""
+"""Result cache: results of a long job on disk, one file each, so that a job that was interrupted goes on."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.attributor import fingerprint
+from upweight.core.examples import Examples
 from upweight.retraining.task import Job, Task
 
 Array = NDArray[np.float64]
@@ -30,8 +32,8 @@ class ResultCache:
         self.folder, self.train = Path(folder), job.train
         model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
-        asked = None if queries is None else (fingerprint(None, queries), job.ask.__name__, model.measurement)
-        parts = fingerprint(model, job.train), model.provenance, asked, "stacked" if job.stacked else "alone"
+        asked = None if queries is None else (_identity(None, queries), job.ask.__name__, model.measurement)
+        parts = _identity(model, job.train), model.provenance, asked, "stacked" if job.stacked else "alone"
         self._job = hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
         if self.count() and not self.count(f"{self._job}-*"):
             logger.warning(
@@ -47,11 +49,18 @@ class ResultCache:
     def path(self, task: Task) -> Path:
         """The file of this task."""
         digest = hashlib.blake2b(f"{task.seed} ".encode(), digest_size=12)
-        digest.update(np.ascontiguousarray(task.on(self.train)).tobytes())
+        train, weights = task.on(self.train)
+        digest.update(np.ascontiguousarray(weights).tobytes())
+        if train is not self.train:
+            digest.update(_identity(None, train).encode())
+        if task.roughly:
+            digest.update(b"roughly")
+        if task.queries is not None:
+            digest.update(b"queries" + np.ascontiguousarray(task.queries).tobytes())
         return self.folder / f"{self._job}-{digest.hexdigest()}.npz"
 
     def read(self, task: Task) -> Array | None:
-        """The result of the task; None where it is not there, or damaged, which is said and made good by doing it."""
+        """The result of the task; None where there is no file, or a damaged one, which is logged."""
         path = self.path(task)
         if not path.exists():
             return None
@@ -73,3 +82,8 @@ class ResultCache:
                 f"a result could not be kept ({error.strerror}); {self.count()} finished ones are whole in "
                 f"{self.folder}: make room and call again with the same folder, which goes on from there",
             ) from error
+
+
+def _identity(model: Any, examples: Examples) -> str:
+    """What a result depends on, as a short name."""
+    return fingerprint(model, examples)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require, weights_of
-from upweight.retraining.engine import Engine, How, Progress
-from upweight.retraining.pool import available
+from upweight.retraining import deprecated
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
@@ -55,16 +56,9 @@ class Retrained:
         return f"Retrained({len(self)} × {type(self.model).__name__})"
 
 
-def retrain(  # noqa: PLR0913 - three that everyone passes, five by keyword
-    model: Any,
-    train: Examples,
-    weights: Any,
-    seed: int | Sequence[int] = 0,
-    how: How | None = None,
-    *,
-    processes: int | None = None,
-    folder: str | Path | None = None,
-    progress: Progress | None = None,
+@older_keywords(deprecated.keywords("how", "processes", "folder", "progress"), deprecated.made(), positional=("how",))
+def retrain(
+    model: Any, train: Examples, weights: Any, seed: int | Sequence[int] = 0, *, retraining: Retraining | None = None
 ) -> Any:
     """Train a model again with other example weights.
 
@@ -73,17 +67,14 @@ def retrain(  # noqa: PLR0913 - three that everyone passes, five by keyword
         train: what it was trained on.
         weights: (n,) for one model; (M, n) for M of them. 1 leaves an example as it was, 0 removes it.
         seed: 0 is the run that made the model; with (M, n) also one seed per row.
-        how: "stacked", "processes" or "ray"; left out, many small nets are trained at once (stacked) and everything
-            else in processes. The way is chosen by model and data alone, so the same call gives the same bits.
-        processes: workers on this machine; all processors where it is left out.
-        folder: keep every result in a file of its own there, and go on from what is found.
-        progress: called with (done, of how many).
+        retraining: where and how; None for many small nets at once (stacked) and everything else on all processors.
 
     Returns:
         The retrained model for weights (n,), a `Retrained` for (M, n).
 
     Raises:
-        ValueError: weights of another length, negative, not finite, or all zero; training that diverged.
+        ValueError: weights of another length, negative, not finite, or all zero; training that diverged; a `Retraining`
+            with seeds, which are said here per row.
         OSError: the disk is full; what was finished is kept.
     """
     require(model, [Retrainable], "retrain", train)
@@ -93,11 +84,11 @@ def retrain(  # noqa: PLR0913 - three that everyone passes, five by keyword
     seeds = [seed] * len(weights) if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != len(weights) or not len(weights):
         raise ValueError(f"expected weights of at least one model and one seed each, got {len(weights)}, {len(seeds)}")
-    if one and how is None and folder is None:
+    retraining = Retraining() if retraining is None else retraining
+    if retraining.runs != (0,):
+        raise ValueError(f"expected a seed per row of weights as seed=, got Retraining(seeds={retraining.seeds})")
+    if one and retraining.how is None and retraining.folder is None:
         return model.retrain(train, weights[0], int(seeds[0]))
     tasks = [Task(weights=row, seed=int(s)) for row, s in zip(weights, seeds, strict=True)]
-    engine = Engine(
-        how=how, processes=available() if processes is None else processes, folder=folder, progress=progress
-    )
-    found = Retrained(model, engine.results(model, train, tasks, None))
+    found = Retrained(model, results(retraining, model, train, tasks, None))
     return found[0] if one else found
