@@ -110,7 +110,7 @@ def test_json_is_the_documented_schema_and_nothing_else(task):
     assert len(query["proponents"]) == len(query["opponents"]) == 2
     assert query["proponents"][0].keys() == {"id", "label", "score"}
     assert query["proponents"][0]["score"] > 0 > query["opponents"][0]["score"]
-    assert answer["check"]["refits"] == 5
+    assert answer["check"]["trainings"] == 5
     assert answer["check"]["single"]["slope"] == pytest.approx(1.0, abs=0.02)
     assert answer["check"]["groups"]["count"] == 2 * len(answer["queries"])
 

@@ -30,7 +30,7 @@ def test_verify_prints_agreement_intervals_and_the_page(task):
 
 def test_verify_as_json_is_one_object_and_nothing_else(task):
     answer = json.loads(run("verify", task, "--removals", "8", "--seeds", "2", "--json", "--query", "q1").stdout)
-    assert answer["refits"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
+    assert answer["trainings"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
     assert answer["single"]["slope"] == pytest.approx(1, abs=0.02) and answer["ceiling"]["value"] == 1
     assert answer["report"] is None and answer["coverage"]["level"] == 0.9
 

@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from upweight.applications.attack import Moves as Moves
     from upweight.applications.attack import attack as attack
     from upweight.applications.change import Change as Change
     from upweight.applications.course import follow as follow
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from upweight.applications.patch import Patch as Patch
     from upweight.applications.patch import repair as repair
     from upweight.applications.perturb import perturb as perturb
+    from upweight.applications.slices import Slicing as Slicing
     from upweight.applications.slices import slices as slices
     from upweight.applications.what_if import what_if as what_if
     from upweight.core.examples import Examples as Examples
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
     from upweight.evaluate.removal_curve import removal_curve as removal_curve
     from upweight.evaluate.removals import singles as singles
     from upweight.evaluate.removals import subsets as subsets
-    from upweight.evaluate.retrain import Retrained as Retrained
-    from upweight.evaluate.retrain import retrain as retrain
     from upweight.evaluate.retrain_truth import retrain_truth as retrain_truth
     from upweight.evaluate.truth import Truth as Truth
     from upweight.evaluate.tuning import tune_damping as tune_damping
@@ -88,6 +88,9 @@ if TYPE_CHECKING:
     from upweight.report.evaluation import write_evaluation as write_evaluation
     from upweight.report.page import write_report as write_report
     from upweight.report.write import write_page as write_page
+    from upweight.retraining.retrain import Retrained as Retrained
+    from upweight.retraining.retrain import retrain as retrain
+    from upweight.retraining.retraining import Retraining as Retraining
     from upweight.training.recipe import Training as Training
     from upweight.training.trajectory import Trajectory as Trajectory
 
@@ -96,6 +99,7 @@ __version__ = "0.1.0"
 # Looked up on first use: `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
 _HOME = {
     "attack": "upweight.applications.attack",
+    "Moves": "upweight.applications.attack",
     "Change": "upweight.applications.change",
     "explain": "upweight.applications.explain",
     "mislabeled": "upweight.applications.mislabeled",
@@ -103,6 +107,7 @@ _HOME = {
     "repair": "upweight.applications.patch",
     "perturb": "upweight.applications.perturb",
     "slices": "upweight.applications.slices",
+    "Slicing": "upweight.applications.slices",
     "what_if": "upweight.applications.what_if",
     "Examples": "upweight.core.examples",
     "follow": "upweight.applications.course",
@@ -124,8 +129,9 @@ _HOME = {
     "subsets": "upweight.evaluate.removals",
     "tune_damping": "upweight.evaluate.tuning",
     "verify": "upweight.evaluate.verify",
-    "Retrained": "upweight.evaluate.retrain",
-    "retrain": "upweight.evaluate.retrain",
+    "Retrained": "upweight.retraining.retrain",
+    "retrain": "upweight.retraining.retrain",
+    "Retraining": "upweight.retraining.retraining",
     "GAS": "upweight.methods.gas",
     "GradCos": "upweight.methods.gradcos",
     "GradDot": "upweight.methods.graddot",

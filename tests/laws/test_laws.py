@@ -77,8 +77,8 @@ OF_NETWORKS: dict[str, Attributor] = {
     "chance": uw.Chance(),
 }
 OF_TRAININGS: dict[str, Attributor] = {
-    "metagradient": uw.Metagradient(at="full", keep=0.9, gate=4),
-    "metagradient at the centre": uw.Metagradient(keep=0.5, gate=4),
+    "metagradient": uw.Metagradient(at="full", keep=0.9, removals=4),
+    "metagradient at the centre": uw.Metagradient(keep=0.5, removals=4),
     "leave one out": uw.LeaveOneOut(),
 }
 OF_BOOSTERS: dict[str, Attributor] = {
@@ -249,7 +249,7 @@ def test_it_agrees_with_true_retraining(case: Case) -> None:
         return
     train, queries = case.examples
     removals = {f"without {i}": [i] for i in train.ids[::3].tolist()}
-    check = uw.verify(case.model, train, queries, case.scores, removals, processes=1)
+    check = uw.verify(case.model, train, queries, case.scores, removals, retraining=uw.Retraining(processes=1))
     assert check.pearson >= promises.correlation
     low, high = promises.slope
     assert case.scores.unit == uw.Unit.EFFECT

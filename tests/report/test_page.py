@@ -160,7 +160,7 @@ def test_a_verification_of_other_scores_is_told_and_gives_no_intervals(tmp_path,
 
 def test_real_verification_fits_the_page(tmp_path, digits, check):
     removals = tuple(Removal(str(i), "one", (i,)) for i in range(6))
-    real = Check(check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"refits": 7})
+    real = Check(check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"trainings": 7})
     data = data_of(write_report(tmp_path / "r.html", *digits, real))
     assert data["check"]["removals"][0]["name"] == "training example 0" and data["check"]["agreement"]["group"] == []
     low, high = data["queries"][0]["top"]["proponents"][0][2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import upweight
 from upweight.cli.app import AsJson, Quiet, app, working_on
 from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
 from upweight.cli.verify import Folder, Report, Seeds, print_remarks, print_table, reachable, write_page
@@ -76,13 +77,13 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         wrong = [] if planted is None else _ids(planted, train)
         working("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, folder=folder,
-            progress=lambda done, total: working("retrain", done, total),
+            model, train, asked, drawn(train, subsets, share, seed),
+            retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=working),
         )  # fmt: skip
         working("compare", 0, len(recipes))
         found = compare(
             recipes, model, train, asked, truth, planted=wrong,
-            progress=lambda done, total: working("compare", done, total),
+            retraining=upweight.Retraining(processes=1, how="processes", progress=working),
         )  # fmt: skip
         curves = _curves(found, model, train, asked, seeds, folder, working) if curve else {}
         if report is not None:
@@ -119,13 +120,14 @@ def _curves(
     methods = {e.name: e.scores for e in found.entries if e.kind == "method" and e.scores is not None}
     curves: dict[str, RemovalCurve] = {}
 
-    def tell(done: int, total: int) -> None:
+    def tell(stage: str, done: int, total: int, /) -> None:
         working("curve", len(curves) * total + done, len(methods) * total)
 
     working("curve", 0, 1)
     for name, scores in methods.items():
         some = replace(scores, values=scores.values[: len(asked)], query_ids=asked.ids, measured=None, predictions=None)
-        curves[name] = removal_curve(model, train, asked, some, seeds=seeds, folder=folder, progress=tell)
+        retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=tell)
+        curves[name] = removal_curve(model, train, asked, some, retraining=retraining)
     return curves
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import upweight
 from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
 from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
@@ -47,7 +48,10 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
         recipe = first_choice(model, train) if asked is None else asked
-        explained = run(model, train, queries.select(chosen), recipe, removals=removals, seed=seed, progress=working)
+        retraining = upweight.Retraining(progress=working)
+        explained = run(
+            model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
+        )
         working("report", 0, 1)
         write_report(out, explained.scores, train, explained.queries, explained.check)
         working("report", 1, 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import upweight
 from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
 from upweight.cli.reading import Identifier, Measure, Query, Seed, Source, Target, Task, choose
 
@@ -43,11 +44,12 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     writable(out)
     from upweight.applications.slices import slices as run
 
-    stages = {"read": f"Reading {task.name}", "fit": "Working out effects", "verify": "Training without groups"}
+    stages = {"read": f"Reading {task.name}", "fit": "Working out effects", "retrain": "Training without groups"}
     with working_on({**stages, "train": "Training"}, quiet, as_json) as working:
         model, train, queries, _ = source.read(working, query, seed)
         failing = {"queries": choose(model, queries, query)[0]} if query else None
-        found = run(model, train, queries, by, failing, refits=refits, seed=seed, progress=working)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=working)
+        found = run(model, train, queries, upweight.Slicing(by, failing), removals=refits, retraining=retraining)
     worst = [f"{group}: {effect:+.4g} of {found.measurement} on average" for group, effect in found.worst(k=8)]
     _finish(found, out, as_json, quiet, worst or ["No group harms this slice."])
 
@@ -75,14 +77,14 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.applications.attack import attack as audit
     from upweight.applications.perturb import perturb as run
 
-    stages = {"read": f"Reading {task.name}", "train": "Training", "attack": "Moving, and training again"}
+    stages = {"read": f"Reading {task.name}", "train": "Training", "retrain": "Moving, and training again"}
     with working_on(stages, quiet, as_json) as working:
         model, train, queries, _ = source.read(working, query, seed)
         asked = queries.select(choose(model, queries, query)[0])
         if attack is not None:
             hit = audit(
-                model, train, asked, attack, grey=grey, radius=radius, step=radius / 5, steps=ROUNDS,
-                progress=lambda done, total: working("attack", done, total),
+                model, train, asked, attack, progress=working,
+                moves=upweight.Moves(grey=grey, radius=radius, step=radius / 5, steps=ROUNDS),
             )  # fmt: skip
         else:
             found = run(model, train, asked, k=k)
@@ -127,7 +129,8 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
             relabel=dict(_pairs(train, relabel, "--relabel")),
             reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight")},
         )
-        found = run(model, train, queries.select(choose(model, queries, query)[0]), change, seed=seed)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
+        found = run(model, train, queries.select(choose(model, queries, query)[0]), change, retraining=retraining)
     lines = []
     for place, one in enumerate(found.queries.ids.tolist()):
         really = "" if found.actual is None else f", really {found.actual[place, 0]:+.4g}"

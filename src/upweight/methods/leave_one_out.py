@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.retraining import PROBED, Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import PROBED, Task
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time
@@ -47,10 +49,9 @@ class LeaveOneOut(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times."""
         require(model, [Retrainable], "LeaveOneOut", train)
-        size = at_once(model, train).size
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
-        found = dict(trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes)))
-        return FittedLeaveOneOut(self, model, train, found[0], [found[place] for place in range(1, len(tasks))])
+        whole, *without = results(Retraining(processes=self.processes), model, train, tasks, None)
+        return FittedLeaveOneOut(self, model, train, whole, without)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]

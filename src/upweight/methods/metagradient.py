@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.deprecation import Older, older_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric, Replayable, require
@@ -29,6 +30,7 @@ HOPELESS = 0.2  # agreement with retraining below which there is no answer
 WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
 
 
+@older_fields({"gate": Older("removals")})
 @dataclass(frozen=True, kw_only=True)
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
@@ -49,7 +51,7 @@ class Metagradient(Attributor):
             of early steps through a rough training counts less. No exact derivative any more, and mostly too small:
             EFFECT only where the gate finds the size as well.
         seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
-        gate: random removals that are really retrained and predicted, every time queries are asked.
+        removals: random ones that are really retrained and predicted, every time queries are asked.
         floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
         folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
             after an interruption, they go on from there, and one that was finished is read. It changes no answer.
@@ -57,7 +59,7 @@ class Metagradient(Attributor):
 
     summary = "The derivative of the measurement in every example's weight, through the whole training"
     paper = "Engstrom et al. (2025)"
-    cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `gate` + 3 trainings"
+    cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `removals` + 3 trainings"
     unit = Unit.EFFECT
     needs = (Differentiable, Parametric, Replayable)
 
@@ -67,7 +69,7 @@ class Metagradient(Attributor):
     jitter: float = 0.0
     clip: float | None = None
     seeds: int = 1
-    gate: int = 8
+    removals: int = 8
     floor: float = 0.5
     folder: str | Path | None = field(default=None, compare=False)
 
@@ -76,8 +78,8 @@ class Metagradient(Attributor):
             raise ValueError(f'expected at="full" or "centre", got {self.at!r}')
         if not 0 < self.keep < 1:
             raise ValueError(f"expected keep between 0 and 1, got {self.keep}")
-        if min(self.samples, self.seeds) < 1 or self.gate < 0 or self.gate in (1, 2):
-            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and gate = 0 or ≥ 3 retrainings")
+        if min(self.samples, self.seeds) < 1 or self.removals < 0 or self.removals in (1, 2):
+            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and removals = 0 or ≥ 3")
         if not 0 <= self.jitter < np.inf:
             raise ValueError(f"expected jitter ≥ 0, the spread of the factors of example weights, got {self.jitter}")
         if self.jitter and self.samples == 1:
@@ -90,7 +92,7 @@ class Metagradient(Attributor):
     @property
     def promises(self) -> Promises:
         """At the full set, retraining itself but for second-order terms; elsewhere single examples are not its aim."""
-        if self.at == "full" and self.gate and self.clip is None and not self.jitter:
+        if self.at == "full" and self.removals and self.clip is None and not self.jitter:
             return Promises(correlation=0.9, slope=SIZED)
         return Promises()
 
@@ -107,8 +109,8 @@ class Metagradient(Attributor):
             for seed in range(self.seeds)
             for weights in places
         ]
-        removals = np.array([_subset(rng, n, self.keep) for _ in range(self.gate)])
-        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.gate else None
+        removals = np.array([_subset(rng, n, self.keep) for _ in range(self.removals)])
+        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
 
     def _places(self, n: int, rng: np.random.Generator) -> list[Array]:
@@ -214,7 +216,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Runs and metasmoothness; what the gate says belongs to the answers."""
         notes = list(self.handed_in.notes)
         if self.gate is None:
-            notes.append("No retraining was asked for (gate=0): nothing says whether these scores predict one.")
+            notes.append("No retraining was asked for (removals=0): nothing says whether these scores predict one.")
         smoothness = None if self.gate is None else self.gate.smoothness
         return {"runs": len(self.replays), "metasmoothness": smoothness, "warnings": notes}
 
@@ -241,7 +243,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         if self.gate is None or pairs is None:
             return AnswerFacts(diagnostics=facts)
         agreement, slope = agreement_within(*pairs)
-        facts = {**facts, "agreement": agreement, "slope": slope, "retrainings": len(self.gate)}
+        facts = {**facts, "agreement": agreement, "slope": slope, "trainings": self.gate.trainings}
         has_size = self.recipe.clip is None or SIZED[0] <= slope <= SIZED[1]
         unit = Unit.EFFECT if agreement >= self.recipe.floor and has_size else Unit.RANK
         if agreement < self.recipe.floor:

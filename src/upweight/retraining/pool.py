@@ -8,9 +8,10 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context, get_start_method
 from typing import Any
+
+from upweight.core.threads import one_thread
 
 ROUNDS = 3  # pools that may break one after another without a task being finished
 
@@ -97,20 +98,3 @@ def _receive(shared: Any) -> None:
 def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
     with one_thread():
         return work(_shared, task)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: workers side by side, and matrices too small to be worth waking others for.
-
-    OpenMP's threads, which torch computes with, do not outlive a fork: a worker that waits for them waits for ever.
-
-    On a machine that is busy with something else, threads that wait for each other cost tenfold on small matrices.
-    """
-    try:
-        import threadpoolctl
-    except ImportError:
-        yield
-        return
-    with threadpoolctl.threadpool_limits(1):
-        yield
