@@ -18,14 +18,19 @@ import importlib
 __version__ = "0.1.0"
 
 
-def _modules() -> dict[str, str]:
-    """Public name → the module it is imported from on first use, as `__init__.pyi` lists them.
+def _modules(file: str = "__init__.pyi") -> dict[str, str]:
+    """Public name → the module it is imported from on first use, as `__init__.pyi` and what it imports `*` from list.
 
     So `upweight --help` and a script that only loads scores need no scipy and no scikit-learn.
     """
-    stub = __spec__.loader.get_data(f"{__path__[0]}/__init__.pyi").decode()  # out of a zip archive too
-    imports = [line.split() for line in stub.splitlines() if line.startswith("from ")]
-    return {name: module for _, module, _, name, *_ in imports}
+    text = __spec__.loader.get_data(f"{__path__[0]}/{file}").decode()  # out of a zip archive too
+    modules = {}
+    for _, module, _, name, *_ in (line.split() for line in text.splitlines() if line.startswith("from ")):
+        if name == "*":
+            modules |= _modules(module.removeprefix("upweight.").replace(".", "/") + ".py")
+        else:
+            modules[name] = module
+    return modules
 
 
 _MODULES = _modules()

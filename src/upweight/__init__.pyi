@@ -105,22 +105,7 @@ from upweight.evaluate.tuning import tune_damping as tune_damping
 from upweight.evaluate.verify import verify as verify
 from upweight.linear.model import LinearModel as LinearModel
 from upweight.methods import methods as methods
-from upweight.methods.boostin import BoostIn as BoostIn
-from upweight.methods.chance import Chance as Chance
-from upweight.methods.forest_weights import ForestWeights as ForestWeights
-from upweight.methods.gas import GAS as GAS
-from upweight.methods.gradcos import GradCos as GradCos
-from upweight.methods.graddot import GradDot as GradDot
-from upweight.methods.influence import Influence as Influence
-from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
-from upweight.methods.leaf_refit import LeafRefit as LeafRefit
-from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
-from upweight.methods.metagradient import Metagradient as Metagradient
-from upweight.methods.relatif import RelatIF as RelatIF
-from upweight.methods.source import SOURCE as SOURCE
-from upweight.methods.tracin import TracIn as TracIn
-from upweight.methods.tree_sim import TreeSim as TreeSim
-from upweight.methods.trex import TREX as TREX
+from upweight.methods.built_in import *  # noqa: F403 - one line per method there
 from upweight.models.frozen import FrozenFeatures as FrozenFeatures
 from upweight.models.pytorch import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
