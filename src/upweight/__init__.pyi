@@ -1,5 +1,6 @@
 """The public names: the one list, read by type checkers as it is and by `__init__.py` when a name is first used."""
 
+from upweight.applications.attack import PGD as PGD
 from upweight.applications.attack import Attack as Attack
 from upweight.applications.attack import attack as attack
 from upweight.applications.change import Change as Change
@@ -52,6 +53,7 @@ from upweight.core.model import Retrainable as Retrainable
 from upweight.core.model import Stack as Stack
 from upweight.core.model import Stackable as Stackable
 from upweight.core.model import TreeBased as TreeBased
+from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.objective import Objective as Objective
 from upweight.core.recipes import CG as CG
 from upweight.core.recipes import EKFAC as EKFAC

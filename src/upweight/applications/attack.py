@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.perturb import Field
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Perturbable, Retrainable, require, require_reading
+from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reading
 
 Array = NDArray[np.float64]
 
@@ -70,56 +71,108 @@ class Attack:
         )
 
 
-def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
-    model: Any,
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent on training inputs: how far they may go, and in which steps (Madry et al. 2018).
+
+    With a radius of .5 the moved images are the same 8-bit images.
+
+    Args:
+        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
+        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
+        bounds: smallest and largest value that a number may have; None for those of the training set.
+    """
+
+    grey: float
+    radius: float = 0.5
+    step: float = 0.02
+    steps: int = 100
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        grey, radius, step, steps = self.grey, self.radius, self.step, self.steps
+        if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
+            raise ValueError(
+                f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}"
+            )
+
+
+class _Keywords(TypedDict, total=False):
+    """The settings of a `PGD`, as `attack` took them before there was one."""
+
+    grey: float
+    radius: float
+    step: float
+    steps: int
+    bounds: tuple[float, float] | None
+
+
+def attack(
+    model: Measurable,
     train: Examples,
     queries: Examples,
     examples: Sequence[Id] | int = 1,
     *,
-    grey: float,
-    radius: float = 0.5,
-    step: float = 0.02,
-    steps: int = 100,
-    bounds: tuple[float, float] | None = None,
+    pgd: PGD | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **deprecated: Unpack[_Keywords],
 ) -> Attack:
-    """Move training examples, each number by less than `radius` grey levels, so that the queries get worse.
+    """Move training examples, each number by less than `pgd.radius` grey levels, so that the queries get worse.
 
     Each round takes a step along the sign of the perturbation influence on the queries' mean measurement, projects to
-    the box around the original, and really trains again (Koh & Liang 2017, §5.2). With a radius of .5, the moved images
-    are the same 8-bit images. It stops when every query's prediction has turned.
+    the box around the original, and really trains again (Koh & Liang 2017, §5.2). It stops when every query's
+    prediction has turned.
 
     Args:
         model: `Perturbable` and `Retrainable`, with inputs that are numbers (or a `FrozenFeatures` step before it).
         train, queries: as for `perturb`; the queries need labels.
         examples: ids of the training examples to move, or how many of those with the farthest reach.
-        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
-        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
-        bounds: smallest and largest value that a number may have; None for those of the training set.
+        pgd: how far they may go, and in which steps; `PGD(grey=…)`.
+        progress: called with (done, of how many rounds at most).
+        deprecated: the settings of a `PGD` one by one.
 
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
+    if deprecated:
+        warnings.warn(
+            "attack(…, grey=…, radius=…, step=…, steps=…, bounds=…) is deprecated; pass pgd=upweight.PGD(grey=…, …)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    if (pgd is None) == (not deprecated):
+        raise TypeError("expected pgd=upweight.PGD(grey=…), and no settings of it beside it")
+    pgd = PGD(**deprecated) if pgd is None else pgd
     require(model, [Perturbable, Retrainable], "attack", train, queries)
     require_reading(model, "attack")
-    if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
-        raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")
     _require_numbers(model, train, examples)
+    return _attacked(model, train, queries, examples, pgd, progress)
+
+
+def _attacked(
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    examples: Sequence[Id] | int,
+    pgd: PGD,
+    progress: Callable[[int, int], None] | None,
+) -> Attack:
     ready = model.hypothetical(new_inputs=True)
     here = ready.retrain(train, np.ones(len(train)))
     before = here.predict(queries).predicted
     places = _levers(here, train, queries, examples) if isinstance(examples, int) else train.positions(examples)
     original = train.x[places].astype(np.float64)
-    low, high = bounds if bounds is not None else (float(train.x.min()), float(train.x.max()))
-    least, most = np.maximum(original - radius * grey, low), np.minimum(original + radius * grey, high)
+    low, high = pgd.bounds if pgd.bounds is not None else (float(train.x.min()), float(train.x.max()))
+    reach, stride = pgd.radius * pgd.grey, pgd.step * pgd.grey
+    least, most = np.maximum(original - reach, low), np.minimum(original + reach, high)
     measured, now = [here.measure(queries)], train
-    for done in range(1, steps + 1):
+    for done in range(1, pgd.steps + 1):
         x = now.x.astype(np.float64)
-        x[places] = np.clip(x[places] - step * grey * np.sign(_uphill(here, now, queries, places)), least, most)
+        x[places] = np.clip(x[places] - stride * np.sign(_uphill(here, now, queries, places)), least, most)
         now = _with_inputs(train, x)
         here = ready.retrain(now, np.ones(len(now)))
         measured.append(here.measure(queries))
         if progress is not None:
-            progress(done, steps)
+            progress(done, pgd.steps)
         if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
             break
     return Attack(
@@ -128,7 +181,7 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
         moved=train.ids[places],
         measured=np.stack(measured),
         predicted=(tuple(before), tuple(here.predict(queries).predicted)),
-        moves=(now.x[places] - original) / grey,
+        moves=(now.x[places] - original) / pgd.grey,
         measurement=model.measurement,
         diagnostics={"warnings": list(getattr(model, "notes", ()))},
     )

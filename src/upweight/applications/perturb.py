@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Movable, Perturbable, require
+from upweight.core.model import Measurable, Movable, Perturbable, require
 from upweight.core.scores import Unit, require_finite
 from upweight.methods.influence import FittedInfluence, Influence
 
@@ -127,7 +127,7 @@ class Perturbation:
 
 
 def perturb(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     *,

@@ -72,6 +72,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     """Say which features of which training examples would move predictions; with --attack really move them."""
     source = Source(task, target, identifier, measure)
     writable(out)
+    from upweight.applications.attack import PGD
     from upweight.applications.attack import attack as audit
     from upweight.applications.perturb import perturb as run
 
@@ -81,7 +82,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
         asked = queries.select(choose(model, queries, query)[0])
         if attack is not None:
             hit = audit(
-                model, train, asked, attack, grey=grey, radius=radius, step=radius / 5, steps=ROUNDS,
+                model, train, asked, attack, pgd=PGD(grey=grey, radius=radius, step=radius / 5, steps=ROUNDS),
                 progress=lambda done, total: working("attack", done, total),
             )  # fmt: skip
         else:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples, Id
+from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, known, short
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
@@ -124,7 +125,7 @@ class Comparison:
 
 def compare(
     methods: Mapping[str, Attributor],
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     truth: Truth,
@@ -174,7 +175,7 @@ def compare(
 class _Bench:
     """What all rows are measured on."""
 
-    model: Any
+    model: Measurable
     train: Examples
     queries: Examples
     truth: Truth
