@@ -340,11 +340,11 @@ def test_a_loss_for_a_linear_model_is_refused():
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"objective": "mean"}, "objective= is for models with an l2 on their parameters; RandomForestRegressor"),
-        ({"smoothing": 0.1}, "smoothing= is for support vector machines; RandomForestRegressor"),
+        ({"objective": "mean"}, "objective= is for models with an l2 on their parameters; HistGradientBoosting"),
+        ({"smoothing": 0.1}, "smoothing= is for support vector machines; HistGradientBoosting"),
     ],
 )
 def test_options_for_linear_models_are_refused_for_trees(option, says):
     x, y = amounts()
     with pytest.raises(TypeError, match=says):
-        uw.explainable(RandomForestRegressor(n_estimators=2).fit(x, y), uw.Examples(x, y), **option)
+        uw.explainable(HistGradientBoostingRegressor(max_iter=2).fit(x, y), uw.Examples(x, y), **option)
