@@ -16,10 +16,10 @@ MODELS = "upweight.models"  # entry points: name = a ModelReader
 
 @dataclass(frozen=True)
 class Plugin:
-    """An entry point, and the object that it names."""
+    """An entry point, and the object that was loaded from it."""
 
     point: EntryPoint
-    object: Any
+    loaded: Any
 
 
 @cache

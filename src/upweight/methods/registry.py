@@ -28,7 +28,7 @@ def methods() -> dict[str, type[Attributor]]:
     """
     recipes = {recipe.__module__.rpartition(".")[2]: recipe for recipe in vars(built_in).values() if _is_method(recipe)}
     installed = plugins(METHODS, frozenset(recipes), _misfit)
-    return recipes | {name: plugin.object for name, plugin in installed.items()}
+    return recipes | {name: plugin.loaded for name, plugin in installed.items()}
 
 
 def _is_method(given: Any) -> TypeGuard[type[Attributor]]:

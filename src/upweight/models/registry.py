@@ -84,12 +84,12 @@ def _readers_of(estimator: Any) -> Iterator[ModelReader]:
             yield built_in
     for plugin in plugins(MODELS, frozenset(FAMILIES), _misfit).values():
         try:
-            is_read = plugin.object.reads(estimator)
+            is_read = plugin.loaded.reads(estimator)
         except Exception as error:  # whatever the code of others may raise
             warn_about(plugin.point, f"reads({type(estimator).__name__}) raised {type(error).__name__}: {error}")
             continue
         if is_read:
-            yield plugin.object
+            yield plugin.loaded
 
 
 def _misfit(plugin: Any) -> str | None:
