@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from upweight.applications.explain import Explanation, confident_mistakes, explain
 from upweight.core.examples import Examples
+from upweight.core.model import Retrainable
 from upweight.core.progress import Progress, silent
 from upweight.core.threads import one_thread
 
@@ -28,7 +28,7 @@ STAGES = {
 class Digits:
     """A model that reads digits, what it was trained on, and digits it has not seen."""
 
-    model: Any
+    model: Retrainable
     train: Examples
     held_out: Examples
 

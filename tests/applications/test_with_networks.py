@@ -80,7 +80,7 @@ def test_perturb_and_attack():
     one = queries.take([int(model.measure(queries).argmin())])
     found = uw.perturb(model, train, one, examples=[5, 9])
     assert found.gradients.shape == (1, 2, 64) and found.reach.shape == (1, 2)
-    hit = uw.attack(model, train, one, 3, moves=uw.Moves(grey=1 / 16, step=0.25, steps=3))
+    hit = uw.attack(model, train, one, 3, pgd=uw.PGD(grey=1 / 16, step=0.25, steps=3))
     assert hit.measured[-1, 0] < hit.measured[0, 0] and hit.farthest <= 0.5 + 1e-6
 
 
@@ -102,4 +102,4 @@ def test_a_training_function_cannot_see_new_labels_or_inputs():
         uw.repair(model, train, uw.Patch.of(train, {3: int((train.y[3] + 1) % 3)}), queries)
     assert len(uw.repair(model, train, uw.Patch.of(train, {3: "drop"}), queries).train) == 59
     with pytest.raises(TypeError, match="attack changes labels or inputs"):
-        uw.attack(model, train, queries, 1, moves=uw.Moves(grey=1 / 16))
+        uw.attack(model, train, queries, 1, pgd=uw.PGD(grey=1 / 16))

@@ -335,3 +335,16 @@ def test_a_loss_for_a_linear_model_is_refused():
     x, y = amounts()
     with pytest.raises(TypeError, match="boosters trained on an objective of your own"):
         uw.explainable(LinearRegression().fit(x, y), uw.Examples(x, y), loss=Custom(np.sign, np.sign, np.sign))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"objective": "mean"}, "objective= is for models with an l2 on their parameters; HistGradientBoosting"),
+        ({"smoothing": 0.1}, "smoothing= is for support vector machines; HistGradientBoosting"),
+    ],
+)
+def test_options_for_linear_models_are_refused_for_trees(option, says):
+    x, y = amounts()
+    with pytest.raises(TypeError, match=says):
+        uw.explainable(HistGradientBoostingRegressor(max_iter=2).fit(x, y), uw.Examples(x, y), **option)

@@ -79,25 +79,25 @@ def test_what_if_without_any_training():
 @pytest.mark.parametrize(
     ("older", "today"),
     [
-        ({"grey": 0.1, "steps": 2}, {"moves": uw.Moves(grey=0.1, steps=2)}),
+        ({"grey": 0.1, "steps": 2}, {"pgd": uw.PGD(grey=0.1, steps=2)}),
         ({"grey": 0.1, "radius": 1, "step": 0.5, "bounds": (-1, 1), "steps": 1}, None),
     ],
 )
 def test_older_keywords_of_attack(older, today):
     model, train, queries, *_ = setting()
-    today = {"moves": uw.Moves(**older)} if today is None else today
-    with pytest.warns(DeprecationWarning, match=r"uw.attack: grey=, .* is deprecated; write moves=uw.Moves\(grey=…, "):
+    today = {"pgd": uw.PGD(**older)} if today is None else today
+    with pytest.warns(DeprecationWarning, match=r"uw.attack: grey=, .* is deprecated; write pgd=uw.PGD\(grey=…, "):
         before = uw.attack(model, train, queries, **older)
     np.testing.assert_array_equal(before.measured, uw.attack(model, train, queries, **today).measured)
 
 
 def test_older_progress_of_functions_that_keep_the_keyword():
     model, train, queries, *_ = setting()
-    seen, moves = [], uw.Moves(grey=0.1, steps=1)
+    seen, moves = [], uw.PGD(grey=0.1, steps=1)
     with pytest.warns(DeprecationWarning, match=r"uw.attack: write progress\(stage, done, total\)") as warned:
-        uw.attack(model, train, queries, moves=moves, progress=lambda done, total: seen.append((done, total)))
+        uw.attack(model, train, queries, pgd=moves, progress=lambda done, total: seen.append((done, total)))
     assert warned[0].filename == __file__ and seen == [(1, 1)]
-    uw.attack(model, train, queries, moves=moves, progress=lambda *news: seen.append(news))
+    uw.attack(model, train, queries, pgd=moves, progress=lambda *news: seen.append(news))
     with pytest.warns(DeprecationWarning, match=r"uw.tune_damping: write progress\(stage, done, total\)") as warned:
         uw.tune_damping(uw.Influence(), [0, 1], model, train, queries, truth(), progress=quiet)
     assert warned[0].filename == __file__

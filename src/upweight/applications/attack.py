@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.perturb import Field
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Perturbable, Retrainable, require, require_reading
+from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reading
 from upweight.core.progress import Progress, staged
 from upweight.core.sources import take_rows
 
@@ -74,8 +74,10 @@ class Attack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moves:
-    """How far and how often the numbers of training examples may be moved.
+class PGD:
+    """Projected gradient descent on training inputs: how far they may go, and in which steps (Madry et al. 2018).
+
+    With a radius of .5 the moved images are the same 8-bit images.
 
     Args:
         grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
@@ -104,23 +106,21 @@ class Moves:
         return np.maximum(original - reach, low), np.minimum(original + reach, high)
 
 
-def _moves(current: Moves | None, **fields: Any) -> Moves:
-    return Moves(**fields) if current is None else replace(current, **fields)
+def _pgd(current: PGD | None, **fields: Any) -> PGD:
+    return PGD(**fields) if current is None else replace(current, **fields)
 
 
-@older_keywords(
-    {field.name: Older("moves", field.name) for field in fields(Moves)}, {"moves": Made("uw.Moves", _moves)}
-)
+@older_keywords({field.name: Older("pgd", field.name) for field in fields(PGD)}, {"pgd": Made("uw.PGD", _pgd)})
 def attack(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     examples: Sequence[Id] | int = 1,
     *,
-    moves: Moves,
+    pgd: PGD,
     progress: Progress | None = None,
 ) -> Attack:
-    """Move training examples, each number by less than `moves.radius` grey levels, so that the queries get worse.
+    """Move training examples, each number by less than `pgd.radius` grey levels, so that the queries get worse.
 
     Each round takes a step along the sign of the perturbation influence on the queries' mean measurement, projects to
     the box around the original, and really trains again (Koh & Liang 2017, §5.2). With a radius of .5, the moved images
@@ -130,7 +130,7 @@ def attack(
         model: `Perturbable` and `Retrainable`, with inputs that are numbers (or a `FrozenFeatures` step before it).
         train, queries: as for `perturb`; the queries need labels.
         examples: ids of the training examples to move, or how many of those with the farthest reach.
-        moves: how far and how often they may be moved, e.g. `Moves(grey=1 / 255)`.
+        pgd: how far and how often they may be moved, e.g. `PGD(grey=1 / 255)`.
         progress: called with ("retrain", rounds done, of how many at most).
 
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
@@ -139,21 +139,19 @@ def attack(
     require_reading(model, "attack")
     tell = staged(progress, "attack", stacklevel=4)  # past the decorator
     _require_numbers(model, train, examples)
-    ready = model.hypothetical(new_inputs=True)
+    ready: Any = cast(Perturbable, model).hypothetical(new_inputs=True)
     here = ready.retrain(train, np.ones(len(train)))
     before = here.predict(queries).predicted
     places = _levers(here, train, queries, examples) if isinstance(examples, int) else train.positions(examples)
-    least, most = moves.box(train, places)
+    least, most = pgd.box(train, places)
     measured, now = [here.measure(queries)], train
-    for done in range(1, moves.steps + 1):
+    for done in range(1, pgd.steps + 1):
         x = now.x.astype(np.float64)
-        x[places] = np.clip(
-            x[places] - moves.step * moves.grey * np.sign(_uphill(here, now, queries, places)), least, most
-        )
+        x[places] = np.clip(x[places] - pgd.step * pgd.grey * np.sign(_uphill(here, now, queries, places)), least, most)
         now = train.replaced(x=x, shown=_redrawn(train, x, places))
         here = ready.retrain(now, np.ones(len(now)))
         measured.append(here.measure(queries))
-        tell("retrain", done, moves.steps)
+        tell("retrain", done, pgd.steps)
         if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
             break
     return Attack(
@@ -162,7 +160,7 @@ def attack(
         moved=train.ids[places],
         measured=np.stack(measured),
         predicted=(tuple(before), tuple(here.predict(queries).predicted)),
-        moves=(now.x[places] - train.x[places].astype(np.float64)) / moves.grey,
+        moves=(now.x[places] - train.x[places].astype(np.float64)) / pgd.grey,
         measurement=model.measurement,
         diagnostics={"warnings": list(getattr(model, "notes", ()))},
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor
 from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, can
+from upweight.core.model import Measurable, Retrainable, can
 from upweight.core.progress import silent
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
@@ -113,7 +113,7 @@ class Explanation:
 
 @older_keywords({"method": Older("recipe"), **deprecated.stages(retrain="verify")}, deprecated.made())
 def explain(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     recipe: Attributor | None = None,
@@ -155,7 +155,7 @@ def explain(
     return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes))
 
 
-def confident_mistakes(model: Any, queries: Examples, k: int = 8) -> list[Id]:
+def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list[Id]:
     """Ids of at most k queries that the model gets wrong, the ones it was surest of first.
 
     Sureness is the probability of what was predicted; without probabilities it is how low the measurement is. Where
@@ -179,7 +179,7 @@ def confident_mistakes(model: Any, queries: Examples, k: int = 8) -> list[Id]:
     return _first(queries, np.where(wrong, sure, -np.inf), k)
 
 
-def worth_explaining(model: Any, queries: Examples, k: int = 8) -> tuple[list[Id], str | None]:
+def worth_explaining(model: Measurable, queries: Examples, k: int = 8) -> tuple[list[Id], str | None]:
     """The most confident mistakes; where there are none, the k queries the model is least sure of, and why these."""
     found = [] if queries.y is None else confident_mistakes(model, queries, k)
     if found:

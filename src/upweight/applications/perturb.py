@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor
 from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Movable, Perturbable, require
+from upweight.core.model import Measurable, Movable, Perturbable, require
 from upweight.core.scores import Unit, require_finite
 from upweight.methods.influence import FittedInfluence, Influence
 
@@ -129,7 +129,7 @@ class Perturbation:
 
 @older_keywords({"method": Older("recipe")})
 def perturb(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     *,

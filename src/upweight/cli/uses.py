@@ -74,6 +74,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     """Say which features of which training examples would move predictions; with --attack really move them."""
     source = Source(task, target, identifier, measure)
     writable(out)
+    from upweight.applications.attack import PGD
     from upweight.applications.attack import attack as audit
     from upweight.applications.perturb import perturb as run
 
@@ -84,7 +85,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
         if attack is not None:
             hit = audit(
                 model, train, asked, attack, progress=working,
-                moves=upweight.Moves(grey=grey, radius=radius, step=radius / 5, steps=ROUNDS),
+                pgd=PGD(grey=grey, radius=radius, step=radius / 5, steps=ROUNDS),
             )  # fmt: skip
         else:
             found = run(model, train, asked, k=k)

@@ -58,14 +58,16 @@ def bm25(train: Examples, queries: Examples) -> Scores:
     return _scores("bm25", (asked @ coo.tocsr().T).toarray(), train, queries)
 
 
-def plain_loss(model: Any, train: Examples) -> Array:
+def plain_loss(model: Measurable, train: Examples) -> Array:
     """Minus the measurement of every training example by the model that was trained on it, (n,)."""
     require(model, [Measurable], "plain_loss")
     return -np.asarray(model.measure(train))
 
 
 @older_keywords(deprecated.one_seed(), deprecated.made(ONE_BY_ONE), positional=("seed",))
-def held_out_loss(model: Any, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None) -> Array:
+def held_out_loss(
+    model: Retrainable, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None
+) -> Array:
     """Minus the measurement of every training example by a model trained without its fold, (n,).
 
     With −loss measured it orders as cross-validated confidence does, the base of confident learning (Northcutt et al.

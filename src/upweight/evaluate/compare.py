@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
+from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, known, short
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
@@ -127,7 +128,7 @@ class Comparison:
 @older_keywords(deprecated.keywords("progress"), deprecated.made(ONE_BY_ONE))
 def compare(
     methods: Mapping[str, Attributor],
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     truth: Truth,
@@ -180,7 +181,7 @@ def compare(
 class _Bench:
     """What all rows are measured on."""
 
-    model: Any
+    model: Measurable
     train: Examples
     queries: Examples
     truth: Truth

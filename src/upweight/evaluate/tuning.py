@@ -11,6 +11,7 @@ import numpy as np
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
+from upweight.core.model import Measurable
 from upweight.core.progress import Progress, staged
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
@@ -65,7 +66,7 @@ class Tuned:
 def tune_damping(
     recipe: Attributor,
     dampings: Sequence[float],
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     truth: Truth | Check,
