@@ -42,6 +42,8 @@ from upweight.core.examples import Examples as Examples
 from upweight.core.examples import Preview as Preview
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval
+from upweight.core.identity import UnidentifiedError as UnidentifiedError
+from upweight.core.identity import digest as digest
 from upweight.core.measurement import Loss as Loss
 from upweight.core.measurement import Margin as Margin
 from upweight.core.measurement import Measurement as Measurement
