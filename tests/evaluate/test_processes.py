@@ -101,6 +101,33 @@ def test_a_script_that_new_workers_run_again_is_told_its_guard(tmp_path):
     assert sorted(eval(done.stdout)) == [(0, 2), (1, 3), (2, 4)]
 
 
+# A worker that waits for threads which the fork left behind ends itself, and with it this script.
+THREADED = """
+import faulthandler
+import torch
+from upweight.core.processes import each
+
+def work(matrix, task):
+    faulthandler.dump_traceback_later(60, exit=True)
+    found = float((matrix @ matrix)[task, task])
+    faulthandler.cancel_dump_traceback_later()
+    return found
+
+torch.set_num_threads(2)
+matrix = torch.eye(400, dtype=torch.float64)
+assert (matrix @ matrix).sum() == 400
+print(sorted(each(work, matrix, [1, 2, 3], 2)), torch.get_num_threads())
+"""
+
+
+def test_workers_do_not_wait_for_the_threads_that_their_parent_gave_to_torch(tmp_path):
+    pytest.importorskip("torch")
+    script = tmp_path / "script.py"
+    script.write_text(THREADED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.stdout == "[(0, 1.0), (1, 1.0), (2, 1.0)] 2\n", done.stderr
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_in_the_work_is_the_callers(processes):
     with pytest.raises(ValueError, match="two is too many"):
