@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
-from upweight.core.examples import Examples, require_examples
+from upweight.core.examples import Examples, one_look, require_examples
 from upweight.core.identity import digest
 from upweight.core.model import Measurable, Predictions
 from upweight.core.provenance import identity_of, require_same
@@ -58,6 +58,11 @@ class Attributor(ABC):
     cost: ClassVar[str] = ""
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in vars(cls):
+            cls.fit = one_look()(cls.fit)  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -132,6 +137,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
         return {}, {}
 
+    @one_look()
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
 
@@ -148,11 +154,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         predictions = self.model.predict(queries)
         return self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
 
+    @one_look()
     def self_influence(self) -> Scores:
         """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
         self.require_unchanged()
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
+    @one_look()
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
@@ -167,6 +175,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit, diagnostics = self._told(combined([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
+    @one_look()
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
-from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.examples import Examples, Id, one_look, require_examples
 from upweight.core.scores import Scores
 
 Array = NDArray[np.float64]
@@ -48,6 +48,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         """Why this very fit cannot follow removals, as the rest of a sentence; None where it can."""
         return None
 
+    @one_look()
     def answer_groups(
         self,
         groups: Mapping[str, Sequence[Id]],

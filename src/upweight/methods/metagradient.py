@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.deprecation import Older, older_fields
-from upweight.core.examples import Examples, Id
+from upweight.core.examples import Examples, Id, one_look
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric, Replayable, require
 from upweight.core.replay import Replay
@@ -165,6 +165,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Each training example's own score, from the metagradients of all of them."""
         return np.concatenate([own for own, _ in self._own()])
 
+    @one_look()
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
         self.require_unchanged()

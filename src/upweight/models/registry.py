@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.examples import Examples, require_examples
+from upweight.core.examples import Examples, one_look, require_examples
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader
@@ -33,6 +33,7 @@ OPTIONS = {
 }
 
 
+@one_look()
 def explainable(
     estimator: Any,
     train: Examples,

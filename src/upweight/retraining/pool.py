@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -93,6 +94,10 @@ def _can_leave(shared: Any) -> bool:
 def _receive(shared: Any) -> None:
     global _shared  # noqa: PLW0603 - a worker's only way to keep what came once
     _shared = shared
+    # The MKL in torch has a count of its own, which no limit from outside reaches. If torch.set_num_threads in the
+    # parent or MKL_NUM_THREADS has set it, MKL waits for ever for threads that the fork left behind.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
