@@ -52,4 +52,4 @@ class ChangeEffects(NamedTuple):
         effects = np.stack([measurements - base[0] for measurements, _ in others], axis=1)
         ends = np.cumsum([len(changes), *map(len, like)])
         actual, *random = np.split(effects, ends[:-1], axis=1)
-        return cls(base[1], tuple(said for _, said in others[: len(changes)]), actual, tuple(random))
+        return cls(base[1], tuple(predictions for _, predictions in others[: len(changes)]), actual, tuple(random))

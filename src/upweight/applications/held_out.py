@@ -109,11 +109,11 @@ def _round(
         tasks.append(Task(weights=weights, seed=seed, roughly=True, queries=where))
     loss, agrees, predictions = np.empty(len(train)), np.empty(len(train), dtype=bool), []
     for where, columns in zip(places, results(retraining, model, train, tasks, train, answers), strict=True):
-        measurements, said = answers.read(columns)
+        measurements, predicted = answers.read(columns)
         loss[where] = -measurements
         labels = [train.label(i) for i in train.ids[where].tolist()]
-        agrees[where] = [p == label for p, label in zip(said.predicted, labels, strict=True)]
-        predictions.append(said)
+        agrees[where] = [p == label for p, label in zip(predicted.predicted, labels, strict=True)]
+        predictions.append(predicted)
     return _Round(loss, agrees, tuple(predictions))
 
 

@@ -1,1 +1,1 @@
-"""Retraining: every real training is handed out, kept and brought back by this room."""
+"""Retraining: the tasks, the ways in which they are done, and the files of their results."""

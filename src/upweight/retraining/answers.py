@@ -33,14 +33,14 @@ class Answers:
 
     def __call__(self, model: Any, queries: Examples) -> Array:
         """(m, columns). Raises ValueError where training gave a model of other classes."""
-        said = model.predict(queries)
-        if said.classes != self.classes:
-            raise ValueError(f"expected retrained models of the classes {self.classes}, got {said.classes}")
+        predictions = model.predict(queries)
+        if predictions.classes != self.classes:
+            raise ValueError(f"expected retrained models of the classes {self.classes}, got {predictions.classes}")
         place = {name: number for number, name in enumerate(self.classes)}
-        numbers = [place[one] for one in said.predicted] if self.classes else said.predicted
+        numbers = [place[name] for name in predictions.predicted] if self.classes else predictions.predicted
         columns = [np.asarray(model.measure(queries)), np.asarray(numbers, dtype=np.float64)]
-        if said.probabilities is not None:
-            columns.append(said.probabilities)
+        if predictions.probabilities is not None:
+            columns.append(predictions.probabilities)
         return np.column_stack([column.reshape(len(queries), -1) for column in columns])
 
     def read(self, answers: Array) -> tuple[Array, Predictions]:

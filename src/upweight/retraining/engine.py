@@ -95,8 +95,8 @@ def without(
     """
     seed = retraining.only_seed("this comparison")
     tasks = [Task(seed=seed), *(Task(removed=np.asarray(removed, dtype=np.intp), seed=seed) for removed in removals)]
-    found = results(retraining, model, train, tasks, queries)
-    return found[0], found[1:].T
+    measurements = results(retraining, model, train, tasks, queries)
+    return measurements[0], measurements[1:].T
 
 
 def _together(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
