@@ -16,6 +16,7 @@ from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
+from upweight.core.weights import present
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
@@ -253,8 +254,10 @@ def _union(train: Examples, changes: Sequence[Change]) -> tuple[Examples, Array]
 
 
 def _arrivals(train: Examples, change: Change) -> list[Examples]:
+    """What a change brings, examples of weight 0 apart."""
     found = [change.relabelled(train)] if change.relabel else []
-    return found if change.add is None else [*found, change.add]
+    found += [] if change.add is None else [change.add]
+    return [part.take(there) for part in found if len(there := present(part))]
 
 
 def _numbered(examples: Examples, start: int) -> Examples:

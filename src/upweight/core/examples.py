@@ -35,7 +35,8 @@ class Examples:
         y: labels or target values, shape (n,) or (n, outputs); may be left out for queries without a label.
         ids: one unique int or str per example. Left out: the frame's own index if it has one, else 0 … n−1.
         names: one name per input column, used in previews. Left out: the frame's column names.
-        weights: one non-negative sample weight per example, as passed to the estimator's `fit`.
+        weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of weight
+            0 is absent; whole weights count copies.
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: what a person should see in place of the raw inputs (images or texts), one per example.
 
@@ -112,15 +113,17 @@ class Examples:
         if where.dtype == bool and len(where) != len(self):
             raise ValueError(f"expected a mask with one entry per example ({len(self)}), got {len(where)}")
         where = np.flatnonzero(where) if where.dtype == bool else where.astype(np.intp)
-        return Examples(
+        taken = Examples(
             take_rows(self.x, where),
             None if self.y is None else self.y[where],
             ids=self.ids[where],
             names=self.names,
-            weights=None if self.weights is None else self.weights[where],
             labels=self.labels,
             shown=None if self.shown is None else take_rows(self.shown, where),
         )
+        # Not through the constructor: a part may hold weights of 0 alone, and is refused where it is trained on.
+        taken.weights = None if self.weights is None else self.weights[where]
+        return taken
 
     def select(self, ids: Sequence[Id] | NDArray[Any]) -> Examples:
         """The examples with these ids, in this order."""

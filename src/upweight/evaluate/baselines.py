@@ -18,6 +18,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
 from upweight.core.sources import is_sparse
+from upweight.core.weights import present
 
 Array = NDArray[np.float64]
 K1, B = 1.2, 0.75  # of Okapi BM25 (Robertson & Zaragoza 2009), as every search engine has them
@@ -66,9 +67,11 @@ def held_out_loss(model: Any, train: Examples, folds: int = FOLDS, seed: int = 0
     2021). Costs as many trainings as folds.
     """
     require(model, [Retrainable], "held_out_loss")
-    if not 2 <= folds <= len(train):
-        raise ValueError(f"expected between 2 and {len(train)} folds, got {folds}")
-    order, suspicion = np.random.default_rng(seed).permutation(len(train)), np.empty(len(train))
+    counted = present(train)
+    if not 2 <= folds <= len(counted):
+        raise ValueError(f"expected between 2 and {len(counted)} folds, got {folds}")
+    order = counted[np.random.default_rng(seed).permutation(len(counted))]
+    suspicion = plain_loss(model, train)  # of an example of weight 0, without which the model was trained already
     for fold in range(folds):
         out = order[fold::folds]
         weights = np.ones(len(train))

@@ -15,6 +15,7 @@ from upweight.core.model import Retrainable, require
 from upweight.core.processes import available
 from upweight.core.retraining import Task, at_once, predicted
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights, present
 from upweight.evaluate.retrain import Engine, How, Progress
 
 FIRST = 1  # the size that is tried first; it doubles until the prediction flips
@@ -127,16 +128,17 @@ def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keywo
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-    limit = max(1, len(train) // 5) if most is None else most
-    if not 0 < limit < len(train):
-        raise ValueError(f"expected most between 1 and {len(train) - 1}, got {limit}")
+    n = len(present(train))
+    limit = max(1, n // 5) if most is None else most
+    if not 0 < limit < n:
+        raise ValueError(f"expected most between 1 and {n - 1}, got {limit}")
     columns = train.positions(scores.train_ids)
     engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
     (before,) = engine.results(model, train, [Task()], queries, predicted)
     searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
-        support = scores.values[place] if held_up else -scores.values[place]
+        support = (scores.values[place] if held_up else -scores.values[place]) * (own_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
         searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
     room = 1 if how == "processes" else at_once(model, train).size

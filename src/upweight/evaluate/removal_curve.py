@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights, present
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.retrain import How, Progress
@@ -99,7 +100,7 @@ def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by key
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
     if not shares or not all(0 < share < 1 for share in shares) or draws < 1:
         raise ValueError(f"expected shares between 0 and 1 and at least one draw, got {list(shares)} and {draws}")
-    n = len(train)
+    n = len(present(train))
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
     removals = _removals(train, scores, sizes, draws)
     truth = retrain_truth(
@@ -117,18 +118,20 @@ def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by key
 
 
 def _removals(train: Examples, scores: Scores, sizes: Sequence[int], draws: int) -> list[Removal]:
-    train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    columns = train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    there = own_weights(train)[columns] > 0
+    ids, counted = scores.train_ids[there], train.ids[present(train)]
     chosen: list[Removal] = []
-    for place, row in enumerate(scores.values):
+    for place, row in enumerate(scores.values[:, there]):
         for side, order in (
             ("proponents", np.argsort(-row, kind="stable")),
             ("opponents", np.argsort(row, kind="stable")),
         ):
-            chosen += [_taken(f"{side} {size} {place}", scores.train_ids[order[:size]]) for size in sizes]
+            chosen += [_taken(f"{side} {size} {place}", ids[order[:size]]) for size in sizes]
     rng = np.random.default_rng(0)
     for draw in range(draws):
-        order = rng.permutation(len(train))
-        chosen += [_taken(f"random {size} {draw}", train.ids[order[:size]]) for size in sizes]
+        order = rng.permutation(len(counted))
+        chosen += [_taken(f"random {size} {draw}", counted[order[:size]]) for size in sizes]
     return chosen
 
 

@@ -17,6 +17,7 @@ from upweight.core.model import Differentiable, Parametric, require
 from upweight.core.recipes import CurvatureRecipe
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
+from upweight.core.weights import copies, own_weights, require_part
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -139,16 +140,17 @@ class FittedInfluence(Fitted):
         curvature, recipe = self._exact(), cast(Influence, self.recipe)
         if recipe.polish == 0 or recipe.damping not in ("auto", 0):  # Newton steps know no damping
             return
-        once, each = curvature.step_cost
-        count = int(min(len(self.train), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
+        own, (once, each) = own_weights(self.train), curvature.step_cost
+        count = int(min((own > 0).sum(), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
         if count == 0:
             return
-        effect = np.abs(curvature.paired(self.rows, self.rows))
+        effect = np.where(own > 0, np.abs(curvature.paired(self.rows, self.rows)), -1.0)
         chosen = np.argsort(-effect, kind="stable")[:count]
         start = curvature.solve(self.rows.take(chosen)).rows.dense()
         kept = np.ones((count, len(self.train)))
         kept[np.arange(count), chosen] = 0.0
-        shifts = curvature.after(kept, start, recipe.polish, tolerance=1e-4 / np.sqrt(len(self.train))).shifts
+        tolerance = 1e-4 / float(np.sqrt(copies(own).sum()))
+        shifts = curvature.after(kept, start, recipe.polish, tolerance).shifts
         order = np.argsort(chosen)
         self.moved, self.shifts = chosen[order], shifts[order]
 
@@ -171,7 +173,7 @@ class FittedInfluence(Fitted):
             yield slice(start, int(where[-1]) + 1), block
 
     def self_values(self) -> Array:
-        """∇ℓᵢᵀ (H + λ)⁻¹ ∇ℓᵢ with the correction of the recipe."""
+        """∇ℓᵢᵀ (H + λ)⁻¹ wᵢ∇ℓᵢ with the correction of the recipe: what all of an example's weight does to its loss."""
         own = self.model.measure_rows(self.train)
         values = -self.curvature.paired(own, self.rows)
         if self.earlier is not None:
@@ -205,11 +207,7 @@ class FittedInfluence(Fitted):
         member = np.zeros((len(groups), len(self.train)))
         for g, (name, ids) in enumerate(groups.items()):
             member[g, self.train.positions(ids)] = 1.0
-            if member[g].sum() in (0, len(self.train)):
-                raise ValueError(
-                    f"expected group {name!r} to be some of the {len(self.train)} training examples, got "
-                    f"{int(member[g].sum())}: removing none changes nothing, removing all leaves nothing to train on"
-                )
+            require_part(self.train, name, np.flatnonzero(member[g]))
         measured = self.model.measure(queries)
         if form == "newton":
             moved = self._exact().after(1.0 - member, None, steps)
@@ -235,7 +233,10 @@ class FittedInfluence(Fitted):
         return self._exact().leverage()
 
     def cooks_distance(self) -> Array:
-        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), shape (n,) (Cook 1977; Pregibon 1981 beyond least squares)."""
+        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), shape (n,) (Cook 1977; Pregibon 1981 beyond least squares).
+
+        Δθᵢ is what taking all of a row's weight does; s² divides by n − p, n the `copies` that all rows count for.
+        """
         exact = self._exact()
         corrected = exact.corrected(self.plain_rows)
         effective = float(exact.leverage().sum())

@@ -14,6 +14,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import TreeBased, require
 from upweight.core.processes import each
 from upweight.core.scores import Scores, Unit
+from upweight.core.weights import require_part
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed import blocks, refit, shifted
 
@@ -89,11 +90,7 @@ class FittedLeafRefit(Fitted):
             raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
         removed = [np.unique(self.train.positions(ids)) for ids in groups.values()]
         for name, gone in zip(groups, removed, strict=True):
-            if len(gone) in (0, len(self.train)):
-                raise ValueError(
-                    f"expected group {name!r} to be some of the {len(self.train)} training examples, got {len(gone)}: "
-                    "removing none changes nothing, removing all leaves nothing to train on"
-                )
+            require_part(self.train, name, gone)
         grown = _exact(self.model, self.train)
         values = [self._effects(queries, *refit(grown, removed[part])) for part in blocks(grown, len(removed))]
         measured = self.model.measure(queries)

@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Literal
 
 from upweight.core.examples import Examples, require_examples
+from upweight.core.weights import require_weight
 
 # Where estimators come from → the file that reads them, imported when one is handed in.
 LIBRARIES = ("lightgbm", "xgboost", "catboost")
@@ -39,6 +40,7 @@ def explainable(
             unknown objective.
     """
     require_examples(train, "train")
+    require_weight(train)
     steps = getattr(estimator, "steps", None)
     final = steps[-1][1] if steps else estimator
     reader = _tree_reader(final)

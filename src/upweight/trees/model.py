@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.model import Predictions, Retrainable, TreeBased
+from upweight.core.weights import own_weights, require_classes, require_weight
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -100,7 +101,8 @@ class TreeModel(TreeBased, Retrainable):
             if train.y is None:
                 raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
             targets = np.ascontiguousarray(self.loss.encode(train.y).T)
-            weights = np.ones(len(train)) if train.weights is None else train.weights
+            require_weight(train)
+            weights = own_weights(train)
             self._seen.update(train=train, grown=self.grow(self.leaves(train), targets, weights))
         return self._seen["grown"]  # type: ignore[no-any-return]
 
@@ -112,22 +114,11 @@ class TreeModel(TreeBased, Retrainable):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (len(train),):
             raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        if not np.isfinite(weights).all() or (weights < 0).any() or not (weights * own_weights(train)).any():
             raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        require_classes(train, weights, self.loss)
         kept = train.take(np.flatnonzero(weights))
-        self._refuse_lost_class(kept)
         own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
         if kept.weights is not None or (own != 1).any():
             kept = Examples(kept.x, kept.y, ids=kept.ids, names=kept.names, weights=own)
         return self.train_again(kept, seed)
-
-    def _refuse_lost_class(self, kept: Examples) -> None:
-        if self.loss.classes is None or kept.y is None:
-            return
-        left = np.bincount(self.loss.places(kept.y), minlength=len(self.loss.classes))
-        if (left == 0).any():
-            label = self.loss.classes.tolist()[int(np.argmin(left))]
-            raise ValueError(
-                f"without these examples none of class {label!r} is left, and a model of {len(left)} classes cannot be "
-                "trained; remove fewer, or fit a model without that class"
-            )
