@@ -106,7 +106,7 @@ def test_a_script_that_new_workers_run_again_is_told_its_guard(tmp_path):
 THREADED = """
 import faulthandler
 import torch
-from upweight.core.processes import each
+from upweight.retraining.pool import each
 
 def work(matrix, task):
     faulthandler.dump_traceback_later(60, exit=True)

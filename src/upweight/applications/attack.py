@@ -162,7 +162,7 @@ def attack(
         predicted=(tuple(before), tuple(here.predict(queries).predicted)),
         moves=(now.x[places] - train.x[places].astype(np.float64)) / pgd.grey,
         measurement=model.measurement,
-        diagnostics={"warnings": list(getattr(model, "notes", ()))},
+        diagnostics={"warnings": list(model.notes)},
     )
 
 

@@ -56,12 +56,12 @@ def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scor
     for row, some in zip(wanted, strongest, strict=True):
         row[followed.positions(some)] = True
     of_queries, of_train = np.empty((len(checkpoints), len(asked))), np.empty((len(checkpoints), len(ids)))
-    pushes = np.full((len(checkpoints), *wanted.shape), np.nan, dtype=np.float32)
+    pushes, over = np.full((len(checkpoints), *wanted.shape), np.nan, dtype=np.float32), model.mean_over(train)
     for place, checkpoint in enumerate(checkpoints):
         there = checkpoint.model()
         of_queries[place], of_train[place] = there.measure(asked), there.measure(followed)
         products = there.measure_rows(asked).dot(there.loss_rows(followed))
-        pushes[place][wanted] = (-checkpoint.travelled / len(train) * products)[wanted]
+        pushes[place][wanted] = (-checkpoint.travelled / over * products)[wanted]
     steps = np.array([checkpoint.step for checkpoint in checkpoints], dtype=np.intp)
     return Course(steps, asked.ids, followed.ids, of_queries, of_train, pushes)
 

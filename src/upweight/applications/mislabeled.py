@@ -18,6 +18,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
 from upweight.core.progress import silent
 from upweight.core.scores import Unit
+from upweight.core.weights import present
 from upweight.methods.influence import Influence
 from upweight.retraining import deprecated
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -33,7 +34,7 @@ class Suspects:
     Attributes:
         ids: (budget,) what to check, most suspicious first.
         score: (n,) what all training examples are ranked by, in training order; a mean rank in (0, 1], or nats where
-            one loss is all there is.
+            one loss is all there is. An example of weight 0 took no part: it is never chosen, and has the lowest score.
         loss: (n,) under the model that saw the label.
         self_influence: (n,) how much of that fit the label bought for itself; loss + self-influence is the loss of a
             model trained without the example. NaN where the model has no gradients.
@@ -107,7 +108,8 @@ def mislabeled(
     Args:
         model: a classifier that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
         train: what it was trained on.
-        budget: how many labels can be checked: a whole number, or a share of the training set below 1.
+        budget: how many labels can be checked: a whole number, or a share of the training set below 1 (of its examples
+            of weight above 0).
         evaluation: labelled examples, of which the harm is told.
         folds: parts for out-of-fold predictions.
         retraining: where and how, with one seed, which draws the parts, too; None for one by one in this process (a few
@@ -121,12 +123,12 @@ def mislabeled(
     """
     require(model, [Measurable], "mislabeled", train)
     retraining = ONE_BY_ONE if retraining is None else retraining
-    tell = retraining.progress or silent
-    count, classes = _count(budget, len(train)), _classes(model, train, evaluation)
+    tell, there = retraining.progress or silent, present(train)
+    count, classes = _count(budget, len(there)), _classes(model, train, evaluation)
     tell("fit", 0, 1)
     loss, own, fitted, said, notes = _evidence(model, train, folds, retraining)
-    score = _suspicion(loss, None if fitted is None else loss + own, said)
-    chosen = np.argsort(-score, kind="stable")[:count]
+    score = _suspicion(loss, None if fitted is None else loss + own, said, there)
+    chosen = there[np.argsort(-score[there], kind="stable")[:count]]
     suggested, chances = _suggestions(model, train, chosen, classes, said)
     harm = None
     if evaluation is not None and fitted is not None:
@@ -153,7 +155,7 @@ def _evidence(
     model: Any, train: Examples, folds: int, retraining: Retraining
 ) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
     """Loss, self-influence, the fit it came from, out-of-fold answers, and what could not be had."""
-    loss, notes = -model.measure(train), list(getattr(model, "notes", ()))
+    loss, notes = -model.measure(train), list(model.notes)
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
     own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
     (retraining.progress or silent)("fit", 1, 1)
@@ -170,17 +172,23 @@ def _evidence(
     return loss, own, fitted, said, notes
 
 
-def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None) -> Array:
+def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None, there: NDArray[np.intp]) -> Array:
     """What there is to go by, (n,); where all of it is there, the mean share of the training set that each puts below.
 
     Ranks, so that no single evidence decides by its size: out-of-fold losses have a longer tail than the others.
+    Examples that are not among `there` have the lowest score.
     """
     if alone is None:
         assert said is not None
-        return said.counted
-    if said is None or not said.helps:
-        return alone
-    return np.asarray(sum(rankdata(evidence) for evidence in (loss, alone, said.counted)) / (3 * len(loss)))
+        evidence = said.counted[there]
+    elif said is None or not said.helps:
+        evidence = alone[there]
+    else:
+        ranks = (rankdata(each[there]) for each in (loss, alone, said.counted))
+        evidence = np.asarray(sum(ranks) / (3 * len(there)))
+    score = np.full(len(loss), evidence.min())
+    score[there] = evidence
+    return score
 
 
 def _count(budget: float, n: int) -> int:
@@ -208,7 +216,7 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
         raise ValueError(
             "expected labels that are classes; for amounts look at uw.Influence().fit(model, train).self_influence()"
         )
-    classes: list[Any] = np.unique(train.y).tolist()
+    classes: list[Any] = np.unique(train.y[present(train)]).tolist()
     if len(classes) < 2:
         raise ValueError(
             f"expected at least two classes among the labels, got only {classes[0]!r}: nothing can be wrong"

@@ -18,6 +18,7 @@ from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
+from upweight.core.weights import present
 from upweight.retraining import deprecated
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
@@ -170,7 +171,7 @@ def what_if(
         form=forecast.form,
         unit=Unit.EFFECT if forecast.curvature.calibrated else Unit.RANK,
         measurement=model.measurement,
-        diagnostics={**forecast.news, "warnings": [*getattr(model, "notes", ()), *forecast.warnings, *notes]},
+        diagnostics={**forecast.news, "warnings": [*model.notes, *forecast.warnings, *notes]},
     )
 
 
@@ -255,8 +256,10 @@ def _union(train: Examples, changes: Sequence[Change]) -> tuple[Examples, Array]
 
 
 def _arrivals(train: Examples, change: Change) -> list[Examples]:
+    """What a change brings, examples of weight 0 apart."""
     found = [change.relabelled(train)] if change.relabel else []
-    return found if change.add is None else [*found, change.add]
+    found += [] if change.add is None else [change.add]
+    return [part.take(there) for part in found if len(there := present(part))]
 
 
 def _numbered(examples: Examples, start: int) -> Examples:

@@ -41,7 +41,8 @@ class Examples:
         y: labels or target values, shape (n,) or (n, outputs); may be left out for queries without a label.
         ids: one unique int or str per example. Left out: the frame's own index if it has one, else 0 … n−1.
         names: one name per input column, used in previews. Left out: the frame's column names.
-        weights: one non-negative sample weight per example, as passed to the estimator's `fit`.
+        weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of weight
+            0 is absent; whole weights count copies.
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: what a person should see in place of the raw inputs (images or texts), one per example.
 

@@ -19,6 +19,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
 from upweight.core.sources import is_sparse
+from upweight.core.weights import present
 from upweight.retraining import deprecated
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -75,11 +76,13 @@ def held_out_loss(
     draws the folds, too.
     """
     require(model, [Retrainable], "held_out_loss")
-    if not 2 <= folds <= len(train):
-        raise ValueError(f"expected between 2 and {len(train)} folds, got {folds}")
+    counted = present(train)
+    if not 2 <= folds <= len(counted):
+        raise ValueError(f"expected between 2 and {len(counted)} folds, got {folds}")
     retraining = ONE_BY_ONE if retraining is None else retraining
     seed = retraining.only_seed("held_out_loss")
-    order, suspicion = np.random.default_rng(seed).permutation(len(train)), np.empty(len(train))
+    order = counted[np.random.default_rng(seed).permutation(len(counted))]
+    suspicion = plain_loss(model, train)  # of an example of weight 0, without which the model was trained already
     tasks = [Task(removed=order[fold::folds], queries=order[fold::folds], seed=seed) for fold in range(folds)]
     for task, measurements in zip(tasks, results(retraining, model, train, tasks, train), strict=True):
         suspicion[task.queries] = -measurements

@@ -13,6 +13,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights, present
 from upweight.retraining import deprecated
 from upweight.retraining.engine import attempts, results
 from upweight.retraining.retraining import Retraining
@@ -126,9 +127,10 @@ def brittleness(
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-    limit = max(1, len(train) // 5) if most is None else most
-    if not 0 < limit < len(train):
-        raise ValueError(f"expected most between 1 and {len(train) - 1}, got {limit}")
+    n = len(present(train))
+    limit = max(1, n // 5) if most is None else most
+    if not 0 < limit < n:
+        raise ValueError(f"expected most between 1 and {n - 1}, got {limit}")
     columns = train.positions(scores.train_ids)
     retraining = Retraining() if retraining is None else retraining
     seed = retraining.only_seed("brittleness")
@@ -136,7 +138,7 @@ def brittleness(
     searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
-        support = scores.values[place] if held_up else -scores.values[place]
+        support = (scores.values[place] if held_up else -scores.values[place]) * (own_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
         searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
     trainings = 1 + _searched(retraining, model, train, queries, searches)

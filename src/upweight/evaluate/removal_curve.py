@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights, present
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.retrain_truth import retrain_truth
@@ -99,25 +100,27 @@ def removal_curve(
         raise ValueError(
             f"expected shares between 0 and 1 and at least one random removal, got {list(shares)} and {removals}"
         )
-    n = len(train)
+    n = len(present(train))
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
     chosen = _removals(train, scores, sizes, removals)
     return _read(retrain_truth(model, train, queries, chosen, retraining=retraining), sizes, removals)
 
 
 def _removals(train: Examples, scores: Scores, sizes: Sequence[int], count: int) -> list[Removal]:
-    train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    columns = train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    there = own_weights(train)[columns] > 0
+    ids, counted = scores.train_ids[there], train.ids[present(train)]
     chosen: list[Removal] = []
-    for place, row in enumerate(scores.values):
+    for place, row in enumerate(scores.values[:, there]):
         for side, order in (
             ("proponents", np.argsort(-row, kind="stable")),
             ("opponents", np.argsort(row, kind="stable")),
         ):
-            chosen += [_taken(f"{side} {size} {place}", scores.train_ids[order[:size]]) for size in sizes]
+            chosen += [_taken(f"{side} {size} {place}", ids[order[:size]]) for size in sizes]
     rng = np.random.default_rng(0)
     for draw in range(count):
-        order = rng.permutation(len(train))
-        chosen += [_taken(f"random {size} {draw}", train.ids[order[:size]]) for size in sizes]
+        order = rng.permutation(len(counted))
+        chosen += [_taken(f"random {size} {draw}", counted[order[:size]]) for size in sizes]
     return chosen
 
 

@@ -12,6 +12,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights
 from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
 from upweight.evaluate.retrain_truth import retrain_truth
@@ -85,10 +86,14 @@ def _lost_classes(train: Examples, chosen: Sequence[Removal]) -> list[str]:
     if train.y is None or train.y.ndim != 1 or train.y.dtype.kind == "f":
         return []
     classes, places = np.unique(train.y, return_inverse=True)
+    own = own_weights(train)
+    there = np.bincount(places, own) > 0
     found = []
     for removal in chosen:
-        left = np.bincount(np.delete(places, train.positions(removal.ids)), minlength=len(classes))
-        if (left == 0).any():
-            label = classes.tolist()[int(np.argmin(left))]
+        weights = own.copy()
+        weights[train.positions(removal.ids)] = 0.0
+        lost = there & (np.bincount(places, weights) == 0)
+        if lost.any():
+            label = classes.tolist()[int(np.argmax(lost))]
             found.append(f"Without {removal.name!r} no example of class {train.labels.get(label, label)!r} is left.")
     return found

@@ -16,6 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Embeddable, require
 from upweight.core.scores import Unit
 from upweight.core.sources import is_sparse
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 PAIRS = 2**22  # distances of queries and training examples that are held at a time
@@ -35,7 +36,7 @@ class KNNShapley(Attributor):
     Args:
         k: neighbours that vote.
 
-    Sample weights are numbers of copies: a weight of 0 is nobody, and others must be whole.
+    Whole sample weights are numbers of copies; other weights say nothing to a vote, where they are above 0.
     """
 
     summary = "Shapley values of training examples in a nearest-neighbour predictor on the model's features"
@@ -61,7 +62,8 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
 
     def __init__(self, recipe: KNNShapley, model: Embeddable, train: Examples, unit: Unit) -> None:
         super().__init__(recipe, model, train, unit)
-        self._players = _copies(train)  # positions, one for every copy
+        often = copies(own_weights(train)).astype(np.intp)
+        self._players = np.repeat(np.arange(len(train)), often)  # positions, one for every copy
         self._features = model.embed(train)
         squares = self._features.multiply(self._features) if is_sparse(self._features) else self._features**2
         self._size = float(squares.sum(axis=1).max()) or 1.0  # the squared length of the longest row of features
@@ -184,15 +186,3 @@ def _labels(examples: Examples, what: str) -> NDArray[Any]:
     if examples.y is None or examples.y.ndim != 1:
         raise ValueError(f"expected {what} with one label per example, which a nearest-neighbour predictor votes with")
     return examples.y
-
-
-def _copies(train: Examples) -> NDArray[np.intp]:
-    """Positions of the training examples, each as often as its weight says."""
-    if train.weights is None:
-        return np.arange(len(train))
-    if (train.weights != np.round(train.weights)).any():
-        raise ValueError(
-            "expected whole sample weights, which count copies of an example: half a neighbour has no vote; fit "
-            "KNNShapley on examples without weights"
-        )
-    return np.repeat(np.arange(len(train)), train.weights.astype(np.intp))

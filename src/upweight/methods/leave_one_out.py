@@ -14,6 +14,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
 from upweight.core.scores import Unit
+from upweight.core.weights import present
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import PROBED, Task
@@ -47,10 +48,14 @@ class LeaveOneOut(Attributor):
         return Promises(correlation=0.9999, slope=(0.999, 1.001))
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
-        """Train n + 1 times."""
+        """Train n + 1 times, n the examples of weight above 0."""
         require(model, [Retrainable], "LeaveOneOut", train)
-        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
-        whole, *without = results(Retraining(processes=self.processes), model, train, tasks, None)
+        counted = present(train)
+        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
+        whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)
+        without = [whole] * len(train)  # training without an example of weight 0 is training on everything
+        for place, result in zip(counted.tolist(), trained, strict=True):
+            without[place] = result
         return FittedLeaveOneOut(self, model, train, whole, without)
 
     def restore(
@@ -91,17 +96,21 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether it is of the model handed in."""
-        return {"trainings": len(self.without) + 1, "warnings": [*self.model.notes, *self._elsewhere]}
+        trainings = len(present(self.train)) + 1
+        return {"trainings": trainings, "warnings": [*self.model.notes, *self._elsewhere]}
 
     @cached_property
     def _elsewhere(self) -> list[str]:
         """Said where training on everything gives another model than the one handed in, which was no optimum either."""
         if cast(Retrainable, self.handed_in).converges:
             return []
-        few = self.train.take(np.arange(min(PROBED, len(self.train))))
+        probed = present(self.train)[:PROBED]
+        few = self.train.take(probed)
         here = self.model.measure(few)
         off = float(np.abs(here - self.handed_in.measure(few)).max())
-        effects = [np.abs(here - _model(self.handed_in, one).measure(few)).max() for one in self.without[:PROBED]]
+        effects = [
+            np.abs(here - _model(self.handed_in, one).measure(few)).max() for one in [self.without[i] for i in probed]
+        ]
         if off <= DRIFT * float(np.median(effects)):
             return []
         return [

@@ -19,6 +19,7 @@ from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric, Replayable, require
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
+from upweight.core.weights import present
 from upweight.methods.gate import Gate, agreement_within
 
 Array = NDArray[np.float64]
@@ -100,26 +101,27 @@ class Metagradient(Attributor):
         """Make the runs, and the retrainings of the gate."""
         require(model, [Differentiable, Parametric, Replayable], "Metagradient", train)
         rng = np.random.default_rng(0)
-        n = len(train)
-        reference = model.replay(train, np.ones(n))
+        counted = present(train)
+        reference = model.replay(train, np.ones(len(train)))
         _require_same(model, reference)
-        places = self._places(n, rng)
+        places = self._places(len(train), counted, rng)
         replays = [
             reference if seed == 0 and (weights == 1).all() else model.replay(train, weights, seed)
             for seed in range(self.seeds)
             for weights in places
         ]
-        removals = np.array([_subset(rng, n, self.keep) for _ in range(self.removals)])
+        removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
         gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
 
-    def _places(self, n: int, rng: np.random.Generator) -> list[Array]:
-        """The weights (n,) at which derivatives are taken."""
+    def _places(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
+        """The weights (n,) at which derivatives are taken; what is drawn is drawn for the examples that count."""
         place = np.ones(n) if self.at == "full" else np.full(n, self.keep)
         if self.jitter:
-            drawn = np.random.default_rng(JITTER).normal(size=(self.samples, n))
+            drawn = np.zeros((self.samples, n))
+            drawn[:, counted] = np.random.default_rng(JITTER).normal(size=(self.samples, len(counted)))
             return list(place * np.maximum(1.0 + self.jitter * drawn, 0.0))
-        return [place] if self.samples == 1 else [_subset(rng, n, self.keep) for _ in range(self.samples)]
+        return [place] if self.samples == 1 else [_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
 
 
 class FittedMetagradient(GroupRemoval[Metagradient, Any]):
@@ -287,7 +289,8 @@ def _require_same(model: Any, reference: Replay) -> None:
         )
 
 
-def _subset(rng: np.random.Generator, n: int, keep: float) -> Array:
-    weights = np.zeros(n)
-    weights[rng.choice(n, min(max(1, round(keep * n)), n - 1), replace=False)] = 1.0
+def _subset(rng: np.random.Generator, n: int, counted: NDArray[np.intp], keep: float) -> Array:
+    """Weights (n,): 1 for a random share of the examples that count."""
+    weights, many = np.zeros(n), len(counted)
+    weights[counted[rng.choice(many, min(max(1, round(keep * many)), many - 1), replace=False)]] = 1.0
     return weights

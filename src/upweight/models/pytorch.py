@@ -205,7 +205,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         return found * self.weights(train).reshape(-1, *(1,) * (found.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float:
-        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs."""
+        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖² (of copies): 0 at the optimum, about 1 on gradients of random signs."""
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
         return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)
@@ -244,7 +244,12 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
         from upweight.curvature.segments import segments
 
-        return segments(self.checkpoints(), self.weights(train), train, recipe, count)
+        over = self.mean_over(train)
+        return segments(self.checkpoints(), self.weights(train), train, recipe, count, over)
+
+    def mean_over(self, train: Examples) -> float:
+        """All rows whatever they weigh where the objective says so ("fixed"), else the examples that count."""
+        return float(len(train)) if self.objective.reduction == "fixed" else super().mean_over(train)
 
     def stepwise(self, train: Examples) -> Recorded | None:
         """The trajectory step by step, where it was told the batches and holds the start."""
@@ -253,7 +258,8 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         moments = self.checkpoints()
         if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
             return None
-        return Recorded(self.trajectory, self.network, train, self.weights(train), moments)
+        fixed = self.objective.reduction == "fixed"
+        return Recorded(self.trajectory, self.network, train, self.weights(train), moments, fixed)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader
 from upweight.core.plugins import MODELS, plugins, warn_about
+from upweight.core.weights import require_weight
 from upweight.models.pipeline import last_step
 from upweight.trees.loss import Loss
 
@@ -63,6 +64,7 @@ def explainable(
             unknown objective.
     """
     require_examples(train, "train")
+    require_weight(train)
     final = last_step(estimator)
     reader = next(_readers_of(estimator), None)
     if reader is None:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.objective import Objective
+from upweight.core.weights import present
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
@@ -61,7 +62,8 @@ def read(
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     reading = reader(final, matrix, train, smoothing)
-    design, theta = _design(reading, inputs, matrix)
+    counted = present(train)
+    design, theta = _design(reading, inputs, matrix if len(counted) == len(train) else matrix[counted])
     model = LinearModel(
         name=name,
         design=design,
@@ -138,7 +140,10 @@ def _on_columns(reading: Reading, inputs: Steps) -> tuple[Design, Array]:
 
 
 def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
-    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
+    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns.
+
+    `matrix` holds the rows that the model was made of, those of weight above 0.
+    """
     design, theta = _on_columns(reading, inputs)
     wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
     if reading.kernel is None and not wide:
