@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -17,27 +17,17 @@ from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
 from upweight.core.model import Measurable, Predictions
+from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit, require_finite
+
+__all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
 QUERIES = 256  # queries whose strongest examples are sought at a time
 SCHEMA = 2  # of saved fits: the second form carries the identity of the model part by part
 
 RecipeT = TypeVar("RecipeT", bound="Attributor")
 ModelT = TypeVar("ModelT", bound=Measurable)
-
-
-@dataclass(frozen=True)
-class Promises:
-    """What a method stands by: the law suite holds it to this on every model family.
-
-    `correlation` is the least Pearson correlation with true leave-one-out, `slope` the band of actual on predicted;
-    `waives` maps the name of a law to the reason why it cannot hold.
-    """
-
-    correlation: float | None = None
-    slope: tuple[float, float] | None = None
-    waives: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +41,7 @@ class Attributor(ABC):
         cost: what it takes, in one or two lines.
         unit: of its scores; EFFECT where some settings or models give less, which their scores then say.
         needs: the capabilities that it needs of a model.
+        variants: settings that the laws try beside the default ones: a name for each → its settings.
     """
 
     summary: ClassVar[str] = ""
@@ -58,10 +49,11 @@ class Attributor(ABC):
     cost: ClassVar[str] = ""
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @property
     def promises(self) -> Promises:
-        """What these settings stand by; nothing, where it is left out."""
+        """What these settings stand by; nothing where it is left out, which the laws do not let pass."""
         return Promises()
 
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import Any
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased
+from upweight.core.model import Averaged, TreeBased, can
 from upweight.methods.boostin import BoostIn
 from upweight.methods.chance import Chance
 from upweight.methods.forest_weights import ForestWeights
@@ -23,7 +23,6 @@ from upweight.methods.source import SOURCE
 from upweight.methods.tracin import TracIn
 from upweight.methods.tree_sim import TreeSim
 from upweight.methods.trex import TREX
-from upweight.trees.forest import Forest
 
 WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
 
@@ -55,7 +54,7 @@ def first_choice(model: Any, train: Examples) -> Attributor:
     if not isinstance(model, TreeBased):
         return Influence()
     grown = model.grown(train)
-    if isinstance(grown, Forest):
+    if can(model, Averaged):
         return ForestWeights() if grown.exact else TreeSim()
     work = len(train) ** 2 * model.trees().trees
     if not grown.exact:
