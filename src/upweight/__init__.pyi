@@ -39,7 +39,6 @@ from upweight.core.curvature import ExactCurvature as ExactCurvature
 from upweight.core.curvature import Moved as Moved
 from upweight.core.curvature import Solved as Solved
 from upweight.core.examples import Examples as Examples
-from upweight.core.examples import Preview as Preview
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval
 from upweight.core.identity import UnidentifiedError as UnidentifiedError
@@ -62,6 +61,7 @@ from upweight.core.model import Stackable as Stackable
 from upweight.core.model import TreeBased as TreeBased
 from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.objective import Objective as Objective
+from upweight.core.preview import Preview as Preview
 from upweight.core.progress import Progress as Progress
 from upweight.core.recipes import CG as CG
 from upweight.core.recipes import EKFAC as EKFAC

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -14,30 +14,21 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
-from upweight.core.examples import Examples, one_look, require_examples
+from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
+from upweight.core.looks import looked_once
 from upweight.core.model import Measurable, Predictions
+from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit, require_finite
+
+__all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
 QUERIES = 256  # queries whose strongest examples are sought at a time
 SCHEMA = 2  # of saved fits: the second form carries the identity of the model part by part
 
 RecipeT = TypeVar("RecipeT", bound="Attributor")
 ModelT = TypeVar("ModelT", bound=Measurable)
-
-
-@dataclass(frozen=True)
-class Promises:
-    """What a method stands by: the law suite holds it to this on every model family.
-
-    `correlation` is the least Pearson correlation with true leave-one-out, `slope` the band of actual on predicted;
-    `waives` maps the name of a law to the reason why it cannot hold.
-    """
-
-    correlation: float | None = None
-    slope: tuple[float, float] | None = None
-    waives: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +42,7 @@ class Attributor(ABC):
         cost: what it takes, in one or two lines.
         unit: of its scores; EFFECT where some settings or models give less, which their scores then say.
         needs: the capabilities that it needs of a model.
+        variants: settings that the laws try beside the default ones: a name for each → its settings.
     """
 
     summary: ClassVar[str] = ""
@@ -58,15 +50,16 @@ class Attributor(ABC):
     cost: ClassVar[str] = ""
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = one_look()(cls.fit)  # type: ignore[method-assign]
+            cls.fit = looked_once(cls.fit)  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
-        """What these settings stand by; nothing, where it is left out."""
+        """What these settings stand by; nothing where it is left out, which the laws do not let pass."""
         return Promises()
 
     @abstractmethod
@@ -137,7 +130,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
         return {}, {}
 
-    @one_look()
+    @looked_once
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
 
@@ -154,13 +147,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         predictions = self.model.predict(queries)
         return self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
 
-    @one_look()
+    @looked_once
     def self_influence(self) -> Scores:
         """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
         self.require_unchanged()
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
-    @one_look()
+    @looked_once
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
@@ -175,7 +168,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit, diagnostics = self._told(combined([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
-    @one_look()
+    @looked_once
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
 

@@ -50,12 +50,15 @@ def named(name: str, function: Callable[P, R]) -> Named[P, R]:
 
 
 def function_parts(function: FunctionType) -> tuple[Any, ...]:
-    """A function's name; for the user's own also code, defaults, enclosing variables and the globals that it names."""
+    """A function's name; for the user's own also code, defaults, enclosing variables and the globals that it names.
+
+    A name tells a library's functions apart, but not its lambdas and the functions inside its functions.
+    """
     inside = [_content(cell) for cell in function.__closure__ or ()]
     identity = "function", _module_name(function), function.__qualname__
     own = function.__defaults__, function.__kwdefaults__, inside
     if _is_library(function.__module__):
-        return (*identity, *own) if "<locals>" in function.__qualname__ else identity
+        return (*identity, *own, _code(function.__code__)) if "<" in function.__qualname__ else identity
     return (*identity, *own, _code(function.__code__), dict(_globals(function)))
 
 

@@ -219,6 +219,14 @@ class TreeBased(Measurable):
         """∂measurement/∂margins there, (m, outputs)."""
 
 
+class Boosted(TreeBased):
+    """Trees grown one after the other on what those before left over: `grown` is a `Boosting`."""
+
+
+class Averaged(TreeBased):
+    """A forest: trees grown side by side, whose mean is the output: `grown` is a `Forest`."""
+
+
 class Stackable(Retrainable):
     """A model of which many weighted copies can be trained at once."""
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.model import Boosted, require
 from upweight.core.scores import Unit
 from upweight.trees.boosting import Boosting
 
@@ -31,15 +31,17 @@ class BoostIn(Attributor):
     summary = "What an example's gradients added to the leaves that the query fell into too, step by step"
     paper = "Brophy, Hammoudeh & Lowd (2023)"
     cost = "one pass over the trees, and a sparse product with trees × queries numbers per training example"
-    needs = (TreeBased,)
+    needs = (Boosted,)
+
+    @property
+    def promises(self) -> Promises:
+        """Nothing about single retrainings."""
+        return Promises(no_floor="without an example splits move too, which can do more than what it added to leaves")
 
     def fit(self, model: Any, train: Examples) -> FittedBoostIn:
         """Every example's share in its leaves."""
-        require(model, [TreeBased], "BoostIn", train)
-        grown = model.grown(train)
-        if not isinstance(grown, Boosting):
-            raise TypeError("BoostIn follows boosting steps, and a forest has none; ForestWeights is made for forests")
-        return FittedBoostIn(self, model, train, _shares(grown))
+        require(model, [Boosted], "BoostIn", train)
+        return FittedBoostIn(self, model, train, _shares(model.grown(train)))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -48,7 +50,7 @@ class BoostIn(Attributor):
         return FittedBoostIn(self, model, train, state["shares"])
 
 
-class FittedBoostIn(Fitted[BoostIn, TreeBased]):
+class FittedBoostIn(Fitted[BoostIn, Boosted]):
     """BoostIn, ready to answer."""
 
     def __init__(self, recipe: BoostIn, model: Any, train: Examples, shares: Array) -> None:

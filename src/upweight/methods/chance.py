@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
+from upweight.core.laws import Law
 from upweight.core.model import Measurable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import own_weights
@@ -31,7 +32,9 @@ class Chance(Attributor):
     @property
     def promises(self) -> Promises:
         """Nothing about the truth."""
-        return Promises(waives={"a copy helps, its flipped copy harms": "chance does not look at the examples"})
+        blind = "chance does not look at the examples"
+        waives = {Law.COPY: blind, Law.WEIGHTS: blind, Law.SELF: "each example's own score is a draw of its own"}
+        return Promises(no_floor=blind, waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
         """Nothing to learn."""

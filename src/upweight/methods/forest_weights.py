@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.laws import Law
+from upweight.core.model import Averaged, require
 from upweight.core.scores import Unit
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -35,7 +36,8 @@ class ForestWeights(Attributor):
     paper = "Wager, Hastie & Efron (2014)"
     cost = "a sparse product with trees × queries numbers per training example, and a measurement per pair"
     unit = Unit.EFFECT
-    needs = (TreeBased,)
+    needs = (Averaged,)
+    variants: ClassVar = {"trees that never drew it": {"removal": "trees"}}
 
     removal: Literal["leaves", "trees"] = "leaves"
 
@@ -45,25 +47,24 @@ class ForestWeights(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about single retrainings: those draw anew, which moves predictions more than an example does."""
+        """Nothing about single retrainings."""
         reason = "an example outside every tree that could tell decides nothing alone"
-        waives = {"a copy helps, its flipped copy harms": reason} if self.removal == "trees" else {}
-        return Promises(waives=waives)
+        waives = {Law.COPY: reason} if self.removal == "trees" else {}
+        drawn = "trained again, a forest draws anew, which moves predictions more than one example does"
+        return Promises(no_floor=drawn, waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedForestWeights:
         """Nothing beyond the leaves."""
-        require(model, [TreeBased], "ForestWeights", train)
+        require(model, [Averaged], "ForestWeights", train)
         grown = model.grown(train)
-        if not isinstance(grown, Forest):
-            raise TypeError("ForestWeights is made for forests; LeafRefit and BoostIn are made for boosting")
         if self.removal == "trees" and not grown.bootstrap:
-            raise ValueError("trees that saw all examples cannot say what they would be without one; removal='leaves'")
+            raise TypeError("trees that saw all examples cannot say what they would be without one; removal='leaves'")
         if self.removal == "leaves" and not grown.exact:
             raise ValueError(f"leaf values are no means of training examples: {'; '.join(grown.unrecorded)}")
         return FittedForestWeights(self, model, train, grown)
 
 
-class FittedForestWeights(Fitted[ForestWeights, TreeBased]):
+class FittedForestWeights(Fitted[ForestWeights, Averaged]):
     """A forest, ready to answer."""
 
     def __init__(self, recipe: ForestWeights, model: Any, train: Examples, forest: Forest) -> None:

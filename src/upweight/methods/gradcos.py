@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from upweight.core.attributor import Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
 from upweight.methods.products import Cosines, FittedProducts, as_it_is
@@ -22,6 +23,11 @@ class GradCos(Cosines):
     summary = "Cosines of gradients at the trained parameters"
     cost = "that of GradDot"
     needs = (Differentiable,)
+
+    @property
+    def promises(self) -> Promises:
+        """Less than GradDot: what an example's size does is divided away."""
+        return Promises(correlation=0.05)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from upweight.core.attributor import Attributor
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
 from upweight.methods.products import FittedProducts, Layers, as_it_is
@@ -24,6 +24,11 @@ class GradDot(Attributor):
     needs = (Differentiable,)
 
     layers: Layers = None
+
+    @property
+    def promises(self) -> Promises:
+        """A little of the order, as far as the curvature is alike in all directions."""
+        return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric, require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import copies, own_weights
@@ -57,6 +57,14 @@ class Influence(Attributor):
     cost = "one Hessian and its factor; a query is a solve and a product with the training features"
     unit = Unit.EFFECT
     needs = (Differentiable,)
+    variants: ClassVar = {
+        "first order": {"correction": None},
+        "CG": {"curvature": Hessian(solver=CG(tolerance=1e-10))},
+        "gradient products": {"curvature": Identity()},
+        "empirical Fisher": {"curvature": EmpiricalFisher()},
+        "EK-FAC": {"curvature": EKFAC()},
+        "DataInf": {"curvature": DataInf()},
+    }
 
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
@@ -73,10 +81,14 @@ class Influence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Corrected: retraining itself, but for what smoothing a hinge costs. Plain: too small by the leverage."""
+        """Corrected: retraining itself, but for what smoothing a hinge costs. Plain: too small by the leverage.
+
+        Of a ranking, as on networks, some of the order; none by a Hessian, which may be indefinite there.
+        """
+        ranking = None if isinstance(self.curvature, Hessian) else 0.3
         if self.correction is None:
-            return Promises(correlation=0.25, slope=(0.4, 2.6))
-        return Promises(correlation=0.99, slope=(0.95, 1.05))
+            return Promises(correlation=0.25, slope=(0.4, 2.6), ranking=ranking)
+        return Promises(correlation=0.99, slope=(0.95, 1.05), ranking=ranking)
 
     def fit(self, model: Any, train: Examples) -> FittedInfluence:
         """Curvature, leverages and Newton steps: everything that does not depend on the queries."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, TreeBased, require
+from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import present
 from upweight.trees.boosting import Boosting
@@ -44,7 +44,12 @@ class LeafInfluence(Attributor):
         "first; examples² × trees for a number; a training and half of that for every bag"
     )
     unit = Unit.EFFECT
-    needs = (TreeBased,)
+    needs = (Boosted,)
+    variants: ClassVar = {
+        "single": {"update": "single"},
+        "top leaves": {"update": 2},
+        "bags": {"bags": 12},
+    }
 
     update: Literal["all", "single"] | int = "all"
     bags: int = 0
@@ -59,19 +64,16 @@ class LeafInfluence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Against true retraining, whose splits move: the sign and a wide band, no more; and that for "all" alone."""
-        calibrated = self.update == "all" and not self.bags
-        return Promises(correlation=0.0, slope=(0.2, 4.0)) if calibrated else Promises()
+        """Nothing about single retrainings, whose splits move."""
+        return Promises(no_floor="without an example splits move too, which can do more than the leaf values")
 
     def fit(self, model: Any, train: Examples) -> FittedLeafInfluence | FittedBags:
         """All derivatives."""
         return FittedBags(self, model, train) if self.bags else self._fit(model, train)
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
-        require(model, [TreeBased], "LeafInfluence", train)
+        require(model, [Boosted], "LeafInfluence", train)
         grown = model.grown(train)
-        if not isinstance(grown, Boosting):
-            raise TypeError("LeafInfluence follows boosting steps, a forest has none; ForestWeights is for forests")
         grown.require_exact("LeafInfluence")
         if self.update == "all":
             return FittedLeafInfluence(self, model, train, grown)
@@ -90,7 +92,7 @@ class LeafInfluence(Attributor):
         return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
 
 
-class FittedLeafInfluence(Fitted[LeafInfluence, TreeBased]):
+class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
     """Derivatives of leaf values, ready to be applied to queries."""
 
     def __init__(
@@ -165,7 +167,7 @@ class FittedBags(Fitted[LeafInfluence, Any]):
     """Boosters on random halves, each with its derivatives; an example's score is the mean over those that saw it."""
 
     def __init__(self, recipe: LeafInfluence, model: Any, train: Examples) -> None:
-        require(model, [TreeBased, Retrainable], "LeafInfluence(bags=…)")
+        require(model, [Boosted, Retrainable], "LeafInfluence(bags=…)")
         super().__init__(recipe, model, train, Unit.RANK)
         counted = present(train)
         rng, by_id = np.random.default_rng(recipe.seed), counted[np.argsort(train.ids[counted], kind="stable")]

@@ -13,7 +13,7 @@ from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval, Removed
-from upweight.core.model import TreeBased, require
+from upweight.core.model import Boosted, require
 from upweight.core.scores import Unit
 from upweight.retraining.pool import each
 from upweight.trees.boosting import Boosting
@@ -39,14 +39,14 @@ class LeafRefit(Attributor):
     paper = "Sharchilev et al. (2018)"
     cost = "examples² × trees gradients; leaves × examples numbers in memory"
     unit = Unit.EFFECT
-    needs = (TreeBased,)
+    needs = (Boosted,)
 
     processes: int = 1
 
     @property
     def promises(self) -> Promises:
-        """Against true retraining, whose splits move: the sign and a wide band, no more. Splits held it is exact."""
-        return Promises(correlation=0.0, slope=(0.2, 4.0))
+        """Nothing about single retrainings, whose splits move; with splits held it is exact."""
+        return Promises(no_floor="without an example splits move too, which can do more than the leaf values")
 
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
         """Boost again without every example."""
@@ -65,7 +65,7 @@ class LeafRefit(Attributor):
         return FittedLeafRefit(self, model, train, state["change"], state["base"])
 
 
-class FittedLeafRefit(GroupRemoval[LeafRefit, TreeBased]):
+class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
     """Leaf values without every example, ready to be applied to queries."""
 
     forms = ("refit",)
@@ -120,9 +120,7 @@ def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
 
 
 def _exact(model: Any, train: Examples) -> Boosting:
-    require(model, [TreeBased], "LeafRefit", train)
-    grown = model.grown(train)
-    if not isinstance(grown, Boosting):
-        raise TypeError("LeafRefit follows boosting steps, and a forest has none; ForestWeights is made for forests")
+    require(model, [Boosted], "LeafRefit", train)
+    grown: Boosting = model.grown(train)
     grown.require_exact("LeafRefit")
     return grown

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.deprecation import Older, older_fields
-from upweight.core.examples import Examples, Id, one_look
+from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.laws import Law
+from upweight.core.looks import looked_once
 from upweight.core.model import Differentiable, Parametric, Replayable, require
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
@@ -26,6 +28,7 @@ Array = NDArray[np.float64]
 OWN = 64  # training examples whose own scores are taken at a time
 STRANGE = 1e-2  # how far training again may end from the model, as a share of the way it went: further is another run
 JITTER = 1  # seed of its own random numbers: the gate removes what it would remove without
+NEARLY_ALL = 0.9  # share of the training set at which slopes are still those of single examples
 SIZED = (0.7, 1.4)  # slope of actual on predicted within which scores are effects
 HOPELESS = 0.2  # agreement with retraining below which there is no answer
 WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
@@ -63,6 +66,10 @@ class Metagradient(Attributor):
     cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `removals` + 3 trainings"
     unit = Unit.EFFECT
     needs = (Differentiable, Parametric, Replayable)
+    variants: ClassVar = {
+        "full": {"at": "full", "keep": 0.9, "removals": 4},
+        "centre of halves": {"keep": 0.5, "removals": 4},
+    }
 
     at: Literal["full", "centre"] = "centre"
     keep: float = 0.9
@@ -93,9 +100,13 @@ class Metagradient(Attributor):
     @property
     def promises(self) -> Promises:
         """At the full set, retraining itself but for second-order terms; elsewhere single examples are not its aim."""
-        if self.at == "full" and self.removals and self.clip is None and not self.jitter:
-            return Promises(correlation=0.9, slope=SIZED)
-        return Promises()
+        waives = {Law.REMOVAL: "scores are slopes at other training sets than the full one, which a removal begins at"}
+        if self.clip is not None or self.jitter or self.samples > 1 or (self.at != "full" and self.keep < NEARLY_ALL):
+            reason = "slopes at smoothed or smaller training sets are made for large removals, not for single examples"
+            return Promises(no_floor=reason, waives=waives)
+        if not self.removals:
+            return Promises(no_floor="no retraining was asked for (removals=0), so that nothing says whether it agrees")
+        return Promises(correlation=0.9, slope=SIZED, waives={} if self.at == "full" else waives)
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
@@ -167,7 +178,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Each training example's own score, from the metagradients of all of them."""
         return np.concatenate([own for own, _ in self._own()])
 
-    @one_look()
+    @looked_once
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
         self.require_unchanged()

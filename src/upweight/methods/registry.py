@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
-from upweight.core.model import Measurable, TreeBased
+from upweight.core.model import Averaged, Measurable, TreeBased, can
 from upweight.core.plugins import METHODS, plugins
 from upweight.methods import built_in
 from upweight.methods.boostin import BoostIn
@@ -16,7 +16,6 @@ from upweight.methods.influence import Influence
 from upweight.methods.leaf_influence import LeafInfluence
 from upweight.methods.leaf_refit import LeafRefit
 from upweight.methods.tree_sim import TreeSim
-from upweight.trees.forest import Forest
 
 WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
 
@@ -47,7 +46,7 @@ def first_choice(model: Measurable, train: Examples) -> Attributor:
     if not isinstance(model, TreeBased):
         return Influence()
     grown = model.grown(train)
-    if isinstance(grown, Forest):
+    if can(model, Averaged):
         return ForestWeights() if grown.exact else TreeSim()
     work = len(train) ** 2 * model.trees().trees
     if not grown.exact:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import PAIRED, Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights
@@ -39,6 +39,7 @@ class RelatIF(Attributor):
     paper = "Barshan, Brunet & Dziugaite (2020)"
     cost = "that of Influence without correction, and a solve for each training example"
     needs = (Differentiable,)
+    variants: ClassVar = {"parameters": {"relative": "parameters"}, "EK-FAC": {"curvature": EKFAC()}}
 
     relative: Literal["loss", "parameters"] = "loss"
     curvature: CurvatureRecipe | None = None
@@ -49,6 +50,11 @@ class RelatIF(Attributor):
             raise ValueError(f'expected relative="loss" or "parameters", got {self.relative!r}')
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
             raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
+
+    @property
+    def promises(self) -> Promises:
+        """The order of effects, but for what is divided away."""
+        return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedRelatIF:
         """The curvature, and what every training example moves."""

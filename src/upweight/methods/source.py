@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.model import require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
 
@@ -51,6 +51,7 @@ class SOURCE(Attributor):
         "query"
     )
     needs = (Checkpointed,)
+    variants: ClassVar = {"segments": {"segments": 2}, "EK-FAC": {"curvature": EKFAC(), "segments": 2}}
 
     curvature: CurvatureRecipe | None = None
     segments: int | None = None
@@ -58,6 +59,11 @@ class SOURCE(Attributor):
     def __post_init__(self) -> None:
         if self.segments is not None and self.segments < 1:
             raise ValueError(f"expected at least 1 segment, got {self.segments}")
+
+    @property
+    def promises(self) -> Promises:
+        """Most of the order."""
+        return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
         """The curvature of every segment, or the recorded steps."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
 from upweight.core.model import require
@@ -31,8 +31,14 @@ class TracIn(Attributor):
     paper = "Pruthi et al. (2020)"
     cost = "per checkpoint one pass over queries and training set, and their inner products"
     needs = (Checkpointed,)
+    variants: ClassVar = {"last layer": {"layers": "last"}}
 
     layers: Layers = None
+
+    @property
+    def promises(self) -> Promises:
+        """A little of the order, as far as the curvature is alike in all directions."""
+        return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

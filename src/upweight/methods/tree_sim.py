@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
@@ -36,12 +36,18 @@ class TreeSim(Attributor):
     paper = "Brophy et al. (2023)"
     cost = "a sparse product with trees × queries numbers per training example"
     needs = (TreeBased,)
+    variants: ClassVar = {"leaves": {"kernel": "leaves"}}
 
     kernel: Literal["weighted", "leaves"] = "weighted"
 
     def __post_init__(self) -> None:
         if self.kernel not in ("weighted", "leaves"):
             raise ValueError(f'expected kernel="weighted" or "leaves", got {self.kernel!r}')
+
+    @property
+    def promises(self) -> Promises:
+        """Nothing about retraining."""
+        return Promises(no_floor="it says how alike two examples are to the trees, and nothing of what training does")
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""

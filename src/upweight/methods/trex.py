@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
@@ -48,6 +48,13 @@ class TREX(Attributor):
     def __post_init__(self) -> None:
         if not 0 < self.l2 < np.inf:
             raise ValueError(f"expected a finite l2 > 0, got {self.l2}")
+
+    @property
+    def promises(self) -> Promises:
+        """Nothing about retraining."""
+        return Promises(
+            no_floor="it says what an example adds to a surrogate on fixed trees, which retraining grows anew"
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""

@@ -125,6 +125,12 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
             return "−loss"
         return str(getattr(self.network.measure, "__name__", type(self.network.measure).__name__))
 
+    def lacks(self, capability: type) -> str | None:
+        """Checkpoints, where no trajectory was passed; training, where none was."""
+        from upweight.training.moments import NO_CHECKPOINTS
+
+        return NO_CHECKPOINTS if capability is Checkpointed and self.trajectory is None else super().lacks(capability)
+
     def identity(self) -> dict[str, str]:
         """The net with its code, how losses are put together, loss, measurement and training."""
         network = self.network

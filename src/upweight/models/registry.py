@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.examples import Examples, one_look, require_examples
+from upweight.core.examples import Examples, require_examples
+from upweight.core.looks import looked_once
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader
@@ -34,7 +35,7 @@ OPTIONS = {
 }
 
 
-@one_look()
+@looked_once
 def explainable(
     estimator: Any,
     train: Examples,

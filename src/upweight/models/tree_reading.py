@@ -150,6 +150,7 @@ def tree_model(
         numbers=lambda x: reading.numbers(columns(x)),
         grow=reading.grow,
         train_again=train_again,
+        is_boosted=reading.rule is not None,
         threads=reading.threads,
         settings=(_settings(estimator), columns),
     )

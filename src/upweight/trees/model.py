@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Predictions, Retrainable, TreeBased
+from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
 from upweight.core.recent import Recent
 from upweight.core.weights import own_weights, require_classes, require_weight
 from upweight.trees.boosting import Boosting
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeModel(TreeBased, Retrainable, Embeddable):
+class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     """A trained sum of trees.
 
     Attributes:
@@ -36,6 +36,7 @@ class TreeModel(TreeBased, Retrainable, Embeddable):
         numbers: inputs as `Examples.x` → the leaf number of each example within every tree, (n, trees).
         grow: (places, targets, weights) → how leaf values came about.
         train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
+        is_boosted: whether trees were grown one after the other; else they are a forest.
         notes: what a reader should know, as warnings.
         threads: the library trains with threads of its own.
         settings: what training was told, and the steps before it in a pipeline.
@@ -51,6 +52,7 @@ class TreeModel(TreeBased, Retrainable, Embeddable):
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Places, Array, Array], Boosting | Forest]
     train_again: Callable[[Examples, int], TreeModel]
+    is_boosted: bool = True
     notes: tuple[str, ...] = ()
     threads: bool = False
     settings: Any = None
@@ -70,6 +72,16 @@ class TreeModel(TreeBased, Retrainable, Embeddable):
             "measurement": digest(self.measurement_of),
             "training": digest(self.name, self.settings),
         }
+
+    def lacks(self, capability: type) -> str | None:
+        """Boosting steps in a forest, a mean of trees where they were boosted."""
+        if capability is Boosted and not self.is_boosted:
+            return (
+                f"the trees of this {self.name} are a forest, which has no boosting steps; ForestWeights is for forests"
+            )
+        if capability is Averaged and self.is_boosted:
+            return f"the trees of this {self.name} were boosted; LeafRefit and BoostIn are made for boosting"
+        return None
 
     def trees(self) -> TreeEnsemble:
         """The leaves."""
