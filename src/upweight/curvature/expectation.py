@@ -135,7 +135,8 @@ def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Te
     """
     values, vectors = torch.linalg.eigh(hessians.double())
     values = values.clamp_min(0.0)
-    traces = (values if weights is None else values * weights[:, None]).sum(dim=0)
+    weighs = weights is not None and bool(weights.any())  # a checkpoint that is not travelled to weighs nothing at all
+    traces = (values * weights[:, None] if weighs and weights is not None else values).sum(dim=0)
     total = float(traces.sum())
     for c in range(values.shape[1] - 1, -1, -1):
         if float(traces[c]) > NEGLIGIBLE * total:

@@ -240,10 +240,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         return self._exact().leverage()
 
     def cooks_distance(self) -> Array:
-        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), shape (n,) (Cook 1977; Pregibon 1981 beyond least squares).
-
-        Δθᵢ is what taking all of a row's weight does; s² divides by n − p, n the `copies` that all rows count for.
-        """
+        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), (n,), Δθᵢ without all of i's weight (Cook 1977; Pregibon 1981)."""
         exact = self._exact()
         corrected = exact.corrected(self.plain_rows)
         effective = float(exact.leverage().sum())

@@ -108,9 +108,8 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         few = self.train.take(probed)
         here = self.model.measure(few)
         off = float(np.abs(here - self.handed_in.measure(few)).max())
-        effects = [
-            np.abs(here - _model(self.handed_in, one).measure(few)).max() for one in [self.without[i] for i in probed]
-        ]
+        without = (_model(self.handed_in, self.without[place]) for place in probed)
+        effects = [np.abs(here - one.measure(few)).max() for one in without]
         if off <= DRIFT * float(np.median(effects)):
             return []
         return [

@@ -211,7 +211,10 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         return found * self.weights(train).reshape(-1, *(1,) * (found.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float:
-        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖² (of copies): 0 at the optimum, about 1 on gradients of random signs."""
+        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
+
+        A row that counts for several copies is several gradients.
+        """
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
         return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)

@@ -130,7 +130,7 @@ class Recorded(Stepwise):
         return float(self._counts[self._run.positions[t]].sum()) or 1.0
 
     def _weights(self, t: int) -> Array:
-        """Weights (n,): summed over the rows of step t and divided by their number, the mean over those that count."""
+        """Own weights (n,) such that the sum over step t by its number of rows is the mean over those that count."""
         return self._own * (len(self._run.positions[t]) / self._over(t))
 
     def _moment(self, place: int) -> tuple[Tensor, State, dict[str, Tensor]]:
