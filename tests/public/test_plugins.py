@@ -85,7 +85,7 @@ def test_the_command_line_has_them_too(folder):
         "likeness",
         "--query",
         "0",
-        "--verify",
+        "--removals",
         "2",
         "--json",
     )

@@ -42,7 +42,12 @@ def test_writes_where_it_says(tmp_path, digits, check):
 def test_bad_news_first(tmp_path, digits, check):
     scores = dataclasses.replace(digits[0], diagnostics={"warnings": ["negative curvature was met"]})
     html = write_report(tmp_path / "r.html", scores, *digits[1:], check).read_text(encoding="utf-8")
-    order = ["negative curvature was met", "two refits did not converge", "Verified by 17 refits", 'id="query-list"']
+    order = [
+        "negative curvature was met",
+        "two refits did not converge",
+        "Verified by 17 retrainings",
+        'id="query-list"',
+    ]
     assert [html.index(text) for text in order] == sorted(html.index(text) for text in order)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import upweight
-from upweight.cli.app import AsJson, Quiet, app, working_on
+from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
 from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
-from upweight.cli.verify import Folder, Report, Seeds, print_remarks, print_table, reachable, write_page
+from upweight.cli.verify import Folder, Page, Seeds, print_remarks, print_table, reachable, write_page
 
 if TYPE_CHECKING:
     from upweight.evaluate.compare import Comparison
@@ -49,14 +49,16 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option("--removal-curve", help=f"Also remove the strongest of {MOST_CURVES} queries, and train again."),
     ] = False,
     folder: Folder = None,
-    report: Report = None,
+    out: Page = None,
+    older_report: OlderReport = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
     source = Source(task, target, identifier, measure)
+    report = newer(out, older_report, "--report", "--out")
     if report is not None:
-        reachable(report, "--report")
+        reachable(report, "--out")
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
     recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
@@ -93,7 +95,11 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     if as_json:
         where = None if report is None else str(report.resolve())
         more = {"removal_curves": {name: one.as_dict() for name, one in curves.items()}} if curve else {}
-        typer.echo(json.dumps({**found.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
+        typer.echo(
+            json.dumps(
+                {**found.as_dict(), **more, "warnings": remarks, "page": where, "report": where}, allow_nan=False
+            )
+        )
     elif not quiet:
         # A terminal has 80 columns: the unit shows in the slope, which RANK scores do not have.
         kept = [place for place, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or wrong)]

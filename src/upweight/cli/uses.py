@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import upweight
-from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
+from upweight.cli.app import AsJson, OlderVerify, Out, Quiet, Removals, app, newer, working_on, writable
 from upweight.cli.reading import Identifier, Measure, Query, Seed, Source, Target, Task, choose
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ Attacked = Annotated[
     int | None,
     typer.Option(min=1, help="Move so many training examples to turn the predictions, training again at every step."),
 ]
-Refits = Annotated[int, typer.Option("--verify", min=0, help="Real retrainings to check with; 0 = none.")]
 
 
 @app.command()
@@ -34,13 +33,15 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     query: Query = None,
     out: Out = Path("slices.html"),
     as_json: AsJson = False,
-    refits: Refits = 8,
+    removals: Removals = 8,
+    older_verify: OlderVerify = None,
     measure: Measure = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Say which groups of training examples caused the mistakes (or the queries named)."""
     source = Source(task, target, identifier, measure)
+    removals = newer(removals, older_verify, "--verify", "--removals")
     writable(out)
     from upweight.applications.slices import slices as run
 
@@ -49,7 +50,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries, _ = source.read(working, query, seed)
         failing = {"queries": choose(model, queries, query)[0]} if query else None
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=working)
-        found = run(model, train, queries, upweight.Slicing(by, failing), removals=refits, retraining=retraining)
+        found = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
     worst = [f"{group}: {effect:+.4g} of {found.measurement} on average" for group, effect in found.worst(k=8)]
     _finish(found, out, as_json, quiet, worst or ["No group harms this slice."])
 

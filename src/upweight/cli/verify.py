@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import upweight
-from upweight.cli.app import AsJson, Quiet, app, working_on
+from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
 from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Folder = Annotated[
     Path | None,
     typer.Option(file_okay=False, help="Keep every retrained measurement here; a run that was broken off goes on."),
 ]
-Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write a page with plots there.")]
+Page = Annotated[Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a page with plots there.")]
 
 
 @app.command()
@@ -40,14 +40,16 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         bool, typer.Option("--brittleness", help="Find how few training examples each prediction rests on.")
     ] = False,
     folder: Folder = None,
-    report: Report = None,
+    out: Page = None,
+    older_report: OlderReport = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train again without some examples and say how far a method's scores agree with what happens."""
     source = Source(task, target, identifier, measure)
+    report = newer(out, older_report, "--report", "--out")
     if report is not None:
-        reachable(report, "--report")
+        reachable(report, "--out")
     named = None if method is None else recipe_for(method, seed)
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice
@@ -74,7 +76,11 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     if as_json:
         where = None if report is None else str(report.resolve())
         more = {} if flips is None else {"brittleness": flips.as_dict()}
-        typer.echo(json.dumps({**check.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
+        typer.echo(
+            json.dumps(
+                {**check.as_dict(), **more, "warnings": remarks, "page": where, "report": where}, allow_nan=False
+            )
+        )
     elif not quiet:
         print_check(check, [] if flips else remarks, None if flips else report)
         if flips is not None:
