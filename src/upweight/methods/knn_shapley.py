@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Embeddable, require
 from upweight.core.scores import Unit
@@ -49,6 +49,11 @@ class KNNShapley(Attributor):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise ValueError(f"expected k ≥ 1 neighbours, got {self.k!r}")
+
+    @property
+    def promises(self) -> Promises:
+        """Nothing of retraining the model: another predictor is valued."""
+        return Promises(no_floor="the values are those of a nearest-neighbour vote, which is not the model")
 
     def fit(self, model: Any, train: Examples) -> FittedKNNShapley:
         """The features of the training set."""

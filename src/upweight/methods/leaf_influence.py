@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
+from upweight.core.laws import Law
 from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import present
@@ -65,7 +66,10 @@ class LeafInfluence(Attributor):
     @property
     def promises(self) -> Promises:
         """Nothing about single retrainings, whose splits move."""
-        return Promises(no_floor="without an example splits move too, which can do more than the leaf values")
+        waives = {Law.WEIGHTS: "the halves are drawn from rows, whatever they weigh"} if self.bags else {}
+        return Promises(
+            no_floor="without an example splits move too, which can do more than the leaf values", waives=waives
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedLeafInfluence | FittedBags:
         """All derivatives."""

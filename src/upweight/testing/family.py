@@ -32,6 +32,7 @@ class Family(ABC):
         permuted: what scores may differ by, of the largest, where the training examples come in another order.
         not_permuted: why scores may be others then, in a sentence; empty where they may not.
         not_weighted: why its training takes sample weights otherwise than as copies; empty where it does not.
+        counts_rows: why training again does, though the model itself knows weights as copies.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Family(ABC):
     permuted: float = 1e-4
     not_permuted: str = ""
     not_weighted: str = ""
+    counts_rows: str = ""
 
     @abstractmethod
     def examples(self) -> tuple[Examples, Examples]:
@@ -56,9 +58,9 @@ class Family(ABC):
         """Models of the same training set that are not this one: what differs → the model."""
         return {}
 
-    def weighted_model(self, train: Examples) -> Any:
-        """As `model`, where examples have weights: trained so that a weight k is k copies."""
-        return self.model(train)
+    def weighted_models(self, both: Weighted) -> Pair:
+        """The model of the examples with weights, and that of the same written out."""
+        return Pair(self.model(both.weighted), self.model(both.written))
 
     def ranked_classes(self, model: Any, query: Examples) -> list[Any]:
         """The classes, those first that the model takes this one query for."""
@@ -111,7 +113,7 @@ class Family(ABC):
     def weights(self) -> tuple[Weighted, Pair]:
         """(examples with weights of 0, 1 and more, and the same written out; the models of both)."""
         both = weighted(self.train)
-        return both, Pair(self.weighted_model(both.weighted), self.weighted_model(both.written))
+        return both, self.weighted_models(both)
 
     @cached_property
     def truth(self) -> tuple[NDArray[np.intp], Array]:
@@ -143,6 +145,7 @@ class EstimatorFamily(Family):
     permuted: float = 1e-4
     not_permuted: str = ""
     not_weighted: str = ""
+    counts_rows: str = ""
     other: Mapping[str, Any] = field(default_factory=dict)
 
     def examples(self) -> tuple[Examples, Examples]:
@@ -171,6 +174,13 @@ class EstimatorFamily(Family):
     def belongings(self, model: Any) -> bytes:
         """The estimator."""
         return pickle.dumps(model.predictor)
+
+    def weighted_models(self, both: Weighted) -> Pair:
+        """One estimator, fitted with weights, is explained by both sets: its parameters are the optimum of either."""
+        from upweight.models.registry import explainable
+
+        estimator = self.fitted(both.weighted)
+        return Pair(explainable(estimator, both.weighted), explainable(estimator, both.written))
 
     def others(self, model: Any) -> Mapping[str, Any]:
         """Two measurements that have one name, another way to put losses together, and other settings."""

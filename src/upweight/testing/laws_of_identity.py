@@ -17,6 +17,8 @@ from upweight.testing.case import Case, belongings, recipes
 from upweight.testing.copies import new_ids
 from upweight.testing.in_place import change
 
+FEW = 3  # queries that are changed in place
+
 
 def saved(case: Case) -> None:
     """A fit and its scores, written and read, are the same."""
@@ -37,7 +39,7 @@ def identity(case: Case) -> None:
         path = Path(folder) / "fit"
         case.fitted.save(path)
         for what, model in family.other_models.items():
-            refused(f"other {what}", ValueError, "another", recipe.load, path, model, family.train)
+            refused(f"other {what}", ValueError, "made with", recipe.load, path, model, family.train)
         for what, train in other_examples(family.train).items():
             refused(f"other {what}", ValueError, "another training set", recipe.load, path, family.trained, train)
         for name, other in recipes(type(recipe)):
@@ -66,10 +68,10 @@ def other_examples(train: Examples) -> Mapping[str, Examples]:
 
 def changed_queries(case: Case) -> None:
     """Queries changed in place, in the caller's own object or in the examples' view of it, get their own scores."""
-    original = case.family.queries
+    original, known = case.family.queries.take(np.arange(FEW)), case.scores.values[:FEW]
     mine = copy.deepcopy(original.x)
     queries = original.replaced(x=mine)
-    close(case.fitted.attribute(queries).values, case.scores.values, CLOSE, "scores of a copy of the queries")
+    close(case.fitted.attribute(queries).values, known, CLOSE, "scores of a copy of the queries")
     for place, x in (("the caller's object", mine), ("examples.x", queries.x)):
         put_back = change(x)
         fresh = original.replaced(x=copy.deepcopy(queries.x))
@@ -80,7 +82,7 @@ def changed_queries(case: Case) -> None:
         if again.measured is not None and expected.measured is not None:
             close(again.measured, expected.measured, CLOSE, f"measurements of {what}")
         put_back()
-    close(case.fitted.attribute(queries).values, case.scores.values, CLOSE, "queries put back and as they were")
+    close(case.fitted.attribute(queries).values, known, CLOSE, "queries put back and as they were")
 
 
 def changed_training(case: Case) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.models.pytorch import TorchModel
+from upweight.testing.copies import Pair, Weighted
 from upweight.testing.family import Family
 from upweight.training.recipe import Training
 from upweight.training.trajectory import Trajectory
@@ -130,9 +131,9 @@ class TrainedFamily(NetworkFamily):
         """The net that this training set gives."""
         return self._trained(train, "fixed")
 
-    def weighted_model(self, train: Examples) -> Any:
-        """Averaged over the weights."""
-        return self._trained(train, "renormalised")
+    def weighted_models(self, both: Weighted) -> Pair:
+        """Both averaged over the weights."""
+        return Pair(*(self._trained(train, "renormalised") for train in (both.weighted, both.written)))
 
     def _trained(self, train: Examples, denominator: Any) -> Any:
         random = torch.random.get_rng_state()
