@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_laws import PAIRS
 
 import upweight as uw
-from test_laws import PAIRS
 from upweight.core.attributor import Attributor
 from weighted import Weighted, summed
 
