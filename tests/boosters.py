@@ -9,7 +9,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import (
     ExtraTreesRegressor,
@@ -18,27 +17,13 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
-from sklearn.preprocessing import StandardScaler
 
-from problems import Problem
+from upweight.testing import EstimatorFamily
+from upweight.testing.families import DRAWS, coarse
 
 TREES = 8
-
-
-class BoosterProblem(Problem):
-    """A problem whose model has class probabilities instead of decision values."""
-
-    def outputs(self, model: Any, x: Any) -> np.ndarray:
-        """Class probabilities (n, classes)."""
-        return np.asarray(model.loss.probabilities(model.ensemble.margins(model.ensemble.placed(model.numbers(x)))))
-
-
-def coarse(load: Callable[..., Any], columns: int, scale: float = 1.0) -> Callable[[], tuple[Any, np.ndarray]]:
-    def data() -> tuple[Any, np.ndarray]:
-        x, y = load(return_X_y=True)
-        return np.round(2 * StandardScaler().fit_transform(x)[:, :columns]), y / scale if scale != 1.0 else y
-
-    return data
+MEAN_WEIGHT = "CatBoost scales its l2 by the mean weight over rows, those of weight 0 included"
+ROWS = "LightGBM counts rows in a leaf (min_child_samples), whatever they weigh"
 
 
 TWO, THREE, AMOUNTS = coarse(load_breast_cancer, 4), coarse(load_wine, 7), coarse(load_diabetes, 8, 100.0)
@@ -76,20 +61,20 @@ def catboost(kind: str, **more: Any) -> Callable[[], Any]:
     return make
 
 
-def _problems() -> list[Problem]:
+def _problems() -> list[EstimatorFamily]:
     shallow = {"n_estimators": TREES, "max_depth": 2, "random_state": 0}
     found = [
-        BoosterProblem("lightgbm two", TWO, lightgbm("LGBMClassifier")),
-        BoosterProblem("lightgbm three", THREE, lightgbm("LGBMClassifier")),
-        BoosterProblem("lightgbm amounts", AMOUNTS, lightgbm("LGBMRegressor", reg_lambda=1.0), regression=True),
-        BoosterProblem("xgboost two", TWO, xgboost("XGBClassifier")),
-        BoosterProblem("xgboost three", THREE, xgboost("XGBClassifier")),
-        BoosterProblem("xgboost amounts", AMOUNTS, xgboost("XGBRegressor"), regression=True),
-        BoosterProblem("catboost two", TWO, catboost("CatBoostClassifier")),
-        BoosterProblem("catboost amounts", AMOUNTS, catboost("CatBoostRegressor"), regression=True),
-        BoosterProblem("gradient boosting", TWO, lambda: GradientBoostingClassifier(**shallow)),
-        BoosterProblem("gradient boosting amounts", AMOUNTS, lambda: GradientBoostingRegressor(**shallow), True),
-        BoosterProblem(
+        EstimatorFamily("lightgbm two", TWO, lightgbm("LGBMClassifier"), counts_rows=ROWS),
+        EstimatorFamily("lightgbm three", THREE, lightgbm("LGBMClassifier"), counts_rows=ROWS),
+        EstimatorFamily("lightgbm amounts", AMOUNTS, lightgbm("LGBMRegressor", reg_lambda=1.0), True, counts_rows=ROWS),
+        EstimatorFamily("xgboost two", TWO, xgboost("XGBClassifier")),
+        EstimatorFamily("xgboost three", THREE, xgboost("XGBClassifier")),
+        EstimatorFamily("xgboost amounts", AMOUNTS, xgboost("XGBRegressor"), True),
+        EstimatorFamily("catboost two", TWO, catboost("CatBoostClassifier"), not_weighted=MEAN_WEIGHT),
+        EstimatorFamily("catboost amounts", AMOUNTS, catboost("CatBoostRegressor"), True, not_weighted=MEAN_WEIGHT),
+        EstimatorFamily("gradient boosting", TWO, lambda: GradientBoostingClassifier(**shallow)),
+        EstimatorFamily("gradient boosting amounts", AMOUNTS, lambda: GradientBoostingRegressor(**shallow), True),
+        EstimatorFamily(
             "histograms", THREE, lambda: HistGradientBoostingClassifier(max_iter=TREES, max_depth=2, min_samples_leaf=5)
         ),
     ]
@@ -97,9 +82,11 @@ def _problems() -> list[Problem]:
 
 
 FORESTS = [
-    BoosterProblem("forest", THREE, lambda: RandomForestClassifier(30, max_depth=3, random_state=0)),
-    BoosterProblem(
-        "extra trees", AMOUNTS, lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0), regression=True
+    EstimatorFamily(
+        "forest", THREE, lambda: RandomForestClassifier(30, max_depth=3, random_state=0), not_permuted=DRAWS
+    ),
+    EstimatorFamily(
+        "extra trees", AMOUNTS, lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0), is_regression=True
     ),
 ]
 BOOSTERS = _problems()

@@ -1,4 +1,4 @@
-"""Training sets with weights, and the same written out: rows of weight 0 left out, rows of weight k there k times."""
+"""Training sets with weights, and the same sets written out: rows of weight 0 left out, of weight k there k times."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_weights_of_classes_are_no_copies() -> None:
 
 def test_absent_rows_of_a_wide_problem_make_no_coordinates() -> None:
     x, y = data(2, columns=90)
-    model = both(LogisticRegression(C=0.1, **TIGHT), x, y, ABSENT)[0][0]
+    model, _ = both(LogisticRegression(C=0.1, **TIGHT), x, y, ABSENT)[0]
     assert model.design.coordinates.pivots.size <= ABSENT.sum()
 
 

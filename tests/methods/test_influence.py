@@ -212,7 +212,7 @@ def test_removal_of_nothing_everything_or_strangers_is_refused():
             fitted.remove({"g": ids}, queries)
     with pytest.raises(KeyError, match="no example has the id 'nobody'"):
         fitted.remove({"g": ["t1", "nobody"]}, queries)
-    with pytest.raises(ValueError, match=r'expected form "first", "second" or "newton", got \'third\''):
+    with pytest.raises(ValueError, match=r"expected form to be one of newton, first, second, got 'third'"):
         fitted.remove({"g": ["t1"]}, queries, form="third")
 
 
@@ -294,7 +294,7 @@ def test_what_was_saved_answers_the_same(kind, tmp_path):
         with pytest.raises(ValueError, match="another recipe"):
             uw.Influence(damping=0.7).load(tmp_path / "fit", model, train)
         other = train.take(np.arange(len(train))[::-1])
-        with pytest.raises(ValueError, match="another model or training set"):
+        with pytest.raises(ValueError, match="another training set"):
             recipe.load(tmp_path / "fit", model, other)
 
 

@@ -99,15 +99,7 @@ class Change:
 
 def with_labels(examples: Examples, y: NDArray[Any]) -> Examples:
     """The same examples with other labels."""
-    return Examples(
-        examples.x,
-        y,
-        ids=examples.ids,
-        names=examples.names,
-        weights=examples.weights,
-        labels=examples.labels,
-        shown=examples.shown,
-    )
+    return examples.replaced(y=y)
 
 
 def as_label(train: Examples, value: Any) -> Any:
@@ -160,10 +152,7 @@ def _copies(train: Examples, places: NDArray[np.intp]) -> Examples:
     if train.ids.dtype.kind not in "iu":
         ids = [f"copy {i} of the training set" for i in ids.tolist()]
     parts = [train.take([place]) for place in places.tolist()]
-    renamed = [
-        Examples(p.x, p.y, ids=ids[j : j + 1], names=p.names, weights=p.weights, labels=p.labels, shown=p.shown)
-        for j, p in enumerate(parts)
-    ]
+    renamed = [part.replaced(ids=ids[j : j + 1]) for j, part in enumerate(parts)]
     return reduce(Examples.joined, renamed)
 
 

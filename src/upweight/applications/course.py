@@ -36,7 +36,7 @@ class Course:
     pushes: NDArray[np.float32]
 
 
-def follow(model: Any, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
+def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
     """Follow the queries of these scores and the k strongest examples at both ends of each over the checkpoints.
 
     Cost: per checkpoint a pass over the queries and the training examples followed, and their inner products.

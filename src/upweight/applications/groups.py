@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.explain import confident_mistakes
 from upweight.core.examples import Examples, is_missing
+from upweight.core.model import Measurable
 from upweight.core.sources import columns_of
 from upweight.core.weights import present
 
@@ -76,7 +77,7 @@ def _loses_a_class(train: Examples, where: NDArray[np.intp]) -> bool:
     return len(np.unique(train.y[np.setdiff1d(counted, where)])) < len(np.unique(train.y[counted]))
 
 
-def slice_of(model: Any, queries: Examples, failing: Any) -> dict[str, list[Any]]:
+def slice_of(model: Measurable, queries: Examples, failing: Any) -> dict[str, list[Any]]:
     """Name → query ids. Raises ValueError for a slice that matches nothing, KeyError for an unknown query."""
     if failing is None:
         wrong = confident_mistakes(model, queries, k=len(queries))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.weights import present
+from upweight.retraining.answers import Answers
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 HELPS = 0.05  # share of the disagreements that leaving suspects out must settle to be believed
@@ -49,22 +53,20 @@ class HeldOut:
         return table[chosen]
 
 
-def held_out(
-    model: Any, train: Examples, alone: Array | None, folds: int, seed: int, tell: Callable[[int, int], None]
-) -> HeldOut:
+def held_out(model: Any, train: Examples, alone: Array | None, folds: int, retraining: Retraining) -> HeldOut:
     """Two rounds of `folds` trainings.
 
     `alone` (n,) is the loss without each example, which says what looks wrong; None takes the first round's own.
     """
-    places = _folds(train, folds, seed)
-    first = _Round(model, train, places, np.ones(len(train), dtype=bool), seed, lambda done: tell(done, 2 * folds))
+    places = _folds(train, folds, retraining.only_seed("mislabeled"))
+    everything = np.ones(len(train), dtype=bool)
+    first = _round(retraining.part(0, 2 * folds), model, train, places, everything)
     suspicion = first.loss if alone is None else alone
-    kept = np.ones(len(train), dtype=bool)
-    there = present(train)
-    wrong = int((~first.agrees[there]).sum())
-    kept[there[np.argsort(-suspicion[there], kind="stable")[:wrong]]] = False
+    kept, weighted = everything.copy(), present(train)
+    wrong = int((~first.agrees[weighted]).sum())
+    kept[weighted[np.argsort(-suspicion[weighted], kind="stable")[:wrong]]] = False
     _keep_classes(train, kept, places)
-    second = _Round(model, train, places, kept, seed, lambda done: tell(folds + done, 2 * folds))
+    second = _round(retraining.part(folds, 2 * folds), model, train, places, kept)
     settled = (second.agrees.sum() - first.agrees.sum()) / max(1, wrong)
     helps = bool(settled > HELPS)
     notes = (
@@ -85,31 +87,36 @@ def held_out(
     )
 
 
-class _Round:
-    """One training per fold, each measured on its own fold."""
+class _Round(NamedTuple):
+    """One training per fold, each measured on its own fold; see `HeldOut`."""
 
-    def __init__(
-        self,
-        model: Any,
-        train: Examples,
-        places: Sequence[NDArray[np.intp]],
-        kept: NDArray[np.bool_],
-        seed: int,
-        tell: Callable[[int], None],
-    ) -> None:
-        self.loss, self.agrees = np.full(len(train), np.nan), np.zeros(len(train), dtype=bool)
-        said = []
-        for done, where in enumerate(places, start=1):
-            weights = kept.astype(np.float64)
-            weights[where] = 0.0
-            fold = train.take(where)
-            trained = model.retrain_roughly(train, weights, seed)
-            self.loss[where] = -trained.measure(fold)
-            said.append(trained.predict(fold))
-            labels = [fold.label(i) for i in fold.ids.tolist()]
-            self.agrees[where] = [p == label for p, label in zip(said[-1].predicted, labels, strict=True)]
-            tell(done)
-        self.predictions = tuple(said)
+    loss: Array
+    agrees: NDArray[np.bool_]
+    predictions: tuple[Predictions, ...]
+
+
+def _round(
+    retraining: Retraining,
+    model: Any,
+    train: Examples,
+    places: Sequence[NDArray[np.intp]],
+    kept: NDArray[np.bool_],
+) -> _Round:
+    """Train without each fold on what is kept."""
+    answers, seed = Answers.of(model, train), retraining.only_seed("mislabeled")
+    tasks = []
+    for where in places:
+        weights = kept.astype(np.float64)
+        weights[where] = 0.0
+        tasks.append(Task(weights=weights, seed=seed, roughly=True, queries=where))
+    loss, agrees, predictions = np.full(len(train), np.nan), np.zeros(len(train), dtype=bool), []
+    for where, columns in zip(places, results(retraining, model, train, tasks, train, answers), strict=True):
+        measurements, predicted = answers.read(columns)
+        loss[where] = -measurements
+        labels = [train.label(i) for i in train.ids[where].tolist()]
+        agrees[where] = [p == label for p, label in zip(predicted.predicted, labels, strict=True)]
+        predictions.append(predicted)
+    return _Round(loss, agrees, tuple(predictions))
 
 
 def _folds(train: Examples, folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import numpy as np
 from upweight.applications.change import Change, as_label
 from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, require, require_reading
+from upweight.core.identity import digest
+from upweight.core.model import Measurable, Retrainable, require, require_reading
 
 KIND = "upweight patch"
-VERSION = 1
+VERSION = 2  # since then checksums are digests
 DROP = "drop"
 
 
@@ -104,8 +104,8 @@ class Patch:
         if self.checksum != checksum(train):
             raise ValueError(
                 f"this patch was made for another training set ({self.examples} examples, here {len(train)}): the "
-                "examples it names fit, others have come, gone or changed their labels. If that is as it should be, "
-                "apply patch.rebased(train)"
+                "examples it names fit, others have come, gone or changed their labels (or it was written by an older "
+                "version of upweight, with another checksum). If that is as it should be, apply patch.rebased(train)"
             )
 
     def _fits(self, train: Examples) -> None:
@@ -136,7 +136,7 @@ class Repaired:
     """What a patch did: the new training set, the model trained on it, and both models on the evaluation set."""
 
     train: Examples
-    model: Any
+    model: Retrainable
     before: Quality
     after: Quality
     patch: Patch
@@ -153,7 +153,7 @@ class Repaired:
         }
 
 
-def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed: int = 0) -> Repaired:
+def repair(model: Retrainable, train: Examples, patch: Patch, evaluation: Examples, seed: int = 0) -> Repaired:
     """Apply a patch, train again, and say what it did to an evaluation set.
 
     Both models are trained here, on the set as it was and as it is, so that nothing but the patch lies between them.
@@ -176,7 +176,7 @@ def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed
     return Repaired(kept, after, quality(before, evaluation), quality(after, evaluation), patch)
 
 
-def quality(model: Any, evaluation: Examples) -> Quality:
+def quality(model: Measurable, evaluation: Examples) -> Quality:
     """Of one model on labelled examples."""
     said = model.predict(evaluation)
     right = None
@@ -187,11 +187,10 @@ def quality(model: Any, evaluation: Examples) -> Quality:
 
 
 def checksum(train: Examples) -> str:
-    """A short name of all ids and labels, whatever their order."""
+    """The digest of all ids and labels, whatever their order."""
     if train.y is None:
         raise ValueError("the training set has no labels to decide on")
-    pairs = sorted(json.dumps(pair) for pair in zip(train.ids.tolist(), train.y.tolist(), strict=True))
-    return hashlib.blake2b("\n".join(pairs).encode(), digest_size=12).hexdigest()
+    return digest(dict(zip(train.ids.tolist(), train.y.tolist(), strict=True)))
 
 
 def _label(train: Examples, identifier: Id) -> Any:

@@ -14,15 +14,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
 
+def write_archive(
+    path: str | Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], schema: int = 1
+) -> None:
+    """Write to a neighbour, flush to disk, rename: a reader finds the old file or the whole new one.
 
-def write_archive(path: str | Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-    """Write to a neighbour, flush to disk, rename: a reader finds the old file or the whole new one."""
+    `schema` counts the forms that this kind of file has had.
+    """
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects, which have no safe form on disk; use str or numbers")
-    header = {"kind": kind, "version": VERSION, "arrays": sorted(arrays), "facts": as_plain(facts)}
+    header = {"kind": kind, "version": schema, "arrays": sorted(arrays), "facts": as_plain(facts)}
     with whole(path) as file:
         np.savez(file, _header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
 
@@ -42,8 +45,11 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def read_archive(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and facts of a file of this kind. Raises ValueError for a damaged file or one of another kind."""
+def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and facts of a file of this kind and form.
+
+    Raises ValueError for a damaged file, and for one of another kind or written by another version of upweight.
+    """
     # Checksums first, and of whole members: numpy reads no further than the shape it finds, so a damaged shape would
     # get past them.
     with open(path, "rb") as file:
@@ -61,8 +67,14 @@ def read_archive(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], 
         found, version, names, facts = (header[name] for name in ("kind", "version", "arrays", "facts"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by upweight ({error})") from error
-    if found != kind or version > VERSION:
-        raise ValueError(f"expected {path} to hold {kind} (format ≤ {VERSION}), got {found} (format {version})")
+    if found != kind:
+        raise ValueError(f"expected {path} to hold {kind}, got {found}")
+    if version != schema:
+        age = "an older" if isinstance(version, int) and version < schema else "a newer"
+        raise ValueError(
+            f"{path} was written by {age} version of upweight (form {version} of {kind}, this version reads form "
+            f"{schema}): make it again, or read it with that version"
+        )
     if sorted(arrays) != names:
         raise ValueError(f"{path} is damaged: expected the arrays {names}, got {sorted(arrays)}")
     return arrays, facts

@@ -2,67 +2,86 @@
 
 from __future__ import annotations
 
-import hashlib
+import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
-from upweight.core.model import Measurable, TreeBased
+from upweight.core.identity import digest
+from upweight.core.looks import looked_once
+from upweight.core.model import Measurable, Predictions
+from upweight.core.promises import Promises
+from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit, require_finite
-from upweight.core.sources import is_sparse
 
-TOGETHER = 256  # queries whose strongest examples are sought at a time
+__all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
+QUERIES = 256  # queries whose strongest examples are sought at a time
+SCHEMA = 2  # of saved fits: the second form carries the identity of the model part by part
 
-@dataclass(frozen=True)
-class Promises:
-    """What a method stands by: the law suite holds it to this on every model family.
-
-    `correlation` is the least Pearson correlation with true leave-one-out, `slope` the band of actual on predicted;
-    `waives` maps the name of a law to the reason why it cannot hold.
-    """
-
-    correlation: float | None = None
-    slope: tuple[float, float] | None = None
-    waives: Mapping[str, str] = field(default_factory=dict)
+RecipeT = TypeVar("RecipeT", bound="Attributor")
+ModelT = TypeVar("ModelT", bound=Measurable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attributor(ABC):
-    """A recipe: a frozen dataclass that is at once constructor, settings and provenance."""
+    """A recipe: a frozen dataclass that is at once constructor, settings and provenance.
+
+    A method is such a class with a `fit`, and a `Fitted` with `blocks` and `self_values`. Facts of the class:
+
+        summary: what it does, in one line.
+        paper: where it comes from.
+        cost: what it takes, in one or two lines.
+        unit: of its scores; EFFECT where some settings or models give less, which their scores then say.
+        needs: the capabilities that it needs of a model.
+        variants: settings that the laws try beside the default ones: a name for each → its settings.
+    """
+
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    unit: ClassVar[Unit] = Unit.RANK
+    needs: ClassVar[tuple[type, ...]] = (Measurable,)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in vars(cls):
+            cls.fit = looked_once(cls.fit)  # type: ignore[method-assign]
 
     @property
-    @abstractmethod
     def promises(self) -> Promises:
-        """What these settings stand by."""
+        """What these settings stand by; nothing where it is left out, which the laws do not let pass."""
+        return Promises()
 
     @abstractmethod
-    def fit(self, model: Any, train: Examples) -> Fitted:
+    def fit(self, model: Any, train: Examples) -> Fitted[Any, Any]:
         """Do all the work that does not depend on the queries."""
 
-    @abstractmethod
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> Fitted:
-        """The fitted form from what `Fitted.state` gave."""
+    ) -> Fitted[Any, Any]:
+        """The fitted form from what `Fitted.state` gave; left out, it is fitted again."""
+        return self.fit(model, train)
 
-    def load(self, path: str | Path, model: Any, train: Examples) -> Fitted:
-        """Read what `Fitted.save` wrote. Raises ValueError when recipe, model or training set are not the same."""
-        state, facts = read_archive(path, "fitted")
-        here = {"recipe": self.described(), "fingerprint": fingerprint(model, train)}
-        for name, value in here.items():
-            if facts[name] != value:
-                raise ValueError(
-                    f"{path} was fitted with another {'model or training set' if name == 'fingerprint' else name} "
-                    f"({facts[name]}, not {value}); fit again"
-                )
+    def load(self, path: str | Path, model: Any, train: Examples) -> Fitted[Any, Any]:
+        """Read what `Fitted.save` wrote.
+
+        Raises:
+            ValueError: recipe, model (parameters, objective, loss, measurement, training) or training set are not the
+                same; a damaged file.
+        """
+        state, facts = read_archive(path, "fitted", SCHEMA)
+        here = {"recipe": digest(self), **identity_of(model, train)}
+        require_same(f"the fit in {path}", facts.get("identity", {}), here, "fit again")
         return self.restore(model, train, state, facts)
 
     def described(self) -> dict[str, Any]:
@@ -71,96 +90,140 @@ class Attributor(ABC):
         return described
 
 
-class Fitted(ABC):
-    """A method that has seen model and training set and can answer for any query."""
+class Fitted(ABC, Generic[RecipeT, ModelT]):
+    """A method that has seen model and training set and can answer for any query.
+
+    Attributes:
+        recipe, train: as they were handed in.
+        model: what is measured: the model handed in, or the same at the optimum of its training.
+        handed_in: the model handed in.
+        unit: of its answers, where an answer does not say otherwise.
+    """
 
     def __init__(
-        self, recipe: Attributor, model: Measurable, train: Examples, unit: Unit, handed_in: Measurable | None = None
+        self, recipe: RecipeT, model: ModelT, train: Examples, unit: Unit, handed_in: ModelT | None = None
     ) -> None:
         self.recipe = recipe
-        self.model = model  # what is measured: the model handed in, or the same at the optimum of its training
+        self.model = model
         self.handed_in = model if handed_in is None else handed_in
         self.train = train
         self.unit = unit
+        self._contents = train.checksum()
 
     @abstractmethod
-    def blocks(self, queries: Examples) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Scores of all queries for consecutive blocks of training examples: (which, (m, block))."""
+    def blocks(self, queries: Examples) -> Iterator[Block]:
+        """Scores of all queries for consecutive blocks of training examples: (which, (m, block)).
+
+        A generator that ends with `return AnswerFacts(…)` says what is true of this answer alone.
+        """
 
     @abstractmethod
     def self_values(self) -> NDArray[np.float64]:
         """The score of every training example on itself, shape (n,)."""
 
     @property
-    @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
-        """How far to trust the answers."""
+        """How far to trust the answers, as far as the fit alone can say; here what is known of the model."""
+        return {"warnings": list(self.model.notes)}
 
-    @abstractmethod
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What is worth keeping: arrays and facts from which `restore` makes the same answers."""
+        """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
+        return {}, {}
 
+    @looked_once
     def attribute(self, queries: Examples) -> Scores:
-        """Scores [query, train] of these queries."""
+        """Scores [query, train] of these queries.
+
+        Raises:
+            ValueError: the training set has been changed in place since the fit.
+        """
         require_examples(queries, "the queries")
+        self.require_unchanged()
         measured = self.model.measure(queries)
         values = np.full((len(queries), len(self.train)), np.nan)  # a block that never comes is no score
-        for where, block in self.blocks(queries):
+        answer = Answer(self.blocks(queries))
+        for where, block in answer:
             values[:, where] = block
-        return self.scores(values, queries.ids, self.train.ids, measured, self.model.predict(queries))
+        predictions = self.model.predict(queries)
+        return self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
 
+    @looked_once
     def self_influence(self) -> Scores:
         """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
-        return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids, None, None)
+        self.require_unchanged()
+        return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
+    @looked_once
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
         require_examples(queries, "the queries")
-        found = [self._ends_of(some, k) for some in queries.batches(TOGETHER)]
-        values, places = (np.vstack(parts) for parts in zip(*found, strict=True))
-        return Top(queries.ids, self.train.ids[places], values, k, self.unit, self.diagnostics)
+        self.require_unchanged()
+        answers, ends = list[Answer](), []
+        for some in queries.batches(QUERIES):
+            answers.append(Answer(self.blocks(some)))
+            ends.append(_ends_of(answers[-1], len(some), k))
+        values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
+        unit, diagnostics = self._told(combined([answer.facts for answer in answers]))
+        return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
-    def _ends_of(self, queries: Examples, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Values and places of both ends, (m, ≤ 2k), largest first, from blocks as they come."""
-        m = len(queries)
-        values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
-        for where, block in self.blocks(queries):
-            there = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
-            values, places = np.hstack([values, require_finite(block)]), np.hstack([places, there])
-            if values.shape[1] > 2 * k:
-                kept = _ends(values, k)
-                values, places = values[kept].reshape(m, 2 * k), places[kept].reshape(m, 2 * k)
-        order = np.argsort(-values, axis=1, kind="stable")
-        return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
-
+    @looked_once
     def save(self, path: str | Path) -> None:
-        """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers."""
-        arrays, facts = self.state()
-        facts = {"recipe": self.recipe.described(), "fingerprint": fingerprint(self.handed_in, self.train), **facts}
-        write_archive(path, "fitted", arrays, facts)
+        """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
 
-    def scores(self, values: Any, query_ids: Any, train_ids: Any, measured: Any, predictions: Any) -> Scores:
-        """Wrap values in the noun, with the unit and the news of this fit."""
+        Raises:
+            ValueError: model or data hold what cannot be told apart from another (see `upweight.named`), or the
+                training set has been changed in place since the fit.
+        """
+        self.require_unchanged()
+        arrays, facts = self.state()
+        identity = {"recipe": digest(self.recipe), **identity_of(self.handed_in, self.train)}
+        write_archive(
+            path, "fitted", arrays, {**facts, "described": self.recipe.described(), "identity": identity}, SCHEMA
+        )
+
+    def scores(
+        self,
+        values: NDArray[np.float64],
+        query_ids: NDArray[Any],
+        train_ids: NDArray[Any],
+        measured: NDArray[np.float64] | None = None,
+        predictions: Predictions | None = None,
+        facts: AnswerFacts | None = None,
+    ) -> Scores:
+        """Values as the noun that users hold, with the unit and the diagnostics of this answer."""
+        unit, diagnostics = self._told(facts or AnswerFacts())
         return Scores(
             values=values,
             query_ids=query_ids,
             train_ids=train_ids,
-            unit=self.unit,
+            unit=unit,
             measurement=self.model.measurement,
             recipe=self.recipe.described(),
-            diagnostics=self.diagnostics,
+            diagnostics=diagnostics,
             measured=measured,
             predictions=predictions,
         )
+
+    def require_unchanged(self) -> None:
+        """Raise ValueError where the arrays of the training set were changed in place since the fit."""
+        if self.train.checksum() != self._contents:
+            raise ValueError(
+                "the training set was changed in place since this fit, so its answers would be of neither set; make "
+                "other examples with train.replaced(x=…, y=…) and fit again"
+            )
+
+    def _told(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
+        """Unit and diagnostics of an answer: those of the fit, and what is true of this answer alone."""
+        fit = self.diagnostics
+        warnings = dict.fromkeys([*fit.get("warnings", ()), *facts.diagnostics.get("warnings", ())])
+        return facts.unit or self.unit, {**fit, **facts.diagnostics, "warnings": list(warnings)}
 
     def __repr__(self) -> str:
         return f"Fitted {type(self.recipe).__name__} on {len(self.train)} training examples ({self.unit})"
 
     def _repr_html_(self) -> str:
-        import html
-
         rows = "".join(
             f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>"
             for k, v in self.diagnostics.items()
@@ -168,26 +231,17 @@ class Fitted(ABC):
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
 
 
-def fingerprint(model: Any, train: Examples) -> str:
-    """A short name of the model's parameters and the training set, to notice when they are not the same."""
-    digest = hashlib.blake2b(digest_size=12)
-    chosen = model.trees().values if isinstance(model, TreeBased) else getattr(model, "parameters", None)
-    for part in (chosen, train.ids, train.y, train.weights, *_parts(train.x)):
-        array = np.ascontiguousarray(part if part is not None else [])
-        in_words = array.dtype.kind in "OU"  # an object's bytes are an address, a text's are as wide as the longest
-        digest.update(f"{'words' if in_words else array.dtype} {array.shape} ".encode())
-        digest.update(repr(array.tolist()).encode() if in_words else array.tobytes())
-    return digest.hexdigest()
-
-
-def _parts(x: Any) -> Iterator[Any]:
-    if is_sparse(x):
-        csr = x.tocsr()
-        yield from (csr.shape, csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data)
-    elif isinstance(x, list | tuple):  # one by one: one array of all texts is as wide as the longest
-        yield from x
-    else:
-        yield x
+def _ends_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Values and places of both ends of every query, (m, ≤ 2k), largest first, from blocks as they come."""
+    values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
+    for where, block in answer:
+        columns = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
+        values, places = np.hstack([values, require_finite(block)]), np.hstack([places, columns])
+        if values.shape[1] > 2 * k:
+            ends = _ends(values, k)
+            values, places = values[ends].reshape(m, 2 * k), places[ends].reshape(m, 2 * k)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
 def _ends(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:

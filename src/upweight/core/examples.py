@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isnan
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.sources import columns_of, index_of, is_sparse, join_rows, length_of, read_dataset, take_rows
+from upweight.core.identity import UnidentifiedError, checksum, digest
+from upweight.core.looks import LOOKS
+from upweight.core.preview import Preview, preview_of
+from upweight.core.sources import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
 
 Id = int | str
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a person sees of one example.
-
-    `value` is an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
-    """
-
-    kind: Literal["image", "text", "row"]
-    value: Any
+PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")
+KEEP: Any = object()  # an argument that was not given
 
 
 class Examples:
@@ -40,6 +33,9 @@ class Examples:
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: what a person should see in place of the raw inputs (images or texts), one per example.
 
+    Parts are never set anew: `replaced` gives other examples. Arrays that were handed in are not copied; a change of
+    them in place is noticed: what was made of queries before is made again, a fit of a training set is refused.
+
     Raises:
         ValueError: an empty set, lengths that disagree, ids that repeat, non-finite targets or weights.
 
@@ -48,6 +44,15 @@ class Examples:
     >>> train.label("b"), train.select(["c", "a"]).ids.tolist()
     (1, ['c', 'a'])
     """
+
+    x: Any
+    y: NDArray[Any] | None
+    ids: NDArray[Any]
+    names: list[str] | None
+    weights: NDArray[np.float64] | None
+    labels: dict[Any, str]
+    shown: Any
+    _position: dict[Id, int]
 
     def __init__(
         self,
@@ -60,27 +65,58 @@ class Examples:
         labels: dict[Any, str] | None = None,
         shown: Any = None,
     ) -> None:
-        self.x = x.to_pandas() if _is_arrow(x) else x
-        n = length_of(self.x)
+        x = x.to_pandas() if _is_arrow(x) else x
+        n = length_of(x)
         if n == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
-        self.y = None if y is None else _column("y", y, n)
-        self.ids = _ids(index_of(self.x, n) if ids is None else ids, n)
-        columns = columns_of(self.x) if names is None else [str(name) for name in names]
-        self.names = _names(columns, self.x)
-        self.weights = None if weights is None else _weights(weights, n)
-        self.labels = dict(labels or {})
-        self.shown = shown
+        columns = columns_of(x) if names is None else [str(name) for name in names]
         if shown is not None and len(shown) != n:
             raise ValueError(f"expected `shown` to have one entry per example ({n}), got {len(shown)}")
-        self._position = {identifier: place for place, identifier in enumerate(self.ids.tolist())}
-        if len(self._position) != n:
+        self._set(
+            x=x,
+            y=None if y is None else _column("y", y, n),
+            ids=_ids(index_of(x, n) if ids is None else ids, n),
+            names=_names(columns, x),
+            weights=None if weights is None else _weights(weights, n),
+            labels=dict(labels or {}),
+            shown=shown,
+        )
+
+    def _set(self, **parts: Any) -> None:
+        """All parts at once, after which they stay. Raises ValueError for ids that repeat."""
+        parts["ids"].flags.writeable = False  # the array is our own
+        self.__dict__.update(parts)
+        self.__dict__["_position"] = {identifier: place for place, identifier in enumerate(self.ids.tolist())}
+        if len(self._position) != len(self.ids):
             seen: set[Id] = set()
             repeated = next(i for i in self.ids.tolist() if i in seen or seen.add(i))  # type: ignore[func-returns-value]
             raise ValueError(
                 f"expected unique ids, got {repeated!r} more than once; pass ids= with one id per example "
                 "(or reset the index of the data frame)"
             )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"examples stay as they were made; use examples.replaced({name}=…), which gives new ones")
+
+    def replaced(
+        self,
+        *,
+        x: Any = KEEP,
+        y: Any = KEEP,
+        ids: Any = KEEP,
+        names: Any = KEEP,
+        weights: Any = KEEP,
+        labels: Any = KEEP,
+        shown: Any = KEEP,
+    ) -> Examples:
+        """The same examples with other parts, checked as in a new set; what is not named stays as it is.
+
+        >>> Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"]).replaced(y=[1, 1]).label("a")
+        1
+        """
+        parts = {name: getattr(self, name) for name in PARTS}
+        given = {"x": x, "y": y, "ids": ids, "names": names, "weights": weights, "labels": labels, "shown": shown}
+        return Examples(**{**parts, **{name: value for name, value in given.items() if value is not KEEP}})
 
     @classmethod
     def from_dataset(cls, dataset: Any, ids: Sequence[Id] | None = None) -> Examples:
@@ -99,6 +135,23 @@ class Examples:
         kind = type(self.x).__name__
         return f"Examples({len(self)} examples, {kind}, ids {self.ids[0]!s} … {self.ids[-1]!s})"
 
+    def digest(self) -> str:
+        """A name for ids, inputs, labels and weights. Raises UnidentifiedError for inputs that have no contents."""
+        return digest(self.ids, self.x, self.y, self.weights)
+
+    def checksum(self) -> int | None:
+        """To notice that arrays were changed in place; None for inputs of which that cannot be noticed."""
+        looks = LOOKS.get()
+        if looks is not None and id(self) in looks:
+            return looks[id(self)][1]
+        try:
+            contents = checksum(self.x, self.y, self.weights)
+        except UnidentifiedError:
+            contents = None
+        if looks is not None:
+            looks[id(self)] = self, contents
+        return contents
+
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
         """Where these ids stand, shape (len(ids),). Raises KeyError with the first unknown id."""
         plain = np.atleast_1d(np.asarray(ids)).tolist()
@@ -113,17 +166,19 @@ class Examples:
         if where.dtype == bool and len(where) != len(self):
             raise ValueError(f"expected a mask with one entry per example ({len(self)}), got {len(where)}")
         where = np.flatnonzero(where) if where.dtype == bool else where.astype(np.intp)
-        taken = Examples(
-            take_rows(self.x, where),
-            None if self.y is None else self.y[where],
+        if len(where) == 0:
+            raise ValueError("expected at least one example, got an empty set; check the filter that made it")
+        part = object.__new__(Examples)
+        part._set(  # parts of a set that was checked, which may hold nothing but weights of 0
+            x=take_rows(self.x, where),
+            y=None if self.y is None else self.y[where],
             ids=self.ids[where],
             names=self.names,
+            weights=None if self.weights is None else self.weights[where],
             labels=self.labels,
             shown=None if self.shown is None else take_rows(self.shown, where),
         )
-        # Not through the constructor: a part may hold weights of 0 alone, and is refused where it is trained on.
-        taken.weights = None if self.weights is None else self.weights[where]
-        return taken
+        return part
 
     def select(self, ids: Sequence[Id] | NDArray[Any]) -> Examples:
         """The examples with these ids, in this order."""
@@ -147,13 +202,11 @@ class Examples:
             weights = np.concatenate([np.ones(len(e)) if e.weights is None else e.weights for e in (self, other)])
         if self.ids.dtype.kind != other.ids.dtype.kind:
             raise ValueError(f"expected ids of one kind, got ones like {self.ids[0]!r} and like {other.ids[0]!r}")
-        return Examples(
-            join_rows(self.x, other.x),
-            None if self.y is None or other.y is None else np.concatenate([self.y, other.y]),
+        return self.replaced(
+            x=join_rows(self.x, other.x),
+            y=None if self.y is None or other.y is None else np.concatenate([self.y, other.y]),
             ids=np.concatenate([self.ids, other.ids]),
-            names=self.names,
             weights=weights,
-            labels=self.labels,
             shown=None if self.shown is None or other.shown is None else join_rows(self.shown, other.shown),
         )
 
@@ -176,11 +229,13 @@ class Examples:
         """Image, text or table row of one example, for a report."""
         place = int(self.positions([identifier])[0])
         source = self.x if self.shown is None else self.shown
-        return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source))
+        return preview_of(
+            take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source)
+        )
 
 
 def require_examples(given: Any, what: str = "the examples") -> None:
-    """Raise TypeError for what is no Examples, with the way to make them."""
+    """Raise TypeError if `given` is not an Examples, with the way to make one."""
     if not isinstance(given, Examples):
         raise TypeError(
             f"expected {what} as upweight.Examples(x, y), got {type(given).__name__}; a data set or loader goes "
@@ -251,22 +306,3 @@ def _names(names: list[str] | None, x: Any) -> list[str] | None:
     if names is not None and shape is not None and len(shape) == 2 and len(names) != shape[1]:
         raise ValueError(f"expected one name per column ({shape[1]}), got {len(names)}")
     return names
-
-
-def _preview(one: Any, names: list[str] | None, most: int = 24) -> Preview:
-    if columns_of(one) is not None:
-        values = next(one.itertuples(index=False, name=None)) if hasattr(one, "iloc") else one.row(0)
-        return Preview("row", tuple(zip(names or [], values, strict=True))[:most])
-    if is_sparse(one):
-        row = one.tocsr()
-        largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
-        pairs = ((row.indices[j], row.data[j].item()) for j in largest)
-        return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
-    value = next(iter(one))
-    if isinstance(value, str):
-        return Preview("text", value)
-    array = np.asarray(value)
-    if array.ndim >= 2:
-        return Preview("image", array)
-    columns = names or [f"x{i}" for i in range(array.size)]
-    return Preview("row", tuple(zip(columns, array.reshape(-1).tolist(), strict=True))[:most])

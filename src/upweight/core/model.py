@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples, require_examples
+from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.core.weights import own_weights, require_weight
@@ -41,6 +42,22 @@ class Measurable(ABC):
     @abstractmethod
     def predict(self, examples: Examples) -> Predictions:
         """Predictions, for people to read."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of its scores should know, in sentences; nothing, where it is left out."""
+        return ()
+
+    def identity(self) -> Mapping[str, str]:
+        """Digests of what makes this model another than others: parameters, objective, loss, measurement, training.
+
+        Fits, truths and retrainings are kept under them and refuse every other model. Left as it is, everything that
+        the object holds is taken for its parameters.
+
+        Raises:
+            UnidentifiedError: it holds what cannot be told apart from another (see `digest`).
+        """
+        return {"parameters": digest(self), "measurement": digest(self.measurement)}
 
     def lacks(self, capability: type) -> str | None:
         """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
@@ -122,6 +139,14 @@ class Perturbable(Differentiable):
         """∂⟨rowᵢ, v⟩/∂xᵢ of these examples for vectors (k, parameters): (k, n, …), x as in `movable`."""
 
 
+class Embeddable(Measurable):
+    """A model that turns inputs into features, on which its last step works."""
+
+    @abstractmethod
+    def embed(self, examples: Examples) -> Any:
+        """The features of every example, (n, d): an array, or a sparse matrix where most of them are 0."""
+
+
 class Retrainable(Measurable):
     """A model that can be trained again with other example weights.
 
@@ -134,11 +159,6 @@ class Retrainable(Measurable):
     converges: bool = True
     threads: bool = False
     reads_examples: bool = True
-
-    @property
-    def provenance(self) -> str:
-        """What a training depends on besides parameters and data, in words that are the same in every process."""
-        return ""
 
     @property
     def forks(self) -> bool:
@@ -173,8 +193,10 @@ class Parametric(Measurable):
 class TreeBased(Measurable):
     """A sum of trees: every example falls into one leaf of each, and leaves hold numbers.
 
-    `grown` and `trees` are nouns of the room `trees`, which this one does not know.
+    `grown`, `trees` and `loss` are nouns of the room `trees`, which this one does not know.
     """
+
+    loss: Any
 
     @abstractmethod
     def trees(self) -> Any:
@@ -195,6 +217,14 @@ class TreeBased(Measurable):
     @abstractmethod
     def measure_slopes(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
         """∂measurement/∂margins there, (m, outputs)."""
+
+
+class Boosted(TreeBased):
+    """Trees grown one after the other on what those before left over: `grown` is a `Boosting`."""
+
+
+class Averaged(TreeBased):
+    """A forest: trees grown side by side, whose mean is the output: `grown` is a `Forest`."""
 
 
 class Stackable(Retrainable):

@@ -110,6 +110,10 @@ class Scores:
         values = self.values.sum(axis=0, keepdims=True)
         return replace(self, values=values, query_ids=np.array(["total"]), measured=measured, predictions=None)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The values, shape (queries, train): what `np.asarray(scores)` gives."""
+        return np.array(self.values, dtype=dtype, copy=True) if copy else np.asarray(self.values, dtype=dtype)
+
     def to_pandas(self) -> pandas.DataFrame:
         """A data frame with query ids as index and train ids as columns."""
         import pandas as pd

@@ -100,5 +100,4 @@ def plant(train: Examples, share: float = 0.1, seed: int = 0) -> tuple[Examples,
     y = train.y.copy()
     for place in where:
         y[place] = rng.choice([c for c in classes if c != y[place]])
-    more = {"names": train.names, "weights": train.weights, "labels": train.labels, "shown": train.shown}
-    return Examples(train.x, y, ids=train.ids, **more), train.ids[where].tolist()
+    return train.replaced(y=y), train.ids[where].tolist()

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.attributor import fingerprint
 from upweight.core.examples import Examples
+from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores
 from upweight.evaluate.removals import Removal, predicted
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # share of a measurement below which a difference is rounding, not an effect
-KEPT = {"model": "model or training set", "queries": "set of queries", "measurement": "measurement"}
+SCHEMA = 2  # of saved truths: the second form carries the identity of the model part by part
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,9 @@ class Truth:
         removals: one per column.
         seeds: one per training of the same removal.
         query_ids, train_ids: the axes that scores must have to be held against it.
-        facts: `measurement`, `model` and `queries` (fingerprints), `seed_noise` (how far another seed moves the
-            measurement when nothing is removed; None while it is not known), `refused` (removal → why the model
-            could not be trained without it).
+        facts: `identity` (digests of model, training set and queries; None where they cannot be told apart from
+            others), `measurement` in words, `seed_noise` (how far another seed moves the measurement when nothing is
+            removed; None while it is not known), `refused` (removal → why the model could not be trained without it).
     """
 
     base: Array
@@ -77,12 +77,12 @@ class Truth:
         return predicted(scores, self.removals)
 
     def require(self, model: Any, train: Examples, queries: Examples) -> None:
-        """Raise ValueError when this is the truth of another model, other training data or other queries."""
-        wanted = identity(model, train, queries)
-        for name, what in KEPT.items():
-            here, there = wanted[name], self.facts.get(name)
-            if here != there:
-                raise ValueError(f"this truth is of another {what} ({there}, not {here}); retrain for this one")
+        """Raise ValueError when this is the truth of another model, other training data or other queries.
+
+        A model differs by its parameters, objective, loss, measurement or training.
+        """
+        here = identity_of(model, train, queries)
+        require_same("this truth", self.facts.get("identity") or {}, here, "retrain for this one")
 
     def take(self, columns: Sequence[int]) -> Truth:
         """The truth of the removals at these positions."""
@@ -91,7 +91,15 @@ class Truth:
         return Truth(self.base, self.after[:, :, where], kept, self.seeds, self.query_ids, self.train_ids, self.facts)
 
     def save(self, path: str | Path) -> None:
-        """Write to one file, atomically."""
+        """Write to one file, atomically.
+
+        Raises ValueError for the truth of a model that cannot be told apart from another (see `upweight.named`).
+        """
+        if "identity" in self.facts and self.facts["identity"] is None:
+            raise ValueError(
+                "the model or the data of this truth cannot be told apart from others, so it cannot be kept: give the "
+                'functions that they hold names, uw.named("name", function), and retrain'
+            )
         place = {identifier: i for i, identifier in enumerate(self.train_ids.tolist())}
         removed = np.zeros((len(self.removals), len(place)), dtype=bool)
         for row, one in zip(removed, self.removals, strict=True):
@@ -103,12 +111,12 @@ class Truth:
         }
         arrays |= {"query_ids": self.query_ids, "train_ids": self.train_ids}
         facts = {"names": [r.name for r in self.removals], "seeds": list(self.seeds), "facts": dict(self.facts)}
-        write_archive(path, "truth", arrays, facts)
+        write_archive(path, "truth", arrays, facts, SCHEMA)
 
     @classmethod
     def load(cls, path: str | Path) -> Truth:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
-        arrays, facts = read_archive(path, "truth")
+        arrays, facts = read_archive(path, "truth", SCHEMA)
         ids = arrays["train_ids"]
         removed = np.unpackbits(arrays["removed"], axis=1, count=len(ids)).astype(bool)
         removals = tuple(
@@ -134,12 +142,3 @@ class Truth:
             "seed_noise": self.facts.get("seed_noise"),
             "refused": dict(self.facts.get("refused", {})),
         }
-
-
-def identity(model: Any, train: Examples, queries: Examples) -> dict[str, Any]:
-    """What a truth is the truth of."""
-    return {
-        "model": fingerprint(model, train),
-        "queries": fingerprint(None, queries),
-        "measurement": model.measurement,
-    }

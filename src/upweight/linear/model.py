@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
-from upweight.core.model import Movable, Parametric, Perturbable, Predictions, Retrainable, weights_of
+from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable, weights_of
 from upweight.core.objective import Objective
+from upweight.core.recent import Recent
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.weights import copies, own_weights, require_classes
 from upweight.linear.curvature import LinearCurvature
@@ -31,7 +33,7 @@ REFIT = 100  # Newton steps of a refit at most
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearModel(Perturbable, Parametric, Retrainable):
+class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:
@@ -71,8 +73,10 @@ class LinearModel(Perturbable, Parametric, Retrainable):
 
     def problem(self, train: Examples) -> Problem:
         """The training objective on these examples. Raises ValueError when the model was fitted on other data."""
-        if self._seen.get("train") is train and self._seen["problem"].theta is self.theta:
-            return self._seen["problem"]  # type: ignore[no-any-return]
+        problems: Recent[Problem] = self._seen.setdefault("problem", Recent(1))
+        return problems.of(train, lambda: self._problem(train))
+
+    def _problem(self, train: Examples) -> Problem:
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         features = self._features(train)
@@ -89,7 +93,6 @@ class LinearModel(Perturbable, Parametric, Retrainable):
         problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares, counts)
         if not self.elsewhere:
             self._recognise(problem)
-        self._seen.update(train=train, problem=problem)
         self._seen.pop("optimum", None)
         return problem
 
@@ -129,6 +132,21 @@ class LinearModel(Perturbable, Parametric, Retrainable):
         """What is measured, in words."""
         return self.measurement_of.described(self.family)
 
+    def identity(self) -> dict[str, str]:
+        """The parameters with all that comes before them, the objective, the family, the measurement, the trainer."""
+        return {
+            "parameters": digest(self.theta, self.design),
+            "objective": digest(self.objective, self.counts_examples, self.class_weights),
+            "loss": digest(self.family),
+            "measurement": digest(self.measurement_of),
+            "training": digest(self.name, self.refit, self.again),
+        }
+
+    def embed(self, examples: Examples) -> Any:
+        """The columns that enter the linear model, without the intercept's, (n, d); sparse where they are."""
+        features = self._features(examples)
+        return features.x
+
     @property
     def parameters(self) -> Array:
         """θ, one vector."""
@@ -138,7 +156,8 @@ class LinearModel(Perturbable, Parametric, Retrainable):
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
         same = self.handed_in and np.array_equal(theta, self.theta)
-        return replace(self, theta=theta, handed_in=same, _seen={"features": self._seen.setdefault("features", {})})
+        shared = self._seen.setdefault("features", Recent(2))
+        return replace(self, theta=theta, handed_in=same, _seen={"features": shared})
 
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """Without the check of the training set; for new inputs with the parameters of the columns."""
@@ -286,13 +305,9 @@ class LinearModel(Perturbable, Parametric, Retrainable):
         return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _seen={})
 
     def _features(self, examples: Examples) -> Features:
-        """Features of these examples; the last set asked for is remembered, so a pipeline runs once per set."""
-        known = self._seen.setdefault("features", {})
-        if id(examples) not in known:
-            if len(known) >= 2:
-                known.pop(next(iter(known)))
-            known[id(examples)] = (examples, self.design(examples.x))
-        return known[id(examples)][1]  # type: ignore[no-any-return]
+        """Features of these examples; the last two sets are remembered, so that a pipeline runs once per set."""
+        known: Recent[Features] = self._seen.setdefault("features", Recent(2))
+        return known.of(examples, lambda: self.design(examples.x))
 
 
 def _readable(value: Any, labels: dict[Any, str]) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.model import Boosted, require
 from upweight.core.scores import Unit
 from upweight.trees.boosting import Boosting
 
@@ -26,22 +26,22 @@ class BoostIn(Attributor):
     The gradient of the measurement is taken at the query's margins before each step, as TracIn does along a trajectory
     of parameters; the leaf's derivative is that of −η Σg/(Σh + λ) with margins held. RANK: gradients early in
     training say nothing of the final measurement's size.
-
-    Cost: one pass over the trees, and a sparse product with trees × queries numbers per training example.
     """
+
+    summary = "What an example's gradients added to the leaves that the query fell into too, step by step"
+    paper = "Brophy, Hammoudeh & Lowd (2023)"
+    cost = "one pass over the trees, and a sparse product with trees × queries numbers per training example"
+    needs = (Boosted,)
 
     @property
     def promises(self) -> Promises:
-        """Order only."""
-        return Promises()
+        """Nothing about single retrainings."""
+        return Promises(no_floor="without an example splits move too, which can do more than what it added to leaves")
 
     def fit(self, model: Any, train: Examples) -> FittedBoostIn:
         """Every example's share in its leaves."""
-        require(model, [TreeBased], "BoostIn", train)
-        grown = model.grown(train)
-        if not isinstance(grown, Boosting):
-            raise TypeError("BoostIn follows boosting steps, and a forest has none; ForestWeights is made for forests")
-        return FittedBoostIn(self, model, train, _shares(grown))
+        require(model, [Boosted], "BoostIn", train)
+        return FittedBoostIn(self, model, train, _shares(model.grown(train)))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -50,10 +50,8 @@ class BoostIn(Attributor):
         return FittedBoostIn(self, model, train, state["shares"])
 
 
-class FittedBoostIn(Fitted):
+class FittedBoostIn(Fitted[BoostIn, Boosted]):
     """BoostIn, ready to answer."""
-
-    model: TreeBased
 
     def __init__(self, recipe: BoostIn, model: Any, train: Examples, shares: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
@@ -73,11 +71,6 @@ class FittedBoostIn(Fitted):
     def self_values(self) -> Array:
         """Each example shares every leaf with itself."""
         return np.asarray(np.einsum("itw,itw->i", self.shares, self._slopes(self.train)))
-
-    @property
-    def diagnostics(self) -> Mapping[str, Any]:
-        """What training left no record of."""
-        return {"warnings": list(getattr(self.model, "notes", ()))}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The shares."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
+from upweight.core.laws import Law
 from upweight.core.model import Measurable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import own_weights
@@ -20,31 +21,28 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Chance(Attributor):
-    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK).
+    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
 
-    Cost: nothing.
-    """
+    summary = "Random scores, the floor of every table"
+    cost = "nothing"
+    needs = (Measurable,)
 
     seed: int = 0
 
     @property
     def promises(self) -> Promises:
         """Nothing about the truth."""
-        return Promises(waives={"a copy helps, its flipped copy harms": "chance does not look at the examples"})
+        blind = "chance does not look at the examples"
+        waives = {Law.COPY: blind, Law.WEIGHTS: blind, Law.SELF: "each example's own score is a draw of its own"}
+        return Promises(no_floor=blind, waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
         """Nothing to learn."""
         require(model, [Measurable], "Chance", train)
         return FittedChance(self, model, train, Unit.RANK)
 
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedChance:
-        """Nothing was kept."""
-        return self.fit(model, train)
 
-
-class FittedChance(Fitted):
+class FittedChance(Fitted[Chance, Measurable]):
     """Chance, ready to answer."""
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
@@ -64,10 +62,6 @@ class FittedChance(Fitted):
         """A reminder."""
         return {"warnings": ["These scores are random: a floor for comparison, not an answer."]}
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The seed is in the recipe."""
-        return {}, {}
-
     def _noise(self, role: str, identifier: Any) -> Array:
-        key = [cast(Chance, self.recipe).seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
+        key = [self.recipe.seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
         return np.random.default_rng(key).standard_normal(16)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.laws import Law
+from upweight.core.model import Averaged, require
 from upweight.core.scores import Unit
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -29,9 +30,14 @@ class ForestWeights(Attributor):
             tree out of the vote. "trees" averages the trees that never drew it (jackknife after bootstrap, Efron
             1992; Wager, Hastie & Efron 2014): splits move as well, at the price of noise that falls with the number of
             trees.
-
-    Cost: a sparse product with trees × queries numbers per training example, and a measurement per pair.
     """
+
+    summary = "What an example adds to the leaves of a forest, or to the trees that drew it"
+    paper = "Wager, Hastie & Efron (2014)"
+    cost = "a sparse product with trees × queries numbers per training example, and a measurement per pair"
+    unit = Unit.EFFECT
+    needs = (Averaged,)
+    variants: ClassVar = {"trees that never drew it": {"removal": "trees"}}
 
     removal: Literal["leaves", "trees"] = "leaves"
 
@@ -41,34 +47,25 @@ class ForestWeights(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about single retrainings: those draw anew, which moves predictions more than an example does."""
+        """Nothing about single retrainings."""
         reason = "an example outside every tree that could tell decides nothing alone"
-        waives = {"a copy helps, its flipped copy harms": reason} if self.removal == "trees" else {}
-        return Promises(waives=waives)
+        waives = {Law.COPY: reason} if self.removal == "trees" else {}
+        drawn = "trained again, a forest draws anew, which moves predictions more than one example does"
+        return Promises(no_floor=drawn, waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedForestWeights:
         """Nothing beyond the leaves."""
-        require(model, [TreeBased], "ForestWeights", train)
+        require(model, [Averaged], "ForestWeights", train)
         grown = model.grown(train)
-        if not isinstance(grown, Forest):
-            raise TypeError("ForestWeights is made for forests; LeafRefit and BoostIn are made for boosting")
         if self.removal == "trees" and not grown.bootstrap:
-            raise ValueError("trees that saw all examples cannot say what they would be without one; removal='leaves'")
+            raise TypeError("trees that saw all examples cannot say what they would be without one; removal='leaves'")
         if self.removal == "leaves" and not grown.exact:
             raise ValueError(f"leaf values are no means of training examples: {'; '.join(grown.unrecorded)}")
         return FittedForestWeights(self, model, train, grown)
 
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedForestWeights:
-        """Nothing was kept."""
-        return self.fit(model, train)
 
-
-class FittedForestWeights(Fitted):
+class FittedForestWeights(Fitted[ForestWeights, Averaged]):
     """A forest, ready to answer."""
-
-    model: TreeBased
 
     def __init__(self, recipe: ForestWeights, model: Any, train: Examples, forest: Forest) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT)
@@ -97,8 +94,8 @@ class FittedForestWeights(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What is held, and who cannot be judged."""
-        warnings = list(getattr(self.model, "notes", ()))
-        if cast(ForestWeights, self.recipe).removal == "leaves":
+        warnings = list(self.model.notes)
+        if self.recipe.removal == "leaves":
             warnings.append("Splits and draws are held: what an example did to the structure is not in these scores.")
             return {"fixed_structure": True, "warnings": warnings}
         everywhere = int(self.drawn.all(axis=1).sum())
@@ -106,14 +103,10 @@ class FittedForestWeights(Fitted):
             warnings.append(f"{everywhere} examples were drawn by every tree and score 0: grow more trees.")
         return {"trees": self.forest.ensemble.trees, "warnings": warnings}
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The model holds everything."""
-        return {}, {}
-
     def _moved(self, at: Places, margins: Array, where: NDArray[np.intp]) -> Array:
         """How the margins of queries in these leaves move without each of these examples, (m, examples, K)."""
         forest, ensemble = self.forest, self.forest.ensemble
-        if cast(ForestWeights, self.recipe).removal == "trees":
+        if self.recipe.removal == "trees":
             free = np.logical_not(self.drawn[where])  # (examples, trees)
             each = ensemble.values[at] * ensemble.trees  # (m, trees, K)
             mean = np.einsum("mtk,et->mek", each, free) / np.maximum(free.sum(axis=1), 1)[:, None]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
 from upweight.core.model import require
@@ -23,9 +24,18 @@ class GAS(Cosines):
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: that of TracIn.
     """
+
+    summary = "Cosines of gradients at the checkpoints of a training"
+    paper = "Hammoudeh & Lowd (2022)"
+    cost = "that of TracIn"
+    needs = (Checkpointed,)
+    variants: ClassVar = {"by layer": {"by": "layer"}}
+
+    @property
+    def promises(self) -> Promises:
+        """Less than TracIn: what an example's size does is divided away."""
+        return Promises(correlation=0.05)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

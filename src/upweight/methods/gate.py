@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Stackable
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import IN_THIS_PROCESS
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
-
-
-class Agreement(NamedTuple):
-    """Predicted with actual effects within queries: mean Pearson correlation, and slope of actual on predicted."""
-
-    correlation: float
-    slope: float
 
 
 class Gate:
@@ -40,16 +35,16 @@ class Gate:
     def __len__(self) -> int:
         return len(self.removals)
 
-    def agreement(self, queries: Examples, values: Array) -> Agreement:
-        """Of what these scores (m, n) predict with what happened."""
+    @property
+    def trainings(self) -> int:
+        """How many were done: on everything and without each removal, once per seed, and half without the first."""
+        return len(self._retrained) * (len(self.removals) + 1) + 1
+
+    def pairs(self, queries: Examples, values: Array) -> tuple[Array, Array]:
+        """(actual effects of the removals on these queries, those that scores (m, n) predict), both (m, removals)."""
         measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
-        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # (m, removals): with everything minus without
-        predicted = values @ (1.0 - self.removals).T
-        actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
-        sizes = np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
-        told = sizes > 0
-        correlation = float(((actual * predicted).sum(axis=1)[told] / sizes[told]).mean()) if told.any() else 0.0
-        return Agreement(correlation, float((actual * predicted).sum()) / max(float((predicted**2).sum()), 1e-300))
+        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # with everything minus without
+        return actual, values @ (1.0 - self.removals).T
 
     def _smoothness(self, model: Any, train: Examples, full: Array) -> float:
         """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
@@ -63,9 +58,15 @@ class Gate:
         return float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
 
 
+def agreement_within(actual: Array, predicted: Array) -> tuple[float, float]:
+    """(mean over queries of Pearson's correlation of effects (m, removals), slope of actual on predicted)."""
+    actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
+    cross, sizes = (actual * predicted).sum(axis=1), np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)
+    moves = sizes > 0
+    correlation = float((cross[moves] / sizes[moves]).mean()) if moves.any() else 0.0
+    return correlation, float(cross.sum()) / max(float((predicted**2).sum()), 1e-300)
+
+
 def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
-    if isinstance(model, Stackable):
-        size = model.stack(train).size
-        parts = [weights[start : start + size] for start in range(0, len(weights), size)]
-        return [one for part in parts for one in model.retrain_many(train, part, [seed] * len(part))]
-    return [model.retrain(train, row, seed) for row in weights]
+    tasks = [Task(weights=row, seed=seed) for row in weights]
+    return [model.with_parameters(parameters) for parameters in results(IN_THIS_PROCESS, model, train, tasks, None)]

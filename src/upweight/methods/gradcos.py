@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
+from upweight.core.attributor import Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
 from upweight.methods.products import Cosines, FittedProducts, as_it_is
@@ -20,17 +18,18 @@ class GradCos(Cosines):
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: that of GradDot.
     """
+
+    summary = "Cosines of gradients at the trained parameters"
+    cost = "that of GradDot"
+    needs = (Differentiable,)
+
+    @property
+    def promises(self) -> Promises:
+        """Less than GradDot: what an example's size does is divided away."""
+        return Promises(correlation=0.05)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
         require(model, [Differentiable], "GradCos", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers, self.by)
-
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedProducts:
-        """The same; nothing was prepared."""
-        return self.fit(model, train)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
@@ -20,24 +17,20 @@ class GradDot(Attributor):
 
     Args:
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: one pass over queries and training set, and their inner products.
     """
+
+    summary = "Inner products of gradients at the trained parameters"
+    cost = "one pass over queries and training set, and their inner products"
+    needs = (Differentiable,)
 
     layers: Layers = None
 
     @property
     def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
+        """A little of the order, as far as the curvature is alike in all directions."""
+        return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
         require(model, [Differentiable], "GradDot", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers)
-
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedProducts:
-        """The same; nothing was prepared."""
-        return self.fit(model, train)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, cast
+from functools import cached_property, partial
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
+from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric, require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
-from upweight.core.weights import copies, own_weights, require_part
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -25,6 +27,7 @@ TOGETHER = 64  # training examples that are measured on their own models at a ti
 FREE = 2e10  # floating-point operations of Newton steps that are always spent (about a second)
 STOPPED_EARLY = 1e-3  # gradient, relative to random data's, above which the reader is told
 ARRIVED = 1e-6  # gradient, relative to random data's, below which a group is at its new optimum
+STEPS = 20  # Newton steps of a group at most
 USUAL = 3  # Newton steps that an example takes when its loss is smooth, for the budget
 SHARE = 0.05  # and this share of what the fit costs
 
@@ -47,9 +50,21 @@ class Influence(Attributor):
 
     Scores are EFFECT: in the measurement's unit, slope 1 against retraining (plain first order underestimates by the
     leverage; its unit is the measurement's all the same).
-
-    Cost: one Hessian and its factor; a query is a solve and a product with the training features.
     """
+
+    summary = "The effect of upweighting a training example, by the inverse curvature"
+    paper = "Koh & Liang (2017)"
+    cost = "one Hessian and its factor; a query is a solve and a product with the training features"
+    unit = Unit.EFFECT
+    needs = (Differentiable,)
+    variants: ClassVar = {
+        "first order": {"correction": None},
+        "CG": {"curvature": Hessian(solver=CG(tolerance=1e-10))},
+        "gradient products": {"curvature": Identity()},
+        "empirical Fisher": {"curvature": EmpiricalFisher()},
+        "EK-FAC": {"curvature": EKFAC()},
+        "DataInf": {"curvature": DataInf()},
+    }
 
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
@@ -66,10 +81,14 @@ class Influence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Corrected: retraining itself, but for what smoothing a hinge costs. Plain: too small by the leverage."""
+        """Corrected: retraining itself, but for what smoothing a hinge costs. Plain: too small by the leverage.
+
+        Of a ranking, as on networks, some of the order; none by a Hessian, which may be indefinite there.
+        """
+        ranking = None if isinstance(self.curvature, Hessian) else 0.3
         if self.correction is None:
-            return Promises(correlation=0.25, slope=(0.4, 2.6))
-        return Promises(correlation=0.99, slope=(0.95, 1.05))
+            return Promises(correlation=0.25, slope=(0.4, 2.6), ranking=ranking)
+        return Promises(correlation=0.99, slope=(0.95, 1.05), ranking=ranking)
 
     def fit(self, model: Any, train: Examples) -> FittedInfluence:
         """Curvature, leverages and Newton steps: everything that does not depend on the queries."""
@@ -113,10 +132,8 @@ class Influence(Attributor):
         return FittedInfluence(self, model, model, train, curvature)
 
 
-class FittedInfluence(Fitted):
+class FittedInfluence(GroupRemoval[Influence, Differentiable]):
     """Influence, ready to answer."""
-
-    model: Differentiable
 
     def __init__(
         self, recipe: Influence, model: Differentiable, handed_in: Differentiable, train: Examples, curvature: Curvature
@@ -128,16 +145,16 @@ class FittedInfluence(Fitted):
         self.earlier = curvature.earlier(self.plain_rows)  # (λ, change): what a training that stopped early went by
         self.moved = np.empty(0, dtype=np.intp)  # positions of the examples whose removal was followed by Newton steps
         self.shifts = np.empty((0, 0))  # and where the parameters went, (len(moved), parameters)
-        self._solver: dict[str, Any] = {}  # what the last solve had to say
 
     @cached_property
     def off_optimum(self) -> float | None:
         """The gradient norm of the model handed in; asked for late, when scoring may have summed the gradients."""
-        return cast(Differentiable, self.handed_in).gradient_norm(self.train)
+        self.require_unchanged()
+        return self.handed_in.gradient_norm(self.train)
 
     def polish(self) -> None:
         """Newton steps for the removals that move the model most, as many as the budget allows."""
-        curvature, recipe = self._exact(), cast(Influence, self.recipe)
+        curvature, recipe = self._exact(), self.recipe
         if recipe.polish == 0 or recipe.damping not in ("auto", 0):  # Newton steps know no damping
             return
         own, (once, each) = own_weights(self.train), curvature.step_cost
@@ -154,12 +171,13 @@ class FittedInfluence(Fitted):
         order = np.argsort(chosen)
         self.moved, self.shifts = chosen[order], shifts[order]
 
-    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
+    def blocks(self, queries: Examples) -> Blocks:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; where the new parameters are known, the measurement itself at them."""
-        self._solver.clear()
-        solved = self._noted(self.curvature.solve(self.model.measure_rows(queries)))
+        solves = [self.curvature.solve(self.model.measure_rows(queries))]
         rate, change = self.earlier or (0.0, self.rows)
-        twice = self._noted(self.curvature.solve(solved)) if rate else solved
+        if rate:
+            solves.append(self.curvature.solve(solves[0].rows))
+        solved, twice = solves[0].rows, solves[-1].rows
         known = np.empty((len(queries), 0))
         if len(self.moved):
             known = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
@@ -171,6 +189,7 @@ class FittedInfluence(Fitted):
             first, last = np.searchsorted(self.moved, [start, where[-1] + 1])
             block[:, self.moved[first:last] - start] = known[:, first:last]
             yield slice(start, int(where[-1]) + 1), block
+        return _facts_of(solves)
 
     def self_values(self) -> Array:
         """∇ℓᵢᵀ (H + λ)⁻¹ wᵢ∇ℓᵢ with the correction of the recipe: what all of an example's weight does to its loss."""
@@ -184,49 +203,37 @@ class FittedInfluence(Fitted):
             values[at] = self.model.measure(some) - self.model.measure_shifted(some, shifts).diagonal()
         return values
 
+    forms = ("newton", "first", "second")
+
     def remove(
-        self,
-        groups: Mapping[str, Sequence[Id]],
-        queries: Examples,
-        form: Literal["first", "second", "newton"] = "newton",
-        steps: int = 20,
+        self, groups: Mapping[str, Sequence[Id]], queries: Examples, form: str | None = None, steps: int = STEPS
     ) -> Scores:
         """The effect of whole groups: one column each, the measurement with the group minus without it.
 
         Args:
             groups: name → train ids.
             queries: what to measure.
-            form: "first": Σ of first-order influences (Koh et al. 2019). "second": H⁻¹g_U + H⁻¹H_U H⁻¹g_U (Basu et
-                al. 2020, on the summed objective). "newton": (H − H_U)⁻¹ g_U, the measurement taken at the new
-                parameters, followed by further Newton steps.
+            form: "newton" (or None): (H − H_U)⁻¹ g_U, the measurement taken at the new parameters, followed by further
+                Newton steps. "first": Σ of first-order influences (Koh et al. 2019). "second": H⁻¹g_U + H⁻¹H_U H⁻¹g_U
+                (Basu et al. 2020, on the summed objective).
             steps: Newton steps at most; a group that has arrived takes no more. One step alone has slope .8 at half
                 the data.
         """
-        if not groups:
-            raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
-        member = np.zeros((len(groups), len(self.train)))
-        for g, (name, ids) in enumerate(groups.items()):
-            member[g, self.train.positions(ids)] = 1.0
-            require_part(self.train, name, np.flatnonzero(member[g]))
-        measured = self.model.measure(queries)
-        if form == "newton":
-            moved = self._exact().after(1.0 - member, None, steps)
-            self._solver = {
-                "residual": float(moved.residual.max()),
-                "converged": bool((moved.residual <= ARRIVED).all()),
-            }
-            values = measured[:, None] - self.model.measure_shifted(queries, moved.shifts)
-        elif form in ("first", "second"):
-            shifts = self._series(member, second=form == "second")
-            values = -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T))
-        else:
-            raise ValueError(f'expected form "first", "second" or "newton", got {form!r}')
-        return self.scores(values, queries.ids, np.array(list(groups)), measured, self.model.predict(queries))
+        return self.answer_groups(groups, queries, form, partial(self.removed, steps=steps))
 
-    @property
-    def follows(self) -> bool:
-        """Whether removals can be followed to the new optimum (`remove` with form "newton")."""
-        return isinstance(self.curvature, ExactCurvature)
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str, steps: int = STEPS) -> Removed:
+        """Newton steps, or the first terms of the series in the group."""
+        if form != "newton":
+            shifts = self._series(member.astype(np.float64), second=form == "second")
+            return -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T)), AnswerFacts()
+        moved = self._exact().after(1.0 - member.astype(np.float64), None, steps)
+        residual, has_arrived = float(moved.residual.max()), bool((moved.residual <= ARRIVED).all())
+        effects = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, moved.shifts)
+        return effects, _solver_facts({"residual": residual, "converged": has_arrived})
+
+    def lacks_removal(self) -> str | None:
+        """An exact curvature, in most networks."""
+        return None if isinstance(self.curvature, ExactCurvature) else "its curvature is no exact Hessian"
 
     def leverage(self) -> Array:
         """h_i in [0, outputs]: how much of its own prediction each training example decides, shape (n,)."""
@@ -249,9 +256,9 @@ class FittedInfluence(Fitted):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """The curvature's, with the residual and how many removals were followed by Newton steps."""
+        """The curvature's, how far the model was from its optimum, and how many removals Newton steps followed."""
         news = dict(self.curvature.diagnostics)
-        warnings = list(getattr(self.model, "notes", ())) + list(news.pop("warnings", ()))
+        warnings = list(self.model.notes) + list(news.pop("warnings", ()))
         if self.off_optimum is not None and self.off_optimum > STOPPED_EARLY:
             followed = self.model is not self.handed_in
             consequence = "at the optimum that Newton steps reach from it" if followed else "where it stopped"
@@ -261,14 +268,9 @@ class FittedInfluence(Fitted):
                 f"The model handed in is not at the optimum of its training objective (gradient {self.off_optimum:.2g} "
                 f"of what random data would leave; {advice}): scores are taken {consequence}."
             )
-        if not self._solver.get("converged", True):
-            warnings.append(
-                f"The last solve stopped at a residual of {self._solver['residual']:.2g}: more steps would change it."
-            )
         return {
             **news,
             "gradient_norm": self.off_optimum,
-            **self._solver,
             "correction": None if self.rows is self.plain_rows else "leverage",
             "newton_followed": len(self.moved),
             "warnings": warnings,
@@ -287,12 +289,20 @@ class FittedInfluence(Fitted):
             return first
         return first + self.curvature.solve(DenseRows(self._exact().part_matvec(member, first))).rows.dense()
 
-    def _noted(self, answer: Solved) -> Rows:
-        if not self._solver or answer.residual > self._solver["residual"]:
-            self._solver = {"residual": answer.residual, "steps": answer.steps, "converged": answer.converged}
-        return answer.rows
-
     def _exact(self) -> ExactCurvature:
         if not isinstance(self.curvature, ExactCurvature):
             raise TypeError(f"{type(self.curvature).__name__} cannot follow removals; it answers `attribute` and `top`")
         return self.curvature
+
+
+def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:
+    """What the solver says of the worst of these solves."""
+    worst = max(solves, key=lambda solved: solved.residual)
+    return _solver_facts({"residual": worst.residual, "steps": worst.steps, "converged": worst.converged})
+
+
+def _solver_facts(facts: dict[str, Any]) -> AnswerFacts:
+    if not facts["converged"]:
+        text = f"The last solve stopped at a residual of {facts['residual']:.2g}: more steps would change it."
+        facts = {**facts, "warnings": [text]}
+    return AnswerFacts(diagnostics=facts)

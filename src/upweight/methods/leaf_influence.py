@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable, TreeBased, require
+from upweight.core.laws import Law
+from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import present
 from upweight.trees.boosting import Boosting
@@ -35,10 +36,21 @@ class LeafInfluence(Attributor):
         seed: for the halves.
 
     EFFECT with "all" and without bags: the first-order effect at fixed structure; RANK otherwise.
-
-    Cost: examples × trees numbers for "single"; that times the queries for "all", from the last tree back to the first;
-    examples² × trees for a number; a training and half of that for every bag.
     """
+
+    summary = "How leaf values move when an example's weight does, splits held"
+    paper = "Sharchilev et al. (2018)"
+    cost = (
+        "examples × trees numbers for 'single'; that times the queries for 'all', from the last tree back to the "
+        "first; examples² × trees for a number; a training and half of that for every bag"
+    )
+    unit = Unit.EFFECT
+    needs = (Boosted,)
+    variants: ClassVar = {
+        "single": {"update": "single"},
+        "top leaves": {"update": 2},
+        "bags": {"bags": 12},
+    }
 
     update: Literal["all", "single"] | int = "all"
     bags: int = 0
@@ -53,19 +65,19 @@ class LeafInfluence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Against true retraining, whose splits move: the sign and a wide band, no more; and that for "all" alone."""
-        calibrated = self.update == "all" and not self.bags
-        return Promises(correlation=0.0, slope=(0.2, 4.0)) if calibrated else Promises()
+        """Nothing about single retrainings, whose splits move."""
+        waives = {Law.WEIGHTS: "the halves are drawn from rows, whatever they weigh"} if self.bags else {}
+        return Promises(
+            no_floor="without an example splits move too, which can do more than the leaf values", waives=waives
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedLeafInfluence | FittedBags:
         """All derivatives."""
         return FittedBags(self, model, train) if self.bags else self._fit(model, train)
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
-        require(model, [TreeBased], "LeafInfluence", train)
+        require(model, [Boosted], "LeafInfluence", train)
         grown = model.grown(train)
-        if not isinstance(grown, Boosting):
-            raise TypeError("LeafInfluence follows boosting steps, a forest has none; ForestWeights is for forests")
         grown.require_exact("LeafInfluence")
         if self.update == "all":
             return FittedLeafInfluence(self, model, train, grown)
@@ -84,10 +96,8 @@ class LeafInfluence(Attributor):
         return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
 
 
-class FittedLeafInfluence(Fitted):
+class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
     """Derivatives of leaf values, ready to be applied to queries."""
-
-    model: TreeBased
 
     def __init__(
         self,
@@ -142,7 +152,7 @@ class FittedLeafInfluence(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """What is held."""
         held = "Splits are held: what an example did to the structure of the trees is not in these scores."
-        return {"fixed_structure": True, "warnings": [*getattr(self.model, "notes", ()), held]}
+        return {"fixed_structure": True, "warnings": [*self.model.notes, held]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The derivatives."""
@@ -150,18 +160,18 @@ class FittedLeafInfluence(Fitted):
 
     @property
     def _follows_all(self) -> bool:
-        return cast(LeafInfluence, self.recipe).update == "all"
+        return self.recipe.update == "all"
 
     @property
     def _is_single(self) -> bool:
-        return cast(LeafInfluence, self.recipe).update == "single"
+        return self.recipe.update == "single"
 
 
-class FittedBags(Fitted):
+class FittedBags(Fitted[LeafInfluence, Any]):
     """Boosters on random halves, each with its derivatives; an example's score is the mean over those that saw it."""
 
     def __init__(self, recipe: LeafInfluence, model: Any, train: Examples) -> None:
-        require(model, [TreeBased, Retrainable], "LeafInfluence(bags=…)")
+        require(model, [Boosted, Retrainable], "LeafInfluence(bags=…)")
         super().__init__(recipe, model, train, Unit.RANK)
         counted = present(train)
         rng, by_id = np.random.default_rng(recipe.seed), counted[np.argsort(train.ids[counted], kind="stable")]
@@ -193,12 +203,7 @@ class FittedBags(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many boosters, and who was in none."""
-        warnings = list(getattr(self.model, "notes", ()))
-        missed = int((self.seen[present(self.train)] == 0).sum())
+        warnings, missed = list(self.model.notes), int((self.seen[present(self.train)] == 0).sum())
         if missed:
             warnings.append(f"{missed} examples were in none of the {len(self.halves)} halves and score 0: more bags.")
         return {"bags": len(self.halves), "warnings": warnings}
-
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Boosters have no safe form on disk."""
-        return {}, {}

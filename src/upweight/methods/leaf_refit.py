@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.examples import Examples, Id
-from upweight.core.model import TreeBased, require
-from upweight.core.processes import each
-from upweight.core.scores import Scores, Unit
-from upweight.core.weights import require_part
+from upweight.core.answers import AnswerFacts
+from upweight.core.attributor import Attributor, Promises
+from upweight.core.examples import Examples
+from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.model import Boosted, require
+from upweight.core.scores import Unit
+from upweight.retraining.pool import each
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed import blocks, refit, shifted
 
@@ -32,16 +33,20 @@ class LeafRefit(Attributor):
     Removals go in blocks: gradients of all examples under all removals of a block are summed leaf by leaf in one sparse
     product per tree. EFFECT: exact for the structure held (1e-6 against the libraries' own refits); true retraining
     moves splits too, and then the size is right on average only.
-
-    Cost: examples² × trees gradients; leaves × examples numbers in memory.
     """
+
+    summary = "Every leaf value found again without the example, splits held"
+    paper = "Sharchilev et al. (2018)"
+    cost = "examples² × trees gradients; leaves × examples numbers in memory"
+    unit = Unit.EFFECT
+    needs = (Boosted,)
 
     processes: int = 1
 
     @property
     def promises(self) -> Promises:
-        """Against true retraining, whose splits move: the sign and a wide band, no more. Splits held it is exact."""
-        return Promises(correlation=0.0, slope=(0.2, 4.0))
+        """Nothing about single retrainings, whose splits move; with splits held it is exact."""
+        return Promises(no_floor="without an example splits move too, which can do more than the leaf values")
 
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
         """Boost again without every example."""
@@ -60,10 +65,10 @@ class LeafRefit(Attributor):
         return FittedLeafRefit(self, model, train, state["change"], state["base"])
 
 
-class FittedLeafRefit(Fitted):
+class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
     """Leaf values without every example, ready to be applied to queries."""
 
-    model: TreeBased
+    forms = ("refit",)
 
     def __init__(self, recipe: LeafRefit, model: Any, train: Examples, change: Array, base: Array) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT)
@@ -84,25 +89,17 @@ class FittedLeafRefit(Fitted):
             ]
         )
 
-    def remove(self, groups: Mapping[str, Sequence[Id]], queries: Examples) -> Scores:
-        """The effect of whole groups, name → train ids: one column each, boosting run through again without it."""
-        if not groups:
-            raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
-        removed = [np.unique(self.train.positions(ids)) for ids in groups.values()]
-        for name, gone in zip(groups, removed, strict=True):
-            require_part(self.train, name, gone)
-        grown = _exact(self.model, self.train)
-        values = [self._effects(queries, *refit(grown, removed[part])) for part in blocks(grown, len(removed))]
-        measured = self.model.measure(queries)
-        return self.scores(
-            np.hstack(values), queries.ids, np.array(list(groups)), measured, self.model.predict(queries)
-        )
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+        """Boosting run through again without each group."""
+        grown, gone = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
+        values = [self._effects(queries, *refit(grown, gone[part])) for part in blocks(grown, len(gone))]
+        return np.hstack(values), AnswerFacts()
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What is held."""
         held = "Splits are held: what an example did to the structure of the trees is not in these scores."
-        return {"fixed_structure": True, "warnings": [*getattr(self.model, "notes", ()), held]}
+        return {"fixed_structure": True, "warnings": [*self.model.notes, held]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The leaf values."""
@@ -123,9 +120,7 @@ def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
 
 
 def _exact(model: Any, train: Examples) -> Boosting:
-    require(model, [TreeBased], "LeafRefit", train)
-    grown = model.grown(train)
-    if not isinstance(grown, Boosting):
-        raise TypeError("LeafRefit follows boosting steps, and a forest has none; ForestWeights is made for forests")
+    require(model, [Boosted], "LeafRefit", train)
+    grown: Boosting = model.grown(train)
     grown.require_exact("LeafRefit")
     return grown

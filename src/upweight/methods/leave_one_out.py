@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.retraining import PROBED, Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
 from upweight.core.weights import present
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import PROBED, Task
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time
@@ -30,9 +32,12 @@ class LeaveOneOut(Attributor):
     Args:
         processes: trainings at a time, each in its own process; 1 stays in this one.
         seed: handed to the training.
-
-    Cost: n trainings, and n parameter vectors (of trees: n models) in memory.
     """
+
+    summary = "Train again without each example: the truth, at the price of n trainings"
+    cost = "n trainings, and n parameter vectors (of trees: n models) in memory"
+    unit = Unit.EFFECT
+    needs = (Retrainable,)
 
     processes: int = 1
     seed: int = 0
@@ -45,14 +50,13 @@ class LeaveOneOut(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times, n the examples of weight above 0."""
         require(model, [Retrainable], "LeaveOneOut", train)
-        size = at_once(model, train).size
         counted = present(train)
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
-        found = dict(trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes)))
-        without = [found[0]] * len(train)  # training without an example of weight 0 is training on everything
-        for task, place in enumerate(counted.tolist(), start=1):
-            without[place] = found[task]
-        return FittedLeaveOneOut(self, model, train, found[0], without)
+        whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)
+        without = [whole] * len(train)  # training without an example of weight 0 is training on everything
+        for place, result in zip(counted.tolist(), trained, strict=True):
+            without[place] = result
+        return FittedLeaveOneOut(self, model, train, whole, without)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -63,7 +67,7 @@ class LeaveOneOut(Attributor):
         return FittedLeaveOneOut(self, model, train, state["whole"], state["parameters"])
 
 
-class FittedLeaveOneOut(Fitted):
+class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     """n trained models, ready to be measured: as parameter vectors where they are `Parametric`."""
 
     def __init__(self, recipe: LeaveOneOut, handed_in: Any, train: Examples, whole: Any, without: Any):
@@ -93,7 +97,7 @@ class FittedLeaveOneOut(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether it is of the model handed in."""
         trainings = len(present(self.train)) + 1
-        return {"trainings": trainings, "warnings": [*getattr(self.model, "notes", ()), *self._elsewhere]}
+        return {"trainings": trainings, "warnings": [*self.model.notes, *self._elsewhere]}
 
     @cached_property
     def _elsewhere(self) -> list[str]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.attributor import Attributor, Promises
+from upweight.core.deprecation import Older, older_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.laws import Law
+from upweight.core.looks import looked_once
 from upweight.core.model import Differentiable, Parametric, Replayable, require
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
-from upweight.core.weights import own_weights, present
-from upweight.methods.gate import Gate
+from upweight.core.weights import present
+from upweight.methods.gate import Gate, agreement_within
 
 Array = NDArray[np.float64]
-TOGETHER = 64  # training examples whose own scores are taken at a time
+OWN = 64  # training examples whose own scores are taken at a time
 STRANGE = 1e-2  # how far training again may end from the model, as a share of the way it went: further is another run
 JITTER = 1  # seed of its own random numbers: the gate removes what it would remove without
+NEARLY_ALL = 0.9  # share of the training set at which slopes are still those of single examples
 SIZED = (0.7, 1.4)  # slope of actual on predicted within which scores are effects
 HOPELESS = 0.2  # agreement with retraining below which there is no answer
-BENDS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
+WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
 
 
+@older_fields({"gate": Older("removals")})
 @dataclass(frozen=True, kw_only=True)
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
@@ -47,13 +55,21 @@ class Metagradient(Attributor):
             of early steps through a rough training counts less. No exact derivative any more, and mostly too small:
             EFFECT only where the gate finds the size as well.
         seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
-        gate: random removals that are really retrained and predicted, every time queries are asked.
+        removals: random ones that are really retrained and predicted, every time queries are asked.
         floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
         folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
             after an interruption, they go on from there, and one that was finished is read. It changes no answer.
-
-    Cost: 2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `gate` + 3 trainings.
     """
+
+    summary = "The derivative of the measurement in every example's weight, through the whole training"
+    paper = "Engstrom et al. (2025)"
+    cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `removals` + 3 trainings"
+    unit = Unit.EFFECT
+    needs = (Differentiable, Parametric, Replayable)
+    variants: ClassVar = {
+        "full": {"at": "full", "keep": 0.9, "removals": 4},
+        "centre of halves": {"keep": 0.5, "removals": 4},
+    }
 
     at: Literal["full", "centre"] = "centre"
     keep: float = 0.9
@@ -61,7 +77,7 @@ class Metagradient(Attributor):
     jitter: float = 0.0
     clip: float | None = None
     seeds: int = 1
-    gate: int = 8
+    removals: int = 8
     floor: float = 0.5
     folder: str | Path | None = field(default=None, compare=False)
 
@@ -70,8 +86,8 @@ class Metagradient(Attributor):
             raise ValueError(f'expected at="full" or "centre", got {self.at!r}')
         if not 0 < self.keep < 1:
             raise ValueError(f"expected keep between 0 and 1, got {self.keep}")
-        if min(self.samples, self.seeds) < 1 or self.gate < 0 or self.gate in (1, 2):
-            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and gate = 0 or ≥ 3 retrainings")
+        if min(self.samples, self.seeds) < 1 or self.removals < 0 or self.removals in (1, 2):
+            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and removals = 0 or ≥ 3")
         if not 0 <= self.jitter < np.inf:
             raise ValueError(f"expected jitter ≥ 0, the spread of the factors of example weights, got {self.jitter}")
         if self.jitter and self.samples == 1:
@@ -84,9 +100,13 @@ class Metagradient(Attributor):
     @property
     def promises(self) -> Promises:
         """At the full set, retraining itself but for second-order terms; elsewhere single examples are not its aim."""
-        if self.at == "full" and self.gate and self.clip is None and not self.jitter:
-            return Promises(correlation=0.9, slope=SIZED)
-        return Promises()
+        waives = {Law.REMOVAL: "scores are slopes at other training sets than the full one, which a removal begins at"}
+        if self.clip is not None or self.jitter or self.samples > 1 or (self.at != "full" and self.keep < NEARLY_ALL):
+            reason = "slopes at smoothed or smaller training sets are made for large removals, not for single examples"
+            return Promises(no_floor=reason, waives=waives)
+        if not self.removals:
+            return Promises(no_floor="no retraining was asked for (removals=0), so that nothing says whether it agrees")
+        return Promises(correlation=0.9, slope=SIZED, waives={} if self.at == "full" else waives)
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
@@ -101,15 +121,9 @@ class Metagradient(Attributor):
             for seed in range(self.seeds)
             for weights in places
         ]
-        removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.gate)])
-        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.gate else None
+        removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
+        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
-
-    def restore(
-        self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedMetagradient:
-        """Runs are made again: a training is smaller on disk as what it was made from."""
-        return self.fit(model, train)
 
     def _places(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
         """The weights (n,) at which derivatives are taken; what is drawn is drawn for the examples that count."""
@@ -121,144 +135,150 @@ class Metagradient(Attributor):
         return [place] if self.samples == 1 else [_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
 
 
-class FittedMetagradient(Fitted):
+class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     """Replayed runs, ready to be gone through backwards."""
+
+    forms = ("midpoint", "first", "simpson")
 
     def __init__(
         self, recipe: Metagradient, model: Any, train: Examples, replays: Sequence[Replay], gate: Gate | None
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK if gate is None or recipe.clip else Unit.EFFECT)
-        self.settings, self.trainable = recipe, model
         self.replays, self.gate = replays, gate
         self._there = [model.with_parameters(replay.parameters) for replay in replays]
-        self._told: dict[str, Any] = {}
 
-    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """The mean metagradient of the runs, with the gate's word on these queries."""
+    def blocks(self, queries: Examples) -> Blocks:
+        """The mean metagradient of the runs, held against the gate's retrainings on these queries."""
         runs = self.by_run(queries)
         values = runs.mean(axis=0)
-        self._told = self._smoothing(runs, values)
-        self._hold_against_retraining(queries, values)
+        facts = self._smoothing(runs, values)
+        pairs = None if self.gate is None else self.gate.pairs(queries, values)
+        answer = self._judged(facts, pairs)
+        if answer.diagnostics.get("agreement", 1.0) < HOPELESS:
+            assert self.gate is not None
+            raise ValueError(
+                f"metagradients do not predict this training: {len(self.gate)} real retrainings agree with them at "
+                f"{answer.diagnostics['agreement']:.2f} (metasmoothness {self.gate.smoothness:.2f}). "
+                f"{self._ways_out()}"
+            )
         yield slice(0, len(self.train)), values
+        return answer
 
     def by_run(self, queries: Examples) -> Array:
         """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
         pairs = zip(self.replays, self._there, strict=True)
         return np.stack(
             [
-                replay.gradients(there.measure_rows(queries), self.settings.folder, self.settings.clip)
+                replay.gradients(there.measure_rows(queries), self.recipe.folder, self.recipe.clip)
                 for replay, there in pairs
             ]
         )
 
     def self_values(self) -> Array:
         """Each training example's own score, from the metagradients of all of them."""
-        own = [
-            np.diagonal(self.by_run(some).mean(axis=0)[:, first:])
-            for first, some in zip(range(0, len(self.train), TOGETHER), self.train.batches(TOGETHER), strict=True)
-        ]
-        return np.concatenate(own)
+        return np.concatenate([own for own, _ in self._own()])
+
+    @looked_once
+    def self_influence(self) -> Scores:
+        """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
+        self.require_unchanged()
+        own, pairs = zip(*self._own(), strict=True)
+        found = None if self.gate is None else np.concatenate(pairs, axis=1)
+        answer = self._judged(self._smoothing(None, None), None if found is None else (found[0], found[1]))
+        return self.scores(np.concatenate(own)[None, :], np.array(["self"]), self.train.ids, facts=answer)
+
+    def _own(self) -> Iterator[tuple[Array, Any]]:
+        """(own scores, what the gate has to compare (2, m, removals)) of some training examples after the others."""
+        for first, some in zip(range(0, len(self.train), OWN), self.train.batches(OWN), strict=True):
+            values = self.by_run(some).mean(axis=0)
+            yield np.diagonal(values[:, first:]), None if self.gate is None else np.stack(self.gate.pairs(some, values))
 
     def remove(
         self,
         groups: Mapping[str, Sequence[Id]],
         queries: Examples,
-        rule: Literal["first", "midpoint", "simpson"] = "midpoint",
+        form: str | None = None,
+        rule: str | None = None,
     ) -> Scores:
         """The effect of whole groups, one column each, by runs in which the group has half its weight.
 
         Args:
             groups: name → train ids.
             queries: what to measure.
-            rule: where the slope along the group's weight is taken: at 1 ("first"), at ½ ("midpoint", exact to third
-                order, one run in forward mode a group), or Simpson's mean of 1, ½ and 0, whose distance from the
-                midpoint is reported as `rule_error`.
+            form: where the slope along the group's weight is taken: at ½ ("midpoint" or None, exact to third order, one
+                run in forward mode a group), at 1 ("first"), or Simpson's mean of 1, ½ and 0, whose distance from the
+                midpoint is reported as `form_error`.
+            rule: the older name of `form`.
 
         Runs are gone through forwards and at one place: `clip`, `samples` and `jitter` have no part in it.
         """
-        if rule not in BENDS:
-            raise ValueError(f"expected rule to be one of {', '.join(BENDS)}, got {rule!r}")
-        if not groups:
-            raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
-        found = []
-        for name, ids in groups.items():
-            member = np.zeros(len(self.train))
-            member[self.train.positions(ids)] = 1.0
-            if not (member.any() and (own_weights(self.train) * (1.0 - member)).any()):
-                raise ValueError(
-                    f"expected group {name!r} to be some of the training examples, got {int(member.sum())}"
-                )
-            found.append([self._slope(member, left, queries) for left in BENDS[rule]])
-        slopes = np.array(found)  # (groups, places, m)
-        values = slopes[:, 0] if rule != "simpson" else (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6
-        self._told = {name: fact for name, fact in self._told.items() if name not in ("clipped", "spread")}
-        if rule == "simpson":
-            self._told = {**self._told, "rule_error": float(np.abs(values - slopes[:, 1]).max())}
-        measured = self.model.measure(queries)
-        return self.scores(values.T, queries.ids, np.array(list(groups)), measured, self.model.predict(queries))
+        if rule is not None:
+            warnings.warn("rule= is now called form=", DeprecationWarning, stacklevel=2)
+        return self.answer_groups(groups, queries, form or rule, self.removed)
+
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+        """Slopes along the weight of every group, and their mean."""
+        slopes = np.array([[self._slope(row, left, queries) for left in WEIGHTS[form]] for row in member])
+        if form != "simpson":
+            return slopes[:, 0].T, AnswerFacts()
+        values = (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6  # of slopes (groups, places, m)
+        error = float(np.abs(values - slopes[:, 1]).max())
+        return values.T, AnswerFacts(diagnostics={"form_error": error})
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """The gate on the queries asked last, metasmoothness, runs; warnings first."""
-        warnings = list(getattr(self.handed_in, "notes", ()))
+        """Runs and metasmoothness; what the gate says belongs to the answers."""
+        notes = list(self.handed_in.notes)
         if self.gate is None:
-            warnings.append("No retraining was asked for (gate=0): nothing says whether these scores predict one.")
-        elif self._told.get("agreement", 1.0) < self.settings.floor:
-            warnings.append(
-                f"Predictions of {len(self.gate)} real retrainings agree with what happened at only "
-                f"{self._told['agreement']:.2f} (asked: {self.settings.floor:g}): this training reacts roughly to its "
-                f"weights, scores are a ranking. {self._ways_out()}"
-            )
-        elif "clipped" in self._told and self.unit == Unit.RANK:
-            warnings.append(
-                f"The adjoint was clipped in {self._told['clipped']:.0%} of steps and queries: effects are "
-                f"{self._told['slope']:.2g} times the scores, which are a ranking; leave clip out for sizes."
-            )
+            notes.append("No retraining was asked for (removals=0): nothing says whether these scores predict one.")
         smoothness = None if self.gate is None else self.gate.smoothness
-        return {"runs": len(self.replays), "metasmoothness": smoothness, **self._told, "warnings": warnings}
-
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Nothing that training would not make again."""
-        return {}, {}
+        return {"runs": len(self.replays), "metasmoothness": smoothness, "warnings": notes}
 
     def _slope(self, member: Array, left: float, queries: Examples) -> Array:
         """∂m/∂(weight of the group) where it has the weight `left`, mean over seeds: (m,)."""
         found = []
-        for seed in range(self.settings.seeds):
-            replay = self.trainable.replay(self.train, 1.0 - (1.0 - left) * member, seed)
-            rows = self.trainable.with_parameters(replay.parameters).measure_rows(queries)
+        for seed in range(self.recipe.seeds):
+            replay = self.model.replay(self.train, 1.0 - (1.0 - left) * member, seed)
+            rows = self.model.with_parameters(replay.parameters).measure_rows(queries)
             found.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
         return np.asarray(np.mean(found, axis=0))
 
-    def _smoothing(self, runs: Array, values: Array) -> dict[str, Any]:
+    def _smoothing(self, runs: Array | None, values: Array | None) -> dict[str, Any]:
         """What was done to scores (runs, m, n) of which these (m, n) are the mean."""
-        told: dict[str, Any] = {}
-        if len(runs) > 1:
-            told["spread"] = float(runs.std(axis=0).mean() / max(float(np.abs(values).mean()), 1e-300))
-        if self.settings.clip is not None:
-            told["clipped"] = float(np.mean([replay.clipped for replay in self.replays]))
-        return told
+        facts: dict[str, Any] = {}
+        if runs is not None and values is not None and len(runs) > 1:
+            facts["spread"] = float(runs.std(axis=0).mean() / max(float(np.abs(values).mean()), 1e-300))
+        if self.recipe.clip is not None:
+            facts["clipped"] = float(np.mean([replay.clipped for replay in self.replays]))
+        return facts
 
-    def _hold_against_retraining(self, queries: Examples, values: Array) -> None:
-        """Compare with the gate's retrainings, and say in which unit these scores are."""
-        if self.gate is None:
-            return
-        agreement, slope = self.gate.agreement(queries, values)
-        self._told |= {"agreement": agreement, "slope": slope, "retrainings": len(self.gate)}
-        if agreement < HOPELESS:
-            raise ValueError(
-                f"metagradients do not predict this training: {len(self.gate)} real retrainings agree with them at "
-                f"{agreement:.2f} (metasmoothness {self.gate.smoothness:.2f}). {self._ways_out()}"
-            )
-        sized = self.settings.clip is None or SIZED[0] <= slope <= SIZED[1]
-        self.unit = Unit.EFFECT if agreement >= self.settings.floor and sized else Unit.RANK
+    def _judged(self, facts: dict[str, Any], pairs: tuple[Array, Array] | None) -> AnswerFacts:
+        """The unit of an answer by how its predictions of the gate's removals agree with what happened."""
+        if self.gate is None or pairs is None:
+            return AnswerFacts(diagnostics=facts)
+        agreement, slope = agreement_within(*pairs)
+        facts = {**facts, "agreement": agreement, "slope": slope, "trainings": self.gate.trainings}
+        has_size = self.recipe.clip is None or SIZED[0] <= slope <= SIZED[1]
+        unit = Unit.EFFECT if agreement >= self.recipe.floor and has_size else Unit.RANK
+        if agreement < self.recipe.floor:
+            facts["warnings"] = [
+                f"Predictions of {len(self.gate)} real retrainings agree with what happened at only {agreement:.2f} "
+                f"(asked: {self.recipe.floor:g}): this training reacts roughly to its weights, scores are a ranking. "
+                f"{self._ways_out()}"
+            ]
+        elif unit == Unit.RANK:
+            facts["warnings"] = [
+                f"The adjoint was clipped in {facts['clipped']:.0%} of steps and queries: effects are {slope:.2g} "
+                "times the scores, which are a ranking; leave clip out for sizes."
+            ]
+        return AnswerFacts(unit, facts)
 
     def _ways_out(self) -> str:
         """What helps with a rough training, and what it gave where it was measured."""
         smoothing = []
-        if self.settings.clip is None:
+        if self.recipe.clip is None:
             smoothing.append("clip=0.99 (LDS on two rough runs .22 to .34 and .72 to .81)")
-        if not self.settings.jitter:
+        if not self.recipe.jitter:
             smoothing.append("jitter=0.1 with samples=4 (LDS .22 to .26, with clip=0.99 to .41)")
         passed = f"Pass {' and '.join(smoothing)}; train" if smoothing else "Train"
         return (

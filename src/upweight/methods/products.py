@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.checkpoints import Checkpoint, Layered
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
@@ -39,13 +39,8 @@ class Cosines(Attributor):
         if self.by not in ("all", "layer"):
             raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
 
-    @property
-    def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
 
-
-class FittedProducts(Fitted):
+class FittedProducts(Fitted[Attributor, Differentiable]):
     """score[q, i] = −Σ_c τ_c ⟨∇m_q, ∇ℓ_i⟩ at the parameters of checkpoint c, RANK.
 
     Args:
@@ -97,7 +92,7 @@ class FittedProducts(Fitted):
         news: dict[str, Any] = {"checkpoints": steps} if steps else {}
         if self.layers is not None:
             news["layers"] = self.layers
-        return {**news, "warnings": list(getattr(self.model, "notes", ()))}
+        return {**news, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Nothing is prepared; the checkpoints' names, so that others are noticed."""

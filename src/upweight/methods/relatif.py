@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import PAIRED, Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights
@@ -33,9 +33,13 @@ class RelatIF(Attributor):
             relative to what one of them moves, so that it scores as they do together.
         curvature: as for Influence; None for the model's own best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
-
-    Cost: that of Influence without correction, and a solve for each training example.
     """
+
+    summary = "Influence per unit of what the example moves, so that outliers do not explain everything"
+    paper = "Barshan, Brunet & Dziugaite (2020)"
+    cost = "that of Influence without correction, and a solve for each training example"
+    needs = (Differentiable,)
+    variants: ClassVar = {"parameters": {"relative": "parameters"}, "EK-FAC": {"curvature": EKFAC()}}
 
     relative: Literal["loss", "parameters"] = "loss"
     curvature: CurvatureRecipe | None = None
@@ -49,8 +53,8 @@ class RelatIF(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
+        """The order of effects, but for what is divided away."""
+        return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedRelatIF:
         """The curvature, and what every training example moves."""
@@ -73,10 +77,8 @@ class RelatIF(Attributor):
         return curvature, model.loss_rows(train)
 
 
-class FittedRelatIF(Fitted):
+class FittedRelatIF(Fitted[RelatIF, Differentiable]):
     """RelatIF, ready to answer."""
-
-    model: Differentiable
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class FittedRelatIF(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """The curvature's."""
         news = dict(self.curvature.diagnostics)
-        return {**news, "warnings": [*getattr(self.model, "notes", ()), *news.get("warnings", ())]}
+        return {**news, "warnings": [*self.model.notes, *news.get("warnings", ())]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What takes a solve per example."""

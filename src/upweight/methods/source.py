@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.model import require
-from upweight.core.recipes import CurvatureRecipe
+from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
 
@@ -41,10 +41,17 @@ class SOURCE(Attributor):
         curvature: of segments: `GaussNewton()` (exact products) or `EKFAC()`; None for `GaussNewton()`.
         segments: stretches; each needs a checkpoint, two are better. None for steps where they are known (and no
             curvature is asked for), else 3.
-
-    Cost: by steps that of going back through the training once, a product of its batch for each query and step; by
-    segments a curvature and a pass over the training set per checkpoint, and an exponential per segment and query.
     """
+
+    summary = "A training unrolled from its checkpoints, step by step or as a few stretches of constant curvature"
+    paper = "Bae et al. (2024)"
+    cost = (
+        "by steps that of going back through the training once, a product of its batch for each query and step; by "
+        "segments a curvature and a pass over the training set per checkpoint, and an exponential per segment and "
+        "query"
+    )
+    needs = (Checkpointed,)
+    variants: ClassVar = {"segments": {"segments": 2}, "EK-FAC": {"curvature": EKFAC(), "segments": 2}}
 
     curvature: CurvatureRecipe | None = None
     segments: int | None = None
@@ -55,8 +62,8 @@ class SOURCE(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Sign and order; sizes were not held against retraining."""
-        return Promises()
+        """Most of the order."""
+        return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
         """The curvature of every segment, or the recorded steps."""
@@ -79,10 +86,8 @@ class SOURCE(Attributor):
         return fitted
 
 
-class FittedSteps(Fitted):
+class FittedSteps(Fitted[SOURCE, Checkpointed]):
     """SOURCE by the steps themselves, ready to answer."""
-
-    model: Checkpointed
 
     def __init__(self, recipe: SOURCE, model: Checkpointed, train: Examples, steps: Stepwise) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
@@ -104,7 +109,7 @@ class FittedSteps(Fitted):
     def diagnostics(self) -> Mapping[str, Any]:
         """How many steps, and between which checkpoints."""
         marks = [checkpoint.step for checkpoint in self.steps.checkpoints]
-        warnings = list(getattr(self.model, "notes", ()))
+        warnings = list(self.model.notes)
         if self.steps.unseen:
             warnings.append(
                 f"{self.steps.unseen} of {len(self.train)} examples took part in no step of this training: their "
@@ -123,10 +128,8 @@ class FittedSteps(Fitted):
         return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.steps.checkpoints]}
 
 
-class FittedSOURCE(Fitted):
+class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
     """SOURCE by segments, ready to answer."""
-
-    model: Checkpointed
 
     def __init__(self, recipe: SOURCE, model: Checkpointed, train: Examples, segments: Sequence[Segment]) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
@@ -160,7 +163,7 @@ class FittedSOURCE(Fitted):
         """What each segment is."""
         news = [dict(segment.diagnostics) for segment in self.segments]
         warnings = [text for one in news for text in one.pop("warnings", ())]
-        return {"segments": news, "warnings": [*getattr(self.model, "notes", ()), *dict.fromkeys(warnings)]}
+        return {"segments": news, "warnings": [*self.model.notes, *dict.fromkeys(warnings)]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Nothing is kept; the checkpoints' names, so that others are noticed."""

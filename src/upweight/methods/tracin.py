@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -25,16 +25,20 @@ class TracIn(Attributor):
 
     Args:
         layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
-
-    Cost: per checkpoint one pass over queries and training set, and their inner products.
     """
+
+    summary = "Inner products of gradients at the checkpoints of a training"
+    paper = "Pruthi et al. (2020)"
+    cost = "per checkpoint one pass over queries and training set, and their inner products"
+    needs = (Checkpointed,)
+    variants: ClassVar = {"last layer": {"layers": "last"}}
 
     layers: Layers = None
 
     @property
     def promises(self) -> Promises:
-        """Sign and order, no size."""
-        return Promises()
+        """A little of the order, as far as the curvature is alike in all directions."""
+        return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""

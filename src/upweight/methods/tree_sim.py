@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,13 @@ class TreeSim(Attributor):
 
     The sign is that of −∂ℓ_i/∂F · ∂m_q/∂F at the final margins: with the default measurement, that of two labels
     agreeing. Nothing is asked of how leaf values came about, so every booster will do.
-
-    Cost: a sparse product with trees × queries numbers per training example.
     """
+
+    summary = "How often an example and the query fall into the same leaf, with the sign of their gradients"
+    paper = "Brophy et al. (2023)"
+    cost = "a sparse product with trees × queries numbers per training example"
+    needs = (TreeBased,)
+    variants: ClassVar = {"leaves": {"kernel": "leaves"}}
 
     kernel: Literal["weighted", "leaves"] = "weighted"
 
@@ -42,8 +46,8 @@ class TreeSim(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Order only."""
-        return Promises()
+        """Nothing about retraining."""
+        return Promises(no_floor="it says how alike two examples are to the trees, and nothing of what training does")
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""
@@ -60,10 +64,8 @@ class TreeSim(Attributor):
         return FittedTreeSim(self, model, train, state["pull"], state["counts"])
 
 
-class FittedTreeSim(Fitted):
+class FittedTreeSim(Fitted[TreeSim, TreeBased]):
     """Similarities, ready to be taken."""
-
-    model: TreeBased
 
     def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
@@ -93,8 +95,8 @@ class FittedTreeSim(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Which kernel."""
-        kernel = cast(TreeSim, self.recipe).kernel
-        return {"kernel": kernel, "warnings": list(getattr(self.model, "notes", ()))}
+        kernel = self.recipe.kernel
+        return {"kernel": kernel, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Gradients and counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,12 @@ class TREX(Attributor):
         l2: the surrogate's regulariser. Less follows single examples more closely.
 
     RANK: these are contributions to a surrogate. `diagnostics["faithful"]` is its correlation with the model.
-
-    Cost: some hundred passes over examples × trees.
     """
+
+    summary = "A kernel machine on the trees' own similarity stands in for them, and says what each example adds to it"
+    paper = "Brophy & Lowd (2020)"
+    cost = "some hundred passes over examples × trees"
+    needs = (TreeBased,)
 
     l2: float = 0.1
 
@@ -48,8 +51,10 @@ class TREX(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Order only."""
-        return Promises()
+        """Nothing about retraining."""
+        return Promises(
+            no_floor="it says what an example adds to a surrogate on fixed trees, which retraining grows anew"
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""
@@ -73,10 +78,8 @@ class TREX(Attributor):
         return FittedTREX(self, model, train, state["alpha"], state["scale"], facts["faithful"])
 
 
-class FittedTREX(Fitted):
+class FittedTREX(Fitted[TREX, TreeBased]):
     """The surrogate, ready to answer."""
-
-    model: TreeBased
 
     def __init__(
         self, recipe: TREX, model: Any, train: Examples, alpha: Array, scale: Array, faithful: float
@@ -103,9 +106,9 @@ class FittedTREX(Fitted):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How well the surrogate stands in for the model."""
-        warnings = list(getattr(self.model, "notes", ()))
+        warnings = list(self.model.notes)
         if not self.faithful >= FAITHFUL:
-            l2 = cast(TREX, self.recipe).l2
+            l2 = self.recipe.l2
             warnings.append(
                 f"The surrogate's outputs correlate with the model's by {self.faithful:.2f} only; try l2={l2 / 10:g}."
             )

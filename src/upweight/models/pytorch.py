@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
+from upweight.core.identity import digest
 from upweight.core.model import (
+    Embeddable,
     Movable,
     Parametric,
     Perturbable,
@@ -22,6 +24,7 @@ from upweight.core.model import (
 )
 from upweight.core.objective import Objective
 from upweight.gradients import inputs, optimality, predictions
+from upweight.gradients.features import features
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, TrainedAgain):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -122,6 +125,23 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
             return "−loss"
         return str(getattr(self.network.measure, "__name__", type(self.network.measure).__name__))
 
+    def lacks(self, capability: type) -> str | None:
+        """Checkpoints, where no trajectory was passed; training, where none was."""
+        from upweight.training.moments import NO_CHECKPOINTS
+
+        return NO_CHECKPOINTS if capability is Checkpointed and self.trajectory is None else super().lacks(capability)
+
+    def identity(self) -> dict[str, str]:
+        """The net with its code, how losses are put together, loss, measurement and training."""
+        network = self.network
+        return {
+            "parameters": digest(network.net),
+            "objective": digest(self.objective),
+            "loss": digest(network.loss, network.collate),
+            "measurement": digest(network.measure),
+            "training": digest(self.training),
+        }
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
@@ -160,6 +180,10 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         Where no output of one number or one row per example is to be seen, the measurement stands for it.
         """
         return predictions.predictions(self.network, examples)
+
+    def embed(self, examples: Examples) -> Array:
+        """What enters the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
+        return features(self.network, examples)
 
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), the second term only where the objective takes the mean."""

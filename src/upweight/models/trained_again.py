@@ -35,11 +35,6 @@ class TrainedAgain(Stackable, Replayable):
         """This model with another net."""
 
     @property
-    def provenance(self) -> str:
-        """The recipe of the training, or the name of the function."""
-        return str(getattr(self.training, "__qualname__", None) or repr(self.training))
-
-    @property
     def reads_examples(self) -> bool:  # type: ignore[override]
         """Whether the training is a recipe; a function of the user's has its own examples."""
         return self.training is None or isinstance(self.training, Training)

@@ -133,7 +133,7 @@ function patch() {
     const entry = { id: suspect.id, old: DATA.labels[suspect.label].value };
     decisions.push(decision === DROP ? { ...entry, drop: true } : { ...entry, new: DATA.labels[decision].value });
   }
-  return { kind: "upweight patch", version: 1, train: { checksum: DATA.train.checksum, examples: DATA.train.examples }, decisions };
+  return { kind: "upweight patch", version: 2, train: { checksum: DATA.train.checksum, examples: DATA.train.examples }, decisions };
 }
 
 function save() {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 
 from upweight.applications.mislabeled import Suspects
 from upweight.applications.patch import checksum
+from upweight.core.identity import digest
 from upweight.report.document import rendered
 from upweight.report.previews import Album
 from upweight.report.words import count, label_text, number
@@ -37,12 +37,11 @@ def review_page(suspects: Suspects) -> str:
                 "preview": album.add("train", identifier),
             }
         )
-    named = "\n".join(str(i) for i in suspects.ids.tolist())
     data = {
         "suspects": entries,
         "labels": [{"value": c, "text": label_text(train.labels.get(c, c))} for c in classes],
         "train": {"checksum": checksum(train), "examples": len(train)},
-        "key": hashlib.blake2b(named.encode(errors="replace"), digest_size=6).hexdigest(),
+        "key": digest(suspects.ids),
         "previews": album.entries,
     }
     return rendered(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from upweight.core.archive import read_archive, write_archive
 from upweight.training.rule import State
 
 KIND = "replay"
+SCHEMA = 2
 
 logger = logging.getLogger("upweight")
 
@@ -36,21 +35,14 @@ class Back(NamedTuple):
 
 
 class Halfway:
-    """One pass's file in a folder, named after everything that the pass depends on.
+    """One pass's file in a folder, named by the identity of everything that the pass depends on.
 
     A pass of another run, other weights or other queries has another name: a folder can be shared, and never gives one
     of them the numbers of another.
     """
 
-    def __init__(self, folder: str | Path, parts: Iterable[str | Tensor | NDArray[np.generic]]) -> None:
-        digest = blake2b(digest_size=16)
-        for part in parts:
-            if isinstance(part, str):
-                digest.update(part.encode())
-            else:
-                array = _numbers(part) if isinstance(part, Tensor) else np.ascontiguousarray(part)
-                digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
-        self.path = Path(folder) / f"{digest.hexdigest()}.npz"
+    def __init__(self, folder: str | Path, identity: str) -> None:
+        self.path = Path(folder) / f"{identity}.npz"
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def read(self, begins: Back) -> Back:
@@ -58,7 +50,7 @@ class Halfway:
         if not self.path.exists():
             return begins
         try:
-            arrays, facts = read_archive(self.path, KIND)
+            arrays, facts = read_archive(self.path, KIND, SCHEMA)
         except ValueError as error:
             logger.warning("%s; that replay is made from its beginning", error)
             return begins
@@ -78,7 +70,9 @@ class Halfway:
         """Keep this, whole or not at all. Raises OSError where the disk is full."""
         carried = {"after": back.after, "first": back.held.first, "second": back.held.second} if back.t else {}
         arrays = {name: _numbers(tensor) for name, tensor in carried.items() if tensor is not None}
-        write_archive(self.path, KIND, {"scores": back.scores, **arrays}, {"t": back.t, "clipped": back.clipped})
+        write_archive(
+            self.path, KIND, {"scores": back.scores, **arrays}, {"t": back.t, "clipped": back.clipped}, SCHEMA
+        )
 
 
 def _numbers(tensor: Tensor) -> NDArray[np.generic]:

@@ -14,6 +14,11 @@ from upweight.core.checkpoints import Checkpoint
 from upweight.training.optimiser import Steps
 from upweight.training.trajectory import STATE, Trajectory
 
+NO_CHECKPOINTS = (
+    "this model has no checkpoints: record them in the training loop (upweight.Trajectory) and pass them as "
+    "TorchModel(…, trajectory=trajectory)"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Moment(Checkpoint):
@@ -46,10 +51,7 @@ class Moment(Checkpoint):
 def moments(trajectory: Trajectory | None, at: Callable[[dict[str, Tensor]], Any]) -> tuple[Moment, ...]:
     """Every checkpoint; `at` makes a model of its tensors. Reads all files once, so that none fails later."""
     if trajectory is None:
-        raise ValueError(
-            "this model has no checkpoints: record them in the training loop (upweight.Trajectory) and pass them as "
-            "TorchModel(…, trajectory=trajectory)"
-        )
+        raise ValueError(NO_CHECKPOINTS)
     shares = _shares(trajectory.rates(), np.array([shard.step for shard in trajectory.shards]))
     assert trajectory.steps is not None
     return tuple(

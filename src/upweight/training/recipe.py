@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from upweight.core.identity import digest
 from upweight.core.objective import Objective
 
 Initial = Callable[[int], nn.Module] | nn.Module | Mapping[str, Tensor]
@@ -18,6 +18,7 @@ OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
 DENOMINATORS = ("fixed", "renormalised", "rebatched")
 SHORT = 2  # entries of a setting that are written out
+SHOWN = 16  # digits of the digest of a longer one
 ORDER, NOISE = 0, 1  # streams of random numbers of one seed: the order of examples, and what happens in a step
 
 
@@ -193,20 +194,9 @@ class Training:
 def _words(value: Any) -> str:
     if isinstance(value, nn.Module):
         value = value.state_dict()
-    if isinstance(value, Mapping):
-        value = [(name, np.asarray(part.detach().cpu())) for name, part in value.items()]
-    if isinstance(value, np.ndarray | list | tuple) and len(value) > SHORT:
-        return f"<{_digest(value)}>"
+    if isinstance(value, np.ndarray | list | tuple | Mapping) and len(value) > SHORT:
+        return f"<{digest(value)[:SHOWN]}>"
     return str(getattr(value, "__qualname__", None) or repr(value))
-
-
-def _digest(values: Any) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for value in values:
-        parts = value if isinstance(value, tuple) else (value,)
-        for part in parts:
-            digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
 
 
 def _positions(step: int, batch: Any) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.attributor import fingerprint
+from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.training.adjoint import Step, pull, push, restrain
@@ -128,11 +128,11 @@ class Unrolled(Replay):
             if gradient is not None
         ]
 
-    def _identity(self, cotangents: Tensor, clip: float | None) -> list[str | Tensor | NDArray[np.generic]]:
+    def _identity(self, cotangents: Tensor, clip: float | None) -> str:
         """Everything that a pass back depends on: the run from its beginning to its end, and what is asked of it."""
-        run = self._run
-        known = f"{run.training} {run.noise} {clip}", fingerprint(None, run.train)
-        return [*known, run.rates, *run.positions, self._weights, self._kept[0].theta, self._theta, cotangents]
+        run, network = self._run, self._run.network
+        steps = run.training, run.noise, run.rates, run.positions, run.train.digest(), network.loss, network.collate
+        return digest(steps, self._weights, self._kept[0].theta, self._theta, cotangents, clip)
 
     def _slopes(self, t: int, along: Array) -> Array:
         """∂⟨u, ∇J_t⟩/∂wᵢ of the batch from ⟨u, ∇ℓᵢ⟩, both (m, batch)."""

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
-from upweight.core.model import Predictions, Retrainable, TreeBased
+from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
+from upweight.core.recent import Recent
 from upweight.core.weights import own_weights, require_classes, require_weight
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
@@ -22,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeModel(TreeBased, Retrainable):
+class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     """A trained sum of trees.
 
     Attributes:
@@ -34,8 +36,10 @@ class TreeModel(TreeBased, Retrainable):
         numbers: inputs as `Examples.x` → the leaf number of each example within every tree, (n, trees).
         grow: (places, targets, weights) → how leaf values came about.
         train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
+        is_boosted: whether trees were grown one after the other; else they are a forest.
         notes: what a reader should know, as warnings.
         threads: the library trains with threads of its own.
+        settings: what training was told, and the steps before it in a pipeline.
     """
 
     converges = False  # trees stop after so many rounds
@@ -48,8 +52,10 @@ class TreeModel(TreeBased, Retrainable):
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Places, Array, Array], Boosting | Forest]
     train_again: Callable[[Examples, int], TreeModel]
+    is_boosted: bool = True
     notes: tuple[str, ...] = ()
     threads: bool = False
+    settings: Any = None
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -57,18 +63,42 @@ class TreeModel(TreeBased, Retrainable):
         """What is measured, in words."""
         return self.measurement_of.described(self.loss)
 
+    def identity(self) -> dict[str, str]:
+        """The leaves, the loss, the measurement, and what training was told."""
+        return {
+            "parameters": digest(self.ensemble),
+            "objective": digest(None),
+            "loss": digest(self.loss),
+            "measurement": digest(self.measurement_of),
+            "training": digest(self.name, self.settings),
+        }
+
+    def lacks(self, capability: type) -> str | None:
+        """Boosting steps in a forest, a mean of trees where they were boosted."""
+        if capability is Boosted and not self.is_boosted:
+            return (
+                f"the trees of this {self.name} are a forest, which has no boosting steps; ForestWeights is for forests"
+            )
+        if capability is Averaged and self.is_boosted:
+            return f"the trees of this {self.name} were boosted; LeafRefit and BoostIn are made for boosting"
+        return None
+
     def trees(self) -> TreeEnsemble:
         """The leaves."""
         return self.ensemble
 
     def leaves(self, examples: Examples) -> Places:
         """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
-        known = self._seen.setdefault("leaves", {})
-        if id(examples) not in known:
-            if len(known) >= 2:
-                known.pop(next(iter(known)))
-            known[id(examples)] = (examples, self.ensemble.placed(self.numbers(examples.x)))
-        return known[id(examples)][1]  # type: ignore[no-any-return]
+        known: Recent[Places] = self._seen.setdefault("leaves", Recent(2))
+        return known.of(examples, lambda: self.ensemble.placed(self.numbers(examples.x)))
+
+    def embed(self, examples: Examples) -> Any:
+        """Which leaves each example falls into, sparse (n, leaves): 1/√trees there, so that products count shared ones.
+
+        The squared distance of two examples is twice the share of the trees in which their leaves differ.
+        """
+        at = self.leaves(examples)
+        return self.ensemble.membership(at, np.full(at.shape, 1.0 / np.sqrt(self.ensemble.trees)))
 
     def margins(self, examples: Examples) -> Array:
         """F of every example, (n, K)."""
@@ -97,14 +127,12 @@ class TreeModel(TreeBased, Retrainable):
 
     def grown(self, train: Examples) -> Boosting | Forest:
         """How the leaf values came about on these examples."""
-        if self._seen.get("train") is not train:
-            if train.y is None:
-                raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
-            targets = np.ascontiguousarray(self.loss.encode(train.y).T)
-            require_weight(train)
-            weights = own_weights(train)
-            self._seen.update(train=train, grown=self.grow(self.leaves(train), targets, weights))
-        return self._seen["grown"]  # type: ignore[no-any-return]
+        if train.y is None:
+            raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
+        require_weight(train)
+        targets, weights = self.loss.encode(train.y).T, own_weights(train)
+        known: Recent[Boosting | Forest] = self._seen.setdefault("grown", Recent(1))
+        return known.of(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator trained again with these weights on top of its own; examples of weight 0 are left out.
@@ -120,5 +148,5 @@ class TreeModel(TreeBased, Retrainable):
         kept = train.take(np.flatnonzero(weights))
         own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
         if kept.weights is not None or (own != 1).any():
-            kept = Examples(kept.x, kept.y, ids=kept.ids, names=kept.names, weights=own)
+            kept = kept.replaced(weights=own)
         return self.train_again(kept, seed)

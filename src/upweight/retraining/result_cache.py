@@ -1,8 +1,7 @@
-"""Kept: results of a long job on disk, one file each, so that a job that was interrupted goes on where it was."""
+"""Result cache: results of a long job on disk, one file each, so that a job that was interrupted goes on."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -10,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.attributor import fingerprint
-from upweight.core.retraining import Job, Task
+from upweight.core.identity import digest
+from upweight.core.provenance import identity_of
+from upweight.retraining.task import Job, Task
 
 Array = NDArray[np.float64]
 KIND = "retrained"
+SCHEMA = 2
+SHOWN = 16  # digits of a job's identity in the names of its files
 
 logger = logging.getLogger("upweight")
 
 
-class Kept:
+class ResultCache:
     """A folder of results, each in a file named after everything that it depends on.
 
     A result of another model, training set, query set, way of training or set of weights has another name, so a
@@ -30,9 +32,8 @@ class Kept:
         self.folder, self.train = Path(folder), job.train
         model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
-        asked = None if queries is None else (fingerprint(None, queries), job.ask.__name__, model.measurement)
-        parts = fingerprint(model, job.train), model.provenance, asked, "stacked" if job.stacked else "alone"
-        self._job = hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+        asked = None if queries is None else job.ask
+        self._job = digest(identity_of(model, job.train, queries), asked, job.stacked)[:SHOWN]
         if self.count() and not self.count(f"{self._job}-*"):
             logger.warning(
                 "none of the %d results in %s is of this model, these data and queries: all are trained anew",
@@ -46,17 +47,18 @@ class Kept:
 
     def path(self, task: Task) -> Path:
         """The file of this task."""
-        digest = hashlib.blake2b(f"{task.seed} ".encode(), digest_size=12)
-        digest.update(np.ascontiguousarray(task.on(self.train)).tobytes())
-        return self.folder / f"{self._job}-{digest.hexdigest()}.npz"
+        train, weights = task.on(self.train)
+        data = None if train is self.train else train.digest()
+        name = digest(task.seed, weights, data, task.roughly, task.queries)
+        return self.folder / f"{self._job}-{name}.npz"
 
     def read(self, task: Task) -> Array | None:
-        """The result of the task; None where it is not there, or damaged, which is said and made good by doing it."""
+        """The result of the task; None where there is no file, or a damaged one, which is logged."""
         path = self.path(task)
         if not path.exists():
             return None
         try:
-            arrays, _ = read_archive(path, KIND)
+            arrays, _ = read_archive(path, KIND, SCHEMA)
         except ValueError as error:
             logger.warning("%s; that training is done again", error)
             return None
@@ -66,7 +68,7 @@ class Kept:
         """Keep the result, whole or not at all. Raises OSError where the disk is full."""
         path = self.path(task)
         try:
-            write_archive(path, KIND, {"result": result}, {"seed": task.seed})
+            write_archive(path, KIND, {"result": result}, {"seed": task.seed}, SCHEMA)
         except OSError as error:
             raise OSError(
                 error.errno,

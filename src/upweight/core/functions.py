@@ -1,0 +1,165 @@
+"""Functions, classes and modules as values: their code, and everything that the code refers to."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+EMPTY = object()  # in place of a variable of an enclosing function that was not set
+
+
+class Named(Generic[P, R]):
+    """A function that is known by a name instead of by its code."""
+
+    def __init__(self, name: str, function: Callable[P, R]) -> None:
+        self.name, self.function = name, function
+        self.__name__ = name
+
+    def __call__(self, *given: P.args, **named: P.kwargs) -> R:
+        """What the function gives."""
+        return self.function(*given, **named)
+
+    def __repr__(self) -> str:
+        return f"named({self.name!r}, {self.function!r})"
+
+
+def named(name: str, function: Callable[P, R]) -> Named[P, R]:
+    """The same function, known by this name wherever something is kept: another function needs another name.
+
+    For a function whose code cannot be compared (compiled code, an open connection inside), and for one whose code
+    changes without changing what it gives.
+
+    >>> named("confidence", lambda outputs, labels: outputs[:, 0]).__name__
+    'confidence'
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"expected a name, got {name!r}; write named('confidence', f)")
+    if not callable(function):
+        raise TypeError(f"expected a function to name, got {type(function).__name__}")
+    return Named(name, function)
+
+
+def function_parts(function: FunctionType) -> tuple[Any, ...]:
+    """A function's name; for the user's own also code, defaults, enclosing variables and the globals that it names.
+
+    A name tells a library's functions apart, but not its lambdas and the functions inside its functions.
+    """
+    inside = [_content(cell) for cell in function.__closure__ or ()]
+    identity = "function", _module_name(function), function.__qualname__
+    own = function.__defaults__, function.__kwdefaults__, inside
+    if _is_library(function.__module__):
+        return (*identity, *own, _code(function.__code__)) if "<" in function.__qualname__ else identity
+    return (*identity, *own, _code(function.__code__), dict(_globals(function)))
+
+
+def class_parts(kind: type) -> tuple[Any, ...]:
+    """A class's name; for the user's own also its bases and what stands in its body."""
+    identity = "class", _module_name(kind), kind.__qualname__
+    if _is_library(kind.__module__):
+        return identity
+    members = {name: _member(value) for name, value in vars(kind).items() if _is_code_or_setting(name, value)}
+    return (*identity, kind.__bases__, members)
+
+
+def module_parts(module: ModuleType) -> tuple[Any, ...]:
+    """A module's name; for the user's own also its source."""
+    name, file = _module_name(module), getattr(module, "__file__", None)
+    if _is_library(module.__name__) or file is None:
+        return "module", name
+    return "module", name, Path(file).read_bytes()
+
+
+def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """(name, value) of the globals that the code names; of a module, the attribute that is taken from it."""
+    known = function.__globals__
+    for code in _codes(function.__code__):
+        instructions = list(dis.get_instructions(code))
+        for place, instruction in enumerate(instructions):
+            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME") or instruction.argval not in known:
+                continue
+            path, value = instruction.argval, known[instruction.argval]
+            for following in instructions[place + 1 :]:
+                if not isinstance(value, ModuleType) or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                    break
+                if not hasattr(value, following.argval):
+                    break
+                path, value = f"{path}.{following.argval}", getattr(value, following.argval)
+            yield path, value
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The code and that of the functions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """What code does: neither its file nor its lines."""
+    constants = [_code(value) if isinstance(value, CodeType) else value for value in code.co_consts]
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    return code.co_code, constants, code.co_names, code.co_freevars, code.co_cellvars, counts
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return "an empty cell"
+
+
+def _member(value: Any) -> Any:
+    """The functions inside what a class body makes of them."""
+    if isinstance(value, staticmethod | classmethod):
+        return type(value).__name__, value.__func__
+    if isinstance(value, property):
+        return "property", value.fget, value.fset, value.fdel
+    if isinstance(value, functools.cached_property):
+        return "cached_property", value.func
+    return value
+
+
+def _is_code_or_setting(name: str, value: Any) -> bool:
+    """Whether a member of a class is of its author: neither a slot nor what Python or a decorator keeps there."""
+    if inspect.isdatadescriptor(value) and not isinstance(value, property):
+        return False
+    hidden = (name.startswith("__") and name.endswith("__")) or name == "_abc_impl"
+    return not hidden or isinstance(value, FunctionType | staticmethod | classmethod | property)
+
+
+def _module_name(value: Any) -> str:
+    """The module; a worker process that runs the script again knows it by another name."""
+    name = value.__name__ if isinstance(value, ModuleType) else str(value.__module__)
+    return "__main__" if name == "__mp_main__" else name
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    """Folders of the standard library and of installed packages."""
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(Path(folder).resolve() for folder in {*folders, site.getusersitepackages()})
+
+
+@functools.cache
+def _is_library(module: str | None) -> bool:
+    """Whether a module comes with Python or was installed: its version is the environment's concern."""
+    if module is None:
+        return True
+    top = module.partition(".")[0]
+    file = getattr(sys.modules.get(top), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
+    if top in ("upweight", "builtins") or file is None:
+        return top not in ("__main__", "__mp_main__")
+    path = Path(file).resolve()
+    return "site-packages" in path.parts or any(folder in path.parents for folder in _installed())

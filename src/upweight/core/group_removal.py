@@ -1,0 +1,81 @@
+"""Group removal: fitted methods that follow the removal of whole groups further than sums of scores do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.answers import AnswerFacts
+from upweight.core.attributor import Fitted, ModelT, RecipeT
+from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.looks import looked_once
+from upweight.core.scores import Scores
+from upweight.core.weights import require_part
+
+Array = NDArray[np.float64]
+Removed = tuple[Array, AnswerFacts]
+
+
+class GroupRemoval(Fitted[RecipeT, ModelT]):
+    """A fitted method that answers for whole groups.
+
+    `forms`: the ways in which it can, best first.
+    """
+
+    forms: ClassVar[tuple[str, ...]]
+
+    def remove(self, groups: Mapping[str, Sequence[Id]], queries: Examples, form: str | None = None) -> Scores:
+        """The effect of whole groups: one column each, the measurement with the group minus without it.
+
+        Args:
+            groups: name → train ids.
+            queries: what to measure.
+            form: one of `forms`; None for the first.
+
+        Raises:
+            ValueError: no group, a group of none or of all examples, an unknown form.
+            KeyError: an id that the training set does not have.
+        """
+        return self.answer_groups(groups, queries, form, self.removed)
+
+    @abstractmethod
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+        """(effects (m, groups), facts of this answer) for members (groups, n)."""
+
+    def lacks_removal(self) -> str | None:
+        """Why this very fit cannot follow removals, as the rest of a sentence; None where it can."""
+        return None
+
+    @looked_once
+    def answer_groups(
+        self,
+        groups: Mapping[str, Sequence[Id]],
+        queries: Examples,
+        form: str | None,
+        removed: Callable[[NDArray[np.bool_], Examples, str], Removed],
+    ) -> Scores:
+        """Check what is asked, and wrap what `removed` gives."""
+        require_examples(queries, "the queries")
+        self.require_unchanged()
+        form = self.forms[0] if form is None else form
+        if form not in self.forms:
+            raise ValueError(f"expected form to be one of {', '.join(self.forms)}, got {form!r}")
+        member = self._members(groups)
+        measured = self.model.measure(queries)
+        values, facts = removed(member, queries, form)
+        names = np.array(list(groups))
+        return self.scores(values, queries.ids, names, measured, self.model.predict(queries), facts)
+
+    def _members(self, groups: Mapping[str, Sequence[Id]]) -> NDArray[np.bool_]:
+        """Who is in which group, (groups, n)."""
+        if not groups:
+            raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
+        member = np.zeros((len(groups), len(self.train)), dtype=bool)
+        for row, (name, ids) in zip(member, groups.items(), strict=True):
+            row[self.train.positions(ids)] = True
+            require_part(self.train, name, np.flatnonzero(row))
+        return member

@@ -1,0 +1,188 @@
+"""Networks as small problems: trained somehow, trained by a recipe, or with a record of every step (torch)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import nn
+
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.models.pytorch import TorchModel
+from upweight.testing.copies import Pair, Weighted
+from upweight.testing.family import Family
+from upweight.training.recipe import Training
+from upweight.training.trajectory import Trajectory
+
+FOLDERS: list[Any] = []  # of trajectories, gone with the process
+
+
+def digits() -> tuple[NDArray[Any], NDArray[Any]]:
+    """The digits 0, 1 and 2, pixels from 0 to 1."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(n_class=3, return_X_y=True)
+    return x / 16, y
+
+
+def mlp() -> nn.Module:
+    """One hidden layer of ten."""
+    return nn.Sequential(nn.Linear(64, 10), nn.GELU(), nn.Linear(10, 3))
+
+
+def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
+    """The loss of every example."""
+    losses: torch.Tensor = F.cross_entropy(net(batch.x), batch.y, reduction="none")
+    return losses
+
+
+def smoothed(net: nn.Module, batch: Any) -> torch.Tensor:
+    """Another loss: labels that leave the other classes a tenth."""
+    losses: torch.Tensor = F.cross_entropy(net(batch.x), batch.y, reduction="none", label_smoothing=0.1)
+    return losses
+
+
+def margin(net: nn.Module, batch: Any) -> torch.Tensor:
+    """Another measurement: the label's output less the mean."""
+    outputs: torch.Tensor = net(batch.x)
+    return outputs.gather(1, batch.y[:, None])[:, 0] - outputs.mean(dim=1)
+
+
+def _folder() -> str:
+    FOLDERS.append(tempfile.TemporaryDirectory())
+    return str(FOLDERS[-1].name)
+
+
+@cache
+def pretrained(make: Callable[[], nn.Module]) -> tuple[dict[str, torch.Tensor], Trajectory]:
+    """Parameters after a short training on the first digits 0, 1, 2, and what was recorded of it."""
+    torch.manual_seed(0)
+    trajectory = Trajectory(_folder(), every=15)
+    net = make().double()
+    x, y = (torch.as_tensor(part[:60]) for part in digits())
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        trajectory.record(net, optimiser)
+    return net.state_dict(), trajectory
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NetworkFamily(Family):
+    """A trained net on sixty digits and twelve queries, in float64, the same whatever the training set."""
+
+    name: str
+    make: Callable[[], nn.Module]
+
+    def examples(self) -> tuple[Examples, Examples]:
+        """Training set and queries, ids that are no positions."""
+        x, y = digits()
+        whole = Examples(x, y, ids=[f"d{i}" for i in range(len(y))])
+        return whole.take(np.arange(60)), whole.take(np.arange(60, 72))
+
+    def model(self, train: Examples) -> Any:
+        """The trained net, whatever the order of the examples."""
+        net = self.make().double()
+        state, trajectory = pretrained(self.make)
+        net.load_state_dict(state)
+        return TorchModel(net, cross_entropy, l2=0.01, trajectory=trajectory)
+
+    def belongings(self, model: Any) -> bytes:
+        """Parameters, gradients, modes and hooks of the net."""
+        net = model.network.net
+        state = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
+        hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in net.modules())
+        grads = [p.grad is None and p.requires_grad for p in net.parameters()]
+        return state + repr((hooks, grads, [m.training for m in net.modules()], torch.random.get_rng_state())).encode()
+
+    def others(self, model: Any) -> Mapping[str, Any]:
+        """The same net with another loss, l2, reduction, measurement or training; other parameters."""
+        net, loss = model.network.net, cross_entropy
+        same = {"objective": model.objective, "training": model.training, "trajectory": model.trajectory}
+        others = {
+            "measurement": TorchModel(net, loss, margin, **same),
+            "loss": TorchModel(net, smoothed, **same),
+            "parameters": model.with_parameters(model.parameters + 1e-9),
+        }
+        if model.training is None:
+            others["l2"] = TorchModel(net, loss, **{**same, "objective": Objective("mean", 0.02)})
+            others["reduction"] = TorchModel(net, loss, **{**same, "objective": Objective("sum", 0.01)})
+        else:
+            longer = replace(model.training, lr=0.04)
+            others["training"] = TorchModel(net, loss, objective=model.objective, training=longer)
+        return others
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TrainedFamily(NetworkFamily):
+    """The same, trained in full batches by a recipe that can be made again: the order of examples plays no part."""
+
+    def model(self, train: Examples) -> Any:
+        """The net that this training set gives."""
+        return self._trained(train, "fixed")
+
+    def weighted_models(self, both: Weighted) -> Pair:
+        """Both averaged over the weights."""
+        return Pair(*(self._trained(train, "renormalised") for train in (both.weighted, both.written)))
+
+    def _trained(self, train: Examples, denominator: Any) -> Any:
+        random = torch.random.get_rng_state()
+        torch.manual_seed(0)
+        net = self.make().double()
+        torch.random.set_rng_state(random)
+        size = len(train)
+        training = Training(
+            lr=0.05, momentum=0.9, weight_decay=0.01, epochs=15, batch_size=size, denominator=denominator
+        )
+        return TorchModel.trained(net, cross_entropy, train, training=training)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RecordedFamily(NetworkFamily):
+    """The same, trained on this training set, with the examples of every step recorded: the order plays no part.
+
+    Attributes:
+        has_recipe: whether the model knows the recipe of this training, by which it can be made again.
+    """
+
+    has_recipe: bool = True
+
+    def model(self, train: Examples) -> Any:
+        """The net that this training set gives, with its trajectory."""
+        net, trajectory = self.make().double(), Trajectory(_folder(), every=15)
+        initial = pretrained(self.make)[0]
+        net.load_state_dict(initial)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        trajectory.save(net, optimiser)
+        x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
+        weights = torch.ones(len(train)) if train.weights is None else torch.as_tensor(train.weights)
+        for _ in range(30):
+            optimiser.zero_grad()
+            losses = F.cross_entropy(net(x), y, reduction="none")
+            (losses.mean() if train.weights is None else losses @ weights / weights.sum()).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            trajectory.record(net, optimiser, batch=train.ids)
+        training = self._recipe(train) if self.has_recipe else None
+        return TorchModel(net, cross_entropy, l2=0.01, training=training, trajectory=trajectory)
+
+    def _recipe(self, train: Examples) -> Training:
+        """The loop as a recipe: full batches, averaged over the weights."""
+        return Training(
+            lr=0.05,
+            momentum=0.9,
+            weight_decay=0.01,
+            epochs=30,
+            batch_size=len(train),
+            denominator="renormalised",
+            initial=pretrained(self.make)[0],
+        )

@@ -1,0 +1,94 @@
+"""Results of laws, as values: held, waived with a reason, silent with a reason, or broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """HELD; WAIVED by the method, which says why; SILENT, where the law says nothing of such a pair; BROKEN."""
+
+    HELD = "held"
+    WAIVED = "waived"
+    SILENT = "silent"
+    BROKEN = "broken"
+
+
+class BrokenLawError(AssertionError):
+    """A law that does not hold: which, of what, and what was measured."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One law on one pair.
+
+    Attributes:
+        law: its sentence.
+        of: what it was tried on.
+        reason: why it was waived or is silent; what was measured where it is broken.
+        error: what was raised where it is broken.
+    """
+
+    law: str
+    of: str
+    outcome: Outcome
+    reason: str = ""
+    error: Exception | None = None
+
+    def require(self) -> None:
+        """Raise BrokenLawError where the law is broken."""
+        if self.outcome == Outcome.BROKEN:
+            raise BrokenLawError(f"{self.law}: {self.of}: {self.reason}") from self.error
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """Results of many laws, and the pairs that were none: what → why."""
+
+    results: Sequence[Result]
+    no_pairs: Sequence[tuple[str, str]] = ()
+
+    @property
+    def broken(self) -> tuple[Result, ...]:
+        """The laws that do not hold."""
+        return tuple(result for result in self.results if result.outcome == Outcome.BROKEN)
+
+    def require(self) -> None:
+        """Raise BrokenLawError that lists every broken law.
+
+        Also where no law was tried at all: nothing was checked then.
+        """
+        broken = self.broken
+        if broken:
+            lines = "\n".join(f"  {result.law}: {result.of}: {result.reason}" for result in broken)
+            raise BrokenLawError(f"{len(broken)} of {len(self.results)} laws are broken:\n{lines}") from broken[0].error
+        if not any(result.outcome == Outcome.HELD for result in self.results):
+            why = "".join(f"\n  {pair}: {reason}" for pair, reason in self.no_pairs)
+            raise BrokenLawError(f"no law was tried: no family fits{why}")
+
+    def __repr__(self) -> str:
+        counts = Counter(str(result.outcome) for result in self.results)
+        return f"Report({', '.join(f'{count} {outcome}' for outcome, count in counts.items())})"
+
+    def __str__(self) -> str:
+        lines = [f"{result.outcome:<7} {result.of}: {result.law}" + _because(result.reason) for result in self.results]
+        lines += [f"no pair {pair}" + _because(reason) for pair, reason in self.no_pairs]
+        return "\n".join(lines)
+
+
+def tried(law: str, of: str, check: Callable[[], None]) -> Result:
+    """What comes of a check: held, or broken by whatever it raised."""
+    try:
+        check()
+    except AssertionError as error:
+        return Result(law, of, Outcome.BROKEN, str(error), error)
+    except Exception as error:
+        return Result(law, of, Outcome.BROKEN, f"{type(error).__name__}: {error}", error)
+    return Result(law, of, Outcome.HELD)
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""

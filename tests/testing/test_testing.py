@@ -1,0 +1,104 @@
+"""The laws can fail: every fault is caught, by the law that is meant for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from broken_methods import BROKEN, Right
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+
+import upweight as uw
+from upweight.core.attributor import Promises
+from upweight.testing import (
+    BrokenLawError,
+    Case,
+    EstimatorFamily,
+    Law,
+    Outcome,
+    check_method,
+    families,
+    laws_for,
+    try_law,
+)
+from upweight.testing.families import TIGHT, scaled
+from upweight.testing.registry import RULES
+
+
+def family() -> EstimatorFamily:
+    """A new one for every method: what one does to it is no other's concern."""
+    data = scaled(load_breast_cancer, 6)
+    return EstimatorFamily("logistic", data, lambda: LogisticRegression(**TIGHT), other={"C": 2.0})
+
+
+def test_a_right_method_keeps_all_laws():
+    report = check_method(Right, families())
+    assert not report.broken and not report.no_pairs
+    held = {result.law for result in report.results if result.outcome == Outcome.HELD}
+    assert held == {str(law) for law in Law}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_is_caught_by_its_law(fault):
+    recipe, law = BROKEN[fault]
+    result = try_law(law, Case(recipe, family()))
+    assert result.outcome == Outcome.BROKEN, result
+    with pytest.raises(BrokenLawError, match=f"{type(recipe).__name__} on logistic") as caught:
+        result.require()
+    assert str(law) in str(caught.value) and result.reason
+
+
+def test_every_law_has_a_rule_and_a_fault_that_it_catches():
+    assert set(RULES) == set(Law) == {law for _, law in BROKEN.values()}
+
+
+def test_a_report_lists_all_that_is_broken():
+    recipe, law = BROKEN["a flipped sign"]
+    with pytest.raises(BrokenLawError, match=rf"laws are broken:\n  {law}: .* the copy scores -") as caught:
+        check_method(recipe, [family()])
+    assert isinstance(caught.value, AssertionError) and str(Law.RETRAINING) in str(caught.value)
+    report = check_method(recipe, [family()], [law], strict=False)
+    assert [result.law for result in report.broken] == [law] and repr(report) == "Report(1 broken)"
+
+
+def test_a_waived_law_is_no_pass():
+    report = check_method(uw.Chance(), families()[:1], [Law.COPY, Law.SHAPE])
+    assert [result.outcome for result in report.results] == [Outcome.WAIVED, Outcome.HELD]
+    assert report.results[0].reason == "chance does not look at the examples"
+
+
+def test_a_method_that_no_family_fits_is_not_checked():
+    with pytest.raises(BrokenLawError, match="no law was tried: no family fits"):
+        check_method(uw.LeafRefit(), families()[:2])
+    linear = uw.Influence(curvature=uw.EKFAC())
+    with pytest.raises(BrokenLawError, match=r"Influence on logistic regression: expected Hessian\(solver="):
+        check_method(linear, families()[:1])
+
+
+def test_a_class_is_tried_with_its_variants():
+    pairs = {(case.settings, case.family.name) for _, case in laws_for(uw.RelatIF, families())}
+    assert ("parameters", "ridge") in pairs and ("", "trained net") in pairs
+    assert ("EK-FAC", "net") in pairs and ("EK-FAC", "ridge") not in pairs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"waives": {"a copy is good": "why not"}}, "expected waives to name laws, got 'a copy is good'; the laws are"),
+        ({"waives": {Law.COPY: ""}}, "expected the reason why the law 'a copy helps"),
+        ({"correlation": 0.0}, "expected a floor of the correlation above 0 and at most 1, got 0.0"),
+        ({"correlation": 0.5, "ranking": 2.0}, "above 0 and at most 1, got 2.0"),
+        ({"correlation": 0.5, "no_floor": "it is hard"}, "or the reason why there is none, got both"),
+        ({"slope": (0.5, 2.0), "no_floor": "it is hard"}, "beside what else is promised of it, got none"),
+    ],
+)
+def test_promises_that_cannot_be_kept_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Promises(**wrong)
+
+
+def test_the_laws_need_no_pytest():
+    code = "import sys, upweight.testing; assert not {'pytest', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
