@@ -126,7 +126,7 @@ def gate(tasks: list[Task]) -> Table:
         share = task.shares[-1]
         path = task.path(f"gate {share}")
         if not path.exists():
-            fitted = uw.Metagradient(keep=1 - share, gate=GATE).fit(task.model, task.train)
+            fitted = uw.Metagradient(keep=1 - share, removals=GATE).fit(task.model, task.train)
             try:
                 unit = str(fitted.attribute(task.queries).unit)
             except ValueError as error:

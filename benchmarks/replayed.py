@@ -69,7 +69,13 @@ class Task:
         """Measurements (m, subsets) after training without each removal; trained once, then read."""
         path = self.path(f"truth {share} {seed}")
         if not path.exists():
-            models = uw.retrain(self.model, self.train, self.removed(share), [seed] * self.subsets, processes=1)
+            models = uw.retrain(
+                self.model,
+                self.train,
+                self.removed(share),
+                [seed] * self.subsets,
+                retraining=uw.Retraining(processes=1),
+            )
             keep(path, values=models.measure(self.queries))
         return np.asarray(np.load(path)["values"])
 

@@ -44,7 +44,7 @@ def metagradient(**settings: Any) -> Way:
 
     def scores(task: Task, share: float) -> Array:
         kept = {} if settings.get("at") == "full" else {"keep": 1 - share}
-        fitted = uw.Metagradient(gate=0, **settings, **kept).fit(task.model, task.train)
+        fitted = uw.Metagradient(removals=0, **settings, **kept).fit(task.model, task.train)
         return np.asarray(fitted.attribute(task.queries).values)
 
     return Way(scores, settings.get("at") == "full")

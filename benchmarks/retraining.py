@@ -128,7 +128,7 @@ def truth() -> Table:
     model = uw.TorchModel.trained(mlp(784, 512, 256, 10), loss, train, training=training)
     weights = (np.random.default_rng(0).random((100, len(train))) < 0.5).astype(float)
     size = sum(p.numel() for p in model.network.net.parameters())
-    cpu, wall = timed(lambda: uw.retrain(model, train, weights, processes=1))
+    cpu, wall = timed(lambda: uw.retrain(model, train, weights, retraining=uw.Retraining(processes=1)))
     table = Table(
         f"100 trainings of a net of {size:,} parameters on 2,000 examples (8 epochs of 20 steps)",
         f"{TRUTH / 60:g} minutes on {CORES} cores, so {TRUTH * CORES:g} processor seconds",
@@ -147,7 +147,11 @@ def verification() -> Table:
     model = uw.TorchModel.trained(mlp(784, 128, 10), loss, train, training=training)
     scores = uw.Influence(curvature=uw.EKFAC()).fit(model, train).attribute(queries)
     kept: list[Any] = []
-    cpu, wall = timed(lambda: kept.append(uw.verify(model, train, queries, scores, removals=32, processes=1)))
+    cpu, wall = timed(
+        lambda: kept.append(
+            uw.verify(model, train, queries, scores, removals=32, retraining=uw.Retraining(processes=1))
+        )
+    )
     size = sum(p.numel() for p in model.network.net.parameters())
     table = Table(
         f"`uw.verify` with 32 removals: a net of {size:,} parameters, 5,000 examples, 10 epochs; 100 queries",
@@ -180,7 +184,7 @@ def coverage() -> Table:
     drawn = [*singles, *random_groups(train, HALF, seed=0)]
     for name, told, model, method in cases:
         scores = method.fit(model, train).attribute(queries)
-        truth = uw.retrain_truth(model, train, queries, drawn, processes=1)
+        truth = uw.retrain_truth(model, train, queries, drawn, retraining=uw.Retraining(processes=1))
         for level in (0.8, 0.9):
             rates = [covered(scores, truth, level, np.random.default_rng(draw)) for draw in range(20)]
             promised, rate = min(rates)[0], float(np.mean([inside for _, inside in rates]))

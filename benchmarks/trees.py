@@ -99,7 +99,12 @@ def held_out(x: Any, y: np.ndarray, estimator: Any) -> tuple[Any, uw.Examples, u
     whole = uw.Examples(x, y, ids=np.arange(len(y)))
     train, queries = whole.take(places[:n]), whole.take(places[n : n + 60])
     model = uw.explainable(estimator.fit(train.x, train.y), train)
-    return model, train, queries, uw.retrain_truth(model, train, queries, uw.subsets(train, 60, seed=1), processes=1)
+    return (
+        model,
+        train,
+        queries,
+        uw.retrain_truth(model, train, queries, uw.subsets(train, 60, seed=1), retraining=uw.Retraining(processes=1)),
+    )
 
 
 def agreement(method: Attributor, model: Any, train: uw.Examples, queries: uw.Examples, truth: uw.Truth) -> float:

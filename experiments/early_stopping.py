@@ -46,7 +46,9 @@ def main() -> None:
             tau = training.time(len(task.train))
             for share in (0.1, 0.5):
                 removed = task.removed(share)
-                truth = uw.retrain(task.model, task.train, removed, [0] * subsets, processes=1).measure(task.queries)
+                truth = uw.retrain(
+                    task.model, task.train, removed, [0] * subsets, retraining=uw.Retraining(processes=1)
+                ).measure(task.queries)
                 found = [
                     agreement(task, removed, truth, share, influence)
                     for influence in (uw.Influence(damping=1 / tau), uw.Influence())

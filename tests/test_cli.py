@@ -93,14 +93,14 @@ def test_help_names_every_command():
 
 
 def test_a_task_file_is_explained_verified_and_reported(task):
-    said = run("explain", task, "--verify", "4").stdout
+    said = run("explain", task, "--removals", "4").stdout
     assert "labelled" in said and "Are the scores right?" in said
     assert Path("report.html").resolve().as_uri() in said
     assert Path("report.html").stat().st_size > 10_000
 
 
 def test_json_is_the_documented_schema_and_nothing_else(task):
-    answer = json.loads(run("explain", task, "--verify", "4", "--json", "--k", "2", "--out", "r.html").stdout)
+    answer = json.loads(run("explain", task, "--removals", "4", "--json", "--k", "2", "--out", "r.html").stdout)
     keys = {"method", "measurement", "unit", "train", "queries", "check", "warnings", "seconds", "report"}
     assert answer.keys() == keys
     assert answer["unit"] == "EFFECT" and answer["train"] == 40 and answer["warnings"] == []
@@ -110,13 +110,13 @@ def test_json_is_the_documented_schema_and_nothing_else(task):
     assert len(query["proponents"]) == len(query["opponents"]) == 2
     assert query["proponents"][0].keys() == {"id", "label", "score"}
     assert query["proponents"][0]["score"] > 0 > query["opponents"][0]["score"]
-    assert answer["check"]["refits"] == 5
+    assert answer["check"]["trainings"] == 5
     assert answer["check"]["single"]["slope"] == pytest.approx(1.0, abs=0.02)
     assert answer["check"]["groups"]["count"] == 2 * len(answer["queries"])
 
 
 def test_asked_queries_come_in_the_order_asked(task):
-    said = run("explain", task, "--query", "q3", "--query", "q1", "--verify", "0", "--json").stdout
+    said = run("explain", task, "--query", "q3", "--query", "q1", "--removals", "0", "--json").stdout
     answer = json.loads(said)
     assert [q["id"] for q in answer["queries"]] == ["q3", "q1"]
     assert answer["check"] is None
@@ -151,13 +151,13 @@ def test_the_traceback_is_there_on_demand(in_tmp, monkeypatch):
 
 def test_a_task_may_bring_a_model_that_is_explainable_already(in_tmp):
     path = written(in_tmp / "ready.py", TASK + "\nmodel = upweight.explainable(model, train, upweight.Margin())\n")
-    answer = json.loads(run("explain", path, "--verify", "0", "--json").stdout)
+    answer = json.loads(run("explain", path, "--removals", "0", "--json").stdout)
     assert answer["measurement"] == "margin of the label"
     assert "already has a measurement" in words(run("explain", path, "--measure", "loss", code=2).stderr)
 
 
 def test_measurements_are_parsed_by_name(task):
-    answer = json.loads(run("explain", task, "--measure", "probability:yes", "--verify", "2", "--json").stdout)
+    answer = json.loads(run("explain", task, "--measure", "probability:yes", "--removals", "2", "--json").stdout)
     assert answer["measurement"] == "probability of 1"
     assert "no training label is" in words(run("explain", task, "--measure", "probability:9", code=2).stderr)
     assert "expected loss, margin or" in words(run("explain", task, "--measure", "guilt", code=2).stderr)
@@ -170,12 +170,12 @@ def test_methods_of_checkpoints_say_so_of_a_model_without(task, method):
 
 @pytest.mark.parametrize("method", ["influence", "leave_one_out", "relatif", "graddot", "gradcos", "chance"])
 def test_every_method_has_its_name_on_the_command_line(task, method):
-    answer = json.loads(run("explain", task, "--method", method, "--verify", "0", "--json").stdout)
+    answer = json.loads(run("explain", task, "--method", method, "--removals", "0", "--json").stdout)
     assert answer["method"]["method"] == methods()[method].__name__
 
 
 def test_a_csv_of_classes_gets_a_default_model(table):
-    answer = json.loads(run("explain", "table.csv", "--target", "kind", "--verify", "2", "--json").stdout)
+    answer = json.loads(run("explain", "table.csv", "--target", "kind", "--removals", "2", "--json").stdout)
     assert answer["measurement"] == "−loss (nats)"
     assert answer["train"] == 47  # four fifths of the 59 rows with a kind
     notes = " ".join(answer["warnings"])
@@ -184,7 +184,7 @@ def test_a_csv_of_classes_gets_a_default_model(table):
 
 
 def test_a_csv_of_amounts_gets_a_regression(table):
-    answer = json.loads(run("explain", "table.csv", "--target", "price", "--verify", "2", "--json").stdout)
+    answer = json.loads(run("explain", "table.csv", "--target", "price", "--removals", "2", "--json").stdout)
     assert answer["measurement"].startswith("−loss") and "nats" not in answer["measurement"]
     off = [abs(q["predicted"] - q["label"]) for q in answer["queries"]]
     assert off == sorted(off, reverse=True)
@@ -222,7 +222,7 @@ def test_a_report_that_has_no_folder_is_refused_before_the_work(task):
 
 
 def test_quiet_prints_nothing(task):
-    result = run("explain", task, "--verify", "0", "-q")
+    result = run("explain", task, "--removals", "0", "-q")
     assert (result.stdout, result.stderr) == ("", "")
     assert Path("report.html").exists()
 

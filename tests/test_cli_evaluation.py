@@ -22,7 +22,7 @@ def test_help_names_both():
 
 
 def test_verify_prints_agreement_intervals_and_the_page(task):
-    said = words(run("verify", task, "--removals", "12", "--report", "page.html").stdout)
+    said = words(run("verify", task, "--removals", "12", "--out", "page.html").stdout)
     assert "Influence (EFFECT) against 13 trainings" in said and "without one example 1.000" in said
     assert "Noise ceiling 1.000" in said and "lie inside intervals at 90%" in said and "page.html" in said
     assert Path("page.html").stat().st_size > 10_000
@@ -30,7 +30,7 @@ def test_verify_prints_agreement_intervals_and_the_page(task):
 
 def test_verify_as_json_is_one_object_and_nothing_else(task):
     answer = json.loads(run("verify", task, "--removals", "8", "--seeds", "2", "--json", "--query", "q1").stdout)
-    assert answer["refits"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
+    assert answer["trainings"] == 18 and answer["queries"] == ["q1"] and len(answer["removals"]) == 8
     assert answer["single"]["slope"] == pytest.approx(1, abs=0.02) and answer["ceiling"]["value"] == 1
     assert answer["report"] is None and answer["coverage"]["level"] == 0.9
 
@@ -54,7 +54,7 @@ def test_verify_goes_on_from_its_folder(task):
 
 def test_evaluate_is_a_table_of_methods_and_baselines(task):
     said = run(
-        "evaluate", task, "--method", "influence", "--method", "leave_one_out", "--subsets", "8", "--report", "e.html"
+        "evaluate", task, "--method", "influence", "--method", "leave_one_out", "--subsets", "8", "--out", "e.html"
     )
     lines = [line.split()[0] for line in said.stdout.splitlines() if line.split()]
     assert {"influence", "leave_one_out", "similar", "chance"} <= set(lines)
@@ -97,7 +97,7 @@ def test_what_cannot_be_evaluated_is_told_before_the_work(task):
     assert "no method is called 'x'" in words(run("evaluate", task, "--method", "x", code=2).stderr)
     assert "no query has the id 'x'" in words(run("verify", task, "--query", "x", code=2).stderr)
     for command in ("verify", "evaluate"):
-        assert "there is no folder" in words(run(command, task, "--report", "missing/page.html", code=2).stderr)
+        assert "there is no folder" in words(run(command, task, "--out", "missing/page.html", code=2).stderr)
     run("evaluate", task, "--subsets", "4", code=2)
 
 
@@ -110,7 +110,7 @@ def test_half_of_a_rare_class_is_left_out_and_said():
 
 def test_verify_shows_how_few_examples_hold_predictions_up(task):
     asked = ("verify", task, "--removals", "8", "--query", "q1", "--query", "q2", "--brittleness", "--folder", "kept")
-    told = run(*asked, "--report", "page.html")
+    told = run(*asked, "--out", "page.html")
     assert "trained anew" not in told.stderr
     said = words(told.stdout)
     assert "How few examples hold a prediction up" in said and "predictions flipped without" in said
@@ -124,9 +124,17 @@ def test_evaluate_shows_removal_curves(task):
     asked = ("evaluate", task, "--subsets", "6", "--query", "q1", "--query", "q2", "--removal-curve", "--folder", "k")
     said = run("evaluate", task, "--subsets", "6", "--removal-curve", "--folder", "all")
     assert "trained anew" not in said.stderr
-    said = run(*asked, "--report", "page.html")
+    said = run(*asked, "--out", "page.html")
     assert "influence: mean effect of removing the strongest, 2 queries" in words(said.stdout)
     assert "Training without the strongest" in said.stderr and max(map(len, said.stdout.splitlines()[:12])) <= 80
     assert "Removing the strongest" in Path("page.html").read_text(encoding="utf-8")
     curve = json.loads(run(*asked, "--json").stdout)["removal_curves"]["influence"]
     assert curve["opponents"][-1] < curve["random"][-1] < curve["proponents"][-1]
+
+
+def test_older_names_of_options_go_on_working_and_say_so(task: Path) -> None:
+    ran = run("verify", task, "--removals", "4", "--report", "older.html", "--json")
+    assert json.loads(ran.stdout)["page"].endswith("older.html") and Path("older.html").exists()
+    assert "--report is now called --out" in words(ran.stderr)
+    ran = run("explain", task, "--verify", "2", "--json")
+    assert json.loads(ran.stdout)["check"] is not None and "--verify is now called --removals" in words(ran.stderr)

@@ -69,7 +69,7 @@ def test_budget_zero_is_one_message():
 
 
 def test_slices(task):
-    found = said("slices", "task.py", "--by", "size", "--by", "noise", "--verify", "2", "-o", "s.html")
+    found = said("slices", "task.py", "--by", "size", "--by", "noise", "--removals", "2", "-o", "s.html")
     assert (task / "s.html").exists() and found["effects"][0]["slice"] == "mistakes"
     assert sum(row["actual"] is not None for row in found["effects"]) == 2
     result = run("slices", "task.py", "--by", "age")

@@ -19,7 +19,7 @@ def answer(tmp_path_factory):
 
 def test_retraining_agrees_with_the_scores(answer):
     check = answer[0]["check"]
-    assert check["refits"] == REMOVALS + 1
+    assert check["trainings"] == REMOVALS + 1
     assert check["single"]["slope"] == pytest.approx(1.0, abs=0.02)
     assert check["single"]["pearson"] > 0.999
     assert check["groups"]["slope"] == pytest.approx(1.0, abs=0.2)

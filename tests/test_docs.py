@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -27,6 +28,12 @@ def test_every_public_name_is_in_the_documentation() -> None:
     written += "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
     missing = [name for name in uw.__all__ if not re.search(rf"\b{name}\b", written)]
     assert missing == []
+
+
+def test_no_public_function_takes_more_than_seven_parameters() -> None:
+    functions = {name: getattr(uw, name) for name in uw.__all__ if inspect.isfunction(getattr(uw, name))}
+    assert {name for name, f in functions.items() if len(inspect.signature(f).parameters) > 7} == set()
+    assert len(functions) > 20
 
 
 PAGES = [page for page in (ROOT / "docs").rglob("*.md") if "```python" in page.read_text(encoding="utf-8")]

@@ -96,7 +96,7 @@ class Attack:
         """What moving features of training images would do to the queries, after training again."""
         examples = uw.Examples(self.features, self.train.y)
         model = uw.explainable(self.head, examples, objective="mean")
-        return uw.perturb(model, examples, self.queries, method=PLAIN, **more)
+        return uw.perturb(model, examples, self.queries, recipe=PLAIN, **more)
 
     def pixel_gradients(self, pictures: torch.Tensor, cotangents: Array) -> torch.Tensor:
         """∂ (mean measurement of the queries) / ∂ pixel."""

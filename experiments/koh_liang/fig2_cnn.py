@@ -83,7 +83,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         ("Hessian", uw.Influence(curvature=uw.Hessian(solver=uw.CG(tolerance=1e-3)), damping=DAMPING)),
         ("Gauss–Newton", uw.Influence(curvature=uw.GaussNewton(solver=uw.CG(tolerance=1e-3)), damping=DAMPING)),
         ("EK-FAC", uw.Influence(curvature=uw.EKFAC(), damping=DAMPING)),
-        ("metagradient", uw.Metagradient(at="full", gate=0)),
+        ("metagradient", uw.Metagradient(at="full", removals=0)),
     ):
         start = time.process_time()
         predicted[name] = method.fit(model, train).attribute(query).values[0]
@@ -140,7 +140,7 @@ def left_out(model: uw.TorchModel, train: uw.Examples, query: uw.Examples, remov
     """(Change of the query's loss without each digit, what a training with all of them changes, of the largest)."""
     weights = np.ones((1 + len(removed), len(train)))
     weights[np.arange(1, len(weights)), removed] = 0.0
-    measured = uw.retrain(model, train, weights, processes=1).measure(query)[0]
+    measured = uw.retrain(model, train, weights, retraining=uw.Retraining(processes=1)).measure(query)[0]
     actual = measured[0] - measured[1:]
     return actual, float(abs(measured[0] - model.measure(query)[0]) / np.abs(actual).max())
 

@@ -59,7 +59,14 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     model = uw.explainable(machine, train, objective="mean")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        check = uw.verify(model, train, query, scores[0.001], {str(i): [i] for i in removed.tolist()}, processes=1)
+        check = uw.verify(
+            model,
+            train,
+            query,
+            scores[0.001],
+            {str(i): [i] for i in removed.tolist()},
+            retraining=uw.Retraining(processes=1),
+        )
     actual = check.actual[0]
     predicted = {0.0: zero[removed], **{t: s.values[0][removed] for t, s in scores.items()}}
     found = {t: float(np.corrcoef(p, actual)[0, 1]) for t, p in predicted.items()}

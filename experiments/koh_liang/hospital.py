@@ -148,9 +148,11 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     scores = uw.Influence().fit(model, train).attribute(query)
     order = np.argsort(-np.abs(plain.values[0]))
     is_child = train.x[:, patients.child] == 1
-    check = uw.verify(model, train, query, scores, {str(i): [i] for i in order[:5].tolist()}, processes=1)
+    check = uw.verify(
+        model, train, query, scores, {str(i): [i] for i in order[:5].tolist()}, retraining=uw.Retraining(processes=1)
+    )
     flips = flipped(patients, kept)
-    blamed = uw.perturb(model, train, query, examples=order[:4].tolist(), method=uw.Influence(correction=None))
+    blamed = uw.perturb(model, train, query, examples=order[:4].tolist(), recipe=uw.Influence(correction=None))
     features = [blamed.features(TEST_CHILD, i, k=2) for i in order[:4].tolist()]
     draw(path, plain.values[0], is_child, train.y)
     ratio = np.abs(plain.values[0][order[:4]]).min() / np.abs(plain.values[0][order[4]])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from upweight.applications.explain import Explanation, Progress, confident_mistakes, explain
+from upweight.applications.explain import Explanation, confident_mistakes, explain
 from upweight.core.examples import Examples
-from upweight.core.processes import one_thread
+from upweight.core.model import Retrainable
+from upweight.core.progress import Progress, silent
+from upweight.core.threads import one_thread
 
 MISTAKES = 8
 REMOVALS = 24
@@ -18,7 +19,7 @@ STAGES = {
     "train": f"Training logistic regression on {1797 - HELD_OUT:,} scanned digits",
     "fit": "Working out what each of them did to the model",
     "attribute": f"Tracing its {MISTAKES} most confident mistakes back to them",
-    "verify": f"Training it {REMOVALS} more times without some, to check",
+    "retrain": f"Training it {REMOVALS} more times without some, to check",
     "report": "Writing the report",
 }
 
@@ -27,7 +28,7 @@ STAGES = {
 class Digits:
     """A model that reads digits, what it was trained on, and digits it has not seen."""
 
-    model: Any
+    model: Retrainable
     train: Examples
     held_out: Examples
 
@@ -63,14 +64,16 @@ def demo(report: Path, progress: Progress | None = None) -> Explanation:
     """
     from upweight.methods.influence import Influence
     from upweight.report.page import write_report
+    from upweight.retraining.retraining import Retraining
 
     start = time.perf_counter()
-    tell = progress or (lambda stage, done, total: None)
+    tell = progress or silent
     tell("train", 0, 1)
     made = digits()
     tell("train", 1, 1)
     mistakes = made.held_out.select(confident_mistakes(made.model, made.held_out, MISTAKES))
-    explained = explain(made.model, made.train, mistakes, Influence(), removals=REMOVALS, progress=progress)
+    retraining = Retraining(progress=progress)
+    explained = explain(made.model, made.train, mistakes, Influence(), removals=REMOVALS, retraining=retraining)
     tell("report", 0, 1)
     write_report(report, explained.scores, explained.train, explained.queries, explained.check)
     tell("report", 1, 1)

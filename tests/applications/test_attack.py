@@ -32,7 +32,7 @@ def test_the_attack_lowers_the_measurement_inside_its_box():
     train, queries = threes_and_eights()
     model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
     query = doubtful(model, queries)
-    found = uw.attack(model, train, query, 2, grey=1 / 16, radius=0.5, step=0.05, steps=10)
+    found = uw.attack(model, train, query, 2, pgd=uw.PGD(grey=1 / 16, radius=0.5, step=0.05, steps=10))
     moved = train.positions(found.moved)
     others = np.setdiff1d(np.arange(70), moved)
     assert (found.train.x[others] == train.x[others]).all()
@@ -50,7 +50,7 @@ def test_it_stops_when_every_prediction_has_turned():
     train, queries = threes_and_eights()
     model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
     query = doubtful(model, queries)
-    found = uw.attack(model, train, query, 20, grey=1 / 16, radius=4, step=0.5, steps=30)
+    found = uw.attack(model, train, query, 20, pgd=uw.PGD(grey=1 / 16, radius=4, step=0.5, steps=30))
     assert found.turned == query.ids.tolist() and len(found.measured) < 31
     truth = LogisticRegression(C=100.0, **TIGHT).fit(found.train.x, train.y)
     assert truth.predict(query.x)[0] != model.predictor.predict(query.x)[0]
@@ -74,8 +74,23 @@ def test_through_a_frozen_network():
         ends.append(refit.measure(queries.take([0]))[0])
     assert found.gradients[0, 0, column] == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-3)
     query = doubtful(model, queries)
-    hit = uw.attack(model, train, query, [0, 5], grey=1 / 16, step=0.1, steps=3)
+    hit = uw.attack(model, train, query, [0, 5], pgd=uw.PGD(grey=1 / 16, step=0.1, steps=3))
     assert hit.moved.tolist() == [0, 5] and hit.measured[-1, 0] < hit.measured[0, 0]
+
+
+def test_the_settings_one_by_one_are_deprecated_and_do_the_same():
+    train, queries = threes_and_eights()
+    model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
+    settings = {"grey": 1 / 16, "radius": 0.4, "step": 0.2, "steps": 2, "bounds": (0.0, 0.9)}
+    with pytest.warns(DeprecationWarning, match=r"pass pgd=upweight.PGD\(grey=…, …\)") as caught:
+        before = uw.attack(model, train, queries.take([0]), 2, **settings)
+    assert caught[0].filename == __file__
+    now = uw.attack(model, train, queries.take([0]), 2, pgd=uw.PGD(**settings))
+    np.testing.assert_array_equal(before.train.x, now.train.x)
+    with pytest.raises(TypeError, match=r"expected pgd=upweight.PGD\(grey=…\)"):
+        uw.attack(model, train, queries)
+    with pytest.raises(TypeError, match="gray"), pytest.warns(DeprecationWarning):
+        uw.attack(model, train, queries, gray=1)
 
 
 def test_attacks_that_make_no_sense_are_refused():
@@ -83,13 +98,13 @@ def test_attacks_that_make_no_sense_are_refused():
     model = uw.explainable(LogisticRegression(**TIGHT).fit(train.x, train.y), train)
     for bad in ({"grey": 0}, {"grey": 1, "radius": 0}, {"grey": 1, "step": -1}, {"grey": 1, "steps": 0}):
         with pytest.raises(ValueError, match="expected grey, radius and step above 0"):
-            uw.attack(model, train, queries, **bad)
+            uw.attack(model, train, queries, pgd=uw.PGD(**bad))
     with pytest.raises(ValueError, match="at least one training example"):
-        uw.attack(model, train, queries, 0, grey=1)
+        uw.attack(model, train, queries, 0, pgd=uw.PGD(grey=1))
     with pytest.raises(KeyError, match="no example has the id 'x'"):
-        uw.attack(model, train, queries, ["x"], grey=1)
+        uw.attack(model, train, queries, ["x"], pgd=uw.PGD(grey=1))
     texts = ["good film", "bad film"] * 10
     words = uw.Examples(texts, np.arange(20) % 2)
     pipeline = make_pipeline(CountVectorizer(), LogisticRegression(**TIGHT)).fit(texts, words.y)
     with pytest.raises(TypeError, match="inputs as an array of numbers"):
-        uw.attack(uw.explainable(pipeline, words), words, words.take([0]), grey=1)
+        uw.attack(uw.explainable(pipeline, words), words, words.take([0]), pgd=uw.PGD(grey=1))

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
-from upweight import Chance, Examples, Influence, LeaveOneOut, Margin, Probability, explainable
+from upweight import Chance, Examples, Influence, LeaveOneOut, Margin, Probability, Retraining, explainable
 from upweight.applications.explain import confident_mistakes, explain, worth_explaining
 from upweight.core.model import Measurable, Predictions
 
@@ -80,10 +80,17 @@ def test_a_model_without_mistakes_still_has_something_worth_explaining():
 
 def test_stages_are_told_from_start_to_end():
     told = []
-    explain(logistic(), TRAIN, QUERIES, Influence(), removals=2, progress=lambda *news: told.append(news))
-    assert [(s, d) for s, d, _ in told if d == 0] == [("fit", 0), ("attribute", 0), ("verify", 0)]
-    assert [s for s, d, total in told if d == total] == ["fit", "attribute", "verify"]
-    assert told[-1][0] == "verify" and told[-1][2] >= 2
+    explain(
+        logistic(),
+        TRAIN,
+        QUERIES,
+        Influence(),
+        removals=2,
+        retraining=Retraining(progress=lambda *news: told.append(news)),
+    )
+    assert [(s, d) for s, d, _ in told if d == 0] == [("fit", 0), ("attribute", 0), ("retrain", 0)]
+    assert [s for s, d, total in told if d == total] == ["fit", "attribute", "retrain"]
+    assert told[-1][0] == "retrain" and told[-1][2] >= 2
 
 
 def test_a_model_that_cannot_be_retrained_is_explained_with_a_warning():
@@ -110,7 +117,7 @@ def test_the_chance_without_an_example_is_what_retraining_gives():
     assert explained.without(0, best.score) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("measure", "method"), [(Margin(), Influence()), (None, Chance())])
-def test_no_chance_is_made_up_from_other_measurements_or_ranks(measure, method):
-    explained = explain(logistic(measure), TRAIN, QUERIES, method, removals=0)
+@pytest.mark.parametrize(("measure", "recipe"), [(Margin(), Influence()), (None, Chance())])
+def test_no_chance_is_made_up_from_other_measurements_or_ranks(measure, recipe):
+    explained = explain(logistic(measure), TRAIN, QUERIES, recipe, removals=0)
     assert explained.without(0, 0.1) is None

@@ -53,7 +53,7 @@ def test_the_command_line_takes_a_task_with_a_booster(tmp_path, monkeypatch, met
     monkeypatch.chdir(tmp_path)
     (tmp_path / "jobs_task.py").write_text(TASK)
     chosen = [] if method is None else ["--method", method]
-    ran = CliRunner().invoke(app, ["explain", "jobs_task.py", "--verify", "2", "--json", *chosen])
+    ran = CliRunner().invoke(app, ["explain", "jobs_task.py", "--removals", "2", "--json", *chosen])
     assert ran.exit_code == 0, ran.output
     told = json.loads(ran.stdout)
     assert told["method"]["method"] == expected and told["queries"][0]["opponents"]

@@ -199,7 +199,7 @@ def test_through_a_frozen_body_agrees_with_refits():
             net[2].bias.copy_(head.view(13, 3)[12])
         return uw.TorchModel(net, cross_entropy, l2=l2)
 
-    found = uw.perturb(trained(train.x), train, queries, k=1, method=uw.Influence(curvature=uw.Hessian(), damping=0.0))
+    found = uw.perturb(trained(train.x), train, queries, k=1, recipe=uw.Influence(curvature=uw.Hessian(), damping=0.0))
     place = train.positions(found.example_ids)[0]
     for column in np.argsort(-np.abs(found.gradients[:, 0]).max(axis=0))[:2]:
         ends = []
@@ -235,7 +235,7 @@ def test_nothing_to_look_into_is_refused(k):
     with pytest.raises(ValueError, match="expected the data that LogisticRegression was fitted on"):
         uw.perturb(model, uw.Examples(train.x, 1 - train.y), queries)
     with pytest.raises(TypeError, match="expected an Influence"):
-        uw.perturb(model, train, queries, method=uw.Chance())
+        uw.perturb(model, train, queries, recipe=uw.Chance())
 
 
 def test_a_kernel_machine_has_no_place_for_moved_inputs():

@@ -35,7 +35,7 @@ def test_the_children_are_to_blame_for_the_children():
     model, train, queries, site = hospital()
     children = queries.x["child"].to_numpy() == 1
     ages = np.where(train.x["child"] == 1, "child", "adult")
-    found = uw.slices(model, train, queries, {"age": ages, "site": site}, {"children": children})
+    found = uw.slices(model, train, queries, uw.Slicing({"age": ages, "site": site}, {"children": children}))
     assert found.worst("children", k=1)[0][0] == "age = child"
     row = found.groups.names.index("age = child")
     alone = LogisticRegression(C=10, tol=1e-10, max_iter=10_000).fit(train.x[4:], train.y[4:])
@@ -51,7 +51,7 @@ def test_the_children_are_to_blame_for_the_children():
 
 def test_columns_by_name_and_mistakes_by_default():
     model, train, queries, _ = hospital()
-    found = uw.slices(model, train, queries, ["child", "stay", "label"], refits=3)
+    found = uw.slices(model, train, queries, ["child", "stay", "label"], removals=3)
     assert "a whole class" in found.diagnostics["warnings"][-1] and ": 2." in found.diagnostics["warnings"][-1]
     assert list(found.slices) == ["mistakes"]
     wrong = [i for i, p in zip(queries.ids, model.predict(queries).predicted, strict=True) if p != queries.label(i)]
@@ -87,7 +87,7 @@ def test_what_is_missing_is_a_group_of_that_name(column, expected):
 def test_intervals_widen_for_few_queries():
     model, train, queries, _ = hospital()
     few, many = queries.ids[50:55], queries.ids[50:150]
-    found = uw.slices(model, train, queries, "child", {"few": few, "many": many}, refits=0)
+    found = uw.slices(model, train, queries, uw.Slicing("child", {"few": few, "many": many}), removals=0)
     assert ((found.high - found.low)[:, 0] > (found.high - found.low)[:, 1]).all()
     assert np.isnan(found.actual).all() and (found.turned == -1).all()
 
@@ -95,7 +95,7 @@ def test_intervals_widen_for_few_queries():
 def test_first_order_groups_are_sums_of_scores():
     model, train, queries, _ = hospital()
     recipe = uw.Chance()
-    found = uw.slices(model, train, queries, "child", {"some": queries.ids[:5]}, method=recipe, refits=0)
+    found = uw.slices(model, train, queries, uw.Slicing("child", {"some": queries.ids[:5]}), recipe=recipe, removals=0)
     sums = (
         recipe.fit(model, train)
         .attribute(queries.take(range(5)))
@@ -113,7 +113,7 @@ def test_networks():
     )
     torch.manual_seed(0)
     model = uw.TorchModel(mlp().double(), cross_entropy, l2=0.1)
-    found = uw.slices(model, train, queries, {"half": np.arange(40) < 20}, {"all": queries.ids})
+    found = uw.slices(model, train, queries, uw.Slicing({"half": np.arange(40) < 20}, {"all": queries.ids}))
     assert found.effects.shape == (2, 1) and "cannot be trained again" in found.diagnostics["warnings"][-1]
     sums = uw.Influence().fit(model, train).attribute(queries).values[:, :20].sum(axis=1).mean()
     np.testing.assert_allclose(found.effects[found.groups.names.index("half = True"), 0], sums, rtol=1e-6)
@@ -122,13 +122,13 @@ def test_networks():
 def test_slices_and_groups_that_do_not_exist_are_refused():
     model, train, queries, _ = hospital()
     with pytest.raises(ValueError, match="slice 'old' matches none of the 200 queries"):
-        uw.slices(model, train, queries, "child", {"old": np.zeros(200, dtype=bool)})
+        uw.slices(model, train, queries, uw.Slicing("child", {"old": np.zeros(200, dtype=bool)}))
     with pytest.raises(ValueError, match="slice 'none' matches none"):
-        uw.slices(model, train, queries, "child", {"none": []})
+        uw.slices(model, train, queries, uw.Slicing("child", {"none": []}))
     with pytest.raises(ValueError, match="one entry per query"):
-        uw.slices(model, train, queries, "child", np.ones(3, dtype=bool))
+        uw.slices(model, train, queries, uw.Slicing("child", np.ones(3, dtype=bool)))
     with pytest.raises(KeyError, match="no example has the id -5"):
-        uw.slices(model, train, queries, "child", [-5])
+        uw.slices(model, train, queries, uw.Slicing("child", [-5]))
     with pytest.raises(KeyError, match="no column 'age'; there are"):
         uw.slices(model, train, queries, "age")
     with pytest.raises(ValueError, match="one value of 'age' per training example"):
@@ -140,6 +140,9 @@ def test_slices_and_groups_that_do_not_exist_are_refused():
     )
     with pytest.raises(ValueError, match="every query right"):
         uw.slices(model, train, right, "child")
-    with pytest.raises(ValueError, match="refits ≥ 0"):
-        uw.slices(model, train, queries, "child", refits=-1)
-    assert "fewer than 5" in uw.slices(model, train, queries, "child", refits=0, smallest=5).diagnostics["warnings"][-1]
+    with pytest.raises(ValueError, match="removals ≥ 0"):
+        uw.slices(model, train, queries, "child", removals=-1)
+    found = uw.slices(model, train, queries, uw.Slicing("child", smallest=5), removals=0)
+    assert "fewer than 5" in found.diagnostics["warnings"][-1]
+    with pytest.raises(ValueError, match="expected smallest ≥ 1, got 0"):
+        uw.Slicing("child", smallest=0)

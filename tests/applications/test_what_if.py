@@ -60,7 +60,7 @@ PARTS = {
 @pytest.mark.parametrize("names", [["remove"], ["relabel"], ["reweight"], ["add"], list(PARTS)], ids="+".join)
 def test_predicts_and_does_what_scikit_learn_does(names):
     change = uw.Change(**{k: v for name in names for k, v in PARTS[name].items()})
-    found = uw.what_if(logistic(), TRAIN, QUERIES, change, calibrate=0)
+    found = uw.what_if(logistic(), TRAIN, QUERIES, change, removals=0)
     truth = changed(names)
     assert found.form == "newton" and found.unit == uw.Unit.EFFECT
     np.testing.assert_allclose(found.actual[:, 0], truth, rtol=1e-4, atol=1e-8)
@@ -71,9 +71,9 @@ def test_first_order_is_the_derivative():
     """Slopes at zero: a factor of 1 ± ε on the weights, and labels that move by ε are two weights that move by ε."""
     model = logistic()
     small = {f"t{i}": 1 + 1e-4 * s for i, s in zip(range(30, 34), (1, -1, 1, 1), strict=True)}
-    both = uw.what_if(model, TRAIN, QUERIES, uw.Change(reweight=small), form="first", calibrate=0)
+    both = uw.what_if(model, TRAIN, QUERIES, uw.Change(reweight=small), form="first", removals=0)
     np.testing.assert_allclose(both.predicted, both.actual, rtol=1e-3)
-    one = uw.what_if(model, TRAIN, QUERIES, uw.Change(remove=["t7"]), form="first", refit=False, calibrate=0)
+    one = uw.what_if(model, TRAIN, QUERIES, uw.Change(remove=["t7"]), form="first", removals=None)
     score = uw.Influence(correction=None).fit(model, TRAIN).attribute(QUERIES).values[:, 7]
     np.testing.assert_allclose(one.predicted[:, 0], -score, rtol=1e-5)
     assert "first order" in one.diagnostics["warnings"][-1]
@@ -83,7 +83,7 @@ def test_intervals_hold_what_happens():
     """First order errs; nine in ten of the changes must still be inside, of which these are many."""
     rng = np.random.default_rng(5)
     changes = {f"c{i}": uw.Change(remove=rng.choice(TRAIN.ids, 20, replace=False)) for i in range(8)}
-    found = uw.what_if(logistic(), TRAIN, QUERIES, changes, form="first", calibrate=10)
+    found = uw.what_if(logistic(), TRAIN, QUERIES, changes, form="first", removals=10)
     inside = (found.low <= found.actual) & (found.actual <= found.high)
     assert inside.mean() >= 0.8
     width = found.high - found.low
@@ -97,7 +97,7 @@ def test_amounts(estimator):
     queries = uw.Examples(X[200:204], y[200:204], ids=range(200, 204))
     model = uw.explainable(estimator.fit(train.x, train.y), train)
     change = uw.Change(relabel={3: 2.5}, remove=[8, 9])
-    found = uw.what_if(model, train, queries, change, calibrate=9)
+    found = uw.what_if(model, train, queries, change, removals=9)
     other = train.y.copy()
     other[3] = 2.5
     kept = ~np.isin(np.arange(150), [8, 9])
@@ -113,7 +113,7 @@ def test_texts_with_new_words_in_the_middle_of_a_pipeline():
     train, queries = uw.Examples(texts, y), uw.Examples(["good film", "bad cast"], ["praise", "blame"], ids=["a", "b"])
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression(**TIGHT)).fit(texts, y)
     new = uw.Examples(["good bad", "film dull plot"], ["blame", "blame"], ids=[100, 101])
-    found = uw.what_if(uw.explainable(pipeline, train), train, queries, uw.Change(add=new), calibrate=0)
+    found = uw.what_if(uw.explainable(pipeline, train), train, queries, uw.Change(add=new), removals=0)
     head = LogisticRegression(**TIGHT).fit(pipeline[:-1].transform([*texts, *new.x]), np.append(y, new.y))
     said = head.predict_log_proba(pipeline[:-1].transform(queries.x)) - pipeline.predict_log_proba(queries.x)
     np.testing.assert_allclose(found.actual[:, 0], [said[0, 1], said[1, 0]], rtol=1e-4)
@@ -128,7 +128,7 @@ def test_frames_and_flips():
     new = uw.Examples(
         pd.DataFrame(X[400:500, :3], columns=["a", "b", "c"]), 1 - Y[400:500], ids=[f"n{i}" for i in range(100)]
     )
-    found = uw.what_if(model, train, queries, {"noise": uw.Change(add=new)}, calibrate=0)
+    found = uw.what_if(model, train, queries, {"noise": uw.Change(add=new)}, removals=0)
     truth = LogisticRegression(C=10.0, **TIGHT).fit(pd.concat([frame, new.x]), np.append(Y[:200], new.y))
     expected = np.flatnonzero(truth.predict(queries.x) != model.predictor.predict(queries.x)).tolist()
     assert found.flipped("noise") == expected and len(expected) > 0
@@ -156,7 +156,7 @@ def test_networks_are_predicted_to_first_order_and_say_so():
 
 def test_a_kernel_machine_takes_new_labels_but_no_new_inputs():
     model = uw.explainable(SVC(tol=1e-9).fit(TRAIN.x, TRAIN.y), TRAIN)
-    found = uw.what_if(model, TRAIN, QUERIES, uw.Change(relabel={"t5": 1 - Y[5]}), calibrate=0)
+    found = uw.what_if(model, TRAIN, QUERIES, uw.Change(relabel={"t5": 1 - Y[5]}), removals=0)
     np.testing.assert_allclose(found.predicted, found.actual, atol=0.05 * np.abs(found.actual).max() + 1e-3)
     with pytest.raises(TypeError, match="kernel machine"):
         uw.what_if(model, TRAIN, QUERIES, uw.Change(add=EXTRA))
@@ -192,7 +192,7 @@ def test_calls_that_make_no_sense():
     with pytest.raises(ValueError, match="at least one change"):
         uw.what_if(logistic(), TRAIN, QUERIES, {})
     with pytest.raises(ValueError, match="at least 9"):
-        uw.what_if(logistic(), TRAIN, QUERIES, change, calibrate=3)
+        uw.what_if(logistic(), TRAIN, QUERIES, change, removals=3)
     with pytest.raises(ValueError, match='expected form "newton", "first"'):
         uw.what_if(logistic(), TRAIN, QUERIES, change, form="third")
     with pytest.raises(ValueError, match="expected the data that LogisticRegression was fitted on"):

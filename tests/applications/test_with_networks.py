@@ -56,7 +56,9 @@ def test_mislabeled_says_whose_probabilities_these_are_and_what_is_no_size(tmp_p
 
 def test_slices_are_verified_by_training_without_them():
     model, train, queries = task()
-    found = uw.slices(model, train, queries, {"early": np.arange(60) < 20}, {"all": queries.ids}, refits=2)
+    found = uw.slices(
+        model, train, queries, uw.Slicing({"early": np.arange(60) < 20}, {"all": queries.ids}), removals=2
+    )
     weights = np.ones(60)
     weights[found.groups.members[0]] = 0.0
     truth = (model.measure(queries) - model.retrain(train, weights).measure(queries)).mean()
@@ -66,7 +68,7 @@ def test_slices_are_verified_by_training_without_them():
 def test_what_if_with_new_labels_is_really_done():
     model, train, queries = task()
     change = uw.Change(relabel={3: (train.y[3] + 1) % 3}, remove=[7])
-    found = uw.what_if(model, train, queries, change, calibrate=0)
+    found = uw.what_if(model, train, queries, change, removals=0)
     y, weights = train.y.copy(), np.ones(60)
     y[3], weights[7] = (y[3] + 1) % 3, 0.0
     truth = model.retrain(uw.Examples(train.x, y), weights).measure(queries) - model.measure(queries)
@@ -78,7 +80,7 @@ def test_perturb_and_attack():
     one = queries.take([int(model.measure(queries).argmin())])
     found = uw.perturb(model, train, one, examples=[5, 9])
     assert found.gradients.shape == (1, 2, 64) and found.reach.shape == (1, 2)
-    hit = uw.attack(model, train, one, 3, grey=1 / 16, step=0.25, steps=3)
+    hit = uw.attack(model, train, one, 3, pgd=uw.PGD(grey=1 / 16, step=0.25, steps=3))
     assert hit.measured[-1, 0] < hit.measured[0, 0] and hit.farthest <= 0.5 + 1e-6
 
 
@@ -89,15 +91,15 @@ def test_a_training_function_cannot_see_new_labels_or_inputs():
         return recipe.retrain(train, weights, seed).network.net
 
     model = uw.TorchModel(recipe.network.net, cross_entropy, l2=0.01, training=again)
-    assert uw.what_if(model, train, queries, uw.Change(remove=[3]), calibrate=0).actual is not None
+    assert uw.what_if(model, train, queries, uw.Change(remove=[3]), removals=0).actual is not None
     relabel = uw.Change(relabel={3: (train.y[3] + 1) % 3})
     new = uw.Change(add=uw.Examples(train.x[:1], train.y[:1], ids=[1000]))
     for change in (relabel, new):
         with pytest.raises(TypeError, match="training function of this TorchModel takes weights alone"):
             uw.what_if(model, train, queries, change)
-    assert uw.what_if(model, train, queries, relabel, refit=False, calibrate=0).actual is None
+    assert uw.what_if(model, train, queries, relabel, removals=None).actual is None
     with pytest.raises(TypeError, match="a patch with new labels changes labels or inputs"):
         uw.repair(model, train, uw.Patch.of(train, {3: int((train.y[3] + 1) % 3)}), queries)
     assert len(uw.repair(model, train, uw.Patch.of(train, {3: "drop"}), queries).train) == 59
     with pytest.raises(TypeError, match="attack changes labels or inputs"):
-        uw.attack(model, train, queries, 1, grey=1 / 16)
+        uw.attack(model, train, queries, 1, pgd=uw.PGD(grey=1 / 16))

@@ -46,7 +46,7 @@ def test_mislabeled_by_models_that_did_not_see_the_label(task):
 def test_slices_by_what_suits_trees(task):
     model, train, queries = task
     found = uw.slices(
-        model, train, queries, {"flipped": np.isin(np.arange(150), WRONG)}, {"all": queries.ids}, refits=1
+        model, train, queries, uw.Slicing({"flipped": np.isin(np.arange(150), WRONG)}, {"all": queries.ids}), removals=1
     )
     assert np.isfinite(found.effects).all() and np.isfinite(found.actual).sum() == found.actual.shape[1]
     whole = uw.LeafRefit().fit(model, train).remove({"flipped": WRONG}, queries).values.mean()

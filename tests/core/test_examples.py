@@ -8,7 +8,7 @@ from hypothesis import given
 from scipy import sparse
 
 from upweight import Examples
-from upweight.core.examples import Preview
+from upweight.core.preview import Preview
 
 TABLE = np.array([[0.0, 1.5], [2.0, 0.0], [4.0, 5.0], [0.0, 0.0], [8.0, -9.0]])
 COLUMNS = ["height", "weight"]

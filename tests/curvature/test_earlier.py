@@ -100,7 +100,7 @@ def test_a_training_that_stopped_early_is_predicted_better_than_from_its_last_gr
     kept = np.ones((40, 120))
     for row in kept:
         row[rng.choice(120, 12, replace=False)] = 0.0
-    truth = uw.retrain(here, train, kept, [0] * 40, processes=1).measure(queries)
+    truth = uw.retrain(here, train, kept, [0] * 40, retraining=uw.Retraining(processes=1)).measure(queries)
 
     def agreement(influence):
         predicted = -influence.fit(here, train).attribute(queries).values @ (1 - kept).T

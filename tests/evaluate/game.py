@@ -23,7 +23,7 @@ class Game(Retrainable):
     refuses: frozenset[int] = frozenset()  # players without whom there is no game
     trained: np.ndarray | None = None
     seed: int = 0
-    log: list[Any] = field(default_factory=list)
+    log: list[Any] = field(default_factory=list, compare=False)
 
     @property
     def measurement(self):

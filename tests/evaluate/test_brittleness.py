@@ -4,14 +4,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 from game import game
-from refitted import setting
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
 from networks import cross_entropy, digits, mlp
+from refitted import setting
 from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
-from upweight.evaluate.retrain import Engine
+from upweight.retraining.engine import attempts
 
 
 def tiny(n=12, seed=3):
@@ -34,7 +34,7 @@ def flips(model, train, query, ids):
 
 def test_no_removal_at_all_is_smaller_than_what_brute_force_finds():
     model, train, queries, scores = tiny()
-    found = brittleness(model, train, queries, scores, most=6, processes=1)
+    found = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
     assert {f.size is None for f in found.flips} == {False}
     equal = 0
     for flip in found.flips:
@@ -53,7 +53,7 @@ def test_a_flip_is_proved_from_both_sides():
     model, train, queries, _, _ = setting()
     model = uw.explainable(LogisticRegression(tol=1e-12).fit(train.x, train.y), train)
     scores = uw.Influence().fit(model, train).attribute(queries)
-    found = brittleness(model, train, queries, scores, most=60, processes=1)
+    found = brittleness(model, train, queries, scores, most=60, retraining=uw.Retraining(processes=1))
     assert any(f.size and f.size > 4 for f in found.flips)
     for flip in found.flips:
         query = queries.select([flip.query])
@@ -66,7 +66,7 @@ def test_a_flip_is_proved_from_both_sides():
 
 def test_in_an_additive_game_greedy_is_best_and_bisection_finds_its_size():
     model, train, queries, scores = game(queries=8, players=60, seed=5)
-    found = brittleness(model, train, queries, scores, most=59, processes=1)
+    found = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
     for place, flip in enumerate(found.flips):
         worth = np.sort(model.worth[place])[::-1]
         wins = worth.sum() > 0
@@ -81,11 +81,13 @@ def test_what_is_not_found_is_said():
     model, train, queries, scores = game(queries=3, players=40)
     model.worth[:] = np.abs(model.worth)
     scores = replace(scores, values=model.worth)
-    found = brittleness(model, train, queries, scores, most=6, processes=1)
+    found = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
     assert [(f.size, f.tried, f.after) for f in found.flips] == [(None, 6, None)] * 3
     assert "not flipped up to 6" in str(found.flips[0]) and "0 of 3 predictions flipped up to 6" in repr(found)
     assert found.as_dict()["flips"][0]["size"] is None and found.median == np.inf
-    negative = brittleness(model, train, queries, replace(scores, values=-model.worth), most=6, processes=1)
+    negative = brittleness(
+        model, train, queries, replace(scores, values=-model.worth), most=6, retraining=uw.Retraining(processes=1)
+    )
     assert negative.flips[0].tried == 0 and "only 0 examples speak for it" in str(negative.flips[0])
 
 
@@ -93,7 +95,9 @@ def test_a_removal_that_the_model_refuses_ends_the_search():
     model, train, queries, scores = game(queries=1, players=40)
     model.worth[:] = np.arange(40, 0, -1)
     stuck = replace(model, refuses=frozenset({5}))
-    flip = brittleness(stuck, train, queries, replace(scores, values=model.worth), most=30, processes=1).flips[0]
+    flip = brittleness(
+        stuck, train, queries, replace(scores, values=model.worth), most=30, retraining=uw.Retraining(processes=1)
+    ).flips[0]
     assert flip.size is None and flip.tried == 5 and "cannot be trained without 6: nobody of class 'king'" in flip.note
 
 
@@ -112,27 +116,33 @@ def test_what_cannot_flip_is_refused():
 
 def test_two_processes_find_the_same():
     model, train, queries, scores = tiny()
-    one, two = (brittleness(model, train, queries, scores, most=6, processes=p) for p in (1, 2))
+    one, two = (
+        brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=p)) for p in (1, 2)
+    )
     assert one == two and "→" in one._repr_html_()
 
 
 @pytest.mark.parametrize("room", [8, 24, 100])
 def test_more_sizes_at_a_time_find_the_same_in_fewer_rounds(room, monkeypatch):
     model, train, queries, scores = game(queries=4, players=60, seed=5)
-    one = brittleness(model, train, queries, scores, most=59, processes=1)
-    rounds, attempts = [], Engine.attempts
-    monkeypatch.setattr(Engine, "attempts", lambda *given: rounds.append(len(given[3])) or attempts(*given))
+    one = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
+    rounds = []
+    counting = lambda *given: rounds.append(len(given[3])) or attempts(*given)  # noqa: E731
+    monkeypatch.setattr("upweight.evaluate.brittleness.attempts", counting)
     monkeypatch.setattr("upweight.evaluate.brittleness.at_once", lambda *given: Stack(room))
-    many = brittleness(model, train, queries, scores, most=59, processes=1)
+    many = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
     assert [(f.size, f.removed, f.after) for f in many.flips] == [(f.size, f.removed, f.after) for f in one.flips]
     assert len(rounds) < 9 and max(rounds) <= room and many.trainings == 1 + sum(rounds)
 
 
 def test_it_goes_on_from_its_folder(tmp_path):
     model, train, queries, scores = game(queries=4, players=60, seed=5)
-    first = brittleness(model, train, queries, scores, most=59, processes=1, folder=tmp_path)
+    first = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1, folder=tmp_path))
     model.log.clear()
-    assert brittleness(model, train, queries, scores, most=59, processes=1, folder=tmp_path) == first
+    assert (
+        brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1, folder=tmp_path))
+        == first
+    )
     assert model.log == []
 
 
@@ -142,7 +152,7 @@ def test_a_small_net_is_searched_many_trainings_at_a_time():
     training = uw.Training(lr=0.1, epochs=3, batch_size=20)
     model = uw.TorchModel.trained(lambda seed: mlp(), cross_entropy, train, training=training)
     scores = uw.GradDot().fit(model, train).attribute(queries)
-    found = brittleness(model, train, queries, scores, most=20, processes=1)
+    found = brittleness(model, train, queries, scores, most=20, retraining=uw.Retraining(processes=1))
     for flip in (f for f in found.flips if f.size):
         assert flips(model, train, queries.select([flip.query]), list(flip.removed))
         if flip.size > 1:

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 from game import game
-from refitted import setting
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
+from refitted import setting
 from upweight.evaluate.removals import named, singles
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.verify import checked
@@ -43,7 +43,7 @@ def groups(train, size, count, seed):
 @cache
 def of_groups(made, seed):
     model, train, queries, _ = made()
-    return retrain_truth(model, train, queries, groups(train, 9, 250, seed), processes=1)
+    return retrain_truth(model, train, queries, groups(train, 9, 250, seed), retraining=uw.Retraining(processes=1))
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
@@ -62,7 +62,13 @@ def test_intervals_cover_fresh_removals_as_often_as_they_say(made, level):
 def test_halves_of_a_check_cover_each_other():
     model, train, queries, scores = ridge()
     removals = [*groups(train, 9, 60, 3), *singles(train, range(60))]
-    check = checked(scores, retrain_truth(model, train, queries, removals, processes=1), model, train, queries)
+    check = checked(
+        scores,
+        retrain_truth(model, train, queries, removals, retraining=uw.Retraining(processes=1)),
+        model,
+        train,
+        queries,
+    )
     found = check.coverage(level=0.9)
     assert np.isfinite(found.low).all() and found.rate == pytest.approx(0.9, abs=0.08)
     # A removal's own residual has no part in its interval: one that is far off moves the others' only.
@@ -75,9 +81,9 @@ def test_halves_of_a_check_cover_each_other():
 
 def test_few_removals_promise_less():
     model, train, queries, scores = ridge()
-    check = uw.verify(model, train, queries, scores, 8, processes=1)
+    check = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1))
     assert check.coverage(level=0.9).promised == pytest.approx(2 / 3)
-    lone = uw.verify(model, train, queries, scores, {"a": [1]}, processes=1).coverage()
+    lone = uw.verify(model, train, queries, scores, {"a": [1]}, retraining=uw.Retraining(processes=1)).coverage()
     assert np.isnan(lone.low).all() and np.isnan(lone.rate)
     with pytest.raises(ValueError, match="level between 0 and 1"):
         check.coverage(level=1.5)
@@ -86,7 +92,7 @@ def test_few_removals_promise_less():
 def wrong_by(factor):
     model, train, queries, scores = game(queries=6)
     wrong = replace(scores, values=scores.values / factor)
-    return uw.verify(model, train, queries, wrong, 24, processes=1), scores
+    return uw.verify(model, train, queries, wrong, 24, retraining=uw.Retraining(processes=1)), scores
 
 
 def unsure(check, seed):
@@ -124,44 +130,46 @@ def test_what_cannot_be_mended_is_refused():
     with pytest.raises(ValueError, match="RANK scores promise no size"):
         replace(check, scores=replace(scores, unit=uw.Unit.RANK)).calibrated()
     model, train, queries, scores = game()
-    few = uw.verify(model, train, queries, scores, {"a": ["p1"], "b": ["p2"]}, processes=1)
+    few = uw.verify(model, train, queries, scores, {"a": ["p1"], "b": ["p2"]}, retraining=uw.Retraining(processes=1))
     with pytest.raises(ValueError, match="expected at least 4 removals for a band of the slope, got 2"):
         few.calibrated()
 
 
 def test_seeds_are_averaged_and_give_a_ceiling():
     model, train, queries, scores = game(noise=3.0)
-    one = uw.verify(model, train, queries, scores, 12, processes=1)
-    many = uw.verify(model, train, queries, scores, 12, processes=1, seeds=8, seed=5)
+    one = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
+    many = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1, seeds=8), seed=5)
     assert np.abs(many.actual - many.predicted).mean() < 0.6 * np.abs(one.actual - one.predicted).mean()
-    assert many.diagnostics["seeds"] == list(range(8)) and many.diagnostics["refits"] == 13 * 8
+    assert many.diagnostics["seeds"] == list(range(8)) and many.diagnostics["trainings"] == 13 * 8
     assert 0.3 < many.ceiling.value < 1 and np.isnan(one.ceiling.value)
     assert one.diagnostics["seed_noise"] > 0 and "retrain with several" in one.ceiling.note
     with pytest.raises(ValueError, match="at least one seed"):
-        uw.verify(model, train, queries, scores, 4, processes=1, seeds=0)
+        uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1, seeds=0))
 
 
 def test_a_removal_that_takes_a_class_is_left_out_of_ours_and_an_error_of_yours():
     model, train, queries, scores = game(refuses=frozenset({int(np.abs(game()[0].worth[0]).argmax())}))
-    check = uw.verify(model, train, queries, scores, 8, processes=1)
+    check = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1))
     assert (
         len(check.removals) < 8 and "was left out: nobody of class 'king' is left" in check.diagnostics["warnings"][0]
     )
     with pytest.raises(ValueError, match="king"):
-        uw.verify(model, train, queries, scores, {"all": train.ids.tolist()}, processes=1)
+        uw.verify(model, train, queries, scores, {"all": train.ids.tolist()}, retraining=uw.Retraining(processes=1))
 
 
 def test_a_check_goes_on_from_its_folder(tmp_path):
     model, train, queries, scores = game()
-    first = uw.verify(model, train, queries, scores, 8, processes=1, folder=tmp_path)
+    first = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1, folder=tmp_path))
     model.log.clear()
-    again = uw.verify(model, train, queries, scores, 8, processes=1, folder=tmp_path)
+    again = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1, folder=tmp_path))
     assert model.log == [] and (again.actual == first.actual).all()
 
 
 def test_a_check_is_json():
     model, train, queries, scores = game()
-    check = uw.verify(model, train, queries, scores, {"a": ["p1", "p2"], "b": ["p3", "p4"]}, processes=1)
+    check = uw.verify(
+        model, train, queries, scores, {"a": ["p1", "p2"], "b": ["p3", "p4"]}, retraining=uw.Retraining(processes=1)
+    )
     told = json.loads(json.dumps(check.as_dict(), allow_nan=False))
     assert told["groups"]["slope"] == pytest.approx(1) and told["single"]["slope"] is None
     assert told["ceiling"]["value"] == 1 and told["coverage"]["level"] == 0.9
@@ -171,11 +179,15 @@ def test_a_check_is_json():
 
 def test_scores_of_zero_have_no_interval_and_a_query_of_zeros_borrows_one():
     model, train, queries, scores = game()
-    zero = uw.verify(model, train, queries, replace(scores, values=0 * scores.values), 8, processes=1)
+    zero = uw.verify(
+        model, train, queries, replace(scores, values=0 * scores.values), 8, retraining=uw.Retraining(processes=1)
+    )
     with pytest.raises(ValueError, match="expected scores that are not all zero"):
         zero.interval(["p1"])
     assert zero.as_dict()["coverage"]["rate"] is None
     values = scores.values.copy()
     values[2] = 0.0
-    low, high = uw.verify(model, train, queries, replace(scores, values=values), 16, processes=1).interval(["p1"])
+    low, high = uw.verify(
+        model, train, queries, replace(scores, values=values), 16, retraining=uw.Retraining(processes=1)
+    ).interval(["p1"])
     assert low[2] < 0 < high[2]

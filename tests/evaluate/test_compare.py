@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 from game import game
-from refitted import setting
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import upweight as uw
+from refitted import setting
 from upweight.evaluate.compare import compare, cpu_seconds
 from upweight.evaluate.found import plant
 from upweight.evaluate.lds import lds
@@ -19,7 +19,7 @@ from upweight.evaluate.retrain_truth import retrain_truth
 
 
 def truth_of(model, train, queries, count=20):
-    return retrain_truth(model, train, queries, subsets(train, count, 0.7), processes=1)
+    return retrain_truth(model, train, queries, subsets(train, count, 0.7), retraining=uw.Retraining(processes=1))
 
 
 def test_every_method_is_held_against_the_same_truth():
@@ -27,13 +27,13 @@ def test_every_method_is_held_against_the_same_truth():
     truth, seen = truth_of(model, train, queries), []
     found = compare(
         {"chance": uw.Chance(), "influence": uw.Influence()}, model, train, queries, truth,
-        progress=lambda *a: seen.append(a),
+        retraining=uw.Retraining(progress=lambda *a: seen.append(a)),
     )  # fmt: skip
     assert [e.name for e in found.entries] == ["influence", "chance", "similar"]
     assert found["influence"].lds.mean == pytest.approx(lds(scores, truth).mean) and found["influence"].lds.mean > 0.9
     assert found["influence"].lds.mean > found["similar"].lds.mean > found["chance"].lds.mean
     assert np.isnan(found["chance"].slope) and 0.5 < found["influence"].slope < 1.5
-    assert found["influence"].seconds > 0 and seen == [(1, 3), (2, 3), (3, 3)]
+    assert found["influence"].seconds > 0 and seen == [("compare", done, 3) for done in (1, 2, 3)]
     assert found.warnings == [] and "influence" in repr(found) and "of ceiling" in found._repr_html_()
     with pytest.raises(KeyError, match="no method is called 'inflence'; there are influence"):
         found["inflence"]
@@ -75,7 +75,7 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why():
 def test_another_truth_and_no_method_are_refused():
     model, train, queries, _, _ = setting()
     truth = truth_of(model, train, queries, 5)
-    with pytest.raises(ValueError, match="of another set of queries"):
+    with pytest.raises(ValueError, match="made with another set of queries"):
         compare({"chance": uw.Chance()}, model, train, queries.take([1]), truth)
     with pytest.raises(ValueError, match="expected methods by name"):
         compare({}, model, train, queries, truth)

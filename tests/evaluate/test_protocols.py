@@ -17,7 +17,11 @@ from upweight.evaluate.retrain_truth import retrain_truth
 
 def made(count=40, seeds=1, queries=4, **more):
     model, train, asked, scores = game(queries=queries, **more)
-    return retrain_truth(model, train, asked, subsets(train, count), processes=1, seeds=seeds), scores, train
+    return (
+        retrain_truth(model, train, asked, subsets(train, count), retraining=uw.Retraining(processes=1, seeds=seeds)),
+        scores,
+        train,
+    )
 
 
 def noisy(scores, size, seed=1):
@@ -100,7 +104,9 @@ def test_the_ceiling_says_what_it_does_not_know():
 
 def test_loo_is_the_agreement_with_single_removals():
     model, train, queries, scores = game()
-    truth = retrain_truth(model, train, queries, [*singles(train), *subsets(train, 3)], processes=1)
+    truth = retrain_truth(
+        model, train, queries, [*singles(train), *subsets(train, 3)], retraining=uw.Retraining(processes=1)
+    )
     perfect = loo(scores, truth)
     assert perfect.pooled.count == 4 * 30
     for agreed in (perfect.pooled, *perfect.per_query):
@@ -114,7 +120,7 @@ def test_loo_is_the_agreement_with_single_removals():
 
 def test_ranks_have_no_slope():
     model, train, queries, scores = game()
-    truth = retrain_truth(model, train, queries, singles(train), processes=1)
+    truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
     found = loo(replace(scores, unit=uw.Unit.RANK), truth).as_dict()
     assert found["pooled"]["slope"] is None and found["pooled"]["r2"] is None
     assert found["pooled"]["spearman"] == pytest.approx(1)
@@ -125,7 +131,7 @@ def test_ranks_have_no_slope():
 @pytest.mark.parametrize("protocol", [lds, loo])
 def test_results_show_themselves(protocol):
     model, train, queries, scores = game()
-    truth = retrain_truth(model, train, queries, singles(train), processes=1)
+    truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
     found = protocol(scores, truth)
     assert "4 queries" in repr(found) and "<table>" in found._repr_html_() and "q3" in found._repr_html_()
     assert "Truth(30 removals" in truth._repr_html_() and "ceiling" in noise_ceiling(truth)._repr_html_()

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from game import game
 
+import upweight as uw
 from upweight.evaluate.removal_curve import removal_curve
 
 
-def curve(**more):
+def curve(removals=5, **more):
     model, train, queries, scores = game(queries=3, players=40)
-    return model, removal_curve(model, train, queries, scores, (0.05, 0.1, 0.25), processes=1, **more)
+    retraining = uw.Retraining(processes=1, **more)
+    shares = (0.05, 0.1, 0.25)
+    return model, removal_curve(model, train, queries, scores, shares, removals=removals, retraining=retraining)
 
 
 def test_in_an_additive_game_the_curves_are_sums_of_the_ends():
@@ -25,7 +28,7 @@ def test_in_an_additive_game_the_curves_are_sums_of_the_ends():
 
 
 def test_random_removals_are_the_same_for_all_queries_and_average_to_the_mean():
-    model, found = curve(draws=200)
+    model, found = curve(removals=200)
     expected = np.outer(model.worth.mean(axis=1), found.sizes)
     np.testing.assert_allclose(found.effects["random"], expected, atol=0.7)
 
@@ -34,7 +37,7 @@ def test_what_a_model_refuses_is_no_number():
     model, train, queries, scores = game(queries=3, players=40)
     best = int(model.worth[0].argmax())
     stuck = replace(model, refuses=frozenset({best}))
-    found = removal_curve(stuck, train, queries, scores, (0.05, 0.1), processes=1, draws=1)
+    found = removal_curve(stuck, train, queries, scores, (0.05, 0.1), retraining=uw.Retraining(processes=1), removals=1)
     assert np.isnan(found.effects["proponents"][0]).all() and np.isfinite(found.effects["proponents"][1:]).any()
     assert any("was left out" in w for w in found.warnings)
     json = found.as_dict()
@@ -51,9 +54,9 @@ def test_it_goes_on_from_its_folder_and_shows_itself(tmp_path):
 
 def test_bad_requests_are_refused():
     model, train, queries, scores = game()
-    for shares, draws in (((), 5), ((0.0,), 5), ((1.0,), 5), ((0.1,), 0)):
-        with pytest.raises(ValueError, match="expected shares between 0 and 1 and at least one draw"):
-            removal_curve(model, train, queries, scores, shares, draws=draws)
+    for shares, removals in (((), 5), ((0.0,), 5), ((1.0,), 5), ((0.1,), 0)):
+        with pytest.raises(ValueError, match="expected shares between 0 and 1 and at least one random removal"):
+            removal_curve(model, train, queries, scores, shares, removals=removals)
     with pytest.raises(ValueError, match="expected scores of exactly these queries"):
         removal_curve(model, train, queries.take([1]), scores)
     with pytest.raises(KeyError, match="no example has the id"):

@@ -3,17 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from game import game
-from refitted import effect, setting
 
 import upweight as uw
+from refitted import effect, setting
 from upweight.evaluate.ceiling import noise_ceiling
 from upweight.evaluate.removals import named, random_groups, singles, strongest, subsets
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 
 
-def truth_of(model, train, queries, removals, **more):
-    return retrain_truth(model, train, queries, removals, processes=1, **more)
+def truth_of(model, train, queries, removals, strict=False, **more):
+    retraining = uw.Retraining(processes=1, **more)
+    return retrain_truth(model, train, queries, removals, strict=strict, retraining=retraining)
 
 
 def test_effects_are_those_of_training_twice():
@@ -94,7 +95,7 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
     whole = truth_of(model, train, queries, singles(train), seeds=2)
     count, folder = len(model.log), tmp_path / "kept"
 
-    def broken(done, total):
+    def broken(stage, done, total):
         if done == 41:
             raise KeyboardInterrupt
 
@@ -104,7 +105,7 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
     seen = []
     again = truth_of(model, train, queries, singles(train), seeds=2, folder=folder, progress=lambda *a: seen.append(a))
     np.testing.assert_array_equal(again.after, whole.after)
-    assert seen[0] == (30, 60) and seen[-1] == (60, 60) and seen == sorted(seen)
+    assert seen[0] == ("retrain", 30, 60) and seen[-1] == ("retrain", 60, 60) and seen == sorted(seen)
     assert count == 2 * 31 and len(model.log) == count - 31 - 12  # one seed; everything and eleven of the other
     model.log.clear()
     truth_of(model, train, queries, singles(train), seeds=2, folder=folder)
@@ -135,9 +136,9 @@ def test_a_truth_knows_whose_it_is():
     model, train, queries, _, scores = setting()
     truth = truth_of(model, train, queries, random_groups(train, 3, 0))
     truth.require(model, train, queries)
-    with pytest.raises(ValueError, match="of another set of queries"):
+    with pytest.raises(ValueError, match="made with another set of queries"):
         truth.require(model, train, queries.take([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"of another (parameters|training set)"):
+    with pytest.raises(ValueError, match="made with other parameters"):
         truth.require(model.with_parameters(model.parameters + 1), train, queries)
     with pytest.raises(ValueError, match="expected scores of exactly these queries"):
         truth.predicted(replace(scores, query_ids=scores.query_ids[::-1]))

@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from refitted import setting
 
 import upweight as uw
+from refitted import setting
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets
 from upweight.evaluate.retrain_truth import retrain_truth
@@ -15,7 +15,7 @@ DAMPINGS = [0.0, 1e-3, 1e-1, 10.0, 1e3]
 
 def tuned(dampings=DAMPINGS, recipe=None, count=24):
     model, train, queries, _, _ = setting()
-    truth = retrain_truth(model, train, queries, subsets(train, count, 0.8), processes=1)
+    truth = retrain_truth(model, train, queries, subsets(train, count, 0.8), retraining=uw.Retraining(processes=1))
     recipe = recipe or uw.Influence(correction=None)
     return tune_damping(recipe, dampings, model, train, queries, truth), truth
 
@@ -45,7 +45,7 @@ def test_what_ruins_the_order_is_not_chosen_and_the_end_is_said():
 
 def test_a_check_will_do():
     model, train, queries, _, scores = setting()
-    check = uw.verify(model, train, queries, scores, 12, processes=1)
+    check = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
     assert tune_damping(uw.Influence(), [0.0, 1e3], model, train, queries, check).damping == 0.0
 
 

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
-from refitted import effect, setting
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
+from refitted import effect, setting
 from upweight.evaluate.removals import columns_of
 
 
-def verified(removals, **more):
+def verified(removals, seed=0, **more):
     model, train, queries, _, scores = setting()
-    return uw.verify(model, train, queries, scores, removals, processes=1, **more)
+    return uw.verify(model, train, queries, scores, removals, seed=seed, retraining=uw.Retraining(processes=1, **more))
 
 
 def test_every_column_is_a_removal_and_what_it_did():
@@ -24,7 +24,7 @@ def test_every_column_is_a_removal_and_what_it_did():
         np.testing.assert_allclose(check.actual[:, column], effect(model, train, queries, ids), atol=1e-8)
         predicted = scores.values[:, train.positions(ids)].sum(axis=1)
         np.testing.assert_allclose(check.predicted[:, column], predicted, atol=1e-12)
-    assert check.diagnostics["refits"] == 3 and check.diagnostics["warnings"] == []
+    assert check.diagnostics["trainings"] == 3 and check.diagnostics["warnings"] == []
     assert check.query_ids.tolist() == queries.ids.tolist()
 
 
@@ -51,27 +51,28 @@ def test_the_seed_chooses_the_groups():
 
 def test_two_processes_find_what_one_finds():
     model, train, queries, _, scores = setting()
-    one, two = (uw.verify(model, train, queries, scores, 4, processes=p) for p in (1, 2))
+    one, two = (uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=p)) for p in (1, 2))
     np.testing.assert_allclose(two.actual, one.actual, atol=1e-12)
 
 
-def test_progress_counts_the_refits():
+def test_progress_counts_the_removals():
     seen = []
-    verified(4, progress=lambda done, total: seen.append((done, total)))
-    assert [d for d, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1][0] == seen[-1][1] >= 4
+    verified(4, progress=lambda *told: seen.append(told))
+    assert [d for _, d, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1] == ("retrain", len(seen), len(seen))
+    assert len(seen) >= 4
 
 
 def test_scores_of_groups_are_held_against_the_groups():
     model, train, queries, fitted, _ = setting()
     groups = {"left": [f"t{i}" for i in range(30)], "pair": ["t60", "t61"]}
     scores = fitted.remove(groups, queries, steps=20)
-    check = uw.verify(model, train, queries, scores, groups, processes=1)
+    check = uw.verify(model, train, queries, scores, groups, retraining=uw.Retraining(processes=1))
     np.testing.assert_array_equal(check.predicted, scores.values)
     assert check.slope == pytest.approx(1.0, abs=1e-4)
     with pytest.raises(ValueError, match=r"columns are no train ids; pass removals={name: ids}"):
-        uw.verify(model, train, queries, scores, 4, processes=1)
+        uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1))
     with pytest.raises(ValueError, match="expected a score for every removed example, there is none for 't7'"):
-        uw.verify(model, train, queries, scores, {"other": ["t7", "t8"]}, processes=1)
+        uw.verify(model, train, queries, scores, {"other": ["t7", "t8"]}, retraining=uw.Retraining(processes=1))
 
 
 def test_a_name_that_is_also_an_id_stands_for_the_ids_it_was_given():
@@ -96,7 +97,7 @@ def test_strangers_and_other_queries_are_refused():
     with pytest.raises(ValueError, match="expected at least one removal, got 0"):
         verified(0)
     with pytest.raises(ValueError, match=r"expected scores of exactly these queries, in this order; call attribute"):
-        uw.verify(model, train, queries.take(np.arange(12)[::-1]), scores, 4, processes=1)
+        uw.verify(model, train, queries.take(np.arange(12)[::-1]), scores, 4, retraining=uw.Retraining(processes=1))
     with pytest.raises(TypeError, match="verify needs a model that is Retrainable"):
         uw.verify(object(), train, queries, scores, 4)
     with pytest.raises(ValueError, match="not all zero"):
@@ -108,7 +109,7 @@ def test_a_model_off_its_optimum_is_said():
     _, train, queries, _, _ = setting()
     early = uw.explainable(LogisticRegression(max_iter=2).fit(train.x, train.y), train)
     scores = uw.Influence().fit(early, train).attribute(queries)
-    check = uw.verify(early, train, queries, scores, 6, processes=1)
+    check = uw.verify(early, train, queries, scores, 6, retraining=uw.Retraining(processes=1))
     assert check.diagnostics["drift"] > 0 and check.diagnostics["gradient_norm"] > 1e-3
     assert "not at its optimum" in check.diagnostics["warnings"][0]
     assert "Lower tol or raise max_iter" in check.diagnostics["warnings"][0]
@@ -125,7 +126,7 @@ def test_intervals_cover_fresh_groups_about_as_often_as_they_say(level):
     model, train, queries, _, _ = setting()
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries)  # whose errors are not small
     known = {str(i): ids for i, ids in enumerate(fresh(train, 8, 60, seed=1))}
-    check = uw.verify(model, train, queries, plain, known, processes=1)
+    check = uw.verify(model, train, queries, plain, known, retraining=uw.Retraining(processes=1))
     inside = []
     for ids in fresh(train, 8, 60, seed=2):
         low, high = check.interval(ids, level)
@@ -166,5 +167,5 @@ def test_columns_are_found_by_name_or_by_ids():
 
 def test_a_check_tells_itself_in_one_line():
     check = verified(4)
-    assert "4 refits" in repr(check) and "slope 1.0" in repr(check)
+    assert "4 removals" in repr(check) and "slope 1.0" in repr(check)
     assert "single examples" in check._repr_html_() and "groups" in check._repr_html_()

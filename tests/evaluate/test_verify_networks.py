@@ -18,7 +18,7 @@ def trained():
 
 def checked(model, removals=6, **more):
     truth = uw.LeaveOneOut().fit(trained(), TRAIN).attribute(QUERIES)
-    return uw.verify(model, TRAIN, QUERIES, truth, removals, processes=1, **more)
+    return uw.verify(model, TRAIN, QUERIES, truth, removals, retraining=uw.Retraining(processes=1, **more))
 
 
 def test_the_truth_verifies_itself_and_the_model_is_reproduced():
@@ -35,7 +35,7 @@ def test_stacked_in_processes_and_one_by_one_are_one_truth(tmp_path):
     assert np.allclose(stacked.actual, alone.actual, atol=1e-10)
     assert np.array_equal(checked(model, removals, folder=tmp_path).actual, stacked.actual)
     truth = uw.LeaveOneOut().fit(model, TRAIN).attribute(QUERIES)
-    two = uw.verify(model, TRAIN, QUERIES, truth, removals, processes=2, how="processes")
+    two = uw.verify(model, TRAIN, QUERIES, truth, removals, retraining=uw.Retraining(processes=2, how="processes"))
     assert np.allclose(two.actual, alone.actual, atol=1e-12)
 
 
@@ -84,9 +84,13 @@ def test_a_class_that_is_gone_is_said():
 def test_every_protocol_is_told_of_another_training():
     other = uw.Training(lr=0.1, epochs=2, initial=TRAINING.initial)
     model = uw.TorchModel(trained().network.net, cross_entropy, training=other)
-    truth = uw.retrain_truth(model, TRAIN, QUERIES, uw.subsets(TRAIN, 6, share=0.1), processes=1)
+    truth = uw.retrain_truth(
+        model, TRAIN, QUERIES, uw.subsets(TRAIN, 6, share=0.1), retraining=uw.Retraining(processes=1)
+    )
     assert "not the one that made the model" in truth.warnings[0]
     told = uw.compare({"chance": uw.Chance()}, model, TRAIN, QUERIES, truth).warnings
     assert "not the one that made the model" in told[0]
-    seeded = uw.retrain_truth(trained(), TRAIN, QUERIES, uw.singles(TRAIN, [1, 2]), seeds=(1, 2), processes=1)
+    seeded = uw.retrain_truth(
+        trained(), TRAIN, QUERIES, uw.singles(TRAIN, [1, 2]), retraining=uw.Retraining(seeds=(1, 2), processes=1)
+    )
     assert seeded.warnings == []  # other seeds make other models, and none of them has to be this one

@@ -294,7 +294,7 @@ def test_what_was_saved_answers_the_same(kind, tmp_path):
         with pytest.raises(ValueError, match="another recipe"):
             uw.Influence(damping=0.7).load(tmp_path / "fit", model, train)
         other = train.take(np.arange(len(train))[::-1])
-        with pytest.raises(ValueError, match=r"another (parameters|training set)"):
+        with pytest.raises(ValueError, match="another training set"):
             recipe.load(tmp_path / "fit", model, other)
 
 

@@ -46,7 +46,7 @@ def test_many_models_are_measured_a_few_at_a_time(monkeypatch):
     fitted = uw.LeaveOneOut().fit(model, train)
     whole = fitted.attribute(queries).values
     monkeypatch.setattr("upweight.methods.leave_one_out.BLOCK", 7)
-    np.testing.assert_array_equal(fitted.attribute(queries).values, whole)
+    np.testing.assert_allclose(fitted.attribute(queries).values, whole, atol=1e-13)  # nats; products of other shapes
 
 
 def test_a_model_that_cannot_be_trained_again_is_refused():

@@ -80,7 +80,7 @@ def test_left_alone_it_predicts_single_examples_and_small_groups() -> None:
 def test_the_centre_predicts_large_removals_and_the_full_set_does_not() -> None:
     train, queries = data()
     centre = uw.Metagradient(keep=0.5).fit(model(), train).attribute(queries)
-    full = uw.Metagradient(at="full", gate=0).fit(model(), train).attribute(queries)
+    full = uw.Metagradient(at="full", removals=0).fit(model(), train).attribute(queries)
     at_the_centre, slope = correlation(centre, 0.5)
     assert at_the_centre > 0.97 and 0.9 < slope < 1.1
     assert correlation(full, 0.5)[0] < at_the_centre
@@ -89,7 +89,7 @@ def test_the_centre_predicts_large_removals_and_the_full_set_does_not() -> None:
 
 def test_small_removals_are_predicted_from_the_full_set() -> None:
     train, queries = data()
-    scores = uw.Metagradient(at="full", keep=0.98, gate=4).fit(model(), train).attribute(queries)
+    scores = uw.Metagradient(at="full", keep=0.98, removals=4).fit(model(), train).attribute(queries)
     found, slope = correlation(scores, 0.02)
     assert found > 0.97 and 0.8 < slope < 1.25
 
@@ -127,7 +127,7 @@ def test_between_the_floors_scores_are_a_ranking_with_the_reason() -> None:
 
 def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
     train, queries = data()
-    fitted = uw.Metagradient(gate=0).fit(model(), train)
+    fitted = uw.Metagradient(removals=0).fit(model(), train)
     weights, actual = truth(0.1)
     groups = {f"g{i}": train.ids[weights[i] == 0].tolist() for i in range(2)}
     found = {rule: fitted.remove(groups, queries, form=rule) for rule in ("first", "midpoint", "simpson")}
@@ -139,7 +139,7 @@ def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
 
 def test_seeds_give_the_mean_and_every_run_its_own() -> None:
     train, queries = data()
-    fitted = uw.Metagradient(seeds=2, gate=3).fit(model(), train)
+    fitted = uw.Metagradient(seeds=2, removals=3).fit(model(), train)
     runs = fitted.by_run(queries)
     assert runs.shape == (2, len(queries), len(train))
     assert np.array_equal(fitted.attribute(queries).values, runs.mean(axis=0))
@@ -150,11 +150,15 @@ def test_left_alone_nothing_is_smoothed() -> None:
     train, queries = data()
     replay = model().replay(train, np.full(len(train), 0.9))
     exact = replay.gradients(model().with_parameters(replay.parameters).measure_rows(queries))
-    for recipe in (uw.Metagradient(gate=0), uw.Metagradient(gate=0, jitter=0.0, clip=None), uw.Metagradient(gate=3)):
+    for recipe in (
+        uw.Metagradient(removals=0),
+        uw.Metagradient(removals=0, jitter=0.0, clip=None),
+        uw.Metagradient(removals=3),
+    ):
         scores = recipe.fit(model(), train).attribute(queries)
         assert np.array_equal(scores.values, exact)
         assert not {"clipped", "spread"} & set(scores.diagnostics)
-    never = uw.Metagradient(gate=0, clip=1e6).fit(model(), train).attribute(queries)
+    never = uw.Metagradient(removals=0, clip=1e6).fit(model(), train).attribute(queries)
     assert np.array_equal(never.values, exact) and never.diagnostics["clipped"] == 0
 
 
@@ -162,7 +166,7 @@ def test_a_clip_holds_an_adjoint_that_explodes() -> None:
     train, queries = data()
     found = {}
     for clip in (None, 1.0):
-        scores = uw.Metagradient(gate=0, clip=clip).fit(model(STEEP), train).attribute(queries)
+        scores = uw.Metagradient(removals=0, clip=clip).fit(model(STEEP), train).attribute(queries)
         found[clip] = float(np.abs(scores.values).max())
     assert found[None] > 1000 and found[1.0] < 50  # nats
     assert 0.5 < scores.diagnostics["clipped"] < 1
@@ -176,7 +180,7 @@ def test_a_clipped_adjoint_predicts_a_long_rough_training_better() -> None:
         row[rng.choice(len(train), 15, replace=False)] = 0.0
     actual = model(LONG).measure(queries)[:, None] - uw.retrain(model(LONG), train, weights).measure(queries)
     exact, clipped = (
-        uw.Metagradient(gate=0, clip=clip).fit(model(LONG), train).attribute(queries).values for clip in (None, 1.0)
+        uw.Metagradient(removals=0, clip=clip).fit(model(LONG), train).attribute(queries).values for clip in (None, 1.0)
     )
     by = [
         np.mean([np.corrcoef(p, a)[0, 1] for p, a in zip(values @ (1 - weights).T, actual, strict=True)])
@@ -187,7 +191,9 @@ def test_a_clipped_adjoint_predicts_a_long_rough_training_better() -> None:
 
 def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> None:
     train, queries = data()
-    whole, short = (uw.Metagradient(gate=4, clip=clip).fit(model(), train).attribute(queries) for clip in (0.999, 0.9))
+    whole, short = (
+        uw.Metagradient(removals=4, clip=clip).fit(model(), train).attribute(queries) for clip in (0.999, 0.9)
+    )
     assert whole.unit == uw.Unit.EFFECT and whole.diagnostics["slope"] < 1.4 and not whole.diagnostics["warnings"]
     assert short.unit == uw.Unit.RANK and short.diagnostics["slope"] > 1.4 and short.diagnostics["agreement"] > 0.9
     assert "clipped" in short.diagnostics["warnings"][0] and uw.Metagradient(at="full", clip=0.9).promises.slope is None
@@ -195,12 +201,12 @@ def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> 
 
 def test_groups_go_forwards_and_know_of_no_clip() -> None:
     train, queries = data()
-    fitted = uw.Metagradient(gate=3, clip=0.9).fit(model(), train)
+    fitted = uw.Metagradient(removals=3, clip=0.9).fit(model(), train)
     assert fitted.unit == uw.Unit.RANK  # before the gate has seen a slope
     fitted.attribute(queries)
     groups = {"some": train.ids[:9].tolist()}
     found = fitted.remove(groups, queries)
-    exact = uw.Metagradient(gate=0).fit(model(), train).remove(groups, queries)
+    exact = uw.Metagradient(removals=0).fit(model(), train).remove(groups, queries)
     assert np.array_equal(found.values, exact.values)
     assert "clipped" not in found.diagnostics and not found.diagnostics["warnings"]
 
@@ -208,9 +214,9 @@ def test_groups_go_forwards_and_know_of_no_clip() -> None:
 @pytest.mark.parametrize("at", ["full", "centre"])
 def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> None:
     train, queries = data()
-    exact = uw.Metagradient(at=at, gate=0).fit(model(), train).attribute(queries).values
+    exact = uw.Metagradient(at=at, removals=0).fit(model(), train).attribute(queries).values
     ours, theirs = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index, union-attr]
-    recipe = uw.Metagradient(at=at, gate=0, jitter=1e-6, samples=2, seeds=2)
+    recipe = uw.Metagradient(at=at, removals=0, jitter=1e-6, samples=2, seeds=2)
     fitted = recipe.fit(model(), train)
     runs = fitted.by_run(queries)
     assert runs.shape == (4, len(queries), len(train))
@@ -222,24 +228,25 @@ def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> No
 
 def test_a_wide_jitter_gives_no_example_a_weight_below_zero() -> None:
     train, queries = data()
-    scores = uw.Metagradient(gate=3, jitter=2.0, samples=2).fit(model(), train).attribute(queries)
+    scores = uw.Metagradient(removals=3, jitter=2.0, samples=2).fit(model(), train).attribute(queries)
     assert np.isfinite(scores.values).all() and scores.diagnostics["spread"] > 0.1
 
 
 def test_the_gate_removes_the_same_with_smoothing_and_names_what_is_left_to_try() -> None:
     train, queries = data()
-    settings: dict[str, Any] = {"keep": 0.5, "floor": 0.9999, "gate": 3}
+    settings: dict[str, Any] = {"keep": 0.5, "floor": 0.9999, "removals": 3}
     bare, jittered, both = (
         uw.Metagradient(**settings, **more).fit(model(), train)
         for more in ({}, {"jitter": 0.1, "samples": 2}, {"jitter": 0.1, "samples": 2, "clip": 0.99})
     )
     assert bare.gate is not None and jittered.gate is not None
     assert np.array_equal(bare.gate.removals, jittered.gate.removals)
-    told = [" ".join(fitted.attribute(queries).diagnostics["warnings"]) for fitted in (bare, jittered, both)]
+    answers = [fitted.attribute(queries) for fitted in (bare, jittered, both)]
+    told = [" ".join(scores.diagnostics["warnings"]) for scores in answers]
     assert [("clip=" in words, "jitter=" in words) for words in told] == [(True, True), (True, False), (False, False)]
     assert all("SOURCE" in words for words in told)
-    assert 0 < both.diagnostics["clipped"] < 1 and both.diagnostics["spread"] > 0
-    fitted = uw.Metagradient(gate=3).fit(model(*BREAKS["tiny batches"]), train)
+    assert 0 < answers[2].diagnostics["clipped"] < 1 and answers[2].diagnostics["spread"] > 0
+    fitted = uw.Metagradient(removals=3).fit(model(*BREAKS["tiny batches"]), train)
     with pytest.raises(ValueError, match=r"clip=.*jitter=.*SOURCE"):
         fitted.attribute(queries)
 
@@ -259,7 +266,7 @@ def test_another_training_than_the_models_is_refused_before_the_work(settings: d
     begins = fresh(0)
     trained = uw.TorchModel.trained(begins, loss, train, training=CALM)
     own = replace(CALM, initial=begins)
-    uw.Metagradient(gate=0).fit(uw.TorchModel(trained.network.net, loss, training=own), train)
+    uw.Metagradient(removals=0).fit(uw.TorchModel(trained.network.net, loss, training=own), train)
     other = replace(own, **settings)
     with pytest.raises(ValueError, match="not how this net was trained"):
         uw.Metagradient().fit(uw.TorchModel(trained.network.net, loss, training=other), train)
@@ -292,7 +299,7 @@ def test_a_training_that_does_not_repeat_is_refused_before_the_work() -> None:
         {"at": "middle"},
         {"keep": 1.0},
         {"seeds": 0},
-        {"gate": 2},
+        {"removals": 2},
         {"at": "full", "samples": 3},
         {"clip": 0.0},
         {"clip": -1.0},
@@ -311,7 +318,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_groups_must_be_some_of_the_examples() -> None:
     train, queries = data()
-    fitted = uw.Metagradient(gate=0).fit(model(), train)
+    fitted = uw.Metagradient(removals=0).fit(model(), train)
     for groups in ({}, {"all": train.ids.tolist()}):
         with pytest.raises(ValueError, match=r"at least one group|some of the 150 training examples"):
             fitted.remove(groups, queries)

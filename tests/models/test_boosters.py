@@ -173,7 +173,7 @@ def test_a_library_with_threads_of_its_own_is_never_forked(kind, jobs, monkeypat
     model = uw.explainable(estimator.fit(x, y), train)
     seen, each = [], retraining.each
     monkeypatch.setattr(retraining, "each", lambda *given, **more: seen.append(given[3]) or each(*given[:3], 1))
-    uw.retrain_truth(model, train, train.take([0]), uw.singles(train, [1, 2, 3]), processes=2)
+    uw.retrain_truth(model, train, train.take([0]), uw.singles(train, [1, 2, 3]), retraining=uw.Retraining(processes=2))
     assert set(seen) == {2 if jobs == 1 else 1}
 
 
@@ -335,3 +335,16 @@ def test_a_loss_for_a_linear_model_is_refused():
     x, y = amounts()
     with pytest.raises(TypeError, match="boosters trained on an objective of your own"):
         uw.explainable(LinearRegression().fit(x, y), uw.Examples(x, y), loss=Custom(np.sign, np.sign, np.sign))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"objective": "mean"}, "objective= is for models with an l2 on their parameters; HistGradientBoosting"),
+        ({"smoothing": 0.1}, "smoothing= is for support vector machines; HistGradientBoosting"),
+    ],
+)
+def test_options_for_linear_models_are_refused_for_trees(option, says):
+    x, y = amounts()
+    with pytest.raises(TypeError, match=says):
+        uw.explainable(HistGradientBoostingRegressor(max_iter=2).fit(x, y), uw.Examples(x, y), **option)

@@ -44,7 +44,14 @@ def test_under_a_mean_the_others_are_regularised_as_much(machine):
 def test_influence_predicts_retraining_under_a_mean(machine):
     model = fitted(machine, "mean")
     scores = uw.Influence().fit(model, TRAIN).attribute(TRAIN.take(range(5)))
-    check = uw.verify(model, TRAIN, TRAIN.take(range(5)), scores, {str(i): [i] for i in range(20)}, processes=1)
+    check = uw.verify(
+        model,
+        TRAIN,
+        TRAIN.take(range(5)),
+        scores,
+        {str(i): [i] for i in range(20)},
+        retraining=uw.Retraining(processes=1),
+    )
     assert check.slope == pytest.approx(1.0, abs=1e-3)
     other = uw.Influence().fit(fitted(machine, "sum"), TRAIN).attribute(TRAIN.take(range(5)))
     assert np.abs(other.values - scores.values).max() > np.median(np.abs(scores.values))  # and a sum says otherwise

@@ -315,3 +315,10 @@ def test_a_count_model_with_other_counts_is_refused():
     x, y = NUMBERS
     estimator = PoissonRegressor(alpha=0.1, **TIGHT).fit(x, np.floor(y))
     refused(estimator, uw.Examples(x, np.floor(y)[::-1].copy()), match="expected the data that PoissonRegressor")
+
+
+def test_an_attribute_called_steps_makes_no_pipeline():
+    class Walk:
+        steps = 3
+
+    refused(Walk(), error=TypeError, match="Walk has no closed form here")

@@ -30,7 +30,7 @@ def check(digits):
     ones = [Removal(f"training example {i}", "one", (i,)) for i in range(5)]
     groups = [Removal(f"all of label {c}", "group", tuple(range(c, 60, 3))) for c in range(3)]
     return Retrained(
-        scores, (*ones, *groups), {"refits": 17, "seconds": 3.2, "warnings": ["two refits did not converge"]}
+        scores, (*ones, *groups), {"trainings": 17, "seconds": 3.2, "warnings": ["two refits did not converge"]}
     )
 
 
@@ -49,7 +49,7 @@ def hostile():
         values, queries.ids, train.ids, Unit.EFFECT, f"−loss ({HOSTILE})", recipe, told, np.array([-1.0]), predictions
     )
     removals = (Removal(HOSTILE, "one", (ids[0],)),)
-    return scores, train, queries, Retrained(scores, removals, {"refits": 2, "warnings": [HOSTILE]})
+    return scores, train, queries, Retrained(scores, removals, {"trainings": 2, "warnings": [HOSTILE]})
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def made(seeds=1, word="", m=4, removals=24):
 
 def check_of(**more):
     truth, scores = made(**more)
-    news = {"refits": 25, "warnings": [f"mind this {more.get('word', '')}"]}
+    news = {"trainings": 25, "warnings": [f"mind this {more.get('word', '')}"]}
     return Check(truth.predicted(scores), truth.actual, truth.query_ids, truth.removals, scores, news, truth)
 
 

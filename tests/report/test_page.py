@@ -42,7 +42,12 @@ def test_writes_where_it_says(tmp_path, digits, check):
 def test_bad_news_first(tmp_path, digits, check):
     scores = dataclasses.replace(digits[0], diagnostics={"warnings": ["negative curvature was met"]})
     html = write_report(tmp_path / "r.html", scores, *digits[1:], check).read_text(encoding="utf-8")
-    order = ["negative curvature was met", "two refits did not converge", "Verified by 17 refits", 'id="query-list"']
+    order = [
+        "negative curvature was met",
+        "two refits did not converge",
+        "Verified by 17 retrainings",
+        'id="query-list"',
+    ]
     assert [html.index(text) for text in order] == sorted(html.index(text) for text in order)
 
 
@@ -160,7 +165,7 @@ def test_a_verification_of_other_scores_is_told_and_gives_no_intervals(tmp_path,
 
 def test_real_verification_fits_the_page(tmp_path, digits, check):
     removals = tuple(Removal(str(i), "one", (i,)) for i in range(6))
-    real = Check(check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"refits": 7})
+    real = Check(check.predicted[:, :6], check.actual[:, :6], check.query_ids, removals, digits[0], {"trainings": 7})
     data = data_of(write_report(tmp_path / "r.html", *digits, real))
     assert data["check"]["removals"][0]["name"] == "training example 0" and data["check"]["agreement"]["group"] == []
     low, high = data["queries"][0]["top"]["proponents"][0][2]

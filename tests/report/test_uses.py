@@ -49,7 +49,7 @@ def rendered(tmp_path, found):
 def test_slices(tmp_path, fitted):
     model, train, queries = fitted
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
-    found = uw.slices(model, train, queries, groups, {"all": queries.ids})
+    found = uw.slices(model, train, queries, uw.Slicing(groups, {"all": queries.ids}))
     html = rendered(tmp_path, found)
     assert "all: 20 queries" in html and "= north" in html and "predictions turned" in html
     assert html.count('class="range"') == 2 and html.count('class="point"') == 2
@@ -60,7 +60,7 @@ def test_what_if(tmp_path, fitted):
     found = uw.what_if(model, train, queries, {"x" + HOSTILE: uw.Change(remove=train.ids[:20].tolist())})
     html = rendered(tmp_path, found)
     assert "20 training examples changed" in html and "query q3" in html
-    bare = uw.what_if(model, train, queries, uw.Change(remove=["t1"]), refit=False, calibrate=0)
+    bare = uw.what_if(model, train, queries, uw.Change(remove=["t1"]), removals=None)
     html = rendered(tmp_path, bare)
     assert 'class="point"' not in html and 'class="range"' not in html
 

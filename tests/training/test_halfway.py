@@ -178,8 +178,8 @@ def test_low_precision_is_kept_as_it_is(stretches: Stretches, tmp_path: Any) -> 
 
 def test_metagradients_go_on_after_an_interruption(stretches: Stretches, tmp_path: Any) -> None:
     model, train, queries = problem()
-    whole = uw.Metagradient(seeds=2, gate=0).fit(model, train).attribute(queries)
-    recipe = uw.Metagradient(seeds=2, gate=0, folder=tmp_path)
+    whole = uw.Metagradient(seeds=2, removals=0).fit(model, train).attribute(queries)
+    recipe = uw.Metagradient(seeds=2, removals=0, folder=tmp_path)
     stretches.break_at(6)  # in the middle of the second run
     with pytest.raises(KeyboardInterrupt):
         recipe.fit(model, train).attribute(queries)
@@ -193,7 +193,7 @@ def test_a_folder_never_answers_for_other_smoothing(tmp_path: Any) -> None:
     model, train, queries = problem()
     for more in ({}, {"clip": 0.95}, {"jitter": 0.1, "samples": 2}, {"jitter": 0.2, "samples": 2, "clip": 0.95}):
         found, expected = (
-            uw.Metagradient(gate=0, folder=folder, **more).fit(model, train).attribute(queries).values
+            uw.Metagradient(removals=0, folder=folder, **more).fit(model, train).attribute(queries).values
             for folder in (tmp_path, None)
         )
         assert np.array_equal(found, expected), more

@@ -177,4 +177,4 @@ def test_batch_norm_is_trained_alone_and_keeps_its_statistics():
     assert not model(normed, denominator="rebatched").notes
     assert trained.stack(train()).size == 1 and "buffers" in trained.stack(train()).why
     with pytest.raises(ValueError, match="training changed more than the model's parameters"):
-        uw.retrain(trained, train(), 1 - np.eye(N)[:2], processes=1)
+        uw.retrain(trained, train(), 1 - np.eye(N)[:2], retraining=uw.Retraining(processes=1))

@@ -196,7 +196,7 @@ def test_a_way_back_that_explodes_ends(data: Any, tmp_path: Any, monkeypatch: An
 
 
 def exact(model: uw.TorchModel, train: uw.Examples, queries: uw.Examples) -> np.ndarray:
-    return uw.Metagradient(at="full", gate=0).fit(model, train).attribute(queries).values
+    return uw.Metagradient(at="full", removals=0).fit(model, train).attribute(queries).values
 
 
 def test_what_took_no_part_is_told_and_a_start_is_needed(data: Any, tmp_path: Any) -> None:

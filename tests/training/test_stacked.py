@@ -97,7 +97,8 @@ def test_seeds_with_noise_of_their_own_and_subsets_of_other_sizes_are_trained_al
 def test_a_copy_does_not_depend_on_who_is_trained_beside_it():
     trained = model(fresh, **SGD)
     alone = together(trained, SUBSETS[2:3], [0])
-    assert np.array_equal(together(trained, SUBSETS, [0] * 5)[2:3], alone)
+    # One matrix may be multiplied by another kernel than five of them, to other last bits.
+    assert np.abs(together(trained, SUBSETS, [0] * 5)[2] - alone[0]).max() <= 1e-13
 
 
 @pytest.mark.parametrize("denominator", ["fixed", "renormalised", "rebatched"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.perturb import Field
+from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Perturbable, Retrainable, require, require_reading
+from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reading
+from upweight.core.progress import Progress, staged
 from upweight.core.sources import take_rows
 
 Array = NDArray[np.float64]
@@ -71,20 +73,54 @@ class Attack:
         )
 
 
-def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
-    model: Any,
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent on training inputs: how far they may go, and in which steps (Madry et al. 2018).
+
+    With a radius of .5 the moved images are the same 8-bit images.
+
+    Args:
+        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
+        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
+        bounds: smallest and largest value that a number may have; None for those of the training set.
+    """
+
+    grey: float
+    radius: float = 0.5
+    step: float = 0.02
+    steps: int = 100
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.grey > 0 and self.radius > 0 and self.step > 0 and self.steps >= 1):
+            raise ValueError(
+                "expected grey, radius and step above 0 and steps ≥ 1, got "
+                f"{self.grey}, {self.radius}, {self.step}, {self.steps}"
+            )
+
+    def box(self, train: Examples, places: NDArray[np.intp]) -> tuple[Array, Array]:
+        """The least and the largest value that every number of the examples at these places may take."""
+        original = train.x[places].astype(np.float64)
+        low, high = self.bounds if self.bounds is not None else (float(train.x.min()), float(train.x.max()))
+        reach = self.radius * self.grey
+        return np.maximum(original - reach, low), np.minimum(original + reach, high)
+
+
+def _pgd(current: PGD | None, **fields: Any) -> PGD:
+    return PGD(**fields) if current is None else replace(current, **fields)
+
+
+@older_keywords({field.name: Older("pgd", field.name) for field in fields(PGD)}, {"pgd": Made("uw.PGD", _pgd)})
+def attack(
+    model: Measurable,
     train: Examples,
     queries: Examples,
     examples: Sequence[Id] | int = 1,
     *,
-    grey: float,
-    radius: float = 0.5,
-    step: float = 0.02,
-    steps: int = 100,
-    bounds: tuple[float, float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    pgd: PGD,
+    progress: Progress | None = None,
 ) -> Attack:
-    """Move training examples, each number by less than `radius` grey levels, so that the queries get worse.
+    """Move training examples, each number by less than `pgd.radius` grey levels, so that the queries get worse.
 
     Each round takes a step along the sign of the perturbation influence on the queries' mean measurement, projects to
     the box around the original, and really trains again (Koh & Liang 2017, §5.2). With a radius of .5, the moved images
@@ -94,33 +130,28 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
         model: `Perturbable` and `Retrainable`, with inputs that are numbers (or a `FrozenFeatures` step before it).
         train, queries: as for `perturb`; the queries need labels.
         examples: ids of the training examples to move, or how many of those with the farthest reach.
-        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
-        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
-        bounds: smallest and largest value that a number may have; None for those of the training set.
+        pgd: how far and how often they may be moved, e.g. `PGD(grey=1 / 255)`.
+        progress: called with ("retrain", rounds done, of how many at most).
 
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
     require(model, [Perturbable, Retrainable], "attack", train, queries)
     require_reading(model, "attack")
-    if not (grey > 0 and radius > 0 and step > 0 and steps >= 1):
-        raise ValueError(f"expected grey, radius and step above 0 and steps ≥ 1, got {grey}, {radius}, {step}, {steps}")
+    tell = staged(progress, "attack", stacklevel=4)  # past the decorator
     _require_numbers(model, train, examples)
-    ready = model.hypothetical(new_inputs=True)
+    ready: Any = cast(Perturbable, model).hypothetical(new_inputs=True)
     here = ready.retrain(train, np.ones(len(train)))
     before = here.predict(queries).predicted
     places = _levers(here, train, queries, examples) if isinstance(examples, int) else train.positions(examples)
-    original = train.x[places].astype(np.float64)
-    low, high = bounds if bounds is not None else (float(train.x.min()), float(train.x.max()))
-    least, most = np.maximum(original - radius * grey, low), np.minimum(original + radius * grey, high)
+    least, most = pgd.box(train, places)
     measured, now = [here.measure(queries)], train
-    for done in range(1, steps + 1):
+    for done in range(1, pgd.steps + 1):
         x = now.x.astype(np.float64)
-        x[places] = np.clip(x[places] - step * grey * np.sign(_uphill(here, now, queries, places)), least, most)
+        x[places] = np.clip(x[places] - pgd.step * pgd.grey * np.sign(_uphill(here, now, queries, places)), least, most)
         now = train.replaced(x=x, shown=_redrawn(train, x, places))
         here = ready.retrain(now, np.ones(len(now)))
         measured.append(here.measure(queries))
-        if progress is not None:
-            progress(done, steps)
+        tell("retrain", done, pgd.steps)
         if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
             break
     return Attack(
@@ -129,9 +160,9 @@ def attack(  # noqa: PLR0913 - four that everyone passes, five by keyword
         moved=train.ids[places],
         measured=np.stack(measured),
         predicted=(tuple(before), tuple(here.predict(queries).predicted)),
-        moves=(now.x[places] - original) / grey,
+        moves=(now.x[places] - train.x[places].astype(np.float64)) / pgd.grey,
         measurement=model.measurement,
-        diagnostics={"warnings": list(getattr(model, "notes", ()))},
+        diagnostics={"warnings": list(model.notes)},
     )
 
 

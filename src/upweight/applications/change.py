@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
+from upweight.core.weights import own_weights, present
 
 Array = NDArray[np.float64]
 
@@ -58,8 +59,8 @@ class Change:
         factors = np.ones(len(train))
         factors[train.positions(list(self.remove))] = 0.0
         factors[train.positions(list(self.reweight))] = list(self.reweight.values())
-        if not factors.any():
-            raise ValueError(f"removing all {len(train)} training examples leaves nothing to train on")
+        if not (factors * own_weights(train)).any():
+            raise ValueError(f"removing all {len(present(train))} training examples leaves nothing to train on")
         return factors
 
     def relabelled(self, train: Examples) -> Examples:
@@ -76,7 +77,9 @@ class Change:
         if same:
             raise ValueError(f"expected a new label for {same[0]!r}, got the one it has: {train.label(same[0])!r}")
         assert train.y is not None
-        return with_labels(some, np.array(labels, dtype=train.y.dtype))
+        y = train.y.copy()
+        y[places] = np.array(labels, dtype=train.y.dtype)
+        return with_labels(train, y).take(places)
 
     def applied(self, train: Examples) -> tuple[Examples, Array]:
         """The changed set and the factor on each of its weights (0 for the removed); all of it or an error."""
@@ -122,15 +125,15 @@ def as_label(train: Examples, value: Any) -> Any:
 
 def random_like(change: Change, train: Examples, rng: np.random.Generator) -> Change:
     """A random change that touches as many examples in the same ways; what it adds are copies of training examples."""
-    changed = (len(change.remove), len(change.relabel), len(change.reweight))
-    ids = train.ids[rng.choice(len(train), min(sum(changed), len(train) - 1), replace=False)].tolist()
+    changed, there = (len(change.remove), len(change.relabel), len(change.reweight)), present(train)
+    ids = train.ids[there[rng.choice(len(there), min(sum(changed), len(there) - 1), replace=False)]].tolist()
     ends = np.cumsum((0, *changed))
     remove, relabel, reweight = (ids[first:last] for first, last in pairwise(ends))
     return Change(
         remove=remove,
         relabel={i: _another_label(train, i, rng) for i in relabel},
         reweight=dict(zip(reweight, change.reweight.values(), strict=False)),
-        add=None if change.add is None else _copies(train, rng.choice(len(train), len(change.add))),
+        add=None if change.add is None else _copies(train, there[rng.choice(len(there), len(change.add))]),
     )
 
 

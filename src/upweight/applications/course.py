@@ -36,7 +36,7 @@ class Course:
     pushes: NDArray[np.float32]
 
 
-def follow(model: Any, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
+def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
     """Follow the queries of these scores and the k strongest examples at both ends of each over the checkpoints.
 
     Cost: per checkpoint a pass over the queries and the training examples followed, and their inner products.
@@ -56,12 +56,12 @@ def follow(model: Any, train: Examples, queries: Examples, scores: Scores, k: in
     for row, some in zip(wanted, strongest, strict=True):
         row[followed.positions(some)] = True
     of_queries, of_train = np.empty((len(checkpoints), len(asked))), np.empty((len(checkpoints), len(ids)))
-    pushes = np.full((len(checkpoints), *wanted.shape), np.nan, dtype=np.float32)
+    pushes, over = np.full((len(checkpoints), *wanted.shape), np.nan, dtype=np.float32), model.mean_over(train)
     for place, checkpoint in enumerate(checkpoints):
         there = checkpoint.model()
         of_queries[place], of_train[place] = there.measure(asked), there.measure(followed)
         products = there.measure_rows(asked).dot(there.loss_rows(followed))
-        pushes[place][wanted] = (-checkpoint.travelled / len(train) * products)[wanted]
+        pushes[place][wanted] = (-checkpoint.travelled / over * products)[wanted]
     steps = np.array([checkpoint.step for checkpoint in checkpoints], dtype=np.intp)
     return Course(steps, asked.ids, followed.ids, of_queries, of_train, pushes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
+from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, can
+from upweight.core.model import Measurable, Retrainable, can
+from upweight.core.progress import silent
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
-
-Progress = Callable[[str, int, int], None]  # (stage: "fit", "attribute" or "verify", done, of how many)
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import Retraining
 
 log = logging.getLogger("upweight")
 
@@ -56,7 +58,7 @@ class Explanation:
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
         `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `measured`,
         `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `slope`, `pearson`,
-        `spearman`, `refits`, and the first three plus `count` under `single` and `groups`), `warnings`, `seconds`.
+        `spearman`, `trainings`, and the first three plus `count` under `single` and `groups`), `warnings`, `seconds`.
         """
         return {
             "method": dict(self.scores.recipe),
@@ -109,52 +111,51 @@ class Explanation:
         return [{"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in found]
 
 
+@older_keywords({"method": Older("recipe"), **deprecated.stages(retrain="verify")}, deprecated.made())
 def explain(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
-    method: Attributor | None = None,
+    recipe: Attributor | None = None,
     *,
     removals: int | Mapping[str, Sequence[Id]] = 16,
     seed: int = 0,
-    progress: Progress | None = None,
+    retraining: Retraining | None = None,
 ) -> Explanation:
-    """Fit the method, attribute the queries, and hold the scores against real retraining.
+    """Fit the recipe, attribute the queries, and hold the scores against real retraining.
 
     Args:
-        model, train: as handed to the method's `fit`.
+        model, train: as handed to the recipe's `fit`.
         queries: what to explain.
-        method: the recipe; None for what suits the model.
+        recipe: the method; None for what suits the model.
         removals: as handed to `verify`; 0 verifies nothing.
         seed: as handed to `verify`.
-        progress: called with (stage, done, of how many) at the start and the end of every stage.
+        retraining: as handed to `verify`. Its progress is called with the stages "fit", "attribute" and "retrain".
 
     Raises:
-        TypeError: a model that lacks what the method needs.
-        ValueError: what the method or `verify` refuses.
+        TypeError: a model that lacks what the recipe needs.
+        ValueError: what the recipe or `verify` refuses.
     """
-    method = first_choice(model, train) if method is None else method
+    recipe = first_choice(model, train) if recipe is None else recipe
     start = time.perf_counter()
-    tell = progress or (lambda stage, done, total: None)
+    tell = (None if retraining is None else retraining.progress) or silent
     tell("fit", 0, 1)
-    fitted = method.fit(model, train)
+    fitted = recipe.fit(model, train)
     tell("fit", 1, 1)
     tell("attribute", 0, 1)
     scores = fitted.attribute(queries)
     tell("attribute", 1, 1)
-    log.info("%s scored %d queries in %.2f s", type(method).__name__, len(queries), time.perf_counter() - start)
+    log.info("%s scored %d queries in %.2f s", type(recipe).__name__, len(queries), time.perf_counter() - start)
     check, notes = None, []
     if removals and can(model, Retrainable):
-        tell("verify", 0, 1)
-        check = verify(
-            model, train, queries, scores, removals, seed=seed, progress=lambda done, total: tell("verify", done, total)
-        )
+        tell("retrain", 0, 1)
+        check = verify(model, train, queries, scores, removals, seed=seed, retraining=retraining)
     elif removals:
         notes.append(f"Nothing was verified: a {type(model).__name__} cannot be trained again from here.")
     return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes))
 
 
-def confident_mistakes(model: Any, queries: Examples, k: int = 8) -> list[Id]:
+def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list[Id]:
     """Ids of at most k queries that the model gets wrong, the ones it was surest of first.
 
     Sureness is the probability of what was predicted; without probabilities it is how low the measurement is. Where
@@ -178,7 +179,7 @@ def confident_mistakes(model: Any, queries: Examples, k: int = 8) -> list[Id]:
     return _first(queries, np.where(wrong, sure, -np.inf), k)
 
 
-def worth_explaining(model: Any, queries: Examples, k: int = 8) -> tuple[list[Id], str | None]:
+def worth_explaining(model: Measurable, queries: Examples, k: int = 8) -> tuple[list[Id], str | None]:
     """The most confident mistakes; where there are none, the k queries the model is least sure of, and why these."""
     found = [] if queries.y is None else confident_mistakes(model, queries, k)
     if found:
@@ -203,7 +204,7 @@ def _checked(check: Check) -> dict[str, Any]:
     whole = _agreed(check.of())
     del whole["count"]
     kinds = {"single": _agreed(agreed_on(check, "one")), "groups": _agreed(agreed_on(check, "group"))}
-    return {**whole, "refits": check.diagnostics["refits"], **kinds}
+    return {**whole, "trainings": check.diagnostics["trainings"], **kinds}
 
 
 def _agreed(agreement: Agreement | None) -> dict[str, float | int | None]:

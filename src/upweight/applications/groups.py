@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from upweight.applications.explain import confident_mistakes
 from upweight.core.examples import Examples, is_missing
+from upweight.core.model import Measurable
 from upweight.core.sources import columns_of
+from upweight.core.weights import present
 
 MANY = 10  # distinct numbers from which a column is cut into parts
 PARTS = 5
@@ -29,7 +31,8 @@ class Groups:
 def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smallest: int, classes: bool) -> Groups:
     """One group per value of every column, named `column = value`; groups may overlap across columns.
 
-    Groups of fewer than `smallest` are left out, and with `classes` those that are all there is of a label.
+    Examples of weight 0 are in none. Groups of fewer than `smallest` are left out, and with `classes` those that are
+    all there is of a label.
 
     Raises:
         KeyError: an unknown column.
@@ -43,18 +46,19 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
         "that hold a whole class (no model can be trained without it)": 0,
     }
     few, whole = left_out
+    counted = present(train)
     for column, values in columns.items():
         array = _column(train, column) if values is None else np.asarray(values)
         if array.ndim != 1 or len(array) != len(train):
             raise ValueError(
                 f"expected one value of {column!r} per training example ({len(train)},), got shape {array.shape}"
             )
-        for value, where in _parts(array):
+        for value, where in ((value, counted[inside]) for value, inside in _parts(array[counted])):
             if len(where) < smallest:
                 left_out[few] += 1
             elif classes and _loses_a_class(train, where):
                 left_out[whole] += 1
-            elif len(where) < len(train):
+            elif len(where) < len(counted):
                 names.append(f"{column} {value}")
                 members.append(where)
     if not names:
@@ -69,12 +73,11 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
 def _loses_a_class(train: Examples, where: NDArray[np.intp]) -> bool:
     if train.y is None:
         return False
-    kept = np.ones(len(train), dtype=bool)
-    kept[where] = False
-    return len(np.unique(train.y[kept])) < len(np.unique(train.y))
+    counted = present(train)
+    return len(np.unique(train.y[np.setdiff1d(counted, where)])) < len(np.unique(train.y[counted]))
 
 
-def slice_of(model: Any, queries: Examples, failing: Any) -> dict[str, list[Any]]:
+def slice_of(model: Measurable, queries: Examples, failing: Any) -> dict[str, list[Any]]:
     """Name → query ids. Raises ValueError for a slice that matches nothing, KeyError for an unknown query."""
     if failing is None:
         wrong = confident_mistakes(model, queries, k=len(queries))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
+from upweight.core.weights import present
+from upweight.retraining.answers import Answers
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 HELPS = 0.05  # share of the disagreements that leaving suspects out must settle to be believed
@@ -21,7 +26,7 @@ class HeldOut:
     """Out-of-fold answers of two rounds; the second was trained without what looked wrong after the first.
 
     Attributes:
-        loss: (2, n).
+        loss: (2, n); NaN for an example of weight 0, which no fold holds.
         agrees: (2, n) whether the prediction is the given label.
         left_out: (n,) what was no training data in the second round.
         helps: whether the second round predicts held-out labels better.
@@ -48,21 +53,21 @@ class HeldOut:
         return table[chosen]
 
 
-def held_out(
-    model: Any, train: Examples, alone: Array | None, folds: int, seed: int, tell: Callable[[int, int], None]
-) -> HeldOut:
+def held_out(model: Any, train: Examples, alone: Array | None, folds: int, retraining: Retraining) -> HeldOut:
     """Two rounds of `folds` trainings.
 
     `alone` (n,) is the loss without each example, which says what looks wrong; None takes the first round's own.
     """
-    places = _folds(train, folds, seed)
-    first = _Round(model, train, places, np.ones(len(train), dtype=bool), seed, lambda done: tell(done, 2 * folds))
+    places = _folds(train, folds, retraining.only_seed("mislabeled"))
+    everything = np.ones(len(train), dtype=bool)
+    first = _round(retraining.part(0, 2 * folds), model, train, places, everything)
     suspicion = first.loss if alone is None else alone
-    kept = np.ones(len(train), dtype=bool)
-    kept[np.argsort(-suspicion, kind="stable")[: int((~first.agrees).sum())]] = False
+    kept, weighted = everything.copy(), present(train)
+    wrong = int((~first.agrees[weighted]).sum())
+    kept[weighted[np.argsort(-suspicion[weighted], kind="stable")[:wrong]]] = False
     _keep_classes(train, kept, places)
-    second = _Round(model, train, places, kept, seed, lambda done: tell(folds + done, 2 * folds))
-    settled = (second.agrees.sum() - first.agrees.sum()) / max(1, int((~first.agrees).sum()))
+    second = _round(retraining.part(folds, 2 * folds), model, train, places, kept)
+    settled = (second.agrees.sum() - first.agrees.sum()) / max(1, wrong)
     helps = bool(settled > HELPS)
     notes = (
         ()
@@ -82,46 +87,52 @@ def held_out(
     )
 
 
-class _Round:
-    """One training per fold, each measured on its own fold."""
+class _Round(NamedTuple):
+    """One training per fold, each measured on its own fold; see `HeldOut`."""
 
-    def __init__(
-        self,
-        model: Any,
-        train: Examples,
-        places: Sequence[NDArray[np.intp]],
-        kept: NDArray[np.bool_],
-        seed: int,
-        tell: Callable[[int], None],
-    ) -> None:
-        self.loss, self.agrees = np.empty(len(train)), np.empty(len(train), dtype=bool)
-        said = []
-        for done, where in enumerate(places, start=1):
-            weights = kept.astype(np.float64)
-            weights[where] = 0.0
-            fold = train.take(where)
-            trained = model.retrain_roughly(train, weights, seed)
-            self.loss[where] = -trained.measure(fold)
-            said.append(trained.predict(fold))
-            labels = [fold.label(i) for i in fold.ids.tolist()]
-            self.agrees[where] = [p == label for p, label in zip(said[-1].predicted, labels, strict=True)]
-            tell(done)
-        self.predictions = tuple(said)
+    loss: Array
+    agrees: NDArray[np.bool_]
+    predictions: tuple[Predictions, ...]
+
+
+def _round(
+    retraining: Retraining,
+    model: Any,
+    train: Examples,
+    places: Sequence[NDArray[np.intp]],
+    kept: NDArray[np.bool_],
+) -> _Round:
+    """Train without each fold on what is kept."""
+    answers, seed = Answers.of(model, train), retraining.only_seed("mislabeled")
+    tasks = []
+    for where in places:
+        weights = kept.astype(np.float64)
+        weights[where] = 0.0
+        tasks.append(Task(weights=weights, seed=seed, roughly=True, queries=where))
+    loss, agrees, predictions = np.full(len(train), np.nan), np.zeros(len(train), dtype=bool), []
+    for where, columns in zip(places, results(retraining, model, train, tasks, train, answers), strict=True):
+        measurements, predicted = answers.read(columns)
+        loss[where] = -measurements
+        labels = [train.label(i) for i in train.ids[where].tolist()]
+        agrees[where] = [p == label for p, label in zip(predicted.predicted, labels, strict=True)]
+        predictions.append(predicted)
+    return _Round(loss, agrees, tuple(predictions))
 
 
 def _folds(train: Examples, folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:
-    """Every class spread evenly, in an order that the seed decides."""
+    """Every class spread evenly, in an order that the seed decides; examples of weight 0 are in no fold."""
     assert train.y is not None
-    counts = np.unique(train.y, return_counts=True)
-    if isinstance(folds, bool) or not 2 <= folds <= len(train):
-        raise ValueError(f"expected between 2 and {len(train)} folds, got {folds!r}")
+    there = present(train)
+    counts = np.unique(train.y[there], return_counts=True)
+    if isinstance(folds, bool) or not 2 <= folds <= len(there):
+        raise ValueError(f"expected between 2 and {len(there)} folds, got {folds!r}")
     if counts[1].min() < 2:
         rare = counts[0][counts[1].argmin()].item()
         raise ValueError(
             f"expected every class to have at least two examples, {rare!r} has one: without it no model knows the "
             "class; remove it or collect more"
         )
-    shuffled = np.random.default_rng(seed).permutation(len(train))
+    shuffled = there[np.random.default_rng(seed).permutation(len(there))]
     by_class = shuffled[np.argsort(train.y[shuffled], kind="stable")]
     return tuple(np.sort(by_class[start::folds]) for start in range(folds))
 
@@ -129,10 +140,10 @@ def _folds(train: Examples, folds: int, seed: int) -> tuple[NDArray[np.intp], ..
 def _keep_classes(train: Examples, kept: NDArray[np.bool_], places: Sequence[NDArray[np.intp]]) -> None:
     """Where leaving out would leave a fold's training without a class, that class is kept whole."""
     assert train.y is not None
-    fold_of = np.empty(len(train), dtype=np.intp)
+    fold_of, there = np.full(len(train), -1, dtype=np.intp), np.zeros(len(train), dtype=bool)
     for number, where in enumerate(places):
-        fold_of[where] = number
-    for one in np.unique(train.y):
-        member = train.y == one
+        fold_of[where], there[where] = number, True
+    for one in np.unique(train.y[there]):
+        member = there & (train.y == one)
         if len(np.unique(fold_of[member & kept])) < 2:
             kept[member] = True

@@ -13,13 +13,17 @@ from scipy.stats import rankdata
 from upweight.applications.change import with_labels
 from upweight.applications.held_out import HeldOut, held_out
 from upweight.core.attributor import Fitted
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
+from upweight.core.progress import silent
 from upweight.core.scores import Unit
+from upweight.core.weights import present
 from upweight.methods.influence import Influence
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]  # (stage: "influence", "folds" or "harm", done, of how many)
 TOGETHER = 256  # evaluation examples whose scores are held at a time
 
 
@@ -30,7 +34,7 @@ class Suspects:
     Attributes:
         ids: (budget,) what to check, most suspicious first.
         score: (n,) what all training examples are ranked by, in training order; a mean rank in (0, 1], or nats where
-            one loss is all there is.
+            one loss is all there is. An example of weight 0 took no part: it is never chosen, and has the lowest score.
         loss: (n,) under the model that saw the label.
         self_influence: (n,) how much of that fit the label bought for itself; loss + self-influence is the loss of a
             model trained without the example. NaN where the model has no gradients.
@@ -80,6 +84,10 @@ class Suspects:
         return f"Suspects({len(self.ids)} of {len(self.train)} training labels to check)"
 
 
+@older_keywords(
+    {**deprecated.one_seed(), **deprecated.stages(fit="influence", retrain="folds", attribute="harm")},
+    deprecated.made(ONE_BY_ONE),
+)
 def mislabeled(
     model: Any,
     train: Examples,
@@ -87,8 +95,7 @@ def mislabeled(
     budget: float = 0.1,
     evaluation: Examples | None = None,
     folds: int = 5,
-    seed: int = 0,
-    progress: Progress | None = None,
+    retraining: Retraining | None = None,
 ) -> Suspects:
     """Rank the training labels by how likely they are wrong.
 
@@ -101,11 +108,13 @@ def mislabeled(
     Args:
         model: a classifier that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
         train: what it was trained on.
-        budget: how many labels can be checked: a whole number, or a share of the training set below 1.
+        budget: how many labels can be checked: a whole number, or a share of the training set below 1 (of its examples
+            of weight above 0).
         evaluation: labelled examples, of which the harm is told.
         folds: parts for out-of-fold predictions.
-        seed: for the parts, and handed to the training.
-        progress: called with (stage, done, of how many).
+        retraining: where and how, with one seed, which draws the parts, too; None for one by one in this process (a few
+            trainings of a small model take less time than starting other processes). Its progress is called with the
+            stages "fit", "retrain" and "attribute" (the evaluation set).
 
     Raises:
         ValueError: a budget or number of folds that makes no sense; labels that are amounts or of one class only; a
@@ -113,16 +122,17 @@ def mislabeled(
         TypeError: a model that can neither be differentiated nor trained again.
     """
     require(model, [Measurable], "mislabeled", train)
-    tell = progress or (lambda stage, done, total: None)
-    count, classes = _count(budget, len(train)), _classes(model, train, evaluation)
-    tell("influence", 0, 1)
-    loss, own, fitted, said, notes = _evidence(model, train, folds, seed, tell)
-    score = _suspicion(loss, None if fitted is None else loss + own, said)
-    chosen = np.argsort(-score, kind="stable")[:count]
+    retraining = ONE_BY_ONE if retraining is None else retraining
+    tell, there = retraining.progress or silent, present(train)
+    count, classes = _count(budget, len(there)), _classes(model, train, evaluation)
+    tell("fit", 0, 1)
+    loss, own, fitted, said, notes = _evidence(model, train, folds, retraining)
+    score = _suspicion(loss, None if fitted is None else loss + own, said, there)
+    chosen = there[np.argsort(-score[there], kind="stable")[:count]]
     suggested, chances = _suggestions(model, train, chosen, classes, said)
     harm = None
     if evaluation is not None and fitted is not None:
-        harm = -_total(fitted, evaluation, lambda done, total: tell("harm", done, total))[chosen] / len(evaluation)
+        harm = -_total(fitted, evaluation, lambda done, total: tell("attribute", done, total))[chosen] / len(evaluation)
     elif evaluation is not None:
         notes.append("The harm to the evaluation set is not told: it needs a model with gradients.")
     return Suspects(
@@ -142,44 +152,43 @@ def mislabeled(
 
 
 def _evidence(
-    model: Any, train: Examples, folds: int, seed: int, tell: Progress
+    model: Any, train: Examples, folds: int, retraining: Retraining
 ) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
     """Loss, self-influence, the fit it came from, out-of-fold answers, and what could not be had."""
-    loss, notes = -model.measure(train), list(getattr(model, "notes", ()))
+    loss, notes = -model.measure(train), list(model.notes)
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
     own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
-    tell("influence", 1, 1)
+    (retraining.progress or silent)("fit", 1, 1)
     if fitted is not None and fitted.unit is Unit.RANK:
         notes.append("Losses without an example, and its harm, are not calibrated for this model: they rank, no more.")
     said = None
     if fitted is None:
         notes.append(f"A {type(model).__name__} has no gradients: ranked by out-of-fold loss alone.")
     if can(model, Retrainable):
-        said = held_out(
-            model,
-            train,
-            None if fitted is None else loss + own,
-            folds,
-            seed,
-            lambda done, total: tell("folds", done, total),
-        )
+        said = held_out(model, train, None if fitted is None else loss + own, folds, retraining)
         notes += said.notes
     else:
         notes.append(f"A {type(model).__name__} cannot be trained again from here: ranked by leave-one-out loss alone.")
     return loss, own, fitted, said, notes
 
 
-def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None) -> Array:
+def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None, there: NDArray[np.intp]) -> Array:
     """What there is to go by, (n,); where all of it is there, the mean share of the training set that each puts below.
 
     Ranks, so that no single evidence decides by its size: out-of-fold losses have a longer tail than the others.
+    Examples that are not among `there` have the lowest score.
     """
     if alone is None:
         assert said is not None
-        return said.counted
-    if said is None or not said.helps:
-        return alone
-    return np.asarray(sum(rankdata(evidence) for evidence in (loss, alone, said.counted)) / (3 * len(loss)))
+        evidence = said.counted[there]
+    elif said is None or not said.helps:
+        evidence = alone[there]
+    else:
+        ranks = (rankdata(each[there]) for each in (loss, alone, said.counted))
+        evidence = np.asarray(sum(ranks) / (3 * len(there)))
+    score = np.full(len(loss), evidence.min())
+    score[there] = evidence
+    return score
 
 
 def _count(budget: float, n: int) -> int:
@@ -207,7 +216,7 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
         raise ValueError(
             "expected labels that are classes; for amounts look at uw.Influence().fit(model, train).self_influence()"
         )
-    classes: list[Any] = np.unique(train.y).tolist()
+    classes: list[Any] = np.unique(train.y[present(train)]).tolist()
     if len(classes) < 2:
         raise ValueError(
             f"expected at least two classes among the labels, got only {classes[0]!r}: nothing can be wrong"

@@ -14,7 +14,7 @@ from upweight.applications.change import Change, as_label
 from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import digest
-from upweight.core.model import Retrainable, require, require_reading
+from upweight.core.model import Measurable, Retrainable, require, require_reading
 
 KIND = "upweight patch"
 VERSION = 2  # since then checksums are digests
@@ -136,7 +136,7 @@ class Repaired:
     """What a patch did: the new training set, the model trained on it, and both models on the evaluation set."""
 
     train: Examples
-    model: Any
+    model: Retrainable
     before: Quality
     after: Quality
     patch: Patch
@@ -153,7 +153,7 @@ class Repaired:
         }
 
 
-def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed: int = 0) -> Repaired:
+def repair(model: Retrainable, train: Examples, patch: Patch, evaluation: Examples, seed: int = 0) -> Repaired:
     """Apply a patch, train again, and say what it did to an evaluation set.
 
     Both models are trained here, on the set as it was and as it is, so that nothing but the patch lies between them.
@@ -176,7 +176,7 @@ def repair(model: Any, train: Examples, patch: Patch, evaluation: Examples, seed
     return Repaired(kept, after, quality(before, evaluation), quality(after, evaluation), patch)
 
 
-def quality(model: Any, evaluation: Examples) -> Quality:
+def quality(model: Measurable, evaluation: Examples) -> Quality:
     """Of one model on labelled examples."""
     said = model.predict(evaluation)
     right = None

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
+from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Movable, Perturbable, require
+from upweight.core.model import Measurable, Movable, Perturbable, require
 from upweight.core.scores import Unit, require_finite
 from upweight.methods.influence import FittedInfluence, Influence
 
@@ -126,15 +127,16 @@ class Perturbation:
         )
 
 
+@older_keywords({"method": Older("recipe")})
 def perturb(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     *,
     examples: Sequence[Id] | None = None,
     k: int = 10,
     baseline: Any = 0.0,
-    method: Influence | None = None,
+    recipe: Influence | None = None,
 ) -> Perturbation:
     """Which features of which training examples would move these predictions if the model were trained again.
 
@@ -149,7 +151,7 @@ def perturb(
         train, queries: as for `explain`.
         examples: ids of the training examples to look into; None for the k of the farthest reach, over all queries.
         baseline: what contributions compare a feature's value with: a number, or an array shaped as one example.
-        method: an `Influence(curvature=…, damping=…)`; None for the model's own best.
+        recipe: an `Influence(curvature=…, damping=…)`; None for the model's own best.
 
     Raises:
         TypeError: a model whose inputs cannot be moved (a kernel machine, token ids).
@@ -160,7 +162,7 @@ def perturb(
         raise ValueError(f"expected k of at least 1, got {k}; it says how many training examples to look into")
     require(model, [Perturbable], "perturb", train, queries)
     chosen = None if examples is None else train.positions(examples)
-    field = Field.of(model, train, method)
+    field = Field.of(model, train, recipe)
     vectors = field.directions(queries)
     if chosen is None:
         reach = np.concatenate([np.abs(g).sum(axis=2).max(axis=0) for _, g in field.blocks(vectors)])
@@ -193,11 +195,11 @@ class Field:
     train: Examples
 
     @classmethod
-    def of(cls, model: Any, train: Examples, method: Attributor | None = None) -> Field:
+    def of(cls, model: Any, train: Examples, recipe: Attributor | None = None) -> Field:
         """At the optimum of the model's training; parameters on the columns, wherever they were before."""
-        recipe = Influence(polish=0) if method is None else method
+        recipe = Influence(polish=0) if recipe is None else recipe
         if not isinstance(recipe, Influence):
-            raise TypeError(f"expected an Influence(…) as method, got {type(recipe).__name__}")
+            raise TypeError(f"expected an Influence(…) as recipe, got {type(recipe).__name__}")
         model.gradient_norm(train)  # refuses data that the model was not fitted on, which the next line would not
         fitted = recipe.fit(model.hypothetical(new_inputs=True), train)
         return cls(fitted, cast(Perturbable, fitted.model), train)

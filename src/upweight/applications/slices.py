@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explain import Progress
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Measurable, Retrainable, can, require
+from upweight.core.progress import silent
 from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice
+from upweight.retraining import deprecated
+from upweight.retraining.answers import Answers
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import ONE_BY_ONE, Retraining
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
 DRAWS = 1000  # bootstrap resamples of a slice's queries
+
+
+@dataclass(frozen=True, eq=False)
+class Slicing:
+    """Which groups of training examples and which slices of queries are held against each other.
+
+    Args:
+        by: names of columns, or name → one value per training example; many different numbers are cut into fifths.
+        failing: the slices: query ids, a mask over the queries, or name → either. None for what the model gets wrong.
+        smallest: groups of fewer training examples are left out of the table.
+    """
+
+    by: Mapping[str, Any] | Sequence[str] | str
+    failing: Mapping[str, Any] | Any = None
+    smallest: int = 2
+
+    def __post_init__(self) -> None:
+        if self.smallest < 1:
+            raise ValueError(f"expected smallest ≥ 1, got {self.smallest}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +120,31 @@ class Slices:
         )
 
 
-def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
+def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: Any) -> Slicing:
+    return replace(by, **fields) if isinstance(by, Slicing) else Slicing(by, **fields)
+
+
+@older_keywords(
+    {
+        "failing": Older("by", "failing"),
+        "smallest": Older("by", "smallest"),
+        "method": Older("recipe"),
+        "refits": Older("removals"),
+        **deprecated.one_seed(),
+        **deprecated.stages(retrain="verify"),
+    },
+    {"by": Made("uw.Slicing", _slicing), **deprecated.made(ONE_BY_ONE)},
+    positional=("failing",),
+)
+def slices(
     model: Any,
     train: Examples,
     queries: Examples,
-    by: Mapping[str, Any] | Sequence[str] | str,
-    failing: Mapping[str, Any] | Any = None,
+    by: Slicing | Mapping[str, Any] | Sequence[str] | str,
     *,
-    method: Attributor | None = None,
-    refits: int = 8,
-    smallest: int = 2,
-    seed: int = 0,
-    progress: Progress | None = None,
+    recipe: Attributor | None = None,
+    removals: int = 8,
+    retraining: Retraining | None = None,
 ) -> Slices:
     """Which training groups caused these slices of queries, with intervals, checked by real training.
 
@@ -115,35 +153,38 @@ def slices(  # noqa: PLR0913 - four that everyone passes, five by keyword
 
     Args:
         model, train, queries: as for `explain`.
-        by: names of columns, or name → one value per training example; many different numbers are cut into fifths.
-        failing: the slices: query ids, a mask over the queries, or name → either. None for what the model gets wrong.
-        method: the recipe; None for `Influence()`, and on trees for what suits them.
-        refits: how many of the strongest groups are really left out of a training. `seed`: for it and the bootstrap.
-        smallest: groups of fewer examples are left out of the table.
+        by: a `Slicing`: the groups, and the slices; or the columns of the groups alone, for the queries that the model
+            gets wrong as one slice.
+        recipe: the method; None for `Influence()`, and on trees for what suits them.
+        removals: how many of the strongest groups are really left out of a training; 0 for none.
+        retraining: where and how, with one seed, which draws the bootstrap, too; None for one by one in this process
+            (a few trainings of a small model take less time than starting other processes). Its progress is called
+            with the stages "fit" and "retrain".
 
     Raises:
         ValueError, KeyError: a slice that matches nothing, a column that does not fit, no group to tell from the rest.
     """
     require(model, [Measurable], "slices", train, queries)
-    tell = progress or (lambda stage, done, total: None)
-    if refits < 0 or smallest < 1:
-        raise ValueError(f"expected refits ≥ 0 and smallest ≥ 1, got {refits} and {smallest}")
-    named = slice_of(model, queries, failing)
-    groups = groups_of(train, by, smallest, classes=bool(model.predict(queries.take([0])).classes))
+    retraining = ONE_BY_ONE if retraining is None else retraining
+    tell, seed = retraining.progress or silent, retraining.only_seed("slices")
+    if removals < 0:
+        raise ValueError(f"expected removals ≥ 0, got {removals}")
+    slicing = by if isinstance(by, Slicing) else Slicing(by)
+    named = slice_of(model, queries, slicing.failing)
+    groups = groups_of(train, slicing.by, slicing.smallest, classes=bool(model.predict(queries.take([0])).classes))
     asked = queries.select(list(dict.fromkeys(i for ids in named.values() for i in ids)))
-    recipe = method or first_choice(model, train)
-    fitted = recipe.fit(model, train)
+    fitted = (recipe or first_choice(model, train)).fit(model, train)
     tell("fit", 1, 1)
     single = _removed(fitted, train, asked, groups)
     where = [asked.positions(ids) for ids in named.values()]
     effects, (low, high) = np.stack([single[p].mean(axis=0) for p in where], 1), _bootstrapped(single, where, seed)
     notes = [*fitted.diagnostics.get("warnings", ()), *groups.notes]
     actual, turned = np.full(effects.shape, np.nan), np.full(effects.shape, -1, dtype=np.intp)
-    if refits and can(model, Retrainable):
-        chosen = np.argsort(-np.abs(effects).max(axis=1), kind="stable")[:refits]
+    if removals and can(model, Retrainable):
+        chosen = np.argsort(-np.abs(effects).max(axis=1), kind="stable")[:removals]
         members = [groups.members[g] for g in chosen.tolist()]
-        actual[chosen], turned[chosen] = _really(model, train, asked, members, where, seed, tell)
-    elif refits:
+        actual[chosen], turned[chosen] = _retrained(retraining, model, train, asked, members, where)
+    elif removals:
         notes.append(f"Nothing was verified: a {type(model).__name__} cannot be trained again from here.")
     return Slices(
         effects=effects,
@@ -185,29 +226,25 @@ def _bootstrapped(single: Array, where: Sequence[NDArray[np.intp]], seed: int) -
     return low, high
 
 
-def _really(
+def _retrained(
+    retraining: Retraining,
     model: Any,
     train: Examples,
     asked: Examples,
     members: Sequence[NDArray[np.intp]],
     where: Sequence[NDArray[np.intp]],
-    seed: int,
-    tell: Progress,
 ) -> tuple[Array, NDArray[np.intp]]:
     """Training without each group: (effect on every slice's mean, how many of its predictions turn)."""
-    base = model.retrain(train, np.ones(len(train)), seed)
-    measured, said = base.measure(asked), base.predict(asked)
+    answers, seed = Answers.of(model, asked), retraining.only_seed("slices")
+    tasks = [Task(seed=seed), *(Task(removed=member, seed=seed) for member in members)]
+    base, *without = results(retraining, model, train, tasks, asked, answers)
+    measurements, before = answers.read(base)
     actual = np.empty((len(members), len(where)))
     turned = np.zeros((len(members), len(where)), dtype=np.intp)
-    for g, member in enumerate(members):
-        tell("verify", g, len(members))
-        weights = np.ones(len(train))
-        weights[member] = 0.0
-        without = model.retrain(train, weights, seed)
-        effect = measured - without.measure(asked)
-        pairs = zip(said.predicted, without.predict(asked).predicted, strict=True)
-        other = np.array([a != b for a, b in pairs]) & bool(said.classes)
-        actual[g] = [effect[places].mean() for places in where]
+    for g, columns in enumerate(without):
+        measured, after = answers.read(columns)
+        pairs = zip(before.predicted, after.predicted, strict=True)
+        other = np.array([a != b for a, b in pairs]) & bool(before.classes)
+        actual[g] = [(measurements - measured)[places].mean() for places in where]
         turned[g] = [other[places].sum() for places in where]
-    tell("verify", len(members), len(members))
     return actual, turned

@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.change import Change, random_like
+from upweight.applications.change_effects import ChangeEffects
 from upweight.core.curvature import Curvature, ExactCurvature
+from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
+from upweight.core.weights import present
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
 LEVEL = 0.9
 FEWEST = 9  # random changes below which no interval of 90 % exists
+REMOVALS = 12  # random changes by default
 STEPS = 20  # Newton steps at most; a change that has arrived takes no more
 
 
@@ -31,8 +37,8 @@ class WhatIf:
 
     Attributes:
         predicted: (queries, changes).
-        low, high: (queries, changes), where the actual effect lies with 90 % probability; None without refits.
-        actual: (queries, changes) by real training; None where the model cannot be trained again, or was not to be.
+        low, high: (queries, changes), where the actual effect lies with 90 % probability; None without random changes.
+        actual: (queries, changes) by real training; None where nothing was trained.
         measured: (queries,) the measurement without any change.
         before: predictions without any change.
         after: predictions of each retrained model, empty where there is none.
@@ -83,23 +89,35 @@ class WhatIf:
         }
 
     def __repr__(self) -> str:
-        really = "not refitted" if self.actual is None else "refitted"
+        really = "not retrained" if self.actual is None else "retrained"
         return (
             f"WhatIf({len(self.changes)} changes × {len(self.queries)} queries, {self.form}, {self.unit} of "
             f"{self.measurement}, {really})"
         )
 
 
-def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
+def _without_refit(removals: int | None, refit: bool) -> int | None:
+    """Today's removals from the older refit=; where an interval is asked for, the changes are trained as well."""
+    return None if removals == 0 and not refit else REMOVALS if removals is None else removals
+
+
+@older_keywords(
+    {
+        "calibrate": Older("removals"),
+        "refit": Older("removals", "refit", shown="None (to train nothing)"),
+        **deprecated.one_seed(),
+    },
+    {"removals": Made("", _without_refit), **deprecated.made(ONE_BY_ONE)},
+)
+def what_if(
     model: Any,
     train: Examples,
     queries: Examples,
     changes: Change | Mapping[str, Change],
     *,
     form: Literal["newton", "first"] | None = None,
-    refit: bool = True,
-    calibrate: int = 12,
-    seed: int = 0,
+    removals: int | None = REMOVALS,
+    retraining: Retraining | None = None,
 ) -> WhatIf:
     """What changes of the training set would do to these queries.
 
@@ -110,59 +128,62 @@ def what_if(  # noqa: PLR0913 - four that everyone passes, four by keyword
     Args:
         model, train, queries: as for `explain`.
         changes: a `Change`, or name → `Change` to compare several.
-        form: "newton" or "first"; None for the best that the model has. `refit`: say what really happens, too.
-        calibrate: random changes of each one's kind and size that are predicted and really trained; how far off they
-            were makes the interval (split-conformal, 90 %). 0 for none, else at least 9.
-        seed: for the random changes and handed to the training.
+        form: "newton" or "first"; None for the best that the model has.
+        removals: how many random changes of each one's kind and size are predicted and really trained, beside the
+            changes themselves; how far off they were makes the interval (split-conformal, 90 %). 0 for the changes
+            alone and no interval, else at least 9. None trains nothing.
+        retraining: where and how, with one seed, which draws the random changes, too; None for one by one in this
+            process (a few trainings of a small model take less time than starting other processes).
 
     Raises:
         TypeError: a model without gradients; new inputs for a kernel machine; new labels or examples for a training
-            function that would not see them, unless refit=False and calibrate=0.
+            function that would not see them, unless removals=None.
         KeyError, ValueError: a change that cannot be made; nothing has been computed then.
     """
     require(model, [Differentiable], "what_if", train, queries)
-    named = _possible(train, changes, form, calibrate)
+    retraining = ONE_BY_ONE if retraining is None else retraining
+    seed = retraining.only_seed("what_if")
+    named = _possible(train, changes, form, removals)
     trainable = can(model, Retrainable)
-    if (refit or calibrate) and any(change.relabel or change.add is not None for change in named.values()):
-        require_reading(model, "a refit with new labels or examples")
-    notes = [] if trainable else [f"Nothing was refitted: a {type(model).__name__} cannot be trained again from here."]
+    if removals is not None and any(change.relabel or change.add is not None for change in named.values()):
+        require_reading(model, "retraining with new labels or examples")
+    notes = [] if trainable else [f"Nothing was retrained: a {type(model).__name__} cannot be trained again from here."]
     forecast = _Forecast.of(model, train, queries, form, any(change.add is not None for change in named.values()))
     predicted = forecast(list(named.values()))
-    truth = _Truth(forecast.model, train, queries, seed) if trainable and (refit or calibrate) else None
-    low = high = None
-    if truth is not None and calibrate:
-        width = np.stack(
-            [_width(forecast, truth, c, predicted[:, j], calibrate) for j, c in enumerate(named.values())], 1
-        )
-        low, high = predicted - width, predicted + width
-    models = [truth.after(change) for change in named.values()] if truth is not None and refit else []
+    truth = low = high = None
+    if trainable and removals is not None:
+        drawn = [_random_like(change, train, removals, seed) for change in named.values()]
+        truth = ChangeEffects.of(retraining, forecast.model, train, queries, list(named.values()), drawn)
+        if removals:
+            width = [_width(forecast, *of) for of in zip(drawn, truth.random, predicted.T, strict=True)]
+            low, high = predicted - np.stack(width, 1), predicted + np.stack(width, 1)
     return WhatIf(
         predicted=predicted,
         low=low,
         high=high,
-        actual=np.stack([truth.effect(m) for m in models], axis=1) if truth is not None and models else None,
+        actual=None if truth is None else truth.actual,
         measured=model.measure(queries),
-        before=truth.base.predict(queries) if truth is not None else model.predict(queries),
-        after=tuple(m.predict(queries) for m in models),
+        before=model.predict(queries) if truth is None else truth.before,
+        after=() if truth is None else truth.after,
         changes=named,
         train=train,
         queries=queries,
         form=forecast.form,
         unit=Unit.EFFECT if forecast.curvature.calibrated else Unit.RANK,
         measurement=model.measurement,
-        diagnostics={**forecast.news, "warnings": [*getattr(model, "notes", ()), *forecast.warnings, *notes]},
+        diagnostics={**forecast.news, "warnings": [*model.notes, *forecast.warnings, *notes]},
     )
 
 
 def _possible(
-    train: Examples, changes: Change | Mapping[str, Change], form: str | None, calibrate: int
+    train: Examples, changes: Change | Mapping[str, Change], form: str | None, removals: int | None
 ) -> dict[str, Change]:
     """The changes by name, if all of them can be made: everything that is wrong is said before the work."""
     named = {"change": changes} if isinstance(changes, Change) else dict(changes)
     if not named:
         raise ValueError("expected at least one change, e.g. {'without 17': uw.Change(remove=[17])}")
-    if calibrate < 0 or 0 < calibrate < FEWEST:
-        raise ValueError(f"expected calibrate=0 or at least {FEWEST} (for an interval of 90 %), got {calibrate}")
+    if removals is not None and (removals < 0 or 0 < removals < FEWEST):
+        raise ValueError(f"expected removals=0 or at least {FEWEST} (for an interval of 90 %), got {removals}")
     if form not in (None, "newton", "first"):
         raise ValueError(f'expected form "newton", "first" or None for the best, got {form!r}')
     for change in named.values():
@@ -221,24 +242,6 @@ class _Forecast:
         return require_finite(np.asarray(effects))
 
 
-class _Truth:
-    """Really trains, once without a change and once with each."""
-
-    def __init__(self, model: Any, train: Examples, queries: Examples, seed: int) -> None:
-        self.model, self.train, self.queries, self.seed = model, train, queries, seed
-        self.base = model.retrain(train, np.ones(len(train)), seed)
-        self._measured = self.base.measure(queries)
-
-    def after(self, change: Change) -> Any:
-        """The model trained on the changed set."""
-        changed, factors = change.applied(self.train)
-        return self.model.retrain(changed, factors, self.seed)
-
-    def effect(self, trained: Any) -> Array:
-        """Its measurement minus the one without the change, (queries,)."""
-        return np.asarray(trained.measure(self.queries) - self._measured)
-
-
 def _union(train: Examples, changes: Sequence[Change]) -> tuple[Examples, Array]:
     """All examples that are in the training set before or after any of the changes, and their factors (changes, N)."""
     parts, factors = [_numbered(train, 0)], [np.stack([change.factors(train) for change in changes])]
@@ -253,8 +256,10 @@ def _union(train: Examples, changes: Sequence[Change]) -> tuple[Examples, Array]
 
 
 def _arrivals(train: Examples, change: Change) -> list[Examples]:
+    """What a change brings, examples of weight 0 apart."""
     found = [change.relabelled(train)] if change.relabel else []
-    return found if change.add is None else [*found, change.add]
+    found += [] if change.add is None else [change.add]
+    return [part.take(there) for part in found if len(there := present(part))]
 
 
 def _numbered(examples: Examples, start: int) -> Examples:
@@ -262,16 +267,18 @@ def _numbered(examples: Examples, start: int) -> Examples:
     return examples.replaced(ids=np.arange(start, start + len(examples)))
 
 
-def _width(forecast: _Forecast, truth: _Truth, change: Change, predicted: Array, count: int) -> Array:
-    """Half the interval of every query, from random changes of the same kind and size.
+def _random_like(change: Change, train: Examples, count: int, seed: int) -> list[Change]:
+    rng = np.random.default_rng(seed)
+    return [random_like(change, train, rng) for _ in range(count)]
+
+
+def _width(forecast: _Forecast, drawn: Sequence[Change], actual: Array, predicted: Array) -> Array:
+    """Half the interval of every query, from random changes of the same kind and size and their actual effects.
 
     Residuals are taken relative to √(predicted² + the query's usual predicted²), as large effects err by more.
     """
-    rng = np.random.default_rng(truth.seed)
-    drawn = [random_like(change, truth.train, rng) for _ in range(count)]
     guessed = forecast(drawn)
-    actual = np.stack([truth.effect(truth.after(one)) for one in drawn], axis=1)
     usual = np.sqrt((guessed**2).mean(axis=1, keepdims=True))
     relative = np.abs(actual - guessed) / np.maximum(np.hypot(guessed, usual), 1e-300)
-    rank = min(1.0, math.ceil((count + 1) * LEVEL) / count)
+    rank = min(1.0, math.ceil((len(drawn) + 1) * LEVEL) / len(drawn))
     return np.asarray(np.quantile(relative, rank, method="higher") * np.hypot(predicted, usual[:, 0]))

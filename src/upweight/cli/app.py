@@ -41,6 +41,9 @@ class Commands(TyperGroup):
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
+Removals = Annotated[int, typer.Option(min=0, help="Removals that are really retrained to check with; 0 = none.")]
+OlderVerify = Annotated[int | None, typer.Option("--verify", hidden=True)]
+OlderReport = Annotated[Path | None, typer.Option("--report", hidden=True)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.", dir_okay=False, writable=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
@@ -73,6 +76,14 @@ def root(version: Annotated[bool, VERSION] = False) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
+
+
+def newer(value: Any, older: Any, was: str, now: str) -> Any:
+    """The value of an option that may have been passed by its older name, which is logged."""
+    if older is None:
+        return value
+    log.warning("%s is now called %s", was, now)
+    return older
 
 
 def writable(out: Path) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upweight.cli.app import AsJson, Quiet, app, working_on
+import upweight
+from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
 from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
-from upweight.cli.verify import Folder, Report, Seeds, print_remarks, print_table, reachable, write_page
+from upweight.cli.verify import Folder, Page, Seeds, print_remarks, print_table, reachable, write_page
 
 if TYPE_CHECKING:
     from upweight.evaluate.compare import Comparison
@@ -48,14 +49,16 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option("--removal-curve", help=f"Also remove the strongest of {MOST_CURVES} queries, and train again."),
     ] = False,
     folder: Folder = None,
-    report: Report = None,
+    out: Page = None,
+    older_report: OlderReport = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
     source = Source(task, target, identifier, measure)
+    report = newer(out, older_report, "--report", "--out")
     if report is not None:
-        reachable(report, "--report")
+        reachable(report, "--out")
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
     recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
@@ -76,13 +79,13 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         wrong = [] if planted is None else _ids(planted, train)
         working("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed), seeds=seeds, folder=folder,
-            progress=lambda done, total: working("retrain", done, total),
+            model, train, asked, drawn(train, subsets, share, seed),
+            retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=working),
         )  # fmt: skip
         working("compare", 0, len(recipes))
         found = compare(
             recipes, model, train, asked, truth, planted=wrong,
-            progress=lambda done, total: working("compare", done, total),
+            retraining=upweight.Retraining(processes=1, how="processes", progress=working),
         )  # fmt: skip
         curves = _curves(found, model, train, asked, seeds, folder, working) if curve else {}
         if report is not None:
@@ -92,7 +95,11 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     if as_json:
         where = None if report is None else str(report.resolve())
         more = {"removal_curves": {name: one.as_dict() for name, one in curves.items()}} if curve else {}
-        typer.echo(json.dumps({**found.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
+        typer.echo(
+            json.dumps(
+                {**found.as_dict(), **more, "warnings": remarks, "page": where, "report": where}, allow_nan=False
+            )
+        )
     elif not quiet:
         # A terminal has 80 columns: the unit shows in the slope, which RANK scores do not have.
         kept = [place for place, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or wrong)]
@@ -119,13 +126,14 @@ def _curves(
     methods = {e.name: e.scores for e in found.entries if e.kind == "method" and e.scores is not None}
     curves: dict[str, RemovalCurve] = {}
 
-    def tell(done: int, total: int) -> None:
+    def tell(stage: str, done: int, total: int, /) -> None:
         working("curve", len(curves) * total + done, len(methods) * total)
 
     working("curve", 0, 1)
     for name, scores in methods.items():
         some = replace(scores, values=scores.values[: len(asked)], query_ids=asked.ids, measured=None, predictions=None)
-        curves[name] = removal_curve(model, train, asked, some, seeds=seeds, folder=folder, progress=tell)
+        retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=tell)
+        curves[name] = removal_curve(model, train, asked, some, retraining=retraining)
     return curves
 
 

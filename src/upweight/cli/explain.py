@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
+import upweight
+from upweight.cli.app import AsJson, OlderVerify, Out, Quiet, Removals, app, newer, working_on, writable
 from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents to print.")] = 5,
     out: Out = Path("report.html"),
     as_json: AsJson = False,
-    removals: Annotated[int, typer.Option("--verify", min=0, help="Real retrainings to check with; 0 = none.")] = 16,
+    removals: Removals = 16,
+    older_verify: OlderVerify = None,
     seed: Seed = 0,
     measure: Measure = None,
     method: How = None,
@@ -36,6 +38,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
 ) -> None:
     """Explain predictions: which training examples caused them, checked by real retraining."""
     source = Source(task, target, identifier, measure)
+    removals = newer(removals, older_verify, "--verify", "--removals")
     writable(out)
     asked = None if method is None else recipe_for(method, seed)
     from upweight.applications.explain import explain as run
@@ -47,7 +50,10 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
         recipe = first_choice(model, train) if asked is None else asked
-        explained = run(model, train, queries.select(chosen), recipe, removals=removals, seed=seed, progress=working)
+        retraining = upweight.Retraining(progress=working)
+        explained = run(
+            model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
+        )
         working("report", 0, 1)
         write_report(out, explained.scores, train, explained.queries, explained.check)
         working("report", 1, 1)
@@ -61,7 +67,8 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
 
 def print_json(explained: Explanation, out: Path, k: int) -> None:
     """The explanation as JSON on stdout."""
-    typer.echo(json.dumps({**explained.as_dict(k), "report": str(out.resolve())}, allow_nan=False))
+    page = str(out.resolve())
+    typer.echo(json.dumps({**explained.as_dict(k), "page": page, "report": page}, allow_nan=False))
 
 
 def print_summary(explained: Explanation, out: Path, queries: list[Id], k: int, noun: str = "example") -> None:

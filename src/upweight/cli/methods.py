@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,9 +34,11 @@ def methods(as_json: AsJson = False) -> None:
 
 
 def _described(name: str, recipe: type[Attributor]) -> dict[str, str | None]:
-    # The first line of the method's file says it in plain words, after the method's own name.
-    line = (inspect.getdoc(inspect.getmodule(recipe)) or "").partition("\n")[0].partition(": ")[2]
-    text = inspect.getdoc(recipe) or ""
-    unit, cost = re.search(r"\b(EFFECT|RANK)\b", text), re.search(r"^Cost: (.+?)\.?$(?=\n\n|\Z)", text, re.M | re.S)
-    said = {"name": name, "summary": line[:1].upper() + line[1:]}
-    return {**said, "unit": unit[1] if unit else None, "cost": " ".join(cost[1].split()) if cost else None}
+    return {
+        "name": name,
+        "summary": recipe.summary,
+        "unit": str(recipe.unit),
+        "cost": recipe.cost,
+        "paper": recipe.paper or None,
+        "needs": ", ".join(need.__name__ for need in recipe.needs),
+    }

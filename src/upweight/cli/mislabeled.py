@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+import upweight
 from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
 from upweight.cli.reading import Identifier, Seed, Source, Target, Task
 
 Budget = Annotated[float, typer.Option(help="How many labels can be checked, or a share below 1.")]
 STAGES = {
-    "influence": "Working out what each label bought for itself",
-    "folds": "Training without each part, to see what held-out labels look like",
-    "harm": "Adding up the harm to the held-out examples",
+    "fit": "Working out what each label bought for itself",
+    "retrain": "Training without each part, to see what held-out labels look like",
+    "attribute": "Adding up the harm to the held-out examples",
 }
 
 
@@ -41,7 +42,8 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     with working_on({"read": f"Reading {task.name}", "train": "Training", **STAGES}, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, None, seed)
         evaluation = None if queries.y is None else queries
-        found = run(model, train, budget=budget, evaluation=evaluation, folds=folds, seed=seed, progress=working)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=working)
+        found = run(model, train, budget=budget, evaluation=evaluation, folds=folds, retraining=retraining)
         write_page(out, found)
     if as_json:
         typer.echo(json.dumps({**found.as_dict(), "page": str(out.resolve())}, allow_nan=False))

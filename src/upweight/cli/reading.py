@@ -139,8 +139,8 @@ def recipe_for(method: str, seed: int, **known_here: Any) -> Attributor:
 
     `known_here`: settings that the command knows, for the methods that have them.
     """
-    from upweight.core.processes import available
     from upweight.methods.registry import methods
+    from upweight.retraining.pool import available
 
     known = methods()
     if method not in known:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
+import upweight
+from upweight.cli.app import AsJson, OlderVerify, Out, Quiet, Removals, app, newer, working_on, writable
 from upweight.cli.reading import Identifier, Measure, Query, Seed, Source, Target, Task, choose
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ Attacked = Annotated[
     int | None,
     typer.Option(min=1, help="Move so many training examples to turn the predictions, training again at every step."),
 ]
-Refits = Annotated[int, typer.Option("--verify", min=0, help="Real retrainings to check with; 0 = none.")]
 
 
 @app.command()
@@ -33,21 +33,24 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     query: Query = None,
     out: Out = Path("slices.html"),
     as_json: AsJson = False,
-    refits: Refits = 8,
+    removals: Removals = 8,
+    older_verify: OlderVerify = None,
     measure: Measure = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Say which groups of training examples caused the mistakes (or the queries named)."""
     source = Source(task, target, identifier, measure)
+    removals = newer(removals, older_verify, "--verify", "--removals")
     writable(out)
     from upweight.applications.slices import slices as run
 
-    stages = {"read": f"Reading {task.name}", "fit": "Working out effects", "verify": "Training without groups"}
+    stages = {"read": f"Reading {task.name}", "fit": "Working out effects", "retrain": "Training without groups"}
     with working_on({**stages, "train": "Training"}, quiet, as_json) as working:
         model, train, queries, _ = source.read(working, query, seed)
         failing = {"queries": choose(model, queries, query)[0]} if query else None
-        found = run(model, train, queries, by, failing, refits=refits, seed=seed, progress=working)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=working)
+        found = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
     worst = [f"{group}: {effect:+.4g} of {found.measurement} on average" for group, effect in found.worst(k=8)]
     _finish(found, out, as_json, quiet, worst or ["No group harms this slice."])
 
@@ -72,17 +75,18 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     """Say which features of which training examples would move predictions; with --attack really move them."""
     source = Source(task, target, identifier, measure)
     writable(out)
+    from upweight.applications.attack import PGD
     from upweight.applications.attack import attack as audit
     from upweight.applications.perturb import perturb as run
 
-    stages = {"read": f"Reading {task.name}", "train": "Training", "attack": "Moving, and training again"}
+    stages = {"read": f"Reading {task.name}", "train": "Training", "retrain": "Moving, and training again"}
     with working_on(stages, quiet, as_json) as working:
         model, train, queries, _ = source.read(working, query, seed)
         asked = queries.select(choose(model, queries, query)[0])
         if attack is not None:
             hit = audit(
-                model, train, asked, attack, grey=grey, radius=radius, step=radius / 5, steps=ROUNDS,
-                progress=lambda done, total: working("attack", done, total),
+                model, train, asked, attack, progress=working,
+                pgd=PGD(grey=grey, radius=radius, step=radius / 5, steps=ROUNDS),
             )  # fmt: skip
         else:
             found = run(model, train, asked, k=k)
@@ -127,7 +131,8 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
             relabel=dict(_pairs(train, relabel, "--relabel")),
             reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight")},
         )
-        found = run(model, train, queries.select(choose(model, queries, query)[0]), change, seed=seed)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
+        found = run(model, train, queries.select(choose(model, queries, query)[0]), change, retraining=retraining)
     lines = []
     for place, one in enumerate(found.queries.ids.tolist()):
         really = "" if found.actual is None else f", really {found.actual[place, 0]:+.4g}"

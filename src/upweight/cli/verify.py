@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from upweight.cli.app import AsJson, Quiet, app, working_on
+import upweight
+from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
 from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Folder = Annotated[
     Path | None,
     typer.Option(file_okay=False, help="Keep every retrained measurement here; a run that was broken off goes on."),
 ]
-Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write a page with plots there.")]
+Page = Annotated[Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a page with plots there.")]
 
 
 @app.command()
@@ -39,19 +40,21 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         bool, typer.Option("--brittleness", help="Find how few training examples each prediction rests on.")
     ] = False,
     folder: Folder = None,
-    report: Report = None,
+    out: Page = None,
+    older_report: OlderReport = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train again without some examples and say how far a method's scores agree with what happens."""
     source = Source(task, target, identifier, measure)
+    report = newer(out, older_report, "--report", "--out")
     if report is not None:
-        reachable(report, "--report")
+        reachable(report, "--out")
     named = None if method is None else recipe_for(method, seed)
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice
 
-    stages = {"read": f"Reading {task.name}", "flip": "Removing until predictions flip"}
+    stages = {"read": f"Reading {task.name}", "search": "Removing until predictions flip"}
     with working_on(stages, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, query, seed)
         chosen, told = choose(model, queries, query)
@@ -60,10 +63,10 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
         recipe = first_choice(model, train) if named is None else named
         scores = recipe.fit(model, train).attribute(asked)
         working("fit", 1, 1)
-        working("verify", 0, removals * seeds)
+        working("retrain", 0, removals * seeds)
         check = run(
-            model, train, asked, scores, removals, seed=seed, seeds=seeds, folder=folder,
-            progress=lambda done, total: working("verify", done, total),
+            model, train, asked, scores, removals, seed=seed,
+            retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=working),
         )  # fmt: skip
         flips = brittleness_of(model, train, asked, scores, folder, working) if brittle else None
         if report is not None:
@@ -73,7 +76,11 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
     if as_json:
         where = None if report is None else str(report.resolve())
         more = {} if flips is None else {"brittleness": flips.as_dict()}
-        typer.echo(json.dumps({**check.as_dict(), **more, "warnings": remarks, "report": where}, allow_nan=False))
+        typer.echo(
+            json.dumps(
+                {**check.as_dict(), **more, "warnings": remarks, "page": where, "report": where}, allow_nan=False
+            )
+        )
     elif not quiet:
         print_check(check, [] if flips else remarks, None if flips else report)
         if flips is not None:
@@ -84,11 +91,9 @@ def brittleness_of(model: Any, train: Any, queries: Any, scores: Any, folder: Pa
     """How few examples hold the predictions up, with its line of progress."""
     from upweight.evaluate.brittleness import brittleness
 
-    def tell(done: int, total: int) -> None:
-        working("flip", done, total)
-
     # A folder of its own in the folder: it asks something else of its models, and is not to be warned of the others'.
-    return brittleness(model, train, queries, scores, folder=folder and folder / "brittleness", progress=tell)
+    retraining = upweight.Retraining(folder=folder and folder / "brittleness", progress=working)
+    return brittleness(model, train, queries, scores, retraining=retraining)
 
 
 def print_flips(flips: Brittleness, remarks: list[str], report: Path | None) -> None:
@@ -112,7 +117,7 @@ def print_check(check: Check, remarks: list[str], report: Path | None) -> None:
             numbers = [short(v) for v in (slope, agreed.pearson, agreed.spearman, r2)]
             rows.append([name, *numbers, str(agreed.count)])
     method = check.scores.recipe.get("method", "scores")
-    print_table(f"{method} ({check.scores.unit}) against {check.diagnostics['refits']} trainings", HEAD, rows)
+    print_table(f"{method} ({check.scores.unit}) against {check.diagnostics['trainings']} trainings", HEAD, rows)
     ceiling, inside = check.ceiling, check.coverage() if sized else None
     said = [] if ceiling is None else [f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."]
     if inside is not None and known(inside.rate) is not None:

@@ -16,6 +16,7 @@ from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
+from upweight.core.looks import looked_once
 from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
@@ -50,6 +51,11 @@ class Attributor(ABC):
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "fit" in vars(cls):
+            cls.fit = looked_once(cls.fit)  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -124,6 +130,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
         return {}, {}
 
+    @looked_once
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
 
@@ -140,11 +147,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         predictions = self.model.predict(queries)
         return self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
 
+    @looked_once
     def self_influence(self) -> Scores:
         """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
         self.require_unchanged()
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
+    @looked_once
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
@@ -159,6 +168,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit, diagnostics = self._told(combined([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
+    @looked_once
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
 

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isnan
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.identity import UnidentifiedError, checksum, digest
-from upweight.core.sources import columns_of, index_of, is_sparse, join_rows, length_of, read_dataset, take_rows
+from upweight.core.looks import LOOKS
+from upweight.core.preview import Preview, preview_of
+from upweight.core.sources import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
 
 Id = int | str
 PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")
 KEEP: Any = object()  # an argument that was not given
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a person sees of one example.
-
-    `value` is an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
-    """
-
-    kind: Literal["image", "text", "row"]
-    value: Any
 
 
 class Examples:
@@ -38,7 +28,8 @@ class Examples:
         y: labels or target values, shape (n,) or (n, outputs); may be left out for queries without a label.
         ids: one unique int or str per example. Left out: the frame's own index if it has one, else 0 … n−1.
         names: one name per input column, used in previews. Left out: the frame's column names.
-        weights: one non-negative sample weight per example, as passed to the estimator's `fit`.
+        weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of weight
+            0 is absent; whole weights count copies.
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: what a person should see in place of the raw inputs (images or texts), one per example.
 
@@ -150,10 +141,16 @@ class Examples:
 
     def checksum(self) -> int | None:
         """To notice that arrays were changed in place; None for inputs of which that cannot be noticed."""
+        looks = LOOKS.get()
+        if looks is not None and id(self) in looks:
+            return looks[id(self)][1]
         try:
-            return checksum(self.x, self.y, self.weights)
+            contents = checksum(self.x, self.y, self.weights)
         except UnidentifiedError:
-            return None
+            contents = None
+        if looks is not None:
+            looks[id(self)] = self, contents
+        return contents
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
         """Where these ids stand, shape (len(ids),). Raises KeyError with the first unknown id."""
@@ -232,7 +229,9 @@ class Examples:
         """Image, text or table row of one example, for a report."""
         place = int(self.positions([identifier])[0])
         source = self.x if self.shown is None else self.shown
-        return _preview(take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source))
+        return preview_of(
+            take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source)
+        )
 
 
 def require_examples(given: Any, what: str = "the examples") -> None:
@@ -307,22 +306,3 @@ def _names(names: list[str] | None, x: Any) -> list[str] | None:
     if names is not None and shape is not None and len(shape) == 2 and len(names) != shape[1]:
         raise ValueError(f"expected one name per column ({shape[1]}), got {len(names)}")
     return names
-
-
-def _preview(one: Any, names: list[str] | None, most: int = 24) -> Preview:
-    if columns_of(one) is not None:
-        values = next(one.itertuples(index=False, name=None)) if hasattr(one, "iloc") else one.row(0)
-        return Preview("row", tuple(zip(names or [], values, strict=True))[:most])
-    if is_sparse(one):
-        row = one.tocsr()
-        largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
-        pairs = ((row.indices[j], row.data[j].item()) for j in largest)
-        return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
-    value = next(iter(one))
-    if isinstance(value, str):
-        return Preview("text", value)
-    array = np.asarray(value)
-    if array.ndim >= 2:
-        return Preview("image", array)
-    columns = names or [f"x{i}" for i in range(array.size)]
-    return Preview("row", tuple(zip(columns, array.reshape(-1).tolist(), strict=True))[:most])

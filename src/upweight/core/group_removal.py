@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
 from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.looks import looked_once
 from upweight.core.scores import Scores
+from upweight.core.weights import require_part
 
 Array = NDArray[np.float64]
 Removed = tuple[Array, AnswerFacts]
@@ -48,6 +50,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         """Why this very fit cannot follow removals, as the rest of a sentence; None where it can."""
         return None
 
+    @looked_once
     def answer_groups(
         self,
         groups: Mapping[str, Sequence[Id]],
@@ -74,9 +77,5 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         member = np.zeros((len(groups), len(self.train)), dtype=bool)
         for row, (name, ids) in zip(member, groups.items(), strict=True):
             row[self.train.positions(ids)] = True
-            if row.sum() in (0, len(row)):
-                raise ValueError(
-                    f"expected group {name!r} to be some of the {len(row)} training examples, got {int(row.sum())}: "
-                    "removing none changes nothing, removing all leaves nothing to train on"
-                )
+            require_part(self.train, name, np.flatnonzero(row))
         return member

@@ -15,6 +15,7 @@ from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
+from upweight.core.weights import own_weights, require_weight
 
 
 @dataclass(frozen=True)
@@ -259,13 +260,14 @@ class Stack:
 def weights_of(train: Examples, weights: Any, models: int | None = None) -> NDArray[np.float64]:
     """Example weights as float64, shape (n,), or (models, n) for so many models.
 
-    Raises ValueError for another length, for weights that are negative or not finite, and for rows of zeros.
+    Raises ValueError for another length, for weights that are negative or not finite, and where nothing is left: all
+    zero, or zero wherever the examples' own weights are not.
     """
     found = np.asarray(weights, dtype=np.float64)
     shape = (len(train),) if models is None else (models, len(train))
     if found.shape != shape:
         raise ValueError(f"expected one weight per training example {shape}, got shape {found.shape}")
-    if not np.isfinite(found).all() or (found < 0).any() or not found.any(axis=-1).all():
+    if not np.isfinite(found).all() or (found < 0).any() or not (found * own_weights(train)).any(axis=-1).all():
         raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
     return found
 
@@ -276,7 +278,10 @@ def can(model: Any, capability: type) -> bool:
 
 
 def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples: Examples) -> None:
-    """Raise TypeError when the model lacks a capability, or these are no Examples, in words that say what to do."""
+    """Raise TypeError when the model lacks a capability, or these are no Examples, in words that say what to do.
+
+    The first of `examples` is the training set: ValueError if all its weights are zero.
+    """
     missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
     if missing:
         way_out = "wrap a fitted estimator with upweight.explainable(estimator, train) first"
@@ -291,6 +296,8 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples:
             raise TypeError(f"{wanted_by} needs a model that is {capability.__name__}: {why}")
     for given in examples:
         require_examples(given)
+    if examples:
+        require_weight(examples[0])
 
 
 def require_reading(model: Any, wanted_by: str) -> None:

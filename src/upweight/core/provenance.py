@@ -9,7 +9,7 @@ from typing import Any
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 
-WORDS = {"recipe": "recipe", "data": "training set", "queries": "set of queries"}  # the others are their own words
+WORDS = {"parameters": "other parameters", "data": "another training set", "queries": "another set of queries"}
 
 
 def identity_of(model: Measurable, train: Examples, queries: Examples | None = None) -> dict[str, str]:
@@ -31,6 +31,6 @@ def require_same(kept: str | Path, there: Mapping[str, Any], here: Mapping[str, 
         here: those of what is handed in.
         instead: what to do.
     """
-    others = [WORDS.get(name, name) for name in here if there.get(name) != here[name]]
+    others = [WORDS.get(name, f"another {name}") for name in here if there.get(name) != here[name]]
     if others:
-        raise ValueError(f"{kept} is of another {' and another '.join(others)} than handed in; {instead}")
+        raise ValueError(f"{kept} was made with {' and '.join(others)} than those handed in; {instead}")

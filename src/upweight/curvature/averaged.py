@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.curvature.ekfac import add_squares
-from upweight.curvature.expectation import draws_of, expected_gradients
-from upweight.curvature.kfac import Layer, held, with_ones
+from upweight.curvature.expectation import draws_of, expected_batches, expected_gradients
+from upweight.curvature.kfac import Layer, by_position, held, with_ones
 from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.rest import diagonal_rest
@@ -114,11 +114,12 @@ class Factored(Spectrum):
     """EK-FAC of the mean: Kronecker factors and corrected eigenvalues summed over the checkpoints.
 
     Where there is a metric, factors are those of the scaled gradients, with P^½ of each layer taken as the nearest
-    outer product in the logarithm; all else is P itself.
+    outer product in the logarithm; all else is P itself. `own` (n,) are the sample weights, which a part's weights hold
+    beside the share of its checkpoint.
     """
 
-    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float) -> None:
-        self.network, self.root = parts[0].network, root
+    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float, own: Array) -> None:
+        self.network, self.root, self._own = parts[0].network, root, own
         self.layers: dict[str, Layer] = {}
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}  # P^½ of a layer, by outputs and by inputs
         self._each(parts, self._gather)
@@ -126,7 +127,7 @@ class Factored(Spectrum):
             layer.examples = layer.positions
             layer.decompose(1.0)
             layer.values = torch.zeros_like(layer.values)
-        self._each(parts, lambda factors, a, s, first: add_squares(self.layers[factors.weight], a, s))
+        self._each(parts, lambda factors, a, s, _: add_squares(self.layers[factors.weight], a, s))
         self.rest: dict[str, Tensor] = {}
         for found in [diagonal_rest(part, held(self.layers)) for part in parts]:
             for name, block in found.items():
@@ -163,21 +164,21 @@ class Factored(Spectrum):
 
     def _each(self, parts: Sequence[Summed], use: Callable[..., None]) -> None:
         for part in parts:
-            for direction, captured in expected_gradients(part):
+            for direction, where, captured in expected_batches(part):
                 for factors in captured.layers():
                     a, s = self._scaled(factors, with_ones(factors), factors.s)
-                    use(factors, a, s, direction == 0)
+                    use(factors, a, s, None if direction else by_position(self._own[where], a))
 
-    def _gather(self, factors: Any, a: Tensor, s: Tensor, first: bool) -> None:
+    def _gather(self, factors: Any, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
         a, s = a.flatten(0, 1), s.flatten(0, 1)
         if factors.weight not in self.layers:
             zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
             self.layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
         layer = self.layers[factors.weight]
         layer.slopes += s.T @ s
-        if first:
-            layer.inputs += a.T @ a
-            layer.positions += len(a)
+        if weights is not None:  # with the first direction: the inputs are the same whatever is pulled back
+            layer.inputs += a.T @ (weights[:, None] * a)
+            layer.positions += float(weights.double().sum())
 
     def _scaled(self, factors: Any, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         if self.root is None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
+from upweight.core.examples import Examples
 from upweight.core.recipes import (
     EKFAC,
     KFAC,
@@ -69,33 +70,40 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
         return summed  # chosen once there are factors, layer by layer
     if time is not None and not isinstance(recipe, Diagonal):
         return matched(summed, time)
-    n = len(summed.train)
-    few = summed.train.take(np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)))
-    trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, few))
+    few, weights = _sample(summed)
+    trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, (few, weights)))
     share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_DIAGONAL
-    chosen, said = share_of(summed, trace * (summed.weights.sum() / len(few)), share, rank_of(summed))
+    chosen, said = share_of(summed, trace * (summed.weights.sum() / weights.sum()), share, rank_of(summed))
     return replace(summed, damping=chosen, damping_from=said)
 
 
-def rank_of(summed: Summed) -> int:
+def _sample(summed: Summed) -> tuple[Examples, Array]:
+    """Examples spread evenly over the training set as if copies were written out, and their weights in the sample."""
+    ends = np.cumsum(summed.copies)
+    points = np.linspace(0, ends[-1] - 1, int(min(ends[-1], SAMPLED))).astype(int)
+    where, drawn = np.unique(np.searchsorted(ends, points, side="right"), return_counts=True)
+    return summed.train.take(where), drawn * summed.weights[where] / summed.copies[where]
+
+
+def rank_of(summed: Summed) -> float:
     """How many eigenvalues count as nonzero: one for each loss that is added, of examples or of their tokens."""
-    return min(summed.network.size, independent(summed.network, summed.train))
+    return min(summed.network.size, independent(summed.network, summed.train, summed.copies))
 
 
 def share_of(
-    summed: Summed, trace: float, share: float = SHARE_EMPIRICAL, rank: int | None = None
+    summed: Summed, trace: float, share: float = SHARE_EMPIRICAL, rank: float | None = None
 ) -> tuple[float, str]:
     """What the objective's l2 lacks of this share of the mean over `rank` eigenvalues of a matrix with this trace.
 
     Without a rank there are as many as examples, which have one gradient each.
     """
-    rank = min(summed.network.size, len(summed.train)) if rank is None else rank
+    rank = min(summed.network.size, float(summed.copies.sum())) if rank is None else rank
     wanted = share * trace / rank
     if wanted <= summed.ridge:
         return 0.0, f"none beyond the objective's l2, which is more than {share:g} of the mean eigenvalue"
     return (
         wanted - summed.ridge,
-        f"{share:g} of the mean eigenvalue (trace over {rank:,}), the objective's l2 included",
+        f"{share:g} of the mean eigenvalue (trace over {rank:,.0f}), the objective's l2 included",
     )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
@@ -34,8 +36,25 @@ MOST = 4  # draws of an example at most
 SEEN = 3  # examples on which the loss is looked at
 
 
-def expected_gradients(summed: Summed, train: Examples | None = None, seed: int = 0) -> Iterator[tuple[int, Captured]]:
-    """(c, √wᵢ Jᵢᵀu_c) for every batch of training examples and every direction u_c of their output Hessians.
+class Pulled(NamedTuple):
+    """√wᵢ Jᵢᵀu_c of one batch: which direction c, which positions among the examples, the gradients."""
+
+    direction: int
+    where: slice
+    captured: Captured
+
+
+def expected_gradients(
+    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+) -> Iterator[tuple[int, Captured]]:
+    """(c, √wᵢ Jᵢᵀu_c) of what `expected_batches` gives."""
+    return ((c, captured) for c, _, captured in expected_batches(summed, sample, seed))
+
+
+def expected_batches(
+    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+) -> Iterator[Pulled]:
+    """For every batch of training examples, or of a sample with its weights, and every direction of output Hessians.
 
     Beyond `EXACT` outputs directions are drawn, by the ids of the examples and the seed: in any order and any batches
     an example has the same draws. Parameters that hooks cannot see are absent from what is yielded.
@@ -46,9 +65,7 @@ def expected_gradients(summed: Summed, train: Examples | None = None, seed: int 
     """
     network = summed.network
     draws = draws_of(summed)
-    examples, weights = summed.train, summed.weights
-    if train is not None:
-        examples, weights = train, np.ones(len(train))
+    examples, weights = (summed.train, summed.weights) if sample is None else sample
     found = inspected(network, "loss", examples)
     size = min(BATCH, batch_size(found)) if draws is None else _batch(summed, batch_size(found))
     for start in range(0, len(examples), size):
@@ -57,12 +74,12 @@ def expected_gradients(summed: Summed, train: Examples | None = None, seed: int 
         pulled: list[Captured] = []
         with network.untouched(), Tape(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
             out = outputs(network, network.batch(part), part.ids)
-            scale = torch.as_tensor(weights[where]).to(out.values).sqrt()
-            directions = _all(out) if draws is None else _drawn(out, summed, part, draws, seed)
+            weighs = torch.as_tensor(weights[where]).to(out.values)
+            directions = _all(out, weighs) if draws is None else _drawn(out, summed, part, draws, seed)
             for c, direction in enumerate(directions):
-                cotangent = (direction.flatten(1) * scale[:, None]).reshape(out.values.shape)
+                cotangent = (direction.flatten(1) * weighs.sqrt()[:, None]).reshape(out.values.shape)
                 pulled.append(tape.pull(out.values, cotangent, keep=c < len(directions) - 1))
-        yield from enumerate(pulled)
+        yield from (Pulled(c, slice(start, start + size), captured) for c, captured in enumerate(pulled))
 
 
 def draws_of(summed: Summed) -> int | None:
@@ -89,37 +106,40 @@ def joint_axes(network: Network, examples: Examples) -> int:
     return network.joint_axes
 
 
-def independent(network: Network, examples: Examples) -> int:
+def independent(network: Network, examples: Examples, copies: NDArray[np.float64]) -> float:
     """Of how many parts that do not share an output the losses of all examples are the sum: one each, or their tokens.
 
-    Tokens that no loss depends on (padding) are none.
+    Tokens that no loss depends on (padding) are none; every example is there in so many `copies` (n,).
     """
-    joint, found, few = joint_axes(network, examples), 0, examples.take([0])
+    joint, found, few = joint_axes(network, examples), 0.0, examples.take([0])
     with network.untouched():
         shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
     if len(shape) == joint:
-        return len(examples)
+        return float(copies.sum())
     size = min(BATCH, batch_size(inspected(network, "loss", examples)), max(1, LARGEST // prod(shape)))
-    for part in examples.batches(size):
+    for start, part in zip(range(0, len(examples), size), examples.batches(size), strict=True):
         with network.untouched():
             out = outputs(network, network.batch(part), part.ids)
         u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.values)
         bent = out.bend()(u).flatten(out.values.ndim - joint) if joint else out.bend()(u)[..., None]
-        found += int((bent != 0).any(dim=-1).sum())
-    return max(found, 1)
+        parts = (bent != 0).any(dim=-1).flatten(1).sum(dim=1).cpu().numpy()
+        found += float(parts @ copies[start : start + len(part)])
+    return max(found, 1.0)
 
 
-def square_roots(hessians: Tensor) -> Iterator[Tensor]:
-    """Vectors u (B, C), strongest first, with Σ u uᵀ = Λ up to a negligible share of the trace.
+def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Tensor]:
+    """Vectors u (B, C), strongest first, with Σ u uᵀ = Λ up to a negligible share of the (weighted) trace.
 
     Negative eigenvalues (a loss that is not convex in its outputs) are left out: the Gauss–Newton matrix takes Λ
     positive semidefinite.
     """
     values, vectors = torch.linalg.eigh(hessians.double())
     values = values.clamp_min(0.0)
-    total = float(values.sum())
+    weighs = weights is not None and bool(weights.any())  # a checkpoint that is not travelled to weighs nothing at all
+    traces = (values * weights[:, None] if weighs and weights is not None else values).sum(dim=0)
+    total = float(traces.sum())
     for c in range(values.shape[1] - 1, -1, -1):
-        if float(values[:, c].sum()) > NEGLIGIBLE * total:
+        if float(traces[c]) > NEGLIGIBLE * total:
             yield (vectors[:, :, c] * values[:, c, None].sqrt()).to(hessians.dtype)
 
 
@@ -132,8 +152,8 @@ def _batch(summed: Summed, size: int) -> int:
     return min(size, fitting or size)
 
 
-def _all(out: Outputs) -> list[Tensor]:
-    return [u for u in square_roots(out.hessians()) if float(u.abs().max()) > 0]
+def _all(out: Outputs, weights: Tensor) -> list[Tensor]:
+    return [u for u in square_roots(out.hessians(), weights) if float(u.abs().max()) > 0]
 
 
 def _drawn(out: Outputs, summed: Summed, part: Examples, draws: int, seed: int) -> list[Tensor]:

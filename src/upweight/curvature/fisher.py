@@ -17,7 +17,7 @@ from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import QUERIES, agreement, neighbours, share_of
 from upweight.curvature.objective import Summed
-from upweight.curvature.solvers.dual import same_arrays
+from upweight.curvature.solvers.dual import places_among
 from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]
@@ -140,10 +140,6 @@ class DualRows(Rows):
             or other.network is not summed.network
         ):
             return None
-        try:
-            where = summed.train.positions(other.examples.ids)
-        except KeyError:
-            return None
-        # Ids alone do not say so: queries are numbered from 0 as well.
-        ours = other.examples is summed.train or same_arrays(summed.train.take(where), other.examples)
-        return where if ours and np.all(self.fisher.roots[where] > 0) else None
+        if other.examples is summed.train:
+            return np.arange(len(summed.train))
+        return places_among(summed.train, other)

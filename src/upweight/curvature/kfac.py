@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.curvature.expectation import expected_gradients
+from upweight.curvature.expectation import expected_batches
 from upweight.curvature.objective import Summed
 from upweight.curvature.rest import Rest, Turned
 from upweight.gradients.captured import Factors
 
 Blocks = dict[str, Tensor]
+Waiting = dict[str, tuple[Tensor, Tensor, Tensor]]  # of a batch: inputs, which positions count, their weights
 
 
 @dataclass
@@ -23,17 +26,17 @@ class Layer:
     weight: str
     bias: str | None
     swapped: bool
-    inputs: Tensor  # Σ a aᵀ over examples and positions that count, a with a one at its end where there is a bias
-    slopes: Tensor  # Σ s sᵀ over examples, positions and directions
-    positions: int = 0
-    examples: int = 0
+    inputs: Tensor  # Σ w a aᵀ over examples and positions that count, a with a one at its end where there is a bias
+    slopes: Tensor  # Σ w s sᵀ over examples, positions and directions
+    positions: float = 0.0  # Σ w over the same positions
+    examples: float = 0.0  # Σ w
     values: Tensor = field(default_factory=lambda: torch.empty(0))
     left: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of S
     right: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of A
 
     def decompose(self, total: float) -> None:
         """Eigenvectors of both factors, and the eigenvalues of total · A ⊗ S."""
-        a, self.right = torch.linalg.eigh(self.inputs.double() / max(self.positions, 1))
+        a, self.right = torch.linalg.eigh(self.inputs.double() / (self.positions or 1.0))
         s, self.left = torch.linalg.eigh(self.slopes.double() / self.examples)
         self.values = total * s.clamp_min(0)[:, None] * a.clamp_min(0)[None, :]
         wide = self.inputs.dtype
@@ -85,8 +88,8 @@ def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turne
     """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
     layers: dict[str, Layer] = {}
     rest: Rest | None = None
-    waiting: dict[str, tuple[Tensor, Tensor]] = {}  # of a batch: inputs, and the positions that count
-    for direction, captured in expected_gradients(summed):
+    waiting: Waiting = {}
+    for direction, where, captured in expected_batches(summed):
         if direction == 0:
             _add_inputs(layers, waiting)
         for factors in captured.layers():
@@ -101,23 +104,33 @@ def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turne
             if direction > 0:  # the inputs are the same whatever is pulled back
                 waiting[factors.weight][1].logical_or_(reached)
             else:
-                waiting[factors.weight] = with_ones(factors).flatten(0, 1), reached
+                weights = by_position(summed.weights[where], factors.s)
+                waiting[factors.weight] = with_ones(factors).flatten(0, 1), reached, weights
         rest = rest or Rest(summed, held(layers))
         rest.gather(captured)
     _add_inputs(layers, waiting)
+    total = float(summed.weights.sum())
     for layer in layers.values():
-        layer.examples = len(summed.train)
-        layer.decompose(float(len(summed.train)))
+        layer.examples = total
+        layer.decompose(total)
     return layers, (rest or Rest(summed, held(layers))).turned()
 
 
-def _add_inputs(layers: Mapping[str, Layer], waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """A from the positions that the loss depends on: padding says nothing of a layer, however much of it there is."""
-    for weight, (a, counts) in waiting.items():
-        kept = a[counts]
-        layers[weight].inputs += kept.T @ kept
-        layers[weight].positions += len(kept)
+def _add_inputs(layers: Mapping[str, Layer], waiting: Waiting) -> None:
+    """A from the positions that the loss depends on: padding says nothing of a layer, however much of it there is.
+
+    Output gradients carry √w already; inputs carry nothing, so a row counts here by its weight, as that many copies do.
+    """
+    for weight, (a, counts, each) in waiting.items():
+        kept, weights = a[counts], each[counts]
+        layers[weight].inputs += kept.T @ (weights[:, None] * kept)
+        layers[weight].positions += float(weights.double().sum())
     waiting.clear()
+
+
+def by_position(weights: NDArray[np.float64], like: Tensor) -> Tensor:
+    """Weights (B,) for every position of factors (B, T, d): (B·T,)."""
+    return torch.as_tensor(weights).to(like).repeat_interleave(like.shape[1])
 
 
 def held(layers: Mapping[str, Layer]) -> set[str]:

@@ -61,8 +61,9 @@ def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP)
         share = TensorRows(network, {name: block[None] for name, block in rows.share.items()})
         common = TensorRows.of(network, curvature.solve(share).rows).blocks
     found = inspected(network, "loss", rows.examples)
-    for start in range(0, len(rows), BATCH):
-        some = rows.take(np.arange(start, min(start + BATCH, len(rows))))
+    counted = np.flatnonzero(rows.weights)
+    for start in range(0, len(counted), BATCH):
+        some = rows.take(counted[start : start + BATCH])
         with network.untouched():
             out = outputs(network, network.batch(some.examples), some.examples.ids)
             weights = torch.as_tensor(some.weights).to(out.values)[:, None]
@@ -79,8 +80,10 @@ def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP)
             along = along + each * some.weights[:, None]
         v = without_itself(inside, along, most)
         bend = np.einsum("bc,cbo->bo", v, torch.stack(directions).cpu().double().numpy())
-        added.append(bend / np.where(some.weights > 0, some.weights, 1.0)[:, None])
-    return bent(rows, np.concatenate(added))
+        added.append(bend / some.weights[:, None])
+    slopes = np.zeros((len(rows), *added[0].shape[1:]))
+    slopes[counted] = np.concatenate(added)
+    return bent(rows, slopes)
 
 
 def bent(rows: CapturedRows, added: Array) -> CapturedRows:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.weights import copies
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -18,8 +19,8 @@ class Summed:
     """The matrix Σᵢ weightsᵢ Cᵢ + (ridge + damping)·I, where Cᵢ is the curvature of one example's loss.
 
     Attributes:
-        network, train: whose loss, on what.
-        weights: (n,) sample weights.
+        network, train: whose loss, on what: the examples of weight above 0 alone.
+        weights: (n,) sample weights, all above 0.
         ridge: the objective's l2 on this scale.
         damping: what is added beyond it, on this scale.
         damping_from: where the damping came from, in words.
@@ -33,6 +34,19 @@ class Summed:
     damping: float
     damping_from: str = ""
     matched: bool = False
+
+    @classmethod
+    def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> Summed:
+        """Without damping, on what weighs anything: examples of weight 0 have no part in any curvature."""
+        counted = np.flatnonzero(weights)
+        if len(counted) < len(train):
+            train, weights = train.take(counted), weights[counted]
+        return cls(network, train, weights, ridge, 0.0)
+
+    @property
+    def copies(self) -> Array:
+        """(n,) how many examples each counts for where examples are counted."""
+        return copies(self.weights)
 
     @property
     def shift(self) -> float:

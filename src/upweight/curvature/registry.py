@@ -35,7 +35,7 @@ def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: 
     recipe = GaussNewton() if recipe is None else recipe
     weights = model.weights(train)
     total = float(weights.sum())
-    summed = Summed(model.network, train, weights, model.objective.ridge(weights), 0.0)
+    summed = Summed.of(model.network, train, weights, model.objective.ridge(weights))
     if damping is None:
         summed = automatic(summed, recipe, model.training_time(train))
     else:

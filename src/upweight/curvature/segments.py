@@ -13,6 +13,7 @@ from upweight.core.checkpoints import Checkpoint, Segment
 from upweight.core.examples import Examples
 from upweight.core.recipes import EKFAC, CurvatureRecipe, GaussNewton
 from upweight.core.rows import Rows
+from upweight.core.weights import copies
 from upweight.curvature.averaged import Averaged, Factored, Spectrum, diagonalised
 from upweight.curvature.chebyshev import Polynomial
 from upweight.curvature.gauss_newton import SMALL
@@ -44,9 +45,16 @@ class Moment(Protocol):
 
 
 def segments(
-    moments: Sequence[Any], weights: Array, train: Examples, recipe: CurvatureRecipe | None, count: int
+    moments: Sequence[Any],
+    weights: Array,
+    train: Examples,
+    recipe: CurvatureRecipe | None,
+    count: int,
+    over: float | None = None,
 ) -> tuple[FittedSegment, ...]:
     """Consecutive checkpoints in `count` groups as even as possible; recipe None is `GaussNewton()`.
+
+    `over` is the number of examples that the mean loss was taken over; None for those of weight above 0.
 
     Raises:
         ValueError: fewer checkpoints than segments.
@@ -62,8 +70,12 @@ def segments(
         )
     groups = [[moments[place] for place in part] for part in np.array_split(np.arange(len(moments)), count)]
     metrics = _metrics(groups)
+    over, counted = float(copies(weights).sum()) if over is None else over, np.flatnonzero(weights)
+    if len(counted) < len(train):
+        train, weights = train.take(counted), weights[counted]
     return tuple(
-        FittedSegment(group, metric, weights, train, recipe) for group, metric in zip(groups, metrics, strict=True)
+        FittedSegment(group, metric, weights, train, recipe, over)
+        for group, metric in zip(groups, metrics, strict=True)
     )
 
 
@@ -75,14 +87,20 @@ class FittedSegment(Segment):
     """
 
     def __init__(
-        self, group: Sequence[Any], metric: Blocks | None, weights: Array, train: Examples, recipe: CurvatureRecipe
+        self,
+        group: Sequence[Any],
+        metric: Blocks | None,
+        weights: Array,
+        train: Examples,
+        recipe: CurvatureRecipe,
+        over: float,
     ) -> None:
         self.checkpoints: Sequence[Checkpoint] = list(group)
         networks: list[Network] = [moment.model().network for moment in group]
         self.network = networks[0]
         like = self.network.parameters()[self.network.names[0]].detach().to(self.network.precision)
         self.root = None if metric is None else {name: block.to(like).sqrt() for name, block in metric.items()}
-        each = weights / len(train)
+        each = weights / over
         parts = [
             Summed(network, train, each * share, 0.0, 0.0)
             for network, share in zip(networks, shares(self.checkpoints), strict=True)
@@ -91,7 +109,7 @@ class FittedSegment(Segment):
         outside, inside = (decay, 0.0) if group[0].steps.decoupled else (0.0, decay)
         self.spectrum: Spectrum
         if isinstance(recipe, EKFAC):
-            self.spectrum = Factored(parts, self.root, inside, outside)
+            self.spectrum = Factored(parts, self.root, inside, outside, weights)
         else:
             averaged = Averaged(parts, self.root, inside, outside)
             self.spectrum = diagonalised(averaged) if averaged.size <= SMALL else Polynomial(averaged)

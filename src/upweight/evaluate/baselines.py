@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
 from upweight.core.sources import is_sparse
+from upweight.core.weights import present
+from upweight.retraining import deprecated
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import ONE_BY_ONE, Retraining
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 K1, B = 1.2, 0.75  # of Okapi BM25 (Robertson & Zaragoza 2009), as every search engine has them
@@ -53,27 +59,33 @@ def bm25(train: Examples, queries: Examples) -> Scores:
     return _scores("bm25", (asked @ coo.tocsr().T).toarray(), train, queries)
 
 
-def plain_loss(model: Any, train: Examples) -> Array:
+def plain_loss(model: Measurable, train: Examples) -> Array:
     """Minus the measurement of every training example by the model that was trained on it, (n,)."""
     require(model, [Measurable], "plain_loss")
     return -np.asarray(model.measure(train))
 
 
-def held_out_loss(model: Any, train: Examples, folds: int = FOLDS, seed: int = 0) -> Array:
+@older_keywords(deprecated.one_seed(), deprecated.made(ONE_BY_ONE), positional=("seed",))
+def held_out_loss(
+    model: Retrainable, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None
+) -> Array:
     """Minus the measurement of every training example by a model trained without its fold, (n,).
 
     With −loss measured it orders as cross-validated confidence does, the base of confident learning (Northcutt et al.
-    2021). Costs as many trainings as folds.
+    2021). Costs as many trainings as folds: one by one in this process, where `retraining` says nothing else. Its seed
+    draws the folds, too.
     """
     require(model, [Retrainable], "held_out_loss")
-    if not 2 <= folds <= len(train):
-        raise ValueError(f"expected between 2 and {len(train)} folds, got {folds}")
-    order, suspicion = np.random.default_rng(seed).permutation(len(train)), np.empty(len(train))
-    for fold in range(folds):
-        out = order[fold::folds]
-        weights = np.ones(len(train))
-        weights[out] = 0.0
-        suspicion[out] = -np.asarray(model.retrain(train, weights, seed).measure(train.take(out)))
+    counted = present(train)
+    if not 2 <= folds <= len(counted):
+        raise ValueError(f"expected between 2 and {len(counted)} folds, got {folds}")
+    retraining = ONE_BY_ONE if retraining is None else retraining
+    seed = retraining.only_seed("held_out_loss")
+    order = counted[np.random.default_rng(seed).permutation(len(counted))]
+    suspicion = plain_loss(model, train)  # of an example of weight 0, without which the model was trained already
+    tasks = [Task(removed=order[fold::folds], queries=order[fold::folds], seed=seed) for fold in range(folds)]
+    for task, measurements in zip(tasks, results(retraining, model, train, tasks, train), strict=True):
+        suspicion[task.queries] = -measurements
     return suspicion
 
 
@@ -153,13 +165,15 @@ class Baseline:
 
     name: str
     pairs: Callable[[Examples, Examples], Scores] | None = None
-    suspicion: Callable[[Any, Examples], Array] | None = None
+    suspicion: Callable[[Any, Examples, Retraining | None], Array] | None = None
     of_texts: bool = False
 
 
 BASELINES = (
-    Baseline("similar", similar, lambda model, train: unlike_neighbours(train)),
+    Baseline("similar", similar, lambda model, train, retraining: unlike_neighbours(train)),
     Baseline("bm25", bm25, of_texts=True),
-    Baseline("loss", suspicion=plain_loss),
-    Baseline("held_out_loss", suspicion=held_out_loss),
+    Baseline("loss", suspicion=lambda model, train, retraining: plain_loss(model, train)),
+    Baseline(
+        "held_out_loss", suspicion=lambda model, train, retraining: held_out_loss(model, train, retraining=retraining)
+    ),
 )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import available
-from upweight.core.retraining import Task, at_once, predicted
 from upweight.core.scores import Scores
-from upweight.evaluate.retrain import Engine, How, Progress
+from upweight.core.weights import own_weights, present
+from upweight.retraining import deprecated
+from upweight.retraining.engine import attempts, results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task, at_once, predicted
 
 FIRST = 1  # the size that is tried first; it doubles until the prediction flips
 
@@ -89,17 +91,15 @@ class Brittleness:
         return {"most": self.most, "trainings": self.trainings, "flips": flips}
 
 
-def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keyword
+@older_keywords(deprecated.keywords("processes", "how", "folder", "progress"), deprecated.made())
+def brittleness(
     model: Any,
     train: Examples,
     queries: Examples,
     scores: Scores,
     *,
     most: int | None = None,
-    processes: int | None = None,
-    how: How | None = None,
-    folder: str | Path | None = None,
-    progress: Progress | None = None,
+    retraining: Retraining | None = None,
 ) -> Brittleness:
     """How few examples hold each prediction up (Ilyas et al. 2022, datamodels, §4; Broderick et al. 2021).
 
@@ -114,8 +114,8 @@ def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keywo
 
     Args:
         most: the largest removal that is tried; a fifth of the training set where it is left out.
-        processes, how, folder: as in `retrain`.
-        progress: called with (queries done, of how many).
+        retraining: where and how, with one seed; None for all processors. Its progress is called with the stage
+            "search" and counts queries: how many trainings there will be is not known.
 
     Raises:
         TypeError: a model that cannot be retrained.
@@ -127,20 +127,21 @@ def brittleness(  # noqa: PLR0913 - four that everyone passes, the rest by keywo
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-    limit = max(1, len(train) // 5) if most is None else most
-    if not 0 < limit < len(train):
-        raise ValueError(f"expected most between 1 and {len(train) - 1}, got {limit}")
+    n = len(present(train))
+    limit = max(1, n // 5) if most is None else most
+    if not 0 < limit < n:
+        raise ValueError(f"expected most between 1 and {n - 1}, got {limit}")
     columns = train.positions(scores.train_ids)
-    engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
-    (before,) = engine.results(model, train, [Task()], queries, predicted)
+    retraining = Retraining() if retraining is None else retraining
+    seed = retraining.only_seed("brittleness")
+    (before,) = results(replace(retraining, progress=None), model, train, [Task(seed=seed)], queries, predicted)
     searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
-        support = scores.values[place] if held_up else -scores.values[place]
+        support = (scores.values[place] if held_up else -scores.values[place]) * (own_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
         searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
-    room = 1 if how == "processes" else at_once(model, train).size
-    trainings = 1 + _searched(engine, model, train, queries, searches, room, progress)
+    trainings = 1 + _searched(retraining, model, train, queries, searches)
     flips = (one.told(i, said.classes, train.ids) for i, one in zip(queries.ids.tolist(), searches, strict=True))
     return Brittleness(tuple(flips), limit, trainings)
 
@@ -212,26 +213,20 @@ class _Search:
         return Flip(query, before, None, (), self.held, note)
 
 
-def _searched(
-    engine: Engine,
-    model: Any,
-    train: Examples,
-    queries: Examples,
-    searches: list[_Search],
-    room: int,
-    progress: Progress | None,
-) -> int:
+def _searched(retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]) -> int:
     """Search all; how many trainings it took."""
-    trainings = 0
+    trainings, seed = 0, retraining.only_seed("brittleness")
+    room = 1 if retraining.how == "processes" else at_once(model, train).size
+    quiet = replace(retraining, progress=None)
     while True:
         left = [place for place, one in enumerate(searches) if not one.is_done]
-        if progress is not None:
-            progress(len(searches) - len(left), len(searches))
+        if retraining.progress is not None:
+            retraining.progress("search", len(searches) - len(left), len(searches))
         if not left:
             return trainings
         asked = [(place, size) for place in left for size in searches[place].sizes(max(1, room // len(left)))]
-        tasks = [Task(removed=searches[place].order[:size]) for place, size in asked]
-        answers = engine.attempts(model, train, tasks, queries, predicted)
+        tasks = [Task(removed=searches[place].order[:size], seed=seed) for place, size in asked]
+        answers = attempts(quiet, model, train, tasks, queries, predicted)
         for (place, size), answer in zip(asked, answers, strict=True):
             searches[place].learn(size, answer if isinstance(answer, str) else float(answer[place]))
         trainings += len(tasks)

@@ -54,7 +54,7 @@ class Check:
     Attributes:
         scores: what was verified.
         removals: what was removed, one entry per column.
-        diagnostics: number of refits, seconds, how far the model handed in was from its optimum, `warnings`.
+        diagnostics: number of `trainings`, seconds, how far the model handed in was from its optimum, `warnings`.
         truth: the retrained measurements behind it.
     """
 
@@ -94,7 +94,7 @@ class Check:
     def interval(self, ids: Sequence[Id], level: float = 0.9) -> tuple[Array, Array]:
         """(low, high), each (queries,): where the effect of removing these examples lies with this probability.
 
-        Split-conformal (Vovk et al. 2005; Lei et al. 2018): residuals of the refits, in units of √Σ score² of what was
+        Split-conformal (Vovk et al. 2005; Lei et al. 2018): residuals of removals, in units of √Σ score² of what was
         removed (plus that of the query's usual removal), bound the residual of a removal of the same kind: one
         example, or a group of similar size. Residuals of all queries stand together, in as many groups as there were
         removals (Lee, Barber & Willett 2023). k removals cannot promise more than k/(k+1), whatever the level.
@@ -206,7 +206,7 @@ class Check:
             "queries": self.query_ids.tolist(),
             "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
             **pairs,
-            "refits": self.diagnostics.get("refits"),
+            "trainings": self.diagnostics.get("trainings"),
             "warnings": [str(w) for w in self.diagnostics.get("warnings", ())],
         }
 
@@ -240,7 +240,7 @@ class Check:
 
     def __repr__(self) -> str:
         return (
-            f"Check({len(self.removals)} refits × {len(self.query_ids)} queries: slope {self.slope:.4f}, "
+            f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: slope {self.slope:.4f}, "
             f"Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
         )
 

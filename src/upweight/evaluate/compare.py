@@ -14,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
+from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, known, short
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
 from upweight.evaluate.found import Found, found_at
 from upweight.evaluate.lds import LDS, lds
-from upweight.evaluate.retrain import Progress
 from upweight.evaluate.truth import Truth
 from upweight.methods.chance import Chance
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
 Kind = Literal["method", "baseline"]
@@ -122,15 +125,16 @@ class Comparison:
         }
 
 
+@older_keywords(deprecated.keywords("progress"), deprecated.made(ONE_BY_ONE))
 def compare(
     methods: Mapping[str, Attributor],
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     truth: Truth,
     *,
     planted: Sequence[Id] = (),
-    progress: Progress | None = None,
+    retraining: Retraining | None = None,
 ) -> Comparison:
     """Hold every method, and every baseline that can be had, against one truth.
 
@@ -138,7 +142,8 @@ def compare(
         methods: name → recipe.
         model, train, queries, truth: the truth is of this model, these examples and these queries.
         planted: ids of training examples whose labels are known to be wrong; adds how well each method finds them.
-        progress: called with (done, of how many methods and baselines).
+        retraining: where and how models are trained for the held-out loss of planted errors; None for one by one in
+            this process. Its progress is called with the stage "compare" and counts methods and baselines.
 
     A method that lacks what it needs of the model is a row that says so.
 
@@ -149,7 +154,9 @@ def compare(
     if not methods or not isinstance(methods, Mapping):
         raise ValueError(f"expected methods by name, e.g. {{'influence': upweight.Influence()}}, got {methods!r}")
     truth.require(model, train, queries)
-    bench = _Bench(model, train, queries, truth, tuple(planted))
+    retraining = ONE_BY_ONE if retraining is None else retraining
+    quiet = replace(retraining, seeds=retraining.runs[:1], progress=None)
+    bench = _Bench(model, train, queries, truth, tuple(planted), quiet)
     bench.train.positions(bench.planted)
     jobs: list[tuple[str, Kind, Callable[[], Entry]]] = [
         (name, "method", partial(bench.method, name, "method", recipe)) for name, recipe in methods.items()
@@ -165,8 +172,8 @@ def compare(
             entries.append(job())
         except (TypeError, ValueError, RuntimeError) as error:
             entries.append(Entry(name, kind, why=str(error)))
-        if progress is not None:
-            progress(done, len(jobs))
+        if retraining.progress is not None:
+            retraining.progress("compare", done, len(jobs))
     return Comparison(tuple(sorted(entries, key=_place)), truth)
 
 
@@ -174,11 +181,12 @@ def compare(
 class _Bench:
     """What all rows are measured on."""
 
-    model: Any
+    model: Measurable
     train: Examples
     queries: Examples
     truth: Truth
     planted: tuple[Id, ...]
+    retraining: Retraining
 
     def method(self, name: str, kind: Kind, recipe: Attributor) -> Entry:
         start = cpu_seconds()
@@ -197,7 +205,9 @@ class _Bench:
         start = cpu_seconds()
         scores = None if one.pairs is None else one.pairs(self.train, self.queries)
         paid = cpu_seconds() - start
-        suspicion = None if one.suspicion is None or not self.planted else one.suspicion(self.model, self.train)
+        suspicion = None
+        if one.suspicion is not None and self.planted:
+            suspicion = one.suspicion(self.model, self.train, self.retraining)
         seconds = paid if scores is not None else cpu_seconds() - start
         unit = None if scores is None else scores.unit
         return self._held(Entry(one.name, "baseline", unit, scores, seconds=seconds), suspicion)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights, present
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
-from upweight.evaluate.retrain import How, Progress
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
 Side = Literal["proponents", "opponents", "random"]
@@ -31,8 +33,8 @@ class RemovalCurve:
 
     Attributes:
         sizes: how many examples were removed, (points,).
-        effects: side → (queries, points); `random` is the mean over draws. NaN where the model refused the removal.
-        spread: (queries, points), standard deviation of the random draws.
+        effects: side → (queries, points); `random` is a mean over removals. NaN where the model refused the removal.
+        spread: (queries, points), standard deviation over the random removals.
         warnings: removals that were left out, and seeds that matter.
     """
 
@@ -66,69 +68,59 @@ class RemovalCurve:
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
 
-def removal_curve(  # noqa: PLR0913 - four that everyone passes, the rest by keyword
+@older_keywords({"draws": Older("removals"), **deprecated.KEYWORDS}, deprecated.made())
+def removal_curve(
     model: Any,
     train: Examples,
     queries: Examples,
     scores: Scores,
     shares: Sequence[float] = SHARES,
     *,
-    draws: int = 5,
-    seeds: int = 1,
-    processes: int | None = None,
-    progress: Progress | None = None,
-    how: How | None = None,
-    folder: str | Path | None = None,
+    removals: int = 5,
+    retraining: Retraining | None = None,
 ) -> RemovalCurve:
     """Remove every query's strongest proponents, its strongest opponents, and examples at random; train; measure.
 
     Good scores lower the measurement by taking proponents and raise it by taking opponents, both faster than chance
     does: a curve asks about the few strongest examples, LDS about all. Each query has its own removals, so a curve
-    costs 2 · queries · shares + draws · shares trainings. Examples go by rank, also those whose score has the other
+    costs 2 · queries · shares + removals · shares trainings. Examples go by rank, also those whose score has the other
     sign.
 
     Args:
         shares: of the training set, increasing.
-        draws: random removals per share, the same for all queries.
-        seeds, processes, progress, how, folder: as in `retrain_truth`.
+        removals: random ones per share, the same for all queries.
+        retraining: as in `retrain_truth`.
 
     Raises:
         ValueError: scores of other queries or of groups, shares outside (0, 1).
     """
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-    if not shares or not all(0 < share < 1 for share in shares) or draws < 1:
-        raise ValueError(f"expected shares between 0 and 1 and at least one draw, got {list(shares)} and {draws}")
-    n = len(train)
+    if not shares or not all(0 < share < 1 for share in shares) or removals < 1:
+        raise ValueError(
+            f"expected shares between 0 and 1 and at least one random removal, got {list(shares)} and {removals}"
+        )
+    n = len(present(train))
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
-    removals = _removals(train, scores, sizes, draws)
-    truth = retrain_truth(
-        model,
-        train,
-        queries,
-        removals,
-        seeds=seeds,
-        processes=processes,
-        progress=progress,
-        how=how,
-        folder=folder,
-    )
-    return _read(truth, sizes, draws)
+    chosen = _removals(train, scores, sizes, removals)
+    return _read(retrain_truth(model, train, queries, chosen, retraining=retraining), sizes, removals)
 
 
-def _removals(train: Examples, scores: Scores, sizes: Sequence[int], draws: int) -> list[Removal]:
-    train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+def _removals(train: Examples, scores: Scores, sizes: Sequence[int], count: int) -> list[Removal]:
+    columns = train.positions(scores.train_ids)  # scores of groups have columns that are no examples
+    there = own_weights(train)[columns] > 0
+    ids, counted = scores.train_ids[there], train.ids[present(train)]
     chosen: list[Removal] = []
-    for place, row in enumerate(scores.values):
+    for place, row in enumerate(scores.values[:, there]):
         for side, order in (
             ("proponents", np.argsort(-row, kind="stable")),
             ("opponents", np.argsort(row, kind="stable")),
         ):
-            chosen += [_taken(f"{side} {size} {place}", scores.train_ids[order[:size]]) for size in sizes]
+            chosen += [_taken(f"{side} {size} {place}", ids[order[:size]]) for size in sizes]
     rng = np.random.default_rng(0)
-    for draw in range(draws):
-        order = rng.permutation(len(train))
-        chosen += [_taken(f"random {size} {draw}", train.ids[order[:size]]) for size in sizes]
+    for draw in range(count):
+        order = rng.permutation(len(counted))
+        chosen += [_taken(f"random {size} {draw}", counted[order[:size]]) for size in sizes]
     return chosen
 
 
@@ -136,7 +128,7 @@ def _taken(name: str, ids: NDArray[Any]) -> Removal:
     return Removal(name, "one" if len(ids) == 1 else "group", tuple(ids.tolist()))
 
 
-def _read(truth: Truth, sizes: tuple[int, ...], draws: int) -> RemovalCurve:
+def _read(truth: Truth, sizes: tuple[int, ...], count: int) -> RemovalCurve:
     column = {one.name: place for place, one in enumerate(truth.removals)}
     m = len(truth.query_ids)
 
@@ -144,7 +136,7 @@ def _read(truth: Truth, sizes: tuple[int, ...], draws: int) -> RemovalCurve:
         place = column.get(f"{side} {size} {number}")
         return np.full(m, np.nan) if place is None else truth.actual[:, place]
 
-    random = np.array([[effect("random", size, draw) for draw in range(draws)] for size in sizes])  # (points, draws, m)
+    random = np.array([[effect("random", size, draw) for draw in range(count)] for size in sizes])  # (points, count, m)
     middle = mean_known(random, axis=1)
     effects: dict[Side, Array] = {"random": middle.T}
     for side in SIDES[:2]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
+from upweight.core.weights import present
 
 BLOCK = 64  # removals whose membership is held at a time
 SIZES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
@@ -33,24 +34,25 @@ def named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
 
 
 def singles(train: Examples, ids: Sequence[Id] | None = None) -> list[Removal]:
-    """One removal per training example, or per example of `ids`: the truth of leave-one-out."""
-    wanted = train.ids.tolist() if ids is None else list(ids)
+    """One removal per training example of weight above 0, or per example of `ids`: the truth of leave-one-out."""
+    wanted = train.ids[present(train)].tolist() if ids is None else list(ids)
     return [Removal(str(i), "one", (i,)) for i in dict.fromkeys(wanted)]
 
 
 def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0) -> list[Removal]:
-    """`count` uniform subsets that keep this share of the training set, as the removal of the rest.
+    """`count` uniform subsets that keep this share of the examples of weight above 0, as the removal of the rest.
 
     Half the data is TRAK's and SOURCE's choice, .99 that of MAGIC; the smaller the share kept, the further the truth
     is from anything first order.
     """
     if count < 1 or not 0 < share < 1:
         raise ValueError(f"expected at least one subset that keeps a share between 0 and 1, got {count} of {share}")
-    n = len(train)
+    ids = train.ids[present(train)]
+    n = len(ids)
     size = n - min(max(round(share * n), 1), n - 1)
     rng = np.random.default_rng(seed)
     drawn = [np.sort(rng.choice(n, size, replace=False)) for _ in range(count)]
-    return [_removal(f"subset {i + 1}", train.ids[where].tolist()) for i, where in enumerate(drawn)]
+    return [_removal(f"subset {i + 1}", ids[where].tolist()) for i, where in enumerate(drawn)]
 
 
 def strongest(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
@@ -59,21 +61,24 @@ def strongest(scores: Scores, train: Examples, count: int, seed: int) -> list[Re
         raise ValueError(f"expected at least one removal, got {count}")
     if not set(scores.train_ids.tolist()) <= set(train.ids.tolist()):
         raise ValueError("the scores' columns are no train ids; pass removals={name: ids} for scores of groups")
-    alone = min((count + 1) // 2, len(train) - 1)
-    strength = np.argsort(-np.abs(scores.values), axis=1, kind="stable")
-    in_turn = list(dict.fromkeys(scores.train_ids[strength.T.ravel()[: 50 * alone * len(strength)]].tolist()))
+    counted = set(train.ids[present(train)].tolist())
+    columns = np.array([i in counted for i in scores.train_ids.tolist()])
+    alone = min((count + 1) // 2, len(counted) - 1)
+    strength = np.argsort(-np.abs(scores.values[:, columns]), axis=1, kind="stable")
+    places = strength.T.ravel()[: 50 * alone * len(strength)]
+    in_turn = list(dict.fromkeys(scores.train_ids[columns][places].tolist()))
     chosen = singles(train, in_turn[:alone])
     return chosen + random_groups(train, count - len(chosen), seed)
 
 
 def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
-    """Uniform groups of 1, 5 and 10 % of the training set in turn."""
-    rng = np.random.default_rng(seed)
+    """Uniform groups of 1, 5 and 10 % of the training set in turn, of examples of weight above 0."""
+    rng, there = np.random.default_rng(seed), train.ids[present(train)]
     chosen = []
     for number in range(count):
         share = SIZES[number % len(SIZES)]
-        size = min(max(2, round(share * len(train))), len(train) - 1)
-        ids = tuple(train.ids[np.sort(rng.choice(len(train), size, replace=False))].tolist())
+        size = min(max(2, round(share * len(there))), len(there) - 1)
+        ids = tuple(there[np.sort(rng.choice(len(there), size, replace=False))].tolist())
         chosen.append(Removal(f"random {size} ({number + 1})", "group", ids))
     return chosen
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import ONE_BY_ONE
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 DRIFT = 0.05  # share of a typical effect that retraining on everything may change before the reader is told
@@ -41,7 +44,7 @@ def reproduction(model: Any, train: Examples, queries: Examples, base: Array, ac
             "max_iter, or check that these are the data it was fitted on."
         ]
         return found
-    one, two = (np.asarray(model.retrain(train, np.ones(len(train))).measure(queries)) for _ in range(2))
+    one, two = results(ONE_BY_ONE, model, train, [Task(), Task()], queries)
     found["noise"] = float(np.abs(one - two).max())
     if found["noise"] > 0:
         found["warnings"] = [

@@ -4,66 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import UnidentifiedError
 from upweight.core.model import Retrainable, require
-from upweight.core.processes import available
 from upweight.core.provenance import identity_of
-from upweight.core.retraining import Task
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import reproduction
-from upweight.evaluate.retrain import Engine, How, Progress
 from upweight.evaluate.truth import Truth
+from upweight.retraining import deprecated
+from upweight.retraining.engine import attempts, results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 
 
-def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
+@older_keywords(deprecated.KEYWORDS, deprecated.made())
+def retrain_truth(
     model: Any,
     train: Examples,
     queries: Examples,
     removals: Sequence[Removal],
     *,
-    seeds: int | Sequence[int] = 1,
-    processes: int | None = None,
     strict: bool = False,
-    progress: Progress | None = None,
-    how: How | None = None,
-    folder: str | Path | None = None,
+    retraining: Retraining | None = None,
 ) -> Truth:
     """Train again without each removal, once per seed, and measure the queries.
 
     Args:
         model, train, queries: as everywhere.
         removals: what to leave out, from `subsets`, `singles`, `named` or `strongest`.
-        seeds: how many (0, 1, …) or which. With one, a second training on everything says whether seeds matter.
-        processes: trainings at a time; all processors where it is left out.
         strict: raise when the model cannot be trained without a removal (most often because a class goes with it);
             otherwise the removal is left out, and `facts["refused"]` says why.
-        progress: called with (done, of how many trainings).
-        how, folder: as in `retrain`; a call that was broken off goes on from what its folder holds.
+        retraining: where and how, and with which seeds; None for all processors and seed 0 (with one seed, a second
+            training on everything says whether seeds matter). Its progress counts the removals of all seeds.
 
     Raises:
         ValueError: nothing to remove, two removals of one name, a model that refuses every removal.
         OSError: the disk is full; what was finished is kept.
     """
     require(model, [Retrainable], "retraining", train, queries)
-    runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not runs or len(set(runs)) < len(runs):
-        raise ValueError(f"expected at least one seed, and each once, got {seeds}")
-    names = [one.name for one in removals]
+    retraining = Retraining() if retraining is None else retraining
+    runs, names = retraining.runs, [one.name for one in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
     identity = _identity(model, train, queries)
-    engine = Engine(how=how, processes=available() if processes is None else processes, folder=folder)
-    base, after, refused = _trained(engine, model, train, queries, removals, runs, strict, progress)
-    other = base[1] if len(runs) > 1 else engine.results(model, train, [Task(seed=runs[0] + 1)], queries)[0]
+    base, after, refused = _trained(retraining, model, train, queries, removals, strict)
+    quiet = replace(retraining, progress=None)
+    other = base[1] if len(runs) > 1 else results(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
     noise = float(np.abs(base[0] - other).max())
     facts = {"identity": identity, "measurement": model.measurement, "refused": refused, "seed_noise": noise}
     kept = [column for column, name in enumerate(names) if name not in refused]
@@ -74,26 +68,25 @@ def retrain_truth(  # noqa: PLR0913 - four that everyone passes, five by keyword
     return truth
 
 
-def _trained(  # noqa: PLR0913, PLR0917 - what `retrain_truth` was given
-    engine: Engine,
+def _trained(
+    retraining: Retraining,
     model: Any,
     train: Examples,
     queries: Examples,
     removals: Sequence[Removal],
-    runs: Sequence[int],
     strict: bool,
-    progress: Progress | None,
 ) -> tuple[Array, Array, dict[str, str]]:
     """(on everything (seeds, m), without each removal (seeds, m, removals), removal → why the model refuses it)."""
+    runs = retraining.runs
     base, after = np.empty((len(runs), len(queries))), np.full((len(runs), len(queries), len(removals)), np.nan)
     refused: dict[str, str] = {}
     total = len(runs) * len(removals)
     for place, seed in enumerate(runs):
         left = [column for column, one in enumerate(removals) if one.name not in refused]
-        told = replace(engine, progress=_further(progress, place * len(removals), total))
         gone = [train.positions(removals[column].ids) for column in left]
         tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in gone)]
-        whole, *found = told.attempts(model, train, tasks, queries)
+        # The training on everything, which comes first, is not counted.
+        whole, *found = attempts(retraining.part(place * len(removals) - 1, total), model, train, tasks, queries)
         if isinstance(whole, str):
             raise ValueError(whole)
         base[place] = whole
@@ -109,16 +102,9 @@ def _trained(  # noqa: PLR0913, PLR0917 - what `retrain_truth` was given
             raise ValueError(why)
         if len(refused) == len(removals):
             raise ValueError(f"the model cannot be trained without any of the removals: {why}")
-    if progress is not None and refused:
-        progress(total, total)
+    if retraining.progress is not None and refused:
+        retraining.progress("retrain", total, total)
     return base, after, refused
-
-
-def _further(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one seed's trainings among all; the engine counts the training on everything too."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done - 1, total) if done > 1 else None
 
 
 def _identity(model: Any, train: Examples, queries: Examples) -> dict[str, str] | None:

@@ -11,11 +11,12 @@ import numpy as np
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
+from upweight.core.model import Measurable
+from upweight.core.progress import Progress, staged
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
 from upweight.evaluate.check import Check
 from upweight.evaluate.lds import FEWEST, LDS, lds
-from upweight.evaluate.retrain import Progress
 from upweight.evaluate.truth import Truth
 
 
@@ -65,7 +66,7 @@ class Tuned:
 def tune_damping(
     recipe: Attributor,
     dampings: Sequence[float],
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     truth: Truth | Check,
@@ -81,11 +82,13 @@ def tune_damping(
         recipe: a method with a `damping`, e.g. `Influence(curvature=EKFAC())`.
         dampings: at least two candidates.
         truth: at least ten removals of this model, or a check that holds them.
+        progress: called with ("tune", done, of how many dampings).
 
     Raises:
         TypeError: a recipe without damping.
         ValueError: too few candidates or removals, another model's truth, no candidate that works.
     """
+    tell = staged(progress, "tune_damping")
     held = truth.truth if isinstance(truth, Check) else truth
     if held is None:
         raise ValueError("expected a check that keeps its truth; call verify again")
@@ -110,8 +113,7 @@ def tune_damping(
             found = float("nan")
             warnings.append(f"Damping {damping:g} could not be used: {error}")
         table.append((damping, found))
-        if progress is not None:
-            progress(done, len(candidates))
+        tell("tune", done, len(candidates))
     usable = [(value, -damping) for damping, value in table if np.isfinite(value)]
     if not usable:
         raise ValueError(f"no damping could be used: {warnings[0] if warnings else 'no measurement varies'}")

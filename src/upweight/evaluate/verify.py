@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Retrainable, require
 from upweight.core.scores import Scores
+from upweight.core.weights import own_weights
 from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
-from upweight.evaluate.retrain import How, Progress
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
+from upweight.retraining import deprecated
+from upweight.retraining.retraining import Retraining
 
 __all__ = ["Check", "checked", "verify"]
 
 
-def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
+@older_keywords(deprecated.KEYWORDS, deprecated.made())
+def verify(
     model: Any,
     train: Examples,
     queries: Examples,
     scores: Scores,
     removals: int | Mapping[str, Sequence[Id]] = 16,
     *,
-    processes: int | None = None,
     seed: int = 0,
-    seeds: int = 1,
-    progress: Progress | None = None,
-    how: How | None = None,
-    folder: str | Path | None = None,
+    retraining: Retraining | None = None,
 ) -> Check:
     """Hold scores against real retraining.
 
@@ -44,11 +43,9 @@ def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
         removals: how many (half of them the strongest proponents and opponents one by one, half random groups of 1, 5
             and 10 % of the training set), or which: name → train ids. Of those chosen here, one that the model cannot
             be trained without (a class goes with it) is left out and named in the warnings; one of yours is an error.
-        processes: refits at a time; all processors where it is left out.
-        seed: for the random groups alone; trainings begin with seed 0, so that what differs is what was removed.
-        seeds: trainings per removal, with seeds 0, 1, …, for a training that depends on them.
-        progress: called with (refits done, of how many).
-        how, folder: as in `retrain`; a call that was broken off goes on from what its folder holds.
+        seed: for the random groups alone.
+        retraining: where and how, and how many trainings per removal for a training that depends on its seed; None
+            for all processors and seed 0, so that what differs is what was removed.
 
     Raises:
         ValueError: scores of other queries or other training examples.
@@ -56,23 +53,10 @@ def verify(  # noqa: PLR0913 - five that everyone passes, the rest by keyword
     require(model, [Retrainable], "verify", train, queries)
     if scores.query_ids.tolist() != queries.ids.tolist():
         raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-    if seeds < 1:
-        raise ValueError(f"expected at least one seed, got {seeds}")
     ours = isinstance(removals, int)
     chosen = strongest(scores, train, removals, seed) if isinstance(removals, int) else named(removals)
     start = time.perf_counter()
-    truth = retrain_truth(
-        model,
-        train,
-        queries,
-        chosen,
-        seeds=seeds,
-        processes=processes,
-        strict=not ours,
-        progress=progress,
-        how=how,
-        folder=folder,
-    )
+    truth = retrain_truth(model, train, queries, chosen, strict=not ours, retraining=retraining)
     return _check(scores, truth, train, time.perf_counter() - start)
 
 
@@ -87,7 +71,7 @@ def checked(
 def _check(scores: Scores, truth: Truth, train: Examples, seconds: float | None) -> Check:
     found = {k: v for k, v in truth.facts.get("reproduction", {}).items() if k != "warnings"}
     diagnostics = {
-        "refits": (len(truth.removals) + 1) * len(truth.seeds),
+        "trainings": (len(truth.removals) + 1) * len(truth.seeds),
         **({} if seconds is None else {"seconds": round(seconds, 3)}),
         "seeds": list(truth.seeds),
         "seed_noise": truth.facts["seed_noise"],
@@ -102,10 +86,14 @@ def _lost_classes(train: Examples, chosen: Sequence[Removal]) -> list[str]:
     if train.y is None or train.y.ndim != 1 or train.y.dtype.kind == "f":
         return []
     classes, places = np.unique(train.y, return_inverse=True)
+    own = own_weights(train)
+    there = np.bincount(places, own) > 0
     found = []
     for removal in chosen:
-        left = np.bincount(np.delete(places, train.positions(removal.ids)), minlength=len(classes))
-        if (left == 0).any():
-            label = classes.tolist()[int(np.argmin(left))]
+        weights = own.copy()
+        weights[train.positions(removal.ids)] = 0.0
+        lost = there & (np.bincount(places, weights) == 0)
+        if lost.any():
+            label = classes.tolist()[int(np.argmax(lost))]
             found.append(f"Without {removal.name!r} no example of class {train.labels.get(label, label)!r} is left.")
     return found

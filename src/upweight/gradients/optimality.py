@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.weights import copies
+
 if TYPE_CHECKING:
     from upweight.gradients.captured import Captured
     from upweight.gradients.rows import CapturedRows
@@ -26,12 +28,13 @@ class Totals:
     Attributes:
         waiting: (n,) examples that no pass has seen.
         total: name → Σ wᵢ∇ℓᵢ (1, *shape) of those that were seen.
-        squares: Σ ‖wᵢ∇ℓᵢ‖² of them.
+        squares: Σ ‖wᵢ∇ℓᵢ‖² of them, where a row that counts for several copies is several gradients.
     """
 
     def __init__(self, weights: Array, version: int) -> None:
         self.version = version
         self.weights, self.waiting = np.asarray(weights, dtype=np.float64), np.ones(len(weights), dtype=bool)
+        self._copies = np.maximum(copies(self.weights), 1.0)
         self.total: dict[str, Tensor] = {}
         self.squares = 0.0
 
@@ -41,14 +44,14 @@ class Totals:
         if not new.any():
             return
         scale = np.where(new, self.weights[places] / np.where(new, carried, 1.0), 0.0)
-        self.squares += float(batch.squares().double().cpu().numpy() @ scale**2)
+        self.squares += float(batch.squares().double().cpu().numpy() @ (scale**2 / self._copies[places]))
         found = batch.sums(torch.as_tensor(scale[None]).to(batch.like))
         self.total = {name: self.total[name] + block if self.total else block for name, block in found.items()}
         self.waiting[places[new]] = False
 
 
 def gradient_norm(rows: CapturedRows, pull: Array) -> float:
-    """‖Σᵢ rowᵢ + pull‖ over √Σ‖rowᵢ‖², from one pass, or from the totals of passes that were made already.
+    """‖Σᵢ rowᵢ + pull‖ over √Σ‖rowᵢ‖² (of copies), from one pass, or from the totals of passes that were made already.
 
     0 at the optimum, about 1 on data with gradients of random signs.
 

@@ -75,7 +75,7 @@ class LinearCurvature(ExactCurvature):
                 break
             theta = here.problem.theta + moved.shifts[0].reshape(here.problem.shape)
             problem = replace(here.problem, theta=theta)
-            far = np.sqrt(np.mean((problem.outputs - here.problem.outputs) ** 2))
+            far = np.sqrt(problem.mean_of(((problem.outputs - here.problem.outputs) ** 2).mean(axis=1)))
             there = copy(here)
             there.problem, there._kept = problem, None
             near = far < NEAR
@@ -170,12 +170,11 @@ class LinearCurvature(ExactCurvature):
     def step_cost(self) -> tuple[float, float]:
         """(assembly and factorisation, one Newton step of one removal with its three products)."""
         outputs, width = self.problem.shape
-        entries = float(self.problem.features.entries)
+        n, counted = len(self.problem.features), np.count_nonzero(self.problem.weights)
+        entries = float(self.problem.features.entries) * (counted / n)  # as if rows of weight 0 were not there
         pairs = outputs * (outputs + 1) / 2 if self.problem.family.coupled else outputs
-        once = pairs * entries * (entries / len(self.problem.features)) + self.problem.size**3 / 3
-        return once, 14.0 * entries * outputs + 300.0 * len(
-            self.problem.features
-        ) * outputs + 6.0 * outputs * width * self.factor.height
+        once = pairs * entries * (entries / counted) + self.problem.size**3 / 3
+        return once, 14.0 * entries * outputs + 300.0 * counted * outputs + 6.0 * outputs * width * self.factor.height
 
     @property
     def diagnostics(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Pr
 from upweight.core.objective import Objective
 from upweight.core.recent import Recent
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
+from upweight.core.weights import copies, own_weights, require_classes
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.families import Family
@@ -79,13 +80,17 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         features = self._features(train)
-        weights = np.ones(len(train)) if train.weights is None else train.weights.copy()
+        weights = own_weights(train)
+        counts = None if train.weights is None else copies(weights)
         if self.class_weights is not None:
-            weights *= np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
+            weights = weights * np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
         fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
-        each = self.objective.l2 if self.objective.reduction == "mean" else 0.0
-        shares = np.ones(len(train)) if self.counts_examples else None
-        problem = Problem(features, self.family.encode(train.y), weights, self.family, fixed, each, self.theta, shares)
+        each, shares = self.objective.l2 if self.objective.reduction == "mean" else 0.0, None
+        if self.counts_examples:  # SGD decays with every row; with one of weight 0 too, whose share goes with nobody
+            shares = (weights > 0).astype(np.float64)
+            fixed += each * float((shares == 0).sum())
+        targets = self.family.encode(train.y)
+        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares, counts)
         if not self.elsewhere:
             self._recognise(problem)
         self._seen.pop("optimum", None)
@@ -246,15 +251,20 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def gradient_norm(self, train: Examples) -> float | None:
         """How far the parameters are from the optimum on these examples; None where training minimised the hinge."""
-        return self.problem(train).off_optimum if self.refit is None else None
+        return self.problem(train).gradient_norm if self.refit is None else None
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """Residual sum of squares over n − p for a squared loss, 1 for a likelihood."""
+        """Residual sum of squares over n − p for a squared loss, 1 for a likelihood.
+
+        n is how many examples the rows count for. Weights that are not all whole are precisions: there every row of
+        weight above 0 counts once (weighted least squares).
+        """
         if not self.family.constant:
             return 1.0
         problem = self.problem(train)
         squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
-        return max(squares / max(len(train) - effective, 1.0), 1e-300)
+        count = float(copies(own_weights(train)).sum())
+        return max(squares / max(count - effective, 1.0), 1e-300)
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> LinearCurvature:
         """The exact Hessian; recipe is `Hessian(solver=Direct() | CG())` or None. Needs no damping where it has l2."""
@@ -273,7 +283,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         Models whose training is no smooth optimisation (the hinge) are trained again by the estimator itself.
         """
         weights = weights_of(train, weights)
-        self._refuse_lost_class(train, weights)
+        require_classes(train, weights, self.family)
         problem = self.problem(train)
         if self.refit is not None:
             # a regulariser that goes with the examples is the same as more weight on those that stay
@@ -289,21 +299,10 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """By the estimator's own solver and tolerance, where it has one on the columns."""
         if self.again is None:
             return self.retrain(train, weights, seed)
-        self._refuse_lost_class(train, weights)
-        kept = np.flatnonzero(weights)
+        require_classes(train, weights, self.family)
+        kept = np.flatnonzero(weights * own_weights(train))
         design, theta = self.again(train.take(kept), weights[kept])
         return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _seen={})
-
-    def _refuse_lost_class(self, train: Examples, weights: Array) -> None:
-        if self.family.classes is None or train.y is None:
-            return
-        left = np.bincount(self.family.places(train.y), weights, minlength=len(self.family.classes))
-        if (left == 0).any():
-            label = self.family.classes.tolist()[int(np.argmin(left))]
-            raise ValueError(
-                f"without these examples none of class {label!r} is left, and a model of {len(left)} classes cannot be "
-                "trained; remove fewer, or fit a model without that class"
-            )
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last two sets are remembered, so that a pipeline runs once per set."""

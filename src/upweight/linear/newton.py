@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Moved
-from upweight.core.processes import one_thread
+from upweight.core.threads import one_thread
 from upweight.linear.factor import Factor, conjugate_gradients
 from upweight.linear.families import Derivatives
 from upweight.linear.problem import Problem
@@ -54,7 +54,7 @@ class Newton:
     def after(
         self, kept: Array, start: Array | None = None, steps: int = 2, tolerance: float = 1e-10, forcing: float = 1e-3
     ) -> Moved:
-        """Shifts (groups, parameters) under `kept` (groups, n), until the gradient is `tolerance` · `problem.noise`.
+        """Shifts (groups, parameters) under `kept` (groups, n), until the gradient is `tolerance` · noise of copies.
 
         `forcing` is the relative residual to which each Newton system is solved.
         """
@@ -81,10 +81,10 @@ class Newton:
         state = self._begin(kept, start)
         shifts, left = state.shifts.copy(), np.zeros(len(kept))
         active, before = np.arange(len(kept)), np.full(len(kept), np.inf)
-        alone = steps > 1 and bool((np.abs(kept - 1.0).mean(axis=1) <= FEW).all())
+        alone = steps > 1 and bool((self.problem.mean_of(np.abs(kept - 1.0)) <= FEW).all())
         for used in range(steps + 1):
             gradient = self._gradient(state, kept)
-            left[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise
+            left[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise_of_copies
             shifts[active] = state.shifts
             alone = alone and bool((left[active] <= GAIN * before[active]).all())
             before = left.copy()

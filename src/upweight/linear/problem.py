@@ -28,6 +28,7 @@ class Problem:
         weights: (n,) sample weight times class weight, before any removal.
         theta: (K, d) trained parameters.
         shares: (n,) how much of the mean's regulariser each example carries; None for its weight.
+        copies: (n,) how many examples each row counts for, 0 where it is absent; None for one each.
     """
 
     features: Features
@@ -38,6 +39,7 @@ class Problem:
     each: float
     theta: Array
     shares: Array | None = None
+    copies: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,13 +94,34 @@ class Problem:
         return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
 
     @cached_property
+    def noise_of_copies(self) -> float:
+        """`noise` where a row that counts for several examples is several gradients with signs of their own."""
+        if self.copies is None:
+            return self.noise
+        slopes = (self.derivatives.gradient**2).sum(axis=1) * self.weights**2 / np.maximum(self.copies, 1.0)
+        return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
+
+    def mean_of(self, numbers: Array) -> Array:
+        """Mean over the examples, rows counted as often as they stand for one, of numbers (…, n)."""
+        return np.asarray(numbers.mean(axis=-1) if self.copies is None else numbers @ self.copies / self.copies.sum())
+
+    @cached_property
     def scale(self) -> float:
         """`noise` of residuals as large as the targets (1 for labels): what residuals are small or large against."""
-        targets = np.asarray(self.targets, dtype=np.float64)
+        targets = np.asarray(self.targets, dtype=np.float64)[self.weights > 0]
         size = max(float(np.sqrt(np.mean(targets**2))), 1e-300) if self.family.classes is None else 1.0
         return size * float(np.sqrt((self.weights**2 * self.features.squares()).sum()))
 
     @cached_property
     def off_optimum(self) -> float:
-        """‖∇J‖ relative to `noise`: 0 at the optimum, about 1 for a model that was fitted on other data."""
+        """‖∇J‖ relative to `noise`: 0 at the optimum, about 1 for a model that was fitted on other data.
+
+        However large its weight, a row is one gradient here: what is refused as other data does not depend on the
+        unit of the weights.
+        """
         return float(np.linalg.norm(self.gradient())) / self.noise
+
+    @property
+    def gradient_norm(self) -> float:
+        """The same relative to `noise_of_copies`, as it is reported."""
+        return self.off_optimum * self.noise / self.noise_of_copies

@@ -14,6 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Measurable, require
 from upweight.core.scores import Unit
+from upweight.core.weights import own_weights
 
 Array = NDArray[np.float64]
 
@@ -48,11 +49,13 @@ class FittedChance(Fitted[Chance, Measurable]):
         """One block: each score is drawn from a generator seeded by its two ids, so order changes nothing."""
         columns = np.stack([self._noise("train", i) for i in self.train.ids.tolist()])
         rows = np.stack([self._noise("query", i) for i in queries.ids.tolist()])
-        yield slice(0, len(self.train)), rows @ columns.T / np.sqrt(columns.shape[1])
+        scores = rows @ columns.T / np.sqrt(columns.shape[1])
+        yield slice(0, len(self.train)), np.where(own_weights(self.train) > 0, scores, 0.0)
 
     def self_values(self) -> Array:
         """Normal, one per example."""
-        return np.array([self._noise("self", i)[0] for i in self.train.ids.tolist()])
+        noise = np.array([self._noise("self", i)[0] for i in self.train.ids.tolist()])
+        return np.where(own_weights(self.train) > 0, noise, 0.0)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Stackable
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import IN_THIS_PROCESS
+from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 
@@ -32,6 +34,11 @@ class Gate:
 
     def __len__(self) -> int:
         return len(self.removals)
+
+    @property
+    def trainings(self) -> int:
+        """How many were done: on everything and without each removal, once per seed, and half without the first."""
+        return len(self._retrained) * (len(self.removals) + 1) + 1
 
     def pairs(self, queries: Examples, values: Array) -> tuple[Array, Array]:
         """(actual effects of the removals on these queries, those that scores (m, n) predict), both (m, removals)."""
@@ -61,8 +68,5 @@ def agreement_within(actual: Array, predicted: Array) -> tuple[float, float]:
 
 
 def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
-    if isinstance(model, Stackable):
-        size = model.stack(train).size
-        parts = [weights[start : start + size] for start in range(0, len(weights), size)]
-        return [one for part in parts for one in model.retrain_many(train, part, [seed] * len(part))]
-    return [model.retrain(train, row, seed) for row in weights]
+    tasks = [Task(weights=row, seed=seed) for row in weights]
+    return [model.with_parameters(parameters) for parameters in results(IN_THIS_PROCESS, model, train, tasks, None)]

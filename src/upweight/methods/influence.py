@@ -19,6 +19,7 @@ from upweight.core.model import Differentiable, Parametric, require
 from upweight.core.recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -156,16 +157,17 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         curvature, recipe = self._exact(), self.recipe
         if recipe.polish == 0 or recipe.damping not in ("auto", 0):  # Newton steps know no damping
             return
-        once, each = curvature.step_cost
-        count = int(min(len(self.train), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
+        own, (once, each) = own_weights(self.train), curvature.step_cost
+        count = int(min((own > 0).sum(), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
         if count == 0:
             return
-        effect = np.abs(curvature.paired(self.rows, self.rows))
+        effect = np.where(own > 0, np.abs(curvature.paired(self.rows, self.rows)), -1.0)
         chosen = np.argsort(-effect, kind="stable")[:count]
         start = curvature.solve(self.rows.take(chosen)).rows.dense()
         kept = np.ones((count, len(self.train)))
         kept[np.arange(count), chosen] = 0.0
-        shifts = curvature.after(kept, start, recipe.polish, tolerance=1e-4 / np.sqrt(len(self.train))).shifts
+        tolerance = 1e-4 / float(np.sqrt(copies(own).sum()))
+        shifts = curvature.after(kept, start, recipe.polish, tolerance).shifts
         order = np.argsort(chosen)
         self.moved, self.shifts = chosen[order], shifts[order]
 
@@ -190,7 +192,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         return _facts_of(solves)
 
     def self_values(self) -> Array:
-        """∇ℓᵢᵀ (H + λ)⁻¹ ∇ℓᵢ with the correction of the recipe."""
+        """∇ℓᵢᵀ (H + λ)⁻¹ wᵢ∇ℓᵢ with the correction of the recipe: what all of an example's weight does to its loss."""
         own = self.model.measure_rows(self.train)
         values = -self.curvature.paired(own, self.rows)
         if self.earlier is not None:
@@ -238,7 +240,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         return self._exact().leverage()
 
     def cooks_distance(self) -> Array:
-        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), shape (n,) (Cook 1977; Pregibon 1981 beyond least squares)."""
+        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), (n,), Δθᵢ without all of i's weight (Cook 1977; Pregibon 1981)."""
         exact = self._exact()
         corrected = exact.corrected(self.plain_rows)
         effective = float(exact.leverage().sum())

@@ -14,8 +14,8 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Boosted, require
-from upweight.core.processes import each
 from upweight.core.scores import Unit
+from upweight.retraining.pool import each
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed import blocks, refit, shifted
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.retraining import PROBED, Job, Task, at_once, by_processes, trained
 from upweight.core.scores import Unit
+from upweight.core.weights import present
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import PROBED, Task
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time
@@ -45,12 +48,15 @@ class LeaveOneOut(Attributor):
         return Promises(correlation=0.9999, slope=(0.999, 1.001))
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
-        """Train n + 1 times."""
+        """Train n + 1 times, n the examples of weight above 0."""
         require(model, [Retrainable], "LeaveOneOut", train)
-        size = at_once(model, train).size
-        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in range(len(train)))]
-        found = dict(trained(Job(model, train, None, size > 1), tasks, size, by_processes(self.processes)))
-        return FittedLeaveOneOut(self, model, train, found[0], [found[place] for place in range(1, len(tasks))])
+        counted = present(train)
+        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
+        whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)
+        without = [whole] * len(train)  # training without an example of weight 0 is training on everything
+        for place, result in zip(counted.tolist(), trained, strict=True):
+            without[place] = result
+        return FittedLeaveOneOut(self, model, train, whole, without)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -90,17 +96,20 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether it is of the model handed in."""
-        return {"trainings": len(self.without) + 1, "warnings": [*self.model.notes, *self._elsewhere]}
+        trainings = len(present(self.train)) + 1
+        return {"trainings": trainings, "warnings": [*self.model.notes, *self._elsewhere]}
 
     @cached_property
     def _elsewhere(self) -> list[str]:
         """Said where training on everything gives another model than the one handed in, which was no optimum either."""
         if cast(Retrainable, self.handed_in).converges:
             return []
-        few = self.train.take(np.arange(min(PROBED, len(self.train))))
+        probed = present(self.train)[:PROBED]
+        few = self.train.take(probed)
         here = self.model.measure(few)
         off = float(np.abs(here - self.handed_in.measure(few)).max())
-        effects = [np.abs(here - _model(self.handed_in, one).measure(few)).max() for one in self.without[:PROBED]]
+        without = (_model(self.handed_in, self.without[place]) for place in probed)
+        effects = [np.abs(here - one.measure(few)).max() for one in without]
         if off <= DRIFT * float(np.median(effects)):
             return []
         return [

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.deprecation import Older, older_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.laws import Law
+from upweight.core.looks import looked_once
 from upweight.core.model import Differentiable, Parametric, Replayable, require
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
+from upweight.core.weights import present
 from upweight.methods.gate import Gate, agreement_within
 
 Array = NDArray[np.float64]
@@ -31,6 +34,7 @@ HOPELESS = 0.2  # agreement with retraining below which there is no answer
 WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
 
 
+@older_fields({"gate": Older("removals")})
 @dataclass(frozen=True, kw_only=True)
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
@@ -51,7 +55,7 @@ class Metagradient(Attributor):
             of early steps through a rough training counts less. No exact derivative any more, and mostly too small:
             EFFECT only where the gate finds the size as well.
         seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
-        gate: random removals that are really retrained and predicted, every time queries are asked.
+        removals: random ones that are really retrained and predicted, every time queries are asked.
         floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
         folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
             after an interruption, they go on from there, and one that was finished is read. It changes no answer.
@@ -59,10 +63,10 @@ class Metagradient(Attributor):
 
     summary = "The derivative of the measurement in every example's weight, through the whole training"
     paper = "Engstrom et al. (2025)"
-    cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `gate` + 3 trainings"
+    cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `removals` + 3 trainings"
     unit = Unit.EFFECT
     needs = (Differentiable, Parametric, Replayable)
-    variants: ClassVar = {"full": {"at": "full"}, "centre of halves": {"keep": 0.5, "gate": 4}}
+    variants: ClassVar = {"full": {"at": "full"}, "centre of halves": {"keep": 0.5, "removals": 4}}
 
     at: Literal["full", "centre"] = "centre"
     keep: float = 0.9
@@ -70,7 +74,7 @@ class Metagradient(Attributor):
     jitter: float = 0.0
     clip: float | None = None
     seeds: int = 1
-    gate: int = 8
+    removals: int = 8
     floor: float = 0.5
     folder: str | Path | None = field(default=None, compare=False)
 
@@ -79,8 +83,8 @@ class Metagradient(Attributor):
             raise ValueError(f'expected at="full" or "centre", got {self.at!r}')
         if not 0 < self.keep < 1:
             raise ValueError(f"expected keep between 0 and 1, got {self.keep}")
-        if min(self.samples, self.seeds) < 1 or self.gate < 0 or self.gate in (1, 2):
-            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and gate = 0 or ≥ 3 retrainings")
+        if min(self.samples, self.seeds) < 1 or self.removals < 0 or self.removals in (1, 2):
+            raise ValueError("expected samples ≥ 1, seeds ≥ 1, and removals = 0 or ≥ 3")
         if not 0 <= self.jitter < np.inf:
             raise ValueError(f"expected jitter ≥ 0, the spread of the factors of example weights, got {self.jitter}")
         if self.jitter and self.samples == 1:
@@ -97,34 +101,35 @@ class Metagradient(Attributor):
         if self.clip is not None or self.jitter or self.samples > 1 or (self.at != "full" and self.keep < NEARLY_ALL):
             reason = "slopes at smoothed or smaller training sets are made for large removals, not for single examples"
             return Promises(no_floor=reason, waives=waives)
-        if not self.gate:
-            return Promises(no_floor="no retraining was asked for (gate=0), so that nothing says whether it agrees")
+        if not self.removals:
+            return Promises(no_floor="no retraining was asked for (removals=0), so that nothing says whether it agrees")
         return Promises(correlation=0.9, slope=SIZED, waives={} if self.at == "full" else waives)
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
         require(model, [Differentiable, Parametric, Replayable], "Metagradient", train)
         rng = np.random.default_rng(0)
-        n = len(train)
-        reference = model.replay(train, np.ones(n))
+        counted = present(train)
+        reference = model.replay(train, np.ones(len(train)))
         _require_same(model, reference)
-        places = self._places(n, rng)
+        places = self._places(len(train), counted, rng)
         replays = [
             reference if seed == 0 and (weights == 1).all() else model.replay(train, weights, seed)
             for seed in range(self.seeds)
             for weights in places
         ]
-        removals = np.array([_subset(rng, n, self.keep) for _ in range(self.gate)])
-        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.gate else None
+        removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
+        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
 
-    def _places(self, n: int, rng: np.random.Generator) -> list[Array]:
-        """The weights (n,) at which derivatives are taken."""
+    def _places(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
+        """The weights (n,) at which derivatives are taken; what is drawn is drawn for the examples that count."""
         place = np.ones(n) if self.at == "full" else np.full(n, self.keep)
         if self.jitter:
-            drawn = np.random.default_rng(JITTER).normal(size=(self.samples, n))
+            drawn = np.zeros((self.samples, n))
+            drawn[:, counted] = np.random.default_rng(JITTER).normal(size=(self.samples, len(counted)))
             return list(place * np.maximum(1.0 + self.jitter * drawn, 0.0))
-        return [place] if self.samples == 1 else [_subset(rng, n, self.keep) for _ in range(self.samples)]
+        return [place] if self.samples == 1 else [_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
 
 
 class FittedMetagradient(GroupRemoval[Metagradient, Any]):
@@ -170,6 +175,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Each training example's own score, from the metagradients of all of them."""
         return np.concatenate([own for own, _ in self._own()])
 
+    @looked_once
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
         self.require_unchanged()
@@ -221,7 +227,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Runs and metasmoothness; what the gate says belongs to the answers."""
         notes = list(self.handed_in.notes)
         if self.gate is None:
-            notes.append("No retraining was asked for (gate=0): nothing says whether these scores predict one.")
+            notes.append("No retraining was asked for (removals=0): nothing says whether these scores predict one.")
         smoothness = None if self.gate is None else self.gate.smoothness
         return {"runs": len(self.replays), "metasmoothness": smoothness, "warnings": notes}
 
@@ -248,7 +254,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         if self.gate is None or pairs is None:
             return AnswerFacts(diagnostics=facts)
         agreement, slope = agreement_within(*pairs)
-        facts = {**facts, "agreement": agreement, "slope": slope, "retrainings": len(self.gate)}
+        facts = {**facts, "agreement": agreement, "slope": slope, "trainings": self.gate.trainings}
         has_size = self.recipe.clip is None or SIZED[0] <= slope <= SIZED[1]
         unit = Unit.EFFECT if agreement >= self.recipe.floor and has_size else Unit.RANK
         if agreement < self.recipe.floor:
@@ -291,7 +297,8 @@ def _require_same(model: Any, reference: Replay) -> None:
         )
 
 
-def _subset(rng: np.random.Generator, n: int, keep: float) -> Array:
-    weights = np.zeros(n)
-    weights[rng.choice(n, min(max(1, round(keep * n)), n - 1), replace=False)] = 1.0
+def _subset(rng: np.random.Generator, n: int, counted: NDArray[np.intp], keep: float) -> Array:
+    """Weights (n,): 1 for a random share of the examples that count."""
+    weights, many = np.zeros(n), len(counted)
+    weights[counted[rng.choice(many, min(max(1, round(keep * many)), many - 1), replace=False)]] = 1.0
     return weights

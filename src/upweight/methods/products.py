@@ -15,6 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 Layers = Literal["last"] | tuple[str, ...] | None
@@ -59,6 +60,8 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
         self.moments, self.direction = moments, direction
+        # Gradients carry their weights. A direction knows none, and is there as often as the example is.
+        self._factors = np.ones(len(train)) if direction is None else copies(own_weights(train))
         self.layers = chosen(model, layers, type(recipe).__name__)
         if direction == "layer":
             require(model, [Layered], f'{type(recipe).__name__}(by="layer")')
@@ -71,7 +74,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
             block = np.zeros((len(queries), len(where)))
             for moment, asked, rows in self._pairs(queries, self.train.take(where)):
                 block -= moment.travelled * asked.dot(rows)
-            yield slice(start, int(where[-1]) + 1), block
+            yield slice(start, int(where[-1]) + 1), block * self._factors[where]
 
     def self_values(self) -> Array:
         """−Σ τ ⟨∇m_i, ∇ℓ_i⟩: with −loss, what TracIn calls self-influence."""
@@ -80,7 +83,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
             for start in range(0, len(values), PAIRED):
                 where = np.arange(start, min(start + PAIRED, len(values)))
                 values[where] -= moment.travelled * np.diagonal(asked.take(where).dot(rows.take(where)))
-        return values
+        return values * self._factors
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

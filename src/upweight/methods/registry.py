@@ -1,55 +1,47 @@
-"""The methods there are."""
+"""Which methods there are, and which to try first."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, TypeGuard
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
-from upweight.core.model import Averaged, TreeBased, can
+from upweight.core.model import Averaged, Measurable, TreeBased, can
+from upweight.core.plugins import METHODS, plugins
+from upweight.methods import built_in
 from upweight.methods.boostin import BoostIn
-from upweight.methods.chance import Chance
 from upweight.methods.forest_weights import ForestWeights
-from upweight.methods.gas import GAS
-from upweight.methods.gradcos import GradCos
-from upweight.methods.graddot import GradDot
 from upweight.methods.influence import Influence
 from upweight.methods.leaf_influence import LeafInfluence
 from upweight.methods.leaf_refit import LeafRefit
-from upweight.methods.leave_one_out import LeaveOneOut
-from upweight.methods.metagradient import Metagradient
-from upweight.methods.relatif import RelatIF
-from upweight.methods.source import SOURCE
-from upweight.methods.tracin import TracIn
 from upweight.methods.tree_sim import TreeSim
-from upweight.methods.trex import TREX
 
 WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
 
 
 def methods() -> dict[str, type[Attributor]]:
-    """Name → recipe class of every method, in the order of what to try first."""
-    return {
-        "influence": Influence,
-        "metagradient": Metagradient,
-        "leaf_refit": LeafRefit,
-        "boostin": BoostIn,
-        "leaf_influence": LeafInfluence,
-        "forest_weights": ForestWeights,
-        "leave_one_out": LeaveOneOut,
-        "source": SOURCE,
-        "tracin": TracIn,
-        "gas": GAS,
-        "relatif": RelatIF,
-        "graddot": GradDot,
-        "gradcos": GradCos,
-        "trex": TREX,
-        "tree_sim": TreeSim,
-        "chance": Chance,
-    }
+    """Name → recipe class of every method: the built-in ones as `built_in` orders them, then those of plugins.
+
+    A plugin that cannot be used is a UserWarning (see `core/plugins.py`).
+    """
+    recipes = {recipe.__module__.rpartition(".")[2]: recipe for recipe in vars(built_in).values() if _is_method(recipe)}
+    installed = plugins(METHODS, frozenset(recipes), _misfit)
+    return recipes | {name: plugin.loaded for name, plugin in installed.items()}
 
 
-def first_choice(model: Any, train: Examples) -> Attributor:
+def _is_method(given: Any) -> TypeGuard[type[Attributor]]:
+    return isinstance(given, type) and issubclass(given, Attributor) and not inspect.isabstract(given)
+
+
+def _misfit(plugin: Any) -> str | None:
+    """Why this object is no method."""
+    if _is_method(plugin):
+        return None
+    return f"expected a subclass of upweight.Attributor that implements all its abstract methods, got {plugin!r}"
+
+
+def first_choice(model: Measurable, train: Examples) -> Attributor:
     """What to try first on this model: an effect where one can be had within a minute, else a ranking."""
     if not isinstance(model, TreeBased):
         return Influence()

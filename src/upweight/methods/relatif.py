@@ -16,6 +16,7 @@ from upweight.core.model import Differentiable, require
 from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time
@@ -28,7 +29,8 @@ class RelatIF(Attributor):
 
     Args:
         relative: "loss" divides by √(∇ℓᵢᵀ H⁻¹ ∇ℓᵢ), about the change in the model's predictions (ℓ-relative);
-            "parameters" by ‖H⁻¹∇ℓᵢ‖, the change of the parameters (θ-relative).
+            "parameters" by ‖H⁻¹∇ℓᵢ‖, the change of the parameters (θ-relative). An example that counts for k copies is
+            relative to what one of them moves, so that it scores as they do together.
         curvature: as for Influence; None for the model's own best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
     """
@@ -58,6 +60,8 @@ class RelatIF(Attributor):
         """The curvature, and what every training example moves."""
         curvature, rows = self._prepared(model, train)
         moved = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
+        counts = copies(own_weights(train))
+        moved = moved / np.maximum(counts, 1.0) ** 2  # by one of the copies that a row stands for
         moved = np.where(moved > NEGLIGIBLE**2 * moved.max(), moved, 0.0)
         return FittedRelatIF(self, model, train, curvature, rows, reciprocal_roots(moved))
 

@@ -137,14 +137,14 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """The responses of all segments once, then their products with the gradients at every checkpoint."""
-        answers, n = self._responses(queries), len(self.train)
+        answers, n, over = self._responses(queries), len(self.train), self.model.mean_over(self.train)
         for start in range(0, n, BLOCK):
             where = np.arange(start, min(start + BLOCK, n))
             part = self.train.take(where)
             block = np.zeros((len(queries), len(where)))
             for response, share, rows in self._pairs(answers, part):
                 block -= share * response.dot(rows)
-            yield slice(start, int(where[-1]) + 1), block / n
+            yield slice(start, int(where[-1]) + 1), block / over
 
     def self_values(self) -> Array:
         """Each training example's score on itself."""
@@ -156,7 +156,7 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
                 share * np.diagonal(response.dot(rows))
                 for response, share, rows in self._pairs(self._responses(part), part)
             )
-        return values / len(self.train)
+        return values / self.model.mean_over(self.train)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

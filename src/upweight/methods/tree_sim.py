@@ -13,6 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
+from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]
 BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
@@ -24,7 +25,8 @@ class TreeSim(Attributor):
 
     Args:
         kernel: "weighted" counts every shared leaf by one over the training examples in it (TreeSim of Brophy et al.
-            2023: a leaf that few share says more), "leaves" counts them alike (LeafSim).
+            2023: a leaf that few share says more), "leaves" counts them alike (LeafSim). An example that counts for
+            k copies is k of them in a leaf, and scores k times.
 
     The sign is that of −∂ℓ_i/∂F · ∂m_q/∂F at the final margins: with the default measurement, that of two labels
     agreeing. Nothing is asked of how leaf values came about, so every booster will do.
@@ -52,7 +54,7 @@ class TreeSim(Attributor):
         require(model, [TreeBased], "TreeSim", train)
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
         pull = -model.loss.slopes(ensemble.margins(at).T, grown.targets)[0].T
-        counts = ensemble.counts(at)
+        counts = ensemble.held(at, copies(own_weights(train)))
         return FittedTreeSim(self, model, train, pull, counts)
 
     def restore(
@@ -65,11 +67,12 @@ class TreeSim(Attributor):
 class FittedTreeSim(Fitted[TreeSim, TreeBased]):
     """Similarities, ready to be taken."""
 
-    def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: NDArray[np.intp]) -> None:
+    def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
         self.pull, self.counts = pull, counts  # (n, K) −∂ℓ/∂F, and the training examples in every leaf
+        self._copies = copies(own_weights(train))
         weighted = recipe.kernel == "weighted"
-        self.worth = 1.0 / np.maximum(counts, 1) if weighted else np.ones(len(counts))
+        self.worth = 1.0 / np.where(counts > 0, counts, 1.0) if weighted else np.ones(len(counts))
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """Similarity times the sign of the gradients' product."""
@@ -79,13 +82,15 @@ class FittedTreeSim(Fitted[TreeSim, TreeBased]):
         for start in range(0, len(self.train), BLOCK):
             where = slice(start, min(start + BLOCK, len(self.train)))
             similar = ensemble.membership(places[where]) @ asked
-            yield where, (similar * np.sign(self.pull[where] @ slopes.T)).T
+            signs = np.sign(self.pull[where] @ slopes.T) * self._copies[where, None]
+            yield where, (similar * signs).T
 
     def self_values(self) -> Array:
         """An example shares every leaf with itself."""
         at = self.model.leaves(self.train)
         slopes = self.model.measure_slopes(self.train, self.model.trees().margins(at))
-        return np.asarray(self.worth[at].mean(axis=1) * np.sign((self.pull * slopes).sum(axis=1)))
+        signs = np.sign((self.pull * slopes).sum(axis=1))
+        return np.asarray(self.worth[at].mean(axis=1) * signs * self._copies)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased, require
 from upweight.core.scores import Unit
+from upweight.core.weights import copies, own_weights
 from upweight.trees.loss import Loss
 from upweight.trees.losses import Squared
 
@@ -59,13 +60,15 @@ class TREX(Attributor):
         """The surrogate."""
         require(model, [TreeBased], "TREX", train)
         ensemble, at, grown = model.trees(), model.leaves(train), model.grown(train)
-        scale = 1.0 / np.sqrt(np.maximum(ensemble.counts(at), 1) * ensemble.trees)
+        weights = own_weights(train)
+        counts = copies(weights)
+        held = ensemble.held(at, counts)
+        scale = 1.0 / np.sqrt(np.where(held > 0, held, 1.0) * ensemble.trees)
         features = ensemble.membership(at, scale[at])
         loss = grown.loss if grown.loss.differentiable else Squared()
-        weights = np.ones(len(train)) if train.weights is None else train.weights
         surrogate, pull = _minimised(features, loss, grown.targets, weights, self.l2)
         theirs = ensemble.margins(at)
-        faithful = float(np.corrcoef(surrogate.ravel(), _centred(theirs).ravel())[0, 1])
+        faithful = _correlation(surrogate, _centred(theirs), counts)
         return FittedTREX(self, model, train, pull / self.l2, scale, faithful)
 
     def restore(
@@ -133,6 +136,12 @@ def _minimised(
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x.reshape(-1, outputs)
     z = np.ascontiguousarray((features @ found).T)
     return _centred(z.T), -(weights * loss.slopes(z, targets)[0]).T
+
+
+def _correlation(ours: Array, theirs: Array, counts: Array) -> float:
+    """Pearson's, over all outputs (n, K) of the examples, each counted so many times."""
+    covariance = np.cov(ours.ravel(), theirs.ravel(), aweights=np.repeat(counts, ours.shape[1]), ddof=0)
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
 
 
 def _centred(z: Array) -> Array:

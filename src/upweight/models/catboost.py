@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples
-from upweight.models.tree_reading import Columns, TreeReading, refuse_objective, tree_model
+from upweight.core.measurement import Measurement
+from upweight.models.tree_reading import (
+    Columns,
+    TreeReading,
+    library_of,
+    read_trees,
+    refuse_objective,
+    tree_model,
+)
 from upweight.trees.boosting import Rule
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.loss import Loss
@@ -29,7 +37,17 @@ STOPPING = (
 COUNTS = ("iterations", "n_estimators", "num_boost_round", "num_trees")
 
 
-def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+def reads(estimator: Any) -> bool:
+    """Whether it, or the last step of a pipeline, is of CatBoost."""
+    return library_of(estimator) == "catboost"
+
+
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+    """A fitted CatBoost model, or a pipeline that ends in one."""
+    return read_trees(_read, estimator, train, measure, loss)
+
+
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
     """A fitted CatBoost model; `steps` is what comes before it in a pipeline."""
     if not estimator.is_fitted():
         raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
@@ -79,7 +97,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     numbered = names == [str(i) for i in range(len(names))]
     columns = Columns(steps, count, None if steps or numbered or not names else tuple(names))
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
+        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

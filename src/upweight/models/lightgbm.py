@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.measurement import Measurement
 from upweight.models.tree_reading import (
     Columns,
     TreeReading,
     known_format,
+    library_of,
+    read_trees,
     refuse_objective,
     renewed,
     tree_model,
@@ -33,7 +36,17 @@ SEEDS = {"seed", "random_seed", "random_state"}
 CATEGORICAL = "=="  # the decision of a split by category
 
 
-def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+def reads(estimator: Any) -> bool:
+    """Whether it, or the last step of a pipeline, is of LightGBM."""
+    return library_of(estimator) == "lightgbm"
+
+
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+    """A fitted LGBMClassifier, LGBMRegressor or Booster, or a pipeline that ends in one."""
+    return read_trees(_read, estimator, train, measure, loss)
+
+
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
     """A fitted LGBMClassifier, LGBMRegressor or Booster; `steps` is what comes before it in a pipeline."""
     import lightgbm
 
@@ -84,7 +97,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
     columns = Columns(steps, booster.num_feature(), named)
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
+        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

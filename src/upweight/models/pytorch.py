@@ -16,6 +16,7 @@ from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.model import (
+    Embeddable,
     Movable,
     Parametric,
     Perturbable,
@@ -23,6 +24,7 @@ from upweight.core.model import (
 )
 from upweight.core.objective import Objective
 from upweight.gradients import inputs, optimality, predictions
+from upweight.gradients.features import features
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, TrainedAgain):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -179,6 +181,10 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         """
         return predictions.predictions(self.network, examples)
 
+    def embed(self, examples: Examples) -> Array:
+        """What enters the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
+        return features(self.network, examples)
+
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), the second term only where the objective takes the mean."""
         share = None
@@ -205,7 +211,10 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         return found * self.weights(train).reshape(-1, *(1,) * (found.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float:
-        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs."""
+        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
+
+        A row that counts for several copies is several gradients.
+        """
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
         return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)
@@ -244,7 +253,12 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
         from upweight.curvature.segments import segments
 
-        return segments(self.checkpoints(), self.weights(train), train, recipe, count)
+        over = self.mean_over(train)
+        return segments(self.checkpoints(), self.weights(train), train, recipe, count, over)
+
+    def mean_over(self, train: Examples) -> float:
+        """All rows whatever they weigh where the objective says so ("fixed"), else the examples that count."""
+        return float(len(train)) if self.objective.reduction == "fixed" else super().mean_over(train)
 
     def stepwise(self, train: Examples) -> Recorded | None:
         """The trajectory step by step, where it was told the batches and holds the start."""
@@ -253,7 +267,8 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, TrainedAgain):
         moments = self.checkpoints()
         if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
             return None
-        return Recorded(self.trajectory, self.network, train, self.weights(train), moments)
+        fixed = self.objective.reduction == "fixed"
+        return Recorded(self.trajectory, self.network, train, self.weights(train), moments, fixed)
 
     @property
     def layers(self) -> tuple[str, ...]:

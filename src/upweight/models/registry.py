@@ -3,65 +3,101 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from upweight.core.examples import Examples, require_examples
+from upweight.core.looks import looked_once
+from upweight.core.measurement import Measurement, as_measurement
+from upweight.core.model import Retrainable
+from upweight.core.model_reader import ModelReader
+from upweight.core.plugins import MODELS, plugins, warn_about
+from upweight.core.weights import require_weight
+from upweight.models.pipeline import last_step
+from upweight.trees.loss import Loss
 
-# Where estimators come from → the file that reads them, imported when one is handed in.
-LIBRARIES = ("lightgbm", "xgboost", "catboost")
-TREES = ("GradientBoosting", "HistGradientBoosting", "RandomForest", "ExtraTrees")
+# Modules of this room that are model readers, in the order in which they are tried.
+FAMILIES = (
+    "lightgbm",
+    "xgboost",
+    "catboost",
+    "sklearn_trees",
+    "sklearn",
+)
+OPTIONS = {
+    "smoothing": "support vector machines",
+    "objective": "models with an l2 on their parameters",
+    "loss": "boosters trained on an objective of your own",
+}
 
 
+@looked_once
 def explainable(
     estimator: Any,
     train: Examples,
-    measure: Any = None,
-    smoothing: float = 0.001,
+    measure: Measurement | Callable[[NDArray[np.float64], Any], Any] | None = None,
+    smoothing: float | None = None,
     objective: Literal["sum", "mean"] | None = None,
     *,
-    loss: Any = None,
-) -> Any:
-    """A model to fit attributors on.
+    loss: Loss | None = None,
+) -> Retrainable:
+    """A model to fit attributors on: a `LinearModel`, a `TreeModel`, or what a plugin makes of the estimator.
 
     Args:
         estimator: a fitted scikit-learn estimator or a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that
-            ends in one. It is never changed.
+            ends in one; or an estimator that an installed plugin reads (`ModelReader`). It is never changed.
         train: the examples it was fitted on, as passed to `fit` (weights included).
         measure: what to ask of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
             `f(outputs, labels) -> (m,)`.
-        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2; their t
-            is .001 too). Smaller is closer to retraining and slower.
+        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2); left out:
+            .001, as theirs. Smaller is closer to retraining and slower.
+        objective: whether removing an example leaves a "sum" of losses, so that the l2 stays as it is, or their "mean";
+            left out: what the estimator minimises.
         loss: for a booster trained on an objective of your own, its loss (`upweight.trees.losses.Custom`).
 
     Raises:
-        TypeError: an estimator that is not supported; the message lists those that are.
+        TypeError: an estimator that is not supported; the message lists those that are. An option for others.
         ValueError: an unfitted estimator, data it was not fitted on, a penalty without a Hessian (l1), or an
             unknown objective.
     """
     require_examples(train, "train")
-    steps = getattr(estimator, "steps", None)
-    final = steps[-1][1] if steps else estimator
-    reader = _tree_reader(final)
+    require_weight(train)
+    final = last_step(estimator)
+    reader = next(_readers_of(estimator), None)
     if reader is None:
-        if loss is not None:
-            raise TypeError("loss= is for boosters trained on an objective of your own; this estimator is none")
         from upweight.models import sklearn
 
-        return sklearn.read(estimator, train, measure, smoothing, objective)
-    from upweight.models.tree_reading import recognised
-
-    if objective is not None:
-        raise ValueError("objective= is for models with an l2 on their parameters; trees have none")
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
-    before = estimator[:-1] if steps and len(steps) > 1 else None
-    return recognised(reader.read(final, train, measure, before, loss), train)
+        raise sklearn.unsupported(final)
+    given = {"smoothing": smoothing, "objective": objective, "loss": loss}
+    options = {name: value for name, value in given.items() if value is not None}
+    read: Callable[..., Retrainable] = reader.read
+    for name in options.keys() - inspect.signature(read).parameters.keys():
+        raise TypeError(f"{name}= is for {OPTIONS[name]}; {type(final).__name__} is none")
+    return read(estimator, train, as_measurement(measure), **options)
 
 
-def _tree_reader(final: Any) -> Any:
-    """The module that reads this kind of trees, None where it is no trees."""
-    library = type(final).__module__.partition(".")[0]
-    if library in LIBRARIES:
-        return importlib.import_module(f"upweight.models.{library}")
-    name = type(final).__name__.removesuffix("Classifier").removesuffix("Regressor")
-    return importlib.import_module("upweight.models.sklearn_trees") if name in TREES else None
+def _readers_of(estimator: Any) -> Iterator[ModelReader]:
+    """Built-in families first, then plugins in the order of their names."""
+    for family in FAMILIES:
+        built_in: ModelReader = importlib.import_module(f"upweight.models.{family}")
+        if built_in.reads(estimator):
+            yield built_in
+    for plugin in plugins(MODELS, frozenset(FAMILIES), _misfit).values():
+        try:
+            is_read = plugin.loaded.reads(estimator)
+        except Exception as error:  # whatever the code of others may raise
+            warn_about(plugin.point, f"reads({type(estimator).__name__}) raised {type(error).__name__}: {error}")
+            continue
+        if is_read:
+            yield plugin.loaded
+
+
+def _misfit(plugin: Any) -> str | None:
+    """Why this object is no model reader."""
+    if all(callable(getattr(plugin, name, None)) for name in ("reads", "read")):
+        return None
+    return f"expected a module or object with the functions `reads` and `read` (upweight.ModelReader), got {plugin!r}"

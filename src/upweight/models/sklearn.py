@@ -16,13 +16,15 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
-from upweight.core.measurement import as_measurement
+from upweight.core.measurement import Measurement
 from upweight.core.objective import Objective
+from upweight.core.weights import present
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.cross_validated import settled
+from upweight.models.pipeline import last_step
 from upweight.models.preprocessing import Steps
 from upweight.models.reading import Reading, linear_reading, refuse
 from upweight.models.support_vectors import HingeRefit, linear_svc, svc
@@ -30,19 +32,24 @@ from upweight.models.support_vectors import HingeRefit, linear_svc, svc
 Array = NDArray[np.float64]
 
 
+def reads(estimator: Any) -> bool:
+    """Whether the estimator, or the last step of a pipeline, has a closed form here."""
+    return type(last_step(estimator)).__name__.removesuffix("CV") in READERS
+
+
 def read(
-    estimator: Any, train: Examples, measure: Any, smoothing: float, reduction: Literal["sum", "mean"] | None = None
+    estimator: Any,
+    train: Examples,
+    measure: Measurement,
+    *,
+    smoothing: float = 0.001,
+    objective: Literal["sum", "mean"] | None = None,
 ) -> LinearModel:
     """The estimator as a LinearModel."""
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, held = settled(final)
-    reader = READERS.get(type(final).__name__.removesuffix("CV"))
-    if reader is None:
-        raise TypeError(
-            f"{name} has no closed form here; supported, also at the end of a Pipeline: {', '.join(sorted(READERS))}, "
-            f"the CV forms of three of them, and boosters and forests. {_instead(final)}"
-        )
+    reader = READERS[type(final).__name__.removesuffix("CV")]
     try:
         check_is_fitted(final)
     except NotFittedError:
@@ -55,14 +62,15 @@ def read(
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     reading = reader(final, matrix, train, smoothing)
-    design, theta = _design(reading, inputs, matrix)
+    counted = present(train)
+    design, theta = _design(reading, inputs, matrix if len(counted) == len(train) else matrix[counted])
     model = LinearModel(
         name=name,
         design=design,
         family=reading.family,
         objective=reading.objective,
         theta=theta,
-        measurement_of=as_measurement(measure),
+        measurement_of=measure,
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=HingeRefit(final, reading.kernel is not None) if reading.hinge else None,
@@ -71,7 +79,15 @@ def read(
         unfinished=_unfinished(final),
         notes=(*held, *reading.notes),
     )
-    return _reduced(model, train, reduction)
+    return _reduced(model, train, objective)
+
+
+def unsupported(final: Any) -> TypeError:
+    """The error for an estimator that nobody reads."""
+    return TypeError(
+        f"{type(final).__name__} has no closed form here; supported, also at the end of a Pipeline: "
+        f"{', '.join(sorted(READERS))}, the CV forms of three of them, and boosters and forests. {_instead(final)}"
+    )
 
 
 def _instead(final: Any) -> str:
@@ -124,7 +140,10 @@ def _on_columns(reading: Reading, inputs: Steps) -> tuple[Design, Array]:
 
 
 def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
-    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns."""
+    """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns.
+
+    `matrix` holds the rows that the model was made of, those of weight above 0.
+    """
     design, theta = _on_columns(reading, inputs)
     wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
     if reading.kernel is None and not wide:

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.measurement import Measurement
+from upweight.models.pipeline import last_step
 from upweight.models.tree_reading import (
     Columns,
     TreeReading,
     again_by_clone,
     leaf_lookup,
+    read_trees,
     refuse_objective,
     tree_model,
 )
@@ -39,7 +42,17 @@ FITTED = {
 }
 
 
-def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+def reads(estimator: Any) -> bool:
+    """Whether it, or the last step of a pipeline, is one of scikit-learn's trees."""
+    return type(last_step(estimator)).__name__ in FITTED
+
+
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+    """A fitted estimator of scikit-learn, or a pipeline that ends in one."""
+    return read_trees(_read, estimator, train, measure, loss)
+
+
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
     """A fitted estimator of scikit-learn; `steps` is what comes before it in a pipeline."""
     kind = type(estimator).__name__
     if not hasattr(estimator, FITTED[kind]):
@@ -55,7 +68,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
         reader(estimator, train, columns),
         train,
         measure,
-        lambda new, kept: read(new, kept, measure, steps, loss),
+        lambda new, kept: _read(new, kept, measure, steps, loss),
     )
 
 

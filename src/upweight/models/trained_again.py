@@ -13,6 +13,7 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require, weights_of
+from upweight.core.weights import own_weights, present
 from upweight.gradients.network import Network
 from upweight.training import nets
 from upweight.training.nets import TrainFn
@@ -80,7 +81,10 @@ class TrainedAgain(Stackable, Replayable):
 
     def training_time(self, train: Examples) -> float | None:
         """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
-        return self.training.time(len(train)) if isinstance(self.training, Training) else None
+        if not isinstance(self.training, Training):
+            return None
+        rebatched = self.training.denominator == "rebatched"  # its batches hold examples of weight above 0 alone
+        return self.training.time(len(present(train)) if rebatched else len(train))
 
     def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
         """The training with these example weights (n,), whose derivatives in them are exact.
@@ -90,10 +94,10 @@ class TrainedAgain(Stackable, Replayable):
             TypeError: a model without `Training`.
         """
         require(self, [Replayable], "replay")
-        own, weights = nets.own_weights(train), weights_of(train, weights)
+        own, weights = own_weights(train), weights_of(train, weights)
         (run,) = nets.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
         return Unrolled(run, weights, own)
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""
-        return nets.own_weights(train)
+        return own_weights(train)

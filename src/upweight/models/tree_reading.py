@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.measurement import as_measurement
+from upweight.core.measurement import Measurement
 from upweight.core.sources import columns_of
+from upweight.models.pipeline import last_step, steps_before
 from upweight.trees.boosting import Boosting, Rule
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -105,8 +106,31 @@ class Columns:
         return x
 
 
+def library_of(estimator: Any) -> str:
+    """The package that the estimator, or the last step of a pipeline, comes from."""
+    return type(last_step(estimator)).__module__.partition(".")[0]
+
+
+def read_trees(
+    read: Callable[[Any, Examples, Measurement, Any, Loss | None], TreeModel],
+    estimator: Any,
+    train: Examples,
+    measure: Measurement,
+    loss: Loss | None,
+) -> TreeModel:
+    """The model that `read(last step, train, measure, steps before it, loss)` gives, recognised on its training set."""
+    if train.y is None:
+        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    return _recognised(read(last_step(estimator), train, measure, steps_before(estimator), loss), train)
+
+
 def tree_model(
-    estimator: Any, columns: Columns, reading: TreeReading, train: Examples, measure: Any, reread: Callable[..., Any]
+    estimator: Any,
+    columns: Columns,
+    reading: TreeReading,
+    train: Examples,
+    measure: Measurement,
+    reread: Callable[[Any, Examples], TreeModel],
 ) -> TreeModel:
     """The reading as a model, if it gives the library's own margins and fits the training set; else ValueError.
 
@@ -115,14 +139,14 @@ def tree_model(
 
     def train_again(kept: Examples, seed: int) -> TreeModel:
         trained = reading.again(columns(kept.x), kept.y, kept.weights, seed)
-        return reread(trained, kept)  # type: ignore[no-any-return]
+        return reread(trained, kept)
 
     model = TreeModel(
         name=type(estimator).__name__,
         predictor=estimator,
         ensemble=reading.ensemble,
         loss=reading.loss,
-        measurement_of=as_measurement(measure),
+        measurement_of=measure,
         numbers=lambda x: reading.numbers(columns(x)),
         grow=reading.grow,
         train_again=train_again,
@@ -141,7 +165,7 @@ def _settings(estimator: Any) -> Any:
     return getattr(estimator, "params", None) or estimator.save_config()
 
 
-def recognised(model: TreeModel, train: Examples) -> TreeModel:
+def _recognised(model: TreeModel, train: Examples) -> TreeModel:
     """The model with its notes, refused where these cannot be the examples it was fitted on."""
     grown = model.grown(train)
     if not grown.exact and not grown.unrecorded and grown.loss.differentiable:

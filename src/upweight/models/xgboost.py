@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.measurement import Measurement
 from upweight.core.sources import columns_of
 from upweight.models.tree_reading import (
     Columns,
@@ -16,6 +17,8 @@ from upweight.models.tree_reading import (
     again_by_clone,
     known_format,
     leaf_lookup,
+    library_of,
+    read_trees,
     refuse_objective,
     tree_model,
 )
@@ -31,7 +34,17 @@ SUPPORTED = (
 )
 
 
-def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss | None) -> TreeModel:
+def reads(estimator: Any) -> bool:
+    """Whether it, or the last step of a pipeline, is of XGBoost."""
+    return library_of(estimator) == "xgboost"
+
+
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+    """A fitted XGBClassifier, XGBRegressor or Booster, or a pipeline that ends in one."""
+    return read_trees(_read, estimator, train, measure, loss)
+
+
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
     """A fitted XGBClassifier, XGBRegressor or Booster; `steps` is what comes before it in a pipeline."""
     import xgboost
 
@@ -107,7 +120,7 @@ def read(estimator: Any, train: Examples, measure: Any, steps: Any, loss: Loss |
     names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
     columns = Columns(steps, booster.num_features(), names)
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: read(new, kept, measure, steps, loss)
+        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.examples import Examples, Id, Preview
+from upweight.core.examples import Examples, Id
+from upweight.core.preview import Preview
 from upweight.report.words import cell_text, count
 
 MOST_SIDE = 160  # pixels; larger pictures are reduced

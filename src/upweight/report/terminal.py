@@ -26,7 +26,7 @@ STAGES = {
     "train": "Training a default model on it",
     "fit": "Working out what every training example did",
     "attribute": "Tracing the queries back to them",
-    "verify": "Training again without some, to check",
+    "retrain": "Training again without some, to check",
     "report": "Writing the report",
 }
 

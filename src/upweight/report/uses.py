@@ -37,8 +37,8 @@ def slices_page(found: Slices) -> str:
             _section(
                 f"{name}: {count(len(ids), 'query')}",
                 "training group",
-                ["examples", "effect", "by refit", "predictions turned"],
-                "effect, interval, refit",
+                ["examples", "effect", "by retraining", "predictions turned"],
+                "effect, interval, retraining",
                 rows,
             )
         )
@@ -80,8 +80,8 @@ def what_if_page(found: WhatIf) -> str:
         text = f"{count(change.size, 'training example')} changed" + (
             f", {count(len(turned), 'prediction')} turned" if found.after else ""
         )
-        columns = ["prediction", "predicted effect", "by refit"]
-        sections.append(_section(name, "query", columns, "predicted, interval, refit", rows, text))
+        columns = ["prediction", "predicted effect", "by retraining"]
+        sections.append(_section(name, "query", columns, "predicted, interval, retraining", rows, text))
     method = "followed to the new optimum" if found.form == "newton" else "first order"
     return _page(
         "What if the training set were another one?",
@@ -202,7 +202,7 @@ def _section(title: str, noun: str, columns: list[str], drawn: str, rows: list[A
                 "name": row["name"],
                 "cells": row["cells"],
                 "said": f"effect {_signed(effect)}"
-                + (f", by refit {_signed(actual)}" if math.isfinite(actual) else ""),
+                + (f", by retraining {_signed(actual)}" if math.isfinite(actual) else ""),
                 "bar": {"x": min(x(0.0), x(effect)), "width": abs(x(effect) - x(0.0)), "positive": effect > 0},
                 "range": None if span is None else (x(span[0]), x(span[1])),
                 "point": x(actual) if math.isfinite(actual) else None,

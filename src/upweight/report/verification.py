@@ -97,7 +97,7 @@ def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
     ]
 
 
-def refits(check: Check) -> int:
+def trainings(check: Check) -> int:
     """How many times the model was trained again."""
-    told = check.diagnostics.get("refits") if isinstance(check.diagnostics, Mapping) else None
+    told = check.diagnostics.get("trainings") if isinstance(check.diagnostics, Mapping) else None
     return int(told) if isinstance(told, int | np.integer) else len(check.removals)

@@ -39,7 +39,7 @@ def identity(case: Case) -> None:
         path = Path(folder) / "fit"
         case.fitted.save(path)
         for what, model in family.other_models.items():
-            refused(f"other {what}", ValueError, "another", recipe.load, path, model, family.train)
+            refused(f"other {what}", ValueError, "made with", recipe.load, path, model, family.train)
         for what, train in other_examples(family.train).items():
             refused(f"other {what}", ValueError, "another training set", recipe.load, path, family.trained, train)
         for name, other in recipes(type(recipe)):

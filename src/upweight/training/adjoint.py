@@ -117,7 +117,8 @@ def _push_adam(step: Step, g: Tensor, before: Tensor, held: State, turned: Tenso
 def _adam(step: Step, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s', all (p,).
 
-    Where the root is 0 no gradient ever came and m' is 0 with it: D moves nothing there, its infinite slope counts 0.
+    Where the root is 0 every gradient so far was 0, and m' with it: m'/D moves with m' alone, as m'·√s' is of second
+    order in the gradients. The infinite slope counts 0 there.
     """
     training, state = step.training, step.state
     assert state.first is not None and state.second is not None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.core.model import Stack
 from upweight.core.objective import Objective
+from upweight.core.weights import own_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
 from upweight.training.run import Run, hold, replay
@@ -104,11 +105,6 @@ def runs(training: Training, network: Network, train: Examples, weights: Array, 
             made[key] = Run.of(training, network, train, row, training.seed + seed, whole)
         found.append(made[key])
     return found
-
-
-def own_weights(train: Examples) -> Array:
-    """The examples' own weights, (n,)."""
-    return np.ones(len(train)) if train.weights is None else train.weights
 
 
 def with_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]) -> Training:

@@ -13,6 +13,7 @@ from torch import Tensor
 from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
+from upweight.core.weights import copies
 from upweight.gradients.batches import collate, placed
 from upweight.gradients.network import Network
 from upweight.training.adjoint import Step, pull
@@ -42,6 +43,7 @@ class Recorded(Stepwise):
         train: the training set, in any order.
         own: the examples' own weights (n,), by which their losses were multiplied before the batch's mean.
         checkpoints: for their names.
+        fixed: whether that mean was over all rows of a batch, whatever they weigh, and not over those that count.
 
     Raises:
         ValueError: ids that the training set does not have; SGD with dampening.
@@ -54,6 +56,7 @@ class Recorded(Stepwise):
         train: Examples,
         own: Array,
         checkpoints: tuple[Checkpoint, ...],
+        fixed: bool = False,
     ) -> None:
         taken = trajectory.batches()
         assert taken is not None and trajectory.steps is not None
@@ -69,9 +72,10 @@ class Recorded(Stepwise):
         there.net.eval()
         whole = placed(collate(train), CPU, there.dtype) if there.collate is collate else None
         self.steps, self.checkpoints = len(taken), checkpoints
-        self.unseen = len(train) - len(np.unique(np.concatenate(positions)))
+        self.unseen = len(np.setdiff1d(np.flatnonzero(own), np.concatenate(positions)))
         self._run = Run(training, there, train, tuple(positions), training.rates(self.steps), [0] * self.steps, whole)
         self._products, self._own, self._trajectory = Products(self._run), own, trajectory
+        self._counts = np.ones(len(own)) if fixed else copies(own)  # how many examples each row is in its batch's mean
         self._marks = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._moment)
         self._apart = int(np.diff(self._marks).max())
@@ -96,9 +100,9 @@ class Recorded(Stepwise):
         for t in reversed(range(self.steps)):
             step = self._step(t)
             before, held, u = pull(step, after, held)
-            bent, along = self._products(step.theta, t, self._own, u)
+            bent, along = self._products(step.theta, t, self._weights(t), u)
             after = bent.add_(before)
-            np.add.at(scores.T, run.positions[t], along.double().cpu().numpy().T / along.shape[1])
+            np.add.at(scores.T, run.positions[t], along.double().cpu().numpy().T / self._over(t))
             grown = ~(torch.linalg.vector_norm(after, dim=1) <= longest)  # which no NaN is
             if self._apart > 1 and bool(grown.any()):
                 self.lost[t] = self.lost.get(t, 0) + int(grown.sum())
@@ -118,8 +122,16 @@ class Recorded(Stepwise):
         run = self._run
         gradient = theta
         if state.first is not None:
-            gradient = self._products.weighted(theta, t, run.shares(t, self._own)[None])[0]
+            gradient = self._products.weighted(theta, t, run.shares(t, self._weights(t))[None])[0]
         return Step(run.training, theta, state, gradient, t, float(run.rates[t]))
+
+    def _over(self, t: int) -> float:
+        """Over how many examples the mean of step t was taken; a batch that weighs nothing has no gradient."""
+        return float(self._counts[self._run.positions[t]].sum()) or 1.0
+
+    def _weights(self, t: int) -> Array:
+        """Own weights (n,) such that the sum over step t by its number of rows is the mean over those that count."""
+        return self._own * (len(self._run.positions[t]) / self._over(t))
 
     def _moment(self, place: int) -> tuple[Tensor, State, dict[str, Tensor]]:
         """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not ask for its momentum."""

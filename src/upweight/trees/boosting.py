@@ -152,8 +152,8 @@ class Boosting:
         floor = 1e-3 * max(largest.max(), self.rule.rate * possible)
         scale = np.maximum(largest, floor)[self.ensemble.tree_of]
         off = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
-        # Nobody of the training set may be in a leaf: what the library wrote there has no cause in it.
-        seen = self.ensemble.counts(self.places) > 0
+        # No example that weighs anything may be in a leaf: what the library wrote there has no cause in the data.
+        seen = self.ensemble.held(self.places, self.weights) > 0
         return float((off / np.maximum(scale, 1e-300))[seen].max(initial=0.0))
 
     @property

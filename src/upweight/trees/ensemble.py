@@ -99,9 +99,10 @@ class TreeEnsemble:
         indptr = np.arange(0, n * trees + 1, trees)
         return sparse.csr_matrix((data.ravel(), places.ravel(), indptr), shape=(n, len(self.values)))
 
-    def counts(self, places: Places) -> NDArray[np.intp]:
-        """How many of these examples are in every leaf, (leaves,)."""
-        return np.bincount(places.ravel(), minlength=len(self.values))
+    def held(self, places: Places, weights: Array) -> Array:
+        """The weight (n,) or (n, trees) of the examples in every leaf, (leaves,): ones count them."""
+        each = np.broadcast_to(weights.reshape(len(places), -1), places.shape)
+        return np.bincount(places.ravel(), each.ravel(), len(self.values)).astype(np.float64)
 
 
 def ensemble_of(

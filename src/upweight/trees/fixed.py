@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.weights import copies
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 
@@ -136,10 +137,13 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     """∂ (value of the leaf that i is in) / ∂ log weight of i, others' margins held: (n, trees, width), and base (K, n).
 
     Sharchilev et al. (2018), LeafInfluence with the update set SinglePoint: n × trees numbers stand for all examples.
+    Of a row that counts for several examples each follows its own margin, and holds that of its copies.
     """
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
+    counts = np.maximum(copies(boosting.weights), 1.0)
+    own = boosting.weights / counts  # of one copy
     base = base_slope(boosting) * boosting.weights
-    shift = base.copy()
+    shift = base / counts
     change = np.zeros((ensemble.width, ensemble.trees, n)).T  # written tree by tree
     old, (_, total) = boosting.reproduced, boosting.totals
     for step in boosting.steps():
@@ -152,8 +156,8 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
                 h = step.hessian[output] + dh[output] if dh is not None and rule.newton else step.hessian[output]
                 moved = (-rule.rate * give)[local] * (step.gradient[output] + dg[output])
                 moved -= (value * give)[local] * h
-                moved *= boosting.weights
-                change[:, tree, place] = moved
+                moved *= own
+                change[:, tree, place] = moved * counts
                 shift[output] += moved
     return change, base
 

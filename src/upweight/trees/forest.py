@@ -38,7 +38,7 @@ class Forest:
     @cached_property
     def held(self) -> Array:
         """The weight in every leaf, (leaves,)."""
-        return np.bincount(self.places.ravel(), self.weights.ravel(), len(self.ensemble.values)).astype(np.float64)
+        return self.ensemble.held(self.places, self.weights)
 
     @cached_property
     def reproduced(self) -> Array:

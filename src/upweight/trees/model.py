@@ -14,6 +14,7 @@ from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
 from upweight.core.recent import Recent
+from upweight.core.weights import own_weights, require_classes, require_weight
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -128,8 +129,8 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         """How the leaf values came about on these examples."""
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
-        targets = self.loss.encode(train.y).T
-        weights = np.ones(len(train)) if train.weights is None else train.weights
+        require_weight(train)
+        targets, weights = self.loss.encode(train.y).T, own_weights(train)
         known: Recent[Boosting | Forest] = self._seen.setdefault("grown", Recent(1))
         return known.of(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
@@ -141,22 +142,11 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (len(train),):
             raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        if not np.isfinite(weights).all() or (weights < 0).any() or not (weights * own_weights(train)).any():
             raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        require_classes(train, weights, self.loss)
         kept = train.take(np.flatnonzero(weights))
-        self._refuse_lost_class(kept)
         own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
         if kept.weights is not None or (own != 1).any():
             kept = kept.replaced(weights=own)
         return self.train_again(kept, seed)
-
-    def _refuse_lost_class(self, kept: Examples) -> None:
-        if self.loss.classes is None or kept.y is None:
-            return
-        left = np.bincount(self.loss.places(kept.y), minlength=len(self.loss.classes))
-        if (left == 0).any():
-            label = self.loss.classes.tolist()[int(np.argmin(left))]
-            raise ValueError(
-                f"without these examples none of class {label!r} is left, and a model of {len(left)} classes cannot be "
-                "trained; remove fewer, or fit a model without that class"
-            )

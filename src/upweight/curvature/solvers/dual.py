@@ -131,7 +131,10 @@ class Dual:
         return bent(rows, added)
 
     def _places(self, rows: Rows) -> NDArray[np.intp] | None:
-        """Where these examples stand in the training set; None unless they are the same in id and content."""
+        """Where these examples stand in the training set; None unless they are the same in id and content.
+
+        Of rows that weigh nothing no product is asked for, and they stand anywhere.
+        """
         train = self.operator.summed.train
         if (
             not isinstance(rows, CapturedRows)
@@ -142,11 +145,7 @@ class Dual:
             return None
         if rows.examples is train:
             return np.arange(len(train))
-        try:
-            where = train.positions(rows.examples.ids)
-        except KeyError:
-            return None
-        return where if same_arrays(train.take(where), rows.examples) else None
+        return places_among(train, rows)
 
     def _measured(self, x: dict[str, Tensor], rows: Rows) -> float:
         right = TensorRows.of(self.network, rows).blocks
@@ -197,6 +196,21 @@ class DualRows(Rows):
         """`member @ dense()`, without dense()."""
         member = np.asarray(member, dtype=np.float64)
         return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
+
+
+def places_among(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
+    """Positions in `train` of the examples of these rows, 0 where a row weighs nothing; None unless they are the same.
+
+    Ids alone do not say so: queries are numbered from 0 as well.
+    """
+    counted = np.flatnonzero(rows.weights)
+    examples = rows.examples if len(counted) == len(rows) else rows.examples.take(counted)
+    where = np.zeros(len(rows), dtype=np.intp)
+    try:
+        where[counted] = train.positions(examples.ids)
+    except KeyError:
+        return None
+    return where if not len(counted) or same_arrays(train.take(where[counted]), examples) else None
 
 
 def same_arrays(ours: Examples, theirs: Examples) -> bool:

@@ -53,7 +53,7 @@ class Roots:
         values, vectors = self._spectra()
         self.convex = bool(-values.min() <= 100 * torch.finfo(self.network.precision).eps * values.max())
         values = values.clip(min=0.0)
-        where, rank = _strongest(values, TRACE if share is None else share)
+        where, rank = _strongest(values, operator.summed.copies, TRACE if share is None else share)
         self.positions: NDArray[np.intp] = where
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where another rank begins
@@ -146,9 +146,12 @@ class Roots:
         return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
 
 
-def _strongest(values: Array, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(example, column) of the largest eigenvalues that hold this share of the sum, ordered by rank, then example."""
-    order = np.argsort(values, axis=None)[::-1]
+def _strongest(values: Array, copies: Array, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(example, column) of the largest eigenvalues that hold this share of the sum, ordered by rank, then example.
+
+    Of an example that counts for several copies they are as large as those of one copy.
+    """
+    order = np.argsort(values / copies[:, None], axis=None)[::-1]
     running = np.cumsum(values.ravel()[order])
     last = int(np.searchsorted(running, share * running[-1])) + 1 if running[-1] > 0 else 1
     where, column = np.unravel_index(order[:last], values.shape)

@@ -6,18 +6,18 @@ import sys
 import numpy as np
 import pytest
 from mortal import QUERIES, TRAIN, Mortal, truth, weights
-from refitted import setting
 
 import upweight as uw
-from upweight.evaluate import kept
-from upweight.evaluate.retrain import Engine, without
+from refitted import setting
+from upweight.retraining import result_cache
+from upweight.retraining.engine import without
 
 
 def test_one_row_of_weights_is_one_model_and_many_are_many():
     model = Mortal(5.5)
     one = uw.retrain(model, TRAIN, weights()[2])
     assert one.parameters == pytest.approx(truth()[2])
-    many = uw.retrain(model, TRAIN, weights(), processes=1)
+    many = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(processes=1))
     assert len(many) == 12 and np.allclose(many.parameters, truth())
     assert np.allclose(many.measure(QUERIES), truth().T + np.arange(3.0)[:, None])
     assert [m.parameters[0] for m in many] == many.parameters[:, 0].tolist() and many[2].parameters == one.parameters
@@ -26,9 +26,11 @@ def test_one_row_of_weights_is_one_model_and_many_are_many():
 
 def test_a_seed_for_all_or_one_each():
     model = Mortal(5.5)
-    assert np.allclose(uw.retrain(model, TRAIN, weights(), seed=2, processes=1).parameters, truth() + 2)
+    assert np.allclose(
+        uw.retrain(model, TRAIN, weights(), seed=2, retraining=uw.Retraining(processes=1)).parameters, truth() + 2
+    )
     seeds = np.arange(12)
-    found = uw.retrain(model, TRAIN, weights(), seed=seeds, processes=1)
+    found = uw.retrain(model, TRAIN, weights(), seed=seeds, retraining=uw.Retraining(processes=1))
     assert np.allclose(found.parameters[:, 0], truth()[:, 0] + seeds)
     with pytest.raises(ValueError, match="one seed each, got 12, 3"):
         uw.retrain(model, TRAIN, weights(), seed=[1, 2, 3])
@@ -53,24 +55,26 @@ def test_weights_that_train_nothing_are_refused(given, words):
 
 def test_ways_that_are_none_are_refused():
     with pytest.raises(ValueError, match="one of stacked, processes, ray or None, got 'threads'"):
-        uw.retrain(Mortal(5.5), TRAIN, weights(), how="threads")
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="threads"))
     with pytest.raises(ValueError, match="at least one process"):
-        uw.retrain(Mortal(5.5), TRAIN, weights(), processes=0)
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=0))
     with pytest.raises(TypeError, match="retrain needs a model that is Retrainable"):
         uw.retrain(object(), TRAIN, weights())
 
 
 def test_a_model_that_cannot_be_stacked_says_so_and_is_trained_all_the_same(caplog):
-    found = uw.retrain(Mortal(5.5), TRAIN, weights(), how="stacked", processes=1)
+    found = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="stacked", processes=1))
     assert np.allclose(found.parameters, truth())
     assert "trained one by one: a Mortal is trained one by one" in caplog.text
 
 
 def test_a_killed_worker_loses_nothing(tmp_path):
     model = Mortal(5.5, str(tmp_path / "died"))
-    found = uw.retrain(model, TRAIN, weights(), processes=2, folder=tmp_path / "kept")
+    found = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(processes=2, folder=tmp_path / "kept"))
     assert (tmp_path / "died").exists()
-    assert np.array_equal(found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1).parameters)
+    assert np.array_equal(
+        found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters
+    )
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 12
 
 
@@ -87,21 +91,24 @@ def test_a_job_that_was_killed_goes_on_from_what_it_finished(tmp_path):
     assert len(before) == 3
     seen = []
     found = uw.retrain(
-        Mortal(5.5), TRAIN, weights(), processes=1, folder=folder, progress=lambda done, of: seen.append((done, of))
+        Mortal(5.5),
+        TRAIN,
+        weights(),
+        retraining=uw.Retraining(processes=1, folder=folder, progress=lambda *told: seen.append(told)),
     )
     assert np.allclose(found.parameters, truth())
-    assert seen[0] == (3, 12) and seen[-1] == (12, 12)
+    assert seen[0] == ("retrain", 3, 12) and seen[-1] == ("retrain", 12, 12)
     assert all((folder / name).stat().st_mtime_ns == when for name, when in before.items())
 
 
 def test_a_damaged_file_is_found_and_done_again(tmp_path, caplog):
-    first = uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1, folder=tmp_path)
+    first = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     files = sorted(tmp_path.glob("*.npz"))
     files[0].write_bytes(files[0].read_bytes()[:100])
     content = bytearray(files[1].read_bytes())
     content[len(content) // 2] ^= 1
     files[1].write_bytes(content)
-    again = uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1, folder=tmp_path)
+    again = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     assert np.array_equal(first.parameters, again.parameters)
     assert caplog.text.count("that training is done again") == 2
 
@@ -113,9 +120,7 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
             model or Mortal(5.5),
             train,
             weights()[:2],
-            processes=1,
-            folder=tmp_path,
-            progress=lambda done, of: seen.append(done),
+            retraining=uw.Retraining(processes=1, folder=tmp_path, progress=lambda stage, done, of: seen.append(done)),
             **more,
         )
         return seen == [2]  # nothing was left to do
@@ -124,14 +129,14 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
     assert not done(Mortal(5.6)) and not done(seed=1)
     assert not done(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
     seen = []
-    engine = Engine(folder=tmp_path, progress=lambda *told: seen.append(told))
-    base, after = without(engine, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
-    assert seen == [(1, 2), (2, 2)]
+    retraining = uw.Retraining(folder=tmp_path, progress=lambda *told: seen.append(told))
+    base, after = without(retraining, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
+    assert seen == [("retrain", 1, 2), ("retrain", 2, 2)]
     assert np.allclose(base, 5.5 + np.arange(3)) and np.allclose(after[:, 0], 6 + np.arange(3))
 
 
 def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monkeypatch):
-    write, room = kept.write_archive, [5]
+    write, room = result_cache.write_archive, [5]
 
     def until_full(*arguments):
         room[0] -= 1
@@ -139,18 +144,21 @@ def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monke
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(kept, "write_archive", until_full)
+    monkeypatch.setattr(result_cache, "write_archive", until_full)
     with pytest.raises(OSError, match=r"No space left on device.*5 finished ones are whole .*call again with the same"):
-        uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1, folder=tmp_path)
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     room[0] = 7
-    assert np.allclose(uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1, folder=tmp_path).parameters, truth())
+    assert np.allclose(
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path)).parameters,
+        truth(),
+    )
 
 
 def test_a_linear_model_is_retrained_like_any_other():
     model, train, *_ = setting()
     rows = np.ones((3, len(train)))
     rows[1, :20] = 0
-    here, there = (uw.retrain(model, train, rows, processes=p).parameters for p in (1, 2))
+    here, there = (uw.retrain(model, train, rows, retraining=uw.Retraining(processes=p)).parameters for p in (1, 2))
     assert np.allclose(here, there, atol=1e-12) and np.allclose(here[0], here[2], atol=1e-9)
     assert np.allclose(here[1], model.retrain(train, rows[1]).parameters, atol=1e-12)
 
@@ -159,10 +167,12 @@ def test_a_linear_model_is_retrained_like_any_other():
 def test_a_killed_worker_of_ray_loses_nothing(tmp_path):
     pytest.importorskip("ray")
     model = Mortal(5.5, str(tmp_path / "died"))
-    found = uw.retrain(model, TRAIN, weights(), how="ray", folder=tmp_path / "kept")
+    found = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(how="ray", folder=tmp_path / "kept"))
     assert (tmp_path / "died").exists()
-    assert np.array_equal(found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), processes=1).parameters)
+    assert np.array_equal(
+        found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters
+    )
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 12
     with pytest.raises(ValueError, match="without these examples none of class"):
         linear, train, *_ = setting()
-        uw.retrain(linear, train, (train.y == 1) * np.ones((2, len(train))), how="ray")
+        uw.retrain(linear, train, (train.y == 1) * np.ones((2, len(train))), retraining=uw.Retraining(how="ray"))

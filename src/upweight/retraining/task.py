@@ -1,39 +1,65 @@
-"""Retraining: tasks that say which training is to be done again, and what comes of each."""
+"""Task: which training is to be done again, and what is asked of the model that comes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable, can
-from upweight.core.processes import each
+from upweight.retraining.pool import each
 
 Array = NDArray[np.float64]
-Ask = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,)
+Ask = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
 PROBED = 8  # training examples on which a model is held against itself at its own parameters
+
+
+class Applicable(Protocol):
+    """What can be done to a training set before it is trained on."""
+
+    def applied(self, train: Examples) -> tuple[Examples, Array]:
+        """The training set afterwards, and the factor on each of its weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One training: without the examples at positions `removed`, or with these `weights` (n,); `seed` as in retrain."""
+    """One training.
+
+    Attributes:
+        removed: positions of the training examples that it goes without;
+        weights: or one weight per training example, (n,);
+        change: or what is done to the training set first.
+        seed: as in `retrain`.
+        roughly: no nearer to the optimum than the user's own fit was (`Retrainable.retrain_roughly`).
+        queries: positions of the queries that are measured; None for all.
+    """
 
     removed: NDArray[np.intp] | None = None
     weights: Array | None = None
+    change: Applicable | None = None
     seed: int = 0
+    roughly: bool = False
+    queries: NDArray[np.intp] | None = None
 
-    def on(self, train: Examples) -> Array:
-        """The weights, (n,)."""
+    @property
+    def alone(self) -> bool:
+        """Whether no other task can be trained together with it."""
+        return self.change is not None or self.roughly
+
+    def on(self, train: Examples) -> tuple[Examples, Array]:
+        """What it trains on, and the weights (n,)."""
+        if self.change is not None:
+            return self.change.applied(train)
         if self.weights is not None:
-            return self.weights
+            return train, self.weights
         weights = np.ones(len(train))
         if self.removed is not None:
             weights[self.removed] = 0.0
-        return weights
+        return train, weights
 
 
 def measured(model: Any, queries: Examples) -> Array:
@@ -95,20 +121,25 @@ def by_processes(processes: int) -> HandOut:
 def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
     """What comes of each task."""
     model, train, queries, stacked, ask = job
-    found: Sequence[Any]
     if stacked:
-        weights = np.stack([task.on(train) for task in tasks])
-        found = model.retrain_many(train, weights, [task.seed for task in tasks])
+        weights = np.stack([task.on(train)[1] for task in tasks])
+        models: Sequence[Any] = model.retrain_many(train, weights, [task.seed for task in tasks])
     else:
-        found = [model.retrain(train, task.on(train), task.seed) for task in tasks]
+        models = [_retrained(model, train, task) for task in tasks]
     if queries is not None:
-        return [ask(one, queries) for one in found]
+        asked = (queries if task.queries is None else queries.take(task.queries) for task in tasks)
+        return [ask(one, some) for one, some in zip(models, asked, strict=True)]
     if not isinstance(model, Parametric):
-        return list(found)
+        return list(models)
     some = train.take(np.arange(min(PROBED, len(train))))
-    if not np.array_equal(model.with_parameters(found[0].parameters).measure(some), found[0].measure(some)):
+    if not np.array_equal(model.with_parameters(models[0].parameters).measure(some), models[0].measure(some)):
         raise ValueError(
             "training changed more than the model's parameters (running statistics of a batch norm?), so parameters "
             "alone are no retrained model; retrain one at a time with model.retrain, which keeps all of it"
         )
-    return [np.asarray(one.parameters) for one in found]
+    return [np.asarray(one.parameters) for one in models]
+
+
+def _retrained(model: Any, train: Examples, task: Task) -> Any:
+    train_again = model.retrain_roughly if task.roughly else model.retrain
+    return train_again(*task.on(train), task.seed)

@@ -1,4 +1,4 @@
-"""Kept: results of a long job on disk, one file each, so that a job that was interrupted goes on where it was."""
+"""Result cache: results of a long job on disk, one file each, so that a job that was interrupted goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.identity import digest
 from upweight.core.provenance import identity_of
-from upweight.core.retraining import Job, Task
+from upweight.retraining.task import Job, Task
 
 Array = NDArray[np.float64]
 KIND = "retrained"
@@ -21,7 +21,7 @@ SHOWN = 16  # digits of a job's identity in the names of its files
 logger = logging.getLogger("upweight")
 
 
-class Kept:
+class ResultCache:
     """A folder of results, each in a file named after everything that it depends on.
 
     A result of another model, training set, query set, way of training or set of weights has another name, so a
@@ -47,10 +47,13 @@ class Kept:
 
     def path(self, task: Task) -> Path:
         """The file of this task."""
-        return self.folder / f"{self._job}-{digest(task.seed, task.on(self.train))}.npz"
+        train, weights = task.on(self.train)
+        data = None if train is self.train else train.digest()
+        name = digest(task.seed, weights, data, task.roughly, task.queries)
+        return self.folder / f"{self._job}-{name}.npz"
 
     def read(self, task: Task) -> Array | None:
-        """The result of the task; None where it is not there, or damaged, which is said and made good by doing it."""
+        """The result of the task; None where there is no file, or a damaged one, which is logged."""
         path = self.path(task)
         if not path.exists():
             return None

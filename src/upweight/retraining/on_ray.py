@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from upweight.core.processes import one_thread
+from upweight.core.threads import one_thread
 
 RETRIES = 4  # times that a task is started again because its worker died
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context, get_start_method
 from typing import Any
+
+from upweight.core.threads import one_thread
 
 ROUNDS = 3  # pools that may break one after another without a task being finished
 
@@ -92,25 +94,12 @@ def _can_leave(shared: Any) -> bool:
 def _receive(shared: Any) -> None:
     global _shared  # noqa: PLW0603 - a worker's only way to keep what came once
     _shared = shared
+    # The MKL in torch has a count of its own, which no limit from outside reaches. If torch.set_num_threads in the
+    # parent or MKL_NUM_THREADS has set it, MKL waits for ever for threads that the fork left behind.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
     with one_thread():
         return work(_shared, task)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: workers side by side, and matrices too small to be worth waking others for.
-
-    OpenMP's threads, which torch computes with, do not outlive a fork: a worker that waits for them waits for ever.
-
-    On a machine that is busy with something else, threads that wait for each other cost tenfold on small matrices.
-    """
-    try:
-        import threadpoolctl
-    except ImportError:
-        yield
-        return
-    with threadpoolctl.threadpool_limits(1):
-        yield

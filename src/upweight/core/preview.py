@@ -1,0 +1,41 @@
+"""Preview: what a person sees of one example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from upweight.core.sources import columns_of, is_sparse
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a person sees of one example.
+
+    `value` is an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
+    """
+
+    kind: Literal["image", "text", "row"]
+    value: Any
+
+
+def preview_of(one: Any, names: list[str] | None, most: int = 24) -> Preview:
+    """An image, a text, or at most so many (column, value) pairs of a row, from inputs with this one example."""
+    if columns_of(one) is not None:
+        values = next(one.itertuples(index=False, name=None)) if hasattr(one, "iloc") else one.row(0)
+        return Preview("row", tuple(zip(names or [], values, strict=True))[:most])
+    if is_sparse(one):
+        row = one.tocsr()
+        largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
+        pairs = ((row.indices[j], row.data[j].item()) for j in largest)
+        return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
+    value = next(iter(one))
+    if isinstance(value, str):
+        return Preview("text", value)
+    array = np.asarray(value)
+    if array.ndim >= 2:
+        return Preview("image", array)
+    columns = names or [f"x{i}" for i in range(array.size)]
+    return Preview("row", tuple(zip(columns, array.reshape(-1).tolist(), strict=True))[:most])

@@ -1,0 +1,67 @@
+"""Progress: how long work tells the caller how far it is."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Called with (stage, done, total); a stage is a word such as "fit", "attribute" or "retrain"."""
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        """A stage starts (done = 0), goes on, or ends (done = total)."""
+
+
+def silent(stage: str, done: int, total: int, /) -> None:
+    """Progress that nobody asked for."""
+
+
+def takes(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether the function can be called with so many arguments; True where it does not say."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+def counted(progress: Callable[[int, int], None] | None) -> Progress | None:
+    """The older progress(done, total) as progress(stage, done, total)."""
+    if progress is None:
+        return None
+    return lambda stage, done, total, /: progress(done, total)
+
+
+def with_stages(names: dict[str, str], progress: Progress | None) -> Progress | None:
+    """Progress that is told these names instead of a stage's own."""
+    if progress is None:
+        return None
+
+    def renamed(stage: str, done: int, total: int, /) -> None:
+        progress(names.get(stage, stage), done, total)
+
+    return renamed
+
+
+def staged(progress: Callable[..., None] | None, function: str, stacklevel: int = 3) -> Progress:
+    """Progress as it is, or with a DeprecationWarning the older progress(done, total) of this function.
+
+    `stacklevel`: whose line the warning names, as in `warnings.warn`; 3 is the caller of the function that calls this.
+    """
+    if progress is None:
+        return silent
+    if takes(progress, 3) or not takes(progress, 2):
+        return progress
+    warnings.warn(
+        f"uw.{function}: write progress(stage, done, total); progress(done, total) is deprecated",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+    older = counted(progress)
+    assert older is not None
+    return older

@@ -1,0 +1,24 @@
+"""The methods that come with the package, in the order of what to try first.
+
+One line makes a method: it becomes `upweight.Name`, and `upweight.methods()` lists it under the name of its file.
+"""
+
+# isort: off
+# ruff: noqa: PLC0414 - the name said twice tells type checkers that it is offered to others
+from upweight.methods.influence import Influence as Influence
+from upweight.methods.metagradient import Metagradient as Metagradient
+from upweight.methods.leaf_refit import LeafRefit as LeafRefit
+from upweight.methods.boostin import BoostIn as BoostIn
+from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
+from upweight.methods.forest_weights import ForestWeights as ForestWeights
+from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
+from upweight.methods.source import SOURCE as SOURCE
+from upweight.methods.tracin import TracIn as TracIn
+from upweight.methods.gas import GAS as GAS
+from upweight.methods.relatif import RelatIF as RelatIF
+from upweight.methods.graddot import GradDot as GradDot
+from upweight.methods.gradcos import GradCos as GradCos
+from upweight.methods.trex import TREX as TREX
+from upweight.methods.tree_sim import TreeSim as TreeSim
+from upweight.methods.knn_shapley import KNNShapley as KNNShapley
+from upweight.methods.chance import Chance as Chance

@@ -1,0 +1,94 @@
+"""retrain: train a model again with other example weights, once or many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.deprecation import older_keywords
+from upweight.core.examples import Examples
+from upweight.core.model import Parametric, Retrainable, require, weights_of
+from upweight.retraining import deprecated
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """Many trainings of one model.
+
+    Attributes:
+        model: the model that was trained again.
+        found: one per training: its parameters, together (M, p); or the models, where they are no vectors (trees).
+    """
+
+    model: Any
+    found: Any
+
+    @property
+    def parameters(self) -> Array:
+        """(M, p), one row per training. Raises TypeError for models that are no vectors."""
+        require(self.model, [Parametric], "parameters")
+        return np.asarray(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, place: int) -> Any:
+        found = self.found[place]
+        return self.model.with_parameters(found) if isinstance(self.model, Parametric) else found
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[place] for place in range(len(self)))
+
+    def measure(self, queries: Examples) -> Array:
+        """The measurement of every query by every model, (m, M)."""
+        return np.stack([model.measure(queries) for model in self], axis=1)
+
+    def __repr__(self) -> str:
+        return f"Retrained({len(self)} × {type(self.model).__name__})"
+
+
+@older_keywords(deprecated.keywords("how", "processes", "folder", "progress"), deprecated.made(), positional=("how",))
+def retrain(
+    model: Any, train: Examples, weights: Any, seed: int | Sequence[int] = 0, *, retraining: Retraining | None = None
+) -> Any:
+    """Train a model again with other example weights.
+
+    Args:
+        model: one that can be trained again.
+        train: what it was trained on.
+        weights: (n,) for one model; (M, n) for M of them. 1 leaves an example as it was, 0 removes it.
+        seed: 0 is the run that made the model; with (M, n) also one seed per row.
+        retraining: where and how; None for many small nets at once (stacked) and everything else on all processors.
+
+    Returns:
+        The retrained model for weights (n,), a `Retrained` for (M, n).
+
+    Raises:
+        ValueError: weights of another length, negative, not finite, or all zero; training that diverged; a `Retraining`
+            with seeds, which are said here per row.
+        OSError: the disk is full; what was finished is kept.
+    """
+    require(model, [Retrainable], "retrain", train)
+    weights = np.asarray(weights, dtype=np.float64)
+    one = weights.ndim != 2
+    weights = weights_of(train, weights)[None] if one else weights_of(train, weights, len(weights))
+    seeds = [seed] * len(weights) if isinstance(seed, int | np.integer) else list(seed)
+    if len(seeds) != len(weights) or not len(weights):
+        raise ValueError(f"expected weights of at least one model and one seed each, got {len(weights)}, {len(seeds)}")
+    retraining = Retraining() if retraining is None else retraining
+    if retraining.runs != (0,):
+        raise ValueError(f"expected a seed per row of weights as seed=, got Retraining(seeds={retraining.seeds})")
+    if one and retraining.how is None and retraining.folder is None:
+        return model.retrain(train, weights[0], int(seeds[0]))
+    tasks = [Task(weights=row, seed=int(s)) for row, s in zip(weights, seeds, strict=True)]
+    found = Retrained(model, results(retraining, model, train, tasks, None))
+    return found[0] if one else found

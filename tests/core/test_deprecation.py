@@ -1,0 +1,113 @@
+"""Older keywords: what they become, what the warning says, and what stays visible of the function."""
+
+import inspect
+import warnings
+from dataclasses import dataclass, replace
+
+import pytest
+
+from upweight.core.deprecation import Made, Older, older_fields, older_keywords
+from upweight.core.progress import counted, staged, takes, with_stages
+
+
+@dataclass(frozen=True)
+class Place:
+    street: str = "none"
+    number: int = 0
+
+
+def _place(current, **fields):
+    return replace(current or Place(), **fields)
+
+
+@older_keywords(
+    {
+        "label": Older("name"),
+        "street": Older("place", "street"),
+        "house": Older("place", "number", lambda n: 10 * n, "10 …"),
+    },
+    {"place": Made("uw.Place", _place)},
+    positional=("street",),
+)
+def send(what, name="nobody", *, place=None):
+    """Send it."""
+    return what, name, place
+
+
+def test_older_keywords_become_todays_and_the_warning_says_what_to_write():
+    with pytest.warns(DeprecationWarning) as seen:
+        assert send("letter", label="ann", street="high", house=2) == ("letter", "ann", Place("high", 20))
+    (warning,) = seen
+    assert str(warning.message) == (
+        "uw.send: label=, street=, house= is deprecated; write name=…, place=uw.Place(street=…, number=10 …)"
+    )
+    assert warning.filename == __file__
+
+
+def test_todays_calls_pass_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert send("letter", "ann", place=Place("low")) == ("letter", "ann", Place("low"))
+
+
+def test_fields_of_a_value_that_is_passed_are_replaced():
+    with pytest.warns(DeprecationWarning):
+        assert send("letter", place=Place("low", 7), street="high")[2] == Place("high", 7)
+
+
+def test_an_older_keyword_by_position():
+    with pytest.warns(DeprecationWarning, match=r"street= is deprecated; write place=uw.Place\(street=…\)"):
+        assert send("letter", "ann", "high") == ("letter", "ann", Place("high"))
+    with pytest.raises(TypeError, match="takes from 1 to 2 positional arguments"):
+        send("letter", "ann", "high", "more")
+
+
+def test_both_names_of_one_keyword_are_refused():
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="got name= and its older name label="):
+        send("letter", name="ann", label="bob")
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="got name= and its older name label="):
+        send("letter", "ann", label="bob")
+
+
+def test_the_signature_is_todays():
+    assert list(inspect.signature(send).parameters) == ["what", "name", "place"]
+    assert send.__doc__ == "Send it." and send.__name__ == "send"
+
+
+def test_a_dataclass_takes_older_names_of_its_fields():
+    @older_fields({"nr": Older("number")})
+    @dataclass(frozen=True, kw_only=True)
+    class Seat:
+        row: str = "a"
+        number: int = 1
+
+    with pytest.warns(DeprecationWarning, match=r"uw.Seat: nr= is deprecated; write number=…") as seen:
+        assert Seat(nr=3) == Seat(number=3) and seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert replace(Seat(row="b"), number=4) == Seat(row="b", number=4)
+
+
+def test_progress_of_two_arguments_is_told_without_the_stage():
+    seen = []
+    with pytest.warns(DeprecationWarning, match=r"uw.tune: write progress\(stage, done, total\)"):
+        staged(lambda done, total: seen.append((done, total)), "tune")("fit", 1, 2)
+    counted(lambda done, total: seen.append((done, total)))("fit", 2, 2)
+    assert seen == [(1, 2), (2, 2)] and counted(None) is None and with_stages({}, None) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        staged(lambda *news: seen.append(news), "tune")("fit", 1, 2)
+        staged(None, "tune")("fit", 1, 2)
+    assert seen[-1] == ("fit", 1, 2)
+
+
+def test_stages_are_renamed():
+    seen = []
+    told = with_stages({"retrain": "verify"}, lambda *news: seen.append(news))
+    told("retrain", 1, 2)
+    told("fit", 1, 1)
+    assert seen == [("verify", 1, 2), ("fit", 1, 1)]
+
+
+def test_how_many_arguments_a_function_takes():
+    assert takes(lambda a, b: 0, 2) and not takes(lambda a, b: 0, 3) and takes(print, 3) and takes(max, 3)

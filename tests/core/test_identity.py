@@ -1,0 +1,329 @@
+"""The identity of values: equal for equal contents in every process, another for every other content."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+import upweight as uw
+from upweight.core.functions import named
+from upweight.core.identity import UnidentifiedError, checksum, digest
+
+SCALE = 2.0
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def typed(value: Any) -> str:
+    """What tells two plain values apart: 1, 1.0 and True are equal and not the same."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key!r}:{typed(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(typed, value)) + "]"
+    return f"{type(value).__name__}:{value!r}"
+
+
+@given(PLAIN, PLAIN)
+def test_values_have_the_same_digest_exactly_when_they_are_the_same(one: Any, other: Any) -> None:
+    assert digest(one) == digest(copy.deepcopy(one))
+    assert (digest(one) == digest(other)) == (typed(one) == typed(other))
+    assert checksum(one) == checksum(copy.deepcopy(one))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["ab", "c"], ["a", "bc"]),
+        (["a", "b"], ["a", "b", ""]),
+        ([1, "1"], ["1", 1]),
+        ([[1], 2], [[1, 2]]),
+        (np.zeros(6), np.zeros((2, 3))),
+        (np.zeros(2, "f4"), np.zeros(1, "f8")),
+        (np.array([0, 1]), np.array([0.0, 1.0])),
+        (np.array(["a", None], dtype=object), np.array(["a", "None"], dtype=object)),
+        (np.array([0.0]), np.array([-0.0])),
+        ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
+        ({1, 2}, {1, 3}),
+        (sparse.csr_matrix(np.eye(2)), sparse.csr_matrix((np.ones(2), ([0, 1], [0, 1])), shape=(2, 3))),
+        (torch.ones(2), torch.ones(2, dtype=torch.bfloat16)),
+        (torch.ones(2), torch.ones(2, requires_grad=True)),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]})),
+        (range(3), range(4)),
+    ],
+)
+def test_values_that_look_alike_are_told_apart(one: Any, other: Any) -> None:
+    assert digest(one) != digest(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ({"x", "y", "z"}, {"z", "y", "x"}),
+        (np.arange(6.0)[::2], np.array([0.0, 2.0, 4.0])),
+        (np.arange(3.0).astype(">f8"), np.arange(3.0)),
+        (np.asfortranarray(np.eye(3)[:, :2]), np.eye(3)[:, :2].copy()),
+        (np.array(["a", "b"]), np.array(["a", "b"], dtype="<U9")),
+        (sparse.csr_matrix(np.eye(3)), sparse.coo_array(np.eye(3))),
+        (torch.arange(6.0)[::2], torch.tensor([0.0, 2.0, 4.0])),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1, 2]}, index=[7, 8])),
+        (Path("a") / "b", Path("a/b")),
+    ],
+)
+def test_the_form_in_which_contents_are_held_does_not_count(one: Any, other: Any) -> None:
+    assert digest(one) == digest(other)
+
+
+def made(factor: float, power: int = 2) -> Any:
+    def measure(outputs: Any, labels: Any, *, shift: float = power) -> Any:
+        return factor * outputs + shift
+
+    return measure
+
+
+def test_functions_are_told_apart_by_code_defaults_and_enclosing_variables() -> None:
+    assert digest(made(1.0)) == digest(made(1.0))
+    assert digest(made(1.0)) != digest(made(3.0)) and digest(made(1.0)) != digest(made(1.0, power=3))
+    names = [lambda z, y: z[:, 0], lambda z, y: z[:, 1], lambda z, y: -z[:, 0], lambda z, y, k=1: z[:, 0]]
+    assert len({digest(f) for f in names}) == 4
+
+
+def test_a_function_is_another_when_a_global_that_it_names_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaled(outputs: Any, labels: Any) -> Any:
+        return [SCALE * value for value in outputs]
+
+    def indirect(outputs: Any, labels: Any) -> Any:
+        return scaled(outputs, labels)
+
+    before = digest(scaled), digest(indirect)
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert digest(scaled) != before[0] and digest(indirect) != before[1]
+
+
+def test_a_global_with_the_name_of_an_attribute_is_none_of_the_functions_business(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def inputs(batch: Any) -> Any:
+        return batch.SCALE
+
+    before = digest(inputs)
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert digest(inputs) == before
+
+
+def test_where_code_stands_and_how_often_it_ran_does_not_count() -> None:
+    source = "def f(net, batch):\n    return F.cross_entropy(net(batch.x), batch.y, reduction='none')\n"
+    functions = []
+    for lines, file in (("", "one.py"), ("\n\n\n", "two.py")):
+        space = {"F": F, "__name__": "loop"}
+        exec(compile(lines + source, file, "exec"), space)
+        functions.append(space["f"])
+    assert digest(functions[0]) == digest(functions[1])
+
+    def loop(values: Any) -> float:
+        return sum(value * 2.0 for value in values)
+
+    before = digest(loop)
+    for _ in range(2000):
+        loop([1.0, 2.0])
+    assert digest(loop) == before
+
+
+class Scorer:
+    """A callable with settings."""
+
+    weight = 1.0
+
+    def __init__(self, power: int) -> None:
+        self.power = power
+
+    def __call__(self, outputs: Any, labels: Any) -> Any:
+        return outputs**self.power
+
+    def bound(self, outputs: Any, labels: Any) -> Any:
+        return outputs * self.power
+
+
+def test_callables_with_state_are_told_apart_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert digest(Scorer(2)) == digest(Scorer(2)) != digest(Scorer(3))
+    assert digest(Scorer(2).bound) == digest(Scorer(2).bound) != digest(Scorer(3).bound)
+    assert digest(functools.partial(made, 2.0)) != digest(functools.partial(made, 3.0))
+    before = digest(Scorer(2))
+    monkeypatch.setattr(Scorer, "__call__", lambda self, outputs, labels: -outputs)
+    assert digest(Scorer(2)) != before
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.slope = 0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(self.layer(x), self.slope)
+
+
+def test_nets_are_told_apart_by_parameters_settings_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = Net()
+    before = digest(net)
+    net.eval()
+    net(torch.ones(1, 3)).sum().backward()
+    net.layer.register_forward_hook(lambda *given: None)
+    assert digest(net) == before  # modes, gradients and hooks change no answer
+    other = copy.deepcopy(net)
+    other.slope = 0.6
+    frozen = copy.deepcopy(net)
+    frozen.layer.bias.requires_grad_(False)
+    moved = copy.deepcopy(net)
+    with torch.no_grad():
+        moved.layer.weight[0, 0] += 1e-6
+    assert len({before, digest(other), digest(frozen), digest(moved)}) == 4
+    monkeypatch.setattr(Net, "forward", lambda self, x: self.layer(x))
+    assert digest(net) != before
+
+
+def test_what_two_processes_see_is_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "see.py"
+    script.write_text(
+        "import numpy as np, torch\n"
+        "from sklearn.feature_extraction.text import TfidfVectorizer\n"
+        "from upweight.core.identity import digest\n"
+        "K = {'b', 'a', 'c'}\n"
+        "def f(z, y): return z if y in {'p', 'q', 'r'} else K\n"
+        "torch.manual_seed(0)\n"
+        "texts = TfidfVectorizer(stop_words=['of']).fit(['a text of words', 'other words'])\n"
+        "print(digest(f, K, {'x': 1}, np.tanh, torch.sigmoid, torch.nn.Linear(2, 2), texts))\n"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, str(script)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+def test_a_fitted_pipeline_is_told_apart_by_what_it_learned() -> None:
+    texts, labels = ["good film", "bad film", "good plot", "bad plot"], [1, 0, 1, 0]
+
+    def fitted(c: float) -> Any:
+        return make_pipeline(TfidfVectorizer(), LogisticRegression(C=c)).fit(texts, labels)
+
+    assert digest(fitted(1.0)) == digest(fitted(1.0)) != digest(fitted(2.0))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    width: float = 1.0
+    folder: str = field(default="", compare=False)
+
+
+def test_settings_that_are_not_compared_do_not_count() -> None:
+    assert digest(Recipe(folder="a")) == digest(Recipe(folder="b")) != digest(Recipe(2.0))
+
+
+def test_circles_end() -> None:
+    ring: list[Any] = [1]
+    ring.append(ring)
+    other: list[Any] = [2]
+    other.append(other)
+    assert digest(ring) != digest(other)
+
+
+CLOSED = {"generator": (i for i in range(3)), "lock": threading.Lock(), "stream": sys.stdout}
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+def test_what_has_no_contents_is_refused_with_a_way_out(kind: str) -> None:
+    value = CLOSED[kind]
+
+    def measure(outputs: Any, labels: Any) -> Any:
+        return value, outputs
+
+    with pytest.raises(UnidentifiedError, match=r'no contents by which.*uw\.named\("name", function\)'):
+        digest(measure)
+    assert digest(named("mine", measure)) == digest(named("mine", abs)) != digest(named("other", measure))
+
+
+def test_a_named_function_is_the_function() -> None:
+    double = named("double", lambda z, y=0: 2 * z + y)
+    assert double(3) == 6 and double(3, y=1) == 7 and double.__name__ == "double"
+    with pytest.raises(ValueError, match="expected a name"):
+        named("", abs)
+    with pytest.raises(TypeError, match="expected a function"):
+        named("x", 3)  # type: ignore[arg-type]
+
+
+def changed_array(x: Any) -> None:
+    x[1, 0] = np.nextafter(x[1, 0], 9)
+
+
+def swapped_rows(x: Any) -> None:
+    x[[0, 1]] = x[[1, 0]]
+
+
+def flipped_signs(x: Any) -> None:
+    x *= -1
+
+
+DATA = np.arange(1.0, 13.0).reshape(4, 3)
+FORMS: dict[str, tuple[Any, Any]] = {
+    "one number": (DATA.copy, changed_array),
+    "two rows": (DATA.copy, swapped_rows),
+    "all signs": (DATA.copy, flipped_signs),
+    "one hot": (lambda: np.eye(4), swapped_rows),
+    "sparse": (lambda: sparse.csr_matrix(DATA), lambda x: x.data.__setitem__(0, 7.0)),
+    "texts": (lambda: ["a", "b", "c", "d"], lambda x: x.__setitem__(2, "z")),
+    "frame": (lambda: pd.DataFrame(DATA), lambda x: x.iloc.__setitem__((0, 0), 9.0)),
+    "frame of texts": (lambda: pd.DataFrame({"a": list("abcd")}), lambda x: x.iloc.__setitem__((0, 0), "z")),
+    "tensor": (lambda: torch.tensor(DATA), lambda x: x[0].mul_(2.0)),
+    "dicts of tensors": (lambda: [{"v": torch.ones(1200)} for _ in range(4)], lambda x: x[1]["v"][600].zero_()),
+    "ragged lists": (lambda: [[1, 2], [3], [4], [5, 6]], lambda x: x[0].append(3)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("through", ["handed in", "handed out"])
+def test_a_change_in_place_is_noticed(form: str, through: str) -> None:
+    make, change = FORMS[form]
+    x = make()
+    examples = uw.Examples(x)
+    before = examples.checksum(), examples.digest()
+    assert (examples.checksum(), examples.digest()) == before
+    change(x if through == "handed in" else examples.x)
+    assert examples.checksum() != before[0] and examples.digest() != before[1]
+
+
+def test_frames_of_polars_have_contents_too() -> None:
+    one, other = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "z"]})
+    assert digest(one) == digest(one.clone()) != digest(other)

@@ -1,0 +1,50 @@
+"""Every function that trains, called with as few trainings as it takes."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+import upweight as uw
+from refitted import setting
+from upweight.evaluate.baselines import held_out_loss
+from upweight.retraining.retraining import ONE_BY_ONE
+
+
+def change():
+    return uw.Change(remove=["t3", "t8"])
+
+
+def slicing(**more):
+    _, train, queries, *_ = setting()
+    return uw.Slicing({"part": np.arange(len(train)) % 4}, **{"failing": {"some": queries.ids[:5]}, **more})
+
+
+@cache
+def truth():
+    model, train, queries, *_ = setting()
+    return uw.retrain_truth(model, train, queries, uw.subsets(train, 10), retraining=ONE_BY_ONE)
+
+
+def call(name, **keywords):
+    """What the function of this name gives, as one array."""
+    model, train, queries, _, scores = setting()
+    few, chance, rows = queries.take([0, 1]), {"chance": uw.Chance()}, 1 - np.eye(len(train))[:4]
+    of = (model, train, queries)
+    two = replace(scores, values=scores.values[:2], query_ids=few.ids, measured=None, predictions=None)
+    calls = {
+        "verify": lambda: uw.verify(model, train, queries, scores, 3, **keywords).actual,
+        "explain": lambda: uw.explain(model, train, queries, **keywords).check.predicted,
+        "retrain_truth": lambda: uw.retrain_truth(model, train, queries, uw.subsets(train, 3), **keywords).after,
+        "retrain": lambda: uw.retrain(model, train, rows, **keywords).parameters,
+        "brittleness": lambda: [f.tried for f in uw.brittleness(model, train, few, two, most=4, **keywords).flips],
+        "removal_curve": lambda: uw.removal_curve(model, train, few, two, (0.1,), **keywords).spread,
+        "slices": lambda: uw.slices(model, train, queries, keywords.pop("by", slicing()), **keywords).actual,
+        "what_if": lambda: uw.what_if(model, train, queries, change(), **keywords).high,
+        "mislabeled": lambda: uw.mislabeled(model, train, folds=3, **keywords).held_out.loss,
+        "held_out_loss": lambda: held_out_loss(model, train, 4, **keywords),
+        "compare": lambda: np.array(
+            [e.found.auc for e in uw.compare(chance, *of, truth(), planted=["t1"], **keywords).entries]
+        ),
+    }
+    return calls[name]()

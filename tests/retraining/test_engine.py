@@ -1,0 +1,91 @@
+"""The engine: tasks of every kind, each in a file of its own, and answers that come back as they were."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mortal import QUERIES
+
+import upweight as uw
+from networks import cross_entropy, mlp
+from refitted import setting
+from upweight.core.model import Predictions
+from upweight.retraining.answers import Answers
+from upweight.retraining.engine import results
+from upweight.retraining.retraining import ONE_BY_ONE
+from upweight.retraining.task import Task
+
+
+def test_tasks_of_different_kinds_are_done_together():
+    fitted, train, queries, *_ = setting()
+    model = fitted.hypothetical()
+    change, weights = uw.Change(relabel={"t4": 1 - train.y[4]}), np.linspace(0.5, 2, len(train))
+    tasks = [Task(change=change), Task(weights=weights), Task(removed=np.array([1, 2])), Task(roughly=True)]
+    found = results(ONE_BY_ONE, model, train, tasks, queries)
+    without = np.ones(len(train))
+    without[[1, 2]] = 0
+    expected = [model.retrain(*change.applied(train)), model.retrain(train, weights), model.retrain(train, without)]
+    expected.append(model.retrain_roughly(train, np.ones(len(train))))
+    np.testing.assert_allclose(found, [one.measure(queries) for one in expected], rtol=1e-9)
+    some = results(ONE_BY_ONE, model, train, [Task(queries=np.array([0, 5])), Task()], queries)
+    assert [len(one) for one in some] == [2, len(queries)]
+    np.testing.assert_array_equal(some[0], some[1][[0, 5]])
+
+
+def test_tasks_of_different_kinds_have_files_of_their_own(tmp_path):
+    fitted, train, queries, *_ = setting()
+    model = fitted.hypothetical()
+    changes = [uw.Change(relabel={i: 1 - train.y[place]}) for place, i in ((4, "t4"), (5, "t5"))]
+    tasks = [Task(), Task(seed=1), Task(roughly=True), Task(queries=np.array([3])), *(Task(change=c) for c in changes)]
+    results(replace(ONE_BY_ONE, folder=tmp_path), model, train, tasks, queries)
+    assert len(list(tmp_path.glob("*.npz"))) == len(tasks)
+
+
+def test_trainings_that_cannot_be_stacked_say_so(caplog):
+    train = uw.Examples(np.random.default_rng(0).normal(size=(20, 64)), np.arange(20) % 2)
+    training = uw.Training(lr=0.1, epochs=1, batch_size=5)
+    net = uw.TorchModel.trained(mlp(), cross_entropy, train, training=training)
+    change = uw.Change(remove=[3])
+    with caplog.at_level(logging.WARNING, "upweight"):
+        (found,) = results(uw.Retraining(how="stacked", processes=1), net, train, [Task(change=change)], train)
+    assert "trained one by one: these trainings differ by more than example weights" in caplog.text
+    np.testing.assert_array_equal(found, net.retrain(*change.applied(train)).measure(train))
+
+
+class Speaks:
+    """Predicts what it was made with."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def measure(self, queries):
+        return np.arange(float(len(queries)))
+
+    def predict(self, queries):
+        return self.said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Predictions(("a", "c", "a"), ("a", "b", "c"), np.arange(9.0).reshape(3, 3)),
+        Predictions(("a", "c", "a"), ("a", "b", "c")),
+        Predictions((0.5, -2.0, 1e300)),
+        Predictions(([0.5, 1.0], [2.0, 3.0], [4.0, 5.0])),
+    ],
+)
+def test_answers_come_back_as_they_were(said):
+    answers = Answers(said.classes)
+    measurements, predictions = answers.read(answers(Speaks(said), QUERIES))
+    np.testing.assert_array_equal(measurements, [0, 1, 2])
+    assert (predictions.predicted, predictions.classes) == (said.predicted, said.classes)
+    if said.probabilities is None:
+        assert predictions.probabilities is None
+    else:
+        np.testing.assert_array_equal(predictions.probabilities, said.probabilities)
+
+
+def test_a_retrained_model_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match=r"models of the classes \('a', 'b'\), got \('a',\)"):
+        Answers(("a", "b"))(Speaks(Predictions(("a",) * 3, ("a",))), QUERIES)

@@ -1,0 +1,93 @@
+"""One value for all real trainings: what it refuses, and that every function that trains goes by it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from calls import call
+from mortal import TRAIN, Mortal, weights
+
+import upweight as uw
+from refitted import setting
+from upweight.retraining.retraining import ONE_BY_ONE
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"how": "threads"}, ValueError, "one of stacked, processes, ray or None, got 'threads'"),
+        ({"processes": 0}, ValueError, "at least one process, got 0"),
+        ({"seeds": 0}, ValueError, "at least one seed, and each once, got 0"),
+        ({"seeds": []}, ValueError, "at least one seed, and each once"),
+        ({"seeds": [2, 2]}, ValueError, "at least one seed, and each once"),
+        ({"progress": lambda done, total: None}, TypeError, r"called with \(stage, done, total\)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, error, words):
+    with pytest.raises(error, match=words):
+        uw.Retraining(**given)
+
+
+def test_seeds_are_a_number_or_a_list():
+    assert uw.Retraining().runs == (0,) and uw.Retraining(seeds=3).runs == (0, 1, 2)
+    assert uw.Retraining(seeds=np.array([5, 2])).runs == (5, 2) == uw.Retraining(seeds=[5, 2]).seeds
+    assert uw.Retraining(seeds=[4]).only_seed("this") == 4
+    assert uw.Retraining(seeds=[4]) == uw.Retraining(seeds=(4,)) != uw.Retraining(seeds=4)
+
+
+TRAINING = ("verify", "explain", "retrain_truth", "retrain", "brittleness", "removal_curve", "slices", "what_if")
+TRAINING = (*TRAINING, "mislabeled", "held_out_loss")
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_function_goes_on_from_its_folder(name, tmp_path, monkeypatch):
+    kind, trained, stop = type(setting()[0]), [], [3]
+    whole = call(name, retraining=ONE_BY_ONE)
+
+    def counting(method):
+        def retrain(model, *given):
+            if len(trained) == stop[0]:
+                raise KeyboardInterrupt
+            trained.append(given)
+            return method(model, *given)
+
+        return retrain
+
+    for method in ("retrain", "retrain_roughly"):
+        monkeypatch.setattr(kind, method, counting(getattr(kind, method)))
+    retraining = replace(ONE_BY_ONE, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        call(name, retraining=retraining)
+    assert len(trained) == len(list(tmp_path.glob("*.npz"))) == 3
+    stop[0] = -1
+    np.testing.assert_array_equal(call(name, retraining=retraining), whole)
+    done = len(trained)
+    assert done == len(list(tmp_path.glob("*.npz"))) > 3  # none of them twice
+    np.testing.assert_array_equal(call(name, retraining=retraining), whole)
+    assert len(trained) == done
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_two_processes_give_what_one_gives(name):
+    two = call(name, retraining=uw.Retraining(processes=2))
+    np.testing.assert_allclose(two, call(name, retraining=ONE_BY_ONE), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*TRAINING, "compare"])
+def test_progress_is_called_with_stage_done_and_total(name):
+    told = []
+    call(name, retraining=replace(ONE_BY_ONE, progress=lambda *news: told.append(news)))
+    stage = {"brittleness": "search", "compare": "compare"}.get(name, "retrain")
+    counts = [news[1:] for news in told if news[0] == stage]
+    assert counts == sorted(counts) and counts[-1][0] == counts[-1][1] >= 2
+
+
+@pytest.mark.parametrize("name", ["brittleness", "slices", "what_if", "mislabeled", "held_out_loss"])
+def test_several_seeds_are_refused_where_there_is_one_training(name):
+    with pytest.raises(ValueError, match=rf"{name} trains with one seed, got 3; pass uw.Retraining\(seeds=\[0\]\)"):
+        call(name, retraining=uw.Retraining(seeds=3))
+
+
+def test_seeds_of_retrain_are_said_per_row():
+    with pytest.raises(ValueError, match=r"a seed per row of weights as seed=, got Retraining\(seeds=2\)"):
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(seeds=2))

@@ -1,0 +1,92 @@
+"""Derivatives through training by autograd, with a graph through every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import upweight as uw
+from upweight.gradients.functional import Whole, plain_attention
+from upweight.training import nets
+from upweight.training.rule import State, begin, update
+from upweight.training.run import flat, seeded
+
+
+class Restrained(torch.autograd.Function):
+    """The same parameters and state; on the way back no more than `clip` times the last cotangent that came through."""
+
+    @staticmethod
+    def forward(ctx: Any, clip: float, last: list[Tensor], theta: Tensor, *state: Tensor) -> Any:
+        ctx.clip, ctx.last = clip, last
+        return (theta.clone(), *(part.clone() for part in state))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        norm = cotangents[0].norm()
+        factor = min(1.0, float(ctx.clip * ctx.last[-1] / norm)) if ctx.last else 1.0
+        ctx.last.append(norm * factor)
+        return (None, None, *(v * factor for v in cotangents))
+
+
+def block_at_zero(second: Tensor | None) -> None:
+    """Let no cotangent through the second moment s where it is exactly 0, where autograd's 0 · ∂√s is NaN.
+
+    Every gradient g so far was 0 then, and the first moment m with it. The step m/(√s + eps) moves with m alone: m√s is
+    of second order in g. The bias of a key in attention has no gradient; whether that comes out as 0 or as 1e-18 hangs
+    on the processor's rounding.
+    """
+    if second is not None:
+        alive = second.detach() > 0
+        second.register_hook(lambda cotangent: torch.where(alive, cotangent, torch.zeros_like(cotangent)))
+
+
+def by_autograd(
+    model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
+) -> np.ndarray:
+    """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by no more than `clip` a step."""
+    (run,) = nets.runs(model.training, model.network, train, weights[None], [0])
+    at = torch.tensor(weights, requires_grad=True)
+    effective = at * torch.tensor(train.weights)
+    whole, network = Whole(run.network, "loss"), run.network
+
+    def called(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
+        sizes = [p.numel() for p in network.parameters().values()]
+        parts = zip(network.names, theta.split(sizes), strict=True)
+        named = {f"net.{name}": part.view(network.shapes[name]) for name, part in parts}
+        return torch.func.functional_call(module, named, (batch,))
+
+    theta = flat(list(network.parameters().values())).requires_grad_()
+    state = begin(run.training, theta)
+    last: list[Tensor] = []
+
+    def restrained(theta: Tensor, state: State) -> tuple[Tensor, State]:
+        theta, *parts = Restrained.apply(clip, last, theta, *(part for part in state if part is not None))
+        return theta, State(*parts, *[None] * (2 - len(parts)))
+
+    with seeded(network.device), plain_attention():
+        for t in range(run.steps):
+            theta, state = restrained(theta, state)
+            chosen = effective[torch.tensor(run.positions[t])]
+            share = chosen / (chosen.sum() if run.training.denominator == "renormalised" else len(chosen))
+            objective = (called(theta, whole, run.batch(t)) * share).sum()
+            (gradient,) = torch.autograd.grad(objective, theta, create_graph=True)
+            theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
+            block_at_zero(state.second)
+        network.net.eval()
+        theta, state = restrained(theta, state)
+        measured = called(theta, Whole(network, "measure"), network.batch(queries))
+        rows = []
+        for m in measured:
+            last.clear()
+            rows.append(torch.autograd.grad(m, at, retain_graph=True)[0])
+    return torch.stack(rows).numpy()
+
+
+def measured_gradients(
+    model: uw.TorchModel, replay: Any, queries: uw.Examples, clip: float | None = None
+) -> np.ndarray:
+    there = model.with_parameters(replay.parameters)
+    return replay.gradients(there.measure_rows(queries), clip=clip)
