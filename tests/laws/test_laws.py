@@ -15,10 +15,27 @@ from upweight.testing import Case, Family, Law, Outcome, candidates, standing, t
 
 FAMILIES = [*PROBLEMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS]
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
+# What is tried everywhere takes minutes where a method trains again and again; these families are tried in every run.
+QUICK = {
+    (uw.LeaveOneOut, ""): [*PROBLEMS, *TRAINED, *BOOSTERS[:1]],
+    (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
+    (uw.Metagradient, ""): [*TRAINED[:1], *RECORDED[:1]],
+    (uw.Metagradient, "full"): TRAINED,
+    (uw.Metagradient, "centre of halves"): TRAINED,
+    (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps
+}
 SPARED = 0.1  # share of the pairs that a law speaks of which may be excused from it
 
 
-@pytest.fixture(params=CASES, ids=repr, scope="module")
+def is_quick(case: Case) -> bool:
+    """Whether the pair is tried in every run."""
+    return case.family in QUICK.get((type(case.recipe), case.settings), FAMILIES)
+
+
+PARAMETERS = [pytest.param(case, id=repr(case), marks=[] if is_quick(case) else pytest.mark.slow) for case in CASES]
+
+
+@pytest.fixture(params=PARAMETERS, scope="module")
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param.lacks is not None:
         pytest.skip(f"no pair: {request.param.lacks}")
@@ -35,7 +52,7 @@ def test_law(law: Law, case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Case]:
-    return [case for case in CASES if case.lacks is None]
+    return [case for case in CASES if is_quick(case) and case.lacks is None]
 
 
 @pytest.mark.parametrize("law", Law, ids=lambda law: law.name.lower())

@@ -29,8 +29,8 @@ class Wordy(LinearModel):
 
 
 class OneString(LinearModel):
-    def __post_init__(self):
-        object.__setattr__(self, "notes", "one sentence, in which every letter is a note")
+    def __init__(self, **parts):
+        super().__init__(**parts, notes="one sentence, in which every letter is a note")
 
 
 class OneForAll(LinearModel):

@@ -66,10 +66,7 @@ class Metagradient(Attributor):
     cost = "2m + 1 trainings' worth of arithmetic for m queries, times samples and seeds, and `removals` + 3 trainings"
     unit = Unit.EFFECT
     needs = (Differentiable, Parametric, Replayable)
-    variants: ClassVar = {
-        "full": {"at": "full", "keep": 0.9, "removals": 4},
-        "centre of halves": {"keep": 0.5, "removals": 4},
-    }
+    variants: ClassVar = {"full": {"at": "full"}, "centre of halves": {"keep": 0.5, "removals": 4}}
 
     at: Literal["full", "centre"] = "centre"
     keep: float = 0.9

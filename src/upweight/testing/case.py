@@ -10,19 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.examples import Examples
 from upweight.core.model import can
 from upweight.core.scores import Scores, Top
 from upweight.testing.family import Family
 
+STRONGEST = 3  # proponents and opponents that are asked for
+PARTS = (1, 2, 3, 5)  # where the queries are cut into parts
 DEFAULT = ""  # the name of the settings that a class has by itself
 
 
 class Answers(NamedTuple):
-    """What one fit said to the same questions: all queries together, each half of them, the strongest, itself."""
+    """What one fit said to the same questions: all queries together, parts of them, the strongest, itself."""
 
     together: Scores
-    first: Scores
-    second: Scores
+    parts: Sequence[Scores]
     top: Top
     own: Scores
 
@@ -76,9 +78,9 @@ class Case:
     @cached_property
     def answers(self) -> Answers:
         """What it says further, the widest question first."""
-        together, (first, second) = self.scores, self.halves
-        top = self.fitted.top(self.family.queries, k=3)
-        return Answers(together, self.fitted.attribute(first), self.fitted.attribute(second), top, self.own)
+        together = self.scores
+        parts = [self.fitted.attribute(part) for part in self.parts]
+        return Answers(together, parts, self.fitted.top(self.family.queries, k=STRONGEST), self.own)
 
     @cached_property
     def own(self) -> Scores:
@@ -88,22 +90,21 @@ class Case:
 
     @cached_property
     def again(self) -> tuple[Answers, bool]:
-        """(what a second fit says to the same questions in the opposite order, whether the user's things stayed)."""
+        """(what a second fit says in the opposite order, of parts the first two; whether the user's things stayed)."""
         family = self.family
         before = belongings(family)
         fitted = self.recipe.fit(family.trained, family.train)
-        own, top = fitted.self_influence(), fitted.top(family.queries, k=3)
-        second, first = (fitted.attribute(half) for half in reversed(self.halves))
-        together = fitted.attribute(family.queries)
-        return Answers(together, first, second, top, own), belongings(family) == before
+        own = fitted.self_influence()
+        parts = [fitted.attribute(part) for part in reversed(self.parts[:2])]
+        top, together = fitted.top(family.queries, k=STRONGEST), fitted.attribute(family.queries)
+        return Answers(together, parts[::-1], top, own), belongings(family) == before
 
     @property
-    def halves(self) -> Sequence[Any]:
-        """The queries in two halves."""
-        middle = len(self.family.queries) // 2
-        return self.family.queries.take(np.arange(middle)), self.family.queries.take(
-            np.arange(middle, len(self.family.queries))
-        )
+    def parts(self) -> Sequence[Examples]:
+        """The queries in parts of 1, 1, 1, 2 and what is left."""
+        queries = self.family.queries
+        places = np.split(np.arange(len(queries)), [place for place in PARTS if place < len(queries)])
+        return [queries.take(part) for part in places]
 
     def waived(self, law: str) -> str | None:
         """Why the method waives this law; None where it does not."""

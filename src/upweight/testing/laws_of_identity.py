@@ -68,21 +68,21 @@ def other_examples(train: Examples) -> Mapping[str, Examples]:
 
 def changed_queries(case: Case) -> None:
     """Queries changed in place, in the caller's own object or in the examples' view of it, get their own scores."""
-    original, known = case.family.queries.take(np.arange(FEW)), case.scores.values[:FEW]
+    original = case.family.queries.take(np.arange(FEW))
     mine = copy.deepcopy(original.x)
     queries = original.replaced(x=mine)
-    close(case.fitted.attribute(queries).values, known, CLOSE, "scores of a copy of the queries")
-    for place, x in (("the caller's object", mine), ("examples.x", queries.x)):
-        put_back = change(x)
-        fresh = original.replaced(x=copy.deepcopy(queries.x))
-        expected = case.fitted.attribute(fresh)
+    close(case.fitted.attribute(queries).values, case.scores.values[:FEW], CLOSE, "scores of a copy of the queries")
+    views = {"the caller's object": mine, "examples.x": queries.x}
+    if queries.x is mine:
+        del views["examples.x"]
+    for place, x in views.items():
+        change(x)
+        expected = case.fitted.attribute(original.replaced(x=copy.deepcopy(queries.x)))
         again = case.fitted.attribute(queries)
         what = f"queries changed in {place} and the same made anew"
         close(again.values, expected.values, CLOSE, what)
         if again.measured is not None and expected.measured is not None:
             close(again.measured, expected.measured, CLOSE, f"measurements of {what}")
-        put_back()
-    close(case.fitted.attribute(queries).values, known, CLOSE, "queries put back and as they were")
 
 
 def changed_training(case: Case) -> None:
@@ -102,7 +102,8 @@ def changed_training(case: Case) -> None:
                 refused(f"remove {after}", ValueError, words, fitted.remove, groups, queries)
         finally:
             undo()
-    same(fitted.attribute(queries).values, expected, "scores before the change and after it was put back")
+    few = queries.take(np.arange(FEW))
+    close(fitted.attribute(few).values, expected[:FEW], CLOSE, "scores before the change and after it was put back")
 
 
 def _changes(train: Examples) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -10,7 +10,7 @@ from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Measurable
 from upweight.core.scores import Unit
 from upweight.testing.assertions import CLOSE, close, hold, refused, same
-from upweight.testing.case import Case, recipes
+from upweight.testing.case import STRONGEST, Case, recipes
 
 ALONE = 2  # training examples, those of the largest scores, that are removed as groups of one
 SAME_EFFECT = 0.05  # what the effect of a group of one may differ by from the score, of the largest
@@ -71,20 +71,23 @@ def permutation(case: Case) -> None:
 
 
 def batches(case: Case) -> None:
-    """Each query asked alone gets the scores that it gets among others."""
-    alone = np.vstack([case.fitted.attribute(one).values for one in case.family.queries.batches(1)])
-    close(alone, case.scores.values, CLOSE, "queries one by one and all together")
+    """Queries asked alone or a few at a time get the scores that they get among all."""
+    parts = np.vstack([scores.values for scores in case.answers.parts])
+    close(parts, case.scores.values, CLOSE, "queries in parts of 1 and more, and all together")
 
 
 def history(case: Case) -> None:
     """Two fits that were asked in opposite orders say the same, in the same unit, to every question."""
     (again, _), answers = case.again, case.answers
-    for question in ("together", "first", "second", "own"):
-        ours, theirs = getattr(answers, question), getattr(again, question)
-        close(theirs.values, ours.values, CLOSE, f"{question!r} asked early and late")
-        hold(theirs.unit == ours.unit, f"{question!r} is {ours.unit} asked in one order, {theirs.unit} in the other")
-    hold(again.top.unit == answers.top.unit, f"top is {answers.top.unit} asked late, {again.top.unit} asked early")
-    close(again.top.values, answers.top.values, CLOSE, "top asked early and late")
+    questions: list[tuple[Any, Any, str]] = [
+        (answers.together, again.together, "all queries"),
+        *zip(answers.parts, again.parts, ("the first query", "the second query"), strict=False),
+        (answers.own, again.own, "self-influence"),
+        (answers.top, again.top, "top"),
+    ]
+    for ours, theirs, question in questions:
+        close(theirs.values, ours.values, CLOSE, f"{question} asked early and late")
+        hold(theirs.unit == ours.unit, f"{question}: {ours.unit} asked in one order, {theirs.unit} in the other")
 
 
 def seed(case: Case) -> None:
@@ -99,7 +102,7 @@ def top(case: Case) -> None:
     top, scores = case.answers.top, case.scores
     for query in case.family.queries.ids.tolist():
         for kind in ("proponents", "opponents"):
-            streamed, expected = getattr(top, kind)(query), getattr(scores, kind)(query, 3)
+            streamed, expected = getattr(top, kind)(query), getattr(scores, kind)(query, STRONGEST)
             ours, theirs = ([attribution.id for attribution in some] for some in (streamed, expected))
             hold(ours == theirs, f"top has {ours} as {kind} of {query!r}, the matrix {theirs}")
 
