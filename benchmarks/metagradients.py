@@ -128,11 +128,11 @@ def gate(tasks: list[Task]) -> Table:
         if not path.exists():
             fitted = uw.Metagradient(keep=1 - share, removals=GATE).fit(task.model, task.train)
             try:
-                unit = str(fitted.attribute(task.queries).unit)
+                scores = fitted.attribute(task.queries)
+                unit, agrees = str(scores.unit), scores.diagnostics["agreement"]
             except ValueError as error:
-                unit = f"error: {str(error).split(':')[0]}"
-            said = fitted.diagnostics
-            keep(path, unit=unit, numbers=[said["agreement"], said["metasmoothness"]])
+                unit, agrees = f"error: {str(error).split(':')[0]}", np.nan
+            keep(path, unit=unit, numbers=[agrees, fitted.diagnostics["metasmoothness"]])
         values, _ = scored(task, CENTRE, ways(task)[CENTRE], share)
         lds = agreement(-values @ (1 - task.removed(share)).T, task.truth(share))[1]
         with np.load(path) as kept:

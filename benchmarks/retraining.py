@@ -158,7 +158,7 @@ def verification() -> Table:
         f"{VERIFY / 60:g} minutes on {CORES} cores, so {VERIFY * CORES:g} processor seconds",
         ["trainings", "CPU s", "wall s, one process", "verdict"],
     )
-    table.add(kept[0].diagnostics["refits"], cpu, wall, verdict(cpu <= VERIFY * CORES))
+    table.add(kept[0].diagnostics["trainings"], cpu, wall, verdict(cpu <= VERIFY * CORES))
     return table
 
 

@@ -28,7 +28,6 @@ from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts
 from upweight.core.attributor import Attributor as Attributor
 from upweight.core.attributor import Fitted as Fitted
-from upweight.core.attributor import Promises as Promises
 from upweight.core.checkpoints import Checkpoint as Checkpoint
 from upweight.core.checkpoints import Checkpointed as Checkpointed
 from upweight.core.checkpoints import Layered as Layered
@@ -39,10 +38,12 @@ from upweight.core.curvature import ExactCurvature as ExactCurvature
 from upweight.core.curvature import Moved as Moved
 from upweight.core.curvature import Solved as Solved
 from upweight.core.examples import Examples as Examples
+from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval
 from upweight.core.identity import UnidentifiedError as UnidentifiedError
 from upweight.core.identity import digest as digest
+from upweight.core.laws import Law as Law
 from upweight.core.measurement import Loss as Loss
 from upweight.core.measurement import Margin as Margin
 from upweight.core.measurement import Measurement as Measurement
@@ -63,6 +64,7 @@ from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.objective import Objective as Objective
 from upweight.core.preview import Preview as Preview
 from upweight.core.progress import Progress as Progress
+from upweight.core.promises import Promises as Promises
 from upweight.core.recipes import CG as CG
 from upweight.core.recipes import EKFAC as EKFAC
 from upweight.core.recipes import KFAC as KFAC

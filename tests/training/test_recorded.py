@@ -185,11 +185,14 @@ def test_a_way_back_that_explodes_ends(data: Any, tmp_path: Any, monkeypatch: An
     assert not whole.diagnostics["warnings"]
     monkeypatch.setattr(room, "LONGER", 0.0)
     fitted = uw.SOURCE().fit(source, train)
-    found = fitted.attribute(queries).values
+    scores = fitted.attribute(queries)
+    found = scores.values
     last = model.training.drawn(np.arange(N), 0)[-1]
     assert not found[:, np.setdiff1d(np.arange(N), last)].any()  # no step but the last one
     assert found[:, last].all()
-    assert any("ended early for 3 queries (the first at step 11)" in text for text in fitted.diagnostics["warnings"])
+    assert any("ended early for 3 queries (the first at step 11)" in text for text in scores.diagnostics["warnings"])
+    assert not fitted.diagnostics["warnings"]  # what is true of one answer is said by that answer
+    assert any(f"for {N} queries" in text for text in fitted.self_influence().diagnostics["warnings"])
     assert np.abs(found - expected).max() > 0
     every = recorded(model, train, tmp_path / "all")
     assert np.allclose(uw.SOURCE().fit(every, train).attribute(queries).values, exact(model, train, queries))

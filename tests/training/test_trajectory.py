@@ -182,7 +182,7 @@ def test_changed_momentum_is_refused(tmp_path):
 
 def test_a_model_without_checkpoints_says_how_to_get_them(tmp_path):
     train = uw.Examples(X, Y)
-    with pytest.raises(ValueError, match="record them in the training loop"):
+    with pytest.raises(TypeError, match="record them in the training loop"):
         uw.TracIn().fit(uw.TorchModel(fresh(), losses), train)
     with pytest.raises(ValueError, match="holds no checkpoints"):
         modelled(fresh(), tmp_path)

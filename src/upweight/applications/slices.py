@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
+from upweight.core.answers import Answer
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
@@ -175,10 +176,10 @@ def slices(
     asked = queries.select(list(dict.fromkeys(i for ids in named.values() for i in ids)))
     fitted = (recipe or first_choice(model, train)).fit(model, train)
     tell("fit", 1, 1)
-    single = _removed(fitted, train, asked, groups)
+    single, unit, diagnostics = _removed(fitted, train, asked, groups)
     where = [asked.positions(ids) for ids in named.values()]
     effects, (low, high) = np.stack([single[p].mean(axis=0) for p in where], 1), _bootstrapped(single, where, seed)
-    notes = [*fitted.diagnostics.get("warnings", ()), *groups.notes]
+    notes = [*diagnostics.get("warnings", ()), *groups.notes]
     actual, turned = np.full(effects.shape, np.nan), np.full(effects.shape, -1, dtype=np.intp)
     if removals and can(model, Retrainable):
         chosen = np.argsort(-np.abs(effects).max(axis=1), kind="stable")[:removals]
@@ -196,22 +197,25 @@ def slices(
         slices=named,
         train=train,
         queries=queries,
-        unit=fitted.unit,
+        unit=unit,
         measurement=model.measurement,
-        diagnostics={**fitted.diagnostics, "warnings": notes},
+        diagnostics={**diagnostics, "warnings": notes},
     )
 
 
-def _removed(fitted: Fitted[Any, Any], train: Examples, asked: Examples, groups: Groups) -> Array:
-    """Effect of each whole group on each query, (queries, groups)."""
+def _removed(
+    fitted: Fitted[Any, Any], train: Examples, asked: Examples, groups: Groups
+) -> tuple[Array, Unit, Mapping[str, Any]]:
+    """(effect of each whole group on each query (queries, groups), its unit, what the answer says of itself)."""
     if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None:
         ids = {name: train.ids[member].tolist() for name, member in zip(groups.names, groups.members, strict=True)}
-        return fitted.remove(ids, asked).values
-    values = np.zeros((len(asked), len(groups.names)))
-    for block, part in fitted.blocks(asked):
+        scores = fitted.remove(ids, asked)
+        return scores.values, scores.unit, scores.diagnostics
+    values, answer = np.zeros((len(asked), len(groups.names))), Answer(fitted.blocks(asked))
+    for block, part in answer:
         for g, member in enumerate(groups.members):
             values[:, g] += part[:, member[(member >= block.start) & (member < block.stop)] - block.start].sum(axis=1)
-    return values
+    return values, *fitted.answered(answer.facts)
 
 
 def _bootstrapped(single: Array, where: Sequence[NDArray[np.intp]], seed: int) -> tuple[Array, Array]:

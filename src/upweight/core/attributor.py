@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,16 @@ __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 QUERIES = 256  # queries whose strongest examples are sought at a time
 SCHEMA = 2  # of saved fits: the second form carries the identity of the model part by part
 
-RecipeT = TypeVar("RecipeT", bound="Attributor")
-ModelT = TypeVar("ModelT", bound=Measurable)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with defaults, which type checkers know before Python 3.13: `Fitted` alone
+
+    RecipeT = TypeVar("RecipeT", bound="Attributor", default=Any)
+    ModelT = TypeVar("ModelT", bound=Measurable, default=Any)
+else:
+    from typing import TypeVar
+
+    RecipeT = TypeVar("RecipeT", bound="Attributor")
+    ModelT = TypeVar("ModelT", bound=Measurable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +173,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             answers.append(Answer(self.blocks(some)))
             ends.append(_ends_of(answers[-1], len(some), k))
         values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
-        unit, diagnostics = self._told(combined([answer.facts for answer in answers]))
+        unit, diagnostics = self.answered(combined([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
     @looked_once
@@ -193,7 +201,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         facts: AnswerFacts | None = None,
     ) -> Scores:
         """Values as the noun that users hold, with the unit and the diagnostics of this answer."""
-        unit, diagnostics = self._told(facts or AnswerFacts())
+        unit, diagnostics = self.answered(facts or AnswerFacts())
         return Scores(
             values=values,
             query_ids=query_ids,
@@ -214,7 +222,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 "other examples with train.replaced(x=…, y=…) and fit again"
             )
 
-    def _told(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
+    def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
         """Unit and diagnostics of an answer: those of the fit, and what is true of this answer alone."""
         fit = self.diagnostics
         warnings = dict.fromkeys([*fit.get("warnings", ()), *facts.diagnostics.get("warnings", ())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -9,13 +10,15 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.examples import Examples
+from upweight.core.looks import looked_once
 from upweight.core.model import require
 from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows
-from upweight.core.scores import Unit
+from upweight.core.scores import Scores, Unit
 
 Array = NDArray[np.float64]
 BLOCK = 4096  # training examples whose scores are held at a time
@@ -93,17 +96,32 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         super().__init__(recipe, model, train, Unit.RANK)
         self.steps = steps
 
-    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """All examples by one way back."""
-        yield slice(0, len(self.train)), self.steps.gradients(self.model.measure_rows(queries))
+    def blocks(self, queries: Examples) -> Blocks:
+        """All examples by one way back; and for which queries it ended early."""
+        values = self.steps.gradients(self.model.measure_rows(queries))
+        lost = Counter(self.steps.lost)
+        yield slice(0, len(self.train)), values
+        return _lost(lost)
 
     def self_values(self) -> Array:
         """Each training example's score on itself: the way back for all of them."""
-        own = [
-            np.diagonal(self.steps.gradients(self.model.measure_rows(some))[:, first:])
-            for first, some in zip(range(0, len(self.train), PAIRED), self.train.batches(PAIRED), strict=True)
-        ]
-        return np.concatenate(own)
+        return self._own()[0]
+
+    @looked_once
+    def self_influence(self) -> Scores:
+        """One row, `self`; and for how many examples the way back ended early."""
+        self.require_unchanged()
+        values, lost = self._own()
+        return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=_lost(lost))
+
+    def _own(self) -> tuple[Array, Counter[int]]:
+        """(own scores (n,), step → examples whose way back ended there)."""
+        own, lost = np.empty(len(self.train)), Counter[int]()
+        for first, some in zip(range(0, len(own), PAIRED), self.train.batches(PAIRED), strict=True):
+            gradients = self.steps.gradients(self.model.measure_rows(some))
+            own[first : first + len(some)] = np.diagonal(gradients[:, first:])
+            lost.update(self.steps.lost)
+        return own, lost
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
@@ -114,12 +132,6 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
             warnings.append(
                 f"{self.steps.unseen} of {len(self.train)} examples took part in no step of this training: their "
                 "scores are 0."
-            )
-        if self.steps.lost:
-            warnings.append(
-                f"The way back ended early for {sum(self.steps.lost.values())} queries (the first at step "
-                f"{max(self.steps.lost)}): between these checkpoints their derivative grows without bound, as it can "
-                "where training is at the edge of stability. Record more of them, or take segments=3."
             )
         return {"steps": self.steps.steps, "checkpoints": marks, "warnings": warnings}
 
@@ -185,3 +197,15 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
                 if checkpoint.travelled > 0:
                     rows = cast(Checkpointed, checkpoint.model()).loss_rows(train)
                     yield response, checkpoint.travelled / segment.travelled, rows
+
+
+def _lost(lost: Counter[int]) -> AnswerFacts:
+    """What to know of an answer whose way back ended early (step → queries)."""
+    if not lost:
+        return AnswerFacts()
+    text = (
+        f"The way back ended early for {lost.total()} queries (the first at step {max(lost)}): between these "
+        "checkpoints their derivative grows without bound, as it can where training is at the edge of stability. "
+        "Record more of them, or take segments=3."
+    )
+    return AnswerFacts(diagnostics={"warnings": [text]})

@@ -151,7 +151,7 @@ def _strongest(values: Array, copies: Array, share: float) -> tuple[NDArray[np.i
 
     Of an example that counts for several copies they are as large as those of one copy.
     """
-    order = np.argsort(values / copies[:, None], axis=None)[::-1]
+    order = np.argsort(values / np.where(copies > 0, copies, 1.0)[:, None], axis=None)[::-1]
     running = np.cumsum(values.ravel()[order])
     last = int(np.searchsorted(running, share * running[-1])) + 1 if running[-1] > 0 else 1
     where, column = np.unravel_index(order[:last], values.shape)
