@@ -50,3 +50,12 @@ def test_held_out_losses_have_folds_of_rows_that_weigh_something():
     ours, theirs = held_out_loss(model, train), held_out_loss(other, some)
     np.testing.assert_allclose(ours[THERE], theirs, atol=1e-7)
     np.testing.assert_allclose(ours[WEIGHTS == 0], -model.measure(train.take(WEIGHTS == 0)))
+
+
+def test_planted_errors_are_sought_among_rows_that_weigh_something():
+    ((_, train), (_, some)), _ = setting()
+    wrong, planted = uw.plant(train, 0.2)
+    assert (WEIGHTS[planted] > 0).all() and uw.plant(some, 0.2)[1] == planted
+    suspicion = np.random.default_rng(0).normal(size=N)
+    ours, theirs = uw.found_at(suspicion, wrong, planted), uw.found_at(suspicion[THERE], some, planted)
+    assert (ours.auc, ours.found) == (theirs.auc, theirs.found)

@@ -89,7 +89,7 @@ class Suspects:
     deprecated.made(ONE_BY_ONE),
 )
 def mislabeled(
-    model: Any,
+    model: Measurable,
     train: Examples,
     *,
     budget: float = 0.1,

@@ -137,7 +137,7 @@ def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: An
     positional=("failing",),
 )
 def slices(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     by: Slicing | Mapping[str, Any] | Sequence[str] | str,

@@ -16,7 +16,7 @@ from upweight.applications.change_effects import ChangeEffects
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Predictions, Retrainable, can, require, require_reading
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
 from upweight.core.weights import present
 from upweight.retraining import deprecated
@@ -110,7 +110,7 @@ def _without_refit(removals: int | None, refit: bool) -> int | None:
     {"removals": Made("", _without_refit), **deprecated.made(ONE_BY_ONE)},
 )
 def what_if(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     changes: Change | Mapping[str, Change],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.weights import copies
+from upweight.core.weights import copies, require_weight
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -20,7 +20,7 @@ class Summed:
 
     Attributes:
         network, train: whose loss, on what: the examples of weight above 0 alone.
-        weights: (n,) sample weights, all above 0.
+        weights: (n,) sample weights.
         ridge: the objective's l2 on this scale.
         damping: what is added beyond it, on this scale.
         damping_from: where the damping came from, in words.
@@ -38,6 +38,7 @@ class Summed:
     @classmethod
     def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> Summed:
         """Without damping, on what weighs anything: examples of weight 0 have no part in any curvature."""
+        require_weight(train)
         counted = np.flatnonzero(weights)
         if len(counted) < len(train):
             train, weights = train.take(counted), weights[counted]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, require
+from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import own_weights, present
 from upweight.retraining import deprecated
@@ -93,7 +93,7 @@ class Brittleness:
 
 @older_keywords(deprecated.keywords("processes", "how", "folder", "progress"), deprecated.made())
 def brittleness(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     scores: Scores,

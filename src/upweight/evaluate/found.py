@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from upweight.core.examples import Examples, Id
+from upweight.core.weights import present
 
 Array = NDArray[np.float64]
 SHARES = (0.05, 0.1, 0.2, 0.3)
@@ -64,15 +65,16 @@ def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: S
         raise ValueError(f"expected one finite suspicion per training example ({len(train)}), got {len(values)}")
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"expected shares above 0 and up to 1, got {list(shares)}")
-    wrong = np.zeros(len(train), dtype=bool)
+    wrong, there = np.zeros(len(train), dtype=bool), present(train)
     if len(planted):
         wrong[train.positions(planted)] = True
+    values, wrong = values[there], wrong[there]
     p, rest = int(wrong.sum()), int((~wrong).sum())
     if p == 0 or rest == 0:
         raise ValueError(f"expected some planted errors and some examples as they were, got {p} and {rest}")
     auc = (rankdata(values)[wrong].sum() - p * (p + 1) / 2) / (p * rest)
     found = tuple(_expected(values, wrong, max(1, round(share * len(values)))) / p for share in shares)
-    return Found(float(auc), tuple(shares), found, p, len(train))
+    return Found(float(auc), tuple(shares), found, p, len(there))
 
 
 def _expected(values: Array, wrong: NDArray[np.bool_], looked: int) -> float:
@@ -93,8 +95,8 @@ def plant(train: Examples, share: float = 0.1, seed: int = 0) -> tuple[Examples,
     classes = [] if train.y is None or train.y.ndim != 1 else np.unique(train.y).tolist()
     if train.y is None or train.y.dtype.kind == "f" or len(classes) < 2:
         raise ValueError("expected labels of at least two classes; amounts cannot be swapped")
-    rng = np.random.default_rng(seed)
-    where = np.sort(rng.choice(len(train), max(1, round(share * len(train))), replace=False))
+    rng, there = np.random.default_rng(seed), present(train)
+    where = np.sort(there[rng.choice(len(there), max(1, round(share * len(there))), replace=False)])
     y = train.y.copy()
     for place in where:
         y[place] = rng.choice([c for c in classes if c != y[place]])

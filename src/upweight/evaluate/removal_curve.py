@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples
+from upweight.core.model import Measurable
 from upweight.core.scores import Scores
 from upweight.core.weights import own_weights, present
 from upweight.evaluate.agreement import known, mean_known
@@ -70,7 +71,7 @@ class RemovalCurve:
 
 @older_keywords({"draws": Older("removals"), **deprecated.KEYWORDS}, deprecated.made())
 def removal_curve(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     scores: Scores,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import UnidentifiedError
-from upweight.core.model import Retrainable, require
+from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import reproduction
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @older_keywords(deprecated.KEYWORDS, deprecated.made())
 def retrain_truth(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     removals: Sequence[Removal],

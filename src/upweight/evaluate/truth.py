@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.examples import Examples
+from upweight.core.model import Measurable
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores
 from upweight.evaluate.removals import Removal, predicted
@@ -76,7 +77,7 @@ class Truth:
             raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
         return predicted(scores, self.removals)
 
-    def require(self, model: Any, train: Examples, queries: Examples) -> None:
+    def require(self, model: Measurable, train: Examples, queries: Examples) -> None:
         """Raise ValueError when this is the truth of another model, other training data or other queries.
 
         A model differs by its parameters, objective, loss, measurement or training.

@@ -10,7 +10,7 @@ import numpy as np
 
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Retrainable, require
+from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import own_weights
 from upweight.evaluate.check import Check
@@ -25,7 +25,7 @@ __all__ = ["Check", "checked", "verify"]
 
 @older_keywords(deprecated.KEYWORDS, deprecated.made())
 def verify(
-    model: Any,
+    model: Measurable,
     train: Examples,
     queries: Examples,
     scores: Scores,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
@@ -18,10 +18,11 @@ from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
+ModelT = TypeVar("ModelT", bound=Retrainable)
 
 
 @dataclass(frozen=True, eq=False)
-class Retrained:
+class Retrained(Generic[ModelT]):
     """Many trainings of one model.
 
     Attributes:
@@ -29,7 +30,7 @@ class Retrained:
         found: one per training: its parameters, together (M, p); or the models, where they are no vectors (trees).
     """
 
-    model: Any
+    model: ModelT
     found: Any
 
     @property
@@ -41,11 +42,11 @@ class Retrained:
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, place: int) -> Any:
-        found = self.found[place]
-        return self.model.with_parameters(found) if isinstance(self.model, Parametric) else found
+    def __getitem__(self, place: int) -> ModelT:
+        found: Any = self.found[place]
+        return cast(ModelT, self.model.with_parameters(found) if isinstance(self.model, Parametric) else found)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[ModelT]:
         return (self[place] for place in range(len(self)))
 
     def measure(self, queries: Examples) -> Array:
@@ -58,8 +59,13 @@ class Retrained:
 
 @older_keywords(deprecated.keywords("how", "processes", "folder", "progress"), deprecated.made(), positional=("how",))
 def retrain(
-    model: Any, train: Examples, weights: Any, seed: int | Sequence[int] = 0, *, retraining: Retraining | None = None
-) -> Any:
+    model: ModelT,
+    train: Examples,
+    weights: ArrayLike,
+    seed: int | Sequence[int] = 0,
+    *,
+    retraining: Retraining | None = None,
+) -> ModelT | Retrained[ModelT]:
     """Train a model again with other example weights.
 
     Args:
@@ -78,17 +84,16 @@ def retrain(
         OSError: the disk is full; what was finished is kept.
     """
     require(model, [Retrainable], "retrain", train)
-    weights = np.asarray(weights, dtype=np.float64)
-    one = weights.ndim != 2
-    weights = weights_of(train, weights)[None] if one else weights_of(train, weights, len(weights))
-    seeds = [seed] * len(weights) if isinstance(seed, int | np.integer) else list(seed)
-    if len(seeds) != len(weights) or not len(weights):
-        raise ValueError(f"expected weights of at least one model and one seed each, got {len(weights)}, {len(seeds)}")
+    one = np.ndim(weights) != 2
+    rows = weights_of(train, weights)[None] if one else weights_of(train, weights, len(np.asarray(weights)))
+    seeds = [seed] * len(rows) if isinstance(seed, int | np.integer) else list(seed)
+    if len(seeds) != len(rows) or not len(rows):
+        raise ValueError(f"expected weights of at least one model and one seed each, got {len(rows)}, {len(seeds)}")
     retraining = Retraining() if retraining is None else retraining
     if retraining.runs != (0,):
         raise ValueError(f"expected a seed per row of weights as seed=, got Retraining(seeds={retraining.seeds})")
     if one and retraining.how is None and retraining.folder is None:
-        return model.retrain(train, weights[0], int(seeds[0]))
-    tasks = [Task(weights=row, seed=int(s)) for row, s in zip(weights, seeds, strict=True)]
+        return cast(ModelT, model.retrain(train, rows[0], int(seeds[0])))
+    tasks = [Task(weights=row, seed=int(s)) for row, s in zip(rows, seeds, strict=True)]
     found = Retrained(model, results(retraining, model, train, tasks, None))
     return found[0] if one else found
