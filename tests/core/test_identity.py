@@ -327,3 +327,13 @@ def test_a_change_in_place_is_noticed(form: str, through: str) -> None:
 def test_frames_of_polars_have_contents_too() -> None:
     one, other = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "z"]})
     assert digest(one) == digest(one.clone()) != digest(other)
+
+
+def test_lambdas_of_a_library_are_told_apart_by_their_code():
+    def of(function):
+        function.__module__ = "numpy"
+        return function
+
+    first, second, third = of(lambda x: x), of(lambda x: 2 * x), of(lambda x: x)
+    assert first.__qualname__ == second.__qualname__
+    assert digest(first) == digest(third) != digest(second)

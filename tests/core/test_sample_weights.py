@@ -5,8 +5,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import upweight as uw
-from upweight.core.model import weights_of
-from upweight.core.weights import copies, own_weights, present, require_part
+from upweight.core.weights import copies, own_weights, present, require_part, weights_of
 
 
 def examples(weights=None, n=6):

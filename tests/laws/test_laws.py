@@ -19,7 +19,7 @@ CASES = [case for method in uw.methods().values() for case in candidates(method,
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *TRAINED, *BOOSTERS[:1]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
-    (uw.Metagradient, ""): [*TRAINED[:1], *RECORDED[:1]],
+    (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,
     (uw.Metagradient, "centre of halves"): TRAINED,
     (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps

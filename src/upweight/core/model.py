@@ -15,7 +15,7 @@ from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
-from upweight.core.weights import own_weights, require_weight
+from upweight.core.weights import require_weight
 
 
 @dataclass(frozen=True)
@@ -255,21 +255,6 @@ class Stack:
 
     size: int
     why: str = ""
-
-
-def weights_of(train: Examples, weights: Any, models: int | None = None) -> NDArray[np.float64]:
-    """Example weights as float64, shape (n,), or (models, n) for so many models.
-
-    Raises ValueError for another length, for weights that are negative or not finite, and where nothing is left: all
-    zero, or zero wherever the examples' own weights are not.
-    """
-    found = np.asarray(weights, dtype=np.float64)
-    shape = (len(train),) if models is None else (models, len(train))
-    if found.shape != shape:
-        raise ValueError(f"expected one weight per training example {shape}, got shape {found.shape}")
-    if not np.isfinite(found).all() or (found < 0).any() or not (found * own_weights(train)).any(axis=-1).all():
-        raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
-    return found
 
 
 def can(model: Any, capability: type) -> bool:

@@ -73,3 +73,18 @@ def copies(weights: Array) -> Array:
     """
     whole = bool((weights == np.round(weights)).all())
     return weights if whole else (weights > 0).astype(np.float64)
+
+
+def weights_of(train: Examples, weights: Any, models: int | None = None) -> Array:
+    """Example weights as float64, shape (n,), or (models, n) for so many models.
+
+    Raises ValueError for another length, for weights that are negative or not finite, and where nothing is left: all
+    zero, or zero wherever the examples' own weights are not.
+    """
+    found = np.asarray(weights, dtype=np.float64)
+    shape = (len(train),) if models is None else (models, len(train))
+    if found.shape != shape:
+        raise ValueError(f"expected one weight per training example {shape}, got shape {found.shape}")
+    if not np.isfinite(found).all() or (found < 0).any() or not (found * own_weights(train)).any(axis=-1).all():
+        raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+    return found

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable, weights_of
+from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
 from upweight.core.objective import Objective
 from upweight.core.recent import Recent
 from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
-from upweight.core.weights import copies, own_weights, require_classes
+from upweight.core.weights import copies, own_weights, require_classes, weights_of
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.families import Family

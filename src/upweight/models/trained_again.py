@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from upweight.core.examples import Examples
-from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require, weights_of
-from upweight.core.weights import own_weights, present
+from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require
+from upweight.core.weights import own_weights, present, weights_of
 from upweight.gradients.network import Network
 from upweight.training import nets
 from upweight.training.nets import TrainFn

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Parametric, Retrainable, require, weights_of
+from upweight.core.model import Parametric, Retrainable, require
+from upweight.core.weights import weights_of
 from upweight.retraining import deprecated
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import Retraining

@@ -36,7 +36,7 @@ class Pair(NamedTuple):
     written: Any
 
 
-def weighted(train: Examples) -> Weighted:
+def with_weights(train: Examples) -> Weighted:
     """Some of these examples with a weight of 0, some with more than 1."""
     weights = np.ones(len(train))
     weights[[place for place in ABSENT if place < len(train)]] = 0.0
@@ -45,8 +45,9 @@ def weighted(train: Examples) -> Weighted:
     origin = np.repeat(np.arange(len(train)), weights.astype(int))
     copy = np.concatenate([np.arange(int(weight)) for weight in weights])
     ids = train.ids[origin].tolist()
-    further = [row for row, number in enumerate(copy) if number]
-    for row, identifier in zip(further, new_ids(train, [f"copy {row}" for row in further]), strict=True):
+    further = [row for row, number in enumerate(copy) if number]  # next to the first in the order of their ids, too
+    names = [f"{ids[row]} copy {copy[row]}" for row in further]
+    for row, identifier in zip(further, new_ids(train, names), strict=True):
         ids[row] = identifier
     y = None if train.y is None else train.y[origin]
     written = train.replaced(x=take_rows(train.x, origin), y=y, ids=ids, weights=None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.model import Retrainable, can
-from upweight.testing.copies import Pair, Weighted, weighted, with_copies
+from upweight.testing.copies import Pair, Weighted, with_copies, with_weights
 
 Array = NDArray[np.float64]
 EVERY = 3  # of the training examples so many apart are really left out
@@ -31,6 +31,7 @@ class Family(ABC):
         is_regression: whether labels are numbers instead of classes.
         permuted: what scores may differ by, of the largest, where the training examples come in another order.
         not_permuted: why scores may be others then, in a sentence; empty where they may not.
+        weighted: what scores may differ by, of the largest, where copies are weights.
         not_weighted: why its training takes sample weights otherwise than as copies; empty where it does not.
         counts_rows: why training again does, though the model itself knows weights as copies.
     """
@@ -39,6 +40,7 @@ class Family(ABC):
     is_regression: bool = False
     permuted: float = 1e-4
     not_permuted: str = ""
+    weighted: float = 1e-6
     not_weighted: str = ""
     counts_rows: str = ""
 
@@ -112,7 +114,7 @@ class Family(ABC):
     @cached_property
     def weights(self) -> tuple[Weighted, Pair]:
         """(examples with weights of 0, 1 and more, and the same written out; the models of both)."""
-        both = weighted(self.train)
+        both = with_weights(self.train)
         return both, self.weighted_models(both)
 
     @cached_property
@@ -144,6 +146,7 @@ class EstimatorFamily(Family):
     query_size: int = 12
     permuted: float = 1e-4
     not_permuted: str = ""
+    weighted: float = 1e-6
     not_weighted: str = ""
     counts_rows: str = ""
     other: Mapping[str, Any] = field(default_factory=dict)

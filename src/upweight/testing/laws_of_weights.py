@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor
 from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Retrainable
-from upweight.core.scores import Unit
+from upweight.core.scores import Scores, Unit
 from upweight.testing.assertions import CLOSE, close, hold
 from upweight.testing.case import Case
 from upweight.testing.copies import Weighted
@@ -19,8 +18,8 @@ from upweight.testing.copies import Weighted
 Array = NDArray[np.float64]
 
 DAMPING = 0.01  # tried beside the automatic one
+FACTS = ("damping", "gradient_norm", "faithful")  # that are numbers of the training set
 TOGETHER = 1e-3  # what Newton steps leave of the effect of all copies together, of the largest
-NOTHING = 1e-9  # what an absent example may score, of the largest
 
 
 def not_copies(case: Case) -> str | None:
@@ -32,38 +31,53 @@ def not_copies(case: Case) -> str | None:
 
 def weights(case: Case) -> None:
     """Scores are those of the set written out, copies added up; with the damping automatic and given."""
-    _weighted(case, case.recipe, "")
+    both, models = case.family.weights
+    ours, theirs = case.recipe.fit(models.weighted, both.weighted), case.recipe.fit(models.written, both.written)
+    scores, written = _same_scores(case, ours, theirs, "")
+    own, expected = ours.self_influence().values, _summed(theirs.self_influence().values, both)
+    own_weights = np.asarray(both.weighted.weights)
+    hold(not own[:, own_weights == 0.0].any(), "an example of weight 0 has a self-influence")
+    alike = own_weights <= 1.0 if scores.unit == Unit.EFFECT else own_weights >= 0.0
+    close(own[:, alike], expected[:, alike], case.family.weighted, "self-influence with weights and written out")
+    for fact in FACTS:
+        if written.diagnostics.get(fact) is not None:
+            values = scores.diagnostics[fact], written.diagnostics[fact]
+            hold(bool(np.isclose(*values, rtol=CLOSE, atol=CLOSE)), f"{fact} is {values[0]}, written out {values[1]}")
+    _many(case, scores, written, theirs)
     if getattr(case.recipe, "damping", None) == "auto":
         given: Any = {"damping": DAMPING}
-        _weighted(case, replace(case.recipe, **given), f" (damping {DAMPING})")
+        recipe = replace(case.recipe, **given)
+        ours, theirs = recipe.fit(models.weighted, both.weighted), recipe.fit(models.written, both.written)
+        _same_scores(case, ours, theirs, f" (damping {DAMPING})")
 
 
-def _weighted(case: Case, recipe: Attributor, which: str) -> None:
-    both, models = case.family.weights
-    ours, theirs = recipe.fit(models.weighted, both.weighted), recipe.fit(models.written, both.written)
+def _same_scores(case: Case, ours: Any, theirs: Any, which: str) -> tuple[Scores, Scores]:
+    """(scores with weights, scores written out), the same where weights are 1, and nothing where they are 0."""
+    both, _ = case.family.weights
     scores, written = ours.attribute(case.family.queries), theirs.attribute(case.family.queries)
-    hold(scores.unit == written.unit, f"{scores.unit} with weights, {written.unit} written out{which}")
     own_weights = np.asarray(both.weighted.weights)
-    expected, scale = _summed(written.values, both), float(np.abs(written.values).max())
-    absent = float(np.abs(scores.values[:, own_weights == 0.0]).max())
-    hold(absent <= NOTHING * scale, f"an example of weight 0 scores {absent:.3g}, of {scale:.3g} at most{which}")
+    hold(scores.unit == written.unit, f"{scores.unit} with weights, {written.unit} written out{which}")
+    hold(not scores.values[:, own_weights == 0.0].any(), f"an example of weight 0 has scores{which}")
     once = own_weights == 1.0
-    what = f"with weights and written out{which}"
-    close(scores.values[:, once], expected[:, once], CLOSE, f"scores {what}")
-    own, own_expected = ours.self_influence().values, _summed(theirs.self_influence().values, both)
-    close(own[:, once], own_expected[:, once], CLOSE, f"self-influence {what}")
-    many = own_weights > 1.0
+    expected = _summed(written.values, both)[:, once]
+    close(scores.values[:, once], expected, case.family.weighted, f"scores with weights and written out{which}")
+    return scores, written
+
+
+def _many(case: Case, scores: Scores, written: Scores, theirs: Any) -> None:
+    """An example of weight k has the scores of its k copies added up; or the effect of all of them, where it is one."""
+    both, _ = case.family.weights
+    many = np.flatnonzero(np.asarray(both.weighted.weights) > 1.0)
+    ours, sums, scale = scores.values[:, many], _summed(written.values, both)[:, many], np.abs(written.values).max()
     if scores.unit == Unit.RANK:
-        close(scores.values[:, many], expected[:, many], CLOSE, f"scores of a weight k and sums over k copies{which}")
-        close(own[:, many], own_expected[:, many], CLOSE, f"self-influence of a weight k and sums over k copies{which}")
+        close(ours, sums, case.family.weighted, "scores of a weight k and sums over k copies")
     elif isinstance(theirs, GroupRemoval) and theirs.lacks_removal() is None:
-        groups = {f"{place}": both.written.ids[both.origin == place].tolist() for place in np.flatnonzero(many)}
+        groups = {str(place): both.written.ids[both.origin == place].tolist() for place in many}
         effects = {form: theirs.remove(groups, case.family.queries, form).values for form in theirs.forms}
-        off = {form: float(np.abs(effect - scores.values[:, many]).max()) / scale for form, effect in effects.items()}
-        hold(
-            min(off.values()) <= TOGETHER,
-            f"of the largest, effects of k copies and of a weight k differ by {off}{which}",
-        )
+        off = {
+            form: float(np.abs(ours - expected).max() / scale) for form, expected in {"sum": sums, **effects}.items()
+        }
+        hold(min(off.values()) <= TOGETHER, f"of the largest, a weight k differs from k copies by {off}")
 
 
 def _summed(values: Array, both: Weighted) -> Array:
