@@ -15,7 +15,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-EMPTY = object()  # in place of a variable of an enclosing function that was not set
 
 
 class Named(Generic[P, R]):
