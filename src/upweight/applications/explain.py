@@ -204,7 +204,7 @@ def _checked(check: Check) -> dict[str, Any]:
     whole = _agreed(check.of())
     del whole["count"]
     kinds = {"single": _agreed(agreed_on(check, "one")), "groups": _agreed(agreed_on(check, "group"))}
-    return {**whole, "trainings": check.diagnostics["trainings"], **kinds}
+    return {**whole, "trainings": (done := check.diagnostics["trainings"]), "refits": done, **kinds}
 
 
 def _agreed(agreement: Agreement | None) -> dict[str, float | int | None]:

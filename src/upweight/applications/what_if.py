@@ -104,7 +104,7 @@ def _without_refit(removals: int | None, refit: bool) -> int | None:
 @older_keywords(
     {
         "calibrate": Older("removals"),
-        "refit": Older("removals", "refit", shown="None (to train nothing)"),
+        "refit": Older("removals", "refit", shown="None in place of refit=False with calibrate=0"),
         **deprecated.one_seed(),
     },
     {"removals": Made("", _without_refit), **deprecated.made(ONE_BY_ONE)},

@@ -42,7 +42,7 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 Removals = Annotated[int, typer.Option(min=0, help="Removals that are really retrained to check with; 0 = none.")]
-OlderVerify = Annotated[int | None, typer.Option("--verify", hidden=True)]
+OlderVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
 OlderReport = Annotated[Path | None, typer.Option("--report", hidden=True)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.", dir_okay=False, writable=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
@@ -78,10 +78,12 @@ def root(version: Annotated[bool, VERSION] = False) -> None:
     log.setLevel(level)
 
 
-def newer(value: Any, older: Any, was: str, now: str) -> Any:
+def newer(value: Any, older: Any, was: str, now: str, default: Any = None) -> Any:
     """The value of an option that may have been passed by its older name, which is logged."""
     if older is None:
         return value
+    if value != default:
+        raise typer.BadParameter(f"{was} is the older name of {now}; pass one of them", param_hint=was)
     log.warning("%s is now called %s", was, now)
     return older
 

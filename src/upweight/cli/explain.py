@@ -38,7 +38,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
 ) -> None:
     """Explain predictions: which training examples caused them, checked by real retraining."""
     source = Source(task, target, identifier, measure)
-    removals = newer(removals, older_verify, "--verify", "--removals")
+    removals = newer(removals, older_verify, "--verify", "--removals", 16)
     writable(out)
     asked = None if method is None else recipe_for(method, seed)
     from upweight.applications.explain import explain as run

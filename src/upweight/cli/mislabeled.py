@@ -14,7 +14,7 @@ from upweight.cli.reading import Identifier, Seed, Source, Target, Task
 
 Budget = Annotated[float, typer.Option(help="How many labels can be checked, or a share below 1.")]
 STAGES = {
-    "fit": "Working out what each label bought for itself",
+    "fit": "Computing the self-influence of each label",
     "retrain": "Training without each part, to see what held-out labels look like",
     "attribute": "Adding up the harm to the held-out examples",
 }

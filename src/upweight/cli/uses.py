@@ -41,7 +41,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
 ) -> None:
     """Say which groups of training examples caused the mistakes (or the queries named)."""
     source = Source(task, target, identifier, measure)
-    removals = newer(removals, older_verify, "--verify", "--removals")
+    removals = newer(removals, older_verify, "--verify", "--removals", 8)
     writable(out)
     from upweight.applications.slices import slices as run
 

@@ -39,10 +39,12 @@ class Made(NamedTuple):
     Attributes:
         name: its class, as users write it, e.g. `uw.Retraining`; empty for values without a class.
         make: called with (what was passed for the keyword, or None; fields by name).
+        default: fields of the default value that the warning has to write, e.g. `processes=1`.
     """
 
     name: str
     make: Callable[..., Any]
+    default: str = ""
 
 
 def older_keywords(
@@ -123,5 +125,7 @@ def _instead(name: str, given: Mapping[str, Any], older: Mapping[str, Older], ma
         else:
             whole.append(f"{today.keyword}={today.shown}")
     for keyword, fields in parts.items():
-        whole.append(f"{keyword}={made[keyword].name}({', '.join(fields)})")
-    return f"uw.{name}: {', '.join(f'{n}=' for n in given)} is deprecated; write {', '.join(whole)}"
+        default = [made[keyword].default] if made[keyword].default else []
+        whole.append(f"{keyword}={made[keyword].name}({', '.join([*default, *fields])})")
+    verb = "are" if len(given) > 1 else "is"
+    return f"uw.{name}: {', '.join(f'{n}=' for n in given)} {verb} deprecated; write {', '.join(whole)}"

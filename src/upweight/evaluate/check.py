@@ -207,6 +207,7 @@ class Check:
             "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
             **pairs,
             "trainings": self.diagnostics.get("trainings"),
+            "refits": self.diagnostics.get("trainings"),  # the older name
             "warnings": [str(w) for w in self.diagnostics.get("warnings", ())],
         }
 

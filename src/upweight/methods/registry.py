@@ -7,14 +7,16 @@ from typing import Any, TypeGuard
 
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
-from upweight.core.model import Averaged, Measurable, TreeBased, can
+from upweight.core.model import Averaged, Differentiable, Embeddable, Measurable, Retrainable, TreeBased, can
 from upweight.core.plugins import METHODS, plugins
 from upweight.methods import built_in
 from upweight.methods.boostin import BoostIn
 from upweight.methods.forest_weights import ForestWeights
 from upweight.methods.influence import Influence
+from upweight.methods.knn_shapley import KNNShapley
 from upweight.methods.leaf_influence import LeafInfluence
 from upweight.methods.leaf_refit import LeafRefit
+from upweight.methods.leave_one_out import LeaveOneOut
 from upweight.methods.tree_sim import TreeSim
 
 WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
@@ -44,7 +46,7 @@ def _misfit(plugin: Any) -> str | None:
 def first_choice(model: Measurable, train: Examples) -> Attributor:
     """What to try first on this model: an effect where one can be had within a minute, else a ranking."""
     if not isinstance(model, TreeBased):
-        return Influence()
+        return _without_trees(model)
     grown = model.grown(train)
     if can(model, Averaged):
         return ForestWeights() if grown.exact else TreeSim()
@@ -52,3 +54,10 @@ def first_choice(model: Measurable, train: Examples) -> Attributor:
     if not grown.exact:
         return BoostIn()
     return LeafRefit() if work <= WITHIN_A_MINUTE else LeafInfluence()
+
+
+def _without_trees(model: Measurable) -> Attributor:
+    """Influence where there are gradients, else what the model's capabilities allow."""
+    if can(model, Differentiable) or not (can(model, Retrainable) or can(model, Embeddable)):
+        return Influence()
+    return LeaveOneOut() if can(model, Retrainable) else KNNShapley()

@@ -9,7 +9,7 @@ from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report.document import rendered, written
 from upweight.report.payload import payload
-from upweight.report.verification import LEVEL, same_scores, trainings, trust
+from upweight.report.verification import LEVEL, same_scores, trust
 from upweight.report.words import count, settings, wording
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _render(
         size=f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
         warnings=_warnings(scores, check),
         trust=trust(check, scores),
-        trainings=None if check is None else count(trainings(check), "retraining"),
+        removals=None if check is None else count(len(check.removals), "removal"),
         level=f"{LEVEL:.0%}",
         recipe=list(settings(scores.recipe, skip=("method",))),
         diagnostics=list(settings(scores.diagnostics, skip=("warnings",))),

@@ -18,6 +18,7 @@ from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verify import Check
+from upweight.report.words import count
 
 WIDTH = 78  # columns; what is printed stays readable on the narrowest usual terminal
 COLOURS = ("cyan", "magenta")  # of what helped, of what harmed
@@ -94,7 +95,7 @@ def summary(
         add((_pictures if draws and any(found) else _table)(explanation, place, found, noun))
         add(_meaning(explanation, place, found))
     if explanation.check is not None:
-        retrained = f"{len(explanation.check.removals)} real retrainings say (1 is perfect):"
+        retrained = f"{count(len(explanation.check.removals), 'removal')}, each retrained, say (1 is perfect):"
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
         add(_trust(explanation.check, noun), above=0)
     for number, warning in enumerate(explanation.warnings):

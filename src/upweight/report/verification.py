@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -95,9 +95,3 @@ def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
         {"name": "Pearson", "value": short(check.pearson), "means": "1 = on one line"},
         {"name": "Spearman", "value": short(check.spearman), "means": "1 = the order is right"},
     ]
-
-
-def trainings(check: Check) -> int:
-    """How many times the model was trained again."""
-    told = check.diagnostics.get("trainings") if isinstance(check.diagnostics, Mapping) else None
-    return int(told) if isinstance(told, int | np.integer) else len(check.removals)

@@ -36,4 +36,5 @@ def made(default: Retraining | None = None) -> dict[str, Made]:
     def make(current: Retraining | None, **fields: Any) -> Retraining:
         return replace(current or default or Retraining(), **fields)
 
-    return {"retraining": Made("uw.Retraining", make)}
+    one_by_one = default is not None and default.processes == 1
+    return {"retraining": Made("uw.Retraining", make, "processes=1" if one_by_one else "")}
