@@ -33,6 +33,7 @@ from upweight.core.checkpoints import Checkpointed as Checkpointed
 from upweight.core.checkpoints import Layered as Layered
 from upweight.core.checkpoints import Segment as Segment
 from upweight.core.checkpoints import Stepwise as Stepwise
+from upweight.core.contents import UnidentifiedError as UnidentifiedError
 from upweight.core.curvature import Curvature as Curvature
 from upweight.core.curvature import ExactCurvature as ExactCurvature
 from upweight.core.curvature import Moved as Moved
@@ -41,7 +42,6 @@ from upweight.core.examples import Examples as Examples
 from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval
-from upweight.core.identity import UnidentifiedError as UnidentifiedError
 from upweight.core.identity import digest as digest
 from upweight.core.laws import Law as Law
 from upweight.core.measurement import Loss as Loss

@@ -39,7 +39,7 @@ def test_older_keywords_become_todays_and_the_warning_says_what_to_write():
         assert send("letter", label="ann", street="high", house=2) == ("letter", "ann", Place("high", 20))
     (warning,) = seen
     assert str(warning.message) == (
-        "uw.send: label=, street=, house= is deprecated; write name=…, place=uw.Place(street=…, number=10 …)"
+        "uw.send: label=, street=, house= are deprecated; write name=…, place=uw.Place(street=…, number=10 …)"
     )
     assert warning.filename == __file__
 

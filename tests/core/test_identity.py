@@ -27,8 +27,9 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 import upweight as uw
+from upweight.core.contents import UnidentifiedError
 from upweight.core.functions import named
-from upweight.core.identity import UnidentifiedError, checksum, digest
+from upweight.core.identity import checksum, digest
 
 SCALE = 2.0
 

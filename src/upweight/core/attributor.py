@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
-from upweight.core.identity import digest
+from upweight.core.identity import checksum, digest
 from upweight.core.looks import looked_once
 from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
@@ -116,7 +116,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.handed_in = model if handed_in is None else handed_in
         self.train = train
         self.unit = unit
-        self._contents = train.checksum()
+        self._contents = self._seen()
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
@@ -153,7 +153,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         for where, block in answer:
             values[:, where] = block
         predictions = self.model.predict(queries)
-        return self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
+        scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
+        return replace(scores, contents=queries.checksum())
 
     @looked_once
     def self_influence(self) -> Scores:
@@ -216,11 +217,16 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     def require_unchanged(self) -> None:
         """Raise ValueError where the arrays of the training set were changed in place since the fit."""
-        if self.train.checksum() != self._contents:
+        if self._seen() != self._contents:
             raise ValueError(
                 "the training set was changed in place since this fit, so its answers would be of neither set; make "
                 "other examples with train.replaced(x=…, y=…) and fit again"
             )
+
+    def _seen(self) -> int:
+        """What is there to notice changes by: labels and weights at least, where inputs have no contents."""
+        contents = self.train.checksum()
+        return checksum(self.train.y, self.train.weights) if contents is None else contents
 
     def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
         """Unit and diagnostics of an answer: those of the fit, and what is true of this answer alone."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.identity import UnidentifiedError, checksum, digest
+from upweight.core.contents import UnidentifiedError
+from upweight.core.identity import checksum, digest
 from upweight.core.looks import LOOKS
 from upweight.core.preview import Preview, preview_of
 from upweight.core.sources import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
@@ -33,8 +34,9 @@ class Examples:
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: what a person should see in place of the raw inputs (images or texts), one per example.
 
-    Parts are never set anew: `replaced` gives other examples. Arrays that were handed in are not copied; a change of
-    them in place is noticed: what was made of queries before is made again, a fit of a training set is refused.
+    Parts are never set anew: `replaced` gives other examples. Inputs and labels that were handed in are not copied
+    (weights are). A change of them in place is noticed: what was made of queries before is made again, a fit of a
+    training set is refused.
 
     Raises:
         ValueError: an empty set, lengths that disagree, ids that repeat, non-finite targets or weights.
@@ -95,8 +97,17 @@ class Examples:
                 "(or reset the index of the data frame)"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PARTS}
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        self._set(**parts)
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"examples stay as they were made; use examples.replaced({name}=…), which gives new ones")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"examples stay as they were made; examples.replaced({name}=None) gives some without it")
 
     def replaced(
         self,
@@ -111,10 +122,14 @@ class Examples:
     ) -> Examples:
         """The same examples with other parts, checked as in a new set; what is not named stays as it is.
 
+        A new frame brings the names of its own columns.
+
         >>> Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"]).replaced(y=[1, 1]).label("a")
         1
         """
         parts = {name: getattr(self, name) for name in PARTS}
+        if names is KEEP and x is not KEEP and columns_of(x) is not None:
+            names = None
         given = {"x": x, "y": y, "ids": ids, "names": names, "weights": weights, "labels": labels, "shown": shown}
         return Examples(**{**parts, **{name: value for name, value in given.items() if value is not KEEP}})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dis
 import functools
+import importlib
+import importlib.util
 import inspect
 import site
 import sys
@@ -15,6 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+PARTIAL = functools.partialmethod
 
 
 class Named(Generic[P, R]):
@@ -55,27 +58,44 @@ def function_parts(function: FunctionType) -> tuple[Any, ...]:
     """
     inside = [_content(cell) for cell in function.__closure__ or ()]
     identity = "function", _module_name(function), function.__qualname__
-    own = function.__defaults__, function.__kwdefaults__, inside
-    if _is_library(function.__module__):
+    own = function.__defaults__, function.__kwdefaults__, inside, vars(function)
+    if is_library(function):
         return (*identity, *own, _code(function.__code__)) if "<" in function.__qualname__ else identity
-    return (*identity, *own, _code(function.__code__), dict(_globals(function)))
+    return (*identity, *own, _code(function.__code__), dict(_globals(function)), dict(_imports(function)))
 
 
 def class_parts(kind: type) -> tuple[Any, ...]:
     """A class's name; for the user's own also its bases and what stands in its body."""
     identity = "class", _module_name(kind), kind.__qualname__
-    if _is_library(kind.__module__):
+    if is_library(kind):
         return identity
     members = {name: _member(value) for name, value in vars(kind).items() if _is_code_or_setting(name, value)}
     return (*identity, kind.__bases__, members)
 
 
 def module_parts(module: ModuleType) -> tuple[Any, ...]:
-    """A module's name; for the user's own also its source."""
+    """A module's name; for the user's own also its source, and its numbers and texts as they are."""
     name, file = _module_name(module), getattr(module, "__file__", None)
-    if _is_library(module.__name__) or file is None:
+    if is_library(module) or file is None:
         return "module", name
-    return "module", name, Path(file).read_bytes()
+    constants = {key: value for key, value in vars(module).items() if not key.startswith("__") and _is_constant(value)}
+    return "module", name, Path(file).read_bytes(), constants
+
+
+def is_library(value: Any) -> bool:
+    """Whether a module, or what defines this function or class, comes with Python or was installed.
+
+    Its version is the environment's concern. What no module in memory owns up to is the user's.
+    """
+    if isinstance(value, ModuleType):
+        return _is_installed(value.__name__)
+    module = sys.modules.get(str(value.__module__))
+    owner: Any = module
+    for part in value.__qualname__.partition(".<locals>")[0].split("."):
+        owner = getattr(owner, part, None)
+    if module is None or (owner is None and isinstance(value, FunctionType) and "<" not in value.__qualname__):
+        return isinstance(value, FunctionType) and _is_in_installed(value.__code__.co_filename)
+    return _is_installed(module.__name__)
 
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -96,6 +116,29 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
+def _imports(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """(name, module) of the user's own modules that are imported inside the code."""
+    package = function.__globals__.get("__package__") or ""
+    for code in _codes(function.__code__):
+        before: list[Any] = [None, None]
+        for instruction in dis.get_instructions(code):
+            if instruction.opname == "IMPORT_NAME":
+                level = before[-2] if isinstance(before[-2], int) else 0
+                name = importlib.util.resolve_name("." * level + instruction.argval, package if level else None)
+                if not _is_installed(name):
+                    yield name, importlib.import_module(name)
+            before.append(instruction.argval)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a global of a module is data of the plainest kinds."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_constant, value))
+    if isinstance(value, dict):
+        return all(_is_constant(part) for pair in value.items() for part in pair)
+    return value is None or type(value) in (bool, int, float, complex, str, bytes)
+
+
 def _codes(code: CodeType) -> Iterator[CodeType]:
     """The code and that of the functions inside it."""
     yield code
@@ -108,7 +151,9 @@ def _code(code: CodeType) -> tuple[Any, ...]:
     """What code does: neither its file nor its lines."""
     constants = [_code(value) if isinstance(value, CodeType) else value for value in code.co_consts]
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return code.co_code, constants, code.co_names, code.co_freevars, code.co_cellvars, counts
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    caught = getattr(code, "co_exceptiontable", b"")  # since Python 3.11
+    return code.co_code, constants, code.co_names, code.co_freevars, code.co_cellvars, arguments, counts, caught
 
 
 def _content(cell: Any) -> Any:
@@ -126,6 +171,8 @@ def _member(value: Any) -> Any:
         return "property", value.fget, value.fset, value.fdel
     if isinstance(value, functools.cached_property):
         return "cached_property", value.func
+    if isinstance(value, PARTIAL):
+        return "partialmethod", value.func, value.args, value.keywords
     return value
 
 
@@ -134,7 +181,7 @@ def _is_code_or_setting(name: str, value: Any) -> bool:
     if inspect.isdatadescriptor(value) and not isinstance(value, property):
         return False
     hidden = (name.startswith("__") and name.endswith("__")) or name == "_abc_impl"
-    return not hidden or isinstance(value, FunctionType | staticmethod | classmethod | property)
+    return not hidden or callable(value) or isinstance(value, staticmethod | classmethod | property | PARTIAL)
 
 
 def _module_name(value: Any) -> str:
@@ -152,13 +199,16 @@ def _installed() -> tuple[Path, ...]:
 
 
 @functools.cache
-def _is_library(module: str | None) -> bool:
-    """Whether a module comes with Python or was installed: its version is the environment's concern."""
-    if module is None:
-        return True
+def _is_installed(module: str) -> bool:
+    """Whether the module of this name is built in or stands in a folder of installed packages."""
     top = module.partition(".")[0]
-    file = getattr(sys.modules.get(top), "__file__", None) or getattr(sys.modules.get(module), "__file__", None)
-    if top in ("upweight", "builtins") or file is None:
-        return top not in ("__main__", "__mp_main__")
+    if top in ("upweight", "builtins"):
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None) or getattr(sys.modules.get(top), "__file__", None)
+    return top in sys.stdlib_module_names if file is None else _is_in_installed(file)
+
+
+@functools.cache
+def _is_in_installed(file: str) -> bool:
     path = Path(file).resolve()
     return "site-packages" in path.parts or any(folder in path.parents for folder in _installed())

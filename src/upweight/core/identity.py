@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copyreg
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -16,16 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.functions import Named, class_parts, function_parts, module_parts
-from upweight.core.sources import columns_of, is_sparse
+from upweight.core.contents import UnidentifiedError, data_parts, object_parts, unidentified
+from upweight.core.functions import Named, class_parts, function_parts, is_library, module_parts
 
 SIZE = 16  # bytes of a digest
-ADDRESSES = ("_stop_words_id",)  # attributes that hold where an object was in memory (scikit-learn's vectorizers)
 PLAIN = (type(None), bool, int, float, complex, type(...), type(NotImplemented))
-
-
-class UnidentifiedError(ValueError):
-    """A value that cannot be told apart from another one, so nothing may be kept under its name."""
 
 
 def digest(*parts: Any) -> str:
@@ -39,8 +35,19 @@ def digest(*parts: Any) -> str:
         UnidentifiedError: a value without contents of its own (an open file, a generator, a compiled function).
     """
     sink = blake2b(digest_size=SIZE)
-    _Writer(sink).write(parts)
+    _write(sink, parts)
     return sink.hexdigest()
+
+
+def digests(**parts: Any) -> dict[str, str]:
+    """The digest of every part of a model by its name. Raises UnidentifiedError that says which part has none."""
+    named = {}
+    for name, part in parts.items():
+        try:
+            named[name] = digest(*part) if isinstance(part, tuple) else digest(part)
+        except UnidentifiedError as error:
+            raise UnidentifiedError(f"of the model's {name}: {error}") from error
+    return named
 
 
 def checksum(*parts: Any) -> int:
@@ -50,8 +57,15 @@ def checksum(*parts: Any) -> int:
         UnidentifiedError: as `digest`.
     """
     sink = _Crc()
-    _Writer(sink).write(parts)
+    _write(sink, parts)
     return sink.value
+
+
+def _write(sink: _Sink, parts: Any) -> None:
+    try:
+        _Writer(sink).write(parts)
+    except RecursionError as error:
+        raise unidentified(parts, "it is nested too deeply") from error
 
 
 class _Sink(Protocol):
@@ -84,13 +98,14 @@ class _Writer:
 
     def write(self, value: Any) -> None:
         """One value of any kind."""
-        if isinstance(value, PLAIN):
+        if type(value) in PLAIN:
             self.tag(type(value).__name__, repr(value))
-        elif isinstance(value, str):
+        elif type(value) is str:
             self.text(value)
-        elif isinstance(value, bytes | bytearray | memoryview):
-            self.tag("bytes", str(len(value)))
-            self.sink.update(value)
+        elif type(value) in (bytes, bytearray, memoryview):
+            content = value.tobytes() if isinstance(value, memoryview) else value
+            self.tag("bytes", str(len(content)))
+            self.sink.update(content)
         elif isinstance(value, np.ndarray | np.generic):
             self.array(np.asarray(value))
         elif id(value) in self.open:
@@ -104,16 +119,12 @@ class _Writer:
 
     def composite(self, value: Any) -> None:
         """What has parts."""
-        if isinstance(value, Named):
-            self.parts("named", value.name)
-        elif isinstance(value, list | tuple):
-            self.sequence(value)
-        elif isinstance(value, Mapping):
-            self.mapping(value)
-        elif isinstance(value, AbstractSet):
-            self.parts("set", sorted(digest(member) for member in value))
-        elif isinstance(value, Enum):
+        if isinstance(value, Enum):
             self.parts("enum", type(value), value.name)
+        elif isinstance(value, Named):
+            self.parts("named", value.name)
+        elif isinstance(value, str | bytes | int | float | list | tuple | Mapping | AbstractSet):
+            self.container(value)
         elif isinstance(value, PurePath):
             self.parts("path", str(value))
         elif isinstance(value, MethodType):
@@ -123,13 +134,42 @@ class _Writer:
             self.parts(
                 "builtin", value.__module__, value.__qualname__, None if isinstance(owner, ModuleType) else owner
             )
-        elif (data := _data_parts(value)) is not None:
+        elif _is_library_model(value):
+            self.parts("model", dict(value.identity()))
+        elif (data := data_parts(value)) is not None:
             self.parts(*data)
         elif is_dataclass(value) and type(value).__reduce__ is object.__reduce__:
-            compared = [(item.name, getattr(value, item.name)) for item in fields(value) if item.compare]
-            self.parts("dataclass", type(value), compared)
+            self.dataclass(value)
         else:
-            self.parts("object", *_pickled(value))
+            self.parts(*object_parts(value))
+
+    def container(self, value: Any) -> None:
+        """Members of a container, and its class where that is the user's own: it may do something else with them."""
+        if not is_library(type(value)):
+            state = dict(getattr(value, "__dict__", {}))
+            self.parts("subclass", type(value), state)
+        if isinstance(value, list | tuple):
+            self.sequence(value)
+        elif isinstance(value, OrderedDict):
+            self.parts("ordered", list(value.items()))
+        elif isinstance(value, Mapping):
+            self.mapping(value)
+        elif isinstance(value, AbstractSet):
+            self.parts("set", sorted(digest(member) for member in value))
+        else:
+            self.tag("plain", repr(value))
+
+    def dataclass(self, value: Any) -> None:
+        """The fields that are compared, and attributes beside the fields."""
+        kind = type(value)
+        compared = {item.name: item.compare for item in fields(value)}
+        shown = [(name, getattr(value, name)) for name, counts in compared.items() if counts]
+        beside = {
+            name: part
+            for name, part in getattr(value, "__dict__", {}).items()
+            if name not in compared and not isinstance(getattr(kind, name, None), cached_property)
+        }
+        self.parts("dataclass", kind, shown, beside)
 
     def parts(self, kind: str, *parts: Any) -> None:
         """A kind of value, made of these."""
@@ -150,18 +190,20 @@ class _Writer:
         """Numbers by their bytes in this machine's order; texts and objects one by one."""
         if isinstance(array, np.ma.MaskedArray):
             self.parts("masked", np.asarray(array.mask), array.filled())
+        elif array.dtype.names is not None:  # field by field: what lies between them is left over from before
+            self.parts("record", *((name, array[name]) for name in array.dtype.names))
         elif array.dtype.hasobject or array.dtype.kind in "UT":
             self.tag("words", str(array.shape))
             self.sequence(array.ravel().tolist())
         else:
             native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-            self.tag("array", f"{native.dtype.descr if native.dtype.names else native.dtype.name} {array.shape}")
+            self.tag("array", f"{native.dtype.name} {array.shape}")
             self.sink.update(native.reshape(-1).view(np.uint8))
 
     def sequence(self, values: Sequence[Any]) -> None:
         """Members in their order; many of one plain kind at once."""
-        self.tag("sequence", str(len(values)))
         kinds = set(map(type, values)) if len(values) > 1 else ()
+        self.tag("texts" if kinds == {str} else "floats" if kinds == {float} else "sequence", str(len(values)))
         if kinds == {str}:
             self.array(np.fromiter(map(len, values), np.int64, len(values)))
             self.text("".join(values))
@@ -197,62 +239,6 @@ class _Writer:
         self.tag("once", self.finished[id(value)][0])
 
 
-def _data_parts(value: Any) -> tuple[Any, ...] | None:
-    """(kind, parts) of data and nets, told apart by what they can do, so that no library is imported; else None."""
-    if is_sparse(value):
-        csr = value.tocsr(copy=True)
-        csr.sum_duplicates()
-        return "sparse", csr.shape, csr.data, csr.indices.astype(np.int64), csr.indptr.astype(np.int64)
-    if hasattr(value, "detach") and hasattr(value, "untyped_storage"):
-        return _tensor_parts(value)
-    return _frame_parts(value) or _module_parts(value)
-
-
-def _frame_parts(value: Any) -> tuple[Any, ...] | None:
-    """Frames, Arrow tables and single columns; a frame's index has no part in it."""
-    if (names := columns_of(value)) is not None:
-        columns = (value.iloc[:, place] if hasattr(value, "iloc") else value[:, place] for place in range(len(names)))
-        return "frame", names, [column.to_numpy() for column in columns]
-    if hasattr(value, "to_pandas") and hasattr(value, "schema"):
-        return "table", value.to_pandas()
-    if hasattr(value, "to_numpy") and hasattr(value, "dtype"):
-        return "column", str(getattr(value, "name", None)), value.to_numpy()
-    return None
-
-
-def _module_parts(value: Any) -> tuple[Any, ...] | None:
-    """A network: its class, parameters, buffers, modules inside and settings, whether it is in training mode or not."""
-    if hasattr(value, "_parameters") and hasattr(value, "_buffers") and hasattr(value, "_modules"):
-        settings = {name: part for name, part in vars(value).items() if not name.startswith("_") and name != "training"}
-        return "module", type(value), value._parameters, value._buffers, value._modules, settings
-    return None
-
-
-def _tensor_parts(tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor: numpy has no bfloat16 and no float8, of which float32 holds every value."""
-    plain = tensor.detach().cpu()
-    if str(plain.layout) != "torch.strided":
-        plain = plain.to_dense()
-    try:
-        array = plain.numpy()
-    except (TypeError, RuntimeError):
-        array = plain.float().numpy()
-    return "tensor", str(tensor.dtype), bool(tensor.requires_grad), array
-
-
-def _pickled(value: Any) -> tuple[Any, ...]:
-    """What pickle would keep of an object: (how it is made, from what, its state, its members)."""
-    reduce = copyreg.dispatch_table.get(type(value))
-    try:
-        reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
-    except Exception as error:  # every library has its own way of saying that it cannot be pickled
-        raise UnidentifiedError(
-            f"a {type(value).__name__} has no contents by which it could be told apart from another ({error}), so "
-            f'nothing can be kept under its name; give what uses it a name of its own: uw.named("name", function)'
-        ) from error
-    if isinstance(reduced, str):
-        return (type(value), reduced)
-    made_by, made_from, state, listed, mapped = (*reduced[:5], None, None, None)[:5]
-    if isinstance(state, dict):
-        state = {name: part for name, part in state.items() if name not in ADDRESSES}
-    return made_by, made_from, state, None if listed is None else list(listed), None if mapped is None else dict(mapped)
+def _is_library_model(value: Any) -> bool:
+    """Whether this is a model of the package, which says itself what it is."""
+    return type(value).__module__.partition(".")[0] == "upweight" and hasattr(value, "identity")

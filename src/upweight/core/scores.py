@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.examples import Id, as_names
+from upweight.core.examples import Examples, Id, as_names
 from upweight.core.model import Predictions
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Scores:
         diagnostics: how far to trust it; `diagnostics["warnings"]` is a list of sentences.
         measured: the measurement of each query on the model itself, shape (queries,).
         predictions: what the model says of each query.
+        contents: a checksum of the queries' inputs and labels; None where it is not known.
     """
 
     values: NDArray[np.float64]
@@ -62,6 +63,7 @@ class Scores:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     measured: NDArray[np.float64] | None = None
     predictions: Predictions | None = None
+    contents: int | None = None
 
     def __post_init__(self) -> None:
         plain = {"values": np.asarray(self.values, dtype=np.float64)}
@@ -74,6 +76,15 @@ class Scores:
         if self.measured is not None and np.shape(self.measured) != expected[:1]:
             raise ValueError(f"expected one measurement per query {expected[:1]}, got {np.shape(self.measured)}")
         require_finite(self.values)
+
+    def require_queries(self, queries: Examples) -> None:
+        """Raise ValueError where these are not the queries that the scores are of, in their order, as they were."""
+        if self.query_ids.tolist() != queries.ids.tolist():
+            raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
+        if self.contents is not None and queries.checksum() not in (self.contents, None):
+            raise ValueError(
+                "these queries have other inputs or labels than when they were scored; call attribute(queries) again"
+            )
 
     def row(self, query: Id) -> NDArray[np.float64]:
         """All scores of one query, shape (train,)."""
@@ -108,7 +119,9 @@ class Scores:
         """One row: the effect of each training example on the sum of all queries' measurements."""
         measured = None if self.measured is None else self.measured.sum(keepdims=True)
         values = self.values.sum(axis=0, keepdims=True)
-        return replace(self, values=values, query_ids=np.array(["total"]), measured=measured, predictions=None)
+        return replace(
+            self, values=values, query_ids=np.array(["total"]), measured=measured, predictions=None, contents=None
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The values, shape (queries, train): what `np.asarray(scores)` gives."""
@@ -135,6 +148,7 @@ class Scores:
             "measurement": self.measurement,
             "recipe": dict(self.recipe),
             "diagnostics": dict(self.diagnostics),
+            "contents": self.contents,
             "predictions": None if said is None else {"predicted": said.predicted, "classes": said.classes},
         }
         write_archive(path, "scores", arrays, facts)
@@ -153,6 +167,7 @@ class Scores:
             recipe=facts["recipe"],
             diagnostics=facts["diagnostics"],
             measured=arrays.get("measured"),
+            contents=facts.get("contents"),
             predictions=None
             if said is None
             else Predictions(tuple(said["predicted"]), tuple(said["classes"]), arrays.get("probabilities")),

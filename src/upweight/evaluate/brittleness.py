@@ -125,8 +125,7 @@ def brittleness(
     said = model.predict(queries)
     if queries.y is None or not said.classes:
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
-    if scores.query_ids.tolist() != queries.ids.tolist():
-        raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
+    scores.require_queries(queries)
     n = len(present(train))
     limit = max(1, n // 5) if most is None else most
     if not 0 < limit < n:

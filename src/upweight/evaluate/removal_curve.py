@@ -95,8 +95,7 @@ def removal_curve(
     Raises:
         ValueError: scores of other queries or of groups, shares outside (0, 1).
     """
-    if scores.query_ids.tolist() != queries.ids.tolist():
-        raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
+    scores.require_queries(queries)
     if not shares or not all(0 < share < 1 for share in shares) or removals < 1:
         raise ValueError(
             f"expected shares between 0 and 1 and at least one random removal, got {list(shares)} and {removals}"

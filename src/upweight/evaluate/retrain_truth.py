@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.contents import UnidentifiedError
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
-from upweight.core.identity import UnidentifiedError
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal

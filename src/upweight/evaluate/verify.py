@@ -51,8 +51,7 @@ def verify(
         ValueError: scores of other queries or other training examples.
     """
     require(model, [Retrainable], "verify", train, queries)
-    if scores.query_ids.tolist() != queries.ids.tolist():
-        raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
+    scores.require_queries(queries)
     ours = isinstance(removals, int)
     chosen = strongest(scores, train, removals, seed) if isinstance(removals, int) else named(removals)
     start = time.perf_counter()

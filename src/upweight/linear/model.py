@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.identity import digest
+from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
 from upweight.core.objective import Objective
@@ -134,13 +134,13 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def identity(self) -> dict[str, str]:
         """The parameters with all that comes before them, the objective, the family, the measurement, the trainer."""
-        return {
-            "parameters": digest(self.theta, self.design),
-            "objective": digest(self.objective, self.counts_examples, self.class_weights),
-            "loss": digest(self.family),
-            "measurement": digest(self.measurement_of),
-            "training": digest(self.name, self.refit, self.again),
-        }
+        return digests(
+            parameters=(self.theta, self.design),
+            objective=(self.objective, self.counts_examples, self.class_weights),
+            loss=self.family,
+            measurement=self.measurement_of,
+            training=(self.name, self.refit, self.again),
+        )
 
     def embed(self, examples: Examples) -> Any:
         """The columns that enter the linear model, without the intercept's, (n, d); sparse where they are."""

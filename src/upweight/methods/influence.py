@@ -237,10 +237,12 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
 
     def leverage(self) -> Array:
         """h_i in [0, outputs]: how much of its own prediction each training example decides, shape (n,)."""
+        self.require_unchanged()
         return self._exact().leverage()
 
     def cooks_distance(self) -> Array:
         """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), (n,), Δθᵢ without all of i's weight (Cook 1977; Pregibon 1981)."""
+        self.require_unchanged()
         exact = self._exact()
         corrected = exact.corrected(self.plain_rows)
         effective = float(exact.leverage().sum())
@@ -250,6 +252,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
 
     def dfbeta(self) -> Array:
         """DFBETA_i = θ̂ − θ̂₋ᵢ, shape (n, parameters), exact for least squares (Belsley, Kuh & Welsch 1980)."""
+        self.require_unchanged()
         shifts = self._exact().solve(self._exact().corrected(self.plain_rows)).rows.dense()
         shifts[self.moved] = self.shifts if len(self.moved) else shifts[self.moved]
         return -shifts

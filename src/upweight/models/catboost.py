@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -89,6 +92,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         again=again,
         rule=rule,
         unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),
+        splits=_splits(estimator),
         library=_library(estimator),
         threads=estimator.get_params().get("thread_count") != 1,
     )
@@ -99,6 +103,15 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     return tree_model(
         estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
+
+
+def _splits(estimator: Any) -> str:
+    """The trees as CatBoost writes them down, without when and how they were trained."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        estimator.save_model(str(path), format="json")
+        written = json.loads(path.read_text())
+    return json.dumps({name: part for name, part in written.items() if name != "model_info"}, sort_keys=True)
 
 
 def _library(estimator: Any) -> str:

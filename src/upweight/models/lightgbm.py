@@ -90,6 +90,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         rule=rule,
         other_l2=other,
         unrecorded=_unrecorded(estimator, parameters, dumped["tree_info"][: loss.outputs]),
+        splits=booster.model_to_string(num_iteration=rounds).partition("\nTree=0")[2].partition("\nend of trees")[0],
         library=library,
         threads=parameters.get("num_threads") != "1",
     )

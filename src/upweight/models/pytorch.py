@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
-from upweight.core.identity import digest
+from upweight.core.identity import digests
 from upweight.core.model import (
     Embeddable,
     Movable,
@@ -134,13 +134,13 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
     def identity(self) -> dict[str, str]:
         """The net with its code, how losses are put together, loss, measurement and training."""
         network = self.network
-        return {
-            "parameters": digest(network.net),
-            "objective": digest(self.objective),
-            "loss": digest(network.loss, network.collate),
-            "measurement": digest(network.measure),
-            "training": digest(self.training),
-        }
+        return digests(
+            parameters=network.net,
+            objective=self.objective,
+            loss=(network.loss, network.collate),
+            measurement=network.measure,
+            training=self.training,
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

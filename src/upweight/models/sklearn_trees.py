@@ -112,6 +112,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
         again=again,
         rule=Rule(estimator.learning_rate, np.zeros(len(ensemble.values))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
+        splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
     )
 
 
@@ -161,6 +162,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading
         again=again,
         rule=Rule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
+        splits=estimator._predictors,
         threads=True,
     )
 
@@ -200,6 +202,7 @@ def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
         draws=None if draws is None else draws.astype(np.float64),
         bootstrap=bool(estimator.bootstrap),
         unrecorded=tuple(what for what, happened in found.items() if happened),
+        splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
         threads=estimator.n_jobs not in (None, 1),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.contents import relevant
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.sources import columns_of
@@ -38,6 +39,7 @@ class TreeReading:
         unrecorded: what happened in training without a record.
         again: (library's inputs, labels, weights or None, seed) → a new estimator, trained the same way.
         threads: whether training takes threads of the library's own.
+        splits: what sends an example to a leaf, in the library's own form.
         library: its name and version, and that of the one that made the model, where the model says so.
     """
 
@@ -52,6 +54,7 @@ class TreeReading:
     bootstrap: bool = False
     may_follow: bool = True
     unrecorded: tuple[str, ...] = ()
+    splits: Any = None
     library: str = "scikit-learn"
     threads: bool = False
 
@@ -153,6 +156,7 @@ def tree_model(
         is_boosted=reading.rule is not None,
         threads=reading.threads,
         settings=(_settings(estimator), columns),
+        splits=reading.splits,
     )
     _same_margins(model, reading.margins(columns(train.x)), train, reading.library)
     return model
@@ -161,8 +165,9 @@ def tree_model(
 def _settings(estimator: Any) -> Any:
     """What its training was told: by scikit-learn's interface, or in the library's own form."""
     if hasattr(estimator, "get_params"):
-        return estimator.get_params()
-    return getattr(estimator, "params", None) or estimator.save_config()
+        return relevant(type(estimator), estimator.get_params())
+    params = getattr(estimator, "params", None)
+    return relevant(type(estimator), params) if params else estimator.save_config()
 
 
 def _recognised(model: TreeModel, train: Examples) -> TreeModel:

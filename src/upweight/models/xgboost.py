@@ -114,6 +114,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         again=again,
         rule=rule,
         unrecorded=_unrecorded(kind, settings, config),
+        splits=trees,
         library=library,
         threads=int(threads) != 1,
     )

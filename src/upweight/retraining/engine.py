@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.looks import looked_once
 from upweight.core.model import Parametric, Stack
 from upweight.retraining.pool import available
 from upweight.retraining.result_cache import ResultCache
@@ -22,6 +23,7 @@ Array = NDArray[np.float64]
 logger = logging.getLogger("upweight")
 
 
+@looked_once
 def results(
     retraining: Retraining,
     model: Any,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.identity import digest
+from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
 from upweight.core.recent import Recent
@@ -40,6 +40,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         notes: what a reader should know, as warnings.
         threads: the library trains with threads of its own.
         settings: what training was told, and the steps before it in a pipeline.
+        splits: what sends an example to a leaf, in the library's own form.
     """
 
     converges = False  # trees stop after so many rounds
@@ -56,6 +57,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     notes: tuple[str, ...] = ()
     threads: bool = False
     settings: Any = None
+    splits: Any = None
     _seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -65,13 +67,13 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
 
     def identity(self) -> dict[str, str]:
         """The leaves, the loss, the measurement, and what training was told."""
-        return {
-            "parameters": digest(self.ensemble),
-            "objective": digest(None),
-            "loss": digest(self.loss),
-            "measurement": digest(self.measurement_of),
-            "training": digest(self.name, self.settings),
-        }
+        return digests(
+            parameters=(self.ensemble, self.splits),
+            objective=None,
+            loss=self.loss,
+            measurement=self.measurement_of,
+            training=(self.name, self.settings),
+        )
 
     def lacks(self, capability: type) -> str | None:
         """Boosting steps in a forest, a mean of trees where they were boosted."""

@@ -1,0 +1,147 @@
+"""Contents: what there is to compare of data, networks and other objects, told apart by what they can do."""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import functools
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from upweight.core.functions import is_library
+from upweight.core.sources import columns_of, is_sparse
+
+# Attributes of libraries' objects that change no result: threads, what is printed, caches, an address.
+IRRELEVANT = frozenset(
+    {"n_jobs", "verbose", "verbosity", "thread_count", "num_threads", "nthread", "memory", "_stop_words_id"}
+)
+
+
+class UnidentifiedError(ValueError):
+    """A value that cannot be told apart from another one, so nothing may be kept under its name."""
+
+
+def unidentified(value: Any, why: Any) -> UnidentifiedError:
+    """The error for a value without contents of its own, with the ways out."""
+    return UnidentifiedError(
+        f"a {type(value).__name__} has no contents by which it could be told apart from another ({why}), so nothing "
+        'can be kept under its name; a function that uses it can be named, uw.named("name", function), a model of your '
+        "own can say what it is by identity(), and inputs can be passed as arrays"
+    )
+
+
+def data_parts(value: Any) -> tuple[Any, ...] | None:
+    """(kind, parts) of tensors, sparse matrices, frames, their columns and networks; None for everything else."""
+    if hasattr(value, "detach") and hasattr(value, "untyped_storage"):
+        return _tensor_parts(value)
+    if is_sparse(value):
+        csr = value.tocsr(copy=True)
+        csr.sum_duplicates()
+        return "sparse", csr.shape, csr.data, csr.indices.astype(np.int64), csr.indptr.astype(np.int64)
+    return _frame_parts(value) or _module_parts(value)
+
+
+def object_parts(value: Any) -> tuple[Any, ...]:
+    """What pickle would keep of an object: (how it is made, from what, its state, its members)."""
+    if callable(value) and hasattr(value, "__wrapped__"):  # a function behind a cache
+        return "wrapped", type(value), value.__wrapped__
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
+    except Exception as error:  # every library has its own way of saying that it cannot be pickled
+        raise unidentified(value, error) from error
+    if isinstance(reduced, str):
+        return _global_parts(value, reduced)
+    made_by, made_from, state, listed, mapped = (*reduced[:5], None, None, None)[:5]
+    members = None if listed is None else list(listed), None if mapped is None else dict(mapped)
+    return "object", made_by, made_from, _lasting(value, state), *members
+
+
+def relevant(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an object of this class without those of a library's class that change no result."""
+    skipped = IRRELEVANT if is_library(kind) else frozenset[str]()
+    return {name: setting for name, setting in settings.items() if name not in skipped}
+
+
+def _lasting(value: Any, state: Any) -> Any:
+    """The state without what use fills in or what changes no result."""
+    if not isinstance(state, dict):
+        return state
+    kind = type(value)
+    filled_in = {name for name in state if isinstance(getattr(kind, name, None), functools.cached_property)}
+    return {name: part for name, part in relevant(kind, state).items() if name not in filled_in}
+
+
+def _global_parts(value: Any, name: str) -> tuple[Any, ...]:
+    """An object that pickle finds again by its name, if it is there."""
+    module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value:
+        raise unidentified(value, f"{module} has nothing of its name")
+    return "global", module, name
+
+
+def _tensor_parts(tensor: Any) -> tuple[Any, ...]:
+    """A torch tensor: numpy has no bfloat16 and no float8, of which float32 holds every value."""
+    try:
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if str(plain.layout) != "torch.strided":
+            plain = plain.to_dense()
+        is_narrow = str(plain.dtype).startswith(("torch.bfloat16", "torch.float8"))
+        array = (plain.float() if is_narrow else plain).numpy()
+    except Exception as error:  # quantised, nested, without storage, complex in half precision
+        raise unidentified(tensor, error) from error
+    return "tensor", str(tensor.dtype), bool(tensor.requires_grad), array
+
+
+def _frame_parts(value: Any) -> tuple[Any, ...] | None:
+    """Frames, Arrow tables and single columns; a frame's index has no part in it."""
+    if (names := columns_of(value)) is not None:
+        columns = (value.iloc[:, place] if hasattr(value, "iloc") else value[:, place] for place in range(len(names)))
+        return "frame", names, [_column_parts(column) for column in columns]
+    if hasattr(value, "to_pandas") and hasattr(value, "schema"):
+        return "table", value.to_pandas()
+    if hasattr(value, "to_numpy") and hasattr(value, "dtype"):
+        return "column", str(getattr(value, "name", None)), _column_parts(value)
+    return None
+
+
+def _column_parts(column: Any) -> tuple[Any, ...]:
+    """A column's type and values: codes and categories, times as numbers, and where values are missing."""
+    array: Any = getattr(column, "array", None)
+    dtype = str(column.dtype)
+    if hasattr(array, "codes") and hasattr(array, "categories"):
+        return dtype, np.asarray(array.codes), np.asarray(array.categories), bool(array.ordered)
+    if hasattr(array, "asi8"):  # dates, times and periods
+        return dtype, array.asi8
+    missing = column.is_null().to_numpy() if hasattr(column, "is_null") else None
+    return dtype, column.to_numpy(), missing
+
+
+def _module_parts(value: Any) -> tuple[Any, ...] | None:
+    """A network: its class, parameters, buffers, modules inside and settings.
+
+    Neither whether it is in training mode, nor what a forward pass leaves behind in its attributes.
+    """
+    if not (hasattr(value, "_parameters") and hasattr(value, "_buffers") and hasattr(value, "_modules")):
+        return None
+    torch = sys.modules.get("torch")
+    own = {"_parameters", "_buffers", "_modules"} if torch is None else set(vars(torch.nn.Module()))
+    forward = getattr(type(value), "forward", None)
+    written = _written_attributes(getattr(forward, "__code__", None))
+    settings = {name: part for name, part in vars(value).items() if name not in own and name not in written}
+    inside = (list(part.items()) for part in (value._parameters, value._buffers, value._modules))
+    return "module", type(value), *inside, settings
+
+
+def _written_attributes(code: Any) -> set[str]:
+    """Names of the attributes that code stores."""
+    if code is None:
+        return set()
+    return {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "STORE_ATTR"}
