@@ -71,6 +71,11 @@ class Family(ABC):
             return list(predictions.classes)
         return [predictions.classes[place] for place in np.argsort(-predictions.probabilities[0])]
 
+    @property
+    def not_retrained_as_copies(self) -> str:
+        """Why training again takes weights otherwise than as copies; empty where it does not."""
+        return self.not_weighted or self.not_permuted or self.counts_rows
+
     def __repr__(self) -> str:
         return self.name
 
