@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -17,7 +18,7 @@ from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
 from upweight.core.looks import looked_once
-from upweight.core.model import Measurable, Predictions
+from upweight.core.model import Measurable, Predictions, require
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit, require_finite
@@ -63,7 +64,7 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = looked_once(cls.fit)  # type: ignore[method-assign]
+            cls.fit = _checked(looked_once(cls.fit))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -72,7 +73,11 @@ class Attributor(ABC):
 
     @abstractmethod
     def fit(self, model: Any, train: Examples) -> Fitted[Any, Any]:
-        """Do all the work that does not depend on the queries."""
+        """Do all the work that does not depend on the queries.
+
+        Whatever a subclass writes here, it is called with a model that has the capabilities in `needs` and with
+        Examples that are not all of weight 0; anything else is refused before (see `require`).
+        """
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -86,7 +91,9 @@ class Attributor(ABC):
         Raises:
             ValueError: recipe, model (parameters, objective, loss, measurement, training) or training set are not the
                 same; a damaged file.
+            TypeError: an estimator in place of a model, arrays in place of Examples.
         """
+        require(model, [Measurable], type(self).__name__, train)
         state, facts = read_archive(path, "fitted", SCHEMA)
         here = {"recipe": digest(self), **identity_of(model, train)}
         require_same(f"the fit in {path}", facts.get("identity", {}), here, "fit again")
@@ -237,6 +244,17 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             for k, v in self.diagnostics.items()
         )
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
+
+
+def _checked(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """The fit, after its model and training set were found to be what the method needs."""
+
+    @wraps(fit)
+    def checking(recipe: Attributor, model: Any, train: Examples, *given: Any, **named: Any) -> Any:
+        require(model, recipe.needs, type(recipe).__name__, train)
+        return fit(recipe, model, train, *given, **named)
+
+    return checking
 
 
 def _ends_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
