@@ -145,6 +145,10 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
         return {}, {}
 
+    def answer(self, queries: Examples) -> Answer:
+        """The blocks of these queries as they come, checked: every training example once, in arrays that fit."""
+        return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
+
     @looked_once
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
@@ -155,8 +159,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         require_examples(queries, "the queries")
         self.require_unchanged()
         measured = self.model.measure(queries)
-        values = np.full((len(queries), len(self.train)), np.nan)  # a block that never comes is no score
-        answer = Answer(self.blocks(queries))
+        values = np.empty((len(queries), len(self.train)))
+        answer = self.answer(queries)
         for where, block in answer:
             values[:, where] = block
         predictions = self.model.predict(queries)
@@ -177,7 +181,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.require_unchanged()
         answers, ends = list[Answer](), []
         for some in queries.batches(QUERIES):
-            answers.append(Answer(self.blocks(some)))
+            answers.append(self.answer(some))
             ends.append(_ends_of(answers[-1], len(some), k))
         values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
         unit, diagnostics = self.answered(combined([answer.facts for answer in answers]))
@@ -261,7 +265,7 @@ def _ends_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], NDArr
     """Values and places of both ends of every query, (m, ≤ 2k), largest first, from blocks as they come."""
     values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
     for where, block in answer:
-        columns = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
+        columns = np.broadcast_to(np.arange(where.start, where.stop), block.shape)
         values, places = np.hstack([values, require_finite(block)]), np.hstack([places, columns])
         if values.shape[1] > 2 * k:
             ends = _ends(values, k)
