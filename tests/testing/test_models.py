@@ -180,9 +180,18 @@ def test_every_model_law_has_a_rule_and_a_fault_that_it_catches():
 
 
 @pytest.mark.parametrize("one", families(), ids=repr)
-def test_the_families_that_come_with_the_package_keep_all_laws(one):
+def test_the_families_that_come_with_the_package_keep_all_laws(one, caplog):
     report = check_model(
         one.trained, one.train, one.queries, others=one.other_models, not_weighted=one.not_retrained_as_copies
     )
     silent = {result.law for result in report.results if result.outcome == Outcome.SILENT}
     assert str(ModelLaw.MEASURE) not in silent and not report.broken
+    assert "is of this model" not in caplog.text
+
+
+def test_what_is_no_model_or_no_examples_is_refused():
+    one = family("logistic regression")
+    with pytest.raises(TypeError, match="check_model needs a model that is Measurable, got LogisticRegression; wrap a"):
+        check_model(one.fitted(one.train), one.train, one.queries)
+    with pytest.raises(TypeError, match=r"expected the queries as upweight.Examples\(x, y\), got ndarray"):
+        check_model(one.trained, one.train, one.queries.x)

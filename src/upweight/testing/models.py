@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from upweight.core.examples import Examples
-from upweight.core.model import can
+from upweight.core.examples import Examples, require_examples
+from upweight.core.model import Measurable, can, require
 from upweight.testing.laws_of_models import MODEL_RULES, ModelLaw, Modelled
 from upweight.testing.results import Outcome, Report, Result, tried
 
@@ -35,7 +35,10 @@ def check_model(
 
     Raises:
         BrokenLawError: an AssertionError that lists the laws that do not hold, with what was measured.
+        TypeError: an estimator in place of a model, arrays in place of Examples.
     """
+    require(model, [Measurable], "check_model", train)
+    require_examples(queries, "the queries")
     of = Modelled(model, train, queries, others or {}, not_weighted)
     report = Report([try_model_law(law, of) for law in laws])
     if strict:
