@@ -18,7 +18,6 @@ from sklearn.linear_model import (
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 
-import upweight as uw
 from upweight.testing import EstimatorFamily
 from upweight.testing.copies import Pair, Weighted
 from upweight.testing.families import TIGHT, scaled
@@ -58,7 +57,7 @@ class MachineFamily(EstimatorFamily):
     def weighted_models(self, both: Weighted) -> Pair:
         """Both with one width of the kernel: "scale" is the variance over all rows, whatever they weigh."""
         sets = both.weighted, both.written
-        return Pair(*(uw.explainable(self.fitted(train, gamma=0.1), train) for train in sets))
+        return Pair(*(self.explained(self.fitted(train, gamma=0.1), train) for train in sets))
 
 
 PROBLEMS = [

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 
 import upweight
 from upweight.cli import app
+from upweight.cli.methods import _described
+from upweight.core.attributor import Attributor
 from upweight.methods.registry import methods
 
 pd = pytest.importorskip("pandas")
@@ -240,4 +243,14 @@ def test_methods_lists_what_there_is():
     rows = json.loads(run("methods", "--json").stdout)
     assert [r["name"] for r in rows] == list(methods())
     assert all(r["summary"] and r["unit"] in ("EFFECT", "RANK") for r in rows)
-    assert "leave_one_out" in run("methods").stdout
+    needs = {row["name"]: row["needs"] for row in rows}
+    assert needs["metagradient"] == ["Differentiable", "Parametric", "Replayable"]
+    table = run("methods").stdout
+    assert "leave_one_out" in table and "Needs: Differentiable, Parametric, Replayable." in table
+    assert max(map(len, table.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("doc", "shown"), [("What it does.\n\nAnd more.", "What it does."), (None, "")])
+def test_a_method_without_a_summary_is_listed_by_its_docstring(doc, shown):
+    bare = dataclass(frozen=True, kw_only=True)(type("Bare", (Attributor,), {"__doc__": doc}))
+    assert _described("bare", bare)["summary"] == shown

@@ -1,88 +1,14 @@
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
+from overlap import FittedOverlap, Line, Overlap, Ruler, problem
 from scipy import sparse
 
 from upweight import Examples, Unit
-from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.model import Measurable, Predictions
 from upweight.core.provenance import identity_of
-
-
-class Line(Measurable):
-    """The least a model can be: a slope."""
-
-    def __init__(self, *slope):
-        self.parameters = np.array(slope)
-
-    measurement = "−squared error"
-
-    def measure(self, queries):
-        return -((queries.x @ self.parameters - 1) ** 2)
-
-    def predict(self, examples):
-        return Predictions(tuple((examples.x @ self.parameters).tolist()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ruler:
-    width: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap(Attributor):
-    """Inner products, a block of training examples at a time."""
-
-    block: int = 4
-    scales: tuple[float, ...] = (1.0, 2.0)
-    ruler: Ruler = field(default_factory=Ruler)
-    label: Any = None
-
-    @property
-    def promises(self):
-        return Promises()
-
-    def fit(self, model, train):
-        return FittedOverlap(self, model, train, np.asarray(train.x, dtype=float))
-
-    def restore(self, model, train, state, facts):
-        return FittedOverlap(self, model, train, state["rows"])
-
-
-class FittedOverlap(Fitted):
-    def __init__(self, recipe, model, train, rows):
-        super().__init__(recipe, model, train, Unit.RANK)
-        self.rows = rows
-        self.holes = False
-
-    def blocks(self, queries):
-        for start in range(0, len(self.rows), self.recipe.block):
-            where = slice(start, min(start + self.recipe.block, len(self.rows)))
-            if not (self.holes and start):
-                yield where, np.asarray(queries.x, dtype=float) @ self.rows[where].T
-
-    def self_values(self):
-        return (self.rows**2).sum(axis=1)
-
-    @property
-    def diagnostics(self) -> Mapping[str, Any]:
-        return {"damping": 0.1, "warnings": ["<short>"]}
-
-    def state(self):
-        return {"rows": self.rows}, {"kind": "overlap"}
-
-
-def problem(n=9, m=3, seed=0):
-    random = np.random.default_rng(seed)
-    train = Examples(random.normal(size=(n, 2)), random.normal(size=n), ids=[f"t{i}" for i in range(n)])
-    return Line(0.5, -1.0), train, Examples(random.normal(size=(m, 2)), ids=[f"q{i}" for i in range(m)])
 
 
 def test_scores_carry_all_there_is_to_know():
@@ -160,14 +86,6 @@ def test_scores_that_are_no_numbers_are_never_handed_out():
     for ask in (fitted.attribute, fitted.top, lambda _: fitted.self_influence()):
         with pytest.raises(ValueError, match="scores are NaN or infinite"):
             ask(queries)
-
-
-def test_a_block_that_never_comes_is_no_score():
-    model, train, queries = problem(n=9, m=3)
-    fitted = Overlap(block=4).fit(model, train)
-    fitted.holes = True
-    with pytest.raises(ValueError, match="15 scores are NaN"):
-        fitted.attribute(queries)
 
 
 def test_save_and_load_give_the_same_answers(tmp_path):

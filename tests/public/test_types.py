@@ -26,8 +26,9 @@ def test_a_users_program_passes_a_strict_type_checker():
 
 
 @pytest.mark.timeout(600)
-def test_the_plugin_of_the_documentation_passes_a_strict_type_checker(tmp_path):
-    page = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["stability.md", "adding-a-method.md"])
+def test_the_methods_of_the_documentation_pass_a_strict_type_checker(page, tmp_path):
+    page = (ROOT / "docs" / page).read_text(encoding="utf-8")
     module = tmp_path / "upweight_likeness.py"
     module.write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
     assert mypy(module) == ""

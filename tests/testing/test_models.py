@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from functools import cache
 
@@ -65,6 +66,30 @@ class Elsewhere(LinearModel):
         return replace(super().retrain(train, weights, seed), theta=1.1 * self.theta)
 
 
+class Unweighted(LinearModel):
+    def retrain(self, train, weights, seed=0):
+        return super().retrain(train, np.ones(len(train)), seed)
+
+
+class Itself(LinearModel):
+    def retrain(self, train, weights, seed=0):
+        self.theta[:] = super().retrain(train, weights, seed).theta
+        return self
+
+
+class PresentOrNot(LinearModel):
+    def retrain(self, train, weights, seed=0):
+        return super().retrain(train, (weights > 0).astype(float), seed)
+
+
+class CountsRows(LinearModel):
+    def retrain(self, train, weights, seed=0):
+        shrunk = super().retrain(train, weights, seed)
+        return replace(shrunk, theta=shrunk.theta * len(train) / self.rows)
+
+    rows = 60
+
+
 class Unstacked(TorchModel):
     def retrain_many(self, train, weights, seeds):
         return super().retrain_many(train, weights[::-1], seeds)
@@ -90,6 +115,7 @@ FAULTS = {
     ModelLaw.EMBED: Flat,
     ModelLaw.PARAMETERS: Moved,
     ModelLaw.RETRAIN: Elsewhere,
+    ModelLaw.WEIGHTS: PresentOrNot,
     ModelLaw.STACK: Unstacked,
     ModelLaw.REPLAY: Backwards,
     ModelLaw.TREES: Sloped,
@@ -123,12 +149,49 @@ def test_a_fault_is_caught_by_its_law(law):
         result.require()
 
 
+@pytest.mark.parametrize(
+    ("law", "kind", "said"),
+    [
+        (ModelLaw.RETRAIN, Unweighted, "with half of the weights 0, it measures what it does with all"),
+        (ModelLaw.RETRAIN, Itself, "expected `retrain` to return another model"),
+        (ModelLaw.WEIGHTS, Itself, "expected `retrain` to return another model"),
+        (ModelLaw.WEIGHTS, Unweighted, "a weight of 0 for e.* without that example: they differ"),
+        (ModelLaw.WEIGHTS, PresentOrNot, "a weight of 2 for e.* with a copy of it: they differ"),
+        (ModelLaw.WEIGHTS, CountsRows, "a weight of 0 for e.* without that example: they differ"),
+    ],
+)
+def test_training_again_that_is_wrong_is_caught(law, kind, said):
+    one = family("logistic regression")
+    result = try_model_law(law, Modelled(faulty(kind, one.trained), one.train, one.queries))
+    assert result.outcome == Outcome.BROKEN and re.search(said, result.reason), result
+
+
+def test_weights_that_are_no_copies_are_excused_with_a_reason():
+    one = family("logistic regression")
+    report = check_model(
+        faulty(PresentOrNot, one.trained), one.train, one.queries, not_weighted="it only knows present and absent"
+    )
+    waived = [(result.law, result.reason) for result in report.results if result.outcome == Outcome.WAIVED]
+    assert waived == [(str(ModelLaw.WEIGHTS), "it only knows present and absent")]
+
+
 def test_every_model_law_has_a_rule_and_a_fault_that_it_catches():
     assert set(MODEL_RULES) == set(ModelLaw) == set(FAULTS)
 
 
 @pytest.mark.parametrize("one", families(), ids=repr)
-def test_the_families_that_come_with_the_package_keep_all_laws(one):
-    report = check_model(one.trained, one.train, one.queries, others=one.other_models)
+def test_the_families_that_come_with_the_package_keep_all_laws(one, caplog):
+    report = check_model(
+        one.trained, one.train, one.queries, others=one.other_models, not_weighted=one.not_retrained_as_copies
+    )
     silent = {result.law for result in report.results if result.outcome == Outcome.SILENT}
     assert str(ModelLaw.MEASURE) not in silent and not report.broken
+    assert "is of this model" not in caplog.text
+
+
+def test_what_is_no_model_or_no_examples_is_refused():
+    one = family("logistic regression")
+    with pytest.raises(TypeError, match="check_model needs a model that is Measurable, got LogisticRegression; wrap a"):
+        check_model(one.fitted(one.train), one.train, one.queries)
+    with pytest.raises(TypeError, match=r"expected the queries as upweight.Examples\(x, y\), got ndarray"):
+        check_model(one.trained, one.train, one.queries.x)

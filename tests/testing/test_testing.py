@@ -63,6 +63,40 @@ def test_a_report_lists_all_that_is_broken():
     assert [result.law for result in report.broken] == [law] and repr(report) == "Report(1 broken)"
 
 
+def test_equal_failures_are_listed_once():
+    crashing, _ = BROKEN["crashes"]
+    with pytest.raises(BrokenLawError) as caught:
+        check_method(crashing, families()[:2])
+    (line,) = (line for line in str(caught.value).splitlines() if "KeyError" in line)
+    assert "(in " in line and " laws: first on CrashesMethod on logistic regression, by the law: " in line
+    one_law = check_method(crashing, families()[:2], [Law.SHAPE], strict=False)
+    with pytest.raises(BrokenLawError, match=rf"  {Law.SHAPE}: KeyError: .* \(in 2 pairs: first on CrashesMethod on"):
+        one_law.require()
+
+
+def test_all_facts_that_are_missing_are_listed_at_once():
+    class Bare(type(BROKEN["states no floor"][0])):
+        summary, cost, needs = "", "", ()
+
+    result = try_law(Law.FACTS, Case(Bare(), family()))
+    assert all(f"Bare.{fact}" in result.reason for fact in ("summary", "cost", "needs"))
+    assert "expected a floor against retraining" in result.reason
+
+
+@pytest.mark.parametrize("wrong", ["graddot", None, LogisticRegression])
+def test_what_is_no_method_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"expected a method, as a recipe such as GradDot\(\) or as its class, got "):
+        check_method(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["ridge", LogisticRegression()])
+def test_what_is_no_family_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"expected families as a list of upweight\.testing\.Family, got "):
+        check_method(uw.GradDot(), [wrong])
+    with pytest.raises(TypeError, match="expected families as a list"):
+        check_method(uw.GradDot(), family())
+
+
 def test_a_waived_law_is_no_pass():
     report = check_method(uw.Chance(), families()[:1], [Law.COPY, Law.SHAPE])
     assert [result.outcome for result in report.results] == [Outcome.WAIVED, Outcome.HELD]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
-from upweight.core.answers import Answer
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
@@ -211,7 +210,7 @@ def _removed(
         ids = {name: train.ids[member].tolist() for name, member in zip(groups.names, groups.members, strict=True)}
         scores = fitted.remove(ids, asked)
         return scores.values, scores.unit, scores.diagnostics
-    values, answer = np.zeros((len(asked), len(groups.names))), Answer(fitted.blocks(asked))
+    values, answer = np.zeros((len(asked), len(groups.names))), fitted.answer(asked)
     for block, part in answer:
         for g, member in enumerate(groups.members):
             values[:, g] += part[:, member[(member >= block.start) & (member < block.stop)] - block.start].sum(axis=1)

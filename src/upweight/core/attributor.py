@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -17,7 +18,7 @@ from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
 from upweight.core.looks import looked_once
-from upweight.core.model import Measurable, Predictions
+from upweight.core.model import Measurable, Predictions, require
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit, require_finite
@@ -63,7 +64,7 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = looked_once(cls.fit)  # type: ignore[method-assign]
+            cls.fit = _checked(looked_once(cls.fit))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -72,7 +73,11 @@ class Attributor(ABC):
 
     @abstractmethod
     def fit(self, model: Any, train: Examples) -> Fitted[Any, Any]:
-        """Do all the work that does not depend on the queries."""
+        """Do all the work that does not depend on the queries.
+
+        Whatever a subclass writes here, it is called with a model that has the capabilities in `needs` and with
+        Examples that are not all of weight 0; anything else is refused before (see `require`).
+        """
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -86,7 +91,9 @@ class Attributor(ABC):
         Raises:
             ValueError: recipe, model (parameters, objective, loss, measurement, training) or training set are not the
                 same; a damaged file.
+            TypeError: an estimator in place of a model, arrays in place of Examples.
         """
+        require(model, [Measurable], type(self).__name__, train)
         state, facts = read_archive(path, "fitted", SCHEMA)
         here = {"recipe": digest(self), **identity_of(model, train)}
         require_same(f"the fit in {path}", facts.get("identity", {}), here, "fit again")
@@ -138,6 +145,10 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
         return {}, {}
 
+    def answer(self, queries: Examples) -> Answer:
+        """The blocks of these queries as they come, checked: every training example once, in arrays that fit."""
+        return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
+
     @looked_once
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
@@ -148,8 +159,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         require_examples(queries, "the queries")
         self.require_unchanged()
         measured = self.model.measure(queries)
-        values = np.full((len(queries), len(self.train)), np.nan)  # a block that never comes is no score
-        answer = Answer(self.blocks(queries))
+        values = np.empty((len(queries), len(self.train)))
+        answer = self.answer(queries)
         for where, block in answer:
             values[:, where] = block
         predictions = self.model.predict(queries)
@@ -171,7 +182,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.require_unchanged()
         answers, ends = list[Answer](), []
         for some in queries.batches(QUERIES):
-            answers.append(Answer(self.blocks(some)))
+            answers.append(self.answer(some))
             ends.append(_ends_of(answers[-1], len(some), k))
         values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
         unit, diagnostics = self.answered(combined([answer.facts for answer in answers]))
@@ -245,11 +256,22 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
 
 
+def _checked(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """The fit, after its model and training set were found to be what the method needs."""
+
+    @wraps(fit)
+    def checking(recipe: Attributor, model: Any, train: Examples, *given: Any, **named: Any) -> Any:
+        require(model, recipe.needs, type(recipe).__name__, train)
+        return fit(recipe, model, train, *given, **named)
+
+    return checking
+
+
 def _ends_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Values and places of both ends of every query, (m, ≤ 2k), largest first, from blocks as they come."""
     values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
     for where, block in answer:
-        columns = np.broadcast_to(np.arange(where.start, where.start + block.shape[1]), block.shape)
+        columns = np.broadcast_to(np.arange(where.start, where.stop), block.shape)
         values, places = np.hstack([values, require_finite(block)]), np.hstack([places, columns])
         if values.shape[1] > 2 * k:
             ends = _ends(values, k)

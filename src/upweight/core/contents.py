@@ -73,7 +73,7 @@ def _lasting(value: Any, state: Any) -> Any:
         return state
     kind = type(value)
     filled_in = {name for name in state if isinstance(getattr(kind, name, None), functools.cached_property)}
-    return {name: part for name, part in relevant(kind, state).items() if name not in filled_in}
+    return {name: part for name, part in relevant(kind, state).items() if name not in filled_in} or None
 
 
 def _global_parts(value: Any, name: str) -> tuple[Any, ...]:
@@ -125,7 +125,7 @@ def _column_parts(column: Any) -> tuple[Any, ...]:
 
 
 def _module_parts(value: Any) -> tuple[Any, ...] | None:
-    """A network: its class, parameters, buffers, modules inside and settings.
+    """A network: its class, parameters, buffers, modules inside, hooks around the forward pass and settings.
 
     Neither whether it is in training mode, nor what a forward pass leaves behind in its attributes.
     """
@@ -137,7 +137,8 @@ def _module_parts(value: Any) -> tuple[Any, ...] | None:
     written = _written_attributes(getattr(forward, "__code__", None))
     settings = {name: part for name, part in vars(value).items() if name not in own and name not in written}
     inside = (list(part.items()) for part in (value._parameters, value._buffers, value._modules))
-    return "module", type(value), *inside, settings
+    hooks = [list(getattr(value, name, {}).values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
+    return "module", type(value), *inside, hooks, settings
 
 
 def _written_attributes(code: Any) -> set[str]:

@@ -44,7 +44,7 @@ def digests(**parts: Any) -> dict[str, str]:
     named = {}
     for name, part in parts.items():
         try:
-            named[name] = digest(*part) if isinstance(part, tuple) else digest(part)
+            named[name] = digest(*part) if type(part) is tuple else digest(part)
         except UnidentifiedError as error:
             raise UnidentifiedError(f"of the model's {name}: {error}") from error
     return named

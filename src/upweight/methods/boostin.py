@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Boosted, require
+from upweight.core.model import Boosted
 from upweight.core.scores import Unit
 from upweight.trees.boosting import Boosting
 
@@ -40,7 +40,6 @@ class BoostIn(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedBoostIn:
         """Every example's share in its leaves."""
-        require(model, [Boosted], "BoostIn", train)
         return FittedBoostIn(self, model, train, _shares(model.grown(train)))
 
     def restore(

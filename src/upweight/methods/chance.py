@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
-from upweight.core.model import Measurable, require
+from upweight.core.model import Measurable
 from upweight.core.scores import Unit
 from upweight.core.weights import own_weights
 
@@ -38,7 +38,6 @@ class Chance(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
         """Nothing to learn."""
-        require(model, [Measurable], "Chance", train)
         return FittedChance(self, model, train, Unit.RANK)
 
 

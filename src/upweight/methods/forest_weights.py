@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
-from upweight.core.model import Averaged, require
+from upweight.core.model import Averaged
 from upweight.core.scores import Unit
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -55,7 +55,6 @@ class ForestWeights(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedForestWeights:
         """Nothing beyond the leaves."""
-        require(model, [Averaged], "ForestWeights", train)
         grown = model.grown(train)
         if self.removal == "trees" and not grown.bootstrap:
             raise TypeError("trees that saw all examples cannot say what they would be without one; removal='leaves'")

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
-from upweight.core.model import require
 from upweight.methods.products import Cosines, FittedProducts, same_checkpoints
 
 
@@ -39,7 +38,6 @@ class GAS(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Checkpointed], "GAS", train)
         return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
 
     def restore(

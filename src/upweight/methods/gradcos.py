@@ -7,7 +7,7 @@ from typing import Any
 
 from upweight.core.attributor import Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, require
+from upweight.core.model import Differentiable
 from upweight.methods.products import Cosines, FittedProducts, as_it_is
 
 
@@ -31,5 +31,4 @@ class GradCos(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Differentiable], "GradCos", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers, self.by)

@@ -7,7 +7,7 @@ from typing import Any
 
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, require
+from upweight.core.model import Differentiable
 from upweight.methods.products import FittedProducts, Layers, as_it_is
 
 
@@ -32,5 +32,4 @@ class GradDot(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Differentiable], "GradDot", train)
         return FittedProducts(self, model, train, as_it_is(model), self.layers)

@@ -15,7 +15,7 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
-from upweight.core.model import Differentiable, Parametric, require
+from upweight.core.model import Differentiable, Parametric
 from upweight.core.recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
@@ -122,7 +122,6 @@ class Influence(Attributor):
         return isinstance(fitted.curvature, ExactCurvature)
 
     def _plain(self, model: Any, train: Examples) -> FittedInfluence:
-        require(model, [Differentiable], "Influence", train)
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             settled = curvature.settled()

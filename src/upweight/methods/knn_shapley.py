@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Embeddable, require
+from upweight.core.model import Embeddable
 from upweight.core.scores import Unit
 from upweight.core.sources import is_sparse
 from upweight.core.weights import copies, own_weights
@@ -57,7 +57,6 @@ class KNNShapley(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedKNNShapley:
         """The features of the training set."""
-        require(model, self.needs, "KNNShapley", train)
         _labels(train, "the training set")
         return FittedKNNShapley(self, model, train, Unit.RANK)
 

@@ -76,7 +76,6 @@ class LeafInfluence(Attributor):
         return FittedBags(self, model, train) if self.bags else self._fit(model, train)
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
-        require(model, [Boosted], "LeafInfluence", train)
         grown = model.grown(train)
         grown.require_exact("LeafInfluence")
         if self.update == "all":

@@ -13,7 +13,7 @@ from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval, Removed
-from upweight.core.model import Boosted, require
+from upweight.core.model import Boosted
 from upweight.core.scores import Unit
 from upweight.retraining.pool import each
 from upweight.trees.boosting import Boosting
@@ -120,7 +120,6 @@ def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
 
 
 def _exact(model: Any, train: Examples) -> Boosting:
-    require(model, [Boosted], "LeafRefit", train)
     grown: Boosting = model.grown(train)
     grown.require_exact("LeafRefit")
     return grown

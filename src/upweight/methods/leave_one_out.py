@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import Parametric, Retrainable, require
+from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import present
 from upweight.retraining.engine import results
@@ -49,7 +49,6 @@ class LeaveOneOut(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times, n the examples of weight above 0."""
-        require(model, [Retrainable], "LeaveOneOut", train)
         counted = present(train)
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
         whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)

@@ -18,7 +18,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.laws import Law
 from upweight.core.looks import looked_once
-from upweight.core.model import Differentiable, Parametric, Replayable, require
+from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import present
@@ -107,7 +107,6 @@ class Metagradient(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
-        require(model, [Differentiable, Parametric, Replayable], "Metagradient", train)
         rng = np.random.default_rng(0)
         counted = present(train)
         reference = model.replay(train, np.ones(len(train)))

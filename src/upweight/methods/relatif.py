@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import PAIRED, Curvature
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, require
+from upweight.core.model import Differentiable
 from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
@@ -72,7 +72,6 @@ class RelatIF(Attributor):
         return FittedRelatIF(self, model, train, *self._prepared(model, train), state["scale"])
 
     def _prepared(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
-        require(model, [Differentiable], "RelatIF", train)
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         return curvature, model.loss_rows(train)
 

@@ -15,7 +15,6 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.looks import looked_once
-from upweight.core.model import require
 from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
@@ -70,7 +69,6 @@ class SOURCE(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
         """The curvature of every segment, or the recorded steps."""
-        require(model, [Checkpointed], "SOURCE", train)
         if self.segments is None and self.curvature is None:
             steps = model.stepwise(train)
             if steps is not None:

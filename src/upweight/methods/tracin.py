@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
-from upweight.core.model import require
 from upweight.methods.products import FittedProducts, Layers, same_checkpoints
 
 
@@ -42,7 +41,6 @@ class TracIn(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Look at what there is; gradients are taken when queries come."""
-        require(model, [Checkpointed], "TracIn", train)
         return FittedProducts(self, model, train, model.checkpoints(), self.layers)
 
     def restore(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights
 
@@ -51,7 +51,6 @@ class TreeSim(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""
-        require(model, [TreeBased], "TreeSim", train)
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
         pull = -model.loss.slopes(ensemble.margins(at).T, grown.targets)[0].T
         counts = ensemble.held(at, copies(own_weights(train)))

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased, require
+from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights
 from upweight.trees.loss import Loss
@@ -58,7 +58,6 @@ class TREX(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""
-        require(model, [TreeBased], "TREX", train)
         ensemble, at, grown = model.trees(), model.leaves(train), model.grown(train)
         weights = own_weights(train)
         counts = copies(weights)

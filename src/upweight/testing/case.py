@@ -119,7 +119,12 @@ def belongings(family: Family) -> tuple[Any, ...]:
 
 
 def recipes(method: Attributor | type[Attributor]) -> Iterator[tuple[str, Attributor]]:
-    """(name of the settings, recipe): of a class those by default and its variants, of a recipe itself."""
+    """(name of the settings, recipe): of a class those by default and its variants, of a recipe itself.
+
+    Raises TypeError for what is neither.
+    """
+    if not isinstance(method, Attributor) and not (isinstance(method, type) and issubclass(method, Attributor)):
+        raise TypeError(f"expected a method, as a recipe such as GradDot() or as its class, got {method!r}")
     if isinstance(method, Attributor):
         yield DEFAULT, method
         return
@@ -130,6 +135,8 @@ def recipes(method: Attributor | type[Attributor]) -> Iterator[tuple[str, Attrib
 
 def candidates(method: Attributor | type[Attributor], families: Sequence[Family]) -> Iterator[Case]:
     """Every recipe of the method on every family whose model can do what the method needs."""
+    if isinstance(families, Family) or not all(isinstance(family, Family) for family in families):
+        raise TypeError(f"expected families as a list of upweight.testing.Family, got {families!r}")
     for settings, recipe in recipes(method):
         for family in families:
             if all(can(family.trained, need) for need in type(recipe).needs):

@@ -42,16 +42,25 @@ def with_weights(train: Examples) -> Weighted:
     weights[[place for place in ABSENT if place < len(train)]] = 0.0
     for place, weight in MORE.items():
         weights[place % len(train)] = weight
-    origin = np.repeat(np.arange(len(train)), weights.astype(int))
-    copy = np.concatenate([np.arange(int(weight)) for weight in weights])
+    written, origin = written_out(train.replaced(weights=None), weights.astype(int))
+    return Weighted(train.replaced(weights=weights), written, origin)
+
+
+def written_out(train: Examples, copies: NDArray[np.int_]) -> tuple[Examples, NDArray[np.intp]]:
+    """(so many copies of every example, with the weight that it has of its own; for each the example's position).
+
+    Copies stand next to each other, in the order of their ids too.
+    """
+    origin = np.repeat(np.arange(len(train)), copies)
+    copy = np.concatenate([np.arange(count) for count in copies])
     ids = train.ids[origin].tolist()
-    further = [row for row, number in enumerate(copy) if number]  # next to the first in the order of their ids, too
+    further = np.flatnonzero(copy)
     names = [f"{ids[row]} copy {copy[row]}" for row in further]
     for row, identifier in zip(further, new_ids(train, names), strict=True):
         ids[row] = identifier
-    y = None if train.y is None else train.y[origin]
-    written = train.replaced(x=take_rows(train.x, origin), y=y, ids=ids, weights=None)
-    return Weighted(train.replaced(weights=weights), written, origin)
+    y, weights = (None if part is None else part[origin] for part in (train.y, train.weights))
+    shown = None if train.shown is None else [train.shown[place] for place in origin]
+    return train.replaced(x=take_rows(train.x, origin), y=y, ids=ids, weights=weights, shown=shown), origin
 
 
 def new_ids(examples: Examples, names: list[str]) -> list[Any]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,11 @@ class Family(ABC):
             return list(predictions.classes)
         return [predictions.classes[place] for place in np.argsort(-predictions.probabilities[0])]
 
+    @property
+    def not_retrained_as_copies(self) -> str:
+        """Why training again takes weights otherwise than as copies; empty where it does not."""
+        return self.not_weighted or self.not_permuted or self.counts_rows
+
     def __repr__(self) -> str:
         return self.name
 
@@ -130,7 +135,7 @@ class Family(ABC):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class EstimatorFamily(Family):
-    """An estimator of scikit-learn or of a booster library.
+    """An estimator of scikit-learn, of a booster library, or of any kind that an installed plugin reads.
 
     Attributes:
         data: (x, y), of which some are drawn.
@@ -168,46 +173,66 @@ class EstimatorFamily(Family):
             return estimator.fit(train.x, train.y)
         return estimator.fit(train.x, train.y, **{f"{last[0]}__sample_weight".lstrip("_"): train.weights})
 
-    def model(self, train: Examples) -> Any:
-        """The estimator fitted on these, ready to be explained."""
+    @cached_property
+    def _made(self) -> list[tuple[Any, Any]]:
+        """Every model that was made of an estimator, and that estimator: models need not name theirs."""
+        return []
+
+    def explained(self, estimator: Any, train: Examples, **options: Any) -> Any:
+        """The fitted estimator as a model, by `explainable` with these options."""
         from upweight.models.registry import explainable
 
-        return explainable(self.fitted(train), train)
+        model = explainable(estimator, train, **options)
+        self._made.append((model, estimator))
+        return model
+
+    def estimator_of(self, model: Any) -> Any:
+        """The estimator of which this family made the model. Raises ValueError for a model that it did not make."""
+        for made, estimator in self._made:
+            if made is model:
+                return estimator
+        raise ValueError(f"expected a model that the family {self.name!r} made, got {model!r}; see `explained`")
+
+    def model(self, train: Examples) -> Any:
+        """The estimator fitted on these, ready to be explained."""
+        return self.explained(self.fitted(train), train)
 
     def belongings(self, model: Any) -> bytes:
         """The estimator."""
-        return pickle.dumps(model.predictor)
+        return pickle.dumps(self.estimator_of(model))
 
     def weighted_models(self, both: Weighted) -> Pair:
         """One estimator, fitted with weights, is explained by both sets: its parameters are the optimum of either."""
-        from upweight.models.registry import explainable
-
         estimator = self.fitted(both.weighted)
-        return Pair(explainable(estimator, both.weighted), explainable(estimator, both.written))
+        return Pair(self.explained(estimator, both.weighted), self.explained(estimator, both.written))
 
     def others(self, model: Any) -> Mapping[str, Any]:
-        """Two measurements that have one name, another way to put losses together, and other settings."""
-        from upweight.models.registry import explainable
+        """Two measurements that have one name, another way to put losses together, and other settings.
 
-        train, estimator = self.train, model.predictor
-        others = {
-            "measurement": explainable(estimator, train, measure=lambda outputs, labels: outputs[:, 0]),
-            "measurement of the same name": explainable(
-                estimator, train, measure=lambda outputs, labels: outputs[:, -1] / 2
-            ),
+        Options that the reader of such estimators refuses are left out.
+        """
+        options: dict[str, dict[str, Any]] = {
+            "measurement": {"measure": lambda outputs, labels: outputs[:, 0]},
+            "measurement of the same name": {"measure": lambda outputs, labels: outputs[:, -1] / 2},
         }
         objective = getattr(model, "objective", None)
         if objective is not None and objective.l2 > 0:
-            reduction: Literal["mean", "sum"] = "mean" if objective.reduction == "sum" else "sum"
-            others["objective"] = explainable(estimator, train, objective=reduction)
+            options["objective"] = {"objective": "mean" if objective.reduction == "sum" else "sum"}
+        train, estimator, others = self.train, self.estimator_of(model), dict[str, Any]()
+        for what, option in options.items():
+            try:
+                others[what] = self.explained(estimator, train, **option)
+            except (TypeError, ValueError):
+                continue
         if self.other:
-            others["settings"] = explainable(self.fitted(train, **self.other), train)
+            others["settings"] = self.explained(self.fitted(train, **self.other), train)
         return others
 
     def ranked_classes(self, model: Any, query: Examples) -> list[Any]:
         """By decision values, where the model gives no probabilities."""
         classes = np.unique(np.asarray(self.train.y))
-        if not hasattr(model.predictor, "decision_function") or hasattr(model, "ensemble"):
+        estimator = self.estimator_of(model)
+        if not hasattr(estimator, "decision_function") or hasattr(model, "ensemble"):
             return super().ranked_classes(model, query)
-        outputs = np.asarray(model.predictor.decision_function(query.x))
+        outputs = np.asarray(estimator.decision_function(query.x))
         return list(classes if outputs.ndim == 1 else classes[np.argsort(-outputs[0])])

@@ -17,26 +17,31 @@ SAME_EFFECT = 0.05  # what the effect of a group of one may differ by from the s
 
 
 def facts(case: Case) -> None:
-    """Summary, cost, unit and needs; a floor against retraining or why there is none; variants that can be made."""
-    method = type(case.recipe)
-    for fact in ("summary", "cost"):
-        hold(bool(getattr(method, fact)), f"expected {method.__name__}.{fact} in a line, got nothing")
-    hold("\n" not in method.summary, f"expected {method.__name__}.summary in one line")
-    hold(isinstance(method.unit, Unit), f"expected {method.__name__}.unit to be a Unit, got {method.unit!r}")
-    known = all(isinstance(need, type) and issubclass(need, Measurable) for need in method.needs)
-    hold(known and bool(method.needs), f"expected {method.__name__}.needs to name capabilities, got {method.needs!r}")
+    """Summary, cost, unit and needs; a floor against retraining or why there is none; variants that can be made.
+
+    All that is missing is reported at once.
+    """
+    method, promises = type(case.recipe), case.recipe.promises
+    name = method.__name__
+    wrong = [
+        f"expected {name}.{fact} in a line, got nothing" for fact in ("summary", "cost") if not getattr(method, fact)
+    ]
+    if "\n" in method.summary:
+        wrong.append(f"expected {name}.summary in one line")
+    if not all(isinstance(need, type) and issubclass(need, Measurable) for need in method.needs) or not method.needs:
+        wrong.append(f"expected {name}.needs to name capabilities, got {method.needs!r}")
+    if promises.correlation is None and not promises.no_floor:
+        wrong.append(
+            "expected a floor against retraining, Promises(correlation=…), or why there is none, Promises(no_floor='…')"
+        )
+    for variant, recipe in recipes(method):
+        if not isinstance(recipe, method):
+            wrong.append(f"the variant {variant!r} is no {name}")
+    if not isinstance(method.unit, Unit):
+        wrong.append(f"expected {name}.unit to be a Unit, got {method.unit!r}")
+    hold(not wrong, "; ".join(wrong))
     units = {case.scores.unit, case.own.unit}
-    hold(
-        method.unit == Unit.EFFECT or units == {Unit.RANK},
-        f"{method.__name__}.unit is RANK, and this answer says EFFECT",
-    )
-    promises = case.recipe.promises
-    hold(
-        promises.correlation is not None or bool(promises.no_floor),
-        "expected a floor against retraining, Promises(correlation=…), or why there is none, Promises(no_floor='…')",
-    )
-    for name, recipe in recipes(method):
-        hold(isinstance(recipe, method), f"the variant {name!r} is no {method.__name__}")
+    hold(method.unit == Unit.EFFECT or units == {Unit.RANK}, f"{name}.unit is RANK, and this answer says EFFECT")
 
 
 def shape(case: Case) -> None:

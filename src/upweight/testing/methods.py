@@ -45,7 +45,8 @@ def check_method(
 
     Raises:
         BrokenLawError: an AssertionError that lists the laws that do not hold, with method, family and what was
-            measured; also where no family fits the method.
+            measured; also where no family fits the method. Equal failures are listed once.
+        TypeError: no method, or no families.
     """
     results, no_pairs = [], []
     for case in candidates(method, small_families() if families is None else families):

@@ -83,6 +83,7 @@ class NetworkFamily(Family):
 
     name: str
     make: Callable[[], nn.Module]
+    not_retrained_as_copies = "batches hold so many examples, whatever they weigh"
 
     def examples(self) -> tuple[Examples, Examples]:
         """Training set and queries, ids that are no positions."""

@@ -63,7 +63,7 @@ class Report:
         """
         broken = self.broken
         if broken:
-            lines = "\n".join(f"  {result.law}: {result.of}: {result.reason}" for result in broken)
+            lines = "\n".join(f"  {line}" for line in _grouped(broken))
             raise BrokenLawError(f"{len(broken)} of {len(self.results)} laws are broken:\n{lines}") from broken[0].error
         if not any(result.outcome == Outcome.HELD for result in self.results):
             why = "".join(f"\n  {pair}: {reason}" for pair, reason in self.no_pairs)
@@ -88,6 +88,23 @@ def tried(law: str, of: str, check: Callable[[], None]) -> Result:
     except Exception as error:
         return Result(law, of, Outcome.BROKEN, f"{type(error).__name__}: {error}", error)
     return Result(law, of, Outcome.HELD)
+
+
+def _grouped(broken: Sequence[Result]) -> list[str]:
+    """One line for every failure; equal ones, of one law or of several, together."""
+    equal: dict[str, list[Result]] = {}
+    for result in broken:
+        equal.setdefault(result.reason, []).append(result)
+    return [_line(results) for results in equal.values()]
+
+
+def _line(results: Sequence[Result]) -> str:
+    first, laws = results[0], len({result.law for result in results})
+    if len(results) == 1:
+        return f"{first.law}: {first.of}: {first.reason}"
+    if laws == 1:
+        return f"{first.law}: {first.reason} (in {len(results)} pairs: first on {first.of})"
+    return f"{first.reason} (in {len(results)} pairs, of {laws} laws: first on {first.of}, by the law: {first.law})"
 
 
 def _because(reason: str) -> str:

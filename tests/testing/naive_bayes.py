@@ -1,0 +1,50 @@
+"""A model family of another package, as small as can be: it names no estimator and knows one measurement."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.naive_bayes import GaussianNB
+
+import upweight as uw
+
+
+class NaiveBayes(uw.Retrainable, uw.Embeddable):
+    """A fitted GaussianNB, measured by −loss; its features are the log-likelihoods of the classes."""
+
+    measurement = "−loss (nats)"
+
+    def __init__(self, fitted: GaussianNB) -> None:
+        self.inner = fitted
+
+    def measure(self, queries: Any) -> Any:
+        places = np.searchsorted(self.inner.classes_, queries.y)
+        return self.inner.predict_log_proba(queries.x)[np.arange(len(queries)), places]
+
+    def predict(self, examples: Any) -> uw.Predictions:
+        chances = self.inner.predict_proba(examples.x)
+        return uw.Predictions(tuple(self.inner.predict(examples.x)), tuple(self.inner.classes_), chances)
+
+    def embed(self, examples: Any) -> Any:
+        return self.inner.predict_joint_log_proba(examples.x)
+
+    def retrain(self, train: Any, weights: Any, seed: int = 0) -> NaiveBayes:
+        total = weights if train.weights is None else weights * train.weights
+        some = np.flatnonzero(total)  # its smoothing looks at all rows, those of weight 0 too
+        return type(self)(clone(self.inner).fit(train.x[some], train.y[some], sample_weight=total[some]))
+
+
+def reads(estimator: Any) -> bool:
+    return isinstance(estimator, GaussianNB)
+
+
+def read(estimator: Any, train: Any, measure: Any) -> NaiveBayes:
+    if not isinstance(measure, uw.Loss):
+        raise TypeError(f"naive Bayes is measured by upweight.Loss() alone, got {measure!r}")
+    return NaiveBayes(estimator)
+
+
+READER = SimpleNamespace(reads=reads, read=read)
