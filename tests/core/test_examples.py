@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
@@ -308,3 +311,21 @@ def test_the_inputs_are_left_alone():
 
 def test_repr_says_what_it_is():
     assert repr(Examples(TABLE, ids=list("abcde"))) == "Examples(5 examples, ndarray, ids a … e)"
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda examples: pickle.loads(pickle.dumps(examples))])
+def test_copies_stay_as_they_were_made_too(again):
+    copied = again(Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"], weights=[1, 2], labels={0: "ham"}))
+    assert (copied.label("a"), copied.positions(["b"]).tolist()) == ("ham", [1])
+    with pytest.raises(ValueError, match="read-only"):
+        copied.ids[0] = "b"
+    with pytest.raises(AttributeError, match=r"examples\.replaced\(y=…\)"):
+        copied.y = None
+    with pytest.raises(AttributeError, match="stay as they were made"):
+        del copied.weights
+
+
+def test_a_new_frame_brings_the_names_of_its_columns():
+    first = Examples(pd.DataFrame({"a": [1.0, 2.0]}), [0, 1])
+    assert first.replaced(x=pd.DataFrame({"b": [1.0, 2.0]})).names == ["b"]
+    assert first.replaced(x=np.ones((2, 1))).names == ["a"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import os
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
-from scipy import sparse
+from scipy import sparse, special
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -195,8 +197,7 @@ def test_nets_are_told_apart_by_parameters_settings_and_code(monkeypatch: pytest
     before = digest(net)
     net.eval()
     net(torch.ones(1, 3)).sum().backward()
-    net.layer.register_forward_hook(lambda *given: None)
-    assert digest(net) == before  # modes, gradients and hooks change no answer
+    assert digest(net) == before  # neither modes nor gradients change an answer
     other = copy.deepcopy(net)
     other.slope = 0.6
     frozen = copy.deepcopy(net)
@@ -338,3 +339,144 @@ def test_lambdas_of_a_library_are_told_apart_by_their_code():
     first, second, third = of(lambda x: x), of(lambda x: 2 * x), of(lambda x: x)
     assert first.__qualname__ == second.__qualname__
     assert digest(first) == digest(third) != digest(second)
+
+
+class Shifted(str):
+    """A text of the user's own with something beside it."""
+
+    by = 0.0
+
+
+class Cached:
+    @functools.cached_property
+    def table(self) -> Any:
+        return np.ones(2)
+
+    def __call__(self, outputs: Any) -> Any:
+        return outputs @ self.table
+
+
+class Divided(nn.Module):
+    """A net with a private setting that leaves something behind in a forward pass."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.inside = nn.Linear(2, 2)
+        nn.init.ones_(self.inside.weight)
+        nn.init.zeros_(self.inside.bias)
+        self._temperature = temperature
+
+    def forward(self, x: Any) -> Any:
+        self.hidden = self.inside(x)
+        return self.hidden / self._temperature
+
+
+def text_with(shift: float) -> Shifted:
+    text = Shifted("a")
+    text.by = shift
+    return text
+
+
+def hooked(factor: float) -> nn.Module:
+    net = nn.Identity()
+    net.register_forward_hook(lambda module, given, outputs: factor * outputs)
+    return net
+
+
+def cached_function(factor: float) -> Any:
+    return functools.lru_cache(made(factor))
+
+
+def with_attribute(k: int) -> Any:
+    def measure(outputs: Any) -> Any:
+        return outputs[:, measure.k]  # type: ignore[attr-defined]
+
+    measure.k = k  # type: ignore[attr-defined]
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Divided(1.0), Divided(5.0)),
+        (nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Tanh(), nn.ReLU())),
+        (nn.ModuleDict({"a": nn.ReLU(), "b": nn.Tanh()}), nn.ModuleDict({"b": nn.Tanh(), "a": nn.ReLU()})),
+        (hooked(1.0), hooked(2.0)),
+        (cached_function(1.0), cached_function(2.0)),
+        (with_attribute(0), with_attribute(1)),
+        (text_with(1.0), text_with(2.0)),
+        (Shifted("a"), "a"),
+        (OrderedDict(a=1, b=2), OrderedDict(b=2, a=1)),
+        (
+            pd.DataFrame({"a": pd.Categorical(["x"], ["x", "y"])}),
+            pd.DataFrame({"a": pd.Categorical(["x"], ["y", "x"])}),
+        ),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": pd.Categorical([1, 2])})),
+        (pd.DataFrame({"a": pd.to_datetime(["2020-01-01"])}), pd.DataFrame({"a": ["2020-01-01"]})),
+        (pl.DataFrame({"a": [1.0, None]}), pl.DataFrame({"a": [1.0, float("nan")]})),
+        (lambda a, b: a, lambda b, a: b),
+        (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
+    ],
+)
+def test_what_changes_results_without_showing_itself_is_told_apart(one: Any, other: Any) -> None:
+    assert digest(one) == digest(copy.deepcopy(one)) != digest(other)
+
+
+@pytest.mark.parametrize("make", [lambda: Divided(1.0), Cached], ids=["net", "cached property"])
+def test_what_use_leaves_behind_does_not_count(make: Any) -> None:
+    used = make()
+    used(torch.ones(1, 2) if isinstance(used, nn.Module) else np.ones(2))
+    assert digest(used) == digest(make())
+
+
+def test_threads_printing_and_caches_of_libraries_do_not_count(tmp_path: Path) -> None:
+    plain, loud = LogisticRegression(), LogisticRegression(n_jobs=2, verbose=1)
+    assert digest(plain) == digest(loud) != digest(LogisticRegression(C=2.0))
+    kept = make_pipeline(LogisticRegression(), memory=str(tmp_path))
+    assert digest(kept) == digest(make_pipeline(LogisticRegression()))
+
+
+def test_modules_imported_inside_a_function_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def measure(outputs: Any) -> Any:
+        import shift_of_outputs  # type: ignore[import-not-found]
+
+        return outputs + shift_of_outputs.SHIFT
+
+    seen = []
+    for shift in (1, 20):
+        (tmp_path / "shift_of_outputs.py").write_text(f"SHIFT = {shift}\n")
+        sys.modules.pop("shift_of_outputs", None)
+        importlib.invalidate_caches()
+        seen.append(digest(measure))
+    sys.modules.pop("shift_of_outputs", None)
+    assert seen[0] != seen[1]
+
+
+def test_names_of_ufuncs_are_found_where_they_are() -> None:
+    assert digest(special.expit) != digest(special.logit)
+    with pytest.raises(UnidentifiedError, match="nothing of its name"):
+        digest(np.frompyfunc(lambda x: x, 1, 1))
+
+
+def test_nesting_without_end_is_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(UnidentifiedError, match="nested too deeply"):
+        digest(nested)
+
+
+def test_the_part_of_a_model_without_contents_is_named() -> None:
+    lock = threading.Lock()
+
+    def held(outputs: Any, labels: Any) -> Any:
+        with lock:
+            return outputs[:, 0]
+
+    x = np.eye(2)
+    train = uw.Examples(x, [0, 1])
+    model = uw.explainable(LogisticRegression(tol=1e-9).fit(x, [0, 1]), train, held)
+    with pytest.raises(UnidentifiedError, match="of the model's measurement: "):
+        model.identity()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 
-from upweight import Scores, Unit
+from upweight import Examples, Scores, Unit
 from upweight.core.model import Predictions
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -213,3 +213,16 @@ def test_ids_that_are_objects_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"array 'train_ids' holds Python objects, .* use str or numbers"):
         scores.save(tmp_path / "scores.npz")
     assert os.listdir(tmp_path) == []
+
+
+def test_scores_know_the_queries_that_they_are_of(tmp_path):
+    queries = Examples(np.eye(2), [0, 1])
+    scores = replace(Scores(np.ones((2, 3)), [0, 1], [0, 1, 2], Unit.RANK), contents=queries.checksum())
+    scores.save(tmp_path / "scores.uw")
+    for known in (scores, Scores.load(tmp_path / "scores.uw")):
+        known.require_queries(Examples(np.eye(2), [0, 1]))
+        with pytest.raises(ValueError, match="other inputs or labels than when they were scored"):
+            known.require_queries(queries.replaced(y=[1, 1]))
+        with pytest.raises(ValueError, match="exactly these queries"):
+            known.require_queries(queries.take([1, 0]))
+    replace(scores, contents=None).require_queries(queries.replaced(y=[1, 1]))  # of an earlier version

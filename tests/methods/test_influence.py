@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from small import KINDS, QUERIES, dense, losses, penalty, slope_of, small
@@ -362,3 +362,14 @@ def test_self_influence_does_not_run_a_pipeline_for_every_example(method):
     runs.clear()
     np.testing.assert_allclose(fitted.self_influence().values[0], expected, atol=1e-9)
     assert len(runs) <= 5
+
+
+@pytest.mark.parametrize("asked", ["leverage", "cooks_distance", "dfbeta"])
+def test_answers_about_training_examples_that_were_changed_since_are_refused(asked):
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    train = uw.Examples(x, x @ [1.0, 2.0] + np.random.default_rng(1).normal(size=30))
+    fitted = uw.Influence().fit(uw.explainable(LinearRegression().fit(train.x, train.y), train), train)
+    assert np.isfinite(getattr(fitted, asked)()).all()
+    x[0] += 1.0
+    with pytest.raises(ValueError, match="changed in place since this fit"):
+        getattr(fitted, asked)()

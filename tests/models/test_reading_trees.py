@@ -140,3 +140,30 @@ def test_a_class_that_lightgbm_cannot_split_by_is_named():
     train = uw.Examples(x, y)
     grown = uw.explainable(model, train).grown(train)
     assert not grown.exact and "after the first round" in grown.unrecorded[0]
+
+
+def twins():
+    """A table whose first two columns are the same."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    x[:, 1] = x[:, 0]
+    return x, np.where(x[:, 0] > 0, 1, 0)
+
+
+@pytest.mark.parametrize("family", ["lightgbm", "xgboost", "catboost", "forest", "gradient boosting", "histograms"])
+def test_trees_with_the_same_leaves_and_other_splits_are_other_models(family):
+    x, y = twins()
+    grown = {
+        "lightgbm": lambda: pytest.importorskip("lightgbm").LGBMClassifier(n_estimators=3, **QUIET),
+        "xgboost": lambda: pytest.importorskip("xgboost").XGBClassifier(n_estimators=3, n_jobs=1),
+        "catboost": lambda: pytest.importorskip("catboost").CatBoostClassifier(iterations=3, **PLAIN),
+        "forest": lambda: RandomForestClassifier(3, random_state=0),
+        "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=3, random_state=0),
+        "histograms": lambda: HistGradientBoostingClassifier(max_iter=3, random_state=0),
+    }[family]
+    identities = []
+    for left_out in (1, 0, 1):  # the twin that is left out says nothing
+        shown = x.copy()
+        shown[:, left_out] = 0.0
+        train = uw.Examples(shown, y)
+        identities.append(uw.explainable(grown().fit(shown, y), train).identity()["parameters"])
+    assert identities[0] == identities[2] != identities[1]

@@ -107,7 +107,7 @@ class _Writer:
             self.tag("bytes", str(len(content)))
             self.sink.update(content)
         elif isinstance(value, np.ndarray | np.generic):
-            self.array(np.asarray(value))
+            self.array(np.asanyarray(value))
         elif id(value) in self.open:
             self.tag("circle", str(self.open[id(value)]))
         elif isinstance(value, FunctionType | type | ModuleType):
