@@ -166,6 +166,20 @@ def test_training_again_that_is_wrong_is_caught(law, kind, said):
     assert result.outcome == Outcome.BROKEN and re.search(said, result.reason), result
 
 
+def test_the_only_example_of_a_class_and_one_of_weight_0_are_not_what_is_removed():
+    one = family("softmax")
+    y = one.train.y.copy()
+    first, *rest = np.flatnonzero(y == y[0])
+    y[rest] = y[y != y[0]][0]  # of the first class one example is left, amid those of another: the hardest
+    x = one.train.x.copy()
+    x[first] = x[y == y[rest[0]]].mean(axis=0)
+    train = one.train.replaced(x=x, y=y, weights=np.where(np.arange(len(y)) == 1, 0.0, 1.0))
+    model = one.model(train)
+    assert int(np.argmin(model.measure(train))) == first
+    report = check_model(model, train, one.queries, laws=[ModelLaw.RETRAIN, ModelLaw.WEIGHTS])
+    assert [result.outcome for result in report.results] == [Outcome.HELD] * 2
+
+
 def test_weights_that_are_no_copies_are_excused_with_a_reason():
     one = family("logistic regression")
     report = check_model(

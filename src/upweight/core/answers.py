@@ -52,7 +52,7 @@ class Answer:
             ValueError: a block of another shape, training examples of which scores came twice or never.
         """
         if not isinstance(self._blocks, Iterable):
-            raise self._misfit(self._blocks)
+            raise TypeError(self._misfit(self._blocks))
         returned = yield from self._checked(iter(self._blocks))
         if not self._came.all():
             missing = np.flatnonzero(~self._came)
@@ -78,13 +78,13 @@ class Answer:
     def _as_block(self, given: Any) -> Block:
         """The block with a slice from start to stop; noted as come."""
         if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], slice):
-            raise self._misfit(given)
+            raise TypeError(self._misfit(given))
         values = np.asarray(given[1])
         start, stop, step = given[0].indices(len(self._came))
         if values.dtype.kind not in "fiub":
-            raise self._misfit(given)
+            raise TypeError(self._misfit(given))
         if step != 1 or values.shape != (self._queries, stop - start):
-            raise ValueError(str(self._misfit(given)))
+            raise ValueError(self._misfit(given))
         if self._came[start:stop].any():
             again = start + int(np.argmax(self._came[start:stop]))
             raise ValueError(
@@ -94,9 +94,9 @@ class Answer:
         self._came[start:stop] = True
         return slice(start, stop), values
 
-    def _misfit(self, given: Any) -> TypeError:
+    def _misfit(self, given: Any) -> str:
         got = f"({', '.join(map(_described, given))})" if isinstance(given, tuple) else _described(given)
-        return TypeError(
+        return (
             f"expected blocks of {self._method} as (slice, array of shape (m, block)), of m = {self._queries} "
             f"queries and some of {len(self._came)} training examples, got {got}"
         )

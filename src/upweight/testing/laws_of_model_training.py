@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.model import Differentiable, can
+from upweight.core.weights import present
 from upweight.testing.assertions import close, hold, same
 from upweight.testing.copies import written_out
 
@@ -44,7 +45,7 @@ def weights(of: Modelled) -> None:
     """
     ones, before = np.ones(len(of.train)), of.model.measure(of.queries)
     whole = _retrained(of, ones)
-    hardest = int(np.argmin(of.model.measure(of.train)))
+    hardest = _hardest(of)
     for weight, what in ((0, "without that example"), (2, "with a copy of it")):
         given = ones.copy()
         given[hardest] = weight
@@ -73,6 +74,16 @@ def _written_out(of: Modelled, given: Array) -> Array:
     train, _ = written_out(of.train, given.astype(int))
     model = of.model.hypothetical() if can(of.model, Differentiable) else of.model  # for sets it was not fitted on
     return np.asarray(model.retrain(train, np.ones(len(train))).measure(of.queries), dtype=np.float64)
+
+
+def _hardest(of: Modelled) -> int:
+    """Position of the example that the model measures worst: one that weighs something and is not all of its class."""
+    train, places = of.train, present(of.train)
+    if train.y is not None and train.y.ndim == 1:
+        _, label, counts = np.unique(train.y[places], return_inverse=True, return_counts=True)
+        shared = places[counts[label] > 1]
+        places = shared if len(shared) else places
+    return int(places[np.argmin(of.model.measure(train.take(places)))])
 
 
 def _half(of: Modelled) -> Array:
