@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from upweight import Examples, Scores, Unit
+from upweight.core.identity import checksum
 from upweight.core.model import Predictions
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -217,7 +218,8 @@ def test_ids_that_are_objects_are_refused_before_anything_is_written(tmp_path):
 
 def test_scores_know_the_queries_that_they_are_of(tmp_path):
     queries = Examples(np.eye(2), [0, 1])
-    scores = replace(Scores(np.ones((2, 3)), [0, 1], [0, 1, 2], Unit.RANK), contents=queries.checksum())
+    values = Scores(np.ones((2, 3)), queries.ids, [0, 1, 2], Unit.RANK)
+    scores = replace(values, contents=(checksum(queries.ids), queries.checksum()))
     scores.save(tmp_path / "scores.uw")
     for known in (scores, Scores.load(tmp_path / "scores.uw")):
         known.require_queries(Examples(np.eye(2), [0, 1]))
@@ -225,4 +227,5 @@ def test_scores_know_the_queries_that_they_are_of(tmp_path):
             known.require_queries(queries.replaced(y=[1, 1]))
         with pytest.raises(ValueError, match="exactly these queries"):
             known.require_queries(queries.take([1, 0]))
-    replace(scores, contents=None).require_queries(queries.replaced(y=[1, 1]))  # of an earlier version
+    values.require_queries(queries.replaced(y=[1, 1]))  # of an earlier version
+    replace(scores, values=scores.values[:1], query_ids=[0]).require_queries(queries.take([0]))

@@ -50,7 +50,9 @@ def test_older_keywords_give_the_same_and_say_what_to_write(name, older, today):
         before = call(name, **older)
     (warning,) = (w for w in seen if str(w.message).startswith("uw."))
     message = str(warning.message)
-    assert message.startswith(f"uw.{name}: {', '.join(f'{k}=' for k in older)} is deprecated; write ")
+    assert message.startswith(
+        f"uw.{name}: {', '.join(f'{k}=' for k in older)} {'is' if len(older) == 1 else 'are'} deprecated; write "
+    )
     assert warning.filename == calls.__file__  # the caller of the function
     for keyword in today:
         assert f"{keyword}=" in message.partition("; write ")[2]
@@ -69,7 +71,7 @@ def test_older_keywords_by_position():
 
 def test_what_if_without_any_training():
     model, train, queries, *_ = setting()
-    with pytest.warns(DeprecationWarning, match=r"write removals=None \(to train nothing\), removals=…"):
+    with pytest.warns(DeprecationWarning, match="write removals=None in place of refit=False with calibrate=0"):
         older = uw.what_if(model, train, queries, change(), refit=False, calibrate=0)
     today = uw.what_if(model, train, queries, change(), removals=None)
     assert older.actual is today.actual is None and today.high is None and today.after == ()
@@ -86,7 +88,7 @@ def test_what_if_without_any_training():
 def test_older_keywords_of_attack(older, today):
     model, train, queries, *_ = setting()
     today = {"pgd": uw.PGD(**older)} if today is None else today
-    with pytest.warns(DeprecationWarning, match=r"uw.attack: grey=, .* is deprecated; write pgd=uw.PGD\(grey=…, "):
+    with pytest.warns(DeprecationWarning, match=r"uw.attack: grey=, .* are deprecated; write pgd=uw.PGD\(grey=…, "):
         before = uw.attack(model, train, queries, **older)
     np.testing.assert_array_equal(before.measured, uw.attack(model, train, queries, **today).measured)
 

@@ -165,7 +165,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             values[:, where] = block
         predictions = self.model.predict(queries)
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
-        return replace(scores, contents=queries.checksum())
+        return replace(scores, contents=(checksum(queries.ids), queries.checksum()))
 
     @looked_once
     def self_influence(self) -> Scores:

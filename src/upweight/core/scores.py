@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
 from upweight.core.examples import Examples, Id, as_names
+from upweight.core.identity import checksum
 from upweight.core.model import Predictions
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Scores:
         diagnostics: how far to trust it; `diagnostics["warnings"]` is a list of sentences.
         measured: the measurement of each query on the model itself, shape (queries,).
         predictions: what the model says of each query.
-        contents: a checksum of the queries' inputs and labels; None where it is not known.
+        contents: checksums of the queries' ids and of their inputs and labels; None where they are not known.
     """
 
     values: NDArray[np.float64]
@@ -63,7 +64,7 @@ class Scores:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     measured: NDArray[np.float64] | None = None
     predictions: Predictions | None = None
-    contents: int | None = None
+    contents: tuple[int, int | None] | None = None
 
     def __post_init__(self) -> None:
         plain = {"values": np.asarray(self.values, dtype=np.float64)}
@@ -81,7 +82,8 @@ class Scores:
         """Raise ValueError where these are not the queries that the scores are of, in their order, as they were."""
         if self.query_ids.tolist() != queries.ids.tolist():
             raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-        if self.contents is not None and queries.checksum() not in (self.contents, None):
+        ids, contents = self.contents or (None, None)  # those of part of the queries are not known
+        if ids == checksum(self.query_ids) and contents is not None and contents != queries.checksum():
             raise ValueError(
                 "these queries have other inputs or labels than when they were scored; call attribute(queries) again"
             )
@@ -167,7 +169,7 @@ class Scores:
             recipe=facts["recipe"],
             diagnostics=facts["diagnostics"],
             measured=arrays.get("measured"),
-            contents=facts.get("contents"),
+            contents=None if facts.get("contents") is None else tuple(facts["contents"]),
             predictions=None
             if said is None
             else Predictions(tuple(said["predicted"]), tuple(said["classes"]), arrays.get("probabilities")),
