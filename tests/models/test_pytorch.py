@@ -170,3 +170,23 @@ def test_a_net_that_stopped_early_is_explained_where_it_stopped():
     (said,) = recipe.fit(TorchModel(mlp(), cross_entropy), TRAIN).diagnostics["warnings"]
     assert "where it stopped" in said
     assert "Newton" not in said
+
+
+def test_a_net_that_was_trained_on_since_the_fit_is_refused(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double().eval()
+    fitted = uw.GradDot().fit(TorchModel(net, cross_entropy), TRAIN)
+    before = fitted.attribute(QUERIES).values
+    net.train().eval()
+    np.testing.assert_array_equal(fitted.attribute(QUERIES).values, before)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.ones(2, 5, dtype=torch.float64)).sum().backward()
+    optimiser.step()
+    for ask in (
+        fitted.attribute,
+        fitted.top,
+        lambda queries: fitted.self_influence(),
+        lambda queries: fitted.save(tmp_path / "f"),
+    ):
+        with pytest.raises(ValueError, match="the model was changed, moved or copied since this fit"):
+            ask(QUERIES)

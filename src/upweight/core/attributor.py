@@ -124,6 +124,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.train = train
         self.unit = unit
         self._contents = self._seen()
+        self._version = self.handed_in.version()
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
@@ -227,7 +228,12 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         )
 
     def require_unchanged(self) -> None:
-        """Raise ValueError where the arrays of the training set were changed in place since the fit."""
+        """Raise ValueError where the training set or the model was changed in place since the fit."""
+        if self.handed_in.version() != self._version:
+            raise ValueError(
+                "the model was changed, moved or copied since this fit (trained further, for instance), so its answers "
+                "would be of neither; fit again, or fit a model of a copy that stays, TorchModel(copy.deepcopy(net), …)"
+            )
         if self._seen() != self._contents:
             raise ValueError(
                 "the training set was changed in place since this fit, so its answers would be of neither set; make "

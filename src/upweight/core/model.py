@@ -59,6 +59,10 @@ class Measurable(ABC):
         """
         return {"parameters": digest(self), "measurement": digest(self.measurement)}
 
+    def version(self) -> Any:
+        """Something cheap that is another once the model was changed in place; None, where that is not noticed."""
+        return None
+
     def lacks(self, capability: type) -> str | None:
         """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
         return None

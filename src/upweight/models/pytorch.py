@@ -142,6 +142,11 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
             training=self.training,
         )
 
+    def version(self) -> tuple[tuple[int, int], ...]:
+        """Where every parameter and buffer lies, and how often torch wrote to it: optimisers, loading, `.to()`."""
+        net = self.network.net
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers()))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
