@@ -231,8 +231,9 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """Raise ValueError where the training set or the model was changed in place since the fit."""
         if self.handed_in.version() != self._version:
             raise ValueError(
-                "the model was changed, moved or copied since this fit (trained further, for instance), so its answers "
-                "would be of neither; fit again, or fit a model of a copy that stays, TorchModel(copy.deepcopy(net), …)"
+                "the model was changed, moved or copied since this fit (trained further or again, for instance), so "
+                "its answers would be of neither; fit again, or fit a model of a copy that stays: copy.deepcopy(net) "
+                "or copy.deepcopy(estimator)"
             )
         if self._seen() != self._contents:
             raise ValueError(

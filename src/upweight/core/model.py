@@ -60,7 +60,7 @@ class Measurable(ABC):
         return {"parameters": digest(self), "measurement": digest(self.measurement)}
 
     def version(self) -> Any:
-        """Something cheap that is another once the model was changed in place; None, where that is not noticed."""
+        """Something cheap, equal until the model is changed in place; None, where that is not noticed."""
         return None
 
     def lacks(self, capability: type) -> str | None:

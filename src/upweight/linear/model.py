@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.held import Held
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
@@ -131,6 +132,10 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def measurement(self) -> str:
         """What is measured, in words."""
         return self.measurement_of.described(self.family)
+
+    def version(self) -> Held:
+        """What the estimator and its steps hold: another, once they were fitted again."""
+        return Held(self.predictor)
 
     def identity(self) -> dict[str, str]:
         """The parameters with all that comes before them, the objective, the family, the measurement, the trainer."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.held import Held
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
@@ -64,6 +65,10 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     def measurement(self) -> str:
         """What is measured, in words."""
         return self.measurement_of.described(self.loss)
+
+    def version(self) -> Held:
+        """What the estimator and its steps hold: another, once they were fitted again."""
+        return Held(self.predictor)
 
     def identity(self) -> dict[str, str]:
         """The leaves, the loss, the measurement, and what training was told."""
