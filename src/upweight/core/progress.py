@@ -38,7 +38,7 @@ def counted(progress: Callable[[int, int], None] | None) -> Progress | None:
 
 
 def with_stages(names: dict[str, str], progress: Progress | None) -> Progress | None:
-    """Progress that is told these names instead of a stage's own."""
+    """Progress under these names instead of a stage's own."""
     if progress is None:
         return None
 

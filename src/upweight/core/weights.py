@@ -43,7 +43,7 @@ def require_part(train: Examples, name: str, member: NDArray[np.intp]) -> None:
 
 
 class Classes(Protocol):
-    """A loss that knows its classes; None for amounts."""
+    """A loss that knows its classes; None for numeric targets."""
 
     classes: NDArray[Any] | None
 

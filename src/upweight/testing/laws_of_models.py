@@ -42,13 +42,13 @@ FEW = 3  # examples that are tried where each costs a training
 class ModelLaw(StrEnum):
     """The laws of models. The value is the sentence by which they are reported."""
 
-    MEASURE = "each query has one finite number, whoever is asked beside it"
+    MEASURE = "each query has one finite number, whatever else is asked with it"
     PREDICT = "each example has one prediction, and probabilities that sum to 1"
     NOTES = "notes are sentences"
     IDENTITY = "a model is itself, and no other model"
     CHANGED = "examples changed in place are measured anew"
     ROWS = "rows are derivatives in the parameters"
-    EMBED = "each example has one row of features, whoever is asked beside it"
+    EMBED = "each example has one row of features, whatever else is asked with it"
     PARAMETERS = "a model at its own parameters is itself, and moving a copy does not move it"
     RETRAIN = "training with weights of 1 gives the model anew, with half of them 0 another one"
     WEIGHTS = "trained again, weight 0 is absence, weight 2 is a copy"
