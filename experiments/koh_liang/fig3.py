@@ -35,7 +35,7 @@ def on_hinge(machine: LinearSVC, train: uw.Examples, query: uw.Examples) -> Arra
     net = torch.nn.Linear(784, 1, bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight.copy_(torch.from_numpy(machine.coef_))
-    model = uw.TorchModel(net, hinge, l2=L2)
+    model = uw.TorchModel(net, hinge, objective=uw.Objective("mean", l2=L2))
     inner = uw.Influence(curvature=uw.Identity(), damping=0.0).fit(model, train).attribute(query)
     return inner.values[0] / (L2 * len(train))
 

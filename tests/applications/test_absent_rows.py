@@ -97,7 +97,7 @@ def test_a_network_is_followed_with_absent_rows() -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
     loss = lambda net, b: F.cross_entropy(net(b.x), b.y, reduction="none")  # noqa: E731
-    model = uw.TorchModel(net, loss, l2=0.05)
+    model = uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=0.05))
     x, y, site = data()
     train, queries = uw.Examples(x[:N], y[:N], weights=WEIGHTS), uw.Examples(x[N:], y[N:], ids=np.arange(N, N + 20))
     some = uw.Examples(x[THERE], y[THERE], ids=THERE)

@@ -197,7 +197,7 @@ def test_through_a_frozen_body_agrees_with_refits():
         with torch.no_grad():
             net[2].weight.copy_(head.view(13, 3)[:12].T)
             net[2].bias.copy_(head.view(13, 3)[12])
-        return uw.TorchModel(net, cross_entropy, l2=l2)
+        return uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=l2))
 
     found = uw.perturb(trained(train.x), train, queries, k=1, recipe=uw.Influence(curvature=uw.Hessian(), damping=0.0))
     place = train.positions(found.example_ids)[0]
@@ -214,7 +214,7 @@ def test_double_backward_is_the_derivative_of_rows():
     weights = np.random.default_rng(0).uniform(0.5, 2, 70)
     train = uw.Examples(x[:70], y[:70], weights=weights)
     torch.manual_seed(0)
-    model = uw.TorchModel(mlp().double(), cross_entropy, l2=0.01)
+    model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.01))
     v = np.random.default_rng(1).standard_normal((2, model.network.size))
     found = model.input_gradients(train, v)
     for place, column in ((0, 20), (68, 35)):
@@ -249,4 +249,4 @@ def test_whole_numbers_cannot_be_moved():
     net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2))
     train = uw.Examples(np.random.default_rng(0).integers(0, 5, (20, 3)), np.arange(20) % 2)
     with pytest.raises(TypeError, match="tensor `x` of real numbers"):
-        uw.perturb(uw.TorchModel(net, cross_entropy, l2=0.1), train, train.take([0]))
+        uw.perturb(uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.1)), train, train.take([0]))

@@ -112,7 +112,7 @@ def test_networks():
         uw.Examples(rng.random((9, 64)), np.arange(9) % 3),
     )
     torch.manual_seed(0)
-    model = uw.TorchModel(mlp().double(), cross_entropy, l2=0.1)
+    model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.1))
     found = uw.slices(model, train, queries, uw.Slicing({"half": np.arange(40) < 20}, {"all": queries.ids}))
     assert found.effects.shape == (2, 1) and "cannot be trained again" in found.diagnostics["warnings"][-1]
     sums = uw.Influence().fit(model, train).attribute(queries).values[:, :20].sum(axis=1).mean()

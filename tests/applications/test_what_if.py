@@ -139,7 +139,7 @@ def test_networks_are_predicted_to_first_order_and_say_so():
     x, y = load_digits(n_class=3, return_X_y=True)
     train, queries = uw.Examples(x[:60] / 16, y[:60]), uw.Examples(x[60:63] / 16, y[60:63], ids=[60, 61, 62])
     torch.manual_seed(0)
-    model = uw.TorchModel(mlp().double(), cross_entropy, l2=0.1)
+    model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.1))
     change = uw.Change(remove=[3], relabel={5: (y[5] + 1) % 3})
     found = uw.what_if(model, train, queries, change)
     assert found.form == "first" and found.actual is None and found.low is None

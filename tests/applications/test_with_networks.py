@@ -90,7 +90,7 @@ def test_a_training_function_cannot_see_new_labels_or_inputs():
     def again(weights, seed):
         return recipe.retrain(train, weights, seed).network.net
 
-    model = uw.TorchModel(recipe.network.net, cross_entropy, l2=0.01, training=again)
+    model = uw.TorchModel(recipe.network.net, cross_entropy, objective=uw.Objective("mean", l2=0.01), training=again)
     assert uw.what_if(model, train, queries, uw.Change(remove=[3]), removals=0).actual is not None
     relabel = uw.Change(relabel={3: (train.y[3] + 1) % 3})
     new = uw.Change(add=uw.Examples(train.x[:1], train.y[:1], ids=[1000]))

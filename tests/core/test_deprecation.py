@@ -55,6 +55,18 @@ def test_fields_of_a_value_that_is_passed_are_replaced():
         assert send("letter", place=Place("low", 7), street="high")[2] == Place("high", 7)
 
 
+def test_the_warning_keeps_the_value_that_is_passed_and_names_the_class_of_a_constructor():
+    class Parcel:
+        @older_keywords({"street": Older("place", "street")}, {"place": Made("uw.Place", _place, "'none'")})
+        def __init__(self, *, place=None):
+            self.place = place
+
+    with pytest.warns(DeprecationWarning, match=r"uw.Parcel: street= is deprecated; write place=uw.Place\('none', str"):
+        assert Parcel(street="high").place == Place("high")
+    with pytest.warns(DeprecationWarning, match=r"write place=uw.Place\(…, street=…\)"):
+        assert Parcel(place=Place("low", 7), street="high").place == Place("high", 7)
+
+
 def test_an_older_keyword_by_position():
     with pytest.warns(DeprecationWarning, match=r"street= is deprecated; write place=uw.Place\(street=…\)"):
         assert send("letter", "ann", "high") == ("letter", "ann", Place("high"))

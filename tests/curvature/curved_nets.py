@@ -65,7 +65,7 @@ def examples(n: int, seed: int = 0, width: int = 12) -> uw.Examples:
 def model(name: str, l2: float = 0.0) -> uw.TorchModel:
     """Not trained: the Hessian has negative eigenvalues."""
     torch.manual_seed(0)
-    return uw.TorchModel(MAKERS[name]().double(), cross_entropy, l2=l2)
+    return uw.TorchModel(MAKERS[name]().double(), cross_entropy, objective=uw.Objective("mean", l2=l2))
 
 
 def bowl(values: list[float], n: int = 40) -> tuple[Operator, np.ndarray]:

@@ -14,7 +14,7 @@ from upweight.curvature.damping import RATIOS, agreement, neighbours
 
 def timed(time):
     here = model("mlp", l2=0.01)
-    other = uw.TorchModel(here.network.net, here.network.loss, l2=0.01)
+    other = uw.TorchModel(here.network.net, here.network.loss, objective=uw.Objective("mean", l2=0.01))
     other.training_time = lambda train: time
     return other
 

@@ -19,7 +19,7 @@ TIME = 0.5
 
 
 def timed(here, time=TIME):
-    other = uw.TorchModel(here.network.net, here.network.loss, l2=0.01)
+    other = uw.TorchModel(here.network.net, here.network.loss, objective=uw.Objective("mean", l2=0.01))
     other.training_time = lambda train: time
     return other
 

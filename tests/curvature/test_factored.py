@@ -44,7 +44,7 @@ def problem(name: str, n: int = 9, l2: float = 0.01, weighted: bool = False) -> 
     x, y = rng.normal(size=(n + 3, width)), rng.integers(0, 3, n + 3)
     weights = rng.uniform(0.5, 2.0, n) if weighted else None
     train, queries = uw.Examples(x[:n], y[:n], weights=weights), uw.Examples(x[n:], y[n:])
-    return uw.TorchModel(make(), cross_entropy, l2=l2), train, queries
+    return uw.TorchModel(make(), cross_entropy, objective=uw.Objective("mean", l2=l2)), train, queries
 
 
 def gradients(model: Any, examples: uw.Examples) -> np.ndarray:

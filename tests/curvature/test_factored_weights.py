@@ -26,7 +26,7 @@ def problem(weights: np.ndarray) -> tuple[Any, uw.Examples]:
     x, y = rng.normal(size=(N, 4)), rng.integers(0, CLASSES, N)
     x[4] *= 4
     loss = lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")  # noqa: E731
-    return uw.TorchModel(net, loss, l2=0.01), uw.Examples(x, y, weights=weights)
+    return uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=0.01)), uw.Examples(x, y, weights=weights)
 
 
 def factors(model: Any, train: uw.Examples) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -77,7 +77,7 @@ def test_rows_of_measurements_have_no_leverage():
 
 def test_for_one_linear_layer_it_is_the_correction_of_linear_models():
     torch.manual_seed(0)
-    here = uw.TorchModel(torch.nn.Linear(12, 3).double(), cross_entropy, l2=0.3)
+    here = uw.TorchModel(torch.nn.Linear(12, 3).double(), cross_entropy, objective=uw.Objective("mean", l2=0.3))
     train, q = examples(25), examples(6, seed=9)
     exact = uw.Influence(curvature=uw.GaussNewton()).fit(here, train)
     assert exact.unit == uw.Unit.EFFECT

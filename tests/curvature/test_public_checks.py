@@ -95,7 +95,7 @@ def leave_one_out(x: np.ndarray, y: np.ndarray, query: tuple[np.ndarray, int]) -
         net.weight.copy_(torch.as_tensor(fitted.coef_))
     train, asked = uw.Examples(x, y), uw.Examples(query[0][None], [query[1]])
     solver = Direct() if x.shape[1] < 100 else CG(tolerance=1e-6)
-    model = uw.TorchModel(net, loss, l2=L2)
+    model = uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=L2))
     scores = uw.Influence(curvature=uw.Hessian(solver=solver)).fit(model, train).attribute(asked)
     assert scores.unit == uw.Unit.EFFECT
     order = np.argsort(scores.values[0])

@@ -33,7 +33,7 @@ def problem(l2: float) -> tuple[Any, uw.Examples, uw.Examples, Counting]:
     weights = rng.uniform(0.5, 2, 30)
     weights[4] = 0.0
     loss = Counting()
-    model = uw.TorchModel(net, loss, l2=l2)
+    model = uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=l2))
     return model, uw.Examples(x[:30], y[:30], weights=weights), uw.Examples(x[30:], y[30:]), loss
 
 

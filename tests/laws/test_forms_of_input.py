@@ -48,7 +48,7 @@ class TensorFamily(NetworkFamily):
     def model(self, train: uw.Examples) -> Any:
         net = self.make().double()
         net.load_state_dict(pretrained(self.make)[0])
-        return uw.TorchModel(net, cross_entropy, l2=0.01, collate=self._batch)
+        return uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.01), collate=self._batch)
 
     def _tensors(self, examples: uw.Examples) -> uw.Examples:
         pixels = torch.as_tensor(examples.x)

@@ -51,7 +51,7 @@ def net_run(tmp_path_factory):
         optimiser.step()
         trajectory.record(net, optimiser)
     queries = uw.Examples(rng.integers(0, 12, (7, 4)), rng.integers(0, 3, 7), ids=[f"q{i}" for i in range(7)])
-    return uw.TorchModel(net, losses, margin, l2=0.1, trajectory=trajectory), train, queries
+    return uw.TorchModel(net, losses, margin, objective=uw.Objective("mean", l2=0.1), trajectory=trajectory), train, queries
 
 
 def gradients(net, examples, function, names):
@@ -180,6 +180,6 @@ def test_other_checkpoints_do_not_load(net_run, tmp_path):
     other = uw.Trajectory(tmp_path / "other")
     optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
     other.record(net, optimiser)
-    changed = uw.TorchModel(net, losses, margin, l2=0.1, trajectory=other)
+    changed = uw.TorchModel(net, losses, margin, objective=uw.Objective("mean", l2=0.1), trajectory=other)
     with pytest.raises(ValueError, match="other checkpoints"):
         uw.TracIn().load(tmp_path / "fit", changed, train)

@@ -69,7 +69,7 @@ def test_a_logistic_net_is_the_linear_model_in_closed_form(measure):
     queries = uw.Examples(QUERIES.x, (QUERIES.y == 1) * 1.0)
     fitted = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10).fit(train.x, train.y, train.weights)
     closed = uw.explainable(fitted, train, measure=None if measure is None else uw.Margin())
-    ours = TorchModel(softmax_net(fitted.coef_), binary_loss, measure, objective="sum", l2=2.0)
+    ours = TorchModel(softmax_net(fitted.coef_), binary_loss, measure, objective=uw.Objective("sum", l2=2.0))
     assert isinstance(ours, Differentiable)
     assert np.allclose(ours.parameters, closed.parameters)
     assert np.allclose(ours.loss_rows(train).dense(), closed.loss_rows(train).dense())
@@ -96,7 +96,7 @@ def test_a_mean_objective_gives_every_row_its_share_of_the_regulariser():
 
 def test_other_parameters_are_a_copy():
     net = mlp()
-    model = TorchModel(net, cross_entropy, l2=0.1)
+    model = TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.1))
     before = copy.deepcopy(net.state_dict())
     shift = np.random.default_rng(0).standard_normal(model.parameters.size)
     moved = model.with_parameters(model.parameters + shift)
@@ -190,3 +190,15 @@ def test_a_net_that_was_trained_on_since_the_fit_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match="the model was changed, moved or copied since this fit"):
             ask(QUERIES)
+
+
+def test_the_older_keyword_l2_is_that_of_the_objective():
+    net, summed = mlp(), uw.Training(epochs=1, lr=0.1, weight_decay=0.2, denominator="fixed")
+    with pytest.warns(DeprecationWarning, match=r'uw.TorchModel: l2= is deprecated; write objective=uw.Objective\("mea'):
+        assert TorchModel(net, binary_loss, l2=0.2).objective == uw.Objective("mean", 0.2)
+    with pytest.warns(DeprecationWarning):
+        assert TorchModel(net, binary_loss, objective="sum", l2=0.2).objective == uw.Objective("sum", 0.2)
+    with pytest.warns(DeprecationWarning):
+        assert TorchModel(net, binary_loss, l2=0.2, training=summed).objective == uw.Objective("fixed", 0.2)
+    with pytest.warns(DeprecationWarning), pytest.raises(ValueError, match="expected one l2, got 0.3 and 0.2"):
+        TorchModel(net, binary_loss, objective=uw.Objective("mean", 0.2), l2=0.3)

@@ -85,12 +85,12 @@ def test_the_model_takes_its_objective_from_its_training():
 def test_a_fixed_denominator_is_a_sum_with_the_regulariser_of_everybody():
     trained = model(weight_decay=0.05)
     net = trained.network.net
-    fixed = uw.TorchModel(net, cross_entropy, objective="fixed", l2=0.05)
-    summed = uw.TorchModel(net, cross_entropy, objective="sum", l2=0.05 * N)
+    fixed = uw.TorchModel(net, cross_entropy, objective=uw.Objective("fixed", l2=0.05))
+    summed = uw.TorchModel(net, cross_entropy, objective=uw.Objective("sum", l2=0.05 * N))
     assert fixed.gradient_norm(train()) == pytest.approx(summed.gradient_norm(train()))
     ours, theirs = (uw.Influence().fit(m, train()).attribute(queries()).values for m in (fixed, summed))
     assert np.allclose(ours, theirs)
-    mean = uw.TorchModel(net, cross_entropy, objective="mean", l2=0.05)
+    mean = uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.05))
     assert not np.allclose(uw.Influence().fit(mean, train()).attribute(queries()).values, theirs)
 
 

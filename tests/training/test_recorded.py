@@ -61,7 +61,7 @@ def recorded(model: uw.TorchModel, train: uw.Examples, folder: Any, every: int =
         optimiser.step()
         trajectory.record(net, optimiser, batch=where if told else None)
     trajectory.save(net, optimiser)
-    return uw.TorchModel(net, loss, l2=training.l2, trajectory=uw.Trajectory(folder))
+    return uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=training.l2), trajectory=uw.Trajectory(folder))
 
 
 def trained(train: uw.Examples, **settings: Any) -> uw.TorchModel:

@@ -61,7 +61,9 @@ def older_keywords(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        return _newer(function, function.__name__, older, made or {}, positional)
+        is_constructor = function.__name__ == "__init__"
+        name = function.__qualname__.split(".")[-2] if is_constructor else function.__name__
+        return _newer(function, name, older, made or {}, positional)
 
     return decorate
 
@@ -91,7 +93,7 @@ def _newer(
         passed = dict(zip(names, args[:places] if beyond else args, strict=False))
         taken: dict[str, Any] = {**passed, **kwargs}
         given = {**dict(zip(positional, beyond, strict=False)), **{n: taken.pop(n) for n in list(taken) if n in older}}
-        warnings.warn(_instead(name, given, older, made), DeprecationWarning, stacklevel=2)
+        warnings.warn(_instead(name, taken, given, older, made), DeprecationWarning, stacklevel=2)
         return function(**_today(name, taken, given, older, made))  # type: ignore[call-arg]
 
     return newer
@@ -115,8 +117,10 @@ def _today(
     return taken
 
 
-def _instead(name: str, given: Mapping[str, Any], older: Mapping[str, Older], made: Mapping[str, Made]) -> str:
-    """The sentence that says what to write."""
+def _instead(
+    name: str, taken: Mapping[str, Any], given: Mapping[str, Any], older: Mapping[str, Older], made: Mapping[str, Made]
+) -> str:
+    """The sentence that says what to write; "…" stands for the rest of a value that was passed."""
     whole: list[str] = []
     parts: dict[str, list[str]] = {}
     for today in (older[keyword] for keyword in given):
@@ -125,7 +129,7 @@ def _instead(name: str, given: Mapping[str, Any], older: Mapping[str, Older], ma
         else:
             whole.append(f"{today.keyword}={today.shown}")
     for keyword, fields in parts.items():
-        default = [made[keyword].default] if made[keyword].default else []
-        whole.append(f"{keyword}={made[keyword].name}({', '.join([*default, *fields])})")
+        rest = "…" if taken.get(keyword) is not None else made[keyword].default
+        whole.append(f"{keyword}={made[keyword].name}({', '.join(filter(None, [rest, *fields]))})")
     verb = "are" if len(given) > 1 else "is"
     return f"uw.{name}: {', '.join(f'{n}=' for n in given)} {verb} deprecated; write {', '.join(whole)}"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
+from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import digests
 from upweight.core.model import (
@@ -50,10 +51,9 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         loss: `loss(net, batch) -> (n,)`, the training loss of every example without the regulariser, e.g.
             `lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")`.
         measure: `measure(net, batch) -> (m,)`, higher = more of the behaviour; None for −loss.
-        objective: "mean" (losses are averaged, as in most training loops), "sum" or "fixed", or an `Objective` with
-            its l2. Left out: what `training` says, else "mean".
-        l2: the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of `torch.optim.SGD`); left out: what
-            `training` says.
+        objective: "mean" (losses are averaged, as in most training loops), "sum" or "fixed"; with a regulariser
+            `uw.Objective("mean", l2=…)`, the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of
+            `torch.optim.SGD`). Left out: what `training` says, else "mean" without one.
         collate: `collate(examples) -> batch`, what `loss` gets; None for an object with tensors `.x` and `.y`.
         training: how the net was trained: a `Training` with its `initial`, or your own `train_fn(weights, seed) -> net`
             that trains a new net with these example weights (n,), where ones and seed 0 give this net. Without it the
@@ -69,19 +69,19 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
 
-    def __init__(  # noqa: PLR0913 - three that everyone passes, five by keyword
+    @older_keywords({"l2": Older("objective", "l2")}, {"objective": Made("uw.Objective", nets.with_l2, '"mean"')})
+    def __init__(
         self,
         net: nn.Module,
         loss: Function,
         measure: Function | None = None,
         *,
         objective: Objective | Literal["mean", "sum", "fixed"] | None = None,
-        l2: float = 0.0,
         collate: Callable[[Examples], Any] | None = None,
         training: Training | TrainFn | None = None,
         trajectory: Trajectory | None = None,
     ) -> None:
-        self.objective = nets.objective(objective, float(l2), training)
+        self.objective = nets.objective(objective, training)
         self.network = Network(net, loss, measure, collate)
         self.training = training
         self.trajectory = trajectory

@@ -96,7 +96,7 @@ class NetworkFamily(Family):
         net = self.make().double()
         state, trajectory = pretrained(self.make)
         net.load_state_dict(state)
-        return TorchModel(net, cross_entropy, l2=0.01, trajectory=trajectory)
+        return TorchModel(net, cross_entropy, objective=Objective("mean", l2=0.01), trajectory=trajectory)
 
     def belongings(self, model: Any) -> bytes:
         """Parameters, gradients, modes and hooks of the net."""
@@ -174,7 +174,7 @@ class RecordedFamily(NetworkFamily):
             optimiser.step()
             trajectory.record(net, optimiser, batch=train.ids)
         training = self._recipe(train) if self.has_recipe else None
-        return TorchModel(net, cross_entropy, l2=0.01, training=training, trajectory=trajectory)
+        return TorchModel(net, cross_entropy, objective=Objective("mean", l2=0.01), training=training, trajectory=trajectory)
 
     def _recipe(self, train: Examples) -> Training:
         """The loop as a recipe: full batches, averaged over the weights."""

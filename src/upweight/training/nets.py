@@ -23,15 +23,29 @@ Array = NDArray[np.float64]
 TrainFn = Callable[[Array, int], nn.Module]
 
 
-def objective(given: Objective | str | None, l2: float, training: Training | TrainFn | None) -> Objective:
-    """Reduction and l2, from whoever says them: the caller, else the training, else the mean.
+def with_l2(given: Objective | str | None, l2: float) -> Objective | str | float | None:
+    """The objective with the older keyword `l2`; the l2 alone where the training has to say the reduction.
 
-    Raises ValueError for two l2 that differ, an unknown reduction, a negative l2, or what the training contradicts.
+    Raises ValueError for two l2 that differ.
     """
-    said = training.objective if isinstance(training, Training) else Objective("mean")
-    found = given if isinstance(given, Objective) else Objective(given or said.reduction, l2 or said.l2)  # type: ignore[arg-type]
-    if l2 not in (0.0, found.l2):
-        raise ValueError(f"expected one l2, got {l2} and {found.l2} in the objective")
+    if isinstance(given, Objective) and l2 not in (0.0, given.l2):
+        raise ValueError(f"expected one l2, got {l2} and {given.l2} in the objective")
+    if isinstance(given, Objective) or not l2:
+        return given
+    return float(l2) if given is None else Objective(given, float(l2))  # type: ignore[arg-type]
+
+
+def objective(given: Objective | str | float | None, training: Training | TrainFn | None) -> Objective:
+    """Reduction and l2, from whoever says them: the caller, else the training, else the mean without l2.
+
+    Raises ValueError for an unknown reduction, a negative l2, or what the training contradicts.
+    """
+    default = training.objective if isinstance(training, Training) else Objective("mean")
+    found = given if isinstance(given, Objective) else default
+    if isinstance(given, str):
+        found = Objective(given, default.l2)  # type: ignore[arg-type]
+    elif isinstance(given, float):
+        found = Objective(default.reduction, given or default.l2)
     if found.reduction not in ("mean", "sum", "fixed"):
         raise ValueError(f'expected objective "mean", "sum" or "fixed", got {found.reduction!r}')
     if not (np.isfinite(found.l2) and found.l2 >= 0):
