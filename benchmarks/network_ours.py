@@ -16,7 +16,9 @@ def influence(recipe: Any) -> Any:
         kind = task.kind
         train = uw.Examples(task.x.numpy(), task.y.numpy())
         queries = uw.Examples(task.xq.numpy(), task.yq.numpy())
-        model = uw.TorchModel(task.net, lambda net, batch: kind.losses(net(batch.x), batch.y), objective=uw.Objective("mean", l2=kind.l2))
+        model = uw.TorchModel(
+            task.net, lambda net, batch: kind.losses(net(batch.x), batch.y), objective=uw.Objective("mean", l2=kind.l2)
+        )
         return uw.Influence(curvature=recipe).fit(model, train).attribute(queries).values
 
     return run

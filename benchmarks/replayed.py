@@ -109,7 +109,9 @@ class Task:
             optimiser.step()
             trajectory.record(net, optimiser, batch=where if steps else None)
         trajectory.save(net, optimiser)
-        return uw.TorchModel(net, self.loss, self.measure, objective=uw.Objective("mean", l2=given.l2), trajectory=trajectory)
+        return uw.TorchModel(
+            net, self.loss, self.measure, objective=uw.Objective("mean", l2=given.l2), trajectory=trajectory
+        )
 
 
 def keep(path: Path, **arrays: Any) -> None:

@@ -57,7 +57,9 @@ def trained(train: uw.Examples) -> nn.Module:
 
 def main(report: str = "mlp.html") -> None:
     train, unseen = examples()
-    model = uw.TorchModel(trained(train), loss, objective=uw.Objective("mean", l2=1e-3))  # l2: the optimiser's weight_decay
+    model = uw.TorchModel(
+        trained(train), loss, objective=uw.Objective("mean", l2=1e-3)
+    )  # l2: the optimiser's weight_decay
     worst = unseen.take(np.argsort(model.measure(unseen))[:4])  # the highest losses
     scores = uw.Influence(curvature=uw.GaussNewton()).fit(model, train).attribute(worst)
     for query, said in zip(worst.ids.tolist(), scores.predictions.predicted, strict=True):

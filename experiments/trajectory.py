@@ -125,7 +125,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         net = trained(train, given, np.ones(N), folder)
         l2 = given.decay if given.optimiser == "sgd" else 0.0
-        model = uw.TorchModel(net, loss, margin, objective=uw.Objective("mean", l2=l2), trajectory=uw.Trajectory(folder))
+        model = uw.TorchModel(
+            net, loss, margin, objective=uw.Objective("mean", l2=l2), trajectory=uw.Trajectory(folder)
+        )
         tau = sum(c.travelled for c in model.checkpoints())
         accuracy = np.mean(np.array(model.predict(queries).predicted) == queries.y)
         print(f"{model.network.size} parameters, {given.optimiser}, τ = {tau:.3g}, accuracy {accuracy:.3f}, {given}")

@@ -87,7 +87,11 @@ def softmax(machine: LogisticRegression) -> uw.TorchModel:
     net = torch.nn.Linear(machine.coef_.shape[1], len(machine.classes_), bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight.copy_(torch.from_numpy(machine.coef_))
-    return uw.TorchModel(net, lambda net, batch: cross_entropy(net(batch.x), batch.y, reduction="none"), objective=uw.Objective("mean", l2=L2))
+    return uw.TorchModel(
+        net,
+        lambda net, batch: cross_entropy(net(batch.x), batch.y, reduction="none"),
+        objective=uw.Objective("mean", l2=L2),
+    )
 
 
 def left_out(fitted: Any, removed: Array, query: uw.Examples) -> tuple[Array, float]:

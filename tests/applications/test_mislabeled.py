@@ -119,7 +119,9 @@ def test_networks_are_ranked_by_leave_one_out_loss_and_say_so():
         optimiser.zero_grad()
         (torch.nn.functional.cross_entropy(net(torch.as_tensor(train.x)), torch.as_tensor(given))).backward()
         optimiser.step()
-    suspects = uw.mislabeled(uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.01)), train, budget=6)
+    suspects = uw.mislabeled(
+        uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.01)), train, budget=6
+    )
     assert {4, 50, 90} <= set(suspects.ids.tolist())
     suggested = dict(zip(suspects.ids.tolist(), suspects.suggested, strict=True))
     assert [suggested[i] for i in (4, 50, 90)] == y[[4, 50, 90]].tolist()

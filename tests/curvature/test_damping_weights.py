@@ -28,7 +28,9 @@ def problem(n: int) -> tuple[Any, np.ndarray, np.ndarray, uw.Examples]:
     net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)).double()
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(n, 5)) * rng.uniform(0.3, 3, (n, 1)), rng.integers(0, 3, n)
-    model = uw.TorchModel(net, lambda net, b: F.cross_entropy(net(b.x), b.y, reduction="none"), objective=uw.Objective("mean", l2=1e-4))
+    model = uw.TorchModel(
+        net, lambda net, b: F.cross_entropy(net(b.x), b.y, reduction="none"), objective=uw.Objective("mean", l2=1e-4)
+    )
     return model, x, y, uw.Examples(x[:4] + 0.1, y[:4], ids=[-1, -2, -3, -4])
 
 

@@ -51,7 +51,11 @@ def net_run(tmp_path_factory):
         optimiser.step()
         trajectory.record(net, optimiser)
     queries = uw.Examples(rng.integers(0, 12, (7, 4)), rng.integers(0, 3, 7), ids=[f"q{i}" for i in range(7)])
-    return uw.TorchModel(net, losses, margin, objective=uw.Objective("mean", l2=0.1), trajectory=trajectory), train, queries
+    return (
+        uw.TorchModel(net, losses, margin, objective=uw.Objective("mean", l2=0.1), trajectory=trajectory),
+        train,
+        queries,
+    )
 
 
 def gradients(net, examples, function, names):

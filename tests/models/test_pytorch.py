@@ -194,7 +194,9 @@ def test_a_net_that_was_trained_on_since_the_fit_is_refused(tmp_path):
 
 def test_the_older_keyword_l2_is_that_of_the_objective():
     net, summed = mlp(), uw.Training(epochs=1, lr=0.1, weight_decay=0.2, denominator="fixed")
-    with pytest.warns(DeprecationWarning, match=r'uw.TorchModel: l2= is deprecated; write objective=uw.Objective\("mea'):
+    with pytest.warns(
+        DeprecationWarning, match=r'uw.TorchModel: l2= is deprecated; write objective=uw.Objective\("mea'
+    ):
         assert TorchModel(net, binary_loss, l2=0.2).objective == uw.Objective("mean", 0.2)
     with pytest.warns(DeprecationWarning):
         assert TorchModel(net, binary_loss, objective="sum", l2=0.2).objective == uw.Objective("sum", 0.2)

@@ -174,7 +174,9 @@ class RecordedFamily(NetworkFamily):
             optimiser.step()
             trajectory.record(net, optimiser, batch=train.ids)
         training = self._recipe(train) if self.has_recipe else None
-        return TorchModel(net, cross_entropy, objective=Objective("mean", l2=0.01), training=training, trajectory=trajectory)
+        return TorchModel(
+            net, cross_entropy, objective=Objective("mean", l2=0.01), training=training, trajectory=trajectory
+        )
 
     def _recipe(self, train: Examples) -> Training:
         """The loop as a recipe: full batches, averaged over the weights."""

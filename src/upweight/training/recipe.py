@@ -146,7 +146,9 @@ class Training:
         """Raise ValueError for an objective that is not this training's: scores and retraining would differ."""
         own = self.objective
         if self.optimiser != "adamw" and objective.l2 != own.l2:
-            raise ValueError(f"expected l2 as in training (weight_decay {own.l2}), got {objective.l2}; leave objective= out")
+            raise ValueError(
+                f"expected l2 as in training (weight_decay {own.l2}), got {objective.l2}; leave objective= out"
+            )
         if objective.l2 and objective.reduction != own.reduction:
             raise ValueError(
                 f"expected objective {own.reduction!r}, as denominator={self.denominator!r} has it, got "
