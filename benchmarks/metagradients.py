@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import upweight as uw
 from upweight.evaluate.agreement import mean_known, rank_correlations, resampled_correlations
-from upweight.evaluate.ceiling import spearman_brown
+from upweight.evaluate.noise_ceiling import spearman_brown
 
 Array = NDArray[np.float64]
 SEEDS, HELD_OUT = 5, 10  # runs that are averaged for the effect to expect, and others that it is held against

@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import upweight as uw
-from upweight.evaluate.check import Check
 from upweight.evaluate.removals import random_groups
+from upweight.evaluate.verification import Check
 
 TIMES = 10.0
 TRUTH, VERIFY = 180.0, 120.0  # seconds on two cores

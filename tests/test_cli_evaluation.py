@@ -64,7 +64,7 @@ def test_evaluate_is_a_table_of_methods_and_baselines(task):
 
 def test_methods_are_told_what_the_subsets_keep():
     from upweight import Influence, Metagradient
-    from upweight.cli.reading import recipe_for
+    from upweight.cli.inputs import recipe_for
 
     assert recipe_for("metagradient", 0, keep=0.5) == Metagradient(keep=0.5)
     assert recipe_for("influence", 0, keep=0.5) == Influence()

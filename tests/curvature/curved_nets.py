@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import upweight as uw
-from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
+from upweight.curvature.summed_objective import Summed
 
 
 class Attention(nn.Module):

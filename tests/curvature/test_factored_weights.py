@@ -10,7 +10,7 @@ from torch import nn
 
 import upweight as uw
 from upweight.core.rows import DenseRows
-from upweight.curvature import expectation
+from upweight.curvature import label_expectation
 
 N, CLASSES = 14, 3
 WEIGHTS = {
@@ -120,8 +120,8 @@ def test_tokens_of_weighted_sequences_are_counted_as_those_of_copies(recipe: Any
 
 
 def test_draws_are_no_fewer_for_examples_of_weight_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "EXACT", 1)
-    monkeypatch.setattr(expectation, "DRAWN", N)
+    monkeypatch.setattr(label_expectation, "EXACT", 1)
+    monkeypatch.setattr(label_expectation, "DRAWN", N)
     weights = np.ones(N)
     weights[: N // 2] = 0.0
     model, train = sequences(weights)

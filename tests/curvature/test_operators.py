@@ -10,8 +10,8 @@ from torch import nn
 
 import upweight as uw
 from upweight.curvature import operators as module
-from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
+from upweight.curvature.summed_objective import Summed
 
 KINDS = ["hessian", "gauss-newton"]
 EVERYWHERE = [pytest.mark.parametrize("name", MAKERS), pytest.mark.parametrize("kind", KINDS)]

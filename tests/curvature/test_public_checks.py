@@ -14,10 +14,10 @@ from curved_nets import bowl, columns, cross_entropy, damped  # noqa: E402
 from torch import nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
-from upweight.core.recipes import CG, Arnoldi, Direct, LiSSA, Nystrom  # noqa: E402
-from upweight.curvature.objective import Summed  # noqa: E402
+from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom  # noqa: E402
 from upweight.curvature.operators import HessianOperator, Operator  # noqa: E402
 from upweight.curvature.solvers import prepared  # noqa: E402
+from upweight.curvature.summed_objective import Summed  # noqa: E402
 
 L2 = 0.02
 SOLVERS = {

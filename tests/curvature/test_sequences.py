@@ -13,9 +13,9 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
-from upweight.curvature import expectation  # noqa: E402
-from upweight.curvature.objective import Summed  # noqa: E402
+from upweight.curvature import label_expectation  # noqa: E402
 from upweight.curvature.output_roots import output_root  # noqa: E402
+from upweight.curvature.summed_objective import Summed  # noqa: E402
 from upweight.gradients.outputs import Outputs  # noqa: E402
 
 LENGTH, SYMBOLS, WIDTH = 4, 5, 4
@@ -122,7 +122,7 @@ def summed(train: uw.Examples | None = None) -> Summed:
 
 def gathered(objective: Summed, seed: int = 0) -> np.ndarray:
     network, total = model().network, 0.0
-    for _, captured in expectation.expected_gradients(objective, seed=seed):
+    for _, captured in label_expectation.expected_gradients(objective, seed=seed):
         rows = network.join({name: captured.materialise(name) for name in network.names})
         total = total + rows.T @ rows
     return np.asarray(total)
@@ -130,16 +130,16 @@ def gathered(objective: Summed, seed: int = 0) -> np.ndarray:
 
 def test_all_directions_give_the_gauss_newton_matrix() -> None:
     np.testing.assert_allclose(gathered(summed()), dense(), atol=1e-10)
-    assert expectation.label_expectation(summed()) == "exact"
+    assert label_expectation.label_expectation(summed()) == "exact"
 
 
 def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "EXACT", 1)
+    monkeypatch.setattr(label_expectation, "EXACT", 1)
     errors = []
     for draws in (4, 400):
-        monkeypatch.setattr(expectation, "DRAWN", 6 * draws)
-        monkeypatch.setattr(expectation, "MOST", draws)
-        assert expectation.label_expectation(summed()) == f"sampled, {draws} draw{'s' * (draws > 1)}"
+        monkeypatch.setattr(label_expectation, "DRAWN", 6 * draws)
+        monkeypatch.setattr(label_expectation, "MOST", draws)
+        assert label_expectation.label_expectation(summed()) == f"sampled, {draws} draw{'s' * (draws > 1)}"
         errors.append([np.linalg.norm(gathered(summed(), seed) - dense()) for seed in range(3)])
     few, many = np.sqrt(np.square(errors).mean(axis=1)) / np.linalg.norm(dense())
     assert many < 0.1
@@ -147,10 +147,10 @@ def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_example_has_the_same_draws_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "EXACT", 1)
+    monkeypatch.setattr(label_expectation, "EXACT", 1)
     there = gathered(summed())
     np.testing.assert_allclose(gathered(summed(examples().take([3, 0, 5, 1, 4, 2]))), there, atol=1e-12)
-    monkeypatch.setattr(expectation, "BATCH", 2)
+    monkeypatch.setattr(label_expectation, "BATCH", 2)
     np.testing.assert_allclose(gathered(summed()), there, atol=1e-12)
     assert np.abs(gathered(summed(), seed=1) - there).max() > 1e-3
 
@@ -161,7 +161,7 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
 ) -> None:
     if draws:
         for name, value in (("EXACT", 1), ("DRAWN", 6 * draws), ("MOST", draws)):
-            monkeypatch.setattr(expectation, name, value)
+            monkeypatch.setattr(label_expectation, name, value)
     curvature = model().curvature(examples(), uw.EKFAC(), 0.0)
     trace = np.trace(curvature.matvec(np.eye(model().network.size)))
     np.testing.assert_allclose(trace, np.trace(dense()), rtol=0.05 if draws else 1e-9)
@@ -173,7 +173,7 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
 
 @pytest.mark.parametrize("solver", [None, uw.CG(tolerance=1e-10, steps=400)], ids=str)
 def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "EXACT", 1)  # the solution is not that of the draws
+    monkeypatch.setattr(label_expectation, "EXACT", 1)  # the solution is not that of the draws
     monkeypatch.setattr("upweight.curvature.gauss_newton.SKETCH", 1)
     curvature = model().curvature(examples(), uw.GaussNewton(solver=solver), 0.05)
     rows = model().measure_rows(examples())
@@ -183,10 +183,10 @@ def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: py
     )
 
 
-@pytest.mark.parametrize("exact", [expectation.EXACT, 1], ids=["all directions", "drawn"])
+@pytest.mark.parametrize("exact", [label_expectation.EXACT, 1], ids=["all directions", "drawn"])
 @pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.KFAC(), uw.GaussNewton()], ids=lambda c: type(c).__name__)
 def test_padding_changes_nothing(curvature: Any, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "EXACT", exact)
+    monkeypatch.setattr(label_expectation, "EXACT", exact)
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, SYMBOLS, length + 1) for length in (2, 3, 2, 2, 3, 2)]
 

@@ -22,15 +22,15 @@ from curved_nets import (
 from torch import nn
 
 import upweight as uw
-from upweight.core.recipes import CG, Arnoldi, Direct, LiSSA, Nystrom
+from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom
 from upweight.core.rows import DenseRows
 from upweight.curvature import gauss_newton, hessian
-from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
 from upweight.curvature.solvers import direct, dual, inverse, lissa, prepared, roots
 from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.dual import DualRows
 from upweight.curvature.solvers.lissa import largest
+from upweight.curvature.summed_objective import Summed
 
 EVERY = {
     "direct": Direct(),

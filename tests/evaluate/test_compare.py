@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 import upweight as uw
 from refitted import setting
 from upweight.evaluate.compare import compare, cpu_seconds
-from upweight.evaluate.found import plant
+from upweight.evaluate.label_errors import plant
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets
 from upweight.evaluate.retrain_truth import retrain_truth

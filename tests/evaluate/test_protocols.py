@@ -8,9 +8,9 @@ from game import game
 from scipy.stats import pearsonr, spearmanr
 
 import upweight as uw
-from upweight.evaluate.ceiling import noise_ceiling, spearman_brown
 from upweight.evaluate.lds import lds
 from upweight.evaluate.loo import loo
+from upweight.evaluate.noise_ceiling import noise_ceiling, spearman_brown
 from upweight.evaluate.removals import singles, subsets
 from upweight.evaluate.retrain_truth import retrain_truth
 

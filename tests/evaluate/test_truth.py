@@ -6,7 +6,7 @@ from game import game
 
 import upweight as uw
 from refitted import effect, setting
-from upweight.evaluate.ceiling import noise_ceiling
+from upweight.evaluate.noise_ceiling import noise_ceiling
 from upweight.evaluate.removals import named, random_groups, singles, strongest, subsets
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth

@@ -81,7 +81,7 @@ def test_taken_rows_are_rows(setting):
 
 def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch):
     _, _, (ours, dense), (theirs, dense_queries) = setting
-    for name in ("parts", "products"):
+    for name in ("factors", "inner_products"):
         monkeypatch.setattr(f"upweight.gradients.{name}.CHUNK", 7)
     monkeypatch.setattr("upweight.gradients.captured.SQUARE", 2)
     assert close(ours.gram(), dense @ dense.T)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_nets import CASES, Case
 
-from upweight.gradients.project import Projection
+from upweight.gradients.projection import Projection
 from upweight.gradients.rows import CapturedRows
 
 

@@ -7,7 +7,7 @@ from sklearn.preprocessing import FunctionTransformer
 from small import KINDS, QUERIES, dense, losses, penalty, slope_of, small
 
 import upweight as uw
-from upweight.core.recipes import CG, Direct, Hessian
+from upweight.core.curvature_recipes import CG, Direct, Hessian
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from upweight.applications.course import Course
+from upweight.applications.follow import Course
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report import payload, write_report

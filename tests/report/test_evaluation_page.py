@@ -12,15 +12,15 @@ from stand_ins import HOSTILE
 import upweight as uw
 from upweight.evaluate.agreement import agreement
 from upweight.evaluate.brittleness import Brittleness, Flip
-from upweight.evaluate.ceiling import Ceiling
-from upweight.evaluate.check import Check
 from upweight.evaluate.compare import Comparison, Entry
-from upweight.evaluate.found import Found
+from upweight.evaluate.label_errors import Found
 from upweight.evaluate.lds import LDS
+from upweight.evaluate.noise_ceiling import Ceiling
 from upweight.evaluate.removal_curve import RemovalCurve
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.truth import Truth
-from upweight.report.drawing import Axis, Dot, against_cost
+from upweight.evaluate.verification import Check
+from upweight.report.svg_plots import Axis, Dot, against_cost
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

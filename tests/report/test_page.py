@@ -13,8 +13,8 @@ from stand_ins import HOSTILE
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal
+from upweight.evaluate.verification import Check
 from upweight.report import payload, write_report
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from upweight.core.examples import Examples
 from upweight.report import previews
 from upweight.report.previews import Album
-from upweight.report.words import count, label_text, settings
+from upweight.report.wording import count, label_text, settings
 
 
 def picture(entry):

@@ -11,8 +11,8 @@ import upweight as uw
 from networks import cross_entropy, mlp
 from refitted import setting
 from upweight.core.model import Predictions
-from upweight.retraining.answers import Answers
 from upweight.retraining.engine import results
+from upweight.retraining.retrained_outputs import Answers
 from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 

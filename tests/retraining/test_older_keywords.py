@@ -65,7 +65,7 @@ def test_older_keywords_by_position():
     with pytest.warns(DeprecationWarning, match=r"how= is deprecated; write retraining=uw.Retraining\(how=…\)"):
         older = uw.retrain(model, train, rows, 0, "processes")
     np.testing.assert_array_equal(older.parameters, uw.retrain(model, train, rows).parameters)
-    with pytest.warns(DeprecationWarning, match=r"failing= is deprecated; write by=uw.Slicing\(failing=…\)"):
+    with pytest.warns(DeprecationWarning, match=r"failing= is deprecated; write by=uw.Slicing\(…, failing=…\)"):
         assert list(uw.slices(model, train, queries, slicing(), {"two": queries.ids[:2]}, removals=0).slices) == ["two"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from upweight.core.model import Predictions
 from upweight.linear.model import LinearModel
 from upweight.linear.rows import FactoredRows
-from upweight.models.pytorch import TorchModel
+from upweight.models.pytorch.torch_model import TorchModel
 from upweight.testing import BrokenLawError, ModelLaw, Outcome, check_model, families, try_model_law
 from upweight.testing.laws_of_models import MODEL_RULES, Modelled
 from upweight.trees.model import TreeModel

@@ -5,8 +5,8 @@ from recipes import N, convolving, dropping, fresh, model, train
 from torch import nn
 
 from networks import Transformer
-from upweight.training import batched, stacked
-from upweight.training.tape import UntapableError, taped
+from upweight.training import stacked, stacked_operations
+from upweight.training.traced_step import UntapableError, taped
 
 RNG = np.random.default_rng(0)
 SUBSETS = (RNG.uniform(size=(5, N)) < 0.7) * RNG.uniform(0.5, 1.5, (5, N))
@@ -127,8 +127,8 @@ def test_nets_with_branches_and_with_shared_or_idle_gradients(make):
 
 
 def test_plain_cross_entropies_are_done_for_the_stack(monkeypatch):
-    seen, done = [], batched._cross_entropy
-    monkeypatch.setattr(batched, "_cross_entropy", lambda *given: seen.append(1) or done(*given))
+    seen, done = [], stacked_operations._cross_entropy
+    monkeypatch.setattr(stacked_operations, "_cross_entropy", lambda *given: seen.append(1) or done(*given))
     together(model(fresh, **SGD), SUBSETS[:2], [0, 0])
     assert seen
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import upweight as uw
 from upweight.gradients.functional import Whole, plain_attention
-from upweight.training import nets
-from upweight.training.rule import State, begin, update
+from upweight.training import trainer
+from upweight.training.optimiser_step import State, begin, update
 from upweight.training.run import flat, seeded
 
 
@@ -47,7 +47,7 @@ def by_autograd(
     model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
 ) -> np.ndarray:
     """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by no more than `clip` a step."""
-    (run,) = nets.runs(model.training, model.network, train, weights[None], [0])
+    (run,) = trainer.runs(model.training, model.network, train, weights[None], [0])
     at = torch.tensor(weights, requires_grad=True)
     effective = at * torch.tensor(train.weights)
     whole, network = Whole(run.network, "loss"), run.network

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from upweight.applications.perturb import Field
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples, Id
+from upweight.core.input_kinds import take_rows
 from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reading
 from upweight.core.progress import Progress, staged
-from upweight.core.sources import take_rows
 
 Array = NDArray[np.float64]
 

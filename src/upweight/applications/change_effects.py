@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.change import Change
+from upweight.applications.changes import Change
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
-from upweight.retraining.answers import Answers
 from upweight.retraining.engine import results
+from upweight.retraining.retrained_outputs import Answers
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 

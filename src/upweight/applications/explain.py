@@ -21,7 +21,7 @@ from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
 
 log = logging.getLogger("upweight")
@@ -111,7 +111,7 @@ class Explanation:
         return [{"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in found]
 
 
-@older_keywords({"method": Older("recipe"), **deprecated.stages(retrain="verify")}, deprecated.made())
+@older_keywords({"method": Older("recipe"), **deprecated_keywords.stages(retrain="verify")}, deprecated_keywords.made())
 def explain(
     model: Measurable,
     train: Examples,

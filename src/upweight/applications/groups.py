@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from upweight.applications.explain import confident_mistakes
 from upweight.core.examples import Examples, is_missing
+from upweight.core.input_kinds import columns_of
 from upweight.core.model import Measurable
-from upweight.core.sources import columns_of
 from upweight.core.weights import present
 
 MANY = 10  # distinct numbers from which a column is cut into parts

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from upweight.applications.change import with_labels
-from upweight.applications.held_out import HeldOut, held_out
+from upweight.applications.changes import with_labels
+from upweight.applications.cross_fitting import HeldOut, held_out
 from upweight.core.attributor import Fitted
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
@@ -20,7 +20,7 @@ from upweight.core.progress import silent
 from upweight.core.scores import Unit
 from upweight.core.weights import present
 from upweight.methods.influence import Influence
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
@@ -85,8 +85,11 @@ class Suspects:
 
 
 @older_keywords(
-    {**deprecated.one_seed(), **deprecated.stages(fit="influence", retrain="folds", attribute="harm")},
-    deprecated.made(ONE_BY_ONE),
+    {
+        **deprecated_keywords.one_seed(),
+        **deprecated_keywords.stages(fit="influence", retrain="folds", attribute="harm"),
+    },
+    deprecated_keywords.made(ONE_BY_ONE),
 )
 def mislabeled(
     model: Measurable,

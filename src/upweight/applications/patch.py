@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from upweight.applications.change import Change, as_label
+from upweight.applications.changes import Change, as_label
 from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import digest

@@ -19,9 +19,9 @@ from upweight.core.model import Measurable, Retrainable, can, require
 from upweight.core.progress import silent
 from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice
-from upweight.retraining import deprecated
-from upweight.retraining.answers import Answers
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
+from upweight.retraining.retrained_outputs import Answers
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
 
@@ -130,10 +130,10 @@ def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: An
         "smallest": Older("by", "smallest"),
         "method": Older("recipe"),
         "refits": Older("removals"),
-        **deprecated.one_seed(),
-        **deprecated.stages(retrain="verify"),
+        **deprecated_keywords.one_seed(),
+        **deprecated_keywords.stages(retrain="verify"),
     },
-    {"by": Made("uw.Slicing", _slicing), **deprecated.made(ONE_BY_ONE)},
+    {"by": Made("uw.Slicing", _slicing), **deprecated_keywords.made(ONE_BY_ONE)},
     positional=("failing",),
 )
 def slices(

@@ -11,15 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.change import Change, random_like
 from upweight.applications.change_effects import ChangeEffects
+from upweight.applications.changes import Change, random_like
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require, require_reading
 from upweight.core.scores import Unit, require_finite
 from upweight.core.weights import present
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
@@ -105,9 +105,9 @@ def _without_refit(removals: int | None, refit: bool) -> int | None:
     {
         "calibrate": Older("removals"),
         "refit": Older("removals", "refit", shown="None in place of refit=False with calibrate=0"),
-        **deprecated.one_seed(),
+        **deprecated_keywords.one_seed(),
     },
-    {"removals": Made("", _without_refit), **deprecated.made(ONE_BY_ONE)},
+    {"removals": Made("", _without_refit), **deprecated_keywords.made(ONE_BY_ONE)},
 )
 def what_if(
     model: Measurable,

@@ -11,7 +11,7 @@ import typer
 
 import upweight
 from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
-from upweight.cli.reading import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
+from upweight.cli.inputs import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
 from upweight.cli.verify import Folder, Page, Seeds, print_remarks, print_table, reachable, write_page
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 
 import upweight
 from upweight.cli.app import AsJson, OlderVerify, Out, Quiet, Removals, app, newer, working_on, writable
-from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
+from upweight.cli.inputs import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
     from upweight.applications.explain import Explanation

@@ -10,7 +10,7 @@ import typer
 
 import upweight
 from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
-from upweight.cli.reading import Identifier, Seed, Source, Target, Task
+from upweight.cli.inputs import Identifier, Seed, Source, Target, Task
 
 Budget = Annotated[float, typer.Option(help="How many labels can be checked, or a share below 1.")]
 STAGES = {
@@ -37,7 +37,7 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     source = Source(task, target, identifier)
     writable(out)
     from upweight.applications.mislabeled import mislabeled as run
-    from upweight.report.write import write_page
+    from upweight.report.write_page import write_page
 
     with working_on({"read": f"Reading {task.name}", "train": "Training", **STAGES}, quiet, as_json) as working:
         model, train, queries, notes = source.read(working, None, seed)

@@ -10,11 +10,11 @@ import typer
 
 import upweight
 from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
-from upweight.cli.reading import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
+from upweight.cli.inputs import How, Identifier, Measure, Query, Seed, Source, Target, Task, choose, recipe_for
 
 if TYPE_CHECKING:
     from upweight.evaluate.brittleness import Brittleness
-    from upweight.evaluate.check import Check
+    from upweight.evaluate.verification import Check
 
 Seeds = Annotated[int, typer.Option(min=1, help="Trainings per removal, where training depends on its seed.")]
 Folder = Annotated[
@@ -98,7 +98,7 @@ def brittleness_of(model: Any, train: Any, queries: Any, scores: Any, folder: Pa
 
 def print_flips(flips: Brittleness, remarks: list[str], report: Path | None) -> None:
     """The predictions that flipped on the terminal."""
-    from upweight.report.removing import flip_table
+    from upweight.report.removal_curves import flip_table
 
     found = flip_table(flips)
     print_table("How few examples hold a prediction up", tuple(found["head"][:4]), [row[:4] for row in found["rows"]])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
+from upweight.core.change_checks import looked_once
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
-from upweight.core.looks import looked_once
 from upweight.core.model import Measurable, Predictions, require
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.functions import is_library
-from upweight.core.sources import columns_of, is_sparse
+from upweight.core.input_kinds import columns_of, is_sparse
 
 # Attributes of libraries' objects that change no result: threads, what is printed, caches, an address.
 IRRELEVANT = frozenset(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.change_checks import LOOKS
 from upweight.core.contents import UnidentifiedError
 from upweight.core.identity import checksum, digest
-from upweight.core.looks import LOOKS
+from upweight.core.input_kinds import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
 from upweight.core.preview import Preview, preview_of
-from upweight.core.sources import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
 
 Id = int | str
 PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")

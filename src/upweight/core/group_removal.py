@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
+from upweight.core.change_checks import looked_once
 from upweight.core.examples import Examples, Id, require_examples
-from upweight.core.looks import looked_once
 from upweight.core.scores import Scores
 from upweight.core.weights import require_part
 

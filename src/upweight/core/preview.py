@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from upweight.core.sources import columns_of, is_sparse
+from upweight.core.input_kinds import columns_of, is_sparse
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial.chebyshev import chebinterpolate
 from torch import Tensor
 
-from upweight.curvature.averaged import Averaged, Blocks, Function, Spectrum
+from upweight.curvature.mean_gauss_newton import Averaged, Blocks, Function, Spectrum
 from upweight.curvature.solvers.algebra import normal, norms, shaped
 
 TAIL = 1e-6  # share of a function's largest coefficient below which the series ends

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
-from upweight.core.examples import Examples
-from upweight.core.recipes import (
+from upweight.core.curvature_recipes import (
     EKFAC,
     KFAC,
     CurvatureRecipe,
@@ -21,9 +20,10 @@ from upweight.core.recipes import (
     Hessian,
     Identity,
 )
-from upweight.curvature.earlier import HALF
-from upweight.curvature.expectation import expected_gradients, independent
-from upweight.curvature.objective import Summed
+from upweight.core.examples import Examples
+from upweight.curvature.early_stopping import HALF
+from upweight.curvature.label_expectation import expected_gradients, independent
+from upweight.curvature.summed_objective import Summed
 
 Array = NDArray[np.float64]
 RATIOS = {"λ/3": 1 / 3, "3λ": 3.0}  # where the choice is compared with its neighbours

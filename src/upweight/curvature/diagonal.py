@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.objective import Summed
+from upweight.curvature.summed_objective import Summed
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]

@@ -17,8 +17,8 @@ from torch import Tensor
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.kfac import Blocks, Layer, with_ones
 from upweight.gradients.captured import Captured
+from upweight.gradients.factors import Outer
 from upweight.gradients.network import Network
-from upweight.gradients.parts import Outer
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]

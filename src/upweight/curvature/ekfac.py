@@ -18,14 +18,14 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.damping import rank_of, share_of
-from upweight.curvature.earlier import earlier
+from upweight.curvature.early_stopping import earlier
 from upweight.curvature.eigen_rows import EigenRows
-from upweight.curvature.expectation import expected_gradients, label_expectation
 from upweight.curvature.kfac import Layer, kronecker_factors, with_ones
+from upweight.curvature.label_expectation import expected_gradients, label_expectation
 from upweight.curvature.leverage import corrected
-from upweight.curvature.objective import Summed
-from upweight.curvature.rest import Turned, add_moments, refined
 from upweight.curvature.solvers.algebra import stacked
+from upweight.curvature.summed_objective import Summed
+from upweight.curvature.unfactored_parameters import Turned, add_moments, refined
 from upweight.gradients.captured import Captured
 from upweight.gradients.rows import CapturedRows, TensorRows
 

@@ -16,8 +16,8 @@ from scipy.linalg import cho_factor, cho_solve
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import QUERIES, agreement, neighbours, share_of
-from upweight.curvature.objective import Summed
 from upweight.curvature.solvers.dual import places_among
+from upweight.curvature.summed_objective import Summed
 from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.recipes import CG, Direct, GaussNewton, Nystrom
+from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
 from upweight.core.rows import Rows
-from upweight.curvature.earlier import earlier
+from upweight.curvature.early_stopping import earlier
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.leverage import corrected
-from upweight.curvature.objective import Summed
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepared
 from upweight.curvature.solvers.cg import ConjugateGradients
@@ -22,6 +21,7 @@ from upweight.curvature.solvers.dual import Dual
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.solvers.nystrom import Sketched
 from upweight.curvature.solvers.roots import ROOM, Roots
+from upweight.curvature.summed_objective import Summed
 
 Array = NDArray[np.float64]
 SMALL = 3000  # parameters up to which the matrix is made without being asked for

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.recipes import CG, Direct, Hessian
+from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import Rows
-from upweight.curvature.earlier import earlier
-from upweight.curvature.objective import Summed
+from upweight.curvature.early_stopping import earlier
 from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers import prepared
 from upweight.curvature.solvers.inverse import Inverse
+from upweight.curvature.summed_objective import Summed
 
 Array = NDArray[np.float64]
 SMALL = 3000  # parameters up to which the matrix is made without being asked for

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.objective import Summed
+from upweight.curvature.summed_objective import Summed
 
 
 class FittedIdentity(Curvature):

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.curvature.expectation import expected_batches
-from upweight.curvature.objective import Summed
-from upweight.curvature.rest import Rest, Turned
+from upweight.curvature.label_expectation import expected_batches
+from upweight.curvature.summed_objective import Summed
+from upweight.curvature.unfactored_parameters import Rest, Turned
 from upweight.gradients.captured import Factors
 
 Blocks = dict[str, Tensor]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
-from upweight.curvature.expectation import square_roots
-from upweight.curvature.objective import Summed
+from upweight.curvature.label_expectation import square_roots
+from upweight.curvature.summed_objective import Summed
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.outputs import outputs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.curvature.objective import Summed
+from upweight.curvature.summed_objective import Summed
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
 from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network

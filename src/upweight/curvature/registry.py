@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from upweight.core.curvature import Curvature
-from upweight.core.examples import Examples
-from upweight.core.recipes import (
+from upweight.core.curvature_recipes import (
     EKFAC,
     KFAC,
     CurvatureRecipe,
@@ -18,12 +17,13 @@ from upweight.core.recipes import (
     Hessian,
     Identity,
 )
+from upweight.core.examples import Examples
 from upweight.curvature.damping import LAYERED, automatic
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher
 from upweight.curvature.identity import FittedIdentity
-from upweight.curvature.objective import Summed
+from upweight.curvature.summed_objective import Summed
 
 
 def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: float | None) -> Curvature:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.checkpoints import Checkpoint, Segment
+from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe, GaussNewton
 from upweight.core.examples import Examples
-from upweight.core.recipes import EKFAC, CurvatureRecipe, GaussNewton
 from upweight.core.rows import Rows
 from upweight.core.weights import copies
-from upweight.curvature.averaged import Averaged, Factored, Spectrum, diagonalised
 from upweight.curvature.chebyshev import Polynomial
 from upweight.curvature.gauss_newton import SMALL
-from upweight.curvature.objective import Summed
+from upweight.curvature.mean_gauss_newton import Averaged, Factored, Spectrum, diagonalised
+from upweight.curvature.summed_objective import Summed
 from upweight.gradients.network import Network
 from upweight.gradients.rows import TensorRows
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
+from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
-from upweight.core.sources import is_sparse
 from upweight.core.weights import present
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
@@ -65,7 +65,7 @@ def plain_loss(model: Measurable, train: Examples) -> Array:
     return -np.asarray(model.measure(train))
 
 
-@older_keywords(deprecated.one_seed(), deprecated.made(ONE_BY_ONE), positional=("seed",))
+@older_keywords(deprecated_keywords.one_seed(), deprecated_keywords.made(ONE_BY_ONE), positional=("seed",))
 def held_out_loss(
     model: Retrainable, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None
 ) -> Array:

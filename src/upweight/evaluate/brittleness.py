@@ -14,7 +14,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import own_weights, present
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import attempts, results
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task, at_once, predicted
@@ -91,7 +91,7 @@ class Brittleness:
         return {"most": self.most, "trainings": self.trainings, "flips": flips}
 
 
-@older_keywords(deprecated.keywords("processes", "how", "folder", "progress"), deprecated.made())
+@older_keywords(deprecated_keywords.keywords("processes", "how", "folder", "progress"), deprecated_keywords.made())
 def brittleness(
     model: Measurable,
     train: Examples,

@@ -20,11 +20,11 @@ from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, known, short
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
-from upweight.evaluate.found import Found, found_at
+from upweight.evaluate.label_errors import Found, found_at
 from upweight.evaluate.lds import LDS, lds
 from upweight.evaluate.truth import Truth
 from upweight.methods.chance import Chance
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
@@ -125,7 +125,7 @@ class Comparison:
         }
 
 
-@older_keywords(deprecated.keywords("progress"), deprecated.made(ONE_BY_ONE))
+@older_keywords(deprecated_keywords.keywords("progress"), deprecated_keywords.made(ONE_BY_ONE))
 def compare(
     methods: Mapping[str, Attributor],
     model: Measurable,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import known, mean_known, rank_correlations, resampled_correlations, short
-from upweight.evaluate.ceiling import Ceiling, noise_ceiling
+from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]

@@ -19,7 +19,7 @@ from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
@@ -69,7 +69,7 @@ class RemovalCurve:
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
 
-@older_keywords({"draws": Older("removals"), **deprecated.KEYWORDS}, deprecated.made())
+@older_keywords({"draws": Older("removals"), **deprecated_keywords.KEYWORDS}, deprecated_keywords.made())
 def removal_curve(
     model: Measurable,
     train: Examples,

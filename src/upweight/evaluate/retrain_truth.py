@@ -17,7 +17,7 @@ from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import reproduction
 from upweight.evaluate.truth import Truth
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import attempts, results
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
@@ -25,7 +25,7 @@ from upweight.retraining.task import Task
 Array = NDArray[np.float64]
 
 
-@older_keywords(deprecated.KEYWORDS, deprecated.made())
+@older_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
 def retrain_truth(
     model: Measurable,
     train: Examples,

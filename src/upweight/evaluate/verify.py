@@ -13,17 +13,17 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import own_weights
-from upweight.evaluate.check import Check
 from upweight.evaluate.removals import Removal, named, strongest
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
-from upweight.retraining import deprecated
+from upweight.evaluate.verification import Check
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
 
 __all__ = ["Check", "checked", "verify"]
 
 
-@older_keywords(deprecated.KEYWORDS, deprecated.made())
+@older_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
 def verify(
     model: Measurable,
     train: Examples,

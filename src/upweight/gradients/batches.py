@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.core.sources import is_sparse
+from upweight.core.input_kinds import is_sparse
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from upweight.gradients.parts import CHUNK, Dense, Outer, Part, joined
-from upweight.gradients.products import inner, own
+from upweight.gradients.factors import CHUNK, Dense, Outer, Part, joined
+from upweight.gradients.inner_products import inner, own
 
 SQUARE = 512  # examples of one block of a symmetric matrix
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.gradients.capture import PARAMETER, Layout, Site, Tape, layouts_of
 from upweight.gradients.captured import Captured
+from upweight.gradients.factors import Dense
 from upweight.gradients.functional import alone, gradient, gradient_rows, leaves
+from upweight.gradients.hooks import PARAMETER, Layout, Site, Tape, layouts_of
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.outputs import outputs
-from upweight.gradients.parts import Dense
 
 SEEN = 3  # examples that are compared
 TRIES = 4  # readings of where the examples are, before a parameter is left to autograd

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upweight.gradients.parts import Dense, Lookup, Outer, Part
+from upweight.gradients.factors import Dense, Lookup, Outer, Part
 
 
 class Kind(ABC):

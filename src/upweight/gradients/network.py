@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import Batch, described, placed
 from upweight.gradients.batches import collate as stack
-from upweight.gradients.guard import untouched
 from upweight.gradients.optimality import Totals
+from upweight.gradients.preserve_model import untouched
 
 Quantity = Literal["loss", "measure"]
 Function = Callable[[Any, Any], Tensor]

@@ -12,10 +12,10 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured import Captured
+from upweight.gradients.factors import Dense, Lookup, Outer, Part
+from upweight.gradients.inner_products import ghostly
 from upweight.gradients.inspection import Inspection, captured, inspected, pulled
 from upweight.gradients.network import Network, Quantity
-from upweight.gradients.parts import Dense, Lookup, Outer, Part
-from upweight.gradients.products import ghostly
 
 Array = NDArray[np.float64]
 LARGEST = 512  # examples in a batch at most

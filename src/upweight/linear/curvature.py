@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import ExactCurvature, Moved, Solved
-from upweight.core.recipes import CG, Direct, Hessian
+from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows, Rows
-from upweight.linear.factor import Factor, Iterative, Joint, Separate
+from upweight.linear.factorisations import Factor, Iterative, Joint, Separate
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows

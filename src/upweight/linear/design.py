@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.linear.features import Features
-from upweight.linear.gram import GramCoordinates, Kernel
+from upweight.linear.gram_coordinates import GramCoordinates, Kernel
 
 Array = NDArray[np.float64]
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
+from upweight.core.data_cache import Recent
 from upweight.core.examples import Examples
-from upweight.core.held import Held
+from upweight.core.fitted_state import Held
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
 from upweight.core.objective import Objective
-from upweight.core.recent import Recent
-from upweight.core.recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.weights import copies, own_weights, require_classes, weights_of
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Moved
 from upweight.core.threads import one_thread
-from upweight.linear.factor import Factor, conjugate_gradients
+from upweight.linear.factorisations import Factor, conjugate_gradients
 from upweight.linear.families import Derivatives
 from upweight.linear.problem import Problem
 

@@ -35,7 +35,7 @@ class FactoredRows(Rows):
     def dot(self, other: Rows) -> Array:
         """Inner products; of two factored sets by (X Xᵀ) ∘ (R Rᵀ), without a parameter-sized vector."""
         if isinstance(other, FactoredRows) and self.common is None and other.common is None:
-            from upweight.linear.gram import inner_product
+            from upweight.linear.gram_coordinates import inner_product
 
             ours, theirs = (f.x if not f.intercept else f.dense() for f in (self.features, other.features))
             return inner_product(ours, theirs) * (self.slopes @ other.slopes.T)

@@ -8,7 +8,7 @@ from typing import Any
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.methods.products import FittedProducts, Layers, as_it_is
+from upweight.methods.gradient_products import FittedProducts, Layers, as_it_is
 
 
 @dataclass(frozen=True, kw_only=True)

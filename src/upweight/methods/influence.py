@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import Curvature, ExactCurvature, Solved
+from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric
-from upweight.core.recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import copies, own_weights

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
+from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Embeddable
 from upweight.core.scores import Unit
-from upweight.core.sources import is_sparse
 from upweight.core.weights import copies, own_weights
 
 Array = NDArray[np.float64]

@@ -16,7 +16,7 @@ from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import present
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed import backwards, blocks, derivative, shifted, single
+from upweight.trees.fixed_structure import backwards, blocks, derivative, shifted, single
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed

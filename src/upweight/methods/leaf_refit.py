@@ -15,9 +15,9 @@ from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Boosted
 from upweight.core.scores import Unit
-from upweight.retraining.pool import each
+from upweight.retraining.process_pool import each
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed import blocks, refit, shifted
+from upweight.trees.fixed_structure import blocks, refit, shifted
 
 Array = NDArray[np.float64]
 BLOCK = 256  # removals whose margins are held at a time for the queries

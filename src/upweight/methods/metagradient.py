@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.change_checks import looked_once
 from upweight.core.deprecation import Older, older_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.laws import Law
-from upweight.core.looks import looked_once
 from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import present
-from upweight.methods.gate import Gate, agreement_within
+from upweight.retraining.gate import Gate, agreement_within
 
 Array = NDArray[np.float64]
 OWN = 64  # training examples whose own scores are taken at a time

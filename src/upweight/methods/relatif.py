@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.curvature import PAIRED, Curvature
+from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights

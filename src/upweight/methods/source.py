@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.change_checks import looked_once
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
+from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
-from upweight.core.looks import looked_once
-from upweight.core.recipes import EKFAC, CurvatureRecipe
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 

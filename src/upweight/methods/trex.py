@@ -16,7 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import copies, own_weights
-from upweight.trees.loss import Loss
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.losses import Squared
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
-from upweight.models.tree_reading import (
+from upweight.models.tree_spec import (
     Columns,
     TreeReading,
     library_of,
@@ -21,8 +21,8 @@ from upweight.models.tree_reading import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import ensemble_of
-from upweight.trees.loss import Loss
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 

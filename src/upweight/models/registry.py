@@ -10,23 +10,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.change_checks import looked_once
 from upweight.core.examples import Examples, require_examples
-from upweight.core.looks import looked_once
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader
 from upweight.core.plugins import MODELS, plugins, warn_about
 from upweight.core.weights import require_weight
 from upweight.models.pipeline import last_step
-from upweight.trees.loss import Loss
+from upweight.trees.boosting_loss import Loss
 
 # Modules of this room that are model readers, in the order in which they are tried.
 FAMILIES = (
     "lightgbm",
     "xgboost",
     "catboost",
-    "sklearn_trees",
-    "sklearn",
+    "sklearn.trees",
+    "sklearn.linear_models",
 )
 OPTIONS = {
     "smoothing": "support vector machines",
@@ -69,9 +69,9 @@ def explainable(
     final = last_step(estimator)
     reader = next(_readers_of(estimator), None)
     if reader is None:
-        from upweight.models import sklearn
+        from upweight.models.sklearn import linear_models
 
-        raise sklearn.unsupported(final)
+        raise linear_models.unsupported(final)
     given = {"smoothing": smoothing, "objective": objective, "loss": loss}
     options = {name: value for name, value in given.items() if value is not None}
     read: Callable[..., Retrainable] = reader.read
@@ -86,7 +86,7 @@ def _readers_of(estimator: Any) -> Iterator[ModelReader]:
         built_in: ModelReader = importlib.import_module(f"upweight.models.{family}")
         if built_in.reads(estimator):
             yield built_in
-    for plugin in plugins(MODELS, frozenset(FAMILIES), _misfit).values():
+    for plugin in plugins(MODELS, frozenset(family.partition(".")[0] for family in FAMILIES), _misfit).values():
         try:
             is_read = plugin.loaded.reads(estimator)
         except Exception as error:  # whatever the code of others may raise

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
-from upweight.core.sources import columns_of
-from upweight.models.tree_reading import (
+from upweight.models.tree_spec import (
     Columns,
     TreeReading,
     again_by_clone,
@@ -23,8 +23,8 @@ from upweight.models.tree_reading import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import ensemble_of
-from upweight.trees.loss import Loss
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 

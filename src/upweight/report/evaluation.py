@@ -12,13 +12,13 @@ import numpy as np
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import known, short
 from upweight.evaluate.brittleness import Brittleness
-from upweight.evaluate.check import Check
 from upweight.evaluate.compare import HEAD, Comparison, Entry
 from upweight.evaluate.removal_curve import RemovalCurve
+from upweight.evaluate.verification import Check
 from upweight.report.document import rendered, written
-from upweight.report.drawing import Dot, against_cost, scatter
-from upweight.report.removing import curve_plots, flip_table
-from upweight.report.words import count, settings, wording
+from upweight.report.removal_curves import curve_plots, flip_table
+from upweight.report.svg_plots import Dot, against_cost, scatter
+from upweight.report.wording import count, settings, wording
 
 LEVEL = 0.9
 MOST_POINTS = 600  # of one plot; more hide each other

@@ -10,10 +10,10 @@ from upweight.core.scores import Scores, Unit
 from upweight.report.document import rendered, written
 from upweight.report.payload import payload
 from upweight.report.verification import LEVEL, same_scores, trust
-from upweight.report.words import count, settings, wording
+from upweight.report.wording import count, settings, wording
 
 if TYPE_CHECKING:
-    from upweight.applications.course import Course
+    from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
 SCRIPTS = ("elements.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")

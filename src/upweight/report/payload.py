@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
-from upweight.report.course import course_data
+from upweight.report.follow import course_data
 from upweight.report.previews import Album
 from upweight.report.verification import check_data, intervals
-from upweight.report.words import amount_text, count, label_text, number, wording
+from upweight.report.wording import amount_text, count, label_text, number, wording
 
 if TYPE_CHECKING:
-    from upweight.applications.course import Course
+    from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
 K = 10

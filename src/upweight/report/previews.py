@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.preview import Preview
-from upweight.report.words import cell_text, count
+from upweight.report.wording import cell_text, count
 
 MOST_SIDE = 160  # pixels; larger pictures are reduced
 MOST_TEXT = 20_000  # characters of one text

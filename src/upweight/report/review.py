@@ -11,7 +11,7 @@ from upweight.applications.patch import checksum
 from upweight.core.identity import digest
 from upweight.report.document import rendered
 from upweight.report.previews import Album
-from upweight.report.words import count, label_text, number
+from upweight.report.wording import count, label_text, number
 
 
 def review_page(suspects: Suspects) -> str:

@@ -18,7 +18,7 @@ from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verify import Check
-from upweight.report.words import count
+from upweight.report.wording import count
 
 WIDTH = 78  # columns; what is printed stays readable on the narrowest usual terminal
 COLOURS = ("cyan", "magenta")  # of what helped, of what harmed

@@ -9,7 +9,7 @@ import numpy as np
 
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
-from upweight.report.words import count, number, short
+from upweight.report.wording import count, number, short
 
 if TYPE_CHECKING:
     from upweight.evaluate.verify import Check

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.change_checks import looked_once
 from upweight.core.examples import Examples
-from upweight.core.looks import looked_once
 from upweight.core.model import Parametric, Stack
-from upweight.retraining.pool import available
+from upweight.retraining.process_pool import available
 from upweight.retraining.result_cache import ResultCache
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Ask, HandOut, Job, Task, at_once, by_processes, measured, trained
@@ -112,7 +112,7 @@ def _together(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
 def _hand_out(retraining: Retraining) -> HandOut:
     if retraining.how != "ray":
         return by_processes(available() if retraining.processes is None else retraining.processes)
-    from upweight.retraining.on_ray import each_on_ray
+    from upweight.retraining.ray_pool import each_on_ray
 
     return each_on_ray
 

@@ -13,7 +13,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
 from upweight.core.weights import weights_of
-from upweight.retraining import deprecated
+from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
@@ -58,7 +58,11 @@ class Retrained(Generic[ModelT]):
         return f"Retrained({len(self)} × {type(self.model).__name__})"
 
 
-@older_keywords(deprecated.keywords("how", "processes", "folder", "progress"), deprecated.made(), positional=("how",))
+@older_keywords(
+    deprecated_keywords.keywords("how", "processes", "folder", "progress"),
+    deprecated_keywords.made(),
+    positional=("how",),
+)
 def retrain(
     model: ModelT,
     train: Examples,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable, can
-from upweight.retraining.pool import each
+from upweight.retraining.process_pool import each
 
 Array = NDArray[np.float64]
 Ask = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)

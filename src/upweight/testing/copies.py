@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.sources import take_rows
+from upweight.core.input_kinds import take_rows
 
 if TYPE_CHECKING:
     from upweight.testing.family import Family

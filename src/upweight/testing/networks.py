@@ -16,7 +16,7 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.models.pytorch import TorchModel
+from upweight.models.pytorch.torch_model import TorchModel
 from upweight.testing.copies import Pair, Weighted
 from upweight.testing.family import Family
 from upweight.training.recipe import Training

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from upweight.training.optimiser_step import TINY, State
 from upweight.training.recipe import Training
-from upweight.training.rule import TINY, State
 
 
 class Step(NamedTuple):

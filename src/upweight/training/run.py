@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, mapped, placed
 from upweight.gradients.network import Network, require_one_each, unwrapped
+from upweight.training.optimiser_step import State, begin, update
 from upweight.training.recipe import Training
-from upweight.training.rule import State, begin, update
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")

@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from upweight.core.model import Stack
 from upweight.gradients.batches import mapped
 from upweight.gradients.functional import Whole, leaves, plain_attention
-from upweight.training.batched import Batched
-from upweight.training.rule import TINY, begin, update
+from upweight.training.optimiser_step import TINY, begin, update
 from upweight.training.run import CPU, Run, require_finite, reseed, seeded
-from upweight.training.tape import UntapableError, taped
+from upweight.training.stacked_operations import Batched
+from upweight.training.traced_step import UntapableError, taped
 
 Array = NDArray[np.float64]
 WORTH = 3e7  # flops of a step above which the arithmetic of one copy keeps a processor busy by itself

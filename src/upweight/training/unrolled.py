@@ -15,10 +15,10 @@ from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.training.adjoint import Step, pull, push, restrain
-from upweight.training.halfway import Back, Halfway
-from upweight.training.products import Products
-from upweight.training.rule import begin
+from upweight.training.optimiser_step import begin
+from upweight.training.replay_checkpoint import Back, Halfway
 from upweight.training.run import Moment, Run, beginning_of, require_finite, walk
+from upweight.training.second_order import Products
 
 Array = NDArray[np.float64]
 ROOM = 1 << 30  # bytes of cotangents that are carried at a time

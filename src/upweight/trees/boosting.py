@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import Places, TreeEnsemble
-from upweight.trees.loss import Loss
 
 Array = NDArray[np.float64]
 SAME = 1e-4  # libraries sum in single precision: what leaf values may differ by, of the largest of their tree

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.trees.boosting import SAME
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import Places, TreeEnsemble
-from upweight.trees.loss import Loss
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from upweight.trees.loss import Loss
+from upweight.trees.boosting_loss import Loss
 
 Array = NDArray[np.float64]
 

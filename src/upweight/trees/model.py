@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.data_cache import Recent
 from upweight.core.examples import Examples
-from upweight.core.held import Held
+from upweight.core.fitted_state import Held
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
-from upweight.core.recent import Recent
 from upweight.core.weights import own_weights, require_classes, require_weight
 from upweight.trees.boosting import Boosting
+from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
-from upweight.trees.loss import Loss
 
 Array = NDArray[np.float64]
 

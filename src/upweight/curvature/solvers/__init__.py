@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from upweight.core.recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
+from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
 from upweight.curvature.operators import Operator
 from upweight.curvature.solvers.arnoldi import Krylov
 from upweight.curvature.solvers.cg import ConjugateGradients

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from upweight.core.recipes import Arnoldi
+from upweight.core.curvature_recipes import Arnoldi
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import flat, normal, shaped
 from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from upweight.core.recipes import CG
+from upweight.core.curvature_recipes import CG
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import add, combined, count, inner, norms, taken
 from upweight.curvature.solvers.solution import Prepared, Solution, relative

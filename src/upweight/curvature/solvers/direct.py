@@ -7,7 +7,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from upweight.curvature.head import head_matrix
+from upweight.curvature.linear_head import head_matrix
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.solvers.algebra import flat, shaped
 from upweight.curvature.solvers.roots import ROOM, Roots

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 import torch
 
-from upweight.core.recipes import LiSSA
+from upweight.core.curvature_recipes import LiSSA
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import add, flat, normal, norms, shaped, times
 from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution

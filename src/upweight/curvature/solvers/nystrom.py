@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 
-from upweight.core.recipes import Nystrom
+from upweight.core.curvature_recipes import Nystrom
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import flat, normal, shaped
 from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution

@@ -1,0 +1,169 @@
+"""The expectation over labels: gradients along the square root of every output Hessian, all of them or a few draws.
+
+The Gauss–Newton matrix of one example is Jᵀ Λ J with Λ the Hessian of its loss in the outputs. With Λ = Σ_c u_c u_cᵀ
+it is Σ_c (Jᵀu_c)(Jᵀu_c)ᵀ: as many gradients as Λ has rank. For cross-entropy Λ = E_y[(p − e_y)(p − e_y)ᵀ], so this is
+the true Fisher without sampling a label. A sequence has as many directions as tokens × vocabulary; of these, sums with
+random signs u = Σ_c ±u_c are pulled back, whose E[u uᵀ] is Λ again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.examples import Examples
+from upweight.curvature.output_roots import LARGEST, output_root
+from upweight.curvature.summed_objective import Summed
+from upweight.gradients.captured import Captured
+from upweight.gradients.hooks import Tape
+from upweight.gradients.inspection import inspected
+from upweight.gradients.network import Network
+from upweight.gradients.outputs import Outputs, outputs
+from upweight.gradients.rows import batch_size
+
+BATCH = 256  # examples at a time
+NEGLIGIBLE = 1e-6  # share of the batch's trace below which a direction is left out
+EXACT = 256  # outputs of an example up to which every direction is pulled back
+DRAWN = 256  # draws over all examples that are taken beyond
+MOST = 4  # draws of an example at most
+SEEN = 3  # examples on which the loss is looked at
+
+
+class Pulled(NamedTuple):
+    """√wᵢ Jᵢᵀu_c of one batch: which direction c, which positions among the examples, the gradients."""
+
+    direction: int
+    where: slice
+    captured: Captured
+
+
+def expected_gradients(
+    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+) -> Iterator[tuple[int, Captured]]:
+    """(c, √wᵢ Jᵢᵀu_c) of what `expected_batches` gives."""
+    return ((c, captured) for c, _, captured in expected_batches(summed, sample, seed))
+
+
+def expected_batches(
+    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+) -> Iterator[Pulled]:
+    """For every batch of training examples, or of a sample with its weights, and every direction of output Hessians.
+
+    Beyond `EXACT` outputs directions are drawn, by the ids of the examples and the seed: in any order and any batches
+    an example has the same draws. Parameters that hooks cannot see are absent from what is yielded.
+
+    Raises:
+        NoOutputsError: the loss is no function of one output of the net.
+        ValueError: blocks of the output Hessian that are too large to be held.
+    """
+    network = summed.network
+    draws = draws_of(summed)
+    examples, weights = (summed.train, summed.weights) if sample is None else sample
+    found = inspected(network, "loss", examples)
+    size = min(BATCH, batch_size(found)) if draws is None else _batch(summed, batch_size(found))
+    for start in range(0, len(examples), size):
+        where = np.arange(start, min(start + size, len(examples)))
+        part = examples.take(where)
+        pulled: list[Captured] = []
+        with network.untouched(), Tape(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
+            out = outputs(network, network.batch(part), part.ids)
+            weighs = torch.as_tensor(weights[where]).to(out.values)
+            directions = _all(out, weighs) if draws is None else _drawn(out, summed, part, draws, seed)
+            for c, direction in enumerate(directions):
+                cotangent = (direction.flatten(1) * weighs.sqrt()[:, None]).reshape(out.values.shape)
+                pulled.append(tape.pull(out.values, cotangent, keep=c < len(directions) - 1))
+        yield from (Pulled(c, slice(start, start + size), captured) for c, captured in enumerate(pulled))
+
+
+def draws_of(summed: Summed) -> int | None:
+    """How many directions of every example are drawn; None where all of them are taken."""
+    network, examples = summed.network, summed.train
+    with network.untouched():
+        few = examples.take([0])
+        count = outputs(network, network.batch(few), few.ids).values[0].numel()
+    return None if count <= EXACT else min(MOST, max(1, -(-DRAWN // len(examples))))
+
+
+def label_expectation(summed: Summed) -> str:
+    """ "exact" or "sampled, k draws"."""
+    draws = draws_of(summed)
+    return "exact" if draws is None else f"sampled, {draws} draw{'s' * (draws > 1)}"
+
+
+def joint_axes(network: Network, examples: Examples) -> int:
+    """Trailing axes of the output that the loss joins, looked at once on a few examples."""
+    if network.joint_axes is None:
+        few = examples.take(np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp)))
+        with network.untouched():
+            network.joint_axes = outputs(network, network.batch(few), few.ids).joint_axes()
+    return network.joint_axes
+
+
+def independent(network: Network, examples: Examples, copies: NDArray[np.float64]) -> float:
+    """Of how many parts that do not share an output the losses of all examples are the sum: one each, or their tokens.
+
+    Tokens that no loss depends on (padding) are none; every example is there in so many `copies` (n,).
+    """
+    joint, found, few = joint_axes(network, examples), 0.0, examples.take([0])
+    with network.untouched():
+        shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
+    if len(shape) == joint:
+        return float(copies.sum())
+    size = min(BATCH, batch_size(inspected(network, "loss", examples)), max(1, LARGEST // prod(shape)))
+    for start, part in zip(range(0, len(examples), size), examples.batches(size), strict=True):
+        with network.untouched():
+            out = outputs(network, network.batch(part), part.ids)
+        u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.values)
+        bent = out.bend()(u).flatten(out.values.ndim - joint) if joint else out.bend()(u)[..., None]
+        parts = (bent != 0).any(dim=-1).flatten(1).sum(dim=1).cpu().numpy()
+        found += float(parts @ copies[start : start + len(part)])
+    return max(found, 1.0)
+
+
+def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Tensor]:
+    """Vectors u (B, C), strongest first, with Σ u uᵀ = Λ up to a negligible share of the (weighted) trace.
+
+    Negative eigenvalues (a loss that is not convex in its outputs) are left out: the Gauss–Newton matrix takes Λ
+    positive semidefinite.
+    """
+    values, vectors = torch.linalg.eigh(hessians.double())
+    values = values.clamp_min(0.0)
+    weighs = weights is not None and bool(weights.any())  # a checkpoint that is not travelled to weighs nothing at all
+    traces = (values * weights[:, None] if weighs and weights is not None else values).sum(dim=0)
+    total = float(traces.sum())
+    for c in range(values.shape[1] - 1, -1, -1):
+        if float(traces[c]) > NEGLIGIBLE * total:
+            yield (vectors[:, :, c] * values[:, c, None].sqrt()).to(hessians.dtype)
+
+
+def _batch(summed: Summed, size: int) -> int:
+    """Examples whose blocks can be decomposed together; as many as there are where not even those of one can be."""
+    joint, network, few = joint_axes(summed.network, summed.train), summed.network, summed.train.take([0])
+    with network.untouched():
+        shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
+    fitting = LARGEST // (prod(shape) * prod(shape[len(shape) - joint :]))
+    return min(size, fitting or size)
+
+
+def _all(out: Outputs, weights: Tensor) -> list[Tensor]:
+    return [u for u in square_roots(out.hessians(), weights) if float(u.abs().max()) > 0]
+
+
+def _drawn(out: Outputs, summed: Summed, part: Examples, draws: int, seed: int) -> list[Tensor]:
+    """Λ^½ ε / √draws of random signs ε, which an example has from its id."""
+    root = output_root(out, joint_axes(summed.network, summed.train))
+    keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]
+    shape, like = out.values.shape, out.values.detach()
+    found = []
+    for draw in range(draws):  # a stream for each: what padding takes of one moves no other
+        streams = [np.random.default_rng([seed, key, draw]) for key in keys]
+        signs = np.stack([stream.integers(0, 2, shape[1:], dtype=np.int8) for stream in streams])
+        found.append(root((2 * torch.as_tensor(signs) - 1).to(like)) / draws**0.5)
+    return found

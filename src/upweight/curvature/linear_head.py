@@ -1,0 +1,91 @@
+"""Head: the curvature of a net that is linear in its trainable parameters, as a matrix without a product.
+
+Softmax or linear regression, or the last layer of any net when all others are held: outputs z = W a + b, so that the
+Hessian of the loss is the Gauss–Newton matrix and both are Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ, Λᵢ the Hessian of the loss in the outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from upweight.core.examples import Examples
+from upweight.curvature.kfac import with_ones
+from upweight.curvature.summed_objective import Summed
+from upweight.gradients.captured import Factors
+from upweight.gradients.hooks import Tape
+from upweight.gradients.inspection import inspected
+from upweight.gradients.network import Network
+from upweight.gradients.outputs import NoOutputsError, outputs
+
+BATCH = 4096  # examples at a time
+WIDEST = 128  # outputs: so many squared products of d × d, and examples × outputs² numbers
+
+
+def head_matrix(summed: Summed) -> Tensor | None:
+    """Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ in float64, parameters in the network's order; None where the net is anything else.
+
+    Cost: outputs (outputs + 1)/2 products of d × n and n × d.
+    """
+    network, train = summed.network, summed.train
+    total: Tensor | None = None
+    factors: Factors | None = None
+    if set(network.shapes) - _one_layer(network) or inspected(network, "loss", train).fallback:
+        return None
+    for start in range(0, len(train), BATCH):
+        where = np.arange(start, min(start + BATCH, len(train)))
+        found = _factors(network, train.take(where))
+        if found is None:
+            return None
+        factors, hessians = found
+        weighted = hessians * torch.as_tensor(summed.weights[where]).to(hessians)[:, None, None]
+        block = _kronecker(with_ones(factors)[:, 0], weighted)
+        total = block if total is None else total.add_(block)
+    return None if total is None or factors is None else _ordered(total, factors, network)
+
+
+def _one_layer(network: Network) -> set[str]:
+    """The parameters of the module that holds the first one."""
+    module = network.names[0].rpartition(".")[0]
+    return {name for name in network.names if name.rpartition(".")[0] == module}
+
+
+def _factors(network: Network, part: Examples) -> tuple[Factors, Tensor] | None:
+    """The layer's factors and the output Hessians (B, C, C), where the layer's output is the net's, one per example."""
+    layouts = inspected(network, "loss", part).layouts
+    with network.untouched(), Tape(network, len(part), layouts) as tape:
+        try:
+            out = outputs(network, network.batch(part), part.ids)
+        except NoOutputsError:
+            return None
+        if out.values.ndim != 2 or out.values.shape[1] > WIDEST:
+            return None
+        probe = torch.linspace(1, 2, out.values.numel()).to(out.values).view_as(out.values)
+        layers = list(tape.pull(out.values, probe).layers())
+        if len(layers) != 1 or layers[0].s.shape[1] != 1 or not torch.equal(layers[0].s[:, 0], probe.to(layers[0].s)):
+            return None
+        return layers[0], out.hessians().to(layers[0].a)
+
+
+def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
+    """Σᵢ Λᵢ ⊗ aᵢaᵢᵀ, (C·d, C·d)."""
+    c, d = hessians.shape[1], a.shape[1]
+    out = a.new_empty(c, d, c, d, dtype=torch.float64)
+    for row in range(c):
+        for column in range(row, c):
+            out[row, :, column] = (a * hessians[:, row, column, None]).T @ a
+            out[column, :, row] = out[row, :, column]
+    return out.view(c * d, c * d)
+
+
+def _ordered(matrix: Tensor, factors: Factors, network: Network) -> Tensor:
+    """From (outputs, inputs [+ 1]) to the parameters in the network's order."""
+    d_o = factors.s.shape[-1]
+    places = torch.arange(len(matrix)).view(d_o, -1)
+    weight = places[:, : factors.a.shape[-1]]
+    by_name = {factors.weight: weight.T if factors.swapped else weight}
+    if factors.bias is not None:
+        by_name[factors.bias] = places[:, -1]
+    order = torch.cat([by_name[name].flatten() for name in network.names])
+    return matrix[order][:, order]

@@ -1,0 +1,196 @@
+"""Averaged: the mean Gauss–Newton matrix of several checkpoints, and functions of it by eigenvalues."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.curvature.ekfac import add_squares
+from upweight.curvature.kfac import Layer, by_position, held, with_ones
+from upweight.curvature.label_expectation import draws_of, expected_batches, expected_gradients
+from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.solvers.algebra import flat, shaped
+from upweight.curvature.solvers.direct import assembled
+from upweight.curvature.summed_objective import Summed
+from upweight.curvature.unfactored_parameters import diagonal_rest
+from upweight.gradients.inspection import inspected
+
+Array = NDArray[np.float64]
+Blocks = Mapping[str, Tensor]
+Function = Callable[[Array], Array]
+
+
+class Spectrum(ABC):
+    """A symmetric positive semidefinite matrix of which functions can be taken."""
+
+    @abstractmethod
+    def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
+        """f(A) v for each function of the eigenvalues, v name → (k, *shape)."""
+
+    @property
+    @abstractmethod
+    def diagnostics(self) -> dict[str, Any]:
+        """What was built."""
+
+
+class Averaged:
+    """A = P^½ (Σ_c C_c + inside) P^½ + outside as products; C_c the Gauss–Newton matrix of one checkpoint.
+
+    Args:
+        parts: one objective per checkpoint, whose weights sum to 1 over all where examples weigh 1.
+        root: P^½ by parameter; None for the identity.
+        inside, outside: weight decay that the optimiser scales with the gradient, and that it does not.
+    """
+
+    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float) -> None:
+        self.operators = [GaussNewtonOperator(part) for part in parts]
+        self.network, self.size = parts[0].network, parts[0].network.size
+        self.root, self.inside, self.outside = root, inside, outside
+
+    def product(self, blocks: Blocks) -> dict[str, Tensor]:
+        """A v."""
+        scaled = self._scaled(blocks)
+        out = {name: self.inside * block for name, block in scaled.items()}
+        for operator in self.operators:
+            for name, block in operator.product(scaled).items():
+                out[name] += block
+        out = self._scaled(out)
+        return {name: block + self.outside * blocks[name] for name, block in out.items()}
+
+    def _scaled(self, blocks: Blocks) -> dict[str, Tensor]:
+        root = self.root
+        return dict(blocks) if root is None else {name: block * root[name] for name, block in blocks.items()}
+
+
+@final
+class Eigen(Spectrum):
+    """Eigenvalues and eigenvectors of the matrix itself, in float64."""
+
+    def __init__(self, averaged: Averaged, values: Tensor, vectors: Tensor) -> None:
+        self.network, self.values, self.vectors = averaged.network, values, vectors
+
+    def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
+        """By rotation."""
+        rotated = flat(self.network, blocks).double() @ self.vectors
+        return [
+            shaped(self.network, (rotated * torch.as_tensor(f(self.values.numpy()))) @ self.vectors.T)
+            for f in functions
+        ]
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Size and largest eigenvalue."""
+        return {"exponential": "all eigenvalues", "largest": float(self.values[-1])}
+
+
+def diagonalised(averaged: Averaged) -> Eigen:
+    """Assembled from as many gradients per example as the net has outputs, and one eigendecomposition."""
+    network, parts = averaged.network, [operator.summed for operator in averaged.operators]
+    if any(inspected(part.network, "loss", part.train).fallback or draws_of(part) for part in parts):
+        matrix = assembled(averaged)  # hooks do not see all of it, or its directions are too many: p products
+    else:
+        matrix = torch.zeros(averaged.size, averaged.size, dtype=torch.float64, device=network.device)
+        for part in parts:
+            for _, captured in expected_gradients(part):
+                rows = flat(network, {name: captured.materialise(name) for name in network.names}).double()
+                matrix.addmm_(rows.T, rows)
+        matrix.diagonal().add_(averaged.inside)
+        if averaged.root is not None:
+            root = flat(network, {name: block[None] for name, block in averaged.root.items()})[0].double()
+            matrix.mul_(root[:, None]).mul_(root)
+        matrix.diagonal().add_(averaged.outside)
+    values, vectors = torch.linalg.eigh(matrix)
+    return Eigen(averaged, values.cpu(), vectors)
+
+
+@final
+class Factored(Spectrum):
+    """EK-FAC of the mean: Kronecker factors and corrected eigenvalues summed over the checkpoints.
+
+    Where there is a metric, factors are those of the scaled gradients, with P^½ of each layer taken as the nearest
+    outer product in the logarithm; all else is P itself. `own` (n,) are the sample weights, which a part's weights hold
+    beside the share of its checkpoint.
+    """
+
+    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float, own: Array) -> None:
+        self.network, self.root, self._own = parts[0].network, root, own
+        self.layers: dict[str, Layer] = {}
+        self._sides: dict[str, tuple[Tensor, Tensor]] = {}  # P^½ of a layer, by outputs and by inputs
+        self._each(parts, self._gather)
+        for layer in self.layers.values():
+            layer.examples = layer.positions
+            layer.decompose(1.0)
+            layer.values = torch.zeros_like(layer.values)
+        self._each(parts, lambda factors, a, s, _: add_squares(self.layers[factors.weight], a, s))
+        self.rest: dict[str, Tensor] = {}
+        for found in [diagonal_rest(part, held(self.layers)) for part in parts]:
+            for name, block in found.items():
+                self.rest[name] = self.rest[name] + block if name in self.rest else block
+        for name, block in self.rest.items():
+            self.rest[name] = (block + inside) * (1.0 if root is None else root[name] ** 2) + outside
+        for layer in self.layers.values():
+            layer.values += outside + inside * self._metric(layer)
+
+    def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
+        """By rotation, layer by layer."""
+        found: list[dict[str, Tensor]] = [{} for _ in functions]
+        for name, values in self.rest.items():
+            for out, f in zip(found, functions, strict=True):
+                out[name] = blocks[name] * _of(f, values)
+        for layer in self.layers.values():
+            rotated = layer.rotate(layer.joined(blocks))
+            for out, f in zip(found, functions, strict=True):
+                out.update(layer.parted(layer.rotate_back(rotated * _of(f, layer.values)), self.network.shapes))
+        return list(found)
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Largest eigenvalue."""
+        largest = [float(v.max()) for v in [*self.rest.values(), *(layer.values for layer in self.layers.values())]]
+        return {"exponential": "EK-FAC", "largest": max(largest)}
+
+    def _metric(self, layer: Layer) -> Tensor | float:
+        """The diagonal of P in the layer's eigenbasis, (d_o, d_i)."""
+        if self.root is None:
+            return 1.0
+        left, right = self._sides[layer.weight]
+        return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
+
+    def _each(self, parts: Sequence[Summed], use: Callable[..., None]) -> None:
+        for part in parts:
+            for direction, where, captured in expected_batches(part):
+                for factors in captured.layers():
+                    a, s = self._scaled(factors, with_ones(factors), factors.s)
+                    use(factors, a, s, None if direction else by_position(self._own[where], a))
+
+    def _gather(self, factors: Any, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
+        a, s = a.flatten(0, 1), s.flatten(0, 1)
+        if factors.weight not in self.layers:
+            zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
+            self.layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
+        layer = self.layers[factors.weight]
+        layer.slopes += s.T @ s
+        if weights is not None:  # with the first direction: the inputs are the same whatever is pulled back
+            layer.inputs += a.T @ (weights[:, None] * a)
+            layer.positions += float(weights.double().sum())
+
+    def _scaled(self, factors: Any, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        if self.root is None:
+            return a, s
+        if factors.weight not in self._sides:
+            empty = torch.empty(0)
+            layer = Layer(factors.weight, factors.bias, factors.swapped, empty, empty)
+            logs = layer.joined({name: block[None] for name, block in self.root.items()})[0].log()
+            self._sides[factors.weight] = ((logs.mean(dim=1) - logs.mean()).exp(), logs.mean(dim=0).exp())
+        left, right = self._sides[factors.weight]
+        return a * right, s * left
+
+
+def _of(function: Function, values: Tensor) -> Tensor:
+    return torch.as_tensor(function(values.double().cpu().numpy())).to(values)

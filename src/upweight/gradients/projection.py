@@ -1,0 +1,120 @@
+"""Random projections of per-example gradients, layer by layer from their factors: never a gradient of the whole net.
+
+A layer's gradient Σ_t s_t a_tᵀ becomes Σ_t (P s_t)(R a_t)ᵀ with two small Gaussian matrices (LoGra, Choe et al. 2024):
+inner products of projected gradients are those of the gradients, on average. What is no outer product is projected by
+one matrix.
+"""
+
+from __future__ import annotations
+
+from math import isqrt, prod, sqrt
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.gradients.captured import Captured
+from upweight.gradients.factors import Dense, Lookup, Outer, Part
+from upweight.gradients.network import Network
+from upweight.gradients.rows import CapturedRows
+
+Array = NDArray[np.float64]
+
+
+@final
+class Projection:
+    """k numbers for every parameter tensor: P ⊗ R of √k × √k for matrices, a dense k for vectors; small ones stay.
+
+    Args:
+        network: whose parameters.
+        numbers: per parameter tensor at most, a square number is used up whole.
+        seed: of the Gaussian matrices, drawn on the CPU.
+
+    Attributes:
+        width: numbers of a projected row.
+    """
+
+    def __init__(self, network: Network, numbers: int = 256, seed: int = 0) -> None:
+        if numbers < 1:
+            raise ValueError(f"expected at least one number per parameter, got {numbers}")
+        self.network, generator = network, torch.Generator().manual_seed(seed)
+        self.sides: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self.width = 0
+        for name, shape in network.shapes.items():
+            rows = shape[0] if len(shape) > 1 else 1
+            columns = prod(shape) // rows
+            left, right = _sizes(rows, columns, numbers)
+            pair = tuple(
+                None if kept == size else self._drawn(kept, size, generator)
+                for kept, size in ((left, rows), (right, columns))
+            )
+            self.sides[name] = (pair[0], pair[1])
+            self.width += left * right
+
+    def rows(self, rows: CapturedRows) -> Array:
+        """Projected rows, (n, width): one pass, weights and share included."""
+        out = np.empty((len(rows), self.width))
+        for where, batch in rows.passes():
+            out[where] = self._of(batch).cpu().double().numpy()
+        if rows.share is not None:
+            blocks = [self._dense(name, rows.share[name][None]) for name in self.network.names]
+            out += rows.weights[:, None] * torch.cat(blocks, dim=1).cpu().double().numpy()
+        return out
+
+    def matrix(self) -> Array:
+        """The projection as a matrix (parameters, width), for tests: `rows(r) == r.project(matrix())`."""
+        out = np.zeros((self.network.size, self.width))
+        row = column = 0
+        for name, shape in self.network.shapes.items():
+            size = prod(shape)
+            block = self._dense(name, torch.eye(size, dtype=self.network.precision).reshape(size, *shape))
+            out[row : row + size, column : column + block.shape[1]] = block.cpu().double().numpy()
+            row, column = row + size, column + block.shape[1]
+        return out
+
+    def _of(self, batch: Captured) -> Tensor:
+        pieces = []
+        for name in self.network.names:
+            uses = [self._part(name, part) for part in batch.parts[name]]
+            nothing = self._dense(name, batch.like.new_zeros(1, *self.network.shapes[name])).expand(batch.count, -1)
+            pieces.append(sum(uses[1:], uses[0]) if uses else nothing)
+        return torch.cat(pieces, dim=1)
+
+    def _part(self, name: str, part: Part) -> Tensor:
+        left, right = self.sides[name]
+        if isinstance(part, Dense):
+            return self._dense(name, part.values)
+        assert isinstance(part, Outer | Lookup)
+        b = part.right if right is None else part.right @ right.T
+        if isinstance(part, Outer):
+            a = part.left if left is None else part.left @ left.T
+        elif left is None:
+            return Lookup(part.ids, b, (part.shape[0], b.shape[-1])).materialise().flatten(1)
+        else:
+            a = left.T[part.ids]
+        return (a.transpose(1, 2) @ b).flatten(1)
+
+    def _dense(self, name: str, values: Tensor) -> Tensor:
+        left, right = self.sides[name]
+        rows = values.shape[1] if values.ndim > 2 else 1
+        values = values.reshape(len(values), rows, -1)
+        if right is not None:
+            values = values @ right.T
+        if left is not None:
+            values = left @ values
+        return values.flatten(1)
+
+    def _drawn(self, kept: int, size: int, generator: torch.Generator) -> Tensor:
+        drawn = torch.randn(kept, size, generator=generator, dtype=self.network.precision) / sqrt(kept)
+        return drawn.to(self.network.device)
+
+
+def _sizes(rows: int, columns: int, numbers: int) -> tuple[int, int]:
+    """How many numbers to keep of either side, as square as the sides allow."""
+    if rows * columns <= numbers:
+        return rows, columns
+    left = min(rows, isqrt(numbers))
+    right = min(columns, numbers // left)
+    return min(rows, numbers // right), right

@@ -1,0 +1,1 @@
+"""Networks of PyTorch: `TorchModel`, and how it is trained again."""

@@ -1,0 +1,103 @@
+"""TrainedAgain: what training a network again takes, by a recipe or by a function of the user's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from upweight.core.examples import Examples
+from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require
+from upweight.core.weights import own_weights, present, weights_of
+from upweight.gradients.network import Network
+from upweight.training import trainer
+from upweight.training.recipe import Training
+from upweight.training.trainer import TrainFn
+from upweight.training.unrolled import Unrolled
+
+Array = NDArray[np.float64]
+
+
+class TrainedAgain(Stackable, Replayable):
+    """A network with how it was trained: a recipe, a function of the user's (weights, seed) -> net, or nothing."""
+
+    network: Network
+    training: Training | TrainFn | None
+    converges = False
+
+    @abstractmethod
+    def with_net(self, net: nn.Module) -> Self:
+        """This model with another net."""
+
+    @property
+    def reads_examples(self) -> bool:  # type: ignore[override]
+        """Whether the training is a recipe; a function of the user's has its own examples."""
+        return self.training is None or isinstance(self.training, Training)
+
+    @property
+    def forks(self) -> bool:
+        """Whether torch's backward passes survive a fork, as they do where there is no GPU."""
+        return not torch.cuda.is_available()
+
+    def lacks(self, capability: type) -> str | None:
+        """Training, where none was passed."""
+        if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
+            return None
+        if self.training is not None:
+            return "training is a function of your own here; pass uw.Training(…)" if capability is Replayable else None
+        return (
+            "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
+            "epochs=…, initial=…)), training=train_fn with train_fn(weights, seed) -> net, or make both at once with "
+            "TorchModel.trained(net, loss, train, training=…)"
+        )
+
+    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> Self:
+        """The net trained from the beginning with these example weights (n,) on top of the examples' own.
+
+        Raises:
+            ValueError: weights of another length, negative, not finite or all zero; training that diverged.
+            TypeError: a model without `training`.
+        """
+        require(self, [Retrainable], "retrain")
+        net = trainer.trained(self.training, self.network, train, weights_of(train, weights), seed)  # type: ignore[arg-type]
+        return self.with_net(net)
+
+    def stack(self, train: Examples) -> Stack:
+        """How many copies of the net to train at once."""
+        require(self, [Stackable], "stack")
+        return trainer.together(self.training, self.network, train)  # type: ignore[arg-type]
+
+    def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Self]:
+        """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
+        weights = weights_of(train, weights, len(seeds))
+        if not isinstance(self.training, Training):
+            return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
+        return [self.with_net(net) for net in trainer.trained_many(self.training, self.network, train, weights, seeds)]
+
+    def training_time(self, train: Examples) -> float | None:
+        """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
+        if not isinstance(self.training, Training):
+            return None
+        rebatched = self.training.denominator == "rebatched"  # its batches hold examples of weight above 0 alone
+        return self.training.time(len(present(train)) if rebatched else len(train))
+
+    def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
+        """The training with these example weights (n,), whose derivatives in them are exact.
+
+        Raises:
+            ValueError: as `retrain`; a training without derivatives (see `Unrolled`).
+            TypeError: a model without `Training`.
+        """
+        require(self, [Replayable], "replay")
+        own, weights = own_weights(train), weights_of(train, weights)
+        (run,) = trainer.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
+        return Unrolled(run, weights, own)
+
+    def weights(self, train: Examples) -> Array:
+        """Sample weights, (n,)."""
+        return own_weights(train)
