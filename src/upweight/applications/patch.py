@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from upweight.applications.changes import Change, as_label
-from upweight.core.archive import whole
 from upweight.core.examples import Examples, Id
+from upweight.core.files import open_atomically
 from upweight.core.identity import digest
 from upweight.core.model import Measurable, Retrainable, require, require_reading
 
@@ -51,7 +51,7 @@ class Patch:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
-        with whole(path) as file:
+        with open_atomically(path) as file:
             file.write(json.dumps(self.as_dict(), indent=1, ensure_ascii=False).encode())
 
     @classmethod

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from upweight.core.files import open_atomically
 
 
 def write_archive(
@@ -26,23 +25,8 @@ def write_archive(
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects, which have no safe form on disk; use str or numbers")
     header = {"kind": kind, "version": schema, "arrays": sorted(arrays), "facts": as_plain(facts)}
-    with whole(path) as file:
+    with open_atomically(path) as file:
         np.savez(file, _header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
-
-
-@contextmanager
-def whole(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` when everything is written, and leaves no trace otherwise."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from upweight.core.archive import whole
+from upweight.core.files import open_atomically
 
 
 def rendered(
@@ -37,7 +37,7 @@ def rendered(
 
 def written(path: Path, text: str) -> Path:
     """A reader finds the old page or the whole new one."""
-    with whole(path) as file:
+    with open_atomically(path) as file:
         # A text may hold half a surrogate pair, which has no UTF-8 form; it becomes a question mark.
         file.write(text.encode("utf-8", errors="replace"))
     return path

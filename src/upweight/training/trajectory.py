@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from upweight.core.examples import Id
+from upweight.core.files import open_atomically
 from upweight.gradients.network import unwrapped
 from upweight.training.optimiser import Steps, put_back, rate_of, state_of
 
@@ -117,7 +116,8 @@ class Trajectory:
             tensors[TAKEN] = torch.frombuffer(bytearray(json.dumps(self._batches).encode()), dtype=torch.uint8)
         data, file = save(tensors), f"step-{self._step:09d}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / file, data)
+        with open_atomically(self.folder / file) as written:
+            written.write(data)
         self.shards.append(Shard(self._step, file, zlib.crc32(data), float(sum(self._rates))))
         self._rates, self._batches = [], []
         self._write_manifest()
@@ -240,7 +240,8 @@ class Trajectory:
             "shards": [asdict(shard) for shard in self.shards],
         }
         text = json.dumps({"crc32": zlib.crc32(_plain(content)), "content": content}, indent=1)
-        _write(self.folder / MANIFEST, text.encode())
+        with open_atomically(self.folder / MANIFEST) as manifest:
+            manifest.write(text.encode())
 
 
 def belong(what: str, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -283,16 +284,3 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
 
 def _plain(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Beside its place, flushed, renamed: a reader finds the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
