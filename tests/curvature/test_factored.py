@@ -70,7 +70,7 @@ def gauss_newton(model: Any, examples: uw.Examples, weights: np.ndarray) -> np.n
     return total.numpy()
 
 
-def weights_of(train: uw.Examples) -> np.ndarray:
+def checked_weights(train: uw.Examples) -> np.ndarray:
     return np.ones(len(train)) if train.weights is None else train.weights
 
 
@@ -79,7 +79,7 @@ def weights_of(train: uw.Examples) -> np.ndarray:
 def test_the_dual_empirical_fisher_is_its_dense_inverse(name: str, weighted: bool) -> None:
     model, train, queries = problem(name, weighted=weighted)
     curvature = model.curvature(train, uw.EmpiricalFisher(), 0.05)
-    g, w = gradients(model, train), weights_of(train)
+    g, w = gradients(model, train), checked_weights(train)
     dense = g.T @ (w[:, None] * g) + (0.01 + 0.05) * w.sum() * np.eye(g.shape[1])
     q = model.measure_rows(queries)
     expected = np.linalg.solve(dense, q.dense().T).T
@@ -107,7 +107,7 @@ def test_solving_undoes_multiplying(name: str, recipe: Any) -> None:
 def test_ekfac_has_the_trace_and_the_rotated_diagonal_of_the_gauss_newton_matrix(name: str) -> None:
     model, train, _ = problem(name, l2=0.0, weighted=True)
     curvature = model.curvature(train, uw.EKFAC(), 0.0)
-    dense = gauss_newton(model, train, weights_of(train))
+    dense = gauss_newton(model, train, checked_weights(train))
     size = model.network.size
     ours = curvature.matvec(np.eye(size))
     np.testing.assert_allclose(np.trace(ours), np.trace(dense), rtol=1e-9)
@@ -130,7 +130,7 @@ def test_kfac_of_one_example_and_two_classes_is_the_gauss_newton_matrix() -> Non
 
 def test_the_diagonal_is_the_sum_of_squared_gradients() -> None:
     model, train, _ = problem("mlp", l2=0.0, weighted=True)
-    expected = (weights_of(train)[:, None] * gradients(model, train) ** 2).sum(axis=0)
+    expected = (checked_weights(train)[:, None] * gradients(model, train) ** 2).sum(axis=0)
     ours = model.curvature(train, uw.Diagonal(), 0.0).matvec(np.ones((1, model.network.size)))[0]
     np.testing.assert_allclose(ours, expected, rtol=1e-9)
 
@@ -186,7 +186,7 @@ def test_products_in_the_eigenbasis_are_those_of_parameters(name: str, recipe: A
 def test_a_norm_is_a_block_of_the_gauss_newton_matrix(recipe: Any) -> None:
     model, train, _ = problem("mlp", l2=0.0, weighted=True)
     ours = model.curvature(train, recipe, 0.0).matvec(np.eye(model.network.size))
-    dense, start = gauss_newton(model, train, weights_of(train)), 0
+    dense, start = gauss_newton(model, train, checked_weights(train)), 0
     for tensor, parameter in model.network.parameters().items():
         where = slice(start, start + parameter.numel())
         start = where.stop

@@ -13,7 +13,7 @@ from upweight.applications.perturb import Field
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
-from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reading
+from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reads_examples
 from upweight.core.progress import Progress, staged
 
 Array = NDArray[np.float64]
@@ -136,7 +136,7 @@ def attack(
     Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
     """
     require(model, [Perturbable, Retrainable], "attack", train, queries)
-    require_reading(model, "attack")
+    require_reads_examples(model, "attack")
     tell = staged(progress, "attack", stacklevel=4)  # past the decorator
     _require_numbers(model, train, examples)
     ready: Any = cast(Perturbable, model).hypothetical(new_inputs=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
-from upweight.core.weights import own_weights, present
+from upweight.core.weights import sample_weights, weighted_positions
 
 Array = NDArray[np.float64]
 
@@ -59,8 +59,10 @@ class Change:
         factors = np.ones(len(train))
         factors[train.positions(list(self.remove))] = 0.0
         factors[train.positions(list(self.reweight))] = list(self.reweight.values())
-        if not (factors * own_weights(train)).any():
-            raise ValueError(f"removing all {len(present(train))} training examples leaves nothing to train on")
+        if not (factors * sample_weights(train)).any():
+            raise ValueError(
+                f"removing all {len(weighted_positions(train))} training examples leaves nothing to train on"
+            )
         return factors
 
     def relabelled(self, train: Examples) -> Examples:
@@ -125,7 +127,7 @@ def as_label(train: Examples, value: Any) -> Any:
 
 def random_like(change: Change, train: Examples, rng: np.random.Generator) -> Change:
     """A random change that touches as many examples in the same ways; what it adds are copies of training examples."""
-    changed, there = (len(change.remove), len(change.relabel), len(change.reweight)), present(train)
+    changed, there = (len(change.remove), len(change.relabel), len(change.reweight)), weighted_positions(train)
     ids = train.ids[there[rng.choice(len(there), min(sum(changed), len(there) - 1), replace=False)]].tolist()
     ends = np.cumsum((0, *changed))
     remove, relabel, reweight = (ids[first:last] for first, last in pairwise(ends))

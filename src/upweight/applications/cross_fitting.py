@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.retraining.engine import results
 from upweight.retraining.retrained_outputs import Answers
 from upweight.retraining.retraining import Retraining
@@ -62,7 +62,7 @@ def held_out(model: Any, train: Examples, alone: Array | None, folds: int, retra
     everything = np.ones(len(train), dtype=bool)
     first = _round(retraining.part(0, 2 * folds), model, train, places, everything)
     suspicion = first.loss if alone is None else alone
-    kept, weighted = everything.copy(), present(train)
+    kept, weighted = everything.copy(), weighted_positions(train)
     wrong = int((~first.agrees[weighted]).sum())
     kept[weighted[np.argsort(-suspicion[weighted], kind="stable")[:wrong]]] = False
     _keep_classes(train, kept, places)
@@ -122,7 +122,7 @@ def _round(
 def _folds(train: Examples, folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:
     """Every class spread evenly, in an order that the seed decides; examples of weight 0 are in no fold."""
     assert train.y is not None
-    there = present(train)
+    there = weighted_positions(train)
     counts = np.unique(train.y[there], return_counts=True)
     if isinstance(folds, bool) or not 2 <= folds <= len(there):
         raise ValueError(f"expected between 2 and {len(there)} folds, got {folds!r}")

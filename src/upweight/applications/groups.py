@@ -13,7 +13,7 @@ from upweight.applications.explain import confident_mistakes
 from upweight.core.examples import Examples, is_missing
 from upweight.core.input_kinds import columns_of
 from upweight.core.model import Measurable
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 
 MANY = 10  # distinct numbers from which a column is cut into parts
 PARTS = 5
@@ -46,7 +46,7 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
         "that hold a whole class (no model can be trained without it)": 0,
     }
     few, whole = left_out
-    counted = present(train)
+    counted = weighted_positions(train)
     for column, values in columns.items():
         array = _column(train, column) if values is None else np.asarray(values)
         if array.ndim != 1 or len(array) != len(train):
@@ -73,7 +73,7 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
 def _loses_a_class(train: Examples, where: NDArray[np.intp]) -> bool:
     if train.y is None:
         return False
-    counted = present(train)
+    counted = weighted_positions(train)
     return len(np.unique(train.y[np.setdiff1d(counted, where)])) < len(np.unique(train.y[counted]))
 
 

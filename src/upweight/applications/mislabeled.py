@@ -18,7 +18,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
 from upweight.core.progress import silent
 from upweight.core.scores import Unit
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.methods.influence import Influence
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -126,7 +126,7 @@ def mislabeled(
     """
     require(model, [Measurable], "mislabeled", train)
     retraining = ONE_BY_ONE if retraining is None else retraining
-    tell, there = retraining.progress or silent, present(train)
+    tell, there = retraining.progress or silent, weighted_positions(train)
     count, classes = _count(budget, len(there)), _classes(model, train, evaluation)
     tell("fit", 0, 1)
     loss, own, fitted, said, notes = _evidence(model, train, folds, retraining)
@@ -219,7 +219,7 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
         raise ValueError(
             "expected labels that are classes; for amounts look at uw.Influence().fit(model, train).self_influence()"
         )
-    classes: list[Any] = np.unique(train.y[present(train)]).tolist()
+    classes: list[Any] = np.unique(train.y[weighted_positions(train)]).tolist()
     if len(classes) < 2:
         raise ValueError(
             f"expected at least two classes among the labels, got only {classes[0]!r}: nothing can be wrong"

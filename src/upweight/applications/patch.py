@@ -14,7 +14,7 @@ from upweight.applications.changes import Change, as_label
 from upweight.core.examples import Examples, Id
 from upweight.core.files import open_atomically
 from upweight.core.identity import digest
-from upweight.core.model import Measurable, Retrainable, require, require_reading
+from upweight.core.model import Measurable, Retrainable, require, require_reads_examples
 
 KIND = "upweight patch"
 VERSION = 2  # since then checksums are digests
@@ -167,7 +167,7 @@ def repair(model: Retrainable, train: Examples, patch: Patch, evaluation: Exampl
         raise ValueError("expected an evaluation set with labels; pass Examples(x, y)")
     change = patch.change(train)
     if change.relabel:
-        require_reading(model, "a patch with new labels")
+        require_reads_examples(model, "a patch with new labels")
     changed, factors = change.applied(train)
     ready = model.hypothetical() if hasattr(model, "hypothetical") else model
     before = model.retrain(train, np.ones(len(train)), seed)

@@ -16,9 +16,17 @@ from upweight.applications.changes import Change, random_like
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.deprecation import Made, Older, older_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require, require_reading
+from upweight.core.model import (
+    Differentiable,
+    Measurable,
+    Predictions,
+    Retrainable,
+    can,
+    require,
+    require_reads_examples,
+)
 from upweight.core.scores import Unit, require_finite
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
@@ -146,7 +154,7 @@ def what_if(
     named = _possible(train, changes, form, removals)
     trainable = can(model, Retrainable)
     if removals is not None and any(change.relabel or change.add is not None for change in named.values()):
-        require_reading(model, "retraining with new labels or examples")
+        require_reads_examples(model, "retraining with new labels or examples")
     notes = [] if trainable else [f"Nothing was retrained: a {type(model).__name__} cannot be trained again from here."]
     forecast = _Forecast.of(model, train, queries, form, any(change.add is not None for change in named.values()))
     predicted = forecast(list(named.values()))
@@ -259,7 +267,7 @@ def _arrivals(train: Examples, change: Change) -> list[Examples]:
     """What a change brings, examples of weight 0 apart."""
     found = [change.relabelled(train)] if change.relabel else []
     found += [] if change.add is None else [change.add]
-    return [part.take(there) for part in found if len(there := present(part))]
+    return [part.take(there) for part in found if len(there := weighted_positions(part))]
 
 
 def _numbered(examples: Examples, start: int) -> Examples:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combined
 from upweight.core.archive import as_plain, read_archive, write_archive
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions, require
@@ -64,7 +64,7 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = _checked(looked_once(cls.fit))  # type: ignore[method-assign]
+            cls.fit = _checked(check_changes_once(cls.fit))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -150,7 +150,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """The blocks of these queries as they come, checked: every training example once, in arrays that fit."""
         return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
 
-    @looked_once
+    @check_changes_once
     def attribute(self, queries: Examples) -> Scores:
         """Scores [query, train] of these queries.
 
@@ -168,13 +168,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
         return replace(scores, contents=(checksum(queries.ids), queries.checksum()))
 
-    @looked_once
+    @check_changes_once
     def self_influence(self) -> Scores:
         """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
         self.require_unchanged()
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
-    @looked_once
+    @check_changes_once
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query; never holds the full matrix."""
         if k < 1:
@@ -189,7 +189,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit, diagnostics = self.answered(combined([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
-    @looked_once
+    @check_changes_once
     def save(self, path: str | Path) -> None:
         """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
 

@@ -12,28 +12,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # What was seen in the call that is being made: the address of some data → the data, so that it stays theirs, and their
 # checksum. None outside of calls.
-LOOKS: ContextVar[dict[int, tuple[Any, int | None]] | None] = ContextVar("looks", default=None)
+SEEN_CHECKSUMS: ContextVar[dict[int, tuple[Any, int | None]] | None] = ContextVar("seen_checksums", default=None)
 
 
 @contextmanager
-def one_look() -> Iterator[None]:
+def one_change_check() -> Iterator[None]:
     """For the length of one call every data set is looked through once for changes in place, not at every step."""
-    if LOOKS.get() is not None:
+    if SEEN_CHECKSUMS.get() is not None:
         yield
         return
-    token = LOOKS.set({})
+    token = SEEN_CHECKSUMS.set({})
     try:
         yield
     finally:
-        LOOKS.reset(token)
+        SEEN_CHECKSUMS.reset(token)
 
 
-def looked_once(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, inside `one_look`."""
+def check_changes_once(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, inside `one_change_check`."""
 
     @wraps(function)
     def looking(*given: P.args, **named: P.kwargs) -> R:
-        with one_look():
+        with one_change_check():
             return function(*given, **named)
 
     return looking

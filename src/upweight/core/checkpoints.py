@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Checkpointed(Differentiable):
 
     def mean_over(self, train: Examples) -> float:
         """Over how many examples the mean loss of the training was taken: those of weight above 0, copies as many."""
-        return float(copies(own_weights(train)).sum())
+        return float(example_counts(sample_weights(train)).sum())
 
     @abstractmethod
     def checkpoints(self) -> Sequence[Checkpoint]:

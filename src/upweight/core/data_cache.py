@@ -1,4 +1,4 @@
-"""Recent: what was last made of a few data sets, made again where the data were changed in place."""
+"""DataCache: what was last made of a few data sets, made again where the data were changed in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upweight.core.examples import Examples
 T = TypeVar("T")
 
 
-class Recent(Generic[T]):
+class DataCache(Generic[T]):
     """The results of some work on the last data sets that were asked for.
 
     Args:
@@ -21,7 +21,7 @@ class Recent(Generic[T]):
         self._size = size
         self._made: dict[int, tuple[Examples, int, T]] = {}  # by the address of the examples, which are held
 
-    def of(self, examples: Examples, make: Callable[[], T]) -> T:
+    def get_or_make(self, examples: Examples, make: Callable[[], T]) -> T:
         """What `make` gave for these examples as they are now."""
         contents = examples.checksum()
         held = self._made.get(id(examples))

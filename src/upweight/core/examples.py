@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.change_checks import LOOKS
+from upweight.core.change_checks import SEEN_CHECKSUMS
 from upweight.core.contents import UnidentifiedError
 from upweight.core.identity import checksum, digest
 from upweight.core.input_kinds import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
@@ -156,15 +156,15 @@ class Examples:
 
     def checksum(self) -> int | None:
         """To notice that arrays were changed in place; None for inputs of which that cannot be noticed."""
-        looks = LOOKS.get()
-        if looks is not None and id(self) in looks:
-            return looks[id(self)][1]
+        seen = SEEN_CHECKSUMS.get()
+        if seen is not None and id(self) in seen:
+            return seen[id(self)][1]
         try:
             contents = checksum(self.x, self.y, self.weights)
         except UnidentifiedError:
             contents = None
-        if looks is not None:
-            looks[id(self)] = self, contents
+        if seen is not None:
+            seen[id(self)] = self, contents
         return contents
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Held: the objects that a fitted estimator holds, by which it is noticed that it was fitted again."""
+"""FittedState: the objects that a fitted estimator holds, by which it is noticed that it was fitted again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upweight.core.contents import relevant
 PLAIN = (int, float, complex, str, bytes)
 
 
-class Held:
+class FittedState:
     """What an estimator and the steps inside it hold, the very objects: fitting again puts others in their place.
 
     Two of these are equal if nothing that both hold was replaced. What use adds does not count. Estimators without
@@ -25,7 +25,7 @@ class Held:
         }
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Held):
+        if not isinstance(other, FittedState):
             return NotImplemented
         theirs = other._objects
         return all(_is_same(held, theirs.get(key, held)) for key, held in self._objects.items())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.scores import Scores
 from upweight.core.weights import require_part
@@ -50,7 +50,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         """Why this very fit cannot follow removals, as the rest of a sentence; None where it can."""
         return None
 
-    @looked_once
+    @check_changes_once
     def answer_groups(
         self,
         groups: Mapping[str, Sequence[Id]],

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
-from upweight.core.weights import require_weight
+from upweight.core.weights import require_any_weight
 
 
 @dataclass(frozen=True)
@@ -286,10 +286,10 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples:
     for given in examples:
         require_examples(given)
     if examples:
-        require_weight(examples[0])
+        require_any_weight(examples[0])
 
 
-def require_reading(model: Any, wanted_by: str) -> None:
+def require_reads_examples(model: Any, wanted_by: str) -> None:
     """Raise TypeError where a model trained again would not see that labels or inputs are other ones."""
     if isinstance(model, Retrainable) and not model.reads_examples:
         raise TypeError(

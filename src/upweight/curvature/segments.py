@@ -13,7 +13,7 @@ from upweight.core.checkpoints import Checkpoint, Segment
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe, GaussNewton
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
-from upweight.core.weights import copies
+from upweight.core.weights import example_counts
 from upweight.curvature.chebyshev import Polynomial
 from upweight.curvature.gauss_newton import SMALL
 from upweight.curvature.mean_gauss_newton import Averaged, Factored, Spectrum, diagonalised
@@ -70,7 +70,7 @@ def segments(
         )
     groups = [[moments[place] for place in part] for part in np.array_split(np.arange(len(moments)), count)]
     metrics = _metrics(groups)
-    over, counted = float(copies(weights).sum()) if over is None else over, np.flatnonzero(weights)
+    over, counted = float(example_counts(weights).sum()) if over is None else over, np.flatnonzero(weights)
     if len(counted) < len(train):
         train, weights = train.take(counted), weights[counted]
     return tuple(

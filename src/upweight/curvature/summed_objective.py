@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.weights import copies, require_weight
+from upweight.core.weights import example_counts, require_any_weight
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ class Summed:
     @classmethod
     def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> Summed:
         """Without damping, on what weighs anything: examples of weight 0 have no part in any curvature."""
-        require_weight(train)
+        require_any_weight(train)
         counted = np.flatnonzero(weights)
         if len(counted) < len(train):
             train, weights = train.take(counted), weights[counted]
@@ -47,7 +47,7 @@ class Summed:
     @property
     def copies(self) -> Array:
         """(n,) how many examples each counts for where examples are counted."""
-        return copies(self.weights)
+        return example_counts(self.weights)
 
     @property
     def shift(self) -> float:

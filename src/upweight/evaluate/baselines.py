@@ -19,7 +19,7 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -76,7 +76,7 @@ def held_out_loss(
     draws the folds, too.
     """
     require(model, [Retrainable], "held_out_loss")
-    counted = present(train)
+    counted = weighted_positions(train)
     if not 2 <= folds <= len(counted):
         raise ValueError(f"expected between 2 and {len(counted)} folds, got {folds}")
     retraining = ONE_BY_ONE if retraining is None else retraining

@@ -13,7 +13,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
-from upweight.core.weights import own_weights, present
+from upweight.core.weights import sample_weights, weighted_positions
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import attempts, results
 from upweight.retraining.retraining import Retraining
@@ -126,7 +126,7 @@ def brittleness(
     if queries.y is None or not said.classes:
         raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
     scores.require_queries(queries)
-    n = len(present(train))
+    n = len(weighted_positions(train))
     limit = max(1, n // 5) if most is None else most
     if not 0 < limit < n:
         raise ValueError(f"expected most between 1 and {n - 1}, got {limit}")
@@ -137,7 +137,7 @@ def brittleness(
     searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
-        support = (scores.values[place] if held_up else -scores.values[place]) * (own_weights(train)[columns] > 0)
+        support = (scores.values[place] if held_up else -scores.values[place]) * (sample_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
         searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
     trainings = 1 + _searched(retraining, model, train, queries, searches)

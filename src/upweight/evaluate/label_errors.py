@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from upweight.core.examples import Examples, Id
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 SHARES = (0.05, 0.1, 0.2, 0.3)
@@ -65,7 +65,7 @@ def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: S
         raise ValueError(f"expected one finite suspicion per training example ({len(train)}), got {len(values)}")
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"expected shares above 0 and up to 1, got {list(shares)}")
-    wrong, there = np.zeros(len(train), dtype=bool), present(train)
+    wrong, there = np.zeros(len(train), dtype=bool), weighted_positions(train)
     if len(planted):
         wrong[train.positions(planted)] = True
     values, wrong = values[there], wrong[there]
@@ -95,7 +95,7 @@ def plant(train: Examples, share: float = 0.1, seed: int = 0) -> tuple[Examples,
     classes = [] if train.y is None or train.y.ndim != 1 else np.unique(train.y).tolist()
     if train.y is None or train.y.dtype.kind == "f" or len(classes) < 2:
         raise ValueError("expected labels of at least two classes; amounts cannot be swapped")
-    rng, there = np.random.default_rng(seed), present(train)
+    rng, there = np.random.default_rng(seed), weighted_positions(train)
     where = np.sort(there[rng.choice(len(there), max(1, round(share * len(there))), replace=False)])
     y = train.y.copy()
     for place in where:

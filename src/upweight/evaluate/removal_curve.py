@@ -14,7 +14,7 @@ from upweight.core.deprecation import Older, older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores
-from upweight.core.weights import own_weights, present
+from upweight.core.weights import sample_weights, weighted_positions
 from upweight.evaluate.agreement import known, mean_known
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.retrain_truth import retrain_truth
@@ -100,7 +100,7 @@ def removal_curve(
         raise ValueError(
             f"expected shares between 0 and 1 and at least one random removal, got {list(shares)} and {removals}"
         )
-    n = len(present(train))
+    n = len(weighted_positions(train))
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
     chosen = _removals(train, scores, sizes, removals)
     return _read(retrain_truth(model, train, queries, chosen, retraining=retraining), sizes, removals)
@@ -108,8 +108,8 @@ def removal_curve(
 
 def _removals(train: Examples, scores: Scores, sizes: Sequence[int], count: int) -> list[Removal]:
     columns = train.positions(scores.train_ids)  # scores of groups have columns that are no examples
-    there = own_weights(train)[columns] > 0
-    ids, counted = scores.train_ids[there], train.ids[present(train)]
+    there = sample_weights(train)[columns] > 0
+    ids, counted = scores.train_ids[there], train.ids[weighted_positions(train)]
     chosen: list[Removal] = []
     for place, row in enumerate(scores.values[:, there]):
         for side, order in (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 
 BLOCK = 64  # removals whose membership is held at a time
 SIZES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
@@ -35,7 +35,7 @@ def named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
 
 def singles(train: Examples, ids: Sequence[Id] | None = None) -> list[Removal]:
     """One removal per training example of weight above 0, or per example of `ids`: the truth of leave-one-out."""
-    wanted = train.ids[present(train)].tolist() if ids is None else list(ids)
+    wanted = train.ids[weighted_positions(train)].tolist() if ids is None else list(ids)
     return [Removal(str(i), "one", (i,)) for i in dict.fromkeys(wanted)]
 
 
@@ -47,7 +47,7 @@ def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0
     """
     if count < 1 or not 0 < share < 1:
         raise ValueError(f"expected at least one subset that keeps a share between 0 and 1, got {count} of {share}")
-    ids = train.ids[present(train)]
+    ids = train.ids[weighted_positions(train)]
     n = len(ids)
     size = n - min(max(round(share * n), 1), n - 1)
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def strongest(scores: Scores, train: Examples, count: int, seed: int) -> list[Re
         raise ValueError(f"expected at least one removal, got {count}")
     if not set(scores.train_ids.tolist()) <= set(train.ids.tolist()):
         raise ValueError("the scores' columns are no train ids; pass removals={name: ids} for scores of groups")
-    counted = set(train.ids[present(train)].tolist())
+    counted = set(train.ids[weighted_positions(train)].tolist())
     columns = np.array([i in counted for i in scores.train_ids.tolist()])
     alone = min((count + 1) // 2, len(counted) - 1)
     strength = np.argsort(-np.abs(scores.values[:, columns]), axis=1, kind="stable")
@@ -73,7 +73,7 @@ def strongest(scores: Scores, train: Examples, count: int, seed: int) -> list[Re
 
 def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
     """Uniform groups of 1, 5 and 10 % of the training set in turn, of examples of weight above 0."""
-    rng, there = np.random.default_rng(seed), train.ids[present(train)]
+    rng, there = np.random.default_rng(seed), train.ids[weighted_positions(train)]
     chosen = []
     for number in range(count):
         share = SIZES[number % len(SIZES)]

@@ -12,7 +12,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
-from upweight.core.weights import own_weights
+from upweight.core.weights import sample_weights
 from upweight.evaluate.removals import Removal, named, strongest
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
@@ -85,7 +85,7 @@ def _lost_classes(train: Examples, chosen: Sequence[Removal]) -> list[str]:
     if train.y is None or train.y.ndim != 1 or train.y.dtype.kind == "f":
         return []
     classes, places = np.unique(train.y, return_inverse=True)
-    own = own_weights(train)
+    own = sample_weights(train)
     there = np.bincount(places, own) > 0
     found = []
     for removal in chosen:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.weights import copies
+from upweight.core.weights import example_counts
 
 if TYPE_CHECKING:
     from upweight.gradients.captured import Captured
@@ -34,7 +34,7 @@ class Totals:
     def __init__(self, weights: Array, version: int) -> None:
         self.version = version
         self.weights, self.waiting = np.asarray(weights, dtype=np.float64), np.ones(len(weights), dtype=bool)
-        self._copies = np.maximum(copies(self.weights), 1.0)
+        self._copies = np.maximum(example_counts(self.weights), 1.0)
         self.total: dict[str, Tensor] = {}
         self.squares = 0.0
 

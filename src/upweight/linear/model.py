@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
-from upweight.core.data_cache import Recent
+from upweight.core.data_cache import DataCache
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import Held
+from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
 from upweight.core.objective import Objective
-from upweight.core.weights import copies, own_weights, require_classes, weights_of
+from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.families import Family
@@ -74,15 +74,15 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def problem(self, train: Examples) -> Problem:
         """The training objective on these examples. Raises ValueError when the model was fitted on other data."""
-        problems: Recent[Problem] = self._seen.setdefault("problem", Recent(1))
-        return problems.of(train, lambda: self._problem(train))
+        problems: DataCache[Problem] = self._seen.setdefault("problem", DataCache(1))
+        return problems.get_or_make(train, lambda: self._problem(train))
 
     def _problem(self, train: Examples) -> Problem:
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         features = self._features(train)
-        weights = own_weights(train)
-        counts = None if train.weights is None else copies(weights)
+        weights = sample_weights(train)
+        counts = None if train.weights is None else example_counts(weights)
         if self.class_weights is not None:
             weights = weights * np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
         fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
@@ -133,9 +133,9 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """What is measured, in words."""
         return self.measurement_of.described(self.family)
 
-    def version(self) -> Held:
+    def version(self) -> FittedState:
         """What the estimator and its steps hold: another, once they were fitted again."""
-        return Held(self.predictor)
+        return FittedState(self.predictor)
 
     def identity(self) -> dict[str, str]:
         """The parameters with all that comes before them, the objective, the family, the measurement, the trainer."""
@@ -161,7 +161,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
         same = self.handed_in and np.array_equal(theta, self.theta)
-        shared = self._seen.setdefault("features", Recent(2))
+        shared = self._seen.setdefault("features", DataCache(2))
         return replace(self, theta=theta, handed_in=same, _seen={"features": shared})
 
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
@@ -268,7 +268,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             return 1.0
         problem = self.problem(train)
         squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
-        count = float(copies(own_weights(train)).sum())
+        count = float(example_counts(sample_weights(train)).sum())
         return max(squares / max(count - effective, 1.0), 1e-300)
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> LinearCurvature:
@@ -287,7 +287,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
         Models whose training is no smooth optimisation (the hinge) are trained again by the estimator itself.
         """
-        weights = weights_of(train, weights)
+        weights = checked_weights(train, weights)
         require_classes(train, weights, self.family)
         problem = self.problem(train)
         if self.refit is not None:
@@ -305,14 +305,14 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         if self.again is None:
             return self.retrain(train, weights, seed)
         require_classes(train, weights, self.family)
-        kept = np.flatnonzero(weights * own_weights(train))
+        kept = np.flatnonzero(weights * sample_weights(train))
         design, theta = self.again(train.take(kept), weights[kept])
         return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _seen={})
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last two sets are remembered, so that a pipeline runs once per set."""
-        known: Recent[Features] = self._seen.setdefault("features", Recent(2))
-        return known.of(examples, lambda: self.design(examples.x))
+        known: DataCache[Features] = self._seen.setdefault("features", DataCache(2))
+        return known.get_or_make(examples, lambda: self.design(examples.x))
 
 
 def _readable(value: Any, labels: dict[Any, str]) -> Any:

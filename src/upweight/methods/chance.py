@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Measurable
 from upweight.core.scores import Unit
-from upweight.core.weights import own_weights
+from upweight.core.weights import sample_weights
 
 Array = NDArray[np.float64]
 
@@ -49,12 +49,12 @@ class FittedChance(Fitted[Chance, Measurable]):
         columns = np.stack([self._noise("train", i) for i in self.train.ids.tolist()])
         rows = np.stack([self._noise("query", i) for i in queries.ids.tolist()])
         scores = rows @ columns.T / np.sqrt(columns.shape[1])
-        yield slice(0, len(self.train)), np.where(own_weights(self.train) > 0, scores, 0.0)
+        yield slice(0, len(self.train)), np.where(sample_weights(self.train) > 0, scores, 0.0)
 
     def self_values(self) -> Array:
         """Normal, one per example."""
         noise = np.array([self._noise("self", i)[0] for i in self.train.ids.tolist()])
-        return np.where(own_weights(self.train) > 0, noise, 0.0)
+        return np.where(sample_weights(self.train) > 0, noise, 0.0)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 Layers = Literal["last"] | tuple[str, ...] | None
@@ -61,7 +61,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         super().__init__(recipe, model, train, Unit.RANK)
         self.moments, self.direction = moments, direction
         # Gradients carry their weights. A direction knows none, and is there as often as the example is.
-        self._factors = np.ones(len(train)) if direction is None else copies(own_weights(train))
+        self._factors = np.ones(len(train)) if direction is None else example_counts(sample_weights(train))
         self.layers = chosen(model, layers, type(recipe).__name__)
         if direction == "layer":
             require(model, [Layered], f'{type(recipe).__name__}(by="layer")')

@@ -19,7 +19,7 @@ from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -156,7 +156,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         curvature, recipe = self._exact(), self.recipe
         if recipe.polish == 0 or recipe.damping not in ("auto", 0):  # Newton steps know no damping
             return
-        own, (once, each) = own_weights(self.train), curvature.step_cost
+        own, (once, each) = sample_weights(self.train), curvature.step_cost
         count = int(min((own > 0).sum(), max(FREE, SHARE * once) // (min(recipe.polish, USUAL) * each)))
         if count == 0:
             return
@@ -165,7 +165,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         start = curvature.solve(self.rows.take(chosen)).rows.dense()
         kept = np.ones((count, len(self.train)))
         kept[np.arange(count), chosen] = 0.0
-        tolerance = 1e-4 / float(np.sqrt(copies(own).sum()))
+        tolerance = 1e-4 / float(np.sqrt(example_counts(own).sum()))
         shifts = curvature.after(kept, start, recipe.polish, tolerance).shifts
         order = np.argsort(chosen)
         self.moved, self.shifts = chosen[order], shifts[order]

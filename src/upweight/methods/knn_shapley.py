@@ -16,7 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Embeddable
 from upweight.core.scores import Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 PAIRS = 2**22  # distances of queries and training examples that are held at a time
@@ -66,7 +66,7 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
 
     def __init__(self, recipe: KNNShapley, model: Embeddable, train: Examples, unit: Unit) -> None:
         super().__init__(recipe, model, train, unit)
-        often = copies(own_weights(train)).astype(np.intp)
+        often = example_counts(sample_weights(train)).astype(np.intp)
         self._players = np.repeat(np.arange(len(train)), often)  # positions, one for every copy
         self._features = model.embed(train)
         squares = self._features.multiply(self._features) if is_sparse(self._features) else self._features**2

@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import backwards, blocks, derivative, shifted, single
 
@@ -172,7 +172,7 @@ class FittedBags(Fitted[LeafInfluence, Any]):
     def __init__(self, recipe: LeafInfluence, model: Any, train: Examples) -> None:
         require(model, [Boosted, Retrainable], "LeafInfluence(bags=…)")
         super().__init__(recipe, model, train, Unit.RANK)
-        counted = present(train)
+        counted = weighted_positions(train)
         rng, by_id = np.random.default_rng(recipe.seed), counted[np.argsort(train.ids[counted], kind="stable")]
         self.halves: list[tuple[NDArray[np.intp], FittedLeafInfluence]] = []
         for _ in range(recipe.bags):
@@ -202,7 +202,7 @@ class FittedBags(Fitted[LeafInfluence, Any]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many boosters, and who was in none."""
-        warnings, missed = list(self.model.notes), int((self.seen[present(self.train)] == 0).sum())
+        warnings, missed = list(self.model.notes), int((self.seen[weighted_positions(self.train)] == 0).sum())
         if missed:
             warnings.append(f"{missed} examples were in none of the {len(self.halves)} halves and score 0: more bags.")
         return {"bags": len(self.halves), "warnings": warnings}

@@ -14,7 +14,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import PROBED, Task
@@ -49,7 +49,7 @@ class LeaveOneOut(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
         """Train n + 1 times, n the examples of weight above 0."""
-        counted = present(train)
+        counted = weighted_positions(train)
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
         whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)
         without = [whole] * len(train)  # training without an example of weight 0 is training on everything
@@ -95,7 +95,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether it is of the model handed in."""
-        trainings = len(present(self.train)) + 1
+        trainings = len(weighted_positions(self.train)) + 1
         return {"trainings": trainings, "warnings": [*self.model.notes, *self._elsewhere]}
 
     @cached_property
@@ -103,7 +103,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """Said where training on everything gives another model than the one handed in, which was no optimum either."""
         if cast(Retrainable, self.handed_in).converges:
             return []
-        probed = present(self.train)[:PROBED]
+        probed = weighted_positions(self.train)[:PROBED]
         few = self.train.take(probed)
         here = self.model.measure(few)
         off = float(np.abs(here - self.handed_in.measure(few)).max())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.deprecation import Older, older_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupRemoval, Removed
@@ -21,7 +21,7 @@ from upweight.core.laws import Law
 from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.retraining.gate import Gate, agreement_within
 
 Array = NDArray[np.float64]
@@ -108,7 +108,7 @@ class Metagradient(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Make the runs, and the retrainings of the gate."""
         rng = np.random.default_rng(0)
-        counted = present(train)
+        counted = weighted_positions(train)
         reference = model.replay(train, np.ones(len(train)))
         _require_same(model, reference)
         places = self._places(len(train), counted, rng)
@@ -174,7 +174,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Each training example's own score, from the metagradients of all of them."""
         return np.concatenate([own for own, _ in self._own()])
 
-    @looked_once
+    @check_changes_once
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
         self.require_unchanged()

@@ -16,7 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time
@@ -60,7 +60,7 @@ class RelatIF(Attributor):
         """The curvature, and what every training example moves."""
         curvature, rows = self._prepared(model, train)
         moved = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
-        counts = copies(own_weights(train))
+        counts = example_counts(sample_weights(train))
         moved = moved / np.maximum(counts, 1.0) ** 2  # by one of the copies that a row stands for
         moved = np.where(moved > NEGLIGIBLE**2 * moved.max(), moved, 0.0)
         return FittedRelatIF(self, model, train, curvature, rows, reciprocal_roots(moved))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
@@ -105,7 +105,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         """Each training example's score on itself: the way back for all of them."""
         return self._own()[0]
 
-    @looked_once
+    @check_changes_once
     def self_influence(self) -> Scores:
         """One row, `self`; and for how many examples the way back ended early."""
         self.require_unchanged()

@@ -13,7 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
@@ -53,7 +53,7 @@ class TreeSim(Attributor):
         """The leaf and the gradient of every example."""
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
         pull = -model.loss.slopes(ensemble.margins(at).T, grown.targets)[0].T
-        counts = ensemble.held(at, copies(own_weights(train)))
+        counts = ensemble.held(at, example_counts(sample_weights(train)))
         return FittedTreeSim(self, model, train, pull, counts)
 
     def restore(
@@ -69,7 +69,7 @@ class FittedTreeSim(Fitted[TreeSim, TreeBased]):
     def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
         self.pull, self.counts = pull, counts  # (n, K) −∂ℓ/∂F, and the training examples in every leaf
-        self._copies = copies(own_weights(train))
+        self._copies = example_counts(sample_weights(train))
         weighted = recipe.kernel == "weighted"
         self.worth = 1.0 / np.where(counts > 0, counts, 1.0) if weighted else np.ones(len(counts))
 

@@ -15,7 +15,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
-from upweight.core.weights import copies, own_weights
+from upweight.core.weights import example_counts, sample_weights
 from upweight.trees.boosting_loss import Loss
 from upweight.trees.losses import Squared
 
@@ -59,8 +59,8 @@ class TREX(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """The surrogate."""
         ensemble, at, grown = model.trees(), model.leaves(train), model.grown(train)
-        weights = own_weights(train)
-        counts = copies(weights)
+        weights = sample_weights(train)
+        counts = example_counts(weights)
         held = ensemble.held(at, counts)
         scale = 1.0 / np.sqrt(np.where(held > 0, held, 1.0) * ensemble.trees)
         features = ensemble.membership(at, scale[at])

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader
 from upweight.core.plugins import MODELS, plugins, warn_about
-from upweight.core.weights import require_weight
+from upweight.core.weights import require_any_weight
 from upweight.models.pipeline import last_step
 from upweight.trees.boosting_loss import Loss
 
@@ -35,7 +35,7 @@ OPTIONS = {
 }
 
 
-@looked_once
+@check_changes_once
 def explainable(
     estimator: Any,
     train: Examples,
@@ -65,7 +65,7 @@ def explainable(
             unknown objective.
     """
     require_examples(train, "train")
-    require_weight(train)
+    require_any_weight(train)
     final = last_step(estimator)
     reader = next(_readers_of(estimator), None)
     if reader is None:

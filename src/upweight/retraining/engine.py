@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.change_checks import looked_once
+from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack
 from upweight.retraining.process_pool import available
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 logger = logging.getLogger("upweight")
 
 
-@looked_once
+@check_changes_once
 def results(
     retraining: Retraining,
     model: Any,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
-from upweight.core.weights import weights_of
+from upweight.core.weights import checked_weights
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
 from upweight.retraining.retraining import Retraining
@@ -90,7 +90,7 @@ def retrain(
     """
     require(model, [Retrainable], "retrain", train)
     one = np.ndim(weights) != 2
-    rows = weights_of(train, weights)[None] if one else weights_of(train, weights, len(np.asarray(weights)))
+    rows = checked_weights(train, weights)[None] if one else checked_weights(train, weights, len(np.asarray(weights)))
     seeds = [seed] * len(rows) if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != len(rows) or not len(rows):
         raise ValueError(f"expected weights of at least one model and one seed each, got {len(rows)}, {len(seeds)}")

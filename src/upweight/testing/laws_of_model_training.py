@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.model import Differentiable, can
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.testing.assertions import close, hold, same
 from upweight.testing.copies import written_out
 
@@ -78,7 +78,7 @@ def _written_out(of: Modelled, given: Array) -> Array:
 
 def _hardest(of: Modelled) -> int:
     """Position of the example that the model measures worst: one that weighs something and is not all of its class."""
-    train, places = of.train, present(of.train)
+    train, places = of.train, weighted_positions(of.train)
     if train.y is not None and train.y.ndim == 1:
         _, label, counts = np.unique(train.y[places], return_inverse=True, return_counts=True)
         shared = places[counts[label] > 1]

@@ -35,9 +35,9 @@ def weights(case: Case) -> None:
     ours, theirs = case.recipe.fit(models.weighted, both.weighted), case.recipe.fit(models.written, both.written)
     scores, written = _same_scores(case, ours, theirs, "")
     own, expected = ours.self_influence().values, _summed(theirs.self_influence().values, both)
-    own_weights = np.asarray(both.weighted.weights)
-    hold(not own[:, own_weights == 0.0].any(), "an example of weight 0 has a self-influence")
-    alike = own_weights <= 1.0 if scores.unit == Unit.EFFECT else own_weights >= 0.0
+    sample_weights = np.asarray(both.weighted.weights)
+    hold(not own[:, sample_weights == 0.0].any(), "an example of weight 0 has a self-influence")
+    alike = sample_weights <= 1.0 if scores.unit == Unit.EFFECT else sample_weights >= 0.0
     close(own[:, alike], expected[:, alike], case.family.weighted, "self-influence with weights and written out")
     for fact in FACTS:
         if written.diagnostics.get(fact) is not None:
@@ -55,10 +55,10 @@ def _same_scores(case: Case, ours: Any, theirs: Any, which: str) -> tuple[Scores
     """(scores with weights, scores written out), the same where weights are 1, and nothing where they are 0."""
     both, _ = case.family.weights
     scores, written = ours.attribute(case.family.queries), theirs.attribute(case.family.queries)
-    own_weights = np.asarray(both.weighted.weights)
+    sample_weights = np.asarray(both.weighted.weights)
     hold(scores.unit == written.unit, f"{scores.unit} with weights, {written.unit} written out{which}")
-    hold(not scores.values[:, own_weights == 0.0].any(), f"an example of weight 0 has scores{which}")
-    once = own_weights == 1.0
+    hold(not scores.values[:, sample_weights == 0.0].any(), f"an example of weight 0 has scores{which}")
+    once = sample_weights == 1.0
     expected = _summed(written.values, both)[:, once]
     close(scores.values[:, once], expected, case.family.weighted, f"scores with weights and written out{which}")
     return scores, written

@@ -13,7 +13,7 @@ from torch import Tensor
 from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
-from upweight.core.weights import copies
+from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, placed
 from upweight.gradients.network import Network
 from upweight.training.adjoint import Step, pull
@@ -75,7 +75,9 @@ class Recorded(Stepwise):
         self.unseen = len(np.setdiff1d(np.flatnonzero(own), np.concatenate(positions)))
         self._run = Run(training, there, train, tuple(positions), training.rates(self.steps), [0] * self.steps, whole)
         self._products, self._own, self._trajectory = Products(self._run), own, trajectory
-        self._counts = np.ones(len(own)) if fixed else copies(own)  # how many examples each row is in its batch's mean
+        self._counts = (
+            np.ones(len(own)) if fixed else example_counts(own)
+        )  # how many examples each row is in its batch's mean
         self._marks = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._moment)
         self._apart = int(np.diff(self._marks).max())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.core.model import Stack
 from upweight.core.objective import Objective
-from upweight.core.weights import own_weights
+from upweight.core.weights import sample_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
 from upweight.training.run import Run, hold, replay
@@ -59,7 +59,7 @@ def trained(training: Training | TrainFn, network: Network, train: Examples, wei
     """A new net, trained with these weights (n,) on top of the examples' own, in eval mode."""
     if isinstance(training, Training):
         (run,) = runs(training, network, train, weights[None], [seed])
-        return replay(run, weights * own_weights(train)).eval()
+        return replay(run, weights * sample_weights(train)).eval()
     net = training(weights, seed)
     if not isinstance(net, nn.Module):
         raise TypeError(f"expected training(weights, seed) to return the trained net, got {type(net).__name__}")
@@ -85,7 +85,7 @@ def trained_many(
     """New nets, one for every row of weights (M, n) and its seed, all at once."""
     wanted = runs(training, network, train, weights, seeds)
     nets = []
-    for run, theta in zip(wanted, _trained(wanted, weights * own_weights(train)), strict=True):
+    for run, theta in zip(wanted, _trained(wanted, weights * sample_weights(train)), strict=True):
         net = copied(run.network.net).eval()
         hold(list(Network(net, network.loss).parameters().values()), theta.clone())
         nets.append(net)
@@ -110,7 +110,7 @@ def runs(training: Training, network: Network, train: Examples, weights: Array, 
 
     Seed 0 is the training's own, every other counts on from there.
     """
-    own, made = own_weights(train), dict[Any, Run]()
+    own, made = sample_weights(train), dict[Any, Run]()
     found = []
     for row, seed in zip(weights * own, seeds, strict=True):
         key = (seed, (row > 0).tobytes() if training.denominator == "rebatched" else b"")

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.weights import copies
+from upweight.core.weights import example_counts
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Places, TreeEnsemble
 
@@ -140,7 +140,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     Of a row that counts for several examples each follows its own margin, and holds that of its copies.
     """
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
-    counts = np.maximum(copies(boosting.weights), 1.0)
+    counts = np.maximum(example_counts(boosting.weights), 1.0)
     own = boosting.weights / counts  # of one copy
     base = base_slope(boosting) * boosting.weights
     shift = base / counts

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.data_cache import Recent
+from upweight.core.data_cache import DataCache
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import Held
+from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
-from upweight.core.weights import own_weights, require_classes, require_weight
+from upweight.core.weights import require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import Loss
 from upweight.trees.ensemble import Places, TreeEnsemble
@@ -66,9 +66,9 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         """What is measured, in words."""
         return self.measurement_of.described(self.loss)
 
-    def version(self) -> Held:
+    def version(self) -> FittedState:
         """What the estimator and its steps hold: another, once they were fitted again."""
-        return Held(self.predictor)
+        return FittedState(self.predictor)
 
     def identity(self) -> dict[str, str]:
         """The leaves, the loss, the measurement, and what training was told."""
@@ -96,8 +96,8 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
 
     def leaves(self, examples: Examples) -> Places:
         """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
-        known: Recent[Places] = self._seen.setdefault("leaves", Recent(2))
-        return known.of(examples, lambda: self.ensemble.placed(self.numbers(examples.x)))
+        known: DataCache[Places] = self._seen.setdefault("leaves", DataCache(2))
+        return known.get_or_make(examples, lambda: self.ensemble.placed(self.numbers(examples.x)))
 
     def embed(self, examples: Examples) -> Any:
         """Which leaves each example falls into, sparse (n, leaves): 1/√trees there, so that products count shared ones.
@@ -136,10 +136,10 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         """How the leaf values came about on these examples."""
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
-        require_weight(train)
-        targets, weights = self.loss.encode(train.y).T, own_weights(train)
-        known: Recent[Boosting | Forest] = self._seen.setdefault("grown", Recent(1))
-        return known.of(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
+        require_any_weight(train)
+        targets, weights = self.loss.encode(train.y).T, sample_weights(train)
+        known: DataCache[Boosting | Forest] = self._seen.setdefault("grown", DataCache(1))
+        return known.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator trained again with these weights on top of its own; examples of weight 0 are left out.
@@ -149,7 +149,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         weights = np.asarray(weights, dtype=np.float64)
         if weights.shape != (len(train),):
             raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any() or not (weights * own_weights(train)).any():
+        if not np.isfinite(weights).all() or (weights < 0).any() or not (weights * sample_weights(train)).any():
             raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
         require_classes(train, weights, self.loss)
         kept = train.take(np.flatnonzero(weights))

@@ -13,7 +13,7 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require
-from upweight.core.weights import own_weights, present, weights_of
+from upweight.core.weights import checked_weights, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
 from upweight.training.recipe import Training
@@ -64,7 +64,7 @@ class TrainedAgain(Stackable, Replayable):
             TypeError: a model without `training`.
         """
         require(self, [Retrainable], "retrain")
-        net = trainer.trained(self.training, self.network, train, weights_of(train, weights), seed)  # type: ignore[arg-type]
+        net = trainer.trained(self.training, self.network, train, checked_weights(train, weights), seed)  # type: ignore[arg-type]
         return self.with_net(net)
 
     def stack(self, train: Examples) -> Stack:
@@ -74,7 +74,7 @@ class TrainedAgain(Stackable, Replayable):
 
     def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Self]:
         """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
-        weights = weights_of(train, weights, len(seeds))
+        weights = checked_weights(train, weights, len(seeds))
         if not isinstance(self.training, Training):
             return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
         return [self.with_net(net) for net in trainer.trained_many(self.training, self.network, train, weights, seeds)]
@@ -84,7 +84,7 @@ class TrainedAgain(Stackable, Replayable):
         if not isinstance(self.training, Training):
             return None
         rebatched = self.training.denominator == "rebatched"  # its batches hold examples of weight above 0 alone
-        return self.training.time(len(present(train)) if rebatched else len(train))
+        return self.training.time(len(weighted_positions(train)) if rebatched else len(train))
 
     def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
         """The training with these example weights (n,), whose derivatives in them are exact.
@@ -94,10 +94,10 @@ class TrainedAgain(Stackable, Replayable):
             TypeError: a model without `Training`.
         """
         require(self, [Replayable], "replay")
-        own, weights = own_weights(train), weights_of(train, weights)
+        own, weights = sample_weights(train), checked_weights(train, weights)
         (run,) = trainer.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
         return Unrolled(run, weights, own)
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""
-        return own_weights(train)
+        return sample_weights(train)

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.objective import Objective
-from upweight.core.weights import present
+from upweight.core.weights import weighted_positions
 from upweight.linear.design import Design
 from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
@@ -62,7 +62,7 @@ def read(
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     reading = reader(final, matrix, train, smoothing)
-    counted = present(train)
+    counted = weighted_positions(train)
     design, theta = _design(reading, inputs, matrix if len(counted) == len(train) else matrix[counted])
     model = LinearModel(
         name=name,
