@@ -19,7 +19,7 @@ from benchmarks.results import Section, Table, verdict, versions
 from numpy.typing import NDArray
 
 import upweight as uw
-from upweight.evaluate.agreement import mean_known, rank_correlations, resampled_correlations
+from upweight.evaluate.agreement import finite_mean, rank_correlations, resampled_correlations
 from upweight.evaluate.noise_ceiling import spearman_brown
 
 Array = NDArray[np.float64]
@@ -60,8 +60,8 @@ def agreement(predicted: Array, actual: Array) -> tuple[float, str]:
     """LDS, and in words with its 95 % interval over subsets."""
     count = actual.shape[1]
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=500).astype(np.float64)
-    means = mean_known(resampled_correlations(predicted, actual, drawn), axis=1)
-    lds = float(mean_known(rank_correlations(predicted, actual)))
+    means = finite_mean(resampled_correlations(predicted, actual, drawn), axis=1)
+    lds = float(finite_mean(rank_correlations(predicted, actual)))
     low, high = np.quantile(means, [0.025, 0.975]) + (lds - means.mean())  # one that is drawn twice is tied with itself
     return lds, f"{lds:.3f} [{low:.3f}, {min(high, 1.0):.3f}]"
 
@@ -170,8 +170,8 @@ def clips(tasks: list[Task]) -> Table:
             for row in picks:
                 order = rng.permutation(actual.shape[1])
                 some, others = order[:GATE], order[GATE:]
-                known = [mean_known(pearson(p[:, some], actual[:, some])) for p in predicted]
-                of_each = [mean_known(rank_correlations(p[:, others], actual[:, others])) for p in predicted]
+                known = [finite_mean(pearson(p[:, some], actual[:, some])) for p in predicted]
+                of_each = [finite_mean(rank_correlations(p[:, others], actual[:, others])) for p in predicted]
                 row[:] = np.argmax(known), of_each[0], of_each[int(np.argmax(known))]
             shares = [f"{(picks[:, 0] == k).mean():.0%}" for k in range(len(names))]
             none, chosen = picks[:, 1:].mean(axis=0)

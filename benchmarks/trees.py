@@ -24,7 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import upweight as uw
 from upweight.core.attributor import Attributor
-from upweight.evaluate.agreement import mean_known, rank_correlations
+from upweight.evaluate.agreement import finite_mean, rank_correlations
 
 GOAL = 0.65
 TIMES = 20.0
@@ -169,7 +169,7 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
         indices, values = (np.asarray(part) for part in kept["theirs"])
         placed = np.zeros(kept["ours"].shape)
         np.put_along_axis(placed, indices.astype(int), values, axis=1)
-        agree = float(mean_known(rank_correlations(kept["ours"], placed)))
+        agree = float(finite_mean(rank_correlations(kept["ours"], placed)))
         faster = ratio(timings["theirs"], timings["ours"])
         seconds = [timings[name].typical[0] for name in ("theirs", "ours")]
         table.add(kind, *seconds, f"{faster:.1f}", abs(agree), verdict(faster >= TIMES))

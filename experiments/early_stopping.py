@@ -18,7 +18,7 @@ from benchmarks.replayed import Task, digits
 from torch import nn
 
 import upweight as uw
-from upweight.evaluate.agreement import mean_known, rank_correlations
+from upweight.evaluate.agreement import finite_mean, rank_correlations
 
 
 def linear(_: int) -> nn.Module:
@@ -29,7 +29,7 @@ def agreement(task: Task, removed: np.ndarray, truth: np.ndarray, share: float, 
     weights = np.full(len(task.train), 1 - share)
     model = task.model.retrain(task.train, weights)
     fitted = influence.fit(model, uw.Examples(task.train.x, task.train.y, weights=weights))
-    return float(mean_known(rank_correlations(fitted.attribute(task.queries).values @ (removed - 1).T, truth)))
+    return float(finite_mean(rank_correlations(fitted.attribute(task.queries).values @ (removed - 1).T, truth)))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import r2_score
 
-from upweight.evaluate.agreement import agreement, correlation, mean_known, rank_correlations, resampled_correlations
+from upweight.evaluate.agreement import agreement, correlation, finite_mean, rank_correlations, resampled_correlations
 
 rng = np.random.default_rng(0)
 
@@ -81,5 +81,5 @@ def test_what_is_no_number_is_none_and_left_out_of_means():
         "slope": None, "pearson": None, "spearman": None, "count": 3, "r2": None
     }  # fmt: skip
     values = np.array([[1.0, np.nan, 3.0], [np.nan] * 3])
-    np.testing.assert_array_equal(mean_known(values, axis=1), [2.0, np.nan])
-    assert mean_known(values) == 2.0
+    np.testing.assert_array_equal(finite_mean(values, axis=1), [2.0, np.nan])
+    assert finite_mean(values) == 2.0

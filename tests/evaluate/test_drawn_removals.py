@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
 from upweight.evaluate.baselines import held_out_loss
-from upweight.evaluate.removals import random_groups, singles, strongest, subsets
+from upweight.evaluate.removals import default_removals, random_groups, singles, subsets
 
 N = 60
 WEIGHTS = np.where(np.arange(N) < 12, 0.0, 1.0)
@@ -28,7 +28,7 @@ def test_every_draw_is_that_of_the_set_without_absent_rows():
     assert singles(train) == singles(some)
     assert subsets(train, 5) == subsets(some, 5)
     assert random_groups(train, 6, 0) == random_groups(some, 6, 0)
-    assert strongest(scores, train, 8, 0) == strongest(theirs, some, 8, 0)
+    assert default_removals(scores, train, 8, 0) == default_removals(theirs, some, 8, 0)
 
 
 def test_verification_and_curves_are_those_of_the_set_without_absent_rows():

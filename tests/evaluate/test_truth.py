@@ -7,7 +7,7 @@ from game import game
 import upweight as uw
 from refitted import effect, setting
 from upweight.evaluate.noise_ceiling import noise_ceiling
-from upweight.evaluate.removals import named, random_groups, singles, strongest, subsets
+from upweight.evaluate.removals import default_removals, named_removals, random_groups, singles, subsets
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 
@@ -186,6 +186,6 @@ def test_bad_requests_are_refused():
         with pytest.raises(ValueError, match="expected at least one seed, and each once"):
             truth_of(model, train, queries, singles(train), seeds=seeds)
     with pytest.raises(ValueError, match="expected at least one example in removal 'g'"):
-        named({"g": []})
+        named_removals({"g": []})
     with pytest.raises(ValueError, match="expected at least one removal"):
-        strongest(scores, train, 0, 0)
+        default_removals(scores, train, 0, 0)

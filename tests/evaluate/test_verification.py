@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
 from refitted import setting
-from upweight.evaluate.removals import named, singles
+from upweight.evaluate.removals import named_removals, singles
 from upweight.evaluate.retrain_truth import retrain_truth
-from upweight.evaluate.verify import checked
+from upweight.evaluate.verify import check_against_truth
 
 
 @cache
@@ -37,7 +37,7 @@ def logistic():
 
 def groups(train, size, count, seed):
     rng = np.random.default_rng(seed)
-    return named({f"{seed}-{i}": train.ids[rng.choice(len(train), size, replace=False)] for i in range(count)})
+    return named_removals({f"{seed}-{i}": train.ids[rng.choice(len(train), size, replace=False)] for i in range(count)})
 
 
 @cache
@@ -51,7 +51,7 @@ def of_groups(made, seed):
 def test_intervals_cover_fresh_removals_as_often_as_they_say(made, level):
     model, train, queries, scores = made()
     known, fresh = (of_groups(made, seed) for seed in (1, 2))
-    check = checked(scores, known, model, train, queries)
+    check = check_against_truth(scores, known, model, train, queries)
     found = check.coverage(fresh, level)
     assert found.rate == pytest.approx(level, abs=0.05) and found.promised == level
     low, high = check.interval(fresh.removals[7].ids, level)
@@ -62,7 +62,7 @@ def test_intervals_cover_fresh_removals_as_often_as_they_say(made, level):
 def test_halves_of_a_check_cover_each_other():
     model, train, queries, scores = ridge()
     removals = [*groups(train, 9, 60, 3), *singles(train, range(60))]
-    check = checked(
+    check = check_against_truth(
         scores,
         retrain_truth(model, train, queries, removals, retraining=uw.Retraining(processes=1)),
         model,

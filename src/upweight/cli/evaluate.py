@@ -62,7 +62,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
     recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
-    from upweight.evaluate.agreement import short
+    from upweight.evaluate.agreement import formatted
     from upweight.evaluate.compare import HEAD, compare
     from upweight.evaluate.removals import subsets as drawn
     from upweight.evaluate.retrain_truth import retrain_truth
@@ -111,7 +111,9 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         for name, one in curves.items():
             print_curve(name, one)
         ceiling = next((e.lds.ceiling for e in found.entries if e.lds), None)
-        print_remarks([f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."] if ceiling else [], remarks, report)
+        print_remarks(
+            [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."] if ceiling else [], remarks, report
+        )
 
 
 def _curves(
@@ -139,11 +141,11 @@ def _curves(
 
 def print_curve(name: str, curve: RemovalCurve) -> None:
     """The curve on the terminal."""
-    from upweight.evaluate.agreement import short
+    from upweight.evaluate.agreement import formatted
     from upweight.evaluate.removal_curve import SIDES
 
     means = [curve.mean(side) for side in SIDES]
-    rows = [[f"{size:,}", *(short(mean[place]) for mean in means)] for place, size in enumerate(curve.sizes)]
+    rows = [[f"{size:,}", *(formatted(mean[place]) for mean in means)] for place, size in enumerate(curve.sizes)]
     title = f"{name}: mean effect of removing the strongest, {len(curve.query_ids)} queries"
     print_table(title, ("removed", *SIDES), rows)
 

@@ -107,20 +107,20 @@ def print_flips(flips: Brittleness, remarks: list[str], report: Path | None) -> 
 
 def print_check(check: Check, remarks: list[str], report: Path | None) -> None:
     """The check on the terminal."""
-    from upweight.evaluate.agreement import known, short
+    from upweight.evaluate.agreement import finite_or_none, formatted
 
     rows, sized = [], check.scores.unit == "EFFECT"  # RANK scores promise no size
     for name, kind in (("without one example", "one"), ("without a group", "group")):
         if any(r.kind == kind for r in check.removals):
             agreed = check.of(kind)  # type: ignore[arg-type]
             slope, r2 = (agreed.slope, agreed.r2) if sized else (None, None)
-            numbers = [short(v) for v in (slope, agreed.pearson, agreed.spearman, r2)]
+            numbers = [formatted(v) for v in (slope, agreed.pearson, agreed.spearman, r2)]
             rows.append([name, *numbers, str(agreed.count)])
     method = check.scores.recipe.get("method", "scores")
     print_table(f"{method} ({check.scores.unit}) against {check.diagnostics['trainings']} trainings", HEAD, rows)
     ceiling, inside = check.ceiling, check.coverage() if sized else None
-    said = [] if ceiling is None else [f"Noise ceiling {short(ceiling.value)}: {ceiling.note}."]
-    if inside is not None and known(inside.rate) is not None:
+    said = [] if ceiling is None else [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."]
+    if inside is not None and finite_or_none(inside.rate) is not None:
         said.append(
             f"{inside.rate:.0%} of effects lie inside intervals at {inside.level:.0%} that have not seen them "
             f"({len(check.removals)} removals can promise {inside.promised:.0%})."

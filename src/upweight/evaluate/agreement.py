@@ -33,7 +33,7 @@ class Agreement:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what there is no number for is None."""
-        return {name: value if name == "count" else known(value) for name, value in asdict(self).items()}
+        return {name: value if name == "count" else finite_or_none(value) for name, value in asdict(self).items()}
 
 
 def agreement(predicted: Array, actual: Array) -> Agreement:
@@ -94,21 +94,21 @@ def _ranks(values: Array, counts: Array) -> Array:
     return ranks
 
 
-def mean_known(values: Array, axis: int | None = None) -> Any:
+def finite_mean(values: Array, axis: int | None = None) -> Any:
     """Mean over what is a number; NaN where nothing is."""
     there = np.isfinite(values)
     total, count = np.where(there, values, 0.0).sum(axis=axis), there.sum(axis=axis)
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)[()]
 
 
-def known(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """The number, None where there is none."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def short(value: Any, digits: int = 3) -> str:
+def formatted(value: Any, digits: int = 3) -> str:
     """The number with a few decimals, a dash where there is none."""
-    return "–" if known(value) is None else f"{value:.{digits}f}".replace("-", "−")
+    return "–" if finite_or_none(value) is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _varies(values: Array) -> bool:

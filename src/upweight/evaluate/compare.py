@@ -18,7 +18,7 @@ from upweight.core.deprecation import older_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import Agreement, agreement, known, short
+from upweight.evaluate.agreement import Agreement, agreement, finite_or_none, formatted
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
 from upweight.evaluate.label_errors import Found, found_at
 from upweight.evaluate.lds import LDS, lds
@@ -61,16 +61,22 @@ class Entry:
     def cells(self) -> list[str]:
         """The row as text, in the order of `HEAD`."""
         score = self.lds
-        interval = "–" if score is None or known(score.low) is None else f"{short(score.low)} to {short(score.high)}"
+        interval = (
+            "–"
+            if score is None or finite_or_none(score.low) is None
+            else f"{formatted(score.low)} to {formatted(score.high)}"
+        )
         return [
             self.name,
             "–" if self.unit is None else str(self.unit),
-            short(score.mean) if score else "–",
+            formatted(score.mean) if score else "–",
             interval,
-            "–" if score is None or known(score.relative) is None else f"{score.relative:.0%}".replace("-", "−"),
-            short(self.slope),
-            short(self.found.auc) if self.found else "–",
-            "–" if known(self.seconds) is None else f"{self.seconds:.2g}",
+            "–"
+            if score is None or finite_or_none(score.relative) is None
+            else f"{score.relative:.0%}".replace("-", "−"),
+            formatted(self.slope),
+            formatted(self.found.auc) if self.found else "–",
+            "–" if finite_or_none(self.seconds) is None else f"{self.seconds:.2g}",
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,9 +86,9 @@ class Entry:
             "kind": self.kind,
             "unit": None if self.unit is None else str(self.unit),
             "lds": None if self.lds is None else self.lds.as_dict(),
-            "slope": known(self.slope),
+            "slope": finite_or_none(self.slope),
             "found": None if self.found is None else self.found.as_dict(),
-            "seconds": known(self.seconds),
+            "seconds": finite_or_none(self.seconds),
             "why": self.why or None,
         }
 
@@ -106,7 +112,7 @@ class Comparison:
         return [*self.truth.warnings, *(f"{e.name} was not run: {e.why}" for e in self.entries if e.why)]
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{e.name} {short(e.lds.mean)}" for e in self.entries if e.lds)
+        told = ", ".join(f"{e.name} {formatted(e.lds.mean)}" for e in self.entries if e.lds)
         return f"Comparison({len(self.truth.removals)} removals × {len(self.truth.query_ids)} queries; LDS {told})"
 
     def _repr_html_(self) -> str:

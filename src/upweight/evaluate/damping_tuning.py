@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.progress import Progress, staged
 from upweight.core.scores import Scores
-from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
+from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, rank_correlations
 from upweight.evaluate.lds import FEWEST, LDS, lds
 from upweight.evaluate.truth import Truth
 from upweight.evaluate.verification import Check
@@ -44,17 +44,17 @@ class Tuned:
         return float(getattr(self.recipe, "damping"))  # noqa: B009 - not every recipe has one; this one does
 
     def __repr__(self) -> str:
-        return f"Tuned(damping {self.damping:g} of {len(self.table)}, held-out LDS {short(self.held_out.mean)})"
+        return f"Tuned(damping {self.damping:g} of {len(self.table)}, held-out LDS {formatted(self.held_out.mean)})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{d:g}</td><td>{short(v)}</td></tr>" for d, v in self.table)
+        rows = "".join(f"<tr><td>{d:g}</td><td>{formatted(v)}</td></tr>" for d, v in self.table)
         notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.warnings)
         head = "<tr><th>damping</th><th>LDS</th></tr>"
         return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul><table>{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        table = [{"damping": d, "lds": known(v)} for d, v in self.table]
+        table = [{"damping": d, "lds": finite_or_none(v)} for d, v in self.table]
         return {
             "damping": self.damping,
             "table": table,
@@ -108,7 +108,7 @@ def tune_damping(
     for done, damping in enumerate(candidates, start=1):
         try:
             kept[damping] = replace(recipe, damping=damping).fit(model, train).attribute(queries)  # type: ignore[call-arg]
-            found = float(mean_known(rank_correlations(chooses.predicted(kept[damping]), chooses.actual)))
+            found = float(finite_mean(rank_correlations(chooses.predicted(kept[damping]), chooses.actual)))
         except ValueError as error:
             found = float("nan")
             warnings.append(f"Damping {damping:g} could not be used: {error}")

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.scores import Scores
-from upweight.evaluate.agreement import known, mean_known, rank_correlations, resampled_correlations, short
+from upweight.evaluate.agreement import (
+    finite_mean,
+    finite_or_none,
+    formatted,
+    rank_correlations,
+    resampled_correlations,
+)
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.truth import Truth
 
@@ -47,14 +53,14 @@ class LDS:
 
     def __repr__(self) -> str:
         return (
-            f"LDS({short(self.mean)} [{short(self.low)}, {short(self.high)}], {self.subsets} subsets of "
+            f"LDS({formatted(self.mean)} [{formatted(self.low)}, {formatted(self.high)}], {self.subsets} subsets of "
             f"{self.share:.0%} × {len(self.per_query)} queries × {self.ceiling.seeds} seeds, "
-            f"ceiling {short(self.ceiling.value)})"
+            f"ceiling {formatted(self.ceiling.value)})"
         )
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(str(q))}</td><td>{short(v)}</td></tr>"
+            f"<tr><td>{html.escape(str(q))}</td><td>{formatted(v)}</td></tr>"
             for q, v in zip(self.query_ids[:20].tolist(), self.per_query, strict=False)
         )
         return f"<p><b>{html.escape(repr(self))}</b></p><table><tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
@@ -62,12 +68,12 @@ class LDS:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is None."""
         return {
-            "mean": known(self.mean),
-            "interval": [known(self.low), known(self.high)],
+            "mean": finite_or_none(self.mean),
+            "interval": [finite_or_none(self.low), finite_or_none(self.high)],
             "level": self.level,
-            "per_query": [known(v) for v in self.per_query],
+            "per_query": [finite_or_none(v) for v in self.per_query],
             "ceiling": self.ceiling.as_dict(),
-            "relative": known(self.relative),
+            "relative": finite_or_none(self.relative),
             "subsets": self.subsets,
             "share": self.share,
         }
@@ -92,8 +98,8 @@ def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, se
     predicted, actual = truth.predicted(scores), truth.actual
     per_query = rank_correlations(predicted, actual)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
-    means = mean_known(resampled_correlations(predicted, actual, drawn), axis=1)
-    there, mean = means[np.isfinite(means)], float(mean_known(per_query))
+    means = finite_mean(resampled_correlations(predicted, actual, drawn), axis=1)
+    there, mean = means[np.isfinite(means)], float(finite_mean(per_query))
     low, high = np.nan, np.nan
     if len(there):
         # A subset that is drawn twice is tied with itself, which pulls every sample's correlation down a little.

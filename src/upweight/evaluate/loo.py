@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import Agreement, agreement, short
+from upweight.evaluate.agreement import Agreement, agreement, formatted
 from upweight.evaluate.truth import Truth
 
 NAMES = ("pearson", "spearman", "slope", "r2")
@@ -29,13 +29,14 @@ class LOO:
     unit: Unit
 
     def __repr__(self) -> str:
-        p = self.pooled
-        numbers = f"Pearson {short(p.pearson)}, Spearman {short(p.spearman)}, slope {short(p.slope)}, R² {short(p.r2)}"
-        return f"LOO({len(self.per_query)} queries, {p.count} pairs, {self.unit}: {numbers})"
+        pooled = self.pooled
+        numbers = {"Pearson": pooled.pearson, "Spearman": pooled.spearman, "slope": pooled.slope, "R²": pooled.r2}
+        text = ", ".join(f"{name} {formatted(value)}" for name, value in numbers.items())
+        return f"LOO({len(self.per_query)} queries, {pooled.count} pairs, {self.unit}: {text})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(str(q))}</td>{''.join(f'<td>{short(getattr(a, n))}</td>' for n in NAMES)}</tr>"
+            f"<tr><td>{html.escape(str(q))}</td>{''.join(f'<td>{formatted(getattr(a, n))}</td>' for n in NAMES)}</tr>"
             for q, a in [("all", self.pooled), *zip(self.query_ids[:20].tolist(), self.per_query, strict=False)]
         )
         head = "<tr><th>query</th><th>Pearson</th><th>Spearman</th><th>slope</th><th>R²</th></tr>"

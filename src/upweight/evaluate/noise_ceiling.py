@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.evaluate.agreement import known, mean_known, rank_correlations, short
+from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, rank_correlations
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
@@ -34,17 +34,17 @@ class Ceiling:
     note: str
 
     def __repr__(self) -> str:
-        return f"Ceiling({short(self.value)} with {self.seeds} seed{'s' * (self.seeds != 1)}: {self.note})"
+        return f"Ceiling({formatted(self.value)} with {self.seeds} seed{'s' * (self.seeds != 1)}: {self.note})"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>Noise ceiling {short(self.value)}</b> {html.escape(self.note)}</p>"
+        return f"<p><b>Noise ceiling {formatted(self.value)}</b> {html.escape(self.note)}</p>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is None."""
         return {
-            "value": known(self.value),
-            "reliability": known(self.reliability),
-            "per_query": [known(v) for v in self.per_query],
+            "value": finite_or_none(self.value),
+            "reliability": finite_or_none(self.reliability),
+            "per_query": [finite_or_none(v) for v in self.per_query],
             "seeds": self.seeds,
             "note": self.note,
         }
@@ -77,10 +77,10 @@ def noise_ceiling(truth: Truth, splits: int = 20, seed: int = 0) -> Ceiling:
         one, two = (truth.each[order[part]].mean(axis=0) for part in (slice(0, half), slice(half, 2 * half)))
         found.append(rank_correlations(one, two))
     # Averaged before it is stepped up: the step is not linear, and one bad split would weigh too much.
-    reliability = spearman_brown(mean_known(np.stack(found), axis=0), count / half)
+    reliability = spearman_brown(finite_mean(np.stack(found), axis=0), count / half)
     ceiling = np.sqrt(np.clip(reliability, 0.0, 1.0))
     note = f"split halves of {count} seeds, stepped up by Spearman–Brown"
-    return Ceiling(float(mean_known(ceiling)), ceiling, float(mean_known(reliability)), count, note)
+    return Ceiling(float(finite_mean(ceiling)), ceiling, float(finite_mean(reliability)), count, note)
 
 
 def spearman_brown(correlation: Array | float, times: float) -> Any:

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights, weighted_positions
-from upweight.evaluate.agreement import known, mean_known
+from upweight.evaluate.agreement import finite_mean, finite_or_none
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
@@ -47,7 +47,7 @@ class RemovalCurve:
 
     def mean(self, side: Side) -> Array:
         """Mean over queries, (points,)."""
-        return np.asarray(mean_known(self.effects[side], axis=0))
+        return np.asarray(finite_mean(self.effects[side], axis=0))
 
     def __repr__(self) -> str:
         last = {side: self.mean(side)[-1] for side in SIDES}
@@ -65,7 +65,7 @@ class RemovalCurve:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: means over queries, None where every training was refused."""
-        means: dict[str, Any] = {side: [known(v) for v in self.mean(side)] for side in SIDES}
+        means: dict[str, Any] = {side: [finite_or_none(v) for v in self.mean(side)] for side in SIDES}
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
 
@@ -137,9 +137,9 @@ def _read(truth: Truth, sizes: tuple[int, ...], count: int) -> RemovalCurve:
         return np.full(m, np.nan) if place is None else truth.actual[:, place]
 
     random = np.array([[effect("random", size, draw) for draw in range(count)] for size in sizes])  # (points, count, m)
-    middle = mean_known(random, axis=1)
+    middle = finite_mean(random, axis=1)
     effects: dict[Side, Array] = {"random": middle.T}
     for side in SIDES[:2]:
         effects[side] = np.array([[effect(side, size, q)[q] for size in sizes] for q in range(m)])
-    spread = np.sqrt(mean_known((random - middle[:, None]) ** 2, axis=1)).T
+    spread = np.sqrt(finite_mean((random - middle[:, None]) ** 2, axis=1)).T
     return RemovalCurve(sizes, effects, spread, truth.query_ids, tuple(truth.warnings))

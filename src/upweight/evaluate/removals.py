@@ -26,7 +26,7 @@ class Removal:
     ids: tuple[Id, ...]
 
 
-def named(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
+def named_removals(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
     """Removals that the caller names. Raises ValueError for none, and for one without examples."""
     if not removals:
         raise ValueError("expected at least one removal, e.g. removals=16 or {'children': [17, 42]}")
@@ -55,7 +55,7 @@ def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0
     return [_removal(f"subset {i + 1}", ids[where].tolist()) for i, where in enumerate(drawn)]
 
 
-def strongest(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
+def default_removals(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
     """Half the strongest examples of the queries in turn, half random groups of several sizes."""
     if count < 1:
         raise ValueError(f"expected at least one removal, got {count}")
@@ -89,7 +89,7 @@ def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> 
     return _columns(place, ids, name)
 
 
-def predicted(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:
+def predicted_effects(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:
     """Σ of scores over every removal's examples, shape (queries, removals)."""
     place = {identifier: i for i, identifier in enumerate(scores.train_ids.tolist())}
     sums = np.empty((len(scores.values), len(removals)))

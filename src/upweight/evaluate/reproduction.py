@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 DRIFT = 0.05  # share of a typical effect that retraining on everything may change before the reader is told
 
 
-def reproduction(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:
+def check_reproduction(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:
     """`drift` (how far training on everything moves a measurement), `gradient_norm`, `warnings`; `noise` of two runs.
 
     Args:

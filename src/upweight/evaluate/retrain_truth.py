@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal
-from upweight.evaluate.reproduction import reproduction
+from upweight.evaluate.reproduction import check_reproduction
 from upweight.evaluate.truth import Truth
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import attempts, results
@@ -39,7 +39,7 @@ def retrain_truth(
 
     Args:
         model, train, queries: as everywhere.
-        removals: what to leave out, from `subsets`, `singles`, `named` or `strongest`.
+        removals: what to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
         strict: raise when the model cannot be trained without a removal (most often because a class goes with it);
             otherwise the removal is left out, and `facts["refused"]` says why.
         retraining: where and how, and with which seeds; None for all processors and seed 0 (with one seed, a second
@@ -64,7 +64,7 @@ def retrain_truth(
     chosen = tuple(removals[column] for column in kept)
     truth = Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
     if 0 in runs:  # the seed of the run that made the model
-        facts["reproduction"] = reproduction(model, train, queries, base[runs.index(0)], truth.actual)
+        facts["reproduction"] = check_reproduction(model, train, queries, base[runs.index(0)], truth.actual)
     return truth
 
 

@@ -17,7 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores
-from upweight.evaluate.removals import Removal, predicted
+from upweight.evaluate.removals import Removal, predicted_effects
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # share of a measurement below which a difference is rounding, not an effect
@@ -75,7 +75,7 @@ class Truth:
         """What these scores say of the removals, (queries, removals). Raises ValueError for scores of other queries."""
         if scores.query_ids.tolist() != self.query_ids.tolist():
             raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-        return predicted(scores, self.removals)
+        return predicted_effects(scores, self.removals)
 
     def require(self, model: Measurable, train: Examples, queries: Examples) -> None:
         """Raise ValueError when this is the truth of another model, other training data or other queries.

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import Agreement, agreement, known
+from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
-from upweight.evaluate.removals import Removal, columns_of, predicted
+from upweight.evaluate.removals import Removal, columns_of, predicted_effects
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
@@ -195,14 +195,16 @@ class Check:
         RANK scores have no coverage: intervals around them are in no unit.
         """
         inside = self.coverage(level=level) if self.scores.unit == Unit.EFFECT else None
-        pairs = {name: [[known(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")}
+        pairs = {
+            name: [[finite_or_none(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")
+        }
         return {
             "unit": str(self.scores.unit),
             "all": self.of().as_dict(),
             "single": self.of("one").as_dict(),
             "groups": self.of("group").as_dict(),
             "ceiling": None if self.ceiling is None else self.ceiling.as_dict(),
-            "coverage": inside and {"level": level, "rate": known(inside.rate), "promised": inside.promised},
+            "coverage": inside and {"level": level, "rate": finite_or_none(inside.rate), "promised": inside.promised},
             "queries": self.query_ids.tolist(),
             "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
             **pairs,
@@ -237,7 +239,7 @@ class Check:
         return self._sizes_of(self.removals)
 
     def _sizes_of(self, removals: Sequence[Removal]) -> Array:
-        return np.sqrt(predicted(replace(self.scores, values=self.scores.values**2), removals))
+        return np.sqrt(predicted_effects(replace(self.scores, values=self.scores.values**2), removals))
 
     def __repr__(self) -> str:
         return (

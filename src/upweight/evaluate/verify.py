@@ -13,14 +13,14 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights
-from upweight.evaluate.removals import Removal, named, strongest
+from upweight.evaluate.removals import Removal, default_removals, named_removals
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.truth import Truth
 from upweight.evaluate.verification import Check
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
 
-__all__ = ["Check", "checked", "verify"]
+__all__ = ["Check", "check_against_truth", "verify"]
 
 
 @older_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
@@ -53,13 +53,13 @@ def verify(
     require(model, [Retrainable], "verify", train, queries)
     scores.require_queries(queries)
     ours = isinstance(removals, int)
-    chosen = strongest(scores, train, removals, seed) if isinstance(removals, int) else named(removals)
+    chosen = default_removals(scores, train, removals, seed) if isinstance(removals, int) else named_removals(removals)
     start = time.perf_counter()
     truth = retrain_truth(model, train, queries, chosen, strict=not ours, retraining=retraining)
     return _check(scores, truth, train, time.perf_counter() - start)
 
 
-def checked(
+def check_against_truth(
     scores: Scores, truth: Truth, model: Any, train: Examples, queries: Examples, seconds: float | None = None
 ) -> Check:
     """The check of these scores against a truth that is there already."""

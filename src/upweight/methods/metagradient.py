@@ -22,7 +22,7 @@ from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
-from upweight.retraining.gate import Gate, agreement_within
+from upweight.retraining.gate import Gate, within_query_agreement
 
 Array = NDArray[np.float64]
 OWN = 64  # training examples whose own scores are taken at a time
@@ -252,7 +252,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """The unit of an answer by how its predictions of the gate's removals agree with what happened."""
         if self.gate is None or pairs is None:
             return AnswerFacts(diagnostics=facts)
-        agreement, slope = agreement_within(*pairs)
+        agreement, slope = within_query_agreement(*pairs)
         facts = {**facts, "agreement": agreement, "slope": slope, "trainings": self.gate.trainings}
         has_size = self.recipe.clip is None or SIZED[0] <= slope <= SIZED[1]
         unit = Unit.EFFECT if agreement >= self.recipe.floor and has_size else Unit.RANK

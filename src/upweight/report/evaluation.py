@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import known, short
+from upweight.evaluate.agreement import finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness
 from upweight.evaluate.compare import HEAD, Comparison, Entry
 from upweight.evaluate.removal_curve import RemovalCurve
@@ -80,8 +80,8 @@ def _of_check(check: Check) -> dict[str, Any]:
 def _of_comparison(found: Comparison) -> dict[str, Any]:
     truth = found.truth
     scored = [e for e in found.entries if e.scores is not None and e.lds is not None]
-    best = next((e for e in scored if known(e.lds.mean) is not None), None)  # type: ignore[union-attr]
-    ceiling = None if not scored else known(scored[0].lds.ceiling.value)  # type: ignore[union-attr]
+    best = next((e for e in scored if finite_or_none(e.lds.mean) is not None), None)  # type: ignore[union-attr]
+    ceiling = None if not scored else finite_or_none(scored[0].lds.ceiling.value)  # type: ignore[union-attr]
     dots = [
         Dot(e.name, e.seconds, e.lds.mean, e.lds.low, e.lds.high, e.kind)
         for e in scored
@@ -128,11 +128,11 @@ def _plot(check: Check, kind: Any, title: str) -> dict[str, Any]:
         told = f"{int(held.sum()):,} of {held.size:,}"  # a share of 199 in 200 would be rounded to all of them
         notes.insert(0, f"{told} actual effects lie inside their {LEVEL:.0%} intervals.")
     agreed = check.of(kind)
-    numbers = [("slope", short(agreed.slope))] if sized else []
+    numbers = [("slope", formatted(agreed.slope))] if sized else []
     return {
         "title": title,
         "svg": scatter(points, labels, sized, f"{title}: predicted against actual effects of {len(columns)} removals"),
-        "numbers": [*numbers, ("Pearson", short(agreed.pearson)), ("Spearman", short(agreed.spearman))],
+        "numbers": [*numbers, ("Pearson", formatted(agreed.pearson)), ("Spearman", formatted(agreed.spearman))],
         "notes": notes,
     }
 
@@ -167,20 +167,20 @@ def _best_cells(best: Entry) -> list[dict[str, str]]:
     assert best.lds is not None
     ceiling = best.lds.ceiling
     return [
-        {"name": "best LDS", "value": short(best.lds.mean), "means": f"{best.name}; 1 = every subset in its place"},
-        {"name": "noise ceiling", "value": short(ceiling.value), "means": ceiling.note},
+        {"name": "best LDS", "value": formatted(best.lds.mean), "means": f"{best.name}; 1 = every subset in its place"},
+        {"name": "noise ceiling", "value": formatted(ceiling.value), "means": ceiling.note},
         {"name": "cost", "value": f"{best.seconds:.2g} s", "means": f"processor time of {best.name}"},
     ]
 
 
 def _agreement_cell(name: str, slope: float, spearman: float) -> dict[str, str]:
-    return {"name": name, "value": short(spearman), "means": f"rank correlation; slope {short(slope)}"}
+    return {"name": name, "value": formatted(spearman), "means": f"rank correlation; slope {formatted(slope)}"}
 
 
 def _noise_cell(check: Check) -> list[dict[str, str]]:
     if check.ceiling is None:
         return []
-    return [{"name": "noise ceiling", "value": short(check.ceiling.value), "means": check.ceiling.note}]
+    return [{"name": "noise ceiling", "value": formatted(check.ceiling.value), "means": check.ceiling.note}]
 
 
 def _about(scores: Scores | None) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from upweight.evaluate.agreement import known, mean_known, short
+from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness, Flip
 from upweight.evaluate.removal_curve import SIDES, RemovalCurve
 from upweight.report.svg_plots import Line, lines
@@ -20,12 +20,12 @@ def curve_plots(curves: Mapping[str, RemovalCurve]) -> list[dict[str, Any]]:
 
 
 def _plot(name: str, curve: RemovalCurve) -> dict[str, Any]:
-    spread = mean_known(curve.spread, axis=0)
+    spread = finite_mean(curve.spread, axis=0)
     drawn = [
         Line(side, curve.sizes, curve.mean(side).tolist(), spread.tolist() if side == "random" else None)
         for side in SIDES
     ]
-    last = [(side, short(curve.mean(side)[-1])) for side in SIDES]
+    last = [(side, formatted(curve.mean(side)[-1])) for side in SIDES]
     return {
         "title": name,
         "svg": lines(drawn, ("examples removed", "effect"), f"{name}: effect of removing the strongest"),
@@ -37,7 +37,7 @@ def _plot(name: str, curve: RemovalCurve) -> dict[str, Any]:
 def flip_table(found: Brittleness) -> dict[str, Any]:
     """Rows for every query, and in a sentence what it took."""
     flipped = sum(flip.size is not None for flip in found.flips)
-    median = known(found.median)
+    median = finite_or_none(found.median)
     middle = "fewer than half were flipped" if median is None else f"in the middle it takes {median:g}"
     share = f"{flipped} of {count(len(found.flips), 'prediction')}"
     return {

@@ -58,7 +58,7 @@ class Gate:
         return float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
 
 
-def agreement_within(actual: Array, predicted: Array) -> tuple[float, float]:
+def within_query_agreement(actual: Array, predicted: Array) -> tuple[float, float]:
     """(mean over queries of Pearson's correlation of effects (m, removals), slope of actual on predicted)."""
     actual, predicted = (a - a.mean(axis=1, keepdims=True) for a in (actual, predicted))
     cross, sizes = (actual * predicted).sum(axis=1), np.linalg.norm(actual, axis=1) * np.linalg.norm(predicted, axis=1)

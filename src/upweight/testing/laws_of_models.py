@@ -240,11 +240,11 @@ def _foreign_results_expected() -> Iterator[None]:
 
 def _effects(model: Any, train: Examples, queries: Examples, place: str | None) -> Array:
     """Effects of two removals by real retraining, (m, 2)."""
-    from upweight.evaluate.removals import named
+    from upweight.evaluate.removals import named_removals
     from upweight.evaluate.retrain_truth import retrain_truth
     from upweight.retraining.retraining import Retraining
 
-    removals = named({str(i): [i] for i in train.ids[:2].tolist()})
+    removals = named_removals({str(i): [i] for i in train.ids[:2].tolist()})
     return retrain_truth(model, train, queries, removals, retraining=Retraining(processes=1, folder=place)).actual
 
 
