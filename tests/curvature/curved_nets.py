@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import upweight as uw
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 
 
 class Attention(nn.Module):
@@ -75,18 +75,18 @@ def bowl(values: list[float], n: int = 40) -> tuple[Operator, np.ndarray]:
     matrix = q @ np.diag(values) @ q.T
     x = rng.uniform(0.5, 1.5, (n, 1))
     network = uw.TorchModel(Bowl(matrix), lambda net, batch: net(batch.x)).network
-    return HessianOperator(Summed(network, uw.Examples(x / x.mean()), np.ones(n), 0.0, 0.0)), matrix * n
+    return HessianOperator(SummedObjective(network, uw.Examples(x / x.mean()), np.ones(n), 0.0, 0.0)), matrix * n
 
 
 def damped(operator: Operator, damping: float) -> Operator:
     """The same with another shift."""
     summed = operator.summed
-    return type(operator)(Summed(summed.network, summed.train, summed.weights, 0.0, damping))
+    return type(operator)(SummedObjective(summed.network, summed.train, summed.weights, 0.0, damping))
 
 
 def operators(name: str, n: int = 25, damping: float = 0.0) -> dict[str, Operator]:
     weights = np.random.default_rng(3).uniform(0.5, 2.0, n)
-    summed = Summed(model(name).network, examples(n), weights, 0.0, damping)
+    summed = SummedObjective(model(name).network, examples(n), weights, 0.0, damping)
     return {"hessian": HessianOperator(summed), "gauss-newton": GaussNewtonOperator(summed)}
 
 

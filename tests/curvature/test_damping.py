@@ -9,7 +9,7 @@ from curved_nets import examples, model
 
 import upweight as uw
 from upweight.curvature import gauss_newton
-from upweight.curvature.damping import RATIOS, agreement, neighbours
+from upweight.curvature.damping import NEIGHBOUR_RATIOS, mean_rank_correlation, neighbouring_solutions
 
 
 def timed(time):
@@ -51,25 +51,27 @@ def test_one_factor_solves_for_neighbouring_dampings():
     k = rng.standard_normal((30, 12))
     k, right = k @ k.T, rng.standard_normal((30, 4))
     inverse = np.linalg.inv(k + 0.7 * np.eye(30))
-    for name, found in neighbours(inverse @ right, lambda x: 0.7 * inverse @ x).items():
-        expected = np.linalg.solve(k + RATIOS[name] * 0.7 * np.eye(30), right)
+    for name, found in neighbouring_solutions(inverse @ right, lambda x: 0.7 * inverse @ x).items():
+        expected = np.linalg.solve(k + NEIGHBOUR_RATIOS[name] * 0.7 * np.eye(30), right)
         assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
 
 
 def test_agreement_is_the_mean_rank_correlation():
     a, b = np.random.default_rng(0).standard_normal((2, 5, 20))
-    assert agreement(a, b) == pytest.approx(np.mean([spearmanr(*pair).statistic for pair in zip(a, b, strict=True)]))
-    assert agreement(a, 3 * a + 1) == pytest.approx(1.0)
+    assert mean_rank_correlation(a, b) == pytest.approx(
+        np.mean([spearmanr(*pair).statistic for pair in zip(a, b, strict=True)])
+    )
+    assert mean_rank_correlation(a, 3 * a + 1) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("recipe", [uw.EmpiricalFisher(), uw.GaussNewton()], ids=str)
 def test_how_flat_the_choice_is_stands_in_the_diagnostics(recipe, monkeypatch):
-    monkeypatch.setattr(gauss_newton, "SMALL", 1)
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
     train, queries, here = examples(25), examples(5, seed=9), model("mlp")
     scores = uw.Influence(curvature=recipe).fit(here, train).attribute(queries)
     chosen = scores.diagnostics["damping"]
-    for name, ratio in RATIOS.items():
+    for name, ratio in NEIGHBOUR_RATIOS.items():
         other = uw.Influence(curvature=recipe, damping=ratio * chosen).fit(here, train).attribute(queries)
-        expected = agreement(scores.values, other.values)
+        expected = mean_rank_correlation(scores.values, other.values)
         assert scores.diagnostics["damping_rank_correlation"][name] == pytest.approx(expected, abs=0.01)
         assert expected < 0.999

@@ -62,8 +62,8 @@ def test_the_automatic_damping_is_that_of_the_set_written_out(recipe: Any, n: in
 @pytest.mark.parametrize("law", ["absent", "copies"])
 @pytest.mark.parametrize("correction", [None, "leverage"])
 def test_the_dual_form_knows_weights(law: str, correction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauss_newton, "SMALL", 1)
-    monkeypatch.setattr(roots, "TRACE", 1.0)  # else the cut may go through copies that a weighted row holds together
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
+    monkeypatch.setattr(roots, "TRACE_SHARE", 1.0)  # else the cut may split the copies of a row
     model, x, y, queries = problem(40)
     weights = weights_for(40, law)
     rows, one = np.repeat(np.arange(40), weights.astype(int)), weights == 1

@@ -62,7 +62,7 @@ def test_scores_are_the_formula(recipe):
 def test_the_dual_form_gives_the_same(monkeypatch):
     here, train, queries = timed(model("mlp", l2=0.01)), examples(25), examples(3, seed=9)
     expected = uw.Influence().fit(here, train).attribute(queries).values
-    monkeypatch.setattr(gauss_newton, "SMALL", 0)
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 0)
     fitted = uw.Influence().fit(here, train)
     assert "dual" in fitted.diagnostics["solver"]
     found = fitted.attribute(queries).values

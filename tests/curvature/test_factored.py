@@ -174,7 +174,7 @@ def test_products_in_the_eigenbasis_are_those_of_parameters(name: str, recipe: A
     inverse = np.linalg.inv(curvature.matvec(np.eye(model.network.size)))
     expected = model.measure_rows(queries).dense() @ inverse
     for many in (0, 10**6):  # every layer meets the training rows in its basis, or none does
-        solved.many = many
+        solved.expected_rows = many
         np.testing.assert_allclose(solved.dot(rows), expected @ rows.dense().T, atol=1e-9)
         np.testing.assert_allclose(
             solved.take(np.array([2, 0])).dot(rows), expected[[2, 0]] @ rows.dense().T, atol=1e-9

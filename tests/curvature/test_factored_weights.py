@@ -120,8 +120,8 @@ def test_tokens_of_weighted_sequences_are_counted_as_those_of_copies(recipe: Any
 
 
 def test_draws_are_no_fewer_for_examples_of_weight_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "EXACT", 1)
-    monkeypatch.setattr(label_expectation, "DRAWN", N)
+    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
+    monkeypatch.setattr(label_expectation, "TOTAL_DRAWS", N)
     weights = np.ones(N)
     weights[: N // 2] = 0.0
     model, train = sequences(weights)

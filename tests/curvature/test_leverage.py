@@ -30,8 +30,8 @@ def parts(here, train) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", MAKERS)
 def test_corrected_rows_are_newton_steps_of_leaving_one_out(name, form, monkeypatch):
     if form == "dual":
-        monkeypatch.setattr(gauss_newton, "SMALL", 1)
-        monkeypatch.setattr(roots, "TRACE", 1.0)
+        monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
+        monkeypatch.setattr(roots, "TRACE_SHARE", 1.0)
     weights = np.random.default_rng(3).uniform(0.5, 2.0, 12)
     weights[4] = 0.0
     train = uw.Examples(examples(12).x, examples(12).y, weights=weights)
@@ -44,7 +44,7 @@ def test_corrected_rows_are_newton_steps_of_leaving_one_out(name, form, monkeypa
     each = np.stack([np.linalg.solve(whole - part, row) for part, row in zip(mine, dense, strict=True)])
     expected = q.dense() @ each.T
     # the factors do not sum up to C: an example may seem to hold more than there is, and is bounded
-    kept = held < (ekfac.MOST if form == "EK-FAC" else 1.0)
+    kept = held < (ekfac.MAX_FACTORED_LEVERAGE if form == "EK-FAC" else 1.0)
     assert kept.sum() > 6
     corrected = curvature.corrected(rows)
     found = curvature.solve(q).rows.dot(corrected)

@@ -13,10 +13,10 @@ from torch import nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
 from upweight.curvature import linear_head  # noqa: E402
-from upweight.curvature.linear_head import head_matrix  # noqa: E402
+from upweight.curvature.linear_head import linear_head_matrix  # noqa: E402
 from upweight.curvature.operators import HessianOperator  # noqa: E402
-from upweight.curvature.solvers.direct import assembled  # noqa: E402
-from upweight.curvature.summed_objective import Summed  # noqa: E402
+from upweight.curvature.solvers.direct import assemble  # noqa: E402
+from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 
 
 class Frame(nn.Module):
@@ -38,21 +38,21 @@ def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
-def summed(net: nn.Module, n: int = 11) -> Summed:
+def summed(net: nn.Module, n: int = 11) -> SummedObjective:
     rng = np.random.default_rng(0)
     train = uw.Examples(rng.normal(size=(n, 4)), rng.integers(0, 3, n), weights=rng.uniform(0, 2, n))
     model = uw.TorchModel(net.double(), cross_entropy)
-    return Summed(model.network, train, model.weights(train), 0.0, 0.0)
+    return SummedObjective(model.network, train, model.weights(train), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.Linear(4, 3, bias=False), Frame])
 def test_the_matrix_is_that_of_products(make, monkeypatch) -> None:
-    monkeypatch.setattr(linear_head, "BATCH", 4)
+    monkeypatch.setattr(linear_head, "MAX_BATCH_EXAMPLES", 4)
     torch.manual_seed(0)
     problem = summed(make())
-    found = head_matrix(problem)
+    found = linear_head_matrix(problem)
     assert found is not None
-    np.testing.assert_allclose(found, assembled(HessianOperator(problem)), atol=1e-12)
+    np.testing.assert_allclose(found, assemble(HessianOperator(problem)), atol=1e-12)
 
 
 class Twice(nn.Linear):
@@ -72,4 +72,4 @@ class Twice(nn.Linear):
 )
 def test_anything_else_is_left_to_products(make) -> None:
     torch.manual_seed(0)
-    assert head_matrix(summed(make())) is None
+    assert linear_head_matrix(summed(make())) is None

@@ -11,7 +11,7 @@ from torch import nn
 import upweight as uw
 from upweight.curvature import operators as module
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 
 KINDS = ["hessian", "gauss-newton"]
 EVERYWHERE = [pytest.mark.parametrize("name", MAKERS), pytest.mark.parametrize("kind", KINDS)]
@@ -48,8 +48,8 @@ def test_neither_batches_nor_chunks_of_vectors_matter(name, kind, monkeypatch):
     operator = operators(name)[kind]
     _, blocks = columns(operator, 5)
     whole = operator.network.join(operator.product(blocks))
-    monkeypatch.setattr(module, "LARGEST", 7)
-    monkeypatch.setattr(module, "WIDE", 2 * operator.size)
+    monkeypatch.setattr(module, "MAX_BATCH_EXAMPLES", 7)
+    monkeypatch.setattr(module, "MAX_VECTOR_NUMBERS", 2 * operator.size)
     np.testing.assert_allclose(operator.network.join(operator.product(blocks)), whole, atol=1e-10)
 
 
@@ -71,14 +71,14 @@ def test_examples_without_weight_are_not_looked_at(kind):
     seen = []
     operator.network.collate, collate = lambda part: seen.append(len(part)) or collate(part), operator.network.collate
     try:
-        sparse = type(operator)(Summed(operator.network, operator.summed.train, weights, 0.0, 0.0))
+        sparse = type(operator)(SummedObjective(operator.network, operator.summed.train, weights, 0.0, 0.0))
         seen.clear()
         _, blocks = columns(operator, 1)
         found = operator.network.join(sparse.product(blocks))
     finally:
         operator.network.collate = collate
     assert seen == [5]
-    few = type(operator)(Summed(operator.network, operator.summed.train.take(range(5)), weights[:5], 0.0, 0.0))
+    few = type(operator)(SummedObjective(operator.network, operator.summed.train.take(range(5)), weights[:5], 0.0, 0.0))
     np.testing.assert_allclose(found, operator.network.join(few.product(blocks)), atol=1e-12)
 
 
@@ -97,14 +97,14 @@ def test_the_net_is_left_as_it_was(kind):
         return hooks, flags, state, [m.training for m in net.modules()], torch.random.get_rng_state().tolist()
 
     before = belongings()
-    operator = make(Summed(model.network, examples(8), np.ones(8), 0.0, 0.1))
+    operator = make(SummedObjective(model.network, examples(8), np.ones(8), 0.0, 0.1))
     _, blocks = columns(operator, 2)
     found = operator.matvec(blocks)
     assert not any(block.requires_grad for block in found.values())
     assert belongings() == before
     broken = uw.Examples(np.full((3, 12), np.nan), [0, 1, 2])
     with pytest.raises(ValueError, match=r"(?i)nan"):
-        make(Summed(model.network, broken, np.ones(3), 0.0, 0.1)).matvec(blocks)
+        make(SummedObjective(model.network, broken, np.ones(3), 0.0, 0.1)).matvec(blocks)
     assert belongings() == before
 
 
@@ -114,7 +114,7 @@ def test_a_loss_that_hides_the_output_is_refused_with_what_to_do():
 
     torch.manual_seed(0)
     model = uw.TorchModel(nn.Linear(12, 3).double(), twice)
-    summed = Summed(model.network, examples(6), np.ones(6), 0.0, 0.1)
+    summed = SummedObjective(model.network, examples(6), np.ones(6), 0.0, 0.1)
     with pytest.raises(TypeError, match=r"EmpiricalFisher\(\) or Hessian\(\)"):
         GaussNewtonOperator(summed)
     operator = HessianOperator(summed)

@@ -16,8 +16,8 @@ from torch import nn  # noqa: E402
 import upweight as uw  # noqa: E402
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom  # noqa: E402
 from upweight.curvature.operators import HessianOperator, Operator  # noqa: E402
-from upweight.curvature.solvers import prepared  # noqa: E402
-from upweight.curvature.summed_objective import Summed  # noqa: E402
+from upweight.curvature.solvers import prepare  # noqa: E402
+from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 
 L2 = 0.02
 SOLVERS = {
@@ -36,7 +36,7 @@ def regression() -> tuple[Operator, np.ndarray]:
     torch.manual_seed(0)
     net = nn.Linear(10, 3).double()
     operator = HessianOperator(
-        Summed(uw.TorchModel(net, cross_entropy).network, uw.Examples(x, y), np.ones(80), 0.0, 4.0)
+        SummedObjective(uw.TorchModel(net, cross_entropy).network, uw.Examples(x, y), np.ones(80), 0.0, 4.0)
     )
     p = F.softmax(net(torch.as_tensor(x)), 1).detach().numpy()
     matrix = np.zeros((33, 33))
@@ -70,7 +70,7 @@ def test_products_are_symmetric_linear_and_those_of_the_matrix(problem):
 def test_every_solver_is_the_dense_inverse(problem, solver):
     operator, matrix = PROBLEMS[problem]()
     b, blocks = columns(operator, 3)
-    found = operator.network.join(prepared(operator, SOLVERS[solver]).solve(blocks).blocks)
+    found = operator.network.join(prepare(operator, SOLVERS[solver]).solve(blocks).blocks)
     expected = np.linalg.solve(matrix, b.T).T
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 

@@ -82,7 +82,7 @@ def oracle(kind, model, train, group, covectors):
 
 @pytest.mark.parametrize("largest", [3000, 0], ids=["eigenvalues", "chebyshev"])
 def test_exact_segments_are_the_matrix_exponential(run, largest, monkeypatch):
-    monkeypatch.setattr(room, "SMALL", largest)
+    monkeypatch.setattr(room, "MAX_DENSE_PARAMETERS", largest)
     kind, model, train = run
     covectors = np.random.default_rng(1).normal(size=(3, model.network.size))
     for segment in model.segments(train, None, 2):

@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 import upweight as uw  # noqa: E402
 from upweight.curvature import label_expectation  # noqa: E402
 from upweight.curvature.output_roots import output_root  # noqa: E402
-from upweight.curvature.summed_objective import Summed  # noqa: E402
+from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 from upweight.gradients.outputs import Outputs  # noqa: E402
 
 LENGTH, SYMBOLS, WIDTH = 4, 5, 4
@@ -107,7 +107,7 @@ def test_the_root_of_the_blocks_is_that_of_the_whole_hessian(name: str) -> None:
 
 
 def test_blocks_without_room_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upweight.curvature.output_roots.LARGEST", 100)
+    monkeypatch.setattr("upweight.curvature.output_roots.MAX_BLOCK_NUMBERS", 100)
     out, joint = said("perplexity")
     with pytest.raises(ValueError, match="EmpiricalFisher"):
         output_root(out, joint)
@@ -115,12 +115,12 @@ def test_blocks_without_room_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     output_root(out, joint)
 
 
-def summed(train: uw.Examples | None = None) -> Summed:
+def summed(train: uw.Examples | None = None) -> SummedObjective:
     train = examples() if train is None else train
-    return Summed(model().network, train, np.asarray(train.weights), 0.0, 0.0)
+    return SummedObjective(model().network, train, np.asarray(train.weights), 0.0, 0.0)
 
 
-def gathered(objective: Summed, seed: int = 0) -> np.ndarray:
+def gathered(objective: SummedObjective, seed: int = 0) -> np.ndarray:
     network, total = model().network, 0.0
     for _, captured in label_expectation.expected_gradients(objective, seed=seed):
         rows = network.join({name: captured.materialise(name) for name in network.names})
@@ -134,11 +134,11 @@ def test_all_directions_give_the_gauss_newton_matrix() -> None:
 
 
 def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "EXACT", 1)
+    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
     errors = []
     for draws in (4, 400):
-        monkeypatch.setattr(label_expectation, "DRAWN", 6 * draws)
-        monkeypatch.setattr(label_expectation, "MOST", draws)
+        monkeypatch.setattr(label_expectation, "TOTAL_DRAWS", 6 * draws)
+        monkeypatch.setattr(label_expectation, "MAX_DRAWS_PER_EXAMPLE", draws)
         assert label_expectation.label_expectation(summed()) == f"sampled, {draws} draw{'s' * (draws > 1)}"
         errors.append([np.linalg.norm(gathered(summed(), seed) - dense()) for seed in range(3)])
     few, many = np.sqrt(np.square(errors).mean(axis=1)) / np.linalg.norm(dense())
@@ -147,10 +147,10 @@ def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_example_has_the_same_draws_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "EXACT", 1)
+    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
     there = gathered(summed())
     np.testing.assert_allclose(gathered(summed(examples().take([3, 0, 5, 1, 4, 2]))), there, atol=1e-12)
-    monkeypatch.setattr(label_expectation, "BATCH", 2)
+    monkeypatch.setattr(label_expectation, "MAX_BATCH_EXAMPLES", 2)
     np.testing.assert_allclose(gathered(summed()), there, atol=1e-12)
     assert np.abs(gathered(summed(), seed=1) - there).max() > 1e-3
 
@@ -160,7 +160,7 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
     draws: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if draws:
-        for name, value in (("EXACT", 1), ("DRAWN", 6 * draws), ("MOST", draws)):
+        for name, value in (("MAX_EXACT_OUTPUTS", 1), ("TOTAL_DRAWS", 6 * draws), ("MAX_DRAWS_PER_EXAMPLE", draws)):
             monkeypatch.setattr(label_expectation, name, value)
     curvature = model().curvature(examples(), uw.EKFAC(), 0.0)
     trace = np.trace(curvature.matvec(np.eye(model().network.size)))
@@ -173,8 +173,8 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
 
 @pytest.mark.parametrize("solver", [None, uw.CG(tolerance=1e-10, steps=400)], ids=str)
 def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "EXACT", 1)  # the solution is not that of the draws
-    monkeypatch.setattr("upweight.curvature.gauss_newton.SKETCH", 1)
+    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)  # the solution is not that of the draws
+    monkeypatch.setattr("upweight.curvature.gauss_newton.MAX_SKETCH_NUMBERS", 1)
     curvature = model().curvature(examples(), uw.GaussNewton(solver=solver), 0.05)
     rows = model().measure_rows(examples())
     shifted = dense() + 0.05 * examples().weights.sum() * np.eye(model().network.size)
@@ -183,10 +183,10 @@ def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: py
     )
 
 
-@pytest.mark.parametrize("exact", [label_expectation.EXACT, 1], ids=["all directions", "drawn"])
+@pytest.mark.parametrize("exact", [label_expectation.MAX_EXACT_OUTPUTS, 1], ids=["all directions", "drawn"])
 @pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.KFAC(), uw.GaussNewton()], ids=lambda c: type(c).__name__)
 def test_padding_changes_nothing(curvature: Any, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "EXACT", exact)
+    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", exact)
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, SYMBOLS, length + 1) for length in (2, 3, 2, 2, 3, 2)]
 

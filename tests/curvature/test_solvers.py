@@ -26,11 +26,11 @@ from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom
 from upweight.core.rows import DenseRows
 from upweight.curvature import gauss_newton, hessian
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
-from upweight.curvature.solvers import direct, dual, inverse, lissa, prepared, roots
+from upweight.curvature.solvers import direct, dual, inverse, lissa, prepare, roots
 from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.dual import DualRows
-from upweight.curvature.solvers.lissa import largest
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.solvers.lissa import largest_eigenvalue
+from upweight.curvature.summed_objective import SummedObjective
 
 EVERY = {
     "direct": Direct(),
@@ -43,7 +43,7 @@ INDEFINITE = [-0.2, -0.05, 0.0, 0.1, 0.5, 2.0]
 
 
 def answer(operator, recipe, blocks):
-    found = prepared(operator, recipe).solve(blocks)
+    found = prepare(operator, recipe).solve(blocks)
     return operator.network.join(found.blocks), found
 
 
@@ -88,7 +88,7 @@ def test_a_preconditioner_changes_the_steps_and_not_the_answer():
     operator = damped(operators("cnn")["gauss-newton"], 0.05)
     b, blocks = columns(operator)
     plain = ConjugateGradients(operator, CG(tolerance=1e-9, steps=300)).solve(blocks)
-    sketch = prepared(operator, Nystrom(rank=12))
+    sketch = prepare(operator, Nystrom(rank=12))
     helped = ConjugateGradients(operator, CG(tolerance=1e-9, steps=300), sketch.precondition, "Nyström").solve(blocks)
     factored = model("cnn").curvature(examples(25), uw.EKFAC(), 0.002)
     by_ekfac = ConjugateGradients(operator, CG(tolerance=1e-9, steps=300), lambda v: factored.inverse(dict(v)))
@@ -97,14 +97,14 @@ def test_a_preconditioner_changes_the_steps_and_not_the_answer():
         assert found.converged
         np.testing.assert_allclose(operator.network.join(found.blocks), exact, atol=1e-6 * np.abs(exact).max())
     assert helped.steps < plain.steps
-    perfect = prepared(operator, Direct())
+    perfect = prepare(operator, Direct())
     assert ConjugateGradients(operator, CG(tolerance=1e-9), lambda v: perfect.solve(v).blocks).solve(blocks).steps == 1
 
 
 def test_the_size_of_a_preconditioner_does_not_matter():
     operator = damped(operators("mlp")["gauss-newton"], 1.0)
     _, blocks = columns(operator)
-    sketch = prepared(operator, Nystrom(rank=5))
+    sketch = prepare(operator, Nystrom(rank=5))
     found = [
         ConjugateGradients(
             operator,
@@ -132,7 +132,9 @@ def test_single_precision_reports_the_residual_it_really_has():
     net = MAKERS["mlp"]()
     network = uw.TorchModel(net, cross_entropy).network
     x = examples(25)
-    operator = GaussNewtonOperator(Summed(network, uw.Examples(x.x.astype(np.float32), x.y), np.ones(25), 0.0, 1e-2))
+    operator = GaussNewtonOperator(
+        SummedObjective(network, uw.Examples(x.x.astype(np.float32), x.y), np.ones(25), 0.0, 1e-2)
+    )
     _, blocks = columns(operator)
     found = ConjugateGradients(operator, CG(tolerance=1e-12, steps=2000)).solve(blocks)
     assert not found.converged
@@ -146,7 +148,7 @@ def test_single_precision_reports_the_residual_it_really_has():
 def test_the_direct_solver_says_what_is_negative_and_damps_it():
     operator, matrix = bowl(INDEFINITE)
     operator = damped(operator, 0.8)  # covers -0.05 · 40 no more than -0.2 · 40
-    solver = prepared(operator, Direct())
+    solver = prepare(operator, Direct())
     assert solver.shift == pytest.approx(16.0)  # twice the lowest eigenvalue
     assert "2 of 6" in solver.notes[0]
     assert "-0.2" in solver.notes[0]
@@ -160,14 +162,14 @@ def test_the_direct_solver_says_what_is_negative_and_damps_it():
 
 def test_a_damping_that_covers_negative_curvature_is_left_alone():
     operator = damped(bowl(INDEFINITE)[0], 8.5)
-    solver = prepared(operator, Direct())
+    solver = prepare(operator, Direct())
     assert solver.shift == 8.5
     assert not solver.notes
 
 
 def test_a_singular_matrix_without_damping_is_raised_by_rounding_alone():
     operator, matrix = bowl([0.0, 0.0, 1.0, 2.0])
-    solver = prepared(operator, Direct())
+    solver = prepare(operator, Direct())
     assert 0 < solver.shift < 1e-10 * np.linalg.norm(matrix)
     assert "singular" in solver.notes[0]
 
@@ -189,17 +191,17 @@ def test_conjugate_gradients_stop_at_negative_curvature_column_by_column():
 def test_low_rank_solvers_report_negative_curvature(recipe):
     operator = damped(bowl(INDEFINITE)[0], 0.8)
     _, blocks = columns(operator)
-    found = prepared(operator, recipe).solve(blocks)
+    found = prepare(operator, recipe).solve(blocks)
     assert "Negative curvature: at least" in found.notes[0]
     assert not found.converged
 
 
 def test_lissa_gives_up_where_no_scale_helps(monkeypatch):
-    monkeypatch.setattr(lissa, "RESTARTS", 3)
+    monkeypatch.setattr(lissa, "MAX_RESTARTS", 3)
     operator = damped(bowl(INDEFINITE)[0], 0.8)
     _, blocks = columns(operator)
     with pytest.raises(ValueError, match="diverged at every scale from 50"):
-        prepared(operator, LiSSA(depth=1000, scale=50.0, batch=1000)).solve(blocks)
+        prepare(operator, LiSSA(depth=1000, scale=50.0, batch=1000)).solve(blocks)
 
 
 # --- LiSSA ------------------------------------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def test_lissa_gives_up_where_no_scale_helps(monkeypatch):
 def test_lissa_starts_again_when_its_scale_is_too_small():
     operator, matrix = bowl([0.5, 1.0, 4.0])
     operator = damped(operator, 20.0)
-    solver = prepared(operator, LiSSA(depth=200, scale=20.0, batch=1000))
+    solver = prepare(operator, LiSSA(depth=200, scale=20.0, batch=1000))
     b, blocks = columns(operator)
     found = solver.solve(blocks)
     assert solver.scale > (np.linalg.eigvalsh(matrix)[-1] + 20) / 2
@@ -233,15 +235,15 @@ def test_lissa_on_random_batches_comes_near_the_inverse():
 def test_a_short_lissa_says_how_long_it_would_take():
     operator = damped(bowl([0.0, 4.0])[0], 1.0)
     _, blocks = columns(operator)
-    found = prepared(operator, LiSSA(depth=20, batch=1000)).solve(blocks)
+    found = prepare(operator, LiSSA(depth=20, batch=1000)).solve(blocks)
     assert not found.converged
     assert found.residual > 0.1
     assert "20 steps" in found.notes[0]
 
 
 def test_the_power_iteration_finds_the_largest_eigenvalue():
-    assert largest(bowl([-0.1, 0.3, 1.0])[0], 0) == pytest.approx(40.0)
-    assert largest(bowl([0.0, 0.0])[0], 0) == 0.0
+    assert largest_eigenvalue(bowl([-0.1, 0.3, 1.0])[0], 0) == pytest.approx(40.0)
+    assert largest_eigenvalue(bowl([0.0, 0.0])[0], 0) == 0.0
 
 
 # --- low rank ---------------------------------------------------------------------------------------------------------
@@ -262,19 +264,19 @@ def test_arnoldi_inverts_the_largest_directions_and_drops_the_rest():
 def test_nystrom_needs_a_damping_and_says_what_it_missed():
     operator, _ = bowl([0.5, 1.0, 2.0, 3.0, 4.0])
     with pytest.raises(ValueError, match="damping or an l2"):
-        prepared(operator, Nystrom(rank=2))
+        prepare(operator, Nystrom(rank=2))
     operator = damped(operator, 1.0)
     _, blocks = columns(operator)
-    found = prepared(operator, Nystrom(rank=2)).solve(blocks)
+    found = prepare(operator, Nystrom(rank=2)).solve(blocks)
     assert not found.converged
     assert found.residual > 0.1
-    assert prepared(operator, Nystrom(rank=5)).solve(blocks).residual < 1e-8
+    assert prepare(operator, Nystrom(rank=5)).solve(blocks).residual < 1e-8
 
 
 def test_a_matrix_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(direct, "LARGEST", 5)
+    monkeypatch.setattr(direct, "MAX_MATRIX_PARAMETERS", 5)
     with pytest.raises(ValueError, match=r"solver=CG\(\)"):
-        prepared(bowl(INDEFINITE)[0], Direct())
+        prepare(bowl(INDEFINITE)[0], Direct())
 
 
 # --- fitted curvatures ------------------------------------------------------------------------------------------------
@@ -319,13 +321,13 @@ def test_rows_are_solved_some_at_a_time(monkeypatch):
     curvature = here.curvature(train, uw.GaussNewton(), 0.1)
     rows = here.loss_rows(train)
     whole = curvature.solve(rows).rows.dense()
-    monkeypatch.setattr(inverse, "WIDE", 3 * here.network.size)
+    monkeypatch.setattr(inverse, "MAX_RIGHT_SIDE_NUMBERS", 3 * here.network.size)
     np.testing.assert_allclose(curvature.solve(rows).rows.dense(), whole, atol=1e-12)
     np.testing.assert_allclose(curvature.solve(DenseRows(rows.dense())).rows.dense(), whole, atol=1e-12)
 
 
 def test_what_did_not_converge_is_said_by_the_curvature(monkeypatch):
-    monkeypatch.setattr(gauss_newton, "RANK", 2)
+    monkeypatch.setattr(gauss_newton, "SKETCH_RANK", 2)
     here, train = model("attention"), examples(25)
     curvature = here.curvature(train, uw.GaussNewton(solver=CG(tolerance=1e-8, steps=2)), 1e-4)
     solved = curvature.solve(here.measure_rows(examples(2, seed=9)))
@@ -348,21 +350,21 @@ def test_a_hessian_that_had_to_be_raised_is_not_calibrated_and_reports_its_dampi
 
 
 def dense_unweighted(name, train):
-    operator = HessianOperator(Summed(model(name).network, train, np.ones(len(train)), 0.0, 0.0))
-    return direct.assembled(operator).numpy()
+    operator = HessianOperator(SummedObjective(model(name).network, train, np.ones(len(train)), 0.0, 0.0))
+    return direct.assemble(operator).numpy()
 
 
 def gauss_newton_of(here, train):
     weights = np.random.default_rng(3).uniform(0.5, 2.0, len(train)) * (np.arange(len(train)) != 4)
-    return GaussNewtonOperator(Summed(here.network, train, weights, 0.0, 1.0))
+    return GaussNewtonOperator(SummedObjective(here.network, train, weights, 0.0, 1.0))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_a_gauss_newton_matrix_takes_passes_for_its_outputs_not_for_its_parameters(name, monkeypatch):
     operator = gauss_newton_of(model(name), examples(25))
-    expected = direct.assembled(operator)
-    monkeypatch.setattr(direct, "assembled", None)
-    matrix = prepared(operator, Direct())._factor
+    expected = direct.assemble(operator)
+    monkeypatch.setattr(direct, "assemble", None)
+    matrix = prepare(operator, Direct())._factor
     np.testing.assert_allclose(matrix @ matrix.T, expected + torch.eye(operator.size), atol=1e-10)
 
 
@@ -373,17 +375,17 @@ def test_a_loss_that_is_not_convex_in_the_outputs_is_not_taken_for_one():
 
     operator = gauss_newton_of(uw.TorchModel(MAKERS["mlp"]().double(), saddle), examples(25))
     assert not roots.Roots(operator).convex
-    assert "Negative curvature" in prepared(operator, Direct()).notes[0]
+    assert "Negative curvature" in prepare(operator, Direct()).notes[0]
 
 
 def test_large_nets_take_conjugate_gradients(monkeypatch):
-    monkeypatch.setattr(hessian, "SMALL", 10)
-    monkeypatch.setattr(gauss_newton, "SMALL", 10)
-    monkeypatch.setattr(gauss_newton, "DUAL", 5)
+    monkeypatch.setattr(hessian, "MAX_DENSE_PARAMETERS", 10)
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 10)
+    monkeypatch.setattr(gauss_newton, "MAX_DUAL_ROWS", 5)
     here, train = model("mlp"), examples(25)
     assert here.curvature(train, uw.Hessian(), 1.0).diagnostics["solver"] == "conjugate gradients"
-    for room, named in ((gauss_newton.SKETCH, f"Nyström, rank {here.network.size}"), (5, "EK-FAC")):
-        monkeypatch.setattr(gauss_newton, "SKETCH", room)
+    for room, named in ((gauss_newton.MAX_SKETCH_NUMBERS, f"Nyström, rank {here.network.size}"), (5, "EK-FAC")):
+        monkeypatch.setattr(gauss_newton, "MAX_SKETCH_NUMBERS", room)
         fitted = here.curvature(train, uw.GaussNewton(), 0.1)
         assert fitted.diagnostics["solver"] == f"conjugate gradients preconditioned by {named}"
         assert fitted.solve(here.measure_rows(examples(2, seed=9))).residual < 1e-3
@@ -394,8 +396,8 @@ def test_large_nets_take_conjugate_gradients(monkeypatch):
 
 @pytest.fixture
 def in_dual_form(monkeypatch):
-    monkeypatch.setattr(gauss_newton, "SMALL", 1)
-    monkeypatch.setattr(roots, "TRACE", 1.0)
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
+    monkeypatch.setattr(roots, "TRACE_SHARE", 1.0)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -457,12 +459,12 @@ def test_other_examples_with_the_ids_of_training_examples_are_themselves(in_dual
 
 
 def test_the_dual_form_keeps_what_holds_the_trace_and_measures_what_it_leaves_out(monkeypatch):
-    monkeypatch.setattr(gauss_newton, "SMALL", 1)
+    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
     here, train = model("mlp"), examples(25)
     q = here.measure_rows(examples(6, seed=9))
     counts = []
     for share, converged in ((0.999, True), (0.6, False)):
-        monkeypatch.setattr(roots, "TRACE", share)
+        monkeypatch.setattr(roots, "TRACE_SHARE", share)
         curvature = here.curvature(train, uw.GaussNewton(solver=Direct()), 0.3)
         solved = curvature.solve(q)
         counts.append(len(curvature._inverse.roots))
@@ -470,7 +472,7 @@ def test_the_dual_form_keeps_what_holds_the_trace_and_measures_what_it_leaves_ou
         assert bool(curvature.diagnostics["warnings"]) != converged
         left = curvature.matvec(solved.rows.dense()) - q.dense()
         worst = np.linalg.norm(left, axis=1) / np.linalg.norm(q.dense(), axis=1)
-        np.testing.assert_allclose(solved.residual, worst[: dual.PROBE].max(), rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(solved.residual, worst[: dual.PROBED_ROWS].max(), rtol=1e-6, atol=1e-12)
     assert counts[1] < counts[0] <= 50  # softmax over three classes has two directions
 
 
@@ -488,9 +490,9 @@ def test_the_dual_form_sees_parameters_that_hooks_do_not(in_dual_form):
     here = uw.TorchModel(Scaled().double(), cross_entropy)
     train = examples(12)
     fitted = here.curvature(train, uw.GaussNewton(solver=Direct()), 0.1)
-    operator = GaussNewtonOperator(Summed(here.network, train, np.ones(12), 0.0, 1.2))
+    operator = GaussNewtonOperator(SummedObjective(here.network, train, np.ones(12), 0.0, 1.2))
     b, blocks = columns(operator, 3)
-    expected = operator.network.join(prepared(operator, Direct()).solve(blocks).blocks)
+    expected = operator.network.join(prepare(operator, Direct()).solve(blocks).blocks)
     np.testing.assert_allclose(fitted.solve(DenseRows(b)).rows.dense(), expected, atol=1e-9)
 
 
@@ -506,7 +508,7 @@ def test_no_curvature_and_no_damping_is_refused(monkeypatch):
     here = uw.TorchModel(nn.Linear(12, 1).double(), lambda net, batch: (net(batch.x)[:, 0] - 9.0).abs())
     train = examples(10)
     for small in (3000, 1):
-        monkeypatch.setattr(gauss_newton, "SMALL", small)
+        monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", small)
         with pytest.raises(ValueError, match="give a damping"):
             here.curvature(train, uw.GaussNewton(solver=Direct()), 0.0)
         q = here.measure_rows(train)
@@ -516,12 +518,12 @@ def test_no_curvature_and_no_damping_is_refused(monkeypatch):
 
 def test_neither_form_fits_is_said_with_a_way_out(in_dual_form, monkeypatch):
     here, train = model("mlp"), examples(25)
-    monkeypatch.setattr(gauss_newton, "DUAL", 5)
+    monkeypatch.setattr(gauss_newton, "MAX_DUAL_ROWS", 5)
     fits = here.curvature(train, uw.GaussNewton(solver=Direct()), 0.1)
     assert fits.diagnostics["solver"] == "Cholesky"
-    monkeypatch.setattr(gauss_newton, "LARGEST", 5)
-    for room in (gauss_newton.ROOM, 1):
-        monkeypatch.setattr(gauss_newton, "ROOM", room)
+    monkeypatch.setattr(gauss_newton, "MAX_MATRIX_PARAMETERS", 5)
+    for room in (gauss_newton.MAX_HESSIAN_NUMBERS, 1):
+        monkeypatch.setattr(gauss_newton, "MAX_HESSIAN_NUMBERS", room)
         with pytest.raises(ValueError, match=r"no room .* use solver=CG\(\)"):
             here.curvature(train, uw.GaussNewton(solver=Direct()), 0.1)
 

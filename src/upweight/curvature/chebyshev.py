@@ -10,26 +10,26 @@ import torch
 from numpy.polynomial.chebyshev import chebinterpolate
 from torch import Tensor
 
-from upweight.curvature.mean_gauss_newton import Averaged, Blocks, Function, Spectrum
-from upweight.curvature.solvers.algebra import normal, norms, shaped
+from upweight.curvature.mean_gauss_newton import Blocks, Function, MeanGaussNewton, Spectrum
+from upweight.curvature.solvers.algebra import norms, standard_normal, to_blocks
 
-TAIL = 1e-6  # share of a function's largest coefficient below which the series ends
-LONGEST = 1000  # terms at most
-PROBES, ROUNDS = 4, 20  # vectors and products by which the largest eigenvalue is found
-MARGIN = 1.1  # by which it may be larger than found
-GREW = 1.05  # growth of a vector under e^{−τA} from which the interval was too short
+TAIL_SHARE = 1e-6  # share of a function's largest coefficient below which the series ends
+MAX_TERMS = 1000  # terms at most
+PROBE_VECTORS, POWER_ITERATIONS = 4, 20  # vectors and products by which the largest eigenvalue is found
+EIGENVALUE_MARGIN = 1.1  # by which it may be larger than found
+MAX_GROWTH = 1.05  # growth of a vector under e^{−τA} from which the interval was too short
 
 
 @final
-class Polynomial(Spectrum):
+class ChebyshevSeries(Spectrum):
     """f(A) v = Σ_k c_k T_k(2A/b − 1) v on [0, b], b above the largest eigenvalue (Clenshaw's series, forward).
 
     Cost: about √(τ b) products for e^{−τA} and whatever other function is asked for with it; three blocks of vectors.
     """
 
-    def __init__(self, averaged: Averaged) -> None:
-        self.averaged = averaged
-        self.bound = MARGIN * self._largest()
+    def __init__(self, mean_matrix: MeanGaussNewton) -> None:
+        self.mean_matrix = mean_matrix
+        self.bound = EIGENVALUE_MARGIN * self._largest()
         self.terms = 0
         self.tail = 0.0
 
@@ -39,7 +39,7 @@ class Polynomial(Spectrum):
         for _ in range(6):
             found = self._series(blocks, functions)
             largest = [float(np.abs(f(np.linspace(0, self.bound, 64))).max()) for f in functions]
-            sizes = [norms(out) <= GREW * most * before for out, most in zip(found, largest, strict=True)]
+            sizes = [norms(out) <= MAX_GROWTH * most * before for out, most in zip(found, largest, strict=True)]
             if all(bool(each.all()) for each in sizes):  # which no NaN is
                 return found
             self.bound *= 2.0
@@ -51,8 +51,12 @@ class Polynomial(Spectrum):
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Interval and length of the last series."""
-        news: dict[str, Any] = {"exponential": "Chebyshev series", "largest": self.bound / MARGIN, "terms": self.terms}
-        if self.tail > TAIL:
+        news: dict[str, Any] = {
+            "exponential": "Chebyshev series",
+            "largest": self.bound / EIGENVALUE_MARGIN,
+            "terms": self.terms,
+        }
+        if self.tail > TAIL_SHARE:
             news["warnings"] = [
                 f"The series of the exponential was cut at {self.terms} terms with a tail of {self.tail:.2g}: take "
                 "more segments, or EKFAC()."
@@ -62,7 +66,7 @@ class Polynomial(Spectrum):
     def _series(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
         coefficients = np.array([self._coefficients(f) for f in functions])
         size = np.abs(coefficients) / np.abs(coefficients).max(axis=1, keepdims=True)
-        self.terms = int(np.flatnonzero((size > TAIL).any(axis=0))[-1]) + 1
+        self.terms = int(np.flatnonzero((size > TAIL_SHARE).any(axis=0))[-1]) + 1
         self.tail = float(size[:, -1].max())
         older, old = dict(blocks), self._mapped(blocks)
         out = [{name: float(c[0]) * older[name] + float(c[1]) * old[name] for name in older} for c in coefficients]
@@ -78,25 +82,25 @@ class Polynomial(Spectrum):
         def on_unit(t: Any) -> Any:
             return function(self.bound * (t + 1.0) / 2.0)
 
-        return np.asarray(chebinterpolate(on_unit, LONGEST))
+        return np.asarray(chebinterpolate(on_unit, MAX_TERMS))
 
     def _mapped(self, blocks: Blocks) -> dict[str, Tensor]:
         """(2A/b − 1) v."""
         return {
             name: block.mul_(2.0 / self.bound).sub_(blocks[name])
-            for name, block in self.averaged.product(blocks).items()
+            for name, block in self.mean_matrix.product(blocks).items()
         }
 
     def _largest(self) -> float:
         """By the power method."""
-        network = self.averaged.network
-        vectors: Blocks = shaped(network, normal(network, PROBES, torch.Generator().manual_seed(0)))
+        network = self.mean_matrix.network
+        vectors: Blocks = to_blocks(network, standard_normal(network, PROBE_VECTORS, torch.Generator().manual_seed(0)))
         size = 1.0
-        for _ in range(ROUNDS):
+        for _ in range(POWER_ITERATIONS):
             length = norms(vectors).clamp_min(1e-300)
             scaled = {
                 name: block / length.to(block).view(-1, *[1] * (block.ndim - 1)) for name, block in vectors.items()
             }
-            vectors = self.averaged.product(scaled)
+            vectors = self.mean_matrix.product(scaled)
             size = float(norms(vectors).max())
         return max(size, 1e-12)

@@ -21,25 +21,25 @@ from upweight.core.curvature_recipes import (
     Identity,
 )
 from upweight.core.examples import Examples
-from upweight.curvature.early_stopping import HALF
-from upweight.curvature.label_expectation import expected_gradients, independent
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.early_stopping import DAMPING_TIMES_TIME
+from upweight.curvature.label_expectation import expected_gradients, independent_losses
+from upweight.curvature.summed_objective import SummedObjective
 
 Array = NDArray[np.float64]
-RATIOS = {"λ/3": 1 / 3, "3λ": 3.0}  # where the choice is compared with its neighbours
-QUERIES = 8  # for which it is
-DEGREE = 5
-SAMPLED = 256  # examples from which a trace is estimated
-SHARE = 0.7  # of the mean eigenvalue of a Gauss–Newton matrix or Hessian, over the rank that n examples give
-SHARE_DIAGONAL = 0.05  # of the same, for the diagonal alone
-SHARE_EMPIRICAL = 0.3  # of an empirical Fisher's, whose gradients shrink as the model fits
+NEIGHBOUR_RATIOS = {"λ/3": 1 / 3, "3λ": 3.0}  # where the choice is compared with its neighbours
+COMPARED_QUERIES = 8  # for which it is
+POLYNOMIAL_DEGREE = 5
+MAX_TRACE_EXAMPLES = 256  # examples from which a trace is estimated
+CURVATURE_SHARE = 0.7  # of the mean eigenvalue of a Gauss–Newton matrix or Hessian, over the rank that n examples give
+DIAGONAL_SHARE = 0.05  # of the same, for the diagonal alone
+FISHER_SHARE = 0.3  # of an empirical Fisher's, whose gradients shrink as the model fits
 
-LAYERED = (
+DATAINF_DAMPING_FROM = (
     "a tenth of the mean squared gradient per parameter in every layer, beyond the objective's l2 (Kwon et al. 2024)"
 )
 
 
-def matched(summed: Summed, time: float) -> Summed:
+def match_to_time(summed: SummedObjective, time: float) -> SummedObjective:
     """With 2/τ for a training of τ = Σ ηₜ/(1 − β): early stopping is a ridge, here that of the later half.
 
     Of the first half, in which features were others, gradients at the end say little. On MLPs and a CNN that stop
@@ -48,10 +48,10 @@ def matched(summed: Summed, time: float) -> Summed:
     if not (np.isfinite(time) and time > 0):
         raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
     said = f"2/τ beyond the objective's l2, for a training of τ = Σ ηₜ/(1 − β) = {time:.4g}"
-    return replace(summed, damping=HALF * summed.weights.sum() / time, damping_from=said, matched=True)
+    return replace(summed, damping=DAMPING_TIMES_TIME * summed.weights.sum() / time, damping_from=said, matched=True)
 
 
-def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None) -> Summed:
+def choose_damping(summed: SummedObjective, recipe: CurvatureRecipe, time: float | None = None) -> SummedObjective:
     """With its damping: matched to the time, or a share of the mean nonzero eigenvalue less the objective's l2.
 
     An empirical Fisher, whose scale is not that of the curvature, has no use for it.
@@ -63,35 +63,37 @@ def automatic(summed: Summed, recipe: CurvatureRecipe, time: float | None = None
     if isinstance(recipe, Identity):
         return replace(summed, damping_from="the identity needs none")
     if isinstance(recipe, DataInf):
-        return replace(summed, damping_from=LAYERED)
+        return replace(summed, damping_from=DATAINF_DAMPING_FROM)
     if isinstance(recipe, EmpiricalFisher):
         return summed  # chosen once there is the Gram matrix, whose trace it is
     if time is None and isinstance(recipe, KFAC | EKFAC):
         return summed  # chosen once there are factors, layer by layer
     if time is not None and not isinstance(recipe, Diagonal):
-        return matched(summed, time)
+        return match_to_time(summed, time)
     few, weights = _sample(summed)
     trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, (few, weights)))
-    share = SHARE if isinstance(recipe, GaussNewton | Hessian) else SHARE_DIAGONAL
-    chosen, said = share_of(summed, trace * (summed.weights.sum() / weights.sum()), share, rank_of(summed))
+    share = CURVATURE_SHARE if isinstance(recipe, GaussNewton | Hessian) else DIAGONAL_SHARE
+    chosen, said = damping_from_trace(
+        summed, trace * (summed.weights.sum() / weights.sum()), share, curvature_rank(summed)
+    )
     return replace(summed, damping=chosen, damping_from=said)
 
 
-def _sample(summed: Summed) -> tuple[Examples, Array]:
+def _sample(summed: SummedObjective) -> tuple[Examples, Array]:
     """Examples spread evenly over the training set as if copies were written out, and their weights in the sample."""
     ends = np.cumsum(summed.copies)
-    points = np.linspace(0, ends[-1] - 1, int(min(ends[-1], SAMPLED))).astype(int)
+    points = np.linspace(0, ends[-1] - 1, int(min(ends[-1], MAX_TRACE_EXAMPLES))).astype(int)
     where, drawn = np.unique(np.searchsorted(ends, points, side="right"), return_counts=True)
     return summed.train.take(where), drawn * summed.weights[where] / summed.copies[where]
 
 
-def rank_of(summed: Summed) -> float:
+def curvature_rank(summed: SummedObjective) -> float:
     """How many eigenvalues count as nonzero: one for each loss that is added, of examples or of their tokens."""
-    return min(summed.network.size, independent(summed.network, summed.train, summed.copies))
+    return min(summed.network.size, independent_losses(summed.network, summed.train, summed.copies))
 
 
-def share_of(
-    summed: Summed, trace: float, share: float = SHARE_EMPIRICAL, rank: float | None = None
+def damping_from_trace(
+    summed: SummedObjective, trace: float, share: float = FISHER_SHARE, rank: float | None = None
 ) -> tuple[float, str]:
     """What the objective's l2 lacks of this share of the mean over `rank` eigenvalues of a matrix with this trace.
 
@@ -107,18 +109,18 @@ def share_of(
     )
 
 
-def neighbours(dual: Array, solve: Callable[[Array], Array]) -> dict[str, Array]:
-    """(K + ratio · λ)⁻¹ b for the `RATIOS`, from dual = (K + λ)⁻¹ b and solve: x ↦ λ (K + λ)⁻¹ x.
+def neighbouring_solutions(dual: Array, solve: Callable[[Array], Array]) -> dict[str, Array]:
+    """(K + ratio · λ)⁻¹ b for the `NEIGHBOUR_RATIOS`, from dual = (K + λ)⁻¹ b and solve: x ↦ λ (K + λ)⁻¹ x.
 
     They are dual / (1 + (ratio − 1) t) for a t with eigenvalues in [0, 1]: a polynomial in t is within .2 % of that,
     and its powers serve all ratios.
     """
     powers = [dual]
-    for _ in range(DEGREE):
+    for _ in range(POLYNOMIAL_DEGREE):
         powers.append(solve(powers[-1]))
     out = {}
-    for name, ratio in RATIOS.items():
-        found = Chebyshev.interpolate(_quotient, DEGREE, domain=[0, 1], args=(ratio,))
+    for name, ratio in NEIGHBOUR_RATIOS.items():
+        found = Chebyshev.interpolate(_quotient, POLYNOMIAL_DEGREE, domain=[0, 1], args=(ratio,))
         coefficients = np.asarray(found.convert(kind=Polynomial).coef, dtype=np.float64)
         out[name] = np.asarray(np.tensordot(coefficients, np.stack(powers), axes=1))
     return out
@@ -128,7 +130,7 @@ def _quotient(t: Array, ratio: float) -> Array:
     return 1 / (1 + (ratio - 1) * t)
 
 
-def agreement(scores: Array, others: Array) -> float:
+def mean_rank_correlation(scores: Array, others: Array) -> float:
     """Mean over queries (rows) of the rank correlation of two matrices of scores."""
     ranks = [each.argsort(axis=1).argsort(axis=1) for each in (scores, others)]
     ours, theirs = (rank - (rank.shape[1] - 1) / 2 for rank in ranks)

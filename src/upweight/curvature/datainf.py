@@ -19,11 +19,11 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
-SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping
+LAYER_SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping
 
 
 @final
@@ -41,7 +41,7 @@ class FittedDataInf(Curvature):
         ValueError: a layer without damping and without gradients.
     """
 
-    def __init__(self, summed: Summed, share: float | None) -> None:
+    def __init__(self, summed: SummedObjective, share: float | None) -> None:
         self.summed, self.network = summed, summed.network
         self.total = float(summed.weights.sum())
         self.rows = CapturedRows(summed.network, summed.train, "loss")
@@ -81,7 +81,7 @@ class FittedDataInf(Curvature):
 
     def solve(self, rows: Rows) -> Solved:
         """Exact for this curvature."""
-        return Solved(SwappedRows(self, rows, self.products(rows, self.rows) * self.scales[:, None]), 0.0, 0, True)
+        return Solved(DataInfRows(self, rows, self.products(rows, self.rows) * self.scales[:, None]), 0.0, 0, True)
 
     @property
     def calibrated(self) -> bool:
@@ -128,7 +128,7 @@ class FittedDataInf(Curvature):
 
 
 @final
-class SwappedRows(Rows):
+class DataInfRows(Rows):
     """(q − Gᵀ D G q) / (λW) for rows q; `dual` is D G q, (layers, len(q), n)."""
 
     def __init__(self, fitted: FittedDataInf, rows: Rows, dual: Array) -> None:
@@ -174,9 +174,9 @@ class SwappedRows(Rows):
         """(len, parameters)."""
         return self._tensors.dense()
 
-    def take(self, positions: NDArray[np.intp]) -> SwappedRows:
+    def take(self, positions: NDArray[np.intp]) -> DataInfRows:
         """These rows."""
-        return SwappedRows(self.fitted, self.rows.take(positions), self.dual[:, positions])
+        return DataInfRows(self.fitted, self.rows.take(positions), self.dual[:, positions])
 
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""

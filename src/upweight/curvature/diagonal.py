@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
@@ -22,7 +22,7 @@ class FittedDiagonal(Curvature):
     Cost: one pass; gradients of more than rank one are materialised, a few at a time.
     """
 
-    def __init__(self, summed: Summed) -> None:
+    def __init__(self, summed: SummedObjective) -> None:
         self.summed = summed
         self.values: dict[str, Tensor] = {}
         for _, batch in CapturedRows(summed.network, summed.train, "loss", weights=np.sqrt(summed.weights)).passes():

@@ -18,18 +18,18 @@ import numpy as np
 import torch
 
 from upweight.core.rows import Rows
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.rows import CapturedRows
 
-HALF = 2.0  # λ τ: of the later half
-THEN = 0.75  # share of the outputs in it, on average
-BATCH = 64
-ROOM = 1 << 26  # slopes that are held: 512 MB
-ROUNDING = 100  # units in the last place within which a loss is quadratic in its outputs
+DAMPING_TIMES_TIME = 2.0  # λ τ: of the later half
+MEAN_OUTPUT_SHARE = 0.75  # share of the outputs in it, on average
+MAX_BATCH_EXAMPLES = 64
+MAX_SLOPE_NUMBERS = 1 << 26  # slopes that are held: 512 MB
+ROUNDING_UNITS = 100  # units in the last place within which a loss is quadratic in its outputs
 
 
-def earlier(summed: Summed, rows: Rows) -> tuple[float, CapturedRows] | None:
+def earlier_gradients(summed: SummedObjective, rows: Rows) -> tuple[float, CapturedRows] | None:
     """(λ on the summed scale, wᵢ(∇ℓᵢ(¾ z) − ∇ℓᵢ(z))) for the gradients of losses.
 
     None where the damping is not matched to a time, where the loss is no function of the net's output, and where it is
@@ -38,18 +38,19 @@ def earlier(summed: Summed, rows: Rows) -> tuple[float, CapturedRows] | None:
     if not summed.matched or not isinstance(rows, CapturedRows) or not rows.of_loss:
         return None
     network, slopes, quadratic = summed.network, [], True
-    for part in rows.examples.batches(BATCH):
+    for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
         with network.untouched():
             try:
                 out = outputs(network, network.batch(part), part.ids)
             except NoOutputsError:
                 return None
-            if prod(out.values.shape[1:]) * len(rows) > ROOM:
+            if prod(out.values.shape[1:]) * len(rows) > MAX_SLOPE_NUMBERS:
                 return None
             now, then, half, none = (
-                replace(out, values=share * out.values).gradient().flatten(1) for share in (1.0, THEN, 0.5, 0.0)
+                replace(out, values=share * out.values).gradient().flatten(1)
+                for share in (1.0, MEAN_OUTPUT_SHARE, 0.5, 0.0)
             )
-        tiny = ROUNDING * torch.finfo(now.dtype).eps * float(now.abs().max() + none.abs().max())
+        tiny = ROUNDING_UNITS * torch.finfo(now.dtype).eps * float(now.abs().max() + none.abs().max())
         quadratic = quadratic and float((now - 2 * half + none).abs().max()) <= tiny
         slopes.append((then - now).cpu().double().numpy())
     if quadratic:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.rows import DenseRows, Rows
-from upweight.curvature.kfac import Blocks, Layer, with_ones
+from upweight.curvature.kfac import Blocks, FactoredLayer, with_ones
 from upweight.gradients.captured import Captured
 from upweight.gradients.factors import Outer
 from upweight.gradients.network import Network
@@ -33,13 +33,19 @@ class EigenRows(Rows):
         layers: weight name → layer.
         joints: weight name → (k, d_o, d_i [+ 1]) in the eigenbasis; scaled in place.
         blocks: the other parameters, name → (k, *shape).
-        many: how many rows they will be multiplied with, about.
+        expected_rows: how many rows they will be multiplied with, about.
     """
 
     def __init__(
-        self, network: Network, layers: Mapping[str, Layer], joints: Blocks, blocks: Blocks, many: int
+        self, network: Network, layers: Mapping[str, FactoredLayer], joints: Blocks, blocks: Blocks, expected_rows: int
     ) -> None:
-        self.network, self.layers, self.joints, self.blocks, self.many = network, layers, joints, blocks, many
+        self.network, self.layers, self.joints, self.blocks, self.expected_rows = (
+            network,
+            layers,
+            joints,
+            blocks,
+            expected_rows,
+        )
         self._back: dict[str, Blocks] = {}
         self._sizes: Blocks = {}  # (k, 1, 1) by layer, apart: products of tiny numbers would run through denormal ones
         for name, joint in joints.items():
@@ -59,7 +65,7 @@ class EigenRows(Rows):
             out[:, where] = _numpy(self._against(batch)).T
         if other.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
-            out += self._with(common.blocks)[:, None] * other.weights
+            out += self._dot_vector(common.blocks)[:, None] * other.weights
         return out
 
     def project(self, matrix: Array) -> Array:
@@ -75,7 +81,7 @@ class EigenRows(Rows):
         where = torch.as_tensor(np.asarray(positions), device=self.network.device)
         joints = {name: joint[where] * self._sizes[name][where] for name, joint in self.joints.items()}
         blocks = {name: block[where] for name, block in self.blocks.items()}
-        return EigenRows(self.network, self.layers, joints, blocks, self.many)
+        return EigenRows(self.network, self.layers, joints, blocks, self.expected_rows)
 
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""
@@ -84,41 +90,46 @@ class EigenRows(Rows):
     @property
     def tensors(self) -> TensorRows:
         """All of them turned back."""
-        return TensorRows(self.network, self.blocks | self._turned(self.joints))
+        return TensorRows(self.network, self.blocks | self._rotate_back(self.joints))
 
     def _against(self, batch: Captured) -> Tensor:
         """(B, k)."""
         out, waiting = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
         for factors in batch.layers():
             joint, layer = self.joints.get(factors.weight), self.layers.get(factors.weight)
-            if joint is not None and layer is not None and factors.s.shape[1] == 1 and self._cheap(joint):
+            if (
+                joint is not None
+                and layer is not None
+                and factors.s.shape[1] == 1
+                and self._is_cheaper_in_eigenbasis(joint)
+            ):
                 a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
                 out += Outer(s, a, tuple(joint.shape[1:])).against(joint) * self._sizes[layer.weight].flatten()
                 del waiting[layer.weight]
-        plain = self.blocks | self._turned(waiting)
+        plain = self.blocks | self._rotate_back(waiting)
         return out + batch.only(plain).against(plain) if plain else out
 
-    def _turned(self, weights: Iterable[str]) -> Blocks:
+    def _rotate_back(self, weights: Iterable[str]) -> Blocks:
         """The parameters of these layers, turned back once."""
         out: Blocks = {}
         for weight in weights:
             if weight not in self._back:
                 layer = self.layers[weight]
                 joint = layer.rotate_back(self.joints[weight]) * self._sizes[weight]
-                self._back[weight] = layer.parted(joint, self.network.shapes)
+                self._back[weight] = layer.split(joint, self.network.shapes)
             out |= self._back[weight]
         return out
 
-    def _cheap(self, joint: Tensor) -> bool:
+    def _is_cheaper_in_eigenbasis(self, joint: Tensor) -> bool:
         _, d_o, d_i = joint.shape
-        return self.many * (d_o**2 + d_i**2) < len(self) * d_o * d_i * (d_o + d_i)
+        return self.expected_rows * (d_o**2 + d_i**2) < len(self) * d_o * d_i * (d_o + d_i)
 
-    def _with(self, blocks: Mapping[str, Tensor]) -> Array:
+    def _dot_vector(self, blocks: Mapping[str, Tensor]) -> Array:
         """Inner products with one vector, name → (1, *shape): (k,)."""
         out = sum((v.flatten(1) @ blocks[name].flatten() for name, v in self.blocks.items()), torch.zeros(len(self)))
         for name, joint in self.joints.items():
             layer = self.layers[name]
-            out = out + joint.flatten(1) @ layer.rotate(layer.joined(blocks)).flatten() * self._sizes[name].flatten()
+            out = out + joint.flatten(1) @ layer.rotate(layer.join(blocks)).flatten() * self._sizes[name].flatten()
         return _numpy(out)
 
 

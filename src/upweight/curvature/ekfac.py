@@ -17,21 +17,21 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.damping import rank_of, share_of
-from upweight.curvature.early_stopping import earlier
+from upweight.curvature.damping import curvature_rank, damping_from_trace
+from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
-from upweight.curvature.kfac import Layer, kronecker_factors, with_ones
+from upweight.curvature.kfac import FactoredLayer, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import expected_gradients, label_expectation
-from upweight.curvature.leverage import corrected
-from upweight.curvature.solvers.algebra import stacked
-from upweight.curvature.summed_objective import Summed
-from upweight.curvature.unfactored_parameters import Turned, add_moments, refined
+from upweight.curvature.leverage import correct_leverage
+from upweight.curvature.solvers.algebra import stack_columns
+from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured import Captured
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
-SHARE_FACTORED = 0.1  # of the mean nonzero eigenvalue of a layer (LDS of an MLP, a CNN and a language model)
-MOST = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
+LAYER_SHARE = 0.1  # of the mean nonzero eigenvalue of a layer (LDS of an MLP, a CNN and a language model)
+MAX_FACTORED_LEVERAGE = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
 
 
 class FittedEKFAC(Curvature):
@@ -44,7 +44,7 @@ class FittedEKFAC(Curvature):
     layer.
     """
 
-    def __init__(self, summed: Summed, refined: bool = True) -> None:
+    def __init__(self, summed: SummedObjective, refined: bool = True) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
         self.layers, self.rest = kronecker_factors(summed)
         self.expectation = label_expectation(summed)
@@ -56,15 +56,16 @@ class FittedEKFAC(Curvature):
 
     def _choose_damping(self) -> None:
         """A share of the mean nonzero eigenvalue of every layer; of all of them where a layer has none."""
-        rank, traces = rank_of(self.summed), {name: float(values.double().sum()) for name, values in self._values()}
-        whole, self.damping_from = share_of(self.summed, sum(traces.values()), SHARE_FACTORED, rank)
+        rank, traces = (
+            curvature_rank(self.summed),
+            {name: float(values.double().sum()) for name, values in self._values()},
+        )
+        whole, self.damping_from = damping_from_trace(self.summed, sum(traces.values()), LAYER_SHARE, rank)
         for name, values in self._values():
-            own = share_of(self.summed, traces[name], SHARE_FACTORED, min(values.numel(), rank))[0]
+            own = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))[0]
             self.dampings[name] = own if traces[name] > 0 else whole
         if any(self.dampings.values()):
-            self.damping_from = (
-                f"{SHARE_FACTORED:g} of the mean eigenvalue, the objective's l2 included, layer by layer"
-            )
+            self.damping_from = f"{LAYER_SHARE:g} of the mean eigenvalue, the objective's l2 included, layer by layer"
 
     def inverse(self, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C + shift)⁻¹ on blocks name → (k, *shape)."""
@@ -80,21 +81,24 @@ class FittedEKFAC(Curvature):
         network = self.summed.network
         if isinstance(rows, CapturedRows) and rows.share is None:
             parts = [self._inverse_of(batch) for _, batch in rows.passes()]
-            joints, blocks = (stacked(some) if some[0] else {} for some in zip(*parts, strict=True))
+            joints, blocks = (stack_columns(some) if some[0] else {} for some in zip(*parts, strict=True))
             return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 
     def _inverse_of(self, batch: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(C + shift)⁻¹ on captured rows, layers in their eigenbasis: what they hold, and all else."""
         shifted = dict(self._shifted())
-        blocks = {name: one.back(one.turn(batch.materialise(name)) / shifted[name]) for name, one in self.rest.items()}
+        blocks = {
+            name: parameter.rotate_back(parameter.rotate(batch.materialise(name)) / shifted[name])
+            for name, parameter in self.rest.items()
+        }
         joints, waiting = {}, dict(self.layers)
         for factors in batch.layers():
             if factors.weight in waiting:
-                joints[factors.weight] = waiting.pop(factors.weight).turned(factors)
+                joints[factors.weight] = waiting.pop(factors.weight).rotate_factors(factors)
         for layer in waiting.values():
             names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-            joints[layer.weight] = layer.rotate(layer.joined({name: batch.materialise(name) for name in names}))
+            joints[layer.weight] = layer.rotate(layer.join({name: batch.materialise(name) for name in names}))
         return {name: joints[name].div_(shifted[name]) for name in self.layers}, blocks
 
     def corrected(self, rows: Rows) -> Rows | None:
@@ -102,9 +106,9 @@ class FittedEKFAC(Curvature):
 
         None where directions were drawn: an example's own curvature needs all of them.
         """
-        return None if self.expectation != "exact" else corrected(self.summed, rows, self, MOST)
+        return None if self.expectation != "exact" else correct_leverage(self.summed, rows, self, MAX_FACTORED_LEVERAGE)
 
-    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
         shifted, out = dict(self._shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
         inside = zip(*(batch.layers() for batch in rows), strict=True)
@@ -120,14 +124,14 @@ class FittedEKFAC(Curvature):
                 for i in range(len(a)):
                     each = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
                     out[i] += (each * inverse.flatten()) @ each.T
-        for name, one in self.rest.items():
-            each = torch.stack([one.turn(batch.materialise(name)).flatten(1) for batch in rows])
+        for name, parameter in self.rest.items():
+            each = torch.stack([parameter.rotate(batch.materialise(name)).flatten(1) for batch in rows])
             out += torch.einsum("cbp,dbp->bcd", each / shifted[name].flatten(), each)
         return out
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
         """Where the damping is matched to the time of the training."""
-        return earlier(self.summed, rows)
+        return earlier_gradients(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:
@@ -152,21 +156,24 @@ class FittedEKFAC(Curvature):
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:
         shifted = dict(self._shifted())
-        out = {name: one.back(one.turn(blocks[name]) * function(shifted[name])) for name, one in self.rest.items()}
+        out = {
+            name: parameter.rotate_back(parameter.rotate(blocks[name]) * function(shifted[name]))
+            for name, parameter in self.rest.items()
+        }
         for layer in self.layers.values():
-            joint = layer.rotate(layer.joined(blocks)) * function(shifted[layer.weight])
-            out |= layer.parted(layer.rotate_back(joint), self.summed.network.shapes)
+            joint = layer.rotate(layer.join(blocks)) * function(shifted[layer.weight])
+            out |= layer.split(layer.rotate_back(joint), self.summed.network.shapes)
         return out
 
     def _values(self) -> Iterator[tuple[str, Tensor]]:
         """Eigenvalues without the shift, by the name of a layer's weight or of the parameter itself."""
         yield from ((name, layer.values) for name, layer in self.layers.items())
-        yield from ((name, one.values) for name, one in self.rest.items())
+        yield from ((name, parameter.values) for name, parameter in self.rest.items())
 
     def _shifted(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, values + (self.summed.ridge + self.dampings[name])) for name, values in self._values())
 
-    def _refined(self) -> dict[str, Turned]:
+    def _refined(self) -> dict[str, UnfactoredParameter]:
         """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions; the same of what no layer holds is handed back."""
         moments: dict[str, Tensor] = {}
         for layer in self.layers.values():
@@ -179,7 +186,7 @@ class FittedEKFAC(Curvature):
             for factors in captured.layers():
                 layer = self.layers[factors.weight]
                 if factors.s.shape[1] > 1:
-                    layer.values += layer.turned(factors).square_().sum(dim=0)
+                    layer.values += layer.rotate_factors(factors).square_().sum(dim=0)
                     continue
                 s = factors.s @ layer.left
                 if factors.weight in waiting:  # the inputs are the same whatever is pulled back
@@ -187,7 +194,7 @@ class FittedEKFAC(Curvature):
                 else:
                     waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
         self._flush(waiting)
-        return refined(self.rest, moments)
+        return refine(self.rest, moments)
 
     def _flush(self, waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Without positions a gradient is rank one, and its square the product of squares."""
@@ -196,7 +203,7 @@ class FittedEKFAC(Curvature):
         waiting.clear()
 
 
-def add_squares(layer: Layer, a: Tensor, s: Tensor) -> None:
+def add_squares(layer: FactoredLayer, a: Tensor, s: Tensor) -> None:
     """Rotate first, square then: without positions a gradient is rank one, and its square the product of squares."""
     a, s = a @ layer.right, s @ layer.left
     if a.shape[1] == 1:

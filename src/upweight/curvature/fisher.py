@@ -15,13 +15,18 @@ from scipy.linalg import cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.curvature.damping import QUERIES, agreement, neighbours, share_of
-from upweight.curvature.solvers.dual import places_among
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.damping import (
+    COMPARED_QUERIES,
+    damping_from_trace,
+    mean_rank_correlation,
+    neighbouring_solutions,
+)
+from upweight.curvature.solvers.dual import positions_in
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]
-LARGEST = 20_000  # examples whose Gram matrix is held
+MAX_EXAMPLES = 20_000  # examples whose Gram matrix is held
 
 
 class FittedFisher(Curvature):
@@ -32,11 +37,11 @@ class FittedFisher(Curvature):
     Cost: one pass, n² ghost products, n³/3. Memory n². Raises ValueError beyond 20,000 examples.
     """
 
-    def __init__(self, summed: Summed) -> None:
+    def __init__(self, summed: SummedObjective) -> None:
         n = len(summed.train)
-        if n > LARGEST:
+        if n > MAX_EXAMPLES:
             raise ValueError(
-                f"expected at most {LARGEST:,} training examples for the dual form (an n × n matrix), got {n:,}; "
+                f"expected at most {MAX_EXAMPLES:,} training examples for the dual form (an n × n matrix), got {n:,}; "
                 "use EKFAC()"
             )
         self.roots = np.sqrt(summed.weights)
@@ -44,13 +49,13 @@ class FittedFisher(Curvature):
         self.rows.keep = True
         self.gram = self.rows.gram()
         if not summed.damping_from:
-            chosen, source = share_of(summed, float(np.trace(self.gram)))
+            chosen, source = damping_from_trace(summed, float(np.trace(self.gram)))
             summed = replace(summed, damping=chosen, damping_from=source)
         self.summed = summed
         damped = self.gram.copy(order="F")
         damped[np.diag_indices(n)] += summed.shift
         self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
-        self.flatness: dict[str, float] = {}
+        self.rank_correlation: dict[str, float] = {}
 
     def matvec(self, vectors: Array) -> Array:
         """GᵀG v + λ v."""
@@ -61,11 +66,11 @@ class FittedFisher(Curvature):
         """Lazily: kernels with the training rows now, parameter vectors only if somebody asks for them."""
         kernel = rows.dot(self.rows)
         dual = cho_solve(self.factor, kernel.T, check_finite=False).T
-        if not self.flatness and len(kernel):
-            self.flatness = self._flatness(dual[:QUERIES])
+        if not self.rank_correlation and len(kernel):
+            self.rank_correlation = self._rank_correlation(dual[:COMPARED_QUERIES])
         left = np.abs(dual @ self.gram + self.summed.shift * dual - kernel).max(initial=0.0)
         residual = float(left / max(np.abs(kernel).max(initial=0.0), 1e-300))
-        return Solved(DualRows(self, rows, kernel, dual), residual, 0, True)
+        return Solved(FisherRows(self, rows, kernel, dual), residual, 0, True)
 
     @property
     def calibrated(self) -> bool:
@@ -81,16 +86,18 @@ class FittedFisher(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
-            "damping_rank_correlation": self.flatness,
+            "damping_rank_correlation": self.rank_correlation,
         }
 
-    def _flatness(self, dual: Array) -> dict[str, float]:
+    def _rank_correlation(self, dual: Array) -> dict[str, float]:
         """How far scores keep their order at a third of the damping and at three times as much."""
-        others = neighbours(dual.T, lambda x: self.summed.shift * cho_solve(self.factor, x, check_finite=False))
-        return {name: agreement(dual, other.T) for name, other in others.items()}
+        others = neighbouring_solutions(
+            dual.T, lambda x: self.summed.shift * cho_solve(self.factor, x, check_finite=False)
+        )
+        return {name: mean_rank_correlation(dual, other.T) for name, other in others.items()}
 
 
-class DualRows(Rows):
+class FisherRows(Rows):
     """(λ + GᵀG)⁻¹ q = (q − Gᵀ dual)/λ for rows q, as their kernels with the training rows."""
 
     def __init__(self, fisher: FittedFisher, rows: Rows, kernel: Array, dual: Array) -> None:
@@ -102,7 +109,7 @@ class DualRows(Rows):
     def dot(self, other: Rows) -> Array:
         """With training rows by kernels alone; with others by one more pass."""
         shift = self.fisher.summed.shift
-        where = self._positions(other)
+        where = self._training_positions(other)
         if where is None or not isinstance(other, CapturedRows):
             return np.asarray((self.rows.dot(other) - self.dual @ self.fisher.rows.dot(other)) / shift)
         scale = other.weights / self.fisher.roots[where]  # ours carry √w, theirs their own weight
@@ -122,15 +129,15 @@ class DualRows(Rows):
         """(k, parameters): one pass over the training set."""
         return (self.rows.dense() - self.fisher.rows.sums(self.dual).dense()) / self.fisher.summed.shift
 
-    def take(self, positions: NDArray[np.intp]) -> DualRows:
+    def take(self, positions: NDArray[np.intp]) -> FisherRows:
         """These rows."""
-        return DualRows(self.fisher, self.rows.take(positions), self.kernel[positions], self.dual[positions])
+        return FisherRows(self.fisher, self.rows.take(positions), self.kernel[positions], self.dual[positions])
 
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""
         return DenseRows(member @ self.dense())
 
-    def _positions(self, other: Rows) -> NDArray[np.intp] | None:
+    def _training_positions(self, other: Rows) -> NDArray[np.intp] | None:
         """Where these are rows of the training set, None where they are not."""
         summed = self.fisher.summed
         if (
@@ -142,4 +149,4 @@ class DualRows(Rows):
             return None
         if other.examples is summed.train:
             return np.arange(len(summed.train))
-        return places_among(summed.train, other)
+        return positions_in(summed.train, other)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import Rows
-from upweight.curvature.early_stopping import earlier
+from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.operators import HessianOperator
-from upweight.curvature.solvers import prepared
+from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.inverse import Inverse
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 
 Array = NDArray[np.float64]
-SMALL = 3000  # parameters up to which the matrix is made without being asked for
+MAX_DENSE_PARAMETERS = 3000  # parameters up to which the matrix is made without being asked for
 
 
 @final
@@ -33,13 +33,13 @@ class FittedHessian(Curvature):
         damping_from: where the damping came from, in words.
     """
 
-    def __init__(self, summed: Summed, recipe: Hessian, damping_from: str) -> None:
+    def __init__(self, summed: SummedObjective, recipe: Hessian, damping_from: str) -> None:
         self.summed, self.damping_from = summed, damping_from
         operator = HessianOperator(summed)
         solver = recipe.solver
         if solver is None:
-            solver = Direct() if operator.size <= SMALL else CG(tolerance=1e-4, steps=200)
-        self._inverse = Inverse(prepared(operator, solver))
+            solver = Direct() if operator.size <= MAX_DENSE_PARAMETERS else CG(tolerance=1e-4, steps=200)
+        self._inverse = Inverse(prepare(operator, solver))
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for vectors (k, parameters), λ as far as the solver raised it."""
@@ -51,7 +51,7 @@ class FittedHessian(Curvature):
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
         """Where the damping is matched to the time of the training."""
-        return earlier(self.summed, rows)
+        return earlier_gradients(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:

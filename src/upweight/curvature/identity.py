@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 
 
 class FittedIdentity(Curvature):
     """I. Scores are −∇m·∇ℓ, known as GradDot, or TracIn of one checkpoint (Pruthi et al. 2020): RANK."""
 
-    def __init__(self, summed: Summed) -> None:
+    def __init__(self, summed: SummedObjective) -> None:
         self.summed = summed
 
     def matvec(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:

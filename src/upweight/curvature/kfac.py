@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.curvature.label_expectation import expected_batches
-from upweight.curvature.summed_objective import Summed
-from upweight.curvature.unfactored_parameters import Rest, Turned
+from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.unfactored_parameters import UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured import Factors
 
 Blocks = dict[str, Tensor]
-Waiting = dict[str, tuple[Tensor, Tensor, Tensor]]  # of a batch: inputs, which positions count, their weights
+PendingInputs = dict[str, tuple[Tensor, Tensor, Tensor]]  # of a batch: inputs, which positions count, their weights
 
 
 @dataclass
-class Layer:
+class FactoredLayer:
     """One layer's factors and, once they are known, eigenvectors and eigenvalues (summed scale, (d_o, d_i [+ 1]))."""
 
     weight: str
@@ -46,7 +46,7 @@ class Layer:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
         return _from_left(self.left.T, joint @ self.right)
 
-    def turned(self, factors: Factors) -> Tensor:
+    def rotate_factors(self, factors: Factors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example, by the cheaper of turning the factors and turning their product."""
         a, s = factors.a, factors.s
         (d_o, d_i), positions = (len(self.left), len(self.right)), s.shape[1]
@@ -59,13 +59,13 @@ class Layer:
         """Qₛ V Q_Aᵀ."""
         return _from_left(self.left, joint @ self.right.T)
 
-    def joined(self, blocks: Mapping[str, Tensor]) -> Tensor:
+    def join(self, blocks: Mapping[str, Tensor]) -> Tensor:
         """Weight and bias of this layer as (k, d_o, d_i [+ 1])."""
         weight = blocks[self.weight]
         weight = weight.transpose(1, 2) if self.swapped else weight.flatten(2)
         return weight if self.bias is None else torch.cat([weight, blocks[self.bias][:, :, None]], dim=2)
 
-    def parted(self, joint: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Blocks:
+    def split(self, joint: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Blocks:
         """The inverse of `joined`."""
         weight = joint if self.bias is None else joint[:, :, :-1]
         weight = weight.transpose(1, 2) if self.swapped else weight
@@ -84,11 +84,11 @@ def with_ones(factors: Factors) -> Tensor:
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 
 
-def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turned]]:
+def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter]]:
     """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
-    layers: dict[str, Layer] = {}
-    rest: Rest | None = None
-    waiting: Waiting = {}
+    layers: dict[str, FactoredLayer] = {}
+    rest: UnfactoredParameters | None = None
+    waiting: PendingInputs = {}
     for direction, where, captured in expected_batches(summed):
         if direction == 0:
             _add_inputs(layers, waiting)
@@ -97,26 +97,26 @@ def kronecker_factors(summed: Summed) -> tuple[dict[str, Layer], dict[str, Turne
             if factors.weight not in layers:
                 sizes = factors.a.shape[-1] + (factors.bias is not None), s.shape[1]
                 zeros = (s.new_zeros(sizes[0], sizes[0]), s.new_zeros(sizes[1], sizes[1]))
-                layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
+                layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
             layer = layers[factors.weight]
             layer.slopes += s.T @ s
             reached = (s != 0).any(dim=1)
             if direction > 0:  # the inputs are the same whatever is pulled back
                 waiting[factors.weight][1].logical_or_(reached)
             else:
-                weights = by_position(summed.weights[where], factors.s)
+                weights = position_weights(summed.weights[where], factors.s)
                 waiting[factors.weight] = with_ones(factors).flatten(0, 1), reached, weights
-        rest = rest or Rest(summed, held(layers))
+        rest = rest or UnfactoredParameters(summed, parameter_names(layers))
         rest.gather(captured)
     _add_inputs(layers, waiting)
     total = float(summed.weights.sum())
     for layer in layers.values():
         layer.examples = total
         layer.decompose(total)
-    return layers, (rest or Rest(summed, held(layers))).turned()
+    return layers, (rest or UnfactoredParameters(summed, parameter_names(layers))).decompose()
 
 
-def _add_inputs(layers: Mapping[str, Layer], waiting: Waiting) -> None:
+def _add_inputs(layers: Mapping[str, FactoredLayer], waiting: PendingInputs) -> None:
     """A from the positions that the loss depends on: padding says nothing of a layer, however much of it there is.
 
     Output gradients carry √w already; inputs carry nothing, so a row counts here by its weight, as that many copies do.
@@ -128,11 +128,11 @@ def _add_inputs(layers: Mapping[str, Layer], waiting: Waiting) -> None:
     waiting.clear()
 
 
-def by_position(weights: NDArray[np.float64], like: Tensor) -> Tensor:
+def position_weights(weights: NDArray[np.float64], like: Tensor) -> Tensor:
     """Weights (B,) for every position of factors (B, T, d): (B·T,)."""
     return torch.as_tensor(weights).to(like).repeat_interleave(like.shape[1])
 
 
-def held(layers: Mapping[str, Layer]) -> set[str]:
+def parameter_names(layers: Mapping[str, FactoredLayer]) -> set[str]:
     """Names of the parameters in these layers."""
     return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name is not None}

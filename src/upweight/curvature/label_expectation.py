@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.curvature.output_roots import LARGEST, output_root
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Captured
 from upweight.gradients.hooks import Tape
 from upweight.gradients.inspection import inspected
@@ -28,15 +28,15 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, outputs
 from upweight.gradients.rows import batch_size
 
-BATCH = 256  # examples at a time
-NEGLIGIBLE = 1e-6  # share of the batch's trace below which a direction is left out
-EXACT = 256  # outputs of an example up to which every direction is pulled back
-DRAWN = 256  # draws over all examples that are taken beyond
-MOST = 4  # draws of an example at most
+MAX_BATCH_EXAMPLES = 256  # examples at a time
+NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
+MAX_EXACT_OUTPUTS = 256  # outputs of an example up to which every direction is pulled back
+TOTAL_DRAWS = 256  # draws over all examples that are taken beyond
+MAX_DRAWS_PER_EXAMPLE = 4  # draws of an example at most
 SEEN = 3  # examples on which the loss is looked at
 
 
-class Pulled(NamedTuple):
+class LabelGradients(NamedTuple):
     """√wᵢ Jᵢᵀu_c of one batch: which direction c, which positions among the examples, the gradients."""
 
     direction: int
@@ -45,29 +45,31 @@ class Pulled(NamedTuple):
 
 
 def expected_gradients(
-    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+    summed: SummedObjective, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
 ) -> Iterator[tuple[int, Captured]]:
     """(c, √wᵢ Jᵢᵀu_c) of what `expected_batches` gives."""
     return ((c, captured) for c, _, captured in expected_batches(summed, sample, seed))
 
 
 def expected_batches(
-    summed: Summed, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
-) -> Iterator[Pulled]:
+    summed: SummedObjective, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
+) -> Iterator[LabelGradients]:
     """For every batch of training examples, or of a sample with its weights, and every direction of output Hessians.
 
-    Beyond `EXACT` outputs directions are drawn, by the ids of the examples and the seed: in any order and any batches
-    an example has the same draws. Parameters that hooks cannot see are absent from what is yielded.
+    Beyond `MAX_EXACT_OUTPUTS` outputs directions are drawn, by the ids of the examples and the seed: in any order and
+    any batches an example has the same draws. Parameters that hooks cannot see are absent from what is yielded.
 
     Raises:
         NoOutputsError: the loss is no function of one output of the net.
         ValueError: blocks of the output Hessian that are too large to be held.
     """
     network = summed.network
-    draws = draws_of(summed)
+    draws = draws_per_example(summed)
     examples, weights = (summed.train, summed.weights) if sample is None else sample
     found = inspected(network, "loss", examples)
-    size = min(BATCH, batch_size(found)) if draws is None else _batch(summed, batch_size(found))
+    size = (
+        min(MAX_BATCH_EXAMPLES, batch_size(found)) if draws is None else _fitting_batch_size(summed, batch_size(found))
+    )
     for start in range(0, len(examples), size):
         where = np.arange(start, min(start + size, len(examples)))
         part = examples.take(where)
@@ -75,25 +77,27 @@ def expected_batches(
         with network.untouched(), Tape(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
             out = outputs(network, network.batch(part), part.ids)
             weighs = torch.as_tensor(weights[where]).to(out.values)
-            directions = _all(out, weighs) if draws is None else _drawn(out, summed, part, draws, seed)
+            directions = (
+                _all_directions(out, weighs) if draws is None else _draw_directions(out, summed, part, draws, seed)
+            )
             for c, direction in enumerate(directions):
                 cotangent = (direction.flatten(1) * weighs.sqrt()[:, None]).reshape(out.values.shape)
                 pulled.append(tape.pull(out.values, cotangent, keep=c < len(directions) - 1))
-        yield from (Pulled(c, slice(start, start + size), captured) for c, captured in enumerate(pulled))
+        yield from (LabelGradients(c, slice(start, start + size), captured) for c, captured in enumerate(pulled))
 
 
-def draws_of(summed: Summed) -> int | None:
+def draws_per_example(summed: SummedObjective) -> int | None:
     """How many directions of every example are drawn; None where all of them are taken."""
     network, examples = summed.network, summed.train
     with network.untouched():
         few = examples.take([0])
         count = outputs(network, network.batch(few), few.ids).values[0].numel()
-    return None if count <= EXACT else min(MOST, max(1, -(-DRAWN // len(examples))))
+    return None if count <= MAX_EXACT_OUTPUTS else min(MAX_DRAWS_PER_EXAMPLE, max(1, -(-TOTAL_DRAWS // len(examples))))
 
 
-def label_expectation(summed: Summed) -> str:
+def label_expectation(summed: SummedObjective) -> str:
     """ "exact" or "sampled, k draws"."""
-    draws = draws_of(summed)
+    draws = draws_per_example(summed)
     return "exact" if draws is None else f"sampled, {draws} draw{'s' * (draws > 1)}"
 
 
@@ -106,7 +110,7 @@ def joint_axes(network: Network, examples: Examples) -> int:
     return network.joint_axes
 
 
-def independent(network: Network, examples: Examples, copies: NDArray[np.float64]) -> float:
+def independent_losses(network: Network, examples: Examples, copies: NDArray[np.float64]) -> float:
     """Of how many parts that do not share an output the losses of all examples are the sum: one each, or their tokens.
 
     Tokens that no loss depends on (padding) are none; every example is there in so many `copies` (n,).
@@ -116,7 +120,9 @@ def independent(network: Network, examples: Examples, copies: NDArray[np.float64
         shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
     if len(shape) == joint:
         return float(copies.sum())
-    size = min(BATCH, batch_size(inspected(network, "loss", examples)), max(1, LARGEST // prod(shape)))
+    size = min(
+        MAX_BATCH_EXAMPLES, batch_size(inspected(network, "loss", examples)), max(1, MAX_BLOCK_NUMBERS // prod(shape))
+    )
     for start, part in zip(range(0, len(examples), size), examples.batches(size), strict=True):
         with network.untouched():
             out = outputs(network, network.batch(part), part.ids)
@@ -139,24 +145,24 @@ def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Te
     traces = (values * weights[:, None] if weighs and weights is not None else values).sum(dim=0)
     total = float(traces.sum())
     for c in range(values.shape[1] - 1, -1, -1):
-        if float(traces[c]) > NEGLIGIBLE * total:
+        if float(traces[c]) > NEGLIGIBLE_TRACE * total:
             yield (vectors[:, :, c] * values[:, c, None].sqrt()).to(hessians.dtype)
 
 
-def _batch(summed: Summed, size: int) -> int:
+def _fitting_batch_size(summed: SummedObjective, size: int) -> int:
     """Examples whose blocks can be decomposed together; as many as there are where not even those of one can be."""
     joint, network, few = joint_axes(summed.network, summed.train), summed.network, summed.train.take([0])
     with network.untouched():
         shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
-    fitting = LARGEST // (prod(shape) * prod(shape[len(shape) - joint :]))
+    fitting = MAX_BLOCK_NUMBERS // (prod(shape) * prod(shape[len(shape) - joint :]))
     return min(size, fitting or size)
 
 
-def _all(out: Outputs, weights: Tensor) -> list[Tensor]:
+def _all_directions(out: Outputs, weights: Tensor) -> list[Tensor]:
     return [u for u in square_roots(out.hessians(), weights) if float(u.abs().max()) > 0]
 
 
-def _drawn(out: Outputs, summed: Summed, part: Examples, draws: int, seed: int) -> list[Tensor]:
+def _draw_directions(out: Outputs, summed: SummedObjective, part: Examples, draws: int, seed: int) -> list[Tensor]:
     """Λ^½ ε / √draws of random signs ε, which an example has from its id."""
     root = output_root(out, joint_axes(summed.network, summed.train))
     keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]

@@ -21,38 +21,42 @@ from torch import Tensor
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
 from upweight.curvature.label_expectation import square_roots
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.outputs import outputs
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
-BATCH = 64  # examples at a time: as many rows as outputs are held of each
-CAP = 1 - 1e-9  # a leverage of 1 means that the model passes through the point, and removal has no first-order answer
+MAX_BATCH_EXAMPLES = 64  # examples at a time: as many rows as outputs are held of each
+MAX_LEVERAGE = (
+    1 - 1e-9
+)  # a leverage of 1 means that the model passes through the point, and removal has no first-order answer
 
 
-class Meeting(Protocol):
+class LeverageSolver(Protocol):
     """What is needed of a curvature."""
 
-    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
         """⟨xᵢ, C⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
 
     def solve(self, rows: Rows) -> Solved:
         """C⁻¹ rows."""
 
 
-def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP) -> CapturedRows | None:
+def correct_leverage(
+    summed: SummedObjective, rows: Rows, curvature: LeverageSolver, max_leverage: float = MAX_LEVERAGE
+) -> CapturedRows | None:
     """Rows of training examples with the leverage correction; None for rows of anything else.
 
     Args:
         summed: the objective; `rows` carry its weights.
         rows: gradients of losses.
         curvature: C, with inner products of rows of the same examples.
-        most: what a leverage counts for at most; a C that only approximates the sum of its parts can have more than 1,
-            with which the correction would turn signs around.
+        max_leverage: what a leverage counts for at most; a C that only approximates the sum of its parts can have more
+            than 1, with which the correction would turn signs around.
 
-    Cost: one pass forward and outputs + 1 backward, and the meetings.
+    Cost: one pass forward and outputs + 1 backward, and the pairwise_inner_products.
     """
     if not isinstance(rows, CapturedRows) or not rows.of_loss:
         return None
@@ -62,8 +66,8 @@ def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP)
         common = TensorRows.of(network, curvature.solve(share).rows).blocks
     found = inspected(network, "loss", rows.examples)
     counted = np.flatnonzero(rows.weights)
-    for start in range(0, len(counted), BATCH):
-        some = rows.take(counted[start : start + BATCH])
+    for start in range(0, len(counted), MAX_BATCH_EXAMPLES):
+        some = rows.take(counted[start : start + MAX_BATCH_EXAMPLES])
         with network.untouched():
             out = outputs(network, network.batch(some.examples), some.examples.ids)
             weights = torch.as_tensor(some.weights).to(out.values)[:, None]
@@ -73,31 +77,31 @@ def corrected(summed: Summed, rows: Rows, curvature: Meeting, most: float = CAP)
             added.append(np.zeros(slope.shape))
             continue
         pulls = [pulled(network, some.examples, found, u) for u in [*directions, slope]]
-        met = curvature.meetings(pulls).cpu().double().numpy()
+        met = curvature.pairwise_inner_products(pulls).cpu().double().numpy()
         inside, along = met[:, :-1, :-1], met[:, :-1, -1]
         if common is not None:
             each = torch.cat([one.against(common) for one in pulls[:-1]], dim=1).cpu().double().numpy()
             along = along + each * some.weights[:, None]
-        v = without_itself(inside, along, most)
+        v = leave_one_out(inside, along, max_leverage)
         bend = np.einsum("bc,cbo->bo", v, torch.stack(directions).cpu().double().numpy())
         added.append(bend / some.weights[:, None])
     slopes = np.zeros((len(rows), *added[0].shape[1:]))
     slopes[counted] = np.concatenate(added)
-    return bent(rows, slopes)
+    return with_added_slopes(rows, slopes)
 
 
-def bent(rows: CapturedRows, added: Array) -> CapturedRows:
+def with_added_slopes(rows: CapturedRows, added: Array) -> CapturedRows:
     """The same rows with (n, outputs) added to the slopes at the output."""
     slopes = []
-    for part in rows.examples.batches(BATCH):
+    for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
         with rows.network.untouched():
             slopes.append(outputs(rows.network, rows.network.batch(part), part.ids).gradient().flatten(1).cpu())
     found = torch.cat(slopes).double().numpy() + added
     return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, found)
 
 
-def without_itself(inside: Array, along: Array, most: float = CAP) -> Array:
+def leave_one_out(inside: Array, along: Array, max_leverage: float = MAX_LEVERAGE) -> Array:
     """(I − inside)⁻¹ along for leverages (b, k, k) and (b, k), no leverage taken for more than `most`."""
     values, vectors = np.linalg.eigh(inside)
-    along = np.einsum("bck,bc->bk", vectors, along) / (1 - np.minimum(values, most))
+    along = np.einsum("bck,bc->bk", vectors, along) / (1 - np.minimum(values, max_leverage))
     return np.asarray(np.einsum("bck,bk->bc", vectors, along))

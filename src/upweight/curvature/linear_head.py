@@ -12,18 +12,18 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.curvature.kfac import with_ones
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Factors
 from upweight.gradients.hooks import Tape
 from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 
-BATCH = 4096  # examples at a time
-WIDEST = 128  # outputs: so many squared products of d × d, and examples × outputs² numbers
+MAX_BATCH_EXAMPLES = 4096  # examples at a time
+MAX_OUTPUTS = 128  # outputs: so many squared products of d × d, and examples × outputs² numbers
 
 
-def head_matrix(summed: Summed) -> Tensor | None:
+def linear_head_matrix(summed: SummedObjective) -> Tensor | None:
     """Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ in float64, parameters in the network's order; None where the net is anything else.
 
     Cost: outputs (outputs + 1)/2 products of d × n and n × d.
@@ -33,8 +33,8 @@ def head_matrix(summed: Summed) -> Tensor | None:
     factors: Factors | None = None
     if set(network.shapes) - _one_layer(network) or inspected(network, "loss", train).fallback:
         return None
-    for start in range(0, len(train), BATCH):
-        where = np.arange(start, min(start + BATCH, len(train)))
+    for start in range(0, len(train), MAX_BATCH_EXAMPLES):
+        where = np.arange(start, min(start + MAX_BATCH_EXAMPLES, len(train)))
         found = _factors(network, train.take(where))
         if found is None:
             return None
@@ -59,7 +59,7 @@ def _factors(network: Network, part: Examples) -> tuple[Factors, Tensor] | None:
             out = outputs(network, network.batch(part), part.ids)
         except NoOutputsError:
             return None
-        if out.values.ndim != 2 or out.values.shape[1] > WIDEST:
+        if out.values.ndim != 2 or out.values.shape[1] > MAX_OUTPUTS:
             return None
         probe = torch.linspace(1, 2, out.values.numel()).to(out.values).view_as(out.values)
         layers = list(tape.pull(out.values, probe).layers())

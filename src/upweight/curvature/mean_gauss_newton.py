@@ -1,4 +1,4 @@
-"""Averaged: the mean Gauss–Newton matrix of several checkpoints, and functions of it by eigenvalues."""
+"""MeanGaussNewton: the mean Gauss–Newton matrix of several checkpoints, and functions of it by eigenvalues."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.curvature.ekfac import add_squares
-from upweight.curvature.kfac import Layer, by_position, held, with_ones
-from upweight.curvature.label_expectation import draws_of, expected_batches, expected_gradients
+from upweight.curvature.kfac import FactoredLayer, parameter_names, position_weights, with_ones
+from upweight.curvature.label_expectation import draws_per_example, expected_batches, expected_gradients
 from upweight.curvature.operators import GaussNewtonOperator
-from upweight.curvature.solvers.algebra import flat, shaped
-from upweight.curvature.solvers.direct import assembled
-from upweight.curvature.summed_objective import Summed
-from upweight.curvature.unfactored_parameters import diagonal_rest
+from upweight.curvature.solvers.algebra import to_blocks, to_matrix
+from upweight.curvature.solvers.direct import assemble
+from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.unfactored_parameters import unfactored_squares
 from upweight.gradients.inspection import inspected
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Spectrum(ABC):
         """What was built."""
 
 
-class Averaged:
+class MeanGaussNewton:
     """A = P^½ (Σ_c C_c + inside) P^½ + outside as products; C_c the Gauss–Newton matrix of one checkpoint.
 
     Args:
@@ -48,7 +48,7 @@ class Averaged:
         inside, outside: weight decay that the optimiser scales with the gradient, and that it does not.
     """
 
-    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float) -> None:
+    def __init__(self, parts: Sequence[SummedObjective], root: Blocks | None, inside: float, outside: float) -> None:
         self.operators = [GaussNewtonOperator(part) for part in parts]
         self.network, self.size = parts[0].network, parts[0].network.size
         self.root, self.inside, self.outside = root, inside, outside
@@ -69,17 +69,17 @@ class Averaged:
 
 
 @final
-class Eigen(Spectrum):
+class Eigendecomposition(Spectrum):
     """Eigenvalues and eigenvectors of the matrix itself, in float64."""
 
-    def __init__(self, averaged: Averaged, values: Tensor, vectors: Tensor) -> None:
-        self.network, self.values, self.vectors = averaged.network, values, vectors
+    def __init__(self, mean_matrix: MeanGaussNewton, values: Tensor, vectors: Tensor) -> None:
+        self.network, self.values, self.vectors = mean_matrix.network, values, vectors
 
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
         """By rotation."""
-        rotated = flat(self.network, blocks).double() @ self.vectors
+        rotated = to_matrix(self.network, blocks).double() @ self.vectors
         return [
-            shaped(self.network, (rotated * torch.as_tensor(f(self.values.numpy()))) @ self.vectors.T)
+            to_blocks(self.network, (rotated * torch.as_tensor(f(self.values.numpy()))) @ self.vectors.T)
             for f in functions
         ]
 
@@ -89,28 +89,28 @@ class Eigen(Spectrum):
         return {"exponential": "all eigenvalues", "largest": float(self.values[-1])}
 
 
-def diagonalised(averaged: Averaged) -> Eigen:
+def diagonalise(mean_matrix: MeanGaussNewton) -> Eigendecomposition:
     """Assembled from as many gradients per example as the net has outputs, and one eigendecomposition."""
-    network, parts = averaged.network, [operator.summed for operator in averaged.operators]
-    if any(inspected(part.network, "loss", part.train).fallback or draws_of(part) for part in parts):
-        matrix = assembled(averaged)  # hooks do not see all of it, or its directions are too many: p products
+    network, parts = mean_matrix.network, [operator.summed for operator in mean_matrix.operators]
+    if any(inspected(part.network, "loss", part.train).fallback or draws_per_example(part) for part in parts):
+        matrix = assemble(mean_matrix)  # hooks do not see all of it, or its directions are too many: p products
     else:
-        matrix = torch.zeros(averaged.size, averaged.size, dtype=torch.float64, device=network.device)
+        matrix = torch.zeros(mean_matrix.size, mean_matrix.size, dtype=torch.float64, device=network.device)
         for part in parts:
             for _, captured in expected_gradients(part):
-                rows = flat(network, {name: captured.materialise(name) for name in network.names}).double()
+                rows = to_matrix(network, {name: captured.materialise(name) for name in network.names}).double()
                 matrix.addmm_(rows.T, rows)
-        matrix.diagonal().add_(averaged.inside)
-        if averaged.root is not None:
-            root = flat(network, {name: block[None] for name, block in averaged.root.items()})[0].double()
+        matrix.diagonal().add_(mean_matrix.inside)
+        if mean_matrix.root is not None:
+            root = to_matrix(network, {name: block[None] for name, block in mean_matrix.root.items()})[0].double()
             matrix.mul_(root[:, None]).mul_(root)
-        matrix.diagonal().add_(averaged.outside)
+        matrix.diagonal().add_(mean_matrix.outside)
     values, vectors = torch.linalg.eigh(matrix)
-    return Eigen(averaged, values.cpu(), vectors)
+    return Eigendecomposition(mean_matrix, values.cpu(), vectors)
 
 
 @final
-class Factored(Spectrum):
+class MeanEKFAC(Spectrum):
     """EK-FAC of the mean: Kronecker factors and corrected eigenvalues summed over the checkpoints.
 
     Where there is a metric, factors are those of the scaled gradients, with P^½ of each layer taken as the nearest
@@ -118,9 +118,11 @@ class Factored(Spectrum):
     beside the share of its checkpoint.
     """
 
-    def __init__(self, parts: Sequence[Summed], root: Blocks | None, inside: float, outside: float, own: Array) -> None:
+    def __init__(
+        self, parts: Sequence[SummedObjective], root: Blocks | None, inside: float, outside: float, own: Array
+    ) -> None:
         self.network, self.root, self._own = parts[0].network, root, own
-        self.layers: dict[str, Layer] = {}
+        self.layers: dict[str, FactoredLayer] = {}
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}  # P^½ of a layer, by outputs and by inputs
         self._each(parts, self._gather)
         for layer in self.layers.values():
@@ -129,7 +131,7 @@ class Factored(Spectrum):
             layer.values = torch.zeros_like(layer.values)
         self._each(parts, lambda factors, a, s, _: add_squares(self.layers[factors.weight], a, s))
         self.rest: dict[str, Tensor] = {}
-        for found in [diagonal_rest(part, held(self.layers)) for part in parts]:
+        for found in [unfactored_squares(part, parameter_names(self.layers)) for part in parts]:
             for name, block in found.items():
                 self.rest[name] = self.rest[name] + block if name in self.rest else block
         for name, block in self.rest.items():
@@ -144,9 +146,9 @@ class Factored(Spectrum):
             for out, f in zip(found, functions, strict=True):
                 out[name] = blocks[name] * _of(f, values)
         for layer in self.layers.values():
-            rotated = layer.rotate(layer.joined(blocks))
+            rotated = layer.rotate(layer.join(blocks))
             for out, f in zip(found, functions, strict=True):
-                out.update(layer.parted(layer.rotate_back(rotated * _of(f, layer.values)), self.network.shapes))
+                out.update(layer.split(layer.rotate_back(rotated * _of(f, layer.values)), self.network.shapes))
         return list(found)
 
     @property
@@ -155,25 +157,25 @@ class Factored(Spectrum):
         largest = [float(v.max()) for v in [*self.rest.values(), *(layer.values for layer in self.layers.values())]]
         return {"exponential": "EK-FAC", "largest": max(largest)}
 
-    def _metric(self, layer: Layer) -> Tensor | float:
+    def _metric(self, layer: FactoredLayer) -> Tensor | float:
         """The diagonal of P in the layer's eigenbasis, (d_o, d_i)."""
         if self.root is None:
             return 1.0
         left, right = self._sides[layer.weight]
         return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
 
-    def _each(self, parts: Sequence[Summed], use: Callable[..., None]) -> None:
+    def _each(self, parts: Sequence[SummedObjective], use: Callable[..., None]) -> None:
         for part in parts:
             for direction, where, captured in expected_batches(part):
                 for factors in captured.layers():
                     a, s = self._scaled(factors, with_ones(factors), factors.s)
-                    use(factors, a, s, None if direction else by_position(self._own[where], a))
+                    use(factors, a, s, None if direction else position_weights(self._own[where], a))
 
     def _gather(self, factors: Any, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
         a, s = a.flatten(0, 1), s.flatten(0, 1)
         if factors.weight not in self.layers:
             zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
-            self.layers[factors.weight] = Layer(factors.weight, factors.bias, factors.swapped, *zeros)
+            self.layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
         layer = self.layers[factors.weight]
         layer.slopes += s.T @ s
         if weights is not None:  # with the first direction: the inputs are the same whatever is pulled back
@@ -185,8 +187,8 @@ class Factored(Spectrum):
             return a, s
         if factors.weight not in self._sides:
             empty = torch.empty(0)
-            layer = Layer(factors.weight, factors.bias, factors.swapped, empty, empty)
-            logs = layer.joined({name: block[None] for name, block in self.root.items()})[0].log()
+            layer = FactoredLayer(factors.weight, factors.bias, factors.swapped, empty, empty)
+            logs = layer.join({name: block[None] for name, block in self.root.items()})[0].log()
             self._sides[factors.weight] = ((logs.mean(dim=1) - logs.mean()).exp(), logs.mean(dim=0).exp())
         left, right = self._sides[factors.weight]
         return a * right, s * left

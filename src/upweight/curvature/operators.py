@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
 from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network
@@ -21,9 +21,9 @@ from upweight.gradients.outputs import NoOutputsError, Outputs, outputs
 
 Blocks = Mapping[str, Tensor]
 Product = Callable[[Blocks], dict[str, Tensor]]
-LARGEST = 4096  # examples in a batch at most: beyond it nothing gets faster
-BATCH = 1 << 24  # captured numbers of one batch: 64 MB in float32, its graphs for second order take a few times that
-WIDE = 1 << 26  # numbers of the vectors multiplied at a time: 256 MB in float32
+MAX_BATCH_EXAMPLES = 4096  # examples in a batch at most: beyond it nothing gets faster
+MAX_BATCH_NUMBERS = 1 << 24  # captured numbers: 64 MB in float32, graphs for second order take a few times that
+MAX_VECTOR_NUMBERS = 1 << 26  # numbers of the vectors multiplied at a time: 256 MB in float32
 
 
 class Operator(ABC):
@@ -41,7 +41,7 @@ class Operator(ABC):
         total: Σ wᵢ, by which summed numbers become those of the mean loss.
     """
 
-    def __init__(self, summed: Summed) -> None:
+    def __init__(self, summed: SummedObjective) -> None:
         self.summed, self.shift = summed, float(summed.shift)
         self.network: Network = summed.network
         self.size = self.network.size
@@ -55,10 +55,10 @@ class Operator(ABC):
         """A v, without the shift."""
         out = {name: torch.zeros_like(blocks[name]) for name in self.network.names}
         count = len(out[self.network.names[0]])
-        width = max(1, WIDE // self.size)
+        width = max(1, MAX_VECTOR_NUMBERS // self.size)
         for part, weights in self._batches():
             with self.network.untouched(), plain_attention():
-                multiply = self._of(self.network.batch(part), part, weights)
+                multiply = self._multiplier(self.network.batch(part), part, weights)
                 for start in range(0, count, width):
                     where = slice(start, min(start + width, count))
                     found = multiply({name: blocks[name][where] for name in self.network.names})
@@ -81,7 +81,7 @@ class Operator(ABC):
         )
 
     @abstractmethod
-    def _of(self, batch: Any, part: Examples, weights: Tensor) -> Product:
+    def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `network.untouched()`."""
 
     def _batches(self) -> Iterator[tuple[Examples, Tensor]]:
@@ -96,14 +96,14 @@ class Operator(ABC):
 
     def _batch_size(self) -> int:
         floats = max(1, inspected(self.network, "loss", self.summed.train).floats)
-        return int(min(LARGEST, max(1, BATCH // floats)))
+        return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // floats)))
 
 
 @final
 class HessianOperator(Operator):
     """A = Σᵢ wᵢ ∇²ℓᵢ, by double backward (Pearlmutter 1994). Symmetric, not always positive."""
 
-    def _of(self, batch: Any, part: Examples, weights: Tensor) -> Product:
+    def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         def losses() -> Tensor:
             return self.network.values("loss", batch, part.ids) * weights
 
@@ -120,12 +120,12 @@ class GaussNewtonOperator(Operator):
         NoOutputsError: the loss is not a function of one output of the net.
     """
 
-    def __init__(self, summed: Summed) -> None:
+    def __init__(self, summed: SummedObjective) -> None:
         super().__init__(summed)
         first = summed.train.take(np.arange(min(2, len(summed.train))))
         with self.network.untouched():
             shape = self.outputs(self.network.batch(first), first).values.shape
-        self.outputs_each = int(np.prod(shape[1:]))
+        self.outputs_per_example = int(np.prod(shape[1:]))
 
     def outputs(self, batch: Any, part: Examples) -> Outputs:
         """The net's output on a batch; call it inside `network.untouched()`."""
@@ -134,7 +134,7 @@ class GaussNewtonOperator(Operator):
         except NoOutputsError as error:
             raise NoOutputsError(f"{error}. Take curvature=EmpiricalFisher() or Hessian() for this loss") from error
 
-    def _of(self, batch: Any, part: Examples, weights: Tensor) -> Product:
+    def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         said = self.outputs(batch, part)
         bend = said.bend(weights)
         return lambda vectors: ggn_vp(said.values, bend, self.network.parameters(), vectors)

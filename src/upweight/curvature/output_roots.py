@@ -14,14 +14,14 @@ from torch import Tensor
 
 from upweight.gradients.outputs import Outputs
 
-LARGEST = 1 << 25  # numbers of blocks that are decomposed at a time: 256 MB in float64
+MAX_BLOCK_NUMBERS = 1 << 25  # numbers of blocks that are decomposed at a time: 256 MB in float64
 Root = Callable[[Tensor], Tensor]
 
 
 def output_root(out: Outputs, joint: int) -> Root:
     """R on tensors of the outputs' shape, for blocks over the last `joint` axes.
 
-    Raises ValueError where the blocks of one example take more than `LARGEST` numbers.
+    Raises ValueError where the blocks of one example take more than `MAX_BLOCK_NUMBERS` numbers.
     """
     found = _softmax(out) if joint == 1 else None
     return _decomposed(out, joint) if found is None else found
@@ -58,9 +58,9 @@ def _decomposed(out: Outputs, joint: int) -> Root:
     """By eigenvalues of every block, those below zero left out."""
     b, each = len(out.values), out.values[0].numel()
     size = prod(out.values.shape[out.values.ndim - joint :])
-    if b * each * size > LARGEST:
+    if b * each * size > MAX_BLOCK_NUMBERS:
         raise ValueError(
-            f"expected blocks of the output Hessian of at most {LARGEST:,} numbers in a batch of {b}, got "
+            f"expected blocks of the output Hessian of at most {MAX_BLOCK_NUMBERS:,} numbers in a batch of {b}, got "
             f"{b * each * size:,}: the loss joins {size:,} of {each:,} outputs (tokens whose losses are not simply "
             "added?); take EmpiricalFisher() or Identity()"
         )

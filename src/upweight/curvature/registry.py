@@ -18,12 +18,12 @@ from upweight.core.curvature_recipes import (
     Identity,
 )
 from upweight.core.examples import Examples
-from upweight.curvature.damping import LAYERED, automatic
+from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher
 from upweight.curvature.identity import FittedIdentity
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 
 
 def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: float | None) -> Curvature:
@@ -35,22 +35,22 @@ def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: 
     recipe = GaussNewton() if recipe is None else recipe
     weights = model.weights(train)
     total = float(weights.sum())
-    summed = Summed.of(model.network, train, weights, model.objective.ridge(weights))
+    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights))
     if damping is None:
-        summed = automatic(summed, recipe, model.training_time(train))
+        summed = choose_damping(summed, recipe, model.training_time(train))
     else:
         summed = replace(summed, damping=damping * total, damping_from="as given")
     return _fitted(summed, recipe)
 
 
-def _fitted(summed: Summed, recipe: CurvatureRecipe) -> Curvature:
+def _fitted(summed: SummedObjective, recipe: CurvatureRecipe) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
             return FittedEKFAC(summed, refined=isinstance(recipe, EKFAC))
         case DataInf():
-            from upweight.curvature.datainf import SHARE, FittedDataInf
+            from upweight.curvature.datainf import LAYER_SHARE, FittedDataInf
 
-            return FittedDataInf(summed, SHARE if summed.damping_from == LAYERED else None)
+            return FittedDataInf(summed, LAYER_SHARE if summed.damping_from == DATAINF_DAMPING_FROM else None)
         case Hessian():
             from upweight.curvature.hessian import FittedHessian
 

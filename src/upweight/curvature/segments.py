@@ -14,10 +14,10 @@ from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe, GaussNewton
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
-from upweight.curvature.chebyshev import Polynomial
-from upweight.curvature.gauss_newton import SMALL
-from upweight.curvature.mean_gauss_newton import Averaged, Factored, Spectrum, diagonalised
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.chebyshev import ChebyshevSeries
+from upweight.curvature.gauss_newton import MAX_DENSE_PARAMETERS
+from upweight.curvature.mean_gauss_newton import MeanEKFAC, MeanGaussNewton, Spectrum, diagonalise
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.network import Network
 from upweight.gradients.rows import TensorRows
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Blocks = Mapping[str, Tensor]
 
 
-class Moment(Protocol):
+class TrajectoryPoint(Protocol):
     """A checkpoint of a network with the optimiser's metric."""
 
     @property
@@ -102,22 +102,24 @@ class FittedSegment(Segment):
         self.root = None if metric is None else {name: block.to(like).sqrt() for name, block in metric.items()}
         each = weights / over
         parts = [
-            Summed(network, train, each * share, 0.0, 0.0)
-            for network, share in zip(networks, shares(self.checkpoints), strict=True)
+            SummedObjective(network, train, each * share, 0.0, 0.0)
+            for network, share in zip(networks, segment_shares(self.checkpoints), strict=True)
         ]
         decay = group[0].steps.weight_decay
         outside, inside = (decay, 0.0) if group[0].steps.decoupled else (0.0, decay)
         self.spectrum: Spectrum
         if isinstance(recipe, EKFAC):
-            self.spectrum = Factored(parts, self.root, inside, outside, weights)
+            self.spectrum = MeanEKFAC(parts, self.root, inside, outside, weights)
         else:
-            averaged = Averaged(parts, self.root, inside, outside)
-            self.spectrum = diagonalised(averaged) if averaged.size <= SMALL else Polynomial(averaged)
+            mean_matrix = MeanGaussNewton(parts, self.root, inside, outside)
+            self.spectrum = (
+                diagonalise(mean_matrix) if mean_matrix.size <= MAX_DENSE_PARAMETERS else ChebyshevSeries(mean_matrix)
+            )
 
     def passed(self, rows: Rows) -> tuple[Rows, Rows]:
         """(response, before)."""
         blocks, tau = TensorRows.of(self.network, rows).blocks, self.travelled
-        response, before = self.spectrum.functions(self._times(blocks, 1), [stayed(tau), decayed(tau)])
+        response, before = self.spectrum.functions(self._times(blocks, 1), [response_to_gradients(tau), decay(tau)])
         return (
             TensorRows(self.network, self._times(response, 1)),
             TensorRows(self.network, self._times(before, -1)),
@@ -136,12 +138,12 @@ class FittedSegment(Segment):
         return {name: block * self.root[name] ** power for name, block in blocks.items()}
 
 
-def decayed(tau: float) -> Callable[[Array], Array]:
+def decay(tau: float) -> Callable[[Array], Array]:
     """σ ↦ e^{−τσ}."""
     return lambda sigma: np.exp(-tau * np.maximum(sigma, 0.0))
 
 
-def stayed(tau: float) -> Callable[[Array], Array]:
+def response_to_gradients(tau: float) -> Callable[[Array], Array]:
     """σ ↦ (1 − e^{−τσ})/σ, τ at zero."""
 
     def function(sigma: Array) -> Array:
@@ -152,7 +154,7 @@ def stayed(tau: float) -> Callable[[Array], Array]:
     return function
 
 
-def shares(checkpoints: Sequence[Checkpoint]) -> Array:
+def segment_shares(checkpoints: Sequence[Checkpoint]) -> Array:
     """What each checkpoint weighs in the averages of its segment, summing to 1."""
     travelled = np.array([checkpoint.travelled for checkpoint in checkpoints])
     total = travelled.sum()
@@ -164,7 +166,7 @@ def _metrics(groups: Sequence[Sequence[Any]]) -> list[dict[str, Tensor] | None]:
     found: list[dict[str, Tensor] | None] = []
     for group in reversed(groups):
         names = group[0].model().network.names
-        known = [(m.metric(names), s) for m, s in zip(group, shares(group), strict=True)]
+        known = [(m.metric(names), s) for m, s in zip(group, segment_shares(group), strict=True)]
         if any(metric is None for metric, _ in known):
             return [None] * len(groups)
         mine = [(metric, s) for metric, s in known if metric]

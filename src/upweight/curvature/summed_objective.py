@@ -1,4 +1,4 @@
-"""Summed: a network's training objective on the summed scale, as every curvature reads it."""
+"""SummedObjective: a network's training objective on the summed scale, as every curvature reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Summed:
+class SummedObjective:
     """The matrix Σᵢ weightsᵢ Cᵢ + (ridge + damping)·I, where Cᵢ is the curvature of one example's loss.
 
     Attributes:
@@ -36,7 +36,7 @@ class Summed:
     matched: bool = False
 
     @classmethod
-    def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> Summed:
+    def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> SummedObjective:
         """Without damping, on what weighs anything: examples of weight 0 have no part in any curvature."""
         require_any_weight(train)
         counted = np.flatnonzero(weights)

@@ -1,4 +1,4 @@
-"""Rest: what no layer of outer products holds (norms, embeddings, odd parameters), turned along its last axis.
+"""What no layer of outer products holds (norms, embeddings, odd parameters), rotated along its last axis.
 
 A vector is one block of the Gauss–Newton matrix, decomposed as it is. A table is factored like a layer whose inputs are
 unit vectors, so that its columns alone are turned.
@@ -14,34 +14,34 @@ import torch
 from torch import Tensor
 
 from upweight.curvature.label_expectation import expected_gradients
-from upweight.curvature.summed_objective import Summed
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Captured
 from upweight.gradients.rows import CapturedRows
 
 Blocks = dict[str, Tensor]
-WIDEST = 2048  # numbers on an axis that is turned; a wider one stays as it is
+MAX_ROTATED_AXIS = 2048  # numbers on an axis that is turned; a wider one stays as it is
 
 
 @dataclass
-class Turned:
+class UnfactoredParameter:
     """One parameter's eigenvalues (summed scale, of its shape) and the eigenvectors (d, d) of its last axis, if any."""
 
     values: Tensor
     basis: Tensor | None = None
 
-    def turn(self, block: Tensor) -> Tensor:
+    def rotate(self, block: Tensor) -> Tensor:
         """V Q for V (k, *shape)."""
         return block if self.basis is None else block @ self.basis
 
-    def back(self, block: Tensor) -> Tensor:
+    def rotate_back(self, block: Tensor) -> Tensor:
         """V Qᵀ."""
         return block if self.basis is None else block @ self.basis.T
 
 
-class Rest:
+class UnfactoredParameters:
     """All parameters but those that are held elsewhere, batch by batch."""
 
-    def __init__(self, summed: Summed, held: Collection[str]) -> None:
+    def __init__(self, summed: SummedObjective, held: Collection[str]) -> None:
         self.summed = summed
         self.names = [name for name in summed.network.names if name not in set(held)]
         self._squares: Blocks = {}
@@ -53,7 +53,7 @@ class Rest:
             if name in captured.parts:
                 g = captured.materialise(name)
                 _add(self._squares, name, (g**2).sum(dim=0))
-                if turning and g.shape[-1] <= WIDEST:
+                if turning and g.shape[-1] <= MAX_ROTATED_AXIS:
                     flat = g.reshape(-1, g.shape[-1])
                     _add(self._sides, name, flat.T @ flat)
 
@@ -67,35 +67,38 @@ class Rest:
                     _add(self._squares, name, batch.squared(name))
         return {name: self._squares[name] for name in self.names}
 
-    def turned(self) -> dict[str, Turned]:
+    def decompose(self) -> dict[str, UnfactoredParameter]:
         """Name → eigenvectors, and the eigenvalues of (share of every row) ⊗ (Σ gᵀg)."""
         out = {}
         for name, squares in self.squares().items():
             if name not in self._sides:
-                out[name] = Turned(squares)
+                out[name] = UnfactoredParameter(squares)
                 continue
             values, basis = torch.linalg.eigh(self._sides[name].double())
             rows = squares.double().sum(dim=-1, keepdim=True)
             values = rows / rows.sum().clamp_min(1e-300) * values.clamp_min(0)
-            out[name] = Turned(values.to(squares), basis.to(squares))
+            out[name] = UnfactoredParameter(values.to(squares), basis.to(squares))
         return out
 
 
-def refined(turned: dict[str, Turned], moments: Blocks) -> dict[str, Turned]:
+def refine(turned: dict[str, UnfactoredParameter], moments: Blocks) -> dict[str, UnfactoredParameter]:
     """The same axes with moments along them for eigenvalues, where there are any."""
-    return {name: Turned(moments.get(name, one.values), one.basis) for name, one in turned.items()}
+    return {
+        name: UnfactoredParameter(moments.get(name, parameter.values), parameter.basis)
+        for name, parameter in turned.items()
+    }
 
 
-def add_moments(moments: Blocks, turned: dict[str, Turned], captured: Captured) -> None:
+def add_moments(moments: Blocks, turned: dict[str, UnfactoredParameter], captured: Captured) -> None:
     """Σ of squares along the axes of one batch, added to those of others."""
-    for name, one in turned.items():
+    for name, parameter in turned.items():
         if name in captured.parts:
-            _add(moments, name, one.turn(captured.materialise(name)).square_().sum(dim=0))
+            _add(moments, name, parameter.rotate(captured.materialise(name)).square_().sum(dim=0))
 
 
-def diagonal_rest(summed: Summed, held: Collection[str]) -> Blocks:
+def unfactored_squares(summed: SummedObjective, held: Collection[str]) -> Blocks:
     """Σ squared gradients of all parameters but those held elsewhere, none turned."""
-    rest = Rest(summed, held)
+    rest = UnfactoredParameters(summed, held)
     if rest.names:
         for _, captured in expected_gradients(summed):
             rest.gather(captured, turning=False)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
 from upweight.curvature.operators import Operator
-from upweight.curvature.solvers.arnoldi import Krylov
+from upweight.curvature.solvers.arnoldi import ArnoldiSolver
 from upweight.curvature.solvers.cg import ConjugateGradients
-from upweight.curvature.solvers.direct import Cholesky
-from upweight.curvature.solvers.lissa import Neumann
-from upweight.curvature.solvers.nystrom import Sketched
-from upweight.curvature.solvers.solution import Prepared, Solution
+from upweight.curvature.solvers.direct import CholeskySolver
+from upweight.curvature.solvers.lissa import LissaSolver
+from upweight.curvature.solvers.nystrom import NystromSolver
+from upweight.curvature.solvers.solution import PreparedSolver, Solution
 
-__all__ = ["Prepared", "Solution", "prepared"]
+__all__ = ["PreparedSolver", "Solution", "prepare"]
 
 
-def prepared(operator: Operator, recipe: Solver) -> Prepared:
+def prepare(operator: Operator, recipe: Solver) -> PreparedSolver:
     """The solver that the recipe names, ready for right-hand sides."""
     match recipe:
         case Direct():
-            return Cholesky(operator)
+            return CholeskySolver(operator)
         case CG():
             return ConjugateGradients(operator, recipe)
         case LiSSA():
-            return Neumann(operator, recipe)
+            return LissaSolver(operator, recipe)
         case Arnoldi():
-            return Krylov(operator, recipe)
+            return ArnoldiSolver(operator, recipe)
         case Nystrom():
-            return Sketched(operator, recipe)
+            return NystromSolver(operator, recipe)
     raise TypeError(f"expected a solver (Direct(), CG(), LiSSA(), Arnoldi() or Nystrom()), got {recipe!r}")

@@ -12,19 +12,19 @@ from torch import Tensor
 from upweight.gradients.network import Network
 
 Blocks = Mapping[str, Tensor]
-CHUNK = 1 << 22  # numbers converted to float64 at a time
+MAX_FLOAT64_NUMBERS = 1 << 22  # numbers converted to float64 at a time
 
 
-def count(blocks: Blocks) -> int:
+def column_count(blocks: Blocks) -> int:
     """k."""
     return len(next(iter(blocks.values())))
 
 
-def inner(left: Blocks, right: Blocks) -> Tensor:
+def inner_products(left: Blocks, right: Blocks) -> Tensor:
     """⟨leftⱼ, rightⱼ⟩ of every column, (k,) in float64: single precision would stall conjugate gradients."""
     first = next(iter(left.values()))
     total = first.new_zeros(len(first), dtype=torch.float64)
-    width = max(1, CHUNK // max(1, len(first)))
+    width = max(1, MAX_FLOAT64_NUMBERS // max(1, len(first)))
     for name in left:
         pairs = zip(*(torch.split(side[name].flatten(1), width, 1) for side in (left, right)), strict=True)
         for ours, theirs in pairs:
@@ -34,31 +34,31 @@ def inner(left: Blocks, right: Blocks) -> Tensor:
 
 def norms(blocks: Blocks) -> Tensor:
     """‖·‖ of every column, (k,) in float64."""
-    return inner(blocks, blocks).sqrt()
+    return inner_products(blocks, blocks).sqrt()
 
 
-def add(target: Blocks, scale: Tensor, blocks: Blocks) -> None:
+def add_scaled(target: Blocks, scale: Tensor, blocks: Blocks) -> None:
     """target += scale · blocks in place, scale (k,)."""
     for name, block in target.items():
         block.add_(_column(scale, block) * blocks[name])
 
 
-def combined(scale: Tensor, blocks: Blocks, added: Blocks) -> dict[str, Tensor]:
+def scale_and_add(scale: Tensor, blocks: Blocks, added: Blocks) -> dict[str, Tensor]:
     """added + scale · blocks, scale (k,)."""
     return {name: added[name] + _column(scale, block) * block for name, block in blocks.items()}
 
 
-def times(blocks: Blocks, scale: Tensor) -> dict[str, Tensor]:
+def scale_columns(blocks: Blocks, scale: Tensor) -> dict[str, Tensor]:
     """scale · blocks, scale (k,)."""
     return {name: _column(scale, block) * block for name, block in blocks.items()}
 
 
-def taken(blocks: Blocks, where: Any) -> dict[str, Tensor]:
+def take_columns(blocks: Blocks, where: Any) -> dict[str, Tensor]:
     """Columns by a slice, a mask or positions."""
     return {name: block[where] for name, block in blocks.items()}
 
 
-def stacked(parts: Iterable[Blocks]) -> dict[str, Tensor]:
+def stack_columns(parts: Iterable[Blocks]) -> dict[str, Tensor]:
     """Columns of several blocks, one after the other."""
     every = list(parts)
     if len(every) == 1:
@@ -66,19 +66,19 @@ def stacked(parts: Iterable[Blocks]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in every]) for name in every[0]}
 
 
-def flat(network: Network, blocks: Blocks) -> Tensor:
+def to_matrix(network: Network, blocks: Blocks) -> Tensor:
     """One matrix (k, size)."""
     return torch.cat([blocks[name].flatten(1) for name in network.names], dim=1)
 
 
-def shaped(network: Network, matrix: Tensor) -> dict[str, Tensor]:
+def to_blocks(network: Network, matrix: Tensor) -> dict[str, Tensor]:
     """A matrix (k, size) as blocks of the network's precision."""
     sizes = [prod(network.shapes[name]) for name in network.names]
     parts = torch.split(matrix.to(network.precision), sizes, dim=1)
     return {name: part.reshape(-1, *network.shapes[name]) for name, part in zip(network.names, parts, strict=True)}
 
 
-def normal(network: Network, columns: int, generator: torch.Generator) -> Tensor:
+def standard_normal(network: Network, columns: int, generator: torch.Generator) -> Tensor:
     """A matrix (columns, size) of standard normal numbers, the same on every device."""
     drawn = torch.randn(columns, network.size, generator=generator, dtype=network.precision)
     return drawn.to(network.device)

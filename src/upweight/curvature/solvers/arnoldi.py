@@ -9,12 +9,12 @@ from torch import Tensor
 
 from upweight.core.curvature_recipes import Arnoldi
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import flat, normal, shaped
-from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
+from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
+from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolver, Solution
 
 
 @final
-class Krylov(Prepared):
+class ArnoldiSolver(PreparedSolver):
     """x = U (Λ + shift)⁻¹ Uᵀ b with the `rank` eigenpairs of A that are largest in size (Schioppa et al. 2022).
 
     What lies outside of U has no effect, so the residual is what the truncation leaves out. `steps` products once.
@@ -27,12 +27,12 @@ class Krylov(Prepared):
 
     def __init__(self, operator: Operator, recipe: Arnoldi) -> None:
         super().__init__(operator, "Arnoldi")
-        basis, projected = krylov(operator, min(recipe.steps, operator.size), recipe.seed)
+        basis, projected = lanczos(operator, min(recipe.steps, operator.size), recipe.seed)
         values, rotation = torch.linalg.eigh(projected)
         floor = 10 * torch.finfo(basis.dtype).eps * float(values.abs().max())
         if float(values[0]) < -floor:
             self.notes = (
-                self.negative(f"at least {int((values < -floor).sum())}", float(values[0]))
+                self.negative_curvature_note(f"at least {int((values < -floor).sum())}", float(values[0]))
                 + " Arnoldi leaves directions out whose curvature stays negative with the damping.",
             )
         order = torch.argsort(values.abs(), descending=True)[: recipe.rank]
@@ -44,13 +44,13 @@ class Krylov(Prepared):
     def solve(self, blocks: Blocks) -> Solution:
         """U (Λ + shift)⁻¹ Uᵀ b."""
         network = self.operator.network
-        along = flat(network, blocks) @ self.vectors.T
-        x = shaped(network, (along / (self.values + self.shift).to(along)) @ self.vectors)
+        along = to_matrix(network, blocks) @ self.vectors.T
+        x = to_blocks(network, (along / (self.values + self.shift).to(along)) @ self.vectors)
         residual = float(self.residuals(x, blocks).max())
-        return Solution(x, residual, 0, residual <= LOOSE, self.notes)
+        return Solution(x, residual, 0, residual <= CONVERGED_RESIDUAL, self.notes)
 
 
-def krylov(operator: Operator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+def lanczos(operator: Operator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
     """(orthonormal rows V (steps, size), V A Vᵀ in float64) by Lanczos with full reorthogonalisation.
 
     Where the space is invariant before `steps` are taken (A has few distinct eigenvalues), a new random direction
@@ -61,20 +61,20 @@ def krylov(operator: Operator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
     basis = torch.zeros(steps, operator.size, dtype=network.precision, device=network.device)
     projected = torch.zeros(steps, steps, dtype=torch.float64, device=network.device)
     rounding = 100 * torch.finfo(network.precision).eps
-    following = normal(network, 1, generator)[0]
+    following = standard_normal(network, 1, generator)[0]
     for step in range(steps):
-        following = _outside(following, basis[:step])
+        following = _orthogonalise(following, basis[:step])
         basis[step] = following / following.norm()
-        product = flat(network, operator.product(shaped(network, basis[step : step + 1])))[0]
+        product = to_matrix(network, operator.product(to_blocks(network, basis[step : step + 1])))[0]
         along = (basis[: step + 1] @ product).double()
         projected[: step + 1, step] = projected[step, : step + 1] = along
-        following = _outside(product, basis[: step + 1])
+        following = _orthogonalise(product, basis[: step + 1])
         if float(following.norm()) <= rounding * float(projected.abs().max()):
-            following = normal(network, 1, generator)[0]
+            following = standard_normal(network, 1, generator)[0]
     return basis, projected
 
 
-def _outside(vector: Tensor, basis: Tensor) -> Tensor:
+def _orthogonalise(vector: Tensor, basis: Tensor) -> Tensor:
     """The vector less its projection on the rows of basis, twice, as once leaves rounding behind."""
     for _ in range(2):
         vector = vector - (basis @ vector) @ basis

@@ -11,14 +11,21 @@ from torch import Tensor
 
 from upweight.core.curvature_recipes import CG
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import add, combined, count, inner, norms, taken
-from upweight.curvature.solvers.solution import Prepared, Solution, relative
+from upweight.curvature.solvers.algebra import (
+    add_scaled,
+    column_count,
+    inner_products,
+    norms,
+    scale_and_add,
+    take_columns,
+)
+from upweight.curvature.solvers.solution import PreparedSolver, Solution, relative_residual
 
 Preconditioner = Callable[[Blocks], Blocks]
 
 
 @dataclass
-class _State:
+class CGState:
     """Where the columns stand.
 
     Attributes:
@@ -37,7 +44,7 @@ class _State:
 
 
 @final
-class ConjugateGradients(Prepared):
+class ConjugateGradients(PreparedSolver):
     """Preconditioned conjugate gradients (Hestenes & Stiefel 1952) on k columns that share every product.
 
     A column is done at ‖r‖ ≤ tolerance·‖b‖ and leaves the others; it stops where pᵀ(A + shift)p ≤ 0, keeping what it
@@ -74,51 +81,51 @@ class ConjugateGradients(Prepared):
         residual = float(state.residual.max())
         return Solution(state.x, residual, state.steps, residual <= self.recipe.tolerance, self._notes(state))
 
-    def _start(self, blocks: Blocks, size: Tensor) -> _State:
+    def _start(self, blocks: Blocks, size: Tensor) -> CGState:
         """At zero: the first step is along P⁻¹ b and as long as is best, which a start at P⁻¹ b would not be."""
         zeros = {name: torch.zeros_like(block) for name, block in blocks.items()}
-        return _State(zeros, dict(blocks), relative(size, size), torch.zeros_like(size, dtype=torch.bool))
+        return CGState(zeros, dict(blocks), relative_residual(size, size), torch.zeros_like(size, dtype=torch.bool))
 
-    def _measure(self, state: _State, blocks: Blocks, size: Tensor) -> None:
+    def _measure(self, state: CGState, blocks: Blocks, size: Tensor) -> None:
         product = self.operator.matvec(state.x)
         state.left = {name: blocks[name] - block for name, block in product.items()}
-        state.residual = relative(norms(state.left), size)
+        state.residual = relative_residual(norms(state.left), size)
 
-    def _run(self, state: _State, active: Tensor, size: Tensor) -> None:
+    def _run(self, state: CGState, active: Tensor, size: Tensor) -> None:
         """Steps of the recursion for the columns `active`, until each is done, stopped, or out of steps."""
-        r = taken(state.left, active)
+        r = take_columns(state.left, active)
         z = self._preconditioned(r)
         d = {name: block.clone() for name, block in z.items()}
-        rho = inner(r, z)
+        rho = inner_products(r, z)
         while len(active) and state.steps < self.recipe.steps:
             w = self.operator.matvec(d)
             state.steps += 1
-            bent = inner(d, w)
+            bent = inner_products(d, w)
             positive = bent > 0
             state.stopped[active[~positive]] = True
             alpha = torch.where(positive, rho / bent.where(positive, bent.new_ones(())), bent.new_zeros(()))
             for name, block in state.x.items():
                 block.index_add_(0, active, alpha.to(block).view(-1, *[1] * (block.ndim - 1)) * d[name])
-            add(r, -alpha, w)
+            add_scaled(r, -alpha, w)
             going = positive & (norms(r) > self.recipe.tolerance * size[active])
             if not bool(going.all()):
                 active, rho = active[going], rho[going]
-                r, d = taken(r, going), taken(d, going)
+                r, d = take_columns(r, going), take_columns(d, going)
             if len(active):
                 z = self._preconditioned(r)
-                after = inner(r, z)
-                d = combined(after / rho, d, z)
+                after = inner_products(r, z)
+                d = scale_and_add(after / rho, d, z)
                 rho = after
 
     def _preconditioned(self, r: Blocks) -> Blocks:
         return r if self.preconditioner is None else self.preconditioner(r)
 
-    def _notes(self, state: _State) -> tuple[str, ...]:
+    def _notes(self, state: CGState) -> tuple[str, ...]:
         met = int(state.stopped.sum())
         if not met:
             return ()
         return (
-            f"Negative curvature: {met} of {count(state.x)} solves met a direction along which the objective curves "
-            f"down and stopped there, at a relative residual of up to {float(state.residual[state.stopped].max()):.2g};"
-            " take GaussNewton() or a larger damping.",
+            f"Negative curvature: {met} of {column_count(state.x)} solves met a direction along which the "
+            f"objective curves down and stopped there, at a relative residual of up to "
+            f"{float(state.residual[state.stopped].max()):.2g}; take GaussNewton() or a larger damping.",
         )

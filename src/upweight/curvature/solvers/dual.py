@@ -12,20 +12,20 @@ from torch import Tensor
 from upweight.core.curvature import Solved
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
-from upweight.curvature.damping import QUERIES, agreement, neighbours
-from upweight.curvature.leverage import bent, without_itself
+from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
+from upweight.curvature.leverage import leave_one_out, with_added_slopes
 from upweight.curvature.solvers.algebra import norms
-from upweight.curvature.solvers.direct import NOTHING
-from upweight.curvature.solvers.roots import TRACE, Roots
-from upweight.curvature.solvers.solution import LOOSE, relative
+from upweight.curvature.solvers.direct import NOTHING_TO_INVERT
+from upweight.curvature.solvers.roots import TRACE_SHARE, Roots
+from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
-PROBE = 4  # rows whose residual is measured with the whole operator
+PROBED_ROWS = 4  # rows whose residual is measured with the whole operator
 
 
 @final
-class Dual:
+class DualForm:
     """(ΦᵀΦ + shift)⁻¹ q = (q − Φᵀ α) / shift with α = (ΦΦᵀ + shift)⁻¹ Φ q (Woodbury), Φ the `Roots` of the matrix.
 
     Cost: N² ghost products and N³/3 flops once, memory N². Exact but for the share of the trace that Φ leaves out.
@@ -34,21 +34,21 @@ class Dual:
     Attributes:
         name: the solver in words.
         shift: what is on the diagonal.
-        flatness: rank correlation of scores with those at a third of the shift and at three times as much.
+        rank_correlation: rank correlation of scores with those at a third of the shift and at three times as much.
     """
 
     def __init__(self, roots: Roots) -> None:
         self.roots, self.network = roots, roots.network
         self.operator, self.shift = roots.operator, roots.operator.shift
-        self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {TRACE:.1%} of the output curvature"
+        self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {TRACE_SHARE:.1%} of the output curvature"
         self._notes: list[str] = []
-        self.flatness: dict[str, float] = {}
+        self.rank_correlation: dict[str, float] = {}
         self._residual: float | None = None
-        self._with_train: Array | None = None
+        self._train_kernel: Array | None = None
         gram = roots.gram()
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
         if self.shift == floor == 0.0:
-            raise ValueError(NOTHING)
+            raise ValueError(NOTHING_TO_INVERT)
         if self.shift <= floor:
             total = self.operator.total
             self._notes.append(
@@ -62,7 +62,7 @@ class Dual:
     @property
     def warnings(self) -> list[str]:
         """A raised damping, a residual that is not small."""
-        if self._residual is None or self._residual <= LOOSE:
+        if self._residual is None or self._residual <= CONVERGED_RESIDUAL:
             return list(self._notes)
         return [
             *self._notes,
@@ -78,59 +78,61 @@ class Dual:
     def solve(self, rows: Rows) -> Solved:
         """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
         known = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else None  # Φ (A + shift)⁻¹ q
-        solved = DualRows(self, rows, self._solved(self.roots.dot(rows) if known is None else known))
+        solved = DualRows(self, rows, self._solve_gram(self.roots.dot(rows) if known is None else known))
         if self._residual is None:
-            few = np.arange(min(PROBE, len(rows)))
-            self._residual = self._measured(solved.take(few).blocks(), rows.take(few))
-        return Solved(solved, self._residual, 0, self._residual <= LOOSE)
+            few = np.arange(min(PROBED_ROWS, len(rows)))
+            self._residual = self._residual_of(solved.take(few).blocks(), rows.take(few))
+        return Solved(solved, self._residual, 0, self._residual <= CONVERGED_RESIDUAL)
 
     def compare(self, scores: Array, plain: Array, kernel: Array, alpha: Array) -> None:
         """How far scores keep their order at a third of the damping and at three times as much, on the first ones."""
-        if self.flatness or scores.shape[1] < 2:
+        if self.rank_correlation or scores.shape[1] < 2:
             return
 
         def solve(x: Array) -> Array:
-            return self.shift * self._solved(x)
+            return self.shift * self._solve_gram(x)
 
-        for name, other in neighbours(alpha[:, :QUERIES], solve).items():
-            self.flatness[name] = agreement(scores[:QUERIES], plain[:QUERIES] - other.T @ kernel)
+        for name, other in neighbouring_solutions(alpha[:, :COMPARED_QUERIES], solve).items():
+            self.rank_correlation[name] = mean_rank_correlation(
+                scores[:COMPARED_QUERIES], plain[:COMPARED_QUERIES] - other.T @ kernel
+            )
 
-    def _solved(self, right: Array) -> Array:
+    def _solve_gram(self, right: Array) -> Array:
         """(ΦΦᵀ + shift)⁻¹ right, (N, k)."""
         found = torch.cholesky_solve(torch.from_numpy(right).to(self._factor), self._factor)
         return np.asarray(found.cpu().double().numpy())
 
     def kernel(self, rows: Rows) -> Array:
         """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is made once."""
-        where = self._places(rows)
+        where = self._training_positions(rows)
         if where is None or not isinstance(rows, CapturedRows):
             return self.roots.dot(rows)
-        if self._with_train is None:
-            self._with_train = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
-        return np.asarray(self._with_train[:, where] * rows.weights + self.roots.shares(rows))
+        if self._train_kernel is None:
+            self._train_kernel = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
+        return np.asarray(self._train_kernel[:, where] * rows.weights + self.roots.shares(rows))
 
     def corrected(self, rows: Rows) -> CapturedRows | None:
         """Rows of training examples with the leverage correction, from blocks of (ΦΦᵀ + shift)⁻¹; None for others.
 
         With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
         """
-        where = self._places(rows)
+        where = self._training_positions(rows)
         if where is None or not isinstance(rows, CapturedRows):
             return None
         inverse = torch.cholesky_inverse(self._factor)
-        along = self._solved(self.kernel(rows))
+        along = self._solve_gram(self.kernel(rows))
         order = np.argsort(self.roots.positions, kind="stable")
         starts = np.searchsorted(self.roots.positions[order], np.arange(len(self.operator.summed.train) + 1))
-        added = np.zeros((len(rows), self.operator.outputs_each))
+        added = np.zeros((len(rows), self.operator.outputs_per_example))
         for i, place in enumerate(where):
             if rows.weights[i] > 0:
                 mine = order[starts[place] : starts[place + 1]]
                 inside = np.eye(len(mine)) - self.shift * inverse[np.ix_(mine, mine)].cpu().double().numpy()
-                v = without_itself(inside[None], along[mine, i][None])[0]
+                v = leave_one_out(inside[None], along[mine, i][None])[0]
                 added[i] = v @ self.roots.cotangents[mine] / rows.weights[i]
-        return bent(rows, added)
+        return with_added_slopes(rows, added)
 
-    def _places(self, rows: Rows) -> NDArray[np.intp] | None:
+    def _training_positions(self, rows: Rows) -> NDArray[np.intp] | None:
         """Where these examples stand in the training set; None unless they are the same in id and content.
 
         Of rows that weigh nothing no product is asked for, and they stand anywhere.
@@ -145,21 +147,21 @@ class Dual:
             return None
         if rows.examples is train:
             return np.arange(len(train))
-        return places_among(train, rows)
+        return positions_in(train, rows)
 
-    def _measured(self, x: dict[str, Tensor], rows: Rows) -> float:
+    def _residual_of(self, x: dict[str, Tensor], rows: Rows) -> float:
         right = TensorRows.of(self.network, rows).blocks
         left = self.operator.product(x)
         for name, block in left.items():
             block.add_(x[name], alpha=self.shift).sub_(right[name])
-        return float(relative(norms(left), norms(right)).max())
+        return float(relative_residual(norms(left), norms(right)).max())
 
 
 @final
 class DualRows(Rows):
     """(q − Φᵀ α) / shift for rows q, α (N, len(q)): inner products by kernels, parameters only when asked for."""
 
-    def __init__(self, dual: Dual, rows: Rows, alpha: Array) -> None:
+    def __init__(self, dual: DualForm, rows: Rows, alpha: Array) -> None:
         self.dual, self.rows, self.alpha = dual, rows, alpha
 
     def __len__(self) -> int:
@@ -198,7 +200,7 @@ class DualRows(Rows):
         return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
 
 
-def places_among(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
+def positions_in(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
     """Positions in `train` of the examples of these rows, 0 where a row weighs nothing; None unless they are the same.
 
     Ids alone do not say so: queries are numbered from 0 as well.
@@ -210,10 +212,10 @@ def places_among(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None
         where[counted] = train.positions(examples.ids)
     except KeyError:
         return None
-    return where if not len(counted) or same_arrays(train.take(where[counted]), examples) else None
+    return where if not len(counted) or have_same_arrays(train.take(where[counted]), examples) else None
 
 
-def same_arrays(ours: Examples, theirs: Examples) -> bool:
+def have_same_arrays(ours: Examples, theirs: Examples) -> bool:
     """Whether two sets of examples with the same ids hold the same arrays: ids alone do not say so."""
     for a, b in ((ours.x, theirs.x), (ours.y, theirs.y)):
         if a is None and b is None:

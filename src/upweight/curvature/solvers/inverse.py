@@ -13,14 +13,14 @@ from torch import Tensor
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
 from upweight.curvature.operators import Blocks
-from upweight.curvature.solvers.algebra import count, flat, stacked, taken
-from upweight.curvature.solvers.solution import Prepared, Solution
+from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
+from upweight.curvature.solvers.solution import PreparedSolver, Solution
 from upweight.gradients.captured import Captured
 from upweight.gradients.network import Network
 from upweight.gradients.rows import CapturedRows, TensorRows
 
 Array = NDArray[np.float64]
-WIDE = 1 << 26  # numbers of the right-hand sides solved at a time: 256 MB in float32, solvers hold a few times that
+MAX_RIGHT_SIDE_NUMBERS = 1 << 26  # solved at a time: 256 MB in float32, solvers hold a few times that
 
 
 @final
@@ -31,20 +31,20 @@ class Inverse:
         warnings: what a reader should know of the solves so far.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared, self.network = prepared, prepared.operator.network
-        self._notes: dict[str, None] = dict.fromkeys(prepared.notes)
+    def __init__(self, solver: PreparedSolver) -> None:
+        self.solver, self.network = solver, solver.operator.network
+        self._notes: dict[str, None] = dict.fromkeys(solver.notes)
         self._worst: Solution | None = None
 
     @property
     def name(self) -> str:
         """The solver in words."""
-        return self.prepared.name
+        return self.solver.name
 
     @property
     def shift(self) -> float:
         """What is on the diagonal."""
-        return self.prepared.shift
+        return self.solver.shift
 
     @property
     def warnings(self) -> list[str]:
@@ -60,12 +60,12 @@ class Inverse:
 
     def matvec(self, vectors: Array) -> Array:
         """(A + shift) v, with what the solver had to add to the shift."""
-        product = self.prepared.operator.product(self.network.split(vectors))
+        product = self.solver.operator.product(self.network.split(vectors))
         return self.network.join(product) + self.shift * np.asarray(vectors, dtype=np.float64)
 
     def solve(self, rows: Rows) -> Solved:
         """(A + shift)⁻¹ rows as tensors; residual and steps are those of the worst row."""
-        found = [self.prepared.solve(part) for part in materialised(self.network, rows)]
+        found = [self.solver.solve(part) for part in materialise_columns(self.network, rows)]
         worst = max(found, key=lambda part: (not part.converged, part.residual))
         steps = max(part.steps for part in found)
         self._notes |= dict.fromkeys(note for part in found for note in part.notes)
@@ -74,25 +74,25 @@ class Inverse:
             self._worst.residual,
         ):
             self._worst = Solution({}, *worst[1:])
-        solved = TensorRows(self.network, stacked(part.blocks for part in found))
+        solved = TensorRows(self.network, stack_columns(part.blocks for part in found))
         return Solved(solved, max(part.residual for part in found), steps, all(part.converged for part in found))
 
-    def meetings(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
         """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
         right = [{name: batch.materialise(name) for name in self.network.names} for batch in rows]
-        left = [flat(self.network, self.prepared.solve(blocks).blocks).double() for blocks in right]
-        wide = [flat(self.network, blocks).double() for blocks in right]
+        left = [to_matrix(self.network, self.solver.solve(blocks).blocks).double() for blocks in right]
+        wide = [to_matrix(self.network, blocks).double() for blocks in right]
         return torch.einsum("cbp,dbp->bcd", torch.stack(left), torch.stack(wide))
 
 
-def materialised(network: Network, rows: Rows) -> Iterator[Blocks]:
+def materialise_columns(network: Network, rows: Rows) -> Iterator[Blocks]:
     """Rows as blocks of a bounded number of columns; captured ones never all at once."""
-    width = max(1, WIDE // network.size)
+    width = max(1, MAX_RIGHT_SIDE_NUMBERS // network.size)
     if not isinstance(rows, CapturedRows):
         blocks = TensorRows.of(network, rows).blocks
-        for start in range(0, count(blocks), width):
-            yield taken(blocks, slice(start, start + width))
+        for start in range(0, column_count(blocks), width):
+            yield take_columns(blocks, slice(start, start + width))
         return
     for start in range(0, len(rows), width):
         part = rows.take(np.arange(start, min(start + width, len(rows))))
-        yield stacked(tensors.blocks for _, tensors in part.tensors())
+        yield stack_columns(tensors.blocks for _, tensors in part.tensors())

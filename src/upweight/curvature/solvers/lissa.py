@@ -9,17 +9,17 @@ import torch
 
 from upweight.core.curvature_recipes import LiSSA
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import add, flat, normal, norms, shaped, times
-from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
+from upweight.curvature.solvers.algebra import add_scaled, norms, scale_columns, standard_normal, to_blocks, to_matrix
+from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolver, Solution
 
-GROWTH = 1e3  # a series that is more than this many times its right-hand side has diverged
-RESTARTS = 12  # a batch of one can be that many doublings off among some thousand examples
-ITERATIONS = 30  # of the power iteration
-SAFETY = 1.1  # on the largest eigenvalue that it finds
+DIVERGENCE_GROWTH = 1e3  # a series that is more than this many times its right-hand side has diverged
+MAX_RESTARTS = 12  # a batch of one can be that many doublings off among some thousand examples
+POWER_ITERATIONS = 30  # of the power iteration
+EIGENVALUE_MARGIN = 1.1  # on the largest eigenvalue that it finds
 
 
 @final
-class Neumann(Prepared):
+class LissaSolver(PreparedSolver):
     """h ← b + h − (A_B + shift) h / scale, `depth` times; x = mean of h / scale over `repeats`.
 
     A_B is the matrix of a random batch, scaled to the whole; the shift is the effective damping. It converges for
@@ -33,7 +33,7 @@ class Neumann(Prepared):
     def __init__(self, operator: Operator, recipe: LiSSA) -> None:
         super().__init__(operator, "LiSSA")
         self.recipe = recipe
-        self.scale = recipe.scale or SAFETY * (largest(operator, recipe.seed) + operator.shift)
+        self.scale = recipe.scale or EIGENVALUE_MARGIN * (largest_eigenvalue(operator, recipe.seed) + operator.shift)
         self._whole = recipe.batch >= len(operator.summed.train)
 
     def solve(self, blocks: Blocks) -> Solution:
@@ -43,7 +43,7 @@ class Neumann(Prepared):
         x = {name: torch.zeros_like(block) for name, block in blocks.items()}
         for _ in range(recipe.repeats):
             h = self._series(blocks, size, draw)
-            for _ in range(RESTARTS):
+            for _ in range(MAX_RESTARTS):
                 if h is not None:
                     break
                 self.scale *= 2
@@ -54,9 +54,9 @@ class Neumann(Prepared):
                     "along some direction and the damping does not cover it, or the scale is far too small (it is that "
                     "of the summed objective); take GaussNewton(), a larger damping, or scale=None"
                 )
-            add(x, torch.full_like(size, 1 / (self.scale * recipe.repeats)), h)
+            add_scaled(x, torch.full_like(size, 1 / (self.scale * recipe.repeats)), h)
         residual = float(self.residuals(x, blocks).max())
-        converged = residual <= LOOSE
+        converged = residual <= CONVERGED_RESIDUAL
         return Solution(x, residual, recipe.depth * recipe.repeats, converged, self._notes(begun, converged))
 
     def _series(self, blocks: Blocks, size: torch.Tensor, draw: np.random.Generator) -> dict[str, torch.Tensor] | None:
@@ -65,10 +65,10 @@ class Neumann(Prepared):
         one = torch.ones_like(size)
         for step in range(self.recipe.depth):
             bent = self._sampled(draw).matvec(h)
-            add(h, one, blocks)
-            add(h, -one / self.scale, bent)
+            add_scaled(h, one, blocks)
+            add_scaled(h, -one / self.scale, bent)
             # b alone, added up step by step, is no divergence
-            if not bool((norms(h) <= max(GROWTH, 2.0 * (step + 2)) * size).all()):
+            if not bool((norms(h) <= max(DIVERGENCE_GROWTH, 2.0 * (step + 2)) * size).all()):
                 return None
         return h
 
@@ -90,14 +90,14 @@ class Neumann(Prepared):
         return tuple(notes)
 
 
-def largest(operator: Operator, seed: int) -> float:
+def largest_eigenvalue(operator: Operator, seed: int) -> float:
     """The size of the eigenvalue of A that is largest in size, by power iteration on the whole data, from below."""
     network = operator.network
-    v = shaped(network, normal(network, 1, torch.Generator().manual_seed(seed)))
+    v = to_blocks(network, standard_normal(network, 1, torch.Generator().manual_seed(seed)))
     size = 0.0
-    for _ in range(ITERATIONS):
-        v = operator.product(times(v, 1 / norms(v)))
-        size = float(flat(network, v).double().norm())
+    for _ in range(POWER_ITERATIONS):
+        v = operator.product(scale_columns(v, 1 / norms(v)))
+        size = float(to_matrix(network, v).double().norm())
         if size == 0.0:
             return 0.0
     return size

@@ -8,12 +8,12 @@ import torch
 
 from upweight.core.curvature_recipes import Nystrom
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import flat, normal, shaped
-from upweight.curvature.solvers.solution import LOOSE, Prepared, Solution
+from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
+from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolver, Solution
 
 
 @final
-class Sketched(Prepared):
+class NystromSolver(PreparedSolver):
     """A ≈ AΩ (ΩᵀAΩ)⁻¹ (AΩ)ᵀ = U Λ Uᵀ for a random Ω of `rank` columns (Frangella, Tropp & Udell 2023, algorithm 2.1).
 
     x = U (Λ + shift)⁻¹ Uᵀ b + (b − U Uᵀ b) / shift. `rank` products once; size·rank numbers. A must be positive
@@ -33,10 +33,10 @@ class Sketched(Prepared):
         if operator.shift <= 0:
             raise ValueError("the Nyström solver needs a damping or an l2 above zero; give one or use CG()")
         network = operator.network
-        drawn = normal(network, rank, torch.Generator().manual_seed(recipe.seed))
+        drawn = standard_normal(network, rank, torch.Generator().manual_seed(recipe.seed))
         omega = torch.linalg.qr(drawn.T)[0]  # (size, rank)
         del drawn
-        sketch = flat(network, operator.product(shaped(network, omega.T))).T
+        sketch = to_matrix(network, operator.product(to_blocks(network, omega.T))).T
         # a little of the identity keeps the core positive under rounding; it is taken off again at the end
         nu = float(torch.finfo(network.precision).eps * sketch.norm())
         sketch += nu * omega
@@ -45,7 +45,7 @@ class Sketched(Prepared):
         del omega
         if float(spectrum[0]) < -10 * nu:
             self.notes = (
-                self.negative(f"at least {int((spectrum < -10 * nu).sum())}", float(spectrum[0]))
+                self.negative_curvature_note(f"at least {int((spectrum < -10 * nu).sum())}", float(spectrum[0]))
                 + " Nyström takes the curvature for positive; take GaussNewton() or CG().",
             )
         kept = spectrum > max(1e-3 * nu, 1e-15 * float(spectrum[-1]))
@@ -58,20 +58,20 @@ class Sketched(Prepared):
         """Woodbury; the residual is what the sketch missed."""
         x = self.inverse(blocks)
         residual = float(self.residuals(x, blocks).max())
-        return Solution(x, residual, 0, residual <= LOOSE, self.notes)
+        return Solution(x, residual, 0, residual <= CONVERGED_RESIDUAL, self.notes)
 
     def inverse(self, blocks: Blocks) -> dict[str, torch.Tensor]:
         """(U Λ Uᵀ + shift)⁻¹ b."""
         network = self.operator.network
-        b = flat(network, blocks)
+        b = to_matrix(network, blocks)
         along = b @ self.vectors.T
         change = 1 / (self.values + self.shift) - 1 / self.shift
-        return shaped(network, b / self.shift + (along * change.to(along)) @ self.vectors)
+        return to_blocks(network, b / self.shift + (along * change.to(along)) @ self.vectors)
 
     def precondition(self, blocks: Blocks) -> dict[str, torch.Tensor]:
         """U (λ_r + shift)(Λ + shift)⁻¹ Uᵀ b + b − U Uᵀ b, for conjugate gradients: what is outside counts as λ_r."""
         network = self.operator.network
-        b = flat(network, blocks)
+        b = to_matrix(network, blocks)
         along = b @ self.vectors.T
         change = (self.values[-1] + self.shift) / (self.values + self.shift) - 1
-        return shaped(network, b + (along * change.to(along)) @ self.vectors)
+        return to_blocks(network, b + (along * change.to(along)) @ self.vectors)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
-from upweight.curvature.solvers.algebra import flat
+from upweight.curvature.solvers.algebra import to_matrix
 from upweight.gradients.captured import Captured
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.rows import (
@@ -27,9 +27,9 @@ from upweight.gradients.rows import (
 )
 
 Array = NDArray[np.float64]
-TRACE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
-ROOM = 1 << 27  # numbers that the output Hessians may take on the way there: 1 GB
-BATCH = 512  # examples whose output Hessians are decomposed at a time
+TRACE_SHARE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
+MAX_HESSIAN_NUMBERS = 1 << 27  # numbers that the output Hessians may take on the way there: 1 GB
+MAX_BATCH_EXAMPLES = 512  # examples whose output Hessians are decomposed at a time
 
 
 @final
@@ -40,7 +40,7 @@ class Roots:
 
     Args:
         operator: the Gauss–Newton matrix; its outputs have C numbers each, and n·C² numbers are held for a moment.
-        share: of the trace, that the kept directions hold; None for `TRACE`.
+        share: of the trace, that the kept directions hold; None for `TRACE_SHARE`.
 
     Attributes:
         convex: no output Hessian has an eigenvalue below zero by more than rounding.
@@ -53,7 +53,7 @@ class Roots:
         values, vectors = self._spectra()
         self.convex = bool(-values.min() <= 100 * torch.finfo(self.network.precision).eps * values.max())
         values = values.clip(min=0.0)
-        where, rank = _strongest(values, operator.summed.copies, TRACE if share is None else share)
+        where, rank = _strongest(values, operator.summed.copies, TRACE_SHARE if share is None else share)
         self.positions: NDArray[np.intp] = where
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where another rank begins
@@ -125,7 +125,7 @@ class Roots:
         size = self.operator.size
         total = torch.zeros(size, size, dtype=torch.float64, device=self.network.device)
         for _, batch in self.passes():
-            rows = flat(self.network, {name: batch.materialise(name) for name in self.network.names}).double()
+            rows = to_matrix(self.network, {name: batch.materialise(name) for name in self.network.names}).double()
             total.addmm_(rows.T, rows)
         return total
 
@@ -136,8 +136,8 @@ class Roots:
         """Eigenvalues (n, C) of wᵢΛᵢ and eigenvectors (n, C, C)."""
         summed = self.operator.summed
         values, vectors = [], []
-        for start in range(0, len(summed.train), BATCH):
-            part = summed.train.take(np.arange(start, min(start + BATCH, len(summed.train))))
+        for start in range(0, len(summed.train), MAX_BATCH_EXAMPLES):
+            part = summed.train.take(np.arange(start, min(start + MAX_BATCH_EXAMPLES, len(summed.train))))
             with self.network.untouched():
                 hessians = self.operator.outputs(self.network.batch(part), part).hessians()
             found = torch.linalg.eigh(hessians.double())

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import inner, norms, taken
+from upweight.curvature.solvers.algebra import inner_products, norms, take_columns
 
-LOOSE = 1e-2  # relative residual up to which a solver without a tolerance of its own counts as converged
-PROBE = 8  # columns whose residual is measured where all err alike
+CONVERGED_RESIDUAL = 1e-2  # relative residual up to which a solver without a tolerance of its own counts as converged
+PROBED_COLUMNS = 8  # columns whose residual is measured where all err alike
 
 
 class Solution(NamedTuple):
@@ -32,7 +32,7 @@ class Solution(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Prepared(ABC):
+class PreparedSolver(ABC):
     """A solver that has done what needs the matrix alone, and takes right-hand sides.
 
     Attributes:
@@ -53,13 +53,13 @@ class Prepared(ABC):
     def residuals(self, x: Blocks, blocks: Blocks, probe: int | None = None) -> Tensor:
         """‖(A + shift) x − b‖ / ‖b‖ of the columns, (k,); of the first `probe` where that is given."""
         if probe is not None:
-            x, blocks = taken(x, slice(0, probe)), taken(blocks, slice(0, probe))
+            x, blocks = take_columns(x, slice(0, probe)), take_columns(blocks, slice(0, probe))
         left = self.operator.product(x)
         for name, block in left.items():
             block.add_(x[name], alpha=self.shift).sub_(blocks[name])
-        return relative(inner(left, left).sqrt(), norms(blocks))
+        return relative_residual(inner_products(left, left).sqrt(), norms(blocks))
 
-    def negative(self, count: str, lowest: float) -> str:
+    def negative_curvature_note(self, count: str, lowest: float) -> str:
         """A sentence about negative curvature, on the scale of the mean loss."""
         return (
             f"Negative curvature: {count} of {self.operator.size} eigenvalues lie below zero, the lowest at "
@@ -67,6 +67,6 @@ class Prepared(ABC):
         )
 
 
-def relative(left: Tensor, size: Tensor) -> Tensor:
+def relative_residual(left: Tensor, size: Tensor) -> Tensor:
     """left / size, 0 for a right-hand side of zero that is met."""
     return left / size.where(size > 0, size.new_ones(()))
