@@ -12,7 +12,7 @@ from networks import cross_entropy, mlp
 from refitted import setting
 from upweight.core.model import Predictions
 from upweight.retraining.engine import results
-from upweight.retraining.retrained_outputs import Answers
+from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 
@@ -76,7 +76,7 @@ class Speaks:
     ],
 )
 def test_answers_come_back_as_they_were(said):
-    answers = Answers(said.classes)
+    answers = RetrainedOutputs(said.classes)
     measurements, predictions = answers.read(answers(Speaks(said), QUERIES))
     np.testing.assert_array_equal(measurements, [0, 1, 2])
     assert (predictions.predicted, predictions.classes) == (said.predicted, said.classes)
@@ -88,4 +88,4 @@ def test_answers_come_back_as_they_were(said):
 
 def test_a_retrained_model_of_other_classes_is_refused():
     with pytest.raises(ValueError, match=r"models of the classes \('a', 'b'\), got \('a',\)"):
-        Answers(("a", "b"))(Speaks(Predictions(("a",) * 3, ("a",))), QUERIES)
+        RetrainedOutputs(("a", "b"))(Speaks(Predictions(("a",) * 3, ("a",))), QUERIES)

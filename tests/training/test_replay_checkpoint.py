@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import upweight as uw
-from upweight.training.unrolled import Unrolled
+from upweight.training.training_replay import TrainingReplay
 
 N = 24
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -43,15 +43,15 @@ class Stretches:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[int] = []
         self.breaks_at: int | None = None
-        really = Unrolled._steps
+        really = TrainingReplay._steps
 
-        def steps(replay: Unrolled, kept: Any) -> Any:
+        def steps(replay: TrainingReplay, kept: Any) -> Any:
             if len(self.seen) == self.breaks_at:
                 raise KeyboardInterrupt
             self.seen.append(kept.t)
             return really(replay, kept)
 
-        monkeypatch.setattr(Unrolled, "_steps", steps)
+        monkeypatch.setattr(TrainingReplay, "_steps", steps)
 
     def break_at(self, place: int | None) -> None:
         self.seen, self.breaks_at = [], place

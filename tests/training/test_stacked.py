@@ -6,7 +6,7 @@ from torch import nn
 
 from networks import Transformer
 from upweight.training import stacked, stacked_operations
-from upweight.training.traced_step import UntapableError, taped
+from upweight.training.traced_step import UntraceableError, trace
 
 RNG = np.random.default_rng(0)
 SUBSETS = (RNG.uniform(size=(5, N)) < 0.7) * RNG.uniform(0.5, 1.5, (5, N))
@@ -134,8 +134,8 @@ def test_plain_cross_entropies_are_done_for_the_stack(monkeypatch):
 
 
 def test_most_steps_are_played_from_a_tape(monkeypatch, taping):
-    asked, gradient = [], stacked.Copies.gradient
-    monkeypatch.setattr(stacked.Copies, "gradient", lambda *given: asked.append(1) or gradient(*given))
+    asked, gradient = [], stacked.StackedRuns.gradient
+    monkeypatch.setattr(stacked.StackedRuns, "gradient", lambda *given: asked.append(1) or gradient(*given))
     together(model(fresh, epochs=20, batch_size=20, **SGD), SUBSETS[:2], [0, 0])
     assert len(asked) == (4 if taping else 40)  # twice for the tape, and at the second and the last step beside it
 
@@ -147,11 +147,11 @@ def test_a_tape_gives_what_the_call_gives_and_refuses_what_depends_on_numbers():
         kept = inputs[0].clone().mul_(2.0)[:, [0, 2]]
         return [kept @ fixed[0].T[:, :2].T, *torch.split(inputs[0], [1, 4]), torch.rand(2)]
 
-    play, other = taped(work, [weight], [x]), torch.randn(5, 3)
+    play, other = trace(work, [weight], [x]), torch.randn(5, 3)
     weight.add_(1.0)
     torch.manual_seed(0)
     found = play(other)
     torch.manual_seed(0)
     assert all(torch.equal(a, b) for a, b in zip(found, work([weight], [other]), strict=True))
-    with pytest.raises(UntapableError):
-        taped(lambda fixed, inputs: [inputs[0][inputs[0] > 0]], [weight], [x])
+    with pytest.raises(UntraceableError):
+        trace(lambda fixed, inputs: [inputs[0][inputs[0] > 0]], [weight], [x])

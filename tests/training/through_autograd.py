@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import upweight as uw
 from upweight.gradients.functional import Whole, plain_attention
 from upweight.training import trainer
-from upweight.training.optimiser_step import State, begin, update
+from upweight.training.optimiser_step import OptimiserState, begin, update
 from upweight.training.run import flat, seeded
 
 
@@ -62,9 +62,9 @@ def by_autograd(
     state = begin(run.training, theta)
     last: list[Tensor] = []
 
-    def restrained(theta: Tensor, state: State) -> tuple[Tensor, State]:
+    def restrained(theta: Tensor, state: OptimiserState) -> tuple[Tensor, OptimiserState]:
         theta, *parts = Restrained.apply(clip, last, theta, *(part for part in state if part is not None))
-        return theta, State(*parts, *[None] * (2 - len(parts)))
+        return theta, OptimiserState(*parts, *[None] * (2 - len(parts)))
 
     with seeded(network.device), plain_attention():
         for t in range(run.steps):

@@ -13,7 +13,7 @@ from upweight.applications.changes import Change
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.retraining.engine import results
-from upweight.retraining.retrained_outputs import Answers
+from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
@@ -46,7 +46,7 @@ class ChangeEffects(NamedTuple):
         like: Sequence[Sequence[Change]],
     ) -> ChangeEffects:
         """Train with each of `changes`, and with random ones `like` each."""
-        seed, answers = retraining.only_seed("what_if"), Answers.of(model, queries)
+        seed, answers = retraining.only_seed("what_if"), RetrainedOutputs.of(model, queries)
         tasks = [Task(seed=seed), *(Task(change=change, seed=seed) for change in (*changes, *chain(*like)))]
         base, *others = map(answers.read, results(retraining, model, train, tasks, queries, answers))
         effects = np.stack([measurements - base[0] for measurements, _ in others], axis=1)

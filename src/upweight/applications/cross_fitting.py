@@ -13,7 +13,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.weights import weighted_positions
 from upweight.retraining.engine import results
-from upweight.retraining.retrained_outputs import Answers
+from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
@@ -103,7 +103,7 @@ def _round(
     kept: NDArray[np.bool_],
 ) -> _Round:
     """Train without each fold on what is kept."""
-    answers, seed = Answers.of(model, train), retraining.only_seed("mislabeled")
+    answers, seed = RetrainedOutputs.of(model, train), retraining.only_seed("mislabeled")
     tasks = []
     for where in places:
         weights = kept.astype(np.float64)

@@ -21,7 +21,7 @@ from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import results
-from upweight.retraining.retrained_outputs import Answers
+from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
 
@@ -238,7 +238,7 @@ def _retrained(
     where: Sequence[NDArray[np.intp]],
 ) -> tuple[Array, NDArray[np.intp]]:
     """Training without each group: (effect on every slice's mean, how many of its predictions turn)."""
-    answers, seed = Answers.of(model, asked), retraining.only_seed("slices")
+    answers, seed = RetrainedOutputs.of(model, asked), retraining.only_seed("slices")
     tasks = [Task(seed=seed), *(Task(removed=member, seed=seed) for member in members)]
     base, *without = results(retraining, model, train, tasks, asked, answers)
     measurements, before = answers.read(base)

@@ -22,7 +22,7 @@ from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
-from upweight.retraining.gate import Gate, within_query_agreement
+from upweight.retraining.retrained_removals import RetrainedRemovals, within_query_agreement
 
 Array = NDArray[np.float64]
 OWN = 64  # training examples whose own scores are taken at a time
@@ -118,7 +118,7 @@ class Metagradient(Attributor):
             for weights in places
         ]
         removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
-        gate = Gate(model, train, removals, self.seeds, reference.parameters) if self.removals else None
+        gate = RetrainedRemovals(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
 
     def _places(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
@@ -137,7 +137,12 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     forms = ("midpoint", "first", "simpson")
 
     def __init__(
-        self, recipe: Metagradient, model: Any, train: Examples, replays: Sequence[Replay], gate: Gate | None
+        self,
+        recipe: Metagradient,
+        model: Any,
+        train: Examples,
+        replays: Sequence[Replay],
+        gate: RetrainedRemovals | None,
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK if gate is None or recipe.clip else Unit.EFFECT)
         self.replays, self.gate = replays, gate

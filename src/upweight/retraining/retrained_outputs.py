@@ -1,4 +1,4 @@
-"""Answers: what a retrained model measures and predicts, as one array that processes and files can hold."""
+"""RetrainedOutputs: what a retrained model measures and predicts, as one array that processes and files can hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answers:
+class RetrainedOutputs:
     """Asks for measurements and predictions, as columns: the measurement, the prediction, the probabilities.
 
     Where there are `classes` (those of the model before it was trained again), a prediction is a place among them;
@@ -27,7 +27,7 @@ class Answers:
     classes: tuple[Any, ...]
 
     @classmethod
-    def of(cls, model: Any, queries: Examples) -> Answers:
+    def of(cls, model: Any, queries: Examples) -> RetrainedOutputs:
         """For trainings of this model."""
         return cls(model.predict(queries.take([0])).classes)
 

@@ -11,22 +11,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from upweight.training.optimiser_step import TINY, State
+from upweight.training.optimiser_step import TINY, OptimiserState
 from upweight.training.recipe import Training
 
 
-class Step(NamedTuple):
+class TrainingStep(NamedTuple):
     """What `update` got: parameters (p,), state and gradient ∇J_t(θ) (p,) of step t with rate η_t."""
 
     training: Training
     theta: Tensor
-    state: State
+    state: OptimiserState
     gradient: Tensor
     t: int
     rate: float
 
 
-def pull(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+def pull(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
     """Cotangents before the step from those after it, the adjoint of `update` (for Adam as in MAGIC, 2503.13751).
 
     Args:
@@ -48,7 +48,7 @@ def pull(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]
     return before, state, _through_clip(step, factor, u)
 
 
-def restrain(after: Tensor, before: Tensor, held: State, clip: float) -> tuple[Tensor, State, Tensor]:
+def restrain(after: Tensor, before: Tensor, held: OptimiserState, clip: float) -> tuple[Tensor, OptimiserState, Tensor]:
     """Cotangents before a step that are nowhere larger than `clip` times those after it.
 
     Args:
@@ -63,10 +63,10 @@ def restrain(after: Tensor, before: Tensor, held: State, clip: float) -> tuple[T
     reached, norm = (torch.linalg.vector_norm(v, dim=1, keepdim=True, dtype=precise) for v in (after, before))
     grown = norm > clip * reached
     factor = torch.where(grown, clip * reached / norm, torch.ones_like(norm)).to(before.dtype)
-    return before.mul_(factor), State(*(None if v is None else v.mul_(factor) for v in held)), grown[:, 0]
+    return before.mul_(factor), OptimiserState(*(None if v is None else v.mul_(factor) for v in held)), grown[:, 0]
 
 
-def push(step: Step, before: Tensor, held: State, turned: Tensor) -> tuple[Tensor, State]:
+def push(step: TrainingStep, before: Tensor, held: OptimiserState, turned: Tensor) -> tuple[Tensor, OptimiserState]:
     """Tangents (r, p) of parameters and state after the step from those before it; `turned` is the gradient's own."""
     training, rate = step.training, step.rate
     gradient, factor = _clipped(step)
@@ -79,21 +79,23 @@ def push(step: Step, before: Tensor, held: State, turned: Tensor) -> tuple[Tenso
         return before.add(turned, alpha=-rate), held
     first = held.first.mul(training.momentum).add_(turned)
     ahead = turned.add(first, alpha=training.momentum) if training.nesterov else first
-    return before.add(ahead, alpha=-rate), State(first, None)
+    return before.add(ahead, alpha=-rate), OptimiserState(first, None)
 
 
-def _pull_sgd(step: Step, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+def _pull_sgd(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
     momentum, ahead = step.training.momentum, after * -step.rate
     if held.first is None:
         return after, held, ahead
     if step.training.nesterov:
         first = held.first.add(ahead, alpha=momentum)
-        return after, State(first * momentum, None), first + ahead
+        return after, OptimiserState(first * momentum, None), first + ahead
     first = held.first + ahead
-    return after, State(first * momentum, None), first
+    return after, OptimiserState(first * momentum, None), first
 
 
-def _pull_adam(step: Step, g: Tensor, after: Tensor, held: State) -> tuple[Tensor, State, Tensor]:
+def _pull_adam(
+    step: TrainingStep, g: Tensor, after: Tensor, held: OptimiserState
+) -> tuple[Tensor, OptimiserState, Tensor]:
     assert held.first is not None and held.second is not None
     one, two = step.training.betas
     moment, spread, slope = _adam(step, g)
@@ -101,20 +103,24 @@ def _pull_adam(step: Step, g: Tensor, after: Tensor, held: State) -> tuple[Tenso
     first = torch.addcdiv(held.first, scaled, spread)
     second = torch.addcmul(held.second, scaled, -moment / spread.square() * slope)
     u = torch.addcmul(first * (1.0 - one), second, g, value=2.0 * (1.0 - two))
-    return after * _kept(step), State(first * one, second * two), u
+    return after * _kept(step), OptimiserState(first * one, second * two), u
 
 
-def _push_adam(step: Step, g: Tensor, before: Tensor, held: State, turned: Tensor) -> tuple[Tensor, State]:
+def _push_adam(
+    step: TrainingStep, g: Tensor, before: Tensor, held: OptimiserState, turned: Tensor
+) -> tuple[Tensor, OptimiserState]:
     assert held.first is not None and held.second is not None
     one, two = step.training.betas
     moment, spread, slope = _adam(step, g)
     first = held.first.lerp(turned, 1.0 - one)
     second = torch.addcmul(held.second * two, turned, g, value=2.0 * (1.0 - two))
     change = first / spread - second * (moment / spread.square() * slope)
-    return (before * _kept(step)).add(change, alpha=-step.rate / (1.0 - one ** (step.t + 1))), State(first, second)
+    return (before * _kept(step)).add(change, alpha=-step.rate / (1.0 - one ** (step.t + 1))), OptimiserState(
+        first, second
+    )
 
 
-def _adam(step: Step, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _adam(step: TrainingStep, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s', all (p,).
 
     Where the root is 0 every gradient so far was 0, and m' with it: m'/D moves with m' alone, as m'·√s' is of second
@@ -130,17 +136,17 @@ def _adam(step: Step, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return state.first.lerp(g, 1.0 - one), root + training.eps, slope
 
 
-def _kept(step: Step) -> float:
+def _kept(step: TrainingStep) -> float:
     """The factor of decoupled weight decay."""
     training = step.training
     return 1.0 - step.rate * training.weight_decay if training.optimiser == "adamw" else 1.0
 
 
-def _decayed(step: Step, gradient: Tensor) -> Tensor:
+def _decayed(step: TrainingStep, gradient: Tensor) -> Tensor:
     return gradient.add(step.theta, alpha=step.training.l2) if step.training.l2 else gradient
 
 
-def _clipped(step: Step) -> tuple[Tensor, Tensor | None]:
+def _clipped(step: TrainingStep) -> tuple[Tensor, Tensor | None]:
     """The gradient after clipping, and the factor it was shrunk by."""
     if step.training.clip is None:
         return step.gradient, None
@@ -148,7 +154,7 @@ def _clipped(step: Step) -> tuple[Tensor, Tensor | None]:
     return step.gradient * factor, factor
 
 
-def _through_clip(step: Step, factor: Tensor | None, rows: Tensor) -> Tensor:
+def _through_clip(step: TrainingStep, factor: Tensor | None, rows: Tensor) -> Tensor:
     """The derivative of clipping, which is symmetric, applied to rows (k, p)."""
     if factor is None:
         return rows

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.checkpoints import Checkpoint
-from upweight.training.optimiser import Steps
+from upweight.training.optimiser_settings import OptimiserSettings
 from upweight.training.trajectory import STATE, Trajectory
 
 NO_CHECKPOINTS = (
@@ -21,7 +21,7 @@ NO_CHECKPOINTS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Moment(Checkpoint):
+class CheckpointModel(Checkpoint):
     """A checkpoint with what the optimiser had in mind.
 
     Attributes:
@@ -29,7 +29,7 @@ class Moment(Checkpoint):
         state: reads the optimiser's tensors, `<kind of state>.<parameter>` → tensor.
     """
 
-    steps: Steps
+    steps: OptimiserSettings
     state: Callable[[], dict[str, Tensor]]
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
@@ -48,14 +48,16 @@ class Moment(Checkpoint):
         return found
 
 
-def moments(trajectory: Trajectory | None, at: Callable[[dict[str, Tensor]], Any]) -> tuple[Moment, ...]:
+def read_checkpoints(
+    trajectory: Trajectory | None, at: Callable[[dict[str, Tensor]], Any]
+) -> tuple[CheckpointModel, ...]:
     """Every checkpoint; `at` makes a model of its tensors. Reads all files once, so that none fails later."""
     if trajectory is None:
         raise ValueError(NO_CHECKPOINTS)
     shares = _shares(trajectory.rates(), np.array([shard.step for shard in trajectory.shards]))
     assert trajectory.steps is not None
     return tuple(
-        Moment(
+        CheckpointModel(
             shard.step,
             trajectory.steps.gain * share,
             f"{shard.crc32:08x}",

@@ -13,23 +13,30 @@ from upweight.training.recipe import Training
 TINY = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
 
 
-class State(NamedTuple):
+class OptimiserState(NamedTuple):
     """What an optimiser remembers, each (…, p): `first` moment (momentum), `second` moment (adam); None if unused."""
 
     first: Tensor | None
     second: Tensor | None
 
 
-def begin(training: Training, theta: Tensor) -> State:
+def begin(training: Training, theta: Tensor) -> OptimiserState:
     """The state before the first step at parameters (…, p)."""
     first = training.optimiser != "sgd" or training.momentum > 0
     second = training.optimiser != "sgd"
-    return State(torch.zeros_like(theta) if first else None, torch.zeros_like(theta) if second else None)
+    return OptimiserState(torch.zeros_like(theta) if first else None, torch.zeros_like(theta) if second else None)
 
 
 def update(
-    training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float, *, over: bool = False
-) -> tuple[Tensor, State]:
+    training: Training,
+    theta: Tensor,
+    state: OptimiserState,
+    gradient: Tensor,
+    t: int,
+    rate: float,
+    *,
+    over: bool = False,
+) -> tuple[Tensor, OptimiserState]:
     """θ and state after step t, by the equations of `Training`.
 
     Args:
@@ -70,22 +77,22 @@ _OVER = _Arithmetic(Tensor.add_, Tensor.mul_, Tensor.lerp_, Tensor.addcmul_, Ten
 
 
 def _sgd(
-    do: _Arithmetic, training: Training, theta: Tensor, state: State, gradient: Tensor, rate: float
-) -> tuple[Tensor, State]:
+    do: _Arithmetic, training: Training, theta: Tensor, state: OptimiserState, gradient: Tensor, rate: float
+) -> tuple[Tensor, OptimiserState]:
     if state.first is None:
         return do.add(theta, gradient, alpha=-rate), state
     first = do.add(do.mul(state.first, training.momentum), gradient)
     ahead = do.add(gradient, first, alpha=training.momentum) if training.nesterov else first
-    return do.add(theta, ahead, alpha=-rate), State(first, None)
+    return do.add(theta, ahead, alpha=-rate), OptimiserState(first, None)
 
 
 def _adam(
-    do: _Arithmetic, training: Training, theta: Tensor, state: State, gradient: Tensor, t: int, rate: float
-) -> tuple[Tensor, State]:
+    do: _Arithmetic, training: Training, theta: Tensor, state: OptimiserState, gradient: Tensor, t: int, rate: float
+) -> tuple[Tensor, OptimiserState]:
     assert state.first is not None and state.second is not None
     one, two = training.betas
     first = do.lerp(state.first, gradient, 1.0 - one)
     second = do.addcmul(do.mul(state.second, two), gradient, gradient, value=1.0 - two)
     spread = second / (1.0 - two ** (t + 1))
     spread = (spread + training.eps_root if training.eps_root else spread).sqrt() + training.eps
-    return do.addcdiv(theta, first, spread, value=-rate / (1.0 - one ** (t + 1))), State(first, second)
+    return do.addcdiv(theta, first, spread, value=-rate / (1.0 - one ** (t + 1))), OptimiserState(first, second)

@@ -1,4 +1,4 @@
-"""Recorded: a training gone back through step by step, on the way that its checkpoints mark."""
+"""RecordedSteps: a training gone back through step by step, on the way that its checkpoints mark."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, placed
 from upweight.gradients.network import Network
-from upweight.training.adjoint import Step, pull
-from upweight.training.optimiser_step import State, begin
+from upweight.training.adjoint import TrainingStep, pull
+from upweight.training.optimiser_step import OptimiserState, begin
 from upweight.training.run import CPU, Run
-from upweight.training.second_order import Products
+from upweight.training.second_order import SecondOrderProducts
+from upweight.training.training_replay import ROOM
 from upweight.training.trajectory import STATE, Trajectory
-from upweight.training.unrolled import ROOM
 
 Array = NDArray[np.float64]
 LONGER = 1.2  # times as long as at the end: from there on a cotangent is not followed
 
 
 @final
-class Recorded(Stepwise):
+class RecordedSteps(Stepwise):
     """Adjoints of the steps as they were recorded: batch, learning rate, momentum, weight decay, Adam's moments.
 
     Where a step was taken is not known but at checkpoints; between two of them parameters and moments are put on the
@@ -74,7 +74,7 @@ class Recorded(Stepwise):
         self.steps, self.checkpoints = len(taken), checkpoints
         self.unseen = len(np.setdiff1d(np.flatnonzero(own), np.concatenate(positions)))
         self._run = Run(training, there, train, tuple(positions), training.rates(self.steps), [0] * self.steps, whole)
-        self._products, self._own, self._trajectory = Products(self._run), own, trajectory
+        self._products, self._own, self._trajectory = SecondOrderProducts(self._run), own, trajectory
         self._counts = (
             np.ones(len(own)) if fixed else example_counts(own)
         )  # how many examples each row is in its batch's mean
@@ -113,7 +113,7 @@ class Recorded(Stepwise):
                         carried[grown] = 0.0
         return scores
 
-    def _step(self, t: int) -> Step:
+    def _step(self, t: int) -> TrainingStep:
         """Step t where it lies between the checkpoints around it."""
         place = int(np.searchsorted(self._marks, t, side="right"))  # the first checkpoint after step t was taken
         theta, state, buffers = self._read(place)
@@ -125,7 +125,7 @@ class Recorded(Stepwise):
         gradient = theta
         if state.first is not None:
             gradient = self._products.weighted(theta, t, run.shares(t, self._weights(t))[None])[0]
-        return Step(run.training, theta, state, gradient, t, float(run.rates[t]))
+        return TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
 
     def _over(self, t: int) -> float:
         """Over how many examples the mean of step t was taken; a batch that weighs nothing has no gradient."""
@@ -135,23 +135,25 @@ class Recorded(Stepwise):
         """Own weights (n,) such that the sum over step t by its number of rows is the mean over those that count."""
         return self._own * (len(self._run.positions[t]) / self._over(t))
 
-    def _moment(self, place: int) -> tuple[Tensor, State, dict[str, Tensor]]:
+    def _moment(self, place: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
         """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not ask for its momentum."""
         network, tensors = self._run.network, self._trajectory.read(place)
         buffers = {name: tensors[name] for name, _ in network.net.named_buffers() if name in tensors}
         theta = torch.cat([tensors[name].reshape(-1) for name in network.names]).to(network.device)
         if self._run.training.optimiser == "sgd":
-            return theta, State(None, None), buffers
+            return theta, OptimiserState(None, None), buffers
         found = []
         for kind in ("exp_avg", "exp_avg_sq"):
             parts = [tensors.get(f"{STATE}{kind}.{name}", torch.zeros_like(tensors[name])) for name in network.names]
             found.append(torch.cat([part.reshape(-1) for part in parts]).to(theta))
-        return theta, State(*found), buffers
+        return theta, OptimiserState(*found), buffers
 
 
-def _between(after: tuple[Tensor, State], before: tuple[Tensor, State], left: float) -> tuple[Tensor, State]:
+def _between(
+    after: tuple[Tensor, OptimiserState], before: tuple[Tensor, OptimiserState], left: float
+) -> tuple[Tensor, OptimiserState]:
     """`left` of the way back from `after` to `before`."""
     (theta, state), (first, held) = after, before
     pairs = zip(state, held, strict=True)
     moved = [None if one is None or other is None else one.lerp(other, left) for one, other in pairs]
-    return theta.lerp(first, left), State(*moved)
+    return theta.lerp(first, left), OptimiserState(*moved)

@@ -1,4 +1,4 @@
-"""Halfway: how far a pass back through a run has come, on disk, so that one that was broken off goes on from there."""
+"""ReplayCheckpoint: how far a pass back through a run has come, on disk, so that one that was broken off goes on from there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.training.optimiser_step import State
+from upweight.training.optimiser_step import OptimiserState
 
 KIND = "replay"
 SCHEMA = 2
@@ -20,7 +20,7 @@ SCHEMA = 2
 logger = logging.getLogger("upweight")
 
 
-class Back(NamedTuple):
+class BackwardState(NamedTuple):
     """Where a pass backwards is: the steps from `t` on are done.
 
     Cotangents (m, p) of parameters and state before step t, the scores (m, n) so far, and how often a cotangent was
@@ -29,12 +29,12 @@ class Back(NamedTuple):
 
     t: int
     after: Tensor
-    held: State
+    held: OptimiserState
     scores: NDArray[np.float64]
     clipped: int = 0
 
 
-class Halfway:
+class ReplayCheckpoint:
     """One pass's file in a folder, named by the identity of everything that the pass depends on.
 
     A pass of another run, other weights or other queries has another name: a folder can be shared, and never gives one
@@ -45,7 +45,7 @@ class Halfway:
         self.path = Path(folder) / f"{identity}.npz"
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def read(self, begins: Back) -> Back:
+    def read(self, begins: BackwardState) -> BackwardState:
         """Where the pass was, else where it begins. A damaged file is named in the log, and the pass made anew."""
         if not self.path.exists():
             return begins
@@ -58,15 +58,15 @@ class Halfway:
             torch.from_numpy(arrays[name]).to(begins.after) if name in arrays else None
             for name in ("after", "first", "second")
         )
-        return Back(
+        return BackwardState(
             facts["t"],
             begins.after if after is None else after,
-            State(first, second),
+            OptimiserState(first, second),
             arrays["scores"],
             facts["clipped"],
         )
 
-    def write(self, back: Back) -> None:
+    def write(self, back: BackwardState) -> None:
         """Keep this, whole or not at all. Raises OSError where the disk is full."""
         carried = {"after": back.after, "first": back.held.first, "second": back.held.second} if back.t else {}
         arrays = {name: _numbers(tensor) for name, tensor in carried.items() if tensor is not None}

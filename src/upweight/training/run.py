@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, mapped, placed
 from upweight.gradients.network import Network, require_one_each, unwrapped
-from upweight.training.optimiser_step import State, begin, update
+from upweight.training.optimiser_step import OptimiserState, begin, update
 from upweight.training.recipe import Training
 
 Array = NDArray[np.float64]
@@ -108,21 +108,21 @@ class Run:
         return found
 
 
-class Moment(NamedTuple):
+class TrainingState(NamedTuple):
     """Where a run is before step t: parameters (p,) and state."""
 
     t: int
     theta: Tensor
-    state: State
+    state: OptimiserState
 
 
-def beginning_of(run: Run) -> Moment:
+def beginning_of(run: Run) -> TrainingState:
     """Where a run that was not made yet begins."""
     theta = flat(list(run.network.parameters().values()))
-    return Moment(0, theta, begin(run.training, theta))
+    return TrainingState(0, theta, begin(run.training, theta))
 
 
-def walk(run: Run, weights: Array, moment: Moment, last: int) -> Iterator[tuple[Moment, Tensor | None]]:
+def walk(run: Run, weights: Array, moment: TrainingState, last: int) -> Iterator[tuple[TrainingState, Tensor | None]]:
     """Every moment of the run with these weights (n,) from this one to `last`, with ∇J_t there (none for the last).
 
     The run's own net holds the parameters of the moment; they must not be written to.
@@ -132,11 +132,11 @@ def walk(run: Run, weights: Array, moment: Moment, last: int) -> Iterator[tuple[
     while True:
         hold(parameters, theta)
         if t == last:
-            yield Moment(t, theta, state), None
+            yield TrainingState(t, theta, state), None
             return
         with seeded(run.network.device):
             gradient = _gradient(run, t, weights, parameters)
-        yield Moment(t, theta, state), gradient
+        yield TrainingState(t, theta, state), gradient
         theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
         t += 1
 

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 ROOM = 1 << 28  # bytes of vectors and of what a pass keeps for them
 
 
-class Products:
+class SecondOrderProducts:
     """H_t u and ⟨∇ℓᵢ, u⟩ of the batch of step t, by forward mode over reverse mode (Pearlmutter 1994).
 
     Vectors share the primal pass: their tangents are one more axis of the same matrix products.

@@ -19,7 +19,7 @@ from upweight.gradients.functional import Whole, leaves, plain_attention
 from upweight.training.optimiser_step import TINY, begin, update
 from upweight.training.run import CPU, Run, require_finite, reseed, seeded
 from upweight.training.stacked_operations import Batched
-from upweight.training.traced_step import UntapableError, taped
+from upweight.training.traced_step import UntraceableError, trace
 
 Array = NDArray[np.float64]
 WORTH = 3e7  # flops of a step above which the arithmetic of one copy keeps a processor busy by itself
@@ -54,7 +54,7 @@ def stack(run: Run) -> Stack:
 
 def _refusal(run: Run, losses: Tensor) -> str:
     """Why the stacked step is not the step, empty where it is."""
-    copies = Copies([run, run])
+    copies = StackedRuns([run, run])
     try:
         theta = copies.beginning()
         found = copies.losses(theta, copies.inputs(0))
@@ -65,7 +65,7 @@ def _refusal(run: Run, losses: Tensor) -> str:
     return "" if close else "its losses come out otherwise"
 
 
-class Copies:
+class StackedRuns:
     """The runs of many copies, step by step together; runs that are the same object share their batches.
 
     Parameters are held one by one, each (M, *shape), so that a step neither cuts nor joins anything.
@@ -131,20 +131,20 @@ def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
     sizes = {tuple(len(p) for p in run.positions) for run in runs}
     if len(sizes) > 1:
         raise ValueError("expected runs with equally many steps and equally large batches")
-    copies, first = Copies(runs), runs[0]
+    copies, first = StackedRuns(runs), runs[0]
     # Batches that the user's own collate makes may differ in what is no tensor, which no tape sees.
     taping = first.network.device == CPU and first.whole is not None
     with seeded(first.network.device), plain_attention():
         try:
             parts = _trained(copies, weights, _Gradients(copies, taping))
-        except UntapableError:
+        except UntraceableError:
             parts = _trained(copies, weights, _Gradients(copies, taping=False))
     theta = torch.cat([part.detach().flatten(1) for part in parts], dim=1)
     require_finite(theta, first.steps)
     return theta
 
 
-def _trained(copies: Copies, weights: Array, gradients: _Gradients) -> list[Tensor]:
+def _trained(copies: StackedRuns, weights: Array, gradients: _Gradients) -> list[Tensor]:
     training, rates = copies.runs[0].training, copies.runs[0].rates
     theta, unclipped = copies.beginning(), replace(training, clip=None)
     states = [begin(training, part.detach()) for part in theta]
@@ -173,10 +173,10 @@ class _Gradients:
     A tape is held against Python at the second and at the last step of its shape.
 
     Raises:
-        UntapableError: they differ, or no tape can be made.
+        UntraceableError: they differ, or no tape can be made.
     """
 
-    def __init__(self, copies: Copies, taping: bool) -> None:
+    def __init__(self, copies: StackedRuns, taping: bool) -> None:
         lengths = [len(p) for p in copies.runs[0].positions]
         self._copies = copies
         self._often = {length for length, times in Counter(lengths).items() if taping and times >= TAPED}
@@ -199,11 +199,11 @@ class _Gradients:
             with torch.no_grad():
                 played = self._tapes[shape](*inputs)
             if not all(torch.equal(a, b) for a, b in zip(found, played, strict=True)):
-                raise UntapableError("the steps are not alike")
+                raise UntraceableError("the steps are not alike")
             self._held.add(shape)
         else:
             reseed(run.network.device, run.noise[t])
-            self._tapes[shape] = taped(self._copies.gradient, theta, inputs)
+            self._tapes[shape] = trace(self._copies.gradient, theta, inputs)
         return _own(found, (*theta, *inputs, *run.network.net.buffers()))
 
 

@@ -16,11 +16,11 @@ Work = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
 UNKNOWN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
-class UntapableError(RuntimeError):
+class UntraceableError(RuntimeError):
     """A call that cannot be done again without its Python."""
 
 
-def taped(work: Work, fixed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+def trace(work: Work, fixed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """`work(fixed, inputs)` for other numbers in the same shapes, as a function of the inputs.
 
     Random numbers are drawn anew. What is no tensor, and tensors from elsewhere (buffers), are taken for constant:
@@ -32,15 +32,15 @@ def taped(work: Work, fixed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Call
         inputs: tensors that are others in every call.
 
     Raises:
-        UntapableError: shapes or branches depend on numbers.
+        UntraceableError: shapes or branches depend on numbers.
     """
     try:
         tape = make_fx(lambda here, *given: work(here, given))(list(fixed), *inputs)
     except RuntimeError as error:
-        raise UntapableError(f"the call cannot be traced: {error}") from error
+        raise UntraceableError(f"the call cannot be traced: {error}") from error
     for node in tape.graph.nodes:
         if _depends_on_numbers(node.target, node.args):
-            raise UntapableError(f"what {node.target} gives depends on numbers")
+            raise UntraceableError(f"what {node.target} gives depends on numbers")
     return lambda *given: tape(list(fixed), *given)
 
 

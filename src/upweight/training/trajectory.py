@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Id
 from upweight.core.files import open_atomically
 from upweight.gradients.network import unwrapped
-from upweight.training.optimiser import Steps, put_back, rate_of, state_of
+from upweight.training.optimiser_settings import OptimiserSettings, put_back, rate_of, state_of
 
 VERSION = 1
 MANIFEST = "trajectory.json"
@@ -73,7 +73,7 @@ class Trajectory:
             raise ValueError(f"expected a checkpoint every 1 or more steps, got every={every}")
         self.folder, self.every = Path(folder), every
         self.shards: list[Shard] = []
-        self.steps: Steps | None = None
+        self.steps: OptimiserSettings | None = None
         self._rates: list[float] = []  # since the last checkpoint
         self._batches: list[list[Id]] = []
         self._step = 0
@@ -204,7 +204,7 @@ class Trajectory:
             )
 
     def _check(self, optimiser: Any) -> None:
-        steps = Steps.of(optimiser)
+        steps = OptimiserSettings.of(optimiser)
         if not self._following:
             raise ValueError(
                 f"{self.folder} already holds a run of {self._step} steps: call trajectory.resume(net, optimiser) "
@@ -226,7 +226,7 @@ class Trajectory:
                 raise ValueError("its checksum does not fit")
             if content["version"] > VERSION:
                 raise ValueError(f"format {content['version']}, this version reads up to {VERSION}")
-            self.steps = Steps(**content["steps"])
+            self.steps = OptimiserSettings(**content["steps"])
             self.shards = [Shard(**shard) for shard in content["shards"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error

@@ -1,4 +1,4 @@
-"""TrainedAgain: what training a network again takes, by a recipe or by a function of the user's."""
+"""RetrainableNetwork: what training a network again takes, by a recipe or by a function of the user's."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from upweight.gradients.network import Network
 from upweight.training import trainer
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
-from upweight.training.unrolled import Unrolled
+from upweight.training.training_replay import TrainingReplay
 
 Array = NDArray[np.float64]
 
 
-class TrainedAgain(Stackable, Replayable):
+class RetrainableNetwork(Stackable, Replayable):
     """A network with how it was trained: a recipe, a function of the user's (weights, seed) -> net, or nothing."""
 
     network: Network
@@ -86,17 +86,17 @@ class TrainedAgain(Stackable, Replayable):
         rebatched = self.training.denominator == "rebatched"  # its batches hold examples of weight above 0 alone
         return self.training.time(len(weighted_positions(train)) if rebatched else len(train))
 
-    def replay(self, train: Examples, weights: Array, seed: int = 0) -> Unrolled:
+    def replay(self, train: Examples, weights: Array, seed: int = 0) -> TrainingReplay:
         """The training with these example weights (n,), whose derivatives in them are exact.
 
         Raises:
-            ValueError: as `retrain`; a training without derivatives (see `Unrolled`).
+            ValueError: as `retrain`; a training without derivatives (see `TrainingReplay`).
             TypeError: a model without `Training`.
         """
         require(self, [Replayable], "replay")
         own, weights = sample_weights(train), checked_weights(train, weights)
         (run,) = trainer.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
-        return Unrolled(run, weights, own)
+        return TrainingReplay(run, weights, own)
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""

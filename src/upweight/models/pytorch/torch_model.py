@@ -29,21 +29,21 @@ from upweight.gradients.features import features
 from upweight.gradients.network import Function, Network, copied, unwrapped
 from upweight.gradients.optimality import Totals
 from upweight.gradients.rows import CapturedRows
-from upweight.models.pytorch.retraining import TrainedAgain
+from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
 
 if TYPE_CHECKING:
     from upweight.curvature.segments import FittedSegment
-    from upweight.training.checkpoint_models import Moment
-    from upweight.training.recorded_steps import Recorded
+    from upweight.training.checkpoint_models import CheckpointModel
+    from upweight.training.recorded_steps import RecordedSteps
     from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, TrainedAgain):
+class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, RetrainableNetwork):
     """A trained network, its loss and what is asked of a query.
 
     Args:
@@ -248,11 +248,11 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
             training=self.training,
         )
 
-    def checkpoints(self) -> tuple[Moment, ...]:
+    def checkpoints(self) -> tuple[CheckpointModel, ...]:
         """The moments of its trajectory."""
-        from upweight.training.checkpoint_models import moments
+        from upweight.training.checkpoint_models import read_checkpoints
 
-        return moments(self.trajectory, self._at)
+        return read_checkpoints(self.trajectory, self._at)
 
     def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
         """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
@@ -265,15 +265,15 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Tra
         """All rows whatever they weigh where the objective says so ("fixed"), else the examples that count."""
         return float(len(train)) if self.objective.reduction == "fixed" else super().mean_over(train)
 
-    def stepwise(self, train: Examples) -> Recorded | None:
+    def stepwise(self, train: Examples) -> RecordedSteps | None:
         """The trajectory step by step, where it was told the batches and holds the start."""
-        from upweight.training.recorded_steps import Recorded
+        from upweight.training.recorded_steps import RecordedSteps
 
         moments = self.checkpoints()
         if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
             return None
         fixed = self.objective.reduction == "fixed"
-        return Recorded(self.trajectory, self.network, train, self.weights(train), moments, fixed)
+        return RecordedSteps(self.trajectory, self.network, train, self.weights(train), moments, fixed)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Steps: what an optimiser does to a gradient, read from the torch optimiser itself."""
+"""OptimiserSettings: what an optimiser does to a gradient, read from the torch optimiser itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Steps:
+class OptimiserSettings:
     """How one step follows from a gradient, as far as it stays the same over a training.
 
     Attributes:
@@ -54,7 +54,7 @@ class Steps:
         return Training(momentum=self.momentum, nesterov=self.nesterov, **settings)
 
     @classmethod
-    def of(cls, optimiser: Any) -> Steps:
+    def of(cls, optimiser: Any) -> OptimiserSettings:
         """What this optimiser does. Raises TypeError or ValueError where that is not known here."""
         groups = getattr(optimiser, "param_groups", None)
         if not groups:

@@ -145,7 +145,7 @@ def test_memory_of_queries_is_bounded_without_a_change(
     model = trained(train, lr=0.1, momentum=0.9)
     replay = model.replay(train, np.ones(N))
     whole, clipped = measured_gradients(model, replay, queries, clip), replay.clipped
-    monkeypatch.setattr("upweight.training.unrolled.ROOM", 1)
+    monkeypatch.setattr("upweight.training.training_replay.ROOM", 1)
     monkeypatch.setattr("upweight.training.second_order.ROOM", 1)
     found = measured_gradients(model, replay, queries, clip)
     assert np.abs(found - whole).max() <= 1e-13 * np.abs(whole).max() and replay.clipped == clipped

@@ -1,4 +1,4 @@
-"""Unrolled: a training run that can be gone through again, backwards for many queries or forwards for many groups."""
+"""TrainingReplay: a training run that can be gone through again, backwards for many queries or forwards for many groups."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
-from upweight.training.adjoint import Step, pull, push, restrain
+from upweight.training.adjoint import TrainingStep, pull, push, restrain
 from upweight.training.optimiser_step import begin
-from upweight.training.replay_checkpoint import Back, Halfway
-from upweight.training.run import Moment, Run, beginning_of, require_finite, walk
-from upweight.training.second_order import Products
+from upweight.training.replay_checkpoint import BackwardState, ReplayCheckpoint
+from upweight.training.run import Run, TrainingState, beginning_of, require_finite, walk
+from upweight.training.second_order import SecondOrderProducts
 
 Array = NDArray[np.float64]
 ROOM = 1 << 30  # bytes of cotangents that are carried at a time
 
 
-class Unrolled(Replay):
+class TrainingReplay(Replay):
     """A run with these example weights, whose derivatives in the weights are exact.
 
     Args:
@@ -47,10 +47,10 @@ class Unrolled(Replay):
                 'train with denominator="fixed" or "renormalised"'
             )
         self._run, self._own, self._weights = run, own, weights * own
-        self._products = Products(run)
+        self._products = SecondOrderProducts(run)
         _require_repeatable(run, self._weights)
         self._every = max(1, isqrt(run.steps))
-        self._kept: list[Moment] = []
+        self._kept: list[TrainingState] = []
         for moment, _ in walk(run, self._weights, beginning_of(run), run.steps):
             if moment.t % self._every == 0 and moment.t < run.steps:
                 self._kept.append(moment)
@@ -79,7 +79,7 @@ class Unrolled(Replay):
         for first in range(0, len(rows), together):
             where = np.arange(first, min(first + together, len(rows)))
             cotangents = torch.from_numpy(rows.take(where).dense()).to(self._theta)
-            halfway = None if folder is None else Halfway(folder, self._identity(cotangents, clip))
+            halfway = None if folder is None else ReplayCheckpoint(folder, self._identity(cotangents, clip))
             back = self._backward(cotangents, halfway, clip)
             scores[where], clipped = back.scores, clipped + back.clipped
         self.clipped = clipped / (self._run.steps * max(1, len(rows)))
@@ -96,9 +96,9 @@ class Unrolled(Replay):
             carried, held = push(step, carried, held, turned)
         return np.asarray(carried.double().cpu().numpy())
 
-    def _backward(self, after: Tensor, halfway: Halfway | None, clip: float | None) -> Back:
+    def _backward(self, after: Tensor, halfway: ReplayCheckpoint | None, clip: float | None) -> BackwardState:
         """Go through all steps with cotangents c (m, p); the scores are ∂⟨c, θ_T⟩/∂(own wᵢ), (m, n)."""
-        back = Back(
+        back = BackwardState(
             self._run.steps, after, begin(self._run.training, after), np.zeros((len(after), len(self._weights)))
         )
         back = back if halfway is None else halfway.read(back)
@@ -114,16 +114,16 @@ class Unrolled(Replay):
                 after = before
                 slopes = self._slopes(step.t, along.double().cpu().numpy())
                 np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may hold an example twice
-            back = Back(kept.t, after, held, scores, clipped)
+            back = BackwardState(kept.t, after, held, scores, clipped)
             if halfway is not None:
                 halfway.write(back)
         return back
 
-    def _steps(self, kept: Moment) -> list[Step]:
+    def _steps(self, kept: TrainingState) -> list[TrainingStep]:
         """The steps from a kept moment to the next, made again."""
         run = self._run
         return [
-            Step(run.training, theta, state, gradient, t, float(run.rates[t]))
+            TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
             for (t, theta, state), gradient in walk(run, self._weights, kept, min(kept.t + self._every, run.steps))
             if gradient is not None
         ]

@@ -1,4 +1,4 @@
-"""Gate: real retrainings that metagradients are held against before anyone reads them."""
+"""RetrainedRemovals: real retrainings that metagradients are held against before anyone reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upweight.retraining.task import Task
 Array = NDArray[np.float64]
 
 
-class Gate:
+class RetrainedRemovals:
     """Random removals that were really retrained.
 
     Args:
