@@ -16,7 +16,7 @@ from sklearn.base import clone
 import upweight as uw
 from upweight.evaluate.agreement import agreement, rank_correlations
 from upweight.linear.model import LinearModel
-from upweight.retraining.engine import without
+from upweight.retraining.engine import retrain_without
 from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
@@ -64,7 +64,7 @@ def _single_table() -> Table:
 def _add_single(table: Table, label: str, problem: Problem, model: LinearModel) -> None:
     train, queries = problem.train, problem.queries
     removals = [np.array([i]) for i in range(len(train))]
-    base, after = without(Retraining(processes=1), model, train, queries, removals)
+    base, after = retrain_without(Retraining(processes=1), model, train, queries, removals)
     actual = base[:, None] - after
     size = f"{len(train)} × {len(queries)}"
     for method, recipe in RECIPES.items():
@@ -116,7 +116,7 @@ def _add_groups(table: Table, label: str, problem: Problem, model: LinearModel) 
     for share in (0.1, 0.5):
         size = round(share * len(train))
         groups = [np.sort(rng.choice(len(train), size, replace=False)) for _ in range(SUBSETS)]
-        base, after = without(Retraining(processes=1), model, train, queries, groups)
+        base, after = retrain_without(Retraining(processes=1), model, train, queries, groups)
         actual = base[:, None] - after
         named = {str(i): train.ids[group].tolist() for i, group in enumerate(groups)}
         forms = {"sum": np.stack([single[:, g].sum(axis=1) for g in groups], axis=1)}

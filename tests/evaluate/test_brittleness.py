@@ -11,7 +11,7 @@ from networks import cross_entropy, digits, mlp
 from refitted import setting
 from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
-from upweight.retraining.engine import attempts
+from upweight.retraining.engine import try_tasks
 
 
 def tiny(n=12, seed=3):
@@ -127,9 +127,9 @@ def test_more_sizes_at_a_time_find_the_same_in_fewer_rounds(room, monkeypatch):
     model, train, queries, scores = game(queries=4, players=60, seed=5)
     one = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
     rounds = []
-    counting = lambda *given: rounds.append(len(given[3])) or attempts(*given)  # noqa: E731
-    monkeypatch.setattr("upweight.evaluate.brittleness.attempts", counting)
-    monkeypatch.setattr("upweight.evaluate.brittleness.at_once", lambda *given: Stack(room))
+    counting = lambda *given: rounds.append(len(given[3])) or try_tasks(*given)  # noqa: E731
+    monkeypatch.setattr("upweight.evaluate.brittleness.try_tasks", counting)
+    monkeypatch.setattr("upweight.evaluate.brittleness.choose_stack", lambda *given: Stack(room))
     many = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
     assert [(f.size, f.removed, f.after) for f in many.flips] == [(f.size, f.removed, f.after) for f in one.flips]
     assert len(rounds) < 9 and max(rounds) <= room and many.trainings == 1 + sum(rounds)

@@ -171,8 +171,10 @@ def test_a_library_with_threads_of_its_own_is_never_forked(kind, jobs, monkeypat
         ),
     }[kind]()
     model = uw.explainable(estimator.fit(x, y), train)
-    seen, each = [], retraining_task.each
-    monkeypatch.setattr(retraining_task, "each", lambda *given, **more: seen.append(given[3]) or each(*given[:3], 1))
+    seen, run = [], retraining_task.run_in_processes
+    monkeypatch.setattr(
+        retraining_task, "run_in_processes", lambda *given, **more: seen.append(given[3]) or run(*given[:3], 1)
+    )
     uw.retrain_truth(model, train, train.take([0]), uw.singles(train, [1, 2, 3]), retraining=uw.Retraining(processes=2))
     assert set(seen) == {2 if jobs == 1 else 1}
 

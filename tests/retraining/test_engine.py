@@ -11,7 +11,7 @@ import upweight as uw
 from networks import cross_entropy, mlp
 from refitted import setting
 from upweight.core.model import Predictions
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
@@ -22,13 +22,13 @@ def test_tasks_of_different_kinds_are_done_together():
     model = fitted.hypothetical()
     change, weights = uw.Change(relabel={"t4": 1 - train.y[4]}), np.linspace(0.5, 2, len(train))
     tasks = [Task(change=change), Task(weights=weights), Task(removed=np.array([1, 2])), Task(roughly=True)]
-    found = results(ONE_BY_ONE, model, train, tasks, queries)
+    found = run_tasks(ONE_BY_ONE, model, train, tasks, queries)
     without = np.ones(len(train))
     without[[1, 2]] = 0
     expected = [model.retrain(*change.applied(train)), model.retrain(train, weights), model.retrain(train, without)]
     expected.append(model.retrain_roughly(train, np.ones(len(train))))
     np.testing.assert_allclose(found, [one.measure(queries) for one in expected], rtol=1e-9)
-    some = results(ONE_BY_ONE, model, train, [Task(queries=np.array([0, 5])), Task()], queries)
+    some = run_tasks(ONE_BY_ONE, model, train, [Task(queries=np.array([0, 5])), Task()], queries)
     assert [len(one) for one in some] == [2, len(queries)]
     np.testing.assert_array_equal(some[0], some[1][[0, 5]])
 
@@ -38,7 +38,7 @@ def test_tasks_of_different_kinds_have_files_of_their_own(tmp_path):
     model = fitted.hypothetical()
     changes = [uw.Change(relabel={i: 1 - train.y[place]}) for place, i in ((4, "t4"), (5, "t5"))]
     tasks = [Task(), Task(seed=1), Task(roughly=True), Task(queries=np.array([3])), *(Task(change=c) for c in changes)]
-    results(replace(ONE_BY_ONE, folder=tmp_path), model, train, tasks, queries)
+    run_tasks(replace(ONE_BY_ONE, folder=tmp_path), model, train, tasks, queries)
     assert len(list(tmp_path.glob("*.npz"))) == len(tasks)
 
 
@@ -48,7 +48,7 @@ def test_trainings_that_cannot_be_stacked_say_so(caplog):
     net = uw.TorchModel.trained(mlp(), cross_entropy, train, training=training)
     change = uw.Change(remove=[3])
     with caplog.at_level(logging.WARNING, "upweight"):
-        (found,) = results(uw.Retraining(how="stacked", processes=1), net, train, [Task(change=change)], train)
+        (found,) = run_tasks(uw.Retraining(how="stacked", processes=1), net, train, [Task(change=change)], train)
     assert "trained one by one: these trainings differ by more than example weights" in caplog.text
     np.testing.assert_array_equal(found, net.retrain(*change.applied(train)).measure(train))
 

@@ -8,7 +8,7 @@ import pytest
 
 from refitted import setting
 from upweight.core.threads import one_thread
-from upweight.retraining.process_pool import available, each
+from upweight.retraining.process_pool import available_processors, run_in_processes
 
 
 def add(shared, task):
@@ -50,27 +50,27 @@ def wait_for_the_file(path, task):
 
 @pytest.mark.parametrize("processes", [1, 2, 7])
 def test_every_task_is_done_once_wherever_it_is_done(processes):
-    found = list(each(add, 100, [5, 6, 7, 8], processes))
+    found = list(run_in_processes(add, 100, [5, 6, 7, 8], processes))
     assert sorted(found) == [(0, 105), (1, 106), (2, 107), (3, 108)]
-    assert list(each(add, 100, [], processes)) == []
+    assert list(run_in_processes(add, 100, [], processes)) == []
 
 
 def test_one_process_is_this_one_and_more_are_others():
-    here = {pid for _, (_, pid) in each(add_elsewhere, 0, [1, 2], 1)}
-    there = {pid for _, (_, pid) in each(add_elsewhere, 0, [1, 2, 3, 4], 2)}
+    here = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
+    there = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2, 3, 4], 2)}
     assert here == {os.getpid()} and os.getpid() not in there
 
 
 def test_results_come_as_they_are_finished(tmp_path):
     path = tmp_path / "another came first"
-    running = each(wait_for_the_file, str(path), [0, 1, 2], 2)
+    running = run_in_processes(wait_for_the_file, str(path), [0, 1, 2], 2)
     first, _ = next(running)
     path.touch()
     assert first != 0 and sorted([first, *(place for place, _ in running)]) == [0, 1, 2]
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
-    found = dict(each(die_once, str(tmp_path / "died"), list(range(6)), 2))
+    found = dict(run_in_processes(die_once, str(tmp_path / "died"), list(range(6)), 2))
     assert found == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
 
 
@@ -78,13 +78,13 @@ def test_workers_that_keep_dying_are_given_up():
     with pytest.raises(
         RuntimeError, match=r"worker processes died 3 times with \d of 6 tasks to do; .*fewer processes"
     ):
-        list(each(die, None, list(range(6)), 2))
+        list(run_in_processes(die, None, list(range(6)), 2))
 
 
 UNGUARDED = """
 from operator import add
-from upweight.retraining.process_pool import each
-print(list(each(add, 1, [1, 2, 3], 2, fork=False)))
+from upweight.retraining.process_pool import run_in_processes
+print(list(run_in_processes(add, 1, [1, 2, 3], 2, fork=False)))
 """
 
 
@@ -106,7 +106,7 @@ def test_a_script_that_new_workers_run_again_is_told_its_guard(tmp_path):
 THREADED = """
 import faulthandler
 import torch
-from upweight.retraining.process_pool import each
+from upweight.retraining.process_pool import run_in_processes
 
 def work(matrix, task):
     faulthandler.dump_traceback_later(60, exit=True)
@@ -117,7 +117,7 @@ def work(matrix, task):
 torch.set_num_threads(2)
 matrix = torch.eye(400, dtype=torch.float64)
 assert (matrix @ matrix).sum() == 400
-print(sorted(each(work, matrix, [1, 2, 3], 2)), torch.get_num_threads())
+print(sorted(run_in_processes(work, matrix, [1, 2, 3], 2)), torch.get_num_threads())
 """
 
 
@@ -132,17 +132,17 @@ def test_workers_do_not_wait_for_the_threads_that_their_parent_gave_to_torch(tmp
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_in_the_work_is_the_callers(processes):
     with pytest.raises(ValueError, match="two is too many"):
-        list(each(fail, None, [1, 2, 3], processes))
+        list(run_in_processes(fail, None, [1, 2, 3], processes))
 
 
 def test_work_can_be_left_unfinished():
-    running = each(add, 1, [1, 2, 3], 2)
+    running = run_in_processes(add, 1, [1, 2, 3], 2)
     next(running)
     running.close()
 
 
 def test_there_is_a_processor():
-    assert available() >= 1
+    assert available_processors() >= 1
 
 
 def test_linear_algebra_on_one_thread_ends_with_its_block():

@@ -10,7 +10,7 @@ from mortal import QUERIES, TRAIN, Mortal, truth, weights
 import upweight as uw
 from refitted import setting
 from upweight.retraining import result_cache
-from upweight.retraining.engine import without
+from upweight.retraining.engine import retrain_without
 
 
 def test_one_row_of_weights_is_one_model_and_many_are_many():
@@ -130,7 +130,7 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
     assert not done(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
     seen = []
     retraining = uw.Retraining(folder=tmp_path, progress=lambda *told: seen.append(told))
-    base, after = without(retraining, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
+    base, after = retrain_without(retraining, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
     assert seen == [("retrain", 1, 2), ("retrain", 2, 2)]
     assert np.allclose(base, 5.5 + np.arange(3)) and np.allclose(after[:, 0], 6 + np.arange(3))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import upweight as uw
 from upweight.gradients.functional import Whole, plain_attention
 from upweight.training import trainer
-from upweight.training.optimiser_step import OptimiserState, begin, update
-from upweight.training.run import flat, seeded
+from upweight.training.optimiser_step import OptimiserState, initial_state, update
+from upweight.training.run import flatten, preserve_random_state
 
 
 class Restrained(torch.autograd.Function):
@@ -47,7 +47,7 @@ def by_autograd(
     model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
 ) -> np.ndarray:
     """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by no more than `clip` a step."""
-    (run,) = trainer.runs(model.training, model.network, train, weights[None], [0])
+    (run,) = trainer.make_runs(model.training, model.network, train, weights[None], [0])
     at = torch.tensor(weights, requires_grad=True)
     effective = at * torch.tensor(train.weights)
     whole, network = Whole(run.network, "loss"), run.network
@@ -58,15 +58,15 @@ def by_autograd(
         named = {f"net.{name}": part.view(network.shapes[name]) for name, part in parts}
         return torch.func.functional_call(module, named, (batch,))
 
-    theta = flat(list(network.parameters().values())).requires_grad_()
-    state = begin(run.training, theta)
+    theta = flatten(list(network.parameters().values())).requires_grad_()
+    state = initial_state(run.training, theta)
     last: list[Tensor] = []
 
     def restrained(theta: Tensor, state: OptimiserState) -> tuple[Tensor, OptimiserState]:
         theta, *parts = Restrained.apply(clip, last, theta, *(part for part in state if part is not None))
         return theta, OptimiserState(*parts, *[None] * (2 - len(parts)))
 
-    with seeded(network.device), plain_attention():
+    with preserve_random_state(network.device), plain_attention():
         for t in range(run.steps):
             theta, state = restrained(theta, state)
             chosen = effective[torch.tensor(run.positions[t])]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.changes import Change
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
@@ -48,7 +48,7 @@ class ChangeEffects(NamedTuple):
         """Train with each of `changes`, and with random ones `like` each."""
         seed, answers = retraining.only_seed("what_if"), RetrainedOutputs.of(model, queries)
         tasks = [Task(seed=seed), *(Task(change=change, seed=seed) for change in (*changes, *chain(*like)))]
-        base, *others = map(answers.read, results(retraining, model, train, tasks, queries, answers))
+        base, *others = map(answers.read, run_tasks(retraining, model, train, tasks, queries, answers))
         effects = np.stack([measurements - base[0] for measurements, _ in others], axis=1)
         ends = np.cumsum([len(changes), *map(len, like)])
         actual, *random = np.split(effects, ends[:-1], axis=1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.weights import weighted_positions
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
@@ -110,7 +110,7 @@ def _round(
         weights[where] = 0.0
         tasks.append(Task(weights=weights, seed=seed, roughly=True, queries=where))
     loss, agrees, predictions = np.full(len(train), np.nan), np.zeros(len(train), dtype=bool), []
-    for where, columns in zip(places, results(retraining, model, train, tasks, train, answers), strict=True):
+    for where, columns in zip(places, run_tasks(retraining, model, train, tasks, train, answers), strict=True):
         measurements, predicted = answers.read(columns)
         loss[where] = -measurements
         labels = [train.label(i) for i in train.ids[where].tolist()]

@@ -20,7 +20,7 @@ from upweight.core.progress import silent
 from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
@@ -240,7 +240,7 @@ def _retrained(
     """Training without each group: (effect on every slice's mean, how many of its predictions turn)."""
     answers, seed = RetrainedOutputs.of(model, asked), retraining.only_seed("slices")
     tasks = [Task(seed=seed), *(Task(removed=member, seed=seed) for member in members)]
-    base, *without = results(retraining, model, train, tasks, asked, answers)
+    base, *without = run_tasks(retraining, model, train, tasks, asked, answers)
     measurements, before = answers.read(base)
     actual = np.empty((len(members), len(where)))
     turned = np.zeros((len(members), len(where)), dtype=np.intp)

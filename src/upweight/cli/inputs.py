@@ -140,11 +140,11 @@ def recipe_for(method: str, seed: int, **known_here: Any) -> Attributor:
     `known_here`: settings that the command knows, for the methods that have them.
     """
     from upweight.methods.registry import methods
-    from upweight.retraining.process_pool import available
+    from upweight.retraining.process_pool import available_processors
 
     known = methods()
     if method not in known:
         raise typer.BadParameter(f"no method is called {method!r}; there are {', '.join(known)}", param_hint="--method")
-    given = {"seed": seed, "processes": available(), **known_here}
+    given = {"seed": seed, "processes": available_processors(), **known_here}
     taken = {field.name for field in fields(known[method])}
     return known[method](**{name: value for name, value in given.items() if name in taken})

@@ -21,7 +21,7 @@ from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
 from upweight.retraining import deprecated_keywords
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
 
@@ -84,7 +84,7 @@ def held_out_loss(
     order = counted[np.random.default_rng(seed).permutation(len(counted))]
     suspicion = plain_loss(model, train)  # of an example of weight 0, without which the model was trained already
     tasks = [Task(removed=order[fold::folds], queries=order[fold::folds], seed=seed) for fold in range(folds)]
-    for task, measurements in zip(tasks, results(retraining, model, train, tasks, train), strict=True):
+    for task, measurements in zip(tasks, run_tasks(retraining, model, train, tasks, train), strict=True):
         suspicion[task.queries] = -measurements
     return suspicion
 

@@ -15,9 +15,9 @@ from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.retraining import deprecated_keywords
-from upweight.retraining.engine import attempts, results
+from upweight.retraining.engine import run_tasks, try_tasks
 from upweight.retraining.retraining import Retraining
-from upweight.retraining.task import Task, at_once, predicted
+from upweight.retraining.task import Task, choose_stack, predicted
 
 FIRST = 1  # the size that is tried first; it doubles until the prediction flips
 
@@ -133,7 +133,7 @@ def brittleness(
     columns = train.positions(scores.train_ids)
     retraining = Retraining() if retraining is None else retraining
     seed = retraining.only_seed("brittleness")
-    (before,) = results(replace(retraining, progress=None), model, train, [Task(seed=seed)], queries, predicted)
+    (before,) = run_tasks(replace(retraining, progress=None), model, train, [Task(seed=seed)], queries, predicted)
     searches = []
     for place, identifier in enumerate(queries.ids.tolist()):
         held_up = said.predicted[place] == queries.label(identifier)
@@ -215,7 +215,7 @@ class _Search:
 def _searched(retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]) -> int:
     """Search all; how many trainings it took."""
     trainings, seed = 0, retraining.only_seed("brittleness")
-    room = 1 if retraining.how == "processes" else at_once(model, train).size
+    room = 1 if retraining.how == "processes" else choose_stack(model, train).size
     quiet = replace(retraining, progress=None)
     while True:
         left = [place for place, one in enumerate(searches) if not one.is_done]
@@ -225,7 +225,7 @@ def _searched(retraining: Retraining, model: Any, train: Examples, queries: Exam
             return trainings
         asked = [(place, size) for place in left for size in searches[place].sizes(max(1, room // len(left)))]
         tasks = [Task(removed=searches[place].order[:size], seed=seed) for place, size in asked]
-        answers = attempts(quiet, model, train, tasks, queries, predicted)
+        answers = try_tasks(quiet, model, train, tasks, queries, predicted)
         for (place, size), answer in zip(asked, answers, strict=True):
             searches[place].learn(size, answer if isinstance(answer, str) else float(answer[place]))
         trainings += len(tasks)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 
@@ -44,7 +44,7 @@ def check_reproduction(model: Any, train: Examples, queries: Examples, base: Arr
             "max_iter, or check that these are the data it was fitted on."
         ]
         return found
-    one, two = results(ONE_BY_ONE, model, train, [Task(), Task()], queries)
+    one, two = run_tasks(ONE_BY_ONE, model, train, [Task(), Task()], queries)
     found["noise"] = float(np.abs(one - two).max())
     if found["noise"] > 0:
         found["warnings"] = [

@@ -18,7 +18,7 @@ from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import check_reproduction
 from upweight.evaluate.truth import Truth
 from upweight.retraining import deprecated_keywords
-from upweight.retraining.engine import attempts, results
+from upweight.retraining.engine import run_tasks, try_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
@@ -57,7 +57,7 @@ def retrain_truth(
     identity = _identity(model, train, queries)
     base, after, refused = _trained(retraining, model, train, queries, removals, strict)
     quiet = replace(retraining, progress=None)
-    other = base[1] if len(runs) > 1 else results(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
+    other = base[1] if len(runs) > 1 else run_tasks(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
     noise = float(np.abs(base[0] - other).max())
     facts = {"identity": identity, "measurement": model.measurement, "refused": refused, "seed_noise": noise}
     kept = [column for column, name in enumerate(names) if name not in refused]
@@ -86,7 +86,7 @@ def _trained(
         gone = [train.positions(removals[column].ids) for column in left]
         tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in gone)]
         # The training on everything, which comes first, is not counted.
-        whole, *found = attempts(retraining.part(place * len(removals) - 1, total), model, train, tasks, queries)
+        whole, *found = try_tasks(retraining.part(place * len(removals) - 1, total), model, train, tasks, queries)
         if isinstance(whole, str):
             raise ValueError(whole)
         base[place] = whole

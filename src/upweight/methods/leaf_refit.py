@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval, Removed
 from upweight.core.model import Boosted
 from upweight.core.scores import Unit
-from upweight.retraining.process_pool import each
+from upweight.retraining.process_pool import run_in_processes
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import blocks, refit, shifted
 
@@ -52,7 +52,10 @@ class LeafRefit(Attributor):
         """Boost again without every example."""
         grown = _exact(model, train)
         parts = list(blocks(grown, len(train)))
-        found = [both for _, both in sorted(each(_without, grown, parts, self.processes), key=lambda done: done[0])]
+        found = [
+            both
+            for _, both in sorted(run_in_processes(_without, grown, parts, self.processes), key=lambda done: done[0])
+        ]
         return FittedLeafRefit(
             self, model, train, *(np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
         )

@@ -15,9 +15,9 @@ from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retraining import Retraining
-from upweight.retraining.task import PROBED, Task
+from upweight.retraining.task import PROBE_EXAMPLES, Task
 
 Array = NDArray[np.float64]
 BLOCK = 256  # retrained models that are measured at a time
@@ -51,7 +51,7 @@ class LeaveOneOut(Attributor):
         """Train n + 1 times, n the examples of weight above 0."""
         counted = weighted_positions(train)
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
-        whole, *trained = results(Retraining(processes=self.processes), model, train, tasks, None)
+        whole, *trained = run_tasks(Retraining(processes=self.processes), model, train, tasks, None)
         without = [whole] * len(train)  # training without an example of weight 0 is training on everything
         for place, result in zip(counted.tolist(), trained, strict=True):
             without[place] = result
@@ -103,7 +103,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """Said where training on everything gives another model than the one handed in, which was no optimum either."""
         if cast(Retrainable, self.handed_in).converges:
             return []
-        probed = weighted_positions(self.train)[:PROBED]
+        probed = weighted_positions(self.train)[:PROBE_EXAMPLES]
         few = self.train.take(probed)
         here = self.model.measure(few)
         off = float(np.abs(here - self.handed_in.measure(few)).max())

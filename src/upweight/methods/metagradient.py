@@ -153,13 +153,13 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         runs = self.by_run(queries)
         values = runs.mean(axis=0)
         facts = self._smoothing(runs, values)
-        pairs = None if self.gate is None else self.gate.pairs(queries, values)
+        pairs = None if self.gate is None else self.gate.effects(queries, values)
         answer = self._judged(facts, pairs)
         if answer.diagnostics.get("agreement", 1.0) < HOPELESS:
             assert self.gate is not None
             raise ValueError(
                 f"metagradients do not predict this training: {len(self.gate)} real retrainings agree with them at "
-                f"{answer.diagnostics['agreement']:.2f} (metasmoothness {self.gate.smoothness:.2f}). "
+                f"{answer.diagnostics['agreement']:.2f} (metasmoothness {self.gate.metasmoothness:.2f}). "
                 f"{self._ways_out()}"
             )
         yield slice(0, len(self.train)), values
@@ -192,7 +192,10 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """(own scores, what the gate has to compare (2, m, removals)) of some training examples after the others."""
         for first, some in zip(range(0, len(self.train), OWN), self.train.batches(OWN), strict=True):
             values = self.by_run(some).mean(axis=0)
-            yield np.diagonal(values[:, first:]), None if self.gate is None else np.stack(self.gate.pairs(some, values))
+            yield (
+                np.diagonal(values[:, first:]),
+                None if self.gate is None else np.stack(self.gate.effects(some, values)),
+            )
 
     def remove(
         self,
@@ -232,7 +235,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         notes = list(self.handed_in.notes)
         if self.gate is None:
             notes.append("No retraining was asked for (removals=0): nothing says whether these scores predict one.")
-        smoothness = None if self.gate is None else self.gate.smoothness
+        smoothness = None if self.gate is None else self.gate.metasmoothness
         return {"runs": len(self.replays), "metasmoothness": smoothness, "warnings": notes}
 
     def _slope(self, member: Array, left: float, queries: Examples) -> Array:

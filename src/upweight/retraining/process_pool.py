@@ -20,12 +20,12 @@ logger = logging.getLogger("upweight")
 _shared: Any = None
 
 
-def available() -> int:
+def available_processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(
+def run_in_processes(
     work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1, fork: bool = True
 ) -> Iterator[tuple[int, Any]]:
     """(place, work(shared, task)) for every task, as they finish.
@@ -43,7 +43,7 @@ def each(
     context = get_context("spawn" if get_start_method() == "fork" and not fork else None)
     if context.get_start_method() != "fork" and not _can_leave(shared):
         logger.warning("the model cannot be sent to other processes (a lambda in it?); training in this one")
-        yield from each(work, shared, tasks)
+        yield from run_in_processes(work, shared, tasks)
         return
     left, idle = dict(enumerate(tasks)), 0
     while idle < ROUNDS:

@@ -12,7 +12,7 @@ from upweight.core.threads import one_thread
 RETRIES = 4  # times that a task is started again because its worker died
 
 
-def each_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
     """(place, work(shared, task)) for every task, as they finish.
 
     Uses the cluster that is there (`ray.init()` before, or RAY_ADDRESS), else starts one on this machine for as long

@@ -32,7 +32,7 @@ class ResultCache:
         self.folder, self.train = Path(folder), job.train
         model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
-        asked = None if queries is None else job.ask
+        asked = None if queries is None else job.evaluate
         self._job = digest(identity_of(model, job.train, queries), asked, job.stacked)[:SHOWN]
         if self.count() and not self.count(f"{self._job}-*"):
             logger.warning(

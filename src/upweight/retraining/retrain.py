@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
 from upweight.core.weights import checked_weights
 from upweight.retraining import deprecated_keywords
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
@@ -100,5 +100,5 @@ def retrain(
     if one and retraining.how is None and retraining.folder is None:
         return cast(ModelT, model.retrain(train, rows[0], int(seeds[0])))
     tasks = [Task(weights=row, seed=int(s)) for row, s in zip(rows, seeds, strict=True)]
-    found = Retrained(model, results(retraining, model, train, tasks, None))
+    found = Retrained(model, run_tasks(retraining, model, train, tasks, None))
     return found[0] if one else found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.retraining.engine import results
+from upweight.retraining.engine import run_tasks
 from upweight.retraining.retraining import IN_THIS_PROCESS
 from upweight.retraining.task import Task
 
@@ -30,7 +30,7 @@ class RetrainedRemovals:
         self.removals = removals
         weights = np.vstack([np.ones((1, len(train))), removals])
         self._retrained = [_retrained(model, train, weights, seed) for seed in range(seeds)]
-        self.smoothness = self._smoothness(model, train, full)
+        self.metasmoothness = self._metasmoothness(model, train, full)
 
     def __len__(self) -> int:
         return len(self.removals)
@@ -40,13 +40,13 @@ class RetrainedRemovals:
         """How many were done: on everything and without each removal, once per seed, and half without the first."""
         return len(self._retrained) * (len(self.removals) + 1) + 1
 
-    def pairs(self, queries: Examples, values: Array) -> tuple[Array, Array]:
+    def effects(self, queries: Examples, values: Array) -> tuple[Array, Array]:
         """(actual effects of the removals on these queries, those that scores (m, n) predict), both (m, removals)."""
         measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
         actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # with everything minus without
         return actual, values @ (1.0 - self.removals).T
 
-    def _smoothness(self, model: Any, train: Examples, full: Array) -> float:
+    def _metasmoothness(self, model: Any, train: Examples, full: Array) -> float:
         """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
 
         Sign agreement of the two halves' finite differences, weighted by the whole movement (2503.13751, §4).
@@ -69,4 +69,4 @@ def within_query_agreement(actual: Array, predicted: Array) -> tuple[float, floa
 
 def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
     tasks = [Task(weights=row, seed=seed) for row in weights]
-    return [model.with_parameters(parameters) for parameters in results(IN_THIS_PROCESS, model, train, tasks, None)]
+    return [model.with_parameters(parameters) for parameters in run_tasks(IN_THIS_PROCESS, model, train, tasks, None)]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable, can
-from upweight.retraining.process_pool import each
+from upweight.retraining.process_pool import run_in_processes
 
 Array = NDArray[np.float64]
-Ask = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
-PROBED = 8  # training examples on which a model is held against itself at its own parameters
+Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
+PROBE_EXAMPLES = 8  # training examples on which a model is held against itself at its own parameters
 
 
 class Applicable(Protocol):
@@ -76,22 +76,22 @@ def predicted(model: Any, queries: Examples) -> Array:
 class Job(NamedTuple):
     """What all tasks of a retraining share.
 
-    `queries` None asks for parameters (of models that are no vectors: for themselves), else `ask` is answered for the
-    queries; `stacked`: the tasks that come together are trained at once.
+    If `queries` is None, tasks give the parameters of the retrained model, or the model itself if it has no parameter
+    vector; else they give `evaluate(model, queries)`. If `stacked`, the tasks of one group are trained at once.
     """
 
     model: Any
     train: Examples
     queries: Examples | None
     stacked: bool
-    ask: Ask = measured
+    evaluate: Evaluate = measured
 
 
 Work = Callable[[Job, Sequence[Task]], list[Any]]
-HandOut = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int, list[Any]]]]
+Distribute = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int, list[Any]]]]
 
 
-def at_once(model: Any, train: Examples) -> Stack:
+def choose_stack(model: Any, train: Examples) -> Stack:
     """How many models to train at a time; where that is one, why."""
     if not can(model, Stackable):
         return Stack(1, f"a {type(model).__name__} is trained one by one")
@@ -99,28 +99,28 @@ def at_once(model: Any, train: Examples) -> Stack:
     return found
 
 
-def trained(job: Job, tasks: Sequence[Task], size: int, hand_out: HandOut) -> Iterator[tuple[int, Any]]:
+def run_groups(job: Job, tasks: Sequence[Task], size: int, distribute: Distribute) -> Iterator[tuple[int, Any]]:
     """(place of the task, what came of it) as trainings finish; `size` tasks go out together."""
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    for place, results in hand_out(work, job, parts):
+    for place, results in distribute(run_group, job, parts):
         yield from ((place * size + within, result) for within, result in enumerate(results))
 
 
-def by_processes(processes: int) -> HandOut:
+def distribute_to_processes(processes: int) -> Distribute:
     """Hand tasks out to so many processes of this machine; one is this process."""
 
-    def hand_out(work: Work, job: Job, parts: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
+    def distribute(work: Work, job: Job, parts: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
         if processes > 1 and len(parts) > 1 and job.model.converges:
             # What such a model prepares for its first training, the optimum it starts from, workers inherit.
             job.model.retrain(job.train, np.ones(len(job.train)))
-        yield from each(work, job, parts, 1 if job.model.threads else processes, fork=job.model.forks)
+        yield from run_in_processes(work, job, parts, 1 if job.model.threads else processes, fork=job.model.forks)
 
-    return hand_out
+    return distribute
 
 
-def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
+def run_group(job: Job, tasks: Sequence[Task]) -> list[Any]:
     """What comes of each task."""
-    model, train, queries, stacked, ask = job
+    model, train, queries, stacked, evaluate = job
     if stacked:
         weights = np.stack([task.on(train)[1] for task in tasks])
         models: Sequence[Any] = model.retrain_many(train, weights, [task.seed for task in tasks])
@@ -128,10 +128,10 @@ def work(job: Job, tasks: Sequence[Task]) -> list[Any]:
         models = [_retrained(model, train, task) for task in tasks]
     if queries is not None:
         asked = (queries if task.queries is None else queries.take(task.queries) for task in tasks)
-        return [ask(one, some) for one, some in zip(models, asked, strict=True)]
+        return [evaluate(one, some) for one, some in zip(models, asked, strict=True)]
     if not isinstance(model, Parametric):
         return list(models)
-    some = train.take(np.arange(min(PROBED, len(train))))
+    some = train.take(np.arange(min(PROBE_EXAMPLES, len(train))))
     if not np.array_equal(model.with_parameters(models[0].parameters).measure(some), models[0].measure(some)):
         raise ValueError(
             "training changed more than the model's parameters (running statistics of a batch norm?), so parameters "

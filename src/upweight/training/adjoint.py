@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from upweight.training.optimiser_step import TINY, OptimiserState
+from upweight.training.optimiser_step import CLIP_EPSILON, OptimiserState
 from upweight.training.recipe import Training
 
 
@@ -26,7 +26,7 @@ class TrainingStep(NamedTuple):
     rate: float
 
 
-def pull(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
+def pull_back(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
     """Cotangents before the step from those after it, the adjoint of `update` (for Adam as in MAGIC, 2503.13751).
 
     Args:
@@ -48,12 +48,14 @@ def pull(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tenso
     return before, state, _through_clip(step, factor, u)
 
 
-def restrain(after: Tensor, before: Tensor, held: OptimiserState, clip: float) -> tuple[Tensor, OptimiserState, Tensor]:
+def limit_growth(
+    after: Tensor, before: Tensor, held: OptimiserState, clip: float
+) -> tuple[Tensor, OptimiserState, Tensor]:
     """Cotangents before a step that are nowhere larger than `clip` times those after it.
 
     Args:
         after: cotangents (m, p) of the parameters after the step.
-        before: of the parameters before it, as `pull` and H_t give them; written over.
+        before: of the parameters before it, as `pull_back` and H_t give them; written over.
         held: of the state before it; written over.
         clip: the largest growth of a query's norm over the parameters. Parameters and state are scaled down alike.
 
@@ -66,7 +68,9 @@ def restrain(after: Tensor, before: Tensor, held: OptimiserState, clip: float) -
     return before.mul_(factor), OptimiserState(*(None if v is None else v.mul_(factor) for v in held)), grown[:, 0]
 
 
-def push(step: TrainingStep, before: Tensor, held: OptimiserState, turned: Tensor) -> tuple[Tensor, OptimiserState]:
+def push_forward(
+    step: TrainingStep, before: Tensor, held: OptimiserState, turned: Tensor
+) -> tuple[Tensor, OptimiserState]:
     """Tangents (r, p) of parameters and state after the step from those before it; `turned` is the gradient's own."""
     training, rate = step.training, step.rate
     gradient, factor = _clipped(step)
@@ -150,7 +154,7 @@ def _clipped(step: TrainingStep) -> tuple[Tensor, Tensor | None]:
     """The gradient after clipping, and the factor it was shrunk by."""
     if step.training.clip is None:
         return step.gradient, None
-    factor = (step.training.clip / (torch.linalg.vector_norm(step.gradient) + TINY)).clamp(max=1.0)
+    factor = (step.training.clip / (torch.linalg.vector_norm(step.gradient) + CLIP_EPSILON)).clamp(max=1.0)
     return step.gradient * factor, factor
 
 
@@ -159,5 +163,5 @@ def _through_clip(step: TrainingStep, factor: Tensor | None, rows: Tensor) -> Te
     if factor is None:
         return rows
     norm = torch.linalg.vector_norm(step.gradient)
-    share = torch.where(factor < 1.0, factor / (norm * (norm + TINY)), torch.zeros_like(factor))
+    share = torch.where(factor < 1.0, factor / (norm * (norm + CLIP_EPSILON)), torch.zeros_like(factor))
     return rows * factor - torch.outer(rows @ step.gradient, step.gradient * share)

@@ -87,7 +87,7 @@ _SUPPORTED = (
 )
 
 
-def rate_of(optimiser: Any) -> float:
+def read_learning_rate(optimiser: Any) -> float:
     """The learning rate of the step. Raises ValueError where groups differ or the rate is no finite number ≥ 0."""
     rates = {float(group["lr"]) for group in optimiser.param_groups}
     if len(rates) > 1:
@@ -98,7 +98,7 @@ def rate_of(optimiser: Any) -> float:
     return rate
 
 
-def state_of(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
+def read_state(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
     """The optimiser's tensors by parameter, `<kind of state>.<parameter>` → tensor.
 
     Raises ValueError where it trains parameters that are not the net's.
@@ -112,8 +112,8 @@ def state_of(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
     return found
 
 
-def put_back(net: nn.Module, optimiser: Any, state: Mapping[str, Tensor]) -> None:
-    """The inverse of `state_of`."""
+def restore_state(net: nn.Module, optimiser: Any, state: Mapping[str, Tensor]) -> None:
+    """The inverse of `read_state`."""
     names = _names(net, optimiser)
     for parameter, name in names.items():
         own = {key.removesuffix(f".{name}"): value for key, value in state.items() if key.endswith(f".{name}")}

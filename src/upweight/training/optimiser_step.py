@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upweight.training.recipe import Training
 
-TINY = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
+CLIP_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
 
 
 class OptimiserState(NamedTuple):
@@ -20,7 +20,7 @@ class OptimiserState(NamedTuple):
     second: Tensor | None
 
 
-def begin(training: Training, theta: Tensor) -> OptimiserState:
+def initial_state(training: Training, theta: Tensor) -> OptimiserState:
     """The state before the first step at parameters (…, p)."""
     first = training.optimiser != "sgd" or training.momentum > 0
     second = training.optimiser != "sgd"
@@ -35,7 +35,7 @@ def update(
     t: int,
     rate: float,
     *,
-    over: bool = False,
+    in_place: bool = False,
 ) -> tuple[Tensor, OptimiserState]:
     """θ and state after step t, by the equations of `Training`.
 
@@ -49,10 +49,10 @@ def update(
         over: write θ, state and gradient over, which saves memory and gives the same bits; else nothing is written to
             and the result can be differentiated.
     """
-    do = _OVER if over else _NEW
+    do = _OVER if in_place else _NEW
     if training.clip is not None:
         norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-        gradient = do.mul(gradient, (training.clip / (norm + TINY)).clamp(max=1.0))
+        gradient = do.mul(gradient, (training.clip / (norm + CLIP_EPSILON)).clamp(max=1.0))
     if training.l2:
         gradient = do.add(gradient, theta, alpha=training.l2)
     if training.optimiser == "sgd":

@@ -16,8 +16,8 @@ from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, placed
 from upweight.gradients.network import Network
-from upweight.training.adjoint import TrainingStep, pull
-from upweight.training.optimiser_step import OptimiserState, begin
+from upweight.training.adjoint import TrainingStep, pull_back
+from upweight.training.optimiser_step import OptimiserState, initial_state
 from upweight.training.run import CPU, Run
 from upweight.training.second_order import SecondOrderProducts
 from upweight.training.training_replay import ROOM
@@ -97,11 +97,11 @@ class RecordedSteps(Stepwise):
     def _backward(self, after: Tensor) -> Array:
         """∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p): (m, n)."""
         run = self._run
-        held, scores = begin(run.training, after), np.zeros((len(after), len(self._own)))
+        held, scores = initial_state(run.training, after), np.zeros((len(after), len(self._own)))
         longest = LONGER * torch.linalg.vector_norm(after, dim=1)
         for t in reversed(range(self.steps)):
             step = self._step(t)
-            before, held, u = pull(step, after, held)
+            before, held, u = pull_back(step, after, held)
             bent, along = self._products(step.theta, t, self._weights(t), u)
             after = bent.add_(before)
             np.add.at(scores.T, run.positions[t], along.double().cpu().numpy().T / self._over(t))

@@ -1,4 +1,4 @@
-"""ReplayCheckpoint: how far a pass back through a run has come, on disk, so that one that was broken off goes on from there."""
+"""How far a backward pass through a run has come, on disk, so that an interrupted pass can resume."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, mapped, placed
 from upweight.gradients.network import Network, require_one_each, unwrapped
-from upweight.training.optimiser_step import OptimiserState, begin, update
+from upweight.training.optimiser_step import OptimiserState, initial_state, update
 from upweight.training.recipe import Training
 
 Array = NDArray[np.float64]
@@ -55,7 +55,7 @@ class Run:
         last = max(int(p.max()) for p in positions)
         if last >= len(train):
             raise ValueError(f"batches= names position {last}, the training set has {len(train)} examples")
-        own = started(training, network, seed)
+        own = prepare_network(training, network, seed)
         if whole is None and own.collate is collate:
             whole = placed(collate(train), CPU, own.dtype)
         steps = len(positions)
@@ -71,7 +71,7 @@ class Run:
         """Whether a step draws random numbers (dropout, augmentation); taken for granted off the CPU."""
         if self.training.augment is not None or self.network.device != CPU:
             return True
-        with seeded(self.network.device), torch.no_grad():
+        with preserve_random_state(self.network.device), torch.no_grad():
             self.batch(0)
             before = torch.get_rng_state()
             self.network.loss(self.network.net, self.batch(0))
@@ -87,7 +87,7 @@ class Run:
             batch = placed(mapped(lambda tensor: tensor[index], self.whole), self.network.device, self.network.dtype)
         if self.training.augment is not None:
             batch = self.training.augment(batch, torch.Generator().manual_seed(self.noise[t]))
-        reseed(self.network.device, self.noise[t])
+        seed_torch(self.network.device, self.noise[t])
         return batch
 
     def shares(self, t: int, weights: Array) -> Tensor:
@@ -116,13 +116,15 @@ class TrainingState(NamedTuple):
     state: OptimiserState
 
 
-def beginning_of(run: Run) -> TrainingState:
+def initial_training_state(run: Run) -> TrainingState:
     """Where a run that was not made yet begins."""
-    theta = flat(list(run.network.parameters().values()))
-    return TrainingState(0, theta, begin(run.training, theta))
+    theta = flatten(list(run.network.parameters().values()))
+    return TrainingState(0, theta, initial_state(run.training, theta))
 
 
-def walk(run: Run, weights: Array, moment: TrainingState, last: int) -> Iterator[tuple[TrainingState, Tensor | None]]:
+def iterate_steps(
+    run: Run, weights: Array, moment: TrainingState, last: int
+) -> Iterator[tuple[TrainingState, Tensor | None]]:
     """Every moment of the run with these weights (n,) from this one to `last`, with ∇J_t there (none for the last).
 
     The run's own net holds the parameters of the moment; they must not be written to.
@@ -130,11 +132,11 @@ def walk(run: Run, weights: Array, moment: TrainingState, last: int) -> Iterator
     parameters = list(run.network.parameters().values())
     t, theta, state = moment
     while True:
-        hold(parameters, theta)
+        set_parameter_views(parameters, theta)
         if t == last:
             yield TrainingState(t, theta, state), None
             return
-        with seeded(run.network.device):
+        with preserve_random_state(run.network.device):
             gradient = _gradient(run, t, weights, parameters)
         yield TrainingState(t, theta, state), gradient
         theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
@@ -151,15 +153,15 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
     """
     network, training = run.network, run.training
     parameters = list(network.parameters().values())
-    theta = flat(parameters)
-    hold(parameters, theta)
-    state, gradient = begin(training, theta), torch.empty_like(theta)
-    with seeded(network.device):
+    theta = flatten(parameters)
+    set_parameter_views(parameters, theta)
+    state, gradient = initial_state(training, theta), torch.empty_like(theta)
+    with preserve_random_state(network.device):
         for t in range(run.steps):
             if watch is not None:
                 watch(t, theta)
             _gradient(run, t, weights, parameters, out=gradient)
-            theta, state = update(training, theta, state, gradient, t, float(run.rates[t]), over=True)
+            theta, state = update(training, theta, state, gradient, t, float(run.rates[t]), in_place=True)
     if watch is not None:
         watch(run.steps, theta)
     require_finite(theta, run.steps)
@@ -182,7 +184,7 @@ def require_finite(theta: Tensor, steps: int) -> None:
         )
 
 
-def flat(parameters: list[nn.Parameter] | list[Tensor]) -> Tensor:
+def flatten(parameters: list[nn.Parameter] | list[Tensor]) -> Tensor:
     """All parameters as one new vector (p,), in their order."""
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         raise TypeError(
@@ -192,27 +194,27 @@ def flat(parameters: list[nn.Parameter] | list[Tensor]) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in parameters])
 
 
-def hold(parameters: list[Any], theta: Tensor) -> None:
+def set_parameter_views(parameters: list[Any], theta: Tensor) -> None:
     """Make every parameter a view of its part of θ."""
     for p, part in zip(parameters, torch.split(theta, [p.numel() for p in parameters]), strict=True):
         p.data = part.view(p.shape)
 
 
 @contextmanager
-def seeded(device: torch.device) -> Iterator[None]:
+def preserve_random_state(device: torch.device) -> Iterator[None]:
     """Room for torch's random numbers to be seeded: they are as before on the way out."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         yield
 
 
-def reseed(device: torch.device, seed: int) -> None:
+def seed_torch(device: torch.device, seed: int) -> None:
     """Begin torch's random numbers anew on the CPU and this device; torch.manual_seed is ten times as slow."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
-def started(training: Training, network: Network, seed: int) -> Network:
+def prepare_network(training: Training, network: Network, seed: int) -> Network:
     """A copy of the network where training begins: trainable parameters and buffers of `initial`, in train mode."""
     if training.initial is None:
         raise ValueError(
@@ -220,7 +222,7 @@ def started(training: Training, network: Network, seed: int) -> Network:
             "the state dict of the net before it was trained"
         )
     own = network.elsewhere()
-    first = beginning(training, own, seed)
+    first = read_initial(training, own, seed)
     buffers = dict(own.net.named_buffers())
     with torch.no_grad():
         for name, tensor in [*own.parameters().items(), *((n, b) for n, b in buffers.items() if n in first)]:
@@ -232,12 +234,12 @@ def started(training: Training, network: Network, seed: int) -> Network:
     return own
 
 
-def beginning(training: Training, network: Network, seed: int) -> Mapping[str, Tensor]:
+def read_initial(training: Training, network: Network, seed: int) -> Mapping[str, Tensor]:
     """Parameters and buffers by name, from whichever form `initial` has."""
     initial = training.initial
     if callable(initial) and not isinstance(initial, nn.Module):
-        with seeded(network.device):
-            reseed(network.device, seed)
+        with preserve_random_state(network.device):
+            seed_torch(network.device, seed)
             initial = initial(seed)
     if isinstance(initial, nn.Module):
         return dict(unwrapped(initial).state_dict())

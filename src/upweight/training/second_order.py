@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.gradients.functional import Whole, plain_attention
-from upweight.training.run import Run, seeded
+from upweight.training.run import Run, preserve_random_state
 
 Array = NDArray[np.float64]
 ROOM = 1 << 28  # bytes of vectors and of what a pass keeps for them
@@ -39,7 +39,7 @@ class SecondOrderProducts:
         shares = self._run.shares(t, weights)
         bent, along = [], []
         for part in torch.split(vectors, max(1, ROOM // (8 * theta.element_size() * len(theta)))):
-            with seeded(theta.device), plain_attention():
+            with preserve_random_state(theta.device), plain_attention():
                 losses = self._losses(t)
 
                 def value(at: Tensor, losses: Callable[[Tensor], Tensor] = losses) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ class SecondOrderProducts:
 
     def weighted(self, theta: Tensor, t: int, coefficients: Tensor) -> Tensor:
         """Σᵢ cᵢ ∇ℓᵢ of the batch for coefficients c (k, batch): (k, p)."""
-        with seeded(theta.device), plain_attention():
+        with preserve_random_state(theta.device), plain_attention():
             pulled: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(self._losses(t), theta)[1]
             found: Tensor = torch.func.vmap(lambda c: pulled(c)[0])(coefficients)
         return found
@@ -79,7 +79,7 @@ class SecondOrderProducts:
         run = self._run
         buffers = dict(run.network.net.named_buffers())
         before = {name: b.clone() for name, b in buffers.items()}
-        with seeded(run.network.device), torch.no_grad():
+        with preserve_random_state(run.network.device), torch.no_grad():
             run.losses(0)
         changed = [name for name, b in buffers.items() if not torch.equal(b, before[name])]
         for name in changed:

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from upweight.core.model import Stack
 from upweight.gradients.batches import mapped
 from upweight.gradients.functional import Whole, leaves, plain_attention
-from upweight.training.optimiser_step import TINY, begin, update
-from upweight.training.run import CPU, Run, require_finite, reseed, seeded
+from upweight.training.optimiser_step import CLIP_EPSILON, initial_state, update
+from upweight.training.run import CPU, Run, preserve_random_state, require_finite, seed_torch
 from upweight.training.stacked_operations import Batched
 from upweight.training.traced_step import UntraceableError, trace
 
@@ -30,10 +30,10 @@ MOST = 128
 TAPED = 500  # steps of one shape from which a tape pays: the first one loads torch's compiler, which takes seconds
 
 
-def stack(run: Run) -> Stack:
+def choose_stack(run: Run) -> Stack:
     """How many copies of this run to train at once. The answer depends on net and batch alone, never on the clock."""
     on_gpu = run.network.device.type == "cuda"
-    with seeded(run.network.device):
+    with preserve_random_state(run.network.device):
         counter = FlopCounterMode(display=False)
         before = [b.clone() for b in run.network.net.buffers()]
         with counter:
@@ -56,7 +56,7 @@ def _refusal(run: Run, losses: Tensor) -> str:
     """Why the stacked step is not the step, empty where it is."""
     copies = StackedRuns([run, run])
     try:
-        theta = copies.beginning()
+        theta = copies.initial_parameters()
         found = copies.losses(theta, copies.inputs(0))
         torch.autograd.grad(found.sum(), theta, allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -78,7 +78,7 @@ class StackedRuns:
         self._names = [f"net.{name}" for name in runs[0].network.names]
         self._batch: Any = None  # of the step, for what in it is no tensor
 
-    def beginning(self) -> list[Tensor]:
+    def initial_parameters(self) -> list[Tensor]:
         """The parameters before the first step."""
         names, owned = self.runs[0].network.names, [run.network.parameters() for run in self.runs]
         return [torch.stack([own[name].detach() for own in owned]).requires_grad_() for name in names]
@@ -122,7 +122,7 @@ class StackedRuns:
         return torch.stack([run.shares(t, row) for run, row in zip(self.runs, weights, strict=True)])
 
 
-def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
+def train_stacked(runs: Sequence[Run], weights: Array) -> Tensor:
     """Train one copy for every run and row of weights (M, n); (M, p) parameters.
 
     Raises:
@@ -134,7 +134,7 @@ def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
     copies, first = StackedRuns(runs), runs[0]
     # Batches that the user's own collate makes may differ in what is no tensor, which no tape sees.
     taping = first.network.device == CPU and first.whole is not None
-    with seeded(first.network.device), plain_attention():
+    with preserve_random_state(first.network.device), plain_attention():
         try:
             parts = _trained(copies, weights, _Gradients(copies, taping))
         except UntraceableError:
@@ -146,8 +146,8 @@ def stacked(runs: Sequence[Run], weights: Array) -> Tensor:
 
 def _trained(copies: StackedRuns, weights: Array, gradients: _Gradients) -> list[Tensor]:
     training, rates = copies.runs[0].training, copies.runs[0].rates
-    theta, unclipped = copies.beginning(), replace(training, clip=None)
-    states = [begin(training, part.detach()) for part in theta]
+    theta, unclipped = copies.initial_parameters(), replace(training, clip=None)
+    states = [initial_state(training, part.detach()) for part in theta]
     for t in range(copies.runs[0].steps):
         found = gradients(theta, t, [*copies.inputs(t), copies.shares(t, weights)])
         with torch.no_grad():
@@ -155,14 +155,14 @@ def _trained(copies: StackedRuns, weights: Array, gradients: _Gradients) -> list
                 _clip(found, training.clip)
             for place, gradient in enumerate(found):
                 old, rate = states[place], float(rates[t])
-                _, states[place] = update(unclipped, theta[place], old, gradient, t, rate, over=True)
+                _, states[place] = update(unclipped, theta[place], old, gradient, t, rate, in_place=True)
     return theta
 
 
 def _clip(gradients: Sequence[Tensor], most: float) -> None:
     """Every copy's gradient, over all of its parameters, to this norm at most."""
     norms = torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradients])
-    factor = (most / (torch.linalg.vector_norm(norms, dim=0) + TINY)).clamp(max=1.0)
+    factor = (most / (torch.linalg.vector_norm(norms, dim=0) + CLIP_EPSILON)).clamp(max=1.0)
     for part in gradients:
         part.mul_(factor.view(-1, *[1] * (part.ndim - 1)))
 
@@ -195,14 +195,14 @@ class _Gradients:
                 return _own(self._tapes[shape](*inputs), ())
         found = self._copies.gradient(theta, inputs)
         if shape in self._tapes:
-            reseed(run.network.device, run.noise[t])
+            seed_torch(run.network.device, run.noise[t])
             with torch.no_grad():
                 played = self._tapes[shape](*inputs)
             if not all(torch.equal(a, b) for a, b in zip(found, played, strict=True)):
                 raise UntraceableError("the steps are not alike")
             self._held.add(shape)
         else:
-            reseed(run.network.device, run.noise[t])
+            seed_torch(run.network.device, run.noise[t])
             self._tapes[shape] = trace(self._copies.gradient, theta, inputs)
         return _own(found, (*theta, *inputs, *run.network.net.buffers()))
 

@@ -16,14 +16,15 @@ from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
-from upweight.training.run import Run, hold, replay
-from upweight.training.stacked import stack, stacked
+from upweight.training.run import Run, replay, set_parameter_views
+from upweight.training.stacked import choose_stack as choose_run_stack
+from upweight.training.stacked import train_stacked
 
 Array = NDArray[np.float64]
 TrainFn = Callable[[Array, int], nn.Module]
 
 
-def with_l2(given: Objective | str | None, l2: float) -> Objective | str | float | None:
+def combine_l2(given: Objective | str | None, l2: float) -> Objective | str | float | None:
     """The objective with the older keyword `l2`; the l2 alone where the training has to say the reduction.
 
     Raises ValueError for two l2 that differ.
@@ -35,7 +36,7 @@ def with_l2(given: Objective | str | None, l2: float) -> Objective | str | float
     return float(l2) if given is None else Objective(given, float(l2))  # type: ignore[arg-type]
 
 
-def objective(given: Objective | str | float | None, training: Training | TrainFn | None) -> Objective:
+def resolve_objective(given: Objective | str | float | None, training: Training | TrainFn | None) -> Objective:
     """Reduction and l2, from whoever says them: the caller, else the training, else the mean without l2.
 
     Raises ValueError for an unknown reduction, a negative l2, or what the training contradicts.
@@ -55,10 +56,12 @@ def objective(given: Objective | str | float | None, training: Training | TrainF
     return found
 
 
-def trained(training: Training | TrainFn, network: Network, train: Examples, weights: Array, seed: int) -> nn.Module:
+def train_network(
+    training: Training | TrainFn, network: Network, train: Examples, weights: Array, seed: int
+) -> nn.Module:
     """A new net, trained with these weights (n,) on top of the examples' own, in eval mode."""
     if isinstance(training, Training):
-        (run,) = runs(training, network, train, weights[None], [seed])
+        (run,) = make_runs(training, network, train, weights[None], [seed])
         return replay(run, weights * sample_weights(train)).eval()
     net = training(weights, seed)
     if not isinstance(net, nn.Module):
@@ -72,22 +75,22 @@ def trained(training: Training | TrainFn, network: Network, train: Examples, wei
     return net
 
 
-def together(training: Training | TrainFn, network: Network, train: Examples) -> Stack:
+def choose_stack(training: Training | TrainFn, network: Network, train: Examples) -> Stack:
     """How many nets to train at once."""
     if not isinstance(training, Training):
         return Stack(1, "a training function trains one net at a time")
-    return stack(runs(training, network, train, np.ones((1, len(train))), [0])[0])
+    return choose_run_stack(make_runs(training, network, train, np.ones((1, len(train))), [0])[0])
 
 
-def trained_many(
+def train_networks(
     training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]
 ) -> list[nn.Module]:
     """New nets, one for every row of weights (M, n) and its seed, all at once."""
-    wanted = runs(training, network, train, weights, seeds)
+    wanted = make_runs(training, network, train, weights, seeds)
     nets = []
     for run, theta in zip(wanted, _trained(wanted, weights * sample_weights(train)), strict=True):
         net = copied(run.network.net).eval()
-        hold(list(Network(net, network.loss).parameters().values()), theta.clone())
+        set_parameter_views(list(Network(net, network.loss).parameters().values()), theta.clone())
         nets.append(net)
     return nets
 
@@ -97,15 +100,15 @@ def _trained(wanted: Sequence[Run], weights: Array) -> list[Tensor]:
     first = wanted[0]
     alike = all([len(p) for p in run.positions] == [len(p) for p in first.positions] for run in wanted)
     if all(run is first for run in wanted) or (alike and not first.is_random):
-        return list(stacked(wanted, weights))
+        return list(train_stacked(wanted, weights))
     found: dict[int, Tensor] = {}
     for run in dict.fromkeys(wanted):
         places = [place for place, one in enumerate(wanted) if one is run]
-        found |= zip(places, stacked([run] * len(places), weights[places]), strict=True)
+        found |= zip(places, train_stacked([run] * len(places), weights[places]), strict=True)
     return [found[place] for place in range(len(wanted))]
 
 
-def runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:
+def make_runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:
     """The run of every row of weights (M, n) and its seed; the same object where they are the same.
 
     Seed 0 is the training's own, every other counts on from there.
@@ -121,7 +124,7 @@ def runs(training: Training, network: Network, train: Examples, weights: Array, 
     return found
 
 
-def with_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]) -> Training:
+def add_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]) -> Training:
     """The training with where it begins: this net as it is now, or the function that makes it, unless it says so."""
     if training.initial is not None:
         return training
@@ -130,7 +133,7 @@ def with_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]
     return replace(training, initial={name: value.detach().clone() for name, value in net.state_dict().items()})
 
 
-def warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
+def removal_warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
     """What a reader should know of removal in this training, as sentences."""
     coupled = [name for name, module in network.net.named_modules() if isinstance(module, BATCH_NORMS)]
     if not coupled or not isinstance(training, Training) or training.denominator == "rebatched":

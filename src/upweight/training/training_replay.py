@@ -1,4 +1,4 @@
-"""TrainingReplay: a training run that can be gone through again, backwards for many queries or forwards for many groups."""
+"""A training run that can be replayed: backwards for many queries or forwards for many groups."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
-from upweight.training.adjoint import TrainingStep, pull, push, restrain
-from upweight.training.optimiser_step import begin
+from upweight.training.adjoint import TrainingStep, limit_growth, pull_back, push_forward
+from upweight.training.optimiser_step import initial_state
 from upweight.training.replay_checkpoint import BackwardState, ReplayCheckpoint
-from upweight.training.run import Run, TrainingState, beginning_of, require_finite, walk
+from upweight.training.run import Run, TrainingState, initial_training_state, iterate_steps, require_finite
 from upweight.training.second_order import SecondOrderProducts
 
 Array = NDArray[np.float64]
@@ -51,7 +51,7 @@ class TrainingReplay(Replay):
         _require_repeatable(run, self._weights)
         self._every = max(1, isqrt(run.steps))
         self._kept: list[TrainingState] = []
-        for moment, _ in walk(run, self._weights, beginning_of(run), run.steps):
+        for moment, _ in iterate_steps(run, self._weights, initial_training_state(run), run.steps):
             if moment.t % self._every == 0 and moment.t < run.steps:
                 self._kept.append(moment)
         self._theta = moment.theta
@@ -88,28 +88,28 @@ class TrainingReplay(Replay):
     def shifts(self, directions: Array) -> Array:
         """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
         carried = self._theta.new_zeros(len(directions), len(self._theta))
-        held = begin(self._run.training, carried)
+        held = initial_state(self._run.training, carried)
         for step in (step for kept in self._kept for step in self._steps(kept)):
             turned, _ = self._products(step.theta, step.t, self._weights, carried)
             shares = self._turned_shares(step.t, directions * self._own)
             turned += self._products.weighted(step.theta, step.t, torch.from_numpy(shares).to(carried))
-            carried, held = push(step, carried, held, turned)
+            carried, held = push_forward(step, carried, held, turned)
         return np.asarray(carried.double().cpu().numpy())
 
     def _backward(self, after: Tensor, halfway: ReplayCheckpoint | None, clip: float | None) -> BackwardState:
         """Go through all steps with cotangents c (m, p); the scores are ∂⟨c, θ_T⟩/∂(own wᵢ), (m, n)."""
         back = BackwardState(
-            self._run.steps, after, begin(self._run.training, after), np.zeros((len(after), len(self._weights)))
+            self._run.steps, after, initial_state(self._run.training, after), np.zeros((len(after), len(self._weights)))
         )
         back = back if halfway is None else halfway.read(back)
         for kept in [kept for kept in reversed(self._kept) if kept.t < back.t]:
             after, held, scores, clipped = back.after, back.held, back.scores, back.clipped
             for step in reversed(self._steps(kept)):
-                before, held, u = pull(step, after, held)
+                before, held, u = pull_back(step, after, held)
                 bent, along = self._products(step.theta, step.t, self._weights, u)
                 before = bent.add_(before)
                 if clip is not None:
-                    before, held, grown = restrain(after, before, held, clip)
+                    before, held, grown = limit_growth(after, before, held, clip)
                     clipped += int(grown.sum())
                 after = before
                 slopes = self._slopes(step.t, along.double().cpu().numpy())
@@ -124,7 +124,9 @@ class TrainingReplay(Replay):
         run = self._run
         return [
             TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
-            for (t, theta, state), gradient in walk(run, self._weights, kept, min(kept.t + self._every, run.steps))
+            for (t, theta, state), gradient in iterate_steps(
+                run, self._weights, kept, min(kept.t + self._every, run.steps)
+            )
             if gradient is not None
         ]
 
@@ -158,7 +160,11 @@ class TrainingReplay(Replay):
 
 def _require_repeatable(run: Run, weights: Array) -> None:
     """Refuse a training whose steps do not repeat: its replay would be another run."""
-    one, two = (gradient for _ in range(2) for _, gradient in islice(walk(run, weights, beginning_of(run), 1), 1))
+    one, two = (
+        gradient
+        for _ in range(2)
+        for _, gradient in islice(iterate_steps(run, weights, initial_training_state(run), 1), 1)
+    )
     assert one is not None and two is not None
     if not torch.equal(one, two):
         apart = float(torch.linalg.vector_norm(one - two) / torch.linalg.vector_norm(one))

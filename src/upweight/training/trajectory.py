@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Id
 from upweight.core.files import open_atomically
 from upweight.gradients.network import unwrapped
-from upweight.training.optimiser_settings import OptimiserSettings, put_back, rate_of, state_of
+from upweight.training.optimiser_settings import OptimiserSettings, read_learning_rate, read_state, restore_state
 
 VERSION = 1
 MANIFEST = "trajectory.json"
@@ -99,7 +99,7 @@ class Trajectory:
             raise ValueError(f"expected batch= in every step or in none, step {self._step + 1} differs from the others")
         if batch is not None:
             self._batches.append(_ids(self._step, batch))
-        self._rates.append(rate_of(optimiser))
+        self._rates.append(read_learning_rate(optimiser))
         self._step += 1
         if self._step % self.every == 0:
             self.save(net, optimiser)
@@ -110,7 +110,7 @@ class Trajectory:
         if self.shards and self.shards[-1].step == self._step:
             return
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _tensors(net).items()}
-        tensors |= {STATE + name: t.detach().cpu().contiguous() for name, t in state_of(net, optimiser).items()}
+        tensors |= {STATE + name: t.detach().cpu().contiguous() for name, t in read_state(net, optimiser).items()}
         tensors[RATES] = torch.tensor(self._rates, dtype=torch.float64)
         if self._batches:
             tensors[TAKEN] = torch.frombuffer(bytearray(json.dumps(self._batches).encode()), dtype=torch.uint8)
@@ -137,7 +137,7 @@ class Trajectory:
             for name, tensor in _tensors(net).items():
                 tensor.copy_(stored[name])
         state = {name.removeprefix(STATE): t for name, t in stored.items() if name.startswith(STATE)}
-        put_back(net, optimiser, state)
+        restore_state(net, optimiser, state)
         return self._step
 
     def read(self, place: int) -> dict[str, Tensor]:

@@ -64,20 +64,22 @@ class RetrainableNetwork(Stackable, Replayable):
             TypeError: a model without `training`.
         """
         require(self, [Retrainable], "retrain")
-        net = trainer.trained(self.training, self.network, train, checked_weights(train, weights), seed)  # type: ignore[arg-type]
+        net = trainer.train_network(self.training, self.network, train, checked_weights(train, weights), seed)  # type: ignore[arg-type]
         return self.with_net(net)
 
     def stack(self, train: Examples) -> Stack:
         """How many copies of the net to train at once."""
         require(self, [Stackable], "stack")
-        return trainer.together(self.training, self.network, train)  # type: ignore[arg-type]
+        return trainer.choose_stack(self.training, self.network, train)  # type: ignore[arg-type]
 
     def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Self]:
         """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
         weights = checked_weights(train, weights, len(seeds))
         if not isinstance(self.training, Training):
             return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
-        return [self.with_net(net) for net in trainer.trained_many(self.training, self.network, train, weights, seeds)]
+        return [
+            self.with_net(net) for net in trainer.train_networks(self.training, self.network, train, weights, seeds)
+        ]
 
     def training_time(self, train: Examples) -> float | None:
         """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
@@ -95,7 +97,7 @@ class RetrainableNetwork(Stackable, Replayable):
         """
         require(self, [Replayable], "replay")
         own, weights = sample_weights(train), checked_weights(train, weights)
-        (run,) = trainer.runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
+        (run,) = trainer.make_runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
         return TrainingReplay(run, weights, own)
 
     def weights(self, train: Examples) -> Array:

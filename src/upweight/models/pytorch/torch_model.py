@@ -69,7 +69,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
 
-    @older_keywords({"l2": Older("objective", "l2")}, {"objective": Made("uw.Objective", trainer.with_l2, '"mean"')})
+    @older_keywords({"l2": Older("objective", "l2")}, {"objective": Made("uw.Objective", trainer.combine_l2, '"mean"')})
     def __init__(
         self,
         net: nn.Module,
@@ -81,7 +81,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
         training: Training | TrainFn | None = None,
         trajectory: Trajectory | None = None,
     ) -> None:
-        self.objective = trainer.objective(objective, training)
+        self.objective = trainer.resolve_objective(objective, training)
         self.network = Network(net, loss, measure, collate)
         self.training = training
         self.trajectory = trajectory
@@ -109,7 +109,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
             training: how.
         """
         begins = unwrapped(net if isinstance(net, nn.Module) else net(training.seed))
-        training = trainer.with_initial(training, begins if isinstance(net, nn.Module) else net)
+        training = trainer.add_initial(training, begins if isinstance(net, nn.Module) else net)
         untrained = cls(begins, loss, measure, collate=collate, training=training)
         return untrained.retrain(train, np.ones(len(train)))
 
@@ -151,7 +151,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
         said = [note for found in self.network.inspections.values() for note in found.notes]
-        removal = trainer.warnings(self.training, self.network)
+        removal = trainer.removal_warnings(self.training, self.network)
         return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
 
     @property
