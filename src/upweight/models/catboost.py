@@ -21,7 +21,7 @@ from upweight.models.tree_spec import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
@@ -45,12 +45,12 @@ def reads(estimator: Any) -> bool:
     return library_of(estimator) == "catboost"
 
 
-def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted CatBoost model, or a pipeline that ends in one."""
     return read_trees(_read, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
     """A fitted CatBoost model; `steps` is what comes before it in a pipeline."""
     if not estimator.is_fitted():
         raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
@@ -125,7 +125,7 @@ def _library(estimator: Any) -> str:
     return f"CatBoost {here}, trained by the newer {there}" if newer else f"CatBoost {here}"
 
 
-def _loss(objective: str, estimator: Any) -> Loss:
+def _loss(objective: str, estimator: Any) -> BoostingLoss:
     name, _, settings = objective.partition(":")
     given = dict(setting.split("=") for setting in settings.split(";") if "=" in setting)
     classes = np.asarray(estimator.classes_)

@@ -21,7 +21,7 @@ from upweight.models.tree_spec import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
@@ -41,12 +41,12 @@ def reads(estimator: Any) -> bool:
     return library_of(estimator) == "lightgbm"
 
 
-def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted LGBMClassifier, LGBMRegressor or Booster, or a pipeline that ends in one."""
     return read_trees(_read, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
     """A fitted LGBMClassifier, LGBMRegressor or Booster; `steps` is what comes before it in a pipeline."""
     import lightgbm
 
@@ -102,7 +102,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     )
 
 
-def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, classes: Any) -> Loss:
+def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, classes: Any) -> BoostingLoss:
     objective, *settings = str(dumped.get("objective", "none")).split()
     given = dict(setting.split(":") for setting in settings if ":" in setting)
     if objective == "binary":
@@ -120,7 +120,7 @@ def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, c
 
 
 def _leaves(
-    trees: list[dict[str, Any]], parameters: dict[str, str], loss: Loss, train: Examples
+    trees: list[dict[str, Any]], parameters: dict[str, str], loss: BoostingLoss, train: Examples
 ) -> tuple[TreeEnsemble, Rule, Array | None]:
     """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split."""
     found = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]

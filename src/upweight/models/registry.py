@@ -18,7 +18,7 @@ from upweight.core.model_reader import ModelReader
 from upweight.core.plugins import MODELS, plugins, warn_about
 from upweight.core.weights import require_any_weight
 from upweight.models.pipeline import last_step
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 
 # Modules of this room that are model readers, in the order in which they are tried.
 FAMILIES = (
@@ -43,7 +43,7 @@ def explainable(
     smoothing: float | None = None,
     objective: Literal["sum", "mean"] | None = None,
     *,
-    loss: Loss | None = None,
+    loss: BoostingLoss | None = None,
 ) -> Retrainable:
     """A model to fit attributors on: a `LinearModel`, a `TreeModel`, or what a plugin makes of the estimator.
 

@@ -16,7 +16,7 @@ from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
 from upweight.models.pipeline import last_step, steps_before
 from upweight.trees.boosting import Boosting, Rule
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
 from upweight.trees.model import TreeModel
@@ -44,7 +44,7 @@ class TreeReading:
     """
 
     ensemble: TreeEnsemble
-    loss: Loss
+    loss: BoostingLoss
     numbers: Callable[[Any], NDArray[np.integer]]
     margins: Callable[[Any], Array]
     again: Callable[[Any, Any, Any, int], Any]
@@ -115,11 +115,11 @@ def library_of(estimator: Any) -> str:
 
 
 def read_trees(
-    read: Callable[[Any, Examples, Measurement, Any, Loss | None], TreeModel],
+    read: Callable[[Any, Examples, Measurement, Any, BoostingLoss | None], TreeModel],
     estimator: Any,
     train: Examples,
     measure: Measurement,
-    loss: Loss | None,
+    loss: BoostingLoss | None,
 ) -> TreeModel:
     """The model that `read(last step, train, measure, steps before it, loss)` gives, recognised on its training set."""
     if train.y is None:
@@ -248,7 +248,7 @@ def known_format(library: str) -> Iterator[None]:
         ) from error
 
 
-def _is_best_constant(base: Array, loss: Loss, targets: Array, weights: Array) -> bool:
+def _is_best_constant(base: Array, loss: BoostingLoss, targets: Array, weights: Array) -> bool:
     """Up to a constant where the loss sees differences of outputs alone."""
     mean = targets @ weights / weights.sum()
     if loss.classes is not None and ((mean <= 0) | (mean >= 1)).any():

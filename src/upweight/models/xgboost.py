@@ -23,7 +23,7 @@ from upweight.models.tree_spec import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
@@ -39,12 +39,12 @@ def reads(estimator: Any) -> bool:
     return library_of(estimator) == "xgboost"
 
 
-def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted XGBClassifier, XGBRegressor or Booster, or a pipeline that ends in one."""
     return read_trees(_read, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
     """A fitted XGBClassifier, XGBRegressor or Booster; `steps` is what comes before it in a pipeline."""
     import xgboost
 
@@ -125,7 +125,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     )
 
 
-def _loss(learner: dict[str, Any], classes: Any) -> Loss:
+def _loss(learner: dict[str, Any], classes: Any) -> BoostingLoss:
     objective = learner["objective"]["name"]
     if objective in ("binary:logistic", "binary:logitraw"):
         return Logistic(np.array([0, 1]) if classes is None else classes)
@@ -145,7 +145,7 @@ def _loss(learner: dict[str, Any], classes: Any) -> Loss:
     raise refuse_objective("XGBoost", objective, SUPPORTED)
 
 
-def _base(learner: dict[str, Any], loss: Loss) -> NDArray[np.float64]:
+def _base(learner: dict[str, Any], loss: BoostingLoss) -> NDArray[np.float64]:
     """The margin before the first tree: XGBoost keeps it as a prediction, in text."""
     score = np.ravel(json.loads(str(learner["learner_model_param"]["base_score"]))).astype(np.float64)
     if isinstance(loss, Logistic | Poisson) and learner["objective"]["name"] != "binary:logitraw":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Places, TreeEnsemble
 
 Array = NDArray[np.float64]
@@ -87,7 +87,7 @@ class Boosting:
     """
 
     ensemble: TreeEnsemble
-    loss: Loss
+    loss: BoostingLoss
     rule: Rule
     places: Places
     targets: Array

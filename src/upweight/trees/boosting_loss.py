@@ -1,4 +1,4 @@
-"""Loss: what boosting asks of a training loss: gradient and second derivative as libraries sum them, how both move.
+"""BoostingLoss: what boosting asks of a training loss: gradient and second derivative as libraries sum them, how both move.
 
 Outputs come first in every array: z (K, n) or (K, n, …), so that one output is one contiguous block.
 """
@@ -17,13 +17,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slopes:
-    """Loss (m,) and gradient (m, K) of a batch, examples first."""
+    """BoostingLoss (m,) and gradient (m, K) of a batch, examples first."""
 
     loss: Array
     gradient: Array
 
 
-class Loss(ABC):
+class BoostingLoss(ABC):
     """A training loss of K outputs z and targets t (what `encode` makes of labels, K first too)."""
 
     name: str
@@ -62,7 +62,7 @@ class Loss(ABC):
         return np.ones_like(mean)
 
     def at(self, z: Array, targets: Array) -> Slopes:
-        """Loss and gradient for z (m, K) and what `encode` gave, examples first: what measurements ask for."""
+        """BoostingLoss and gradient for z (m, K) and what `encode` gave, examples first: what measurements ask for."""
         turned = np.ascontiguousarray(np.asarray(z, dtype=np.float64).T)
         return Slopes(self.value(turned, targets.T), np.asarray(self.slopes(turned, targets.T)[0].T))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.trees.boosting import SAME
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Places, TreeEnsemble
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ class Forest:
     """
 
     ensemble: TreeEnsemble
-    loss: Loss
+    loss: BoostingLoss
     places: Places
     targets: Array
     weights: Array

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 
 Array = NDArray[np.float64]
 
 
-class Squared(Loss):
+class Squared(BoostingLoss):
     """½ Σ (z − t)²; with classes, of the distance to 0 and 1 (half the Brier score), as forests fit them."""
 
     name = "squared loss"
@@ -37,7 +37,7 @@ class Squared(Loss):
         return z if self.classes is not None else super().probabilities(z)
 
 
-class Logistic(Loss):
+class Logistic(BoostingLoss):
     """log(1 + exp(−±σz)) for two classes; σ is 1 everywhere but in LightGBM, where it can be set."""
 
     name = "logistic loss"
@@ -81,7 +81,7 @@ class Logistic(Loss):
         return np.hstack([1 - p, p])
 
 
-class Softmax(Loss):
+class Softmax(BoostingLoss):
     """Cross-entropy of softmax over all classes; libraries sum `factor`·p(1 − p), the second derivative's diagonal.
 
     XGBoost's factor is 2, LightGBM's and GradientBoosting's K/(K − 1), HistGradientBoosting's and CatBoost's 1.
@@ -129,7 +129,7 @@ class Softmax(Loss):
         return np.asarray(softmax(z, axis=1))
 
 
-class Poisson(Loss):
+class Poisson(BoostingLoss):
     """exp(z) − t z; XGBoost and LightGBM sum exp(z + `padding`) as its second derivative (.7 by default)."""
 
     name = "Poisson loss"
@@ -166,7 +166,7 @@ class Poisson(Loss):
         return np.exp(z)
 
 
-class Quantile(Loss):
+class Quantile(BoostingLoss):
     """The pinball loss at level α. Leaf values are order statistics: no derivative, no sums to replay."""
 
     unit = "pinball"
@@ -191,7 +191,7 @@ class Quantile(Loss):
         return np.zeros_like(z), None
 
 
-class Custom(Loss):
+class Custom(BoostingLoss):
     """A user's own loss of one output: `gradient`, `hessian` and `third` are f(z, t) -> array, elementwise.
 
     `loss` is f(z, t) too; without it the measurement must be a function of the outputs.

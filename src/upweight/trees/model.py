@@ -17,7 +17,7 @@ from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
 from upweight.core.weights import require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
 
@@ -49,7 +49,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     name: str
     predictor: Any
     ensemble: TreeEnsemble
-    loss: Loss
+    loss: BoostingLoss
     measurement_of: Measurement
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Places, Array, Array], Boosting | Forest]

@@ -22,7 +22,7 @@ from upweight.models.tree_spec import (
     tree_model,
 )
 from upweight.trees.boosting import Rule
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
@@ -47,12 +47,12 @@ def reads(estimator: Any) -> bool:
     return type(last_step(estimator)).__name__ in FITTED
 
 
-def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Loss | None = None) -> TreeModel:
+def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted estimator of scikit-learn, or a pipeline that ends in one."""
     return read_trees(_read, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: Loss | None) -> TreeModel:
+def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
     """A fitted estimator of scikit-learn; `steps` is what comes before it in a pipeline."""
     kind = type(estimator).__name__
     if not hasattr(estimator, FITTED[kind]):
@@ -214,7 +214,7 @@ def _leaves(trees: Any) -> tuple[list[NDArray[np.intp]], list[Array]]:
     return nodes, values
 
 
-def _loss_of(estimator: Any, supported: str) -> Loss:
+def _loss_of(estimator: Any, supported: str) -> BoostingLoss:
     name, classes = estimator.loss, np.asarray(getattr(estimator, "classes_", ()))
     if name == "log_loss":
         return Logistic(classes) if len(classes) == 2 else Softmax(classes)
