@@ -20,7 +20,7 @@ from upweight.models.tree_spec import (
     refuse_objective,
     tree_model,
 )
-from upweight.trees.boosting import Rule
+from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
@@ -64,7 +64,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     base = np.broadcast_to(np.asarray(bias, dtype=np.float64), (loss.outputs,)).copy()
     ensemble = ensemble_of(values, np.arange(trees), np.zeros(trees, dtype=np.intp), base)
     weights = np.ones(len(train)) if train.weights is None else train.weights
-    rule = Rule(
+    rule = LeafRule(
         rate=float(parameters["learning_rate"]),
         l2=np.full(len(flat), float(parameters["l2_leaf_reg"]) * weights.mean()),
         newton=parameters["leaf_estimation_method"] == "Newton",

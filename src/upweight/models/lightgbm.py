@@ -20,7 +20,7 @@ from upweight.models.tree_spec import (
     renewed,
     tree_model,
 )
-from upweight.trees.boosting import Rule
+from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
@@ -121,7 +121,7 @@ def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, c
 
 def _leaves(
     trees: list[dict[str, Any]], parameters: dict[str, str], loss: BoostingLoss, train: Examples
-) -> tuple[TreeEnsemble, Rule, Array | None]:
+) -> tuple[TreeEnsemble, LeafRule, Array | None]:
     """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split."""
     found = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]
     values = [np.array([value for _, value, _ in leaves], dtype=np.float64) for leaves in found]
@@ -139,7 +139,7 @@ def _leaves(
     ensemble = ensemble_of(values, np.arange(len(trees)) // loss.outputs, outputs, base)
     below = np.array([categorical for leaves in found for *_, categorical in leaves], dtype=bool)
     l2 = np.full(len(below), float(parameters.get("lambda_l2", 0)))
-    rule = Rule(
+    rule = LeafRule(
         rate=float(parameters.get("learning_rate", 0.1)),
         l2=l2,
         l1=float(parameters.get("lambda_l1", 0)),

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
 from upweight.models.pipeline import last_step, steps_before
-from upweight.trees.boosting import Boosting, Rule
+from upweight.trees.boosting import Boosting, LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Places, TreeEnsemble
 from upweight.trees.forest import Forest
@@ -48,7 +48,7 @@ class TreeReading:
     numbers: Callable[[Any], NDArray[np.integer]]
     margins: Callable[[Any], Array]
     again: Callable[[Any, Any, Any, int], Any]
-    rule: Rule | None = None
+    rule: LeafRule | None = None
     other_l2: Array | None = None
     draws: Array | None = None
     bootstrap: bool = False

@@ -22,7 +22,7 @@ from upweight.models.tree_spec import (
     refuse_objective,
     tree_model,
 )
-from upweight.trees.boosting import Rule
+from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
@@ -100,7 +100,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         return again_by_clone(estimator, x, y, weights, seed, **told)
 
     parallel = len(trees) / max(rounds * loss.outputs, 1)
-    rule = Rule(
+    rule = LeafRule(
         rate=float(settings["eta"]) / max(parallel, 1.0),
         l2=np.full(len(ensemble.values), float(settings["lambda"])),
         l1=float(settings["alpha"]),

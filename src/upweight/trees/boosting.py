@@ -19,7 +19,7 @@ EMPTY = 1e-12  # a sum of second derivatives below which a leaf has nobody in it
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
+class LeafRule:
     """A leaf's value from the sums G, H over its examples: −rate · clip(soft(G, l1) / (H + l2), most).
 
     Attributes:
@@ -88,7 +88,7 @@ class Boosting:
 
     ensemble: TreeEnsemble
     loss: BoostingLoss
-    rule: Rule
+    rule: LeafRule
     places: Places
     targets: Array
     weights: Array

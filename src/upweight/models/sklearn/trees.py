@@ -21,7 +21,7 @@ from upweight.models.tree_spec import (
     refuse_objective,
     tree_model,
 )
-from upweight.trees.boosting import Rule
+from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
@@ -110,7 +110,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
         numbers=numbers,
         margins=margins,
         again=again,
-        rule=Rule(estimator.learning_rate, np.zeros(len(ensemble.values))),
+        rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
         splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
     )
@@ -160,7 +160,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading
         numbers=numbers,
         margins=margins,
         again=again,
-        rule=Rule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
+        rule=LeafRule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
         splits=estimator._predictors,
         threads=True,
