@@ -65,7 +65,7 @@ class LeafRule:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class BoostingStep:
     """One boosting step: its trees, and every training example's margins and slopes before it, all (K, n)."""
 
     trees: range
@@ -95,12 +95,12 @@ class Boosting:
     follows: bool = False
     unrecorded: tuple[str, ...] = ()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[BoostingStep]:
         """Every step with the training-time slopes, from staged margins."""
         for trees, margins in self.ensemble.staged(self.places):
             z = np.ascontiguousarray(margins.T)
             g, h = self.loss.slopes(z, self.targets)
-            yield Step(trees, z, g, h if self.rule.newton else np.ones_like(h))
+            yield BoostingStep(trees, z, g, h if self.rule.newton else np.ones_like(h))
 
     def local(self, tree: int) -> Places:
         """The leaf of every training example counted within this tree, (n,)."""

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Slopes:
+class LossGradient:
     """BoostingLoss (m,) and gradient (m, K) of a batch, examples first."""
 
     loss: Array
@@ -61,10 +61,10 @@ class BoostingLoss(ABC):
         """∂link/∂mean, elementwise."""
         return np.ones_like(mean)
 
-    def at(self, z: Array, targets: Array) -> Slopes:
+    def at(self, z: Array, targets: Array) -> LossGradient:
         """BoostingLoss and gradient for z (m, K) and what `encode` gave, examples first: what measurements ask for."""
         turned = np.ascontiguousarray(np.asarray(z, dtype=np.float64).T)
-        return Slopes(self.value(turned, targets.T), np.asarray(self.slopes(turned, targets.T)[0].T))
+        return LossGradient(self.value(turned, targets.T), np.asarray(self.slopes(turned, targets.T)[0].T))
 
     def encode(self, y: NDArray[Any]) -> Array:
         """Targets (n, K): amounts as they are, classes as 0 and 1."""
