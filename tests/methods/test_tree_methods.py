@@ -54,7 +54,7 @@ def test_trex_is_at_its_optimum_and_its_parts_sum_to_its_margin(case):
 
     grown = model.grown(train)
     outputs = kernel(ours, ours) @ fitted.alpha
-    gradient = grown.loss.slopes(np.ascontiguousarray(outputs.T), grown.targets)[0].T
+    gradient = grown.loss.derivatives(np.ascontiguousarray(outputs.T), grown.targets)[0].T
     np.testing.assert_allclose(fitted.alpha, -gradient / 0.05, atol=1e-4)
     slopes = model.measure_slopes(queries, model.margins(queries))
     expected = kernel(theirs, ours) * (slopes @ fitted.alpha.T)

@@ -27,7 +27,7 @@ def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = N
     margins[:, own] = base[:, None]
     values, old = np.zeros_like(ensemble.values), grown.reproduced
     for trees in ensemble.by_step():
-        g, h = loss.slopes(margins, grown.targets)
+        g, h = loss.derivatives(margins, grown.targets)
         h = h if rule.newton else np.ones_like(h)
         for tree in trees:
             for leaf in range(*ensemble.leaves_of(tree).indices(len(values))):

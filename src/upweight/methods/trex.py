@@ -127,14 +127,14 @@ def _minimised(
     def objective(flat: Array) -> tuple[float, Array]:
         coefficients = flat.reshape(-1, outputs)
         z = np.ascontiguousarray((features @ coefficients).T)
-        slope = back @ (weights * loss.slopes(z, targets)[0]).T + l2 * coefficients
+        slope = back @ (weights * loss.derivatives(z, targets)[0]).T + l2 * coefficients
         return float(weights @ loss.value(z, targets) + 0.5 * l2 * flat @ flat), slope.ravel()
 
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-9 * float(weights.sum()), "maxcor": 20}
     start = np.zeros(features.shape[1] * outputs)
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x.reshape(-1, outputs)
     z = np.ascontiguousarray((features @ found).T)
-    return _centred(z.T), -(weights * loss.slopes(z, targets)[0]).T
+    return _centred(z.T), -(weights * loss.derivatives(z, targets)[0]).T
 
 
 def _correlation(ours: Array, theirs: Array, counts: Array) -> float:

@@ -99,7 +99,7 @@ class Boosting:
         """Every step with the training-time slopes, from staged margins."""
         for trees, margins in self.ensemble.staged(self.places):
             z = np.ascontiguousarray(margins.T)
-            g, h = self.loss.slopes(z, self.targets)
+            g, h = self.loss.derivatives(z, self.targets)
             yield BoostingStep(trees, z, g, h if self.rule.newton else np.ones_like(h))
 
     def local(self, tree: int) -> Places:

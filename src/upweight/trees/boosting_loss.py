@@ -1,4 +1,4 @@
-"""BoostingLoss: what boosting asks of a training loss: gradient and second derivative as libraries sum them, how both move.
+"""What boosting needs of a training loss: gradient and second derivative as libraries sum them, and how both move.
 
 Outputs come first in every array: z (K, n) or (K, n, …), so that one output is one contiguous block.
 """
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LossGradient:
-    """BoostingLoss (m,) and gradient (m, K) of a batch, examples first."""
+    """Loss (m,) and gradient (m, K) of a batch, examples first."""
 
     loss: Array
     gradient: Array
@@ -41,16 +41,16 @@ class BoostingLoss(ABC):
         """The loss, without the axis of outputs."""
 
     @abstractmethod
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """(gradient, second derivative), both like z; the second as the library sums it, which may be rescaled."""
 
     @abstractmethod
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move when z moves by dz: directional derivatives; None for a second that stays."""
 
-    def bends_back(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
-        """The transpose of `bends`: ∂/∂z of ⟨gradient, dg⟩ + ⟨second, dh⟩. Elementwise losses need no other."""
-        first, second = self.bends(z, t, np.ones_like(z))
+    def derivatives_vjp(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
+        """The transpose of `derivatives_jvp`: ∂/∂z of ⟨gradient, dg⟩ + ⟨second, dh⟩. Elementwise losses need no other."""
+        first, second = self.derivatives_jvp(z, t, np.ones_like(z))
         return first * dg if second is None else first * dg + second * dh
 
     def link(self, mean: Array) -> Array:
@@ -62,9 +62,9 @@ class BoostingLoss(ABC):
         return np.ones_like(mean)
 
     def at(self, z: Array, targets: Array) -> LossGradient:
-        """BoostingLoss and gradient for z (m, K) and what `encode` gave, examples first: what measurements ask for."""
+        """Loss and gradient for z (m, K) and what `encode` gave, examples first: what measurements ask for."""
         turned = np.ascontiguousarray(np.asarray(z, dtype=np.float64).T)
-        return LossGradient(self.value(turned, targets.T), np.asarray(self.slopes(turned, targets.T)[0].T))
+        return LossGradient(self.value(turned, targets.T), np.asarray(self.derivatives(turned, targets.T)[0].T))
 
     def encode(self, y: NDArray[Any]) -> Array:
         """Targets (n, K): amounts as they are, classes as 0 and 1."""

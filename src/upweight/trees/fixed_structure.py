@@ -62,7 +62,7 @@ def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
     size = max(1, CACHED // (outputs * columns))
     for start in range(0, n, size):
         part = slice(start, start + size)
-        first, second = boosting.loss.slopes(margins[:, part], boosting.targets[:, part, None])
+        first, second = boosting.loss.derivatives(margins[:, part], boosting.targets[:, part, None])
         g[:, part] = first
         if boosting.rule.newton:
             h[:, part] = second
@@ -92,12 +92,12 @@ def backwards(boosting: Boosting, places: Places, slopes: Array) -> Array:
                 asked *= -rule.give(value, total[where, place, None], where)
                 dg[output] += (rule.rate * asked)[local]
                 dh[output] += (value * asked)[local]
-        g, h = boosting.loss.slopes(margins, boosting.targets)
+        g, h = boosting.loss.derivatives(margins, boosting.targets)
         h = h if rule.newton else np.ones_like(h)
         for output in range(outputs):
             scores += dg[output] * g[output, :, None] + dh[output] * h[output, :, None]
         after = dh if rule.newton else np.zeros_like(dh)
-        pull += boosting.loss.bends_back(margins[..., None], boosting.targets[..., None], dg, after)
+        pull += boosting.loss.derivatives_vjp(margins[..., None], boosting.targets[..., None], dg, after)
     reach = slopes.T + np.einsum("n,knm->km", weights, pull)
     return np.asarray((scores + base_slope(boosting).T @ reach).T)
 
@@ -116,7 +116,7 @@ def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | in
     change = np.zeros((*ensemble.values.shape, len(examples)))
     old, (_, total) = boosting.reproduced, boosting.totals
     for step in boosting.steps():
-        dg, dh = boosting.loss.bends(step.margins[..., None], targets, shift)
+        dg, dh = boosting.loss.derivatives_jvp(step.margins[..., None], targets, shift)
         for tree in step.trees:
             where, local = ensemble.leaves_of(tree), boosting.local(tree)
             members = boosting.members[tree]
@@ -147,7 +147,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     change = np.zeros((ensemble.width, ensemble.trees, n)).T  # written tree by tree
     old, (_, total) = boosting.reproduced, boosting.totals
     for step in boosting.steps():
-        dg, dh = boosting.loss.bends(step.margins, boosting.targets, shift)
+        dg, dh = boosting.loss.derivatives_jvp(step.margins, boosting.targets, shift)
         for tree in step.trees:
             where, local = ensemble.leaves_of(tree), boosting.local(tree)
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(shift)))):

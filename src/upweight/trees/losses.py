@@ -24,11 +24,11 @@ class Squared(BoostingLoss):
         """The loss."""
         return np.asarray(0.5 * ((z - t) ** 2).sum(axis=0))
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         return z - t, np.ones_like(z)
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
         return dz, None
 
@@ -51,7 +51,7 @@ class Logistic(BoostingLoss):
         """The loss."""
         return np.asarray(np.logaddexp(0.0, np.where(t > 0.5, -self.sigmoid, self.sigmoid) * z)[0])
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         p = _expit(z * self.sigmoid if self.sigmoid != 1.0 else z)
         g = p - t
@@ -60,7 +60,7 @@ class Logistic(BoostingLoss):
             g, p = g * self.sigmoid, p * self.sigmoid**2
         return g, p
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
         p = _expit(z * self.sigmoid if self.sigmoid != 1.0 else z)
         moved = p * (self.sigmoid**2 * dz)
@@ -99,18 +99,18 @@ class Softmax(BoostingLoss):
         """The loss."""
         return np.asarray(-(log_softmax(z, axis=0) * t).sum(axis=0))
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         p = softmax(z, axis=0)
         return p - t, self.factor * p * (1 - p)
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
         p = softmax(z, axis=0)
         dp = p * (dz - (p * dz).sum(axis=0))
         return dp, self.factor * (1 - 2 * p) * dp
 
-    def bends_back(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
+    def derivatives_vjp(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
         """The same product: p is coupled symmetrically."""
         p = softmax(z, axis=0)
         v = dg + self.factor * (1 - 2 * p) * dh
@@ -143,12 +143,12 @@ class Poisson(BoostingLoss):
         """The loss."""
         return np.asarray((np.exp(z) - t * z)[0])
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         mean = np.exp(z)
         return mean - t, mean * np.exp(self.padding)
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
         moved = np.exp(z) * dz
         return moved, moved * np.exp(self.padding)
@@ -182,11 +182,11 @@ class Quantile(BoostingLoss):
         off = t - z
         return np.asarray(np.maximum(self.alpha * off, (self.alpha - 1) * off)[0])
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         return np.where(z >= t, 1 - self.alpha, -self.alpha), np.ones_like(z)
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
         return np.zeros_like(z), None
 
@@ -208,7 +208,7 @@ class Custom(BoostingLoss):
         name: str = "a loss of your own",
     ) -> None:
         super().__init__(1)
-        self.derivatives = gradient, hessian, third
+        self.elementwise_derivatives = gradient, hessian, third
         self.own, self.name = loss, name
 
     def value(self, z: Array, t: Array) -> Array:
@@ -217,13 +217,15 @@ class Custom(BoostingLoss):
             raise ValueError("the loss was given by its derivatives alone; pass loss= too, or measure= a function")
         return np.asarray(np.asarray(self.own(z, t))[0])
 
-    def slopes(self, z: Array, t: Array) -> tuple[Array, Array]:
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
-        return np.asarray(self.derivatives[0](z, t)), np.asarray(self.derivatives[1](z, t))
+        return np.asarray(self.elementwise_derivatives[0](z, t)), np.asarray(self.elementwise_derivatives[1](z, t))
 
-    def bends(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """How both move."""
-        return np.asarray(self.derivatives[1](z, t)) * dz, np.asarray(self.derivatives[2](z, t)) * dz
+        return np.asarray(self.elementwise_derivatives[1](z, t)) * dz, np.asarray(
+            self.elementwise_derivatives[2](z, t)
+        ) * dz
 
 
 def _expit(z: Array) -> Array:
