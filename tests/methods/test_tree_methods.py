@@ -34,9 +34,9 @@ def test_boostin_is_its_sum_over_shared_leaves(case):
         for t in step.trees:
             k = int(ensemble.outputs[t])
             for i, leaf in enumerate(ours[:, t]):
-                theta = ensemble.values[leaf, 0] / grown.rule.rate
+                theta = ensemble.values[leaf, 0] / grown.rule.learning_rate
                 own = step.gradient[k, i] + theta * step.hessian[k, i]
-                share = -grown.rule.rate * own / (below[leaf, 0] + grown.rule.l2[leaf])
+                share = -grown.rule.learning_rate * own / (below[leaf, 0] + grown.rule.l2[leaf])
                 expected[:, i] += slopes[:, k] * share * (theirs[:, t] == leaf)
         for t in step.trees:
             asked[:, ensemble.outputs[t]] += ensemble.values[theirs[:, t], 0]

@@ -35,7 +35,7 @@ def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = N
                 for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(base)))):
                     total = (weights * h[output])[inside].sum()
                     step = -(weights * g[output])[inside].sum() / (total + rule.l2[leaf]) if total > 0 else 0.0
-                    values[leaf, place] = rule.rate * step
+                    values[leaf, place] = rule.learning_rate * step
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(base)))):
                 at = grown.places[:, tree]
                 margins[output] += ensemble.values[at, place]
@@ -103,7 +103,7 @@ def test_enough_top_leaves_are_all_points(grown):
 
 
 def test_what_breaks_a_leaf_is_seen(grown):
-    broken = replace(grown, rule=replace(grown.rule, rate=grown.rule.rate * 1.01))
+    broken = replace(grown, rule=replace(grown.rule, learning_rate=grown.rule.learning_rate * 1.01))
     assert not broken.exact
     with pytest.raises(ValueError, match=r"LeafRefit works on leaf values as sums.*TreeSim, TREX and BoostIn"):
         broken.require_exact("LeafRefit")

@@ -94,5 +94,5 @@ def _shares(grown: Boosting) -> Array:
         for tree in step.trees:
             at, outputs = places[:, tree], ensemble.outputs_of(tree)
             g, h = (weights * slopes[outputs].T for slopes in (step.gradient, step.hessian))
-            out[:, tree] = grown.rule.change(ensemble.values[at], below[at], g, h, at)
+            out[:, tree] = grown.rule.value_change(ensemble.values[at], below[at], g, h, at)
     return out

@@ -65,14 +65,14 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     ensemble = ensemble_of(values, np.arange(trees), np.zeros(trees, dtype=np.intp), base)
     weights = np.ones(len(train)) if train.weights is None else train.weights
     rule = LeafRule(
-        rate=float(parameters["learning_rate"]),
+        learning_rate=float(parameters["learning_rate"]),
         l2=np.full(len(flat), float(parameters["l2_leaf_reg"]) * weights.mean()),
         newton=parameters["leaf_estimation_method"] == "Newton",
     )
 
     def again(x: Any, y: Any, given: Any, seed: int) -> Any:
         kept = {k: v for k, v in estimator.get_params().items() if k not in (*STOPPING, *COUNTS)}
-        kept |= {"iterations": trees, "learning_rate": rule.rate, "allow_writing_files": False, "verbose": 0}
+        kept |= {"iterations": trees, "learning_rate": rule.learning_rate, "allow_writing_files": False, "verbose": 0}
         for other in ("eta", "silent", "logging_level", "verbose_eval"):
             kept.pop(other, None)
         if seed and not {"random_seed", "random_state"} & kept.keys():

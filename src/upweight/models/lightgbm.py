@@ -140,10 +140,10 @@ def _leaves(
     below = np.array([categorical for leaves in found for *_, categorical in leaves], dtype=bool)
     l2 = np.full(len(below), float(parameters.get("lambda_l2", 0)))
     rule = LeafRule(
-        rate=float(parameters.get("learning_rate", 0.1)),
+        learning_rate=float(parameters.get("learning_rate", 0.1)),
         l2=l2,
         l1=float(parameters.get("lambda_l1", 0)),
-        most=float(parameters.get("max_delta_step", 0)),
+        max_step=float(parameters.get("max_delta_step", 0)),
     )
     return ensemble, rule, np.where(below, l2 + float(parameters.get("cat_l2", 10)), l2) if below.any() else None
 

@@ -101,10 +101,10 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
 
     parallel = len(trees) / max(rounds * loss.outputs, 1)
     rule = LeafRule(
-        rate=float(settings["eta"]) / max(parallel, 1.0),
+        learning_rate=float(settings["eta"]) / max(parallel, 1.0),
         l2=np.full(len(ensemble.values), float(settings["lambda"])),
         l1=float(settings["alpha"]),
-        most=float(settings["max_delta_step"]),
+        max_step=float(settings["max_delta_step"]),
     )
     reading = TreeReading(
         ensemble=ensemble,

@@ -20,20 +20,20 @@ EMPTY = 1e-12  # a sum of second derivatives below which a leaf has nobody in it
 
 @dataclass(frozen=True, eq=False)
 class LeafRule:
-    """A leaf's value from the sums G, H over its examples: −rate · clip(soft(G, l1) / (H + l2), most).
+    """A leaf's value from the sums G, H over its examples: −learning_rate · clip(soft(G, l1) / (H + l2), max_step).
 
     Attributes:
-        rate: the learning rate.
+        learning_rate: the learning rate.
         l2: (leaves,) what is added to H, leaf by leaf (LightGBM adds more below categorical splits).
         l1: what |G| is reduced by.
-        most: the largest step before the rate; 0 for no limit.
+        max_step: the largest step before the rate; 0 for no limit.
         newton: H sums second derivatives; else it counts (CatBoost's "Gradient" leaves).
     """
 
-    rate: float
+    learning_rate: float
     l2: Array
     l1: float = 0.0
-    most: float = 0.0
+    max_step: float = 0.0
     newton: bool = True
 
     def values(self, g: Array, h: Array, leaves: slice) -> Array:
@@ -42,22 +42,22 @@ class LeafRule:
         if self.l1:
             g = np.sign(g) * np.maximum(np.abs(g) - self.l1, 0.0)
         step = np.divide(-g, below, out=np.zeros_like(below), where=(below > EMPTY) & (h > EMPTY))
-        if self.most:
-            step = np.clip(step, -self.most, self.most)
-        return self.rate * step
+        if self.max_step:
+            step = np.clip(step, -self.max_step, self.max_step)
+        return self.learning_rate * step
 
-    def change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Places) -> Array:
+    def value_change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Places) -> Array:
         """How values made from sums h move when the sums move by dg and dh; all have the leaves first."""
-        return -(self.rate * dg + value * dh) * self.give(value, h, leaves)
+        return -(self.learning_rate * dg + value * dh) * self.inverse_denominator(value, h, leaves)
 
-    def give(self, value: Array, h: Array, leaves: slice | Places) -> Array:
+    def inverse_denominator(self, value: Array, h: Array, leaves: slice | Places) -> Array:
         """1 / (H + l2), or 0 where a leaf cannot move: nobody is in it, or its value is clipped."""
         below = h + self._l2(leaves, h)
         fixed = (below <= EMPTY) | (h <= EMPTY)
         if self.l1:
             fixed |= value == 0
-        if self.most:
-            fixed |= np.abs(value) >= self.rate * self.most * (1 - 1e-12)
+        if self.max_step:
+            fixed |= np.abs(value) >= self.learning_rate * self.max_step * (1 - 1e-12)
         return np.where(fixed, 0.0, 1.0 / np.where(fixed, 1.0, below))
 
     def _l2(self, leaves: slice | Places, like: Array) -> Array:
@@ -149,7 +149,7 @@ class Boosting:
         # A tree that has nothing left to do holds rounding: small against the step that all examples could ask for.
         first = next(self.steps())
         possible = float((self.weights * np.abs(first.gradient)).sum() / (self.weights * first.hessian).sum())
-        floor = 1e-3 * max(largest.max(), self.rule.rate * possible)
+        floor = 1e-3 * max(largest.max(), self.rule.learning_rate * possible)
         scale = np.maximum(largest, floor)[self.ensemble.tree_of]
         off = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
         # No example that weighs anything may be in a leaf: what the library wrote there has no cause in the data.

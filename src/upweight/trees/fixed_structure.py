@@ -89,8 +89,8 @@ def backwards(boosting: Boosting, places: Places, slopes: Array) -> Array:
                 asked = np.asarray(boosting.members[tree] @ pull[output])
                 np.add.at(asked, (places[:, tree] - where.start, columns), slopes[:, output])
                 value = boosting.reproduced[where, place, None]
-                asked *= -rule.give(value, total[where, place, None], where)
-                dg[output] += (rule.rate * asked)[local]
+                asked *= -rule.inverse_denominator(value, total[where, place, None], where)
+                dg[output] += (rule.learning_rate * asked)[local]
                 dh[output] += (value * asked)[local]
         g, h = boosting.loss.derivatives(margins, boosting.targets)
         h = h if rule.newton else np.ones_like(h)
@@ -128,7 +128,9 @@ def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | in
                     g[still] = h[still] = 0.0
                 np.add.at(g, (local[examples], columns), own * step.gradient[output, examples])
                 np.add.at(h, (local[examples], columns), own * step.hessian[output, examples])
-                change[where, place] = rule.change(old[where, place, None], total[where, place, None], g, h, where)
+                change[where, place] = rule.value_change(
+                    old[where, place, None], total[where, place, None], g, h, where
+                )
                 shift[output] += change[where, place][local]
     return change, base
 
@@ -152,9 +154,9 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
             where, local = ensemble.leaves_of(tree), boosting.local(tree)
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(shift)))):
                 value = old[where, place]
-                give = rule.give(value, total[where, place], where)
+                give = rule.inverse_denominator(value, total[where, place], where)
                 h = step.hessian[output] + dh[output] if dh is not None and rule.newton else step.hessian[output]
-                moved = (-rule.rate * give)[local] * (step.gradient[output] + dg[output])
+                moved = (-rule.learning_rate * give)[local] * (step.gradient[output] + dg[output])
                 moved -= (value * give)[local] * h
                 moved *= own
                 change[:, tree, place] = moved * counts
