@@ -27,7 +27,7 @@ def test_boostin_is_its_sum_over_shared_leaves(case):
     grown, ensemble = model.grown(train), model.trees()
     ours, theirs = model.leaves(train), model.leaves(queries)
     expected = np.zeros((len(queries), len(train)))
-    _, below = grown.totals
+    _, below = grown.leaf_totals
     asked = np.tile(ensemble.base, (len(queries), 1))
     for step in grown.steps():
         slopes = model.measure_slopes(queries, asked)
@@ -169,9 +169,9 @@ def test_forests_and_boosters_are_sent_to_their_own_methods():
 def test_a_leaf_that_no_tree_has_is_an_error():
     ensemble = ensemble_of([np.zeros(2), np.zeros(3)], np.array([0, 1]), np.array([0, 0]), np.zeros(1))
     with pytest.raises(ValueError, match="a leaf that the model does not have"):
-        ensemble.placed(np.array([[2, 0]]))
+        ensemble.global_leaves(np.array([[2, 0]]))
     with pytest.raises(ValueError, match="one leaf for each of 2 trees"):
-        ensemble.placed(np.array([[0, 0, 0]]))
+        ensemble.global_leaves(np.array([[0, 0, 0]]))
 
 
 @pytest.mark.parametrize("wrong", [{"update": "none"}, {"update": 0}, {"bags": -1}])

@@ -19,7 +19,7 @@ def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = N
     ensemble, loss, rule = grown.ensemble, grown.loss, grown.rule
     n = len(weights)
     base = ensemble.base
-    if grown.follows:
+    if grown.base_is_fitted:
         before, after = (loss.link(grown.targets @ w / w.sum()) for w in (grown.weights, weights))
         base = base + after - before
     own = np.arange(n) if moving is None else moving
@@ -31,13 +31,13 @@ def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = N
         h = h if rule.newton else np.ones_like(h)
         for tree in trees:
             for leaf in range(*ensemble.leaves_of(tree).indices(len(values))):
-                inside = grown.places[:, tree] == leaf
+                inside = grown.leaves[:, tree] == leaf
                 for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(base)))):
                     total = (weights * h[output])[inside].sum()
                     step = -(weights * g[output])[inside].sum() / (total + rule.l2[leaf]) if total > 0 else 0.0
                     values[leaf, place] = rule.learning_rate * step
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(base)))):
-                at = grown.places[:, tree]
+                at = grown.leaves[:, tree]
                 margins[output] += ensemble.values[at, place]
                 margins[output, own] += (values - old)[at, place][own]
     return values, base
@@ -80,7 +80,7 @@ def test_all_points_is_the_finite_difference_of_weights(grown):
 
 def test_from_the_last_tree_back_it_is_the_same_derivative(grown):
     rng = np.random.default_rng(0)
-    places, slopes = grown.places[:7], rng.normal(size=(7, len(grown.targets)))
+    places, slopes = grown.leaves[:7], rng.normal(size=(7, len(grown.targets)))
     forward = shifted(grown.ensemble, places, *derivative(grown, np.arange(60)))
     expected = np.einsum("mk,mkn->mn", slopes, forward)
     np.testing.assert_allclose(backwards(grown, places, slopes) * grown.weights, expected, atol=1e-12)
@@ -92,7 +92,7 @@ def test_single_point_is_the_finite_difference_with_everyone_else_held(grown):
     for one in (2, 30, 59):
         up, down = (grown.weights * (1 + sign * step * (np.arange(60) == one)) for sign in (1, -1))
         high, low = (replayed(grown, w, np.array([one]))[0] for w in (up, down))
-        slope = (high - low)[grown.places[one]] / (2 * step)
+        slope = (high - low)[grown.leaves[one]] / (2 * step)
         np.testing.assert_allclose(change[one], slope, atol=2e-7)
 
 

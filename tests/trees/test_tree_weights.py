@@ -31,9 +31,9 @@ def both(estimator, weights):
 def test_a_leaf_holds_weights():
     ensemble = ensemble_of([np.zeros(2), np.zeros(3)], np.arange(2), np.zeros(2, dtype=int), np.zeros(1))
     places = np.array([[0, 2], [1, 2], [1, 4]])
-    assert ensemble.held(places, np.ones(3)).tolist() == [1, 2, 2, 0, 1]
-    assert ensemble.held(places, np.array([0.0, 3.0, 1.0])).tolist() == [0, 4, 3, 0, 1]
-    assert ensemble.held(places, np.array([[1, 0], [2, 1], [0, 0]])).tolist() == [1, 2, 1, 0, 0]
+    assert ensemble.leaf_weights(places, np.ones(3)).tolist() == [1, 2, 2, 0, 1]
+    assert ensemble.leaf_weights(places, np.array([0.0, 3.0, 1.0])).tolist() == [0, 4, 3, 0, 1]
+    assert ensemble.leaf_weights(places, np.array([[1, 0], [2, 1], [0, 0]])).tolist() == [1, 2, 1, 0, 0]
 
 
 @pytest.mark.parametrize("weights", [ABSENT, COPIES], ids=["absent", "copies"])

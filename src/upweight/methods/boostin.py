@@ -87,9 +87,9 @@ class FittedBoostIn(Fitted[BoostIn, Boosted]):
 
 
 def _shares(grown: Boosting) -> Array:
-    ensemble, places, weights = grown.ensemble, grown.places, grown.weights[:, None]
+    ensemble, places, weights = grown.ensemble, grown.leaves, grown.weights[:, None]
     out = np.empty((ensemble.width, ensemble.trees, len(places))).T  # written tree by tree
-    _, below = grown.totals
+    _, below = grown.leaf_totals
     for step in grown.steps():
         for tree in step.trees:
             at, outputs = places[:, tree], ensemble.outputs_of(tree)

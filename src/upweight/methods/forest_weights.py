@@ -111,9 +111,9 @@ class FittedForestWeights(Fitted[ForestWeights, Averaged]):
             mean = np.einsum("mtk,et->mek", each, free) / np.maximum(free.sum(axis=1), 1)[:, None]
             known = (free.sum(axis=1) > 0)[:, None]
             return np.where(known, mean - margins[:, None], 0.0)
-        places, weight = forest.places[where], forest.weights[where]
-        left = forest.held[places] - weight
-        alone = (left <= 1e-9 * forest.held[places]) & (weight > 0)
+        places, weight = forest.leaves[where], forest.weights[where]
+        left = forest.leaf_weights[places] - weight
+        alone = (left <= 1e-9 * forest.leaf_weights[places]) & (weight > 0)
         share = np.where(alone, 0.0, weight / np.where(alone, 1.0, left))
         others = (margins[:, None] - ensemble.trees * ensemble.values[at]) / max(ensemble.trees - 1, 1)
         out = np.empty((len(at), len(where), ensemble.width))

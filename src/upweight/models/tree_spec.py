@@ -58,16 +58,16 @@ class TreeReading:
     library: str = "scikit-learn"
     threads: bool = False
 
-    def grow(self, places: Places, targets: Array, weights: Array) -> Boosting | Forest:
+    def grow(self, leaves: Places, targets: Array, weights: Array) -> Boosting | Forest:
         """How leaf values came about on these examples."""
         if self.rule is None:
-            drawn = np.ones(places.shape) if self.draws is None else self.draws
-            forest = Forest(self.ensemble, self.loss, places, targets, drawn, self.bootstrap, self.unrecorded)
+            drawn = np.ones(leaves.shape) if self.draws is None else self.draws
+            forest = Forest(self.ensemble, self.loss, leaves, targets, drawn, self.bootstrap, self.unrecorded)
             # Sample weights are weights in the leaves, or (scikit-learn from 1.8) the chances of being drawn.
             weighted = replace(forest, weights=weights[:, None] * drawn)
             return forest if forest.exact and not weighted.exact else weighted
         follows = self.may_follow and _is_best_constant(self.ensemble.base, self.loss, targets, weights)
-        boosting = Boosting(self.ensemble, self.loss, self.rule, places, targets, weights, follows, self.unrecorded)
+        boosting = Boosting(self.ensemble, self.loss, self.rule, leaves, targets, weights, follows, self.unrecorded)
         if self.other_l2 is None:
             return boosting
         other = replace(boosting, rule=replace(self.rule, l2=self.other_l2))

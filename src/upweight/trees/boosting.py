@@ -79,65 +79,65 @@ class Boosting:
     """A boosted ensemble and the examples it grew from.
 
     Attributes:
-        places: (n, trees) the leaf of every training example in every tree.
+        leaves: (n, trees) the leaf of every training example in every tree.
         targets: (K, n) what the loss made of the labels.
         weights: (n,) sample weights.
-        follows: the base is the best constant for the training set, so it moves when examples go; else it is fixed.
+        base_is_fitted: whether the base is the constant that fits the training set best, so that it moves when examples go.
         unrecorded: what happened in training that no library keeps (subsampling, dropped trees, …), in words.
     """
 
     ensemble: TreeEnsemble
     loss: BoostingLoss
     rule: LeafRule
-    places: Places
+    leaves: Places
     targets: Array
     weights: Array
-    follows: bool = False
+    base_is_fitted: bool = False
     unrecorded: tuple[str, ...] = ()
 
     def steps(self) -> Iterator[BoostingStep]:
         """Every step with the training-time slopes, from staged margins."""
-        for trees, margins in self.ensemble.staged(self.places):
+        for trees, margins in self.ensemble.staged(self.leaves):
             z = np.ascontiguousarray(margins.T)
             g, h = self.loss.derivatives(z, self.targets)
             yield BoostingStep(trees, z, g, h if self.rule.newton else np.ones_like(h))
 
-    def local(self, tree: int) -> Places:
+    def local_leaves(self, tree: int) -> Places:
         """The leaf of every training example counted within this tree, (n,)."""
-        return np.asarray(self.places[:, tree] - self.ensemble.starts[tree])
+        return np.asarray(self.leaves[:, tree] - self.ensemble.starts[tree])
 
-    def sums(self, tree: int, per_example: Array) -> Array:
+    def leaf_sums(self, tree: int, per_example: Array) -> Array:
         """Weighted sums over the leaves of this tree of numbers (width, n): (leaves, width)."""
-        leaf, count = self.local(tree), int(np.diff(self.ensemble.starts)[tree])
+        leaf, count = self.local_leaves(tree), int(np.diff(self.ensemble.starts)[tree])
         return np.stack([np.bincount(leaf, self.weights * row, minlength=count) for row in per_example], axis=1)
 
     @cached_property
-    def members(self) -> list[sparse.csr_matrix]:
+    def leaf_matrices(self) -> list[sparse.csr_matrix]:
         """Per tree, (leaves, n) with the weight of each example in its leaf: sums of many columns at once."""
         n = len(self.weights)
         made = []
         for tree, count in enumerate(np.diff(self.ensemble.starts).tolist()):
-            leaf = self.local(tree)
+            leaf = self.local_leaves(tree)
             order = np.argsort(leaf, kind="stable")
             indptr = np.concatenate([[0], np.cumsum(np.bincount(leaf, minlength=count))])
             made.append(sparse.csr_matrix((self.weights[order], order, indptr), shape=(count, n)))
         return made
 
     @cached_property
-    def totals(self) -> tuple[Array, Array]:
+    def leaf_totals(self) -> tuple[Array, Array]:
         """(G, H) of every leaf, each (leaves, width)."""
         g, h = np.zeros_like(self.ensemble.values), np.zeros_like(self.ensemble.values)
         for step in self.steps():
             for tree in step.trees:
                 where, outputs = self.ensemble.leaves_of(tree), self.ensemble.outputs_of(tree)
-                g[where] = self.sums(tree, step.gradient[outputs])
-                h[where] = self.sums(tree, step.hessian[outputs])
+                g[where] = self.leaf_sums(tree, step.gradient[outputs])
+                h[where] = self.leaf_sums(tree, step.hessian[outputs])
         return g, h
 
     @cached_property
     def reproduced(self) -> Array:
         """Leaf values made again from the training set, (leaves, width): the library's where all is recorded."""
-        g, h = self.totals
+        g, h = self.leaf_totals
         return self.rule.values(g, h, slice(0, len(g)))
 
     @cached_property
@@ -153,7 +153,7 @@ class Boosting:
         scale = np.maximum(largest, floor)[self.ensemble.tree_of]
         off = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
         # No example that weighs anything may be in a leaf: what the library wrote there has no cause in the data.
-        seen = self.ensemble.held(self.places, self.weights) > 0
+        seen = self.ensemble.leaf_weights(self.leaves, self.weights) > 0
         return float((off / np.maximum(scale, 1e-300))[seen].max(initial=0.0))
 
     @property

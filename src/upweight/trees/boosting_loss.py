@@ -49,7 +49,7 @@ class BoostingLoss(ABC):
         """How both move when z moves by dz: directional derivatives; None for a second that stays."""
 
     def derivatives_vjp(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
-        """The transpose of `derivatives_jvp`: ∂/∂z of ⟨gradient, dg⟩ + ⟨second, dh⟩, as it is for an elementwise loss."""
+        """The transpose of `derivatives_jvp`: ∂/∂z of ⟨gradient, dg⟩ + ⟨second, dh⟩; here for elementwise losses."""
         first, second = self.derivatives_jvp(z, t, np.ones_like(z))
         return first * dg if second is None else first * dg + second * dh
 

@@ -65,44 +65,46 @@ class TreeEnsemble:
         edges = [*np.flatnonzero(np.diff(self.steps, prepend=-1)).tolist(), self.trees]
         yield from (range(a, b) for a, b in pairwise(edges))
 
-    def placed(self, leaves: NDArray[np.integer]) -> Places:
+    def global_leaves(self, local_leaves: NDArray[np.integer]) -> Places:
         """Leaf numbers within each tree (n, trees) as places among all leaves. Raises ValueError where there is none.
 
         What a library counts as leaves and what it holds of their values must be the same thing.
         """
-        if leaves.ndim != 2 or leaves.shape[1] != self.trees:
-            raise ValueError(f"expected one leaf for each of {self.trees} trees, got an array of shape {leaves.shape}")
-        if (leaves < 0).any() or (leaves >= np.diff(self.starts)).any():
+        if local_leaves.ndim != 2 or local_leaves.shape[1] != self.trees:
+            raise ValueError(
+                f"expected one leaf for each of {self.trees} trees, got an array of shape {local_leaves.shape}"
+            )
+        if (local_leaves < 0).any() or (local_leaves >= np.diff(self.starts)).any():
             raise ValueError("an example falls into a leaf that the model does not have; it was read wrongly")
-        places: Places = np.add(leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
-        return places
+        leaves: Places = np.add(local_leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
+        return leaves
 
-    def margins(self, places: Places) -> Array:
+    def margins(self, leaves: Places) -> Array:
         """F of every example, (n, K)."""
-        out = np.tile(self.base, (len(places), 1))
+        out = np.tile(self.base, (len(leaves), 1))
         for tree in range(self.trees):
-            out[:, self.outputs_of(tree)] += self.values[places[:, tree]]
+            out[:, self.outputs_of(tree)] += self.values[leaves[:, tree]]
         return out
 
-    def staged(self, places: Places) -> Iterator[tuple[range, Array]]:
+    def staged(self, leaves: Places) -> Iterator[tuple[range, Array]]:
         """(trees of the step, F before it (n, K)) for every step; the array is the same one, moved on."""
-        margins = np.tile(self.base, (len(places), 1))
+        margins = np.tile(self.base, (len(leaves), 1))
         for trees in self.by_step():
             yield trees, margins
             for tree in trees:
-                margins[:, self.outputs_of(tree)] += self.values[places[:, tree]]
+                margins[:, self.outputs_of(tree)] += self.values[leaves[:, tree]]
 
-    def membership(self, places: Places, weights: Array | None = None) -> sparse.csr_matrix:
+    def membership(self, leaves: Places, weights: Array | None = None) -> sparse.csr_matrix:
         """(n, leaves) with a weight (1 where left out; (n,) or (n, trees)) for each leaf that an example is in."""
-        n, trees = places.shape
+        n, trees = leaves.shape
         data = np.ones((n, trees)) if weights is None else np.broadcast_to(weights.reshape(n, -1), (n, trees))
         indptr = np.arange(0, n * trees + 1, trees)
-        return sparse.csr_matrix((data.ravel(), places.ravel(), indptr), shape=(n, len(self.values)))
+        return sparse.csr_matrix((data.ravel(), leaves.ravel(), indptr), shape=(n, len(self.values)))
 
-    def held(self, places: Places, weights: Array) -> Array:
+    def leaf_weights(self, leaves: Places, weights: Array) -> Array:
         """The weight (n,) or (n, trees) of the examples in every leaf, (leaves,): ones count them."""
-        each = np.broadcast_to(weights.reshape(len(places), -1), places.shape)
-        return np.bincount(places.ravel(), each.ravel(), len(self.values)).astype(np.float64)
+        each = np.broadcast_to(weights.reshape(len(leaves), -1), leaves.shape)
+        return np.bincount(leaves.ravel(), each.ravel(), len(self.values)).astype(np.float64)
 
 
 def ensemble_of(

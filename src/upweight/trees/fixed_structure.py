@@ -42,11 +42,11 @@ def refit(boosting: Boosting, removed: Sequence[Places]) -> tuple[Array, Array]:
     for trees in ensemble.by_step():
         _slopes(boosting, margins, g, h)
         for tree in trees:
-            where, local = ensemble.leaves_of(tree), boosting.local(tree)
+            where, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(outputs))):
                 sums = []
                 for slopes in (g[output], h[output]):
-                    total = np.asarray(boosting.members[tree] @ slopes)
+                    total = np.asarray(boosting.leaf_matrices[tree] @ slopes)
                     np.subtract.at(total, (local[rows], columns), gone * slopes[rows, columns])
                     sums.append(total)
                 moved = rule.values(sums[0], sums[1], where) - old[where, place, None]
@@ -68,26 +68,26 @@ def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
             h[:, part] = second
 
 
-def backwards(boosting: Boosting, places: Places, slopes: Array) -> Array:
+def backwards(boosting: Boosting, leaves: Places, slopes: Array) -> Array:
     """Σ_k slopes · ∂ margins of queries / ∂ weight of every example (also of those that weigh nothing): (queries, n).
 
-    `places` (m, trees) and `slopes` (m, K) are the queries'. LeafInfluence with every margin followed (AllPoints) is
+    `leaves` (m, trees) and `slopes` (m, K) are the queries'. LeafInfluence with every margin followed (AllPoints) is
     a product of one linear step per tree; taken from the last tree to the first, it costs queries × examples × trees
     instead of examples² × trees.
     """
     ensemble, rule, weights = boosting.ensemble, boosting.rule, boosting.weights
-    outputs, n, m = len(boosting.targets), len(weights), len(places)
+    outputs, n, m = len(boosting.targets), len(weights), len(leaves)
     pull = np.zeros((outputs, n, m))  # ∂ what is asked / ∂ margin of each example, per unit of its weight
     scores, columns = np.zeros((n, m)), np.arange(m)
-    margins, (_, total) = np.ascontiguousarray(ensemble.margins(boosting.places).T), boosting.totals
+    margins, (_, total) = np.ascontiguousarray(ensemble.margins(boosting.leaves).T), boosting.leaf_totals
     for trees in reversed(list(ensemble.by_step())):
         dg, dh = np.zeros_like(pull), np.zeros_like(pull)
         for tree in trees:
-            where, local = ensemble.leaves_of(tree), boosting.local(tree)
-            margins[ensemble.outputs_of(tree)] -= ensemble.values[boosting.places[:, tree]].T
+            where, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
+            margins[ensemble.outputs_of(tree)] -= ensemble.values[boosting.leaves[:, tree]].T
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(outputs))):
-                asked = np.asarray(boosting.members[tree] @ pull[output])
-                np.add.at(asked, (places[:, tree] - where.start, columns), slopes[:, output])
+                asked = np.asarray(boosting.leaf_matrices[tree] @ pull[output])
+                np.add.at(asked, (leaves[:, tree] - where.start, columns), slopes[:, output])
                 value = boosting.reproduced[where, place, None]
                 asked *= -rule.inverse_denominator(value, total[where, place, None], where)
                 dg[output] += (rule.learning_rate * asked)[local]
@@ -114,12 +114,12 @@ def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | in
     base = base_slope(boosting)[:, examples] * boosting.weights[examples]
     shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
     change = np.zeros((*ensemble.values.shape, len(examples)))
-    old, (_, total) = boosting.reproduced, boosting.totals
+    old, (_, total) = boosting.reproduced, boosting.leaf_totals
     for step in boosting.steps():
         dg, dh = boosting.loss.derivatives_jvp(step.margins[..., None], targets, shift)
         for tree in step.trees:
-            where, local = ensemble.leaves_of(tree), boosting.local(tree)
-            members = boosting.members[tree]
+            where, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
+            members = boosting.leaf_matrices[tree]
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(targets)))):
                 g = np.asarray(members @ dg[output])
                 h = np.asarray(members @ dh[output]) if dh is not None and rule.newton else np.zeros_like(g)
@@ -147,11 +147,11 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     base = base_slope(boosting) * boosting.weights
     shift = base / counts
     change = np.zeros((ensemble.width, ensemble.trees, n)).T  # written tree by tree
-    old, (_, total) = boosting.reproduced, boosting.totals
+    old, (_, total) = boosting.reproduced, boosting.leaf_totals
     for step in boosting.steps():
         dg, dh = boosting.loss.derivatives_jvp(step.margins, boosting.targets, shift)
         for tree in step.trees:
-            where, local = ensemble.leaves_of(tree), boosting.local(tree)
+            where, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
             for place, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(shift)))):
                 value = old[where, place]
                 give = rule.inverse_denominator(value, total[where, place], where)
@@ -164,11 +164,11 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     return change, base
 
 
-def shifted(ensemble: TreeEnsemble, places: Places, change: Array, base: Array) -> Array:
-    """How the margins of examples at these places move: (m, K, columns) for changes (leaves, width, columns)."""
-    out = np.repeat(base[None], len(places), axis=0)
+def shifted(ensemble: TreeEnsemble, leaves: Places, change: Array, base: Array) -> Array:
+    """How the margins of examples at these leaves move: (m, K, columns) for changes (leaves, width, columns)."""
+    out = np.repeat(base[None], len(leaves), axis=0)
     for first in np.unique(ensemble.outputs).tolist():
-        member = ensemble.membership(places[:, ensemble.outputs == first])
+        member = ensemble.membership(leaves[:, ensemble.outputs == first])
         for place in range(ensemble.width):
             out[:, first + place] += member @ change[:, place]
     return out
@@ -177,7 +177,7 @@ def shifted(ensemble: TreeEnsemble, places: Places, change: Array, base: Array) 
 def base_without(boosting: Boosting, removed: Sequence[Places]) -> Array:
     """The base without these examples minus with them, (K, removals)."""
     out = np.zeros((len(boosting.targets), len(removed)))
-    if not boosting.follows:
+    if not boosting.base_is_fitted:
         return out
     w, sums = boosting.weights, boosting.targets @ boosting.weights
     before = boosting.loss.link(sums / w.sum())
@@ -189,7 +189,7 @@ def base_without(boosting: Boosting, removed: Sequence[Places]) -> Array:
 
 def base_slope(boosting: Boosting) -> Array:
     """∂ base / ∂ weight of every example, (K, n)."""
-    if not boosting.follows:
+    if not boosting.base_is_fitted:
         return np.zeros_like(boosting.targets)
     total = boosting.weights.sum()
     mean = (boosting.targets @ boosting.weights / total)[:, None]

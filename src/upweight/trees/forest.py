@@ -20,7 +20,7 @@ class Forest:
     """An averaged ensemble and the examples it grew from; leaf values are means divided by the number of trees.
 
     Attributes:
-        places: (n, trees) the leaf of every training example in every tree.
+        leaves: (n, trees) the leaf of every training example in every tree.
         targets: (K, n) amounts, or 0 and 1 for each class.
         weights: (n, trees) sample weight times how often each tree drew the example.
         bootstrap: trees were grown on examples drawn with replacement.
@@ -29,28 +29,28 @@ class Forest:
 
     ensemble: TreeEnsemble
     loss: BoostingLoss
-    places: Places
+    leaves: Places
     targets: Array
     weights: Array
     bootstrap: bool
     unrecorded: tuple[str, ...] = ()
 
     @cached_property
-    def held(self) -> Array:
+    def leaf_weights(self) -> Array:
         """The weight in every leaf, (leaves,)."""
-        return self.ensemble.held(self.places, self.weights)
+        return self.ensemble.leaf_weights(self.leaves, self.weights)
 
     @cached_property
     def reproduced(self) -> Array:
         """Leaf values made again from the training set, (leaves, K)."""
-        at, size = self.places.ravel(), len(self.ensemble.values)
+        at, size = self.leaves.ravel(), len(self.ensemble.values)
         sums = [np.bincount(at, (self.weights * target[:, None]).ravel(), minlength=size) for target in self.targets]
-        return np.stack(sums, axis=1) / np.maximum(self.held, 1e-300)[:, None] / self.ensemble.trees
+        return np.stack(sums, axis=1) / np.maximum(self.leaf_weights, 1e-300)[:, None] / self.ensemble.trees
 
     @cached_property
     def mismatch(self) -> float:
         """The largest difference between made again and the library's, relative to the largest value."""
-        off = np.abs(self.reproduced - self.ensemble.values)[self.held > 0]
+        off = np.abs(self.reproduced - self.ensemble.values)[self.leaf_weights > 0]
         return float(off.max(initial=0.0) / max(np.abs(self.ensemble.values).max(), 1e-300))
 
     @property

@@ -97,7 +97,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     def leaves(self, examples: Examples) -> Places:
         """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
         known: DataCache[Places] = self._seen.setdefault("leaves", DataCache(2))
-        return known.get_or_make(examples, lambda: self.ensemble.placed(self.numbers(examples.x)))
+        return known.get_or_make(examples, lambda: self.ensemble.global_leaves(self.numbers(examples.x)))
 
     def embed(self, examples: Examples) -> Any:
         """Which leaves each example falls into, sparse (n, leaves): 1/√trees there, so that products count shared ones.

@@ -94,7 +94,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
 
     # What it starts from is what its trees leave of one prediction; that it is the same for all is looked at later.
     one = columns(train.take([0]).x)
-    base = margins(one) - ensemble.margins(ensemble.placed(numbers(one)))
+    base = margins(one) - ensemble.margins(ensemble.global_leaves(numbers(one)))
     ensemble = replace(ensemble, base=base.ravel())
 
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
