@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Averaged
 from upweight.core.scores import Unit
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 from upweight.trees.forest import Forest
 
 Array = NDArray[np.float64]
@@ -102,7 +102,7 @@ class FittedForestWeights(Fitted[ForestWeights, Averaged]):
             warnings.append(f"{everywhere} examples were drawn by every tree and score 0: grow more trees.")
         return {"trees": self.forest.ensemble.trees, "warnings": warnings}
 
-    def _moved(self, at: Places, margins: Array, where: NDArray[np.intp]) -> Array:
+    def _moved(self, at: Indices, margins: Array, where: NDArray[np.intp]) -> Array:
         """How the margins of queries in these leaves move without each of these examples, (m, examples, K)."""
         forest, ensemble = self.forest, self.forest.ensemble
         if self.recipe.removal == "trees":
@@ -124,7 +124,7 @@ class FittedForestWeights(Fitted[ForestWeights, Averaged]):
         return out
 
 
-def _shared(ensemble: TreeEnsemble, at: Places, ours: Array, places: Places, theirs: Array) -> Array:
+def _shared(ensemble: TreeEnsemble, at: Indices, ours: Array, places: Indices, theirs: Array) -> Array:
     """Σ over shared leaves of the products of two numbers, (m, examples)."""
     product = ensemble.membership(at, ours) @ ensemble.membership(places, theirs).T
     return np.asarray(product.toarray())

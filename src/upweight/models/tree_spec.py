@@ -17,7 +17,7 @@ from upweight.core.measurement import Measurement
 from upweight.models.pipeline import last_step, steps_before
 from upweight.trees.boosting import Boosting, LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 from upweight.trees.forest import Forest
 from upweight.trees.model import TreeModel
 
@@ -58,7 +58,7 @@ class TreeReading:
     library: str = "scikit-learn"
     threads: bool = False
 
-    def grow(self, leaves: Places, targets: Array, weights: Array) -> Boosting | Forest:
+    def grow(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:
         """How leaf values came about on these examples."""
         if self.rule is None:
             drawn = np.ones(leaves.shape) if self.draws is None else self.draws

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 
 Array = NDArray[np.float64]
 SAME = 1e-4  # libraries sum in single precision: what leaf values may differ by, of the largest of their tree
@@ -46,11 +46,11 @@ class LeafRule:
             step = np.clip(step, -self.max_step, self.max_step)
         return self.learning_rate * step
 
-    def value_change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Places) -> Array:
+    def value_change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Indices) -> Array:
         """How values made from sums h move when the sums move by dg and dh; all have the leaves first."""
         return -(self.learning_rate * dg + value * dh) * self.inverse_denominator(value, h, leaves)
 
-    def inverse_denominator(self, value: Array, h: Array, leaves: slice | Places) -> Array:
+    def inverse_denominator(self, value: Array, h: Array, leaves: slice | Indices) -> Array:
         """1 / (H + l2), or 0 where a leaf cannot move: nobody is in it, or its value is clipped."""
         below = h + self._l2(leaves, h)
         fixed = (below <= EMPTY) | (h <= EMPTY)
@@ -60,7 +60,7 @@ class LeafRule:
             fixed |= np.abs(value) >= self.learning_rate * self.max_step * (1 - 1e-12)
         return np.where(fixed, 0.0, 1.0 / np.where(fixed, 1.0, below))
 
-    def _l2(self, leaves: slice | Places, like: Array) -> Array:
+    def _l2(self, leaves: slice | Indices, like: Array) -> Array:
         return self.l2[leaves].reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -89,7 +89,7 @@ class Boosting:
     ensemble: TreeEnsemble
     loss: BoostingLoss
     rule: LeafRule
-    leaves: Places
+    leaves: Indices
     targets: Array
     weights: Array
     base_is_fitted: bool = False
@@ -102,7 +102,7 @@ class Boosting:
             g, h = self.loss.derivatives(z, self.targets)
             yield BoostingStep(trees, z, g, h if self.rule.newton else np.ones_like(h))
 
-    def local_leaves(self, tree: int) -> Places:
+    def local_leaves(self, tree: int) -> Indices:
         """The leaf of every training example counted within this tree, (n,)."""
         return np.asarray(self.leaves[:, tree] - self.ensemble.starts[tree])
 

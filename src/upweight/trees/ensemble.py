@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 Array = NDArray[np.float64]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class TreeEnsemble:
     """
 
     values: Array
-    starts: Places
-    steps: Places
-    outputs: Places
+    starts: Indices
+    steps: Indices
+    outputs: Indices
     base: Array
 
     @property
@@ -47,7 +47,7 @@ class TreeEnsemble:
         return int(self.values.shape[1])
 
     @cached_property
-    def tree_of(self) -> Places:
+    def tree_of(self) -> Indices:
         """The tree of every leaf, (leaves,)."""
         return np.repeat(np.arange(self.trees), np.diff(self.starts))
 
@@ -65,7 +65,7 @@ class TreeEnsemble:
         edges = [*np.flatnonzero(np.diff(self.steps, prepend=-1)).tolist(), self.trees]
         yield from (range(a, b) for a, b in pairwise(edges))
 
-    def global_leaves(self, local_leaves: NDArray[np.integer]) -> Places:
+    def global_leaves(self, local_leaves: NDArray[np.integer]) -> Indices:
         """Leaf numbers within each tree (n, trees) as places among all leaves. Raises ValueError where there is none.
 
         What a library counts as leaves and what it holds of their values must be the same thing.
@@ -76,17 +76,17 @@ class TreeEnsemble:
             )
         if (local_leaves < 0).any() or (local_leaves >= np.diff(self.starts)).any():
             raise ValueError("an example falls into a leaf that the model does not have; it was read wrongly")
-        leaves: Places = np.add(local_leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
+        leaves: Indices = np.add(local_leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
         return leaves
 
-    def margins(self, leaves: Places) -> Array:
+    def margins(self, leaves: Indices) -> Array:
         """F of every example, (n, K)."""
         out = np.tile(self.base, (len(leaves), 1))
         for tree in range(self.trees):
             out[:, self.outputs_of(tree)] += self.values[leaves[:, tree]]
         return out
 
-    def staged(self, leaves: Places) -> Iterator[tuple[range, Array]]:
+    def staged(self, leaves: Indices) -> Iterator[tuple[range, Array]]:
         """(trees of the step, F before it (n, K)) for every step; the array is the same one, moved on."""
         margins = np.tile(self.base, (len(leaves), 1))
         for trees in self.by_step():
@@ -94,14 +94,14 @@ class TreeEnsemble:
             for tree in trees:
                 margins[:, self.outputs_of(tree)] += self.values[leaves[:, tree]]
 
-    def membership(self, leaves: Places, weights: Array | None = None) -> sparse.csr_matrix:
+    def membership(self, leaves: Indices, weights: Array | None = None) -> sparse.csr_matrix:
         """(n, leaves) with a weight (1 where left out; (n,) or (n, trees)) for each leaf that an example is in."""
         n, trees = leaves.shape
         data = np.ones((n, trees)) if weights is None else np.broadcast_to(weights.reshape(n, -1), (n, trees))
         indptr = np.arange(0, n * trees + 1, trees)
         return sparse.csr_matrix((data.ravel(), leaves.ravel(), indptr), shape=(n, len(self.values)))
 
-    def leaf_weights(self, leaves: Places, weights: Array) -> Array:
+    def leaf_weights(self, leaves: Indices, weights: Array) -> Array:
         """The weight (n,) or (n, trees) of the examples in every leaf, (leaves,): ones count them."""
         each = np.broadcast_to(weights.reshape(len(leaves), -1), leaves.shape)
         return np.bincount(leaves.ravel(), each.ravel(), len(self.values)).astype(np.float64)

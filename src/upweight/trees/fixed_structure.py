@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.weights import example_counts
 from upweight.trees.boosting import Boosting
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 
 Array = NDArray[np.float64]
 TOGETHER = 300_000  # margins under removals that are held at a time
@@ -24,7 +24,7 @@ def blocks(boosting: Boosting, count: int) -> Iterator[slice]:
     yield from (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def refit(boosting: Boosting, removed: Sequence[Places]) -> tuple[Array, Array]:
+def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]:
     """Leaf values without these examples minus with them: (leaves, width, removals), and of the base (K, removals).
 
     Sharchilev et al. (2018), LeafRefit: boosting is run through again with every split where it was; gradients see what
@@ -68,7 +68,7 @@ def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
             h[:, part] = second
 
 
-def backwards(boosting: Boosting, leaves: Places, slopes: Array) -> Array:
+def backwards(boosting: Boosting, leaves: Indices, slopes: Array) -> Array:
     """Σ_k slopes · ∂ margins of queries / ∂ weight of every example (also of those that weigh nothing): (queries, n).
 
     `leaves` (m, trees) and `slopes` (m, K) are the queries'. LeafInfluence with every margin followed (AllPoints) is
@@ -102,7 +102,7 @@ def backwards(boosting: Boosting, leaves: Places, slopes: Array) -> Array:
     return np.asarray((scores + base_slope(boosting).T @ reach).T)
 
 
-def derivative(boosting: Boosting, examples: Places, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
+def derivative(boosting: Boosting, examples: Indices, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
     """∂ leaf values / ∂ log weight of each of these examples: (leaves, width, examples), and of the base (K, examples).
 
     Sharchilev et al. (2018), LeafInfluence. A number k follows, tree by tree, the margins of training examples in the k
@@ -164,7 +164,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     return change, base
 
 
-def shifted(ensemble: TreeEnsemble, leaves: Places, change: Array, base: Array) -> Array:
+def shifted(ensemble: TreeEnsemble, leaves: Indices, change: Array, base: Array) -> Array:
     """How the margins of examples at these leaves move: (m, K, columns) for changes (leaves, width, columns)."""
     out = np.repeat(base[None], len(leaves), axis=0)
     for first in np.unique(ensemble.outputs).tolist():
@@ -174,7 +174,7 @@ def shifted(ensemble: TreeEnsemble, leaves: Places, change: Array, base: Array) 
     return out
 
 
-def base_without(boosting: Boosting, removed: Sequence[Places]) -> Array:
+def base_without(boosting: Boosting, removed: Sequence[Indices]) -> Array:
     """The base without these examples minus with them, (K, removals)."""
     out = np.zeros((len(boosting.targets), len(removed)))
     if not boosting.base_is_fitted:

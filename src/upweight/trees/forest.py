@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.trees.boosting import SAME
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ class Forest:
 
     ensemble: TreeEnsemble
     loss: BoostingLoss
-    leaves: Places
+    leaves: Indices
     targets: Array
     weights: Array
     bootstrap: bool

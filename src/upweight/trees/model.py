@@ -18,7 +18,7 @@ from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retr
 from upweight.core.weights import require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.ensemble import Places, TreeEnsemble
+from upweight.trees.ensemble import Indices, TreeEnsemble
 from upweight.trees.forest import Forest
 
 Array = NDArray[np.float64]
@@ -52,7 +52,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     loss: BoostingLoss
     measurement_of: Measurement
     numbers: Callable[[Any], NDArray[np.integer]]
-    grow: Callable[[Places, Array, Array], Boosting | Forest]
+    grow: Callable[[Indices, Array, Array], Boosting | Forest]
     train_again: Callable[[Examples, int], TreeModel]
     is_boosted: bool = True
     notes: tuple[str, ...] = ()
@@ -94,9 +94,9 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         """The leaves."""
         return self.ensemble
 
-    def leaves(self, examples: Examples) -> Places:
+    def leaves(self, examples: Examples) -> Indices:
         """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
-        known: DataCache[Places] = self._seen.setdefault("leaves", DataCache(2))
+        known: DataCache[Indices] = self._seen.setdefault("leaves", DataCache(2))
         return known.get_or_make(examples, lambda: self.ensemble.global_leaves(self.numbers(examples.x)))
 
     def embed(self, examples: Examples) -> Any:
