@@ -11,7 +11,13 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 import upweight as uw
 from boosters import BOOSTERS
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed_structure import backwards, derivative, refit, shifted, single
+from upweight.trees.fixed_structure import (
+    forward_derivative,
+    margin_changes,
+    refit,
+    reverse_derivative,
+    single_point_derivative,
+)
 
 
 def replayed(grown: Boosting, weights: np.ndarray, moving: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +76,7 @@ def test_removals_all_at_once_are_slow_replays_one_by_one(grown):
 
 def test_all_points_is_the_finite_difference_of_weights(grown):
     examples, step = np.array([2, 30, 59]), 1e-5
-    change, base = derivative(grown, examples)
+    change, base = forward_derivative(grown, examples)
     for column, one in enumerate(examples):
         up, down = (grown.weights * (1 + sign * step * (np.arange(60) == one)) for sign in (1, -1))
         (high, start), (low, other) = replayed(grown, up), replayed(grown, down)
@@ -81,13 +87,13 @@ def test_all_points_is_the_finite_difference_of_weights(grown):
 def test_from_the_last_tree_back_it_is_the_same_derivative(grown):
     rng = np.random.default_rng(0)
     places, slopes = grown.leaves[:7], rng.normal(size=(7, len(grown.targets)))
-    forward = shifted(grown.ensemble, places, *derivative(grown, np.arange(60)))
+    forward = margin_changes(grown.ensemble, places, *forward_derivative(grown, np.arange(60)))
     expected = np.einsum("mk,mkn->mn", slopes, forward)
-    np.testing.assert_allclose(backwards(grown, places, slopes) * grown.weights, expected, atol=1e-12)
+    np.testing.assert_allclose(reverse_derivative(grown, places, slopes) * grown.weights, expected, atol=1e-12)
 
 
 def test_single_point_is_the_finite_difference_with_everyone_else_held(grown):
-    change, _ = single(grown)
+    change, _ = single_point_derivative(grown)
     step = 1e-5
     for one in (2, 30, 59):
         up, down = (grown.weights * (1 + sign * step * (np.arange(60) == one)) for sign in (1, -1))
@@ -98,7 +104,7 @@ def test_single_point_is_the_finite_difference_with_everyone_else_held(grown):
 
 def test_enough_top_leaves_are_all_points(grown):
     examples = np.array([1, 50])
-    for ours, theirs in zip(derivative(grown, examples, 100), derivative(grown, examples), strict=True):
+    for ours, theirs in zip(forward_derivative(grown, examples, 100), forward_derivative(grown, examples), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
@@ -126,7 +132,7 @@ def test_it_is_what_lightgbm_refits(objective):
     for gone in ([0], [7, 8, 9, 90]):
         kept = train.without(gone)
         theirs = booster.refit(kept.x, kept.y, decay_rate=0.0).predict(asked, raw_score=True)
-        moved = shifted(model.trees(), model.leaves(queries), *refit(model.grown(train), [np.array(gone)]))
+        moved = margin_changes(model.trees(), model.leaves(queries), *refit(model.grown(train), [np.array(gone)]))
         np.testing.assert_allclose((before + moved[..., 0])[:, 0], theirs, atol=1e-6)
         assert np.abs(moved).max() > 1e-4
 
@@ -146,6 +152,6 @@ def test_it_is_what_xgboost_refreshes(objective):
         kept = train.without(gone)
         refreshed = library.train(again, library.DMatrix(kept.x, kept.y), 12, xgb_model=booster.copy())
         theirs = refreshed.predict(library.DMatrix(asked), output_margin=True)
-        moved = shifted(model.trees(), model.leaves(queries), *refit(model.grown(train), [np.array(gone)]))
+        moved = margin_changes(model.trees(), model.leaves(queries), *refit(model.grown(train), [np.array(gone)]))
         np.testing.assert_allclose((before + moved[..., 0])[:, 0], theirs, atol=2e-6)
         assert np.abs(moved).max() > 1e-4

@@ -16,7 +16,13 @@ from upweight.core.model import Boosted, Retrainable, require
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed_structure import backwards, blocks, derivative, shifted, single
+from upweight.trees.fixed_structure import (
+    forward_derivative,
+    margin_blocks,
+    margin_changes,
+    reverse_derivative,
+    single_point_derivative,
+)
 
 Array = NDArray[np.float64]
 BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
@@ -81,8 +87,11 @@ class LeafInfluence(Attributor):
         if self.update == "all":
             return FittedLeafInfluence(self, model, train, grown)
         if self.update == "single":
-            return FittedLeafInfluence(self, model, train, grown, *single(grown))
-        found = [derivative(grown, np.arange(part.start, part.stop), self.update) for part in blocks(grown, len(train))]
+            return FittedLeafInfluence(self, model, train, grown, *single_point_derivative(grown))
+        found = [
+            forward_derivative(grown, np.arange(part.start, part.stop), self.update)
+            for part in margin_blocks(grown, len(train))
+        ]
         change, base = (np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
         return FittedLeafInfluence(self, model, train, grown, change, base)
 
@@ -119,7 +128,9 @@ class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
         ensemble, at = self.model.trees(), self.model.leaves(queries)
         slopes = self.model.measure_slopes(queries, ensemble.margins(at))
         if self._follows_all:
-            parts = [backwards(self.grown, at[part], slopes[part]) for part in blocks(self.grown, len(at))]
+            parts = [
+                reverse_derivative(self.grown, at[part], slopes[part]) for part in margin_blocks(self.grown, len(at))
+            ]
             yield slice(0, len(self.train)), np.vstack(parts) * self.grown.weights
             return
         asked = [ensemble.membership(at, slopes[:, ensemble.outputs + w]).T.toarray() for w in range(ensemble.width)]
@@ -138,13 +149,15 @@ class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
         ensemble, at = self.model.trees(), self.model.leaves(self.train)
         slopes = self.model.measure_slopes(self.train, ensemble.margins(at))
         if self._follows_all:
-            parts = blocks(self.grown, len(at))
-            own = [np.diagonal(backwards(self.grown, at[p], slopes[p]), p.start) for p in parts]
+            parts = margin_blocks(self.grown, len(at))
+            own = [np.diagonal(reverse_derivative(self.grown, at[p], slopes[p]), p.start) for p in parts]
             return np.concatenate(own) * self.grown.weights
         if self._is_single:
             per_tree = np.stack([slopes[:, ensemble.outputs + w] for w in range(ensemble.width)], axis=2)
             return np.asarray(np.einsum("itw,itw->i", self.change, per_tree) + (slopes * self.base.T).sum(axis=1))
-        own = [shifted(ensemble, at[[i]], self.change[..., [i]], self.base[:, [i]])[0, :, 0] for i in range(len(at))]
+        own = [
+            margin_changes(ensemble, at[[i]], self.change[..., [i]], self.base[:, [i]])[0, :, 0] for i in range(len(at))
+        ]
         return np.asarray((slopes * np.stack(own)).sum(axis=1))
 
     @property

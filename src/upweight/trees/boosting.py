@@ -82,7 +82,7 @@ class Boosting:
         leaves: (n, trees) the leaf of every training example in every tree.
         targets: (K, n) what the loss made of the labels.
         weights: (n,) sample weights.
-        base_is_fitted: whether the base is the constant that fits the training set best, so that it moves when examples go.
+        base_is_fitted: the base is the best constant for the training set and moves when examples go; else it is fixed.
         unrecorded: what happened in training that no library keeps (subsampling, dropped trees, …), in words.
     """
 

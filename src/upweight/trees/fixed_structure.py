@@ -17,7 +17,7 @@ TOGETHER = 300_000  # margins under removals that are held at a time
 CACHED = 32_000  # and of these, as many as go through the loss at a time: what stays in the processor's cache
 
 
-def blocks(boosting: Boosting, count: int) -> Iterator[slice]:
+def margin_blocks(boosting: Boosting, count: int) -> Iterator[slice]:
     """How many removals go together."""
     outputs, n = boosting.targets.shape
     size = max(8, TOGETHER // (outputs * n))
@@ -34,7 +34,7 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
     rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
     columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])
     gone = boosting.weights[rows]
-    base = base_without(boosting, removed)
+    base = base_changes(boosting, removed)
     margins = np.repeat((ensemble.base[:, None] + base)[:, None, :], len(boosting.weights), axis=1)
     g, h, added = np.empty_like(margins), np.ones_like(margins), np.empty_like(margins[0])
     change = np.zeros((*ensemble.values.shape, len(removed)))
@@ -68,7 +68,7 @@ def _slopes(boosting: Boosting, margins: Array, g: Array, h: Array) -> None:
             h[:, part] = second
 
 
-def backwards(boosting: Boosting, leaves: Indices, slopes: Array) -> Array:
+def reverse_derivative(boosting: Boosting, leaves: Indices, slopes: Array) -> Array:
     """Σ_k slopes · ∂ margins of queries / ∂ weight of every example (also of those that weigh nothing): (queries, n).
 
     `leaves` (m, trees) and `slopes` (m, K) are the queries'. LeafInfluence with every margin followed (AllPoints) is
@@ -99,19 +99,21 @@ def backwards(boosting: Boosting, leaves: Indices, slopes: Array) -> Array:
         after = dh if rule.newton else np.zeros_like(dh)
         pull += boosting.loss.derivatives_vjp(margins[..., None], boosting.targets[..., None], dg, after)
     reach = slopes.T + np.einsum("n,knm->km", weights, pull)
-    return np.asarray((scores + base_slope(boosting).T @ reach).T)
+    return np.asarray((scores + base_derivative(boosting).T @ reach).T)
 
 
-def derivative(boosting: Boosting, examples: Indices, update: Literal["all"] | int = "all") -> tuple[Array, Array]:
+def forward_derivative(
+    boosting: Boosting, examples: Indices, update: Literal["all"] | int = "all"
+) -> tuple[Array, Array]:
     """∂ leaf values / ∂ log weight of each of these examples: (leaves, width, examples), and of the base (K, examples).
 
-    Sharchilev et al. (2018), LeafInfluence. A number k follows, tree by tree, the margins of training examples in the k
-    leaves where they move most in sum (TopKLeaves); "all" follows everyone's, example by example: `backwards` has the
-    same answer for the price of the queries.
+    Sharchilev et al. (2018), LeafInfluence. A number k follows, tree by tree, the margins of the training examples in
+    the k leaves where margins move most in sum (TopKLeaves). "all" follows every margin, example by example;
+    `reverse_derivative` gives the same answer at a cost that grows with the queries instead.
     """
     ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
     columns, own = np.arange(len(examples)), boosting.weights[examples]
-    base = base_slope(boosting)[:, examples] * boosting.weights[examples]
+    base = base_derivative(boosting)[:, examples] * boosting.weights[examples]
     shift = np.repeat(base[:, None, :], len(boosting.weights), axis=1)
     change = np.zeros((*ensemble.values.shape, len(examples)))
     old, (_, total) = boosting.reproduced, boosting.leaf_totals
@@ -135,7 +137,7 @@ def derivative(boosting: Boosting, examples: Indices, update: Literal["all"] | i
     return change, base
 
 
-def single(boosting: Boosting) -> tuple[Array, Array]:
+def single_point_derivative(boosting: Boosting) -> tuple[Array, Array]:
     """∂ (value of the leaf that i is in) / ∂ log weight of i, others' margins held: (n, trees, width), and base (K, n).
 
     Sharchilev et al. (2018), LeafInfluence with the update set SinglePoint: n × trees numbers stand for all examples.
@@ -144,7 +146,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
     counts = np.maximum(example_counts(boosting.weights), 1.0)
     own = boosting.weights / counts  # of one copy
-    base = base_slope(boosting) * boosting.weights
+    base = base_derivative(boosting) * boosting.weights
     shift = base / counts
     change = np.zeros((ensemble.width, ensemble.trees, n)).T  # written tree by tree
     old, (_, total) = boosting.reproduced, boosting.leaf_totals
@@ -164,7 +166,7 @@ def single(boosting: Boosting) -> tuple[Array, Array]:
     return change, base
 
 
-def shifted(ensemble: TreeEnsemble, leaves: Indices, change: Array, base: Array) -> Array:
+def margin_changes(ensemble: TreeEnsemble, leaves: Indices, change: Array, base: Array) -> Array:
     """How the margins of examples at these leaves move: (m, K, columns) for changes (leaves, width, columns)."""
     out = np.repeat(base[None], len(leaves), axis=0)
     for first in np.unique(ensemble.outputs).tolist():
@@ -174,7 +176,7 @@ def shifted(ensemble: TreeEnsemble, leaves: Indices, change: Array, base: Array)
     return out
 
 
-def base_without(boosting: Boosting, removed: Sequence[Indices]) -> Array:
+def base_changes(boosting: Boosting, removed: Sequence[Indices]) -> Array:
     """The base without these examples minus with them, (K, removals)."""
     out = np.zeros((len(boosting.targets), len(removed)))
     if not boosting.base_is_fitted:
@@ -187,7 +189,7 @@ def base_without(boosting: Boosting, removed: Sequence[Indices]) -> Array:
     return out
 
 
-def base_slope(boosting: Boosting) -> Array:
+def base_derivative(boosting: Boosting) -> Array:
     """∂ base / ∂ weight of every example, (K, n)."""
     if not boosting.base_is_fitted:
         return np.zeros_like(boosting.targets)
