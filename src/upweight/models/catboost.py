@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
     Columns,
-    TreeReading,
+    TreeSpec,
     library_of,
     read_trees,
     refuse_objective,
@@ -84,7 +84,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         new = type(estimator)(kept) if native else type(estimator)(**kept)
         return new.fit(x, y, sample_weight=given)
 
-    reading = TreeReading(
+    spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=lambda x: np.asarray(estimator.calc_leaf_indexes(x)).reshape(-1, trees),
@@ -101,7 +101,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     numbered = names == [str(i) for i in range(len(names))]
     columns = Columns(steps, count, None if steps or numbered or not names else tuple(names))
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
+        estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

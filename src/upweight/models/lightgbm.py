@@ -12,7 +12,7 @@ from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
     Columns,
-    TreeReading,
+    TreeSpec,
     known_format,
     library_of,
     read_trees,
@@ -81,7 +81,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
             kept["seed"] = seed
         return lightgbm.train(kept, lightgbm.Dataset(x, y, weight=weights), rounds)
 
-    reading = TreeReading(
+    spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=numbers,
@@ -98,7 +98,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
     columns = Columns(steps, booster.num_feature(), named)
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
+        estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

@@ -26,7 +26,7 @@ MARGIN = 2e-5  # what margins may differ by, of the largest: libraries add up in
 
 
 @dataclass(frozen=True, eq=False)
-class TreeReading:
+class TreeSpec:
     """What an adapter found.
 
     Attributes:
@@ -130,7 +130,7 @@ def read_trees(
 def tree_model(
     estimator: Any,
     columns: Columns,
-    reading: TreeReading,
+    spec: TreeSpec,
     train: Examples,
     measure: Measurement,
     reread: Callable[[Any, Examples], TreeModel],
@@ -141,24 +141,24 @@ def tree_model(
     """
 
     def train_again(kept: Examples, seed: int) -> TreeModel:
-        trained = reading.again(columns(kept.x), kept.y, kept.weights, seed)
+        trained = spec.again(columns(kept.x), kept.y, kept.weights, seed)
         return reread(trained, kept)
 
     model = TreeModel(
         name=type(estimator).__name__,
         predictor=estimator,
-        ensemble=reading.ensemble,
-        loss=reading.loss,
+        ensemble=spec.ensemble,
+        loss=spec.loss,
         measurement_of=measure,
-        numbers=lambda x: reading.numbers(columns(x)),
-        grow=reading.grow,
+        numbers=lambda x: spec.numbers(columns(x)),
+        grow=spec.grow,
         train_again=train_again,
-        is_boosted=reading.rule is not None,
-        threads=reading.threads,
+        is_boosted=spec.rule is not None,
+        threads=spec.threads,
         settings=(_settings(estimator), columns),
-        splits=reading.splits,
+        splits=spec.splits,
     )
-    _same_margins(model, reading.margins(columns(train.x)), train, reading.library)
+    _same_margins(model, spec.margins(columns(train.x)), train, spec.library)
     return model
 
 

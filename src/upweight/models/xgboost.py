@@ -13,7 +13,7 @@ from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
     Columns,
-    TreeReading,
+    TreeSpec,
     again_by_clone,
     known_format,
     leaf_lookup,
@@ -106,7 +106,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         l1=float(settings["alpha"]),
         max_step=float(settings["max_delta_step"]),
     )
-    reading = TreeReading(
+    spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=numbers,
@@ -121,7 +121,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
     columns = Columns(steps, booster.num_features(), names)
     return tree_model(
-        estimator, columns, reading, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
+        estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )
 
 

@@ -25,7 +25,7 @@ from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import settled
-from upweight.models.sklearn.linear_spec import Reading, linear_reading, refuse
+from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refuse
 from upweight.models.sklearn.preprocessing import Steps
 from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
 
@@ -61,23 +61,23 @@ def read(
     inputs = Steps(steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names)))
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
-    reading = reader(final, matrix, train, smoothing)
+    spec = reader(final, matrix, train, smoothing)
     counted = weighted_positions(train)
-    design, theta = _design(reading, inputs, matrix if len(counted) == len(train) else matrix[counted])
+    design, theta = _design(spec, inputs, matrix if len(counted) == len(train) else matrix[counted])
     model = LinearModel(
         name=name,
         design=design,
-        family=reading.family,
-        objective=reading.objective,
+        family=spec.family,
+        objective=spec.objective,
         theta=theta,
         measurement_of=measure,
         predictor=estimator,
         class_weights=_class_weights(final, train),
-        refit=HingeRefit(final, reading.kernel is not None) if reading.hinge else None,
-        again=None if reading.kernel is not None else _Again(final, reader, inputs, smoothing),
-        counts_examples=reading.counts_examples,
+        refit=HingeRefit(final, spec.kernel is not None) if spec.hinge else None,
+        again=None if spec.kernel is not None else _Again(final, reader, inputs, smoothing),
+        counts_examples=spec.counts_examples,
         unfinished=_unfinished(final),
-        notes=(*held, *reading.notes),
+        notes=(*held, *spec.notes),
     )
     return _reduced(model, train, objective)
 
@@ -118,7 +118,7 @@ class _Again:
     """Fits a fresh copy of an estimator behind the same steps."""
 
     final: Any
-    reader: Callable[[Any, Any, Examples, float], Reading]
+    reader: Callable[[Any, Any, Examples, float], LinearSpec]
     inputs: Steps
     smoothing: float
 
@@ -130,27 +130,27 @@ class _Again:
         return _on_columns(self.reader(final, matrix, train, self.smoothing), self.inputs)
 
 
-def _on_columns(reading: Reading, inputs: Steps) -> tuple[Design, Array]:
+def _on_columns(spec: LinearSpec, inputs: Steps) -> tuple[Design, Array]:
     """The columns themselves as features, and θ on them."""
-    value = 0.0 if reading.intercepts is None else reading.intercept_value
-    design = Design(inputs, value, reading.penalised_intercept)
-    if reading.intercepts is None:
-        return design, reading.coefficients
-    return design, np.hstack([reading.coefficients, reading.intercepts[:, None] / value])
+    value = 0.0 if spec.intercepts is None else spec.intercept_value
+    design = Design(inputs, value, spec.penalised_intercept)
+    if spec.intercepts is None:
+        return design, spec.coefficients
+    return design, np.hstack([spec.coefficients, spec.intercepts[:, None] / value])
 
 
-def _design(reading: Reading, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
+def _design(spec: LinearSpec, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
     """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns.
 
     `matrix` holds the rows that the model was made of, those of weight above 0.
     """
-    design, theta = _on_columns(reading, inputs)
-    wide = matrix.shape[0] < matrix.shape[1] and reading.objective.l2 > 0
-    if reading.kernel is None and not wide:
+    design, theta = _on_columns(spec, inputs)
+    wide = matrix.shape[0] < matrix.shape[1] and spec.objective.l2 > 0
+    if spec.kernel is None and not wide:
         return design, theta
-    design = design.in_gram_coordinates(matrix, reading.kernel)
-    body = design.parameters(matrix, reading.coefficients if reading.support is None else reading.support)
-    return design, np.hstack([body, theta[:, reading.coefficients.shape[1] :]])
+    design = design.in_gram_coordinates(matrix, spec.kernel)
+    body = design.parameters(matrix, spec.coefficients if spec.support is None else spec.support)
+    return design, np.hstack([body, theta[:, spec.coefficients.shape[1] :]])
 
 
 def _unfinished(final: Any) -> bool:
@@ -173,7 +173,7 @@ def _class_weights(final: Any, train: Examples) -> dict[Any, float] | None:
     return dict(zip(final.classes_.tolist(), weights.tolist(), strict=True))
 
 
-def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     penalty = getattr(final, "penalty", "deprecated")
     ratio = getattr(final, "l1_ratio", None)
     l1 = penalty in ("l1", "elasticnet") or (penalty == "deprecated" and ratio not in (None, 0, 0.0))
@@ -184,46 +184,46 @@ def _logistic_regression(final: Any, inputs: Any, train: Examples, smoothing: fl
     scale = float(final.intercept_scaling) if liblinear and final.fit_intercept else 1.0
     if len(final.classes_) == 2 or liblinear or getattr(final, "multi_class", None) == "ovr":
         family: Family = Logistic(len(np.atleast_2d(final.coef_)), final.classes_)
-        return linear_reading(final, objective, family, intercept_value=scale, penalised_intercept=liblinear)
-    return _reference(linear_reading(final, objective, Softmax(final.classes_)))
+        return linear_spec_of(final, objective, family, intercept_value=scale, penalised_intercept=liblinear)
+    return _reference(linear_spec_of(final, objective, Softmax(final.classes_)))
 
 
-def _reference(reading: Reading) -> Reading:
+def _reference(spec: LinearSpec) -> LinearSpec:
     """Differences to the last class."""
-    coefficients, intercepts = reading.coefficients, reading.intercepts
+    coefficients, intercepts = spec.coefficients, spec.intercepts
     shifted = None if intercepts is None else intercepts[:-1] - intercepts[-1]
-    return replace(reading, coefficients=coefficients[:-1] - coefficients[-1], intercepts=shifted)
+    return replace(spec, coefficients=coefficients[:-1] - coefficients[-1], intercepts=shifted)
 
 
-def _least_squares(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def _least_squares(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     refuse(bool(getattr(final, "positive", False)), "a model with positive=True", "fit without the constraint")
     alpha = getattr(final, "alpha", 0.0)
     if np.ndim(alpha) != 0:
         raise ValueError("expected one alpha for all targets; fit one Ridge per target instead")
     classes = getattr(final, "classes_", None)
     outputs = len(np.atleast_2d(final.coef_))
-    return linear_reading(final, Objective("sum", float(alpha)), Squared(outputs, classes))
+    return linear_spec_of(final, Objective("sum", float(alpha)), Squared(outputs, classes))
 
 
-def _generalised(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def _generalised(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     power = {"PoissonRegressor": 1.0, "GammaRegressor": 2.0}.get(type(final).__name__)
     power = float(final.power) if power is None else power
     link = getattr(final, "link", "log")
     log_link = link == "log" or (link == "auto" and power > 0)
-    return linear_reading(final, Objective("mean", float(final.alpha)), Tweedie(power, log_link))
+    return linear_spec_of(final, Objective("mean", float(final.alpha)), Tweedie(power, log_link))
 
 
-def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def _sgd(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     if final.loss != "log_loss":
         raise ValueError(f"expected SGDClassifier(loss='log_loss'), got {final.loss!r}; LinearSVC covers the hinge")
     refuse(final.penalty not in ("l2", None), f"penalty {final.penalty!r}", "use penalty='l2'")
     l2 = 0.0 if final.penalty is None else float(final.alpha)
-    return linear_reading(
+    return linear_spec_of(
         final, Objective("mean", l2), Logistic(len(final.coef_), final.classes_), counts_examples=True
     )
 
 
-READERS: dict[str, Callable[[Any, Any, Examples, float], Reading]] = {
+READERS: dict[str, Callable[[Any, Any, Examples, float], LinearSpec]] = {
     "LogisticRegression": _logistic_regression,
     "LinearRegression": _least_squares,
     "Ridge": _least_squares,

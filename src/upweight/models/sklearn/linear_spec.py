@@ -1,4 +1,4 @@
-"""Reading: what one estimator says of its training."""
+"""LinearSpec: what one estimator says of its training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LinearSpec:
     """What one estimator says of its training: the loss, the regulariser, the parameters on its own columns."""
 
     family: Family
@@ -32,12 +32,12 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-def linear_reading(final: Any, objective: Objective, family: Family, **more: Any) -> Reading:
+def linear_spec_of(final: Any, objective: Objective, family: Family, **more: Any) -> LinearSpec:
     """The reading of an estimator with `coef_`, `intercept_` and `fit_intercept`."""
     coefficients = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64))
     intercepts = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(coefficients),))
     has = bool(final.fit_intercept)
-    return Reading(family, objective, coefficients, intercepts if has else None, **more)
+    return LinearSpec(family, objective, coefficients, intercepts if has else None, **more)
 
 
 def refuse(condition: bool, what: str, instead: str) -> None:

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.linear.families import SmoothHinge, SquaredHinge
 from upweight.linear.features import Features
-from upweight.models.sklearn.linear_spec import Array, Reading, linear_reading, refuse
+from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse
 
 SLACK = 0.05  # by which an example beside the margin may miss it: the tolerance of usual fits
 
@@ -31,7 +31,7 @@ class _Kernel:
         return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
 
 
-def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     """LinearSVC: squared hinge as it is, hinge smoothed; one machine per class."""
     refuse(final.penalty == "l1", "an l1 penalty", "use penalty='l2'")
     if final.multi_class != "ovr":
@@ -41,7 +41,7 @@ def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Re
     family = SmoothHinge(outputs, final.classes_, smoothing) if hinge else SquaredHinge(outputs, final.classes_)
     scale = float(final.intercept_scaling) if final.fit_intercept else 1.0
     notes = (_smoothed(smoothing),) if hinge else ()
-    return linear_reading(
+    return linear_spec_of(
         final,
         Objective("sum", 1.0 / final.C),
         family,
@@ -52,7 +52,7 @@ def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Re
     )
 
 
-def svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
+def svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
     """SVC: the hinge, smoothed, in the coordinates of its kernel; one machine per pair of classes."""
     if callable(final.kernel) or final.kernel == "precomputed":
         raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
@@ -64,7 +64,7 @@ def svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Reading:
     _recognise_support(final, inputs, train)
     family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
     support = (final.support_vectors_, _pair_coefficients(final, pairs))
-    return Reading(
+    return LinearSpec(
         family,
         Objective("sum", 1.0 / final.C),
         np.zeros((len(pairs), 0)),

@@ -14,7 +14,7 @@ from upweight.core.measurement import Measurement
 from upweight.models.pipeline import last_step
 from upweight.models.tree_spec import (
     Columns,
-    TreeReading,
+    TreeSpec,
     again_by_clone,
     leaf_lookup,
     read_trees,
@@ -72,7 +72,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     )
 
 
-def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
+def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
     """GradientBoosting*: public throughout."""
     loss = _loss_of(estimator, GRADIENT)
     if isinstance(loss, Softmax):
@@ -104,7 +104,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
         "subsample samples rows": estimator.subsample < 1,
         "early stopping held rows out": estimator.n_iter_no_change is not None,
     }
-    return TreeReading(
+    return TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=numbers,
@@ -116,7 +116,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
     )
 
 
-def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
+def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
     """HistGradientBoosting*: which leaf an example is in is private, so margins are held against the public ones."""
     loss = _loss_of(estimator, HISTOGRAM)
     rounds = len(estimator._predictors)
@@ -154,7 +154,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading
         "monotone constraints clip leaves": monotone,
         "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
     }
-    return TreeReading(
+    return TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=numbers,
@@ -167,7 +167,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeReading
     )
 
 
-def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
+def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
     """RandomForest* and ExtraTrees*: public throughout, the drawn rows too."""
     classes = getattr(estimator, "classes_", None)
     if estimator.n_outputs_ > 1:
@@ -193,7 +193,7 @@ def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeReading:
     def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
         return again_by_clone(estimator, x, y, weights, seed)
 
-    return TreeReading(
+    return TreeSpec(
         ensemble=ensemble,
         loss=loss,
         numbers=lambda x: look(estimator.apply(x)),
