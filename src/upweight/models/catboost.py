@@ -13,7 +13,7 @@ import numpy as np
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
-    Columns,
+    TreeInputs,
     TreeSpec,
     library_of,
     read_trees,
@@ -99,7 +99,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     names = list(map(str, estimator.feature_names_ or ()))
     count = None if not names else len(names)
     numbered = names == [str(i) for i in range(len(names))]
-    columns = Columns(steps, count, None if steps or numbered or not names else tuple(names))
+    columns = TreeInputs(steps, count, None if steps or numbered or not names else tuple(names))
     return tree_model(
         estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )

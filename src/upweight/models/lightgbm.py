@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
-    Columns,
+    TreeInputs,
     TreeSpec,
     known_format,
     library_of,
@@ -96,7 +96,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     )
     names = booster.feature_name()
     named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
-    columns = Columns(steps, booster.num_feature(), named)
+    columns = TreeInputs(steps, booster.num_feature(), named)
     return tree_model(
         estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )

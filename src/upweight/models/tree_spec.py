@@ -76,7 +76,7 @@ class TreeSpec:
 
 
 @dataclass(frozen=True)
-class Columns:
+class TreeInputs:
     """From `Examples.x` to what the library takes: the steps of a pipeline, and the check that columns fit."""
 
     steps: Any  # what comes before the last step of a pipeline, or None
@@ -129,7 +129,7 @@ def read_trees(
 
 def tree_model(
     estimator: Any,
-    columns: Columns,
+    columns: TreeInputs,
     spec: TreeSpec,
     train: Examples,
     measure: Measurement,

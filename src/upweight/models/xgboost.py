@@ -12,7 +12,7 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
-    Columns,
+    TreeInputs,
     TreeSpec,
     again_by_clone,
     known_format,
@@ -119,7 +119,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         threads=int(threads) != 1,
     )
     names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
-    columns = Columns(steps, booster.num_features(), names)
+    columns = TreeInputs(steps, booster.num_features(), names)
     return tree_model(
         estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
     )

@@ -13,7 +13,7 @@ from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.pipeline import last_step
 from upweight.models.tree_spec import (
-    Columns,
+    TreeInputs,
     TreeSpec,
     again_by_clone,
     leaf_lookup,
@@ -61,7 +61,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         raise TypeError(f"{kind} knows its own loss; loss= is for boosters with an objective of your own")
     reader = _histogram if kind.startswith("Hist") else _gradient if kind.startswith("Gradient") else _forest
     names = getattr(estimator, "feature_names_in_", None)
-    columns = Columns(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
+    columns = TreeInputs(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
     return tree_model(
         estimator,
         columns,
@@ -72,7 +72,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     )
 
 
-def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
+def _gradient(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
     """GradientBoosting*: public throughout."""
     loss = _loss_of(estimator, GRADIENT)
     if isinstance(loss, Softmax):
@@ -116,7 +116,7 @@ def _gradient(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
     )
 
 
-def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
+def _histogram(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
     """HistGradientBoosting*: which leaf an example is in is private, so margins are held against the public ones."""
     loss = _loss_of(estimator, HISTOGRAM)
     rounds = len(estimator._predictors)
@@ -167,7 +167,7 @@ def _histogram(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
     )
 
 
-def _forest(estimator: Any, train: Examples, columns: Columns) -> TreeSpec:
+def _forest(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
     """RandomForest* and ExtraTrees*: public throughout, the drawn rows too."""
     classes = getattr(estimator, "classes_", None)
     if estimator.n_outputs_ > 1:
