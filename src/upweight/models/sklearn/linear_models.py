@@ -26,7 +26,7 @@ from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import settled
 from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refuse
-from upweight.models.sklearn.preprocessing import Steps
+from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
 
 Array = NDArray[np.float64]
@@ -58,7 +58,9 @@ def read(
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     steps = estimator[:-1] if isinstance(estimator, Pipeline) else None
     names = getattr(final, "feature_names_in_", None) if not steps else None
-    inputs = Steps(steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names)))
+    inputs = PreprocessingSteps(
+        steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names))
+    )
     matrix = inputs(train.x)
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is made of them
     spec = reader(final, matrix, train, smoothing)
@@ -119,7 +121,7 @@ class _Again:
 
     final: Any
     reader: Callable[[Any, Any, Examples, float], LinearSpec]
-    inputs: Steps
+    inputs: PreprocessingSteps
     smoothing: float
 
     def __call__(self, train: Examples, weights: Array) -> tuple[Design, Array]:
@@ -130,7 +132,7 @@ class _Again:
         return _on_columns(self.reader(final, matrix, train, self.smoothing), self.inputs)
 
 
-def _on_columns(spec: LinearSpec, inputs: Steps) -> tuple[Design, Array]:
+def _on_columns(spec: LinearSpec, inputs: PreprocessingSteps) -> tuple[Design, Array]:
     """The columns themselves as features, and θ on them."""
     value = 0.0 if spec.intercepts is None else spec.intercept_value
     design = Design(inputs, value, spec.penalised_intercept)
@@ -139,7 +141,7 @@ def _on_columns(spec: LinearSpec, inputs: Steps) -> tuple[Design, Array]:
     return design, np.hstack([spec.coefficients, spec.intercepts[:, None] / value])
 
 
-def _design(spec: LinearSpec, inputs: Steps, matrix: Any) -> tuple[Design, Array]:
+def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[Design, Array]:
     """The feature map and θ on it: Gram coordinates for a kernel, and where there are fewer examples than columns.
 
     `matrix` holds the rows that the model was made of, those of weight above 0.

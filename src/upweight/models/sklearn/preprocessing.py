@@ -18,7 +18,7 @@ Back = Callable[[Any, Array], Array]  # (what went into the step, gradients of w
 
 
 @dataclass(frozen=True)
-class Steps:
+class PreprocessingSteps:
     """Everything before the last step, with the check that inputs fit it."""
 
     steps: Pipeline | None
@@ -94,7 +94,7 @@ def _way_back(step: Any) -> Back | None:
     if hasattr(step, "pull_back"):
         return step.pull_back  # type: ignore[no-any-return]
     if isinstance(step, Pipeline):
-        inner = Steps(step, None, None)
+        inner = PreprocessingSteps(step, None, None)
         return inner.pull_back if inner.has_way_back else None
     if hasattr(step, "get_support"):
         return lambda x, gradients: _spread(gradients, step.get_support())
