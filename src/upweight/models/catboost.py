@@ -70,7 +70,7 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         newton=parameters["leaf_estimation_method"] == "Newton",
     )
 
-    def again(x: Any, y: Any, given: Any, seed: int) -> Any:
+    def retrain_estimator(x: Any, y: Any, given: Any, seed: int) -> Any:
         kept = {k: v for k, v in estimator.get_params().items() if k not in (*STOPPING, *COUNTS)}
         kept |= {"iterations": trees, "learning_rate": rule.learning_rate, "allow_writing_files": False, "verbose": 0}
         for other in ("eta", "silent", "logging_level", "verbose_eval"):
@@ -87,9 +87,9 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=lambda x: np.asarray(estimator.calc_leaf_indexes(x)).reshape(-1, trees),
+        leaf_numbers=lambda x: np.asarray(estimator.calc_leaf_indexes(x)).reshape(-1, trees),
         margins=lambda x: estimator.predict(x, prediction_type="RawFormulaVal"),
-        again=again,
+        retrain_estimator=retrain_estimator,
         rule=rule,
         unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),
         splits=_splits(estimator),

@@ -17,8 +17,8 @@ from upweight.models.tree_spec import (
     library_of,
     read_trees,
     refuse_objective,
-    renewed,
     tree_model,
+    unfitted_clone,
 )
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
@@ -64,15 +64,15 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         loss = loss or _loss(dumped, parameters, train, None if is_native else getattr(estimator, "classes_", None))
         ensemble, rule, other = _leaves(dumped["tree_info"], parameters, loss, train)
 
-    def numbers(x: Any) -> NDArray[Any]:
+    def leaf_numbers(x: Any) -> NDArray[Any]:
         return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
 
-    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
+    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
         # Seed 0 is the run as it was: left alone, LightGBM draws from seeds of its own that no seed stands for.
         if not is_native:
             told = {**dict.fromkeys(STOPPING), **dict.fromkeys(COUNTS, rounds)}
             categories = booster.params.get("categorical_column", "auto")  # as `fit` was told them
-            return renewed(estimator, seed or None, **told).fit(
+            return unfitted_clone(estimator, seed or None, **told).fit(
                 x, y, sample_weight=weights, categorical_feature=categories
             )
         # As given by the user, or read back from a model file with their types.
@@ -84,9 +84,9 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=numbers,
+        leaf_numbers=leaf_numbers,
         margins=lambda x: booster.predict(x, raw_score=True, num_iteration=rounds),
-        again=again,
+        retrain_estimator=retrain_estimator,
         rule=rule,
         other_l2=other,
         unrecorded=_unrecorded(estimator, parameters, dumped["tree_info"][: loss.outputs]),

@@ -30,14 +30,14 @@ class TreeSpec:
     """What an adapter found.
 
     Attributes:
-        numbers: the library's inputs → leaf numbers (n, trees).
+        leaf_numbers: the library's inputs → leaf numbers (n, trees).
         margins: the library's inputs → its own raw predictions (n, K), to hold the reading against.
         rule: how a boosted leaf follows from its sums; None for a forest.
         other_l2: (leaves,) another l2 that a leaf may have been made with, told apart by which reproduces its value.
         draws: (n, trees) how often each tree of a forest drew each example; None where all once.
         may_follow: whether the base may be the best constant for the training set (it is looked at whether it is).
         unrecorded: what happened in training without a record.
-        again: (library's inputs, labels, weights or None, seed) → a new estimator, trained the same way.
+        retrain_estimator: (library's inputs, labels, weights or None, seed) → a new estimator, trained the same way.
         threads: whether training takes threads of the library's own.
         splits: what sends an example to a leaf, in the library's own form.
         library: its name and version, and that of the one that made the model, where the model says so.
@@ -45,9 +45,9 @@ class TreeSpec:
 
     ensemble: TreeEnsemble
     loss: BoostingLoss
-    numbers: Callable[[Any], NDArray[np.integer]]
+    leaf_numbers: Callable[[Any], NDArray[np.integer]]
     margins: Callable[[Any], Array]
-    again: Callable[[Any, Any, Any, int], Any]
+    retrain_estimator: Callable[[Any, Any, Any, int], Any]
     rule: LeafRule | None = None
     other_l2: Array | None = None
     draws: Array | None = None
@@ -58,7 +58,7 @@ class TreeSpec:
     library: str = "scikit-learn"
     threads: bool = False
 
-    def grow(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:
+    def replay_training(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:
         """How leaf values came about on these examples."""
         if self.rule is None:
             drawn = np.ones(leaves.shape) if self.draws is None else self.draws
@@ -141,7 +141,7 @@ def tree_model(
     """
 
     def train_again(kept: Examples, seed: int) -> TreeModel:
-        trained = spec.again(columns(kept.x), kept.y, kept.weights, seed)
+        trained = spec.retrain_estimator(columns(kept.x), kept.y, kept.weights, seed)
         return reread(trained, kept)
 
     model = TreeModel(
@@ -150,8 +150,8 @@ def tree_model(
         ensemble=spec.ensemble,
         loss=spec.loss,
         measurement_of=measure,
-        numbers=lambda x: spec.numbers(columns(x)),
-        grow=spec.grow,
+        numbers=lambda x: spec.leaf_numbers(columns(x)),
+        grow=spec.replay_training,
         train_again=train_again,
         is_boosted=spec.rule is not None,
         threads=spec.threads,
@@ -192,13 +192,13 @@ def refuse_objective(library: str, found: str, supported: str, own: bool = True)
     )
 
 
-def again_by_clone(final: Any, x: Any, y: Any, weights: Any, seed: int | None, **changed: Any) -> Any:
+def retrain_clone(final: Any, x: Any, y: Any, weights: Any, seed: int | None, **changed: Any) -> Any:
     """The same estimator fitted on other examples; the seed goes where it has none of its own."""
-    new = renewed(final, seed, **changed)
+    new = unfitted_clone(final, seed, **changed)
     return new.fit(x, y) if weights is None else new.fit(x, y, sample_weight=weights)
 
 
-def renewed(final: Any, seed: int | None, **changed: Any) -> Any:
+def unfitted_clone(final: Any, seed: int | None, **changed: Any) -> Any:
     """The same estimator, not fitted, with those of the changed settings that it has."""
     from sklearn.base import clone
 

@@ -14,12 +14,12 @@ from upweight.core.measurement import Measurement
 from upweight.models.tree_spec import (
     TreeInputs,
     TreeSpec,
-    again_by_clone,
     known_format,
     leaf_lookup,
     library_of,
     read_trees,
     refuse_objective,
+    retrain_clone,
     tree_model,
 )
 from upweight.trees.boosting import LeafRule
@@ -87,17 +87,17 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
             more["feature_types"] = booster.feature_types
         return xgboost.DMatrix(x, enable_categorical=True, missing=missing, **more)
 
-    def numbers(x: Any) -> NDArray[Any]:
+    def leaf_numbers(x: Any) -> NDArray[Any]:
         shown = booster.predict(matrix(x), pred_leaf=True, iteration_range=(0, rounds), strict_shape=True)
         return look(shown.reshape(len(shown), -1))
 
-    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
+    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
         if is_native:
             return xgboost.train(_parameters(config, whole, seed), matrix(x, label=y, weight=weights), rounds)
         # A random forest is one round, and its n_estimators are the trees of it.
         is_forest = isinstance(estimator, xgboost.XGBRFClassifier | xgboost.XGBRFRegressor)
         told = {} if is_forest else {"n_estimators": rounds, "early_stopping_rounds": None}
-        return again_by_clone(estimator, x, y, weights, seed, **told)
+        return retrain_clone(estimator, x, y, weights, seed, **told)
 
     parallel = len(trees) / max(rounds * loss.outputs, 1)
     rule = LeafRule(
@@ -109,9 +109,9 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
     spec = TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=numbers,
+        leaf_numbers=leaf_numbers,
         margins=lambda x: booster.predict(matrix(x), output_margin=True, iteration_range=(0, rounds)),
-        again=again,
+        retrain_estimator=retrain_estimator,
         rule=rule,
         unrecorded=_unrecorded(kind, settings, config),
         splits=trees,

@@ -15,7 +15,7 @@ CHOOSING = {
 }
 
 
-def settled(final: Any) -> tuple[Any, tuple[str, ...]]:
+def chosen_estimator(final: Any) -> tuple[Any, tuple[str, ...]]:
     """(the estimator that the choice ended in, with the same parameters; what a reader should know of it).
 
     Estimators that choose nothing come back as they are.

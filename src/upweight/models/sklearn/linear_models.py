@@ -24,7 +24,7 @@ from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
-from upweight.models.sklearn.cross_validated import settled
+from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refuse
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
@@ -48,7 +48,7 @@ def read(
     """The estimator as a LinearModel."""
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
-    final, held = settled(final)
+    final, held = chosen_estimator(final)
     reader = READERS[type(final).__name__.removesuffix("CV")]
     try:
         check_is_fitted(final)
@@ -76,7 +76,7 @@ def read(
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=HingeRefit(final, spec.kernel is not None) if spec.hinge else None,
-        again=None if spec.kernel is not None else _Again(final, reader, inputs, smoothing),
+        again=None if spec.kernel is not None else _EstimatorRetraining(final, reader, inputs, smoothing),
         counts_examples=spec.counts_examples,
         unfinished=_unfinished(final),
         notes=(*held, *spec.notes),
@@ -116,7 +116,7 @@ def _reduced(model: LinearModel, train: Examples, reduction: Literal["sum", "mea
 
 
 @dataclass(frozen=True)
-class _Again:
+class _EstimatorRetraining:
     """Fits a fresh copy of an estimator behind the same steps."""
 
     final: Any

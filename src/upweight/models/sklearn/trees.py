@@ -15,10 +15,10 @@ from upweight.models.pipeline import last_step
 from upweight.models.tree_spec import (
     TreeInputs,
     TreeSpec,
-    again_by_clone,
     leaf_lookup,
     read_trees,
     refuse_objective,
+    retrain_clone,
     tree_model,
 )
 from upweight.trees.boosting import LeafRule
@@ -85,7 +85,7 @@ def _gradient(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
     classes = loss.classes is not None
     ensemble = ensemble_of(values, np.repeat(np.arange(rounds), loss.outputs), outputs, np.zeros(loss.outputs))
 
-    def numbers(x: Any) -> NDArray[Any]:
+    def leaf_numbers(x: Any) -> NDArray[Any]:
         # Its single trees were fitted without column names and warn when they are given some.
         return look(estimator.apply(x.to_numpy() if hasattr(x, "to_numpy") else x))
 
@@ -94,11 +94,11 @@ def _gradient(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
 
     # What it starts from is what its trees leave of one prediction; that it is the same for all is looked at later.
     one = columns(train.take([0]).x)
-    base = margins(one) - ensemble.margins(ensemble.global_leaves(numbers(one)))
+    base = margins(one) - ensemble.margins(ensemble.global_leaves(leaf_numbers(one)))
     ensemble = replace(ensemble, base=base.ravel())
 
-    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return again_by_clone(estimator, x, y, weights, seed, n_estimators=rounds, n_iter_no_change=None)
+    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        return retrain_clone(estimator, x, y, weights, seed, n_estimators=rounds, n_iter_no_change=None)
 
     found = {
         "subsample samples rows": estimator.subsample < 1,
@@ -107,9 +107,9 @@ def _gradient(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
     return TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=numbers,
+        leaf_numbers=leaf_numbers,
         margins=margins,
-        again=again,
+        retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
         splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
@@ -132,7 +132,7 @@ def _histogram(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec
     outputs = np.tile(np.arange(loss.outputs), rounds)
     ensemble = ensemble_of(values, np.repeat(np.arange(rounds), loss.outputs), outputs, base)
 
-    def numbers(x: Any) -> NDArray[Any]:
+    def leaf_numbers(x: Any) -> NDArray[Any]:
         prepared = np.ascontiguousarray(estimator._preprocess_X(x, reset=False))
         bitsets, of_column = estimator._bin_mapper.make_known_categories_bitsets()
         found = [p.predict(prepared, bitsets, of_column.astype(np.uint32), 1) for p in asked]
@@ -144,8 +144,8 @@ def _histogram(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec
         said = np.asarray(estimator.predict(x))
         return np.log(said) if isinstance(loss, Poisson) else said
 
-    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return again_by_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False)
+    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False)
 
     held = bool(getattr(estimator, "do_early_stopping_", False)) and estimator.validation_fraction is not None
     monotone = estimator.monotonic_cst is not None
@@ -157,9 +157,9 @@ def _histogram(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec
     return TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=numbers,
+        leaf_numbers=leaf_numbers,
         margins=margins,
-        again=again,
+        retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
         unrecorded=tuple(what for what, happened in found.items() if happened),
         splits=estimator._predictors,
@@ -190,15 +190,15 @@ def _forest(estimator: Any, train: Examples, columns: TreeInputs) -> TreeSpec:
         "monotone constraints clip leaves": getattr(estimator, "monotonic_cst", None) is not None,
     }
 
-    def again(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return again_by_clone(estimator, x, y, weights, seed)
+    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        return retrain_clone(estimator, x, y, weights, seed)
 
     return TreeSpec(
         ensemble=ensemble,
         loss=loss,
-        numbers=lambda x: look(estimator.apply(x)),
+        leaf_numbers=lambda x: look(estimator.apply(x)),
         margins=lambda x: estimator.predict(x) if classes is None else estimator.predict_proba(x),
-        again=again,
+        retrain_estimator=retrain_estimator,
         draws=None if draws is None else draws.astype(np.float64),
         bootstrap=bool(estimator.bootstrap),
         unrecorded=tuple(what for what, happened in found.items() if happened),
