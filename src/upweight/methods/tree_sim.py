@@ -52,8 +52,8 @@ class TreeSim(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
         """The leaf and the gradient of every example."""
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
-        pull = -model.loss.slopes(ensemble.margins(at).T, grown.targets)[0].T
-        counts = ensemble.held(at, example_counts(sample_weights(train)))
+        pull = -model.loss.derivatives(ensemble.margins(at).T, grown.targets)[0].T
+        counts = ensemble.leaf_weights(at, example_counts(sample_weights(train)))
         return FittedTreeSim(self, model, train, pull, counts)
 
     def restore(

@@ -16,7 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
-from upweight.trees.boosting_loss import Loss
+from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.losses import Squared
 
 Array = NDArray[np.float64]
@@ -61,7 +61,7 @@ class TREX(Attributor):
         ensemble, at, grown = model.trees(), model.leaves(train), model.grown(train)
         weights = sample_weights(train)
         counts = example_counts(weights)
-        held = ensemble.held(at, counts)
+        held = ensemble.leaf_weights(at, counts)
         scale = 1.0 / np.sqrt(np.where(held > 0, held, 1.0) * ensemble.trees)
         features = ensemble.membership(at, scale[at])
         loss = grown.loss if grown.loss.differentiable else Squared()
@@ -119,7 +119,7 @@ class FittedTREX(Fitted[TREX, TreeBased]):
 
 
 def _minimised(
-    features: sparse.csr_matrix, loss: Loss, targets: Array, weights: Array, l2: float
+    features: sparse.csr_matrix, loss: BoostingLoss, targets: Array, weights: Array, l2: float
 ) -> tuple[Array, Array]:
     """(outputs of the surrogate on the training set, −w ∂ℓ/∂F there), both (n, K), by L-BFGS."""
     outputs, back = len(targets), features.T.tocsr()
