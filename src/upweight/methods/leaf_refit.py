@@ -17,7 +17,7 @@ from upweight.core.model import Boosted
 from upweight.core.scores import Unit
 from upweight.retraining.process_pool import run_in_processes
 from upweight.trees.boosting import Boosting
-from upweight.trees.fixed_structure import blocks, refit, shifted
+from upweight.trees.fixed_structure import margin_blocks, margin_changes, refit
 
 Array = NDArray[np.float64]
 BLOCK = 256  # removals whose margins are held at a time for the queries
@@ -51,7 +51,7 @@ class LeafRefit(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
         """Boost again without every example."""
         grown = _exact(model, train)
-        parts = list(blocks(grown, len(train)))
+        parts = list(margin_blocks(grown, len(train)))
         found = [
             both
             for _, both in sorted(run_in_processes(_without, grown, parts, self.processes), key=lambda done: done[0])
@@ -95,7 +95,7 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
     def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
         """Boosting run through again without each group."""
         grown, gone = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
-        values = [self._effects(queries, *refit(grown, gone[part])) for part in blocks(grown, len(gone))]
+        values = [self._effects(queries, *refit(grown, gone[part])) for part in margin_blocks(grown, len(gone))]
         return np.hstack(values), AnswerFacts()
 
     @property
@@ -112,7 +112,7 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
         """(m, columns): the measurement minus what it is when leaves and base move so."""
         ensemble, at = self.model.trees(), self.model.leaves(queries)
         margins = ensemble.margins(at)
-        moved = shifted(ensemble, at, change, base)
+        moved = margin_changes(ensemble, at, change, base)
         after = [self.model.measure_margins(queries, margins + moved[..., c]) for c in range(moved.shape[2])]
         return self.model.measure_margins(queries, margins)[:, None] - np.stack(after, axis=1)
 
