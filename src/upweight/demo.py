@@ -9,7 +9,7 @@ from pathlib import Path
 from upweight.applications.explain import Explanation, confident_mistakes, explain
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable
-from upweight.core.progress import Progress, silent
+from upweight.core.progress import Progress, no_progress
 from upweight.core.threads import one_thread
 
 MISTAKES = 8
@@ -67,7 +67,7 @@ def demo(report: Path, progress: Progress | None = None) -> Explanation:
     from upweight.retraining.retraining import Retraining
 
     start = time.perf_counter()
-    tell = progress or silent
+    tell = progress or no_progress
     tell("train", 0, 1)
     made = digits()
     tell("train", 1, 1)

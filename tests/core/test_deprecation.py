@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from upweight.core.deprecation import Made, Older, older_fields, older_keywords
-from upweight.core.progress import counted, staged, takes, with_stages
+from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_fields, accept_old_keywords
+from upweight.core.progress import accepts_arguments, adapt_old_progress, as_progress, rename_stages
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ def _place(current, **fields):
     return replace(current or Place(), **fields)
 
 
-@older_keywords(
+@accept_old_keywords(
     {
-        "label": Older("name"),
-        "street": Older("place", "street"),
-        "house": Older("place", "number", lambda n: 10 * n, "10 …"),
+        "label": ReplacedBy("name"),
+        "street": ReplacedBy("place", "street"),
+        "house": ReplacedBy("place", "number", lambda n: 10 * n, "10 …"),
     },
-    {"place": Made("uw.Place", _place)},
+    {"place": BuiltBy("uw.Place", _place)},
     positional=("street",),
 )
 def send(what, name="nobody", *, place=None):
@@ -57,7 +57,9 @@ def test_fields_of_a_value_that_is_passed_are_replaced():
 
 def test_the_warning_keeps_the_value_that_is_passed_and_names_the_class_of_a_constructor():
     class Parcel:
-        @older_keywords({"street": Older("place", "street")}, {"place": Made("uw.Place", _place, "'none'")})
+        @accept_old_keywords(
+            {"street": ReplacedBy("place", "street")}, {"place": BuiltBy("uw.Place", _place, "'none'")}
+        )
         def __init__(self, *, place=None):
             self.place = place
 
@@ -87,7 +89,7 @@ def test_the_signature_is_todays():
 
 
 def test_a_dataclass_takes_older_names_of_its_fields():
-    @older_fields({"nr": Older("number")})
+    @accept_old_fields({"nr": ReplacedBy("number")})
     @dataclass(frozen=True, kw_only=True)
     class Seat:
         row: str = "a"
@@ -103,23 +105,28 @@ def test_a_dataclass_takes_older_names_of_its_fields():
 def test_progress_of_two_arguments_is_told_without_the_stage():
     seen = []
     with pytest.warns(DeprecationWarning, match=r"uw.tune: write progress\(stage, done, total\)"):
-        staged(lambda done, total: seen.append((done, total)), "tune")("fit", 1, 2)
-    counted(lambda done, total: seen.append((done, total)))("fit", 2, 2)
-    assert seen == [(1, 2), (2, 2)] and counted(None) is None and with_stages({}, None) is None
+        as_progress(lambda done, total: seen.append((done, total)), "tune")("fit", 1, 2)
+    adapt_old_progress(lambda done, total: seen.append((done, total)))("fit", 2, 2)
+    assert seen == [(1, 2), (2, 2)] and adapt_old_progress(None) is None and rename_stages({}, None) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        staged(lambda *news: seen.append(news), "tune")("fit", 1, 2)
-        staged(None, "tune")("fit", 1, 2)
+        as_progress(lambda *news: seen.append(news), "tune")("fit", 1, 2)
+        as_progress(None, "tune")("fit", 1, 2)
     assert seen[-1] == ("fit", 1, 2)
 
 
 def test_stages_are_renamed():
     seen = []
-    told = with_stages({"retrain": "verify"}, lambda *news: seen.append(news))
+    told = rename_stages({"retrain": "verify"}, lambda *news: seen.append(news))
     told("retrain", 1, 2)
     told("fit", 1, 1)
     assert seen == [("verify", 1, 2), ("fit", 1, 1)]
 
 
 def test_how_many_arguments_a_function_takes():
-    assert takes(lambda a, b: 0, 2) and not takes(lambda a, b: 0, 3) and takes(print, 3) and takes(max, 3)
+    assert (
+        accepts_arguments(lambda a, b: 0, 2)
+        and not accepts_arguments(lambda a, b: 0, 3)
+        and accepts_arguments(print, 3)
+        and accepts_arguments(max, 3)
+    )

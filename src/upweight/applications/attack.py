@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.perturb import Field
-from upweight.core.deprecation import Made, Older, older_keywords
+from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
 from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reads_examples
-from upweight.core.progress import Progress, staged
+from upweight.core.progress import Progress, as_progress
 
 Array = NDArray[np.float64]
 
@@ -110,7 +110,9 @@ def _pgd(current: PGD | None, **fields: Any) -> PGD:
     return PGD(**fields) if current is None else replace(current, **fields)
 
 
-@older_keywords({field.name: Older("pgd", field.name) for field in fields(PGD)}, {"pgd": Made("uw.PGD", _pgd)})
+@accept_old_keywords(
+    {field.name: ReplacedBy("pgd", field.name) for field in fields(PGD)}, {"pgd": BuiltBy("uw.PGD", _pgd)}
+)
 def attack(
     model: Measurable,
     train: Examples,
@@ -137,7 +139,7 @@ def attack(
     """
     require(model, [Perturbable, Retrainable], "attack", train, queries)
     require_reads_examples(model, "attack")
-    tell = staged(progress, "attack", stacklevel=4)  # past the decorator
+    tell = as_progress(progress, "attack", stacklevel=4)  # past the decorator
     _require_numbers(model, train, examples)
     ready: Any = cast(Perturbable, model).hypothetical(new_inputs=True)
     here = ready.retrain(train, np.ones(len(train)))

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
-from upweight.core.deprecation import Older, older_keywords
+from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, can
-from upweight.core.progress import silent
+from upweight.core.progress import no_progress
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
@@ -111,7 +111,9 @@ class Explanation:
         return [{"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in found]
 
 
-@older_keywords({"method": Older("recipe"), **deprecated_keywords.stages(retrain="verify")}, deprecated_keywords.made())
+@accept_old_keywords(
+    {"method": ReplacedBy("recipe"), **deprecated_keywords.stages(retrain="verify")}, deprecated_keywords.made()
+)
 def explain(
     model: Measurable,
     train: Examples,
@@ -138,7 +140,7 @@ def explain(
     """
     recipe = first_choice(model, train) if recipe is None else recipe
     start = time.perf_counter()
-    tell = (None if retraining is None else retraining.progress) or silent
+    tell = (None if retraining is None else retraining.progress) or no_progress
     tell("fit", 0, 1)
     fitted = recipe.fit(model, train)
     tell("fit", 1, 1)

@@ -13,10 +13,10 @@ from scipy.stats import rankdata
 from upweight.applications.changes import with_labels
 from upweight.applications.cross_fitting import HeldOut, held_out
 from upweight.core.attributor import Fitted
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
-from upweight.core.progress import silent
+from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
 from upweight.methods.influence import Influence
@@ -84,7 +84,7 @@ class Suspects:
         return f"Suspects({len(self.ids)} of {len(self.train)} training labels to check)"
 
 
-@older_keywords(
+@accept_old_keywords(
     {
         **deprecated_keywords.one_seed(),
         **deprecated_keywords.stages(fit="influence", retrain="folds", attribute="harm"),
@@ -126,7 +126,7 @@ def mislabeled(
     """
     require(model, [Measurable], "mislabeled", train)
     retraining = ONE_BY_ONE if retraining is None else retraining
-    tell, there = retraining.progress or silent, weighted_positions(train)
+    tell, there = retraining.progress or no_progress, weighted_positions(train)
     count, classes = _count(budget, len(there)), _classes(model, train, evaluation)
     tell("fit", 0, 1)
     loss, own, fitted, said, notes = _evidence(model, train, folds, retraining)
@@ -161,7 +161,7 @@ def _evidence(
     loss, notes = -model.measure(train), list(model.notes)
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
     own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
-    (retraining.progress or silent)("fit", 1, 1)
+    (retraining.progress or no_progress)("fit", 1, 1)
     if fitted is not None and fitted.unit is Unit.RANK:
         notes.append("Losses without an example, and its harm, are not calibrated for this model: they rank, no more.")
     said = None

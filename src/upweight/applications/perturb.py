@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
-from upweight.core.deprecation import Older, older_keywords
+from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Movable, Perturbable, require
 from upweight.core.scores import Unit, require_finite
@@ -127,7 +127,7 @@ class Perturbation:
         )
 
 
-@older_keywords({"method": Older("recipe")})
+@accept_old_keywords({"method": ReplacedBy("recipe")})
 def perturb(
     model: Measurable,
     train: Examples,

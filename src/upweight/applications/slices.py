@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor, Fitted
-from upweight.core.deprecation import Made, Older, older_keywords
+from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Measurable, Retrainable, can, require
-from upweight.core.progress import silent
+from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
@@ -124,16 +124,16 @@ def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: An
     return replace(by, **fields) if isinstance(by, Slicing) else Slicing(by, **fields)
 
 
-@older_keywords(
+@accept_old_keywords(
     {
-        "failing": Older("by", "failing"),
-        "smallest": Older("by", "smallest"),
-        "method": Older("recipe"),
-        "refits": Older("removals"),
+        "failing": ReplacedBy("by", "failing"),
+        "smallest": ReplacedBy("by", "smallest"),
+        "method": ReplacedBy("recipe"),
+        "refits": ReplacedBy("removals"),
         **deprecated_keywords.one_seed(),
         **deprecated_keywords.stages(retrain="verify"),
     },
-    {"by": Made("uw.Slicing", _slicing), **deprecated_keywords.made(ONE_BY_ONE)},
+    {"by": BuiltBy("uw.Slicing", _slicing), **deprecated_keywords.made(ONE_BY_ONE)},
     positional=("failing",),
 )
 def slices(
@@ -166,7 +166,7 @@ def slices(
     """
     require(model, [Measurable], "slices", train, queries)
     retraining = ONE_BY_ONE if retraining is None else retraining
-    tell, seed = retraining.progress or silent, retraining.only_seed("slices")
+    tell, seed = retraining.progress or no_progress, retraining.only_seed("slices")
     if removals < 0:
         raise ValueError(f"expected removals ≥ 0, got {removals}")
     slicing = by if isinstance(by, Slicing) else Slicing(by)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from upweight.applications.change_effects import ChangeEffects
 from upweight.applications.changes import Change, random_like
 from upweight.core.curvature import Curvature, ExactCurvature
-from upweight.core.deprecation import Made, Older, older_keywords
+from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import (
     Differentiable,
@@ -109,13 +109,13 @@ def _without_refit(removals: int | None, refit: bool) -> int | None:
     return None if removals == 0 and not refit else REMOVALS if removals is None else removals
 
 
-@older_keywords(
+@accept_old_keywords(
     {
-        "calibrate": Older("removals"),
-        "refit": Older("removals", "refit", shown="None in place of refit=False with calibrate=0"),
+        "calibrate": ReplacedBy("removals"),
+        "refit": ReplacedBy("removals", "refit", shown="None in place of refit=False with calibrate=0"),
         **deprecated_keywords.one_seed(),
     },
-    {"removals": Made("", _without_refit), **deprecated_keywords.made(ONE_BY_ONE)},
+    {"removals": BuiltBy("", _without_refit), **deprecated_keywords.made(ONE_BY_ONE)},
 )
 def what_if(
     model: Measurable,

@@ -110,7 +110,7 @@ def _described(given: Any) -> str:
     return f"a value of the type {kind}" if shape is None else f"{kind} of shape {tuple(shape)}"
 
 
-def combined(parts: Sequence[AnswerFacts]) -> AnswerFacts:
+def combine_facts(parts: Sequence[AnswerFacts]) -> AnswerFacts:
     """The facts of several answers as those of one: the weaker unit, all warnings, numbers that differ as a list."""
     units = {part.unit for part in parts}
     unit = Unit.RANK if Unit.RANK in units else next(iter(units), None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.answers import Answer, AnswerFacts, Block, combined
+from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
@@ -186,7 +186,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             answers.append(self.answer(some))
             ends.append(_ends_of(answers[-1], len(some), k))
         values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
-        unit, diagnostics = self.answered(combined([answer.facts for answer in answers]))
+        unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
     @check_changes_once

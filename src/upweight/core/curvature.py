@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.rows import Rows
 
-PAIRED = 64  # rows that are solved for at a time when each meets only its own partner
+PAIR_BLOCK = 64  # rows that are solved for at a time when each meets only its own partner
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Curvature(ABC):
 
     def _paired(self, left: Rows, right: Rows, power: int) -> NDArray[np.float64]:
         out = np.empty(len(left))
-        for start in range(0, len(left), PAIRED):
-            where = np.arange(start, min(start + PAIRED, len(left)))
+        for start in range(0, len(left), PAIR_BLOCK):
+            where = np.arange(start, min(start + PAIR_BLOCK, len(left)))
             solved = left.take(where)
             for _ in range(power):
                 solved = self.solve(solved).rows

@@ -17,7 +17,7 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-class Older(NamedTuple):
+class ReplacedBy(NamedTuple):
     """What an older keyword is today.
 
     Attributes:
@@ -33,7 +33,7 @@ class Older(NamedTuple):
     shown: str = "…"
 
 
-class Made(NamedTuple):
+class BuiltBy(NamedTuple):
     """How the value of a keyword is made of older keywords.
 
     Attributes:
@@ -47,8 +47,8 @@ class Made(NamedTuple):
     default: str = ""
 
 
-def older_keywords(
-    older: Mapping[str, Older], made: Mapping[str, Made] | None = None, positional: Sequence[str] = ()
+def accept_old_keywords(
+    older: Mapping[str, ReplacedBy], made: Mapping[str, BuiltBy] | None = None, positional: Sequence[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take older keywords as well; its signature stays today's.
 
@@ -68,7 +68,7 @@ def older_keywords(
     return decorate
 
 
-def older_fields(older: Mapping[str, Older]) -> Callable[[type[C]], type[C]]:
+def accept_old_fields(older: Mapping[str, ReplacedBy]) -> Callable[[type[C]], type[C]]:
     """Let a dataclass be made with older names of its fields as well."""
 
     def decorate(made: type[C]) -> type[C]:
@@ -79,7 +79,11 @@ def older_fields(older: Mapping[str, Older]) -> Callable[[type[C]], type[C]]:
 
 
 def _newer(
-    function: Callable[P, R], name: str, older: Mapping[str, Older], made: Mapping[str, Made], positional: Sequence[str]
+    function: Callable[P, R],
+    name: str,
+    older: Mapping[str, ReplacedBy],
+    made: Mapping[str, BuiltBy],
+    positional: Sequence[str],
 ) -> Callable[P, R]:
     parameters = inspect.signature(function).parameters
     names = list(parameters)
@@ -100,7 +104,11 @@ def _newer(
 
 
 def _today(
-    name: str, taken: dict[str, Any], given: Mapping[str, Any], older: Mapping[str, Older], made: Mapping[str, Made]
+    name: str,
+    taken: dict[str, Any],
+    given: Mapping[str, Any],
+    older: Mapping[str, ReplacedBy],
+    made: Mapping[str, BuiltBy],
 ) -> dict[str, Any]:
     """Today's keywords with their values."""
     fields: dict[str, dict[str, Any]] = {}
@@ -118,7 +126,11 @@ def _today(
 
 
 def _instead(
-    name: str, taken: Mapping[str, Any], given: Mapping[str, Any], older: Mapping[str, Older], made: Mapping[str, Made]
+    name: str,
+    taken: Mapping[str, Any],
+    given: Mapping[str, Any],
+    older: Mapping[str, ReplacedBy],
+    made: Mapping[str, BuiltBy],
 ) -> str:
     """The sentence that says what to write; "…" stands for the rest of a value that was passed."""
     whole: list[str] = []

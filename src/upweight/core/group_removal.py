@@ -17,7 +17,7 @@ from upweight.core.scores import Scores
 from upweight.core.weights import require_part
 
 Array = NDArray[np.float64]
-Removed = tuple[Array, AnswerFacts]
+GroupEffects = tuple[Array, AnswerFacts]
 
 
 class GroupRemoval(Fitted[RecipeT, ModelT]):
@@ -43,7 +43,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         return self.answer_groups(groups, queries, form, self.removed)
 
     @abstractmethod
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """(effects (m, groups), facts of this answer) for members (groups, n)."""
 
     def lacks_removal(self) -> str | None:
@@ -56,7 +56,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         groups: Mapping[str, Sequence[Id]],
         queries: Examples,
         form: str | None,
-        removed: Callable[[NDArray[np.bool_], Examples, str], Removed],
+        removed: Callable[[NDArray[np.bool_], Examples, str], GroupEffects],
     ) -> Scores:
         """Check what is asked, and wrap what `removed` gives."""
         require_examples(queries, "the queries")

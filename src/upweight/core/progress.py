@@ -15,11 +15,11 @@ class Progress(Protocol):
         """A stage starts (done = 0), goes on, or ends (done = total)."""
 
 
-def silent(stage: str, done: int, total: int, /) -> None:
+def no_progress(stage: str, done: int, total: int, /) -> None:
     """Progress that nobody asked for."""
 
 
-def takes(function: Callable[..., Any], arguments: int) -> bool:
+def accepts_arguments(function: Callable[..., Any], arguments: int) -> bool:
     """Whether the function can be called with so many arguments; True where it does not say."""
     try:
         inspect.signature(function).bind(*range(arguments))
@@ -30,14 +30,14 @@ def takes(function: Callable[..., Any], arguments: int) -> bool:
     return True
 
 
-def counted(progress: Callable[[int, int], None] | None) -> Progress | None:
+def adapt_old_progress(progress: Callable[[int, int], None] | None) -> Progress | None:
     """The older progress(done, total) as progress(stage, done, total)."""
     if progress is None:
         return None
     return lambda stage, done, total, /: progress(done, total)
 
 
-def with_stages(names: dict[str, str], progress: Progress | None) -> Progress | None:
+def rename_stages(names: dict[str, str], progress: Progress | None) -> Progress | None:
     """Progress under these names instead of a stage's own."""
     if progress is None:
         return None
@@ -48,20 +48,20 @@ def with_stages(names: dict[str, str], progress: Progress | None) -> Progress | 
     return renamed
 
 
-def staged(progress: Callable[..., None] | None, function: str, stacklevel: int = 3) -> Progress:
+def as_progress(progress: Callable[..., None] | None, function: str, stacklevel: int = 3) -> Progress:
     """Progress as it is, or with a DeprecationWarning the older progress(done, total) of this function.
 
     `stacklevel`: whose line the warning names, as in `warnings.warn`; 3 is the caller of the function that calls this.
     """
     if progress is None:
-        return silent
-    if takes(progress, 3) or not takes(progress, 2):
+        return no_progress
+    if accepts_arguments(progress, 3) or not accepts_arguments(progress, 2):
         return progress
     warnings.warn(
         f"uw.{function}: write progress(stage, done, total); progress(done, total) is deprecated",
         DeprecationWarning,
         stacklevel=stacklevel,
     )
-    older = counted(progress)
+    older = adapt_old_progress(progress)
     assert older is not None
     return older

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Measurable, Retrainable, require
@@ -65,7 +65,7 @@ def plain_loss(model: Measurable, train: Examples) -> Array:
     return -np.asarray(model.measure(train))
 
 
-@older_keywords(deprecated_keywords.one_seed(), deprecated_keywords.made(ONE_BY_ONE), positional=("seed",))
+@accept_old_keywords(deprecated_keywords.one_seed(), deprecated_keywords.made(ONE_BY_ONE), positional=("seed",))
 def held_out_loss(
     model: Retrainable, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None
 ) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
@@ -91,7 +91,7 @@ class Brittleness:
         return {"most": self.most, "trainings": self.trainings, "flips": flips}
 
 
-@older_keywords(deprecated_keywords.keywords("processes", "how", "folder", "progress"), deprecated_keywords.made())
+@accept_old_keywords(deprecated_keywords.keywords("processes", "how", "folder", "progress"), deprecated_keywords.made())
 def brittleness(
     model: Measurable,
     train: Examples,

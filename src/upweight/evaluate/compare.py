@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
@@ -131,7 +131,7 @@ class Comparison:
         }
 
 
-@older_keywords(deprecated_keywords.keywords("progress"), deprecated_keywords.made(ONE_BY_ONE))
+@accept_old_keywords(deprecated_keywords.keywords("progress"), deprecated_keywords.made(ONE_BY_ONE))
 def compare(
     methods: Mapping[str, Attributor],
     model: Measurable,

@@ -12,7 +12,7 @@ import numpy as np
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
-from upweight.core.progress import Progress, staged
+from upweight.core.progress import Progress, as_progress
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, rank_correlations
 from upweight.evaluate.lds import FEWEST, LDS, lds
@@ -88,7 +88,7 @@ def tune_damping(
         TypeError: a recipe without damping.
         ValueError: too few candidates or removals, another model's truth, no candidate that works.
     """
-    tell = staged(progress, "tune_damping")
+    tell = as_progress(progress, "tune_damping")
     held = truth.truth if isinstance(truth, Check) else truth
     if held is None:
         raise ValueError("expected a check that keeps its truth; call verify again")

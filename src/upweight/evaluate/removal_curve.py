@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.deprecation import Older, older_keywords
+from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores
@@ -69,7 +69,7 @@ class RemovalCurve:
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
 
-@older_keywords({"draws": Older("removals"), **deprecated_keywords.KEYWORDS}, deprecated_keywords.made())
+@accept_old_keywords({"draws": ReplacedBy("removals"), **deprecated_keywords.KEYWORDS}, deprecated_keywords.made())
 def removal_curve(
     model: Measurable,
     train: Examples,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.contents import UnidentifiedError
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.provenance import identity_of
@@ -25,7 +25,7 @@ from upweight.retraining.task import Task
 Array = NDArray[np.float64]
 
 
-@older_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
+@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
 def retrain_truth(
     model: Measurable,
     train: Examples,

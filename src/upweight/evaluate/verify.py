@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable, require
 from upweight.core.scores import Scores
@@ -23,7 +23,7 @@ from upweight.retraining.retraining import Retraining
 __all__ = ["Check", "check_against_truth", "verify"]
 
 
-@older_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
+@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
 def verify(
     model: Measurable,
     train: Examples,

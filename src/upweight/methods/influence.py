@@ -15,7 +15,7 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples, Id
-from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
@@ -220,7 +220,7 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
         """
         return self.answer_groups(groups, queries, form, partial(self.removed, steps=steps))
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str, steps: int = STEPS) -> Removed:
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str, steps: int = STEPS) -> GroupEffects:
         """Newton steps, or the first terms of the series in the group."""
         if form != "newton":
             shifts = self._series(member.astype(np.float64), second=form == "second")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
-from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.model import Boosted
 from upweight.core.scores import Unit
 from upweight.retraining.process_pool import run_in_processes
@@ -92,7 +92,7 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
             ]
         )
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """Boosting run through again without each group."""
         grown, gone = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
         values = [self._effects(queries, *refit(grown, gone[part])) for part in margin_blocks(grown, len(gone))]

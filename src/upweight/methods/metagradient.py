@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.change_checks import check_changes_once
-from upweight.core.deprecation import Older, older_fields
+from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
-from upweight.core.group_removal import GroupRemoval, Removed
+from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.laws import Law
 from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
@@ -34,7 +34,7 @@ HOPELESS = 0.2  # agreement with retraining below which there is no answer
 WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
 
 
-@older_fields({"gate": Older("removals")})
+@accept_old_fields({"gate": ReplacedBy("removals")})
 @dataclass(frozen=True, kw_only=True)
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
@@ -220,7 +220,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
             warnings.warn("rule= is now called form=", DeprecationWarning, stacklevel=2)
         return self.answer_groups(groups, queries, form or rule, self.removed)
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> Removed:
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """Slopes along the weight of every group, and their mean."""
         slopes = np.array([[self._slope(row, left, queries) for left in WEIGHTS[form]] for row in member])
         if form != "simpson":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.curvature import PAIRED, Curvature
+from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
@@ -117,7 +117,7 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
 def _squared_steps(curvature: Curvature, rows: Rows) -> Array:
     """‖H⁻¹ rowᵢ‖², (n,), some rows at a time."""
     out = np.empty(len(rows))
-    for start in range(0, len(rows), PAIRED):
-        where = np.arange(start, min(start + PAIRED, len(rows)))
+    for start in range(0, len(rows), PAIR_BLOCK):
+        where = np.arange(start, min(start + PAIR_BLOCK, len(rows)))
         out[where] = curvature.solve(rows.take(where)).rows.squares()
     return out

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from upweight.core.deprecation import older_keywords
+from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable, require
 from upweight.core.weights import checked_weights
@@ -58,7 +58,7 @@ class Retrained(Generic[ModelT]):
         return f"Retrained({len(self)} × {type(self.model).__name__})"
 
 
-@older_keywords(
+@accept_old_keywords(
     deprecated_keywords.keywords("how", "processes", "folder", "progress"),
     deprecated_keywords.made(),
     positional=("how",),

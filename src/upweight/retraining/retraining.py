@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from upweight.core.progress import Progress, takes
+from upweight.core.progress import Progress, accepts_arguments
 
 How = Literal["stacked", "processes", "ray"]
 HOWS = ("stacked", "processes", "ray")
@@ -51,7 +51,7 @@ class Retraining:
             object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         if not self.runs or len(set(self.runs)) < len(self.runs):
             raise ValueError(f"expected at least one seed, and each once, got {self.seeds}")
-        if self.progress is not None and not takes(self.progress, 3):
+        if self.progress is not None and not accepts_arguments(self.progress, 3):
             raise TypeError("expected progress that is called with (stage, done, total), three arguments")
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
-from upweight.core.deprecation import Made, Older, older_keywords
+from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import digests
 from upweight.core.model import (
@@ -69,7 +69,9 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
     """
 
-    @older_keywords({"l2": Older("objective", "l2")}, {"objective": Made("uw.Objective", trainer.combine_l2, '"mean"')})
+    @accept_old_keywords(
+        {"l2": ReplacedBy("objective", "l2")}, {"objective": BuiltBy("uw.Objective", trainer.combine_l2, '"mean"')}
+    )
     def __init__(
         self,
         net: nn.Module,
