@@ -1,14 +1,15 @@
-"""What all tests share: one thread, and a profile for hypothesis."""
+"""Settings of all tests: one thread for linear algebra, and a profile for hypothesis."""
 
 import os
 
 from hypothesis import settings
 
-# Matrices here are small and workers run side by side: threads that wait for each other take several times as long.
-# Set before a test module imports numpy or torch, which read these once.
+# The matrices of the tests are small and test workers run in parallel, so threads would mostly wait for each other.
+# These variables are set before a test module imports numpy or torch, which read them once.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-# The same examples in every run where a red test must mean a changed library; new ones on a developer's machine.
+# On the server every run draws the same examples, so a failing test means that the code changed. On a developer's
+# machine every run draws new ones.
 settings.register_profile("upweight", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.load_profile("upweight")

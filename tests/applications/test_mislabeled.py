@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import upweight as uw
-from networks import cross_entropy, mlp
+from network_families import cross_entropy, mlp
 from upweight.core.model import Measurable, Predictions, Retrainable
 
 NAMES = {0: "malignant", 1: "benign"}

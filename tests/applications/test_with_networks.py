@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import upweight as uw
-from networks import cross_entropy, digits, mlp
+from network_families import cross_entropy, digits, mlp
 from upweight.applications.explain import explain
 
 

@@ -7,8 +7,8 @@ from game import game
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from networks import cross_entropy, digits, mlp
-from refitted import setting
+from logistic_fit import logistic_fit
+from network_families import cross_entropy, digits, mlp
 from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
 from upweight.retraining.engine import try_tasks
@@ -50,7 +50,7 @@ def test_no_removal_at_all_is_smaller_than_what_brute_force_finds():
 
 
 def test_a_flip_is_proved_from_both_sides():
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     model = uw.explainable(LogisticRegression(tol=1e-12).fit(train.x, train.y), train)
     scores = uw.Influence().fit(model, train).attribute(queries)
     found = brittleness(model, train, queries, scores, most=60, retraining=uw.Retraining(processes=1))

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.evaluate.compare import compare, cpu_seconds
 from upweight.evaluate.label_errors import plant
 from upweight.evaluate.lds import lds
@@ -23,7 +23,7 @@ def truth_of(model, train, queries, count=20):
 
 
 def test_every_method_is_held_against_the_same_truth():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     truth, seen = truth_of(model, train, queries), []
     found = compare(
         {"chance": uw.Chance(), "influence": uw.Influence()}, model, train, queries, truth,
@@ -40,7 +40,7 @@ def test_every_method_is_held_against_the_same_truth():
 
 
 def test_planted_labels_are_looked_for_by_all():
-    _, clean, queries, _, _ = setting()
+    _, clean, queries, _, _ = logistic_fit()
     train, ids = plant(clean, 0.1, seed=1)
     model = uw.explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train)
     truth = truth_of(model, train, queries)
@@ -73,7 +73,7 @@ def test_a_method_that_cannot_run_is_a_row_that_says_why():
 
 
 def test_another_truth_and_no_method_are_refused():
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     truth = truth_of(model, train, queries, 5)
     with pytest.raises(ValueError, match="made with another set of queries"):
         compare({"chance": uw.Chance()}, model, train, queries.take([1]), truth)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.evaluate.damping_tuning import tune_damping
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets
@@ -14,7 +14,7 @@ DAMPINGS = [0.0, 1e-3, 1e-1, 10.0, 1e3]
 
 
 def tuned(dampings=DAMPINGS, recipe=None, count=24):
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     truth = retrain_truth(model, train, queries, subsets(train, count, 0.8), retraining=uw.Retraining(processes=1))
     recipe = recipe or uw.Influence(correction=None)
     return tune_damping(recipe, dampings, model, train, queries, truth), truth
@@ -22,7 +22,7 @@ def tuned(dampings=DAMPINGS, recipe=None, count=24):
 
 def test_the_best_damping_is_that_of_the_best_order_on_the_half_that_chooses():
     found, truth = tuned()
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     order = sorted(range(24), key=lambda c: len(truth.removals[c].ids))
     means = {}
     for damping in DAMPINGS:
@@ -44,7 +44,7 @@ def test_what_ruins_the_order_is_not_chosen_and_the_end_is_said():
 
 
 def test_a_check_will_do():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     check = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
     assert tune_damping(uw.Influence(), [0.0, 1e3], model, train, queries, check).damping == 0.0
 

@@ -5,7 +5,7 @@ import pytest
 from game import game
 
 import upweight as uw
-from refitted import effect, setting
+from logistic_fit import logistic_fit, retraining_effect
 from upweight.evaluate.noise_ceiling import noise_ceiling
 from upweight.evaluate.removals import default_removals, named_removals, random_groups, singles, subsets
 from upweight.evaluate.retrain_truth import retrain_truth
@@ -18,10 +18,12 @@ def truth_of(model, train, queries, removals, strict=False, **more):
 
 
 def test_effects_are_those_of_training_twice():
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     truth = truth_of(model, train, queries, [*singles(train, ["t3"]), *subsets(train, 2, 0.8)])
     for column, one in enumerate(truth.removals):
-        np.testing.assert_allclose(truth.actual[:, column], effect(model, train, queries, one.ids), atol=1e-8)
+        np.testing.assert_allclose(
+            truth.actual[:, column], retraining_effect(model, train, queries, one.ids), atol=1e-8
+        )
     assert truth.deterministic and truth.warnings == []
 
 
@@ -133,7 +135,7 @@ def test_what_the_model_refuses_is_refused_again_on_the_way_on(tmp_path):
 
 
 def test_a_truth_knows_whose_it_is():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     truth = truth_of(model, train, queries, random_groups(train, 3, 0))
     truth.require(model, train, queries)
     with pytest.raises(ValueError, match="made with another set of queries"):
@@ -162,7 +164,7 @@ def test_removals_that_the_model_refuses_are_left_out_by_name():
 
 
 def test_a_model_that_cannot_be_trained_at_all_is_its_own_error():
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     other = uw.Examples(np.random.default_rng(0).standard_normal((120, 5)), train.y, ids=train.ids)
     with pytest.raises(ValueError, match="expected the data that LogisticRegression was fitted on"):
         truth_of(model, other, queries, singles(train, ["t1", "t2"]))

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.evaluate.removals import named_removals, singles
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.verify import check_against_truth
@@ -31,7 +31,7 @@ def ridge():
 
 @cache
 def logistic():
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     return model, train, queries, uw.Influence(correction=None).fit(model, train).attribute(queries)
 
 

@@ -3,17 +3,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from refitted import effect, setting
+from logistic_fit import logistic_fit, retraining_effect
 from upweight.evaluate.removals import columns_of
 
 
 def verified(removals, seed=0, **more):
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     return uw.verify(model, train, queries, scores, removals, seed=seed, retraining=uw.Retraining(processes=1, **more))
 
 
 def test_every_column_is_a_removal_and_what_it_did():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     removals = {"one": ["t4"], "three": ["t1", "t50", "t99"]}
     check = verified(removals)
     assert [(r.name, r.kind, r.ids) for r in check.removals] == [
@@ -21,7 +21,7 @@ def test_every_column_is_a_removal_and_what_it_did():
         ("three", "group", ("t1", "t50", "t99")),
     ]
     for column, ids in enumerate(removals.values()):
-        np.testing.assert_allclose(check.actual[:, column], effect(model, train, queries, ids), atol=1e-8)
+        np.testing.assert_allclose(check.actual[:, column], retraining_effect(model, train, queries, ids), atol=1e-8)
         predicted = scores.values[:, train.positions(ids)].sum(axis=1)
         np.testing.assert_allclose(check.predicted[:, column], predicted, atol=1e-12)
     assert check.diagnostics["trainings"] == 3 and check.diagnostics["warnings"] == []
@@ -29,7 +29,7 @@ def test_every_column_is_a_removal_and_what_it_did():
 
 
 def test_a_number_of_removals_is_half_the_strongest_and_half_random_groups():
-    _, train, _, _, scores = setting()
+    _, train, _, _, scores = logistic_fit()
     check = verified(12)
     ones, groups = ([r for r in check.removals if r.kind == k] for k in ("one", "group"))
     assert len(ones) == len(groups) == 6
@@ -50,7 +50,7 @@ def test_the_seed_chooses_the_groups():
 
 
 def test_two_processes_find_what_one_finds():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     one, two = (uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=p)) for p in (1, 2))
     np.testing.assert_allclose(two.actual, one.actual, atol=1e-12)
 
@@ -63,7 +63,7 @@ def test_progress_counts_the_removals():
 
 
 def test_scores_of_groups_are_held_against_the_groups():
-    model, train, queries, fitted, _ = setting()
+    model, train, queries, fitted, _ = logistic_fit()
     groups = {"left": [f"t{i}" for i in range(30)], "pair": ["t60", "t61"]}
     scores = fitted.remove(groups, queries, steps=20)
     check = uw.verify(model, train, queries, scores, groups, retraining=uw.Retraining(processes=1))
@@ -76,7 +76,7 @@ def test_scores_of_groups_are_held_against_the_groups():
 
 
 def test_a_name_that_is_also_an_id_stands_for_the_ids_it_was_given():
-    _, train, _, _, scores = setting()
+    _, train, _, _, scores = logistic_fit()
     check = verified({"t3": ["t5", "t6"]})
     np.testing.assert_allclose(check.predicted[:, 0], scores.values[:, train.positions(["t5", "t6"])].sum(axis=1))
 
@@ -88,7 +88,7 @@ def test_an_example_named_twice_is_removed_once():
 
 
 def test_strangers_and_other_queries_are_refused():
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     with pytest.raises(KeyError, match="no example has the id 'nobody'"):
         verified({"g": ["nobody"]})
     for ids in ({}, {"g": []}):
@@ -106,7 +106,7 @@ def test_strangers_and_other_queries_are_refused():
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
 def test_a_model_off_its_optimum_is_said():
-    _, train, queries, _, _ = setting()
+    _, train, queries, _, _ = logistic_fit()
     early = uw.explainable(LogisticRegression(max_iter=2).fit(train.x, train.y), train)
     scores = uw.Influence().fit(early, train).attribute(queries)
     check = uw.verify(early, train, queries, scores, 6, retraining=uw.Retraining(processes=1))
@@ -123,14 +123,14 @@ def fresh(train, size, count, seed):
 
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_intervals_cover_fresh_groups_about_as_often_as_they_say(level):
-    model, train, queries, _, _ = setting()
+    model, train, queries, _, _ = logistic_fit()
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries)  # whose errors are not small
     known = {str(i): ids for i, ids in enumerate(fresh(train, 8, 60, seed=1))}
     check = uw.verify(model, train, queries, plain, known, retraining=uw.Retraining(processes=1))
     inside = []
     for ids in fresh(train, 8, 60, seed=2):
         low, high = check.interval(ids, level)
-        actual = effect(model, train, queries, ids)
+        actual = retraining_effect(model, train, queries, ids)
         inside.append((low <= actual) & (actual <= high))
         assert (low < high).all()
     assert np.mean(inside) == pytest.approx(level, abs=0.07)
@@ -141,7 +141,7 @@ def test_a_higher_level_is_a_wider_interval_around_the_same_middle():
     narrow, wide = check.interval(["t1", "t2"], 0.5), check.interval(["t1", "t2"], 0.95)
     assert (wide[1] - wide[0] >= narrow[1] - narrow[0]).all()
     np.testing.assert_allclose(sum(wide), sum(narrow), atol=1e-12)
-    _, train, _, _, scores = setting()
+    _, train, _, _, scores = logistic_fit()
     np.testing.assert_allclose(sum(wide) / 2, scores.values[:, train.positions(["t1", "t2"])].sum(axis=1), atol=1e-12)
 
 

@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
-from boosters import BOOSTERS
-from networks import cross_entropy, mlp
-from problems import PROBLEMS
+from linear_families import PROBLEMS
+from network_families import cross_entropy, mlp
+from tree_families import BOOSTERS
 from upweight.testing import Case, EstimatorFamily, Family, Law, try_law
 from upweight.testing.families import TIGHT, scaled
 from upweight.testing.networks import NetworkFamily, pretrained

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from boosters import BOOSTERS, FORESTS
-from networks import NETWORKS, RECORDED, TRAINED
-from problems import PROBLEMS
+from linear_families import PROBLEMS
+from network_families import NETWORKS, RECORDED, TRAINED
+from tree_families import BOOSTERS, FORESTS
 from upweight.core.model import Boosted, can
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law

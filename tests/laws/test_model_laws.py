@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from boosters import BOOSTERS, FORESTS
-from networks import NETWORKS, RECORDED, TRAINED
-from problems import PROBLEMS
+from linear_families import PROBLEMS
+from network_families import NETWORKS, RECORDED, TRAINED
+from tree_families import BOOSTERS, FORESTS
 from upweight.testing import Family, ModelLaw, Outcome, try_model_law
 from upweight.testing.laws_of_models import Modelled
 

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.evaluate.baselines import held_out_loss
 from upweight.retraining.retraining import ONE_BY_ONE
 
@@ -16,19 +16,19 @@ def change():
 
 
 def slicing(**more):
-    _, train, queries, *_ = setting()
+    _, train, queries, *_ = logistic_fit()
     return uw.Slicing({"part": np.arange(len(train)) % 4}, **{"failing": {"some": queries.ids[:5]}, **more})
 
 
 @cache
 def truth():
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     return uw.retrain_truth(model, train, queries, uw.subsets(train, 10), retraining=ONE_BY_ONE)
 
 
 def call(name, **keywords):
     """What the function of this name gives, as one array."""
-    model, train, queries, _, scores = setting()
+    model, train, queries, _, scores = logistic_fit()
     few, chance, rows = queries.take([0, 1]), {"chance": uw.Chance()}, 1 - np.eye(len(train))[:4]
     of = (model, train, queries)
     two = replace(scores, values=scores.values[:2], query_ids=few.ids, measured=None, predictions=None)

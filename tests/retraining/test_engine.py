@@ -8,8 +8,8 @@ import pytest
 from mortal import QUERIES
 
 import upweight as uw
-from networks import cross_entropy, mlp
-from refitted import setting
+from logistic_fit import logistic_fit
+from network_families import cross_entropy, mlp
 from upweight.core.model import Predictions
 from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
@@ -18,7 +18,7 @@ from upweight.retraining.task import Task
 
 
 def test_tasks_of_different_kinds_are_done_together():
-    fitted, train, queries, *_ = setting()
+    fitted, train, queries, *_ = logistic_fit()
     model = fitted.hypothetical()
     change, weights = uw.Change(relabel={"t4": 1 - train.y[4]}), np.linspace(0.5, 2, len(train))
     tasks = [Task(change=change), Task(weights=weights), Task(removed=np.array([1, 2])), Task(roughly=True)]
@@ -34,7 +34,7 @@ def test_tasks_of_different_kinds_are_done_together():
 
 
 def test_tasks_of_different_kinds_have_files_of_their_own(tmp_path):
-    fitted, train, queries, *_ = setting()
+    fitted, train, queries, *_ = logistic_fit()
     model = fitted.hypothetical()
     changes = [uw.Change(relabel={i: 1 - train.y[place]}) for place, i in ((4, "t4"), (5, "t5"))]
     tasks = [Task(), Task(seed=1), Task(roughly=True), Task(queries=np.array([3])), *(Task(change=c) for c in changes)]

@@ -8,7 +8,7 @@ import pytest
 from calls import call, change, slicing, truth
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.retraining.retraining import ONE_BY_ONE
 
 
@@ -60,7 +60,7 @@ def test_older_keywords_give_the_same_and_say_what_to_write(name, older, today):
 
 
 def test_older_keywords_by_position():
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     rows = 1 - np.eye(len(train))[:2]
     with pytest.warns(DeprecationWarning, match=r"how= is deprecated; write retraining=uw.Retraining\(how=…\)"):
         older = uw.retrain(model, train, rows, 0, "processes")
@@ -70,7 +70,7 @@ def test_older_keywords_by_position():
 
 
 def test_what_if_without_any_training():
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     with pytest.warns(DeprecationWarning, match="write removals=None in place of refit=False with calibrate=0"):
         older = uw.what_if(model, train, queries, change(), refit=False, calibrate=0)
     today = uw.what_if(model, train, queries, change(), removals=None)
@@ -86,7 +86,7 @@ def test_what_if_without_any_training():
     ],
 )
 def test_older_keywords_of_attack(older, today):
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     today = {"pgd": uw.PGD(**older)} if today is None else today
     with pytest.warns(DeprecationWarning, match=r"uw.attack: grey=, .* are deprecated; write pgd=uw.PGD\(grey=…, "):
         before = uw.attack(model, train, queries, **older)
@@ -94,7 +94,7 @@ def test_older_keywords_of_attack(older, today):
 
 
 def test_older_progress_of_functions_that_keep_the_keyword():
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     seen, moves = [], uw.PGD(grey=0.1, steps=1)
     with pytest.warns(DeprecationWarning, match=r"uw.attack: write progress\(stage, done, total\)") as warned:
         uw.attack(model, train, queries, pgd=moves, progress=lambda done, total: seen.append((done, total)))
@@ -108,7 +108,7 @@ def test_older_progress_of_functions_that_keep_the_keyword():
 
 
 def test_older_names_of_recipes():
-    model, train, queries, *_ = setting()
+    model, train, queries, *_ = logistic_fit()
     plain = uw.Influence(correction=None, polish=0)
     with pytest.warns(DeprecationWarning, match="uw.perturb: method= is deprecated; write recipe=…"):
         older = uw.perturb(model, train, queries, method=plain)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.core.threads import one_thread
 from upweight.retraining.process_pool import available_processors, run_in_processes
 
@@ -151,7 +151,7 @@ def test_linear_algebra_on_one_thread_ends_with_its_block():
     def threads():
         return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 
-    setting()  # a BLAS is loaded
+    logistic_fit()  # a BLAS is loaded
     before = threads()
     with one_thread():
         assert set(threads()) == {1}

@@ -8,7 +8,7 @@ import pytest
 from mortal import QUERIES, TRAIN, Mortal, truth, weights
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.retraining import result_cache
 from upweight.retraining.engine import retrain_without
 
@@ -155,7 +155,7 @@ def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monke
 
 
 def test_a_linear_model_is_retrained_like_any_other():
-    model, train, *_ = setting()
+    model, train, *_ = logistic_fit()
     rows = np.ones((3, len(train)))
     rows[1, :20] = 0
     here, there = (uw.retrain(model, train, rows, retraining=uw.Retraining(processes=p)).parameters for p in (1, 2))
@@ -174,5 +174,5 @@ def test_a_killed_worker_of_ray_loses_nothing(tmp_path):
     )
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 12
     with pytest.raises(ValueError, match="without these examples none of class"):
-        linear, train, *_ = setting()
+        linear, train, *_ = logistic_fit()
         uw.retrain(linear, train, (train.y == 1) * np.ones((2, len(train))), retraining=uw.Retraining(how="ray"))

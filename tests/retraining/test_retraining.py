@@ -8,7 +8,7 @@ from calls import call
 from mortal import TRAIN, Mortal, weights
 
 import upweight as uw
-from refitted import setting
+from logistic_fit import logistic_fit
 from upweight.retraining.retraining import ONE_BY_ONE
 
 
@@ -41,7 +41,7 @@ TRAINING = (*TRAINING, "mislabeled", "held_out_loss")
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_every_function_goes_on_from_its_folder(name, tmp_path, monkeypatch):
-    kind, trained, stop = type(setting()[0]), [], [3]
+    kind, trained, stop = type(logistic_fit()[0]), [], [3]
     whole = call(name, retraining=ONE_BY_ONE)
 
     def counting(method):

@@ -4,7 +4,7 @@ import torch
 from recipes import N, convolving, dropping, fresh, model, train
 from torch import nn
 
-from networks import Transformer
+from network_families import Transformer
 from upweight.training import stacked, stacked_operations
 from upweight.training.traced_step import UntraceableError, trace
 

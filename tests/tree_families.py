@@ -1,6 +1,6 @@
-"""Small boosters and forests of every library, as problems for the laws.
+"""Small boosters and forests of every library on small data sets, for the laws.
 
-Features are rounded to few values and trees are shallow, so that splits have winners by more than rounding.
+Features are rounded to few values and trees are shallow, so that the best split wins by more than rounding.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ TWO, THREE, AMOUNTS = coarse(load_breast_cancer, 4), coarse(load_wine, 7), coars
 
 
 def lightgbm(kind: str, **more: Any) -> Callable[[], Any]:
+    """Make LightGBM estimators of this class; the library is imported when the first one is made."""
+
     def make() -> Any:
         import lightgbm as library
 
@@ -40,6 +42,8 @@ def lightgbm(kind: str, **more: Any) -> Callable[[], Any]:
 
 
 def xgboost(kind: str) -> Callable[[], Any]:
+    """Make XGBoost estimators of this class."""
+
     def make() -> Any:
         import xgboost as library
 
@@ -52,6 +56,8 @@ PLAIN = {"boosting_type": "Plain", "bootstrap_type": "No", "leaf_estimation_iter
 
 
 def catboost(kind: str, **more: Any) -> Callable[[], Any]:
+    """Make CatBoost estimators of this class."""
+
     def make() -> Any:
         import catboost as library
 
@@ -61,9 +67,10 @@ def catboost(kind: str, **more: Any) -> Callable[[], Any]:
     return make
 
 
-def _problems() -> list[EstimatorFamily]:
+def _boosters() -> list[EstimatorFamily]:
+    """The boosters whose library is installed."""
     shallow = {"n_estimators": TREES, "max_depth": 2, "random_state": 0}
-    found = [
+    families = [
         EstimatorFamily("lightgbm two", TWO, lightgbm("LGBMClassifier"), counts_rows=ROWS),
         EstimatorFamily("lightgbm three", THREE, lightgbm("LGBMClassifier"), counts_rows=ROWS),
         EstimatorFamily("lightgbm amounts", AMOUNTS, lightgbm("LGBMRegressor", reg_lambda=1.0), True, counts_rows=ROWS),
@@ -78,7 +85,8 @@ def _problems() -> list[EstimatorFamily]:
             "histograms", THREE, lambda: HistGradientBoostingClassifier(max_iter=TREES, max_depth=2, min_samples_leaf=5)
         ),
     ]
-    return [p for p in found if find_spec(p.name.split()[0]) or not p.name.startswith(("lightgbm", "xgboost", "catb"))]
+    libraries = ("lightgbm", "xgboost", "catboost")
+    return [family for family in families if not family.name.startswith(libraries) or find_spec(family.name.split()[0])]
 
 
 FORESTS = [
@@ -89,4 +97,4 @@ FORESTS = [
         "extra trees", AMOUNTS, lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0), is_regression=True
     ),
 ]
-BOOSTERS = _problems()
+BOOSTERS = _boosters()

@@ -1,8 +1,6 @@
-"""Linear families of every kind, as small problems for the laws."""
+"""Linear models of every kind on small data sets, for the laws."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
@@ -40,24 +38,25 @@ WORDS = [
 ]
 
 
-def texts() -> tuple[Any, np.ndarray]:
+def texts() -> tuple[list[str], np.ndarray]:
+    """Short reviews whose words lean towards praise or blame, and their labels."""
     rng = np.random.default_rng(3)
     lean = np.linspace(-1, 1, len(WORDS))
     y = np.arange(120) % 2
-    rows = []
+    reviews = []
     for label in y:
         p = np.exp((2 * label - 1) * lean)
-        rows.append(" ".join(rng.choice(WORDS, size=9, p=p / p.sum())))
-    return rows, np.where(y == 1, "praise", "blame")
+        reviews.append(" ".join(rng.choice(WORDS, size=9, p=p / p.sum())))
+    return reviews, np.where(y == 1, "praise", "blame")
 
 
 class MachineFamily(EstimatorFamily):
-    """A kernel machine, which says what it was fitted on, so that each set has its own."""
+    """A kernel machine. It keeps its training inputs, so each training set needs a model of its own."""
 
     def weighted_models(self, both: Weighted) -> Pair:
-        """Both with one width of the kernel: "scale" is the variance over all rows, whatever they weigh."""
-        sets = both.weighted, both.written
-        return Pair(*(self.explained(self.fitted(train, gamma=0.1), train) for train in sets))
+        """Both models with one kernel width: `gamma="scale"` uses the variance over all rows, whatever they weigh."""
+        training_sets = both.weighted, both.written
+        return Pair(*(self.explained(self.fitted(train, gamma=0.1), train) for train in training_sets))
 
 
 PROBLEMS = [
@@ -100,7 +99,7 @@ PROBLEMS = [
         "sgd",
         scaled(load_wine, 6),
         lambda: SGDClassifier(loss="log_loss", alpha=0.05, random_state=0),
-        permuted=0.3,  # its training depends on the order, and what starts at its parameters with it
+        permuted=0.3,  # its training depends on the order, and so does every retraining that starts at its parameters
         not_weighted="SGD decays by its l2 with every row, whatever the row weighs",
         other={"alpha": 0.1},
     ),

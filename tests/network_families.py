@@ -1,4 +1,4 @@
-"""Small networks: an MLP, a CNN and a transformer, as problems for the laws."""
+"""Small networks (an MLP, a CNN and a transformer) on small data sets, for the laws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NETWORKS", "RECORDED", "TRAINED", "Transformer", "cnn", "cross_entro
 
 
 class Transformer(nn.Module):
-    """One block of attention and an MLP over the rows of a picture, mean-pooled."""
+    """One block of attention and an MLP over the rows of an image, mean-pooled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,6 +21,7 @@ class Transformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (n, 3) of flattened images (n, 64)."""
         h = self.embed(x.unflatten(1, (8, 8)))
         q, k, v = self.qkv(h).chunk(3, dim=-1)
         h = h + self.out(F.scaled_dot_product_attention(q, k, v))
@@ -28,6 +29,7 @@ class Transformer(nn.Module):
 
 
 def cnn() -> nn.Module:
+    """Two convolutions and a linear layer, for flattened images of 8 × 8 pixels."""
     layers = nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Conv2d(4, 6, 2), nn.GELU(), nn.Flatten(), nn.Linear(24, 3)
     return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), *layers)
 
