@@ -10,8 +10,8 @@ from small_nets import CLASSES, cross_entropy
 from torch import nn
 
 import upweight as uw
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((6, 5)), RNG.integers(0, CLASSES, 6)

@@ -8,11 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
-from upweight.gradients import rows as rows_module
+from upweight.gradients import captured_rows, inspection
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import alone
-from upweight.gradients.inspection import inspected
+from upweight.gradients.inspection import inspected, inspections_of
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.tensor_rows import TensorRows
 
 EXACT = 1e-10
 IDS = [case.name for case in CASES]
@@ -85,7 +86,7 @@ def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch)
         monkeypatch.setattr(f"upweight.gradients.{name}.CHUNK", 7)
     monkeypatch.setattr("upweight.gradients.captured.SQUARE", 2)
     assert close(ours.gram(), dense @ dense.T)
-    monkeypatch.setattr(rows_module, "LARGEST", 2)
+    monkeypatch.setattr(inspection, "MAX_BATCH_EXAMPLES", 2)
     monkeypatch.setattr(CapturedRows.held, "__defaults__", (1,))
     assert close(ours.dot(theirs), dense @ dense_queries.T)
     assert close(ours.gram(), dense @ dense.T)
@@ -98,7 +99,7 @@ def test_one_example_has_rows():
     for case in CASES:
         network, one = case.network(), case.examples(1)
         assert close(CapturedRows(network, one, "loss").dense(), truth(case, network, one)), case.name
-        assert not network.inspections  # of one example nothing is learnt about batches
+        assert not inspections_of(network)  # of one example nothing is learnt about batches
 
 
 def test_tensor_rows_are_rows():
@@ -207,12 +208,11 @@ def test_an_empty_choice_of_rows_is_empty():
 
 @pytest.mark.parametrize("room", [0, 1 << 26])
 def test_gradients_that_stay_are_the_same(setting, room, monkeypatch):
-    monkeypatch.setattr(rows_module, "KEPT", room)
+    monkeypatch.setattr(captured_rows, "KEPT", room)
     _, _, (ours, dense), (theirs, dense_queries) = setting
-    rows = ours.take(np.arange(len(ours)))
-    rows.keep = True
+    rows = ours.cached()
     for _ in range(2):
         assert close(rows.gram(), dense @ dense.T)
         assert close(rows.dot(theirs), dense @ dense_queries.T)
         assert close(rows.squares(), (dense**2).sum(axis=1))
-    assert (rows._kept is not None) == (room > 0)
+    assert (rows._cache is not None) == (room > 0)

@@ -8,8 +8,8 @@ from torch import nn
 
 import upweight as uw
 from upweight.gradients.batches import collate as stacked
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows
 
 EXAMPLES = Case("mlp", mlp, (5,)).examples()
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_nets import CASES, Case
 
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.projection import Projection
-from upweight.gradients.rows import CapturedRows
 
 
 @pytest.mark.parametrize("numbers", [4, 12, 10_000])

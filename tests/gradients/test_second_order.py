@@ -6,10 +6,10 @@ import torch
 from small_nets import Attention, Case, TinyGPT, cross_entropy, mlp, next_token
 from torch import nn
 
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import ggn_vp, gradient_rows, hvp
 from upweight.gradients.inspection import inspected
 from upweight.gradients.outputs import NoOutputsError, outputs
-from upweight.gradients.rows import CapturedRows
 
 CASES = [Case("mlp", mlp, (5,)), Case("attention", Attention, (4, 8)), Case("transformer", TinyGPT, 11, next_token)]
 SETTING = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

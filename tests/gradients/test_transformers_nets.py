@@ -6,10 +6,10 @@ import torch
 from small_nets import CLASSES
 
 import upweight as uw
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import alone
 from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows
 
 transformers = pytest.importorskip("transformers")
 RNG = np.random.default_rng(0)

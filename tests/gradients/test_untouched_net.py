@@ -8,8 +8,8 @@ import torch
 from small_nets import Case, Patches, TinyGPT, batch_norm, cross_entropy, mlp, next_token
 from torch import nn
 
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows
 
 CASES = [
     Case("mlp", mlp, (5,)),

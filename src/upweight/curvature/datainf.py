@@ -20,7 +20,8 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 LAYER_SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping

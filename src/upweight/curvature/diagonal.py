@@ -11,7 +11,8 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 

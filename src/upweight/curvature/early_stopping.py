@@ -19,8 +19,8 @@ import torch
 
 from upweight.core.rows import Rows
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.outputs import NoOutputsError, outputs
-from upweight.gradients.rows import CapturedRows
 
 DAMPING_TIMES_TIME = 2.0  # λ τ: of the later half
 MEAN_OUTPUT_SHARE = 0.75  # share of the outputs in it, on average

@@ -17,9 +17,10 @@ from torch import Tensor
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.kfac import Blocks, FactoredLayer, with_ones
 from upweight.gradients.captured import Captured
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.factors import Outer
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 

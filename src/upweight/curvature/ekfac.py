@@ -27,7 +27,8 @@ from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured import Captured
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 LAYER_SHARE = 0.1  # of the mean nonzero eigenvalue of a layer (LDS of an MLP, a CNN and a language model)

@@ -23,7 +23,7 @@ from upweight.curvature.damping import (
 )
 from upweight.curvature.solvers.dual import positions_in
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.rows import CapturedRows
+from upweight.gradients.captured_rows import CapturedRows
 
 Array = NDArray[np.float64]
 MAX_EXAMPLES = 20_000  # examples whose Gram matrix is held
@@ -45,8 +45,7 @@ class FittedFisher(Curvature):
                 "use EKFAC()"
             )
         self.roots = np.sqrt(summed.weights)
-        self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots)
-        self.rows.keep = True
+        self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots).cached()
         self.gram = self.rows.gram()
         if not summed.damping_from:
             chosen, source = damping_from_trace(summed, float(np.trace(self.gram)))

@@ -25,15 +25,13 @@ from upweight.gradients.captured import Captured
 from upweight.gradients.hooks import Tape
 from upweight.gradients.inspection import inspected
 from upweight.gradients.network import Network
-from upweight.gradients.outputs import Outputs, outputs
-from upweight.gradients.rows import batch_size
+from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256  # examples at a time
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 MAX_EXACT_OUTPUTS = 256  # outputs of an example up to which every direction is pulled back
 TOTAL_DRAWS = 256  # draws over all examples that are taken beyond
 MAX_DRAWS_PER_EXAMPLE = 4  # draws of an example at most
-SEEN = 3  # examples on which the loss is looked at
 
 
 class LabelGradients(NamedTuple):
@@ -67,9 +65,7 @@ def expected_batches(
     draws = draws_per_example(summed)
     examples, weights = (summed.train, summed.weights) if sample is None else sample
     found = inspected(network, "loss", examples)
-    size = (
-        min(MAX_BATCH_EXAMPLES, batch_size(found)) if draws is None else _fitting_batch_size(summed, batch_size(found))
-    )
+    size = min(MAX_BATCH_EXAMPLES, found.batch_size) if draws is None else _fitting_batch_size(summed, found.batch_size)
     for start in range(0, len(examples), size):
         where = np.arange(start, min(start + size, len(examples)))
         part = examples.take(where)
@@ -101,15 +97,6 @@ def label_expectation(summed: SummedObjective) -> str:
     return "exact" if draws is None else f"sampled, {draws} draw{'s' * (draws > 1)}"
 
 
-def joint_axes(network: Network, examples: Examples) -> int:
-    """Trailing axes of the output that the loss joins, looked at once on a few examples."""
-    if network.joint_axes is None:
-        few = examples.take(np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp)))
-        with network.untouched():
-            network.joint_axes = outputs(network, network.batch(few), few.ids).joint_axes()
-    return network.joint_axes
-
-
 def independent_losses(network: Network, examples: Examples, copies: NDArray[np.float64]) -> float:
     """Of how many parts that do not share an output the losses of all examples are the sum: one each, or their tokens.
 
@@ -121,7 +108,7 @@ def independent_losses(network: Network, examples: Examples, copies: NDArray[np.
     if len(shape) == joint:
         return float(copies.sum())
     size = min(
-        MAX_BATCH_EXAMPLES, batch_size(inspected(network, "loss", examples)), max(1, MAX_BLOCK_NUMBERS // prod(shape))
+        MAX_BATCH_EXAMPLES, inspected(network, "loss", examples).batch_size, max(1, MAX_BLOCK_NUMBERS // prod(shape))
     )
     for start, part in zip(range(0, len(examples), size), examples.batches(size), strict=True):
         with network.untouched():

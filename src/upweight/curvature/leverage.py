@@ -23,9 +23,10 @@ from upweight.core.rows import Rows
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Captured
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.inspection import inspected, pulled
 from upweight.gradients.outputs import outputs
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 MAX_BATCH_EXAMPLES = 64  # examples at a time: as many rows as outputs are held of each

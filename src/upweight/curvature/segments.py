@@ -19,7 +19,7 @@ from upweight.curvature.gauss_newton import MAX_DENSE_PARAMETERS
 from upweight.curvature.mean_gauss_newton import MeanEKFAC, MeanGaussNewton, Spectrum, diagonalise
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.network import Network
-from upweight.gradients.rows import TensorRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 Blocks = Mapping[str, Tensor]

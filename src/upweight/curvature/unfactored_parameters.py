@@ -16,7 +16,7 @@ from torch import Tensor
 from upweight.curvature.label_expectation import expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured import Captured
-from upweight.gradients.rows import CapturedRows
+from upweight.gradients.captured_rows import CapturedRows
 
 Blocks = dict[str, Tensor]
 MAX_ROTATED_AXIS = 2048  # numbers on an axis that is turned; a wider one stays as it is

@@ -9,8 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from upweight.gradients.factors import CHUNK, Dense, Outer, Part, joined
-from upweight.gradients.inner_products import inner, own
+from upweight.gradients.factors import CHUNK, Dense, Lookup, Outer, Part, joined
+from upweight.gradients.inner_products import ghostly, inner, own
 
 SQUARE = 512  # examples of one block of a symmetric matrix
 
@@ -89,6 +89,16 @@ class Captured:
         """Gradients of each parameter times a number per example, name → (B,)."""
         parts = {name: tuple(part.scaled(by[name]) for part in uses) for name, uses in self.parts.items()}
         return replace(self, parts=parts)
+
+    def normalised(self, by_layer: bool) -> Captured:
+        """Gradients divided by their norms, or each module's part by its own norm; zero stays zero."""
+        squares = self.squares_by_name()
+        groups = {name: name.rpartition(".")[0] if by_layer else "" for name in squares}
+        totals: dict[str, Tensor] = {}
+        for name, group in groups.items():
+            totals[group] = totals[group] + squares[name] if group in totals else squares[name]
+        scales = {group: torch.where(s > 0, s.clamp_min(0).rsqrt(), 0.0) for group, s in totals.items()}
+        return self.scaled({name: scales[group] for name, group in groups.items()})
 
     def sums(self, member: Tensor) -> dict[str, Tensor]:
         """member (g, B) times the gradients, name → (g, *shape)."""
@@ -170,3 +180,30 @@ class Captured:
                 uses = [(Dense(replace(first, count=b, parts={name: u}).materialise(name)),) for u, b in pairs]
             parts[name] = tuple(joined(same) for same in zip(*uses, strict=True))
         return replace(first, count=sum(counts), parts=parts)
+
+
+def gathered(passes: Iterator[tuple[slice, Captured]], limit: int) -> Iterator[tuple[slice, Captured]]:
+    """Consecutive batches as fewer of at most `limit` numbers: (which rows, as factors)."""
+    batches: list[Captured] = []
+    here, numbers = slice(0, 0), 0
+    for where, batch in passes:
+        if batches and numbers + batch.floats * batch.count > limit:
+            yield here, Captured.joined(batches)
+            batches, numbers = [], 0
+        here = slice(here.start if batches else where.start, where.stop)
+        batches.append(batch)
+        numbers += batch.floats * batch.count
+    if batches:
+        yield here, Captured.joined(batches)
+
+
+def settled(batch: Captured) -> Captured:
+    """The same gradients, multiplied out where products of positions would cost more."""
+
+    def one(part: Part) -> Part:
+        few_rows = isinstance(part, Lookup) and part.shape[0] <= part.length
+        dense = few_rows or (isinstance(part, Outer) and not ghostly(part, part.length))
+        return Dense(part.materialise()) if dense else part
+
+    parts = {name: tuple(one(part) for part in uses) for name, uses in batch.parts.items()}
+    return Captured(batch.count, parts, batch.like, batch.shapes, batch.owners)

@@ -16,8 +16,11 @@ from upweight.gradients.factors import Dense
 from upweight.gradients.functional import alone, gradient, gradient_rows, leaves
 from upweight.gradients.hooks import PARAMETER, Layout, Site, Tape, layouts_of
 from upweight.gradients.network import Network, Quantity
+from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.outputs import outputs
 
+MAX_BATCH_EXAMPLES = 512
+MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
 SEEN = 3  # examples that are compared
 TRIES = 4  # readings of where the examples are, before a parameter is left to autograd
 Rows = Mapping[str, Tensor]
@@ -42,6 +45,11 @@ class Inspection:
     floats: int
 
     @property
+    def batch_size(self) -> int:
+        """Examples per batch, by the numbers that each of them takes."""
+        return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // max(1, self.floats))))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know."""
         if not self.fallback:
@@ -52,6 +60,9 @@ class Inspection:
         )
 
 
+_INSPECTIONS: NetworkMemo[dict[Quantity, Inspection]] = NetworkMemo()
+
+
 def inspected(network: Network, quantity: Quantity, examples: Examples) -> Inspection:
     """The inspection of this quantity, made once.
 
@@ -60,13 +71,25 @@ def inspected(network: Network, quantity: Quantity, examples: Examples) -> Inspe
     """
     if network.measure is None:  # the measurement is −loss, and what is true of one is true of the other
         quantity = "loss"
-    known: Inspection | None = network.inspections.get(quantity)
-    if known is None:
-        places = np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp))
-        known = _inspect(network, quantity, examples.take(places))
-        if len(places) > 1:  # of one example alone nothing can be said about the batch
-            network.inspections[quantity] = known
-    return known
+    inspections = _INSPECTIONS.get_or_make(network, dict)
+    if quantity in inspections:
+        return inspections[quantity]
+    places = np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp))
+    inspection = _inspect(network, quantity, examples.take(places))
+    if len(places) > 1:  # one example alone says nothing about batches
+        inspections[quantity] = inspection
+    return inspection
+
+
+def inspections_of(network: Network) -> tuple[Inspection, ...]:
+    """The inspections that were made so far, one for each quantity."""
+    return tuple((_INSPECTIONS.get(network) or {}).values())
+
+
+def share_inspections(source: Network, target: Network) -> None:
+    """Let two networks with the same modules share their inspections, also those that are still to be made."""
+    _INSPECTIONS.get_or_make(source, dict)
+    _INSPECTIONS.share(source, target)
 
 
 def captured(

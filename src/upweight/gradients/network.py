@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import Batch, described, placed
 from upweight.gradients.batches import collate as stack
-from upweight.gradients.optimality import Totals
 from upweight.gradients.preserve_model import untouched
 
 Quantity = Literal["loss", "measure"]
@@ -61,10 +59,6 @@ class Network:
         self.frozen = tuple(name for name, p in named.items() if not p.requires_grad)
         self._refuse(named)
         self.shapes = {name: tuple(named[name].shape) for name in self.names}
-        self.size = sum(named[name].numel() for name in self.names)
-        self.inspections: dict[Any, Any] = {}  # what gradients.inspection found, by quantity
-        self.joint_axes: int | None = None  # of the output that the loss joins, once somebody has looked
-        self.totals: WeakKeyDictionary[Examples, Totals] = WeakKeyDictionary()  # that passes over these are to fill
         self.device, self.dtype = named[self.names[0]].device, named[self.names[0]].dtype
         self.notes = tuple(self._notes(named))
 
@@ -112,12 +106,15 @@ class Network:
 
     def narrowed(self, names: Sequence[str]) -> Network:
         """The same net with all parameters but these held fixed; passes go back no further than they have to."""
-        there = copy.copy(self)
-        there.names = tuple(name for name in self.names if name in set(names))
-        there.shapes = {name: self.shapes[name] for name in there.names}
-        there.size = sum(prod(shape) for shape in there.shapes.values())
-        there.inspections, there.totals = {}, WeakKeyDictionary()
-        return there
+        narrowed = copy.copy(self)
+        narrowed.names = tuple(name for name in self.names if name in set(names))
+        narrowed.shapes = {name: self.shapes[name] for name in narrowed.names}
+        return narrowed
+
+    @property
+    def size(self) -> int:
+        """Trainable numbers."""
+        return sum(prod(shape) for shape in self.shapes.values())
 
     @property
     def version(self) -> int:

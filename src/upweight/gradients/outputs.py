@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from upweight.core.examples import Examples
 from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
+from upweight.gradients.network_memo import NetworkMemo
 
+CHECKED_EXAMPLES = 3  # examples on which the joint axes are checked
 ROUNDING = 100  # units in the last place that a zero may have
 
 
@@ -134,6 +138,25 @@ def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
         return found
 
     return Outputs(values, losses)
+
+
+_JOINT_AXES: NetworkMemo[int] = NetworkMemo()
+
+
+def joint_axes(network: Network, examples: Examples) -> int:
+    """Trailing axes of the output that the loss's Hessian joins; checked once per network, on a few examples."""
+
+    def check() -> int:
+        few = examples.take(np.unique(np.linspace(0, len(examples) - 1, CHECKED_EXAMPLES).astype(np.intp)))
+        with network.untouched():
+            return outputs(network, network.batch(few), few.ids).joint_axes()
+
+    return _JOINT_AXES.get_or_make(network, check)
+
+
+def share_joint_axes(source: Network, target: Network) -> None:
+    """Let a network with the same modules and loss take over the joint axes of `source`, if they are known."""
+    _JOINT_AXES.share(source, target)
 
 
 class _Answer:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.gradients.captured import Captured
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.factors import Dense, Lookup, Outer, Part
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows
 
 Array = NDArray[np.float64]
 

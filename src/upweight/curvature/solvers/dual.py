@@ -18,7 +18,8 @@ from upweight.curvature.solvers.algebra import norms
 from upweight.curvature.solvers.direct import NOTHING_TO_INVERT
 from upweight.curvature.solvers.roots import TRACE_SHARE, Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 PROBED_ROWS = 4  # rows whose residual is measured with the whole operator

@@ -16,8 +16,9 @@ from upweight.curvature.operators import Blocks
 from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
 from upweight.curvature.solvers.solution import PreparedSolver, Solution
 from upweight.gradients.captured import Captured
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
-from upweight.gradients.rows import CapturedRows, TensorRows
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 MAX_RIGHT_SIDE_NUMBERS = 1 << 26  # solved at a time: 256 MB in float32, solvers hold a few times that

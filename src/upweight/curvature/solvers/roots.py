@@ -13,18 +13,10 @@ from torch import Tensor
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured import Captured, gathered, settled
+from upweight.gradients.captured_rows import HELD, KEPT, STREAMED, CapturedRows
 from upweight.gradients.inspection import inspected, pulled
-from upweight.gradients.rows import (
-    HELD,
-    KEPT,
-    STREAMED,
-    CapturedRows,
-    TensorRows,
-    batch_size,
-    gathered,
-    settled,
-)
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 TRACE_SHARE = 0.998  # share of Σ tr(wᵢΛᵢ) that the kept directions hold
@@ -66,7 +58,7 @@ class Roots:
         """Batch after batch from row `start`: (which rows, ready for products)."""
         train = self.operator.summed.train
         found = inspected(self.network, "loss", train)
-        size = batch_size(found)
+        size = found.batch_size
         bounds = [*self._starts.tolist(), len(self)]
         first = start
         while first < len(self):

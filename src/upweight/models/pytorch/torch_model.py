@@ -25,10 +25,12 @@ from upweight.core.model import (
 )
 from upweight.core.objective import Objective
 from upweight.gradients import input_gradients, optimality, predictions
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.features import features
+from upweight.gradients.gradient_totals import collect_totals
+from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Function, Network, copied, unwrapped
-from upweight.gradients.optimality import Totals
-from upweight.gradients.rows import CapturedRows
+from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
@@ -152,7 +154,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
-        said = [note for found in self.network.inspections.values() for note in found.notes]
+        said = [note for found in inspections_of(self.network) for note in found.notes]
         removal = trainer.removal_warnings(self.training, self.network)
         return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
 
@@ -234,7 +236,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
         """The curvature that the recipe names (None: Gauss–Newton); damping None is chosen from the spectrum."""
         from upweight.curvature import registry
 
-        self.network.totals[train] = Totals(self.weights(train), self.network.version)
+        collect_totals(self.network, train, self.weights(train))
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
@@ -300,6 +302,6 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
                 if name in tensors:
                     own.copy_(tensors[name])
         there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
-        there.network.inspections = network.inspections  # the same modules see the same examples at the same places
-        there.network.joint_axes = network.joint_axes
+        share_inspections(network, there.network)  # the same modules see the same examples at the same places
+        share_joint_axes(network, there.network)
         return there

@@ -1,0 +1,225 @@
+"""Rows of a network that do not exist: passes over the network capture them anew whenever they are multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.core.blocks import blocks as consecutive
+from upweight.core.examples import Examples
+from upweight.core.rows import DenseRows, Rows
+from upweight.gradients.captured import Captured, gathered, settled
+from upweight.gradients.gradient_totals import collecting_totals
+from upweight.gradients.inspection import captured, inspected, pulled
+from upweight.gradients.network import Network, Quantity
+from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
+
+Array = NDArray[np.float64]
+Normalisation = Literal["gradient", "layer"]
+HELD = 1 << 27  # captured numbers of the side that is held while the other streams past: 512 MB in float32
+KEPT = 1 << 26  # of a whole set that stays where it is asked for, as long as its rows do
+STREAMED = 1 << 24  # and of the other, gathered so that what is held is not read again for every few examples
+
+
+class CapturedRows(NetworkRows):
+    """Row i = weightᵢ · (∇quantityᵢ + share), computed by a pass over the network whenever it is needed.
+
+    Memory holds one batch of captured factors and, for products of two such sets, up to `HELD` numbers of one of them;
+    never examples × parameters.
+
+    Args:
+        network: the network, which is left unchanged.
+        examples: the examples whose gradients these are.
+        quantity: "loss" or "measure".
+        weights: (n,) multipliers of the rows; None for ones.
+        share: name → shape, added to every gradient (the regulariser's share); None for nothing.
+        slopes: (n, outputs), backpropagated from the net's output instead of the quantity's gradient there; None for
+            the quantity's own gradient.
+        normalisation: "gradient" divides every weighted gradient by its norm, "layer" each layer's part of it by the
+            norm of that part; a zero gradient stays zero. The share is added afterwards.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        examples: Examples,
+        quantity: Quantity,
+        weights: Array | None = None,
+        share: Mapping[str, Tensor] | None = None,
+        slopes: Array | None = None,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        self.network, self.examples, self.quantity, self.slopes = network, examples, quantity, slopes
+        self.normalisation = normalisation
+        self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
+        wide = network.precision
+        self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
+        self._totals = collecting_totals(network, examples) if quantity == "loss" and slopes is None else None
+        self._positions = np.arange(len(examples))  # among the examples that the totals are about
+        self._cache: Captured | None = None
+        self._caching = False
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def of_loss(self) -> bool:
+        """Whether these are gradients of the loss itself, up to weights and share."""
+        return self.quantity == "loss" and self.slopes is None and self.normalisation is None
+
+    def passes(self, start: int = 0, size: int | None = None, ready: bool = False) -> Iterator[tuple[slice, Captured]]:
+        """Batch after batch from position `start`: (which positions, weighted gradients without the share).
+
+        `ready` materialises gradients whose products would cost more as factors; use it if a batch is multiplied often.
+        """
+        if ready and self._cache is not None and start < len(self):
+            yield slice(start, len(self)), self._cache.take(slice(start, None))
+            return
+        inspection = inspected(self.network, self.quantity, self.examples)
+        for where in consecutive(len(self), size or inspection.batch_size, start):
+            weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
+            part = self.examples.take(np.arange(where.start, where.stop))
+            if self.slopes is None:
+                batch = captured(self.network, self.quantity, part, inspection, weights)
+                batch = settled(batch) if ready else batch
+                if self._totals is not None:
+                    self._totals.add(self._positions[where], self.weights[where], batch)
+            else:
+                cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
+                batch = pulled(self.network, part, inspection, cotangent)
+            yield where, batch if self.normalisation is None else batch.normalised(self.normalisation == "layer")
+
+    def cached(self) -> CapturedRows:
+        """The same rows, which keep their captured gradients in memory if all of them fit into `KEPT` numbers."""
+        rows = copy(self)
+        rows._caching, rows._cache = True, None
+        return rows
+
+    def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
+        """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
+        for where, batch in gathered(self.passes(ready=True), limit):
+            if self._caching and where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
+                self._cache = batch
+            yield where, batch
+
+    def dot(self, other: Rows) -> Array:
+        """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
+        if not isinstance(other, CapturedRows):
+            return self._dot_tensors(TensorRows.of(self.network, other).blocks)
+        if other.network.shapes != self.network.shapes:
+            raise ValueError("expected rows of the same network, got parameters of other names or shapes")
+        if len(other) > len(self):
+            return other.dot(self).T
+        out = np.empty((len(self), len(other)))
+        for columns, right in other.held():
+            for rows, left in gathered(self.passes(ready=True), STREAMED):
+                out[rows, columns] = to_numpy(left.dot(right))
+        return out if self.share is None is other.share else out + self._shares(other)
+
+    def gram(self) -> Array:
+        """`dense() @ dense().T` by half the products, (n, n)."""
+        out = np.empty((len(self), len(self)))
+        for columns, right in self.held():
+            out[columns, columns] = to_numpy(right.gram())
+            for rows, left in gathered(self.passes(columns.stop, ready=True), STREAMED):
+                out[rows, columns] = to_numpy(left.dot(right))
+                out[columns, rows] = out[rows, columns].T
+        return out if self.share is None else out + self._shares(self)
+
+    def squares(self) -> Array:
+        """Squared norms of the rows, (n,)."""
+        out = np.empty(len(self))
+        for where, batch in self.passes():
+            out[where] = to_numpy(batch.squares())
+            if self.share is not None:
+                common = TensorRows(self.network, {k: v[None] for k, v in self.share.items()})
+                cross, weights = to_numpy(batch.against(common.blocks))[:, 0], self.weights[where]
+                out[where] += 2 * weights * cross + weights**2 * common.dot(common)[0, 0]
+        return out
+
+    def normalised(self, by_layer: bool = False) -> CapturedRows:
+        """The gradients alone, without weights and share, divided by their norms: as a whole, or layer by layer."""
+        normalisation: Normalisation = "layer" if by_layer else "gradient"
+        return CapturedRows(self.network, self.examples, self.quantity, slopes=self.slopes, normalisation=normalisation)
+
+    def project(self, matrix: Array) -> Array:
+        """`dense() @ matrix`."""
+        return self._dot_tensors(self.network.split(np.asarray(matrix).T))
+
+    def dense(self) -> Array:
+        """(n, parameters), materialised."""
+        return np.concatenate([rows.dense() for _, rows in self.tensors()])
+
+    def materialise(self) -> TensorRows:
+        """All rows as tensors."""
+        parts, names = [part.blocks for _, part in self.tensors()], self.network.names
+        return TensorRows(self.network, {name: torch.cat([part[name] for part in parts]) for name in names})
+
+    def tensors(self) -> Iterator[tuple[slice, TensorRows]]:
+        """Materialised batches, share included: (which positions, rows)."""
+        for where, batch in self.passes():
+            blocks = {name: batch.materialise(name) for name in self.network.names}
+            if self.share is not None:
+                weights = torch.as_tensor(self.weights[where]).to(batch.like)
+                blocks = {
+                    name: block + torch.tensordot(weights[:, None], self.share[name][None], dims=1)
+                    for name, block in blocks.items()
+                }
+            yield where, TensorRows(self.network, blocks)
+
+    def take(self, positions: NDArray[np.intp]) -> CapturedRows:
+        """The rows at these positions; nothing is computed."""
+        slopes = None if self.slopes is None else self.slopes[positions]
+        examples, weights = self.examples.take(positions), self.weights[positions]
+        taken = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
+        taken._totals, taken._positions = self._totals, self._positions[positions]
+        return taken
+
+    def plain(self) -> CapturedRows:
+        """The same rows without the share."""
+        return CapturedRows(
+            self.network, self.examples, self.quantity, self.weights, None, self.slopes, self.normalisation
+        )
+
+    def sums(self, member: Array) -> DenseRows:
+        """`member @ dense()`."""
+        return DenseRows(self.total(member).dense())
+
+    def total(self, member: Array) -> TensorRows:
+        """`member @ dense()` as tensors, for member (groups, n)."""
+        member = np.asarray(member, dtype=np.float64)
+        totals: dict[str, Tensor] = {}
+        for where, batch in self.passes():
+            sums = batch.sums(torch.as_tensor(member[:, where]).to(batch.like))
+            totals = {name: totals[name] + block if totals else block for name, block in sums.items()}
+        if self.share is not None:
+            weights = torch.as_tensor(member @ self.weights)
+            for name in totals:
+                totals[name] += torch.tensordot(weights.to(totals[name])[:, None], self.share[name][None], dims=1)
+        return TensorRows(self.network, totals)
+
+    def _dot_tensors(self, blocks: Mapping[str, Tensor]) -> Array:
+        out = np.empty((len(self), len(next(iter(blocks.values())))))
+        for where, batch in self.passes(ready=out.shape[1] > 1):
+            out[where] = to_numpy(batch.against(blocks))
+        if self.share is not None:
+            common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
+            out += np.outer(self.weights, common.dot(TensorRows(self.network, blocks))[0])
+        return out
+
+    def _shares(self, other: CapturedRows) -> Array:
+        """What the shares of both sides add to the inner products."""
+        out = np.zeros((len(self), len(other)))
+        if self.share is not None:
+            common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
+            out += np.outer(self.weights, other.dot(common)[:, 0])  # with the other's share, if it has one
+        if other.share is not None:
+            common = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
+            out += np.outer(self.plain().dot(common)[:, 0], other.weights)
+        return out
