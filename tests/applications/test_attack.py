@@ -106,5 +106,5 @@ def test_attacks_that_make_no_sense_are_refused():
     texts = ["good film", "bad film"] * 10
     words = uw.Examples(texts, np.arange(20) % 2)
     pipeline = make_pipeline(CountVectorizer(), LogisticRegression(**TIGHT)).fit(texts, words.y)
-    with pytest.raises(TypeError, match="inputs as an array of numbers"):
+    with pytest.raises(TypeError, match="inputs that are an array of numbers"):
         uw.attack(uw.explainable(pipeline, words), words, words.take([0]), pgd=uw.PGD(grey=1))

@@ -234,7 +234,7 @@ def test_nothing_to_look_into_is_refused(k):
         uw.perturb(model, train, queries, baseline=[1.0, 2.0])
     with pytest.raises(ValueError, match="expected the data that LogisticRegression was fitted on"):
         uw.perturb(model, uw.Examples(train.x, 1 - train.y), queries)
-    with pytest.raises(TypeError, match="expected an Influence"):
+    with pytest.raises(TypeError, match="solves with its curvature"):
         uw.perturb(model, train, queries, recipe=uw.Chance())
 
 

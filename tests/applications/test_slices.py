@@ -114,7 +114,7 @@ def test_networks():
     torch.manual_seed(0)
     model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.1))
     found = uw.slices(model, train, queries, uw.Slicing({"half": np.arange(40) < 20}, {"all": queries.ids}))
-    assert found.effects.shape == (2, 1) and "cannot be trained again" in found.diagnostics["warnings"][-1]
+    assert found.effects.shape == (2, 1) and "cannot be retrained" in found.diagnostics["warnings"][-1]
     sums = uw.Influence().fit(model, train).attribute(queries).values[:, :20].sum(axis=1).mean()
     np.testing.assert_allclose(found.effects[found.groups.names.index("half = True"), 0], sums, rtol=1e-6)
 

@@ -143,7 +143,7 @@ def test_networks_are_predicted_to_first_order_and_say_so():
     change = uw.Change(remove=[3], relabel={5: (y[5] + 1) % 3})
     found = uw.what_if(model, train, queries, change)
     assert found.form == "first" and found.actual is None and found.low is None
-    assert "cannot be trained again from here" in found.diagnostics["warnings"][-1]
+    assert "cannot be retrained" in found.diagnostics["warnings"][-1]
     curvature = model.curvature(train, None, None)
     wrong = uw.Examples(train.x[[5]], (y[[5]] + 1) % 3, ids=[0])
     pulled = -model.loss_rows(train.take([3])).dense()[0] - model.loss_rows(train.take([5])).dense()[0]

@@ -1,4 +1,7 @@
-"""attack: training examples moved by less than a grey level to turn predictions, to audit a pipeline one owns."""
+"""Data poisoning by tiny changes of training inputs, to audit a pipeline that one owns.
+
+The moved images stay the same after rounding to whole grey levels, yet retraining on them flips predictions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.perturb import Field
+from upweight.applications.input_gradients import InputGradients
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
@@ -21,14 +24,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Attack:
-    """What became of the moved training examples and of the queries.
+    """The moved training examples, and the queries before and after.
 
     Attributes:
-        train: the training set with the moved examples in place of the old ones.
+        train: the training set with the moved examples in place of the original ones.
         moved: ids of the training examples that were moved.
-        measured: (steps + 1, queries), the measurement before and after every step, by real training.
-        predicted: (before, after): what was said of each query.
-        moves: (moved, …), what was added to their numbers, in grey levels.
+        measured: (steps + 1, queries), the measurement before the first and after every step, by real training.
+        predicted: (before, after), the prediction of each query.
+        moves: (moved, …), the change of their numbers, in grey levels.
     """
 
     train: Examples
@@ -42,7 +45,7 @@ class Attack:
 
     @property
     def turned(self) -> list[Any]:
-        """Ids of the queries whose prediction is another one at the end."""
+        """Ids of the queries whose prediction flipped."""
         pairs = zip(self.queries.ids.tolist(), *self.predicted, strict=True)
         return [identifier for identifier, before, after in pairs if before != after]
 
@@ -69,20 +72,22 @@ class Attack:
     def __repr__(self) -> str:
         return (
             f"Attack({len(self.moved)} training examples moved by at most {self.farthest:.2f} grey levels, "
-            f"{len(self.turned)} of {self.measured.shape[1]} predictions turned in {len(self.measured) - 1} steps)"
+            f"{len(self.turned)} of {self.measured.shape[1]} predictions flipped in {len(self.measured) - 1} steps)"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Projected gradient descent on training inputs: how far they may go, and in which steps (Madry et al. 2018).
+    """Settings of projected gradient descent on training inputs (Madry et al. 2018).
 
-    With a radius of .5 the moved images are the same 8-bit images.
+    With a radius of 0.5 the moved images are the same 8-bit images.
 
     Args:
-        grey: one grey level in units of the inputs, e.g. 1/255 for pixels in [0, 1].
-        radius, step: how far a number may go, and goes in one round, in grey levels. `steps`: rounds at most.
-        bounds: smallest and largest value that a number may have; None for those of the training set.
+        grey: one grey level in the unit of the inputs, e.g. 1/255 for pixels in [0, 1].
+        radius: the largest total move of a number, in grey levels.
+        step: the move of a number in one step, in grey levels.
+        steps: the largest number of steps.
+        bounds: the smallest and largest value that a number may have; None for those of the training set.
     """
 
     grey: float
@@ -98,9 +103,9 @@ class PGD:
                 f"{self.grey}, {self.radius}, {self.step}, {self.steps}"
             )
 
-    def box(self, train: Examples, places: NDArray[np.intp]) -> tuple[Array, Array]:
-        """The least and the largest value that every number of the examples at these places may take."""
-        original = train.x[places].astype(np.float64)
+    def box(self, train: Examples, positions: NDArray[np.intp]) -> tuple[Array, Array]:
+        """The smallest and the largest value that each number of the examples at these positions may take."""
+        original = train.x[positions].astype(np.float64)
         low, high = self.bounds if self.bounds is not None else (float(train.x.min()), float(train.x.max()))
         reach = self.radius * self.grey
         return np.maximum(original - reach, low), np.minimum(original + reach, high)
@@ -122,47 +127,51 @@ def attack(
     pgd: PGD,
     progress: Progress | None = None,
 ) -> Attack:
-    """Move training examples, each number by less than `pgd.radius` grey levels, so that the queries get worse.
+    """Move training examples, each number by at most `pgd.radius` grey levels, to lower the queries' measurement.
 
-    Each round takes a step along the sign of the perturbation influence on the queries' mean measurement, projects to
-    the box around the original, and really trains again (Koh & Liang 2017, §5.2). With a radius of .5, the moved images
-    are the same 8-bit images. It stops when every query's prediction has turned.
+    Each step follows the sign of the perturbation influence on the queries' mean measurement, projects onto the box
+    around the original, and retrains the model (Koh & Liang 2017, §5.2). With a radius of 0.5 the moved images are the
+    same 8-bit images. The attack stops when the prediction of every query has flipped.
 
     Args:
         model: `Perturbable` and `Retrainable`, with inputs that are numbers (or a `FrozenFeatures` step before it).
         train, queries: as for `perturb`; the queries need labels.
-        examples: ids of the training examples to move, or how many of those with the farthest reach.
+        examples: ids of the training examples to move, or how many to move: those with the largest reach.
         pgd: how far and how often they may be moved, e.g. `PGD(grey=1 / 255)`.
-        progress: called with ("retrain", rounds done, of how many at most).
+        progress: called with ("retrain", steps done, most steps).
 
-    Raises TypeError for a model that cannot be trained again, or whose inputs are no numbers of its own.
+    Raises TypeError if the model cannot be retrained, or if the numbers that can be moved are not its inputs.
     """
     require(model, [Perturbable, Retrainable], "attack", train, queries)
     require_reads_examples(model, "attack")
-    tell = as_progress(progress, "attack", stacklevel=4)  # past the decorator
+    report = as_progress(progress, "attack", stacklevel=4)  # past the decorator
     _require_numbers(model, train, examples)
     ready: Any = cast(Perturbable, model).hypothetical(new_inputs=True)
-    here = ready.retrain(train, np.ones(len(train)))
-    before = here.predict(queries).predicted
-    places = _levers(here, train, queries, examples) if isinstance(examples, int) else train.positions(examples)
-    least, most = pgd.box(train, places)
-    measured, now = [here.measure(queries)], train
-    for done in range(1, pgd.steps + 1):
-        x = now.x.astype(np.float64)
-        x[places] = np.clip(x[places] - pgd.step * pgd.grey * np.sign(_uphill(here, now, queries, places)), least, most)
-        now = train.replaced(x=x, shown=_redrawn(train, x, places))
-        here = ready.retrain(now, np.ones(len(now)))
-        measured.append(here.measure(queries))
-        tell("retrain", done, pgd.steps)
-        if all(a != b for a, b in zip(here.predict(queries).predicted, before, strict=True)):
+    current = ready.retrain(train, np.ones(len(train)))
+    before = current.predict(queries).predicted
+    if isinstance(examples, int):
+        positions = _farthest_reach(current, train, queries, examples)
+    else:
+        positions = train.positions(examples)
+    low, high = pgd.box(train, positions)
+    measured, moved_train = [current.measure(queries)], train
+    for step in range(1, pgd.steps + 1):
+        x = moved_train.x.astype(np.float64)
+        gradient = _mean_gradient(current, moved_train, queries, positions)
+        x[positions] = np.clip(x[positions] - pgd.step * pgd.grey * np.sign(gradient), low, high)
+        moved_train = train.replaced(x=x, shown=_redrawn(train, x, positions))
+        current = ready.retrain(moved_train, np.ones(len(moved_train)))
+        measured.append(current.measure(queries))
+        report("retrain", step, pgd.steps)
+        if all(a != b for a, b in zip(current.predict(queries).predicted, before, strict=True)):
             break
     return Attack(
-        train=now,
+        train=moved_train,
         queries=queries,
-        moved=train.ids[places],
+        moved=train.ids[positions],
         measured=np.stack(measured),
-        predicted=(tuple(before), tuple(here.predict(queries).predicted)),
-        moves=(now.x[places] - train.x[places].astype(np.float64)) / pgd.grey,
+        predicted=(tuple(before), tuple(current.predict(queries).predicted)),
+        moves=(moved_train.x[positions] - train.x[positions].astype(np.float64)) / pgd.grey,
         measurement=model.measurement,
         diagnostics={"warnings": list(model.notes)},
     )
@@ -174,28 +183,29 @@ def _require_numbers(model: Any, train: Examples, examples: Sequence[Id] | int) 
     movable = model.movable(train.take([0]))
     if not (movable.is_input and isinstance(train.x, np.ndarray)):
         raise TypeError(
-            f"expected training inputs as an array of numbers, what can be moved are the {movable.described}"
+            f"expected training inputs that are an array of numbers; what can be moved here is the {movable.described}"
         )
 
 
-def _uphill(model: Any, train: Examples, queries: Examples, places: NDArray[np.intp]) -> Array:
+def _mean_gradient(model: Any, train: Examples, queries: Examples, positions: NDArray[np.intp]) -> Array:
     """∂ mean measurement of the queries / ∂ inputs of these training examples, (examples, …)."""
-    field = Field.of(model, train)
-    return np.asarray(field.gradients(train.take(places), field.directions(queries).mean(axis=0, keepdims=True))[0])
+    field = InputGradients.of(model, train)
+    mean = field.query_ihvps(queries).mean(axis=0, keepdims=True)
+    return np.asarray(field.gradients(train.take(positions), mean)[0])
 
 
-def _levers(model: Any, train: Examples, queries: Examples, count: int) -> NDArray[np.intp]:
-    """Positions of the training examples by whose numbers the mean measurement can be moved most."""
-    field = Field.of(model, train)
-    mean = field.directions(queries).mean(axis=0, keepdims=True)
-    reach = np.concatenate([np.abs(g).sum(axis=2)[0] for _, g in field.blocks(mean)])
+def _farthest_reach(model: Any, train: Examples, queries: Examples, count: int) -> NDArray[np.intp]:
+    """Positions of the `count` training examples whose numbers can change the mean measurement most."""
+    field = InputGradients.of(model, train)
+    mean = field.query_ihvps(queries).mean(axis=0, keepdims=True)
+    reach = np.concatenate([np.abs(block).sum(axis=2)[0] for block in field.train_blocks(mean)])
     return np.argsort(-reach, kind="stable")[:count]
 
 
-def _redrawn(train: Examples, x: Array, places: NDArray[np.intp]) -> Any:
-    """What is shown, with the moved examples as they are now.
+def _redrawn(train: Examples, x: Array, positions: NDArray[np.intp]) -> Any:
+    """What the report shows of each example, after the move.
 
-    Pictures that are the inputs on another scale follow on that scale; else the numbers themselves are shown.
+    If the pictures are the inputs on another scale, they are redrawn on that scale; otherwise the numbers are shown.
     """
     if train.shown is None:
         return None
@@ -205,7 +215,7 @@ def _redrawn(train: Examples, x: Array, places: NDArray[np.intp]) -> Any:
         slope, offset = np.polyfit(old, drawn, 1)
         if np.allclose(slope * old + offset, drawn, atol=1e-6 * max(float(np.ptp(drawn)), 1e-300)):
             redrawn = pictures.astype(np.float64)
-            redrawn[places] = (slope * x[places] + offset).reshape(redrawn[places].shape)
+            redrawn[positions] = (slope * x[positions] + offset).reshape(redrawn[positions].shape)
             return redrawn
-    moved = set(places.tolist())
-    return [x[place] if place in moved else take_rows(train.shown, np.array([place]))[0] for place in range(len(train))]
+    moved = set(positions.tolist())
+    return [x[i] if i in moved else take_rows(train.shown, np.array([i]))[0] for i in range(len(train))]

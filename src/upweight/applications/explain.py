@@ -153,7 +153,7 @@ def explain(
         tell("retrain", 0, 1)
         check = verify(model, train, queries, scores, removals, seed=seed, retraining=retraining)
     elif removals:
-        notes.append(f"Nothing was verified: a {type(model).__name__} cannot be trained again from here.")
+        notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
     return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes))
 
 

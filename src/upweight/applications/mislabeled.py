@@ -166,12 +166,12 @@ def _evidence(
         notes.append("Losses without an example, and its harm, are not calibrated for this model: they rank, no more.")
     said = None
     if fitted is None:
-        notes.append(f"A {type(model).__name__} has no gradients: ranked by out-of-fold loss alone.")
+        notes.append(f"This {type(model).__name__} has no gradients: labels are ranked by out-of-fold loss alone.")
     if can(model, Retrainable):
         said = held_out(model, train, None if fitted is None else loss + own, folds, retraining)
         notes += said.notes
     else:
-        notes.append(f"A {type(model).__name__} cannot be trained again from here: ranked by leave-one-out loss alone.")
+        notes.append(f"This {type(model).__name__} cannot be retrained: labels are ranked by leave-one-out loss alone.")
     return loss, own, fitted, said, notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, Id, require_examples
-from upweight.core.scores import Scores
+from upweight.core.scores import Scores, Unit
 from upweight.core.weights import require_part
 
 Array = NDArray[np.float64]
@@ -79,3 +79,25 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
             row[self.train.positions(ids)] = True
             require_part(self.train, name, np.flatnonzero(row))
         return member
+
+
+def group_effects(
+    fitted: Fitted[Any, Any], groups: Mapping[str, Sequence[Id]], queries: Examples
+) -> tuple[Array, Unit, Mapping[str, Any]]:
+    """The effect of each whole group on each query, by the best means that the fit has.
+
+    A fit that can follow group removals does so; any other fit sums the scores of the group's examples.
+
+    Returns:
+        (effects (m, groups), their unit, the diagnostics of the answer).
+    """
+    if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None:
+        scores = fitted.remove(groups, queries)
+        return scores.values, scores.unit, scores.diagnostics
+    members = [fitted.train.positions(ids) for ids in groups.values()]
+    effects, answer = np.zeros((len(queries), len(members))), fitted.answer(queries)
+    for block, values in answer:
+        for group, member in enumerate(members):
+            inside = member[(member >= block.start) & (member < block.stop)]
+            effects[:, group] += values[:, inside - block.start].sum(axis=1)
+    return effects, *fitted.answered(answer.facts)

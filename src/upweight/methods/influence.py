@@ -16,6 +16,7 @@ from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
+from upweight.core.inverse_hvp import InverseHVP
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.scores import Scores, Unit
@@ -131,7 +132,7 @@ class Influence(Attributor):
         return FittedInfluence(self, model, model, train, curvature)
 
 
-class FittedInfluence(GroupRemoval[Influence, Differentiable]):
+class FittedInfluence(GroupRemoval[Influence, Differentiable], InverseHVP[Influence, Differentiable]):
     """Influence, ready to answer."""
 
     def __init__(
@@ -201,6 +202,10 @@ class FittedInfluence(GroupRemoval[Influence, Differentiable]):
             some = self.train.take(at)
             values[at] = self.model.measure(some) - self.model.measure_shifted(some, shifts).diagonal()
         return values
+
+    def query_ihvps(self, queries: Examples) -> Array:
+        """(H + λ)⁻¹ ∇m of every query, (m, parameters)."""
+        return self.curvature.solve(self.model.measure_rows(queries)).rows.dense()
 
     forms = ("newton", "first", "second")
 
