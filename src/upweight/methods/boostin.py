@@ -1,4 +1,4 @@
-"""BoostIn: what an example's gradients added to the leaves that the query fell into too, step by step."""
+"""BoostIn: what an example's gradients added to the leaves that it shares with the query, step by step."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.model import Boosted
 from upweight.core.scores import Unit
 from upweight.trees.boosting import Boosting
 
 Array = NDArray[np.float64]
-BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
+TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoostIn(Attributor):
-    """Brophy, Hammoudeh & Lowd (2023): Σ_t ∂m_q/∂F_t · ∂(value of the leaf of i in tree t)/∂w_i where both share it.
+    """Brophy, Hammoudeh & Lowd (2023): Σ_t ∂m_q/∂F_t · ∂(value of the leaf of i in tree t)/∂w_i over shared leaves.
 
     The gradient of the measurement is taken at the query's margins before each step, as TracIn does along a trajectory
-    of parameters; the leaf's derivative is that of −η Σg/(Σh + λ) with margins held. RANK: gradients early in
-    training say nothing of the final measurement's size.
+    of parameters. The derivative of the leaf value −η Σg/(Σh + λ) is taken with the margins held fixed. RANK: gradients
+    from early in training do not give the size of the effect on the final measurement.
     """
 
-    summary = "What an example's gradients added to the leaves that the query fell into too, step by step"
+    summary = "What an example's gradients added to the leaves that it shares with the query, step by step"
     paper = "Brophy, Hammoudeh & Lowd (2023)"
     cost = "one pass over the trees, and a sparse product with trees × queries numbers per training example"
     needs = (Boosted,)
 
     @property
     def promises(self) -> Promises:
-        """Nothing about single retrainings."""
-        return Promises(no_floor="without an example splits move too, which can do more than what it added to leaves")
+        """No floor against retraining without single examples."""
+        return Promises(
+            no_floor="retraining without an example also moves splits, which can change more than the leaf values do"
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedBoostIn:
-        """Every example's share in its leaves."""
-        return FittedBoostIn(self, model, train, _shares(model.grown(train)))
+        """Compute what every example adds to the values of its leaves."""
+        return FittedBoostIn(self, model, train, _leaf_shares(model.grown(train)))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedBoostIn:
-        """The shares from disk."""
+        """Take the shares from the saved state."""
         return FittedBoostIn(self, model, train, state["shares"])
 
 
@@ -57,42 +60,44 @@ class FittedBoostIn(Fitted[BoostIn, Boosted]):
         self.shares = shares  # (n, trees, width), ∂ leaf value / ∂ log weight
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """One sparse product per block: the query's gradients in its leaves × the examples' shares in theirs."""
-        ensemble, places = self.model.trees(), self.model.leaves(self.train)
-        slopes = self._slopes(queries)
-        at = self.model.leaves(queries)
-        asked = [ensemble.membership(at, slopes[..., w]).T.toarray() for w in range(ensemble.width)]
-        for start in range(0, len(self.train), BLOCK):
-            where = slice(start, min(start + BLOCK, len(self.train)))
-            rows = [ensemble.membership(places[where], self.shares[where, :, w]) for w in range(ensemble.width)]
-            yield where, sum(row @ column for row, column in zip(rows, asked, strict=True)).T
+        """One sparse product per block: gradients of the queries in their leaves × shares of the examples in theirs."""
+        ensemble, train_leaves = self.model.trees(), self.model.leaves(self.train)
+        slopes = self._staged_slopes(queries)
+        query_leaves = self.model.leaves(queries)
+        per_query = [ensemble.membership(query_leaves, slopes[..., w]).T.toarray() for w in range(ensemble.width)]
+        for block in blocks(len(self.train), TRAIN_BLOCK):
+            per_example = [
+                ensemble.membership(train_leaves[block], self.shares[block, :, w]) for w in range(ensemble.width)
+            ]
+            yield block, sum(left @ right for left, right in zip(per_example, per_query, strict=True)).T
 
     def self_values(self) -> Array:
-        """Each example shares every leaf with itself."""
-        return np.asarray(np.einsum("itw,itw->i", self.shares, self._slopes(self.train)))
+        """The same sum for each example with itself, which shares all its leaves."""
+        return np.asarray(np.einsum("itw,itw->i", self.shares, self._staged_slopes(self.train)))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The shares."""
         return {"shares": self.shares}, {}
 
-    def _slopes(self, queries: Examples) -> Array:
-        """∂measurement/∂ the output of each tree at the margins before it, (m, trees, width)."""
-        ensemble, at = self.model.trees(), self.model.leaves(queries)
-        out = np.empty((len(queries), ensemble.trees, ensemble.width))
-        for trees, margins in ensemble.staged(at):
+    def _staged_slopes(self, queries: Examples) -> Array:
+        """∂measurement/∂(output of tree t) at the margins before tree t, for every tree: (m, trees, width)."""
+        ensemble = self.model.trees()
+        staged = np.empty((len(queries), ensemble.trees, ensemble.width))
+        for trees, margins in ensemble.staged(self.model.leaves(queries)):
             slopes = self.model.measure_slopes(queries, margins)
             for tree in trees:
-                out[:, tree] = slopes[:, ensemble.outputs_of(tree)]
-        return out
+                staged[:, tree] = slopes[:, ensemble.outputs_of(tree)]
+        return staged
 
 
-def _shares(grown: Boosting) -> Array:
+def _leaf_shares(grown: Boosting) -> Array:
+    """∂(value of the leaf of i in tree t)/∂ log w_i with margins held fixed, (n, trees, width)."""
     ensemble, places, weights = grown.ensemble, grown.leaves, grown.weights[:, None]
-    out = np.empty((ensemble.width, ensemble.trees, len(places))).T  # written tree by tree
+    shares = np.empty((ensemble.width, ensemble.trees, len(places))).T  # contiguous per tree, as it is written
     _, below = grown.leaf_totals
     for step in grown.steps():
         for tree in step.trees:
-            at, outputs = places[:, tree], ensemble.outputs_of(tree)
+            leaves, outputs = places[:, tree], ensemble.outputs_of(tree)
             g, h = (weights * slopes[outputs].T for slopes in (step.gradient, step.hessian))
-            out[:, tree] = grown.rule.value_change(ensemble.values[at], below[at], g, h, at)
-    return out
+            shares[:, tree] = grown.rule.value_change(ensemble.values[leaves], below[leaves], g, h, leaves)
+    return shares

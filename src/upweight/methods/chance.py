@@ -1,4 +1,4 @@
-"""Chance: random scores, the floor of every table."""
+"""Chance: random scores, with which every other method is compared."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Chance(Attributor):
-    """Independent standard normal scores, the same for the same pair of ids: what knowing nothing looks like (RANK)."""
+    """Independent standard normal scores, the same whenever the two ids are the same. RANK.
 
-    summary = "Random scores, the floor of every table"
+    The baseline that knows nothing about model or data.
+    """
+
+    summary = "Random scores, with which every other method is compared"
     cost = "nothing"
     needs = (Measurable,)
 
@@ -31,13 +34,17 @@ class Chance(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about the truth."""
-        blind = "chance does not look at the examples"
-        waives = {Law.COPY: blind, Law.WEIGHTS: blind, Law.SELF: "each example's own score is a draw of its own"}
-        return Promises(no_floor=blind, waives=waives)
+        """No floor: the scores do not depend on the examples."""
+        reason = "chance does not look at the examples"
+        waives = {
+            Law.COPY: reason,
+            Law.WEIGHTS: reason,
+            Law.SELF: "self-influence is drawn independently of the scores",
+        }
+        return Promises(no_floor=reason, waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedChance:
-        """Nothing to learn."""
+        """Return the fitted form; there is nothing to compute."""
         return FittedChance(self, model, train, Unit.RANK)
 
 
@@ -45,22 +52,23 @@ class FittedChance(Fitted[Chance, Measurable]):
     """Chance, ready to answer."""
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """One block: each score is drawn from a generator seeded by its two ids, so order changes nothing."""
-        columns = np.stack([self._noise("train", i) for i in self.train.ids.tolist()])
-        rows = np.stack([self._noise("query", i) for i in queries.ids.tolist()])
-        scores = rows @ columns.T / np.sqrt(columns.shape[1])
+        """One block. Each score follows from noise that is seeded by its two ids, so the order changes nothing."""
+        train_noise = np.stack([self._noise("train", i) for i in self.train.ids.tolist()])
+        query_noise = np.stack([self._noise("query", i) for i in queries.ids.tolist()])
+        scores = query_noise @ train_noise.T / np.sqrt(train_noise.shape[1])
         yield slice(0, len(self.train)), np.where(sample_weights(self.train) > 0, scores, 0.0)
 
     def self_values(self) -> Array:
-        """Normal, one per example."""
+        """One standard normal number per training example."""
         noise = np.array([self._noise("self", i)[0] for i in self.train.ids.tolist()])
         return np.where(sample_weights(self.train) > 0, noise, 0.0)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """A reminder."""
+        """A warning that the scores are random."""
         return {"warnings": ["These scores are random: a floor for comparison, not an answer."]}
 
     def _noise(self, role: str, identifier: Any) -> Array:
+        """Sixteen standard normal numbers that depend on the seed, the role and the id alone."""
         key = [self.recipe.seed, *f"{role}:{type(identifier).__name__}:{identifier}".encode()]
         return np.random.default_rng(key).standard_normal(16)

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
-from upweight.methods.gradient_products import Cosines, FittedProducts, same_checkpoints
+from upweight.methods.gradient_products import Cosines, FittedProducts, require_same_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class GAS(Cosines):
     """Hammoudeh & Lowd (2022), GAS, first named CosIn: −Σ_c τ_c cos(∇m_q, ∇ℓ_i) over saved checkpoints. RANK.
 
-    Renormalised, examples with large losses no longer rank first for every query; made to find poisoned examples.
+    After the normalisation, examples with large losses no longer rank first for every query. The method was made to
+    find poisoned examples.
 
     Args:
-        by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
-        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+        by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
+        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
     """
 
     summary = "Cosines of gradients at the checkpoints of a training"
@@ -33,17 +34,17 @@ class GAS(Cosines):
 
     @property
     def promises(self) -> Promises:
-        """Less than TracIn: what an example's size does is divided away."""
+        """A lower floor than TracIn: the norms of the gradients are divided out."""
         return Promises(correlation=0.05)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Look at what there is; gradients are taken when queries come."""
+        """Check the settings; gradients are taken when queries come."""
         return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedProducts:
-        """The same, if the checkpoints are."""
+        """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        same_checkpoints(facts, fitted.moments)
+        require_same_checkpoints(facts, fitted.checkpoints)
         return fitted

@@ -8,15 +8,15 @@ from typing import Any
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.methods.gradient_products import FittedProducts, Layers, as_it_is
+from upweight.methods.gradient_products import FittedProducts, Layers, final_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradDot(Attributor):
-    """−∇m_q·∇ℓ_i of the model as handed in: TracIn with the final checkpoint alone and a step of one. RANK.
+    """−∇m_q·∇ℓ_i at the parameters of the model: TracIn with the final checkpoint alone and a learning rate of 1. RANK.
 
     Args:
-        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
     """
 
     summary = "Inner products of gradients at the trained parameters"
@@ -27,9 +27,9 @@ class GradDot(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A little of the order, as far as the curvature is alike in all directions."""
+        """A little of the order: the better, the more alike the curvature is in all directions."""
         return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Look at what there is; gradients are taken when queries come."""
-        return FittedProducts(self, model, train, as_it_is(model), self.layers)
+        """Check the settings; gradients are taken when queries come."""
+        return FittedProducts(self, model, train, final_checkpoint(model), self.layers)

@@ -1,4 +1,4 @@
-"""Products: sums of inner products of gradients, or of their directions, over moments of a training."""
+"""Sums of inner products or cosines of gradients over checkpoints: what TracIn, GAS, GradDot and GradCos share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Layered
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, require
@@ -19,17 +20,17 @@ from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
 Layers = Literal["last"] | tuple[str, ...] | None
-BLOCK = 4096  # training examples whose scores are held at a time
-PAIRED = 64  # examples that are multiplied at a time when each meets only itself
+TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
+SELF_BLOCK = 64  # training examples whose self-influence is computed at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cosines(Attributor):
-    """What the methods have in common that compare directions of gradients.
+    """Settings of the methods that compare the directions of gradients.
 
     Args:
-        by: divide by the norm over "all" parameters, or in each "layer" by its own, so that no layer drowns the others.
-        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+        by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
+        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
     """
 
     by: Literal["all", "layer"] = "all"
@@ -41,12 +42,12 @@ class Cosines(Attributor):
 
 
 class FittedProducts(Fitted[Attributor, Differentiable]):
-    """score[q, i] = −Σ_c τ_c ⟨∇m_q, ∇ℓ_i⟩ at the parameters of checkpoint c, RANK.
+    """score[q, i] = −Σ_c τ_c ⟨∇m_q, ∇ℓ_i⟩ at the parameters of checkpoint c. RANK.
 
     Args:
-        moments: the checkpoints, with their τ.
-        layers: the only layers that count; None for all.
-        direction: divide gradients by their norm, over "all" parameters or in each "layer"; None for as they are.
+        checkpoints: the checkpoints, with their effective learning rates τ.
+        layers: the layers whose gradients count; None for all layers.
+        normalised_by: divide gradients by their norm, over "all" parameters or in each "layer"; None to leave them.
     """
 
     def __init__(
@@ -54,81 +55,82 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         recipe: Attributor,
         model: Differentiable,
         train: Examples,
-        moments: Sequence[Checkpoint],
+        checkpoints: Sequence[Checkpoint],
         layers: Layers = None,
-        direction: Literal["all", "layer"] | None = None,
+        normalised_by: Literal["all", "layer"] | None = None,
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
-        self.moments, self.direction = moments, direction
-        # Gradients carry their weights. A direction knows none, and is there as often as the example is.
-        self._factors = np.ones(len(train)) if direction is None else example_counts(sample_weights(train))
-        self.layers = chosen(model, layers, type(recipe).__name__)
-        if direction == "layer":
+        self.checkpoints, self.normalised_by = checkpoints, normalised_by
+        # Loss gradients contain the example's weight. Normalising removes it, so that copies are counted again here.
+        self._factors = np.ones(len(train)) if normalised_by is None else example_counts(sample_weights(train))
+        self.layers = _layer_names(model, layers, type(recipe).__name__)
+        if normalised_by == "layer":
             require(model, [Layered], f'{type(recipe).__name__}(by="layer")')
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """All moments for one block of training examples after the other."""
-        n = len(self.train)
-        for start in range(0, n, BLOCK):
-            where = np.arange(start, min(start + BLOCK, n))
-            block = np.zeros((len(queries), len(where)))
-            for moment, asked, rows in self._pairs(queries, self.train.take(where)):
-                block -= moment.travelled * asked.dot(rows)
-            yield slice(start, int(where[-1]) + 1), block * self._factors[where]
+        """The sum over all checkpoints, for one block of training examples after another."""
+        for block in blocks(len(self.train), TRAIN_BLOCK):
+            train = self.train.take(np.arange(block.start, block.stop))
+            scores = np.zeros((len(queries), len(train)))
+            for checkpoint, measure_rows, loss_rows in self._gradients(queries, train):
+                scores -= checkpoint.travelled * measure_rows.dot(loss_rows)
+            yield block, scores * self._factors[block]
 
     def self_values(self) -> Array:
-        """−Σ τ ⟨∇m_i, ∇ℓ_i⟩: with −loss, what TracIn calls self-influence."""
+        """−Σ τ ⟨∇m_i, ∇ℓ_i⟩; if −loss is measured, this is the self-influence of TracIn."""
         values = np.zeros(len(self.train))
-        for moment, asked, rows in self._pairs(self.train, self.train):
-            for start in range(0, len(values), PAIRED):
-                where = np.arange(start, min(start + PAIRED, len(values)))
-                values[where] -= moment.travelled * np.diagonal(asked.take(where).dot(rows.take(where)))
+        for checkpoint, measure_rows, loss_rows in self._gradients(self.train, self.train):
+            for block in blocks(len(values), SELF_BLOCK):
+                positions = np.arange(block.start, block.stop)
+                products = measure_rows.take(positions).dot(loss_rows.take(positions))
+                values[block] -= checkpoint.travelled * np.diagonal(products)
         return values * self._factors
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Which moments and layers were looked at."""
-        steps = [moment.step for moment in self.moments if moment.step is not None]
-        news: dict[str, Any] = {"checkpoints": steps} if steps else {}
+        """Which checkpoints and layers the scores are made of."""
+        steps = [checkpoint.step for checkpoint in self.checkpoints if checkpoint.step is not None]
+        facts: dict[str, Any] = {"checkpoints": steps} if steps else {}
         if self.layers is not None:
-            news["layers"] = self.layers
-        return {**news, "warnings": list(self.model.notes)}
+            facts["layers"] = self.layers
+        return {**facts, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Nothing is prepared; the checkpoints' names, so that others are noticed."""
-        return {}, {"checkpoints": [moment.identity for moment in self.moments]}
+        """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
+        return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.checkpoints]}
 
-    def _pairs(self, queries: Examples, train: Examples) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
-        for moment in self.moments:
-            if moment.travelled == 0.0:
+    def _gradients(self, queries: Examples, train: Examples) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
+        """(checkpoint, ∇m of the queries, ∇ℓ of the training examples) at every checkpoint that counts."""
+        for checkpoint in self.checkpoints:
+            if checkpoint.travelled == 0.0:
                 continue
-            model = moment.model()
+            model = checkpoint.model()
             if self.layers is not None and isinstance(model, Layered):
                 model = model.narrowed(self.layers)
-            asked, rows = model.measure_rows(queries), model.loss_rows(train)
-            if self.direction is not None:
-                by_layer = self.direction == "layer"
-                asked, rows = asked.normalised(by_layer), rows.normalised(by_layer)
-            yield moment, asked, rows
+            measure_rows, loss_rows = model.measure_rows(queries), model.loss_rows(train)
+            if self.normalised_by is not None:
+                by_layer = self.normalised_by == "layer"
+                measure_rows, loss_rows = measure_rows.normalised(by_layer), loss_rows.normalised(by_layer)
+            yield checkpoint, measure_rows, loss_rows
 
 
-def as_it_is(model: Differentiable) -> tuple[Checkpoint]:
-    """The model handed in as the only moment, with a step of one."""
+def final_checkpoint(model: Differentiable) -> tuple[Checkpoint]:
+    """The model as the only checkpoint, with an effective learning rate of 1."""
     return (Checkpoint(None, 1.0, "as handed in", lambda: model),)
 
 
-def chosen(model: Any, layers: Layers, wanted_by: str) -> tuple[str, ...] | None:
-    """Names of the layers that count."""
+def _layer_names(model: Any, layers: Layers, wanted_by: str) -> tuple[str, ...] | None:
+    """Names of the layers whose gradients count; None for all layers. Raises ValueError for an unknown layer."""
     if layers is None:
         return None
     require(model, [Layered], f"{wanted_by}(layers=…)")
     names = model.layers[-1:] if layers == "last" else tuple(layers)
-    model.narrowed(names)  # says what is unknown
+    model.narrowed(names)  # raises an error for an unknown name
     return tuple(names)
 
 
-def same_checkpoints(facts: Mapping[str, Any], moments: Sequence[Checkpoint]) -> None:
-    """Raise ValueError where a saved fit was made with other checkpoints."""
-    here = [moment.identity for moment in moments]
-    if facts["checkpoints"] != here:
-        raise ValueError(f"fitted with other checkpoints ({facts['checkpoints']}, not {here}); fit again")
+def require_same_checkpoints(facts: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise ValueError if a saved fit was made with other checkpoints."""
+    identities = [checkpoint.identity for checkpoint in checkpoints]
+    if facts["checkpoints"] != identities:
+        raise ValueError(f"fitted with other checkpoints ({facts['checkpoints']}, not {identities}); fit again")

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
-from upweight.methods.gradient_products import FittedProducts, Layers, same_checkpoints
+from upweight.methods.gradient_products import FittedProducts, Layers, require_same_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracIn(Attributor):
     """Pruthi et al. (2020), TracInCP: −Σ_c τ_c ∇m_q(θ_c)·∇ℓ_i(θ_c) over saved checkpoints. RANK.
 
-    τ_c is the sum of the learning rates of the steps nearest to checkpoint c, times 1/(1 − momentum). With
-    `layers="last"` this is TracIn-last: for a linear head (a_q·a_i)(s_q·s_i), inputs times output gradients, and
-    nothing below the head is differentiated.
+    τ_c is the effective learning rate of checkpoint c: the sum of the learning rates of the steps nearest to it, times
+    1/(1 − momentum). With `layers="last"` this is TracIn-last: for a linear head the product of inputs and output
+    gradients, (a_q·a_i)(s_q·s_i), and nothing below the head is differentiated.
 
     Args:
-        layers: the only layers whose gradients count: their names, or "last" for the last one; None for all.
+        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
     """
 
     summary = "Inner products of gradients at the checkpoints of a training"
@@ -36,17 +36,17 @@ class TracIn(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A little of the order, as far as the curvature is alike in all directions."""
+        """A little of the order: the better, the more alike the curvature is in all directions."""
         return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Look at what there is; gradients are taken when queries come."""
+        """Check the settings; gradients are taken when queries come."""
         return FittedProducts(self, model, train, model.checkpoints(), self.layers)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedProducts:
-        """The same, if the checkpoints are."""
+        """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        same_checkpoints(facts, fitted.moments)
+        require_same_checkpoints(facts, fitted.checkpoints)
         return fitted
