@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 
 from upweight.testing import EstimatorFamily
-from upweight.testing.copies import Pair, Weighted
+from upweight.testing.copies import WeightedExamples, WeightedModels
 from upweight.testing.families import TIGHT, scaled
 
 WORDS = [
@@ -53,10 +53,10 @@ def texts() -> tuple[list[str], np.ndarray]:
 class MachineFamily(EstimatorFamily):
     """A kernel machine. It keeps its training inputs, so each training set needs a model of its own."""
 
-    def weighted_models(self, both: Weighted) -> Pair:
+    def weighted_models(self, both: WeightedExamples) -> WeightedModels:
         """Both models with one kernel width: `gamma="scale"` uses the variance over all rows, whatever they weigh."""
-        training_sets = both.weighted, both.written
-        return Pair(*(self.explained(self.fitted(train, gamma=0.1), train) for train in training_sets))
+        training_sets = both.weighted, both.expanded
+        return WeightedModels(*(self.explained(self.fitted(train, gamma=0.1), train) for train in training_sets))
 
 
 PROBLEMS = [

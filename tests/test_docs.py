@@ -1,10 +1,11 @@
-"""What is public is documented, and what the documentation shows runs."""
+"""Every public name is documented, code on the pages runs, and links and the picture of the rooms are current."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 import upweight as uw
 
 ROOT = Path(__file__).resolve().parent.parent
+TEXTS = [
+    *ROOT.glob("*.md"),
+    *(page for room in ("docs", "benchmarks", "experiments") for page in (ROOT / room).rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("name", uw.methods())
@@ -24,10 +29,39 @@ def test_every_method_has_a_page_with_formula_cost_and_limits(name: str) -> None
 
 
 def test_every_public_name_is_in_the_documentation() -> None:
-    written = (ROOT / "README.md").read_text(encoding="utf-8")
-    written += "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
-    missing = [name for name in uw.__all__ if not re.search(rf"\b{name}\b", written)]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text += "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    missing = [name for name in uw.__all__ if not re.search(rf"\b{name}\b", text)]
     assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_on_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith(("http:", "https:")):
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{link}: expected a file or folder, found none"
+            assert not anchor or anchor in anchors(target), f"{link}: expected a heading {anchor!r} on that page"
+
+
+def test_the_picture_of_the_rooms_is_what_the_command_draws() -> None:
+    draw = runpy.run_path(str(ROOT / "docs" / "architecture.py"))["draw"]
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert picture == draw(), "the imports changed; run python docs/architecture.py and look at the picture"
+
+
+def test_the_table_of_rooms_names_exactly_the_rooms_of_the_package() -> None:
+    described = set(runpy.run_path(str(ROOT / "docs" / "architecture.py"))["descriptions"]())
+    package = ROOT / "src" / "upweight"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert described == rooms | {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
 
 
 def test_no_public_function_takes_more_than_seven_parameters() -> None:
@@ -45,7 +79,7 @@ def test_code_on_a_page_runs(page: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_a_loop_becomes_a_checked_report_in_fewer_than_fifteen_lines() -> None:
+def test_a_training_loop_needs_fewer_than_fifteen_more_lines_for_a_verified_report() -> None:
     page = (ROOT / "docs" / "methods" / "metagradient.md").read_text(encoding="utf-8")
     loop, more = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
     added = [line for line in loop.splitlines() if "# added" in line] + [line for line in more.splitlines() if line]
@@ -60,8 +94,8 @@ def test_the_readme_prints_what_its_code_prints(tmp_path: Path) -> None:
     assert ran.stdout.strip() == output.strip()
 
 
-# What the README's shorter examples take for granted: data, a net, and the libraries they name.
-GIVEN = """
+# What the README's shorter examples assume: data, a net, and the imports of the libraries that they name.
+PREAMBLE = """
 import lightgbm, torch
 import torch.nn.functional as F
 import upweight as uw
@@ -73,18 +107,15 @@ net = torch.nn.Sequential(torch.nn.Linear(30, 4), torch.nn.ReLU(), torch.nn.Line
 """
 
 
-@pytest.mark.parametrize(("title", "leaves"), [("A network", []), ("Boosted trees", ["report.html"])])
-def test_the_readmes_shorter_examples_run_as_they_stand(title: str, leaves: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("title", "files"), [("A network", []), ("Boosted trees", ["report.html"])])
+def test_the_readmes_shorter_examples_run_as_they_stand(title: str, files: list[str], tmp_path: Path) -> None:
     for module in ("lightgbm", "torch"):
         pytest.importorskip(module)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text.split(f"## {title}\n")[1].split("\n## ")[0], re.DOTALL)
-    calm = {
-        **os.environ,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }  # on a busy machine threads that spin for each other take minutes
-    subprocess.run([sys.executable, "-c", GIVEN + code], check=True, cwd=tmp_path, env=calm)
-    assert [path.name for path in tmp_path.iterdir()] == leaves
-    if leaves:  # the report holds what retraining said, and took five lines with the import
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take minutes on a busy machine
+    subprocess.run([sys.executable, "-c", PREAMBLE + code], check=True, cwd=tmp_path, env=environment)
+    assert [path.name for path in tmp_path.iterdir()] == files
+    if files:  # the report holds the verification by retraining, and took five lines with the import
         assert len(code.strip().splitlines()) < 5
         assert "Spearman" in (tmp_path / "report.html").read_text(encoding="utf-8")

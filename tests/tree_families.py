@@ -19,7 +19,7 @@ from sklearn.ensemble import (
 )
 
 from upweight.testing import EstimatorFamily
-from upweight.testing.families import DRAWS, coarse
+from upweight.testing.families import DRAWS_POSITIONS, coarse
 
 TREES = 8
 MEAN_WEIGHT = "CatBoost scales its l2 by the mean weight over rows, those of weight 0 included"
@@ -91,7 +91,7 @@ def _boosters() -> list[EstimatorFamily]:
 
 FORESTS = [
     EstimatorFamily(
-        "forest", THREE, lambda: RandomForestClassifier(30, max_depth=3, random_state=0), not_permuted=DRAWS
+        "forest", THREE, lambda: RandomForestClassifier(30, max_depth=3, random_state=0), not_permuted=DRAWS_POSITIONS
     ),
     EstimatorFamily(
         "extra trees", AMOUNTS, lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0), is_regression=True

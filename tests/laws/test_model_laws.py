@@ -8,18 +8,18 @@ from linear_families import PROBLEMS
 from network_families import NETWORKS, RECORDED, TRAINED
 from tree_families import BOOSTERS, FORESTS
 from upweight.testing import Family, ModelLaw, Outcome, try_model_law
-from upweight.testing.laws_of_models import Modelled
+from upweight.testing.model_case import ModelCase
 
 
 @pytest.fixture(params=[*PROBLEMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS], ids=repr, scope="module")
-def of(request: pytest.FixtureRequest) -> Modelled:
+def of(request: pytest.FixtureRequest) -> ModelCase:
     family: Family = request.param
     excuse = family.not_retrained_as_copies
-    return Modelled(family.trained, family.train, family.queries, family.other_models, excuse)
+    return ModelCase(family.trained, family.train, family.queries, family.other_models, excuse)
 
 
 @pytest.mark.parametrize("law", ModelLaw, ids=lambda law: law.name.lower())
-def test_model_law(law: ModelLaw, of: Modelled) -> None:
+def test_model_law(law: ModelLaw, of: ModelCase) -> None:
     result = try_model_law(law, of)
     if result.outcome in (Outcome.SILENT, Outcome.WAIVED):
         pytest.skip(f"{result.outcome}: {result.reason}")

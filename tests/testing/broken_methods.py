@@ -1,4 +1,4 @@
-"""A small right method, and one with a fault for every law: each is caught by the law that is meant for it."""
+"""A small correct method, and a faulty method for every law, which that law has to catch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from upweight.core.scores import Scores, Top, Unit
 from upweight.testing import Law
 
 
-class FittedRight(GroupRemoval):
-    """Inner products of gradients, as plainly as they can be written; effects of groups are sums."""
+class FittedCorrect(GroupRemoval):
+    """Inner products of gradients, written as plainly as possible; the effect of a group is a sum."""
 
     forms: ClassVar = ("sum",)
 
@@ -42,13 +42,13 @@ class FittedRight(GroupRemoval):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Right(Attributor):
-    """Nothing is wrong with it."""
+class Correct(Attributor):
+    """A correct method."""
 
     summary = "Inner products of gradients"
     cost = "a product of two matrices"
     needs = (Differentiable,)
-    answers: ClassVar[type[Fitted]] = FittedRight
+    answers: ClassVar[type[Fitted]] = FittedCorrect
 
     @property
     def promises(self) -> Promises:
@@ -71,104 +71,105 @@ class Rounded(Scores):
         return np.round(self.values)
 
 
-def _as(kind: type, scores: Scores) -> Any:
+def as_scores(kind: type, scores: Scores) -> Any:
+    """Return the same scores as an instance of a subclass of Scores."""
     return kind(**vars(scores))
 
 
-class WithoutFloor(Right):
+class WithoutFloor(Correct):
     @property
     def promises(self) -> Promises:
         return Promises()
 
 
-class Overpromised(Right):
+class Overpromised(Correct):
     @property
     def promises(self) -> Promises:
         return Promises(correlation=0.999)
 
 
-class LoadsAnything(Right):
+class LoadsAnything(Correct):
     def load(self, path: Any, model: Any, train: Any) -> Any:
         return self.fit(model, train)
 
 
-class Forgetful(Right):
+class Forgetful(Correct):
     def restore(self, model: Any, train: Any, state: Any, facts: Any) -> Any:
         return self.answers(self, model, train)
 
 
-class ByView(FittedRight):
+class RoundedArray(FittedCorrect):
     def attribute(self, queries: Any) -> Any:
-        return _as(Rounded, super().attribute(queries))
+        return as_scores(Rounded, super().attribute(queries))
 
 
-class Flipped(FittedRight):
+class Flipped(FittedCorrect):
     def products(self, queries: Any) -> Any:
         return -super().products(queries)
 
 
-class ByPosition(FittedRight):
+class ByPosition(FittedCorrect):
     def products(self, queries: Any) -> Any:
         return super().products(queries) * (1 + np.arange(len(self.train)) / 10)
 
 
-class ByCompany(FittedRight):
+class ByCompany(FittedCorrect):
     def products(self, queries: Any) -> Any:
         return super().products(queries) / len(queries)
 
 
-class OtherUnit(FittedRight):
+class OtherUnit(FittedCorrect):
     def attribute(self, queries: Any) -> Any:
         answer = super().attribute(queries)
         self.unit = Unit.RANK
         return answer
 
 
-class Drifting(FittedRight):
-    asked = 0
+class Drifting(FittedCorrect):
+    questions = 0
 
     def attribute(self, queries: Any) -> Any:
-        self.asked += 1
+        self.questions += 1
         answer = super().attribute(queries)
-        return replace(answer, values=answer.values * (1 + 1e-3 * self.asked))
+        return replace(answer, values=answer.values * (1 + 1e-3 * self.questions))
 
 
-class Noisy(FittedRight):
+class Noisy(FittedCorrect):
     noise = np.random.default_rng(0)
 
     def products(self, queries: Any) -> Any:
         return super().products(queries) * (1 + 1e-12 * self.noise.normal())
 
 
-class HalfTop(FittedRight):
+class TopWithoutFirst(FittedCorrect):
     def top(self, queries: Any, k: int = 10) -> Top:
         top = super().top(queries, k)
         return replace(top, ids=top.ids[:, 1:], values=top.values[:, 1:])
 
 
-class AbsoluteSelf(FittedRight):
+class DoubledSelfInfluence(FittedCorrect):
     def self_values(self) -> Any:
         return 2 * super().self_values()
 
 
-class DoubledGroups(FittedRight):
+class DoubledGroupScores(FittedCorrect):
     def attribute(self, queries: Any) -> Any:
-        return _as(Doubled, super().attribute(queries))
+        return as_scores(Doubled, super().attribute(queries))
 
 
-class AnyForm(FittedRight):
+class AcceptsAnyForm(FittedCorrect):
     def remove(self, groups: Any, queries: Any, form: str | None = None) -> Any:
         return super().remove(groups, queries)
 
 
-class TwiceRemoved(FittedRight):
+class DoubledRemovals(FittedCorrect):
     def removed(self, member: Any, queries: Any, form: str) -> Any:
         return 2 * self.products(queries) @ member.T, AnswerFacts()
 
 
-class CachedByAddress(FittedRight):
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+class CachedByAddress(FittedCorrect):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.cache: dict[int, Any] = {}
 
     def products(self, queries: Any) -> Any:
@@ -177,59 +178,59 @@ class CachedByAddress(FittedRight):
         return self.cache[id(queries)][1]
 
 
-class NeverLooks(FittedRight):
+class SkipsChangeCheck(FittedCorrect):
     def require_unchanged(self) -> None:
         pass
 
 
-class Writes(FittedRight):
+class WritesToModel(FittedCorrect):
     def products(self, queries: Any) -> Any:
         self.model.predictor.coef_ += 1e-9
         return super().products(queries)
 
 
-class CountsRows(FittedRight):
+class CountsRows(FittedCorrect):
     def products(self, queries: Any) -> Any:
         return super().products(queries) / len(self.train)
 
 
-class Crashes(FittedRight):
+class Crashes(FittedCorrect):
     def self_values(self) -> Any:
-        raise KeyError("a name that is not there")
+        raise KeyError("no such name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effects(Right):
-    """The same, whose scores are called effects."""
+class Effects(Correct):
+    """The same method, whose unit is EFFECT."""
 
     unit = Unit.EFFECT
 
 
-def answering(kind: type[Fitted], of: type[Right] = Right) -> Attributor:
-    """A recipe whose fits are of this kind."""
-    return dataclass(frozen=True, kw_only=True)(type(f"{kind.__name__}Method", (of,), {"answers": kind}))()
+def recipe_of(fitted: type[Fitted], base: type[Correct] = Correct) -> Attributor:
+    """Make a recipe whose `fit` returns this class."""
+    return dataclass(frozen=True, kw_only=True)(type(f"{fitted.__name__}Method", (base,), {"answers": fitted}))()
 
 
 BROKEN: Mapping[str, tuple[Attributor, Law]] = {
     "states no floor": (WithoutFloor(), Law.FACTS),
-    "another array than its values": (answering(ByView), Law.SHAPE),
-    "a flipped sign": (answering(Flipped), Law.COPY),
-    "depends on positions": (answering(ByPosition), Law.PERMUTATION),
-    "depends on who is asked beside it": (answering(ByCompany), Law.BATCHES),
-    "changes its unit after the first question": (answering(OtherUnit, Effects), Law.HISTORY),
-    "changes its values with every question": (answering(Drifting), Law.HISTORY),
-    "random": (answering(Noisy), Law.SEED),
-    "a top without the first": (answering(HalfTop), Law.TOP),
-    "another self-influence": (answering(AbsoluteSelf), Law.SELF),
-    "groups that are no sums": (answering(DoubledGroups), Law.GROUPS),
-    "takes any form": (answering(AnyForm), Law.REMOVAL),
-    "effects of groups twice as large": (answering(TwiceRemoved, Effects), Law.REMOVAL),
+    "np.asarray gives rounded values": (recipe_of(RoundedArray), Law.SHAPE),
+    "a flipped sign": (recipe_of(Flipped), Law.COPY),
+    "depends on positions": (recipe_of(ByPosition), Law.PERMUTATION),
+    "depends on the number of queries": (recipe_of(ByCompany), Law.BATCHES),
+    "changes its unit after the first question": (recipe_of(OtherUnit, Effects), Law.HISTORY),
+    "changes its values with every question": (recipe_of(Drifting), Law.HISTORY),
+    "adds random noise": (recipe_of(Noisy), Law.SEED),
+    "top leaves out the strongest": (recipe_of(TopWithoutFirst), Law.TOP),
+    "doubles self-influence": (recipe_of(DoubledSelfInfluence), Law.SELF),
+    "doubles the sums of groups": (recipe_of(DoubledGroupScores), Law.GROUPS),
+    "accepts any form of removal": (recipe_of(AcceptsAnyForm), Law.REMOVAL),
+    "doubles effects of groups": (recipe_of(DoubledRemovals, Effects), Law.REMOVAL),
     "loses its scale on disk": (Forgetful(), Law.SAVED),
     "loads anything": (LoadsAnything(), Law.IDENTITY),
-    "remembers queries by their address": (answering(CachedByAddress), Law.CHANGED_QUERIES),
-    "never looks at its training set": (answering(NeverLooks), Law.CHANGED_TRAINING),
-    "writes to the model": (answering(Writes), Law.UNTOUCHED),
-    "counts rows of weight 0": (answering(CountsRows), Law.WEIGHTS),
+    "caches queries by their address": (recipe_of(CachedByAddress), Law.CHANGED_QUERIES),
+    "never checks its training set for changes": (recipe_of(SkipsChangeCheck), Law.CHANGED_TRAINING),
+    "writes to the model": (recipe_of(WritesToModel), Law.UNTOUCHED),
+    "counts rows of weight 0": (recipe_of(CountsRows), Law.WEIGHTS),
     "promises too much": (Overpromised(), Law.RETRAINING),
-    "crashes": (answering(Crashes), Law.SHAPE),
+    "crashes": (recipe_of(Crashes), Law.SHAPE),
 }

@@ -1,4 +1,4 @@
-"""A model family of another package, as small as can be: it names no estimator and knows one measurement."""
+"""A minimal model family of another package: its model exposes no estimator and has one measurement."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class NaiveBayes(uw.Retrainable, uw.Embeddable):
         return self.inner.predict_log_proba(queries.x)[np.arange(len(queries)), places]
 
     def predict(self, examples: Any) -> uw.Predictions:
-        chances = self.inner.predict_proba(examples.x)
-        return uw.Predictions(tuple(self.inner.predict(examples.x)), tuple(self.inner.classes_), chances)
+        probabilities = self.inner.predict_proba(examples.x)
+        return uw.Predictions(tuple(self.inner.predict(examples.x)), tuple(self.inner.classes_), probabilities)
 
     def embed(self, examples: Any) -> Any:
         return self.inner.predict_joint_log_proba(examples.x)
 
     def retrain(self, train: Any, weights: Any, seed: int = 0) -> NaiveBayes:
         total = weights if train.weights is None else weights * train.weights
-        some = np.flatnonzero(total)  # its smoothing looks at all rows, those of weight 0 too
-        return type(self)(clone(self.inner).fit(train.x[some], train.y[some], sample_weight=total[some]))
+        present = np.flatnonzero(total)  # variance smoothing uses all rows, even those of weight 0
+        return type(self)(clone(self.inner).fit(train.x[present], train.y[present], sample_weight=total[present]))
 
 
 def reads(estimator: Any) -> bool:
@@ -43,7 +43,7 @@ def reads(estimator: Any) -> bool:
 
 def read(estimator: Any, train: Any, measure: Any) -> NaiveBayes:
     if not isinstance(measure, uw.Loss):
-        raise TypeError(f"naive Bayes is measured by upweight.Loss() alone, got {measure!r}")
+        raise TypeError(f"naive Bayes is measured by upweight.Loss() only, got {measure!r}")
     return NaiveBayes(estimator)
 
 

@@ -10,5 +10,5 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
 
 
 @pytest.mark.parametrize("law", [*Law, *ModelLaw], ids=lambda law: f"{type(law).__name__}.{law.name}")
-def test_a_law_is_on_the_page(law):
+def test_every_law_is_on_the_page(law):
     assert f"| `{type(law).__name__}.{law.name}` | {law} |" in PAGE.read_text(encoding="utf-8")

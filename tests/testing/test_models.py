@@ -1,4 +1,4 @@
-"""The laws of models can fail: every fault is caught, by the law that is meant for it."""
+"""The laws of models can fail: a faulty model for every law is caught by that law."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from upweight.linear.model import LinearModel
 from upweight.linear.rows import FactoredRows
 from upweight.models.pytorch.torch_model import TorchModel
 from upweight.testing import BrokenLawError, ModelLaw, Outcome, check_model, families, try_model_law
-from upweight.testing.laws_of_models import MODEL_RULES, Modelled
+from upweight.testing.laws_of_models import MODEL_LAW_CHECKS
+from upweight.testing.model_case import ModelCase
 from upweight.trees.model import TreeModel
 
 
@@ -31,7 +32,7 @@ class Wordy(LinearModel):
 
 class OneString(LinearModel):
     def __init__(self, **parts):
-        super().__init__(**parts, notes="one sentence, in which every letter is a note")
+        super().__init__(**parts, notes="one sentence instead of a sequence of sentences")
 
 
 class OneForAll(LinearModel):
@@ -125,11 +126,11 @@ FAULTS = {
 
 @cache
 def family(name):
-    return next(one for one in families() if one.name == name)
+    return next(family for family in families() if family.name == name)
 
 
 def faulty(kind, model):
-    """The same model as one of this kind."""
+    """Return the same model as an instance of this faulty class."""
     if issubclass(kind, TorchModel):
         network = model.network
         return kind(network.net, network.loss, objective=model.objective, training=model.training)
@@ -142,7 +143,7 @@ def test_a_fault_is_caught_by_its_law(law):
     kind = FAULTS[law]
     name = {TorchModel: "trained net", TreeModel: "boosted trees"}.get(kind.__base__, "logistic regression")
     others = {what: faulty(kind, model) for what, model in family(name).other_models.items()}
-    of = Modelled(faulty(kind, family(name).trained), family(name).train, family(name).queries, others)
+    of = ModelCase(faulty(kind, family(name).trained), family(name).train, family(name).queries, others)
     result = try_model_law(law, of)
     assert result.outcome == Outcome.BROKEN and result.reason, result
     with pytest.raises(BrokenLawError, match=str(law)):
@@ -150,9 +151,9 @@ def test_a_fault_is_caught_by_its_law(law):
 
 
 @pytest.mark.parametrize(
-    ("law", "kind", "said"),
+    ("law", "kind", "message"),
     [
-        (ModelLaw.RETRAIN, Unweighted, "with half of the weights 0, it measures what it does with all"),
+        (ModelLaw.RETRAIN, Unweighted, "with half of the weights 0, it measures the same as with all of them 1"),
         (ModelLaw.RETRAIN, Itself, "expected `retrain` to return another model"),
         (ModelLaw.WEIGHTS, Itself, "expected `retrain` to return another model"),
         (ModelLaw.WEIGHTS, Unweighted, "a weight of 0 for e.* without that example: they differ"),
@@ -160,52 +161,52 @@ def test_a_fault_is_caught_by_its_law(law):
         (ModelLaw.WEIGHTS, CountsRows, "a weight of 0 for e.* without that example: they differ"),
     ],
 )
-def test_training_again_that_is_wrong_is_caught(law, kind, said):
-    one = family("logistic regression")
-    result = try_model_law(law, Modelled(faulty(kind, one.trained), one.train, one.queries))
-    assert result.outcome == Outcome.BROKEN and re.search(said, result.reason), result
+def test_a_faulty_retrain_is_caught(law, kind, message):
+    small = family("logistic regression")
+    result = try_model_law(law, ModelCase(faulty(kind, small.trained), small.train, small.queries))
+    assert result.outcome == Outcome.BROKEN and re.search(message, result.reason), result
 
 
-def test_the_only_example_of_a_class_and_one_of_weight_0_are_not_what_is_removed():
-    one = family("softmax")
-    y = one.train.y.copy()
+def test_the_weights_law_changes_neither_the_only_example_of_a_class_nor_one_of_weight_0():
+    small = family("softmax")
+    y = small.train.y.copy()
     first, *rest = np.flatnonzero(y == y[0])
-    y[rest] = y[y != y[0]][0]  # of the first class one example is left, amid those of another: the hardest
-    x = one.train.x.copy()
+    y[rest] = y[y != y[0]][0]  # one example of the first class is left, amid another class: the hardest example
+    x = small.train.x.copy()
     x[first] = x[y == y[rest[0]]].mean(axis=0)
-    train = one.train.replaced(x=x, y=y, weights=np.where(np.arange(len(y)) == 1, 0.0, 1.0))
-    model = one.model(train)
+    train = small.train.replaced(x=x, y=y, weights=np.where(np.arange(len(y)) == 1, 0.0, 1.0))
+    model = small.model(train)
     assert int(np.argmin(model.measure(train))) == first
-    report = check_model(model, train, one.queries, laws=[ModelLaw.RETRAIN, ModelLaw.WEIGHTS])
+    report = check_model(model, train, small.queries, laws=[ModelLaw.RETRAIN, ModelLaw.WEIGHTS])
     assert [result.outcome for result in report.results] == [Outcome.HELD] * 2
 
 
-def test_weights_that_are_no_copies_are_excused_with_a_reason():
-    one = family("logistic regression")
+def test_a_model_whose_weights_are_not_copies_is_excused_with_a_reason():
+    small = family("logistic regression")
     report = check_model(
-        faulty(PresentOrNot, one.trained), one.train, one.queries, not_weighted="it only knows present and absent"
+        faulty(PresentOrNot, small.trained), small.train, small.queries, not_weighted="it only knows present and absent"
     )
     waived = [(result.law, result.reason) for result in report.results if result.outcome == Outcome.WAIVED]
     assert waived == [(str(ModelLaw.WEIGHTS), "it only knows present and absent")]
 
 
-def test_every_model_law_has_a_rule_and_a_fault_that_it_catches():
-    assert set(MODEL_RULES) == set(ModelLaw) == set(FAULTS)
+def test_every_model_law_has_a_check_and_a_fault_that_it_catches():
+    assert set(MODEL_LAW_CHECKS) == set(ModelLaw) == set(FAULTS)
 
 
-@pytest.mark.parametrize("one", families(), ids=repr)
-def test_the_families_that_come_with_the_package_keep_all_laws(one, caplog):
+@pytest.mark.parametrize("small", families(), ids=repr)
+def test_the_models_of_the_package_families_keep_all_laws(small, caplog):
     report = check_model(
-        one.trained, one.train, one.queries, others=one.other_models, not_weighted=one.not_retrained_as_copies
+        small.trained, small.train, small.queries, others=small.other_models, not_weighted=small.not_retrained_as_copies
     )
     silent = {result.law for result in report.results if result.outcome == Outcome.SILENT}
     assert str(ModelLaw.MEASURE) not in silent and not report.broken
     assert "is of this model" not in caplog.text
 
 
-def test_what_is_no_model_or_no_examples_is_refused():
-    one = family("logistic regression")
+def test_an_estimator_in_place_of_a_model_and_arrays_in_place_of_examples_are_refused():
+    small = family("logistic regression")
     with pytest.raises(TypeError, match="check_model needs a model that is Measurable, got LogisticRegression; wrap a"):
-        check_model(one.fitted(one.train), one.train, one.queries)
+        check_model(small.fitted(small.train), small.train, small.queries)
     with pytest.raises(TypeError, match=r"expected the queries as upweight.Examples\(x, y\), got ndarray"):
-        check_model(one.trained, one.train, one.queries.x)
+        check_model(small.trained, small.train, small.queries.x)

@@ -1,4 +1,4 @@
-"""Model families of other packages are tried like the package's own."""
+"""The laws can be tried on model families of other packages, as on the package's own."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from upweight.testing.families import scaled
 @pytest.fixture
 def family(monkeypatch: pytest.MonkeyPatch) -> EstimatorFamily:
     installed = {"naive_bayes": SimpleNamespace(loaded=READER, point="naive_bayes")}
-    monkeypatch.setattr(registry, "plugins", lambda *given: installed)
+    monkeypatch.setattr(registry, "plugins", lambda *arguments: installed)
     return EstimatorFamily("naive Bayes", scaled(load_wine, 6), GaussianNB, other={"var_smoothing": 0.1})
 
 
 @pytest.mark.parametrize("method", [uw.Chance, uw.KNNShapley, uw.LeaveOneOut])
-def test_methods_are_tried_on_it(method: type[uw.Attributor], family: EstimatorFamily) -> None:
+def test_methods_keep_the_laws_on_a_plugin_family(method: type[uw.Attributor], family: EstimatorFamily) -> None:
     report = check_method(method(), [family])
     assert isinstance(family.trained, NaiveBayes) and not report.no_pairs
     held = {result.law for result in report.results if result.outcome == Outcome.HELD}
     assert {str(Law.SHAPE), str(Law.IDENTITY), str(Law.UNTOUCHED), str(Law.PERMUTATION)} <= held
 
 
-def test_its_model_keeps_the_laws(family: EstimatorFamily) -> None:
+def test_a_plugin_model_keeps_the_laws_of_models(family: EstimatorFamily) -> None:
     report = check_model(family.trained, family.train, family.queries, others=family.other_models)
     held = {result.law for result in report.results if result.outcome == Outcome.HELD}
     assert {str(ModelLaw.RETRAIN), str(ModelLaw.WEIGHTS), str(ModelLaw.EMBED), str(ModelLaw.FOLDER)} <= held
 
 
-def test_measurements_that_its_reader_refuses_are_left_out(family: EstimatorFamily) -> None:
+def test_other_measurements_that_the_reader_refuses_are_left_out(family: EstimatorFamily) -> None:
     assert set(family.other_models) == {"settings"}
     logistic = families()[0]
-    both = {"measurement", "measurement of the same name"}
-    assert set(logistic.other_models) == {*both, "objective", "settings"}
+    measurements = {"measurement", "measurement of the same name"}
+    assert set(logistic.other_models) == {*measurements, "objective", "settings"}
 
 
-def test_what_a_method_does_to_its_estimator_is_noticed(family: EstimatorFamily) -> None:
+def test_a_change_to_the_estimator_is_noticed(family: EstimatorFamily) -> None:
     before = family.belongings(family.trained)
     family.trained.inner.theta_[0, 0] += 1e-9
     assert family.belongings(family.trained) != before
 
 
-def test_a_model_of_another_family_is_refused(family: EstimatorFamily) -> None:
+def test_a_model_that_another_family_made_is_refused(family: EstimatorFamily) -> None:
     with pytest.raises(ValueError, match="a model that the family 'naive Bayes' made"):
         family.belongings(families()[0].trained)

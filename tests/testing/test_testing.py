@@ -1,4 +1,4 @@
-"""The laws can fail: every fault is caught, by the law that is meant for it."""
+"""The laws of methods can fail: a faulty method for every law is caught by that law."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from broken_methods import BROKEN, Right
+from broken_methods import BROKEN, Correct
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
@@ -24,17 +24,17 @@ from upweight.testing import (
     try_law,
 )
 from upweight.testing.families import TIGHT, scaled
-from upweight.testing.registry import RULES
+from upweight.testing.registry import LAW_CHECKS
 
 
 def family() -> EstimatorFamily:
-    """A new one for every method: what one does to it is no other's concern."""
+    """Make a new family for every method, so that no method can affect another."""
     data = scaled(load_breast_cancer, 6)
     return EstimatorFamily("logistic", data, lambda: LogisticRegression(**TIGHT), other={"C": 2.0})
 
 
-def test_a_right_method_keeps_all_laws():
-    report = check_method(Right, families())
+def test_a_correct_method_keeps_all_laws():
+    report = check_method(Correct, families())
     assert not report.broken and not report.no_pairs
     held = {result.law for result in report.results if result.outcome == Outcome.HELD}
     assert held == {str(law) for law in Law}
@@ -50,11 +50,11 @@ def test_a_fault_is_caught_by_its_law(fault):
     assert str(law) in str(caught.value) and result.reason
 
 
-def test_every_law_has_a_rule_and_a_fault_that_it_catches():
-    assert set(RULES) == set(Law) == {law for _, law in BROKEN.values()}
+def test_every_law_has_a_check_and_a_fault_that_it_catches():
+    assert set(LAW_CHECKS) == set(Law) == {law for _, law in BROKEN.values()}
 
 
-def test_a_report_lists_all_that_is_broken():
+def test_a_report_lists_all_broken_laws():
     recipe, law = BROKEN["a flipped sign"]
     with pytest.raises(BrokenLawError, match=rf"laws are broken:\n  {law}: .* the copy scores -") as caught:
         check_method(recipe, [family()])
@@ -69,12 +69,12 @@ def test_equal_failures_are_listed_once():
         check_method(crashing, families()[:2])
     (line,) = (line for line in str(caught.value).splitlines() if "KeyError" in line)
     assert "(in " in line and " laws: first on CrashesMethod on logistic regression, by the law: " in line
-    one_law = check_method(crashing, families()[:2], [Law.SHAPE], strict=False)
+    report = check_method(crashing, families()[:2], [Law.SHAPE], strict=False)
     with pytest.raises(BrokenLawError, match=rf"  {Law.SHAPE}: KeyError: .* \(in 2 pairs: first on CrashesMethod on"):
-        one_law.require()
+        report.require()
 
 
-def test_all_facts_that_are_missing_are_listed_at_once():
+def test_all_missing_facts_are_listed_at_once():
     class Bare(type(BROKEN["states no floor"][0])):
         summary, cost, needs = "", "", ()
 
@@ -83,27 +83,27 @@ def test_all_facts_that_are_missing_are_listed_at_once():
     assert "expected a floor against retraining" in result.reason
 
 
-@pytest.mark.parametrize("wrong", ["graddot", None, LogisticRegression])
-def test_what_is_no_method_is_refused(wrong):
+@pytest.mark.parametrize("given", ["graddot", None, LogisticRegression])
+def test_anything_that_is_not_a_method_is_refused(given):
     with pytest.raises(TypeError, match=r"expected a method, as a recipe such as GradDot\(\) or as its class, got "):
-        check_method(wrong)
+        check_method(given)
 
 
-@pytest.mark.parametrize("wrong", ["ridge", LogisticRegression()])
-def test_what_is_no_family_is_refused(wrong):
+@pytest.mark.parametrize("given", ["ridge", LogisticRegression()])
+def test_anything_that_is_not_a_list_of_families_is_refused(given):
     with pytest.raises(TypeError, match=r"expected families as a list of upweight\.testing\.Family, got "):
-        check_method(uw.GradDot(), [wrong])
+        check_method(uw.GradDot(), [given])
     with pytest.raises(TypeError, match="expected families as a list"):
         check_method(uw.GradDot(), family())
 
 
-def test_a_waived_law_is_no_pass():
+def test_a_waived_law_is_not_reported_as_held():
     report = check_method(uw.Chance(), families()[:1], [Law.COPY, Law.SHAPE])
     assert [result.outcome for result in report.results] == [Outcome.WAIVED, Outcome.HELD]
     assert report.results[0].reason == "chance does not look at the examples"
 
 
-def test_a_method_that_no_family_fits_is_not_checked():
+def test_a_method_that_fits_no_family_fails_because_nothing_was_checked():
     with pytest.raises(BrokenLawError, match="no law was tried: no family fits"):
         check_method(uw.LeafRefit(), families()[:2])
     linear = uw.Influence(curvature=uw.EKFAC())
@@ -118,7 +118,7 @@ def test_a_class_is_tried_with_its_variants():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("promises", "message"),
     [
         ({"waives": {"a copy is good": "why not"}}, "expected waives to name laws, got 'a copy is good'; the laws are"),
         ({"waives": {Law.COPY: ""}}, "expected the reason why the law 'a copy helps"),
@@ -128,9 +128,9 @@ def test_a_class_is_tried_with_its_variants():
         ({"slope": (0.5, 2.0), "no_floor": "it is hard"}, "beside what else is promised of it, got none"),
     ],
 )
-def test_promises_that_cannot_be_kept_are_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
-        Promises(**wrong)
+def test_contradictory_or_impossible_promises_are_refused(promises, message):
+    with pytest.raises(ValueError, match=message):
+        Promises(**promises)
 
 
 def test_the_laws_need_no_pytest():

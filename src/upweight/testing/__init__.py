@@ -1,4 +1,4 @@
-"""Testing: the laws that every method and every model keeps, to be tried on those of other packages too.
+"""The laws that every method and every model keeps, for the methods and models of other packages too.
 
 >>> from upweight import GradDot
 >>> from upweight.testing import check_method, families
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from upweight.core.laws import Law
 from upweight.testing.case import Case, candidates
+from upweight.testing.estimator_family import EstimatorFamily
 from upweight.testing.families import families
-from upweight.testing.family import EstimatorFamily, Family
+from upweight.testing.family import Family
 from upweight.testing.laws_of_models import ModelLaw
 from upweight.testing.methods import check_method, laws_for
 from upweight.testing.models import check_model, try_model_law

@@ -1,4 +1,4 @@
-"""Assertions of the laws: each raises AssertionError with what was measured."""
+"""Assertions that the laws use: each raises AssertionError with the values that were measured."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-CLOSE = 1e-6  # relative to the largest: what two solvers of one convex problem may differ by
+SOLVER_TOLERANCE = 1e-6  # relative to the largest value: two solvers of one convex problem may differ by this much
+DIFFERENCE_STEP = 1e-4  # step of central differences, relative to the quantity that is moved
+DIFFERENCE_TOLERANCE = 1e-4  # share of the largest derivative by which central differences may be off
 
 
-def hold(condition: bool, message: str) -> None:
-    """Raise AssertionError with this message where the condition does not hold."""
+def assert_true(condition: bool, message: str) -> None:
+    """Raise AssertionError with this message if the condition does not hold."""
     if not condition:
         raise AssertionError(message)
 
 
-def close(values: Any, expected: Any, relative: float, what: str) -> None:
-    """Raise AssertionError where values differ from what is expected by more than this share of the largest."""
+def assert_close(values: Any, expected: Any, relative: float, what: str) -> None:
+    """Raise AssertionError if values differ from the expected ones by more than this share of the largest."""
     values, expected = np.asarray(values, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    hold(values.shape == expected.shape, f"{what}: expected the shape {expected.shape}, got {values.shape}")
+    assert_true(values.shape == expected.shape, f"{what}: expected the shape {expected.shape}, got {values.shape}")
     off, scale = float(np.abs(values - expected).max(initial=0.0)), float(np.abs(expected).max(initial=0.0))
-    hold(off <= relative * scale, f"{what}: they differ by {off:.3g}, of {scale:.3g} at most; allowed {relative:.1g}")
+    assert_true(
+        off <= relative * scale,
+        f"{what}: they differ by {off:.3g}, where the largest value is {scale:.3g}; allowed is {relative:.1g} of that",
+    )
 
 
-def same(values: Any, expected: Any, what: str) -> None:
-    """Raise AssertionError where two arrays are not equal bit for bit."""
+def assert_identical(values: Any, expected: Any, what: str) -> None:
+    """Raise AssertionError if two arrays are not equal bit for bit."""
     values, expected = np.asarray(values), np.asarray(expected)
     if not np.array_equal(values, expected):
         alike = values.shape == expected.shape
@@ -36,14 +41,20 @@ def same(values: Any, expected: Any, what: str) -> None:
         raise AssertionError(f"{what}: they differ {off}")
 
 
-def refused(
-    what: str, kinds: type[Exception] | tuple[type[Exception], ...], words: str, call: Callable[..., Any], *given: Any
+def assert_refused(
+    what: str,
+    errors: type[Exception] | tuple[type[Exception], ...],
+    pattern: str,
+    call: Callable[..., Any],
+    *arguments: Any,
 ) -> None:
-    """Raise AssertionError where call(*given) is not refused by an error of this kind with these words (a pattern)."""
+    """Raise AssertionError unless call(*arguments) raises one of these errors with a message that has this pattern."""
     try:
-        call(*given)
-    except kinds as error:
-        hold(re.search(words, str(error)) is not None, f"{what}: expected an error that says {words!r}, got: {error}")
+        call(*arguments)
+    except errors as error:
+        assert_true(
+            re.search(pattern, str(error)) is not None, f"{what}: expected an error that says {pattern!r}, got: {error}"
+        )
         return
-    expected = kinds.__name__ if isinstance(kinds, type) else " or ".join(kind.__name__ for kind in kinds)
+    expected = errors.__name__ if isinstance(errors, type) else " or ".join(error.__name__ for error in errors)
     raise AssertionError(f"{what}: expected {expected}, got an answer")

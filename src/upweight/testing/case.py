@@ -1,4 +1,4 @@
-"""Case: one method with its settings on one family, fitted once for all laws."""
+"""Case: one method with one of its settings on one family, fitted once for all laws."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from upweight.core.model import can
 from upweight.core.scores import Scores, Top
 from upweight.testing.family import Family
 
-STRONGEST = 3  # proponents and opponents that are asked for
-PARTS = (1, 2, 3, 5)  # where the queries are cut into parts
-DEFAULT = ""  # the name of the settings that a class has by itself
+TOP_K = 3  # proponents and opponents that are asked of `top`
+PART_BOUNDARIES = (1, 2, 3, 5)  # positions at which the queries are cut into parts
+DEFAULT_SETTINGS = ""  # the name of a method's default settings
 
 
-class Answers(NamedTuple):
-    """What one fit said to the same questions: all queries together, parts of them, the strongest, itself."""
+class CaseAnswers(NamedTuple):
+    """What one fit answers: all queries together, the queries in parts, the strongest scores, self-influence."""
 
-    together: Scores
+    all_queries: Scores
     parts: Sequence[Scores]
     top: Top
-    own: Scores
+    self_influence: Scores
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -34,16 +34,16 @@ class Case:
     """A recipe on a family.
 
     Attributes:
-        settings: the name of its settings; empty for those by default.
+        settings: the name of the recipe's settings; empty for the default ones.
     """
 
     recipe: Attributor
     family: Family
-    settings: str = DEFAULT
+    settings: str = DEFAULT_SETTINGS
 
     @property
     def name(self) -> str:
-        """Method, settings and family, for people."""
+        """Method, settings and family, as reports name them."""
         return f"{type(self.recipe).__name__}{', ' * bool(self.settings)}{self.settings} on {self.family.name}"
 
     def __repr__(self) -> str:
@@ -51,9 +51,9 @@ class Case:
 
     @cached_property
     def lacks(self) -> str | None:
-        """Why this is no pair: the model lacks what the method needs, or these settings do not fit it; None for one.
+        """Why the recipe cannot be fitted on this family; None if it can.
 
-        Settings that do not fit a model are refused by a TypeError in `fit`.
+        Either the model lacks a capability that the method needs, or `fit` refuses the settings with a TypeError.
         """
         model = self.family.trained
         missing = [need.__name__ for need in type(self.recipe).needs if not can(model, need)]
@@ -67,74 +67,78 @@ class Case:
 
     @cached_property
     def fitted(self) -> Fitted[Any, Any]:
-        """The fit that most laws ask."""
+        """The fit that most laws use."""
         return self.recipe.fit(self.family.trained, self.family.train)
 
     @cached_property
     def scores(self) -> Scores:
-        """Its scores of all queries: the first question that it gets."""
+        """The scores of all queries: the first question that the fit answers."""
         return self.fitted.attribute(self.family.queries)
 
     @cached_property
-    def answers(self) -> Answers:
-        """What it says further, the widest question first."""
-        together = self.scores
+    def answers(self) -> CaseAnswers:
+        """All answers of the fit, where the question about all queries comes first."""
+        all_queries = self.scores
         parts = [self.fitted.attribute(part) for part in self.parts]
-        return Answers(together, parts, self.fitted.top(self.family.queries, k=STRONGEST), self.own)
+        top = self.fitted.top(self.family.queries, k=TOP_K)
+        return CaseAnswers(all_queries, parts, top, self.self_influence)
 
     @cached_property
-    def own(self) -> Scores:
-        """Its self-influence, asked after the scores."""
+    def self_influence(self) -> Scores:
+        """The self-influence by the same fit, asked after the scores."""
         assert self.scores is not None
         return self.fitted.self_influence()
 
     @cached_property
-    def again(self) -> tuple[Answers, bool]:
-        """(what a second fit says in the opposite order, of parts the first two; whether the user's things stayed)."""
+    def second_fit(self) -> tuple[CaseAnswers, bool]:
+        """(answers of a second fit in the opposite order, with the first two parts alone; whether nothing changed).
+
+        The second value says whether model, data and random state of the user were left as they were.
+        """
         family = self.family
         before = belongings(family)
         fitted = self.recipe.fit(family.trained, family.train)
-        own = fitted.self_influence()
+        self_influence = fitted.self_influence()
         parts = [fitted.attribute(part) for part in reversed(self.parts[:2])]
-        top, together = fitted.top(family.queries, k=STRONGEST), fitted.attribute(family.queries)
-        return Answers(together, parts[::-1], top, own), belongings(family) == before
+        top, all_queries = fitted.top(family.queries, k=TOP_K), fitted.attribute(family.queries)
+        return CaseAnswers(all_queries, parts[::-1], top, self_influence), belongings(family) == before
 
     @property
     def parts(self) -> Sequence[Examples]:
-        """The queries in parts of 1, 1, 1, 2 and what is left."""
+        """The queries in parts of 1, 1, 1 and 2, and the rest."""
         queries = self.family.queries
-        places = np.split(np.arange(len(queries)), [place for place in PARTS if place < len(queries)])
-        return [queries.take(part) for part in places]
+        boundaries = [position for position in PART_BOUNDARIES if position < len(queries)]
+        return [queries.take(part) for part in np.split(np.arange(len(queries)), boundaries)]
 
     def waived(self, law: str) -> str | None:
-        """Why the method waives this law; None where it does not."""
+        """Why the method waives this law; None if it does not."""
         return next((reason for name, reason in self.recipe.promises.waives.items() if name == law), None)
 
 
 def belongings(family: Family) -> tuple[Any, ...]:
-    """Everything that is the user's: model, data, numpy's random state."""
+    """Return the user's model, data and numpy random state in a form that shows any change."""
     state: Any = np.random.get_state()
     data = family.train.digest(), family.queries.digest()
     return family.belongings(family.trained), data, np.asarray(state[1], dtype=np.uint32).tobytes()
 
 
 def recipes(method: Attributor | type[Attributor]) -> Iterator[tuple[str, Attributor]]:
-    """(name of the settings, recipe): of a class those by default and its variants, of a recipe itself.
+    """Yield (name of the settings, recipe): for a class its default settings and its variants, for a recipe itself.
 
-    Raises TypeError for what is neither.
+    Raises TypeError for anything that is neither.
     """
     if not isinstance(method, Attributor) and not (isinstance(method, type) and issubclass(method, Attributor)):
         raise TypeError(f"expected a method, as a recipe such as GradDot() or as its class, got {method!r}")
     if isinstance(method, Attributor):
-        yield DEFAULT, method
+        yield DEFAULT_SETTINGS, method
         return
-    yield DEFAULT, method()
+    yield DEFAULT_SETTINGS, method()
     for name, settings in method.variants.items():
         yield name, method(**settings)
 
 
 def candidates(method: Attributor | type[Attributor], families: Sequence[Family]) -> Iterator[Case]:
-    """Every recipe of the method on every family whose model can do what the method needs."""
+    """Yield every recipe of the method on every family whose model has the capabilities that the method needs."""
     if isinstance(families, Family) or not all(isinstance(family, Family) for family in families):
         raise TypeError(f"expected families as a list of upweight.testing.Family, got {families!r}")
     for settings, recipe in recipes(method):

@@ -1,4 +1,4 @@
-"""The small families that come with the package: linear models, boosted trees, forests, and networks where torch is."""
+"""The small families of the package: linear models, boosted trees, a forest, and networks if torch is installed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.testing.family import EstimatorFamily, Family
+from upweight.testing.estimator_family import EstimatorFamily
+from upweight.testing.family import Family
 
 TIGHT = {"tol": 1e-10, "max_iter": 20_000}
-TREES = {"n_estimators": 8, "max_depth": 2, "random_state": 0}
-DRAWS = "a forest draws positions: in another order it is another forest"
+SMALL_TREES = {"n_estimators": 8, "max_depth": 2, "random_state": 0}
+DRAWS_POSITIONS = "a forest draws positions: another order of the examples gives another forest"
 Data = Callable[[], tuple[Any, NDArray[Any]]]
 
 
 def scaled(load: Callable[..., Any], columns: int, unit: float = 1.0) -> Data:
-    """The first standardised columns of a data set of scikit-learn, targets in this unit."""
+    """Return a loader of the first columns of a scikit-learn data set, standardised, with targets in this unit."""
 
     def data() -> tuple[Any, NDArray[Any]]:
         from sklearn.preprocessing import StandardScaler
@@ -31,7 +32,7 @@ def scaled(load: Callable[..., Any], columns: int, unit: float = 1.0) -> Data:
 
 
 def coarse(load: Callable[..., Any], columns: int, unit: float = 1.0) -> Data:
-    """The same rounded to few values, so that splits of trees have winners by more than rounding."""
+    """Return a loader of the same data rounded to few values, so that rounding errors do not decide splits of trees."""
 
     def data() -> tuple[Any, NDArray[Any]]:
         x, y = scaled(load, columns, unit)()
@@ -42,7 +43,7 @@ def coarse(load: Callable[..., Any], columns: int, unit: float = 1.0) -> Data:
 
 @cache
 def families() -> Sequence[Family]:
-    """Small families of every kind, each ready within a second."""
+    """Return small families of every kind; each trains within a second."""
     from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
     from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -56,13 +57,13 @@ def families() -> Sequence[Family]:
         EstimatorFamily(
             "boosted trees",
             coarse(load_breast_cancer, 4),
-            lambda: GradientBoostingClassifier(**TREES),
+            lambda: GradientBoostingClassifier(**SMALL_TREES),
             other={"learning_rate": 0.2},
         ),
         EstimatorFamily(
             "boosted regression trees",
             coarse(load_diabetes, 8, 100.0),
-            lambda: GradientBoostingRegressor(**TREES),
+            lambda: GradientBoostingRegressor(**SMALL_TREES),
             True,
             other={"learning_rate": 0.2},
         ),
@@ -70,7 +71,7 @@ def families() -> Sequence[Family]:
             "random forest",
             coarse(load_wine, 7),
             lambda: RandomForestClassifier(30, max_depth=3, random_state=0),
-            not_permuted=DRAWS,
+            not_permuted=DRAWS_POSITIONS,
             other={"max_depth": 2},
         ),
         *(networks() if find_spec("torch") else ()),
@@ -78,7 +79,7 @@ def families() -> Sequence[Family]:
 
 
 def networks() -> Sequence[Family]:
-    """A net trained by anyone, one with its recipe, and one with a record of its steps."""
+    """Return a net trained elsewhere, one with its training recipe, and one with a record of its training steps."""
     from upweight.testing.networks import NetworkFamily, RecordedFamily, TrainedFamily, mlp
 
     return [NetworkFamily("net", mlp), TrainedFamily("trained net", mlp), RecordedFamily("recorded net", mlp)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,25 +13,25 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.model import Retrainable, can
-from upweight.testing.copies import Pair, Weighted, with_copies, with_weights
+from upweight.testing.copies import WeightedExamples, WeightedModels, with_copies, with_weights
 
 Array = NDArray[np.float64]
-EVERY = 3  # of the training examples so many apart are really left out
+REMOVAL_STRIDE = 3  # the truth of the laws leaves out every third training example
 
 
 class Family(ABC):
-    """Data and a way to train, small enough for hundreds of fits. What is made of them is made once.
+    """Data and a way to train a model on them, small enough for hundreds of fits. Everything is made once and kept.
 
-    A family of your own gives `name`, `examples` and `model`; the rest has a default.
+    A family of your own gives `name`, `examples` and `model`; everything else has a default.
 
     Attributes:
-        name: in a few words.
+        name: a few words.
         is_regression: whether labels are numbers instead of classes.
-        permuted: what scores may differ by, of the largest, where the training examples come in another order.
-        not_permuted: why scores may be others then, in a sentence; empty where they may not.
-        weighted: what scores may differ by, of the largest, where copies are weights.
-        not_weighted: why its training takes sample weights otherwise than as copies; empty where it does not.
-        counts_rows: why training again does, though the model itself knows weights as copies.
+        permuted: the share of the largest score by which scores may differ if the training examples are reordered.
+        not_permuted: why scores may depend on the order of the training examples, in a sentence; empty if they may not.
+        weighted: the share of the largest score by which scores may differ if weights are replaced by copies.
+        not_weighted: why its training does not treat a sample weight k as k copies; empty if it does.
+        counts_rows: why retraining does not, though the model itself treats weights as copies.
     """
 
     name: str
@@ -46,26 +44,26 @@ class Family(ABC):
 
     @abstractmethod
     def examples(self) -> tuple[Examples, Examples]:
-        """Training set and queries; at most a hundred, labelled, with ids that are no positions."""
+        """Return training set and queries: at most a hundred, labelled, with ids that are not positions."""
 
     @abstractmethod
     def model(self, train: Examples) -> Any:
-        """The model that training on these examples (with their weights) gives."""
+        """Train a model on these examples, with their weights."""
 
     def belongings(self, model: Any) -> bytes:
-        """Everything of the user's that a model holds, to notice that something was changed."""
+        """Return everything of the user's that a model holds, as bytes, so that a change is noticed."""
         return digest(model).encode()
 
     def others(self, model: Any) -> Mapping[str, Any]:
-        """Models of the same training set that are not this one: what differs → the model."""
+        """Return models of the same training set that differ from this one: what differs → the model."""
         return {}
 
-    def weighted_models(self, both: Weighted) -> Pair:
-        """The model of the examples with weights, and that of the same written out."""
-        return Pair(self.model(both.weighted), self.model(both.written))
+    def weighted_models(self, both: WeightedExamples) -> WeightedModels:
+        """Return the model of the weighted examples, and that of the same examples expanded into copies."""
+        return WeightedModels(self.model(both.weighted), self.model(both.expanded))
 
     def ranked_classes(self, model: Any, query: Examples) -> list[Any]:
-        """The classes, those first that the model takes this one query for."""
+        """Return the classes in the order in which the model prefers them for this one query, the best first."""
         predictions = model.predict(query)
         if predictions.probabilities is None:
             return list(predictions.classes)
@@ -73,7 +71,7 @@ class Family(ABC):
 
     @property
     def not_retrained_as_copies(self) -> str:
-        """Why training again takes weights otherwise than as copies; empty where it does not."""
+        """Why retraining does not treat a weight k as k copies; empty if it does."""
         return self.not_weighted or self.not_permuted or self.counts_rows
 
     def __repr__(self) -> str:
@@ -100,25 +98,38 @@ class Family(ABC):
 
     @cached_property
     def other_models(self) -> Mapping[str, Any]:
-        """What `others` gives."""
+        """The models that `others` returns."""
         return self.others(self.trained)
 
     @cached_property
     def copied(self) -> tuple[Examples, Examples, Any]:
-        """(the training set with a copy of one query and one with another label, that query, the model of both)."""
-        bigger, query = with_copies(self)
-        return bigger, query, self.model(bigger)
+        """(the training set with a copy of one query and one with another label, that query, the model of the set).
+
+        The query is the one with the lowest measurement.
+        """
+        query = self.queries.take([int(np.argmin(self.trained.measure(self.queries)))])
+        train = with_copies(self.train, query, self._other_label(query))
+        return train, query, self.model(train)
+
+    def _other_label(self, query: Examples) -> Any:
+        """A wrong label for this query: the best-ranked other class, or a number beyond the prediction."""
+        assert query.y is not None
+        label = query.y[0]
+        if not self.is_regression:
+            return next(c for c in self.ranked_classes(self.trained, query) if c != label)
+        predicted = float(self.trained.predict(query).predicted[0])
+        return max(label + 2 * (predicted - label), 0.1) if abs(predicted - label) > 0.3 else label + 1.0
 
     @cached_property
     def shuffled(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Any]:
-        """(an order of the training set, one of the queries, the model of the training set in that order)."""
+        """(an order of the training set, an order of the queries, the model of the training set in that order)."""
         rng = np.random.default_rng(1)
         order, query_order = rng.permutation(len(self.train)), rng.permutation(len(self.queries))
         return order, query_order, self.model(self.train.take(order))
 
     @cached_property
-    def weights(self) -> tuple[Weighted, Pair]:
-        """(examples with weights of 0, 1 and more, and the same written out; the models of both)."""
+    def weights(self) -> tuple[WeightedExamples, WeightedModels]:
+        """(examples with weights of 0, 1 and more, with the same expanded into copies; the models of both)."""
         both = with_weights(self.train)
         return both, self.weighted_models(both)
 
@@ -127,112 +138,7 @@ class Family(ABC):
         """(positions of some training examples, the effect (m, removals) of each on the queries by real retraining)."""
         model, n = self.trained, len(self.train)
         assert can(model, Retrainable)
-        left_out = np.arange(0, n, EVERY)
+        left_out = np.arange(0, n, REMOVAL_STRIDE)
         whole = model.retrain(self.train, np.ones(n)).measure(self.queries)
-        without = [model.retrain(self.train, (np.arange(n) != i).astype(float)) for i in left_out]
-        return left_out, whole[:, None] - np.stack([one.measure(self.queries) for one in without], axis=1)
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class EstimatorFamily(Family):
-    """An estimator of scikit-learn, of a booster library, or of any kind that an installed plugin reads.
-
-    Attributes:
-        data: (x, y), of which some are drawn.
-        estimator: makes it, not fitted.
-        other: settings of its last step that give another model.
-    """
-
-    name: str
-    data: Callable[[], tuple[Any, NDArray[Any]]]
-    estimator: Callable[[], Any]
-    is_regression: bool = False
-    train_size: int = 60
-    query_size: int = 12
-    permuted: float = 1e-4
-    not_permuted: str = ""
-    weighted: float = 1e-6
-    not_weighted: str = ""
-    counts_rows: str = ""
-    other: Mapping[str, Any] = field(default_factory=dict)
-
-    def examples(self) -> tuple[Examples, Examples]:
-        """Training set and queries, ids that are no positions."""
-        x, y = self.data()
-        order = np.random.default_rng(7).permutation(len(y))
-        n, m = self.train_size, self.query_size
-        whole = Examples(x, y, ids=[f"e{i}" for i in range(len(y))])
-        return whole.take(order[:n]), whole.take(order[n : n + m])
-
-    def fitted(self, train: Examples, **settings: Any) -> Any:
-        """The estimator, fitted with the examples' weights."""
-        estimator = self.estimator()
-        last = estimator.steps[-1] if hasattr(estimator, "steps") else ("", estimator)
-        last[1].set_params(**settings)
-        if train.weights is None:
-            return estimator.fit(train.x, train.y)
-        return estimator.fit(train.x, train.y, **{f"{last[0]}__sample_weight".lstrip("_"): train.weights})
-
-    @cached_property
-    def _made(self) -> list[tuple[Any, Any]]:
-        """Every model that was made of an estimator, and that estimator: models need not name theirs."""
-        return []
-
-    def explained(self, estimator: Any, train: Examples, **options: Any) -> Any:
-        """The fitted estimator as a model, by `explainable` with these options."""
-        from upweight.models.registry import explainable
-
-        model = explainable(estimator, train, **options)
-        self._made.append((model, estimator))
-        return model
-
-    def estimator_of(self, model: Any) -> Any:
-        """The estimator of which this family made the model. Raises ValueError for a model that it did not make."""
-        for made, estimator in self._made:
-            if made is model:
-                return estimator
-        raise ValueError(f"expected a model that the family {self.name!r} made, got {model!r}; see `explained`")
-
-    def model(self, train: Examples) -> Any:
-        """The estimator fitted on these, ready to be explained."""
-        return self.explained(self.fitted(train), train)
-
-    def belongings(self, model: Any) -> bytes:
-        """The estimator."""
-        return pickle.dumps(self.estimator_of(model))
-
-    def weighted_models(self, both: Weighted) -> Pair:
-        """One estimator, fitted with weights, is explained by both sets: its parameters are the optimum of either."""
-        estimator = self.fitted(both.weighted)
-        return Pair(self.explained(estimator, both.weighted), self.explained(estimator, both.written))
-
-    def others(self, model: Any) -> Mapping[str, Any]:
-        """Two measurements that have one name, another way to put losses together, and other settings.
-
-        Options that the reader of such estimators refuses are left out.
-        """
-        options: dict[str, dict[str, Any]] = {
-            "measurement": {"measure": lambda outputs, labels: outputs[:, 0]},
-            "measurement of the same name": {"measure": lambda outputs, labels: outputs[:, -1] / 2},
-        }
-        objective = getattr(model, "objective", None)
-        if objective is not None and objective.l2 > 0:
-            options["objective"] = {"objective": "mean" if objective.reduction == "sum" else "sum"}
-        train, estimator, others = self.train, self.estimator_of(model), dict[str, Any]()
-        for what, option in options.items():
-            try:
-                others[what] = self.explained(estimator, train, **option)
-            except (TypeError, ValueError):
-                continue
-        if self.other:
-            others["settings"] = self.explained(self.fitted(train, **self.other), train)
-        return others
-
-    def ranked_classes(self, model: Any, query: Examples) -> list[Any]:
-        """By decision values, where the model gives no probabilities."""
-        classes = np.unique(np.asarray(self.train.y))
-        estimator = self.estimator_of(model)
-        if not hasattr(estimator, "decision_function") or hasattr(model, "ensemble"):
-            return super().ranked_classes(model, query)
-        outputs = np.asarray(estimator.decision_function(query.x))
-        return list(classes if outputs.ndim == 1 else classes[np.argsort(-outputs[0])])
+        retrained = [model.retrain(self.train, (np.arange(n) != i).astype(float)) for i in left_out]
+        return left_out, whole[:, None] - np.stack([without.measure(self.queries) for without in retrained], axis=1)

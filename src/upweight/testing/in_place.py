@@ -1,4 +1,4 @@
-"""Changes in place: what a user may do to inputs that examples hold."""
+"""Changes in place, as a user may make them to the inputs that examples hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Undo = Callable[[], None]
 
 
 def change(x: Any) -> Undo:
-    """Give the first example of x the inputs of another one, in place; what is returned puts it back.
+    """Give the first example of x the inputs of another one, in place; the returned function undoes it.
 
     Raises TypeError for a kind of inputs that cannot be changed in place.
     """
@@ -23,7 +23,7 @@ def change(x: Any) -> Undo:
         return _entries(x.data)
     if columns_of(x) is not None and hasattr(x, "iloc"):
         before = x.iloc[0].copy()
-        x.iloc[0] = x.iloc[_other(lambda i: not x.iloc[i].equals(before), len(x))]
+        x.iloc[0] = x.iloc[_first_position(lambda i: not x.iloc[i].equals(before), len(x))]
 
         def put_back() -> None:
             x.iloc[0] = before
@@ -35,12 +35,12 @@ def change(x: Any) -> Undo:
 
 
 def _first_item(x: list[Any]) -> Undo:
-    """Another text or item in the first place; of items that are mappings, other values inside the first."""
+    """Replace the first item by another one; if items are mappings, change the values inside the first."""
     if isinstance(x[0], dict):
         name = next(iter(x[0]))
         return _first_row(x[0][name])
     before = x[0]
-    x[0] = x[_other(lambda i: not np.array_equal(x[i], before), len(x))]
+    x[0] = x[_first_position(lambda i: not np.array_equal(x[i], before), len(x))]
 
     def put_back() -> None:
         x[0] = before
@@ -49,7 +49,7 @@ def _first_item(x: list[Any]) -> Undo:
 
 
 def _first_row(x: Any) -> Undo:
-    """Another row of an array or tensor in the first place; of one number, another number."""
+    """Replace the first row of an array or tensor by another one; if all rows are equal, add 1 to it."""
     before = x[:1].clone() if hasattr(x, "clone") else x[:1].copy()
     for other in range(1, len(x)):
         if bool((x[other : other + 1] != before).any()):
@@ -65,7 +65,7 @@ def _first_row(x: Any) -> Undo:
 
 
 def _entries(data: Any) -> Undo:
-    """All entries of a sparse matrix doubled."""
+    """Double all entries of a sparse matrix."""
     before = data.copy()
     data *= 2
 
@@ -75,5 +75,5 @@ def _entries(data: Any) -> Undo:
     return put_back
 
 
-def _other(differs: Callable[[int], bool], n: int) -> int:
-    return next(place for place in range(1, n) if differs(place))
+def _first_position(differs: Callable[[int], bool], n: int) -> int:
+    return next(position for position in range(1, n) if differs(position))

@@ -1,4 +1,4 @@
-"""Laws of weights: an example of weight 0 is absent, one of weight k is k copies."""
+"""The law of weights: an example of weight 0 is absent, and an example of weight k is k copies."""
 
 from __future__ import annotations
 
@@ -11,76 +11,104 @@ from numpy.typing import NDArray
 from upweight.core.group_removal import GroupRemoval
 from upweight.core.model import Retrainable
 from upweight.core.scores import Scores, Unit
-from upweight.testing.assertions import CLOSE, close, hold
+from upweight.testing.assertions import SOLVER_TOLERANCE, assert_close, assert_true
 from upweight.testing.case import Case
-from upweight.testing.copies import Weighted
+from upweight.testing.copies import WeightedExamples
 
 Array = NDArray[np.float64]
 
-DAMPING = 0.01  # tried beside the automatic one
-FACTS = ("damping", "gradient_norm", "faithful")  # that are numbers of the training set
-TOGETHER = 1e-3  # what Newton steps leave of the effect of all copies together, of the largest
+GIVEN_DAMPING = 0.01  # tried in addition to the automatic damping
+COMPARED_DIAGNOSTICS = ("damping", "gradient_norm", "faithful")  # diagnostics that depend on the training set alone
+JOINT_EFFECT_TOLERANCE = 1e-3  # share of the largest score that Newton steps may miss of the effect of all copies
 
 
 def not_copies(case: Case) -> str | None:
-    """Why the training of this family takes weights otherwise than as copies; None where it does not."""
+    """Return why the training of this family does not treat weights as copies; None if it does."""
     family = case.family
-    again = family.counts_rows if Retrainable in type(case.recipe).needs else ""
-    return family.not_weighted or family.not_permuted or again or None
+    retraining = family.counts_rows if Retrainable in type(case.recipe).needs else ""
+    return family.not_weighted or family.not_permuted or retraining or None
 
 
-def weights(case: Case) -> None:
-    """Scores are those of the set written out, copies added up; with the damping automatic and given."""
+def check_weights(case: Case) -> None:
+    """Scores with weights are those of the expanded set, added up over copies.
+
+    This is tried with the automatic damping and with a given one.
+    """
     both, models = case.family.weights
-    ours, theirs = case.recipe.fit(models.weighted, both.weighted), case.recipe.fit(models.written, both.written)
-    scores, written = _same_scores(case, ours, theirs, "")
-    own, expected = ours.self_influence().values, _summed(theirs.self_influence().values, both)
-    sample_weights = np.asarray(both.weighted.weights)
-    hold(not own[:, sample_weights == 0.0].any(), "an example of weight 0 has a self-influence")
-    alike = sample_weights <= 1.0 if scores.unit == Unit.EFFECT else sample_weights >= 0.0
-    close(own[:, alike], expected[:, alike], case.family.weighted, "self-influence with weights and written out")
-    for fact in FACTS:
-        if written.diagnostics.get(fact) is not None:
-            values = scores.diagnostics[fact], written.diagnostics[fact]
-            hold(bool(np.isclose(*values, rtol=CLOSE, atol=CLOSE)), f"{fact} is {values[0]}, written out {values[1]}")
-    _many(case, scores, written, theirs)
+    with_weights = case.recipe.fit(models.weighted, both.weighted)
+    with_copies = case.recipe.fit(models.expanded, both.expanded)
+    scores, expanded = _assert_same_scores(case, with_weights, with_copies, "")
+    self_influence = with_weights.self_influence().values
+    expected = _sum_copies(with_copies.self_influence().values, both)
+    weights = np.asarray(both.weighted.weights)
+    assert_true(
+        not self_influence[:, weights == 0.0].any(), "expected a self-influence of 0 for an example of weight 0"
+    )
+    comparable = weights <= 1.0 if scores.unit == Unit.EFFECT else weights >= 0.0
+    assert_close(
+        self_influence[:, comparable],
+        expected[:, comparable],
+        case.family.weighted,
+        "self-influence with weights and with copies",
+    )
+    for key in COMPARED_DIAGNOSTICS:
+        if expanded.diagnostics.get(key) is not None:
+            values = scores.diagnostics[key], expanded.diagnostics[key]
+            assert_true(
+                bool(np.isclose(*values, rtol=SOLVER_TOLERANCE, atol=SOLVER_TOLERANCE)),
+                f"{key} is {values[0]} with weights and {values[1]} with copies",
+            )
+    _assert_joint_scores(case, scores, expanded, with_copies)
     if getattr(case.recipe, "damping", None) == "auto":
-        given: Any = {"damping": DAMPING}
+        given: Any = {"damping": GIVEN_DAMPING}
         recipe = replace(case.recipe, **given)
-        ours, theirs = recipe.fit(models.weighted, both.weighted), recipe.fit(models.written, both.written)
-        _same_scores(case, ours, theirs, f" (damping {DAMPING})")
+        with_weights = recipe.fit(models.weighted, both.weighted)
+        with_copies = recipe.fit(models.expanded, both.expanded)
+        _assert_same_scores(case, with_weights, with_copies, f" (damping {GIVEN_DAMPING})")
 
 
-def _same_scores(case: Case, ours: Any, theirs: Any, which: str) -> tuple[Scores, Scores]:
-    """(scores with weights, scores written out), the same where weights are 1, and nothing where they are 0."""
+def _assert_same_scores(case: Case, with_weights: Any, with_copies: Any, settings: str) -> tuple[Scores, Scores]:
+    """Compare scores of examples of weight 1 and 0; return (scores with weights, scores with copies)."""
     both, _ = case.family.weights
-    scores, written = ours.attribute(case.family.queries), theirs.attribute(case.family.queries)
-    sample_weights = np.asarray(both.weighted.weights)
-    hold(scores.unit == written.unit, f"{scores.unit} with weights, {written.unit} written out{which}")
-    hold(not scores.values[:, sample_weights == 0.0].any(), f"an example of weight 0 has scores{which}")
-    once = sample_weights == 1.0
-    expected = _summed(written.values, both)[:, once]
-    close(scores.values[:, once], expected, case.family.weighted, f"scores with weights and written out{which}")
-    return scores, written
+    scores, expanded = with_weights.attribute(case.family.queries), with_copies.attribute(case.family.queries)
+    weights = np.asarray(both.weighted.weights)
+    assert_true(
+        scores.unit == expanded.unit,
+        f"the unit is {scores.unit} with weights and {expanded.unit} with copies{settings}",
+    )
+    assert_true(
+        not scores.values[:, weights == 0.0].any(), f"expected scores of 0 for an example of weight 0{settings}"
+    )
+    has_weight_1 = weights == 1.0
+    expected = _sum_copies(expanded.values, both)[:, has_weight_1]
+    assert_close(
+        scores.values[:, has_weight_1], expected, case.family.weighted, f"scores with weights and with copies{settings}"
+    )
+    return scores, expanded
 
 
-def _many(case: Case, scores: Scores, written: Scores, theirs: Any) -> None:
-    """An example of weight k has the scores of its k copies added up; or the effect of all of them, where it is one."""
+def _assert_joint_scores(case: Case, scores: Scores, expanded: Scores, with_copies: Any) -> None:
+    """An example of weight k has the sum of the scores of its k copies; an effect may be that of all k together."""
     both, _ = case.family.weights
-    many = np.flatnonzero(np.asarray(both.weighted.weights) > 1.0)
-    ours, sums, scale = scores.values[:, many], _summed(written.values, both)[:, many], np.abs(written.values).max()
+    repeated = np.flatnonzero(np.asarray(both.weighted.weights) > 1.0)
+    with_weights, sums = scores.values[:, repeated], _sum_copies(expanded.values, both)[:, repeated]
+    scale = np.abs(expanded.values).max()
     if scores.unit == Unit.RANK:
-        close(ours, sums, case.family.weighted, "scores of a weight k and sums over k copies")
-    elif isinstance(theirs, GroupRemoval) and theirs.lacks_removal() is None:
-        groups = {str(place): both.written.ids[both.origin == place].tolist() for place in many}
-        effects = {form: theirs.remove(groups, case.family.queries, form).values for form in theirs.forms}
+        assert_close(with_weights, sums, case.family.weighted, "scores of a weight k and sums over k copies")
+    elif isinstance(with_copies, GroupRemoval) and with_copies.lacks_removal() is None:
+        groups = {str(place): both.expanded.ids[both.origin == place].tolist() for place in repeated}
+        effects = {form: with_copies.remove(groups, case.family.queries, form).values for form in with_copies.forms}
         off = {
-            form: float(np.abs(ours - expected).max() / scale) for form, expected in {"sum": sums, **effects}.items()
+            form: float(np.abs(with_weights - expected).max() / scale)
+            for form, expected in {"sum": sums, **effects}.items()
         }
-        hold(min(off.values()) <= TOGETHER, f"of the largest, a weight k differs from k copies by {off}")
+        assert_true(
+            min(off.values()) <= JOINT_EFFECT_TOLERANCE,
+            f"scores of a weight k differ from those of k copies by this share of the largest score: {off}",
+        )
 
 
-def _summed(values: Array, both: Weighted) -> Array:
-    """Columns of copies added up, (m, n)."""
+def _sum_copies(values: Array, both: WeightedExamples) -> Array:
+    """Add up the columns of each example's copies, (m, n)."""
     columns = [values[:, both.origin == place].sum(axis=1) for place in range(len(both.weighted))]
     return np.stack(columns, axis=1)

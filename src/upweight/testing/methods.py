@@ -1,4 +1,4 @@
-"""check_method: the laws of methods, tried on one method and families of models."""
+"""check_method: tries the laws of methods on one method and several families of models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from upweight.testing.results import Report
 def laws_for(
     method: Attributor | type[Attributor], families: Sequence[Family] | None = None
 ) -> Iterator[tuple[Law, Case]]:
-    """(law, case) for every law on every family that the method can be fitted on, e.g. as parameters of a test.
+    """Yield (law, case) for every law and every family that the method can be fitted on, e.g. as parameters of a test.
 
     Args:
-        method: a recipe, or a class: then its default settings and its variants.
-        families: where to try it; None for `families()`.
+        method: a recipe, or a class, which is tried with its default settings and its variants.
+        families: the families on which to try it; None for `families()`.
     """
     for case in candidates(method, small_families() if families is None else families):
         if case.lacks is None:
@@ -38,15 +38,15 @@ def check_method(
     """Try the laws on a method.
 
     Args:
-        method: a recipe, or a class: then its default settings and its variants.
-        families: where to try it; None for `families()`, the small ones that come with the package.
-        laws: which.
-        strict: raise where a law is broken; else the report says so.
+        method: a recipe, or a class, which is tried with its default settings and its variants.
+        families: the families on which to try it; None for `families()`, the small ones that come with the package.
+        laws: the laws to try.
+        strict: whether to raise if a law is broken; if False, the report lists it.
 
     Raises:
         BrokenLawError: an AssertionError that lists the laws that do not hold, with method, family and what was
-            measured; also where no family fits the method. Equal failures are listed once.
-        TypeError: no method, or no families.
+            measured; also if no family fits the method. Equal failures are listed once.
+        TypeError: `method` is not a method, or `families` is not a list of families.
     """
     results, no_pairs = [], []
     for case in candidates(method, small_families() if families is None else families):

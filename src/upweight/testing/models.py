@@ -1,4 +1,4 @@
-"""check_model: the laws of models, tried on one model."""
+"""check_model: tries the laws of models on one model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from upweight.core.examples import Examples, require_examples
 from upweight.core.model import Measurable, can, require
-from upweight.testing.laws_of_models import MODEL_RULES, ModelLaw, Modelled
-from upweight.testing.results import Outcome, Report, Result, tried
+from upweight.testing.laws_of_models import MODEL_LAW_CHECKS, ModelLaw
+from upweight.testing.model_case import ModelCase
+from upweight.testing.results import Outcome, Report, Result, try_check
 
 
 def check_model(
@@ -21,38 +22,38 @@ def check_model(
     laws: Sequence[ModelLaw] = tuple(ModelLaw),
     strict: bool = True,
 ) -> Report:
-    """Try the laws on a model: those of the capabilities that it has.
+    """Try the laws on a model: those about the capabilities that it has.
 
     Args:
         model: a `Measurable`.
-        train: what it was trained on.
-        queries: some examples to measure, with labels where the measurement needs them; a dozen will do.
-        others: models of the same data that are not this one, e.g. with another measurement or loss: what differs → the
+        train: the examples on which it was trained.
+        queries: examples to measure, with labels if the measurement needs them; a dozen is enough.
+        others: models of the same data that differ from this one, e.g. in the measurement or loss: what differs → the
             model. They must neither share its identity nor read its retrainings.
-        not_weighted: why its training takes weights otherwise than as copies of examples; empty where it does not.
-        laws: which.
-        strict: raise where a law is broken; else the report says so.
+        not_weighted: why its training does not treat a weight k as k copies of an example; empty if it does.
+        laws: the laws to try.
+        strict: whether to raise if a law is broken; if False, the report lists it.
 
     Raises:
         BrokenLawError: an AssertionError that lists the laws that do not hold, with what was measured.
-        TypeError: an estimator in place of a model, arrays in place of Examples.
+        TypeError: `model` is an estimator instead of a model, or the data are arrays instead of Examples.
     """
     require(model, [Measurable], "check_model", train)
     require_examples(queries, "the queries")
-    of = Modelled(model, train, queries, others or {}, not_weighted)
-    report = Report([try_model_law(law, of) for law in laws])
+    case = ModelCase(model, train, queries, others or {}, not_weighted)
+    report = Report([try_model_law(law, case) for law in laws])
     if strict:
         report.require()
     return report
 
 
-def try_model_law(law: ModelLaw, of: Modelled) -> Result:
-    """What comes of a law on a model: silent where the model does not have the capability that it is about."""
-    capability, check = MODEL_RULES[law]
-    if not can(of.model, capability):
-        return Result(str(law), of.name, Outcome.SILENT, f"the model is not {capability.__name__}")
-    if law == ModelLaw.WEIGHTS and not of.model.reads_examples:
-        return Result(str(law), of.name, Outcome.SILENT, "its training has examples of its own and takes weights alone")
-    if law == ModelLaw.WEIGHTS and of.not_weighted:
-        return Result(str(law), of.name, Outcome.WAIVED, of.not_weighted)
-    return tried(str(law), of.name, lambda: check(of))
+def try_model_law(law: ModelLaw, case: ModelCase) -> Result:
+    """Try one law on one model; it is silent if the model lacks the capability that the law is about."""
+    capability, check = MODEL_LAW_CHECKS[law]
+    if not can(case.model, capability):
+        return Result(str(law), case.name, Outcome.SILENT, f"the model is not {capability.__name__}")
+    if law == ModelLaw.WEIGHTS and not case.model.reads_examples:
+        return Result(str(law), case.name, Outcome.SILENT, "its training reads its own examples and takes only weights")
+    if law == ModelLaw.WEIGHTS and case.not_weighted:
+        return Result(str(law), case.name, Outcome.WAIVED, case.not_weighted)
+    return try_check(str(law), case.name, lambda: check(case))

@@ -1,4 +1,4 @@
-"""Networks as small problems: trained somehow, trained by a recipe, or with a record of every step (torch)."""
+"""Small network families: trained elsewhere, trained by a recipe, or with a record of every training step (torch)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import nn
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.models.pytorch.torch_model import TorchModel
-from upweight.testing.copies import Pair, Weighted
+from upweight.testing.copies import WeightedExamples, WeightedModels
 from upweight.testing.family import Family
 from upweight.training.recipe import Training
 from upweight.training.trajectory import Trajectory
 
-FOLDERS: list[Any] = []  # of trajectories, gone with the process
+TRAJECTORY_FOLDERS: list[Any] = []  # temporary folders of trajectories, removed when the process ends
 
 
 def digits() -> tuple[NDArray[Any], NDArray[Any]]:
-    """The digits 0, 1 and 2, pixels from 0 to 1."""
+    """Return the digits 0, 1 and 2 with pixels from 0 to 1."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(n_class=3, return_X_y=True)
@@ -34,36 +34,36 @@ def digits() -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def mlp() -> nn.Module:
-    """One hidden layer of ten."""
+    """Return a net with one hidden layer of ten units."""
     return nn.Sequential(nn.Linear(64, 10), nn.GELU(), nn.Linear(10, 3))
 
 
 def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
-    """The loss of every example."""
+    """The cross-entropy of every example."""
     losses: torch.Tensor = F.cross_entropy(net(batch.x), batch.y, reduction="none")
     return losses
 
 
 def smoothed(net: nn.Module, batch: Any) -> torch.Tensor:
-    """Another loss: labels that leave the other classes a tenth."""
+    """Another loss: cross-entropy with a label smoothing of 0.1."""
     losses: torch.Tensor = F.cross_entropy(net(batch.x), batch.y, reduction="none", label_smoothing=0.1)
     return losses
 
 
 def margin(net: nn.Module, batch: Any) -> torch.Tensor:
-    """Another measurement: the label's output less the mean."""
+    """Another measurement: the output of the label minus the mean output."""
     outputs: torch.Tensor = net(batch.x)
     return outputs.gather(1, batch.y[:, None])[:, 0] - outputs.mean(dim=1)
 
 
 def _folder() -> str:
-    FOLDERS.append(tempfile.TemporaryDirectory())
-    return str(FOLDERS[-1].name)
+    TRAJECTORY_FOLDERS.append(tempfile.TemporaryDirectory())
+    return str(TRAJECTORY_FOLDERS[-1].name)
 
 
 @cache
 def pretrained(make: Callable[[], nn.Module]) -> tuple[dict[str, torch.Tensor], Trajectory]:
-    """Parameters after a short training on the first digits 0, 1, 2, and what was recorded of it."""
+    """Return the parameters after a short training on the first sixty digits, and its trajectory."""
     torch.manual_seed(0)
     trajectory = Trajectory(_folder(), every=15)
     net = make().double()
@@ -79,27 +79,27 @@ def pretrained(make: Callable[[], nn.Module]) -> tuple[dict[str, torch.Tensor], 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class NetworkFamily(Family):
-    """A trained net on sixty digits and twelve queries, in float64, the same whatever the training set."""
+    """A net for sixty digits and twelve queries, in float64: the same net for every training set."""
 
     name: str
     make: Callable[[], nn.Module]
-    not_retrained_as_copies = "batches hold so many examples, whatever they weigh"
+    not_retrained_as_copies = "a batch holds a fixed number of examples, whatever their weights"
 
     def examples(self) -> tuple[Examples, Examples]:
-        """Training set and queries, ids that are no positions."""
+        """Return training set and queries, with ids that are not positions."""
         x, y = digits()
         whole = Examples(x, y, ids=[f"d{i}" for i in range(len(y))])
         return whole.take(np.arange(60)), whole.take(np.arange(60, 72))
 
     def model(self, train: Examples) -> Any:
-        """The trained net, whatever the order of the examples."""
+        """Return the pretrained net, whatever the examples and their order."""
         net = self.make().double()
         state, trajectory = pretrained(self.make)
         net.load_state_dict(state)
         return TorchModel(net, cross_entropy, objective=Objective("mean", l2=0.01), trajectory=trajectory)
 
     def belongings(self, model: Any) -> bytes:
-        """Parameters, gradients, modes and hooks of the net."""
+        """The bytes of the parameters, gradients, modes and hooks of the net, and of torch's random state."""
         net = model.network.net
         state = b"".join(v.numpy().tobytes() for v in net.state_dict().values())
         hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in net.modules())
@@ -107,7 +107,7 @@ class NetworkFamily(Family):
         return state + repr((hooks, grads, [m.training for m in net.modules()], torch.random.get_rng_state())).encode()
 
     def others(self, model: Any) -> Mapping[str, Any]:
-        """The same net with another loss, l2, reduction, measurement or training; other parameters."""
+        """Return the net with another loss, l2, reduction, measurement or training, and with other parameters."""
         net, loss = model.network.net, cross_entropy
         same = {"objective": model.objective, "training": model.training, "trajectory": model.trajectory}
         others = {
@@ -126,15 +126,15 @@ class NetworkFamily(Family):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TrainedFamily(NetworkFamily):
-    """The same, trained in full batches by a recipe that can be made again: the order of examples plays no part."""
+    """A net trained in full batches by a recipe that can be replayed: the order of examples does not matter."""
 
     def model(self, train: Examples) -> Any:
-        """The net that this training set gives."""
+        """Train a net on this training set."""
         return self._trained(train, "fixed")
 
-    def weighted_models(self, both: Weighted) -> Pair:
-        """Both averaged over the weights."""
-        return Pair(*(self._trained(train, "renormalised") for train in (both.weighted, both.written)))
+    def weighted_models(self, both: WeightedExamples) -> WeightedModels:
+        """Train a net on each of the two sets, with losses averaged over the weights."""
+        return WeightedModels(*(self._trained(train, "renormalised") for train in (both.weighted, both.expanded)))
 
     def _trained(self, train: Examples, denominator: Any) -> Any:
         random = torch.random.get_rng_state()
@@ -150,16 +150,16 @@ class TrainedFamily(NetworkFamily):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RecordedFamily(NetworkFamily):
-    """The same, trained on this training set, with the examples of every step recorded: the order plays no part.
+    """A net trained in full batches, with the examples of every step recorded: the order of examples does not matter.
 
     Attributes:
-        has_recipe: whether the model knows the recipe of this training, by which it can be made again.
+        has_recipe: whether the model knows its training recipe, with which it can be retrained.
     """
 
     has_recipe: bool = True
 
     def model(self, train: Examples) -> Any:
-        """The net that this training set gives, with its trajectory."""
+        """Train a net on this training set and record its trajectory."""
         net, trajectory = self.make().double(), Trajectory(_folder(), every=15)
         initial = pretrained(self.make)[0]
         net.load_state_dict(initial)
@@ -179,7 +179,7 @@ class RecordedFamily(NetworkFamily):
         )
 
     def _recipe(self, train: Examples) -> Training:
-        """The loop as a recipe: full batches, averaged over the weights."""
+        """The training loop as a recipe: full batches, with losses averaged over the weights."""
         return Training(
             lr=0.05,
             momentum=0.9,

@@ -1,4 +1,4 @@
-"""The laws of methods, each with the function that tries it and the pairs of which it says nothing."""
+"""The laws of methods: the function that tries each, and the cases to which it does not apply."""
 
 from __future__ import annotations
 
@@ -8,66 +8,66 @@ from dataclasses import dataclass
 from upweight.core.laws import Law
 from upweight.testing import laws_of_identity, laws_of_scores, laws_of_truth, laws_of_weights
 from upweight.testing.case import Case
-from upweight.testing.results import Outcome, Result, tried
+from upweight.testing.results import Outcome, Result, try_check
 
 
-def _always(case: Case) -> str | None:
+def _no_reason(case: Case) -> str | None:
     return None
 
 
-def _one_order(case: Case) -> str | None:
+def _depends_on_order(case: Case) -> str | None:
     return case.family.not_permuted or None
 
 
 @dataclass(frozen=True)
-class Rule:
+class LawCheck:
     """How a law is tried.
 
     Attributes:
-        check: raises AssertionError where the law does not hold.
-        silent: why the law says nothing of such a pair (the model cannot do what it is about); None where it does.
-        excused: why this pair is excused from it; None where it is not. Counted like a waiver.
+        check: raises AssertionError if the law does not hold.
+        silent: returns why the law does not apply to a case (the model cannot do what the law is about), or None.
+        excused: returns why a case is excused from the law, or None. An excuse counts like a waiver.
     """
 
     check: Callable[[Case], None]
-    silent: Callable[[Case], str | None] = _always
-    excused: Callable[[Case], str | None] = _always
+    silent: Callable[[Case], str | None] = _no_reason
+    excused: Callable[[Case], str | None] = _no_reason
 
 
-RULES: Mapping[Law, Rule] = {
-    Law.FACTS: Rule(laws_of_scores.facts),
-    Law.SHAPE: Rule(laws_of_scores.shape),
-    Law.COPY: Rule(laws_of_scores.copy),
-    Law.PERMUTATION: Rule(laws_of_scores.permutation, excused=_one_order),
-    Law.BATCHES: Rule(laws_of_scores.batches),
-    Law.HISTORY: Rule(laws_of_scores.history),
-    Law.SEED: Rule(laws_of_scores.seed),
-    Law.TOP: Rule(laws_of_scores.top),
-    Law.SELF: Rule(laws_of_scores.self_influence),
-    Law.GROUPS: Rule(laws_of_scores.groups),
-    Law.REMOVAL: Rule(laws_of_scores.removal, laws_of_scores.cannot_remove),
-    Law.SAVED: Rule(laws_of_identity.saved),
-    Law.IDENTITY: Rule(laws_of_identity.identity),
-    Law.CHANGED_QUERIES: Rule(laws_of_identity.changed_queries),
-    Law.CHANGED_TRAINING: Rule(laws_of_identity.changed_training),
-    Law.UNTOUCHED: Rule(laws_of_identity.untouched),
-    Law.WEIGHTS: Rule(laws_of_weights.weights, laws_of_weights.not_copies),
-    Law.RETRAINING: Rule(laws_of_truth.retraining, laws_of_truth.not_promised, laws_of_truth.ranks_only),
+LAW_CHECKS: Mapping[Law, LawCheck] = {
+    Law.FACTS: LawCheck(laws_of_scores.check_facts),
+    Law.SHAPE: LawCheck(laws_of_scores.check_shape),
+    Law.COPY: LawCheck(laws_of_scores.check_copy),
+    Law.PERMUTATION: LawCheck(laws_of_scores.check_permutation, excused=_depends_on_order),
+    Law.BATCHES: LawCheck(laws_of_scores.check_batches),
+    Law.HISTORY: LawCheck(laws_of_scores.check_history),
+    Law.SEED: LawCheck(laws_of_scores.check_seed),
+    Law.TOP: LawCheck(laws_of_scores.check_top),
+    Law.SELF: LawCheck(laws_of_scores.check_self_influence),
+    Law.GROUPS: LawCheck(laws_of_scores.check_groups),
+    Law.REMOVAL: LawCheck(laws_of_scores.check_removal, laws_of_scores.cannot_remove),
+    Law.SAVED: LawCheck(laws_of_identity.check_saved),
+    Law.IDENTITY: LawCheck(laws_of_identity.check_identity),
+    Law.CHANGED_QUERIES: LawCheck(laws_of_identity.check_changed_queries),
+    Law.CHANGED_TRAINING: LawCheck(laws_of_identity.check_changed_training),
+    Law.UNTOUCHED: LawCheck(laws_of_identity.check_untouched),
+    Law.WEIGHTS: LawCheck(laws_of_weights.check_weights, laws_of_weights.not_copies),
+    Law.RETRAINING: LawCheck(laws_of_truth.check_retraining, laws_of_truth.not_promised, laws_of_truth.ranks_only),
 }
 
 
 def standing(law: Law, case: Case) -> tuple[Outcome, str] | None:
-    """(waived or silent, the reason) where the law is not tried on this pair; None where it is."""
-    reason = RULES[law].silent(case)
+    """Return (WAIVED or SILENT, the reason) if the law is not tried on this case; None if it is."""
+    reason = LAW_CHECKS[law].silent(case)
     if reason is not None:
         return Outcome.SILENT, reason
-    reason = case.waived(law) or RULES[law].excused(case)
+    reason = case.waived(law) or LAW_CHECKS[law].excused(case)
     return None if reason is None else (Outcome.WAIVED, reason)
 
 
 def try_law(law: Law, case: Case) -> Result:
-    """What comes of a law on a pair."""
-    known = standing(law, case)
-    if known is not None:
-        return Result(str(law), case.name, *known)
-    return tried(str(law), case.name, lambda: RULES[law].check(case))
+    """Try one law on one case and return the result."""
+    outcome_and_reason = standing(law, case)
+    if outcome_and_reason is not None:
+        return Result(str(law), case.name, *outcome_and_reason)
+    return try_check(str(law), case.name, lambda: LAW_CHECKS[law].check(case))

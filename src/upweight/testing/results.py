@@ -1,4 +1,4 @@
-"""Results of laws, as values: held, waived with a reason, silent with a reason, or broken."""
+"""Results of laws: held, waived with a reason, silent with a reason, or broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """HELD; WAIVED by the method, which says why; SILENT, where the law says nothing of such a pair; BROKEN."""
+    """HELD; WAIVED by the method, which gives the reason; SILENT, if the law does not apply to the case; BROKEN."""
 
     HELD = "held"
     WAIVED = "waived"
@@ -18,18 +18,18 @@ class Outcome(StrEnum):
 
 
 class BrokenLawError(AssertionError):
-    """A law that does not hold: which, of what, and what was measured."""
+    """A law that does not hold. The message names the law, the case, and what was measured."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One law on one pair.
+    """The result of one law on one case.
 
     Attributes:
-        law: its sentence.
-        of: what it was tried on.
-        reason: why it was waived or is silent; what was measured where it is broken.
-        error: what was raised where it is broken.
+        law: the sentence that states the law.
+        of: the case or model on which it was tried.
+        reason: why it was waived or is silent; if it is broken, what was measured.
+        error: the exception that was raised, if it is broken.
     """
 
     law: str
@@ -39,14 +39,14 @@ class Result:
     error: Exception | None = None
 
     def require(self) -> None:
-        """Raise BrokenLawError where the law is broken."""
+        """Raise BrokenLawError if the law is broken."""
         if self.outcome == Outcome.BROKEN:
             raise BrokenLawError(f"{self.law}: {self.of}: {self.reason}") from self.error
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """Results of many laws, and the pairs that were none: what → why."""
+    """Results of many laws, and the (method on family) pairs that could not be tried, each with the reason."""
 
     results: Sequence[Result]
     no_pairs: Sequence[tuple[str, str]] = ()
@@ -57,9 +57,9 @@ class Report:
         return tuple(result for result in self.results if result.outcome == Outcome.BROKEN)
 
     def require(self) -> None:
-        """Raise BrokenLawError that lists every broken law.
+        """Raise BrokenLawError, which lists every broken law.
 
-        Also where no law was tried at all: nothing was checked then.
+        It is also raised if no law was tried at all, because then nothing was checked.
         """
         broken = self.broken
         if broken:
@@ -79,8 +79,8 @@ class Report:
         return "\n".join(lines)
 
 
-def tried(law: str, of: str, check: Callable[[], None]) -> Result:
-    """What comes of a check: held, or broken by whatever it raised."""
+def try_check(law: str, of: str, check: Callable[[], None]) -> Result:
+    """Call a check: the law is held if it returns, and broken if it raises."""
     try:
         check()
     except AssertionError as error:
@@ -91,7 +91,7 @@ def tried(law: str, of: str, check: Callable[[], None]) -> Result:
 
 
 def _grouped(broken: Sequence[Result]) -> list[str]:
-    """One line for every failure; equal ones, of one law or of several, together."""
+    """One line for every failure; equal failures, of one law or of several, share a line."""
     equal: dict[str, list[Result]] = {}
     for result in broken:
         equal.setdefault(result.reason, []).append(result)
