@@ -1,4 +1,4 @@
-"""A recorded training step by step: the replay's derivative with every step kept, a dense oracle with a few."""
+"""Steps of a recorded training equal the replay if every step has a checkpoint, else a dense reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import upweight as uw
 from upweight.methods.source import FittedSOURCE, FittedSteps
-from upweight.training import recorded_steps as room
 
 N = 20
 KINDS: dict[str, dict[str, Any]] = {
@@ -45,8 +44,10 @@ def optimiser_of(training: uw.Training, net: nn.Module) -> Any:
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimiser](net.parameters(), **decay)
 
 
-def recorded(model: uw.TorchModel, train: uw.Examples, folder: Any, every: int = 1, told: bool = True) -> uw.TorchModel:
-    """The model's training by a plain loop."""
+def recorded(
+    model: uw.TorchModel, train: uw.Examples, folder: Any, every: int = 1, with_batches: bool = True
+) -> uw.TorchModel:
+    """The model's training made by a plain loop and recorded."""
     training, net = model.training, fresh()
     torch.manual_seed(training.seed)
     net = training.initial(training.seed)
@@ -59,7 +60,7 @@ def recorded(model: uw.TorchModel, train: uw.Examples, folder: Any, every: int =
         losses = loss(net, model.network.batch(train.take(where)))
         (losses * torch.as_tensor(train.weights[where])).mean().backward()
         optimiser.step()
-        trajectory.record(net, optimiser, batch=where if told else None)
+        trajectory.record(net, optimiser, batch=where if with_batches else None)
     trajectory.save(net, optimiser)
     return uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=training.l2), trajectory=uw.Trajectory(folder))
 
@@ -70,7 +71,9 @@ def trained(train: uw.Examples, **settings: Any) -> uw.TorchModel:
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
-def test_with_every_step_it_is_the_replay(data: Any, settings: dict[str, Any], tmp_path: Any) -> None:
+def test_with_a_checkpoint_at_every_step_scores_are_those_of_the_replay(
+    data: Any, settings: dict[str, Any], tmp_path: Any
+) -> None:
     train, queries = data
     model = trained(train, **settings)
     found = uw.SOURCE().fit(recorded(model, train, tmp_path), train).attribute(queries).values
@@ -78,20 +81,18 @@ def test_with_every_step_it_is_the_replay(data: Any, settings: dict[str, Any], t
     assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_between_checkpoints_it_is_the_straight_line(data: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(room, "LONGER", np.inf)
+def test_parameters_between_checkpoints_are_interpolated(data: Any, tmp_path: Any) -> None:
     train, queries = data
     model = trained(train, **KINDS["sgd"])
     source = recorded(model, train, tmp_path, every=5)
     assert [c.step for c in source.checkpoints()] == [0, 5, 10, 12]
     fitted = uw.SOURCE().fit(source, train)
     assert isinstance(fitted, FittedSteps)
+    fitted.steps.max_growth = np.inf
     found = fitted.attribute(queries).values
     expected = by_hessians(model, source, train, queries)
     assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
-    assert np.allclose(
-        uw.SOURCE().fit(source, train).self_influence().values, np.diag(by_hessians(model, source, train, train))
-    )
+    assert np.allclose(fitted.self_influence().values, np.diag(by_hessians(model, source, train, train)))
 
 
 def by_hessians(model: uw.TorchModel, source: uw.TorchModel, train: uw.Examples, queries: uw.Examples) -> np.ndarray:
@@ -128,7 +129,7 @@ def by_hessians(model: uw.TorchModel, source: uw.TorchModel, train: uw.Examples,
     return scores
 
 
-def test_the_order_of_the_examples_does_not_matter(data: Any, tmp_path: Any) -> None:
+def test_the_order_of_the_training_set_does_not_matter(data: Any, tmp_path: Any) -> None:
     train, queries = data
     source, order = (
         recorded(trained(train, **KINDS["sgd"]), train, tmp_path, 4),
@@ -139,16 +140,18 @@ def test_the_order_of_the_examples_does_not_matter(data: Any, tmp_path: Any) -> 
     assert np.allclose(found, expected[:, order], rtol=1e-9, atol=1e-12)
 
 
-def test_without_batches_there_are_segments(data: Any, tmp_path: Any) -> None:
+def test_without_recorded_batches_source_uses_segments(data: Any, tmp_path: Any) -> None:
     train, _ = data
     model = trained(train, **KINDS["sgd"])
-    assert isinstance(uw.SOURCE().fit(recorded(model, train, tmp_path / "untold", 3, told=False), train), FittedSOURCE)
-    told = recorded(model, train, tmp_path / "told", 3)
-    assert isinstance(uw.SOURCE(segments=2).fit(told, train), FittedSOURCE)
-    assert isinstance(uw.SOURCE(curvature=uw.EKFAC()).fit(told, train), FittedSOURCE)
+    assert isinstance(
+        uw.SOURCE().fit(recorded(model, train, tmp_path / "without", 3, with_batches=False), train), FittedSOURCE
+    )
+    with_batches = recorded(model, train, tmp_path / "with", 3)
+    assert isinstance(uw.SOURCE(segments=2).fit(with_batches, train), FittedSOURCE)
+    assert isinstance(uw.SOURCE(curvature=uw.EKFAC()).fit(with_batches, train), FittedSOURCE)
 
 
-def test_what_does_not_fit_is_refused(data: Any, tmp_path: Any) -> None:
+def test_recorded_steps_that_cannot_be_followed_are_refused(data: Any, tmp_path: Any) -> None:
     train, _ = data
     source = recorded(trained(train, **KINDS["sgd"]), train, tmp_path / "run", 3)
     with pytest.raises(ValueError, match="took examples that the training set does not have"):
@@ -175,34 +178,34 @@ def test_what_does_not_fit_is_refused(data: Any, tmp_path: Any) -> None:
         uw.Trajectory(tmp_path / "strange").record(net, plain, batch=[0.5])
 
 
-def test_a_way_back_that_explodes_ends(data: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_backward_pass_whose_cotangents_grow_too_long_ends_early(data: Any, tmp_path: Any) -> None:
     train, queries = data
     model = trained(train, **KINDS["sgd"])
     source = recorded(model, train, tmp_path, every=5)
-    monkeypatch.setattr(room, "LONGER", np.inf)
     whole = uw.SOURCE().fit(source, train)
+    whole.steps.max_growth = np.inf
     expected = whole.attribute(queries).values
     assert not whole.diagnostics["warnings"]
-    monkeypatch.setattr(room, "LONGER", 0.0)
     fitted = uw.SOURCE().fit(source, train)
+    fitted.steps.max_growth = 0.0
     scores = fitted.attribute(queries)
     found = scores.values
     last = model.training.drawn(np.arange(N), 0)[-1]
     assert not found[:, np.setdiff1d(np.arange(N), last)].any()  # no step but the last one
     assert found[:, last].all()
     assert any("ended early for 3 queries (the first at step 11)" in text for text in scores.diagnostics["warnings"])
-    assert not fitted.diagnostics["warnings"]  # what is true of one answer is said by that answer
+    assert not fitted.diagnostics["warnings"]  # such a warning belongs to the answer
     assert any(f"for {N} queries" in text for text in fitted.self_influence().diagnostics["warnings"])
     assert np.abs(found - expected).max() > 0
-    every = recorded(model, train, tmp_path / "all")
-    assert np.allclose(uw.SOURCE().fit(every, train).attribute(queries).values, exact(model, train, queries))
+    every_step = recorded(model, train, tmp_path / "all")
+    assert np.allclose(uw.SOURCE().fit(every_step, train).attribute(queries).values, exact(model, train, queries))
 
 
 def exact(model: uw.TorchModel, train: uw.Examples, queries: uw.Examples) -> np.ndarray:
     return uw.Metagradient(at="full", removals=0).fit(model, train).attribute(queries).values
 
 
-def test_what_took_no_part_is_told_and_a_start_is_needed(data: Any, tmp_path: Any) -> None:
+def test_examples_in_no_step_are_reported_and_the_initial_checkpoint_is_needed(data: Any, tmp_path: Any) -> None:
     train, queries = data
     for folder, kind in (("start", FittedSteps), ("none", FittedSOURCE)):
         net = fresh()

@@ -27,56 +27,56 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("weights", [np.ones(N), WEIGHTS], ids=["ones", "weighted"])
-def test_the_numbers_are_those_of_torch(name, weights):
+def test_replay_gives_the_numbers_of_torch(name, weights):
     settings, optimiser = OPTIMISERS[name]
-    ours = model(epochs=None, batches=BATCHES, **settings).retrain(train(), weights)
-    assert np.allclose(ours.parameters, by_torch(fresh, optimiser, BATCHES, weights), rtol=0, atol=1e-12)
+    retrained = model(epochs=None, batches=BATCHES, **settings).retrain(train(), weights)
+    assert np.allclose(retrained.parameters, by_torch(fresh, optimiser, BATCHES, weights), rtol=0, atol=1e-12)
 
 
-def test_clipping_and_schedules_are_those_of_torch():
+def test_clipping_and_schedules_give_the_numbers_of_torch():
     _, optimiser = OPTIMISERS["momentum"]
     settings = {"momentum": 0.9, "weight_decay": 0.02, "clip": 0.1}
 
     def rate(t):
         return (t + 1) / 3 if t < 2 else 1 - (t - 2) / 7
 
-    theirs = by_torch(fresh, optimiser, BATCHES, np.ones(N), clip=0.1, schedule=rate)
+    expected = by_torch(fresh, optimiser, BATCHES, np.ones(N), clip=0.1, schedule=rate)
     for schedule in (
         {"schedule": "linear", "warmup": 2},
         {"lr": [0.1 * rate(t) for t in range(9)]},
     ):
-        ours = model(epochs=None, batches=BATCHES, **settings, **schedule)
-        assert np.allclose(ours.parameters, theirs, rtol=0, atol=1e-12)
+        trained = model(epochs=None, batches=BATCHES, **settings, **schedule)
+        assert np.allclose(trained.parameters, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("make", [fresh, dropping, convolving])
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_training_with_ones_gives_the_model_bit_for_bit(make, optimiser):
+def test_retraining_with_weights_of_one_gives_the_model_bit_for_bit(make, optimiser):
     trained = model(make, optimiser=optimiser, lr=0.05, weight_decay=0.01, seed=3)
     before = trained.parameters
     state = torch.random.get_rng_state()
-    again = trained.retrain(train(), np.ones(N))
-    assert np.array_equal(again.parameters, before) and np.array_equal(trained.parameters, before)
-    assert np.array_equal(again.measure(queries()), trained.measure(queries()))
+    retrained = trained.retrain(train(), np.ones(N))
+    assert np.array_equal(retrained.parameters, before) and np.array_equal(trained.parameters, before)
+    assert np.array_equal(retrained.measure(queries()), trained.measure(queries()))
     assert torch.equal(torch.random.get_rng_state(), state)
     other = trained.retrain(train(), np.ones(N), seed=1)
     assert not np.allclose(other.parameters, before, atol=1e-3)
     assert np.array_equal(other.parameters, trained.retrain(train(), np.ones(N), seed=1).parameters)
 
 
-def test_weights_of_the_examples_are_multiplied():
+def test_weights_are_multiplied_by_those_of_the_examples():
     weighted = train(weighted=True)
-    ours = model(train_on=weighted).retrain(weighted, WEIGHTS)
+    retrained = model(train_on=weighted).retrain(weighted, WEIGHTS)
     plain = model().retrain(train(), WEIGHTS * weighted.weights)
-    assert np.array_equal(ours.parameters, plain.parameters)
+    assert np.array_equal(retrained.parameters, plain.parameters)
 
 
-def test_a_net_as_it_is_is_where_training_begins():
+def test_training_begins_at_the_net_that_is_passed_and_does_not_change_it():
     torch.manual_seed(0)
     net = fresh(0)
     before = [p.detach().clone() for p in net.parameters()]
-    ours = model(net, seed=0)
+    trained = model(net, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-    assert np.array_equal(ours.parameters, model(fresh, seed=0).parameters)
-    again = uw.TorchModel(net, ours.network.loss, training=ours.training).retrain(train(), np.ones(N))
-    assert np.array_equal(again.parameters, ours.parameters)
+    assert np.array_equal(trained.parameters, model(fresh, seed=0).parameters)
+    retrained = uw.TorchModel(net, trained.network.loss, training=trained.training).retrain(train(), np.ones(N))
+    assert np.array_equal(retrained.parameters, trained.parameters)

@@ -1,6 +1,7 @@
-"""Trajectory: two lines in a loop, what they leave on disk, and what is refused."""
+"""Recording a trajectory in a training loop, what it writes to disk, and what it refuses."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import upweight as uw
-from upweight.training.trajectory import MANIFEST
+from upweight.training.trajectory_manifest import MANIFEST, encode
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 Y = np.arange(20) % 2
@@ -38,34 +39,34 @@ def steps(net, optimiser, trajectory, count, rate=lambda t: 0.1, start=0):
     return net
 
 
-def modelled(net, folder):
+def model_of(net, folder):
     return uw.TorchModel(net, losses, trajectory=uw.Trajectory(folder))
 
 
-def test_rates_are_shared_out_to_the_nearest_checkpoints(tmp_path):
+def test_each_learning_rate_counts_for_the_nearest_checkpoint(tmp_path):
     net = fresh()
     optimiser, trajectory = sgd(net), uw.Trajectory(tmp_path / "run", every=4)
     trajectory.save(net, optimiser)
     steps(net, optimiser, trajectory, 10, rate=lambda t: 2.0**-t)
     trajectory.save(net, optimiser)
-    trajectory.save(net, optimiser)  # twice is once
+    trajectory.save(net, optimiser)  # a second call saves nothing
     rates = 2.0 ** -np.arange(10)
-    found = modelled(net, tmp_path / "run").checkpoints()
-    assert [c.step for c in found] == [0, 4, 8, 10]
+    checkpoints = model_of(net, tmp_path / "run").checkpoints()
+    assert [c.step for c in checkpoints] == [0, 4, 8, 10]
     expected = [rates[:2].sum(), rates[2:6].sum(), rates[6:9].sum(), rates[9:].sum()]
-    assert np.allclose([c.travelled for c in found], np.array(expected) / (1 - 0.9))
+    assert np.allclose([c.travelled for c in checkpoints], np.array(expected) / (1 - 0.9))
 
 
-def test_checkpoints_are_the_net_as_it_was(tmp_path):
+def test_a_checkpoint_is_the_net_at_its_step(tmp_path):
     net = fresh()
     optimiser, trajectory = sgd(net), uw.Trajectory(tmp_path, every=3)
-    seen = []
+    states = []
     for _ in range(2):
         steps(net, optimiser, trajectory, 3)
-        seen.append({name: t.clone() for name, t in net.state_dict().items()})
-    for checkpoint, expected in zip(modelled(net, tmp_path).checkpoints(), seen, strict=True):
-        there = checkpoint.model().network.net.state_dict()
-        assert all(torch.equal(there[name], t) for name, t in expected.items())
+        states.append({name: t.clone() for name, t in net.state_dict().items()})
+    for checkpoint, expected in zip(model_of(net, tmp_path).checkpoints(), states, strict=True):
+        state = checkpoint.model().network.net.state_dict()
+        assert all(torch.equal(state[name], t) for name, t in expected.items())
 
 
 @pytest.mark.parametrize("kind", ["SGD", "AdamW"])
@@ -86,8 +87,12 @@ def test_an_interrupted_loop_continues_bit_for_bit(tmp_path, kind):
     assert all(
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), whole[0].state_dict().values(), strict=True)
     )
-    ours, theirs = (modelled(n, tmp_path / f).checkpoints() for n, f in ((net, "parts"), (whole[0], "whole")))
-    assert [(c.step, c.travelled, c.identity) for c in ours] == [(c.step, c.travelled, c.identity) for c in theirs]
+    continued, uninterrupted = (
+        model_of(n, tmp_path / f).checkpoints() for n, f in ((net, "parts"), (whole[0], "whole"))
+    )
+    assert [(c.step, c.travelled, c.identity) for c in continued] == [
+        (c.step, c.travelled, c.identity) for c in uninterrupted
+    ]
 
 
 @pytest.fixture
@@ -102,27 +107,27 @@ def test_another_net_is_refused(run):
     net, folder = run
     wide, other = fresh(5), nn.Sequential(nn.Linear(3, 2)).double()
     with pytest.raises(ValueError, match=r"does not belong to this net: expected '0.weight' of shape \(5, 3\)"):
-        modelled(wide, folder)
-    with pytest.raises(ValueError, match="does not belong to this net: it has tensors the net lacks"):
-        modelled(other, folder)
+        model_of(wide, folder)
+    with pytest.raises(ValueError, match="does not belong to this net: it has tensors that the net lacks"):
+        model_of(other, folder)
     with pytest.raises(ValueError, match="float32"):
-        modelled(fresh().float(), folder)
+        model_of(fresh().float(), folder)
     with torch.no_grad():
         net[0].weight[0, 0] += 1.0
-    with pytest.raises(ValueError, match=r"step 6 .* is not the net handed in: '0.weight' differs"):
-        modelled(net, folder)
+    with pytest.raises(ValueError, match=r"step 6 .* is not the net that was passed: '0.weight' differs"):
+        model_of(net, folder)
 
 
-def test_holes_and_damage_are_refused_before_anything_is_computed(run):
+def test_missing_and_damaged_checkpoints_are_refused_before_anything_is_computed(run):
     net, folder = run
     middle = folder / "step-000000004.safetensors"
     data = middle.read_bytes()
     middle.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"step 4 .* is damaged"):
-        modelled(net, folder)
+        model_of(net, folder)
     middle.unlink()
     with pytest.raises(ValueError, match="step 4 is missing"):
-        modelled(net, folder)
+        model_of(net, folder)
 
 
 def test_a_damaged_manifest_is_refused(run):
@@ -138,17 +143,13 @@ def test_a_damaged_manifest_is_refused(run):
         uw.Trajectory(folder)
 
 
-def test_a_manifest_without_a_step_is_noticed(run):
-    import zlib
-
-    from upweight.training.trajectory import _plain
-
+def test_a_manifest_that_lacks_a_checkpoint_is_refused(run):
     net, folder = run
-    found = json.loads((folder / MANIFEST).read_text())["content"]
-    del found["shards"][1]  # with a checksum that fits
-    (folder / MANIFEST).write_text(json.dumps({"content": found, "crc32": zlib.crc32(_plain(found))}))
+    content = json.loads((folder / MANIFEST).read_text())["content"]
+    del content["shards"][1]
+    (folder / MANIFEST).write_text(json.dumps({"content": content, "crc32": zlib.crc32(encode(content))}))
     with pytest.raises(ValueError, match="expected the 4 learning rates of steps 3 to 6"):
-        modelled(net, folder).checkpoints()
+        model_of(net, folder).checkpoints()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_manifest_without_a_step_is_noticed(run):
         ),
     ],
 )
-def test_optimisers_of_unknown_steps_are_refused_at_the_first(tmp_path, make, message):
+def test_unsupported_optimisers_are_refused_at_the_first_step(tmp_path, make, message):
     net = fresh()
     with pytest.raises((TypeError, ValueError), match=message):
         uw.Trajectory(tmp_path).record(net, make(net))
@@ -180,11 +181,11 @@ def test_changed_momentum_is_refused(tmp_path):
         trajectory.record(net, optimiser)
 
 
-def test_a_model_without_checkpoints_says_how_to_get_them(tmp_path):
+def test_a_model_without_checkpoints_says_how_to_record_them(tmp_path):
     train = uw.Examples(X, Y)
     with pytest.raises(TypeError, match="record them in the training loop"):
         uw.TracIn().fit(uw.TorchModel(fresh(), losses), train)
     with pytest.raises(ValueError, match="holds no checkpoints"):
-        modelled(fresh(), tmp_path)
+        model_of(fresh(), tmp_path)
     with pytest.raises(ValueError, match="every=0"):
         uw.Trajectory(tmp_path, every=0)

@@ -1,4 +1,4 @@
-"""Derivatives through training where gradients are exactly 0, against real retraining."""
+"""Derivatives through training if gradients are exactly 0, compared with real retraining."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import upweight as uw
 
-# Two examples a step. Gradients are sums of halves: what is 0 is 0 in every rounding. By column, the gradient of the
+# Two examples a step. Gradients are sums of halves: a 0 is exact under every rounding. By column, the gradient of the
 # parameter is: 0 for every example; 0 in every step, as the two examples cancel; 0 until the fifth step; 0 in the first
 # step and after the third; 0 in the first step alone, where no parameter has one.
 CANCELLING = np.array(
@@ -54,12 +54,12 @@ def test_gradients_of_exactly_zero_have_the_derivative_of_retraining(settings: d
     # Central differences of real training: |g| of the second moment makes them wrong by about step/eps, 1e-5, relative.
     step = 1e-6
     up, down = (
-        np.array([model.retrain(train, np.ones(n) + sign * step * one, 0).parameters for one in np.eye(n)]).T
+        np.array([model.retrain(train, np.ones(n) + sign * step * example, 0).parameters for example in np.eye(n)]).T
         for sign in (1, -1)
     )
     expected = (down - up) / (2 * step)  # a query's measurement is minus one parameter
     sizes = np.abs(expected).max(axis=1)
     assert sizes[0] == 0 and (sizes[1:] > 0.01).all()
     backwards, forwards = measured_gradients(model, replay, queries), -replay.shifts(np.eye(n)).T
-    for found in (backwards, forwards, by_autograd(model, train, np.ones(n), queries)):
-        assert (np.abs(found - expected).max(axis=1) <= 1e-4 * sizes).all()
+    for derivative in (backwards, forwards, by_autograd(model, train, np.ones(n), queries)):
+        assert (np.abs(derivative - expected).max(axis=1) <= 1e-4 * sizes).all()

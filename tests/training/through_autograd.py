@@ -15,8 +15,8 @@ from upweight.training.optimiser_step import OptimiserState, initial_state, upda
 from upweight.training.run import flatten, preserve_random_state
 
 
-class Restrained(torch.autograd.Function):
-    """The same parameters and state; on the way back no more than `clip` times the last cotangent that came through."""
+class LimitedGrowth(torch.autograd.Function):
+    """Identity on parameters and state; backward, limits a cotangent to `clip` times the norm of the previous one."""
 
     @staticmethod
     def forward(ctx: Any, clip: float, last: list[Tensor], theta: Tensor, *state: Tensor) -> Any:
@@ -32,11 +32,11 @@ class Restrained(torch.autograd.Function):
 
 
 def block_at_zero(second: Tensor | None) -> None:
-    """Let no cotangent through the second moment s where it is exactly 0, where autograd's 0 · ∂√s is NaN.
+    """Pass no cotangent through the second moment s where s is exactly 0, because autograd's 0 · ∂√s is NaN there.
 
     Every gradient g so far was 0 then, and the first moment m with it. The step m/(√s + eps) moves with m alone: m√s is
-    of second order in g. The bias of a key in attention has no gradient; whether that comes out as 0 or as 1e-18 hangs
-    on the processor's rounding.
+    of second order in g. The bias of a key in attention has no gradient; whether it is computed as 0 or as 1e-18
+    depends on the processor's rounding.
     """
     if second is not None:
         alive = second.detach() > 0
@@ -46,13 +46,13 @@ def block_at_zero(second: Tensor | None) -> None:
 def by_autograd(
     model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
 ) -> np.ndarray:
-    """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by no more than `clip` a step."""
+    """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by at most the factor `clip` per step."""
     (run,) = trainer.make_runs(model.training, model.network, train, weights[None], [0])
-    at = torch.tensor(weights, requires_grad=True)
-    effective = at * torch.tensor(train.weights)
+    variable = torch.tensor(weights, requires_grad=True)
+    effective = variable * torch.tensor(train.weights)
     whole, network = Whole(run.network, "loss"), run.network
 
-    def called(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
+    def evaluate(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
         sizes = [p.numel() for p in network.parameters().values()]
         parts = zip(network.names, theta.split(sizes), strict=True)
         named = {f"net.{name}": part.view(network.shapes[name]) for name, part in parts}
@@ -62,31 +62,32 @@ def by_autograd(
     state = initial_state(run.training, theta)
     last: list[Tensor] = []
 
-    def restrained(theta: Tensor, state: OptimiserState) -> tuple[Tensor, OptimiserState]:
-        theta, *parts = Restrained.apply(clip, last, theta, *(part for part in state if part is not None))
+    def limit_growth(theta: Tensor, state: OptimiserState) -> tuple[Tensor, OptimiserState]:
+        theta, *parts = LimitedGrowth.apply(clip, last, theta, *(part for part in state if part is not None))
         return theta, OptimiserState(*parts, *[None] * (2 - len(parts)))
 
     with preserve_random_state(network.device), plain_attention():
         for t in range(run.steps):
-            theta, state = restrained(theta, state)
+            theta, state = limit_growth(theta, state)
             chosen = effective[torch.tensor(run.positions[t])]
             share = chosen / (chosen.sum() if run.training.denominator == "renormalised" else len(chosen))
-            objective = (called(theta, whole, run.batch(t)) * share).sum()
+            objective = (evaluate(theta, whole, run.batch(t)) * share).sum()
             (gradient,) = torch.autograd.grad(objective, theta, create_graph=True)
             theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
             block_at_zero(state.second)
         network.net.eval()
-        theta, state = restrained(theta, state)
-        measured = called(theta, Whole(network, "measure"), network.batch(queries))
+        theta, state = limit_growth(theta, state)
+        measured = evaluate(theta, Whole(network, "measure"), network.batch(queries))
         rows = []
         for m in measured:
             last.clear()
-            rows.append(torch.autograd.grad(m, at, retain_graph=True)[0])
+            rows.append(torch.autograd.grad(m, variable, retain_graph=True)[0])
     return torch.stack(rows).numpy()
 
 
 def measured_gradients(
     model: uw.TorchModel, replay: Any, queries: uw.Examples, clip: float | None = None
 ) -> np.ndarray:
-    there = model.with_parameters(replay.parameters)
-    return replay.gradients(there.measure_rows(queries), clip=clip)
+    """∂m_q/∂wᵢ by the replay."""
+    trained_model = model.with_parameters(replay.parameters)
+    return replay.gradients(trained_model.measure_rows(queries), clip=clip)

@@ -37,7 +37,7 @@ class TrajectoryPoint(Protocol):
         """Makes the model, which has a `network`."""
 
     @property
-    def steps(self) -> Any:
+    def optimiser(self) -> Any:
         """The optimiser: `weight_decay` and whether it is `decoupled`."""
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
@@ -105,8 +105,8 @@ class FittedSegment(Segment):
             SummedObjective(network, train, each * share, 0.0, 0.0)
             for network, share in zip(networks, segment_shares(self.checkpoints), strict=True)
         ]
-        decay = group[0].steps.weight_decay
-        outside, inside = (decay, 0.0) if group[0].steps.decoupled else (0.0, decay)
+        decay = group[0].optimiser.weight_decay
+        outside, inside = (decay, 0.0) if group[0].optimiser.decoupled else (0.0, decay)
         self.spectrum: Spectrum
         if isinstance(recipe, EKFAC):
             self.spectrum = MeanEKFAC(parts, self.root, inside, outside, weights)

@@ -1,7 +1,8 @@
-"""The derivatives of one step of training, by hand: backward for cotangents, forward for tangents.
+"""The derivatives of one training step, written by hand: cotangents go backward, tangents go forward.
 
-Both are linear in what they carry, so many at once are a leading axis. The step is the one in `rule.py`; what depends
-on the losses themselves (the Hessian's part) is the caller's.
+Both maps are linear in what they carry, so a leading axis carries many cotangents or tangents at once. The step is
+`optimiser_step.update`. The part that depends on the losses themselves (products with the Hessian) is left to the
+caller.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from upweight.training.recipe import Training
 
 
 class TrainingStep(NamedTuple):
-    """What `update` got: parameters (p,), state and gradient ∇J_t(θ) (p,) of step t with rate η_t."""
+    """The arguments of `update` in step t: parameters (p,), state, gradient ∇J_t(θ) (p,) and learning rate η_t."""
 
     training: Training
     theta: Tensor
@@ -26,140 +27,144 @@ class TrainingStep(NamedTuple):
     rate: float
 
 
-def pull_back(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
-    """Cotangents before the step from those after it, the adjoint of `update` (for Adam as in MAGIC, 2503.13751).
+def pull_back(
+    step: TrainingStep, theta_cotangents: Tensor, state_cotangents: OptimiserState
+) -> tuple[Tensor, OptimiserState, Tensor]:
+    """Cotangents before the step from those after it: the adjoint of `update` (for Adam as in MAGIC, 2503.13751).
 
     Args:
-        step: where.
-        after: cotangents (m, p) of the parameters after the step.
-        held: cotangents (m, p) of the state after the step.
+        step: the step.
+        theta_cotangents: cotangents (m, p) of the parameters after the step.
+        state_cotangents: cotangents (m, p) of the state after the step.
 
     Returns: cotangents (m, p) of θ without the part that goes through the gradient, of the state, and of the gradient.
     The whole cotangent of θ is the first plus H_t times the last.
     """
     training = step.training
-    gradient, factor = _clipped(step)
+    gradient, factor = _clip(step)
     if training.optimiser == "sgd":
-        before, state, u = _pull_sgd(step, after, held)
+        before, state, u = _pull_back_sgd(step, theta_cotangents, state_cotangents)
     else:
-        before, state, u = _pull_adam(step, _decayed(step, gradient), after, held)
+        before, state, u = _pull_back_adam(step, _add_l2(step, gradient), theta_cotangents, state_cotangents)
     if training.l2:
         before = before.add(u, alpha=training.l2)
-    return before, state, _through_clip(step, factor, u)
+    return before, state, _differentiate_clip(step, factor, u)
 
 
 def limit_growth(
-    after: Tensor, before: Tensor, held: OptimiserState, clip: float
+    after: Tensor, before: Tensor, state_cotangents: OptimiserState, clip: float
 ) -> tuple[Tensor, OptimiserState, Tensor]:
-    """Cotangents before a step that are nowhere larger than `clip` times those after it.
+    """Scale down the cotangents before a step whose norm is larger than `clip` times the norm after it.
 
     Args:
         after: cotangents (m, p) of the parameters after the step.
-        before: of the parameters before it, as `pull_back` and H_t give them; written over.
-        held: of the state before it; written over.
-        clip: the largest growth of a query's norm over the parameters. Parameters and state are scaled down alike.
+        before: cotangents of the parameters before it, as `pull_back` and H_t give them; overwritten.
+        state_cotangents: cotangents of the state before it; overwritten.
+        clip: the largest growth of a query's norm over the parameters. Parameters and state are scaled alike.
 
-    Returns: both, and which queries (m,) were too large.
+    Returns: cotangents of parameters and state, and which queries (m,) were scaled down.
     """
     precise = torch.promote_types(before.dtype, torch.float32)
-    reached, norm = (torch.linalg.vector_norm(v, dim=1, keepdim=True, dtype=precise) for v in (after, before))
-    grown = norm > clip * reached
-    factor = torch.where(grown, clip * reached / norm, torch.ones_like(norm)).to(before.dtype)
-    return before.mul_(factor), OptimiserState(*(None if v is None else v.mul_(factor) for v in held)), grown[:, 0]
+    norm_after, norm = (torch.linalg.vector_norm(v, dim=1, keepdim=True, dtype=precise) for v in (after, before))
+    too_large = norm > clip * norm_after
+    factor = torch.where(too_large, clip * norm_after / norm, torch.ones_like(norm)).to(before.dtype)
+    scaled_state = OptimiserState(*(None if v is None else v.mul_(factor) for v in state_cotangents))
+    return before.mul_(factor), scaled_state, too_large[:, 0]
 
 
 def push_forward(
-    step: TrainingStep, before: Tensor, held: OptimiserState, turned: Tensor
+    step: TrainingStep, theta_tangents: Tensor, state_tangents: OptimiserState, gradient_tangents: Tensor
 ) -> tuple[Tensor, OptimiserState]:
-    """Tangents (r, p) of parameters and state after the step from those before it; `turned` is the gradient's own."""
+    """Tangents (r, p) of parameters and state after the step, from those of parameters, state and gradient before."""
     training, rate = step.training, step.rate
-    gradient, factor = _clipped(step)
-    turned = _through_clip(step, factor, turned)
+    gradient, factor = _clip(step)
+    gradient_tangents = _differentiate_clip(step, factor, gradient_tangents)
     if training.l2:
-        turned = turned.add(before, alpha=training.l2)
+        gradient_tangents = gradient_tangents.add(theta_tangents, alpha=training.l2)
     if training.optimiser != "sgd":
-        return _push_adam(step, _decayed(step, gradient), before, held, turned)
-    if held.first is None:
-        return before.add(turned, alpha=-rate), held
-    first = held.first.mul(training.momentum).add_(turned)
-    ahead = turned.add(first, alpha=training.momentum) if training.nesterov else first
-    return before.add(ahead, alpha=-rate), OptimiserState(first, None)
+        return _push_forward_adam(step, _add_l2(step, gradient), theta_tangents, state_tangents, gradient_tangents)
+    if state_tangents.first is None:
+        return theta_tangents.add(gradient_tangents, alpha=-rate), state_tangents
+    first = state_tangents.first.mul(training.momentum).add_(gradient_tangents)
+    direction = gradient_tangents.add(first, alpha=training.momentum) if training.nesterov else first
+    return theta_tangents.add(direction, alpha=-rate), OptimiserState(first, None)
 
 
-def _pull_sgd(step: TrainingStep, after: Tensor, held: OptimiserState) -> tuple[Tensor, OptimiserState, Tensor]:
-    momentum, ahead = step.training.momentum, after * -step.rate
-    if held.first is None:
-        return after, held, ahead
-    if step.training.nesterov:
-        first = held.first.add(ahead, alpha=momentum)
-        return after, OptimiserState(first * momentum, None), first + ahead
-    first = held.first + ahead
-    return after, OptimiserState(first * momentum, None), first
-
-
-def _pull_adam(
-    step: TrainingStep, g: Tensor, after: Tensor, held: OptimiserState
+def _pull_back_sgd(
+    step: TrainingStep, theta_cotangents: Tensor, state_cotangents: OptimiserState
 ) -> tuple[Tensor, OptimiserState, Tensor]:
-    assert held.first is not None and held.second is not None
-    one, two = step.training.betas
-    moment, spread, slope = _adam(step, g)
-    scaled = after * (-step.rate / (1.0 - one ** (step.t + 1)))
-    first = torch.addcdiv(held.first, scaled, spread)
-    second = torch.addcmul(held.second, scaled, -moment / spread.square() * slope)
-    u = torch.addcmul(first * (1.0 - one), second, g, value=2.0 * (1.0 - two))
-    return after * _kept(step), OptimiserState(first * one, second * two), u
+    momentum, direction = step.training.momentum, theta_cotangents * -step.rate
+    if state_cotangents.first is None:
+        return theta_cotangents, state_cotangents, direction
+    if step.training.nesterov:
+        first = state_cotangents.first.add(direction, alpha=momentum)
+        return theta_cotangents, OptimiserState(first * momentum, None), first + direction
+    first = state_cotangents.first + direction
+    return theta_cotangents, OptimiserState(first * momentum, None), first
 
 
-def _push_adam(
-    step: TrainingStep, g: Tensor, before: Tensor, held: OptimiserState, turned: Tensor
+def _pull_back_adam(
+    step: TrainingStep, g: Tensor, theta_cotangents: Tensor, state_cotangents: OptimiserState
+) -> tuple[Tensor, OptimiserState, Tensor]:
+    assert state_cotangents.first is not None and state_cotangents.second is not None
+    beta1, beta2 = step.training.betas
+    moment, scale, slope = _adam_moments(step, g)
+    scaled = theta_cotangents * (-step.rate / (1.0 - beta1 ** (step.t + 1)))
+    first = torch.addcdiv(state_cotangents.first, scaled, scale)
+    second = torch.addcmul(state_cotangents.second, scaled, -moment / scale.square() * slope)
+    u = torch.addcmul(first * (1.0 - beta1), second, g, value=2.0 * (1.0 - beta2))
+    return theta_cotangents * _decay_factor(step), OptimiserState(first * beta1, second * beta2), u
+
+
+def _push_forward_adam(
+    step: TrainingStep, g: Tensor, theta_tangents: Tensor, state_tangents: OptimiserState, gradient_tangents: Tensor
 ) -> tuple[Tensor, OptimiserState]:
-    assert held.first is not None and held.second is not None
-    one, two = step.training.betas
-    moment, spread, slope = _adam(step, g)
-    first = held.first.lerp(turned, 1.0 - one)
-    second = torch.addcmul(held.second * two, turned, g, value=2.0 * (1.0 - two))
-    change = first / spread - second * (moment / spread.square() * slope)
-    return (before * _kept(step)).add(change, alpha=-step.rate / (1.0 - one ** (step.t + 1))), OptimiserState(
-        first, second
-    )
+    assert state_tangents.first is not None and state_tangents.second is not None
+    beta1, beta2 = step.training.betas
+    moment, scale, slope = _adam_moments(step, g)
+    first = state_tangents.first.lerp(gradient_tangents, 1.0 - beta1)
+    second = torch.addcmul(state_tangents.second * beta2, gradient_tangents, g, value=2.0 * (1.0 - beta2))
+    change = first / scale - second * (moment / scale.square() * slope)
+    theta = (theta_tangents * _decay_factor(step)).add(change, alpha=-step.rate / (1.0 - beta1 ** (step.t + 1)))
+    return theta, OptimiserState(first, second)
 
 
-def _adam(step: TrainingStep, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s', all (p,).
+def _adam_moments(step: TrainingStep, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s' after the step, all (p,).
 
-    Where the root is 0 every gradient so far was 0, and m' with it: m'/D moves with m' alone, as m'·√s' is of second
-    order in the gradients. The infinite slope counts 0 there.
+    If the root is 0, every gradient so far was 0, and so is m'. There m'/D depends on m' alone, because m'·√s' is of
+    second order in the gradients. The infinite slope is replaced by 0.
     """
     training, state = step.training, step.state
     assert state.first is not None and state.second is not None
-    one, two = training.betas
-    unbiased = 1.0 - two ** (step.t + 1)
-    second = state.second.mul(two).addcmul(g, g, value=1.0 - two)
+    beta1, beta2 = training.betas
+    unbiased = 1.0 - beta2 ** (step.t + 1)
+    second = state.second.mul(beta2).addcmul(g, g, value=1.0 - beta2)
     root = (second / unbiased + training.eps_root).sqrt()
     slope = torch.where(root > 0, 0.5 / (root * unbiased), torch.zeros_like(root))
-    return state.first.lerp(g, 1.0 - one), root + training.eps, slope
+    return state.first.lerp(g, 1.0 - beta1), root + training.eps, slope
 
 
-def _kept(step: TrainingStep) -> float:
-    """The factor of decoupled weight decay."""
+def _decay_factor(step: TrainingStep) -> float:
+    """The factor 1 − η_t λ of decoupled weight decay; 1 for other optimisers."""
     training = step.training
     return 1.0 - step.rate * training.weight_decay if training.optimiser == "adamw" else 1.0
 
 
-def _decayed(step: TrainingStep, gradient: Tensor) -> Tensor:
+def _add_l2(step: TrainingStep, gradient: Tensor) -> Tensor:
     return gradient.add(step.theta, alpha=step.training.l2) if step.training.l2 else gradient
 
 
-def _clipped(step: TrainingStep) -> tuple[Tensor, Tensor | None]:
-    """The gradient after clipping, and the factor it was shrunk by."""
+def _clip(step: TrainingStep) -> tuple[Tensor, Tensor | None]:
+    """The gradient after clipping, and the factor that scaled it; None if the training does not clip."""
     if step.training.clip is None:
         return step.gradient, None
     factor = (step.training.clip / (torch.linalg.vector_norm(step.gradient) + CLIP_EPSILON)).clamp(max=1.0)
     return step.gradient * factor, factor
 
 
-def _through_clip(step: TrainingStep, factor: Tensor | None, rows: Tensor) -> Tensor:
-    """The derivative of clipping, which is symmetric, applied to rows (k, p)."""
+def _differentiate_clip(step: TrainingStep, factor: Tensor | None, rows: Tensor) -> Tensor:
+    """Apply the derivative of clipping, a symmetric matrix, to rows (k, p)."""
     if factor is None:
         return rows
     norm = torch.linalg.vector_norm(step.gradient)

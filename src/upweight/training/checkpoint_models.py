@@ -1,4 +1,4 @@
-"""Moments: the checkpoints of a trajectory as models, with the part of the training that each stands for."""
+"""The checkpoints of a trajectory as models, each with the part of the training that it stands for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.checkpoints import Checkpoint
+from upweight.training.checkpoint_file import optimiser_tensors
 from upweight.training.optimiser_settings import OptimiserSettings
-from upweight.training.trajectory import STATE, Trajectory
+from upweight.training.trajectory import Trajectory
 
 NO_CHECKPOINTS = (
     "this model has no checkpoints: record them in the training loop (upweight.Trajectory) and pass them as "
@@ -22,61 +23,63 @@ NO_CHECKPOINTS = (
 
 @dataclass(frozen=True, eq=False)
 class CheckpointModel(Checkpoint):
-    """A checkpoint with what the optimiser had in mind.
+    """A checkpoint with the settings and the state of the optimiser.
 
     Attributes:
-        steps: the optimiser.
+        optimiser: the settings.
         state: reads the optimiser's tensors, `<kind of state>.<parameter>` → tensor.
     """
 
-    steps: OptimiserSettings
+    optimiser: OptimiserSettings
     state: Callable[[], dict[str, Tensor]]
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
-        """P by which Adam multiplies a gradient, 1/(√v̂ + ε) by parameter; None for SGD, which takes it as it is.
+        """The factors P = 1/(√v̂ + ε) of Adam on a gradient, by parameter; None for SGD, which uses the gradient itself.
 
-        Parameters without second moments yet (before the first step) are left out.
+        Parameters that have no second moments yet (before the first step) are left out.
         """
-        if self.steps.kind == "SGD":
+        if self.optimiser.kind == "SGD":
             return None
         state = self.state()
-        found = {}
+        metric = {}
         for name in names:
             if f"exp_avg_sq.{name}" in state:
-                grown = 1.0 - self.steps.beta ** float(state[f"step.{name}"])
-                found[name] = 1.0 / ((state[f"exp_avg_sq.{name}"] / grown).sqrt() + self.steps.eps)
-        return found
+                unbiased = 1.0 - self.optimiser.beta ** float(state[f"step.{name}"])
+                metric[name] = 1.0 / ((state[f"exp_avg_sq.{name}"] / unbiased).sqrt() + self.optimiser.eps)
+        return metric
 
 
 def read_checkpoints(
-    trajectory: Trajectory | None, at: Callable[[dict[str, Tensor]], Any]
+    trajectory: Trajectory | None, make_model: Callable[[dict[str, Tensor]], Any]
 ) -> tuple[CheckpointModel, ...]:
-    """Every checkpoint; `at` makes a model of its tensors. Reads all files once, so that none fails later."""
+    """All checkpoints of the trajectory; `make_model` makes a model of the tensors of one.
+
+    Reads all files once, so that a damaged one is noticed now.
+    """
     if trajectory is None:
         raise ValueError(NO_CHECKPOINTS)
-    shares = _shares(trajectory.rates(), np.array([shard.step for shard in trajectory.shards]))
+    rates = _sum_nearest_rates(trajectory.rates(), np.array([shard.step for shard in trajectory.shards]))
     assert trajectory.steps is not None
     return tuple(
         CheckpointModel(
             shard.step,
-            trajectory.steps.gain * share,
+            trajectory.steps.gain * rate,
             f"{shard.crc32:08x}",
-            lambda place=place: at(trajectory.read(place)),  # type: ignore[misc]
+            lambda place=place: make_model(trajectory.read(place)),  # type: ignore[misc]
             trajectory.steps,
-            lambda place=place: _state(trajectory.read(place)),  # type: ignore[misc]
+            lambda place=place: optimiser_tensors(trajectory.read(place)),  # type: ignore[misc]
         )
-        for place, (shard, share) in enumerate(zip(trajectory.shards, shares.tolist(), strict=True))
+        for place, (shard, rate) in enumerate(zip(trajectory.shards, rates.tolist(), strict=True))
     )
 
 
-def _state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(STATE): t for name, t in tensors.items() if name.startswith(STATE)}
+def _sum_nearest_rates(rates: NDArray[np.float64], steps: NDArray[np.intp]) -> NDArray[np.float64]:
+    """For each checkpoint, the sum of the rates of the steps nearest to it.
 
-
-def _shares(rates: NDArray[np.float64], steps: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Σ rates of the steps nearest to each checkpoint; step t leads from t − 1 to t and starts at t − 1."""
+    Step t leads from t − 1 to t; its position is the middle of the two.
+    """
     if len(rates) == 0:
         raise ValueError("the trajectory has one checkpoint and no step: record the loop's steps")
-    middles = (steps[1:] + steps[:-1]) / 2  # nearer to the one before, or to the one after
+    middles = (steps[1:] + steps[:-1]) / 2  # a step before a middle is nearer to the checkpoint before it
     nearest = np.searchsorted(middles, np.arange(len(rates)) + 0.5)
     return np.bincount(nearest, rates, minlength=len(steps)).astype(np.float64)

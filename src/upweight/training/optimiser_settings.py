@@ -1,4 +1,4 @@
-"""OptimiserSettings: what an optimiser does to a gradient, read from the torch optimiser itself."""
+"""The settings and state of an optimiser, read from the torch optimiser itself."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from upweight.gradients.network import unwrapped
 from upweight.training.recipe import Training
 
-ROUNDING = 1e-12
+GAIN_TOLERANCE = 1e-12  # relative rounding error of a gain without dampening
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """How one step follows from a gradient, as far as it stays the same over a training.
+    """The settings of an optimiser that stay the same over a training: all but the learning rate.
 
     Attributes:
         kind: "SGD", "Adam" or "AdamW".
-        gain: what momentum makes of one gradient over time, (1 − dampening)/(1 − momentum) for SGD, 1 for Adam.
-        weight_decay: λ of λ/2 ‖θ‖², or the decoupled one of AdamW; the mean over the parameters where groups differ.
-        decoupled: whether it acts on the parameters directly (AdamW).
-        eps, beta: of Adam: what is added to √v, and the decay of the second moments; 0 for SGD.
-        momentum, nesterov: of SGD; `momentum` is β₁ for Adam.
+        gain: the factor that momentum puts on one gradient over time, (1 − dampening)/(1 − momentum) for SGD, 1 for
+            Adam.
+        weight_decay: λ of λ/2 ‖θ‖², or the decoupled λ of AdamW; if parameter groups differ, the mean over the
+            parameters.
+        decoupled: whether weight decay acts on the parameters directly (AdamW).
+        eps, beta: for Adam the term added to √v, and β₂, the decay of the second moments; 0 for SGD.
+        momentum, nesterov: of SGD; for Adam `momentum` is β₁.
     """
 
     kind: str
@@ -40,22 +42,27 @@ class OptimiserSettings:
     nesterov: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """As written to the manifest of a trajectory."""
         return asdict(self)
 
     def training(self, rates: NDArray[np.float64], batches: Sequence[NDArray[np.intp]]) -> Training:
-        """The same steps as a recipe that begins nowhere. Raises ValueError for dampening, which none has."""
+        """The recipe of the same steps, without initial parameters.
+
+        Raises ValueError for dampening, which no recipe has.
+        """
         settings: dict[str, Any] = {"lr": rates, "batches": batches, "weight_decay": self.weight_decay}
         if self.kind != "SGD":
             settings |= {"optimiser": "adamw" if self.decoupled else "adam", "eps": self.eps}
             return Training(betas=(self.momentum, self.beta), **settings)
-        if abs(self.gain * (1.0 - self.momentum) - 1.0) > ROUNDING:
-            raise ValueError("steps with dampening are not gone through one by one; pass segments=3, or train without")
+        if abs(self.gain * (1.0 - self.momentum) - 1.0) > GAIN_TOLERANCE:
+            raise ValueError(
+                "steps with dampening cannot be followed one by one; pass segments=3, or train without dampening"
+            )
         return Training(momentum=self.momentum, nesterov=self.nesterov, **settings)
 
     @classmethod
     def of(cls, optimiser: Any) -> OptimiserSettings:
-        """What this optimiser does. Raises TypeError or ValueError where that is not known here."""
+        """The settings of this optimiser. Raises TypeError or ValueError if it is not supported."""
         groups = getattr(optimiser, "param_groups", None)
         if not groups:
             raise TypeError(f"expected the torch optimiser of the loop, got {type(optimiser).__name__}")
@@ -63,18 +70,18 @@ class OptimiserSettings:
         for option in ("amsgrad", "maximize"):
             if any(g.get(option) for g in groups):
                 raise ValueError(f"{type(optimiser).__name__}({option}=True) is not supported: {_SUPPORTED}")
-        decay = _mean_decay(groups)
+        decay = _mean_weight_decay(groups)
         # torch's Adam and AdamW are one class with a flag in newer versions, two in older ones
         match type(optimiser):
             case torch.optim.SGD:
-                _same(groups, "momentum", "dampening", "nesterov")
+                _require_same(groups, "momentum", "dampening", "nesterov")
                 momentum, dampening = float(group["momentum"]), float(group["dampening"])
                 if not 0 <= momentum < 1:
                     raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
                 gain = (1 - dampening) / (1 - momentum) if momentum else 1.0
                 return cls("SGD", gain, decay, momentum=momentum, nesterov=bool(group["nesterov"]))
             case torch.optim.Adam | torch.optim.AdamW:
-                _same(groups, "betas", "eps")
+                _require_same(groups, "betas", "eps")
                 decoupled = isinstance(optimiser, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
                 kind = "AdamW" if decoupled else "Adam"
                 first, second = (float(beta) for beta in group["betas"])
@@ -88,7 +95,7 @@ _SUPPORTED = (
 
 
 def read_learning_rate(optimiser: Any) -> float:
-    """The learning rate of the step. Raises ValueError where groups differ or the rate is no finite number ≥ 0."""
+    """The learning rate of the step. Raises ValueError if groups differ, or the rate is negative or not finite."""
     rates = {float(group["lr"]) for group in optimiser.param_groups}
     if len(rates) > 1:
         raise ValueError(f"expected one learning rate for all parameter groups, got {sorted(rates)}")
@@ -101,48 +108,49 @@ def read_learning_rate(optimiser: Any) -> float:
 def read_state(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
     """The optimiser's tensors by parameter, `<kind of state>.<parameter>` → tensor.
 
-    Raises ValueError where it trains parameters that are not the net's.
+    Raises ValueError if the optimiser trains parameters that are not the net's.
     """
-    names = _names(net, optimiser)
-    found: dict[str, Tensor] = {}
+    names = _parameter_names(net, optimiser)
+    tensors: dict[str, Tensor] = {}
     for parameter, name in names.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             if value is not None:
-                found[f"{key}.{name}"] = torch.as_tensor(value)
-    return found
+                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+    return tensors
 
 
 def restore_state(net: nn.Module, optimiser: Any, state: Mapping[str, Tensor]) -> None:
-    """The inverse of `read_state`."""
-    names = _names(net, optimiser)
-    for parameter, name in names.items():
-        own = {key.removesuffix(f".{name}"): value for key, value in state.items() if key.endswith(f".{name}")}
-        own = {key: value for key, value in own.items() if "." not in key}
+    """Put the tensors of `read_state` back into the optimiser."""
+    for parameter, name in _parameter_names(net, optimiser).items():
+        by_key = {key.removesuffix(f".{name}"): value for key, value in state.items() if key.endswith(f".{name}")}
         optimiser.state[parameter] = {
             key: value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
-            for key, value in own.items()
+            for key, value in by_key.items()
+            if "." not in key
         }
 
 
-def _names(net: nn.Module, optimiser: Any) -> dict[Tensor, str]:
-    of = {parameter: name for name, parameter in unwrapped(net).named_parameters()}
+def _parameter_names(net: nn.Module, optimiser: Any) -> dict[Tensor, str]:
+    """The names of the parameters that the optimiser trains."""
+    names = {parameter: name for name, parameter in unwrapped(net).named_parameters()}
     trained = [p for group in optimiser.param_groups for p in group["params"]]
-    strange = sum(p not in of for p in trained)
-    if strange:
+    unknown = sum(p not in names for p in trained)
+    if unknown:
         raise ValueError(
-            f"expected the optimiser of this net, got one that trains {strange} parameters that are not the net's; "
-            "record the net whose parameters were handed to the optimiser"
+            f"expected the optimiser of this net, got one that trains {unknown} parameters that are not the net's; "
+            "record the net whose parameters were passed to the optimiser"
         )
-    return {p: of[p] for p in trained}
+    return {p: names[p] for p in trained}
 
 
-def _mean_decay(groups: Any) -> float:
+def _mean_weight_decay(groups: Any) -> float:
+    """The mean weight decay over the parameters."""
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     decays = [float(group.get("weight_decay", 0.0)) for group in groups]
     return float(sum(s * d for s, d in zip(sizes, decays, strict=True)) / max(1, sum(sizes)))
 
 
-def _same(groups: Any, *names: str) -> None:
+def _require_same(groups: Any, *names: str) -> None:
     for name in names:
         if any(group[name] != groups[0][name] for group in groups):
             raise ValueError(f"expected the same {name} for all parameter groups, got {[g[name] for g in groups]}")

@@ -1,4 +1,4 @@
-"""RecordedSteps: a training gone back through step by step, on the way that its checkpoints mark."""
+"""A recorded training, differentiated step by step along the path that its checkpoints mark."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
@@ -17,33 +18,36 @@ from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, placed
 from upweight.gradients.network import Network
 from upweight.training.adjoint import TrainingStep, pull_back
+from upweight.training.checkpoint_file import STATE
 from upweight.training.optimiser_step import OptimiserState, initial_state
 from upweight.training.run import CPU, Run
 from upweight.training.second_order import SecondOrderProducts
-from upweight.training.training_replay import ROOM
-from upweight.training.trajectory import STATE, Trajectory
+from upweight.training.training_replay import COTANGENT_BYTES
+from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
-LONGER = 1.2  # times as long as at the end: from there on a cotangent is not followed
+MAX_GROWTH = 1.2  # the backward pass of a query ends where its cotangent is longer than this times its first length
 
 
 @final
 class RecordedSteps(Stepwise):
     """Adjoints of the steps as they were recorded: batch, learning rate, momentum, weight decay, Adam's moments.
 
-    Where a step was taken is not known but at checkpoints; between two of them parameters and moments are put on the
-    straight line (buffers are the later one's). With a checkpoint at every step this is the derivative through the
-    training itself (in eval mode, without clipping). Else the way back ends for a query where its cotangent is longer
-    than at the end: a straight line cuts the corners of a training at the edge of stability, and adjoints grow on it as
-    they do not in training.
+    Parameters and moments are known at checkpoints only. Between two checkpoints they are interpolated linearly;
+    buffers are those of the later checkpoint. With a checkpoint at every step this is the derivative through the
+    training itself (in eval mode, without clipping). Otherwise the backward pass of a query ends early if its cotangent
+    becomes longer than at the end of training: a straight line cuts the corners of a training at the edge of stability,
+    and adjoints grow on it as they do not grow in training.
 
     Args:
-        trajectory: with `batches()`, and a checkpoint before the first step.
+        trajectory: with `batches()`, and with a checkpoint before the first step.
         network: the trained net.
         train: the training set, in any order.
-        own: the examples' own weights (n,), by which their losses were multiplied before the batch's mean.
-        checkpoints: for their names.
-        fixed: whether that mean was over all rows of a batch, whatever they weigh, and not over those that count.
+        sample_weights: the examples' own weights (n,), which multiplied their losses before the batch's mean.
+        checkpoints: the checkpoints of the trajectory, for their names.
+        fixed: whether that mean was over all rows of a batch, rather than over the examples that the rows count for.
+
+    `max_growth`: the backward pass of a query ends where its cotangent is longer than this times its first length.
 
     Raises:
         ValueError: ids that the training set does not have; SGD with dampening.
@@ -54,106 +58,111 @@ class RecordedSteps(Stepwise):
         trajectory: Trajectory,
         network: Network,
         train: Examples,
-        own: Array,
+        sample_weights: Array,
         checkpoints: tuple[Checkpoint, ...],
         fixed: bool = False,
     ) -> None:
-        taken = trajectory.batches()
-        assert taken is not None and trajectory.steps is not None
+        batches = trajectory.batches()
+        assert batches is not None and trajectory.steps is not None
         try:
-            positions = [train.positions(ids) for ids in taken]
+            positions = [train.positions(ids) for ids in batches]
         except KeyError as error:
             raise ValueError(
                 f"recorded steps took examples that the training set does not have ({error.args[0]}); `record` takes "
-                "the ids of `Examples`, which are positions where none are given"
+                "the ids of `Examples`, which are positions if none are given"
             ) from error
         training = trajectory.steps.training(trajectory.rates(), positions)
-        there = network.elsewhere()
-        there.net.eval()
-        whole = placed(collate(train), CPU, there.dtype) if there.collate is collate else None
-        self.steps, self.checkpoints = len(taken), checkpoints
-        self.unseen = len(np.setdiff1d(np.flatnonzero(own), np.concatenate(positions)))
-        self._run = Run(training, there, train, tuple(positions), training.rates(self.steps), [0] * self.steps, whole)
-        self._products, self._own, self._trajectory = SecondOrderProducts(self._run), own, trajectory
-        self._counts = (
-            np.ones(len(own)) if fixed else example_counts(own)
-        )  # how many examples each row is in its batch's mean
-        self._marks = np.array([shard.step for shard in trajectory.shards])
-        self._read = lru_cache(maxsize=2)(self._moment)
-        self._apart = int(np.diff(self._marks).max())
+        copy = network.elsewhere()
+        copy.net.eval()
+        collated = placed(collate(train), CPU, copy.dtype) if copy.collate is collate else None
+        self.steps, self.checkpoints = len(batches), checkpoints
+        self.unseen = len(np.setdiff1d(np.flatnonzero(sample_weights), np.concatenate(positions)))
+        rates, seeds = training.rates(self.steps), [0] * self.steps
+        self._run = Run(training, copy, train, tuple(positions), rates, seeds, collated)
+        self._products = SecondOrderProducts(self._run)
+        self._sample_weights, self._trajectory = sample_weights, trajectory
+        # How many examples each row counts for in its batch's mean.
+        self._counts = np.ones(len(sample_weights)) if fixed else example_counts(sample_weights)
+        self._checkpoint_steps = np.array([shard.step for shard in trajectory.shards])
+        self._read = lru_cache(maxsize=2)(self._read_checkpoint)
+        self._largest_gap = int(np.diff(self._checkpoint_steps).max())
+        self.max_growth = MAX_GROWTH
         self.lost: dict[int, int] = {}
 
     def gradients(self, rows: Rows) -> Array:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
-        network, states = self._run.network, 3 if self._run.training.optimiser != "sgd" else 2
-        together = max(1, ROOM // (torch.finfo(network.dtype).bits // 8 * states * network.size))
-        scores, self.lost = np.zeros((len(rows), len(self._own))), {}
-        for first in range(0, len(rows), together):
-            where = np.arange(first, min(first + together, len(rows)))
-            after = torch.from_numpy(rows.take(where).dense()).to(network.device, network.dtype)
-            scores[where] = self._backward(after)
-        return scores * self._own
+        network, vectors_per_query = self._run.network, 3 if self._run.training.optimiser != "sgd" else 2
+        bytes_per_query = torch.finfo(network.dtype).bits // 8 * vectors_per_query * network.size
+        scores, self.lost = np.zeros((len(rows), len(self._sample_weights))), {}
+        for part in blocks(len(rows), max(1, COTANGENT_BYTES // bytes_per_query)):
+            positions = np.arange(part.start, part.stop)
+            cotangents = torch.from_numpy(rows.take(positions).dense()).to(network.device, network.dtype)
+            scores[positions] = self._backward(cotangents)
+        return scores * self._sample_weights
 
-    def _backward(self, after: Tensor) -> Array:
-        """∂⟨c, θ_T⟩/∂(own wᵢ) for cotangents c (m, p): (m, n)."""
+    def _backward(self, cotangents: Tensor) -> Array:
+        """∂⟨c, θ_T⟩/∂(sample weight · wᵢ) for cotangents c (m, p): (m, n)."""
         run = self._run
-        held, scores = initial_state(run.training, after), np.zeros((len(after), len(self._own)))
-        longest = LONGER * torch.linalg.vector_norm(after, dim=1)
+        state_cotangents = initial_state(run.training, cotangents)
+        scores = np.zeros((len(cotangents), len(self._sample_weights)))
+        longest = self.max_growth * torch.linalg.vector_norm(cotangents, dim=1)
         for t in reversed(range(self.steps)):
             step = self._step(t)
-            before, held, u = pull_back(step, after, held)
-            bent, along = self._products(step.theta, t, self._weights(t), u)
-            after = bent.add_(before)
-            np.add.at(scores.T, run.positions[t], along.double().cpu().numpy().T / self._over(t))
-            grown = ~(torch.linalg.vector_norm(after, dim=1) <= longest)  # which no NaN is
-            if self._apart > 1 and bool(grown.any()):
-                self.lost[t] = self.lost.get(t, 0) + int(grown.sum())
-                for carried in (after, held.first, held.second):
-                    if carried is not None:
-                        carried[grown] = 0.0
+            before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
+            hessian_products, gradient_products = self._products(step.theta, t, self._mean_weights(t), u)
+            cotangents = hessian_products.add_(before)
+            slopes = gradient_products.double().cpu().numpy().T / self._batch_count(t)
+            np.add.at(scores.T, run.positions[t], slopes)
+            too_long = ~(torch.linalg.vector_norm(cotangents, dim=1) <= longest)  # also true for NaN
+            if self._largest_gap > 1 and bool(too_long.any()):
+                self.lost[t] = self.lost.get(t, 0) + int(too_long.sum())
+                for vectors in (cotangents, state_cotangents.first, state_cotangents.second):
+                    if vectors is not None:
+                        vectors[too_long] = 0.0
         return scores
 
     def _step(self, t: int) -> TrainingStep:
-        """Step t where it lies between the checkpoints around it."""
-        place = int(np.searchsorted(self._marks, t, side="right"))  # the first checkpoint after step t was taken
+        """Step t, at parameters and moments interpolated between the checkpoints before and after it."""
+        steps = self._checkpoint_steps
+        place = int(np.searchsorted(steps, t, side="right"))  # the first checkpoint after step t was taken
         theta, state, buffers = self._read(place)
         for name, buffer in self._run.network.net.named_buffers():
             buffer.copy_(buffers.get(name, buffer))
-        left = float(self._marks[place] - t) / float(self._marks[place] - self._marks[place - 1])
-        theta, state = _between((theta, state), self._read(place - 1)[:2], left)
+        share = float(steps[place] - t) / float(steps[place] - steps[place - 1])
+        theta, state = _interpolate((theta, state), self._read(place - 1)[:2], share)
         run = self._run
         gradient = theta
         if state.first is not None:
-            gradient = self._products.weighted(theta, t, run.shares(t, self._weights(t))[None])[0]
+            gradient = self._products.sum_gradients(theta, t, run.shares(t, self._mean_weights(t))[None])[0]
         return TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
 
-    def _over(self, t: int) -> float:
-        """Over how many examples the mean of step t was taken; a batch that weighs nothing has no gradient."""
+    def _batch_count(self, t: int) -> float:
+        """The number of examples in the mean of step t; 1 if all weights are 0, because the gradient is 0 then."""
         return float(self._counts[self._run.positions[t]].sum()) or 1.0
 
-    def _weights(self, t: int) -> Array:
-        """Own weights (n,) such that the sum over step t by its number of rows is the mean over those that count."""
-        return self._own * (len(self._run.positions[t]) / self._over(t))
+    def _mean_weights(self, t: int) -> Array:
+        """Weights (n,) whose sum of losses in step t, divided by the rows of the batch, is the mean of the step."""
+        return self._sample_weights * (len(self._run.positions[t]) / self._batch_count(t))
 
-    def _moment(self, place: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
-        """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not ask for its momentum."""
+    def _read_checkpoint(self, place: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
+        """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not need its momentum."""
         network, tensors = self._run.network, self._trajectory.read(place)
         buffers = {name: tensors[name] for name, _ in network.net.named_buffers() if name in tensors}
         theta = torch.cat([tensors[name].reshape(-1) for name in network.names]).to(network.device)
         if self._run.training.optimiser == "sgd":
             return theta, OptimiserState(None, None), buffers
-        found = []
+        moments = []
         for kind in ("exp_avg", "exp_avg_sq"):
             parts = [tensors.get(f"{STATE}{kind}.{name}", torch.zeros_like(tensors[name])) for name in network.names]
-            found.append(torch.cat([part.reshape(-1) for part in parts]).to(theta))
-        return theta, OptimiserState(*found), buffers
+            moments.append(torch.cat([part.reshape(-1) for part in parts]).to(theta))
+        return theta, OptimiserState(*moments), buffers
 
 
-def _between(
-    after: tuple[Tensor, OptimiserState], before: tuple[Tensor, OptimiserState], left: float
+def _interpolate(
+    after: tuple[Tensor, OptimiserState], before: tuple[Tensor, OptimiserState], share: float
 ) -> tuple[Tensor, OptimiserState]:
-    """`left` of the way back from `after` to `before`."""
-    (theta, state), (first, held) = after, before
-    pairs = zip(state, held, strict=True)
-    moved = [None if one is None or other is None else one.lerp(other, left) for one, other in pairs]
-    return theta.lerp(first, left), OptimiserState(*moved)
+    """Parameters and moments on the straight line from `after` (share 0) to `before` (share 1)."""
+    (theta_after, state_after), (theta_before, state_before) = after, before
+    pairs = zip(state_after, state_before, strict=True)
+    moments = [None if a is None or b is None else a.lerp(b, share) for a, b in pairs]
+    return theta_after.lerp(theta_before, share), OptimiserState(*moments)

@@ -1,4 +1,4 @@
-"""How far a backward pass through a run has come, on disk, so that an interrupted pass can resume."""
+"""The progress of a backward pass through a run, saved on disk so that an interrupted pass can resume."""
 
 from __future__ import annotations
 
@@ -21,61 +21,69 @@ logger = logging.getLogger("upweight")
 
 
 class BackwardState(NamedTuple):
-    """Where a pass backwards is: the steps from `t` on are done.
+    """The state of a backward pass that has finished the steps from `t` on.
 
-    Cotangents (m, p) of parameters and state before step t, the scores (m, n) so far, and how often a cotangent was
-    clipped; the cotangents of a pass that is done are not kept.
+    Attributes:
+        t: the first step that is finished.
+        theta_cotangents, state_cotangents: cotangents (m, p) of parameters and optimiser state before step t. A
+            finished pass is saved without them.
+        scores: the scores (m, n) so far.
+        clipped: how often a cotangent was clipped so far.
     """
 
     t: int
-    after: Tensor
-    held: OptimiserState
+    theta_cotangents: Tensor
+    state_cotangents: OptimiserState
     scores: NDArray[np.float64]
     clipped: int = 0
 
 
 class ReplayCheckpoint:
-    """One pass's file in a folder, named by the identity of everything that the pass depends on.
+    """The file of one backward pass, named by the identity of everything that the pass depends on.
 
-    A pass of another run, other weights or other queries has another name: a folder can be shared, and never gives one
-    of them the numbers of another.
+    A pass of another run, with other weights or for other queries has another name. So passes can share a folder, and
+    none of them reads the numbers of another.
     """
 
     def __init__(self, folder: str | Path, identity: str) -> None:
         self.path = Path(folder) / f"{identity}.npz"
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def read(self, begins: BackwardState) -> BackwardState:
-        """Where the pass was, else where it begins. A damaged file is named in the log, and the pass made anew."""
+    def read(self, initial: BackwardState) -> BackwardState:
+        """The saved state of the pass, or `initial` if there is none. A damaged file is logged and ignored."""
         if not self.path.exists():
-            return begins
+            return initial
         try:
             arrays, facts = read_archive(self.path, KIND, SCHEMA)
         except ValueError as error:
-            logger.warning("%s; that replay is made from its beginning", error)
-            return begins
+            logger.warning("%s; this replay starts from its beginning", error)
+            return initial
         after, first, second = (
-            torch.from_numpy(arrays[name]).to(begins.after) if name in arrays else None
+            torch.from_numpy(arrays[name]).to(initial.theta_cotangents) if name in arrays else None
             for name in ("after", "first", "second")
         )
         return BackwardState(
             facts["t"],
-            begins.after if after is None else after,
+            initial.theta_cotangents if after is None else after,
             OptimiserState(first, second),
             arrays["scores"],
             facts["clipped"],
         )
 
-    def write(self, back: BackwardState) -> None:
-        """Keep this, whole or not at all. Raises OSError where the disk is full."""
-        carried = {"after": back.after, "first": back.held.first, "second": back.held.second} if back.t else {}
-        arrays = {name: _numbers(tensor) for name, tensor in carried.items() if tensor is not None}
+    def write(self, state: BackwardState) -> None:
+        """Save this state, whole or not at all. Raises OSError if the disk is full."""
+        cotangents = {
+            "after": state.theta_cotangents,
+            "first": state.state_cotangents.first,
+            "second": state.state_cotangents.second,
+        }
+        arrays = {name: _to_numpy(tensor) for name, tensor in cotangents.items() if state.t and tensor is not None}
         write_archive(
-            self.path, KIND, {"scores": back.scores, **arrays}, {"t": back.t, "clipped": back.clipped}, SCHEMA
+            self.path, KIND, {"scores": state.scores, **arrays}, {"t": state.t, "clipped": state.clipped}, SCHEMA
         )
 
 
-def _numbers(tensor: Tensor) -> NDArray[np.generic]:
-    """The same numbers for numpy, which knows no bfloat16."""
-    found: NDArray[np.generic] = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).cpu().numpy()
-    return np.ascontiguousarray(found)
+def _to_numpy(tensor: Tensor) -> NDArray[np.generic]:
+    """The same numbers as a numpy array; bfloat16, which numpy lacks, becomes float32."""
+    array: NDArray[np.generic] = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).cpu().numpy()
+    return np.ascontiguousarray(array)

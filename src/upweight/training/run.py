@@ -1,4 +1,4 @@
-"""Run: one training on one set of examples, step by step, the same for every set of weights."""
+"""One training run on one training set, made step by step. The steps are the same for all example weights."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Run:
 
     Attributes:
         training: the recipe.
-        network: a net of our own in train mode, at the parameters where training begins.
+        network: a private copy of the net in train mode, with the parameters at which training begins.
         train: the training set.
-        positions: which examples every step takes.
+        positions: the positions in the training set that each step takes.
         rates: η_t, (steps,).
-        noise: the seed of every step's random numbers.
-        whole: all examples collated, None where the user's own `collate` has to make every batch.
+        step_seeds: the seed of the random numbers of each step.
+        collated: all examples as one batch; None if the user's own `collate` has to make every batch.
     """
 
     training: Training
@@ -42,33 +42,34 @@ class Run:
     train: Examples
     positions: tuple[NDArray[np.intp], ...]
     rates: Array
-    noise: list[int]
-    whole: Any
+    step_seeds: list[int]
+    collated: Any
 
     @classmethod
     def of(
-        cls, training: Training, network: Network, train: Examples, weights: Array, seed: int, whole: Any = None
+        cls, training: Training, network: Network, train: Examples, weights: Array, seed: int, collated: Any = None
     ) -> Run:
-        """The run of this seed. `weights` (n,) say who is left where the training re-batches, and nothing else."""
-        kept = np.flatnonzero(weights) if training.denominator == "rebatched" else np.arange(len(train))
-        positions = training.drawn(kept, seed)
+        """The run of this seed. The weights (n,) only say which examples remain if the training draws new batches."""
+        remaining = np.flatnonzero(weights) if training.denominator == "rebatched" else np.arange(len(train))
+        positions = training.drawn(remaining, seed)
         last = max(int(p.max()) for p in positions)
         if last >= len(train):
-            raise ValueError(f"batches= names position {last}, the training set has {len(train)} examples")
-        own = prepare_network(training, network, seed)
-        if whole is None and own.collate is collate:
-            whole = placed(collate(train), CPU, own.dtype)
+            raise ValueError(f"batches= names position {last}, but the training set has {len(train)} examples")
+        initial = prepare_network(training, network, seed)
+        if collated is None and initial.collate is collate:
+            collated = placed(collate(train), CPU, initial.dtype)
         steps = len(positions)
-        return cls(training, own, train, positions, training.rates(steps), training.noise(steps, seed), whole)
+        rates, step_seeds = training.rates(steps), training.noise(steps, seed)
+        return cls(training, initial, train, positions, rates, step_seeds, collated)
 
     @property
     def steps(self) -> int:
-        """How many."""
+        """The number of steps."""
         return len(self.positions)
 
     @cached_property
     def is_random(self) -> bool:
-        """Whether a step draws random numbers (dropout, augmentation); taken for granted off the CPU."""
+        """Whether a step draws random numbers (dropout, augmentation); assumed on any device but the CPU."""
         if self.training.augment is not None or self.network.device != CPU:
             return True
         with preserve_random_state(self.network.device), torch.no_grad():
@@ -78,20 +79,20 @@ class Run:
             return not torch.equal(torch.get_rng_state(), before)
 
     def batch(self, t: int) -> Any:
-        """The batch of step t on the network's device, augmented; torch's random numbers are those of the step."""
-        where = self.positions[t]
-        if self.whole is None:
-            batch = self.network.batch(self.train.take(where))
+        """The augmented batch of step t on the network's device. Seeds torch's random numbers for the step."""
+        positions = self.positions[t]
+        if self.collated is None:
+            batch = self.network.batch(self.train.take(positions))
         else:
-            index = torch.from_numpy(np.array(where))
-            batch = placed(mapped(lambda tensor: tensor[index], self.whole), self.network.device, self.network.dtype)
+            index = torch.from_numpy(np.array(positions))
+            batch = placed(mapped(lambda tensor: tensor[index], self.collated), self.network.device, self.network.dtype)
         if self.training.augment is not None:
-            batch = self.training.augment(batch, torch.Generator().manual_seed(self.noise[t]))
-        seed_torch(self.network.device, self.noise[t])
+            batch = self.training.augment(batch, torch.Generator().manual_seed(self.step_seeds[t]))
+        seed_torch(self.network.device, self.step_seeds[t])
         return batch
 
     def shares(self, t: int, weights: Array) -> Tensor:
-        """wᵢ/d_t of the batch of step t for weights (…, n): (…, batch)."""
+        """wᵢ/d_t of the examples in the batch of step t, for weights (…, n): (…, batch)."""
         chosen = weights[..., self.positions[t]]
         if self.training.denominator == "renormalised":
             total = chosen.sum(axis=-1, keepdims=True)
@@ -101,15 +102,15 @@ class Run:
         return torch.from_numpy(shares).to(self.network.device, self.network.dtype)
 
     def losses(self, t: int) -> Tensor:
-        """ℓᵢ of the batch of step t at the net's own parameters, (batch,), with their graph."""
-        found = self.network.loss(self.network.net, self.batch(t))
+        """ℓᵢ of the batch of step t at the net's current parameters, (batch,), with their autograd graph."""
+        losses = self.network.loss(self.network.net, self.batch(t))
         if t == 0:
-            require_one_each("loss", found, self.train.ids[self.positions[0]])
-        return found
+            require_one_each("loss", losses, self.train.ids[self.positions[0]])
+        return losses
 
 
 class TrainingState(NamedTuple):
-    """Where a run is before step t: parameters (p,) and state."""
+    """A run before step t: parameters (p,) and optimiser state."""
 
     t: int
     theta: Tensor
@@ -117,20 +118,21 @@ class TrainingState(NamedTuple):
 
 
 def initial_training_state(run: Run) -> TrainingState:
-    """Where a run that was not made yet begins."""
+    """The state of a run before its first step."""
     theta = flatten(list(run.network.parameters().values()))
     return TrainingState(0, theta, initial_state(run.training, theta))
 
 
 def iterate_steps(
-    run: Run, weights: Array, moment: TrainingState, last: int
+    run: Run, weights: Array, start: TrainingState, last: int
 ) -> Iterator[tuple[TrainingState, Tensor | None]]:
-    """Every moment of the run with these weights (n,) from this one to `last`, with ∇J_t there (none for the last).
+    """Make the steps of the run with these weights (n,), from the state `start` to step `last`.
 
-    The run's own net holds the parameters of the moment; they must not be written to.
+    Yields the state before every step with ∇J_t there, and the state before step `last` with None. The run's own net
+    holds the parameters of the state; they must not be overwritten.
     """
     parameters = list(run.network.parameters().values())
-    t, theta, state = moment
+    t, theta, state = start
     while True:
         set_parameter_views(parameters, theta)
         if t == last:
@@ -144,9 +146,10 @@ def iterate_steps(
 
 
 def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None = None) -> nn.Module:
-    """Make the run with these weights (n,) in the run's own net, which is the trained one afterwards.
+    """Train the run's own net with these weights (n,), and return it.
 
-    `watch(t, theta)` sees the parameters before step t, and once more at the end; it must not write to them.
+    `watch(t, theta)` is called with the parameters before every step t, and once more at the end. It must not
+    overwrite them.
 
     Raises:
         ValueError: training diverged.
@@ -169,15 +172,15 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
 
 
 def _gradient(run: Run, t: int, weights: Array, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
-    """∇J_t at the parameters that the run's net holds, (p,)."""
+    """∇J_t at the current parameters of the run's net, (p,)."""
     objective = (run.losses(t) * run.shares(t, weights)).sum()
-    found = torch.autograd.grad(objective, parameters, allow_unused=True)
-    parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, found, strict=True)]
+    grads = torch.autograd.grad(objective, parameters, allow_unused=True)
+    parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
     return torch.cat(parts, out=out)
 
 
 def require_finite(theta: Tensor, steps: int) -> None:
-    """Raise ValueError where training went to infinity."""
+    """Raise ValueError if the parameters are not finite."""
     if not bool(torch.isfinite(theta).all()):
         raise ValueError(
             f"training diverged: parameters are not finite after {steps} steps; use a smaller lr, a warmup or clip="
@@ -185,57 +188,57 @@ def require_finite(theta: Tensor, steps: int) -> None:
 
 
 def flatten(parameters: list[nn.Parameter] | list[Tensor]) -> Tensor:
-    """All parameters as one new vector (p,), in their order."""
+    """The parameters in their order, copied into one vector (p,)."""
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         raise TypeError(
-            "expected trainable parameters of one precision on one device; for a net in parts pass your own "
+            "expected all trainable parameters to have one precision and one device; for any other net pass your own "
             "training=train_fn with train_fn(weights, seed) -> net"
         )
     return torch.cat([p.detach().reshape(-1) for p in parameters])
 
 
 def set_parameter_views(parameters: list[Any], theta: Tensor) -> None:
-    """Make every parameter a view of its part of θ."""
+    """Replace the data of every parameter by a view of its part of θ."""
     for p, part in zip(parameters, torch.split(theta, [p.numel() for p in parameters]), strict=True):
         p.data = part.view(p.shape)
 
 
 @contextmanager
 def preserve_random_state(device: torch.device) -> Iterator[None]:
-    """Room for torch's random numbers to be seeded: they are as before on the way out."""
+    """Restore the state of torch's random numbers on exit, so that they can be seeded inside; enables gradients."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         yield
 
 
 def seed_torch(device: torch.device, seed: int) -> None:
-    """Begin torch's random numbers anew on the CPU and this device; torch.manual_seed is ten times as slow."""
+    """Seed torch's random numbers on the CPU and this device; torch.manual_seed is ten times as slow."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
 def prepare_network(training: Training, network: Network, seed: int) -> Network:
-    """A copy of the network where training begins: trainable parameters and buffers of `initial`, in train mode."""
+    """A copy of the network in train mode, with the trainable parameters and buffers of `training.initial`."""
     if training.initial is None:
         raise ValueError(
-            "training begins nowhere: pass Training(initial=…), a function seed -> net that makes the net afresh, or "
-            "the state dict of the net before it was trained"
+            "the training does not say where it begins: pass Training(initial=…), a function seed -> net that makes "
+            "the untrained net, or the state dict of the net before it was trained"
         )
-    own = network.elsewhere()
-    first = read_initial(training, own, seed)
-    buffers = dict(own.net.named_buffers())
+    copy = network.elsewhere()
+    initial = read_initial(training, copy, seed)
+    buffers = dict(copy.net.named_buffers())
     with torch.no_grad():
-        for name, tensor in [*own.parameters().items(), *((n, b) for n, b in buffers.items() if n in first)]:
-            if name not in first or first[name].shape != tensor.shape:
-                got = f"shape {tuple(first[name].shape)}" if name in first else "none"
+        for name, tensor in [*copy.parameters().items(), *((n, b) for n, b in buffers.items() if n in initial)]:
+            if name not in initial or initial[name].shape != tensor.shape:
+                got = f"shape {tuple(initial[name].shape)}" if name in initial else "none"
                 raise ValueError(f"expected initial {name!r} of shape {tuple(tensor.shape)}, got {got}")
-            tensor.copy_(first[name])
-    own.net.train()
-    return own
+            tensor.copy_(initial[name])
+    copy.net.train()
+    return copy
 
 
 def read_initial(training: Training, network: Network, seed: int) -> Mapping[str, Tensor]:
-    """Parameters and buffers by name, from whichever form `initial` has."""
+    """Initial parameters and buffers by name; `initial` may be a function, a net or a state dict."""
     initial = training.initial
     if callable(initial) and not isinstance(initial, nn.Module):
         with preserve_random_state(network.device):

@@ -1,4 +1,4 @@
-"""Stacked: many copies of a small net trained at once, each with its own example weights."""
+"""Train many copies of a small net at once, each with its own example weights."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from upweight.gradients.batches import mapped
 from upweight.gradients.functional import Whole, leaves, plain_attention
 from upweight.training.optimiser_step import CLIP_EPSILON, initial_state, update
 from upweight.training.run import CPU, Run, preserve_random_state, require_finite, seed_torch
-from upweight.training.stacked_operations import Batched
+from upweight.training.stacked_operations import StackedOperations
 from upweight.training.traced_step import UntraceableError, trace
 
 Array = NDArray[np.float64]
-WORTH = 3e7  # flops of a step above which the arithmetic of one copy keeps a processor busy by itself
-WORTH_GPU = 3e9
-ROOM = 8 << 20  # bytes of the copies that are trained at once: larger stacks leave the caches
-ROOM_GPU = 2 << 30
-MOST = 128
-TAPED = 500  # steps of one shape from which a tape pays: the first one loads torch's compiler, which takes seconds
+MAX_STEP_FLOPS = 3e7  # from here on, the arithmetic of one copy's step keeps a processor busy by itself
+MAX_STEP_FLOPS_GPU = 3e9
+STACK_BYTES = 8 << 20  # memory of a stack: larger ones do not fit in the caches
+STACK_BYTES_GPU = 2 << 30
+MAX_COPIES = 128
+MIN_TRACED_STEPS = 500  # steps of one shape from which tracing pays: loading torch's compiler takes seconds
 
 
-def choose_stack(run: Run) -> Stack:
-    """How many copies of this run to train at once. The answer depends on net and batch alone, never on the clock."""
+def choose_copies(run: Run) -> Stack:
+    """How many copies of this run to train at once. The answer depends on net and batch only, never on timings."""
     on_gpu = run.network.device.type == "cuda"
     with preserve_random_state(run.network.device):
         counter = FlopCounterMode(display=False)
@@ -41,34 +41,34 @@ def choose_stack(run: Run) -> Stack:
             torch.autograd.grad(losses.sum(), list(run.network.parameters().values()), allow_unused=True)
         if any(not torch.equal(a, b) for a, b in zip(before, run.network.net.buffers(), strict=True)):
             return Stack(1, "training changes buffers of the net (batch statistics)")
-        reason = _refusal(run, losses.detach())
+        reason = _why_not_stackable(run, losses.detach())
     if reason:
         return Stack(1, f"copies of this net cannot be trained at once ({reason})")
     flops = counter.get_total_flops()
-    if flops > (WORTH_GPU if on_gpu else WORTH):
+    if flops > (MAX_STEP_FLOPS_GPU if on_gpu else MAX_STEP_FLOPS):
         return Stack(1, f"a step of {flops:.1e} flops keeps a processor busy by itself")
-    held = 4 * run.network.size + 4 * flops / max(run.network.size, 1)
-    bytes_each = held * torch.finfo(run.network.dtype).bits / 8
-    return Stack(int(np.clip((ROOM_GPU if on_gpu else ROOM) / bytes_each, 2, MOST)))
+    numbers_per_copy = 4 * run.network.size + 4 * flops / max(run.network.size, 1)
+    bytes_per_copy = numbers_per_copy * torch.finfo(run.network.dtype).bits / 8
+    return Stack(int(np.clip((STACK_BYTES_GPU if on_gpu else STACK_BYTES) / bytes_per_copy, 2, MAX_COPIES)))
 
 
-def _refusal(run: Run, losses: Tensor) -> str:
-    """Why the stacked step is not the step, empty where it is."""
+def _why_not_stackable(run: Run, losses: Tensor) -> str:
+    """Why a stacked step fails or gives other losses; empty if it works."""
     copies = StackedRuns([run, run])
     try:
         theta = copies.initial_parameters()
-        found = copies.losses(theta, copies.inputs(0))
-        torch.autograd.grad(found.sum(), theta, allow_unused=True)
+        stacked_losses = copies.losses(theta, copies.inputs(0))
+        torch.autograd.grad(stacked_losses.sum(), theta, allow_unused=True)
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
-    close = torch.allclose(found.detach(), losses.expand(2, -1), rtol=1e-3, atol=1e-5)
-    return "" if close else "its losses come out otherwise"
+    close = torch.allclose(stacked_losses.detach(), losses.expand(2, -1), rtol=1e-3, atol=1e-5)
+    return "" if close else "the losses of a stacked step differ"
 
 
 class StackedRuns:
-    """The runs of many copies, step by step together; runs that are the same object share their batches.
+    """The runs of many copies, made together step by step. If all runs are the same object, they share their batches.
 
-    Parameters are held one by one, each (M, *shape), so that a step neither cuts nor joins anything.
+    Every parameter is one tensor (M, *shape), so that a step neither splits nor joins tensors.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -76,44 +76,44 @@ class StackedRuns:
         self.shared = all(run is runs[0] for run in runs)
         self._whole = Whole(runs[0].network, "loss")
         self._names = [f"net.{name}" for name in runs[0].network.names]
-        self._batch: Any = None  # of the step, for what in it is no tensor
+        self._batch: Any = None  # the batch of the step, for its values that are not tensors
 
     def initial_parameters(self) -> list[Tensor]:
         """The parameters before the first step."""
-        names, owned = self.runs[0].network.names, [run.network.parameters() for run in self.runs]
-        return [torch.stack([own[name].detach() for own in owned]).requires_grad_() for name in names]
+        names, parameters = self.runs[0].network.names, [run.network.parameters() for run in self.runs]
+        return [torch.stack([of_run[name].detach() for of_run in parameters]).requires_grad_() for name in names]
 
     def inputs(self, t: int) -> list[Tensor]:
-        """The tensors of the batch of step t; where copies have batches of their own, of all of them, stacked."""
+        """The tensors of the batch of step t; if copies have batches of their own, those of all copies, stacked."""
         batches = [run.batch(t) for run in (self.runs[:1] if self.shared else self.runs)]
         self._batch = batches[0]
         if not self.shared:
             return [torch.stack(same) for same in zip(*(leaves(b) for b in batches), strict=True)]
         try:
             return leaves(batches[0])
-        except TypeError:  # a batch of unknown structure goes to the loss as it is
+        except TypeError:  # a batch of unknown structure is passed to the loss unchanged
             return []
 
     def losses(self, theta: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        """Losses (M, batch) of the step whose `inputs` were made last."""
+        """Losses (M, batch) of the step of the latest `inputs`."""
 
-        def one(row: list[Tensor], mine: list[Tensor]) -> Tensor:
-            waiting = iter(mine)
-            batch = mapped(lambda _: next(waiting), self._batch) if mine else self._batch
-            named = dict(zip(self._names, row, strict=True))
-            with Batched():
-                found: Tensor = torch.func.functional_call(self._whole, named, (batch,))
-            return found
+        def copy_losses(parameters: list[Tensor], tensors: list[Tensor]) -> Tensor:
+            following = iter(tensors)
+            batch = mapped(lambda _: next(following), self._batch) if tensors else self._batch
+            named = dict(zip(self._names, parameters, strict=True))
+            with StackedOperations():
+                losses: Tensor = torch.func.functional_call(self._whole, named, (batch,))
+            return losses
 
         if not self.shared:
-            return torch.func.vmap(one)(list(theta), list(inputs))
-        return torch.func.vmap(one, in_dims=(0, None), randomness="same")(list(theta), list(inputs))
+            return torch.func.vmap(copy_losses)(list(theta), list(inputs))
+        return torch.func.vmap(copy_losses, in_dims=(0, None), randomness="same")(list(theta), list(inputs))
 
     def gradient(self, theta: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-        """∂J/∂θ, a tensor for every parameter; `inputs` end in the shares of the examples, (M, batch)."""
+        """∂J/∂θ, one tensor per parameter; the last of `inputs` are the shares of the examples, (M, batch)."""
         objective = (self.losses(theta, inputs[:-1]) * inputs[-1]).sum()
-        found = torch.autograd.grad(objective, theta, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for g, p in zip(found, theta, strict=True)]
+        gradients = torch.autograd.grad(objective, theta, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, theta, strict=True)]
 
     def shares(self, t: int, weights: Array) -> Tensor:
         """wᵢ/d_t of the batch of step t for weights (M, n)."""
@@ -122,97 +122,104 @@ class StackedRuns:
         return torch.stack([run.shares(t, row) for run, row in zip(self.runs, weights, strict=True)])
 
 
-def train_stacked(runs: Sequence[Run], weights: Array) -> Tensor:
+def train_stacked(runs: Sequence[Run], weights: Array, min_traced_steps: int = MIN_TRACED_STEPS) -> Tensor:
     """Train one copy for every run and row of weights (M, n); (M, p) parameters.
 
+    Steps of one shape are traced if there are at least `min_traced_steps` of them.
+
     Raises:
-        ValueError: runs of different lengths or batches; training diverged.
+        ValueError: runs with different numbers of steps or sizes of batches; training that diverged.
     """
     sizes = {tuple(len(p) for p in run.positions) for run in runs}
     if len(sizes) > 1:
         raise ValueError("expected runs with equally many steps and equally large batches")
     copies, first = StackedRuns(runs), runs[0]
-    # Batches that the user's own collate makes may differ in what is no tensor, which no tape sees.
-    taping = first.network.device == CPU and first.whole is not None
+    # Batches from the user's own collate may differ in values that are not tensors, which a trace does not see.
+    traceable = first.network.device == CPU and first.collated is not None
     with preserve_random_state(first.network.device), plain_attention():
         try:
-            parts = _trained(copies, weights, _Gradients(copies, taping))
+            parts = _train(copies, weights, _StepGradients(copies, min_traced_steps if traceable else None))
         except UntraceableError:
-            parts = _trained(copies, weights, _Gradients(copies, taping=False))
+            parts = _train(copies, weights, _StepGradients(copies, None))
     theta = torch.cat([part.detach().flatten(1) for part in parts], dim=1)
     require_finite(theta, first.steps)
     return theta
 
 
-def _trained(copies: StackedRuns, weights: Array, gradients: _Gradients) -> list[Tensor]:
+def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) -> list[Tensor]:
     training, rates = copies.runs[0].training, copies.runs[0].rates
     theta, unclipped = copies.initial_parameters(), replace(training, clip=None)
     states = [initial_state(training, part.detach()) for part in theta]
     for t in range(copies.runs[0].steps):
-        found = gradients(theta, t, [*copies.inputs(t), copies.shares(t, weights)])
+        gradients = step_gradients(theta, t, [*copies.inputs(t), copies.shares(t, weights)])
         with torch.no_grad():
             if training.clip is not None:
-                _clip(found, training.clip)
-            for place, gradient in enumerate(found):
-                old, rate = states[place], float(rates[t])
-                _, states[place] = update(unclipped, theta[place], old, gradient, t, rate, in_place=True)
+                _clip(gradients, training.clip)
+            for place, gradient in enumerate(gradients):
+                state, rate = states[place], float(rates[t])
+                _, states[place] = update(unclipped, theta[place], state, gradient, t, rate, in_place=True)
     return theta
 
 
-def _clip(gradients: Sequence[Tensor], most: float) -> None:
-    """Every copy's gradient, over all of its parameters, to this norm at most."""
+def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Clip the gradient of every copy to this norm over all of its parameters, in place."""
     norms = torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradients])
-    factor = (most / (torch.linalg.vector_norm(norms, dim=0) + CLIP_EPSILON)).clamp(max=1.0)
+    factor = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + CLIP_EPSILON)).clamp(max=1.0)
     for part in gradients:
         part.mul_(factor.view(-1, *[1] * (part.ndim - 1)))
 
 
-class _Gradients:
-    """The gradient of every step, in memory of its own: by Python, or by a tape where many steps are alike.
+class _StepGradients:
+    """The gradient of every step, in memory of its own: by Python, or by a trace if many steps have the same shape.
 
-    A tape is held against Python at the second and at the last step of its shape.
+    A trace is compared with Python at the second and at the last step of its shape.
+
+    Args:
+        copies: the runs.
+        min_traced_steps: how many steps of one shape it takes to trace them; None never traces.
 
     Raises:
-        UntraceableError: they differ, or no tape can be made.
+        UntraceableError: trace and Python differ, or the step cannot be traced.
     """
 
-    def __init__(self, copies: StackedRuns, taping: bool) -> None:
-        lengths = [len(p) for p in copies.runs[0].positions]
+    def __init__(self, copies: StackedRuns, min_traced_steps: int | None) -> None:
+        sizes = [len(p) for p in copies.runs[0].positions]
         self._copies = copies
-        self._often = {length for length, times in Counter(lengths).items() if taping and times >= TAPED}
-        self._last = {length: t for t, length in enumerate(lengths)}
-        self._tapes: dict[Any, Callable[..., Sequence[Tensor]]] = {}
-        self._held: set[Any] = set()
+        self._traced_sizes = {
+            size for size, steps in Counter(sizes).items() if min_traced_steps is not None and steps >= min_traced_steps
+        }
+        self._last_step = {size: t for t, size in enumerate(sizes)}
+        self._traces: dict[Any, Callable[..., Sequence[Tensor]]] = {}
+        self._checked: set[Any] = set()
 
     def __call__(self, theta: Sequence[Tensor], t: int, inputs: list[Tensor]) -> list[Tensor]:
-        """∂J/∂θ of step t for inputs that were just made."""
+        """∂J/∂θ of step t for the latest inputs."""
         shape, run = tuple(part.shape for part in inputs), self._copies.runs[0]
-        length = len(run.positions[t])
-        if length not in self._often or len(inputs) == 1:
-            return _own(self._copies.gradient(theta, inputs), (*theta, *inputs, *run.network.net.buffers()))
-        if shape in self._held and t < self._last[length]:
+        size = len(run.positions[t])
+        if size not in self._traced_sizes or len(inputs) == 1:
+            return _unshare(self._copies.gradient(theta, inputs), (*theta, *inputs, *run.network.net.buffers()))
+        if shape in self._checked and t < self._last_step[size]:
             with torch.no_grad():
-                return _own(self._tapes[shape](*inputs), ())
-        found = self._copies.gradient(theta, inputs)
-        if shape in self._tapes:
-            seed_torch(run.network.device, run.noise[t])
+                return _unshare(self._traces[shape](*inputs), ())
+        gradients = self._copies.gradient(theta, inputs)
+        seed_torch(run.network.device, run.step_seeds[t])
+        if shape in self._traces:
             with torch.no_grad():
-                played = self._tapes[shape](*inputs)
-            if not all(torch.equal(a, b) for a, b in zip(found, played, strict=True)):
-                raise UntraceableError("the steps are not alike")
-            self._held.add(shape)
+                traced = self._traces[shape](*inputs)
+            if not all(torch.equal(a, b) for a, b in zip(gradients, traced, strict=True)):
+                raise UntraceableError("a later step is not a repetition of the traced one")
+            self._checked.add(shape)
         else:
-            seed_torch(run.network.device, run.noise[t])
-            self._tapes[shape] = trace(self._copies.gradient, theta, inputs)
-        return _own(found, (*theta, *inputs, *run.network.net.buffers()))
+            self._traces[shape] = trace(self._copies.gradient, theta, inputs)
+        return _unshare(gradients, (*theta, *inputs, *run.network.net.buffers()))
 
 
-def _own(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients, none of which shares its memory with another or with these: they are written over."""
-    taken, found = {tensor.untyped_storage().data_ptr() for tensor in others}, []
+def _unshare(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients, copied if they share memory with each other or with `others`, because they are overwritten."""
+    taken, separate = {tensor.untyped_storage().data_ptr() for tensor in others}, []
     for gradient in gradients:
-        place = gradient.untyped_storage().data_ptr()
-        own = gradient.is_contiguous() and place not in taken
-        found.append(gradient if own else gradient.clone(memory_format=torch.contiguous_format))
-        taken.add(place)
-    return found
+        pointer = gradient.untyped_storage().data_ptr()
+        is_separate = gradient.is_contiguous() and pointer not in taken
+        separate.append(gradient if is_separate else gradient.clone(memory_format=torch.contiguous_format))
+        taken.add(pointer)
+    return separate

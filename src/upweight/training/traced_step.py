@@ -1,6 +1,6 @@
-"""Tape: the tensor operations of one call, done again without its Python, its vmap and its autograd.
+"""Trace the tensor operations of a call, to repeat them without its Python code, vmap and autograd.
 
-In a step of small nets these cost more than the arithmetic.
+In a training step of a small net, these cost more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Work = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
-UNKNOWN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
 class UntraceableError(RuntimeError):
-    """A call that cannot be done again without its Python."""
+    """A call whose operations cannot be repeated without its Python code."""
 
 
 def trace(work: Work, fixed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """`work(fixed, inputs)` for other numbers in the same shapes, as a function of the inputs.
+    """`work(fixed, inputs)` as a function of the inputs, for other numbers in tensors of the same shapes.
 
-    Random numbers are drawn anew. What is no tensor, and tensors from elsewhere (buffers), are taken for constant:
-    whoever calls it has to see to it that the Python would have done the same again.
+    Every call draws new random numbers. Values that are not tensors, and tensors from elsewhere (buffers), are treated
+    as constants. The caller has to make sure that the Python code would do the same operations again.
 
     Args:
         work: (fixed, inputs) → tensors.
-        fixed: tensors that stay where they are in memory, while their numbers change.
-        inputs: tensors that are others in every call.
+        fixed: tensors that stay at the same place in memory, while their numbers change.
+        inputs: tensors that are different in every call.
 
     Raises:
         UntraceableError: shapes or branches depend on numbers.
     """
     try:
-        tape = make_fx(lambda here, *given: work(here, given))(list(fixed), *inputs)
+        graph = make_fx(lambda fixed_tensors, *given: work(fixed_tensors, given))(list(fixed), *inputs)
     except RuntimeError as error:
         raise UntraceableError(f"the call cannot be traced: {error}") from error
-    for node in tape.graph.nodes:
+    for node in graph.graph.nodes:
         if _depends_on_numbers(node.target, node.args):
-            raise UntraceableError(f"what {node.target} gives depends on numbers")
-    return lambda *given: tape(list(fixed), *given)
+            raise UntraceableError(f"the output of {node.target} depends on numbers")
+    return lambda *given: graph(list(fixed), *given)
 
 
 def _depends_on_numbers(operation: Any, args: Any) -> bool:
-    """Whether the result is none of a tensor, or of a shape that the shapes of its arguments do not say."""
+    """Whether the output is no tensor, or has a shape that the shapes of the arguments do not determine."""
     if operation is torch.ops.aten.index.Tensor:
-        return any(place is not None and place.meta["val"].dtype in (torch.bool, torch.uint8) for place in args[1])
-    return any(tag in getattr(operation, "tags", ()) for tag in UNKNOWN)
+        return any(index is not None and index.meta["val"].dtype in (torch.bool, torch.uint8) for index in args[1])
+    return any(tag in getattr(operation, "tags", ()) for tag in DATA_DEPENDENT)

@@ -1,4 +1,4 @@
-"""From a training and example weights to trained nets, one by one or many at once."""
+"""Train nets with example weights, one by one or many at once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from upweight.core.weights import sample_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copied
 from upweight.training.recipe import Training
 from upweight.training.run import Run, replay, set_parameter_views
-from upweight.training.stacked import choose_stack as choose_run_stack
-from upweight.training.stacked import train_stacked
+from upweight.training.stacked import MIN_TRACED_STEPS, choose_copies, train_stacked
 
 Array = NDArray[np.float64]
 TrainFn = Callable[[Array, int], nn.Module]
 
 
 def combine_l2(given: Objective | str | None, l2: float) -> Objective | str | float | None:
-    """The objective with the older keyword `l2`; the l2 alone where the training has to say the reduction.
+    """The objective with the older keyword `l2`; the l2 alone if the training has to determine the reduction.
 
     Raises ValueError for two l2 that differ.
     """
@@ -37,40 +36,40 @@ def combine_l2(given: Objective | str | None, l2: float) -> Objective | str | fl
 
 
 def resolve_objective(given: Objective | str | float | None, training: Training | TrainFn | None) -> Objective:
-    """Reduction and l2, from whoever says them: the caller, else the training, else the mean without l2.
+    """Reduction and l2: those given, else those of the training, else the mean without l2.
 
-    Raises ValueError for an unknown reduction, a negative l2, or what the training contradicts.
+    Raises ValueError for an unknown reduction, a negative l2, or an objective that contradicts the training.
     """
     default = training.objective if isinstance(training, Training) else Objective("mean")
-    found = given if isinstance(given, Objective) else default
+    objective = given if isinstance(given, Objective) else default
     if isinstance(given, str):
-        found = Objective(given, default.l2)  # type: ignore[arg-type]
+        objective = Objective(given, default.l2)  # type: ignore[arg-type]
     elif isinstance(given, float):
-        found = Objective(default.reduction, given or default.l2)
-    if found.reduction not in ("mean", "sum", "fixed"):
-        raise ValueError(f'expected objective "mean", "sum" or "fixed", got {found.reduction!r}')
-    if not (np.isfinite(found.l2) and found.l2 >= 0):
-        raise ValueError(f"expected a finite l2 ≥ 0, got {found.l2}")
+        objective = Objective(default.reduction, given or default.l2)
+    if objective.reduction not in ("mean", "sum", "fixed"):
+        raise ValueError(f'expected objective "mean", "sum" or "fixed", got {objective.reduction!r}')
+    if not (np.isfinite(objective.l2) and objective.l2 >= 0):
+        raise ValueError(f"expected a finite l2 ≥ 0, got {objective.l2}")
     if isinstance(training, Training):
-        training.require(found)
-    return found
+        training.require(objective)
+    return objective
 
 
 def train_network(
     training: Training | TrainFn, network: Network, train: Examples, weights: Array, seed: int
 ) -> nn.Module:
-    """A new net, trained with these weights (n,) on top of the examples' own, in eval mode."""
+    """A new net in eval mode, trained with these weights (n,) multiplied by the examples' own."""
     if isinstance(training, Training):
         (run,) = make_runs(training, network, train, weights[None], [seed])
         return replay(run, weights * sample_weights(train)).eval()
     net = training(weights, seed)
     if not isinstance(net, nn.Module):
         raise TypeError(f"expected training(weights, seed) to return the trained net, got {type(net).__name__}")
-    found = Network(net, network.loss)
-    if found.shapes != network.shapes:
+    trained = Network(net, network.loss)
+    if trained.shapes != network.shapes:
         raise ValueError("expected training(weights, seed) to return a net with the same parameters as the model's")
-    used = {p.data_ptr() for p in network.parameters().values()}
-    if any(p.data_ptr() in used for p in found.parameters().values()):
+    pointers = {p.data_ptr() for p in network.parameters().values()}
+    if any(p.data_ptr() in pointers for p in trained.parameters().values()):
         raise ValueError("training(weights, seed) trained the model's own net; let it make a new one every time")
     return net
 
@@ -79,53 +78,67 @@ def choose_stack(training: Training | TrainFn, network: Network, train: Examples
     """How many nets to train at once."""
     if not isinstance(training, Training):
         return Stack(1, "a training function trains one net at a time")
-    return choose_run_stack(make_runs(training, network, train, np.ones((1, len(train))), [0])[0])
+    return choose_copies(make_runs(training, network, train, np.ones((1, len(train))), [0])[0])
 
 
 def train_networks(
-    training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]
+    training: Training,
+    network: Network,
+    train: Examples,
+    weights: Array,
+    seeds: Sequence[int],
+    *,
+    min_traced_steps: int = MIN_TRACED_STEPS,
 ) -> list[nn.Module]:
-    """New nets, one for every row of weights (M, n) and its seed, all at once."""
-    wanted = make_runs(training, network, train, weights, seeds)
+    """New nets, one for every row of weights (M, n) and its seed, trained at once.
+
+    `min_traced_steps` is the number of steps of one shape from which they are traced.
+    """
+    runs = make_runs(training, network, train, weights, seeds)
+    parameters = _train_runs(runs, weights * sample_weights(train), min_traced_steps)
     nets = []
-    for run, theta in zip(wanted, _trained(wanted, weights * sample_weights(train)), strict=True):
+    for run, theta in zip(runs, parameters, strict=True):
         net = copied(run.network.net).eval()
         set_parameter_views(list(Network(net, network.loss).parameters().values()), theta.clone())
         nets.append(net)
     return nets
 
 
-def _trained(wanted: Sequence[Run], weights: Array) -> list[Tensor]:
-    """Parameters of every run, of all together where they have the same steps and share or need no random numbers."""
-    first = wanted[0]
-    alike = all([len(p) for p in run.positions] == [len(p) for p in first.positions] for run in wanted)
-    if all(run is first for run in wanted) or (alike and not first.is_random):
-        return list(train_stacked(wanted, weights))
-    found: dict[int, Tensor] = {}
-    for run in dict.fromkeys(wanted):
-        places = [place for place, one in enumerate(wanted) if one is run]
-        found |= zip(places, train_stacked([run] * len(places), weights[places]), strict=True)
-    return [found[place] for place in range(len(wanted))]
+def _train_runs(runs: Sequence[Run], weights: Array, min_traced_steps: int) -> list[Tensor]:
+    """The parameters of every run.
+
+    All runs are stacked if they have the same sizes of steps and share their random numbers or draw none. Otherwise
+    only copies of the same run are.
+    """
+    first = runs[0]
+    same_sizes = all([len(p) for p in run.positions] == [len(p) for p in first.positions] for run in runs)
+    if all(run is first for run in runs) or (same_sizes and not first.is_random):
+        return list(train_stacked(runs, weights, min_traced_steps))
+    parameters: dict[int, Tensor] = {}
+    for run in dict.fromkeys(runs):
+        places = [place for place, other in enumerate(runs) if other is run]
+        parameters |= zip(places, train_stacked([run] * len(places), weights[places], min_traced_steps), strict=True)
+    return [parameters[place] for place in range(len(runs))]
 
 
 def make_runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:
-    """The run of every row of weights (M, n) and its seed; the same object where they are the same.
+    """The run of every row of weights (M, n) and its seed; equal runs are the same object.
 
-    Seed 0 is the training's own, every other counts on from there.
+    Seed 0 stands for the training's own seed, seed s for that plus s.
     """
-    own, made = sample_weights(train), dict[Any, Run]()
-    found = []
-    for row, seed in zip(weights * own, seeds, strict=True):
+    distinct = dict[Any, Run]()
+    runs = []
+    for row, seed in zip(weights * sample_weights(train), seeds, strict=True):
         key = (seed, (row > 0).tobytes() if training.denominator == "rebatched" else b"")
-        if key not in made:
-            whole = next(iter(made.values())).whole if made else None
-            made[key] = Run.of(training, network, train, row, training.seed + seed, whole)
-        found.append(made[key])
-    return found
+        if key not in distinct:
+            collated = next(iter(distinct.values())).collated if distinct else None
+            distinct[key] = Run.of(training, network, train, row, training.seed + seed, collated)
+        runs.append(distinct[key])
+    return runs
 
 
 def add_initial(training: Training, net: nn.Module | Callable[[int], nn.Module]) -> Training:
-    """The training with where it begins: this net as it is now, or the function that makes it, unless it says so."""
+    """The training with this net's current state, or the function that makes the net, as `initial` if it has none."""
     if training.initial is not None:
         return training
     if not isinstance(net, nn.Module):
@@ -134,11 +147,11 @@ def add_initial(training: Training, net: nn.Module | Callable[[int], nn.Module])
 
 
 def removal_warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
-    """What a reader should know of removal in this training, as sentences."""
-    coupled = [name for name, module in network.net.named_modules() if isinstance(module, BATCH_NORMS)]
-    if not coupled or not isinstance(training, Training) or training.denominator == "rebatched":
+    """Sentences about what removing an example does not change in this training."""
+    batch_norms = [name for name, module in network.net.named_modules() if isinstance(module, BATCH_NORMS)]
+    if not batch_norms or not isinstance(training, Training) or training.denominator == "rebatched":
         return []
     return [
-        f"An example of weight 0 still takes part in the batch statistics of {coupled[0]}: its loss goes, no more; "
-        'Training(denominator="rebatched") removes the whole example.'
+        f"An example of weight 0 still takes part in the batch statistics of {batch_norms[0]}: only its loss is "
+        'removed. Training(denominator="rebatched") removes the whole example.'
     ]
