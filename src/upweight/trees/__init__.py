@@ -1,1 +1,1 @@
-"""Sums of trees: one form for every library, their losses, and the replay of how leaf values came about."""
+"""Tree ensembles in one form for every library, their losses, and the replay of boosting that explains leaf values."""

@@ -1,4 +1,7 @@
-"""TreeEnsemble: the leaves of a sum of trees as arrays; which leaf an example falls into is the library's own word."""
+"""TreeEnsemble: the leaf values of a sum of trees as arrays.
+
+The leaf that an example falls into is always computed by the library that trained the trees.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,18 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class TreeEnsemble:
-    """F(x) = base + Σ_t values[leaf of x in tree t], with K outputs; splits are not kept.
+    """F(x) = base + Σ_t values[leaf of x in tree t], with K outputs. Splits are not stored.
 
-    A split is never evaluated here: libraries differ in how they treat missing values, categories and ties, and each of
-    them can say which leaf an example falls into.
+    Splits are never evaluated here, because libraries differ in how they treat missing values, categories and ties.
+    Each library can return the leaf that an example falls into.
+
+    Leaves are numbered in two ways: a local number counts within one tree, a global number counts over all trees and is
+    the leaf's row in `values`.
 
     Attributes:
-        values: (leaves of all trees, width) what every leaf adds: to one output (width 1), or to all (width K).
-        starts: (trees + 1,) where each tree's leaves begin.
-        steps: (trees,) the boosting step of each tree, ascending from 0; trees of one step saw the same gradients.
+        values: (leaves of all trees, width) what every leaf adds to one output (width 1) or to all outputs (width K).
+        starts: (trees + 1,) the global number of each tree's first leaf, and the number of leaves at the end.
+        steps: (trees,) the boosting step of each tree, ascending from 0. Trees of one step saw the same gradients.
         outputs: (trees,) the first output that each tree adds to.
         base: (K,) the outputs before the first tree.
     """
@@ -38,12 +44,12 @@ class TreeEnsemble:
 
     @property
     def trees(self) -> int:
-        """How many trees there are."""
+        """The number of trees."""
         return len(self.steps)
 
     @property
     def width(self) -> int:
-        """How many outputs a leaf adds to."""
+        """The number of outputs that a leaf adds to."""
         return int(self.values.shape[1])
 
     @cached_property
@@ -52,31 +58,36 @@ class TreeEnsemble:
         return np.repeat(np.arange(self.trees), np.diff(self.starts))
 
     def leaves_of(self, tree: int) -> slice:
-        """Where a tree's leaves stand."""
+        """The global numbers of a tree's leaves."""
         return slice(int(self.starts[tree]), int(self.starts[tree + 1]))
 
     def outputs_of(self, tree: int) -> slice:
-        """Which outputs a tree adds to."""
+        """The outputs that a tree adds to."""
         first = int(self.outputs[tree])
         return slice(first, first + self.width)
 
     def by_step(self) -> Iterator[range]:
-        """The trees of every step."""
+        """The trees of every boosting step."""
         edges = [*np.flatnonzero(np.diff(self.steps, prepend=-1)).tolist(), self.trees]
-        yield from (range(a, b) for a, b in pairwise(edges))
+        yield from (range(first, last) for first, last in pairwise(edges))
 
     def global_leaves(self, local_leaves: NDArray[np.integer]) -> Indices:
-        """Leaf numbers within each tree (n, trees) as places among all leaves. Raises ValueError where there is none.
+        """Global leaf numbers from local ones, both (n, trees).
 
-        What a library counts as leaves and what it holds of their values must be the same thing.
+        Raises:
+            ValueError: a local number is outside its tree, so the library's leaves and the values read from it differ.
         """
         if local_leaves.ndim != 2 or local_leaves.shape[1] != self.trees:
             raise ValueError(
                 f"expected one leaf for each of {self.trees} trees, got an array of shape {local_leaves.shape}"
             )
         if (local_leaves < 0).any() or (local_leaves >= np.diff(self.starts)).any():
-            raise ValueError("an example falls into a leaf that the model does not have; it was read wrongly")
-        leaves: Indices = np.add(local_leaves, self.starts[:-1], order="F", dtype=np.intp)  # all goes tree by tree
+            raise ValueError(
+                "expected leaf numbers that the model has, got an example in a leaf that it does not have: its trees "
+                "were not read correctly; please report it with the version of the library"
+            )
+        # Column order: everything that reads leaves does so tree by tree.
+        leaves: Indices = np.add(local_leaves, self.starts[:-1], order="F", dtype=np.intp)
         return leaves
 
     def margins(self, leaves: Indices) -> Array:
@@ -87,7 +98,7 @@ class TreeEnsemble:
         return out
 
     def staged(self, leaves: Indices) -> Iterator[tuple[range, Array]]:
-        """(trees of the step, F before it (n, K)) for every step; the array is the same one, moved on."""
+        """(trees of the step, F before the step (n, K)) for every step; one array is updated in place."""
         margins = np.tile(self.base, (len(leaves), 1))
         for trees in self.by_step():
             yield trees, margins
@@ -95,24 +106,27 @@ class TreeEnsemble:
                 margins[:, self.outputs_of(tree)] += self.values[leaves[:, tree]]
 
     def membership(self, leaves: Indices, weights: Array | None = None) -> sparse.csr_matrix:
-        """(n, leaves) with a weight (1 where left out; (n,) or (n, trees)) for each leaf that an example is in."""
+        """Sparse matrix (n, leaves): the weight of each example in each leaf that it falls into.
+
+        `weights` is (n,) or (n, trees); None means 1.
+        """
         n, trees = leaves.shape
         data = np.ones((n, trees)) if weights is None else np.broadcast_to(weights.reshape(n, -1), (n, trees))
         indptr = np.arange(0, n * trees + 1, trees)
         return sparse.csr_matrix((data.ravel(), leaves.ravel(), indptr), shape=(n, len(self.values)))
 
     def leaf_weights(self, leaves: Indices, weights: Array) -> Array:
-        """The weight (n,) or (n, trees) of the examples in every leaf, (leaves,): ones count them."""
-        each = np.broadcast_to(weights.reshape(len(leaves), -1), leaves.shape)
-        return np.bincount(leaves.ravel(), each.ravel(), len(self.values)).astype(np.float64)
+        """The total weight of the examples in every leaf, (leaves,), for weights (n,) or (n, trees)."""
+        weights = np.broadcast_to(weights.reshape(len(leaves), -1), leaves.shape)
+        return np.bincount(leaves.ravel(), weights.ravel(), len(self.values)).astype(np.float64)
 
 
 def ensemble_of(
     values: list[Array], steps: NDArray[np.integer], outputs: NDArray[np.integer], base: Array
 ) -> TreeEnsemble:
-    """From the leaf values of every tree, each (leaves,) or (leaves, width)."""
-    columns = [np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in values]
-    starts = np.concatenate([[0], np.cumsum([len(v) for v in columns])]).astype(np.intp)
-    together = np.concatenate(columns) if columns else np.empty((0, 1))
+    """The ensemble with these leaf values of every tree, each (leaves,) or (leaves, width)."""
+    per_tree = [np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in values]
+    starts = np.concatenate([[0], np.cumsum([len(v) for v in per_tree])]).astype(np.intp)
+    all_values = np.concatenate(per_tree) if per_tree else np.empty((0, 1))
     base = np.atleast_1d(np.asarray(base, dtype=np.float64))
-    return TreeEnsemble(together, starts, np.asarray(steps, np.intp), np.asarray(outputs, np.intp), base)
+    return TreeEnsemble(all_values, starts, np.asarray(steps, np.intp), np.asarray(outputs, np.intp), base)

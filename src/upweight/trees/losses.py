@@ -1,4 +1,4 @@
-"""The losses of boosted trees; outputs come first in every array, as in `loss.py`."""
+"""The losses that boosted trees are trained on. Outputs are the first axis of every array, as in `boosting_loss.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 class Squared(BoostingLoss):
-    """½ Σ (z − t)²; with classes, of the distance to 0 and 1 (half the Brier score), as forests fit them."""
+    """½ Σ (z − t)². With classes, targets are 0 and 1: half the Brier score, which forests minimise."""
 
     name = "squared loss"
     unit = "half squared error"
@@ -29,16 +29,16 @@ class Squared(BoostingLoss):
         return z - t, np.ones_like(z)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         return dz, None
 
     def probabilities(self, z: Array) -> Array:
-        """The outputs themselves, where they are class frequencies."""
+        """The outputs themselves: in a forest they are class frequencies."""
         return z if self.classes is not None else super().probabilities(z)
 
 
 class Logistic(BoostingLoss):
-    """log(1 + exp(−±σz)) for two classes; σ is 1 everywhere but in LightGBM, where it can be set."""
+    """log(1 + exp(∓σz)) for two classes. σ is 1, except in LightGBM, where it can be set (`sigmoid`)."""
 
     name = "logistic loss"
     unit = "nats"
@@ -61,7 +61,7 @@ class Logistic(BoostingLoss):
         return g, p
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         p = _expit(z * self.sigmoid if self.sigmoid != 1.0 else z)
         moved = p * (self.sigmoid**2 * dz)
         moved -= moved * p
@@ -82,9 +82,10 @@ class Logistic(BoostingLoss):
 
 
 class Softmax(BoostingLoss):
-    """Cross-entropy of softmax over all classes; libraries sum `factor`·p(1 − p), the second derivative's diagonal.
+    """Cross-entropy of softmax over all classes.
 
-    XGBoost's factor is 2, LightGBM's and GradientBoosting's K/(K − 1), HistGradientBoosting's and CatBoost's 1.
+    Libraries sum `factor`·p(1 − p), a multiple of the second derivative's diagonal. The factor is 2 in XGBoost,
+    K/(K − 1) in LightGBM and GradientBoosting, and 1 in HistGradientBoosting and CatBoost.
     """
 
     name = "cross-entropy (softmax)"
@@ -105,13 +106,13 @@ class Softmax(BoostingLoss):
         return p - t, self.factor * p * (1 - p)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         p = softmax(z, axis=0)
         dp = p * (dz - (p * dz).sum(axis=0))
         return dp, self.factor * (1 - 2 * p) * dp
 
     def derivatives_vjp(self, z: Array, t: Array, dg: Array, dh: Array) -> Array:
-        """The same product: p is coupled symmetrically."""
+        """The transposed product; the Jacobian of softmax is symmetric."""
         p = softmax(z, axis=0)
         v = dg + self.factor * (1 - 2 * p) * dh
         return np.asarray(p * (v - (p * v).sum(axis=0)))
@@ -130,7 +131,7 @@ class Softmax(BoostingLoss):
 
 
 class Poisson(BoostingLoss):
-    """exp(z) − t z; XGBoost and LightGBM sum exp(z + `padding`) as its second derivative (.7 by default)."""
+    """exp(z) − t z. XGBoost and LightGBM sum exp(z + `padding`) as its second derivative (their default is .7)."""
 
     name = "Poisson loss"
     unit = "nats"
@@ -149,7 +150,7 @@ class Poisson(BoostingLoss):
         return mean - t, mean * np.exp(self.padding)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         moved = np.exp(z) * dz
         return moved, moved * np.exp(self.padding)
 
@@ -162,12 +163,12 @@ class Poisson(BoostingLoss):
         return np.asarray(1.0 / np.maximum(mean, 1e-300))
 
     def mean(self, z: Array) -> Array:
-        """The predicted amount."""
+        """The predicted mean."""
         return np.exp(z)
 
 
 class Quantile(BoostingLoss):
-    """The pinball loss at level α. Leaf values are order statistics: no derivative, no sums to replay."""
+    """The pinball loss at level α. Its leaf values are order statistics: no derivatives, and no sums to replay."""
 
     unit = "pinball"
     differentiable = False
@@ -179,22 +180,27 @@ class Quantile(BoostingLoss):
 
     def value(self, z: Array, t: Array) -> Array:
         """The loss."""
-        off = t - z
-        return np.asarray(np.maximum(self.alpha * off, (self.alpha - 1) * off)[0])
+        residual = t - z
+        return np.asarray(np.maximum(self.alpha * residual, (self.alpha - 1) * residual)[0])
 
     def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         return np.where(z >= t, 1 - self.alpha, -self.alpha), np.ones_like(z)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         return np.zeros_like(z), None
 
 
 class Custom(BoostingLoss):
-    """A user's own loss of one output: `gradient`, `hessian` and `third` are f(z, t) -> array, elementwise.
+    """A loss of the user's own with one output, for `uw.explainable(booster, train, loss=…)`.
 
-    `loss` is f(z, t) too; without it the measurement must be a function of the outputs.
+    Args:
+        gradient: first derivative f(z, t) -> array, elementwise.
+        hessian: second derivative, likewise.
+        third: third derivative, likewise.
+        loss: the loss itself, likewise. Without it, `measure=` has to be a function of the outputs.
+        name: how messages call the loss.
     """
 
     unit = "own"
@@ -209,29 +215,31 @@ class Custom(BoostingLoss):
     ) -> None:
         super().__init__(1)
         self.elementwise_derivatives = gradient, hessian, third
-        self.own, self.name = loss, name
+        self.loss_function, self.name = loss, name
 
     def value(self, z: Array, t: Array) -> Array:
         """The loss."""
-        if self.own is None:
-            raise ValueError("the loss was given by its derivatives alone; pass loss= too, or measure= a function")
-        return np.asarray(np.asarray(self.own(z, t))[0])
+        if self.loss_function is None:
+            raise ValueError(
+                "expected the loss itself, got only its derivatives; pass loss= to Custom, or a function as measure="
+            )
+        return np.asarray(np.asarray(self.loss_function(z, t))[0])
 
     def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
         return np.asarray(self.elementwise_derivatives[0](z, t)), np.asarray(self.elementwise_derivatives[1](z, t))
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """How both move."""
+        """Their directional derivatives along dz."""
         return np.asarray(self.elementwise_derivatives[1](z, t)) * dz, np.asarray(
             self.elementwise_derivatives[2](z, t)
         ) * dz
 
 
 def _expit(z: Array) -> Array:
-    """1 / (1 + exp(−z)), several times as fast as scipy's on large arrays: numpy's exp is vectorised."""
+    """1 / (1 + exp(−z)), several times faster than scipy's on large arrays because numpy's exp is vectorised."""
     out = np.negative(z)
-    with np.errstate(over="ignore"):  # exp(−z) = ∞ gives 0, as it should
+    with np.errstate(over="ignore"):  # exp(−z) = ∞ gives 0, which is right
         np.exp(out, out=out)
     out += 1.0
     return np.reciprocal(out, out=out)
