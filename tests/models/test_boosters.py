@@ -45,7 +45,7 @@ def test_what_training_did_not_record_is_named_and_ranking_still_works(settings,
     assert says in model.notes[0]
     for method in (uw.TreeSim(), uw.TREX(), uw.BoostIn()):
         assert says in method.fit(model, train).attribute(train.take([0])).diagnostics["warnings"][0]
-    with pytest.raises(ValueError, match=f"LeafRefit works on leaf values as sums.*{says}"):
+    with pytest.raises(ValueError, match=f"LeafRefit needs leaf values that are sums.*{says}"):
         uw.LeafRefit().fit(model, train)
 
 

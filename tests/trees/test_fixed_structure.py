@@ -111,7 +111,7 @@ def test_enough_top_leaves_are_all_points(grown):
 def test_what_breaks_a_leaf_is_seen(grown):
     broken = replace(grown, rule=replace(grown.rule, learning_rate=grown.rule.learning_rate * 1.01))
     assert not broken.exact
-    with pytest.raises(ValueError, match=r"LeafRefit works on leaf values as sums.*TreeSim, TREX and BoostIn"):
+    with pytest.raises(ValueError, match=r"LeafRefit needs leaf values that are sums.*TreeSim, TREX or BoostIn"):
         broken.require_exact("LeafRefit")
 
 

@@ -1,4 +1,7 @@
-"""Boosting: how leaf values followed from the training set, replayed from staged margins."""
+"""Boosting: how the leaf values of a boosted ensemble follow from its training set.
+
+The margins before every step are replayed from the leaf values, which gives the gradients that the step was fitted to.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,23 @@ from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Indices, TreeEnsemble
 
 Array = NDArray[np.float64]
-SAME = 1e-4  # libraries sum in single precision: what leaf values may differ by, of the largest of their tree
-EMPTY = 1e-12  # a sum of second derivatives below which a leaf has nobody in it
+# Largest accepted difference of leaf values, relative to the largest of their tree: libraries sum in single precision.
+VALUE_TOLERANCE = 1e-4
+MIN_HESSIAN = 1e-12  # a leaf whose second derivatives sum to less than this holds no example
 
 
 @dataclass(frozen=True, eq=False)
 class LeafRule:
-    """A leaf's value from the sums G, H over its examples: −learning_rate · clip(soft(G, l1) / (H + l2), max_step).
+    """A leaf's value from the sums G and H over its examples: −learning_rate · clip(soft(G, l1) / (H + l2), max_step).
+
+    soft(G, l1) is G moved towards 0 by l1, and 0 if |G| < l1.
 
     Attributes:
-        learning_rate: the learning rate.
-        l2: (leaves,) what is added to H, leaf by leaf (LightGBM adds more below categorical splits).
-        l1: what |G| is reduced by.
-        max_step: the largest step before the rate; 0 for no limit.
-        newton: H sums second derivatives; else it counts (CatBoost's "Gradient" leaves).
+        learning_rate: the factor of every step.
+        l2: (leaves,) added to H, leaf by leaf (LightGBM adds more below categorical splits).
+        l1: subtracted from |G|.
+        max_step: the largest step before the learning rate; 0 for no limit.
+        newton: H sums second derivatives; otherwise H sums weights (CatBoost's "Gradient" leaves).
     """
 
     learning_rate: float
@@ -37,36 +43,39 @@ class LeafRule:
     newton: bool = True
 
     def values(self, g: Array, h: Array, leaves: slice) -> Array:
-        """Leaf values for sums (leaves of the tree, …); a leaf without examples takes no step."""
-        below = h + self._l2(leaves, h)
+        """Leaf values for sums g and h, both (leaves, …). A leaf without examples takes no step."""
+        denominator = h + self._l2_like(h, leaves)
         if self.l1:
             g = np.sign(g) * np.maximum(np.abs(g) - self.l1, 0.0)
-        step = np.divide(-g, below, out=np.zeros_like(below), where=(below > EMPTY) & (h > EMPTY))
+        step = np.divide(
+            -g, denominator, out=np.zeros_like(denominator), where=(denominator > MIN_HESSIAN) & (h > MIN_HESSIAN)
+        )
         if self.max_step:
             step = np.clip(step, -self.max_step, self.max_step)
         return self.learning_rate * step
 
     def value_change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Indices) -> Array:
-        """How values made from sums h move when the sums move by dg and dh; all have the leaves first."""
+        """First-order change of leaf values when their sums change by dg and dh; leaves are the first axis of all."""
         return -(self.learning_rate * dg + value * dh) * self.inverse_denominator(value, h, leaves)
 
     def inverse_denominator(self, value: Array, h: Array, leaves: slice | Indices) -> Array:
-        """1 / (H + l2), or 0 where a leaf cannot move: nobody is in it, or its value is clipped."""
-        below = h + self._l2(leaves, h)
-        fixed = (below <= EMPTY) | (h <= EMPTY)
+        """1 / (H + l2), or 0 for a leaf that cannot change: it holds no example, or its value is clipped."""
+        denominator = h + self._l2_like(h, leaves)
+        fixed = (denominator <= MIN_HESSIAN) | (h <= MIN_HESSIAN)
         if self.l1:
             fixed |= value == 0
         if self.max_step:
             fixed |= np.abs(value) >= self.learning_rate * self.max_step * (1 - 1e-12)
-        return np.where(fixed, 0.0, 1.0 / np.where(fixed, 1.0, below))
+        return np.where(fixed, 0.0, 1.0 / np.where(fixed, 1.0, denominator))
 
-    def _l2(self, leaves: slice | Indices, like: Array) -> Array:
-        return self.l2[leaves].reshape(-1, *[1] * (like.ndim - 1))
+    def _l2_like(self, h: Array, leaves: slice | Indices) -> Array:
+        """The l2 of these leaves with as many axes as h."""
+        return self.l2[leaves].reshape(-1, *[1] * (h.ndim - 1))
 
 
 @dataclass(frozen=True, eq=False)
 class BoostingStep:
-    """One boosting step: its trees, and every training example's margins and slopes before it, all (K, n)."""
+    """One boosting step: its trees, and the training margins and derivatives before it, all (K, n)."""
 
     trees: range
     margins: Array
@@ -76,14 +85,14 @@ class BoostingStep:
 
 @dataclass(frozen=True, eq=False)
 class Boosting:
-    """A boosted ensemble and the examples it grew from.
+    """A boosted ensemble and the examples that it was trained on.
 
     Attributes:
-        leaves: (n, trees) the leaf of every training example in every tree.
-        targets: (K, n) what the loss made of the labels.
+        leaves: (n, trees) the global number of every training example's leaf in every tree.
+        targets: (K, n) the labels as the loss encodes them.
         weights: (n,) sample weights.
-        base_is_fitted: the base is the best constant for the training set and moves when examples go; else it is fixed.
-        unrecorded: what happened in training that no library keeps (subsampling, dropped trees, …), in words.
+        base_is_fitted: the base is the best constant for the training set, so removals change it; else it is fixed.
+        unrecorded: training settings whose effects no library records (subsampling, dropped trees, …), in words.
     """
 
     ensemble: TreeEnsemble
@@ -96,36 +105,36 @@ class Boosting:
     unrecorded: tuple[str, ...] = ()
 
     def steps(self) -> Iterator[BoostingStep]:
-        """Every step with the training-time slopes, from staged margins."""
+        """Every step, with the gradients and second derivatives that it was fitted to."""
         for trees, margins in self.ensemble.staged(self.leaves):
-            z = np.ascontiguousarray(margins.T)
-            g, h = self.loss.derivatives(z, self.targets)
-            yield BoostingStep(trees, z, g, h if self.rule.newton else np.ones_like(h))
+            outputs_first = np.ascontiguousarray(margins.T)
+            g, h = self.loss.derivatives(outputs_first, self.targets)
+            yield BoostingStep(trees, outputs_first, g, h if self.rule.newton else np.ones_like(h))
 
     def local_leaves(self, tree: int) -> Indices:
-        """The leaf of every training example counted within this tree, (n,)."""
+        """The local number of every training example's leaf in this tree, (n,)."""
         return np.asarray(self.leaves[:, tree] - self.ensemble.starts[tree])
 
     def leaf_sums(self, tree: int, per_example: Array) -> Array:
-        """Weighted sums over the leaves of this tree of numbers (width, n): (leaves, width)."""
+        """Weighted sums of numbers (width, n) over the examples of every leaf of this tree: (leaves, width)."""
         leaf, count = self.local_leaves(tree), int(np.diff(self.ensemble.starts)[tree])
         return np.stack([np.bincount(leaf, self.weights * row, minlength=count) for row in per_example], axis=1)
 
     @cached_property
     def leaf_matrices(self) -> list[sparse.csr_matrix]:
-        """Per tree, (leaves, n) with the weight of each example in its leaf: sums of many columns at once."""
+        """One sparse matrix (leaves, n) per tree with each example's weight in its leaf, to sum many columns at once."""
         n = len(self.weights)
-        made = []
+        matrices = []
         for tree, count in enumerate(np.diff(self.ensemble.starts).tolist()):
             leaf = self.local_leaves(tree)
             order = np.argsort(leaf, kind="stable")
             indptr = np.concatenate([[0], np.cumsum(np.bincount(leaf, minlength=count))])
-            made.append(sparse.csr_matrix((self.weights[order], order, indptr), shape=(count, n)))
-        return made
+            matrices.append(sparse.csr_matrix((self.weights[order], order, indptr), shape=(count, n)))
+        return matrices
 
     @cached_property
     def leaf_totals(self) -> tuple[Array, Array]:
-        """(G, H) of every leaf, each (leaves, width)."""
+        """(G, H): the sums of gradients and of second derivatives in every leaf, each (leaves, width)."""
         g, h = np.zeros_like(self.ensemble.values), np.zeros_like(self.ensemble.values)
         for step in self.steps():
             for tree in step.trees:
@@ -136,51 +145,51 @@ class Boosting:
 
     @cached_property
     def reproduced(self) -> Array:
-        """Leaf values made again from the training set, (leaves, width): the library's where all is recorded."""
+        """Leaf values computed from the training set, (leaves, width); the model's own if all of training is recorded."""
         g, h = self.leaf_totals
         return self.rule.values(g, h, slice(0, len(g)))
 
     @cached_property
     def mismatch(self) -> float:
-        """The largest difference between made again and the library's, relative to the largest value of the tree."""
+        """The largest difference between reproduced and actual leaf values, relative to the largest of the tree."""
         if not self.ensemble.trees:
             return 0.0
         largest = np.maximum.reduceat(np.abs(self.ensemble.values).max(axis=1), self.ensemble.starts[:-1])
-        # A tree that has nothing left to do holds rounding: small against the step that all examples could ask for.
+        # A tree with nothing left to fit holds rounding errors: compare those with the first step over all examples.
         first = next(self.steps())
-        possible = float((self.weights * np.abs(first.gradient)).sum() / (self.weights * first.hessian).sum())
-        floor = 1e-3 * max(largest.max(), self.rule.learning_rate * possible)
+        first_step = float((self.weights * np.abs(first.gradient)).sum() / (self.weights * first.hessian).sum())
+        floor = 1e-3 * max(largest.max(), self.rule.learning_rate * first_step)
         scale = np.maximum(largest, floor)[self.ensemble.tree_of]
-        off = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
-        # No example that weighs anything may be in a leaf: what the library wrote there has no cause in the data.
-        seen = self.ensemble.leaf_weights(self.leaves, self.weights) > 0
-        return float((off / np.maximum(scale, 1e-300))[seen].max(initial=0.0))
+        difference = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
+        # A leaf with examples of weight 0 alone has a value that does not follow from the data.
+        occupied = self.ensemble.leaf_weights(self.leaves, self.weights) > 0
+        return float((difference / np.maximum(scale, 1e-300))[occupied].max(initial=0.0))
 
     @property
     def exact(self) -> bool:
-        """Whether leaf values are what the replay makes of the training set."""
-        return self.loss.differentiable and self.mismatch <= SAME
+        """Whether the training set reproduces the leaf values."""
+        return self.loss.differentiable and self.mismatch <= VALUE_TOLERANCE
 
     def require_exact(self, wanted_by: str) -> None:
-        """Raise ValueError, with the reason and what still works, where leaf values cannot be made again."""
+        """Raise ValueError if the training set does not reproduce the leaf values, with the reason and what to use."""
         if self.exact:
             return
-        why = "; ".join(self.unrecorded) or (
-            f"leaf values made again from the training set are off by {self.mismatch:.1g} of the largest"
+        reason = "; ".join(self.unrecorded) or (
+            f"leaf values computed from the training set differ from the model's by {self.mismatch:.1g} of the largest"
         )
         if not self.loss.differentiable:
-            why = f"leaf values of the {self.loss.name} are order statistics, not sums"
+            reason = f"leaf values of the {self.loss.name} are order statistics, not sums"
         raise ValueError(
-            f"{wanted_by} works on leaf values as sums over training examples, and here they are not: {why}. "
-            "TreeSim, TREX and BoostIn rank without them, LeaveOneOut trains again"
+            f"{wanted_by} needs leaf values that are sums over training examples, and here they are not: {reason}. "
+            "Use TreeSim, TREX or BoostIn, which rank examples without them, or LeaveOneOut, which retrains"
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know."""
+        """Warnings for the reader of scores."""
         if self.exact or not self.unrecorded:
             return ()
         return (
-            f"Training kept no record of something: {'; '.join(self.unrecorded)}. Training-time gradients are "
-            "taken at the margins of the whole trees.",
+            f"The model does not record all that training did: {'; '.join(self.unrecorded)}. Gradients during training "
+            "are approximated by those at the margins of the final trees.",
         )
