@@ -168,7 +168,7 @@ def test_forests_and_boosters_are_sent_to_their_own_methods():
 
 def test_a_leaf_that_no_tree_has_is_an_error():
     ensemble = ensemble_of([np.zeros(2), np.zeros(3)], np.array([0, 1]), np.array([0, 0]), np.zeros(1))
-    with pytest.raises(ValueError, match="a leaf that the model does not have"):
+    with pytest.raises(ValueError, match="a leaf that it does not have"):
         ensemble.global_leaves(np.array([[2, 0]]))
     with pytest.raises(ValueError, match="one leaf for each of 2 trees"):
         ensemble.global_leaves(np.array([[0, 0, 0]]))

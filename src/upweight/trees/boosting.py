@@ -122,7 +122,7 @@ class Boosting:
 
     @cached_property
     def leaf_matrices(self) -> list[sparse.csr_matrix]:
-        """One sparse matrix (leaves, n) per tree with each example's weight in its leaf, to sum many columns at once."""
+        """One sparse matrix (leaves, n) per tree: each example's weight in its leaf, to sum many columns at once."""
         n = len(self.weights)
         matrices = []
         for tree, count in enumerate(np.diff(self.ensemble.starts).tolist()):
@@ -145,7 +145,7 @@ class Boosting:
 
     @cached_property
     def reproduced(self) -> Array:
-        """Leaf values computed from the training set, (leaves, width); the model's own if all of training is recorded."""
+        """Leaf values computed from the training set, (leaves, width): the model's, if training is fully recorded."""
         g, h = self.leaf_totals
         return self.rule.values(g, h, slice(0, len(g)))
 
