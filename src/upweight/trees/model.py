@@ -1,4 +1,4 @@
-"""TreeModel: a boosted ensemble or a forest of any library, with every capability that trees allow."""
+"""TreeModel: a boosted ensemble or a forest of any library, with the capabilities that trees allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
-from upweight.core.weights import require_any_weight, require_classes, sample_weights
+from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Indices, TreeEnsemble
@@ -29,22 +29,22 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     """A trained sum of trees.
 
     Attributes:
-        name: the estimator, for people.
-        predictor: the estimator itself, never changed.
-        ensemble: its leaves.
-        loss: what it was trained on.
-        measurement_of: what is asked of a query.
-        numbers: inputs as `Examples.x` → the leaf number of each example within every tree, (n, trees).
-        grow: (places, targets, weights) → how leaf values came about.
-        train_again: (examples with their weights, seed) → the same estimator trained on them, read again.
-        is_boosted: whether trees were grown one after the other; else they are a forest.
-        notes: what a reader should know, as warnings.
-        threads: the library trains with threads of its own.
-        settings: what training was told, and the steps before it in a pipeline.
-        splits: what sends an example to a leaf, in the library's own form.
+        name: the class of the estimator, for messages.
+        predictor: the estimator itself, which is never changed.
+        ensemble: its leaf values.
+        loss: the training loss.
+        measurement_of: the measurement of a query.
+        numbers: inputs as `Examples.x` → the local number of each example's leaf in every tree, (n, trees).
+        grow: (leaves, targets, weights) → the `Boosting` or `Forest` of these training examples.
+        train_again: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
+        is_boosted: whether each tree was fitted to what those before it left over; otherwise they are a forest.
+        notes: warnings for the reader of scores.
+        threads: whether the library trains with threads of its own.
+        settings: the training settings, and the steps before the estimator in a pipeline.
+        splits: the splits in the library's own form; they are part of the model's identity.
     """
 
-    converges = False  # trees stop after so many rounds
+    converges = False  # boosting stops after a fixed number of rounds
 
     name: str
     predictor: Any
@@ -63,15 +63,15 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
 
     @property
     def measurement(self) -> str:
-        """What is measured, in words."""
+        """The measurement, in words."""
         return self.measurement_of.described(self.loss)
 
     def version(self) -> FittedState:
-        """What the estimator and its steps hold: another, once they were fitted again."""
+        """What the estimator and its steps hold; it differs once they were fitted again."""
         return FittedState(self.predictor)
 
     def identity(self) -> dict[str, str]:
-        """The leaves, the loss, the measurement, and what training was told."""
+        """Digests of leaves and splits, the loss, the measurement, and the training settings."""
         return digests(
             parameters=(self.ensemble, self.splits),
             objective=None,
@@ -81,31 +81,29 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         )
 
     def lacks(self, capability: type) -> str | None:
-        """Boosting steps in a forest, a mean of trees where they were boosted."""
+        """A forest is not Boosted, and boosted trees are not Averaged."""
         if capability is Boosted and not self.is_boosted:
-            return (
-                f"the trees of this {self.name} are a forest, which has no boosting steps; ForestWeights is for forests"
-            )
+            return f"the trees of this {self.name} are a forest, which has no boosting steps; use ForestWeights"
         if capability is Averaged and self.is_boosted:
-            return f"the trees of this {self.name} were boosted; LeafRefit and BoostIn are made for boosting"
+            return f"the trees of this {self.name} were boosted; use LeafRefit or BoostIn"
         return None
 
     def trees(self) -> TreeEnsemble:
-        """The leaves."""
+        """The ensemble with all leaf values."""
         return self.ensemble
 
     def leaves(self, examples: Examples) -> Indices:
-        """The leaf of each example in every tree, (n, trees); the last sets asked for are remembered."""
+        """The global number of each example's leaf in every tree, (n, trees); cached for the last two sets."""
         known: DataCache[Indices] = self._seen.setdefault("leaves", DataCache(2))
         return known.get_or_make(examples, lambda: self.ensemble.global_leaves(self.numbers(examples.x)))
 
     def embed(self, examples: Examples) -> Any:
-        """Which leaves each example falls into, sparse (n, leaves): 1/√trees there, so that products count shared ones.
+        """Sparse (n, leaves) with 1/√trees in each leaf of an example: inner products are shares of common leaves.
 
-        The squared distance of two examples is twice the share of the trees in which their leaves differ.
+        The squared distance of two examples is twice the share of trees in which their leaves differ.
         """
-        at = self.leaves(examples)
-        return self.ensemble.membership(at, np.full(at.shape, 1.0 / np.sqrt(self.ensemble.trees)))
+        leaves = self.leaves(examples)
+        return self.ensemble.membership(leaves, np.full(leaves.shape, 1.0 / np.sqrt(self.ensemble.trees)))
 
     def margins(self, examples: Examples) -> Array:
         """F of every example, (n, K)."""
@@ -116,44 +114,40 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         return self.measure_margins(queries, self.margins(queries))
 
     def measure_margins(self, queries: Examples, margins: Array) -> Array:
-        """The measurement at other margins."""
+        """The measurement of every query at these margins."""
         return self.measurement_of.value(self.loss, margins, queries.y)
 
     def measure_slopes(self, queries: Examples, margins: Array) -> Array:
-        """∂measurement/∂margins."""
+        """∂measurement/∂margins, (m, K)."""
         return self.measurement_of.gradient(self.loss, margins, queries.y)
 
     def predict(self, examples: Examples) -> Predictions:
-        """What the margins say, as readable labels."""
-        margins, names = self.margins(examples), examples.labels
-        readable = tuple(names.get(value, value) for value in self.loss.predict(margins))
+        """Predictions from the margins, with readable labels."""
+        margins, label_names = self.margins(examples), examples.labels
+        readable = tuple(label_names.get(value, value) for value in self.loss.predict(margins))
         if self.loss.classes is None:
             return Predictions(readable)
-        classes = tuple(names.get(value, value) for value in self.loss.classes.tolist())
+        classes = tuple(label_names.get(value, value) for value in self.loss.classes.tolist())
         return Predictions(readable, classes, self.loss.probabilities(margins))
 
     def grown(self, train: Examples) -> Boosting | Forest:
-        """How the leaf values came about on these examples."""
+        """How the leaf values follow from these training examples."""
         if train.y is None:
-            raise ValueError("the training set has no labels; pass Examples(x, y) with the y it was fitted on")
+            raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         require_any_weight(train)
         targets, weights = self.loss.encode(train.y).T, sample_weights(train)
         known: DataCache[Boosting | Forest] = self._seen.setdefault("grown", DataCache(1))
         return known.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
-        """The estimator trained again with these weights on top of its own; examples of weight 0 are left out.
+        """The estimator retrained with these weights times the examples' own; examples of weight 0 are left out.
 
-        `seed` is used where the estimator has none of its own. The number of trees stays as it is.
+        `seed` is used if the estimator has no seed of its own. The number of trees stays the same.
         """
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != (len(train),):
-            raise ValueError(f"expected one weight per training example ({len(train)},), got shape {weights.shape}")
-        if not np.isfinite(weights).all() or (weights < 0).any() or not (weights * sample_weights(train)).any():
-            raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
+        weights = checked_weights(train, weights)
         require_classes(train, weights, self.loss)
-        kept = train.take(np.flatnonzero(weights))
-        own = weights[weights > 0] * (1.0 if kept.weights is None else kept.weights)
-        if kept.weights is not None or (own != 1).any():
-            kept = kept.replaced(weights=own)
-        return self.train_again(kept, seed)
+        remaining = train.take(np.flatnonzero(weights))
+        total = weights[weights > 0] * (1.0 if remaining.weights is None else remaining.weights)
+        if remaining.weights is not None or (total != 1).any():
+            remaining = remaining.replaced(weights=total)
+        return self.train_again(remaining, seed)
