@@ -10,16 +10,10 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
-from upweight.models.tree_spec import (
-    TreeInputs,
-    TreeSpec,
-    known_format,
-    library_of,
-    read_trees,
-    refuse_objective,
-    tree_model,
-    unfitted_clone,
-)
+from upweight.models.estimator_clones import unfitted_clone
+from upweight.models.tree_inputs import TreeInputs
+from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
+from upweight.models.tree_spec import TreeSpec
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
@@ -28,31 +22,31 @@ from upweight.trees.model import TreeModel
 
 Array = NDArray[np.float64]
 SUPPORTED = "regression (l2), binary, multiclass, poisson, quantile and regression_l1"
-# What stops training early, and what counts trees: trained again, there are as many trees as there were.
-STOPPING = ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change")
-COUNTS = ("n_estimators", "num_iterations", "num_iteration", "n_iter", "num_boost_round", "num_trees", "max_iter")
-NO_TRAINING = (*STOPPING, *COUNTS, "early_stopping_min_delta", "data", "valid", "task")
+# Settings that stop training early or count trees. Retraining makes as many trees as the model has.
+EARLY_STOPPING = ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change")
+TREE_COUNTS = ("n_estimators", "num_iterations", "num_iteration", "n_iter", "num_boost_round", "num_trees", "max_iter")
+LEFT_OUT = (*EARLY_STOPPING, *TREE_COUNTS, "early_stopping_min_delta", "data", "valid", "task")
 SEEDS = {"seed", "random_seed", "random_state"}
-CATEGORICAL = "=="  # the decision of a split by category
+CATEGORICAL = "=="  # the decision type of a split by category
 
 
 def reads(estimator: Any) -> bool:
-    """Whether it, or the last step of a pipeline, is of LightGBM."""
+    """Whether the estimator, or the last step of a pipeline, comes from LightGBM."""
     return library_of(estimator) == "lightgbm"
 
 
 def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted LGBMClassifier, LGBMRegressor or Booster, or a pipeline that ends in one."""
-    return read_trees(_read, estimator, train, measure, loss)
+    return read_trees(_read_spec, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
-    """A fitted LGBMClassifier, LGBMRegressor or Booster; `steps` is what comes before it in a pipeline."""
+def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
+    """The trees of a fitted LGBMClassifier, LGBMRegressor or Booster; `steps` come before it in a pipeline."""
     import lightgbm
 
     is_native = hasattr(estimator, "dump_model")
     if not is_native and not getattr(estimator, "fitted_", False):
-        raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
+        raise not_fitted(estimator)
     booster = estimator if is_native else estimator.booster_
     library = f"LightGBM {lightgbm.__version__}"
     with known_format(library):
@@ -60,55 +54,63 @@ def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, los
         rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         dumped = booster.dump_model(num_iteration=rounds)
         if dumped["average_output"]:
-            raise ValueError("boosting='rf' is not supported; scikit-learn's RandomForest and ExtraTrees are")
-        loss = loss or _loss(dumped, parameters, train, None if is_native else getattr(estimator, "classes_", None))
-        ensemble, rule, other = _leaves(dumped["tree_info"], parameters, loss, train)
+            raise ValueError(
+                "LightGBM's boosting='rf' is not supported; train scikit-learn's random forest or extra trees instead"
+            )
+        loss = loss or _loss(dumped, parameters, None if is_native else getattr(estimator, "classes_", None))
+        ensemble, rule, other_l2 = _leaves(dumped["tree_info"], parameters, loss, train)
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
         return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        # Seed 0 is the run as it was: left alone, LightGBM draws from seeds of its own that no seed stands for.
-        if not is_native:
-            told = {**dict.fromkeys(STOPPING), **dict.fromkeys(COUNTS, rounds)}
-            categories = booster.params.get("categorical_column", "auto")  # as `fit` was told them
-            return unfitted_clone(estimator, seed or None, **told).fit(
-                x, y, sample_weight=weights, categorical_feature=categories
-            )
-        # As given by the user, or read back from a model file with their types.
-        kept = {k: v for k, v in booster.params.items() if k not in NO_TRAINING}
-        if seed and not SEEDS & kept.keys():
-            kept["seed"] = seed
-        return lightgbm.train(kept, lightgbm.Dataset(x, y, weight=weights), rounds)
+        # Seed 0 stands for the run that made the model: without a seed, LightGBM uses its own default seeds.
+        if is_native:
+            return lightgbm.train(_native_settings(booster, seed), lightgbm.Dataset(x, y, weight=weights), rounds)
+        settings = {**dict.fromkeys(EARLY_STOPPING), **dict.fromkeys(TREE_COUNTS, rounds)}
+        categories = booster.params.get("categorical_column", "auto")  # as they were passed to `fit`
+        new = unfitted_clone(estimator, seed or None, **settings)
+        return new.fit(x, y, sample_weight=weights, categorical_feature=categories)
 
-    spec = TreeSpec(
+    return TreeSpec(
         ensemble=ensemble,
         loss=loss,
+        inputs=_inputs(booster, steps),
         leaf_numbers=leaf_numbers,
         margins=lambda x: booster.predict(x, raw_score=True, num_iteration=rounds),
         retrain_estimator=retrain_estimator,
         rule=rule,
-        other_l2=other,
+        other_l2=other_l2,
         unrecorded=_unrecorded(estimator, parameters, dumped["tree_info"][: loss.outputs]),
         splits=booster.model_to_string(num_iteration=rounds).partition("\nTree=0")[2].partition("\nend of trees")[0],
         library=library,
         threads=parameters.get("num_threads") != "1",
     )
-    names = booster.feature_name()
-    named = None if steps or all(re.fullmatch(r"Column_\d+", name) for name in names) else tuple(names)
-    columns = TreeInputs(steps, booster.num_feature(), named)
-    return tree_model(
-        estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
-    )
 
 
-def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, classes: Any) -> BoostingLoss:
+def _native_settings(booster: Any, seed: int) -> dict[str, Any]:
+    """The training settings of a Booster, as the user gave them or read back from a model file with their types."""
+    settings = {name: value for name, value in booster.params.items() if name not in LEFT_OUT}
+    if seed and not SEEDS & settings.keys():
+        settings["seed"] = seed
+    return settings
+
+
+def _inputs(booster: Any, steps: Any) -> TreeInputs:
+    """The columns of the fit. LightGBM calls columns without names Column_0, Column_1, …"""
+    names = tuple(booster.feature_name())
+    is_numbered = all(re.fullmatch(r"Column_\d+", name) for name in names)
+    return TreeInputs(steps, booster.num_feature(), None if steps or is_numbered else names)
+
+
+def _loss(dumped: dict[str, Any], parameters: dict[str, str], classes: Any) -> BoostingLoss:
+    """The loss that LightGBM's objective names."""
     objective, *settings = str(dumped.get("objective", "none")).split()
-    given = dict(setting.split(":") for setting in settings if ":" in setting)
+    options = dict(setting.split(":") for setting in settings if ":" in setting)
     if objective == "binary":
-        return Logistic(np.array([0, 1]) if classes is None else classes, float(given.get("sigmoid", 1)))
+        return Logistic(np.array([0, 1]) if classes is None else classes, float(options.get("sigmoid", 1)))
     if objective == "multiclass":
-        count = int(given["num_class"])
+        count = int(options["num_class"])
         return Softmax(np.arange(count) if classes is None else classes, count / (count - 1))
     if objective == "regression" and "sqrt" not in settings:
         return Squared()
@@ -116,53 +118,60 @@ def _loss(dumped: dict[str, Any], parameters: dict[str, str], train: Examples, c
         return Poisson(float(parameters.get("poisson_max_delta_step", 0.7)))
     if objective in ("quantile", "regression_l1"):
         return Quantile(float(parameters["alpha"]) if objective == "quantile" else 0.5)
-    raise refuse_objective("LightGBM", " ".join([objective, *settings]), SUPPORTED)
+    raise unsupported_objective("LightGBM", " ".join([objective, *settings]), SUPPORTED)
 
 
 def _leaves(
     trees: list[dict[str, Any]], parameters: dict[str, str], loss: BoostingLoss, train: Examples
 ) -> tuple[TreeEnsemble, LeafRule, Array | None]:
     """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split."""
-    found = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]
-    values = [np.array([value for _, value, _ in leaves], dtype=np.float64) for leaves in found]
-    outputs = np.arange(len(trees)) % loss.outputs
-    base = np.zeros(loss.outputs)
-    own = parameters.get("objective", "custom") in ("custom", "none", "None", "")
-    if parameters.get("boost_from_average") == "1" and loss.differentiable and not own and train.y is not None:
-        # LightGBM adds the constant it starts from to the leaves of the first trees; it is taken out of them again.
-        weights = np.ones(len(train)) if train.weights is None else train.weights
-        base = loss.link(loss.encode(train.y).T @ weights / weights.sum())
+    leaves = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]
+    values = [np.array([value for _, value, _ in of_tree], dtype=np.float64) for of_tree in leaves]
+    base = _base(parameters, loss, train)
     for output in range(min(loss.outputs, len(values))):
-        if len(values[output]) == 1:  # nothing to split at the start: the tree is that constant, whatever was asked for
+        if len(values[output]) == 1:  # a first tree without a split is that constant, whatever the settings say
             base[output] = values[output][0]
+        # LightGBM adds the constant that it starts from to the leaves of the first trees.
         values[output] = values[output] - base[output]
+    outputs = np.arange(len(trees)) % loss.outputs
     ensemble = ensemble_of(values, np.arange(len(trees)) // loss.outputs, outputs, base)
-    below = np.array([categorical for leaves in found for *_, categorical in leaves], dtype=bool)
-    l2 = np.full(len(below), float(parameters.get("lambda_l2", 0)))
+    below_category = np.array([categorical for of_tree in leaves for *_, categorical in of_tree], dtype=bool)
+    l2 = np.full(len(below_category), float(parameters.get("lambda_l2", 0)))
     rule = LeafRule(
         learning_rate=float(parameters.get("learning_rate", 0.1)),
         l2=l2,
         l1=float(parameters.get("lambda_l1", 0)),
         max_step=float(parameters.get("max_delta_step", 0)),
     )
-    return ensemble, rule, np.where(below, l2 + float(parameters.get("cat_l2", 10)), l2) if below.any() else None
+    if not below_category.any():
+        return ensemble, rule, None
+    return ensemble, rule, np.where(below_category, l2 + float(parameters.get("cat_l2", 10)), l2)
+
+
+def _base(parameters: dict[str, str], loss: BoostingLoss, train: Examples) -> Array:
+    """The constant that boosting started from: the best one for the training set, or 0."""
+    is_custom = parameters.get("objective", "custom") in ("custom", "none", "None", "")
+    if parameters.get("boost_from_average") != "1" or not loss.differentiable or is_custom or train.y is None:
+        return np.zeros(loss.outputs)
+    weights = np.ones(len(train)) if train.weights is None else train.weights
+    return loss.link(loss.encode(train.y).T @ weights / weights.sum())
 
 
 def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, bool]]:
-    """(leaf number, value, whether its parent splits by category) of every leaf."""
+    """(leaf number, value, whether its parent splits by category) of every leaf below a node."""
     if "split_index" not in node:
         return [(node.get("leaf_index", 0), node["leaf_value"], categorical)]
-    by = node["decision_type"] == CATEGORICAL
-    return _walk(node["left_child"], by) + _walk(node["right_child"], by)
+    by_category = node["decision_type"] == CATEGORICAL
+    return _walk(node["left_child"], by_category) + _walk(node["right_child"], by_category)
 
 
-def _unrecorded(estimator: Any, parameters: dict[str, str], first: list[dict[str, Any]]) -> tuple[str, ...]:
-    """What LightGBM did in training and keeps no record of; `first` are the trees of the first round."""
+def _unrecorded(estimator: Any, parameters: dict[str, str], first_round: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What LightGBM did in training without a record; `first_round` are the trees of the first round."""
 
     def number(name: str, default: float) -> float:
         return float(parameters.get(name) or default)
 
-    found = {
+    effects = {
         "DART drops trees while it trains": parameters.get("boosting") == "dart",
         "GOSS samples rows by gradient": "goss" in (parameters.get("boosting"), parameters.get("data_sample_strategy")),
         "bagging_fraction samples rows": number("bagging_freq", 0) > 0
@@ -173,8 +182,8 @@ def _unrecorded(estimator: Any, parameters: dict[str, str], first: list[dict[str
         or number("scale_pos_weight", 1) != 1,
         "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
         "gradients were quantised": parameters.get("use_quantized_grad") == "1",
-        "a class that nothing could be split by got its constant after the first round": len(first) > 1
+        "a class without a useful split got its constant after the first round": len(first_round) > 1
         and parameters.get("boost_from_average") != "1"
-        and any(tree["num_leaves"] == 1 for tree in first),
+        and any(tree["num_leaves"] == 1 for tree in first_round),
     }
-    return tuple(what for what, happened in found.items() if happened)
+    return tuple(effect for effect, happened in effects.items() if happened)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,20 +13,13 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
-from upweight.models.tree_spec import (
-    TreeInputs,
-    TreeSpec,
-    known_format,
-    leaf_lookup,
-    library_of,
-    read_trees,
-    refuse_objective,
-    retrain_clone,
-    tree_model,
-)
+from upweight.models.estimator_clones import retrain_clone
+from upweight.models.tree_inputs import TreeInputs
+from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
+from upweight.models.tree_spec import TreeSpec, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.ensemble import ensemble_of
+from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 
@@ -35,97 +30,151 @@ SUPPORTED = (
 
 
 def reads(estimator: Any) -> bool:
-    """Whether it, or the last step of a pipeline, is of XGBoost."""
+    """Whether the estimator, or the last step of a pipeline, comes from XGBoost."""
     return library_of(estimator) == "xgboost"
 
 
 def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted XGBClassifier, XGBRegressor or Booster, or a pipeline that ends in one."""
-    return read_trees(_read, estimator, train, measure, loss)
+    return read_trees(_read_spec, estimator, train, measure, loss)
 
 
-def _read(estimator: Any, train: Examples, measure: Measurement, steps: Any, loss: BoostingLoss | None) -> TreeModel:
-    """A fitted XGBClassifier, XGBRegressor or Booster; `steps` is what comes before it in a pipeline."""
+@dataclass(frozen=True)
+class _BoosterState:
+    """What XGBoost writes about a booster, as parsed JSON.
+
+    Attributes:
+        learner: the trees and what prediction needs.
+        config: the training settings.
+        kind: gbtree or dart.
+        rounds: the boosting rounds that predict.
+    """
+
+    learner: dict[str, Any]
+    config: dict[str, Any]
+    kind: str
+    rounds: int
+
+    @property
+    def tree_settings(self) -> dict[str, str]:
+        """The settings of tree training, wherever this kind of booster has them."""
+        booster = self.config["gradient_booster"]
+        return dict(booster.get("gbtree", booster)["tree_train_param"])
+
+    @property
+    def tree_part(self) -> dict[str, Any]:
+        """The trees and the round that each of them belongs to."""
+        booster = self.learner["gradient_booster"]
+        part: dict[str, Any] = booster["gbtree"]["model"] if self.kind == "dart" else booster["model"]
+        return part
+
+    @property
+    def trees(self) -> list[dict[str, Any]]:
+        """The trees that predict."""
+        return list(self.tree_part["trees"][: int(self.tree_part["iteration_indptr"][self.rounds])])
+
+
+def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
+    """The trees of a fitted XGBClassifier, XGBRegressor or Booster; `steps` come before it in a pipeline."""
     import xgboost
 
     is_native = hasattr(estimator, "save_raw")
     if not is_native and not estimator.__sklearn_is_fitted__():
-        raise ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
+        raise not_fitted(estimator)
     booster = estimator if is_native else estimator.get_booster()
     library = f"XGBoost {xgboost.__version__}"
     with known_format(library):
-        whole = json.loads(booster.save_raw("json"))["learner"]
-        config = json.loads(booster.save_config())["learner"]
-        kind, threads = whole["gradient_booster"]["name"], config["generic_param"]["nthread"]
-        if kind == "gblinear":
-            raise ValueError(
-                "booster='gblinear' is a linear model without trees; scikit-learn's linear models are supported"
-            )
-        model = whole["gradient_booster"]["gbtree"]["model"] if kind == "dart" else whole["gradient_booster"]["model"]
-        rounds = booster.num_boosted_rounds()
-        if not is_native and booster.attr("best_iteration") is not None:
-            rounds = int(booster.best_iteration) + 1  # what the estimator itself predicts with
-        trees = model["trees"][: int(model["iteration_indptr"][rounds])]
-        if any(int(tree["tree_param"].get("size_leaf_vector", 1)) > 1 for tree in trees):
-            raise ValueError("multi_strategy='multi_output_tree' is not supported; one_output_per_tree is")
-        loss = loss or _loss(whole, None if is_native else getattr(estimator, "classes_", None))
-        nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in trees]
-        dropped = whole["gradient_booster"].get("weight_drop", np.ones(len(trees)))
-        values = [
-            scale * np.array(tree["split_conditions"], dtype=np.float64)[leaf]
-            for tree, leaf, scale in zip(trees, nodes, dropped, strict=False)
-        ]
-        of_step = np.repeat(np.arange(rounds), np.diff(model["iteration_indptr"][: rounds + 1]))
-        ensemble = ensemble_of(values, of_step, np.array(model["tree_info"][: len(trees)]), _base(whole, loss))
-        settings = _settings(config["gradient_booster"])
-    look = leaf_lookup(nodes)
-
-    missing = getattr(estimator, "missing", np.nan)
-
-    def matrix(x: Any, **more: Any) -> Any:
-        if columns_of(x) is None and booster.feature_types is not None:  # which columns are categories
-            more["feature_types"] = booster.feature_types
-        return xgboost.DMatrix(x, enable_categorical=True, missing=missing, **more)
+        state = _state(booster, is_native)
+        loss = loss or _loss(state.learner, None if is_native else getattr(estimator, "classes_", None))
+        leaf_nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in state.trees]
+        ensemble = _ensemble(state, leaf_nodes, loss)
+        settings, threads = state.tree_settings, int(state.config["generic_param"]["nthread"])
+    look_up = leaf_lookup(leaf_nodes)
+    data = _data_of(booster, getattr(estimator, "missing", np.nan))
+    rounds = (0, state.rounds)
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
-        shown = booster.predict(matrix(x), pred_leaf=True, iteration_range=(0, rounds), strict_shape=True)
-        return look(shown.reshape(len(shown), -1))
+        nodes = booster.predict(data(x), pred_leaf=True, iteration_range=rounds, strict_shape=True)
+        return look_up(nodes.reshape(len(nodes), -1))
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
         if is_native:
-            return xgboost.train(_parameters(config, whole, seed), matrix(x, label=y, weight=weights), rounds)
-        # A random forest is one round, and its n_estimators are the trees of it.
+            return xgboost.train(_native_settings(state, seed), data(x, label=y, weight=weights), state.rounds)
+        # A random forest is one round, and its n_estimators are the trees of that round.
         is_forest = isinstance(estimator, xgboost.XGBRFClassifier | xgboost.XGBRFRegressor)
-        told = {} if is_forest else {"n_estimators": rounds, "early_stopping_rounds": None}
-        return retrain_clone(estimator, x, y, weights, seed, **told)
+        changed = {} if is_forest else {"n_estimators": state.rounds, "early_stopping_rounds": None}
+        return retrain_clone(estimator, x, y, weights, seed, **changed)
 
-    parallel = len(trees) / max(rounds * loss.outputs, 1)
-    rule = LeafRule(
-        learning_rate=float(settings["eta"]) / max(parallel, 1.0),
-        l2=np.full(len(ensemble.values), float(settings["lambda"])),
-        l1=float(settings["alpha"]),
-        max_step=float(settings["max_delta_step"]),
-    )
-    spec = TreeSpec(
+    trees_per_step = len(state.trees) / max(state.rounds * loss.outputs, 1)
+    names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
+    return TreeSpec(
         ensemble=ensemble,
         loss=loss,
+        inputs=TreeInputs(steps, booster.num_features(), names),
         leaf_numbers=leaf_numbers,
-        margins=lambda x: booster.predict(matrix(x), output_margin=True, iteration_range=(0, rounds)),
+        margins=lambda x: booster.predict(data(x), output_margin=True, iteration_range=rounds),
         retrain_estimator=retrain_estimator,
-        rule=rule,
-        unrecorded=_unrecorded(kind, settings, config),
-        splits=trees,
+        rule=LeafRule(
+            learning_rate=float(settings["eta"]) / max(trees_per_step, 1.0),
+            l2=np.full(len(ensemble.values), float(settings["lambda"])),
+            l1=float(settings["alpha"]),
+            max_step=float(settings["max_delta_step"]),
+        ),
+        unrecorded=_unrecorded(state),
+        splits=state.trees,
         library=library,
-        threads=int(threads) != 1,
+        threads=threads != 1,
     )
-    names = None if steps or booster.feature_names is None else tuple(booster.feature_names)
-    columns = TreeInputs(steps, booster.num_features(), names)
-    return tree_model(
-        estimator, columns, spec, train, measure, lambda new, kept: _read(new, kept, measure, steps, loss)
-    )
+
+
+def _state(booster: Any, is_native: bool) -> _BoosterState:
+    """The parsed booster. Raises ValueError for boosters that are not sums of trees with one output per leaf."""
+    learner = json.loads(booster.save_raw("json"))["learner"]
+    config = json.loads(booster.save_config())["learner"]
+    kind = learner["gradient_booster"]["name"]
+    if kind == "gblinear":
+        raise ValueError(
+            "XGBoost's booster='gblinear' is a linear model without trees and is not supported; fit a linear model of "
+            "scikit-learn instead"
+        )
+    rounds = booster.num_boosted_rounds()
+    if not is_native and booster.attr("best_iteration") is not None:
+        rounds = int(booster.best_iteration) + 1  # the rounds that the estimator itself predicts with
+    state = _BoosterState(learner, config, kind, rounds)
+    if any(int(tree["tree_param"].get("size_leaf_vector", 1)) > 1 for tree in state.trees):
+        raise ValueError(
+            "XGBoost's multi_strategy='multi_output_tree' is not supported; train with 'one_output_per_tree'"
+        )
+    return state
+
+
+def _ensemble(state: _BoosterState, leaf_nodes: list[NDArray[np.intp]], loss: BoostingLoss) -> TreeEnsemble:
+    """The leaf values. DART multiplies each tree by a weight of its own."""
+    tree_weights = state.learner["gradient_booster"].get("weight_drop", np.ones(len(state.trees)))
+    values = [
+        tree_weight * np.array(tree["split_conditions"], dtype=np.float64)[leaves]
+        for tree, leaves, tree_weight in zip(state.trees, leaf_nodes, tree_weights, strict=False)
+    ]
+    first_trees = state.tree_part["iteration_indptr"][: state.rounds + 1]
+    steps = np.repeat(np.arange(state.rounds), np.diff(first_trees))
+    outputs = np.array(state.tree_part["tree_info"][: len(state.trees)])
+    return ensemble_of(values, steps, outputs, _base(state.learner, loss))
+
+
+def _data_of(booster: Any, missing: Any) -> Callable[..., Any]:
+    """A function from inputs to XGBoost's DMatrix."""
+    import xgboost
+
+    def data(x: Any, **more: Any) -> Any:
+        if columns_of(x) is None and booster.feature_types is not None:  # an array does not say which are categories
+            more["feature_types"] = booster.feature_types
+        return xgboost.DMatrix(x, enable_categorical=True, missing=missing, **more)
+
+    return data
 
 
 def _loss(learner: dict[str, Any], classes: Any) -> BoostingLoss:
+    """The loss that XGBoost's objective names."""
     objective = learner["objective"]["name"]
     if objective in ("binary:logistic", "binary:logitraw"):
         return Logistic(np.array([0, 1]) if classes is None else classes)
@@ -142,46 +191,44 @@ def _loss(learner: dict[str, Any], classes: Any) -> BoostingLoss:
         levels = json.loads(str(learner["objective"]["quantile_loss_param"]["quantile_alpha"]).replace("'", ""))
         if np.size(levels) == 1:
             return Quantile(float(np.ravel(levels)[0]))
-    raise refuse_objective("XGBoost", objective, SUPPORTED)
+    raise unsupported_objective("XGBoost", objective, SUPPORTED)
 
 
 def _base(learner: dict[str, Any], loss: BoostingLoss) -> NDArray[np.float64]:
-    """The margin before the first tree: XGBoost keeps it as a prediction, in text."""
+    """The margin before the first tree. XGBoost stores it as a prediction, in text."""
     score = np.ravel(json.loads(str(learner["learner_model_param"]["base_score"]))).astype(np.float64)
     if isinstance(loss, Logistic | Poisson) and learner["objective"]["name"] != "binary:logitraw":
         score = loss.link(score)
     return np.broadcast_to(score, (loss.outputs,)).copy()
 
 
-def _settings(booster: dict[str, Any]) -> dict[str, str]:
-    """The parameters of tree training, wherever this kind of booster keeps them."""
-    inner = booster.get("gbtree", booster)
-    return dict(inner["tree_train_param"])
-
-
-def _parameters(config: dict[str, Any], learner: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What `xgboost.train` is to be called with to train a native booster again."""
+def _native_settings(state: _BoosterState, seed: int) -> dict[str, Any]:
+    """The parameters of `xgboost.train` that train a Booster again."""
+    config, learner = state.config, state.learner
     outer = config["gradient_booster"]
     inner = outer.get("gbtree", outer)
-    given = {"objective": learner["objective"]["name"], "booster": outer["name"], "verbosity": 0}
-    given |= {k: v for k, v in inner["tree_train_param"].items() if v != "" and "sparse" not in k}
-    given |= {"seed": int(config["generic_param"]["seed"]) or seed, **outer.get("dart_train_param", {})}
-    given |= {"tree_method": inner["gbtree_train_param"]["tree_method"]}
-    given |= {"num_parallel_tree": inner["gbtree_model_param"]["num_parallel_tree"]}
-    given |= {k: v for name, part in learner["objective"].items() if name != "name" for k, v in part.items()}
+    settings = {"objective": learner["objective"]["name"], "booster": outer["name"], "verbosity": 0}
+    settings |= {name: v for name, v in inner["tree_train_param"].items() if v != "" and "sparse" not in name}
+    settings |= {"seed": int(config["generic_param"]["seed"]) or seed, **outer.get("dart_train_param", {})}
+    settings |= {"tree_method": inner["gbtree_train_param"]["tree_method"]}
+    settings |= {"num_parallel_tree": inner["gbtree_model_param"]["num_parallel_tree"]}
+    for part, options in learner["objective"].items():
+        if part != "name":
+            settings |= options
     if config["learner_model_param"]["boost_from_average"] == "0":
-        given["base_score"] = learner["learner_model_param"]["base_score"]
+        settings["base_score"] = learner["learner_model_param"]["base_score"]
     classes = int(learner["learner_model_param"]["num_class"])
-    return given | ({"num_class": classes} if classes else {})
+    return settings | ({"num_class": classes} if classes else {})
 
 
-def _unrecorded(kind: str, settings: dict[str, str], config: dict[str, Any]) -> tuple[str, ...]:
-    """What XGBoost did in training and keeps no record of."""
-    reweighted = config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1")
-    found = {
-        "DART drops trees while it trains": kind == "dart",
+def _unrecorded(state: _BoosterState) -> tuple[str, ...]:
+    """What XGBoost did in training without a record."""
+    settings = state.tree_settings
+    positive_weight = state.config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1")
+    effects = {
+        "DART drops trees while it trains": state.kind == "dart",
         "subsample samples rows": float(settings.get("subsample", 1)) < 1,
         "monotone constraints clip leaves": "1" in settings.get("monotone_constraints", ""),
-        "positives were reweighted (scale_pos_weight)": float(reweighted) != 1,
+        "positives were reweighted (scale_pos_weight)": float(positive_weight) != 1,
     }
-    return tuple(what for what, happened in found.items() if happened)
+    return tuple(effect for effect, happened in effects.items() if happened)

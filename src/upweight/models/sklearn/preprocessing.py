@@ -1,4 +1,4 @@
-"""Preprocessing: the steps before a pipeline's last one, forwards, and backwards where that is possible."""
+"""The steps before the last one of a pipeline: applied to inputs, and differentiated if every step allows it."""
 
 from __future__ import annotations
 
@@ -12,54 +12,50 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from upweight.core.input_kinds import columns_of, is_sparse
+from upweight.models.input_checks import require_column_count, require_column_names, transform
 
 Array = NDArray[np.float64]
-Back = Callable[[Any, Array], Array]  # (what went into the step, gradients of what came out) -> of what went in
+Pullback = Callable[[Any, Array], Array]  # (input of a step, gradients of its output) → gradients of its input
 
 
 @dataclass(frozen=True)
 class PreprocessingSteps:
-    """Everything before the last step, with the check that inputs fit it."""
+    """The steps before the last one, and the checks that inputs fit them.
+
+    Attributes:
+        steps: the pipeline without its last step, or None.
+        columns: the number of columns that the last step was fitted on; None leaves it unchecked.
+        columns_named: the names of these columns, if the model was fitted on a table without a pipeline.
+    """
 
     steps: Pipeline | None
     columns: int | None
-    columns_named: tuple[str, ...] | None  # where the model was fitted on a frame without a pipeline
+    columns_named: tuple[str, ...] | None
 
     def __call__(self, x: Any) -> Any:
         """The matrix that enters the last step. Raises ValueError for inputs that do not fit."""
-        try:
-            matrix = x if not self._all else self.steps.transform(x)  # type: ignore[union-attr]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"the pipeline cannot take these inputs ({error}); pass what goes into its first step, as to fit()"
-            ) from error
+        matrix = transform(self.steps, x) if self._steps else x
         given = columns_of(matrix)
-        if self.columns_named is not None and given is not None and tuple(given) != self.columns_named:
-            raise ValueError(
-                f"expected the columns {list(self.columns_named)[:8]} in this order, as in fit(), got {given[:8]}; "
-                "reorder them"
-            )
+        if self.columns_named is not None and given is not None:
+            require_column_names(self.columns_named, given)
         matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
         matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
-        if self.columns is not None and (matrix.ndim != 2 or matrix.shape[1] != self.columns):
-            raise ValueError(
-                f"expected inputs with {self.columns} columns, as the model was fitted on, got shape {matrix.shape}; "
-                "pass the raw inputs that go into the pipeline's first step"
-            )
+        if self.columns is not None:
+            require_column_count(matrix.shape, self.columns)
         return matrix
 
     @property
     def has_way_back(self) -> bool:
-        """Whether every step is affine, selects columns, or brings a `pull_back(x, gradients)` of its own."""
-        return all(back is not None for back in self._backs)
+        """Whether gradients go back through every step: each is affine, selects columns, or has its own `pull_back`."""
+        return all(pullback is not None for pullback in self._pullbacks)
 
     @cached_property
     def names(self) -> tuple[str, ...] | None:
-        """Of the columns, where they have any."""
+        """The names of the columns that enter the last step; None if they have none."""
         try:
             return tuple(str(name) for name in self.steps.get_feature_names_out())  # type: ignore[union-attr]
         except (AttributeError, ValueError, NotImplementedError):
-            return None  # a step that does not name what it makes
+            return None  # a step does not name its outputs
 
     def raw(self, x: Any) -> NDArray[Any]:
         """The inputs as an array."""
@@ -68,27 +64,27 @@ class PreprocessingSteps:
         return np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x)
 
     def pull_back(self, x: Any, gradients: Array) -> Array:
-        """Gradients (k, n, columns) through all steps, last one first: (k, n, …)."""
-        entered = []
-        for step in self._all:
-            entered.append(x)
+        """Gradients (k, n, columns) of the last step's input as gradients of x, (k, n, …)."""
+        step_inputs = []
+        for step in self._steps:
+            step_inputs.append(x)
             x = x if step in ("passthrough", None) else step.transform(x)
-        for back, before in zip(reversed(self._backs), reversed(entered), strict=True):
-            assert back is not None
-            gradients = back(before, gradients)
+        for pullback, step_input in zip(reversed(self._pullbacks), reversed(step_inputs), strict=True):
+            assert pullback is not None
+            gradients = pullback(step_input, gradients)
         return gradients
 
     @property
-    def _all(self) -> list[Any]:
+    def _steps(self) -> list[Any]:
         return [] if self.steps is None else [step for _, step in self.steps.steps]
 
     @cached_property
-    def _backs(self) -> list[Back | None]:
-        return [_way_back(step) for step in self._all]
+    def _pullbacks(self) -> list[Pullback | None]:
+        return [_pullback_of(step) for step in self._steps]
 
 
-def _way_back(step: Any) -> Back | None:
-    """How gradients go back through one step, None where they cannot."""
+def _pullback_of(step: Any) -> Pullback | None:
+    """How gradients go back through one step; None if they cannot."""
     if step in ("passthrough", None):
         return lambda x, gradients: gradients
     if hasattr(step, "pull_back"):
@@ -104,14 +100,15 @@ def _way_back(step: Any) -> Back | None:
     return lambda x, gradients: gradients * slope if slope.ndim == 1 else gradients @ slope
 
 
-def _spread(gradients: Array, kept: NDArray[np.bool_]) -> Array:
-    out = np.zeros((*gradients.shape[:-1], len(kept)))
-    out[..., kept] = gradients
+def _spread(gradients: Array, selected: NDArray[np.bool_]) -> Array:
+    """Gradients of the selected columns as gradients of all columns: 0 for the others."""
+    out = np.zeros((*gradients.shape[:-1], len(selected)))
+    out[..., selected] = gradients
     return out
 
 
 def _slope(step: Any) -> Array | None:
-    """∂out/∂in of an affine step: (columns,) where each column goes its own way, else (out, in); None for others."""
+    """∂output/∂input of an affine step: (columns,) if it scales columns, else (outputs, inputs). None for others."""
     name = type(step).__name__
     if name == "StandardScaler":
         return np.ones(step.n_features_in_) if step.scale_ is None else 1.0 / step.scale_

@@ -1,0 +1,136 @@
+"""Reading trees: from a fitted estimator to a TreeModel, checked against the library's own predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.contents import relevant
+from upweight.core.examples import Examples
+from upweight.core.measurement import Measurement
+from upweight.models.pipeline import last_step, steps_before
+from upweight.models.tree_spec import TreeSpec
+from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.model import TreeModel
+
+Array = NDArray[np.float64]
+SpecReader = Callable[[Any, Examples, Any, BoostingLoss | None], TreeSpec]
+# Largest accepted difference of margins, relative to the largest margin: libraries sum in single precision.
+MARGIN_TOLERANCE = 2e-5
+
+
+def library_of(estimator: Any) -> str:
+    """The package that the estimator, or the last step of a pipeline, comes from."""
+    return type(last_step(estimator)).__module__.partition(".")[0]
+
+
+def read_trees(
+    read_spec: SpecReader, estimator: Any, train: Examples, measure: Measurement, loss: BoostingLoss | None
+) -> TreeModel:
+    """The fitted estimator, or the pipeline that ends in one, as a model.
+
+    `read_spec(last step, train, steps before it, loss)` reads the trees of one library. `loss` is the user's own; None
+    takes the loss that the library reports.
+
+    Raises:
+        ValueError: the leaf values do not give the library's own margins, or do not follow from the training set.
+    """
+    if train.y is None:
+        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    model = _model(read_spec, last_step(estimator), train, steps_before(estimator), measure, loss)
+    return _with_training(model, train)
+
+
+def _model(
+    read_spec: SpecReader, estimator: Any, train: Examples, steps: Any, measure: Measurement, loss: BoostingLoss | None
+) -> TreeModel:
+    """The model, with its margins checked on the training set."""
+    spec = read_spec(estimator, train, steps, loss)
+
+    def train_again(examples: Examples, seed: int) -> TreeModel:
+        retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
+        return _model(read_spec, retrained, examples, steps, measure, spec.loss)
+
+    model = TreeModel(
+        name=type(estimator).__name__,
+        predictor=estimator,
+        ensemble=spec.ensemble,
+        loss=spec.loss,
+        measurement_of=measure,
+        numbers=lambda x: spec.leaf_numbers(spec.inputs(x)),
+        grow=spec.replay_training,
+        train_again=train_again,
+        is_boosted=spec.rule is not None,
+        threads=spec.threads,
+        settings=(_settings(estimator), spec.inputs),
+        splits=spec.splits,
+    )
+    _require_margins(model, spec.margins(spec.inputs(train.x)), train, spec.library)
+    return model
+
+
+def _settings(estimator: Any) -> Any:
+    """The training settings: from scikit-learn's interface, or in the library's own form."""
+    if hasattr(estimator, "get_params"):
+        return relevant(type(estimator), estimator.get_params())
+    parameters = getattr(estimator, "params", None)
+    return relevant(type(estimator), parameters) if parameters else estimator.save_config()
+
+
+def _require_margins(model: TreeModel, expected: Array, train: Examples, library: str) -> None:
+    """Raise ValueError if the leaf values do not give the library's own margins on the training set."""
+    margins = model.margins(train)
+    expected = np.asarray(expected, dtype=np.float64).reshape(margins.shape)
+    difference, largest = float(np.abs(margins - expected).max()), float(np.abs(expected).max())
+    if not difference <= MARGIN_TOLERANCE * max(largest, 1.0):
+        raise ValueError(
+            f"expected leaf values that give the predictions of this {model.name} ({library}), got margins that differ "
+            f"by {difference:.2g}: it uses a version or a feature that is not supported (linear leaves, a base of its "
+            "own for every row, a newer file format); train it without that feature, or with an older version"
+        )
+
+
+def _with_training(model: TreeModel, train: Examples) -> TreeModel:
+    """The model with the notes of its training. Raises ValueError if it was fitted on other examples."""
+    training = model.grown(train)
+    if not training.exact and not training.unrecorded and training.loss.differentiable:
+        raise ValueError(
+            f"expected the data that {model.name} was fitted on, got examples whose leaf values differ from the "
+            f"model's by {training.mismatch:.2g} of the largest. Pass the same rows, labels and sample weights as to "
+            "fit(), and no others (an evaluation set is not part of them). A model that was fitted with a base of its "
+            "own for every row (init_score, base_margin) is not supported"
+        )
+    return replace(model, notes=(*model.notes, *training.notes))
+
+
+def not_fitted(estimator: Any) -> ValueError:
+    """The error for an estimator that is not fitted."""
+    return ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
+
+
+def unsupported_objective(library: str, objective: str, supported: str, takes_custom: bool = True) -> ValueError:
+    """The error for an objective whose loss is not known here; `takes_custom`: whether `loss=` can replace it."""
+    is_ranking = "rank" in objective.lower()
+    ranking = " (a ranking loss belongs to pairs or lists, not to single examples)" if is_ranking else ""
+    custom = " For a loss of your own pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
+    return ValueError(
+        f"the {library} objective {objective!r} is not supported{ranking}; train with one of {supported}."
+        f"{custom if takes_custom else ''}"
+    )
+
+
+@contextmanager
+def known_format(library: str) -> Iterator[None]:
+    """Turn a missing part in what a library writes about its trees into an error that names library and version."""
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f"{library} describes its trees in a form that is not known here ({type(error).__name__}: {error}), "
+            "perhaps because the model file is of a newer version; train or load it with an older one, or report it"
+        ) from error
