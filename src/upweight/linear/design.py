@@ -18,7 +18,7 @@ class Inputs(Protocol):
     """Everything before the linear model: raw inputs → matrix (n, columns)."""
 
     @property
-    def has_way_back(self) -> bool:
+    def has_pullback(self) -> bool:
         """Whether gradients with respect to the matrix can be pulled back to the raw inputs."""
 
     @property

@@ -216,7 +216,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def movable(self, examples: Examples) -> Movable:
         """The raw inputs, where every step of the pipeline can be followed backwards; else the last step's columns."""
         inputs = self.design.inputs
-        if inputs.has_way_back:
+        if inputs.has_pullback:
             names = None if examples.names is None else tuple(examples.names)
             return Movable(np.asarray(inputs.raw(examples.x), dtype=np.float64), names, "inputs", True)
         said = f"columns that enter {self.name}, which the steps before it make of the inputs"
@@ -236,7 +236,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             bent = derivatives.apply(problem.features.times(v.T))
             out[k] = derivatives.gradient @ self.design.columns_of(v) + bent @ columns
         out *= problem.weights[:, None]
-        return self.design.inputs.pull_back(train.x, out) if self.design.inputs.has_way_back else out
+        return self.design.inputs.pull_back(train.x, out) if self.design.inputs.has_pullback else out
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + l2 share): the share is zero where the objective sums losses."""

@@ -45,7 +45,7 @@ class PreprocessingSteps:
         return matrix
 
     @property
-    def has_way_back(self) -> bool:
+    def has_pullback(self) -> bool:
         """Whether gradients go back through every step: each is affine, selects columns, or has its own `pull_back`."""
         return all(pullback is not None for pullback in self._pullbacks)
 
@@ -91,7 +91,7 @@ def _pullback_of(step: Any) -> Pullback | None:
         return step.pull_back  # type: ignore[no-any-return]
     if isinstance(step, Pipeline):
         inner = PreprocessingSteps(step, None, None)
-        return inner.pull_back if inner.has_way_back else None
+        return inner.pull_back if inner.has_pullback else None
     if hasattr(step, "get_support"):
         return lambda x, gradients: _spread(gradients, step.get_support())
     slope = _slope(step)
