@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import upweight
 from upweight.cli import app
-from upweight.cli.methods import _described
+from upweight.cli.methods import describe
 from upweight.core.attributor import Attributor
 from upweight.methods.registry import methods
 
@@ -253,4 +253,4 @@ def test_methods_lists_what_there_is():
 @pytest.mark.parametrize(("doc", "shown"), [("What it does.\n\nAnd more.", "What it does."), (None, "")])
 def test_a_method_without_a_summary_is_listed_by_its_docstring(doc, shown):
     bare = dataclass(frozen=True, kw_only=True)(type("Bare", (Attributor,), {"__doc__": doc}))
-    assert _described("bare", bare)["summary"] == shown
+    assert describe("bare", bare)["summary"] == shown

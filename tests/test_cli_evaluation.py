@@ -23,8 +23,8 @@ def test_help_names_both():
 
 def test_verify_prints_agreement_intervals_and_the_page(task):
     said = words(run("verify", task, "--removals", "12", "--out", "page.html").stdout)
-    assert "Influence (EFFECT) against 13 trainings" in said and "without one example 1.000" in said
-    assert "Noise ceiling 1.000" in said and "lie inside intervals at 90%" in said and "page.html" in said
+    assert "Influence (EFFECT) compared with 13 trainings" in said and "without one example 1.000" in said
+    assert "Noise ceiling 1.000" in said and "lie inside their 90% intervals" in said and "page.html" in said
     assert Path("page.html").stat().st_size > 10_000
 
 
@@ -37,7 +37,7 @@ def test_verify_as_json_is_one_object_and_nothing_else(task):
 
 def test_ranks_are_verified_in_order_alone(task):
     said = words(run("verify", task, "--method", "chance", "--removals", "8").stdout)
-    assert "FittedChance" not in said and "without one example –" in said and "inside intervals" not in said
+    assert "FittedChance" not in said and "without one example –" in said and "intervals" not in said
     answer = json.loads(run("verify", task, "--method", "chance", "--removals", "8", "--json").stdout)
     assert answer["coverage"] is None and "These scores are random" in answer["warnings"][0]
 
@@ -59,7 +59,7 @@ def test_evaluate_is_a_table_of_methods_and_baselines(task):
     lines = [line.split()[0] for line in said.stdout.splitlines() if line.split()]
     assert {"influence", "leave_one_out", "similar", "chance"} <= set(lines)
     assert max(map(len, said.stdout.splitlines()[:8])) <= 80 and Path("e.html").exists()
-    assert "Training again on subsets" in said.stderr
+    assert "Retraining on subsets" in said.stderr
 
 
 def test_methods_are_told_what_the_subsets_keep():
@@ -113,9 +113,9 @@ def test_verify_shows_how_few_examples_hold_predictions_up(task):
     told = run(*asked, "--out", "page.html")
     assert "trained anew" not in told.stderr
     said = words(told.stdout)
-    assert "How few examples hold a prediction up" in said and "predictions flipped without" in said
+    assert "how few removed examples flip a prediction" in said and "predictions flipped when at most" in said
     page = Path("page.html").read_text(encoding="utf-8")
-    assert "Without these the model, trained again, predicts something else" in page
+    assert "the retrained model predicts something else" in page
     flips = json.loads(run(*asked, "--json").stdout)["brittleness"]["flips"]
     assert [flip["query"] for flip in flips] == ["q1", "q2"] and all(flip["tried"] > 0 for flip in flips)
 
@@ -126,7 +126,10 @@ def test_evaluate_shows_removal_curves(task):
     assert "trained anew" not in said.stderr
     said = run(*asked, "--out", "page.html")
     assert "influence: mean effect of removing the strongest, 2 queries" in words(said.stdout)
-    assert "Training without the strongest" in said.stderr and max(map(len, said.stdout.splitlines()[:12])) <= 80
+    assert (
+        "Removing the strongest examples and retraining" in said.stderr
+        and max(map(len, said.stdout.splitlines()[:12])) <= 80
+    )
     assert "Removing the strongest" in Path("page.html").read_text(encoding="utf-8")
     curve = json.loads(run(*asked, "--json").stdout)["removal_curves"]["influence"]
     assert curve["opponents"][-1] < curve["random"][-1] < curve["proponents"][-1]

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from upweight import Chance, Examples, Influence, Margin, explainable
 from upweight.applications.explain import explain
-from upweight.report.terminal import Working, _percents, summary
+from upweight.report.terminal import ProgressDisplay, _percents, summary
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.random((60, 8, 8))
@@ -77,12 +77,12 @@ def test_ranks_have_no_size_and_bad_news_is_printed():
 
 def test_stages_are_plain_lines_where_there_is_no_terminal():
     console = Console(file=io.StringIO(), width=80)
-    with Working(console, {"cook": "Cooking"}) as working:
-        working("cook", 0, 1)
-        working("cook", 1, 2)
-        working("cook", 2, 2)
-        working("report", 0, 1)
-        working("report", 1, 1)
+    with ProgressDisplay(console, {"cook": "Cooking"}) as progress:
+        progress("cook", 0, 1)
+        progress("cook", 1, 2)
+        progress("cook", 2, 2)
+        progress("report", 0, 1)
+        progress("report", 1, 1)
     first, second = console.file.getvalue().splitlines()
     assert first.startswith("  ✓ Cooking") and first.endswith(" s")
     assert second.startswith("  ✓ Writing the report")

@@ -210,6 +210,6 @@ def _diagnostics(fitted: Fitted[Any, Any], movable: Movable) -> dict[str, Any]:
     warnings = list(diagnostics.pop("warnings", ()))
     if not movable.is_input:
         warnings.append(
-            f"Features are the {movable.described}: earlier steps cannot be differentiated and are held fixed."
+            f"Features are the {movable.described}. What comes before them cannot be differentiated and is held fixed."
         )
     return {**diagnostics, "moved": movable.described, "warnings": warnings}

@@ -1,6 +1,19 @@
-"""The command line: strings become objects here and nowhere else. Nothing heavy is imported before it is needed."""
+"""The command line, one file per command. Strings become objects here and nowhere else; heavy imports come late."""
 
-from upweight.cli import application_commands, demo, evaluate, explain, methods, mislabeled, verify
+from upweight.cli import demo, evaluate, explain, methods, mislabeled, patch, perturb, slices, verify, what_if
 from upweight.cli.app import app, main
 
-__all__ = ["app", "application_commands", "demo", "evaluate", "explain", "main", "methods", "mislabeled", "verify"]
+__all__ = [
+    "app",
+    "demo",
+    "evaluate",
+    "explain",
+    "main",
+    "methods",
+    "mislabeled",
+    "patch",
+    "perturb",
+    "slices",
+    "verify",
+    "what_if",
+]

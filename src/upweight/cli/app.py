@@ -1,11 +1,10 @@
-"""The application that the commands hang on: one file each, failures as one readable message."""
+"""The command-line application that every command registers with. A failure is printed as one readable message."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,90 +13,73 @@ from typer.core import TyperGroup
 import upweight
 
 if TYPE_CHECKING:
-    from upweight.report.terminal import Working
+    from upweight.report.terminal import ProgressDisplay
 
-LEVEL = "UPWEIGHT_LOG_LEVEL"
+LOG_LEVEL_VARIABLE = "UPWEIGHT_LOG_LEVEL"
+HELP_ORDER = ("demo", "explain", "verify", "evaluate", "mislabeled", "patch", "slices", "perturb", "what-if", "methods")
 log = logging.getLogger("upweight")
 
 
 class Commands(TyperGroup):
-    """The commands, with every failure inside them as one readable message and exit code 1."""
+    """The commands. Every failure inside one is printed as one readable message, with exit code 1."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in the order of `HELP_ORDER`, then any others."""
+        names = super().list_commands(ctx)
+        return [*(name for name in HELP_ORDER if name in names), *(name for name in names if name not in HELP_ORDER)]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run; usage errors and exits are the parser's own business."""
+        """Run the command. Usage errors and exits are left to the parser."""
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
-            if hasattr(error, "exit_code"):  # the parser's other errors, whichever parser typer brings
+            if hasattr(error, "exit_code"):  # another error of the parser, whichever parser typer brings
                 raise
             log.debug("failed", exc_info=True)
-            # A KeyError's text is the repr of its message.
-            said = error.args[0] if isinstance(error, KeyError) and error.args else error
-            typer.echo(f"Error: {str(said) or type(error).__name__}", err=True)
+            # The text of a KeyError is the repr of its message.
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            typer.echo(f"Error: {str(message) or type(error).__name__}", err=True)
             raise typer.Exit(1) from None
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-Removals = Annotated[int, typer.Option(min=0, help="Removals that are really retrained to check with; 0 = none.")]
-OlderVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
-OlderReport = Annotated[Path | None, typer.Option("--report", hidden=True)]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the report goes.", dir_okay=False, writable=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, if asked for).")]
 
 
 def main() -> None:
     """Entry point of `upweight` and `python -m upweight`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without a true minus gets a question mark, no traceback
+            stream.reconfigure(errors="replace")  # a terminal without a true minus prints a question mark instead
     app()
 
 
-def _say_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"upweight {upweight.__version__}")
         raise typer.Exit()
 
 
-VERSION = typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
+VERSION = typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
 
 
 @app.callback()
 def root(version: Annotated[bool, VERSION] = False) -> None:
     """Which training examples caused this prediction, and what would change without them?"""
-    level = os.environ.get(LEVEL, "WARNING").upper()
+    level = os.environ.get(LOG_LEVEL_VARIABLE, "WARNING").upper()
     if level not in logging.getLevelNamesMapping():
-        raise typer.BadParameter(f"expected DEBUG, INFO, WARNING or ERROR, got {level}", param_hint=LEVEL)
+        raise typer.BadParameter(f"expected DEBUG, INFO, WARNING or ERROR, got {level}", param_hint=LOG_LEVEL_VARIABLE)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
 
 
-def newer(value: Any, older: Any, was: str, now: str, default: Any = None) -> Any:
-    """The value of an option that may have been passed by its older name, which is logged."""
-    if older is None:
-        return value
-    if value != default:
-        raise typer.BadParameter(f"{was} is the older name of {now}; pass one of them", param_hint=was)
-    log.warning("%s is now called %s", was, now)
-    return older
-
-
-def writable(out: Path) -> None:
-    """Said before the work, not after it."""
-    if not out.resolve().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {out.resolve().parent}; make it first", param_hint="--out")
-
-
-def working_on(stages: dict[str, str], quiet: bool, as_json: bool) -> Working:
-    """A context with one progress bar a stage, on stderr; silent where only JSON is wanted."""
+def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> ProgressDisplay:
+    """A context that shows one line per stage on stderr. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
-    from upweight.report.terminal import Working
+    from upweight.report.terminal import ProgressDisplay
 
-    return Working(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)
+    return ProgressDisplay(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)

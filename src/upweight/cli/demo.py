@@ -1,4 +1,4 @@
-"""upweight demo."""
+"""upweight demo: the whole path once, on scanned digits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
-from upweight.cli.app import AsJson, Out, Quiet, app, working_on, writable
-from upweight.cli.explain import print_json, print_summary
+from upweight.cli.app import app, show_progress
+from upweight.cli.options import AsJson, Out, Quiet, require_folder
+from upweight.cli.output import page_keys, print_json
+
+STRONGEST_PRINTED = 3
 
 
 @app.command()
@@ -19,16 +22,17 @@ def demo(
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in the browser.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Explain and verify the worst mistakes of a small model that reads scanned digits."""
-    writable(out)
-    from upweight.demo import STAGES as DEMO_STAGES
+    """Explain the worst mistakes of a small model that reads scanned digits, and verify the scores."""
+    require_folder(out)
+    from upweight.demo import STAGES
     from upweight.demo import demo as run
+    from upweight.report.terminal import print_explanation
 
-    with working_on(DEMO_STAGES, quiet, as_json) as working:
-        explained = run(out, working)
+    with show_progress(STAGES, quiet, as_json) as progress:
+        explained = run(out, progress)
     if as_json:
-        print_json(explained, out, k=3)
+        print_json({**explained.as_dict(STRONGEST_PRINTED), **page_keys(out)})
     elif not quiet:
-        print_summary(explained, out, explained.queries.ids.tolist()[:1], k=3, noun="digit")
+        print_explanation(explained, out, explained.queries.ids.tolist()[:1], STRONGEST_PRINTED, noun="digit")
     if browser:
         webbrowser.open(out.resolve().as_uri())

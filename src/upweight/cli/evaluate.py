@@ -1,8 +1,7 @@
-"""upweight evaluate."""
+"""upweight evaluate: methods and baselines compared by accuracy (LDS) and cost."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,21 +9,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import upweight
-from upweight.cli.app import AsJson, OlderReport, Quiet, app, newer, working_on
-from upweight.cli.inputs import Identifier, Measure, Seed, Source, Target, Task, choose, recipe_for
-from upweight.cli.verify import Folder, Page, Seeds, print_remarks, print_table, reachable, write_page
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
+from upweight.cli.options import (
+    AsJson,
+    Folder,
+    Identifier,
+    Measure,
+    OldReport,
+    OptionalOut,
+    Quiet,
+    Seed,
+    Seeds,
+    Target,
+    Task,
+    renamed_option,
+    require_folder,
+)
+from upweight.cli.output import page_keys, print_json, print_notes, print_table
 
 if TYPE_CHECKING:
+    from upweight.core.examples import Examples
+    from upweight.core.progress import Progress
     from upweight.evaluate.compare import Comparison
     from upweight.evaluate.removal_curve import RemovalCurve
 
-MOST = 100  # queries that are asked where none are named
-MOST_CURVES = 10  # and of these, as many as have a curve of their own
+MAX_QUERIES = 100  # measured if none are named
+MAX_CURVE_QUERIES = 10  # of these, the first have a removal curve
 
-Methods = Annotated[list[str], typer.Option("--method", help="May be repeated; see `upweight methods`.")]
+Methods = Annotated[list[str], typer.Option("--method", help="May be repeated; `upweight methods` lists them.")]
 Planted = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, help="Ids of examples with wrong labels, one a line: who finds them?"),
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="File with the ids of examples whose labels are known to be wrong, one per line: which method finds them?",
+    ),
 ]
 
 
@@ -35,10 +55,10 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     target: Target = None,
     identifier: Identifier = None,
     query: Annotated[
-        list[str] | None, typer.Option(help=f"Id of a query, may be repeated. Default: the first {MOST}.")
+        list[str] | None, typer.Option(help=f"Id of a query; may be repeated. Default: the first {MAX_QUERIES}.")
     ] = None,
     method: Methods = ["influence"],  # noqa: B006 - typer copies it
-    subsets: Annotated[int, typer.Option(min=5, help="Models to train again on random subsets.")] = 100,
+    subsets: Annotated[int, typer.Option(min=5, help="How many models to retrain on random subsets.")] = 100,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the training set in each subset.")] = 0.5,
     seeds: Seeds = 1,
     seed: Seed = 0,
@@ -46,127 +66,142 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     measure: Measure = None,
     curve: Annotated[
         bool,
-        typer.Option("--removal-curve", help=f"Also remove the strongest of {MOST_CURVES} queries, and train again."),
+        typer.Option(
+            "--removal-curve",
+            help=f"Also remove the strongest examples of the first {MAX_CURVE_QUERIES} queries, and retrain.",
+        ),
     ] = False,
     folder: Folder = None,
-    out: Page = None,
-    older_report: OlderReport = None,
+    out: OptionalOut = None,
+    old_report: OldReport = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hold methods and baselines against models trained again on random subsets: accuracy (LDS) and cost."""
+    """Compare methods and baselines with models retrained on random subsets: accuracy (LDS) and cost."""
     source = Source(task, target, identifier, measure)
-    report = newer(out, older_report, "--report", "--out")
-    if report is not None:
-        reachable(report, "--out")
+    page = renamed_option(out, old_report, "--report", "--out")
+    require_folder(page)
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
     recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
-    from upweight.evaluate.agreement import formatted
-    from upweight.evaluate.compare import HEAD, compare
-    from upweight.evaluate.removals import subsets as drawn
+    from upweight.evaluate.compare import compare
+    from upweight.evaluate.removals import subsets as draw_subsets
     from upweight.evaluate.retrain_truth import retrain_truth
+    from upweight.report.evaluation import write_evaluation
 
     stages = {
         "read": f"Reading {task.name}",
-        "retrain": "Training again on subsets",
-        "compare": "Scoring by each method",
-        "curve": "Training without the strongest",
+        "retrain": "Retraining on subsets",
+        "compare": "Scoring with each method",
+        "curve": "Removing the strongest examples and retraining",
     }
-    with working_on(stages, quiet, as_json) as working:
-        model, train, queries, notes = source.read(working, query, seed)
-        asked, told = _asked(queries, query)
-        wrong = [] if planted is None else _ids(planted, train)
-        working("retrain", 0, subsets * seeds)
+    with show_progress(stages, quiet, as_json) as progress:
+        model, train, queries, notes = source.read(progress, query, seed)
+        queries, left_out = _select(queries, query)
+        mislabeled = [] if planted is None else _read_ids(planted, train)
+        progress("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, asked, drawn(train, subsets, share, seed),
-            retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=working),
+            model, train, queries, draw_subsets(train, subsets, share, seed),
+            retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=progress),
         )  # fmt: skip
-        working("compare", 0, len(recipes))
-        found = compare(
-            recipes, model, train, asked, truth, planted=wrong,
-            retraining=upweight.Retraining(processes=1, how="processes", progress=working),
+        progress("compare", 0, len(recipes))
+        comparison = compare(
+            recipes, model, train, queries, truth, planted=mislabeled,
+            retraining=upweight.Retraining(processes=1, how="processes", progress=progress),
         )  # fmt: skip
-        curves = _curves(found, model, train, asked, seeds, folder, working) if curve else {}
-        if report is not None:
-            write_page(report, found, working, curves=curves)
-    news = dict.fromkeys(warning for one in curves.values() for warning in one.warnings)
-    remarks = [*notes, *told, *found.warnings, *news]
+        curves = _removal_curves(comparison, model, train, queries, seeds, folder, progress) if curve else {}
+        if page is not None:
+            progress("report", 0, 1)
+            write_evaluation(page, comparison, curves=curves)
+            progress("report", 1, 1)
+    curve_warnings = dict.fromkeys(warning for each in curves.values() for warning in each.warnings)
+    warnings = [*notes, *left_out, *comparison.warnings, *curve_warnings]
     if as_json:
-        where = None if report is None else str(report.resolve())
-        more = {"removal_curves": {name: one.as_dict() for name, one in curves.items()}} if curve else {}
-        typer.echo(
-            json.dumps(
-                {**found.as_dict(), **more, "warnings": remarks, "page": where, "report": where}, allow_nan=False
-            )
-        )
+        removal_curves = {"removal_curves": {name: each.as_dict() for name, each in curves.items()}} if curve else {}
+        print_json({**comparison.as_dict(), **removal_curves, "warnings": warnings, **page_keys(page)})
     elif not quiet:
-        # A terminal has 80 columns: the unit shows in the slope, which RANK scores do not have.
-        kept = [place for place, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or wrong)]
-        rows = [[entry.cells()[place] for place in kept] for entry in found.entries]
         title = (
-            f"{len(truth.removals)} models trained again on {share:.0%} of {len(train)} examples; {len(asked)} queries"
+            f"{len(truth.removals)} models retrained on {share:.0%} of {len(train)} examples; {len(queries)} queries"
         )
-        print_table(title, tuple(HEAD[place] for place in kept), rows)
-        for name, one in curves.items():
-            print_curve(name, one)
-        ceiling = next((e.lds.ceiling for e in found.entries if e.lds), None)
-        print_remarks(
-            [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."] if ceiling else [], remarks, report
-        )
+        print_comparison(comparison, title, bool(mislabeled))
+        for name, each in curves.items():
+            print_curve(name, each)
+        print_notes(_ceiling_note(comparison), warnings, page)
 
 
-def _curves(
-    found: Comparison, model: Any, train: Any, queries: Any, seeds: int, folder: Path | None, working: Any
+def _removal_curves(
+    comparison: Comparison,
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    seeds: int,
+    folder: Path | None,
+    progress: Progress,
 ) -> dict[str, RemovalCurve]:
-    """Method → what removing the strongest of the first queries does."""
+    """Method → its removal curve over the first queries."""
     from upweight.evaluate.removal_curve import removal_curve
 
-    asked = queries.take(range(min(len(queries), MOST_CURVES)))
-    # In a folder of their own in the folder: they ask fewer queries, and are not to be warned of the others.
+    queries = queries.take(range(min(len(queries), MAX_CURVE_QUERIES)))
+    # A subfolder of their own, because they measure fewer queries than the comparison, which would be warned about.
     folder = folder and folder / "curves"
-    methods = {e.name: e.scores for e in found.entries if e.kind == "method" and e.scores is not None}
+    methods = {e.name: e.scores for e in comparison.entries if e.kind == "method" and e.scores is not None}
     curves: dict[str, RemovalCurve] = {}
 
-    def tell(stage: str, done: int, total: int, /) -> None:
-        working("curve", len(curves) * total + done, len(methods) * total)
+    def report_curve(stage: str, done: int, total: int, /) -> None:
+        progress("curve", len(curves) * total + done, len(methods) * total)
 
-    working("curve", 0, 1)
+    progress("curve", 0, 1)
     for name, scores in methods.items():
-        some = replace(scores, values=scores.values[: len(asked)], query_ids=asked.ids, measured=None, predictions=None)
-        retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=tell)
-        curves[name] = removal_curve(model, train, asked, some, retraining=retraining)
+        first_scores = replace(
+            scores, values=scores.values[: len(queries)], query_ids=queries.ids, measured=None, predictions=None
+        )
+        retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=report_curve)
+        curves[name] = removal_curve(model, train, queries, first_scores, retraining=retraining)
     return curves
 
 
+def print_comparison(comparison: Comparison, title: str, with_auc: bool) -> None:
+    """Print the table of methods and baselines."""
+    from upweight.evaluate.compare import HEAD
+
+    # A terminal has 80 columns: the unit is left out, because only EFFECT scores have a slope.
+    columns = [column for column, name in enumerate(HEAD) if name != "unit" and (name != "AUC" or with_auc)]
+    rows = [[entry.cells()[column] for column in columns] for entry in comparison.entries]
+    print_table(title, [HEAD[column] for column in columns], rows)
+
+
 def print_curve(name: str, curve: RemovalCurve) -> None:
-    """The curve on the terminal."""
+    """Print the removal curve of one method."""
     from upweight.evaluate.agreement import formatted
     from upweight.evaluate.removal_curve import SIDES
 
     means = [curve.mean(side) for side in SIDES]
-    rows = [[f"{size:,}", *(formatted(mean[place]) for mean in means)] for place, size in enumerate(curve.sizes)]
+    rows = [[f"{size:,}", *(formatted(mean[row]) for mean in means)] for row, size in enumerate(curve.sizes)]
     title = f"{name}: mean effect of removing the strongest, {len(curve.query_ids)} queries"
     print_table(title, ("removed", *SIDES), rows)
 
 
-def _asked(queries: Any, query: list[str] | None) -> tuple[Any, list[str]]:
-    """The queries named, else the first, and what was left out."""
-    if query:
-        return queries.select(choose(None, queries, query)[0]), []
-    if len(queries) <= MOST:
+def _ceiling_note(comparison: Comparison) -> list[str]:
+    from upweight.evaluate.agreement import formatted
+
+    ceiling = next((entry.lds.ceiling for entry in comparison.entries if entry.lds), None)
+    return [] if ceiling is None else [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."]
+
+
+def _select(queries: Examples, requested: list[str] | None) -> tuple[Examples, list[str]]:
+    """The requested queries, else the first ones, with a note if others are left out."""
+    if requested:
+        return queries.select(named_queries(queries, requested)), []
+    if len(queries) <= MAX_QUERIES:
         return queries, []
-    return queries.take(range(MOST)), [
-        f"The first {MOST} of {len(queries)} queries were asked; name others with --query."
-    ]
+    note = f"Only the first {MAX_QUERIES} of {len(queries)} queries were measured; name others with --query."
+    return queries.take(range(MAX_QUERIES)), [note]
 
 
-def _ids(path: Path, train: Any) -> list[Any]:
-    """The ids in the file, as the training set has them."""
-    known = {str(i): i for i in train.ids.tolist()}
-    named = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    unknown = [i for i in named if i not in known]
-    if unknown or not named:
-        what = f"no training example has the id {unknown[0]!r}" if unknown else f"{path.name} names no example"
-        raise typer.BadParameter(f"{what}; ids look like {', '.join(list(known)[:5])}", param_hint="--planted")
-    return [known[i] for i in named]
+def _read_ids(path: Path, train: Examples) -> list[Any]:
+    """The training ids listed in the file, one per line."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = [line for line in lines if line]
+    if not texts:
+        raise typer.BadParameter(f"{path.name} lists no training example", param_hint="--planted")
+    return [train_id(train, text, "--planted") for text in texts]

@@ -1,13 +1,12 @@
-"""upweight methods."""
+"""upweight methods: the registered attribution methods."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from upweight.cli.app import AsJson, app
+from upweight.cli.app import app
+from upweight.cli.options import AsJson
+from upweight.cli.output import print_json
 
 if TYPE_CHECKING:
     from upweight.core.attributor import Attributor
@@ -15,27 +14,28 @@ if TYPE_CHECKING:
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """The methods there are: what they do, the unit of their scores, what they cost and need of a model."""
+    """List the attribution methods: what they compute, the unit of their scores, their cost and what they need."""
     from upweight.methods.registry import methods as registered
 
-    rows = [_described(name, recipe) for name, recipe in registered().items()]
+    rows = [describe(name, recipe) for name, recipe in registered().items()]
     if as_json:
-        typer.echo(json.dumps(rows))
+        print_json(rows)
         return
-    from rich import print as show
+    from rich import print as print_rich
     from rich.table import Table
     from rich.text import Text
 
-    columns = "method", "unit", "what it does, costs and needs of a model"
+    columns = "method", "unit", "what it computes, what it costs, what it needs of a model"
     table = Table(*columns, box=None, header_style="dim", padding=(0, 3, 0, 0))
     for row in rows:
         cost = Text(f"\nCost: {row['cost']}." if row["cost"] else "", "dim")
         needs = Text(f"\nNeeds: {', '.join(row['needs'])}.", "dim")
         table.add_row(row["name"], row["unit"], Text.assemble(row["summary"], cost, needs))
-    show(table)
+    print_rich(table)
 
 
-def _described(name: str, recipe: type[Attributor]) -> dict[str, Any]:
+def describe(name: str, recipe: type[Attributor]) -> dict[str, Any]:
+    """The facts of one method, as plain values for JSON."""
     return {
         "name": name,
         "summary": recipe.summary or _first_line(recipe),
@@ -47,6 +47,6 @@ def _described(name: str, recipe: type[Attributor]) -> dict[str, Any]:
 
 
 def _first_line(recipe: type[Attributor]) -> str:
-    """The first line of the docstring that the author wrote; dataclass writes one of its own, the signature."""
-    written = (recipe.__doc__ or "").strip()
-    return "" if written.startswith(f"{recipe.__name__}(") else written.partition("\n")[0]
+    """The first line of the author's docstring; a dataclass without one gets its signature, which does not count."""
+    docstring = (recipe.__doc__ or "").strip()
+    return "" if docstring.startswith(f"{recipe.__name__}(") else docstring.partition("\n")[0]

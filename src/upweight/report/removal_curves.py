@@ -1,4 +1,4 @@
-"""What removing the strongest did: curves beside chance, and how few examples flip a prediction; for the page."""
+"""Removal curves beside random removals, and how few removed examples flip each prediction, for the page."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from upweight.evaluate.removal_curve import SIDES, RemovalCurve
 from upweight.report.svg_plots import Line, lines
 from upweight.report.wording import count
 
-SHOWN = 8  # ids of a removal that are written out
+IDS_LISTED = 8  # of one removal
 
 
 def curve_plots(curves: Mapping[str, RemovalCurve]) -> list[dict[str, Any]]:
-    """One plot for every method: the mean effect over queries against how many examples went."""
+    """One plot per method: the mean effect over queries against the number of removed examples."""
     return [_plot(name, curve) for name, curve in curves.items()]
 
 
 def _plot(name: str, curve: RemovalCurve) -> dict[str, Any]:
     spread = finite_mean(curve.spread, axis=0)
-    drawn = [
+    curves = [
         Line(side, curve.sizes, curve.mean(side).tolist(), spread.tolist() if side == "random" else None)
         for side in SIDES
     ]
     last = [(side, formatted(curve.mean(side)[-1])) for side in SIDES]
     return {
         "title": name,
-        "svg": lines(drawn, ("examples removed", "effect"), f"{name}: effect of removing the strongest"),
+        "svg": lines(curves, ("examples removed", "effect"), f"{name}: effect of removing the strongest"),
         "numbers": [(side, value) for side, value in last],
-        "notes": [f"{count(len(curve.query_ids), 'query')}; numbers are those of {curve.sizes[-1]:,} examples."],
+        "notes": [f"{count(len(curve.query_ids), 'query')}; the numbers are for {curve.sizes[-1]:,} removed examples."],
     }
 
 
-def flip_table(found: Brittleness) -> dict[str, Any]:
-    """Rows for every query, and in a sentence what it took."""
-    flipped = sum(flip.size is not None for flip in found.flips)
-    median = finite_or_none(found.median)
-    middle = "fewer than half were flipped" if median is None else f"in the middle it takes {median:g}"
-    share = f"{flipped} of {count(len(found.flips), 'prediction')}"
+def flip_table(brittleness: Brittleness) -> dict[str, Any]:
+    """One row per query, and a sentence that sums them up."""
+    flipped = sum(flip.size is not None for flip in brittleness.flips)
+    median = finite_or_none(brittleness.median)
+    middle = "fewer than half flipped, so there is no median" if median is None else f"the median is {median:g}"
+    share = f"{flipped} of {count(len(brittleness.flips), 'prediction')}"
     return {
-        "head": ["query", "predicted", "without them", "examples", "which, strongest first"],
-        "rows": [_row(flip) for flip in found.flips],
-        "told": f"{share} flipped without {found.most:,} examples or fewer; {middle}. {found.trainings:,} trainings.",
+        "head": ["query", "prediction", "after removal", "removed", "removed examples, strongest first"],
+        "rows": [_row(flip) for flip in brittleness.flips],
+        "summary": f"{share} flipped when at most {brittleness.most:,} examples were removed; {middle}. "
+        f"{brittleness.trainings:,} trainings.",
     }
 
 
@@ -51,6 +52,6 @@ def _row(flip: Flip) -> list[str]:
     if flip.size is None:
         why = f" ({flip.note})" if flip.note else ""
         return [str(flip.query), str(flip.before), "–", f"> {flip.tried:,}", f"not flipped{why}"]
-    names = ", ".join(str(i) for i in flip.removed[:SHOWN])
-    more = f" and {flip.size - SHOWN:,} more" if flip.size > SHOWN else ""
+    names = ", ".join(str(i) for i in flip.removed[:IDS_LISTED])
+    more = f" and {flip.size - IDS_LISTED:,} more" if flip.size > IDS_LISTED else ""
     return [str(flip.query), str(flip.before), str(flip.after), f"{flip.size:,}", names + more]

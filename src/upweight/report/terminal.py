@@ -1,4 +1,4 @@
-"""terminal: an explanation on the terminal, first the progress, then the few lines that matter."""
+"""An explanation on the terminal: the progress while it is made, then a short summary."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verify import Check
 from upweight.report.wording import count
 
-WIDTH = 78  # columns; what is printed stays readable on the narrowest usual terminal
-COLOURS = ("cyan", "magenta")  # of what helped, of what harmed
-TINY = 8  # pixels; pictures up to this side are drawn
+MAX_WIDTH = 78  # columns, so that lines fit the narrowest usual terminal
+COLOURS = ("cyan", "magenta")  # of proponents, of opponents
+MAX_DRAWN_SIDE = 8  # pixels; pictures up to this side are drawn
 STAGES = {
-    "train": "Training a default model on it",
-    "fit": "Working out what every training example did",
-    "attribute": "Tracing the queries back to them",
-    "retrain": "Training again without some, to check",
+    "train": "Training a default model",
+    "fit": "Fitting the attribution method",
+    "attribute": "Scoring the training examples for each query",
+    "retrain": "Retraining without some examples, to verify",
     "report": "Writing the report",
 }
 
 
-class Working:
-    """Stages of work as they pass: a moving line on a terminal, one plain line per finished stage everywhere.
+class ProgressDisplay:
+    """Prints the stages of the work: a progress bar on a terminal, and one plain line per finished stage everywhere.
 
     Args:
         console: where to print.
-        stages: stage → what people should read while it runs and once it is done, where `STAGES` does not say it.
+        stages: stage → its description, for stages that `STAGES` does not describe or describes otherwise.
     """
 
     def __init__(self, console: Console, stages: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ class Working:
         columns = (*texts, BarColumn(16), TextColumn("{task.fields[count]}", style="dim"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
-    def __enter__(self) -> Working:
+    def __enter__(self) -> ProgressDisplay:
         self._progress.start()
         return self
 
@@ -58,29 +58,29 @@ class Working:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """A stage starts (done = 0), goes on, or ends (done = total)."""
-        phrase = self.stages.get(stage, stage)
+        description = self.stages.get(stage, stage)
         if stage not in self._started:
             self._started[stage] = time.perf_counter()
-            self._tasks[stage] = self._progress.add_task(phrase, total=None, count="")
+            self._tasks[stage] = self._progress.add_task(description, total=None, count="")
         if total > 1:
             self._progress.update(self._tasks[stage], total=total, completed=done, count=f"{done} of {total}")
         if done >= total:
             self._progress.remove_task(self._tasks.pop(stage))
-            self._line(phrase, time.perf_counter() - self._started.pop(stage))
+            self._print_line(description, time.perf_counter() - self._started.pop(stage))
 
-    def _line(self, phrase: str, seconds: float) -> None:
-        took = f"{seconds:.1f} s"
-        room = max(1, min(self.console.width, WIDTH) - 4 - len(took))
-        line = Text.assemble(("  ✓ ", "green"), f"{phrase:<{room}}", (took, "dim"))
+    def _print_line(self, description: str, seconds: float) -> None:
+        duration = f"{seconds:.1f} s"
+        width = max(1, min(self.console.width, MAX_WIDTH) - 4 - len(duration))
+        line = Text.assemble(("  ✓ ", "green"), f"{description:<{width}}", (duration, "dim"))
         self._progress.console.print(line, highlight=False)
 
 
 def summary(
     explanation: Explanation, queries: Sequence[Id], console: Console, k: int = 3, noun: str = "example"
 ) -> Group:
-    """These queries with their k proponents and opponents, and what the verification said.
+    """These queries with their k strongest proponents and opponents, and the result of the verification.
 
-    `noun` is what one example is called. Small pictures are drawn where the console has colours for them.
+    `noun` is the word for one example. Small pictures are drawn if the console has colours for them.
     """
     parts: list[Padding] = []
 
@@ -89,46 +89,48 @@ def summary(
 
     for query in queries:
         place = explanation.queries.ids.tolist().index(query)
-        found = (explanation.scores.proponents(query, k), explanation.scores.opponents(query, k))
-        draws = _can_draw(console) and _is_tiny(explanation.queries, query)
+        sides = (explanation.scores.proponents(query, k), explanation.scores.opponents(query, k))
+        drawable = _can_draw(console) and _is_tiny(explanation.queries, query)
         add(_headline(explanation, place, noun))
-        add((_pictures if draws and any(found) else _table)(explanation, place, found, noun))
-        add(_meaning(explanation, place, found))
+        add((_pictures if drawable and any(sides) else _table)(explanation, place, sides, noun))
+        add(_meaning(explanation, place, sides))
     if explanation.check is not None:
-        retrained = f"{count(len(explanation.check.removals), 'removal')}, each retrained, say (1 is perfect):"
+        retrained = f"Checked by retraining without each of {count(len(explanation.check.removals), 'removal')}."
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
-        add(_trust(explanation.check, noun), above=0)
+        add(_agreement_table(explanation.check, noun), above=0)
     for number, warning in enumerate(explanation.warnings):
         add(Text(f"! {warning}", "yellow"), above=int(number == 0))
     return Group(*parts)
 
 
-def show(explanation: Explanation, report: Path, queries: Sequence[Id], k: int = 3, noun: str = "example") -> None:
-    """Print the summary of these queries on stdout, then where the report is and how long it all took."""
+def print_explanation(
+    explanation: Explanation, report: Path, queries: Sequence[Id], k: int = 3, noun: str = "example"
+) -> None:
+    """Print the summary of these queries on stdout, then where the report is and how long everything took."""
     console = Console(highlight=False)
     console.print(summary(explanation, queries, console, k, noun))
     m = len(explanation.queries)
     shown = f"this {noun}" if m == 1 else f"{m} {noun}s"
-    said = f"{shown} with every score; {explanation.seconds:.1f} s in all"
-    address = (("\n  Report  ", "bold"), report.resolve().as_uri(), (f"\n          {said}\n", "dim"))
+    contents = f"{shown} with all scores; {explanation.seconds:.1f} s in total"
+    address = (("\n  Report  ", "bold"), report.resolve().as_uri(), (f"\n          {contents}\n", "dim"))
     console.print(Text.assemble(*address), soft_wrap=True)  # an address that is not wrapped can be clicked
 
 
 def _headline(explanation: Explanation, place: int, noun: str) -> Text:
     identifier = explanation.queries.ids[place].item()
-    label, said = explanation.queries.label(identifier), explanation.scores.predictions
+    label, predictions = explanation.queries.label(identifier), explanation.scores.predictions
     line = Text.assemble((f"{noun.capitalize()} {identifier}", "bold"))
     if label is not None:
         line.append(f" is labelled {_word(label)}")
-    if said is not None:
+    if predictions is not None:
         line.append("; " if label is not None else ": ").append(
-            f"the model says {_word(said.predicted[place])}", "bold"
+            f"the model predicts {_word(predictions.predicted[place])}", "bold"
         )
-    sure, right = explanation.probability(place)
-    if sure is not None:
-        line.append(f", {_percent(sure)} sure")
-    if right is not None and said is not None and said.predicted[place] != label:
-        line.append(f", with {_percent(right)} for {_word(label)}")
+    of_predicted, of_label = explanation.probability(place)
+    if of_predicted is not None:
+        line.append(f" with probability {_percent(of_predicted)}")
+    if of_label is not None and predictions is not None and predictions.predicted[place] != label:
+        line.append(f", and {_word(label)} with {_percent(of_label)}")
     line.append(".")
     measured = explanation.scores.measured
     if measured is not None and not explanation.scores.measurement.startswith("−loss"):
@@ -136,10 +138,10 @@ def _headline(explanation: Explanation, place: int, noun: str) -> Text:
     return line
 
 
-def _table(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]], noun: str) -> Text:
-    """Both sides under each other, one line per example; what does not fit the console is cut."""
+def _table(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Text:
+    """Proponents above opponents, one line per example; a line that is wider than the console is cut."""
     label = explanation.queries.label(explanation.queries.ids[place].item())
-    cells = [[_cells(explanation, place, a) for a in side] for side in found]
+    cells = [[_cells(explanation, place, a) for a in side] for side in sides]
     names = [[f"  {c[1]}" + (f"  labelled {c[0]}" if c[0] else "") for c in side] for side in cells]
     titles = _titles(explanation, noun)
     widths = [
@@ -150,20 +152,20 @@ def _table(explanation: Explanation, place: int, found: Sequence[Sequence[Attrib
     text = Text(no_wrap=True, overflow="ellipsis")
     for side, title in enumerate(titles):
         text.append(f"{title:<{widths[0]}}  ", f"bold {COLOURS[side]}").append(f"{'score':>{widths[1]}}", "dim")
-        text.append(f"  chance of {_word(label)} if left out" if widths[2] else "", "dim")
-        for a, c, name in zip(found[side], cells[side], names[side], strict=True):
+        text.append(f"  probability of {_word(label)} without it" if widths[2] else "", "dim")
+        for a, c, name in zip(sides[side], cells[side], names[side], strict=True):
             text.append(f"\n{name:<{widths[0]}}  ").append(f"{c[2]:>{widths[1]}}  ", COLOURS[side])
             text.append(f"{c[3]:<{widths[2]}}  ").append(_excerpt(explanation.train, a.id), "dim")
-        text.append("" if found[side] else "\n  none").append("" if side else "\n")
+        text.append("" if sides[side] else "\n  none").append("" if side else "\n")
     return text
 
 
-def _pictures(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]], noun: str) -> Table:
-    """The query twice as large, beside it the examples with label, id, score and what would be without them."""
+def _pictures(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Table:
+    """The query at twice the size; beside it the examples with label, id, score and the probability without each."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    grid.add_column(Text(f"{noun} {explanation.queries.ids[place]}", "dim"), width=2 * TINY)
+    grid.add_column(Text(f"{noun} {explanation.queries.ids[place]}", "dim"), width=2 * MAX_DRAWN_SIDE)
     cells: list[RenderableType] = [_drawn(explanation.queries, explanation.queries.ids[place].item(), scale=2)]
-    for side, title, colour in zip(found, _titles(explanation, noun), COLOURS, strict=True):
+    for side, title, colour in zip(sides, _titles(explanation, noun), COLOURS, strict=True):
         grid.add_column(Text(title, f"bold {colour}"), no_wrap=True)
         inner = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
         inner.add_row(*(_drawn(explanation.train, a.id) for a in side))
@@ -176,10 +178,10 @@ def _pictures(explanation: Explanation, place: int, found: Sequence[Sequence[Att
 
 
 def _cells(explanation: Explanation, place: int, a: Attribution) -> tuple[str, str, str, str]:
-    """Label, id, score, and the probability of the query's label before and after the example's removal."""
-    left = explanation.without(place, a.score)
+    """Label, id, score, and the probability of the query's label with and without the example."""
+    without = explanation.without(place, a.score)
     before = explanation.probability(place)[1]
-    change = "" if left is None or before is None else "→".join(_percents(before, left)) + "%"
+    change = "" if without is None or before is None else "→".join(_percents(before, without)) + "%"
     label = explanation.train.label(a.id)
     return "" if label is None else _word(label), f"#{a.id}", _signed(a.score), change
 
@@ -190,11 +192,11 @@ def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:
     return f"Training {noun}s that raised it", f"Training {noun}s that lowered it"
 
 
-def _meaning(explanation: Explanation, place: int, found: Sequence[Sequence[Attribution]]) -> Text:
-    """One score in a sentence, so that sign and unit need no manual."""
-    strongest = max((a for side in found for a in side), key=lambda a: abs(a.score), default=None)
+def _meaning(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]]) -> Text:
+    """The strongest score in a sentence that explains its sign and unit."""
+    strongest = max((a for side in sides for a in side), key=lambda a: abs(a.score), default=None)
     if explanation.scores.unit == Unit.RANK or strongest is None:
-        return Text("Scores have a sign and an order, but no size (RANK).", "dim")
+        return Text("These scores have a sign and an order, but their size means nothing (RANK).", "dim")
     measurement, unit = explanation.scores.measurement, ""
     if measurement.endswith(")"):
         measurement, _, unit = measurement[:-1].rpartition(" (")
@@ -203,21 +205,21 @@ def _meaning(explanation: Explanation, place: int, found: Sequence[Sequence[Attr
         measurement, lower = measurement[1:], not lower
     unit = "" if "loss" in unit else unit  # a squared loss is measured in squared loss
     size = f"{_word(float(f'{abs(strongest.score):.3g}'))} {unit}".strip()
-    said = (
-        f"{_signed(strongest.score)} means: had the model been trained without #{strongest.id}, its {measurement} here "
-        f"would be {size} {'lower' if lower else 'higher'}"
+    sentence = (
+        f"A score of {_signed(strongest.score)} means: if the model were trained without #{strongest.id}, its "
+        f"{measurement} here would be {size} {'lower' if lower else 'higher'}"
     )
-    left, before = explanation.without(place, strongest.score), explanation.probability(place)[1]
-    if left is not None and before is not None:
+    without, before = explanation.without(place, strongest.score), explanation.probability(place)[1]
+    if without is not None and before is not None:
         label = _word(explanation.queries.label(explanation.queries.ids[place].item()))
-        now, then = _percents(before, left)
-        said += f", and {label} would get {then}% instead of {now}%"
-    return Text(f"{said}.", "dim")
+        now, then = _percents(before, without)
+        sentence += f", and the probability of {label} would be {then}% instead of {now}%"
+    return Text(f"{sentence}.", "dim")
 
 
-def _trust(check: Check, noun: str) -> Table:
+def _agreement_table(check: Check, noun: str) -> Table:
     grid = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    grid.add_column("predicted vs actual change")
+    grid.add_column("predicted vs actual effect (1 is perfect)")
     for name in ("slope", "correlation"):
         grid.add_column(name, justify="right")
     grid.add_column("pairs", justify="right")
@@ -235,11 +237,11 @@ def _can_draw(console: Console) -> bool:
 
 def _is_tiny(examples: Examples, identifier: Id) -> bool:
     shown = examples.preview(identifier)
-    return shown.kind == "image" and np.ndim(shown.value) == 2 and max(np.shape(shown.value)) <= TINY
+    return shown.kind == "image" and np.ndim(shown.value) == 2 and max(np.shape(shown.value)) <= MAX_DRAWN_SIDE
 
 
 def _drawn(examples: Examples, identifier: Id, scale: int = 1) -> Text:
-    """A grey picture in half blocks: two pixels per character, upper one in the foreground."""
+    """A grey picture in half blocks: two pixels per character, the upper one in the foreground colour."""
     image = np.asarray(examples.preview(identifier).value, dtype=float)
     grey = np.rint(255 * (image - image.min()) / max(float(np.ptp(image)), 1e-12)).astype(int)
     grey = np.kron(np.pad(grey, ((0, len(grey) % 2), (0, 0))), np.ones((scale, scale), dtype=int))
@@ -255,8 +257,8 @@ def _excerpt(examples: Examples, identifier: Id) -> str:
     if shown.kind == "image":
         return ""
     if shown.kind == "text":
-        return " ".join(str(shown.value).split())[:WIDTH]
-    return ", ".join(f"{name} {_word(value)}" for name, value in shown.value)[:WIDTH]
+        return " ".join(str(shown.value).split())[:MAX_WIDTH]
+    return ", ".join(f"{name} {_word(value)}" for name, value in shown.value)[:MAX_WIDTH]
 
 
 def _word(value: Any) -> str:
@@ -270,17 +272,16 @@ def _signed(score: float) -> str:
     return f"{score:+.3g}".replace("-", "−", 1)
 
 
-def _percent(chance: float) -> str:
-    return f"{_percents(chance, chance)[0]}%"
+def _percent(probability: float) -> str:
+    return f"{_percents(probability, probability)[0]}%"
 
 
 def _percents(before: float, after: float) -> tuple[str, str]:
-    """Two chances in per cent, with as many digits as it takes to tell them apart (three decimals at most)."""
+    """Two probabilities in per cent, with as many decimals as it takes to distinguish them (at most three)."""
     shares = 100 * before, 100 * after
     digits = 0 if max(shares) >= 9.95 else 1
     while digits < 3 and before != after and f"{shares[0]:.{digits}f}" == f"{shares[1]:.{digits}f}":
         digits += 1
     least = 10.0 ** -max(digits, 1)
-    found = (f"{share:.{digits}f}" if share >= least / 2 else f"<{least:.{max(digits, 1)}f}" for share in shares)
-    first, second = found
+    first, second = (f"{p:.{digits}f}" if p >= least / 2 else f"<{least:.{max(digits, 1)}f}" for p in shares)
     return first, second

@@ -1,0 +1,62 @@
+"""Options that several commands share, and checks of their values."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Task = Annotated[
+    Path,
+    typer.Argument(
+        exists=True,
+        dir_okay=False,
+        help="A Python file that defines model, train and queries; or a CSV or Parquet file, with --target.",
+    ),
+]
+Target = Annotated[str | None, typer.Option(help="For a table: the column to predict.")]
+Identifier = Annotated[str | None, typer.Option("--id", help="For a table: the column with the ids of the rows.")]
+Query = Annotated[
+    list[str] | None,
+    typer.Option(help="Id of a query to explain; may be repeated. Default: the most confident mistakes."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed for splitting a table and for everything drawn at random.")]
+Measure = Annotated[str | None, typer.Option(help="What to measure: loss (default), margin, or probability:CLASS.")]
+Method = Annotated[
+    str | None,
+    typer.Option(help="Attribution method; `upweight methods` lists them. Default: the one that suits the model."),
+]
+Removals = Annotated[
+    int, typer.Option(min=0, help="How many removals to retrain, to check the predicted effects; 0 for none.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Trainings per removal, if training depends on its seed.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(file_okay=False, help="Store every retraining here; an interrupted run continues from it."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.", dir_okay=False, writable=True)]
+OptionalOut = Annotated[
+    Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a page with plots to this file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, with --json).")]
+OldVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
+OldReport = Annotated[Path | None, typer.Option("--report", hidden=True)]
+
+
+def renamed_option(value: Any, old_value: Any, old: str, new: str, default: Any = None) -> Any:
+    """The value of an option that may have been passed under its old name. Use of the old name is logged."""
+    if old_value is None:
+        return value
+    if value != default:
+        raise typer.BadParameter(f"{old} is the old name of {new}; pass only one of them", param_hint=old)
+    logging.getLogger("upweight").warning("%s is now called %s", old, new)
+    return old_value
+
+
+def require_folder(out: Path | None) -> None:
+    """Raise a usage error before the work if the folder that the page goes to does not exist."""
+    if out is not None and not out.resolve().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.resolve().parent}; make it first", param_hint="--out")

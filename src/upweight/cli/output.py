@@ -1,0 +1,71 @@
+"""What commands print on stdout: tables, sentences, JSON, and where the page is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def print_application(result: Any, out: Path, as_json: bool, quiet: bool, lines: Sequence[str]) -> None:
+    """Write the page of an application's result; print its warnings and these lines, or the result as JSON."""
+    from upweight.report.write_page import write_page
+
+    write_page(out, result)
+    if as_json:
+        print_json({**result.as_dict(), "page": str(out.resolve())})
+    elif not quiet:
+        for warning in result.diagnostics["warnings"]:
+            typer.echo(f"Warning: {warning}")
+        for line in lines:
+            typer.echo(line)
+        typer.echo(f"Page: {out}")
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout."""
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def page_keys(page: Path | None) -> dict[str, Any]:
+    """Where the page is, for JSON, under the key `page` and under its older name `report`."""
+    path = None if page is None else str(page.resolve())
+    return {"page": path, "report": path}
+
+
+def signed(value: float) -> str:
+    """A number with its sign and a true minus, to four digits."""
+    return f"{value:+.4g}".replace("-", "−")
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: names on the left, numbers aligned on the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column, name in enumerate(head):
+        table.add_column(name, justify="right" if column else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(Text(f"\n{title}", "bold"))
+    console.print(table)
+
+
+def print_notes(notes: Sequence[str], warnings: Sequence[str], page: Path | None) -> None:
+    """Sentences on stdout, then the warnings, then where the page is."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for note in notes:
+        console.print(Text(note, "dim"))
+    for warning in warnings:
+        console.print(Text(f"! {warning}", "yellow"))
+    if page is not None:
+        console.print(Text.assemble(("\nReport  ", "bold"), page.resolve().as_uri()), soft_wrap=True)

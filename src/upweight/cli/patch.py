@@ -1,0 +1,43 @@
+"""upweight patch: apply reviewed labels and retrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source
+from upweight.cli.options import AsJson, Identifier, Quiet, Seed, Target, Task
+from upweight.cli.output import print_json, signed
+
+
+@app.command()
+def patch(
+    task: Task,
+    decisions: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The patch saved by a review page.")],
+    *,
+    target: Target = None,
+    identifier: Identifier = None,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Apply reviewed labels (all of them or none), retrain, and compare both models on the held-out examples."""
+    source = Source(task, target, identifier)
+    from upweight.applications.patch import Patch, repair
+
+    loaded = Patch.load(decisions)
+    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+        model, train, queries, _ = source.read(progress, None, seed)
+    repaired = repair(model, train, loaded, queries, seed).as_dict()
+    if as_json:
+        print_json(repaired)
+    elif not quiet:
+        relabelled, dropped, left = repaired["relabelled"], repaired["dropped"], repaired["examples"]
+        typer.echo(f"{relabelled} relabelled, {dropped} dropped; {left:,} training examples left")
+        for name in ("before", "after"):
+            accuracy, measured = repaired[name]["accuracy"], repaired[name]["measured"]
+            text = "" if accuracy is None else f"accuracy {accuracy:.4f}, "
+            typer.echo(f"{name}: {text}mean {model.measurement} {signed(measured)}")

@@ -1,0 +1,71 @@
+"""upweight slices: which groups of training examples caused the failures in a slice of the queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import upweight
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source, named_queries
+from upweight.cli.options import (
+    AsJson,
+    Identifier,
+    Measure,
+    OldVerify,
+    Out,
+    Query,
+    Quiet,
+    Removals,
+    Seed,
+    Target,
+    Task,
+    renamed_option,
+    require_folder,
+)
+from upweight.cli.output import print_application, signed
+
+DEFAULT_REMOVALS = 8
+GROUPS_PRINTED = 8
+By = Annotated[
+    list[str], typer.Option(help="Column that groups the training set; may be repeated. `label` is the label.")
+]
+
+
+@app.command()
+def slices(  # noqa: PLR0913 - a command line has as many options as it has
+    task: Task,
+    *,
+    by: By,
+    target: Target = None,
+    identifier: Identifier = None,
+    query: Query = None,
+    out: Out = Path("slices.html"),
+    as_json: AsJson = False,
+    removals: Removals = DEFAULT_REMOVALS,
+    old_verify: OldVerify = None,
+    measure: Measure = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find the groups of training examples that caused the mistakes (or that harm the queries given)."""
+    source = Source(task, target, identifier, measure)
+    removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
+    require_folder(out)
+    from upweight.applications.slices import slices as run
+
+    stages = {
+        "read": f"Reading {task.name}",
+        "fit": "Computing the effects of the groups",
+        "retrain": "Retraining without groups",
+    }
+    with show_progress(stages, quiet, as_json) as progress:
+        model, train, queries, _ = source.read(progress, query, seed)
+        failing = {"queries": named_queries(queries, query)} if query else None
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
+        result = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
+    worst = result.worst(k=GROUPS_PRINTED)
+    lines = [f"{group}: mean effect {signed(effect)} on {result.measurement}" for group, effect in worst]
+    print_application(result, out, as_json, quiet, lines or ["No group harms this slice."])

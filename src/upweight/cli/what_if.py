@@ -1,0 +1,91 @@
+"""upweight what-if: the effect of removing, relabelling or reweighting training examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import upweight
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source, choose_queries, train_id
+from upweight.cli.options import (
+    AsJson,
+    Identifier,
+    Measure,
+    Out,
+    Query,
+    Quiet,
+    Seed,
+    Target,
+    Task,
+    require_folder,
+)
+from upweight.cli.output import print_application, signed
+
+if TYPE_CHECKING:
+    from upweight.core.examples import Examples, Id
+
+
+@app.command("what-if")
+def what_if(  # noqa: PLR0913 - a command line has as many options as it has
+    task: Task,
+    *,
+    remove: Annotated[
+        list[str] | None, typer.Option(help="Id of a training example to remove; may be repeated.")
+    ] = None,
+    relabel: Annotated[list[str] | None, typer.Option(help="ID=LABEL; may be repeated.")] = None,
+    reweight: Annotated[
+        list[str] | None, typer.Option(help="ID=FACTOR on the weight of the example; may be repeated.")
+    ] = None,
+    target: Target = None,
+    identifier: Identifier = None,
+    query: Query = None,
+    out: Out = Path("what-if.html"),
+    as_json: AsJson = False,
+    measure: Measure = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Predict the effect of removing, relabelling or reweighting training examples, then retrain to check it."""
+    if not (remove or relabel or reweight):
+        raise typer.BadParameter("say what to change: --remove, --relabel or --reweight", param_hint="--remove")
+    source = Source(task, target, identifier, measure)
+    require_folder(out)
+    from upweight.applications.changes import Change
+    from upweight.applications.what_if import what_if as run
+
+    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+        model, train, queries, _ = source.read(progress, query, seed)
+        change = Change(
+            remove=[train_id(train, text) for text in remove or ()],
+            relabel=dict(_pairs(train, relabel, "--relabel")),
+            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight")},
+        )
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
+        chosen = queries.select(choose_queries(model, queries, query)[0])
+        result = run(model, train, chosen, change, retraining=retraining)
+    lines = []
+    for row, query_id in enumerate(result.queries.ids.tolist()):
+        actual = "" if result.actual is None else f", actual {signed(result.actual[row, 0])}"
+        lines.append(f"{query_id}: predicted effect {signed(result.predicted[row, 0])}{actual}")
+    print_application(result, out, as_json, quiet, lines)
+
+
+def _pairs(train: Examples, texts: list[str] | None, option: str) -> list[tuple[Id, str]]:
+    """(training id, value) of every ID=VALUE."""
+    pairs = []
+    for text in texts or ():
+        identifier, equals, value = text.rpartition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected ID=VALUE, got {text!r}", param_hint=option)
+        pairs.append((train_id(train, identifier), value))
+    return pairs
+
+
+def _factor(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a number as factor, got {text!r}", param_hint="--reweight") from None
