@@ -8,10 +8,10 @@ from torch.utils.checkpoint import checkpoint
 
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
-from upweight.gradients import captured_rows, inspection
+from upweight.gradients import inspection
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.functional import alone
-from upweight.gradients.inspection import inspected, inspections_of
+from upweight.gradients.functional import single_gradient
+from upweight.gradients.inspection import inspect, inspections_of
 from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -21,8 +21,8 @@ IDS = [case.name for case in CASES]
 
 def truth(case: Case, network, examples, quantity="loss") -> np.ndarray:
     """Gradients of each example in a batch of its own, by autograd."""
-    with network.untouched():
-        each = [alone(network, quantity, one, network.names) for one in examples.batches(1)]
+    with network.preserved():
+        each = [single_gradient(network, quantity, one, network.names) for one in examples.batches(1)]
     return network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
 
 
@@ -48,7 +48,7 @@ def test_rows_are_those_of_autograd(setting):
     case, network, (ours, dense), (theirs, dense_queries) = setting
     assert close(ours.dense(), dense)
     assert close(theirs.dense(), dense_queries)
-    assert set(inspected(network, "loss", ours.examples).fallback) == set(case.fallback)
+    assert set(inspect(network, "loss", ours.examples).fallback) == set(case.fallback)
 
 
 def test_products_are_those_of_the_dense_matrices(setting):
@@ -82,9 +82,9 @@ def test_taken_rows_are_rows(setting):
 
 def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch):
     _, _, (ours, dense), (theirs, dense_queries) = setting
-    for name in ("factors", "inner_products"):
-        monkeypatch.setattr(f"upweight.gradients.{name}.CHUNK", 7)
-    monkeypatch.setattr("upweight.gradients.captured.SQUARE", 2)
+    for name in ("gradient_terms", "inner_products"):
+        monkeypatch.setattr(f"upweight.gradients.{name}.MAX_TEMPORARY_NUMBERS", 7)
+    monkeypatch.setattr("upweight.gradients.captured_batch.GRAM_BLOCK_EXAMPLES", 2)
     assert close(ours.gram(), dense @ dense.T)
     monkeypatch.setattr(inspection, "MAX_BATCH_EXAMPLES", 2)
     monkeypatch.setattr(CapturedRows.held, "__defaults__", (1,))
@@ -167,7 +167,7 @@ def test_a_net_that_was_compiled_is_seen_through():
     compiled = torch.compile(net, backend="eager")
     network = Network(compiled, cross_entropy)
     assert network.names == tuple(name for name, _ in net.named_parameters())
-    assert inspected(network, "loss", CASES[0].examples()).covered == 1.0
+    assert inspect(network, "loss", CASES[0].examples()).covered == 1.0
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -189,8 +189,8 @@ def test_scripted_nets_are_taken_one_example_at_a_time():
     case = Case("scripted", lambda: torch.jit.script(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))), (5,))
     network, examples = case.network(), case.examples()
     assert close(CapturedRows(network, examples, "loss").dense(), truth(case, network, examples))
-    assert inspected(network, "loss", examples).covered == 0.0
-    assert "Hooks see 0%" in inspected(network, "loss", examples).notes[0]
+    assert inspect(network, "loss", examples).covered == 0.0
+    assert "Hooks see 0%" in inspect(network, "loss", examples).notes[0]
 
 
 def test_rows_of_another_net_do_not_meet():
@@ -206,13 +206,12 @@ def test_an_empty_choice_of_rows_is_empty():
         rows.take(np.array([], dtype=int))
 
 
-@pytest.mark.parametrize("room", [0, 1 << 26])
-def test_gradients_that_stay_are_the_same(setting, room, monkeypatch):
-    monkeypatch.setattr(captured_rows, "KEPT", room)
+@pytest.mark.parametrize("limit", [0, 1 << 26])
+def test_cached_gradients_give_the_same_products(setting, limit):
     _, _, (ours, dense), (theirs, dense_queries) = setting
-    rows = ours.cached()
+    rows = ours.cached(limit)
     for _ in range(2):
         assert close(rows.gram(), dense @ dense.T)
         assert close(rows.dot(theirs), dense @ dense_queries.T)
         assert close(rows.squares(), (dense**2).sum(axis=1))
-    assert (rows._cache is not None) == (room > 0)
+    assert (rows._cache is not None) == (limit > 0)

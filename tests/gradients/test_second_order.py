@@ -8,7 +8,7 @@ from torch import nn
 
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import ggn_vp, gradient_rows, hvp
-from upweight.gradients.inspection import inspected
+from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError, outputs
 
 CASES = [Case("mlp", mlp, (5,)), Case("attention", Attention, (4, 8)), Case("transformer", TinyGPT, 11, next_token)]
@@ -23,7 +23,7 @@ def vectors(network, k=3):
 def test_hessian_products(case):
     network, examples = case.network(), case.examples()
     v = vectors(network)
-    with network.untouched():
+    with network.preserved():
         batch = network.batch(examples)
         found = hvp(lambda: network.values("loss", batch, examples.ids), network.parameters(), v)
 
@@ -49,9 +49,9 @@ def test_hessian_products(case):
 def test_gauss_newton_products(case):
     network, examples = case.network(), case.examples(4)
     v, weights = vectors(network), torch.tensor([1.0, 0.5, 0.0, 2.0]).double()
-    with network.untouched():
+    with network.preserved():
         out = outputs(network, network.batch(examples), examples.ids)
-        found = network.join(ggn_vp(out.values, out.bend(weights), network.parameters(), v))
+        found = network.join(ggn_vp(out.values, out.hessian_product(weights), network.parameters(), v))
         flat = out.values.flatten(1)
         rows = [torch.autograd.grad(z, list(network.parameters().values()), retain_graph=True, allow_unused=True)
                 for z in flat.flatten()]  # fmt: skip
@@ -67,7 +67,7 @@ def test_gauss_newton_products(case):
 
 def test_output_hessians_of_cross_entropy():
     network, examples = CASES[0].network(), CASES[0].examples()
-    with network.untouched():
+    with network.preserved():
         out = outputs(network, network.batch(examples), examples.ids)
         p = torch.softmax(out.values.detach(), 1)
         assert torch.allclose(out.hessians(), torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
@@ -78,7 +78,7 @@ def test_output_hessians_of_cross_entropy():
 def test_a_loss_without_one_output_has_no_gauss_newton_matrix():
     case = Case("twice", mlp, (5,), lambda net, b: cross_entropy(net, b) + net(b.x).sum(1))
     network, examples = case.network(), case.examples()
-    with network.untouched(), pytest.raises(NoOutputsError, match="it did 2 times"):
+    with network.preserved(), pytest.raises(NoOutputsError, match="it did 2 times"):
         outputs(network, network.batch(examples), examples.ids)
 
 
@@ -86,8 +86,8 @@ def test_a_loss_that_ignores_the_net_it_is_given():
     net = mlp().double()
     case = Case("closure", lambda: net, (5,), lambda _, batch: cross_entropy(net, batch))
     network, examples = case.network(), case.examples()
-    assert inspected(network, "loss", examples).covered == 1.0
-    with network.untouched():
+    assert inspect(network, "loss", examples).covered == 1.0
+    with network.preserved():
         out = outputs(network, network.batch(examples), examples.ids)
         with pytest.raises(NoOutputsError, match="first argument"):
             out.hessians()
@@ -96,8 +96,8 @@ def test_a_loss_that_ignores_the_net_it_is_given():
 @SETTING
 def test_vmap_and_loop_agree(case):
     network, examples = case.network(), case.examples()
-    found = inspected(network, "loss", examples)
-    with network.untouched():
+    found = inspect(network, "loss", examples)
+    with network.preserved():
         fast = gradient_rows(network, "loss", examples, network.names, found.sliced)
         slow = gradient_rows(network, "loss", examples, network.names, None)
     assert np.abs(network.join(fast) - network.join(slow)).max() < 1e-12

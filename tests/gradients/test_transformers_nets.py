@@ -7,8 +7,8 @@ from small_nets import CLASSES
 
 import upweight as uw
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.functional import alone
-from upweight.gradients.inspection import inspected
+from upweight.gradients.functional import single_gradient
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 
 transformers = pytest.importorskip("transformers")
@@ -55,9 +55,9 @@ def test_rows_are_those_of_autograd(build, loss, examples):
     torch.manual_seed(0)
     network = Network(build().double(), loss)
     rows = CapturedRows(network, examples, "loss")
-    with network.untouched():
-        each = [alone(network, "loss", one, network.names) for one in examples.batches(1)]
+    with network.preserved():
+        each = [single_gradient(network, "loss", one, network.names) for one in examples.batches(1)]
     expected = network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
     assert np.abs(rows.dense() - expected).max() < 1e-10
     assert np.abs(rows.gram() - expected @ expected.T).max() < 1e-8 * np.abs(expected @ expected.T).max()
-    assert inspected(network, "loss", examples).covered > 0.98
+    assert inspect(network, "loss", examples).covered > 0.98

@@ -111,7 +111,7 @@ def test_other_parameters_are_a_copy():
 def test_a_net_answers_in_batches_of_any_size(monkeypatch):
     model = TorchModel(mlp(), cross_entropy)
     values, said = model.measure(TRAIN), model.predict(TRAIN)
-    monkeypatch.setattr("upweight.gradients.predictions.BATCH", 7)
+    monkeypatch.setattr("upweight.gradients.predictions.BATCH_EXAMPLES", 7)
     assert np.allclose(model.measure(TRAIN), values)
     assert model.predict(TRAIN).predicted == said.predicted
 

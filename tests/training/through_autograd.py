@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import upweight as uw
-from upweight.gradients.functional import Whole, plain_attention
+from upweight.gradients.functional import LossModule, plain_attention
 from upweight.training import trainer
 from upweight.training.optimiser_step import OptimiserState, initial_state, update
 from upweight.training.run import flatten, preserve_random_state
@@ -50,7 +50,7 @@ def by_autograd(
     (run,) = trainer.make_runs(model.training, model.network, train, weights[None], [0])
     variable = torch.tensor(weights, requires_grad=True)
     effective = variable * torch.tensor(train.weights)
-    whole, network = Whole(run.network, "loss"), run.network
+    whole, network = LossModule(run.network, "loss"), run.network
 
     def evaluate(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
         sizes = [p.numel() for p in network.parameters().values()]
@@ -77,7 +77,7 @@ def by_autograd(
             block_at_zero(state.second)
         network.net.eval()
         theta, state = limit_growth(theta, state)
-        measured = evaluate(theta, Whole(network, "measure"), network.batch(queries))
+        measured = evaluate(theta, LossModule(network, "measure"), network.batch(queries))
         rows = []
         for m in measured:
             last.clear()

@@ -124,7 +124,7 @@ class FittedDataInf(Curvature):
             blocks = TensorRows.of(self.network, right).blocks
             for here, ours in left.passes(ready=True):
                 for layer, names in enumerate(self.layers):
-                    out[layer, here] = _numpy(ours.only(names).against(blocks))
+                    out[layer, here] = _numpy(ours.only(names).dot_vectors(blocks))
         return out
 
 

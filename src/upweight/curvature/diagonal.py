@@ -28,7 +28,7 @@ class FittedDiagonal(Curvature):
         self.values: dict[str, Tensor] = {}
         for _, batch in CapturedRows(summed.network, summed.train, "loss", weights=np.sqrt(summed.weights)).passes():
             for name in summed.network.names:
-                squares = batch.squared(name)
+                squares = batch.sum_of_squares(name)
                 self.values[name] = self.values[name] + squares if name in self.values else squares
 
     def matvec(self, vectors: Array) -> Array:

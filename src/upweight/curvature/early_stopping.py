@@ -39,7 +39,7 @@ def earlier_gradients(summed: SummedObjective, rows: Rows) -> tuple[float, Captu
         return None
     network, slopes, quadratic = summed.network, [], True
     for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
-        with network.untouched():
+        with network.preserved():
             try:
                 out = outputs(network, network.batch(part), part.ids)
             except NoOutputsError:

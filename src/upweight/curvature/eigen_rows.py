@@ -16,9 +16,9 @@ from torch import Tensor
 
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.kfac import Blocks, FactoredLayer, with_ones
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.factors import Outer
+from upweight.gradients.gradient_terms import OuterTerm
 from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -93,7 +93,7 @@ class EigenRows(Rows):
         """All of them turned back."""
         return TensorRows(self.network, self.blocks | self._rotate_back(self.joints))
 
-    def _against(self, batch: Captured) -> Tensor:
+    def _against(self, batch: CapturedBatch) -> Tensor:
         """(B, k)."""
         out, waiting = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
         for factors in batch.layers():
@@ -105,10 +105,10 @@ class EigenRows(Rows):
                 and self._is_cheaper_in_eigenbasis(joint)
             ):
                 a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
-                out += Outer(s, a, tuple(joint.shape[1:])).against(joint) * self._sizes[layer.weight].flatten()
+                out += OuterTerm(s, a, tuple(joint.shape[1:])).dot_vectors(joint) * self._sizes[layer.weight].flatten()
                 del waiting[layer.weight]
         plain = self.blocks | self._rotate_back(waiting)
-        return out + batch.only(plain).against(plain) if plain else out
+        return out + batch.only(plain).dot_vectors(plain) if plain else out
 
     def _rotate_back(self, weights: Iterable[str]) -> Blocks:
         """The parameters of these layers, turned back once."""

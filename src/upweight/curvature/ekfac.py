@@ -26,7 +26,7 @@ from upweight.curvature.leverage import correct_leverage
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -86,7 +86,7 @@ class FittedEKFAC(Curvature):
             return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 
-    def _inverse_of(self, batch: Captured) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _inverse_of(self, batch: CapturedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(C + shift)⁻¹ on captured rows, layers in their eigenbasis: what they hold, and all else."""
         shifted = dict(self._shifted())
         blocks = {
@@ -109,7 +109,7 @@ class FittedEKFAC(Curvature):
         """
         return None if self.expectation != "exact" else correct_leverage(self.summed, rows, self, MAX_FACTORED_LEVERAGE)
 
-    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
         shifted, out = dict(self._shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
         inside = zip(*(batch.layers() for batch in rows), strict=True)

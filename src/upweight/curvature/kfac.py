@@ -13,7 +13,7 @@ from torch import Tensor
 from upweight.curvature.label_expectation import expected_batches
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, UnfactoredParameters
-from upweight.gradients.captured import Factors
+from upweight.gradients.captured_batch import LayerFactors
 
 Blocks = dict[str, Tensor]
 PendingInputs = dict[str, tuple[Tensor, Tensor, Tensor]]  # of a batch: inputs, which positions count, their weights
@@ -46,7 +46,7 @@ class FactoredLayer:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
         return _from_left(self.left.T, joint @ self.right)
 
-    def rotate_factors(self, factors: Factors) -> Tensor:
+    def rotate_factors(self, factors: LayerFactors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example, by the cheaper of turning the factors and turning their product."""
         a, s = factors.a, factors.s
         (d_o, d_i), positions = (len(self.left), len(self.right)), s.shape[1]
@@ -79,7 +79,7 @@ def _from_left(matrix: Tensor, joint: Tensor) -> Tensor:
     return (matrix @ joint.transpose(0, 1).reshape(d_o, k * d_i)).view(len(matrix), k, d_i).transpose(0, 1)
 
 
-def with_ones(factors: Factors) -> Tensor:
+def with_ones(factors: LayerFactors) -> Tensor:
     """a (B, T, d_i), with a column of ones where the layer has a bias."""
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.captured import Captured
-from upweight.gradients.hooks import Tape
-from upweight.gradients.inspection import inspected
+from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.hooks import HookedPass
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
@@ -39,12 +39,12 @@ class LabelGradients(NamedTuple):
 
     direction: int
     where: slice
-    captured: Captured
+    captured: CapturedBatch
 
 
 def expected_gradients(
     summed: SummedObjective, sample: tuple[Examples, NDArray[np.float64]] | None = None, seed: int = 0
-) -> Iterator[tuple[int, Captured]]:
+) -> Iterator[tuple[int, CapturedBatch]]:
     """(c, √wᵢ Jᵢᵀu_c) of what `expected_batches` gives."""
     return ((c, captured) for c, _, captured in expected_batches(summed, sample, seed))
 
@@ -64,13 +64,13 @@ def expected_batches(
     network = summed.network
     draws = draws_per_example(summed)
     examples, weights = (summed.train, summed.weights) if sample is None else sample
-    found = inspected(network, "loss", examples)
+    found = inspect(network, "loss", examples)
     size = min(MAX_BATCH_EXAMPLES, found.batch_size) if draws is None else _fitting_batch_size(summed, found.batch_size)
     for start in range(0, len(examples), size):
         where = np.arange(start, min(start + size, len(examples)))
         part = examples.take(where)
-        pulled: list[Captured] = []
-        with network.untouched(), Tape(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
+        pulled: list[CapturedBatch] = []
+        with network.preserved(), HookedPass(network, len(part), found.layouts, frozenset(found.fallback)) as tape:
             out = outputs(network, network.batch(part), part.ids)
             weighs = torch.as_tensor(weights[where]).to(out.values)
             directions = (
@@ -78,14 +78,14 @@ def expected_batches(
             )
             for c, direction in enumerate(directions):
                 cotangent = (direction.flatten(1) * weighs.sqrt()[:, None]).reshape(out.values.shape)
-                pulled.append(tape.pull(out.values, cotangent, keep=c < len(directions) - 1))
+                pulled.append(tape.backpropagate(out.values, cotangent, keep=c < len(directions) - 1))
         yield from (LabelGradients(c, slice(start, start + size), captured) for c, captured in enumerate(pulled))
 
 
 def draws_per_example(summed: SummedObjective) -> int | None:
     """How many directions of every example are drawn; None where all of them are taken."""
     network, examples = summed.network, summed.train
-    with network.untouched():
+    with network.preserved():
         few = examples.take([0])
         count = outputs(network, network.batch(few), few.ids).values[0].numel()
     return None if count <= MAX_EXACT_OUTPUTS else min(MAX_DRAWS_PER_EXAMPLE, max(1, -(-TOTAL_DRAWS // len(examples))))
@@ -103,18 +103,20 @@ def independent_losses(network: Network, examples: Examples, copies: NDArray[np.
     Tokens that no loss depends on (padding) are none; every example is there in so many `copies` (n,).
     """
     joint, found, few = joint_axes(network, examples), 0.0, examples.take([0])
-    with network.untouched():
+    with network.preserved():
         shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
     if len(shape) == joint:
         return float(copies.sum())
     size = min(
-        MAX_BATCH_EXAMPLES, inspected(network, "loss", examples).batch_size, max(1, MAX_BLOCK_NUMBERS // prod(shape))
+        MAX_BATCH_EXAMPLES, inspect(network, "loss", examples).batch_size, max(1, MAX_BLOCK_NUMBERS // prod(shape))
     )
     for start, part in zip(range(0, len(examples), size), examples.batches(size), strict=True):
-        with network.untouched():
+        with network.preserved():
             out = outputs(network, network.batch(part), part.ids)
         u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.values)
-        bent = out.bend()(u).flatten(out.values.ndim - joint) if joint else out.bend()(u)[..., None]
+        bent = (
+            out.hessian_product()(u).flatten(out.values.ndim - joint) if joint else out.hessian_product()(u)[..., None]
+        )
         parts = (bent != 0).any(dim=-1).flatten(1).sum(dim=1).cpu().numpy()
         found += float(parts @ copies[start : start + len(part)])
     return max(found, 1.0)
@@ -139,7 +141,7 @@ def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Te
 def _fitting_batch_size(summed: SummedObjective, size: int) -> int:
     """Examples whose blocks can be decomposed together; as many as there are where not even those of one can be."""
     joint, network, few = joint_axes(summed.network, summed.train), summed.network, summed.train.take([0])
-    with network.untouched():
+    with network.preserved():
         shape = outputs(network, network.batch(few), few.ids).values.shape[1:]
     fitting = MAX_BLOCK_NUMBERS // (prod(shape) * prod(shape[len(shape) - joint :]))
     return min(size, fitting or size)

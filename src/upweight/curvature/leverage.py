@@ -22,9 +22,9 @@ from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.inspection import inspected, pulled
+from upweight.gradients.inspection import backpropagate, inspect
 from upweight.gradients.outputs import outputs
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -38,7 +38,7 @@ MAX_LEVERAGE = (
 class LeverageSolver(Protocol):
     """What is needed of a curvature."""
 
-    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, C⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
 
     def solve(self, rows: Rows) -> Solved:
@@ -65,11 +65,11 @@ def correct_leverage(
     if rows.share is not None:
         share = TensorRows(network, {name: block[None] for name, block in rows.share.items()})
         common = TensorRows.of(network, curvature.solve(share).rows).blocks
-    found = inspected(network, "loss", rows.examples)
+    found = inspect(network, "loss", rows.examples)
     counted = np.flatnonzero(rows.weights)
     for start in range(0, len(counted), MAX_BATCH_EXAMPLES):
         some = rows.take(counted[start : start + MAX_BATCH_EXAMPLES])
-        with network.untouched():
+        with network.preserved():
             out = outputs(network, network.batch(some.examples), some.examples.ids)
             weights = torch.as_tensor(some.weights).to(out.values)[:, None]
             directions = [u * weights.sqrt() for u in square_roots(out.hessians())]
@@ -77,11 +77,11 @@ def correct_leverage(
         if not directions:
             added.append(np.zeros(slope.shape))
             continue
-        pulls = [pulled(network, some.examples, found, u) for u in [*directions, slope]]
+        pulls = [backpropagate(network, some.examples, found, u) for u in [*directions, slope]]
         met = curvature.pairwise_inner_products(pulls).cpu().double().numpy()
         inside, along = met[:, :-1, :-1], met[:, :-1, -1]
         if common is not None:
-            each = torch.cat([one.against(common) for one in pulls[:-1]], dim=1).cpu().double().numpy()
+            each = torch.cat([one.dot_vectors(common) for one in pulls[:-1]], dim=1).cpu().double().numpy()
             along = along + each * some.weights[:, None]
         v = leave_one_out(inside, along, max_leverage)
         bend = np.einsum("bc,cbo->bo", v, torch.stack(directions).cpu().double().numpy())
@@ -95,7 +95,7 @@ def with_added_slopes(rows: CapturedRows, added: Array) -> CapturedRows:
     """The same rows with (n, outputs) added to the slopes at the output."""
     slopes = []
     for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
-        with rows.network.untouched():
+        with rows.network.preserved():
             slopes.append(outputs(rows.network, rows.network.batch(part), part.ids).gradient().flatten(1).cpu())
     found = torch.cat(slopes).double().numpy() + added
     return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, found)

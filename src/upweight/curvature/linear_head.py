@@ -13,9 +13,9 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.curvature.kfac import with_ones
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.captured import Factors
-from upweight.gradients.hooks import Tape
-from upweight.gradients.inspection import inspected
+from upweight.gradients.captured_batch import LayerFactors
+from upweight.gradients.hooks import HookedPass
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 
@@ -30,8 +30,8 @@ def linear_head_matrix(summed: SummedObjective) -> Tensor | None:
     """
     network, train = summed.network, summed.train
     total: Tensor | None = None
-    factors: Factors | None = None
-    if set(network.shapes) - _one_layer(network) or inspected(network, "loss", train).fallback:
+    factors: LayerFactors | None = None
+    if set(network.shapes) - _one_layer(network) or inspect(network, "loss", train).fallback:
         return None
     for start in range(0, len(train), MAX_BATCH_EXAMPLES):
         where = np.arange(start, min(start + MAX_BATCH_EXAMPLES, len(train)))
@@ -51,10 +51,10 @@ def _one_layer(network: Network) -> set[str]:
     return {name for name in network.names if name.rpartition(".")[0] == module}
 
 
-def _factors(network: Network, part: Examples) -> tuple[Factors, Tensor] | None:
+def _factors(network: Network, part: Examples) -> tuple[LayerFactors, Tensor] | None:
     """The layer's factors and the output Hessians (B, C, C), where the layer's output is the net's, one per example."""
-    layouts = inspected(network, "loss", part).layouts
-    with network.untouched(), Tape(network, len(part), layouts) as tape:
+    layouts = inspect(network, "loss", part).layouts
+    with network.preserved(), HookedPass(network, len(part), layouts) as tape:
         try:
             out = outputs(network, network.batch(part), part.ids)
         except NoOutputsError:
@@ -62,7 +62,7 @@ def _factors(network: Network, part: Examples) -> tuple[Factors, Tensor] | None:
         if out.values.ndim != 2 or out.values.shape[1] > MAX_OUTPUTS:
             return None
         probe = torch.linspace(1, 2, out.values.numel()).to(out.values).view_as(out.values)
-        layers = list(tape.pull(out.values, probe).layers())
+        layers = list(tape.backpropagate(out.values, probe).layers())
         if len(layers) != 1 or layers[0].s.shape[1] != 1 or not torch.equal(layers[0].s[:, 0], probe.to(layers[0].s)):
             return None
         return layers[0], out.hessians().to(layers[0].a)
@@ -79,7 +79,7 @@ def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
     return out.view(c * d, c * d)
 
 
-def _ordered(matrix: Tensor, factors: Factors, network: Network) -> Tensor:
+def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
     """From (outputs, inputs [+ 1]) to the parameters in the network's order."""
     d_o = factors.s.shape[-1]
     places = torch.arange(len(matrix)).view(d_o, -1)

@@ -19,7 +19,7 @@ from upweight.curvature.solvers.algebra import to_blocks, to_matrix
 from upweight.curvature.solvers.direct import assemble
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import unfactored_squares
-from upweight.gradients.inspection import inspected
+from upweight.gradients.inspection import inspect
 
 Array = NDArray[np.float64]
 Blocks = Mapping[str, Tensor]
@@ -92,7 +92,7 @@ class Eigendecomposition(Spectrum):
 def diagonalise(mean_matrix: MeanGaussNewton) -> Eigendecomposition:
     """Assembled from as many gradients per example as the net has outputs, and one eigendecomposition."""
     network, parts = mean_matrix.network, [operator.summed for operator in mean_matrix.operators]
-    if any(inspected(part.network, "loss", part.train).fallback or draws_per_example(part) for part in parts):
+    if any(inspect(part.network, "loss", part.train).fallback or draws_per_example(part) for part in parts):
         matrix = assemble(mean_matrix)  # hooks do not see all of it, or its directions are too many: p products
     else:
         matrix = torch.zeros(mean_matrix.size, mean_matrix.size, dtype=torch.float64, device=network.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
-from upweight.gradients.inspection import inspected
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, Outputs, outputs
 
@@ -57,7 +57,7 @@ class Operator(ABC):
         count = len(out[self.network.names[0]])
         width = max(1, MAX_VECTOR_NUMBERS // self.size)
         for part, weights in self._batches():
-            with self.network.untouched(), plain_attention():
+            with self.network.preserved(), plain_attention():
                 multiply = self._multiplier(self.network.batch(part), part, weights)
                 for start in range(0, count, width):
                     where = slice(start, min(start + width, count))
@@ -82,7 +82,7 @@ class Operator(ABC):
 
     @abstractmethod
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
-        """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `network.untouched()`."""
+        """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `network.preserved()`."""
 
     def _batches(self) -> Iterator[tuple[Examples, Tensor]]:
         """Examples that count, with their weights."""
@@ -95,7 +95,7 @@ class Operator(ABC):
             yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.dtype)
 
     def _batch_size(self) -> int:
-        floats = max(1, inspected(self.network, "loss", self.summed.train).floats)
+        floats = max(1, inspect(self.network, "loss", self.summed.train).floats)
         return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // floats)))
 
 
@@ -123,12 +123,12 @@ class GaussNewtonOperator(Operator):
     def __init__(self, summed: SummedObjective) -> None:
         super().__init__(summed)
         first = summed.train.take(np.arange(min(2, len(summed.train))))
-        with self.network.untouched():
+        with self.network.preserved():
             shape = self.outputs(self.network.batch(first), first).values.shape
         self.outputs_per_example = int(np.prod(shape[1:]))
 
     def outputs(self, batch: Any, part: Examples) -> Outputs:
-        """The net's output on a batch; call it inside `network.untouched()`."""
+        """The net's output on a batch; call it inside `network.preserved()`."""
         try:
             return outputs(self.network, batch, part.ids)
         except NoOutputsError as error:
@@ -136,5 +136,5 @@ class GaussNewtonOperator(Operator):
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         said = self.outputs(batch, part)
-        bend = said.bend(weights)
+        bend = said.hessian_product(weights)
         return lambda vectors: ggn_vp(said.values, bend, self.network.parameters(), vectors)

@@ -29,7 +29,7 @@ def output_root(out: Outputs, joint: int) -> Root:
 
 def _softmax(out: Outputs) -> Root | None:
     """Of cross-entropy, tokens with weights of their own or none; None for any other loss."""
-    product, z = out.bend(), out.values.detach()
+    product, z = out.hessian_product(), out.values.detach()
     p = torch.softmax(z.double(), dim=-1)
     drawn = torch.Generator().manual_seed(0)
 
@@ -64,7 +64,7 @@ def _decomposed(out: Outputs, joint: int) -> Root:
             f"{b * each * size:,}: the loss joins {size:,} of {each:,} outputs (tokens whose losses are not simply "
             "added?); take EmpiricalFisher() or Identity()"
         )
-    values, vectors = torch.linalg.eigh(out.blocks(joint).double())
+    values, vectors = torch.linalg.eigh(out.hessian_blocks(joint).double())
     strength = values.clamp_min(0.0).sqrt()
 
     def root(signs: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upweight.curvature.label_expectation import expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 
 Blocks = dict[str, Tensor]
@@ -47,10 +47,10 @@ class UnfactoredParameters:
         self._squares: Blocks = {}
         self._sides: Blocks = {}
 
-    def gather(self, captured: Captured, turning: bool = True) -> None:
+    def gather(self, captured: CapturedBatch, turning: bool = True) -> None:
         """One batch along one direction: squares of every number, and (turning) Σ gᵀg along the last axis."""
         for name in self.names:
-            if name in captured.parts:
+            if name in captured.terms:
                 g = captured.materialise(name)
                 _add(self._squares, name, (g**2).sum(dim=0))
                 if turning and g.shape[-1] <= MAX_ROTATED_AXIS:
@@ -64,7 +64,7 @@ class UnfactoredParameters:
             roots = np.sqrt(self.summed.weights)
             for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
                 for name in missed:
-                    _add(self._squares, name, batch.squared(name))
+                    _add(self._squares, name, batch.sum_of_squares(name))
         return {name: self._squares[name] for name in self.names}
 
     def decompose(self) -> dict[str, UnfactoredParameter]:
@@ -89,10 +89,10 @@ def refine(turned: dict[str, UnfactoredParameter], moments: Blocks) -> dict[str,
     }
 
 
-def add_moments(moments: Blocks, turned: dict[str, UnfactoredParameter], captured: Captured) -> None:
+def add_moments(moments: Blocks, turned: dict[str, UnfactoredParameter], captured: CapturedBatch) -> None:
     """Σ of squares along the axes of one batch, added to those of others."""
     for name, parameter in turned.items():
-        if name in captured.parts:
+        if name in captured.terms:
             _add(moments, name, parameter.rotate(captured.materialise(name)).square_().sum(dim=0))
 
 

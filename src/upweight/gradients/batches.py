@@ -70,7 +70,7 @@ def _stacked_items(items: list[Any], what: str) -> Any:
     return _stacked(np.stack([np.asarray(item) for item in items]), what)
 
 
-def mapped(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """The same structure with every tensor changed; what is no tensor stays.
 
     Raises TypeError for an object whose insides are unknown.
@@ -80,17 +80,17 @@ def mapped(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if tree is None or isinstance(tree, str | bytes | int | float | np.ndarray | np.generic):
         return tree
     if isinstance(tree, dict):
-        return {key: mapped(change, value) for key, value in tree.items()}
+        return {key: map_tensors(change, value) for key, value in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(mapped(change, value) for value in tree))
+        return type(tree)(*(map_tensors(change, value) for value in tree))
     if isinstance(tree, list | tuple):
-        return type(tree)(mapped(change, value) for value in tree)
+        return type(tree)(map_tensors(change, value) for value in tree)
     if is_dataclass(tree) and not isinstance(tree, type):
-        return replace(tree, **{f.name: mapped(change, getattr(tree, f.name)) for f in fields(tree)})
+        return replace(tree, **{f.name: map_tensors(change, getattr(tree, f.name)) for f in fields(tree)})
     raise TypeError(f"cannot look inside a batch of type {type(tree).__name__}; use a dict, tuple or dataclass")
 
 
-def described(batch: Any) -> str:
+def describe(batch: Any) -> str:
     """Kinds and shapes of what a batch holds, in words."""
     parts = vars(batch) if isinstance(batch, Batch) else batch if isinstance(batch, dict) else {"batch": batch}
     return ", ".join(
@@ -99,13 +99,13 @@ def described(batch: Any) -> str:
     )
 
 
-def placed(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """The batch on this device, its real numbers in this precision; an object with `.to` moves itself."""
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
     try:
-        return mapped(move, batch)
+        return map_tensors(move, batch)
     except TypeError:
         return batch.to(device) if hasattr(batch, "to") else batch

@@ -14,17 +14,18 @@ from torch import Tensor
 from upweight.core.blocks import blocks as consecutive
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
-from upweight.gradients.captured import Captured, gathered, settled
+from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.gradient_totals import collecting_totals
-from upweight.gradients.inspection import captured, inspected, pulled
+from upweight.gradients.inspection import backpropagate, capture, inspect
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
 
 Array = NDArray[np.float64]
 Normalisation = Literal["gradient", "layer"]
-HELD = 1 << 27  # captured numbers of the side that is held while the other streams past: 512 MB in float32
-KEPT = 1 << 26  # of a whole set that stays where it is asked for, as long as its rows do
-STREAMED = 1 << 24  # and of the other, gathered so that what is held is not read again for every few examples
+# Captured numbers in memory, in float32:
+MAX_HELD_NUMBERS = 1 << 27  # of the side of a product that is held while the other streams past, 512 MB
+MAX_STREAMED_NUMBERS = 1 << 24  # of the other side at a time, 64 MB: the held side is read once for each of these
+MAX_CACHED_NUMBERS = 1 << 26  # of a whole set of rows that is cached, 256 MB
 
 
 class CapturedRows(NetworkRows):
@@ -62,8 +63,8 @@ class CapturedRows(NetworkRows):
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
         self._totals = collecting_totals(network, examples) if quantity == "loss" and slopes is None else None
         self._positions = np.arange(len(examples))  # among the examples that the totals are about
-        self._cache: Captured | None = None
-        self._caching = False
+        self._cache: CapturedBatch | None = None
+        self._cache_limit = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -73,7 +74,9 @@ class CapturedRows(NetworkRows):
         """Whether these are gradients of the loss itself, up to weights and share."""
         return self.quantity == "loss" and self.slopes is None and self.normalisation is None
 
-    def passes(self, start: int = 0, size: int | None = None, ready: bool = False) -> Iterator[tuple[slice, Captured]]:
+    def passes(
+        self, start: int = 0, size: int | None = None, ready: bool = False
+    ) -> Iterator[tuple[slice, CapturedBatch]]:
         """Batch after batch from position `start`: (which positions, weighted gradients without the share).
 
         `ready` materialises gradients whose products would cost more as factors; use it if a batch is multiplied often.
@@ -81,30 +84,30 @@ class CapturedRows(NetworkRows):
         if ready and self._cache is not None and start < len(self):
             yield slice(start, len(self)), self._cache.take(slice(start, None))
             return
-        inspection = inspected(self.network, self.quantity, self.examples)
+        inspection = inspect(self.network, self.quantity, self.examples)
         for where in consecutive(len(self), size or inspection.batch_size, start):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:
-                batch = captured(self.network, self.quantity, part, inspection, weights)
-                batch = settled(batch) if ready else batch
+                batch = capture(self.network, self.quantity, part, inspection, weights)
+                batch = batch.prepare() if ready else batch
                 if self._totals is not None:
                     self._totals.add(self._positions[where], self.weights[where], batch)
             else:
                 cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
-                batch = pulled(self.network, part, inspection, cotangent)
+                batch = backpropagate(self.network, part, inspection, cotangent)
             yield where, batch if self.normalisation is None else batch.normalised(self.normalisation == "layer")
 
-    def cached(self) -> CapturedRows:
-        """The same rows, which keep their captured gradients in memory if all of them fit into `KEPT` numbers."""
+    def cached(self, limit: int = MAX_CACHED_NUMBERS) -> CapturedRows:
+        """The same rows, which keep their captured gradients in memory if all of them fit into `limit` numbers."""
         rows = copy(self)
-        rows._caching, rows._cache = True, None
+        rows._cache, rows._cache_limit = None, limit
         return rows
 
-    def held(self, limit: int = HELD) -> Iterator[tuple[slice, Captured]]:
+    def held(self, limit: int = MAX_HELD_NUMBERS) -> Iterator[tuple[slice, CapturedBatch]]:
         """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
-        for where, batch in gathered(self.passes(ready=True), limit):
-            if self._caching and where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
+        for where, batch in merge_batches(self.passes(ready=True), limit):
+            if where == slice(0, len(self)) and batch.floats * batch.count <= self._cache_limit:
                 self._cache = batch
             yield where, batch
 
@@ -118,7 +121,7 @@ class CapturedRows(NetworkRows):
             return other.dot(self).T
         out = np.empty((len(self), len(other)))
         for columns, right in other.held():
-            for rows, left in gathered(self.passes(ready=True), STREAMED):
+            for rows, left in merge_batches(self.passes(ready=True), MAX_STREAMED_NUMBERS):
                 out[rows, columns] = to_numpy(left.dot(right))
         return out if self.share is None is other.share else out + self._shares(other)
 
@@ -127,7 +130,7 @@ class CapturedRows(NetworkRows):
         out = np.empty((len(self), len(self)))
         for columns, right in self.held():
             out[columns, columns] = to_numpy(right.gram())
-            for rows, left in gathered(self.passes(columns.stop, ready=True), STREAMED):
+            for rows, left in merge_batches(self.passes(columns.stop, ready=True), MAX_STREAMED_NUMBERS):
                 out[rows, columns] = to_numpy(left.dot(right))
                 out[columns, rows] = out[rows, columns].T
         return out if self.share is None else out + self._shares(self)
@@ -139,7 +142,7 @@ class CapturedRows(NetworkRows):
             out[where] = to_numpy(batch.squares())
             if self.share is not None:
                 common = TensorRows(self.network, {k: v[None] for k, v in self.share.items()})
-                cross, weights = to_numpy(batch.against(common.blocks))[:, 0], self.weights[where]
+                cross, weights = to_numpy(batch.dot_vectors(common.blocks))[:, 0], self.weights[where]
                 out[where] += 2 * weights * cross + weights**2 * common.dot(common)[0, 0]
         return out
 
@@ -207,7 +210,7 @@ class CapturedRows(NetworkRows):
     def _dot_tensors(self, blocks: Mapping[str, Tensor]) -> Array:
         out = np.empty((len(self), len(next(iter(blocks.values())))))
         for where, batch in self.passes(ready=out.shape[1] > 1):
-            out[where] = to_numpy(batch.against(blocks))
+            out[where] = to_numpy(batch.dot_vectors(blocks))
         if self.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
             out += np.outer(self.weights, common.dot(TensorRows(self.network, blocks))[0])

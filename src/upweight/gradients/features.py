@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.network import Network
 
-BATCH = 256  # examples per forward pass
+BATCH_EXAMPLES = 256  # examples per forward pass
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -27,8 +27,8 @@ def features(network: Network, examples: Examples) -> NDArray[np.float64]:
         TypeError: no such module is called with one row per example.
     """
     parts = []
-    for part in examples.batches(BATCH):
-        with network.untouched(), torch.no_grad(), _entering(network.net, len(part)) as entered:
+    for part in examples.batches(BATCH_EXAMPLES):
+        with network.preserved(), torch.no_grad(), _entering(network.net, len(part)) as entered:
             network.values("loss" if part.y is not None else "measure", network.batch(part), part.ids)
         if not entered:
             raise TypeError(

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import mapped
+from upweight.gradients.batches import map_tensors
 from upweight.gradients.network import Network, Quantity
 
 Blocks = Mapping[str, Tensor]
 
 
-class Whole(nn.Module):
+class LossModule(nn.Module):
     """Loss and net as one module, so that parameters can be replaced however the loss uses the net."""
 
     def __init__(self, network: Network, quantity: Quantity) -> None:
@@ -40,7 +40,7 @@ def gradient_rows(
     """Per-example gradients of these parameters, name → (n, *shape), formed one by one.
 
     By vmap(grad) where the net allows it, by one backward pass per example where it does not. Call it inside
-    `network.untouched()`.
+    `network.preserved()`.
 
     Args:
         sliced: which tensors of the batch hold one entry per example; None when that is not known.
@@ -50,11 +50,11 @@ def gradient_rows(
             return _by_vmap(network, quantity, network.batch(examples), names, sliced)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             pass  # data-dependent branches, in-place writes, operators without a batching rule: no vmap
-    rows = [alone(network, quantity, one, names) for one in examples.batches(1)]
+    rows = [single_gradient(network, quantity, one, names) for one in examples.batches(1)]
     return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
-def alone(network: Network, quantity: Quantity, one: Examples, names: Sequence[str]) -> dict[str, Tensor]:
+def single_gradient(network: Network, quantity: Quantity, one: Examples, names: Sequence[str]) -> dict[str, Tensor]:
     """The gradient of a single example in a batch of its own, name → shape."""
     value = network.values(quantity, network.batch(one), one.ids)
     held = network.parameters()
@@ -76,7 +76,7 @@ def gradient(
     return out
 
 
-def leaves(batch: Any) -> list[Tensor]:
+def batch_tensors(batch: Any) -> list[Tensor]:
     """The tensors of a batch, in a fixed order. Raises TypeError for a batch of unknown structure."""
     found: list[Tensor] = []
 
@@ -84,26 +84,26 @@ def leaves(batch: Any) -> list[Tensor]:
         found.append(tensor)
         return tensor
 
-    mapped(note, batch)
+    map_tensors(note, batch)
     return found
 
 
 def _by_vmap(
     network: Network, quantity: Quantity, batch: Any, names: Sequence[str], sliced: Sequence[bool]
 ) -> dict[str, Tensor]:
-    whole = Whole(network, quantity)
+    whole = LossModule(network, quantity)
     held = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
     chosen = {f"net.{name}": held.pop(f"net.{name}") for name in names}
 
     def value(parameters: dict[str, Tensor], tensors: Sequence[Tensor]) -> Tensor:
         waiting = iter(t[None] if each else t for t, each in zip(tensors, sliced, strict=True))
-        one = mapped(lambda _: next(waiting), batch)
+        one = map_tensors(lambda _: next(waiting), batch)
         values: Tensor = torch.func.functional_call(whole, {**held, **parameters}, (one,))
         return values.sum()
 
     axes = [0 if each else None for each in sliced]
     with sdpa_kernel(SDPBackend.MATH):
-        rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, leaves(batch))
+        rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, batch_tensors(batch))
     wide = network.precision
     return {name: rows[f"net.{name}"].to(wide) for name in names}
 
@@ -116,7 +116,7 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
         parameters: `network.parameters()`.
         vectors: name → (k, *shape).
 
-    Returns: name → (k, *shape). Call it inside `network.untouched()`.
+    Returns: name → (k, *shape). Call it inside `network.preserved()`.
     """
     names, held = list(parameters), list(parameters.values())
     with sdpa_kernel(SDPBackend.MATH):
@@ -137,7 +137,7 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
 
 
 def ggn_vp(
-    outputs: Tensor, bend: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], vectors: Blocks
+    outputs: Tensor, hessian_product: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], vectors: Blocks
 ) -> dict[str, Tensor]:
     """Σᵢ Jᵢᵀ Λᵢ Jᵢ v for k vectors (Schraudolph 2002), J the outputs' Jacobian.
 
@@ -145,7 +145,7 @@ def ggn_vp(
     forward mode does not pass through fused attention.
 
     Args:
-        outputs: (B, …) with their graph, made inside `network.untouched()` and `plain_attention()`.
+        outputs: (B, …) with their graph, made inside `network.preserved()` and `plain_attention()`.
         bend: u ↦ Λ u on tensors of the outputs' shape.
         vectors: name → (k, *shape).
 
@@ -159,7 +159,7 @@ def ggn_vp(
     for k in range(len(vectors[names[0]])):
         along = [vectors[names[place]][k].to(outputs) for place in used]
         (pushed,) = torch.autograd.grad([slopes[place] for place in used], dummy, along, retain_graph=True)
-        pulled = torch.autograd.grad(outputs, [held[p] for p in used], bend(pushed), retain_graph=True)
+        pulled = torch.autograd.grad(outputs, [held[p] for p in used], hessian_product(pushed), retain_graph=True)
         for place, g in zip(used, pulled, strict=True):
             out[names[place]][k] = g
     return out

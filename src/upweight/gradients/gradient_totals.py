@@ -11,7 +11,7 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.core.weights import example_counts
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
 
@@ -38,7 +38,7 @@ class GradientTotals:
         self.total: dict[str, Tensor] = {}
         self.squares = 0.0
 
-    def add(self, positions: NDArray[np.intp], multipliers: Array, batch: Captured) -> None:
+    def add(self, positions: NDArray[np.intp], multipliers: Array, batch: CapturedBatch) -> None:
         """Add a batch of the examples at these positions, whose gradients carry these multipliers."""
         new = self.waiting[positions] & (multipliers != 0)
         if not new.any():

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from upweight.gradients.captured import Captured
-from upweight.gradients.factors import Dense, Outer, Part
-from upweight.gradients.layers import Kind, LeafKind, kind_of
+from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
+from upweight.gradients.layers import LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network
 
 # Where the examples are in a module's input: its first axis; folded with the positions into the first axis; the second
 # axis; nowhere (the same input serves all examples, as positions do in a transformer), with or without an axis of one.
-Layout = Literal["first", "folded", "second", "single", "shared"]
+ExampleLayout = Literal["first", "folded", "second", "single", "shared"]
 
 
-PARAMETER = -1  # in place of a call: the site is a parameter itself, of shape (1, …), given to each example
+PARAMETER_SITE = -1  # in place of a call: the site is a parameter itself, of shape (1, …), given to each example
 
 
-class Site(NamedTuple):
+class CallSite(NamedTuple):
     """One call of a module in a forward pass, or a parameter that a module without a kind uses itself."""
 
     module: str
@@ -31,23 +31,23 @@ class Site(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Call:
+class HookedCall:
     """What a hook saw."""
 
-    site: Site
+    site: CallSite
     module: nn.Module
-    kind: Kind
-    layout: Layout
+    kind: LayerKind
+    layout: ExampleLayout
     given: Tensor
     version: int
     edge: GradientEdge
     names: Mapping[str, str]  # the module's own parameter names → the network's
 
 
-class Tape:
+class HookedPass:
     """Hooks on a network for one forward pass and any number of backward passes.
 
-    Use inside `network.untouched()`:
+    Use inside `network.preserved()`:
 
         with Tape(network, count, layouts) as tape:
             values = network.values("loss", batch, ids)
@@ -64,25 +64,29 @@ class Tape:
     """
 
     def __init__(
-        self, network: Network, count: int, layouts: Mapping[Site, Layout], without: frozenset[str] = frozenset()
+        self,
+        network: Network,
+        count: int,
+        layouts: Mapping[CallSite, ExampleLayout],
+        without: frozenset[str] = frozenset(),
     ) -> None:
         self.network, self.count, self.layouts, self.without = network, count, layouts, without
-        self.calls: list[Call] = []
-        self.failed: dict[Site, Exception] = {}
+        self.calls: list[HookedCall] = []
+        self.failed: dict[CallSite, Exception] = {}
         self._stretched: dict[str, Tensor] = {}
         self._swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._handles: list[Any] = []
         self._times: dict[str, int] = {}
-        self._ready: dict[Site, Tensor] = {}
+        self._ready: dict[CallSite, Tensor] = {}
         self._open = False
 
-    def __enter__(self) -> Tape:
+    def __enter__(self) -> HookedPass:
         names = {id(p): name for name, p in self.network.parameters().items()}
         try:
             for module_name, module in self.network.net.named_modules():
                 local = {n: names[id(p)] for n, p in module.named_parameters(recurse=False) if id(p) in names}
                 local = {n: name for n, name in local.items() if name not in self.without}
-                kind = kind_of(module) if local else None
+                kind = layer_kind(module) if local else None
                 self._stretch(module, local)
                 if kind is not None and not isinstance(module, torch.jit.ScriptModule):
                     hook = self._hook(module_name, kind, local)
@@ -102,7 +106,7 @@ class Tape:
             handle.remove()
         self._handles.clear()
 
-    def pull(self, values: Tensor, cotangent: Tensor | None = None, keep: bool = False) -> Captured:
+    def backpropagate(self, values: Tensor, cotangent: Tensor | None = None, keep: bool = False) -> CapturedBatch:
         """Gradients of every example's ⟨cotangent, values⟩; `keep` allows another pull of the same values.
 
         Args:
@@ -116,7 +120,7 @@ class Tape:
                 "loss or in the net's forward?"
             )
         cotangent = torch.ones_like(values) if cotangent is None else cotangent.to(values)
-        parts: dict[str, list[Part]] = {name: [] for name in self.network.names if name not in self.without}
+        terms: dict[str, list[GradientTerm]] = {name: [] for name in self.network.names if name not in self.without}
         owners: dict[str, tuple[str, str | None]] = {}
         if self.calls or self._stretched:
             edges = [*(call.edge for call in self.calls), *map(get_gradient_edge, self._stretched.values())]
@@ -124,15 +128,19 @@ class Tape:
             with torch.no_grad():
                 for call, slope in zip(self.calls, slopes, strict=False):
                     if slope is not None:
-                        self._add(call, slope, parts, owners)
+                        self._add(call, slope, terms, owners)
                 for name, slope in zip(self._stretched, slopes[len(self.calls) :], strict=True):
                     if slope is not None:
-                        parts[name].append(Dense(slope[:, None].to(self.network.precision)))
+                        terms[name].append(DenseTerm(slope[:, None].to(self.network.precision)))
         like = torch.empty(0, dtype=self.network.precision, device=self.network.device)
-        return Captured(self.count, {k: tuple(v) for k, v in parts.items()}, like, self.network.shapes, owners)
+        return CapturedBatch(self.count, {k: tuple(v) for k, v in terms.items()}, like, self.network.shapes, owners)
 
     def _add(
-        self, call: Call, slope: Tensor, parts: dict[str, list[Part]], owners: dict[str, tuple[str, str | None]]
+        self,
+        call: HookedCall,
+        slope: Tensor,
+        terms: dict[str, list[GradientTerm]],
+        owners: dict[str, tuple[str, str | None]],
     ) -> None:
         if call.given._version != call.version:
             raise RuntimeError(
@@ -143,19 +151,19 @@ class Tape:
             if call.site not in self._ready:
                 wide = self.network.precision
                 given = call.given.to(wide) if call.given.is_floating_point() else call.given
-                self._ready[call.site] = call.kind.ready(call.module, self._arranged(given, call.layout))
+                self._ready[call.site] = call.kind.prepare_input(call.module, self._arranged(given, call.layout))
             slope = self._arranged(slope.to(self.network.precision), call.layout, output=True)
-            found = call.kind.parts(call.module, self._ready[call.site], slope)
+            found = call.kind.terms(call.module, self._ready[call.site], slope)
         except (RuntimeError, ValueError, IndexError) as error:  # a layer that is not what it looks like
             self.failed[call.site] = error
             return
         for local, name in call.names.items():
             if local in found:  # a subclass may hold more than its kind knows of
-                parts[name].append(found[local])
-        if "weight" in call.names and isinstance(found["weight"], Outer):
+                terms[name].append(found[local])
+        if "weight" in call.names and isinstance(found["weight"], OuterTerm):
             owners.setdefault(call.names["weight"], (call.site.module, call.names.get("bias")))
 
-    def _arranged(self, tensor: Tensor, layout: Layout, output: bool = False) -> Tensor:
+    def _arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:
         """An input or an output gradient with the examples first."""
         if layout == "folded":
             return torch.unflatten(tensor, 0, (self.count, -1))
@@ -165,7 +173,7 @@ class Tape:
             return self._for_each(tensor, layout)
         return tensor
 
-    def _for_each(self, tensor: Tensor, layout: Layout) -> Tensor:
+    def _for_each(self, tensor: Tensor, layout: ExampleLayout) -> Tensor:
         """What all examples share, once for each of them."""
         tensor = tensor if layout == "single" else tensor[None]
         return tensor.expand(self.count, *tensor.shape[1:])
@@ -173,22 +181,22 @@ class Tape:
     def _stretch(self, module: nn.Module, local: Mapping[str, str]) -> None:
         """Parameters that the layouts name are, for this pass, one for each example: a class token, positions."""
         for attribute, name in local.items():
-            if Site(name, PARAMETER) in self.layouts:
-                own = module._parameters[attribute]
-                assert own is not None
+            if CallSite(name, PARAMETER_SITE) in self.layouts:
+                parameter = module._parameters[attribute]
+                assert parameter is not None
                 if name not in self._stretched:
-                    self._stretched[name] = own.expand(self.count, *own.shape[1:])
-                self._swapped.append((module, attribute, own))
+                    self._stretched[name] = parameter.expand(self.count, *parameter.shape[1:])
+                self._swapped.append((module, attribute, parameter))
                 module._parameters[attribute] = self._stretched[name]  # type: ignore[assignment]
 
-    def _hook(self, module_name: str, kind: Kind, names: Mapping[str, str]) -> Any:
+    def _hook(self, module_name: str, kind: LayerKind, names: Mapping[str, str]) -> Any:
         def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = args[0] if args else next(iter(kwargs.values()), None)
             if not (self._open and isinstance(output, Tensor) and output.requires_grad and isinstance(given, Tensor)):
                 return None
-            site = Site(module_name, self._times.get(module_name, 0))
+            site = CallSite(module_name, self._times.get(module_name, 0))
             self._times[module_name] = site.call + 1
-            layout = self.layouts.get(site) or next(iter(layouts_of(kind, given, self.count)), None)
+            layout = self.layouts.get(site) or next(iter(possible_layouts(kind, given, self.count)), None)
             if layout is None or (isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1):
                 return None
             changed = layout in ("single", "shared")
@@ -200,15 +208,15 @@ class Tape:
                     "when it was looked at first: where a net regroups its batch, nobody knows whose gradient is whose"
                 )
             edge = get_gradient_edge(output)
-            self.calls.append(Call(site, module, kind, layout, given.detach(), given._version, edge, names))
+            self.calls.append(HookedCall(site, module, kind, layout, given.detach(), given._version, edge, names))
             return output if changed else None
 
         return seen
 
 
-def layouts_of(kind: Kind, given: Tensor, count: int) -> tuple[Layout, ...]:
+def possible_layouts(kind: LayerKind, given: Tensor, count: int) -> tuple[ExampleLayout, ...]:
     """Where the examples could be in this input, the likeliest first."""
-    found: list[Layout] = []
+    found: list[ExampleLayout] = []
     first = len(given) if given.ndim else 0
     if first == count:
         found.append("first")

@@ -7,20 +7,20 @@ from math import prod
 import torch
 from torch import Tensor
 
-from upweight.gradients.factors import CHUNK, Dense, Lookup, Outer, Part
+from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS, DenseTerm, GradientTerm, LookupTerm, OuterTerm
 
 
-def inner(ours: Part, theirs: Part) -> Tensor:
+def pairwise_inner_products(ours: GradientTerm, theirs: GradientTerm) -> Tensor:
     """⟨Gᵢ, Gⱼ⟩ of every pair, (len(ours), len(theirs)).
 
     Ghost products cost 2 T T' (r + c) flops a pair, materialised gradients 2 r c: the cheaper is taken.
     """
-    if isinstance(theirs, Dense):
-        return ours.against(theirs.values)
-    if isinstance(ours, Dense):
-        return theirs.against(ours.values).T
+    if isinstance(theirs, DenseTerm):
+        return ours.dot_vectors(theirs.values)
+    if isinstance(ours, DenseTerm):
+        return theirs.dot_vectors(ours.values).T
     ours, theirs = _common_rows(ours, theirs)
-    if ghostly(ours, theirs.length):
+    if ghost_is_cheaper(ours, theirs.length):
         return _ghost(ours, theirs)
     out = ours.right.new_empty(len(ours), len(theirs))
     for there, right in theirs.chunks():
@@ -29,12 +29,12 @@ def inner(ours: Part, theirs: Part) -> Tensor:
     return out
 
 
-def own(ours: Part, theirs: Part) -> Tensor:
+def per_example_inner_products(ours: GradientTerm, theirs: GradientTerm) -> Tensor:
     """⟨Gᵢ, G'ᵢ⟩ of the same example in two uses of one parameter, (B,)."""
-    if isinstance(ours, Dense) or isinstance(theirs, Dense):
+    if isinstance(ours, DenseTerm) or isinstance(theirs, DenseTerm):
         return (ours.materialise().flatten(1) * theirs.materialise().flatten(1)).sum(1)
     ours, theirs = _common_rows(ours, theirs)
-    size = max(1, CHUNK // max(1, ours.length * theirs.length, prod(ours.shape)))
+    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, ours.length * theirs.length, prod(ours.shape)))
     out = ours.right.new_empty(len(ours))
     for start in range(0, len(ours), size):
         where = slice(start, start + size)
@@ -46,53 +46,53 @@ def own(ours: Part, theirs: Part) -> Tensor:
     return out
 
 
-def ghostly(part: Outer | Lookup, length: int) -> bool:
+def ghost_is_cheaper(term: OuterTerm | LookupTerm, length: int) -> bool:
     """Whether products by positions are cheaper than by materialised gradients, against `length` positions."""
-    return part.length * length * sum(_sides(part)) < max(prod(part.shape), 2)
+    return term.length * length * sum(_sides(term)) < max(prod(term.shape), 2)
 
 
-def _sides(part: Outer | Lookup) -> tuple[int, int]:
+def _sides(term: OuterTerm | LookupTerm) -> tuple[int, int]:
     """Costs of meeting on the left (looking up is one comparison) and on the right."""
-    columns = part.right.shape[-1]
-    return (prod(part.shape) // columns if isinstance(part, Outer) else 1), columns
+    columns = term.right.shape[-1]
+    return (prod(term.shape) // columns if isinstance(term, OuterTerm) else 1), columns
 
 
-def _common_rows(ours: Part, theirs: Part) -> tuple[Outer | Lookup, Outer | Lookup]:
+def _common_rows(ours: GradientTerm, theirs: GradientTerm) -> tuple[OuterTerm | LookupTerm, OuterTerm | LookupTerm]:
     """Where a table is involved, only the rows that are looked up."""
-    assert isinstance(ours, Outer | Lookup) and isinstance(theirs, Outer | Lookup)
-    tables = [part for part in (ours, theirs) if isinstance(part, Lookup)]
+    assert isinstance(ours, OuterTerm | LookupTerm) and isinstance(theirs, OuterTerm | LookupTerm)
+    tables = [term for term in (ours, theirs) if isinstance(term, LookupTerm)]
     if not tables:
         return ours, theirs
-    smallest = min(tables, key=lambda part: part.ids.numel())
+    smallest = min(tables, key=lambda term: term.ids.numel())
     kept = torch.unique(smallest.ids)
     return ours.rows(kept), theirs.rows(kept)
 
 
-def _ghost(ours: Outer | Lookup, theirs: Outer | Lookup) -> Tensor:
+def _ghost(ours: OuterTerm | LookupTerm, theirs: OuterTerm | LookupTerm) -> Tensor:
     length, other = ours.length, theirs.length
     if length == other == 1:
         return _meetings(ours, theirs).mul_(ours.right[:, 0] @ theirs.right[:, 0].T)
     out = ours.right.new_empty(len(ours), len(theirs))
-    size = max(1, CHUNK // max(1, length * other * len(theirs)))
+    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, length * other * len(theirs)))
     for start in range(0, len(ours), size):
-        part = ours.take(slice(start, start + size))
-        met = _meetings(part, theirs).mul_(part.right.flatten(0, 1) @ theirs.right.flatten(0, 1).T)
-        out[start : start + size] = met.view(len(part), length, len(theirs), other).sum((1, 3))
+        term = ours.take(slice(start, start + size))
+        met = _meetings(term, theirs).mul_(term.right.flatten(0, 1) @ theirs.right.flatten(0, 1).T)
+        out[start : start + size] = met.view(len(term), length, len(theirs), other).sum((1, 3))
     return out
 
 
-def _meetings(ours: Outer | Lookup, theirs: Outer | Lookup, paired: bool = False) -> Tensor:
+def _meetings(ours: OuterTerm | LookupTerm, theirs: OuterTerm | LookupTerm, paired: bool = False) -> Tensor:
     """⟨left_t, left'_t'⟩: (B·T, B'·T') of all pairs of examples, (B, T, T') of the same example."""
-    if isinstance(ours, Lookup) and isinstance(theirs, Lookup):
+    if isinstance(ours, LookupTerm) and isinstance(theirs, LookupTerm):
         same = (
             ours.ids[:, :, None] == theirs.ids[:, None, :]
             if paired
             else (ours.ids.flatten()[:, None] == theirs.ids.flatten())
         )
         return same.to(ours.right.dtype)
-    if isinstance(ours, Lookup):
+    if isinstance(ours, LookupTerm):
         return _meetings(theirs, ours, paired).transpose(-1, -2).contiguous()
-    if isinstance(theirs, Lookup):
+    if isinstance(theirs, LookupTerm):
         if not paired:
             return ours.left.flatten(0, 1).index_select(1, theirs.ids.flatten())
         places = theirs.ids[:, None, :].expand(-1, ours.length, -1)

@@ -16,7 +16,7 @@ from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
-BATCH = 64  # examples whose graph of the gradient is held at a time
+BATCH_EXAMPLES = 64  # examples whose graph of the gradient is held at a time
 
 
 def input_gradients(network: Network, examples: Examples, vectors: Array) -> Array:
@@ -34,9 +34,9 @@ def input_gradients(network: Network, examples: Examples, vectors: Array) -> Arr
     """
     blocks = network.split(vectors)
     parts = []
-    for part in examples.batches(BATCH):
-        with network.untouched(), plain_attention():
-            batch, x = with_open_inputs(network.batch(part), len(part))
+    for part in examples.batches(BATCH_EXAMPLES):
+        with network.preserved(), plain_attention():
+            batch, x = with_differentiable_x(network.batch(part), len(part))
             losses = network.values("loss", batch, part.ids).sum()
             parts.append(_second(network, losses, x, blocks, len(vectors)))
     return np.concatenate(parts, axis=1)
@@ -44,12 +44,15 @@ def input_gradients(network: Network, examples: Examples, vectors: Array) -> Arr
 
 def inputs(network: Network, examples: Examples) -> Array:
     """What `input_gradients` differentiates by: the batch's own `x`, (n, …)."""
-    with network.untouched():
-        found = [with_open_inputs(network.batch(p), len(p))[1].detach().double().cpu() for p in examples.batches(BATCH)]
+    with network.preserved():
+        found = [
+            with_differentiable_x(network.batch(p), len(p))[1].detach().double().cpu()
+            for p in examples.batches(BATCH_EXAMPLES)
+        ]
     return torch.cat(found).numpy()
 
 
-def with_open_inputs(batch: Any, n: int) -> tuple[Any, Tensor]:
+def with_differentiable_x(batch: Any, n: int) -> tuple[Any, Tensor]:
     """The same batch with an `x` that gradients are taken by, and that `x`."""
     x = batch.get("x") if isinstance(batch, dict) else getattr(batch, "x", None)
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0 or len(x) != n:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.gradients.captured import Captured
-from upweight.gradients.factors import Dense
-from upweight.gradients.functional import alone, gradient, gradient_rows, leaves
-from upweight.gradients.hooks import PARAMETER, Layout, Site, Tape, layouts_of
+from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.functional import batch_tensors, gradient, gradient_rows, single_gradient
+from upweight.gradients.gradient_terms import DenseTerm
+from upweight.gradients.hooks import PARAMETER_SITE, CallSite, ExampleLayout, HookedPass, possible_layouts
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
-SEEN = 3  # examples that are compared
-TRIES = 4  # readings of where the examples are, before a parameter is left to autograd
+INSPECTED_EXAMPLES = 3  # examples that are compared
+MAX_LAYOUT_TRIALS = 4  # readings of where the examples are, before a parameter is left to autograd
 Rows = Mapping[str, Tensor]
 
 
@@ -38,7 +38,7 @@ class Inspection:
         floats: numbers that a captured example takes.
     """
 
-    layouts: Mapping[Site, Layout]
+    layouts: Mapping[CallSite, ExampleLayout]
     fallback: tuple[str, ...]
     covered: float
     sliced: tuple[bool, ...] | None
@@ -63,7 +63,7 @@ class Inspection:
 _INSPECTIONS: NetworkMemo[dict[Quantity, Inspection]] = NetworkMemo()
 
 
-def inspected(network: Network, quantity: Quantity, examples: Examples) -> Inspection:
+def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspection:
     """The inspection of this quantity, made once.
 
     Raises:
@@ -74,8 +74,8 @@ def inspected(network: Network, quantity: Quantity, examples: Examples) -> Inspe
     inspections = _INSPECTIONS.get_or_make(network, dict)
     if quantity in inspections:
         return inspections[quantity]
-    places = np.unique(np.linspace(0, len(examples) - 1, SEEN).astype(np.intp))
-    inspection = _inspect(network, quantity, examples.take(places))
+    places = np.unique(np.linspace(0, len(examples) - 1, INSPECTED_EXAMPLES).astype(np.intp))
+    inspection = _inspect_examples(network, quantity, examples.take(places))
     if len(places) > 1:  # one example alone says nothing about batches
         inspections[quantity] = inspection
     return inspection
@@ -92,54 +92,54 @@ def share_inspections(source: Network, target: Network) -> None:
     _INSPECTIONS.share(source, target)
 
 
-def captured(
+def capture(
     network: Network, quantity: Quantity, examples: Examples, found: Inspection, cotangent: Tensor | None = None
-) -> Captured:
+) -> CapturedBatch:
     """Per-example gradients of a batch, each times its entry of `cotangent` (B,). Leaves the net untouched."""
     without = frozenset(found.fallback)
-    with network.untouched():
-        with Tape(network, len(examples), found.layouts, without) as tape:
+    with network.preserved():
+        with HookedPass(network, len(examples), found.layouts, without) as hooked:
             values = network.values(quantity, network.batch(examples), examples.ids)
         if not values.requires_grad:
-            tape.pull(values)  # says why
-        result = tape.pull(values, cotangent)
-        if tape.failed:
-            raise next(iter(tape.failed.values()))
+            hooked.backpropagate(values)  # says why
+        result = hooked.backpropagate(values, cotangent)
+        if hooked.failed:
+            raise next(iter(hooked.failed.values()))
         if not without:
             return result
         del values
-        parts = dict(result.parts)
+        terms = dict(result.terms)
         for name, rows in gradient_rows(network, quantity, examples, found.fallback, found.sliced).items():
             scale = 1.0 if cotangent is None else cotangent.to(rows).view(-1, *[1] * (rows.ndim - 1))
-            parts[name] = (Dense(rows * scale),)
-    return Captured(result.count, parts, result.like, result.shapes, result.owners)
+            terms[name] = (DenseTerm(rows * scale),)
+    return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
-def pulled(network: Network, examples: Examples, found: Inspection, cotangent: Tensor) -> Captured:
+def backpropagate(network: Network, examples: Examples, found: Inspection, cotangent: Tensor) -> CapturedBatch:
     """Jᵢᵀ cotangentᵢ of a batch, J the Jacobian of the net's output, cotangent (B, outputs). Leaves the net untouched.
 
     Raises NoOutputsError where the loss is no function of one output of the net.
     """
-    with network.untouched():
-        with Tape(network, len(examples), found.layouts, frozenset(found.fallback)) as tape:
+    with network.preserved():
+        with HookedPass(network, len(examples), found.layouts, frozenset(found.fallback)) as hooked:
             values = outputs(network, network.batch(examples), examples.ids).values
         cotangent = cotangent.to(values).view_as(values)
-        result = tape.pull(values, cotangent, keep=bool(found.fallback))
-        if tape.failed:
-            raise next(iter(tape.failed.values()))
+        result = hooked.backpropagate(values, cotangent, keep=bool(found.fallback))
+        if hooked.failed:
+            raise next(iter(hooked.failed.values()))
         if not found.fallback:
             return result
         parameters = network.parameters()
         held = [parameters[name] for name in found.fallback]
         each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
-    parts = dict(result.parts)
+    terms = dict(result.terms)
     for name in found.fallback:
-        parts[name] = (Dense(torch.stack([one[name] for one in each])),)
-    return Captured(result.count, parts, result.like, result.shapes, result.owners)
+        terms[name] = (DenseTerm(torch.stack([one[name] for one in each])),)
+    return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
-def _inspect(network: Network, quantity: Quantity, few: Examples) -> Inspection:
-    with network.untouched():
+def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> Inspection:
+    with network.preserved():
         _refuse_interaction(network, quantity, few)
         layouts, wrong, floats = _read(network, quantity, few)
         fallback = tuple(name for name in network.names if name in wrong)
@@ -170,46 +170,46 @@ def _refuse_interaction(network: Network, quantity: Quantity, few: Examples) -> 
         )
 
 
-def _read(network: Network, quantity: Quantity, few: Examples) -> tuple[dict[Site, Layout], set[str], int]:
+def _read(network: Network, quantity: Quantity, few: Examples) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
     """Layouts under which hooks agree with autograd, the parameters for which none does, numbers per example."""
-    layouts: dict[Site, Layout] = {}
+    layouts: dict[CallSite, ExampleLayout] = {}
     given_up: set[str] = set()
-    for _ in range(TRIES):
-        tape = Tape(network, len(few), layouts, frozenset(given_up))
+    for _ in range(MAX_LAYOUT_TRIALS):
+        hooked = HookedPass(network, len(few), layouts, frozenset(given_up))
         try:
-            with tape:
+            with hooked:
                 values = network.values(quantity, network.batch(few), few.ids)
-            result = tape.pull(values)
+            result = hooked.backpropagate(values)
         except (RuntimeError, ValueError, IndexError):
-            changed = {name for c in tape.calls if c.layout in ("single", "shared") for name in c.names.values()}
-            changed |= {site.module for site in layouts if site.call == PARAMETER}
+            changed = {name for c in hooked.calls if c.layout in ("single", "shared") for name in c.names.values()}
+            changed |= {site.module for site in layouts if site.call == PARAMETER_SITE}
             if not changed:
                 raise
             given_up |= changed
             continue
         wrong = set(_differing(network, quantity, few, result.row))
-        wrong |= {name for call in tape.calls if call.site in tape.failed for name in call.names.values()}
-        layouts |= {call.site: call.layout for call in tape.calls}
+        wrong |= {name for call in hooked.calls if call.site in hooked.failed for name in call.names.values()}
+        layouts |= {call.site: call.layout for call in hooked.calls}
         if not wrong:
             kept = {site: where for site, where in layouts.items() if site.module not in given_up}
             return kept, given_up, result.floats
-        given_up |= _move_on(tape, layouts, wrong, len(few))
+        given_up |= _move_on(hooked, layouts, wrong, len(few))
     return {}, set(network.names), 0
 
 
-def _move_on(tape: Tape, layouts: dict[Site, Layout], wrong: set[str], count: int) -> set[str]:
+def _move_on(hooked: HookedPass, layouts: dict[CallSite, ExampleLayout], wrong: set[str], count: int) -> set[str]:
     """Try the next layout at the sites of wrong parameters; the parameters for which there is none."""
     hopeless = set(wrong)
-    used = {name for call in tape.calls for name in call.names.values()}
+    used = {name for call in hooked.calls for name in call.names.values()}
     for name in wrong - used:
-        shape = tape.network.shapes[name]
-        if len(shape) > 1 and shape[0] == 1 and Site(name, PARAMETER) not in layouts:
-            layouts[Site(name, PARAMETER)] = "single"
+        shape = hooked.network.shapes[name]
+        if len(shape) > 1 and shape[0] == 1 and CallSite(name, PARAMETER_SITE) not in layouts:
+            layouts[CallSite(name, PARAMETER_SITE)] = "single"
             hopeless.remove(name)
-    for call in tape.calls:
+    for call in hooked.calls:
         if not set(call.names.values()) <= wrong:  # what one parameter of a layer has right, it has right for all
             continue
-        options = layouts_of(call.kind, call.given, count)
+        options = possible_layouts(call.kind, call.given, count)
         later = options[options.index(call.layout) + 1 :]
         if later:
             layouts[call.site] = later[0]
@@ -251,7 +251,7 @@ def _square(block: Tensor) -> float:
 def _alone(network: Network, quantity: Quantity, one: Examples, company: int) -> dict[str, Tensor]:
     """The gradient of an example in a batch of its own."""
     try:
-        return alone(network, quantity, one, network.names)
+        return single_gradient(network, quantity, one, network.names)
     except Exception as error:
         if company == 1:
             raise
@@ -266,7 +266,7 @@ def _sliced(network: Network, few: Examples) -> tuple[bool, ...] | None:
     if len(few) < 2:
         return None
     try:
-        many, one = (leaves(network.batch(part)) for part in (few, few.take([0])))
+        many, one = (batch_tensors(network.batch(part)) for part in (few, few.take([0])))
     except TypeError:
         return None
     if len(many) != len(one):

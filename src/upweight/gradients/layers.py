@@ -13,87 +13,87 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upweight.gradients.factors import Dense, Lookup, Outer, Part
+from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTerm, OuterTerm
 
 
-class Kind(ABC):
+class LayerKind(ABC):
     """One kind of layer."""
 
     positional = False  # whether any leading axes may stand before the features: examples and positions in any order
 
-    def ready(self, module: nn.Module, given: Tensor) -> Tensor:
+    def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
         """What is made of the input alone, once for all output gradients: the input itself."""
         return given
 
     @abstractmethod
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Local parameter name → its per-example gradients."""
 
 
-class LinearKind(Kind):
+class LinearKind(LayerKind):
     """y = x Wᵀ + b."""
 
     positional = True
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of output gradients and activations."""
         a, s = _positions(given), _positions(slope)
-        return {"weight": Outer(s, a, (s.shape[-1], a.shape[-1])), "bias": Dense(s.sum(1))}
+        return {"weight": OuterTerm(s, a, (s.shape[-1], a.shape[-1])), "bias": DenseTerm(s.sum(1))}
 
 
-class TransposedLinearKind(Kind):
+class TransposedLinearKind(LayerKind):
     """y = x W + b with W stored (inputs, outputs): `Conv1D` of transformers."""
 
     positional = True
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of activations and output gradients."""
         a, s = _positions(given), _positions(slope)
-        return {"weight": Outer(a, s, (a.shape[-1], s.shape[-1]), swapped=True), "bias": Dense(s.sum(1))}
+        return {"weight": OuterTerm(a, s, (a.shape[-1], s.shape[-1]), swapped=True), "bias": DenseTerm(s.sum(1))}
 
 
-class ConvolutionKind(Kind):
+class ConvolutionKind(LayerKind):
     """Convolution in 1 to 3 dimensions: a linear map of patches, one for each group of channels."""
 
-    def ready(self, module: nn.Module, given: Tensor) -> Tensor:
+    def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
         """The patches."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         return patches(module, given)
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of output gradients and patches; multiplied out at once where channels are grouped."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         a, s = given, slope.flatten(2).transpose(1, 2)
         shape = tuple(module.weight.shape)
         if module.groups == 1:
-            weight: Part = Outer(s, a, shape)
+            weight: GradientTerm = OuterTerm(s, a, shape)
         else:
             s_groups = torch.unflatten(s, 2, (module.groups, -1)).permute(0, 2, 3, 1)
             a_groups = torch.unflatten(a, 2, (module.groups, -1)).permute(0, 2, 1, 3)
-            weight = Dense((s_groups @ a_groups).reshape(len(a), *shape))
-        return {"weight": weight, "bias": Dense(s.sum(1))}
+            weight = DenseTerm((s_groups @ a_groups).reshape(len(a), *shape))
+        return {"weight": weight, "bias": DenseTerm(s.sum(1))}
 
 
-class EmbeddingKind(Kind):
+class EmbeddingKind(LayerKind):
     """A table whose rows are looked up; the row `padding_idx` gets no gradient."""
 
     positional = True
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients at their row of the table."""
         assert isinstance(module, nn.Embedding)
         ids, s = given.reshape(len(given), -1), slope.reshape(len(slope), -1, slope.shape[-1])
         if module.padding_idx is not None:
             s = s * (ids != module.padding_idx)[..., None]
-        return {"weight": Lookup(ids, s, (module.num_embeddings, module.embedding_dim))}
+        return {"weight": LookupTerm(ids, s, (module.num_embeddings, module.embedding_dim))}
 
 
-class LayerNormKind(Kind):
+class LayerNormKind(LayerKind):
     """LayerNorm and RMSNorm: y = w ∘ x̂ + b over the last axes."""
 
     positional = True
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
         assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
         axes = tuple(module.normalized_shape)
@@ -103,15 +103,15 @@ class LayerNormKind(Kind):
             normal = functional.rms_norm(given, list(axes), eps=module.eps)
         b = len(given)
         return {
-            "weight": Dense((slope * normal).reshape(b, -1, *axes).sum(1)),
-            "bias": Dense(slope.reshape(b, -1, *axes).sum(1)),
+            "weight": DenseTerm((slope * normal).reshape(b, -1, *axes).sum(1)),
+            "bias": DenseTerm(slope.reshape(b, -1, *axes).sum(1)),
         }
 
 
-class ChannelNormKind(Kind):
+class ChannelNormKind(LayerKind):
     """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel."""
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
         if isinstance(module, nn.GroupNorm):
             normal = functional.group_norm(given, module.num_groups, None, None, module.eps)
@@ -119,15 +119,15 @@ class ChannelNormKind(Kind):
             assert isinstance(module, nn.modules.batchnorm._BatchNorm)
             normal = functional.batch_norm(given, module.running_mean, module.running_var, eps=module.eps)
         return {
-            "weight": Dense((slope * normal).flatten(2).sum(2) if slope.ndim > 2 else slope * normal),
-            "bias": Dense(slope.flatten(2).sum(2) if slope.ndim > 2 else slope),
+            "weight": DenseTerm((slope * normal).flatten(2).sum(2) if slope.ndim > 2 else slope * normal),
+            "bias": DenseTerm(slope.flatten(2).sum(2) if slope.ndim > 2 else slope),
         }
 
 
-class LeafKind(Kind):
+class LeafKind(LayerKind):
     """Any other module without children: its own backward pass, example by example under vmap."""
 
-    def parts(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, Part]:
+    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """∂⟨slope, module(given)⟩/∂parameters of each example."""
         held = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
 
@@ -138,7 +138,7 @@ class LeafKind(Kind):
 
             return dict(torch.func.grad(scalar)(held))
 
-        return {name: Dense(values) for name, values in torch.func.vmap(one)(given, slope).items()}
+        return {name: DenseTerm(values) for name, values in torch.func.vmap(one)(given, slope).items()}
 
 
 def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
     return windows.permute(order).flatten(1, 1 + dimensions).flatten(2).transpose(1, 2)
 
 
-KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
+LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], LayerKind], ...] = (
     ((nn.Linear,), LinearKind()),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), ConvolutionKind()),
     ((nn.Embedding,), EmbeddingKind()),
@@ -165,12 +165,12 @@ KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
 _TRANSPOSED, _LEAF = TransposedLinearKind(), LeafKind()
 
 
-def kind_of(module: nn.Module) -> Kind | None:
+def layer_kind(module: nn.Module) -> LayerKind | None:
     """The kind of a module that holds parameters itself; None where only a pass over the whole net can tell.
 
     A wrong guess (a subclass that computes something else) is found out by `inspection`, which compares with autograd.
     """
-    for types, kind in KINDS:
+    for types, kind in LAYER_KINDS:
         if isinstance(module, types):
             return kind
     if type(module).__name__ == "Conv1D" and getattr(module, "weight", torch.empty(0)).ndim == 2:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import Batch, described, placed
+from upweight.gradients.batches import Batch, describe, to_device
 from upweight.gradients.batches import collate as stack
-from upweight.gradients.preserve_model import untouched
+from upweight.gradients.preserve_model import preserve_model
 
 Quantity = Literal["loss", "measure"]
-Function = Callable[[Any, Any], Tensor]
+PerExampleFunction = Callable[[Any, Any], Tensor]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -43,7 +43,9 @@ class Network:
             renormalises its own weights.
     """
 
-    def __init__(self, net: nn.Module, loss: Function, measure: Function | None = None, collate: Any = None) -> None:
+    def __init__(
+        self, net: nn.Module, loss: PerExampleFunction, measure: PerExampleFunction | None = None, collate: Any = None
+    ) -> None:
         if not isinstance(net, nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
         if isinstance(loss, nn.modules.loss._Loss):
@@ -51,7 +53,7 @@ class Network:
                 f"expected loss(net, batch) -> (n,), got {type(loss).__name__}(), which knows neither net nor batch; "
                 "pass lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction='none')"
             )
-        net = unwrapped(net)
+        net = unwrap(net)
         self.net, self.loss, self.measure = net, loss, measure
         self.collate = stack if collate is None else collate
         named = dict(net.named_parameters())
@@ -139,9 +141,9 @@ class Network:
         parts = torch.split(whole, [prod(self.shapes[name]) for name in self.names], dim=1)
         return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
-    def elsewhere(self) -> Network:
+    def writable_copy(self) -> Network:
         """The same on a copy of the net, whose parameters may be written."""
-        return Network(copied(self.net), self.loss, self.measure, self.collate)
+        return Network(copy_net(self.net), self.loss, self.measure, self.collate)
 
     def write(self, vector: NDArray[np.float64]) -> None:
         """Other trainable parameters (size,), in place: only for a net of our own, as `elsewhere` makes one."""
@@ -156,11 +158,11 @@ class Network:
 
     def batch(self, examples: Examples) -> Any:
         """What the loss takes, on the network's device."""
-        return placed(self.collate(examples), self.device, self.dtype)
+        return to_device(self.collate(examples), self.device, self.dtype)
 
-    def untouched(self) -> AbstractContextManager[None]:
+    def preserved(self) -> AbstractContextManager[None]:
         """The net in eval mode; everything is put back on the way out."""
-        return untouched(self.net, frozenset(self.names))
+        return preserve_model(self.net, frozenset(self.names))
 
     def values(self, quantity: Quantity, batch: Any, ids: Any, net: Any = None) -> Tensor:
         """Loss or measurement of every example of a batch, (n,), with its graph; `net` may stand in for the net.
@@ -176,23 +178,23 @@ class Network:
             if isinstance(error, TypeError | AttributeError) and isinstance(batch, Batch) and batch.y is None:
                 raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
             error.add_note(
-                f"This came out of {quantity}(net, batch) for a batch of {described(batch)}. Whole numbers as inputs "
+                f"This came out of {quantity}(net, batch) for a batch of {describe(batch)}. Whole numbers as inputs "
                 "stay whole (ids of tokens): make pictures floats, or pass TorchModel(…, collate=f)."
             )
             raise
-        require_one_each(quantity if sign > 0 else "loss", values, ids)
+        require_one_per_example(quantity if sign > 0 else "loss", values, ids)
         return values if sign > 0 else -values
 
 
-def unwrapped(net: nn.Module) -> nn.Module:
+def unwrap(net: nn.Module) -> nn.Module:
     """The module inside a compiled or a data-parallel one, which share its parameters and hide it from hooks."""
     inside = getattr(net, "_orig_mod", None)
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inside = net.module
-    return unwrapped(inside) if isinstance(inside, nn.Module) else net
+    return unwrap(inside) if isinstance(inside, nn.Module) else net
 
 
-def copied(net: nn.Module) -> nn.Module:
+def copy_net(net: nn.Module) -> nn.Module:
     """A copy of a net, hooks and all. Raises TypeError for one that holds tensors with a graph."""
     try:
         return copy.deepcopy(net)
@@ -202,7 +204,7 @@ def copied(net: nn.Module) -> nn.Module:
         ) from error
 
 
-def require_one_each(what: str, values: Any, ids: Any) -> None:
+def require_one_per_example(what: str, values: Any, ids: Any) -> None:
     """Raise unless `values` is one finite real number per example."""
     n = len(ids)
     if not isinstance(values, Tensor):

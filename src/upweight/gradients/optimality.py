@@ -11,7 +11,7 @@ from upweight.gradients.gradient_totals import GradientTotals, take_totals
 Array = NDArray[np.float64]
 
 
-def gradient_norm(rows: CapturedRows, pull: Array) -> float:
+def gradient_norm(rows: CapturedRows, backpropagate: Array) -> float:
     """‖Σᵢ rowᵢ + pull‖ / √Σ‖rowᵢ‖², where a row that counts for several copies is several gradients.
 
     It is 0 at the optimum, and about 1 on data with gradients of random signs. The sums come from passes that were
@@ -27,5 +27,5 @@ def gradient_norm(rows: CapturedRows, pull: Array) -> float:
         totals = GradientTotals(rows.weights, network.version)
     for where, batch in rows.passes() if totals.waiting[rows.weights != 0].any() else ():
         totals.add(np.arange(where.start, where.stop), rows.weights[where], batch)
-    gradient = network.join(totals.total)[0] + pull if totals.total else pull
+    gradient = network.join(totals.total)[0] + backpropagate if totals.total else backpropagate
     return float(np.linalg.norm(gradient) / max(np.sqrt(totals.squares), 1e-300))

@@ -42,7 +42,7 @@ class Outputs:
         z = self.values.detach().requires_grad_(True)
         return torch.autograd.grad(self.losses(z).sum(), z)[0].detach()
 
-    def bend(self, weights: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def hessian_product(self, weights: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """u ↦ (∇²_z loss) u, each example's times its weight (B,): what `ggn_vp` takes."""
         z = self.values.detach().requires_grad_(True)
         losses = self.losses(z)
@@ -58,13 +58,13 @@ class Outputs:
 
     def hessians(self) -> Tensor:
         """∇²_z loss of every example, (B, C, C) for outputs of C numbers each (flattened): C products."""
-        return self.blocks(self.values.ndim - 1)[:, 0]
+        return self.hessian_blocks(self.values.ndim - 1)[:, 0]
 
-    def blocks(self, joint: int) -> Tensor:
+    def hessian_blocks(self, joint: int) -> Tensor:
         """Diagonal blocks of ∇²_z loss over the last `joint` axes, (B, P, V, V): V products for all P positions."""
         shape, b = self.values.shape, len(self.values)
         size = prod(shape[self.values.ndim - joint :])
-        product = self.bend()
+        product = self.hessian_product()
         columns = []
         for c in range(size):
             unit = torch.zeros(b, self.values[0].numel() // size, size).to(self.values.detach())
@@ -79,7 +79,7 @@ class Outputs:
         positions differ in some bit of their numbers, so for each bit Λu of a u at the positions that have it must
         vanish at all others. What does not pass is taken as one block, all of `values.ndim - 1` axes.
         """
-        product, ends = self.bend(), self.values.shape[1:]
+        product, ends = self.hessian_product(), self.values.shape[1:]
         drawn = torch.Generator().manual_seed(0)
         u = torch.randn(self.values.shape, generator=drawn, dtype=torch.float64).to(self.values)
         return next(
@@ -102,7 +102,7 @@ def _apart(product: Callable[[Tensor], Tensor], u: Tensor, positions: int) -> bo
 def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
     """The net's output on a batch, found by looking at the one call of the net that the loss makes.
 
-    Call it inside `network.untouched()`, and inside a `Tape` when its gradients are to be pulled.
+    Call it inside `network.preserved()`, and inside a `Tape` when its gradients are to be pulled.
 
     Raises:
         NoOutputsError: the loss does not call the net exactly once, or the output is not one tensor per batch (or an
@@ -148,7 +148,7 @@ def joint_axes(network: Network, examples: Examples) -> int:
 
     def check() -> int:
         few = examples.take(np.unique(np.linspace(0, len(examples) - 1, CHECKED_EXAMPLES).astype(np.intp)))
-        with network.untouched():
+        with network.preserved():
             return outputs(network, network.batch(few), few.ids).joint_axes()
 
     return _JOINT_AXES.get_or_make(network, check)

@@ -15,14 +15,14 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 
 Array = NDArray[np.float64]
-BATCH = 256  # examples per forward pass
+BATCH_EXAMPLES = 256  # examples per forward pass
 
 
-def measured(network: Network, queries: Examples) -> Array:
+def measurements(network: Network, queries: Examples) -> Array:
     """The measurement of every query, (m,)."""
     out = []
-    for part in queries.batches(BATCH):
-        with network.untouched(), torch.no_grad():
+    for part in queries.batches(BATCH_EXAMPLES):
+        with network.preserved(), torch.no_grad():
             out.append(network.values("measure", network.batch(part), part.ids).double().cpu().numpy())
     return np.concatenate(out)
 
@@ -37,7 +37,7 @@ def predictions(network: Network, examples: Examples) -> Predictions:
     except NoOutputsError:
         batches = []
     readable = bool(batches) and all(z.ndim <= 2 for z in batches)
-    said = np.concatenate(batches) if readable else measured(network, examples)
+    said = np.concatenate(batches) if readable else measurements(network, examples)
     if said.ndim == 2 and said.shape[1] > 1 and _are_classes(examples.y):
         spread = np.exp(said - said.max(axis=1, keepdims=True))
         classes = tuple(examples.labels.get(c, c) for c in range(said.shape[1]))
@@ -48,8 +48,8 @@ def predictions(network: Network, examples: Examples) -> Predictions:
 
 
 def _outputs(network: Network, examples: Examples) -> Iterator[NDArray[Any]]:
-    for part in examples.batches(BATCH):
-        with network.untouched(), torch.no_grad():
+    for part in examples.batches(BATCH_EXAMPLES):
+        with network.preserved(), torch.no_grad():
             said = outputs(network, network.batch(part), part.ids).values.double().cpu().numpy()
         yield said
 

@@ -12,7 +12,7 @@ from torch import nn
 
 
 @contextmanager
-def untouched(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
+def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     """Eval mode, gradients for `trainable` alone; modes, flags, buffers and random states are put back on the way out.
 
     Also after an exception or an interrupt. `.grad` is never written: gradients are asked for, not accumulated.

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.factors import Dense, Lookup, Outer, Part
+from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTerm, OuterTerm
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -74,26 +74,26 @@ class Projection:
             row, column = row + size, column + block.shape[1]
         return out
 
-    def _of(self, batch: Captured) -> Tensor:
+    def _of(self, batch: CapturedBatch) -> Tensor:
         pieces = []
         for name in self.network.names:
-            uses = [self._part(name, part) for part in batch.parts[name]]
+            uses = [self._term(name, term) for term in batch.terms[name]]
             nothing = self._dense(name, batch.like.new_zeros(1, *self.network.shapes[name])).expand(batch.count, -1)
             pieces.append(sum(uses[1:], uses[0]) if uses else nothing)
         return torch.cat(pieces, dim=1)
 
-    def _part(self, name: str, part: Part) -> Tensor:
+    def _term(self, name: str, term: GradientTerm) -> Tensor:
         left, right = self.sides[name]
-        if isinstance(part, Dense):
-            return self._dense(name, part.values)
-        assert isinstance(part, Outer | Lookup)
-        b = part.right if right is None else part.right @ right.T
-        if isinstance(part, Outer):
-            a = part.left if left is None else part.left @ left.T
+        if isinstance(term, DenseTerm):
+            return self._dense(name, term.values)
+        assert isinstance(term, OuterTerm | LookupTerm)
+        b = term.right if right is None else term.right @ right.T
+        if isinstance(term, OuterTerm):
+            a = term.left if left is None else term.left @ left.T
         elif left is None:
-            return Lookup(part.ids, b, (part.shape[0], b.shape[-1])).materialise().flatten(1)
+            return LookupTerm(term.ids, b, (term.shape[0], b.shape[-1])).materialise().flatten(1)
         else:
-            a = left.T[part.ids]
+            a = left.T[term.ids]
         return (a.transpose(1, 2) @ b).flatten(1)
 
     def _dense(self, name: str, values: Tensor) -> Tensor:

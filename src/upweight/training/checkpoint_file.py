@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from upweight.core.examples import Id
 from upweight.core.files import open_atomically
-from upweight.gradients.network import unwrapped
+from upweight.gradients.network import unwrap
 from upweight.training.trajectory_manifest import Shard
 
 STATE = "optimiser."  # prefix of the names of the optimiser's tensors
@@ -55,7 +55,7 @@ def read_checkpoint(folder: Path, shard: Shard) -> dict[str, Tensor]:
 
 def saved_tensors(net: nn.Module) -> dict[str, Tensor]:
     """The parameters of a net (tied ones once), and the buffers that its state dict contains."""
-    net = unwrapped(net)
+    net = unwrap(net)
     persistent = set(net.state_dict(keep_vars=True))
     return {
         **dict(net.named_parameters()),

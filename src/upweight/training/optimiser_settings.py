@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upweight.gradients.network import unwrapped
+from upweight.gradients.network import unwrap
 from upweight.training.recipe import Training
 
 GAIN_TOLERANCE = 1e-12  # relative rounding error of a gain without dampening
@@ -132,7 +132,7 @@ def restore_state(net: nn.Module, optimiser: Any, state: Mapping[str, Tensor]) -
 
 def _parameter_names(net: nn.Module, optimiser: Any) -> dict[Tensor, str]:
     """The names of the parameters that the optimiser trains."""
-    names = {parameter: name for name, parameter in unwrapped(net).named_parameters()}
+    names = {parameter: name for name, parameter in unwrap(net).named_parameters()}
     trained = [p for group in optimiser.param_groups for p in group["params"]]
     unknown = sum(p not in names for p in trained)
     if unknown:

@@ -15,7 +15,7 @@ from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
-from upweight.gradients.batches import collate, placed
+from upweight.gradients.batches import collate, to_device
 from upweight.gradients.network import Network
 from upweight.training.adjoint import TrainingStep, pull_back
 from upweight.training.checkpoint_file import STATE
@@ -72,9 +72,9 @@ class RecordedSteps(Stepwise):
                 "the ids of `Examples`, which are positions if none are given"
             ) from error
         training = trajectory.steps.training(trajectory.rates(), positions)
-        copy = network.elsewhere()
+        copy = network.writable_copy()
         copy.net.eval()
-        collated = placed(collate(train), CPU, copy.dtype) if copy.collate is collate else None
+        collated = to_device(collate(train), CPU, copy.dtype) if copy.collate is collate else None
         self.steps, self.checkpoints = len(batches), checkpoints
         self.unseen = len(np.setdiff1d(np.flatnonzero(sample_weights), np.concatenate(positions)))
         rates, seeds = training.rates(self.steps), [0] * self.steps

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import collate, mapped, placed
-from upweight.gradients.network import Network, require_one_each, unwrapped
+from upweight.gradients.batches import collate, map_tensors, to_device
+from upweight.gradients.network import Network, require_one_per_example, unwrap
 from upweight.training.optimiser_step import OptimiserState, initial_state, update
 from upweight.training.recipe import Training
 
@@ -57,7 +57,7 @@ class Run:
             raise ValueError(f"batches= names position {last}, but the training set has {len(train)} examples")
         initial = prepare_network(training, network, seed)
         if collated is None and initial.collate is collate:
-            collated = placed(collate(train), CPU, initial.dtype)
+            collated = to_device(collate(train), CPU, initial.dtype)
         steps = len(positions)
         rates, step_seeds = training.rates(steps), training.noise(steps, seed)
         return cls(training, initial, train, positions, rates, step_seeds, collated)
@@ -85,7 +85,9 @@ class Run:
             batch = self.network.batch(self.train.take(positions))
         else:
             index = torch.from_numpy(np.array(positions))
-            batch = placed(mapped(lambda tensor: tensor[index], self.collated), self.network.device, self.network.dtype)
+            batch = to_device(
+                map_tensors(lambda tensor: tensor[index], self.collated), self.network.device, self.network.dtype
+            )
         if self.training.augment is not None:
             batch = self.training.augment(batch, torch.Generator().manual_seed(self.step_seeds[t]))
         seed_torch(self.network.device, self.step_seeds[t])
@@ -105,7 +107,7 @@ class Run:
         """ℓᵢ of the batch of step t at the net's current parameters, (batch,), with their autograd graph."""
         losses = self.network.loss(self.network.net, self.batch(t))
         if t == 0:
-            require_one_each("loss", losses, self.train.ids[self.positions[0]])
+            require_one_per_example("loss", losses, self.train.ids[self.positions[0]])
         return losses
 
 
@@ -224,7 +226,7 @@ def prepare_network(training: Training, network: Network, seed: int) -> Network:
             "the training does not say where it begins: pass Training(initial=…), a function seed -> net that makes "
             "the untrained net, or the state dict of the net before it was trained"
         )
-    copy = network.elsewhere()
+    copy = network.writable_copy()
     initial = read_initial(training, copy, seed)
     buffers = dict(copy.net.named_buffers())
     with torch.no_grad():
@@ -245,7 +247,7 @@ def read_initial(training: Training, network: Network, seed: int) -> Mapping[str
             seed_torch(network.device, seed)
             initial = initial(seed)
     if isinstance(initial, nn.Module):
-        return dict(unwrapped(initial).state_dict())
+        return dict(unwrap(initial).state_dict())
     if isinstance(initial, Mapping):
         return initial
     raise TypeError(f"expected initial as a function seed -> net, a net or a state dict, got {type(initial).__name__}")

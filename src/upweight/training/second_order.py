@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.gradients.functional import Whole, plain_attention
+from upweight.gradients.functional import LossModule, plain_attention
 from upweight.training.run import Run, preserve_random_state
 
 Array = NDArray[np.float64]
@@ -32,7 +32,7 @@ class SecondOrderProducts:
 
     def __init__(self, run: Run, vector_bytes: int = VECTOR_BYTES) -> None:
         self._run, self._vector_bytes, network = run, vector_bytes, run.network
-        self._whole = Whole(network, "loss")
+        self._whole = LossModule(network, "loss")
         self._names = [f"net.{name}" for name in network.names]
         self._shapes = [network.shapes[name] for name in network.names]
         self._sizes = [p.numel() for p in network.parameters().values()]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from upweight.core.model import Stack
-from upweight.gradients.batches import mapped
-from upweight.gradients.functional import Whole, leaves, plain_attention
+from upweight.gradients.batches import map_tensors
+from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
 from upweight.training.optimiser_step import CLIP_EPSILON, initial_state, update
 from upweight.training.run import CPU, Run, preserve_random_state, require_finite, seed_torch
 from upweight.training.stacked_operations import StackedOperations
@@ -74,7 +74,7 @@ class StackedRuns:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.shared = all(run is runs[0] for run in runs)
-        self._whole = Whole(runs[0].network, "loss")
+        self._whole = LossModule(runs[0].network, "loss")
         self._names = [f"net.{name}" for name in runs[0].network.names]
         self._batch: Any = None  # the batch of the step, for its values that are not tensors
 
@@ -88,9 +88,9 @@ class StackedRuns:
         batches = [run.batch(t) for run in (self.runs[:1] if self.shared else self.runs)]
         self._batch = batches[0]
         if not self.shared:
-            return [torch.stack(same) for same in zip(*(leaves(b) for b in batches), strict=True)]
+            return [torch.stack(same) for same in zip(*(batch_tensors(b) for b in batches), strict=True)]
         try:
-            return leaves(batches[0])
+            return batch_tensors(batches[0])
         except TypeError:  # a batch of unknown structure is passed to the loss unchanged
             return []
 
@@ -99,7 +99,7 @@ class StackedRuns:
 
         def copy_losses(parameters: list[Tensor], tensors: list[Tensor]) -> Tensor:
             following = iter(tensors)
-            batch = mapped(lambda _: next(following), self._batch) if tensors else self._batch
+            batch = map_tensors(lambda _: next(following), self._batch) if tensors else self._batch
             named = dict(zip(self._names, parameters, strict=True))
             with StackedOperations():
                 losses: Tensor = torch.func.functional_call(self._whole, named, (batch,))

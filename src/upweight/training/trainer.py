@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Stack
 from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights
-from upweight.gradients.network import BATCH_NORMS, Network, copied
+from upweight.gradients.network import BATCH_NORMS, Network, copy_net
 from upweight.training.recipe import Training
 from upweight.training.run import Run, replay, set_parameter_views
 from upweight.training.stacked import MIN_TRACED_STEPS, choose_copies, train_stacked
@@ -98,7 +98,7 @@ def train_networks(
     parameters = _train_runs(runs, weights * sample_weights(train), min_traced_steps)
     nets = []
     for run, theta in zip(runs, parameters, strict=True):
-        net = copied(run.network.net).eval()
+        net = copy_net(run.network.net).eval()
         set_parameter_views(list(Network(net, network.loss).parameters().values()), theta.clone())
         nets.append(net)
     return nets

@@ -12,7 +12,7 @@ from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
 from upweight.curvature.solvers.roots import MAX_HESSIAN_NUMBERS, Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PROBED_COLUMNS, PreparedSolver, Solution
-from upweight.gradients.inspection import inspected
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 
 MAX_MATRIX_PARAMETERS = 15_000  # parameters up to which a matrix is made: 1.8 GB
@@ -86,7 +86,7 @@ def _by_roots(operator: Operator) -> Tensor | None:
     train = operator.summed.train
     if (
         len(train) * operator.outputs_per_example**2 > MAX_HESSIAN_NUMBERS
-        or inspected(operator.network, "loss", train).fallback
+        or inspect(operator.network, "loss", train).fallback
     ):
         return None  # what hooks cannot see is pulled back example by example
     roots = Roots(operator, share=1.0)

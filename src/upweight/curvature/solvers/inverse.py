@@ -15,7 +15,7 @@ from upweight.core.rows import Rows
 from upweight.curvature.operators import Blocks
 from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
 from upweight.curvature.solvers.solution import PreparedSolver, Solution
-from upweight.gradients.captured import Captured
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
@@ -78,7 +78,7 @@ class Inverse:
         solved = TensorRows(self.network, stack_columns(part.blocks for part in found))
         return Solved(solved, max(part.residual for part in found), steps, all(part.converged for part in found))
 
-    def pairwise_inner_products(self, rows: Sequence[Captured]) -> Tensor:
+    def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
         right = [{name: batch.materialise(name) for name in self.network.names} for batch in rows]
         left = [to_matrix(self.network, self.solver.solve(blocks).blocks).double() for blocks in right]

@@ -13,9 +13,9 @@ from torch import Tensor
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix
-from upweight.gradients.captured import Captured, gathered, settled
-from upweight.gradients.captured_rows import HELD, KEPT, STREAMED, CapturedRows
-from upweight.gradients.inspection import inspected, pulled
+from upweight.gradients.captured_batch import CapturedBatch, merge_batches
+from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS, MAX_HELD_NUMBERS, MAX_STREAMED_NUMBERS, CapturedRows
+from upweight.gradients.inspection import backpropagate, inspect
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
@@ -49,15 +49,15 @@ class Roots:
         self.positions: NDArray[np.intp] = where
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where another rank begins
-        self._kept: Captured | None = None
+        self._kept: CapturedBatch | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def passes(self, start: int = 0) -> Iterator[tuple[slice, Captured]]:
+    def passes(self, start: int = 0) -> Iterator[tuple[slice, CapturedBatch]]:
         """Batch after batch from row `start`: (which rows, ready for products)."""
         train = self.operator.summed.train
-        found = inspected(self.network, "loss", train)
+        found = inspect(self.network, "loss", train)
         size = found.batch_size
         bounds = [*self._starts.tolist(), len(self)]
         first = start
@@ -65,16 +65,16 @@ class Roots:
             stop = min(first + size, next(b for b in bounds if b > first))  # an example once per batch
             where = slice(first, stop)
             part = train.take(self.positions[where])
-            yield where, settled(pulled(self.network, part, found, torch.as_tensor(self.cotangents[where])))
+            yield where, backpropagate(self.network, part, found, torch.as_tensor(self.cotangents[where])).prepare()
             first = stop
 
-    def held(self) -> Iterator[tuple[slice, Captured]]:
+    def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
         """Large batches to multiply others with; all in one, and kept, where they fit."""
         if self._kept is not None:
             yield slice(0, len(self)), self._kept
             return
-        for where, batch in gathered(self.passes(), HELD):
-            if where == slice(0, len(self)) and batch.floats * batch.count <= KEPT:
+        for where, batch in merge_batches(self.passes(), MAX_HELD_NUMBERS):
+            if where == slice(0, len(self)) and batch.floats * batch.count <= MAX_CACHED_NUMBERS:
                 self._kept = batch
             yield where, batch
 
@@ -83,7 +83,7 @@ class Roots:
         out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
         for there, theirs in self.held():
             out[there, there] = theirs.gram()
-            for here, ours in gathered(self.passes(there.stop), STREAMED):
+            for here, ours in merge_batches(self.passes(there.stop), MAX_STREAMED_NUMBERS):
                 out[here, there] = ours.dot(theirs)
                 out[there, here] = out[here, there].T
         return out
@@ -94,7 +94,7 @@ class Roots:
             return self._against(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
         for there, theirs in self.held():
-            for here, ours in gathered(rows.passes(ready=True), STREAMED):
+            for here, ours in merge_batches(rows.passes(ready=True), MAX_STREAMED_NUMBERS):
                 out[there, here] = _numpy(theirs.dot(ours))
         return out + self.shares(rows)
 
@@ -122,7 +122,7 @@ class Roots:
         return total
 
     def _against(self, blocks: Mapping[str, Tensor]) -> Array:
-        return np.concatenate([_numpy(batch.against(blocks)) for _, batch in self.held()])
+        return np.concatenate([_numpy(batch.dot_vectors(blocks)) for _, batch in self.held()])
 
     def _spectra(self) -> tuple[Array, Array]:
         """Eigenvalues (n, C) of wᵢΛᵢ and eigenvectors (n, C, C)."""
@@ -130,7 +130,7 @@ class Roots:
         values, vectors = [], []
         for start in range(0, len(summed.train), MAX_BATCH_EXAMPLES):
             part = summed.train.take(np.arange(start, min(start + MAX_BATCH_EXAMPLES, len(summed.train))))
-            with self.network.untouched():
+            with self.network.preserved():
                 hessians = self.operator.outputs(self.network.batch(part), part).hessians()
             found = torch.linalg.eigh(hessians.double())
             values.append(_numpy(found.eigenvalues))

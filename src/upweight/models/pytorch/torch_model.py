@@ -29,7 +29,7 @@ from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.features import features
 from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
-from upweight.gradients.network import Function, Network, copied, unwrapped
+from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
@@ -77,8 +77,8 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     def __init__(
         self,
         net: nn.Module,
-        loss: Function,
-        measure: Function | None = None,
+        loss: PerExampleFunction,
+        measure: PerExampleFunction | None = None,
         *,
         objective: Objective | Literal["mean", "sum", "fixed"] | None = None,
         collate: Callable[[Examples], Any] | None = None,
@@ -96,9 +96,9 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     def trained(
         cls,
         net: nn.Module | Callable[[int], nn.Module],
-        loss: Function,
+        loss: PerExampleFunction,
         train: Examples,
-        measure: Function | None = None,
+        measure: PerExampleFunction | None = None,
         *,
         training: Training,
         collate: Callable[[Examples], Any] | None = None,
@@ -112,7 +112,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
             train: what to train on.
             training: how.
         """
-        begins = unwrapped(net if isinstance(net, nn.Module) else net(training.seed))
+        begins = unwrap(net if isinstance(net, nn.Module) else net(training.seed))
         training = trainer.add_initial(training, begins if isinstance(net, nn.Module) else net)
         untrained = cls(begins, loss, measure, collate=collate, training=training)
         return untrained.retrain(train, np.ones(len(train)))
@@ -165,22 +165,22 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
 
     def with_parameters(self, parameters: Array) -> TorchModel:
         """The same model at other parameters, on a copy of the net."""
-        moved = self.network.elsewhere()
+        moved = self.network.writable_copy()
         moved.write(parameters)
         return self.with_net(moved.net)
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query, (m,)."""
-        return predictions.measured(self.network, queries)
+        return predictions.measurements(self.network, queries)
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net."""
         shifts = np.atleast_2d(shifts)
-        here, moved = self.parameters, self.network.elsewhere()
+        here, moved = self.parameters, self.network.writable_copy()
         out = np.empty((len(queries), len(shifts)))
         for g, shift in enumerate(shifts):
             moved.write(here + shift)
-            out[:, g] = predictions.measured(moved, queries)
+            out[:, g] = predictions.measurements(moved, queries)
         return out
 
     def predict(self, examples: Examples) -> Predictions:
@@ -296,7 +296,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     def _at(self, tensors: dict[str, Tensor]) -> TorchModel:
         """A copy at these parameters and buffers, without the regulariser's share in its rows."""
         network = self.network
-        net = copied(network.net)
+        net = copy_net(network.net)
         with torch.no_grad():
             for name, own in [*net.named_parameters(), *net.named_buffers()]:
                 if name in tensors:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import nn
 
-from upweight.gradients.preserve_model import untouched
+from upweight.gradients.preserve_model import preserve_model
 
 Array = NDArray[np.float64]
 BATCH = 64  # examples per pass
@@ -40,7 +40,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """The net's outputs, (n, d)."""
         parts = []
         for start in range(0, len(x), BATCH):
-            with untouched(self.net, frozenset()), torch.no_grad():
+            with preserve_model(self.net, frozenset()), torch.no_grad():
                 parts.append(self.net(self._tensor(x[start : start + BATCH])).flatten(1).double().cpu().numpy())
         return np.concatenate(parts)
 
@@ -49,7 +49,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         out = np.empty((len(gradients), *np.shape(x)))
         for start in range(0, len(x), BATCH):
             where = slice(start, start + BATCH)
-            with untouched(self.net, frozenset()):
+            with preserve_model(self.net, frozenset()):
                 inputs = self._tensor(x[where]).requires_grad_(True)
                 outputs = self.net(inputs).flatten(1)
                 for k, gradient in enumerate(gradients[:, where]):

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-DENSE_ENOUGH = 8  # times the flops that a matrix product may cost more than gathering and adding
-CHUNK = 1 << 23  # numbers that a temporary may hold: 32 MB in float32
+MAX_FLOP_RATIO = 8  # times the flops that a matrix product may cost more than gathering and adding
+MAX_TEMPORARY_NUMBERS = 1 << 23  # numbers that a temporary may hold: 32 MB in float32
 
 
-class Part(ABC):
+class GradientTerm(ABC):
     """Gradients (B, *shape) of one parameter by one use of it."""
 
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Part(ABC):
         """(B, *shape)."""
 
     @abstractmethod
-    def against(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor) -> Tensor:
         """Inner products with k vectors (k, *shape): (B, k)."""
 
     @abstractmethod
@@ -44,22 +44,22 @@ class Part(ABC):
         """member (g, B) times the gradients: (g, *shape)."""
 
     @abstractmethod
-    def take(self, where: slice) -> Part:
+    def take(self, where: slice) -> GradientTerm:
         """The gradients of these examples of the batch."""
 
     @abstractmethod
-    def scaled(self, by: Tensor) -> Part:
+    def scaled(self, by: Tensor) -> GradientTerm:
         """Every example's gradient times its entry of `by` (B,)."""
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Materialised gradients as matrices (b, r·c), a few examples at a time."""
-        size = max(1, CHUNK // max(1, prod(self.shape)))
+        size = max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(self.shape)))
         for start in range(0, len(self), size):
             where = slice(start, min(start + size, len(self)))
             yield where, self.take(where).materialise().flatten(1)
 
 
-class Dense(Part):
+class DenseTerm(GradientTerm):
     """Gradients that exist: biases, norms, and whatever no factors are known of."""
 
     def __init__(self, values: Tensor) -> None:
@@ -78,7 +78,7 @@ class Dense(Part):
         """The values."""
         return self.values
 
-    def against(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor) -> Tensor:
         """One GEMM."""
         return self.values.flatten(1) @ block.flatten(1).T
 
@@ -86,16 +86,16 @@ class Dense(Part):
         """One GEMM."""
         return (member @ self.values.flatten(1)).reshape(len(member), *self.shape)
 
-    def take(self, where: slice) -> Dense:
+    def take(self, where: slice) -> DenseTerm:
         """A view."""
-        return Dense(self.values[where])
+        return DenseTerm(self.values[where])
 
-    def scaled(self, by: Tensor) -> Dense:
+    def scaled(self, by: Tensor) -> DenseTerm:
         """Multiplied out."""
-        return Dense(self.values * by.view(-1, *[1] * len(self.shape)))
+        return DenseTerm(self.values * by.view(-1, *[1] * len(self.shape)))
 
 
-class Outer(Part):
+class OuterTerm(GradientTerm):
     """Gradients Σ_t left_t right_tᵀ.
 
     Args:
@@ -125,7 +125,7 @@ class Outer(Part):
         """One batched GEMM."""
         return (self.left.transpose(1, 2) @ self.right).reshape(len(self), *self.shape)
 
-    def against(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor) -> Tensor:
         """left_tᵀ X right_t by one GEMM against all X where T = 1, of materialised gradients otherwise."""
         if self.length > 1 and len(block) > 1:
             out = self.right.new_empty(len(self), len(block))
@@ -135,7 +135,7 @@ class Outer(Part):
         b, t, r, c = *self.left.shape, self.right.shape[-1]
         matrices, left, right = block.reshape(len(block), r, c), self.left, self.right
         out = self.right.new_empty(b, len(block))
-        size = max(1, CHUNK // max(1, b * t * min(r, c)))
+        size = max(1, MAX_TEMPORARY_NUMBERS // max(1, b * t * min(r, c)))
         for start in range(0, len(block), size):
             x = matrices[start : start + size]
             if r <= c:
@@ -157,20 +157,20 @@ class Outer(Part):
         each = [(self.left * m[:, None, None]).flatten(0, 1).T @ right for m in member]
         return torch.stack(each).reshape(len(member), *self.shape)
 
-    def take(self, where: slice) -> Outer:
+    def take(self, where: slice) -> OuterTerm:
         """Views."""
-        return Outer(self.left[where], self.right[where], self.shape, self.swapped)
+        return OuterTerm(self.left[where], self.right[where], self.shape, self.swapped)
 
-    def scaled(self, by: Tensor) -> Outer:
+    def scaled(self, by: Tensor) -> OuterTerm:
         """The left side is."""
-        return Outer(self.left * by[:, None, None], self.right, self.shape, self.swapped)
+        return OuterTerm(self.left * by[:, None, None], self.right, self.shape, self.swapped)
 
-    def rows(self, kept: Tensor) -> Outer:
+    def rows(self, kept: Tensor) -> OuterTerm:
         """Only these rows of the parameter, as a matrix (len(kept), c)."""
-        return Outer(self.left[..., kept], self.right, (len(kept), self.right.shape[-1]))
+        return OuterTerm(self.left[..., kept], self.right, (len(kept), self.right.shape[-1]))
 
 
-class Lookup(Part):
+class LookupTerm(GradientTerm):
     """Gradients Σ_t e(ids_t) right_tᵀ of a table (r, c): an embedding.
 
     Args:
@@ -202,11 +202,11 @@ class Lookup(Part):
         places = self.ids + rows * torch.arange(b, device=self.ids.device)[:, None]
         return out.index_add_(0, places.flatten(), self.right.flatten(0, 1)).view(b, *self.shape)
 
-    def against(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor) -> Tensor:
         """Gathered rows of each vector; one GEMM over the rows that occur where those are few or vectors many."""
         if len(block) > 1:
             kept = torch.unique(self.ids)
-            if len(kept) <= DENSE_ENOUGH * self.length:
+            if len(kept) <= MAX_FLOP_RATIO * self.length:
                 seen, out = block[:, kept].flatten(1).T, self.right.new_empty(len(self), len(block))
                 for where, gradients in self.rows(kept).chunks():
                     out[where] = gradients @ seen
@@ -220,33 +220,33 @@ class Lookup(Part):
             total.index_add_(0, self.ids.flatten(), (self.right * m[:, None, None]).flatten(0, 1))
         return out
 
-    def take(self, where: slice) -> Lookup:
+    def take(self, where: slice) -> LookupTerm:
         """Views."""
-        return Lookup(self.ids[where], self.right[where], self.shape)
+        return LookupTerm(self.ids[where], self.right[where], self.shape)
 
-    def scaled(self, by: Tensor) -> Lookup:
+    def scaled(self, by: Tensor) -> LookupTerm:
         """The output gradients are."""
-        return Lookup(self.ids, self.right * by[:, None, None], self.shape)
+        return LookupTerm(self.ids, self.right * by[:, None, None], self.shape)
 
-    def rows(self, kept: Tensor) -> Lookup:
+    def rows(self, kept: Tensor) -> LookupTerm:
         """Only these rows of the table (sorted), as a table (len(kept), c)."""
         places = torch.searchsorted(kept, self.ids.contiguous()).clamp_(max=len(kept) - 1)
         inside = kept[places] == self.ids
-        return Lookup(places * inside, self.right * inside[..., None], (len(kept), self.right.shape[-1]))
+        return LookupTerm(places * inside, self.right * inside[..., None], (len(kept), self.right.shape[-1]))
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:
     """The same use in consecutive batches as one; shorter sequences are padded with zeros, which add nothing."""
-    first = parts[0]
-    if len(parts) == 1:
+    first = terms[0]
+    if len(terms) == 1:
         return first
-    if isinstance(first, Outer):
-        left, right = _padded([p.left for p in parts]), _padded([p.right for p in parts])  # type: ignore[attr-defined]
-        return Outer(left, right, first.shape, first.swapped)
-    if isinstance(first, Lookup):
-        ids = _padded([p.ids[..., None] for p in parts])[..., 0]  # type: ignore[attr-defined]
-        return Lookup(ids, _padded([p.right for p in parts]), first.shape)  # type: ignore[attr-defined]
-    return Dense(torch.cat([p.materialise() for p in parts]))
+    if isinstance(first, OuterTerm):
+        left, right = _padded([p.left for p in terms]), _padded([p.right for p in terms])  # type: ignore[attr-defined]
+        return OuterTerm(left, right, first.shape, first.swapped)
+    if isinstance(first, LookupTerm):
+        ids = _padded([p.ids[..., None] for p in terms])[..., 0]  # type: ignore[attr-defined]
+        return LookupTerm(ids, _padded([p.right for p in terms]), first.shape)  # type: ignore[attr-defined]
+    return DenseTerm(torch.cat([p.materialise() for p in terms]))
 
 
 def _padded(tensors: list[Tensor]) -> Tensor:
