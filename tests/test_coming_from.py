@@ -1,4 +1,4 @@
-"""The page for whoever knows other tools: its conversions against the formulas of those tools, written out here."""
+"""The conversions on the page for users of other tools agree with the formulas of those tools, written out here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "coming-from.md"
 
 
 class Formulas:
-    """What the other tools compute, from gradients and a Hessian of plain autograd, dense."""
+    """Dense gradients and the Hessian by plain autograd, the parts of the other tools' formulas."""
 
     def __init__(self, page: dict[str, Any]) -> None:
         self.net, self.l2 = page["net"], page["l2"]
@@ -118,9 +118,9 @@ def ekfac(f: Formulas) -> np.ndarray:
 def trak(f: Formulas) -> np.ndarray:
     phi, phi_queries = f.gradients(f.margin, f.x, f.y), f.gradients(f.margin, f.xq, f.yq)
     wrong = 1 - torch.softmax(f.outputs(f.theta, f.x), 1)[torch.arange(f.n), f.y].numpy()
-    features, asked = phi / f.p**0.5, phi_queries / f.p**0.5
+    features, query_features = phi / f.p**0.5, phi_queries / f.p**0.5
     inverse = np.linalg.inv(features.T @ features + 0.01 * np.eye(f.p))
-    return (asked @ (inverse / np.abs(inverse).mean()) @ features.T @ np.diag(wrong)).T
+    return (query_features @ (inverse / np.abs(inverse).mean()) @ features.T @ np.diag(wrong)).T
 
 
 FORMULAS: dict[str, Callable[[Formulas], np.ndarray]] = {
@@ -144,7 +144,7 @@ FORMULAS: dict[str, Callable[[Formulas], np.ndarray]] = {
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
-    """What the page's code leaves behind."""
+    """The variables that the code of the page defines."""
     names: dict[str, Any] = {}
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)), names)
     return names
@@ -155,12 +155,12 @@ def formulas(page: dict[str, Any]) -> Formulas:
     return Formulas(page)
 
 
-def test_every_conversion_is_checked(page: dict[str, Any]) -> None:
+def test_every_conversion_on_the_page_has_a_formula_here(page: dict[str, Any]) -> None:
     assert sorted(page["theirs"]) == sorted(FORMULAS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_their_number_from_ours(name: str, page: dict[str, Any], formulas: Formulas) -> None:
+def test_a_conversion_gives_the_number_of_the_other_tool(name: str, page: dict[str, Any], formulas: Formulas) -> None:
     expected = FORMULAS[name](formulas)
     assert page["theirs"][name].shape == expected.shape
     assert np.abs(page["theirs"][name] - expected).max() < 1e-6 * np.abs(expected).max()
@@ -171,21 +171,21 @@ def test_darkons_defaults_are_a_plain_product_of_gradients(formulas: Formulas) -
     assert np.corrcoef(darkon(formulas).ravel(), product.ravel())[0, 1] > 0.999
 
 
-def test_the_series_is_the_recursion(formulas: Formulas) -> None:
+def test_the_geometric_series_equals_the_recursion(formulas: Formulas) -> None:
     estimate, v = formulas.gq.T, formulas.gq.T
     for _ in range(50):
         estimate = v + (1 - 0.01) * estimate - formulas.h @ estimate / 25.0
     assert np.allclose(recursion(formulas.h, v, 0.01, 25.0, 50), estimate)
 
 
-def test_batches_change_the_sum_of_inverses(formulas: Formulas) -> None:
-    """What adding up the inverses of each batch's Hessian does, and one full batch does not."""
+def test_inverses_summed_over_batches_differ_from_the_inverse_of_the_full_hessian(formulas: Formulas) -> None:
+    """Adding up the inverses of the batches' Hessians gives other scores than one full batch."""
     f, halves = formulas, (slice(0, 150), slice(150, 300))
     each = [hessian(lambda t, part=part: f.loss(t, f.x[part], f.y[part]))(f.theta).numpy() for part in halves]
     summed = f.gq @ sum(np.linalg.inv(h + f.ridge) for h in each) @ f.g.T
     assert np.abs(summed - mean_hessian(f)).max() > 0.5 * np.abs(mean_hessian(f)).max()
 
 
-def test_traks_margin_ranks_nearly_as_the_empirical_fisher(page: dict[str, Any]) -> None:
+def test_trak_scores_correlate_with_those_of_the_empirical_fisher(page: dict[str, Any]) -> None:
     pairs = zip(page["near"].values, page["theirs"]["TRAK, not projected"].T, strict=True)
     assert np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]) > 0.5

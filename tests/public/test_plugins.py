@@ -59,7 +59,7 @@ print(json.dumps({{
     assert ran.returncode == 0, ran.stderr
     gave = json.loads(ran.stdout)
     assert gave["methods"] == [*uw.methods(), "likeness"]
-    assert gave["warnings"] == ["Likeness looks at the examples alone, not at the model."]
+    assert gave["warnings"] == ["Likeness uses only the examples, not the model."]
     assert gave["removals"] == 4
     np.testing.assert_allclose(gave["retrained"], gave["refit"], rtol=1e-9)
     namespace = {}
