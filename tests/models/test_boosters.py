@@ -342,8 +342,11 @@ def test_a_loss_for_a_linear_model_is_refused():
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ({"objective": "mean"}, "objective= is for models with an l2 on their parameters; HistGradientBoosting"),
-        ({"smoothing": 0.1}, "smoothing= is for support vector machines; HistGradientBoosting"),
+        (
+            {"objective": "mean"},
+            "objective= is for models with an l2 on their parameters, got a HistGradientBoosting",
+        ),
+        ({"smoothing": 0.1}, "smoothing= is for support vector machines, got a HistGradientBoosting"),
     ],
 )
 def test_options_for_linear_models_are_refused_for_trees(option, says):

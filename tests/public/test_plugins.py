@@ -171,7 +171,7 @@ print(json.dumps([names, twice, own, refused, read, [[w.category.__name__, str(w
     names, twice, own, refused, read, warned = json.loads(ran.stdout)
     assert names == [*uw.methods(), "twice"] and own
     assert twice == "upweight.methods.chance"  # the first package's, which took a method of ours under its name
-    assert "GaussianNB has no closed form here; supported" in refused and read == "LinearModel"
+    assert "got GaussianNB. Supported" in refused and read == "LinearModel"
     assert {category for category, _ in warned} == {"UserWarning"}
     expected = {
         ("absent", "aaa-first"): "AttributeError: module 'aaa_first' has no attribute 'Absent'",
@@ -201,8 +201,8 @@ def test_a_package_that_cannot_be_imported_stops_no_command(folder):
 def test_an_option_that_a_family_does_not_take_is_refused(folder):
     install(folder, "upweight_likeness", PROJECT["entry-points"], LIKENESS)
     for option, reason in (
-        ("smoothing=0.1", "smoothing= is for support vector machines; GaussianNB is none"),
-        ("objective='mean'", "objective= is for models with an l2 on their parameters; GaussianNB is none"),
+        ("smoothing=0.1", "smoothing= is for support vector machines, got a GaussianNB"),
+        ("objective='mean'", "objective= is for models with an l2 on their parameters, got a GaussianNB"),
     ):
         ran = python(folder, "-c", f"{TASK}\nuw.explainable(model, train, {option})")
         assert ran.returncode == 1 and reason in ran.stderr

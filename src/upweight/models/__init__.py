@@ -1,1 +1,1 @@
-"""One file per model family: what a trained model of that family can do."""
+"""Model families, one file each: from a trained estimator or network to a model with the capabilities that it has."""

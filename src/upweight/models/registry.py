@@ -1,4 +1,4 @@
-"""explainable: from a fitted estimator to a model that can be asked."""
+"""explainable: from a fitted estimator to a model, by the first family that reads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from upweight.core.weights import require_any_weight
 from upweight.models.pipeline import last_step
 from upweight.trees.boosting_loss import BoostingLoss
 
-# Modules of this room that are model readers, in the order in which they are tried.
+# The modules here that are model readers, in the order in which they are tried.
 FAMILIES = (
     "lightgbm",
     "xgboost",
@@ -28,7 +28,7 @@ FAMILIES = (
     "sklearn.trees",
     "sklearn.linear_models",
 )
-OPTIONS = {
+OPTIONS = {  # option of `explainable` → the models that it is for
     "smoothing": "support vector machines",
     "objective": "models with an l2 on their parameters",
     "loss": "boosters trained on an objective of your own",
@@ -45,24 +45,24 @@ def explainable(
     *,
     loss: BoostingLoss | None = None,
 ) -> Retrainable:
-    """A model to fit attributors on: a `LinearModel`, a `TreeModel`, or what a plugin makes of the estimator.
+    """The model that attributors are fitted on: a `LinearModel`, a `TreeModel`, or the model of a plugin.
 
     Args:
-        estimator: a fitted scikit-learn estimator or a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that
+        estimator: a fitted estimator of scikit-learn, a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that
             ends in one; or an estimator that an installed plugin reads (`ModelReader`). It is never changed.
-        train: the examples it was fitted on, as passed to `fit` (weights included).
-        measure: what to ask of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
+        train: the examples that it was fitted on, as passed to `fit` (weights included).
+        measure: the measurement of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
             `f(outputs, labels) -> (m,)`.
-        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2); left out:
-            .001, as theirs. Smaller is closer to retraining and slower.
-        objective: whether removing an example leaves a "sum" of losses, so that the l2 stays as it is, or their "mean";
-            left out: what the estimator minimises.
-        loss: for a booster trained on an objective of your own, its loss (`upweight.trees.losses.Custom`).
+        smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2). The default
+            is theirs, .001. Smaller is closer to retraining and slower.
+        objective: "sum" if the l2 stays as it is when an example is removed, "mean" if losses are averaged anew. The
+            default is what the estimator minimises.
+        loss: the loss of a booster that was trained on an objective of your own (`upweight.trees.losses.Custom`).
 
     Raises:
-        TypeError: an estimator that is not supported; the message lists those that are. An option for others.
-        ValueError: an unfitted estimator, data it was not fitted on, a penalty without a Hessian (l1), or an
-            unknown objective.
+        TypeError: the estimator is not supported, and the message lists those that are; or an option is for others.
+        ValueError: the estimator is not fitted, or was not fitted on `train`; its penalty has no Hessian (l1), or its
+            objective is not known.
     """
     require_examples(train, "train")
     require_any_weight(train)
@@ -75,13 +75,15 @@ def explainable(
     given = {"smoothing": smoothing, "objective": objective, "loss": loss}
     options = {name: value for name, value in given.items() if value is not None}
     read: Callable[..., Retrainable] = reader.read
-    for name in options.keys() - inspect.signature(read).parameters.keys():
-        raise TypeError(f"{name}= is for {OPTIONS[name]}; {type(final).__name__} is none")
+    accepted = inspect.signature(read).parameters
+    for name in options:
+        if name not in accepted:
+            raise TypeError(f"{name}= is for {OPTIONS[name]}, got a {type(final).__name__}; leave it out")
     return read(estimator, train, as_measurement(measure), **options)
 
 
 def _readers_of(estimator: Any) -> Iterator[ModelReader]:
-    """Built-in families first, then plugins in the order of their names."""
+    """The families that read the estimator: built-in ones first, then plugins in the order of their names."""
     for family in FAMILIES:
         built_in: ModelReader = importlib.import_module(f"upweight.models.{family}")
         if built_in.reads(estimator):
@@ -89,7 +91,7 @@ def _readers_of(estimator: Any) -> Iterator[ModelReader]:
     for plugin in plugins(MODELS, frozenset(family.partition(".")[0] for family in FAMILIES), _misfit).values():
         try:
             is_read = plugin.loaded.reads(estimator)
-        except Exception as error:  # whatever the code of others may raise
+        except Exception as error:  # a plugin may raise anything
             warn_about(plugin.point, f"reads({type(estimator).__name__}) raised {type(error).__name__}: {error}")
             continue
         if is_read:
@@ -97,7 +99,7 @@ def _readers_of(estimator: Any) -> Iterator[ModelReader]:
 
 
 def _misfit(plugin: Any) -> str | None:
-    """Why this object is no model reader."""
+    """Why this object is not a model reader; None if it is one."""
     if all(callable(getattr(plugin, name, None)) for name in ("reads", "read")):
         return None
     return f"expected a module or object with the functions `reads` and `read` (upweight.ModelReader), got {plugin!r}"

@@ -1,1 +1,6 @@
-"""Estimators of scikit-learn: one file per kind, and the parts that several kinds are read with."""
+"""Readers for estimators of scikit-learn, and a torch network as a step of its pipelines.
+
+`linear_models` and `trees` are the two model readers. The other modules hold parts of them: the spec of a linear model
+(`linear_spec`) and how each estimator fills it (`generalised_linear`, `support_vectors`, `cross_validated`), the steps
+before the estimator in a pipeline (`preprocessing`), and a network as such a step (`frozen_network`).
+"""

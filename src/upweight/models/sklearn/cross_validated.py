@@ -1,4 +1,4 @@
-"""Estimators that choose their regulariser by cross-validation: read as what they chose, fitted to everything."""
+"""Estimators that choose their regulariser by cross-validation, read as the estimator with the chosen setting."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
-# What chooses → what it ends in, the setting that was chosen, and where the choice is kept.
-CHOOSING = {
+# Estimator that chooses → (class of the estimator with the choice, {chosen setting: attribute with its value}).
+CHOSEN_FORMS = {
     "LogisticRegressionCV": (LogisticRegression, {"C": "C_", "l1_ratio": "l1_ratio_"}),
     "RidgeCV": (Ridge, {"alpha": "alpha_"}),
     "RidgeClassifierCV": (RidgeClassifier, {"alpha": "alpha_"}),
 }
 
 
-def chosen_estimator(final: Any) -> tuple[Any, tuple[str, ...]]:
-    """(the estimator that the choice ended in, with the same parameters; what a reader should know of it).
+def chosen_estimator(estimator: Any) -> tuple[Any, tuple[str, ...]]:
+    """The fitted estimator with the chosen settings, and warnings for the reader of scores.
 
-    Estimators that choose nothing come back as they are.
+    An estimator that chooses nothing comes back as it is.
 
     Raises:
-        ValueError: no one setting for all classes or targets, or coefficients that are means over folds.
+        ValueError: settings differ between classes or targets, or coefficients are means over folds.
     """
-    if type(final).__name__ not in CHOOSING or not hasattr(final, "coef_"):
-        return final, ()
-    kind, places = CHOOSING[type(final).__name__]
-    if not getattr(final, "refit", True):
+    name = type(estimator).__name__
+    if name not in CHOSEN_FORMS or not hasattr(estimator, "coef_"):
+        return estimator, ()
+    kind, attributes = CHOSEN_FORMS[name]
+    if not getattr(estimator, "refit", True):
         raise ValueError(
-            f"with refit=False the coefficients of {type(final).__name__} are means over folds, no "
-            "optimum of anything; use refit=True"
+            f"expected {name}(refit=True), got refit=False: its coefficients are means over folds, not the optimum "
+            "of an objective; fit it with refit=True"
         )
-    chosen = {name: _one(final, name, getattr(final, place)) for name, place in places.items()}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    known = kind().get_params()
-    plain = kind(**{name: value for name, value in {**final.get_params(), **chosen}.items() if name in known})
-    given = final.get_params()
-    plain.__dict__.update({name: value for name, value in vars(final).items() if name not in given})
-    told = " and ".join(f"{name}={value:.4g}" for name, value in chosen.items() if value)
-    return plain, (f"{told} was chosen by cross-validation and is held: nothing that is removed changes the choice.",)
+    values = {setting: _chosen_value(estimator, setting, attribute) for setting, attribute in attributes.items()}
+    chosen = {setting: value for setting, value in values.items() if value is not None}
+    settings, known = estimator.get_params(), kind().get_params()
+    plain = kind(**{setting: value for setting, value in {**settings, **chosen}.items() if setting in known})
+    plain.__dict__.update(
+        {attribute: value for attribute, value in vars(estimator).items() if attribute not in settings}
+    )
+    choice = " and ".join(f"{setting}={value:.4g}" for setting, value in chosen.items() if value)
+    return plain, (f"{choice} was chosen by cross-validation and is held fixed: removals do not change the choice.",)
 
 
-def _one(final: Any, name: str, values: Any) -> float | None:
-    found = [value for value in np.ravel(values).tolist() if value is not None]
-    if len(set(found)) > 1:
+def _chosen_value(estimator: Any, setting: str, attribute: str) -> float | None:
+    """The one value that was chosen for all classes or targets; None if nothing was chosen."""
+    values = [value for value in np.ravel(getattr(estimator, attribute)).tolist() if value is not None]
+    if len(set(values)) > 1:
+        name = type(estimator).__name__
         raise ValueError(
-            f"{type(final).__name__} chose another {name} for every class or target ({found[:4]}); fit one "
-            f"{CHOOSING[type(final).__name__][0].__name__} with one {name} instead"
+            f"expected one {setting} for all classes or targets, got {values[:4]} from {name}; fit one "
+            f"{CHOSEN_FORMS[name][0].__name__} with one {setting} instead"
         )
-    return float(found[0]) if found else None
+    return float(values[0]) if values else None

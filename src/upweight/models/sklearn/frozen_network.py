@@ -1,4 +1,4 @@
-"""Frozen: a torch network that is not trained as a step before a scikit-learn estimator, with gradients through it."""
+"""FrozenFeatures: a trained torch network as a step before a scikit-learn estimator, with gradients through it."""
 
 from __future__ import annotations
 
@@ -10,54 +10,55 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import nn
 
+from upweight.core.blocks import blocks
 from upweight.gradients.preserve_model import preserve_model
 
 Array = NDArray[np.float64]
-BATCH = 64  # examples per pass
+BATCH_EXAMPLES = 64  # examples in one pass through the network
 
 
 class FrozenFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A step for `make_pipeline(FrozenFeatures(net), LogisticRegression())`: inputs (n, …) → the net's outputs (n, d).
 
-    What follows keeps its closed form; `uw.perturb` goes back through the net to the inputs.
+    The estimator after it keeps its closed form, and `uw.perturb` differentiates through the net down to the inputs.
 
     Args:
-        net: the feature extractor; it is run in eval mode and never changed. Outputs are flattened to rows.
+        net: the feature extractor, which runs in eval mode and is never changed. Outputs are flattened to rows.
     """
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
 
     def fit(self, x: Any, y: Any = None) -> FrozenFeatures:
-        """Nothing to learn."""
+        """Does nothing: the net is already trained."""
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
-        """It comes trained."""
+        """True: the net is already trained."""
         return True
 
     def transform(self, x: Any) -> Array:
         """The net's outputs, (n, d)."""
         parts = []
-        for start in range(0, len(x), BATCH):
+        for batch in blocks(len(x), BATCH_EXAMPLES):
             with preserve_model(self.net, frozenset()), torch.no_grad():
-                parts.append(self.net(self._tensor(x[start : start + BATCH])).flatten(1).double().cpu().numpy())
+                parts.append(self.net(self._tensor(x[batch])).flatten(1).double().cpu().numpy())
         return np.concatenate(parts)
 
     def pull_back(self, x: Any, gradients: Array) -> Array:
-        """Gradients with respect to the outputs, (k, n, d), as gradients with respect to the inputs, (k, n, …)."""
+        """Gradients with respect to the inputs, (k, n, …), from those with respect to the outputs, (k, n, d)."""
         out = np.empty((len(gradients), *np.shape(x)))
-        for start in range(0, len(x), BATCH):
-            where = slice(start, start + BATCH)
+        for batch in blocks(len(x), BATCH_EXAMPLES):
             with preserve_model(self.net, frozenset()):
-                inputs = self._tensor(x[where]).requires_grad_(True)
+                inputs = self._tensor(x[batch]).requires_grad_(True)
                 outputs = self.net(inputs).flatten(1)
-                for k, gradient in enumerate(gradients[:, where]):
-                    along = torch.as_tensor(gradient).to(outputs)
-                    (found,) = torch.autograd.grad(outputs, inputs, along, retain_graph=True)
-                    out[k, where] = found.detach().double().cpu().numpy()
+                for k, gradient in enumerate(gradients[:, batch]):
+                    output_gradient = torch.as_tensor(gradient).to(outputs)
+                    (input_gradient,) = torch.autograd.grad(outputs, inputs, output_gradient, retain_graph=True)
+                    out[k, batch] = input_gradient.detach().double().cpu().numpy()
         return out
 
     def _tensor(self, x: Any) -> torch.Tensor:
-        like = next(self.net.parameters(), torch.zeros(1))
-        return torch.as_tensor(np.asarray(x)).to(like.device, like.dtype)
+        """The inputs on the device and in the precision of the net."""
+        parameter = next(self.net.parameters(), torch.zeros(1))
+        return torch.as_tensor(np.asarray(x)).to(parameter.device, parameter.dtype)

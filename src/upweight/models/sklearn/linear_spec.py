@@ -1,13 +1,15 @@
-"""LinearSpec: what one estimator says of its training."""
+"""LinearSpec: how one fitted estimator describes its training, in terms that are the same for all linear models."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.linear.families import Family
 from upweight.linear.gram_coordinates import Kernel
@@ -17,30 +19,47 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LinearSpec:
-    """What one estimator says of its training: the loss, the regulariser, the parameters on its own columns."""
+    """The loss, the regulariser, and the parameters on the estimator's own columns.
+
+    Attributes:
+        family: the loss.
+        objective: how losses are put together, and the l2.
+        coefficients: (K, columns), for the outputs of `family`.
+        intercepts: (K,), None without an intercept.
+        intercept_value: the value of the intercept's column.
+        penalised_intercept: whether the regulariser includes the intercept.
+        kernel: the kernel of a kernel machine.
+        support: for a kernel, the support vectors and their coefficients (K, support vectors).
+        counts_examples: whether the mean is over examples, whatever their weights.
+        hinge: whether training minimised the hinge itself, so that the estimator has to be retrained to follow it.
+        notes: warnings for the reader of scores.
+    """
 
     family: Family
     objective: Objective
-    coefficients: Array  # (K, columns), internal coding
-    intercepts: Array | None  # (K,), None without an intercept
-    intercept_value: float = 1.0  # the value of the intercept's column
+    coefficients: Array
+    intercepts: Array | None
+    intercept_value: float = 1.0
     penalised_intercept: bool = False
     kernel: Kernel | None = None
-    support: tuple[Any, Array] | None = None  # support vectors and their (K, s) coefficients, for kernels
-    counts_examples: bool = False  # the mean is over examples, whatever their weights
-    hinge: bool = False  # trained on the hinge itself: retrained by the estimator
+    support: tuple[Any, Array] | None = None
+    counts_examples: bool = False
+    hinge: bool = False
     notes: tuple[str, ...] = ()
 
 
-def linear_spec_of(final: Any, objective: Objective, family: Family, **more: Any) -> LinearSpec:
-    """The reading of an estimator with `coef_`, `intercept_` and `fit_intercept`."""
-    coefficients = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64))
-    intercepts = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(coefficients),))
-    has = bool(final.fit_intercept)
-    return LinearSpec(family, objective, coefficients, intercepts if has else None, **more)
+# (fitted estimator, its input matrix, training set, temperature of the smoothed hinge) → spec
+LinearSpecReader = Callable[[Any, Any, Examples, float], LinearSpec]
 
 
-def refuse(condition: bool, what: str, instead: str) -> None:
-    """Raise ValueError for a training objective without second derivatives, with a way out."""
+def linear_spec_of(estimator: Any, objective: Objective, family: Family, **more: Any) -> LinearSpec:
+    """The spec of an estimator with `coef_`, `intercept_` and `fit_intercept`."""
+    coefficients = np.atleast_2d(np.asarray(estimator.coef_, dtype=np.float64))
+    intercepts = np.broadcast_to(np.asarray(estimator.intercept_, dtype=np.float64), (len(coefficients),))
+    return LinearSpec(family, objective, coefficients, intercepts if estimator.fit_intercept else None, **more)
+
+
+def refuse_if(condition: bool, what: str, instead: str) -> None:
+    """Raise ValueError for a training objective without second derivatives, and say what to train instead."""
     if condition:
         raise ValueError(f"{what} has no Hessian to invert; {instead}")

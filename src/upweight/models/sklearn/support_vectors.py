@@ -1,4 +1,4 @@
-"""Support vector machines of scikit-learn, read and trained again."""
+"""Support vector machines of scikit-learn: their training objectives, and how they are retrained."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.linear.families import SmoothHinge, SquaredHinge
 from upweight.linear.features import Features
-from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse
+from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 
-SLACK = 0.05  # by which an example beside the margin may miss it: the tolerance of usual fits
+MARGIN_TOLERANCE = 0.05  # how far examples outside the margin may lie inside it: the tolerance of usual fits
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,22 @@ class _Kernel:
         return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
 
 
-def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
-    """LinearSVC: squared hinge as it is, hinge smoothed; one machine per class."""
-    refuse(final.penalty == "l1", "an l1 penalty", "use penalty='l2'")
-    if final.multi_class != "ovr":
-        raise ValueError("multi_class='crammer_singer' is one joint machine; use multi_class='ovr'")
-    outputs = len(final.coef_)
-    hinge = final.loss == "hinge"
-    family = SmoothHinge(outputs, final.classes_, smoothing) if hinge else SquaredHinge(outputs, final.classes_)
-    scale = float(final.intercept_scaling) if final.fit_intercept else 1.0
-    notes = (_smoothed(smoothing),) if hinge else ()
+def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """LinearSVC: the squared hinge, or the smoothed hinge; one binary classifier per class."""
+    refuse_if(estimator.penalty == "l1", "an l1 penalty", "use penalty='l2'")
+    if estimator.multi_class != "ovr":
+        raise ValueError(
+            f"expected one classifier per class, got multi_class={estimator.multi_class!r}, which trains all classes "
+            "jointly; use multi_class='ovr'"
+        )
+    outputs = len(estimator.coef_)
+    hinge = estimator.loss == "hinge"
+    family = SmoothHinge(outputs, estimator.classes_, smoothing) if hinge else SquaredHinge(outputs, estimator.classes_)
+    scale = float(estimator.intercept_scaling) if estimator.fit_intercept else 1.0
+    notes = (_smoothing_note(smoothing),) if hinge else ()
     return linear_spec_of(
-        final,
-        Objective("sum", 1.0 / final.C),
+        estimator,
+        Objective("sum", 1.0 / estimator.C),
         family,
         intercept_value=scale,
         penalised_intercept=True,
@@ -52,49 +55,56 @@ def linear_svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> Li
     )
 
 
-def svc(final: Any, inputs: Any, train: Examples, smoothing: float) -> LinearSpec:
-    """SVC: the hinge, smoothed, in the coordinates of its kernel; one machine per pair of classes."""
-    if callable(final.kernel) or final.kernel == "precomputed":
-        raise ValueError("a precomputed or callable kernel cannot be evaluated on queries here; name a kernel")
-    if final.kernel == "sigmoid":
-        raise ValueError("the sigmoid kernel is no inner product, so it has no coordinates; use rbf, poly or linear")
-    count = len(final.classes_)
+def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """SVC: the smoothed hinge in the coordinates of its kernel; one binary classifier per pair of classes."""
+    if callable(estimator.kernel) or estimator.kernel == "precomputed":
+        raise ValueError(
+            f"expected SVC with a named kernel, got {estimator.kernel!r}: a precomputed or callable kernel cannot be "
+            "evaluated on queries here; use rbf, poly or linear"
+        )
+    if estimator.kernel == "sigmoid":
+        raise ValueError("the sigmoid kernel is not an inner product and has no coordinates; use rbf, poly or linear")
+    count = len(estimator.classes_)
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
-    kernel = _Kernel(final.kernel, {"gamma": final._gamma, "degree": final.degree, "coef0": final.coef0})
-    _recognise_support(final, inputs, train)
-    family = SmoothHinge(len(pairs), final.classes_, smoothing, pairs if count > 2 else None)
-    support = (final.support_vectors_, _pair_coefficients(final, pairs))
+    kernel = _Kernel(
+        estimator.kernel, {"gamma": estimator._gamma, "degree": estimator.degree, "coef0": estimator.coef0}
+    )
+    _require_support(estimator, matrix, train)
+    family = SmoothHinge(len(pairs), estimator.classes_, smoothing, pairs if count > 2 else None)
+    support = (estimator.support_vectors_, _pair_coefficients(estimator, pairs))
     return LinearSpec(
         family,
-        Objective("sum", 1.0 / final.C),
+        Objective("sum", 1.0 / estimator.C),
         np.zeros((len(pairs), 0)),
-        np.asarray(final.intercept_, dtype=np.float64),
+        np.asarray(estimator.intercept_, dtype=np.float64),
         kernel=kernel,
         support=support,
         hinge=True,
-        notes=(_smoothed(smoothing),),
+        notes=(_smoothing_note(smoothing),),
     )
 
 
-def _recognise_support(final: Any, inputs: Any, train: Examples) -> None:
-    """Refuse rows or labels that are not those of the fit: support vectors and their classes are known exactly."""
-    # libsvm counts the rows of positive weight alone.
-    counted = np.arange(len(train)) if train.weights is None else np.flatnonzero(train.weights)
-    inputs, rows, y = inputs[counted], final.support_, np.asarray(train.y)[counted]
-    same = max(rows) < inputs.shape[0] and np.allclose(_dense(inputs[rows]), _dense(final.support_vectors_))
-    if same:
-        same = bool(np.array_equal(y[rows], np.repeat(final.classes_, final.n_support_)))
-    if same and len(final.classes_) == 2:  # with more classes a prediction is a vote, which says less
-        bounded = np.setdiff1d(np.arange(inputs.shape[0]), rows)
-        signed = final.decision_function(inputs[bounded]) * np.where(y[bounded] == final.classes_[1], 1, -1)
-        same = bool((signed >= 1 - SLACK).all())
-    elif same:
-        others = np.setdiff1d(np.arange(inputs.shape[0]), rows)
-        same = bool(np.array_equal(final.predict(inputs[others]), y[others]))
-    if not same:
+def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
+    """Raise ValueError for rows or labels that are not those of the fit.
+
+    Support vectors and their classes have to match exactly, and all other rows have to lie outside the margin.
+    """
+    # libsvm numbers only the rows of positive weight.
+    weighted = np.arange(len(train)) if train.weights is None else np.flatnonzero(train.weights)
+    matrix, rows, y = matrix[weighted], estimator.support_, np.asarray(train.y)[weighted]
+    matches = max(rows) < matrix.shape[0] and np.allclose(_dense(matrix[rows]), _dense(estimator.support_vectors_))
+    if matches:
+        matches = bool(np.array_equal(y[rows], np.repeat(estimator.classes_, estimator.n_support_)))
+    others = np.setdiff1d(np.arange(matrix.shape[0]), rows)
+    if matches and len(estimator.classes_) == 2:  # with more classes a prediction is a vote, which is a weaker check
+        signed = estimator.decision_function(matrix[others]) * np.where(y[others] == estimator.classes_[1], 1, -1)
+        matches = bool((signed >= 1 - MARGIN_TOLERANCE).all())
+    elif matches:
+        matches = bool(np.array_equal(estimator.predict(matrix[others]), y[others]))
+    if not matches:
         raise ValueError(
-            "expected the data that SVC was fitted on: these rows and labels do not fit its support vectors; pass the "
-            "same rows in the same order, with the same labels, as to fit()"
+            "expected the data that SVC was fitted on, got rows and labels that do not fit its support vectors; pass "
+            "the same rows in the same order, with the same labels, as to fit()"
         )
 
 
@@ -102,12 +112,15 @@ def _dense(x: Any) -> Array:
     return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)
 
 
-def _pair_coefficients(final: Any, pairs: Array) -> Array:
-    """libsvm keeps α y of pair (i, j) in row j−1 for class i's vectors and in row i for class j's."""
-    dual = _dense(final.dual_coef_)
-    if len(final.classes_) == 2:
+def _pair_coefficients(estimator: Any, pairs: Array) -> Array:
+    """α y of every support vector for every pair of classes, (pairs, support vectors).
+
+    libsvm stores those of pair (i, j) in row j − 1 for the vectors of class i, and in row i for those of class j.
+    """
+    dual = _dense(estimator.dual_coef_)
+    if len(estimator.classes_) == 2:
         return dual
-    edges = np.concatenate([[0], np.cumsum(final.n_support_)])
+    edges = np.concatenate([[0], np.cumsum(estimator.n_support_)])
     out = np.zeros((len(pairs), dual.shape[1]))
     for row, (i, j) in enumerate(pairs):
         out[row, edges[i] : edges[i + 1]] = dual[j - 1, edges[i] : edges[i + 1]]
@@ -115,33 +128,33 @@ def _pair_coefficients(final: Any, pairs: Array) -> Array:
     return out
 
 
-def _smoothed(smoothing: float) -> str:
+def _smoothing_note(smoothing: float) -> str:
     return (
-        f"The hinge has no curvature: influence is taken on the hinge smoothed at temperature {smoothing:g}, at the "
-        "weights of the hinge fit."
+        f"The hinge has no curvature: influence is computed for the hinge smoothed at temperature {smoothing:g}, at "
+        "the weights of the hinge fit."
     )
 
 
 @dataclass(frozen=True)
 class HingeRefit:
-    """Train the machine itself again, one output at a time, on the same features and to a tight tolerance."""
+    """Retrains the estimator itself, one output at a time, on the same features and to a tight tolerance."""
 
-    machine: Any
+    estimator: Any
     is_kernel: bool
 
     def __call__(self, features: Features, targets: NDArray[Any], weights: Array) -> Array:
-        """θ (K, d) of the machines trained with these example weights."""
+        """θ (K, d) of the classifiers trained with these example weights."""
         theta = np.zeros((targets.shape[1], features.width))
         for c in range(len(theta)):
-            seen = (weights > 0) & (targets[:, c] != 0)
+            used = (weights > 0) & (targets[:, c] != 0)
             if self.is_kernel:
-                machine = SVC(kernel="linear", C=self.machine.C, tol=1e-8)
+                classifier = SVC(kernel="linear", C=self.estimator.C, tol=1e-8)
             else:
-                machine = clone(self.machine).set_params(
+                classifier = clone(self.estimator).set_params(
                     tol=1e-8, max_iter=2_000_000, class_weight=None, random_state=0
                 )
-            machine.fit(features.x[seen], targets[seen, c], sample_weight=weights[seen])
-            theta[c, : features.columns] = np.asarray(machine.coef_).ravel()
+            classifier.fit(features.x[used], targets[used, c], sample_weight=weights[used])
+            theta[c, : features.columns] = np.asarray(classifier.coef_).ravel()
             if features.intercept:
-                theta[c, -1] = machine.intercept_.item() / features.intercept
+                theta[c, -1] = classifier.intercept_.item() / features.intercept
         return theta

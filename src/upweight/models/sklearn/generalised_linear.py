@@ -1,0 +1,70 @@
+"""The training objectives of scikit-learn's generalised linear models: logistic, least squares, Tweedie and SGD."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
+from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refuse_if
+
+
+def logistic_regression(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """LogisticRegression: one output for two classes, one per class for one-versus-rest, else softmax."""
+    penalty = getattr(estimator, "penalty", "deprecated")
+    ratio = getattr(estimator, "l1_ratio", None)
+    l1 = penalty in ("l1", "elasticnet") or (penalty == "deprecated" and ratio not in (None, 0, 0.0))
+    refuse_if(l1 and not (penalty == "elasticnet" and ratio == 0), "an l1 penalty", "use penalty l2 (l1_ratio=0)")
+    l2 = 0.0 if penalty in (None, "none") or np.isinf(estimator.C) else 1.0 / estimator.C
+    objective = Objective("sum", l2)
+    liblinear = estimator.solver == "liblinear"
+    scale = float(estimator.intercept_scaling) if liblinear and estimator.fit_intercept else 1.0
+    if len(estimator.classes_) == 2 or liblinear or getattr(estimator, "multi_class", None) == "ovr":
+        family: Family = Logistic(len(np.atleast_2d(estimator.coef_)), estimator.classes_)
+        return linear_spec_of(estimator, objective, family, intercept_value=scale, penalised_intercept=liblinear)
+    return _relative_to_last_class(linear_spec_of(estimator, objective, Softmax(estimator.classes_)))
+
+
+def _relative_to_last_class(spec: LinearSpec) -> LinearSpec:
+    """The parameters as differences from those of the last class, which then has none."""
+    coefficients, intercepts = spec.coefficients, spec.intercepts
+    differences = None if intercepts is None else intercepts[:-1] - intercepts[-1]
+    return replace(spec, coefficients=coefficients[:-1] - coefficients[-1], intercepts=differences)
+
+
+def least_squares(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """LinearRegression, Ridge and RidgeClassifier."""
+    positive = bool(getattr(estimator, "positive", False))
+    refuse_if(positive, "a model with positive=True", "fit without the constraint")
+    alpha = getattr(estimator, "alpha", 0.0)
+    if np.ndim(alpha) != 0:
+        raise ValueError(f"expected one alpha for all targets, got {np.size(alpha)}; fit one Ridge per target instead")
+    classes = getattr(estimator, "classes_", None)
+    outputs = len(np.atleast_2d(estimator.coef_))
+    return linear_spec_of(estimator, Objective("sum", float(alpha)), Squared(outputs, classes))
+
+
+def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """PoissonRegressor, GammaRegressor and TweedieRegressor."""
+    power = {"PoissonRegressor": 1.0, "GammaRegressor": 2.0}.get(type(estimator).__name__)
+    power = float(estimator.power) if power is None else power
+    link = getattr(estimator, "link", "log")
+    log_link = link == "log" or (link == "auto" and power > 0)
+    return linear_spec_of(estimator, Objective("mean", float(estimator.alpha)), Tweedie(power, log_link))
+
+
+def sgd(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """SGDClassifier with the logistic loss; its mean is over examples, whatever their weights."""
+    if estimator.loss != "log_loss":
+        raise ValueError(
+            f"expected SGDClassifier(loss='log_loss'), got {estimator.loss!r}; for the hinge use LinearSVC instead"
+        )
+    penalty = estimator.penalty
+    refuse_if(penalty not in ("l2", None), f"penalty {penalty!r}", "use penalty='l2'")
+    objective = Objective("mean", 0.0 if penalty is None else float(estimator.alpha))
+    family = Logistic(len(estimator.coef_), estimator.classes_)
+    return linear_spec_of(estimator, objective, family, counts_examples=True)
