@@ -112,7 +112,8 @@ class Explanation:
 
 
 @accept_old_keywords(
-    {"method": ReplacedBy("recipe"), **deprecated_keywords.stages(retrain="verify")}, deprecated_keywords.made()
+    {"method": ReplacedBy("recipe"), **deprecated_keywords.stages(retrain="verify")},
+    deprecated_keywords.retraining_builder(),
 )
 def explain(
     model: Measurable,

@@ -89,7 +89,7 @@ class Suspects:
         **deprecated_keywords.one_seed(),
         **deprecated_keywords.stages(fit="influence", retrain="folds", attribute="harm"),
     },
-    deprecated_keywords.made(ONE_BY_ONE),
+    deprecated_keywords.retraining_builder(ONE_BY_ONE),
 )
 def mislabeled(
     model: Measurable,

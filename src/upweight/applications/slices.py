@@ -135,7 +135,7 @@ def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: An
         **deprecated_keywords.one_seed(),
         **deprecated_keywords.stages(retrain="verify"),
     },
-    {"by": BuiltBy("uw.Slicing", _slicing), **deprecated_keywords.made(ONE_BY_ONE)},
+    {"by": BuiltBy("uw.Slicing", _slicing), **deprecated_keywords.retraining_builder(ONE_BY_ONE)},
     positional=("failing",),
 )
 def slices(

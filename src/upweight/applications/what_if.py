@@ -112,7 +112,7 @@ def _without_refit(removals: int | None, refit: bool) -> int | None:
         "refit": ReplacedBy("removals", "refit", shown="None in place of refit=False with calibrate=0"),
         **deprecated_keywords.one_seed(),
     },
-    {"removals": BuiltBy("", _without_refit), **deprecated_keywords.made(ONE_BY_ONE)},
+    {"removals": BuiltBy("", _without_refit), **deprecated_keywords.retraining_builder(ONE_BY_ONE)},
 )
 def what_if(
     model: Measurable,

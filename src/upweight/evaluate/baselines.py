@@ -65,7 +65,9 @@ def plain_loss(model: Measurable, train: Examples) -> Array:
     return -np.asarray(model.measure(train))
 
 
-@accept_old_keywords(deprecated_keywords.one_seed(), deprecated_keywords.made(ONE_BY_ONE), positional=("seed",))
+@accept_old_keywords(
+    deprecated_keywords.one_seed(), deprecated_keywords.retraining_builder(ONE_BY_ONE), positional=("seed",)
+)
 def held_out_loss(
     model: Retrainable, train: Examples, folds: int = FOLDS, *, retraining: Retraining | None = None
 ) -> Array:

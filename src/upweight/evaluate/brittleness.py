@@ -91,7 +91,9 @@ class Brittleness:
         return {"most": self.most, "trainings": self.trainings, "flips": flips}
 
 
-@accept_old_keywords(deprecated_keywords.keywords("processes", "how", "folder", "progress"), deprecated_keywords.made())
+@accept_old_keywords(
+    deprecated_keywords.keywords("processes", "how", "folder", "progress"), deprecated_keywords.retraining_builder()
+)
 def brittleness(
     model: Measurable,
     train: Examples,

@@ -131,7 +131,7 @@ class Comparison:
         }
 
 
-@accept_old_keywords(deprecated_keywords.keywords("progress"), deprecated_keywords.made(ONE_BY_ONE))
+@accept_old_keywords(deprecated_keywords.keywords("progress"), deprecated_keywords.retraining_builder(ONE_BY_ONE))
 def compare(
     methods: Mapping[str, Attributor],
     model: Measurable,

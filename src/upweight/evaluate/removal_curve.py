@@ -69,7 +69,9 @@ class RemovalCurve:
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
 
-@accept_old_keywords({"draws": ReplacedBy("removals"), **deprecated_keywords.KEYWORDS}, deprecated_keywords.made())
+@accept_old_keywords(
+    {"draws": ReplacedBy("removals"), **deprecated_keywords.KEYWORDS}, deprecated_keywords.retraining_builder()
+)
 def removal_curve(
     model: Measurable,
     train: Examples,

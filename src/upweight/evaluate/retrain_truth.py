@@ -25,7 +25,7 @@ from upweight.retraining.task import Task
 Array = NDArray[np.float64]
 
 
-@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
+@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.retraining_builder())
 def retrain_truth(
     model: Measurable,
     train: Examples,

@@ -23,7 +23,7 @@ from upweight.retraining.retraining import Retraining
 __all__ = ["Check", "check_against_truth", "verify"]
 
 
-@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.made())
+@accept_old_keywords(deprecated_keywords.KEYWORDS, deprecated_keywords.retraining_builder())
 def verify(
     model: Measurable,
     train: Examples,

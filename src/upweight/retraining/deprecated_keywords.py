@@ -30,7 +30,7 @@ def stages(**older: str) -> dict[str, ReplacedBy]:
     return {"progress": ReplacedBy("retraining", "progress", partial(rename_stages, older))}
 
 
-def made(default: Retraining | None = None) -> dict[str, BuiltBy]:
+def retraining_builder(default: Retraining | None = None) -> dict[str, BuiltBy]:
     """How older keywords become a `Retraining`: fields of the one passed, else of the function's default."""
 
     def make(current: Retraining | None, **fields: Any) -> Retraining:

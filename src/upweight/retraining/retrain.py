@@ -60,7 +60,7 @@ class Retrained(Generic[ModelT]):
 
 @accept_old_keywords(
     deprecated_keywords.keywords("how", "processes", "folder", "progress"),
-    deprecated_keywords.made(),
+    deprecated_keywords.retraining_builder(),
     positional=("how",),
 )
 def retrain(
