@@ -124,7 +124,7 @@ def test_a_folder_serves_more_removals_more_seeds_and_other_queries(tmp_path, ca
     assert caplog.text == ""
     few = truth_of(model, train, queries.take([0, 1]), subsets(train, 5), folder=tmp_path)
     np.testing.assert_allclose(few.after, first.after[:, :2])
-    assert "is of this model, these data and queries: all are trained anew" in caplog.text
+    assert "belongs to this model, these data and queries: everything is retrained" in caplog.text
 
 
 def test_what_the_model_refuses_is_refused_again_on_the_way_on(tmp_path):
@@ -185,7 +185,7 @@ def test_bad_requests_are_refused():
         with pytest.raises(ValueError, match="expected removals of different names"):
             truth_of(model, train, queries, removals)
     for seeds in (0, [], [3, 3]):
-        with pytest.raises(ValueError, match="expected at least one seed, and each once"):
+        with pytest.raises(ValueError, match="expected at least one seed, and each seed once"):
             truth_of(model, train, queries, singles(train), seeds=seeds)
     with pytest.raises(ValueError, match="expected at least one example in removal 'g'"):
         named_removals({"g": []})

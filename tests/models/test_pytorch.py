@@ -47,12 +47,12 @@ def mlp():
     return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
 
 
-def test_the_net_says_what_the_estimator_says():
+def test_a_net_predicts_as_the_estimator_with_the_same_parameters():
     fitted = estimator()
-    said = TorchModel(softmax_net(fitted.coef_), cross_entropy).predict(QUERIES)
-    assert np.allclose(said.probabilities, fitted.predict_proba(QUERIES.x))
-    assert said.classes == ("barolo", "grignolino", "barbera")
-    assert said.predicted == tuple(said.classes[c] for c in fitted.predict(QUERIES.x))
+    predictions = TorchModel(softmax_net(fitted.coef_), cross_entropy).predict(QUERIES)
+    assert np.allclose(predictions.probabilities, fitted.predict_proba(QUERIES.x))
+    assert predictions.classes == ("barolo", "grignolino", "barbera")
+    assert predictions.predicted == tuple(predictions.classes[c] for c in fitted.predict(QUERIES.x))
 
 
 def binary_loss(net, batch):
@@ -64,37 +64,37 @@ def binary_margin(net, batch):
 
 
 @pytest.mark.parametrize("measure", [None, binary_margin])
-def test_a_logistic_net_is_the_linear_model_in_closed_form(measure):
+def test_a_logistic_net_equals_the_linear_model_in_closed_form(measure):
     train = uw.Examples(TRAIN.x, (TRAIN.y == 1) * 1.0, weights=TRAIN.weights)
     queries = uw.Examples(QUERIES.x, (QUERIES.y == 1) * 1.0)
     fitted = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10).fit(train.x, train.y, train.weights)
     closed = uw.explainable(fitted, train, measure=None if measure is None else uw.Margin())
-    ours = TorchModel(softmax_net(fitted.coef_), binary_loss, measure, objective=uw.Objective("sum", l2=2.0))
-    assert isinstance(ours, Differentiable)
-    assert np.allclose(ours.parameters, closed.parameters)
-    assert np.allclose(ours.loss_rows(train).dense(), closed.loss_rows(train).dense())
-    assert np.allclose(ours.measure_rows(queries).dense(), closed.measure_rows(queries).dense(), atol=1e-8)
-    assert np.allclose(ours.measure(queries), closed.measure(queries))
-    assert ours.gradient_norm(train) == pytest.approx(closed.gradient_norm(train), abs=1e-8)
-    assert ours.gradient_norm(train) < 1e-6
+    model = TorchModel(softmax_net(fitted.coef_), binary_loss, measure, objective=uw.Objective("sum", l2=2.0))
+    assert isinstance(model, Differentiable)
+    assert np.allclose(model.parameters, closed.parameters)
+    assert np.allclose(model.loss_rows(train).dense(), closed.loss_rows(train).dense())
+    assert np.allclose(model.measure_rows(queries).dense(), closed.measure_rows(queries).dense(), atol=1e-8)
+    assert np.allclose(model.measure(queries), closed.measure(queries))
+    assert model.gradient_norm(train) == pytest.approx(closed.gradient_norm(train), abs=1e-8)
+    assert model.gradient_norm(train) < 1e-6
     shifts = np.random.default_rng(0).standard_normal((3, 5))
-    assert np.allclose(ours.measure_shifted(queries, shifts), closed.measure_shifted(queries, shifts))
+    assert np.allclose(model.measure_shifted(queries, shifts), closed.measure_shifted(queries, shifts))
 
 
 def test_a_mean_objective_gives_every_row_its_share_of_the_regulariser():
     fitted = estimator()
-    each = 2.0 / TRAIN.weights.sum()  # the same optimum, said with a mean
-    ours = TorchModel(softmax_net(fitted.coef_), cross_entropy, objective=uw.Objective("mean", each))
+    l2 = 2.0 / TRAIN.weights.sum()  # the same optimum with a mean objective
+    model = TorchModel(softmax_net(fitted.coef_), cross_entropy, objective=uw.Objective("mean", l2))
     plain = TorchModel(softmax_net(fitted.coef_), cross_entropy, objective="sum").loss_rows(TRAIN).dense()
-    rows = ours.loss_rows(TRAIN)
-    assert np.allclose(rows.dense(), plain + TRAIN.weights[:, None] * each * ours.parameters)
+    rows = model.loss_rows(TRAIN)
+    assert np.allclose(rows.dense(), plain + TRAIN.weights[:, None] * l2 * model.parameters)
     assert np.abs(rows.dense().sum(axis=0)).max() < 1e-6
-    assert ours.gradient_norm(TRAIN) < 1e-6
+    assert model.gradient_norm(TRAIN) < 1e-6
     other = uw.Examples(TRAIN.x, np.random.default_rng(0).permutation(TRAIN.y))
-    assert ours.gradient_norm(other) > 0.3
+    assert model.gradient_norm(other) > 0.3
 
 
-def test_other_parameters_are_a_copy():
+def test_a_model_with_other_parameters_is_a_copy():
     net = mlp()
     model = TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.1))
     before = copy.deepcopy(net.state_dict())
@@ -108,15 +108,15 @@ def test_other_parameters_are_a_copy():
     assert model.identity()["parameters"] != moved.identity()["parameters"]
 
 
-def test_a_net_answers_in_batches_of_any_size(monkeypatch):
+def test_measurements_and_predictions_do_not_depend_on_the_batch_size(monkeypatch):
     model = TorchModel(mlp(), cross_entropy)
-    values, said = model.measure(TRAIN), model.predict(TRAIN)
+    values, predictions = model.measure(TRAIN), model.predict(TRAIN)
     monkeypatch.setattr("upweight.gradients.predictions.BATCH_EXAMPLES", 7)
     assert np.allclose(model.measure(TRAIN), values)
-    assert model.predict(TRAIN).predicted == said.predicted
+    assert model.predict(TRAIN).predicted == predictions.predicted
 
 
-def test_regression_and_losses_that_hide_their_output():
+def test_the_measurement_replaces_a_prediction_that_the_loss_hides():
     torch.manual_seed(0)
     net = nn.Linear(5, 1).double()
     target = uw.Examples(X[:6], X[:6, 0])
@@ -128,7 +128,7 @@ def test_regression_and_losses_that_hide_their_output():
     assert np.allclose(hidden.loss_rows(target).dense(), model.loss_rows(target).dense())
 
 
-def test_outputs_with_positions_are_read_by_their_measurement():
+def test_the_measurement_replaces_predictions_for_every_position():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5)).double()
     texts = uw.Examples(np.random.default_rng(0).integers(0, 5, (4, 6)))
@@ -136,7 +136,7 @@ def test_outputs_with_positions_are_read_by_their_measurement():
     assert np.allclose(model.predict(texts).predicted, model.measure(texts))
 
 
-def test_measurements_have_names_and_models_notes():
+def test_a_measurement_has_a_name_and_a_model_has_notes():
     net = mlp().train()
     net[0].requires_grad_(False)
     net.append(nn.Dropout(0.5))
@@ -147,29 +147,29 @@ def test_measurements_have_names_and_models_notes():
     assert net.training
 
 
-def test_arguments_that_make_no_objective():
-    for arguments, words in (
+def test_arguments_that_do_not_define_an_objective_are_refused():
+    for arguments, message in (
         ({"objective": "average"}, '"mean", "sum" or "fixed"'),
         ({"l2": -1.0}, "l2 ≥ 0"),
         ({"l2": float("nan")}, "l2 ≥ 0"),
         ({"objective": uw.Objective("sum", 1.0), "l2": 2.0}, "one l2"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             TorchModel(mlp(), cross_entropy, **arguments)
     with pytest.raises(TypeError, match="Module"):
         TorchModel(estimator(), cross_entropy)
 
 
-def test_queries_without_labels_say_what_is_missing():
+def test_queries_without_labels_raise_an_error_that_names_labels():
     with pytest.raises(TypeError, match="labels"):
         TorchModel(mlp(), cross_entropy).measure(uw.Examples(X[:3]))
 
 
-def test_a_net_that_stopped_early_is_explained_where_it_stopped():
+def test_a_net_that_stopped_early_is_explained_at_its_own_parameters():
     recipe = uw.Influence(curvature=uw.Identity())
-    (said,) = recipe.fit(TorchModel(mlp(), cross_entropy), TRAIN).diagnostics["warnings"]
-    assert "where it stopped" in said
-    assert "Newton" not in said
+    (warning,) = recipe.fit(TorchModel(mlp(), cross_entropy), TRAIN).diagnostics["warnings"]
+    assert "where it stopped" in warning
+    assert "Newton" not in warning
 
 
 def test_a_net_that_was_trained_on_since_the_fit_is_refused(tmp_path):
@@ -182,17 +182,17 @@ def test_a_net_that_was_trained_on_since_the_fit_is_refused(tmp_path):
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
     net(torch.ones(2, 5, dtype=torch.float64)).sum().backward()
     optimiser.step()
-    for ask in (
+    for call in (
         fitted.attribute,
         fitted.top,
         lambda queries: fitted.self_influence(),
         lambda queries: fitted.save(tmp_path / "f"),
     ):
         with pytest.raises(ValueError, match="the model was changed, moved or copied since this fit"):
-            ask(QUERIES)
+            call(QUERIES)
 
 
-def test_the_older_keyword_l2_is_that_of_the_objective():
+def test_the_older_keyword_l2_sets_the_l2_of_the_objective():
     net, summed = mlp(), uw.Training(epochs=1, lr=0.1, weight_decay=0.2, denominator="fixed")
     with pytest.warns(
         DeprecationWarning, match=r'uw.TorchModel: l2= is deprecated; write objective=uw.Objective\("mea'

@@ -1,4 +1,4 @@
-"""Every function that trains, called with as few trainings as it takes."""
+"""Calls of every function that trains, with as few trainings as possible."""
 
 from dataclasses import replace
 from functools import cache
@@ -27,7 +27,7 @@ def truth():
 
 
 def call(name, **keywords):
-    """What the function of this name gives, as one array."""
+    """The result of the function with this name, as one array."""
     model, train, queries, _, scores = logistic_fit()
     few, chance, rows = queries.take([0, 1]), {"chance": uw.Chance()}, 1 - np.eye(len(train))[:4]
     of = (model, train, queries)

@@ -1,4 +1,4 @@
-"""A model whose worker dies in the middle of a training, once."""
+"""A model whose worker process dies during a training, once or always."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ class Mortal(Parametric, Retrainable):
         return np.array([self.mean])
 
     def identity(self):
-        return {"parameters": str(self.mean)}  # where it dies changes no result
+        return {"parameters": str(self.mean)}  # where it dies does not change its results
 
     def with_parameters(self, parameters):
         return Mortal(float(parameters[0]), self.marker, self.always)
@@ -48,10 +48,10 @@ class Mortal(Parametric, Retrainable):
 
 
 def weights():
-    """Each example gone once."""
+    """Weights that leave out each example once."""
     return 1.0 - np.eye(12)
 
 
 def truth():
-    """The parameters that come of them."""
+    """The parameters after training with these weights."""
     return (66 - np.arange(12.0)[:, None]) / 11

@@ -1,4 +1,4 @@
-"""The engine: tasks of every kind, each in a file of its own, and answers that come back as they were."""
+"""The retraining engine: tasks of every kind, their files, and the outputs of retrained models."""
 
 import logging
 from dataclasses import replace
@@ -17,20 +17,20 @@ from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 
 
-def test_tasks_of_different_kinds_are_done_together():
+def test_tasks_of_different_kinds_run_together():
     fitted, train, queries, *_ = logistic_fit()
     model = fitted.hypothetical()
     change, weights = uw.Change(relabel={"t4": 1 - train.y[4]}), np.linspace(0.5, 2, len(train))
     tasks = [Task(change=change), Task(weights=weights), Task(removed=np.array([1, 2])), Task(roughly=True)]
-    found = run_tasks(ONE_BY_ONE, model, train, tasks, queries)
+    measurements = run_tasks(ONE_BY_ONE, model, train, tasks, queries)
     without = np.ones(len(train))
     without[[1, 2]] = 0
     expected = [model.retrain(*change.applied(train)), model.retrain(train, weights), model.retrain(train, without)]
     expected.append(model.retrain_roughly(train, np.ones(len(train))))
-    np.testing.assert_allclose(found, [one.measure(queries) for one in expected], rtol=1e-9)
-    some = run_tasks(ONE_BY_ONE, model, train, [Task(queries=np.array([0, 5])), Task()], queries)
-    assert [len(one) for one in some] == [2, len(queries)]
-    np.testing.assert_array_equal(some[0], some[1][[0, 5]])
+    np.testing.assert_allclose(measurements, [retrained.measure(queries) for retrained in expected], rtol=1e-9)
+    selected = run_tasks(ONE_BY_ONE, model, train, [Task(queries=np.array([0, 5])), Task()], queries)
+    assert [len(values) for values in selected] == [2, len(queries)]
+    np.testing.assert_array_equal(selected[0], selected[1][[0, 5]])
 
 
 def test_tasks_of_different_kinds_have_files_of_their_own(tmp_path):
@@ -42,32 +42,32 @@ def test_tasks_of_different_kinds_have_files_of_their_own(tmp_path):
     assert len(list(tmp_path.glob("*.npz"))) == len(tasks)
 
 
-def test_trainings_that_cannot_be_stacked_say_so(caplog):
+def test_trainings_that_cannot_be_stacked_are_logged(caplog):
     train = uw.Examples(np.random.default_rng(0).normal(size=(20, 64)), np.arange(20) % 2)
     training = uw.Training(lr=0.1, epochs=1, batch_size=5)
     net = uw.TorchModel.trained(mlp(), cross_entropy, train, training=training)
     change = uw.Change(remove=[3])
     with caplog.at_level(logging.WARNING, "upweight"):
-        (found,) = run_tasks(uw.Retraining(how="stacked", processes=1), net, train, [Task(change=change)], train)
+        (measurements,) = run_tasks(uw.Retraining(how="stacked", processes=1), net, train, [Task(change=change)], train)
     assert "trained one by one: these trainings differ by more than example weights" in caplog.text
-    np.testing.assert_array_equal(found, net.retrain(*change.applied(train)).measure(train))
+    np.testing.assert_array_equal(measurements, net.retrain(*change.applied(train)).measure(train))
 
 
-class Speaks:
-    """Predicts what it was made with."""
+class ConstantModel:
+    """A model with fixed predictions."""
 
-    def __init__(self, said):
-        self.said = said
+    def __init__(self, predictions):
+        self.predictions = predictions
 
     def measure(self, queries):
         return np.arange(float(len(queries)))
 
     def predict(self, queries):
-        return self.said
+        return self.predictions
 
 
 @pytest.mark.parametrize(
-    "said",
+    "expected",
     [
         Predictions(("a", "c", "a"), ("a", "b", "c"), np.arange(9.0).reshape(3, 3)),
         Predictions(("a", "c", "a"), ("a", "b", "c")),
@@ -75,17 +75,17 @@ class Speaks:
         Predictions(([0.5, 1.0], [2.0, 3.0], [4.0, 5.0])),
     ],
 )
-def test_answers_come_back_as_they_were(said):
-    answers = RetrainedOutputs(said.classes)
-    measurements, predictions = answers.read(answers(Speaks(said), QUERIES))
+def test_outputs_are_read_back_as_they_were(expected):
+    outputs = RetrainedOutputs(expected.classes)
+    measurements, predictions = outputs.read(outputs(ConstantModel(expected), QUERIES))
     np.testing.assert_array_equal(measurements, [0, 1, 2])
-    assert (predictions.predicted, predictions.classes) == (said.predicted, said.classes)
-    if said.probabilities is None:
+    assert (predictions.predicted, predictions.classes) == (expected.predicted, expected.classes)
+    if expected.probabilities is None:
         assert predictions.probabilities is None
     else:
-        np.testing.assert_array_equal(predictions.probabilities, said.probabilities)
+        np.testing.assert_array_equal(predictions.probabilities, expected.probabilities)
 
 
-def test_a_retrained_model_of_other_classes_is_refused():
+def test_a_retrained_model_with_other_classes_is_refused():
     with pytest.raises(ValueError, match=r"models of the classes \('a', 'b'\), got \('a',\)"):
-        RetrainedOutputs(("a", "b"))(Speaks(Predictions(("a",) * 3, ("a",))), QUERIES)
+        RetrainedOutputs(("a", "b"))(ConstantModel(Predictions(("a",) * 3, ("a",))), QUERIES)

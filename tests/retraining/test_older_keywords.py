@@ -1,4 +1,4 @@
-"""Older keywords of every function that trains: the same answers as today's, and a warning that says what to write."""
+"""Older keywords of every function that trains give today's results, and a warning that says what to write."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "older", "today"), CASES)
-def test_older_keywords_give_the_same_and_say_what_to_write(name, older, today):
+def test_older_keywords_give_the_same_result_and_warn_what_to_write(name, older, today):
     if today is None:
         today = {"retraining": uw.Retraining(**{k: v for k, v in older.items() if k != "progress"})}
     with pytest.warns(DeprecationWarning) as seen:
@@ -59,7 +59,7 @@ def test_older_keywords_give_the_same_and_say_what_to_write(name, older, today):
     np.testing.assert_array_equal(before, call(name, **today))
 
 
-def test_older_keywords_by_position():
+def test_older_keywords_can_be_passed_by_position():
     model, train, queries, *_ = logistic_fit()
     rows = 1 - np.eye(len(train))[:2]
     with pytest.warns(DeprecationWarning, match=r"how= is deprecated; write retraining=uw.Retraining\(how=…\)"):
@@ -99,11 +99,13 @@ def test_older_progress_of_functions_that_keep_the_keyword():
     with pytest.warns(DeprecationWarning, match=r"uw.attack: write progress\(stage, done, total\)") as warned:
         uw.attack(model, train, queries, pgd=moves, progress=lambda done, total: seen.append((done, total)))
     assert warned[0].filename == __file__ and seen == [(1, 1)]
-    uw.attack(model, train, queries, pgd=moves, progress=lambda *news: seen.append(news))
+    uw.attack(model, train, queries, pgd=moves, progress=lambda *report: seen.append(report))
     with pytest.warns(DeprecationWarning, match=r"uw.tune_damping: write progress\(stage, done, total\)") as warned:
         uw.tune_damping(uw.Influence(), [0, 1], model, train, queries, truth(), progress=quiet)
     assert warned[0].filename == __file__
-    uw.tune_damping(uw.Influence(), [0, 1], model, train, queries, truth(), progress=lambda *news: seen.append(news))
+    uw.tune_damping(
+        uw.Influence(), [0, 1], model, train, queries, truth(), progress=lambda *report: seen.append(report)
+    )
     assert seen[1:] == [("retrain", 1, 1), ("tune", 1, 2), ("tune", 2, 2)]
 
 

@@ -49,19 +49,19 @@ def wait_for_the_file(path, task):
 
 
 @pytest.mark.parametrize("processes", [1, 2, 7])
-def test_every_task_is_done_once_wherever_it_is_done(processes):
+def test_every_task_is_done_once_in_any_number_of_processes(processes):
     found = list(run_in_processes(add, 100, [5, 6, 7, 8], processes))
     assert sorted(found) == [(0, 105), (1, 106), (2, 107), (3, 108)]
     assert list(run_in_processes(add, 100, [], processes)) == []
 
 
-def test_one_process_is_this_one_and_more_are_others():
-    here = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
-    there = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2, 3, 4], 2)}
-    assert here == {os.getpid()} and os.getpid() not in there
+def test_one_process_is_this_one_and_several_are_others():
+    own = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
+    workers = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2, 3, 4], 2)}
+    assert own == {os.getpid()} and os.getpid() not in workers
 
 
-def test_results_come_as_they_are_finished(tmp_path):
+def test_results_come_in_the_order_in_which_tasks_finish(tmp_path):
     path = tmp_path / "another came first"
     running = run_in_processes(wait_for_the_file, str(path), [0, 1, 2], 2)
     first, _ = next(running)
@@ -74,7 +74,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
     assert found == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
 
 
-def test_workers_that_keep_dying_are_given_up():
+def test_workers_that_keep_dying_end_in_an_error():
     with pytest.raises(
         RuntimeError, match=r"worker processes died 3 times with \d of 6 tasks to do; .*fewer processes"
     ):
@@ -88,21 +88,21 @@ print(list(run_in_processes(add, 1, [1, 2, 3], 2, fork=False)))
 """
 
 
-def test_a_script_that_new_workers_run_again_is_told_its_guard(tmp_path):
+def test_an_unguarded_script_that_workers_run_again_gets_an_error_that_names_the_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
-    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
-    assert told.returncode == 1
-    assert "worker processes died 3 times with 3 of 3 tasks to do; workers begin anew" in told.stderr
-    # Not the last line where a tracker of the standard library adds a warning of its own about the workers that died.
-    (error,) = (line for line in told.stderr.splitlines() if line.startswith("RuntimeError: worker processes died"))
+    failed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert failed.returncode == 1
+    assert "worker processes died 3 times with 3 of 3 tasks to do; workers are spawned" in failed.stderr
+    # It may not be the last line: a tracker of the standard library may warn about the workers that died.
+    (error,) = (line for line in failed.stderr.splitlines() if line.startswith("RuntimeError: worker processes died"))
     assert 'if __name__ == "__main__":' in error
     script.write_text(UNGUARDED.replace("print(", "if __name__ == '__main__': print("))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
     assert sorted(eval(done.stdout)) == [(0, 2), (1, 3), (2, 4)]
 
 
-# A worker that waits for threads which the fork left behind ends itself, and with it this script.
+# A worker that waits for threads which the fork did not copy ends itself, and with it this script.
 THREADED = """
 import faulthandler
 import torch
@@ -121,7 +121,7 @@ print(sorted(run_in_processes(work, matrix, [1, 2, 3], 2)), torch.get_num_thread
 """
 
 
-def test_workers_do_not_wait_for_the_threads_that_their_parent_gave_to_torch(tmp_path):
+def test_workers_do_not_wait_for_the_torch_threads_of_their_parent(tmp_path):
     pytest.importorskip("torch")
     script = tmp_path / "script.py"
     script.write_text(THREADED)
@@ -130,7 +130,7 @@ def test_workers_do_not_wait_for_the_threads_that_their_parent_gave_to_torch(tmp
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_in_the_work_is_the_callers(processes):
+def test_an_error_in_a_task_reaches_the_caller(processes):
     with pytest.raises(ValueError, match="two is too many"):
         list(run_in_processes(fail, None, [1, 2, 3], processes))
 
@@ -141,11 +141,11 @@ def test_work_can_be_left_unfinished():
     running.close()
 
 
-def test_there_is_a_processor():
+def test_at_least_one_processor_is_available():
     assert available_processors() >= 1
 
 
-def test_linear_algebra_on_one_thread_ends_with_its_block():
+def test_one_thread_limits_linear_algebra_inside_its_block_only():
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads():

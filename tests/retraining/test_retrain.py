@@ -13,31 +13,31 @@ from upweight.retraining import result_cache
 from upweight.retraining.engine import retrain_without
 
 
-def test_one_row_of_weights_is_one_model_and_many_are_many():
+def test_one_row_of_weights_gives_one_model_and_many_rows_give_many():
     model = Mortal(5.5)
-    one = uw.retrain(model, TRAIN, weights()[2])
-    assert one.parameters == pytest.approx(truth()[2])
+    single = uw.retrain(model, TRAIN, weights()[2])
+    assert single.parameters == pytest.approx(truth()[2])
     many = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(processes=1))
     assert len(many) == 12 and np.allclose(many.parameters, truth())
     assert np.allclose(many.measure(QUERIES), truth().T + np.arange(3.0)[:, None])
-    assert [m.parameters[0] for m in many] == many.parameters[:, 0].tolist() and many[2].parameters == one.parameters
+    assert [m.parameters[0] for m in many] == many.parameters[:, 0].tolist() and many[2].parameters == single.parameters
     assert repr(many) == "Retrained(12 × Mortal)"
 
 
-def test_a_seed_for_all_or_one_each():
+def test_one_seed_counts_for_all_rows_or_each_row_has_its_own():
     model = Mortal(5.5)
     assert np.allclose(
         uw.retrain(model, TRAIN, weights(), seed=2, retraining=uw.Retraining(processes=1)).parameters, truth() + 2
     )
     seeds = np.arange(12)
-    found = uw.retrain(model, TRAIN, weights(), seed=seeds, retraining=uw.Retraining(processes=1))
-    assert np.allclose(found.parameters[:, 0], truth()[:, 0] + seeds)
+    retrained = uw.retrain(model, TRAIN, weights(), seed=seeds, retraining=uw.Retraining(processes=1))
+    assert np.allclose(retrained.parameters[:, 0], truth()[:, 0] + seeds)
     with pytest.raises(ValueError, match="one seed each, got 12, 3"):
         uw.retrain(model, TRAIN, weights(), seed=[1, 2, 3])
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         (np.ones(5), r"expected one weight per training example \(12,\), got shape \(5,\)"),
         (np.ones((2, 5)), r"expected one weight per training example \(2, 12\), got shape \(2, 5\)"),
@@ -48,12 +48,12 @@ def test_a_seed_for_all_or_one_each():
         (np.ones((0, 12)), "at least one model"),
     ],
 )
-def test_weights_that_train_nothing_are_refused(given, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_weights_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
         uw.retrain(Mortal(5.5), TRAIN, given)
 
 
-def test_ways_that_are_none_are_refused():
+def test_unknown_ways_to_retrain_and_models_that_cannot_be_retrained_are_refused():
     with pytest.raises(ValueError, match="one of stacked, processes, ray or None, got 'threads'"):
         uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="threads"))
     with pytest.raises(ValueError, match="at least one process"):
@@ -62,23 +62,24 @@ def test_ways_that_are_none_are_refused():
         uw.retrain(object(), TRAIN, weights())
 
 
-def test_a_model_that_cannot_be_stacked_says_so_and_is_trained_all_the_same(caplog):
-    found = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="stacked", processes=1))
-    assert np.allclose(found.parameters, truth())
+def test_a_model_that_cannot_be_stacked_is_logged_and_trained_one_by_one(caplog):
+    retrained = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="stacked", processes=1))
+    assert np.allclose(retrained.parameters, truth())
     assert "trained one by one: a Mortal is trained one by one" in caplog.text
 
 
 def test_a_killed_worker_loses_nothing(tmp_path):
     model = Mortal(5.5, str(tmp_path / "died"))
-    found = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(processes=2, folder=tmp_path / "kept"))
+    retrained = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(processes=2, folder=tmp_path / "kept"))
     assert (tmp_path / "died").exists()
     assert np.array_equal(
-        found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters
+        retrained.parameters,
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters,
     )
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 12
 
 
-def test_a_job_that_was_killed_goes_on_from_what_it_finished(tmp_path):
+def test_a_killed_job_resumes_from_its_finished_results(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from mortal import *\n"
         "uw.retrain(Mortal(5.5, sys.argv[2], True), TRAIN, weights(), processes=1, folder=sys.argv[3])"
@@ -90,31 +91,31 @@ def test_a_job_that_was_killed_goes_on_from_what_it_finished(tmp_path):
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npz")}
     assert len(before) == 3
     seen = []
-    found = uw.retrain(
+    retrained = uw.retrain(
         Mortal(5.5),
         TRAIN,
         weights(),
-        retraining=uw.Retraining(processes=1, folder=folder, progress=lambda *told: seen.append(told)),
+        retraining=uw.Retraining(processes=1, folder=folder, progress=lambda *report: seen.append(report)),
     )
-    assert np.allclose(found.parameters, truth())
+    assert np.allclose(retrained.parameters, truth())
     assert seen[0] == ("retrain", 3, 12) and seen[-1] == ("retrain", 12, 12)
     assert all((folder / name).stat().st_mtime_ns == when for name, when in before.items())
 
 
-def test_a_damaged_file_is_found_and_done_again(tmp_path, caplog):
+def test_a_damaged_file_is_logged_and_its_training_repeated(tmp_path, caplog):
     first = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     files = sorted(tmp_path.glob("*.npz"))
     files[0].write_bytes(files[0].read_bytes()[:100])
     content = bytearray(files[1].read_bytes())
     content[len(content) // 2] ^= 1
     files[1].write_bytes(content)
-    again = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
-    assert np.array_equal(first.parameters, again.parameters)
-    assert caplog.text.count("that training is done again") == 2
+    second = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
+    assert np.array_equal(first.parameters, second.parameters)
+    assert caplog.text.count("this training is repeated") == 2
 
 
-def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
-    def done(model=None, train=TRAIN, **more):
+def test_jobs_that_share_a_folder_never_read_each_others_results(tmp_path):
+    def is_cached(model=None, train=TRAIN, **more):
         seen = []
         uw.retrain(
             model or Mortal(5.5),
@@ -123,31 +124,33 @@ def test_a_folder_never_gives_numbers_of_another_job(tmp_path):
             retraining=uw.Retraining(processes=1, folder=tmp_path, progress=lambda stage, done, of: seen.append(done)),
             **more,
         )
-        return seen == [2]  # nothing was left to do
+        return seen == [2]  # no training was left
 
-    assert not done() and done()
-    assert not done(Mortal(5.6)) and not done(seed=1)
-    assert not done(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
+    assert not is_cached() and is_cached()
+    assert not is_cached(Mortal(5.6)) and not is_cached(seed=1)
+    assert not is_cached(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
     seen = []
-    retraining = uw.Retraining(folder=tmp_path, progress=lambda *told: seen.append(told))
+    retraining = uw.Retraining(folder=tmp_path, progress=lambda *report: seen.append(report))
     base, after = retrain_without(retraining, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
     assert seen == [("retrain", 1, 2), ("retrain", 2, 2)]
     assert np.allclose(base, 5.5 + np.arange(3)) and np.allclose(after[:, 0], 6 + np.arange(3))
 
 
-def test_a_full_disk_says_what_is_kept_and_the_next_call_goes_on(tmp_path, monkeypatch):
-    write, room = result_cache.write_archive, [5]
+def test_a_full_disk_reports_what_is_saved_and_the_next_call_resumes(tmp_path, monkeypatch):
+    write, writes_left = result_cache.write_archive, [5]
 
     def until_full(*arguments):
-        room[0] -= 1
-        if room[0] < 0:
+        writes_left[0] -= 1
+        if writes_left[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*arguments)
 
     monkeypatch.setattr(result_cache, "write_archive", until_full)
-    with pytest.raises(OSError, match=r"No space left on device.*5 finished ones are whole .*call again with the same"):
+    with pytest.raises(
+        OSError, match=r"No space left on device.*5 finished results are saved .*call again with the same"
+    ):
         uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
-    room[0] = 7
+    writes_left[0] = 7
     assert np.allclose(
         uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path)).parameters,
         truth(),
@@ -158,19 +161,22 @@ def test_a_linear_model_is_retrained_like_any_other():
     model, train, *_ = logistic_fit()
     rows = np.ones((3, len(train)))
     rows[1, :20] = 0
-    here, there = (uw.retrain(model, train, rows, retraining=uw.Retraining(processes=p)).parameters for p in (1, 2))
-    assert np.allclose(here, there, atol=1e-12) and np.allclose(here[0], here[2], atol=1e-9)
-    assert np.allclose(here[1], model.retrain(train, rows[1]).parameters, atol=1e-12)
+    from_one, from_two = (
+        uw.retrain(model, train, rows, retraining=uw.Retraining(processes=p)).parameters for p in (1, 2)
+    )
+    assert np.allclose(from_one, from_two, atol=1e-12) and np.allclose(from_one[0], from_one[2], atol=1e-9)
+    assert np.allclose(from_one[1], model.retrain(train, rows[1]).parameters, atol=1e-12)
 
 
 @pytest.mark.slow
 def test_a_killed_worker_of_ray_loses_nothing(tmp_path):
     pytest.importorskip("ray")
     model = Mortal(5.5, str(tmp_path / "died"))
-    found = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(how="ray", folder=tmp_path / "kept"))
+    retrained = uw.retrain(model, TRAIN, weights(), retraining=uw.Retraining(how="ray", folder=tmp_path / "kept"))
     assert (tmp_path / "died").exists()
     assert np.array_equal(
-        found.parameters, uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters
+        retrained.parameters,
+        uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1)).parameters,
     )
     assert len(list((tmp_path / "kept").glob("*.npz"))) == 12
     with pytest.raises(ValueError, match="without these examples none of class"):

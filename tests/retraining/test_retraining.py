@@ -1,4 +1,4 @@
-"""One value for all real trainings: what it refuses, and that every function that trains goes by it."""
+"""The settings of retraining: which are refused, and that every function that trains follows them."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ from upweight.retraining.retraining import ONE_BY_ONE
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "words"),
+    ("settings", "error", "message"),
     [
         ({"how": "threads"}, ValueError, "one of stacked, processes, ray or None, got 'threads'"),
         ({"processes": 0}, ValueError, "at least one process, got 0"),
-        ({"seeds": 0}, ValueError, "at least one seed, and each once, got 0"),
-        ({"seeds": []}, ValueError, "at least one seed, and each once"),
-        ({"seeds": [2, 2]}, ValueError, "at least one seed, and each once"),
+        ({"seeds": 0}, ValueError, "at least one seed, and each seed once, got 0"),
+        ({"seeds": []}, ValueError, "at least one seed, and each seed once"),
+        ({"seeds": [2, 2]}, ValueError, "at least one seed, and each seed once"),
         ({"progress": lambda done, total: None}, TypeError, r"called with \(stage, done, total\)"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given, error, words):
-    with pytest.raises(error, match=words):
-        uw.Retraining(**given)
+def test_invalid_settings_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        uw.Retraining(**settings)
 
 
 def test_seeds_are_a_number_or_a_list():
@@ -40,8 +40,8 @@ TRAINING = (*TRAINING, "mislabeled", "held_out_loss")
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_every_function_goes_on_from_its_folder(name, tmp_path, monkeypatch):
-    kind, trained, stop = type(logistic_fit()[0]), [], [3]
+def test_every_function_resumes_from_its_folder(name, tmp_path, monkeypatch):
+    model_class, trained, stop = type(logistic_fit()[0]), [], [3]
     whole = call(name, retraining=ONE_BY_ONE)
 
     def counting(method):
@@ -54,7 +54,7 @@ def test_every_function_goes_on_from_its_folder(name, tmp_path, monkeypatch):
         return retrain
 
     for method in ("retrain", "retrain_roughly"):
-        monkeypatch.setattr(kind, method, counting(getattr(kind, method)))
+        monkeypatch.setattr(model_class, method, counting(getattr(model_class, method)))
     retraining = replace(ONE_BY_ONE, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         call(name, retraining=retraining)
@@ -62,32 +62,32 @@ def test_every_function_goes_on_from_its_folder(name, tmp_path, monkeypatch):
     stop[0] = -1
     np.testing.assert_array_equal(call(name, retraining=retraining), whole)
     done = len(trained)
-    assert done == len(list(tmp_path.glob("*.npz"))) > 3  # none of them twice
+    assert done == len(list(tmp_path.glob("*.npz"))) > 3  # no training was repeated
     np.testing.assert_array_equal(call(name, retraining=retraining), whole)
     assert len(trained) == done
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_two_processes_give_what_one_gives(name):
-    two = call(name, retraining=uw.Retraining(processes=2))
-    np.testing.assert_allclose(two, call(name, retraining=ONE_BY_ONE), rtol=1e-8, atol=1e-10)
+def test_two_processes_give_the_results_of_one(name):
+    from_two = call(name, retraining=uw.Retraining(processes=2))
+    np.testing.assert_allclose(from_two, call(name, retraining=ONE_BY_ONE), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", [*TRAINING, "compare"])
 def test_progress_is_called_with_stage_done_and_total(name):
-    told = []
-    call(name, retraining=replace(ONE_BY_ONE, progress=lambda *news: told.append(news)))
+    reports = []
+    call(name, retraining=replace(ONE_BY_ONE, progress=lambda *report: reports.append(report)))
     stage = {"brittleness": "search", "compare": "compare"}.get(name, "retrain")
-    counts = [news[1:] for news in told if news[0] == stage]
+    counts = [report[1:] for report in reports if report[0] == stage]
     assert counts == sorted(counts) and counts[-1][0] == counts[-1][1] >= 2
 
 
 @pytest.mark.parametrize("name", ["brittleness", "slices", "what_if", "mislabeled", "held_out_loss"])
-def test_several_seeds_are_refused_where_there_is_one_training(name):
+def test_several_seeds_are_refused_by_functions_that_train_once(name):
     with pytest.raises(ValueError, match=rf"{name} trains with one seed, got 3; pass uw.Retraining\(seeds=\[0\]\)"):
         call(name, retraining=uw.Retraining(seeds=3))
 
 
-def test_seeds_of_retrain_are_said_per_row():
+def test_retrain_takes_its_seeds_per_row():
     with pytest.raises(ValueError, match=r"a seed per row of weights as seed=, got Retraining\(seeds=2\)"):
         uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(seeds=2))

@@ -1,1 +1,1 @@
-"""Retraining: the tasks, the ways in which they are done, and the files of their results."""
+"""Retraining: its tasks, the ways to run them, and the files of their results."""

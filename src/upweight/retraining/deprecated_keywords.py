@@ -1,4 +1,4 @@
-"""Older keywords of the functions that train: what one `Retraining` says today."""
+"""Older keywords of the functions that train, which are fields of `Retraining` today."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYWORDS = {name: ReplacedBy("retraining", name) for name in ("processes", "how"
 
 
 def keywords(*names: str) -> dict[str, ReplacedBy]:
-    """These of the older keywords `processes`, `how`, `folder`, `seeds` and `progress`."""
+    """A selection of the older keywords `processes`, `how`, `folder`, `seeds` and `progress`."""
     return {name: KEYWORDS[name] for name in names}
 
 
@@ -26,12 +26,12 @@ def one_seed() -> dict[str, ReplacedBy]:
 
 
 def stages(**older: str) -> dict[str, ReplacedBy]:
-    """The older `progress` of applications, which was called with other names of some stages: today's → older."""
+    """The older `progress` of applications, which used other names for some stages: today's name → older name."""
     return {"progress": ReplacedBy("retraining", "progress", partial(rename_stages, older))}
 
 
 def retraining_builder(default: Retraining | None = None) -> dict[str, BuiltBy]:
-    """How older keywords become a `Retraining`: fields of the one passed, else of the function's default."""
+    """How older keywords become a `Retraining`: they replace fields of the one passed, or of the function's default."""
 
     def make(current: Retraining | None, **fields: Any) -> Retraining:
         return replace(current or default or Retraining(), **fields)

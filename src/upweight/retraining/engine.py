@@ -1,4 +1,4 @@
-"""The retraining engine: hands out trainings, writes down what comes of them, brings the numbers back."""
+"""The retraining engine: runs retraining tasks, caches their results on disk, and returns them as arrays."""
 
 from __future__ import annotations
 
@@ -41,38 +41,39 @@ def run_tasks(
     queries: Examples | None,
     evaluate: Evaluate = measured,
 ) -> Any:
-    """What comes of every task: (tasks, m, …) answers, or where queries is None (tasks, p) parameters.
+    """The results of all tasks: `evaluate` on the queries, (tasks, m, …); if `queries` is None, parameters (tasks, p).
 
-    A list, where tasks have queries of their own. Models that are no vectors come as a list of themselves, and cannot
-    be kept on disk.
+    The results are a list if tasks have queries of their own. For models without a parameter vector and `queries` None
+    they are a list of models, which cannot be stored on disk.
     """
-    whole = queries is None and not isinstance(model, Parametric)
-    if whole and retraining.folder is not None:
+    returns_models = queries is None and not isinstance(model, Parametric)
+    if returns_models and retraining.folder is not None:
         raise TypeError(
-            f"a retrained {type(model).__name__} has no safe form on disk; leave folder= out, or keep measurements "
+            f"a retrained {type(model).__name__} has no safe form on disk; leave folder= out, or store measurements "
             "of queries (upweight.retrain_truth)"
         )
-    stack = _together(model, train, tasks)
+    stack = _stack_for(model, train, tasks)
     if retraining.how == "stacked" and stack.size == 1:
         logger.warning("trained one by one: %s", stack.why)
     size = 1 if retraining.how == "processes" else stack.size
     job = Job(model, train, queries, size > 1, evaluate)
     cache = None if retraining.folder is None else ResultCache(retraining.folder, job)
-    done: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     for place, task in enumerate(tasks):
-        result = None if cache is None else cache.read(task)
-        if result is not None:
-            done[place] = result
-    left = [place for place in range(len(tasks)) if place not in done]
-    _tell(retraining, len(done), len(tasks))
-    for within, result in run_groups(job, [tasks[place] for place in left], size, _hand_out(retraining)):
-        place = left[within]
+        cached = None if cache is None else cache.read(task)
+        if cached is not None:
+            results[place] = cached
+    remaining = [place for place in range(len(tasks)) if place not in results]
+    _report_progress(retraining, len(results), len(tasks))
+    distribute = _choose_distribution(retraining)
+    for position, result in run_groups(job, [tasks[place] for place in remaining], size, distribute):
+        place = remaining[position]
         if cache is not None:
             cache.write(tasks[place], result)
-        done[place] = result
-        _tell(retraining, len(done), len(tasks))
-    in_order = [done[place] for place in range(len(tasks))]
-    return in_order if whole or any(task.queries is not None for task in tasks) else np.stack(in_order)
+        results[place] = result
+        _report_progress(retraining, len(results), len(tasks))
+    in_order = [results[place] for place in range(len(tasks))]
+    return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)
 
 
 def try_tasks(
@@ -83,13 +84,13 @@ def try_tasks(
     queries: Examples,
     evaluate: Evaluate = measured,
 ) -> list[Array | str]:
-    """What comes of every task (m,), or why the model refuses it (most often because a class goes with it)."""
+    """The result of every task (m,), or the reason why the model refuses it (mostly because a class would be lost)."""
     try:
         return list(run_tasks(retraining, model, train, tasks, queries, evaluate))
     except ValueError as error:
         if len(tasks) == 1:
             return [str(error)]
-    # One that is refused takes the others with it; halves find it in a few rounds.
+    # One refused task stops all others; repeated halving finds it in a few rounds.
     half = len(tasks) // 2
     first = try_tasks(retraining, model, train, tasks[:half], queries, evaluate)
     return first + try_tasks(replace(retraining, progress=None), model, train, tasks[half:], queries, evaluate)
@@ -100,9 +101,9 @@ def retrain_without(
 ) -> tuple[Array, Array]:
     """(measurements after training on everything (m,), after training without each removal (m, removals)).
 
-    Removals are positions in `train`. The first training removes nothing and is done in the same way as the others:
-    effects are differences of two trainings of the same kind, so what the handed-in model lacks to its optimum
-    cancels.
+    Removals are positions in `train`. The first training removes nothing and is made in the same way as the others.
+    So an effect is the difference of two trainings of the same kind, and the distance of the given model from its
+    optimum cancels.
     """
     seed = retraining.only_seed("this comparison")
     tasks = [Task(seed=seed), *(Task(removed=np.asarray(removed, dtype=np.intp), seed=seed) for removed in removals)]
@@ -110,15 +111,15 @@ def retrain_without(
     return measurements[0], measurements[1:].T
 
 
-def _together(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
-    """How many of these tasks to train at a time; where that is one, why."""
+def _stack_for(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
+    """How many of these tasks to train at a time, and why if that is one."""
     stack = choose_stack(model, train)
-    if stack.size > 1 and any(task.alone for task in tasks):
+    if stack.size > 1 and not all(task.is_stackable for task in tasks):
         return Stack(1, "these trainings differ by more than example weights")
     return stack
 
 
-def _hand_out(retraining: Retraining) -> Distribute:
+def _choose_distribution(retraining: Retraining) -> Distribute:
     if retraining.how != "ray":
         return distribute_to_processes(available_processors() if retraining.processes is None else retraining.processes)
     from upweight.retraining.ray_pool import run_on_ray
@@ -126,6 +127,6 @@ def _hand_out(retraining: Retraining) -> Distribute:
     return run_on_ray
 
 
-def _tell(retraining: Retraining, done: int, total: int) -> None:
+def _report_progress(retraining: Retraining, done: int, total: int) -> None:
     if retraining.progress is not None and done:
         retraining.progress("retrain", done, total)

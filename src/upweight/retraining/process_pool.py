@@ -1,4 +1,4 @@
-"""Processes: the one place where work leaves this one (the standard library's pool)."""
+"""Run tasks in other processes of this machine, with the standard library's pool; the only file that does so."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 
 from upweight.core.threads import one_thread
 
-ROUNDS = 3  # pools that may break one after another without a task being finished
+MAX_BROKEN_POOLS = 3  # how many pools in a row may break without finishing a task
 
 logger = logging.getLogger("upweight")
 _shared: Any = None
 
 
 def available_processors() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_processes(
     work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1, fork: bool = True
 ) -> Iterator[tuple[int, Any]]:
-    """(place, work(shared, task)) for every task, as they finish.
+    """(place, work(shared, task)) for every task, in the order in which tasks finish.
 
-    With one process everything happens here. With more, `shared` goes to each worker once; a worker that dies takes
-    its task with it and both are started again, until three workers in a row have died without a task being finished.
-    Workers are forked where the system does that and `fork` allows it, else they begin anew.
+    With one process everything runs in this process. With more, `shared` is sent to each worker once. If a worker dies,
+    the pool breaks; a new pool takes over the remaining tasks, until three pools in a row have broken without finishing
+    a task. Workers are forked if the system does that by default and `fork` allows it; otherwise they are spawned.
 
     Raises:
         RuntimeError: workers keep dying (most often: not enough memory for so many processes).
@@ -41,36 +41,43 @@ def run_in_processes(
         yield from ((place, work(shared, task)) for place, task in enumerate(tasks))
         return
     context = get_context("spawn" if get_start_method() == "fork" and not fork else None)
-    if context.get_start_method() != "fork" and not _can_leave(shared):
-        logger.warning("the model cannot be sent to other processes (a lambda in it?); training in this one")
+    if context.get_start_method() != "fork" and not _is_picklable(shared):
+        logger.warning(
+            "the model cannot be sent to other processes (does it contain a lambda?); it is trained in this process"
+        )
         yield from run_in_processes(work, shared, tasks)
         return
-    left, idle = dict(enumerate(tasks)), 0
-    while idle < ROUNDS:
-        before = len(left)
-        for place, result in _round(work, shared, left, min(processes, len(left)), context):
-            del left[place]
+    remaining, broken = dict(enumerate(tasks)), 0
+    while broken < MAX_BROKEN_POOLS:
+        before = len(remaining)
+        for place, result in _run_pool(work, shared, remaining, min(processes, len(remaining)), context):
+            del remaining[place]
             yield place, result
-        if not left:
+        if not remaining:
             return
-        idle = idle + 1 if len(left) == before else 0
-    why = "most often memory is short: use fewer processes"
-    if context.get_start_method() != "fork" and len(left) == len(tasks):
-        # They run the calling script again first, and one that is not guarded starts workers of its own there.
-        why = (
-            "workers begin anew here (a model on a GPU cannot be forked) and run the calling script again: put what it "
-            'does under if __name__ == "__main__":, or use processes=1; else memory is short: use fewer processes'
+        broken = broken + 1 if len(remaining) == before else 0
+    cause = "the most common cause is too little memory: use fewer processes"
+    if context.get_start_method() != "fork" and len(remaining) == len(tasks):
+        # A spawned worker first runs the calling script, which without a guard starts workers of its own.
+        cause = (
+            "workers are spawned here (a model on a GPU cannot be forked) and run the calling script again: put its "
+            'code under if __name__ == "__main__":, or use processes=1; if it is there already, memory is probably '
+            "too small: use fewer processes"
         )
-    raise RuntimeError(f"worker processes died {ROUNDS} times with {len(left)} of {len(tasks)} tasks to do; {why}")
+    raise RuntimeError(
+        f"worker processes died {MAX_BROKEN_POOLS} times with {len(remaining)} of {len(tasks)} tasks to do; {cause}"
+    )
 
 
-def _round(work: Any, shared: Any, left: dict[int, Any], processes: int, context: Any) -> Iterator[tuple[int, Any]]:
-    """What one pool finishes before it is done or broken."""
-    with ProcessPoolExecutor(processes, context, initializer=_receive, initargs=(shared,)) as pool:
+def _run_pool(
+    work: Any, shared: Any, remaining: dict[int, Any], processes: int, context: Any
+) -> Iterator[tuple[int, Any]]:
+    """(place, result) of the tasks that one pool finishes before it breaks."""
+    with ProcessPoolExecutor(processes, context, initializer=_initialise_worker, initargs=(shared,)) as pool:
         waiting: dict[Future[Any], int] = {}
         try:
-            for place, task in left.items():
-                waiting[pool.submit(_do, work, task)] = place
+            for place, task in remaining.items():
+                waiting[pool.submit(_run_task, work, task)] = place
         except BrokenProcessPool:
             pass
         while waiting:
@@ -83,7 +90,7 @@ def _round(work: Any, shared: Any, left: dict[int, Any], processes: int, context
                 yield place, result
 
 
-def _can_leave(shared: Any) -> bool:
+def _is_picklable(shared: Any) -> bool:
     try:
         pickle.dumps(shared)
     except (pickle.PicklingError, AttributeError, TypeError):
@@ -91,15 +98,15 @@ def _can_leave(shared: Any) -> bool:
     return True
 
 
-def _receive(shared: Any) -> None:
-    global _shared  # noqa: PLW0603 - a worker's only way to keep what came once
+def _initialise_worker(shared: Any) -> None:
+    global _shared  # noqa: PLW0603 - a worker can keep what is sent once only in a global
     _shared = shared
-    # The MKL in torch has a count of its own, which no limit from outside reaches. If torch.set_num_threads in the
-    # parent or MKL_NUM_THREADS has set it, MKL waits for ever for threads that the fork left behind.
+    # The MKL in torch has its own number of threads, which limits from outside do not change. If it was set in the
+    # parent by torch.set_num_threads or MKL_NUM_THREADS, MKL waits for ever for threads that the fork did not copy.
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _do(work: Callable[[Any, Any], Any], task: Any) -> Any:
+def _run_task(work: Callable[[Any, Any], Any], task: Any) -> Any:
     with one_thread():
         return work(_shared, task)

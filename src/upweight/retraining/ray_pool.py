@@ -1,4 +1,4 @@
-"""Ray: trainings on more than one machine (extra `upweight[ray]`); the one file that knows it."""
+"""Run tasks on a Ray cluster (extra `upweight[ray]`); the only file that uses Ray."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from upweight.core.threads import one_thread
 
-RETRIES = 4  # times that a task is started again because its worker died
+MAX_RETRIES = 4  # how often a task is restarted because its worker died
 
 
 def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """(place, work(shared, task)) for every task, as they finish.
+    """(place, work(shared, task)) for every task, in the order in which tasks finish.
 
-    Uses the cluster that is there (`ray.init()` before, or RAY_ADDRESS), else starts one on this machine for as long
-    as the work lasts. `shared` goes to every node once. A worker or a node that dies has its task done elsewhere.
+    Uses the cluster of an earlier `ray.init()` or of RAY_ADDRESS. If there is none, starts one on this machine for the
+    duration of the work. `shared` is sent to every node once. If a worker or a node dies, its task runs elsewhere.
 
     Raises:
         ImportError: Ray is not installed.
@@ -29,21 +29,24 @@ def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any
 
     started = not ray.is_initialized()
     if started:
-        found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # workers import what we can
-        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False, runtime_env={"env_vars": found})
+        # Workers can then import the same modules as this process.
+        variables = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {"env_vars": variables}
+        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False, runtime_env=environment)
     try:
-        there = ray.put(shared)
-        do = ray.remote(max_retries=RETRIES, num_cpus=1)(_do)
-        waiting = {do.remote(work, there, task): place for place, task in enumerate(tasks)}
+        reference = ray.put(shared)
+        remote_task = ray.remote(max_retries=MAX_RETRIES, num_cpus=1)(_run_task)
+        waiting = {remote_task.remote(work, reference, task): place for place, task in enumerate(tasks)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             try:
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                raise error.cause from error  # what the work itself raised
+                raise error.cause from error  # the error of the work itself
             except ray.exceptions.WorkerCrashedError as error:
                 raise RuntimeError(
-                    f"workers died {RETRIES + 1} times on one task; most often memory is short on the nodes"
+                    f"workers died {MAX_RETRIES + 1} times on one task; the most common cause is too little memory "
+                    "on the nodes"
                 ) from error
             yield waiting.pop(done), result
     finally:
@@ -51,6 +54,6 @@ def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any
             ray.shutdown()
 
 
-def _do(work: Callable[[Any, Any], Any], shared: Any, task: Any) -> Any:
+def _run_task(work: Callable[[Any, Any], Any], shared: Any, task: Any) -> Any:
     with one_thread():
         return work(shared, task)

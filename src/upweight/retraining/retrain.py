@@ -1,4 +1,4 @@
-"""retrain: train a model again with other example weights, once or many times."""
+"""Retrain a model with other example weights, once or many times."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ ModelT = TypeVar("ModelT", bound=Retrainable)
 
 @dataclass(frozen=True, eq=False)
 class Retrained(Generic[ModelT]):
-    """Many trainings of one model.
+    """The results of retraining one model many times.
 
     Attributes:
-        model: the model that was trained again.
-        found: one per training: its parameters, together (M, p); or the models, where they are no vectors (trees).
+        model: the model that was retrained.
+        found: the retrained parameters (M, p), one row per training; or a list of retrained models if the model has no
+            parameter vector (trees).
     """
 
     model: ModelT
@@ -36,7 +37,7 @@ class Retrained(Generic[ModelT]):
 
     @property
     def parameters(self) -> Array:
-        """(M, p), one row per training. Raises TypeError for models that are no vectors."""
+        """(M, p), one row per training. Raises TypeError for models without a parameter vector."""
         require(self.model, [Parametric], "parameters")
         return np.asarray(self.found)
 
@@ -44,14 +45,14 @@ class Retrained(Generic[ModelT]):
         return len(self.found)
 
     def __getitem__(self, place: int) -> ModelT:
-        found: Any = self.found[place]
-        return cast(ModelT, self.model.with_parameters(found) if isinstance(self.model, Parametric) else found)
+        result: Any = self.found[place]
+        return cast(ModelT, self.model.with_parameters(result) if isinstance(self.model, Parametric) else result)
 
     def __iter__(self) -> Iterator[ModelT]:
         return (self[place] for place in range(len(self)))
 
     def measure(self, queries: Examples) -> Array:
-        """The measurement of every query by every model, (m, M)."""
+        """The measurement of every query on every retrained model, (m, M)."""
         return np.stack([model.measure(queries) for model in self], axis=1)
 
     def __repr__(self) -> str:
@@ -71,34 +72,39 @@ def retrain(
     *,
     retraining: Retraining | None = None,
 ) -> ModelT | Retrained[ModelT]:
-    """Train a model again with other example weights.
+    """Retrain a model with other example weights.
 
     Args:
-        model: one that can be trained again.
-        train: what it was trained on.
-        weights: (n,) for one model; (M, n) for M of them. 1 leaves an example as it was, 0 removes it.
+        model: a model that can be retrained.
+        train: its training set.
+        weights: (n,) for one model; (M, n) for M models. 1 leaves an example as it was, 0 removes it.
         seed: 0 is the run that made the model; with (M, n) also one seed per row.
-        retraining: where and how; None for many small nets at once (stacked) and everything else on all processors.
+        retraining: where and how to train. None trains many small nets at once (stacked), and everything else on all
+            processors.
 
     Returns:
         The retrained model for weights (n,), a `Retrained` for (M, n).
 
     Raises:
         ValueError: weights of another length, negative, not finite, or all zero; training that diverged; a `Retraining`
-            with seeds, which are said here per row.
-        OSError: the disk is full; what was finished is kept.
+            with seeds, which are passed here as `seed`.
+        OSError: the disk is full; finished results are kept.
     """
     require(model, [Retrainable], "retrain", train)
-    one = np.ndim(weights) != 2
-    rows = checked_weights(train, weights)[None] if one else checked_weights(train, weights, len(np.asarray(weights)))
+    is_single = np.ndim(weights) != 2
+    rows = (
+        checked_weights(train, weights)[None]
+        if is_single
+        else checked_weights(train, weights, len(np.asarray(weights)))
+    )
     seeds = [seed] * len(rows) if isinstance(seed, int | np.integer) else list(seed)
     if len(seeds) != len(rows) or not len(rows):
         raise ValueError(f"expected weights of at least one model and one seed each, got {len(rows)}, {len(seeds)}")
     retraining = Retraining() if retraining is None else retraining
     if retraining.runs != (0,):
         raise ValueError(f"expected a seed per row of weights as seed=, got Retraining(seeds={retraining.seeds})")
-    if one and retraining.how is None and retraining.folder is None:
+    if is_single and retraining.how is None and retraining.folder is None:
         return cast(ModelT, model.retrain(train, rows[0], int(seeds[0])))
     tasks = [Task(weights=row, seed=int(s)) for row, s in zip(rows, seeds, strict=True)]
-    found = Retrained(model, run_tasks(retraining, model, train, tasks, None))
-    return found[0] if one else found
+    retrained = Retrained(model, run_tasks(retraining, model, train, tasks, None))
+    return retrained[0] if is_single else retrained

@@ -1,4 +1,4 @@
-"""RetrainedRemovals: real retrainings that metagradients are held against before anyone reads them."""
+"""Real retrainings without random removals, with which metagradients are compared before their scores are used."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Array = NDArray[np.float64]
 
 
 class RetrainedRemovals:
-    """Random removals that were really retrained.
+    """Models retrained without random sets of examples.
 
     Args:
-        model: whose training is made again; all with the same start, order and dropout.
+        model: the model to retrain; all retrainings have the same initial parameters, order and dropout.
         train: its training set.
-        removals: weights (removals, n), 0 where an example is left out.
-        seeds: runs whose mean is the effect.
-        full: the parameters trained with everything.
+        removals: weights (removals, n), 0 for examples that are left out.
+        seeds: the number of runs whose mean is the effect.
+        full: the parameters after training on everything.
     """
 
     def __init__(self, model: Any, train: Examples, removals: Array, seeds: int, full: Array) -> None:
         self.removals = removals
         weights = np.vstack([np.ones((1, len(train))), removals])
-        self._retrained = [_retrained(model, train, weights, seed) for seed in range(seeds)]
+        self._models = [_retrain(model, train, weights, seed) for seed in range(seeds)]
         self.metasmoothness = self._metasmoothness(model, train, full)
 
     def __len__(self) -> int:
@@ -37,22 +37,22 @@ class RetrainedRemovals:
 
     @property
     def trainings(self) -> int:
-        """How many were done: on everything and without each removal, once per seed, and half without the first."""
-        return len(self._retrained) * (len(self.removals) + 1) + 1
+        """The number of trainings: on everything and without each removal per seed, and one for the metasmoothness."""
+        return len(self._models) * (len(self.removals) + 1) + 1
 
     def effects(self, queries: Examples, values: Array) -> tuple[Array, Array]:
-        """(actual effects of the removals on these queries, those that scores (m, n) predict), both (m, removals)."""
-        measured = np.stack([[one.measure(queries) for one in models] for models in self._retrained])
-        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # with everything minus without
+        """(effects of the removals on these queries, effects that the scores (m, n) predict), both (m, removals)."""
+        measured = np.stack([[model.measure(queries) for model in models] for models in self._models])
+        actual = (measured[:, :1] - measured[:, 1:]).mean(axis=0).T  # with everything minus without the removal
         return actual, values @ (1.0 - self.removals).T
 
     def _metasmoothness(self, model: Any, train: Examples, full: Array) -> float:
-        """Metasmoothness: whether parameters move on the way they began, from all to half to none of a removal.
+        """Metasmoothness: whether parameters keep their direction as the weight of a removal goes from 1 to ½ to 0.
 
-        Sign agreement of the two halves' finite differences, weighted by the whole movement (2503.13751, §4).
+        It is the sign agreement of the two finite differences, weighted by the whole movement (2503.13751, §4).
         """
-        half = _retrained(model, train, (1.0 + self.removals[:1]) / 2, 0)[0].parameters
-        none = self._retrained[0][1].parameters
+        half = _retrain(model, train, (1.0 + self.removals[:1]) / 2, 0)[0].parameters
+        none = self._models[0][1].parameters
         movement = np.abs(none - full)
         agrees = np.sign(half - full) * np.sign(none - half)
         return float((movement * agrees).sum()) / max(float(movement.sum()), 1e-300)
@@ -67,6 +67,6 @@ def within_query_agreement(actual: Array, predicted: Array) -> tuple[float, floa
     return correlation, float(cross.sum()) / max(float((predicted**2).sum()), 1e-300)
 
 
-def _retrained(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
+def _retrain(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
     tasks = [Task(weights=row, seed=seed) for row in weights]
     return [model.with_parameters(parameters) for parameters in run_tasks(IN_THIS_PROCESS, model, train, tasks, None)]

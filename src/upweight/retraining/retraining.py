@@ -1,4 +1,4 @@
-"""Retraining: where and how real trainings are done."""
+"""The settings of real retrainings: where they run, how many at a time, and with which seeds."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ HOWS = ("stacked", "processes", "ray")
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """Where and how real trainings are done: one value for every function that trains.
+    """Where and how models are retrained: one value for every function that trains.
 
     Args:
-        processes: trainings at a time, each in a process of its own on this machine; None for all processors, 1 for
-            this process alone.
-        how: "stacked" (many at once, where the model can), "processes" (one by one) or "ray" (on a cluster, extra
-            `ray`); None takes the first where it is cheaper, else the second. The way is chosen by model and data
-            alone, so the same call gives the same bits.
-        folder: where every result is written to a file of its own; results that the folder holds are not computed
-            again, so a call that was interrupted goes on.
-        seeds: how many trainings there are of every training set, with seeds 0, 1, …; or which seeds, all different.
-            0 is the run that made the model. Functions that train once take one seed, e.g. [3].
-        progress: called with (stage, done, total), for trainings with the stage "retrain".
+        processes: the number of trainings at a time, each in a process of its own on this machine; None for all
+            processors, 1 for this process alone.
+        how: "stacked" (many at once, if the model can), "processes" (one by one) or "ray" (on a cluster, extra `ray`).
+            None chooses "stacked" if it is cheaper, else "processes". The choice depends on model and data only, so the
+            same call gives the same bits.
+        folder: a folder in which every result is saved in a file of its own. Results that it already holds are not
+            computed again, so an interrupted call can be continued.
+        seeds: the number of trainings of every training set, with seeds 0, 1, …; or the seeds, all different. Seed 0 is
+            the run that made the model. Functions that train once take one seed, e.g. [3].
+        progress: called with (stage, done, total); the stage of trainings is "retrain".
 
     Raises:
-        ValueError: another `how`, fewer than one process, no seed or the same seed twice.
-        TypeError: progress that does not take three arguments.
+        ValueError: an unknown `how`, fewer than one process, no seed or the same seed twice.
+        TypeError: a progress that does not take three arguments.
     """
 
     processes: int | None = None
@@ -50,7 +50,7 @@ class Retraining:
         if not isinstance(self.seeds, int | np.integer):
             object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         if not self.runs or len(set(self.runs)) < len(self.runs):
-            raise ValueError(f"expected at least one seed, and each once, got {self.seeds}")
+            raise ValueError(f"expected at least one seed, and each seed once, got {self.seeds}")
         if self.progress is not None and not accepts_arguments(self.progress, 3):
             raise TypeError("expected progress that is called with (stage, done, total), three arguments")
 
@@ -60,7 +60,7 @@ class Retraining:
         return tuple(range(self.seeds)) if isinstance(self.seeds, int | np.integer) else tuple(self.seeds)
 
     def only_seed(self, wanted_by: str) -> int:
-        """The seed, for work that trains once. Raises ValueError where there are several."""
+        """The seed of work that trains once. Raises ValueError if there are several."""
         if len(self.runs) > 1:
             raise ValueError(
                 f"{wanted_by} trains with one seed, got {len(self.runs)}; pass uw.Retraining(seeds=[{self.runs[0]}])"
@@ -68,16 +68,16 @@ class Retraining:
         return self.runs[0]
 
     def part(self, before: int, total: int) -> Retraining:
-        """The same for some of `total` trainings, so many of which were done before."""
+        """The same settings for a part of `total` trainings, after `before` of them: progress counts all of them."""
         progress = self.progress
         if progress is None:
             return self
 
-        def further(stage: str, done: int, _: int, /) -> None:
+        def report(stage: str, done: int, _: int, /) -> None:
             if before + done > 0:
                 progress(stage, before + done, total)
 
-        return replace(self, progress=further)
+        return replace(self, progress=report)
 
 
 IN_THIS_PROCESS = Retraining(processes=1)

@@ -1,4 +1,4 @@
-"""Task: which training is to be done again, and what is asked of the model that comes of it."""
+"""Tasks: which trainings to make, what to evaluate on each retrained model, and how groups of tasks are run."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable, can
 from upweight.retraining.process_pool import run_in_processes
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
-PROBE_EXAMPLES = 8  # training examples on which a model is held against itself at its own parameters
+PROBE_EXAMPLES = 8  # training examples on which a retrained model is compared with its parameters in the old model
 
 
 class Applicable(Protocol):
-    """What can be done to a training set before it is trained on."""
+    """A change of a training set."""
 
     def applied(self, train: Examples) -> tuple[Examples, Array]:
-        """The training set afterwards, and the factor on each of its weights."""
+        """The changed training set, and the factor on each of its weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One training.
+    """One training. At most one of `removed`, `weights` and `change` is given.
 
     Attributes:
-        removed: positions of the training examples that it goes without;
-        weights: or one weight per training example, (n,);
-        change: or what is done to the training set first.
+        removed: positions of the training examples to leave out.
+        weights: one weight per training example, (n,).
+        change: a change of the training set.
         seed: as in `retrain`.
-        roughly: no nearer to the optimum than the user's own fit was (`Retrainable.retrain_roughly`).
-        queries: positions of the queries that are measured; None for all.
+        roughly: train no nearer to the optimum than the user's own fit was (`Retrainable.retrain_roughly`).
+        queries: positions of the queries to evaluate; None for all.
     """
 
     removed: NDArray[np.intp] | None = None
@@ -46,12 +47,12 @@ class Task:
     queries: NDArray[np.intp] | None = None
 
     @property
-    def alone(self) -> bool:
-        """Whether no other task can be trained together with it."""
-        return self.change is not None or self.roughly
+    def is_stackable(self) -> bool:
+        """Whether it can be trained at once with other tasks: it differs from them by seed and weights only."""
+        return self.change is None and not self.roughly
 
-    def on(self, train: Examples) -> tuple[Examples, Array]:
-        """What it trains on, and the weights (n,)."""
+    def training_set(self, train: Examples) -> tuple[Examples, Array]:
+        """The examples to train on, and their weights (n,)."""
         if self.change is not None:
             return self.change.applied(train)
         if self.weights is not None:
@@ -68,9 +69,9 @@ def measured(model: Any, queries: Examples) -> Array:
 
 
 def predicted(model: Any, queries: Examples) -> Array:
-    """Which of the model's classes every query is taken for, as places among them, (m,)."""
-    said = model.predict(queries)
-    return np.array([said.classes.index(one) for one in said.predicted], dtype=np.float64)
+    """The predicted class of every query, as its index among the model's classes, (m,)."""
+    predictions = model.predict(queries)
+    return np.array([predictions.classes.index(name) for name in predictions.predicted], dtype=np.float64)
 
 
 class Job(NamedTuple):
@@ -92,54 +93,55 @@ Distribute = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int,
 
 
 def choose_stack(model: Any, train: Examples) -> Stack:
-    """How many models to train at a time; where that is one, why."""
+    """How many models to train at a time, and why if that is one."""
     if not can(model, Stackable):
         return Stack(1, f"a {type(model).__name__} is trained one by one")
-    found: Stack = model.stack(train)
-    return found
+    stack: Stack = model.stack(train)
+    return stack
 
 
 def run_groups(job: Job, tasks: Sequence[Task], size: int, distribute: Distribute) -> Iterator[tuple[int, Any]]:
-    """(place of the task, what came of it) as trainings finish; `size` tasks go out together."""
-    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    for place, results in distribute(run_group, job, parts):
+    """(place of the task, its result) in the order in which trainings finish; a group has `size` tasks."""
+    groups = [tasks[part] for part in blocks(len(tasks), size)]
+    for place, results in distribute(run_group, job, groups):
         yield from ((place * size + within, result) for within, result in enumerate(results))
 
 
 def distribute_to_processes(processes: int) -> Distribute:
-    """Hand tasks out to so many processes of this machine; one is this process."""
+    """Run groups of tasks in this many processes of this machine; with 1, in this process."""
 
-    def distribute(work: Work, job: Job, parts: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
-        if processes > 1 and len(parts) > 1 and job.model.converges:
-            # What such a model prepares for its first training, the optimum it starts from, workers inherit.
+    def distribute(work: Work, job: Job, groups: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
+        if processes > 1 and len(groups) > 1 and job.model.converges:
+            # Such a model first computes its optimum, from which all trainings start. Workers inherit it.
             job.model.retrain(job.train, np.ones(len(job.train)))
-        yield from run_in_processes(work, job, parts, 1 if job.model.threads else processes, fork=job.model.forks)
+        yield from run_in_processes(work, job, groups, 1 if job.model.threads else processes, fork=job.model.forks)
 
     return distribute
 
 
 def run_group(job: Job, tasks: Sequence[Task]) -> list[Any]:
-    """What comes of each task."""
+    """The result of each task of a group."""
     model, train, queries, stacked, evaluate = job
     if stacked:
-        weights = np.stack([task.on(train)[1] for task in tasks])
+        weights = np.stack([task.training_set(train)[1] for task in tasks])
         models: Sequence[Any] = model.retrain_many(train, weights, [task.seed for task in tasks])
     else:
         models = [_retrained(model, train, task) for task in tasks]
     if queries is not None:
-        asked = (queries if task.queries is None else queries.take(task.queries) for task in tasks)
-        return [evaluate(one, some) for one, some in zip(models, asked, strict=True)]
+        of_tasks = (queries if task.queries is None else queries.take(task.queries) for task in tasks)
+        return [evaluate(retrained, of_task) for retrained, of_task in zip(models, of_tasks, strict=True)]
     if not isinstance(model, Parametric):
         return list(models)
-    some = train.take(np.arange(min(PROBE_EXAMPLES, len(train))))
-    if not np.array_equal(model.with_parameters(models[0].parameters).measure(some), models[0].measure(some)):
+    probes = train.take(np.arange(min(PROBE_EXAMPLES, len(train))))
+    if not np.array_equal(model.with_parameters(models[0].parameters).measure(probes), models[0].measure(probes)):
         raise ValueError(
-            "training changed more than the model's parameters (running statistics of a batch norm?), so parameters "
-            "alone are no retrained model; retrain one at a time with model.retrain, which keeps all of it"
+            "training changed more than the model's parameters (running statistics of a batch norm?), so the "
+            "parameters alone do not make a retrained model; retrain one at a time with model.retrain, which returns "
+            "the whole model"
         )
-    return [np.asarray(one.parameters) for one in models]
+    return [np.asarray(retrained.parameters) for retrained in models]
 
 
 def _retrained(model: Any, train: Examples, task: Task) -> Any:
-    train_again = model.retrain_roughly if task.roughly else model.retrain
-    return train_again(*task.on(train), task.seed)
+    retrain = model.retrain_roughly if task.roughly else model.retrain
+    return retrain(*task.training_set(train), task.seed)

@@ -1,1 +1,1 @@
-"""Networks of PyTorch: `TorchModel`, and how it is trained again."""
+"""Networks of PyTorch: `TorchModel`, and how it is retrained."""

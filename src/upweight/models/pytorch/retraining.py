@@ -1,4 +1,4 @@
-"""RetrainableNetwork: what training a network again takes, by a recipe or by a function of the user's."""
+"""How a network is retrained: by a recipe, or by a function of the user's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 class RetrainableNetwork(Stackable, Replayable):
-    """A network with how it was trained: a recipe, a function of the user's (weights, seed) -> net, or nothing."""
+    """A network with its training: a recipe, the user's function (weights, seed) -> net, or None if it is not known."""
 
     network: Network
     training: Training | TrainFn | None
@@ -36,16 +36,16 @@ class RetrainableNetwork(Stackable, Replayable):
 
     @property
     def reads_examples(self) -> bool:  # type: ignore[override]
-        """Whether the training is a recipe; a function of the user's has its own examples."""
+        """Whether training uses the examples passed to `retrain`; a training function of the user's has its own."""
         return self.training is None or isinstance(self.training, Training)
 
     @property
     def forks(self) -> bool:
-        """Whether torch's backward passes survive a fork, as they do where there is no GPU."""
+        """Whether torch's backward passes work after a fork: only on machines without a GPU."""
         return not torch.cuda.is_available()
 
     def lacks(self, capability: type) -> str | None:
-        """Training, where none was passed."""
+        """Why it cannot be retrained or replayed, if no training or a training function was passed."""
         if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
             return None
         if self.training is not None:
@@ -57,7 +57,7 @@ class RetrainableNetwork(Stackable, Replayable):
         )
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> Self:
-        """The net trained from the beginning with these example weights (n,) on top of the examples' own.
+        """A new net, trained from the beginning with these example weights (n,) multiplied by the examples' own.
 
         Raises:
             ValueError: weights of another length, negative, not finite or all zero; training that diverged.
@@ -73,7 +73,7 @@ class RetrainableNetwork(Stackable, Replayable):
         return trainer.choose_stack(self.training, self.network, train)  # type: ignore[arg-type]
 
     def retrain_many(self, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Self]:
-        """Many copies of the net at once, one for every row of weights (M, n) and its seed."""
+        """Retrain many copies of the net at once, one for every row of weights (M, n) and its seed."""
         weights = checked_weights(train, weights, len(seeds))
         if not isinstance(self.training, Training):
             return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
@@ -82,14 +82,14 @@ class RetrainableNetwork(Stackable, Replayable):
         ]
 
     def training_time(self, train: Examples) -> float | None:
-        """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None where it is not known, or not SGD's."""
+        """τ = Σ ηₜ/(1 − μ) of the training, to which damping is matched; None if it is not known, or for Adam."""
         if not isinstance(self.training, Training):
             return None
-        rebatched = self.training.denominator == "rebatched"  # its batches hold examples of weight above 0 alone
+        rebatched = self.training.denominator == "rebatched"  # batches contain only examples of weight above 0
         return self.training.time(len(weighted_positions(train)) if rebatched else len(train))
 
     def replay(self, train: Examples, weights: Array, seed: int = 0) -> TrainingReplay:
-        """The training with these example weights (n,), whose derivatives in them are exact.
+        """The training with these example weights (n,), with exact derivatives in the weights.
 
         Raises:
             ValueError: as `retrain`; a training without derivatives (see `TrainingReplay`).

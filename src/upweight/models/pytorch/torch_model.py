@@ -1,9 +1,8 @@
-"""TorchModel: any torch.nn.Module with a loss per example."""
+"""The model family of networks: any torch.nn.Module with a loss per example."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.curvature import Curvature
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
@@ -31,41 +29,40 @@ from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
+from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
 
 if TYPE_CHECKING:
-    from upweight.curvature.segments import FittedSegment
-    from upweight.training.checkpoint_models import CheckpointModel
-    from upweight.training.recorded_steps import RecordedSteps
     from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
 
 
-class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, RetrainableNetwork):
-    """A trained network, its loss and what is asked of a query.
+class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork):
+    """A trained network, its loss and the measurement of a query.
 
     Args:
-        net: the trained module. It is never changed: passes run in eval mode and put everything back.
+        net: the trained module. It is never changed: passes run in eval mode and restore everything.
         loss: `loss(net, batch) -> (n,)`, the training loss of every example without the regulariser, e.g.
             `lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")`.
         measure: `measure(net, batch) -> (m,)`, higher = more of the behaviour; None for −loss.
         objective: "mean" (losses are averaged, as in most training loops), "sum" or "fixed"; with a regulariser
             `uw.Objective("mean", l2=…)`, the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of
-            `torch.optim.SGD`). Left out: what `training` says, else "mean" without one.
-        collate: `collate(examples) -> batch`, what `loss` gets; None for an object with tensors `.x` and `.y`.
+            `torch.optim.SGD`). None: the objective of `training`, else "mean" without a regulariser.
+        collate: `collate(examples) -> batch`, which makes the batches for `loss`; None for an object with tensors `.x`
+            and `.y`.
         training: how the net was trained: a `Training` with its `initial`, or your own `train_fn(weights, seed) -> net`
-            that trains a new net with these example weights (n,), where ones and seed 0 give this net. Without it the
-            model cannot be trained again.
-        trajectory: what was recorded of the training; its last checkpoint is the net.
+            that trains a new net with these example weights (n,). Weights of 1 and seed 0 have to give this net.
+            Without `training` the model cannot be retrained.
+        trajectory: the recorded training; its last checkpoint is the net.
 
     Raises:
-        TypeError: `net` is no module.
-        ValueError: a net without gradients of single examples (batch norm without running statistics), nothing to
-            train, complex parameters; a negative l2; an objective that is not the training's; a
+        TypeError: `net` is not a module.
+        ValueError: a net without gradients of single examples (batch norm without running statistics), a net without
+            trainable parameters or with complex ones; a negative l2; an objective that is not the training's; a
             trajectory of another net.
 
     Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
@@ -103,40 +100,34 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
         training: Training,
         collate: Callable[[Examples], Any] | None = None,
     ) -> TorchModel:
-        """Train a fresh net and get the model, ready to be explained and trained again.
+        """Train a new net and return the model, ready to be explained and retrained.
 
         Args:
-            net: the net before training (never changed), or a function seed -> net that makes it afresh, which lets
-                runs of other seeds begin elsewhere; `training.initial` where that is given.
+            net: the net before training (never changed), or a function seed -> net that makes a new one, so that runs
+                with other seeds have other initial parameters. `training.initial` takes precedence if it is given.
             loss, measure, collate: as above.
-            train: what to train on.
-            training: how.
+            train: the training set.
+            training: the recipe.
         """
-        begins = unwrap(net if isinstance(net, nn.Module) else net(training.seed))
-        training = trainer.add_initial(training, begins if isinstance(net, nn.Module) else net)
-        untrained = cls(begins, loss, measure, collate=collate, training=training)
+        initial = unwrap(net if isinstance(net, nn.Module) else net(training.seed))
+        training = trainer.add_initial(training, initial if isinstance(net, nn.Module) else net)
+        untrained = cls(initial, loss, measure, collate=collate, training=training)
         return untrained.retrain(train, np.ones(len(train)))
 
     @property
     def name(self) -> str:
-        """The class of the net, and its size."""
+        """The class of the net, and its number of parameters."""
         return f"{type(self.network.net).__name__} of {self.network.size:,} parameters"
 
     @property
     def measurement(self) -> str:
-        """−loss, or the name of the function that measures."""
+        """−loss, or the name of the measurement function."""
         if self.network.measure is None:
             return "−loss"
         return str(getattr(self.network.measure, "__name__", type(self.network.measure).__name__))
 
-    def lacks(self, capability: type) -> str | None:
-        """Checkpoints, where no trajectory was passed; training, where none was."""
-        from upweight.training.checkpoint_models import NO_CHECKPOINTS
-
-        return NO_CHECKPOINTS if capability is Checkpointed and self.trajectory is None else super().lacks(capability)
-
     def identity(self) -> dict[str, str]:
-        """The net with its code, how losses are put together, loss, measurement and training."""
+        """Digests of the net with its code, the objective, the loss, the measurement and the training."""
         network = self.network
         return digests(
             parameters=network.net,
@@ -147,13 +138,13 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
         )
 
     def version(self) -> tuple[tuple[int, int], ...]:
-        """Where every parameter and buffer lies, and how often torch wrote to it: optimisers, loading, `.to()`."""
+        """Address of every parameter and buffer, and torch's count of its changes (optimisers, loading, `.to()`)."""
         net = self.network.net
         return tuple((tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers()))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know: frozen parameters, training mode, gradients that hooks could not see."""
+        """Sentences for the reader: frozen parameters, training mode, gradients that hooks do not capture."""
         said = [note for found in inspections_of(self.network) for note in found.notes]
         removal = trainer.removal_warnings(self.training, self.network)
         return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
@@ -164,7 +155,7 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
         return self.network.vector()
 
     def with_parameters(self, parameters: Array) -> TorchModel:
-        """The same model at other parameters, on a copy of the net."""
+        """A copy of the model and its net, with other parameters."""
         moved = self.network.writable_copy()
         moved.write(parameters)
         return self.with_net(moved.net)
@@ -176,64 +167,63 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net."""
         shifts = np.atleast_2d(shifts)
-        here, moved = self.parameters, self.network.writable_copy()
-        out = np.empty((len(queries), len(shifts)))
+        parameters, shifted = self.parameters, self.network.writable_copy()
+        measurements = np.empty((len(queries), len(shifts)))
         for g, shift in enumerate(shifts):
-            moved.write(here + shift)
-            out[:, g] = predictions.measurements(moved, queries)
-        return out
+            shifted.write(parameters + shift)
+            measurements[:, g] = predictions.measurements(shifted, queries)
+        return measurements
 
     def predict(self, examples: Examples) -> Predictions:
-        """What the net says: the likeliest class with softmax probabilities for outputs (n, C), else the output.
+        """The likeliest class with softmax probabilities for outputs (n, C), else the output.
 
-        Where no output of one number or one row per example is to be seen, the measurement stands for it.
+        If the loss has no output with one number or one row per example, the measurement takes its place.
         """
         return predictions.predictions(self.network, examples)
 
     def embed(self, examples: Examples) -> Array:
-        """What enters the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
+        """The inputs of the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
         return features(self.network, examples)
 
     def loss_rows(self, train: Examples) -> CapturedRows:
-        """wᵢ(∇ℓᵢ + l2 θ), the second term only where the objective takes the mean."""
+        """wᵢ(∇ℓᵢ + l2 θ), with the second term only if the objective is a mean."""
         share = None
         if self.objective.reduction == "mean" and self.objective.l2 > 0:
             share = {name: self.objective.l2 * p.detach() for name, p in self.network.parameters().items()}
         return CapturedRows(self.network, train, "loss", self.weights(train), share)
 
     def measure_rows(self, queries: Examples) -> CapturedRows:
-        """∇θ of every query's measurement."""
+        """∇θ of the measurement of every query."""
         return CapturedRows(self.network, queries, "measure")
 
     def movable(self, examples: Examples) -> Movable:
-        """The `x` of the batches that the net takes."""
+        """The `x` of the batches that the net receives."""
         values = input_gradients.inputs(self.network, examples)
-        named = values.ndim == 2 and examples.names is not None and len(examples.names) == values.shape[1]
-        same = np.shape(examples.x) == values.shape and np.allclose(examples.x, values, atol=1e-6)
-        return Movable(
-            values, tuple(examples.names or ()) if named else None, "inputs" if same else "what `collate` made", same
-        )
+        has_names = values.ndim == 2 and examples.names is not None and len(examples.names) == values.shape[1]
+        is_input = np.shape(examples.x) == values.shape and np.allclose(examples.x, values, atol=1e-6)
+        names = tuple(examples.names or ()) if has_names else None
+        return Movable(values, names, "inputs" if is_input else "what `collate` made", is_input)
 
     def input_gradients(self, train: Examples, vectors: Array) -> Array:
         """wᵢ ∂⟨∇ℓᵢ, v⟩/∂xᵢ by double backward through the net, (k, n, …)."""
-        found = input_gradients.input_gradients(self.network, train, np.atleast_2d(vectors))
-        return found * self.weights(train).reshape(-1, *(1,) * (found.ndim - 2))
+        gradients = input_gradients.input_gradients(self.network, train, np.atleast_2d(vectors))
+        return gradients * self.weights(train).reshape(-1, *(1,) * (gradients.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float:
-        """‖∇objective‖ over √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
+        """‖∇objective‖ divided by √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
 
-        A row that counts for several copies is several gradients.
+        A row whose weight stands for several copies counts as several gradients.
         """
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
         return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """1: the loss is taken for a negative log-likelihood."""
+        """1: the loss is assumed to be a negative log-likelihood."""
         return 1.0
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> Curvature:
-        """The curvature that the recipe names (None: Gauss–Newton); damping None is chosen from the spectrum."""
+        """The curvature of the recipe (None: Gauss–Newton). If damping is None, it is chosen from the spectrum."""
         from upweight.curvature import registry
 
         collect_totals(self.network, train, self.weights(train))
@@ -252,56 +242,16 @@ class TorchModel(Checkpointed, Layered, Parametric, Perturbable, Embeddable, Ret
             training=self.training,
         )
 
-    def checkpoints(self) -> tuple[CheckpointModel, ...]:
-        """The moments of its trajectory."""
-        from upweight.training.checkpoint_models import read_checkpoints
-
-        return read_checkpoints(self.trajectory, self._at)
-
-    def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
-        """The trajectory as `count` stretches; recipe is `EKFAC()` or `GaussNewton()`."""
-        from upweight.curvature.segments import segments
-
-        over = self.mean_over(train)
-        return segments(self.checkpoints(), self.weights(train), train, recipe, count, over)
-
-    def mean_over(self, train: Examples) -> float:
-        """All rows whatever they weigh where the objective says so ("fixed"), else the examples that count."""
-        return float(len(train)) if self.objective.reduction == "fixed" else super().mean_over(train)
-
-    def stepwise(self, train: Examples) -> RecordedSteps | None:
-        """The trajectory step by step, where it was told the batches and holds the start."""
-        from upweight.training.recorded_steps import RecordedSteps
-
-        moments = self.checkpoints()
-        if self.trajectory is None or moments[0].step != 0 or self.trajectory.batches() is None:
-            return None
-        fixed = self.objective.reduction == "fixed"
-        return RecordedSteps(self.trajectory, self.network, train, self.weights(train), moments, fixed)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""
-        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.network.names))
-
-    def narrowed(self, layers: Sequence[str]) -> TorchModel:
-        """All other layers held fixed."""
-        unknown = set(layers) - set(self.layers)
-        if unknown or not layers:
-            raise ValueError(f"expected layers out of {self.layers}, got {tuple(layers)}")
-        there = copy.copy(self)
-        there.network = self.network.narrowed([n for n in self.network.names if n.rpartition(".")[0] in layers])
-        return there
-
-    def _at(self, tensors: dict[str, Tensor]) -> TorchModel:
-        """A copy at these parameters and buffers, without the regulariser's share in its rows."""
+    def with_tensors(self, tensors: dict[str, Tensor]) -> TorchModel:
+        """A copy with these parameters and buffers, whose rows do not contain the regulariser's share."""
         network = self.network
         net = copy_net(network.net)
         with torch.no_grad():
-            for name, own in [*net.named_parameters(), *net.named_buffers()]:
+            for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
                 if name in tensors:
-                    own.copy_(tensors[name])
-        there = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
-        share_inspections(network, there.network)  # the same modules see the same examples at the same places
-        share_joint_axes(network, there.network)
-        return there
+                    tensor.copy_(tensors[name])
+        checkpoint = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
+        # Inspections hold for the checkpoint too: the same modules process the same examples at the same places.
+        share_inspections(network, checkpoint.network)
+        share_joint_axes(network, checkpoint.network)
+        return checkpoint

@@ -1,0 +1,81 @@
+"""The checkpoints of a network's recorded training, and the network restricted to some of its layers."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from upweight.core.checkpoints import Checkpointed, Layered
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.core.weights import sample_weights
+from upweight.gradients.network import Network
+
+if TYPE_CHECKING:
+    from upweight.curvature.segments import FittedSegment
+    from upweight.training.checkpoint_models import CheckpointModel
+    from upweight.training.recorded_steps import RecordedSteps
+    from upweight.training.trajectory import Trajectory
+
+
+class CheckpointedNetwork(Checkpointed, Layered):
+    """A network with the trajectory of its training, or None if none was recorded."""
+
+    network: Network
+    objective: Objective
+    trajectory: Trajectory | None
+
+    @abstractmethod
+    def with_tensors(self, tensors: dict[str, Tensor]) -> Self:
+        """A copy with these parameters and buffers, whose rows do not contain the regulariser's share."""
+
+    def lacks(self, capability: type) -> str | None:
+        """Checkpoints, if no trajectory was passed."""
+        from upweight.training.checkpoint_models import NO_CHECKPOINTS
+
+        return NO_CHECKPOINTS if capability is Checkpointed and self.trajectory is None else super().lacks(capability)
+
+    def checkpoints(self) -> tuple[CheckpointModel, ...]:
+        """The checkpoints of the trajectory."""
+        from upweight.training.checkpoint_models import read_checkpoints
+
+        return read_checkpoints(self.trajectory, self.with_tensors)
+
+    def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
+        """The trajectory in `count` segments; the recipe is `EKFAC()` or `GaussNewton()`."""
+        from upweight.curvature.segments import segments
+
+        over = self.mean_over(train)
+        return segments(self.checkpoints(), sample_weights(train), train, recipe, count, over)
+
+    def mean_over(self, train: Examples) -> float:
+        """The number of all rows if the objective is "fixed", else the number of examples that they count for."""
+        return float(len(train)) if self.objective.reduction == "fixed" else super().mean_over(train)
+
+    def stepwise(self, train: Examples) -> RecordedSteps | None:
+        """The recorded steps; None if the trajectory lacks the batches or the initial parameters."""
+        from upweight.training.recorded_steps import RecordedSteps
+
+        checkpoints = self.checkpoints()
+        if self.trajectory is None or checkpoints[0].step != 0 or self.trajectory.batches() is None:
+            return None
+        fixed = self.objective.reduction == "fixed"
+        return RecordedSteps(self.trajectory, self.network, train, sample_weights(train), checkpoints, fixed)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.network.names))
+
+    def narrowed(self, layers: Sequence[str]) -> Self:
+        """The same model with the parameters of all other layers held fixed."""
+        unknown = set(layers) - set(self.layers)
+        if unknown or not layers:
+            raise ValueError(f"expected layers out of {self.layers}, got {tuple(layers)}")
+        restricted = copy.copy(self)
+        restricted.network = self.network.narrowed([n for n in self.network.names if n.rpartition(".")[0] in layers])
+        return restricted
