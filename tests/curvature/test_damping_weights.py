@@ -1,4 +1,4 @@
-"""The automatic damping, and every curvature, with weights as with rows left out or written out."""
+"""Weights in the automatic damping and in every curvature: as if rows were left out or repeated."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from curved_nets import DUAL_FORM, with_limits
 
 import upweight as uw
-from upweight.curvature import gauss_newton
-from upweight.curvature.solvers import roots
 
 RECIPES = [
     uw.GaussNewton(),
@@ -46,38 +45,37 @@ def weights_for(n: int, law: str) -> np.ndarray:
 @pytest.mark.parametrize("law", ["absent", "copies"])
 @pytest.mark.parametrize("n", [50, 320], ids=["all examples", "a sample of them"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: type(r).__name__)
-def test_the_automatic_damping_is_that_of_the_set_written_out(recipe: Any, n: int, law: str) -> None:
+def test_the_automatic_damping_is_that_of_the_repeated_rows(recipe: Any, n: int, law: str) -> None:
     model, x, y, queries = problem(n)
     weights = weights_for(n, law)
     rows = np.repeat(np.arange(n), weights.astype(int))
     method = uw.Influence(curvature=recipe, correction=None)
-    ours = method.fit(model, uw.Examples(x, y, weights=weights)).attribute(queries)
-    theirs = method.fit(model, uw.Examples(x[rows], y[rows])).attribute(queries)
-    expected = np.stack([theirs.values[:, rows == i].sum(1) for i in range(n)], axis=1)
-    assert np.abs(ours.values - expected).max() <= 1e-9 * np.abs(expected).max()
-    assert ours.diagnostics["damping"] == pytest.approx(theirs.diagnostics["damping"], rel=1e-9)
-    assert ours.diagnostics["damping_from"] == theirs.diagnostics["damping_from"]
+    weighted = method.fit(model, uw.Examples(x, y, weights=weights)).attribute(queries)
+    repeated = method.fit(model, uw.Examples(x[rows], y[rows])).attribute(queries)
+    expected = np.stack([repeated.values[:, rows == i].sum(1) for i in range(n)], axis=1)
+    assert np.abs(weighted.values - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert weighted.diagnostics["damping"] == pytest.approx(repeated.diagnostics["damping"], rel=1e-9)
+    assert weighted.diagnostics["damping_from"] == repeated.diagnostics["damping_from"]
 
 
 @pytest.mark.parametrize("law", ["absent", "copies"])
 @pytest.mark.parametrize("correction", [None, "leverage"])
-def test_the_dual_form_knows_weights(law: str, correction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 1)
-    monkeypatch.setattr(roots, "TRACE_SHARE", 1.0)  # else the cut may split the copies of a row
+def test_weights_in_the_dual_form_are_copies(law: str, correction: Any) -> None:
     model, x, y, queries = problem(40)
+    model = with_limits(model, **DUAL_FORM)  # the whole trace: a smaller share may split the copies of a row
     weights = weights_for(40, law)
-    rows, one = np.repeat(np.arange(40), weights.astype(int)), weights == 1
+    rows, single = np.repeat(np.arange(40), weights.astype(int)), weights == 1
     method = uw.Influence(curvature=uw.GaussNewton(), damping=0.02, correction=correction)
-    ours = method.fit(model, uw.Examples(x, y, weights=weights)).attribute(queries)
-    theirs = method.fit(model, uw.Examples(x[rows], y[rows])).attribute(queries)
-    assert "dual" in ours.diagnostics["solver"] and ours.diagnostics["correction"] == correction
-    expected = theirs.values[:, np.isin(rows, np.flatnonzero(one))]
-    assert np.abs(ours.values[:, one] - expected).max() <= 1e-9 * np.abs(expected).max()
-    assert (ours.values[:, weights == 0] == 0).all()
+    weighted = method.fit(model, uw.Examples(x, y, weights=weights)).attribute(queries)
+    repeated = method.fit(model, uw.Examples(x[rows], y[rows])).attribute(queries)
+    assert "dual" in weighted.diagnostics["solver"] and weighted.diagnostics["correction"] == correction
+    expected = repeated.values[:, np.isin(rows, np.flatnonzero(single))]
+    assert np.abs(weighted.values[:, single] - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert (weighted.values[:, weights == 0] == 0).all()
 
 
 @pytest.mark.parametrize("law", ["absent", "copies"])
-def test_the_gradient_norm_is_that_of_the_set_written_out(law: str) -> None:
+def test_the_gradient_norm_is_that_of_the_repeated_rows(law: str) -> None:
     model, x, y, _ = problem(30)
     weights = weights_for(30, law)
     rows = np.repeat(np.arange(30), weights.astype(int))

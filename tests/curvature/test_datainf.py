@@ -1,4 +1,4 @@
-"""DataInf against the mean of inverses written out, in float64."""
+"""DataInf against the mean of dense inverses, in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import cross_entropy, examples, model
+from curved_nets import cross_entropy, examples, untrained
 
 import upweight as uw
 from upweight.core.rows import DenseRows
@@ -16,19 +16,19 @@ NETS = ["mlp", "cnn", "attention"]
 
 
 def mean_of_inverses(network, gradients, weights, ridge, damping) -> np.ndarray:
-    """(1/W) Σ (wᵢ/W) (λ + gᵢgᵢᵀ)⁻¹, one block per module; damping None for a tenth of the mean squared gradient."""
+    """(1/W) Σ (wᵢ/W) (λ + gᵢgᵢᵀ)⁻¹, one block per module; damping None is a tenth of the mean squared gradient."""
     total, size, start = weights.sum(), network.size, 0
-    places: dict[str, list[int]] = {}
+    modules: dict[str, list[int]] = {}
     for name in network.names:
         stop = start + int(np.prod(network.shapes[name]))
-        places.setdefault(name.rpartition(".")[0], []).extend(range(start, stop))
+        modules.setdefault(name.rpartition(".")[0], []).extend(range(start, stop))
         start = stop
     out = np.zeros((size, size))
-    for place in places.values():
-        g = gradients[:, place]
-        added = 0.1 * weights @ (g**2).sum(axis=1) / total / len(place) if damping is None else damping
-        each = [np.linalg.inv(np.outer(row, row) + (ridge + added) * np.eye(len(place))) for row in g]
-        out[np.ix_(place, place)] = np.einsum("n,npq->pq", weights / total**2, each)
+    for positions in modules.values():
+        g = gradients[:, positions]
+        added = 0.1 * weights @ (g**2).sum(axis=1) / total / len(positions) if damping is None else damping
+        inverses = [np.linalg.inv(np.outer(row, row) + (ridge + added) * np.eye(len(positions))) for row in g]
+        out[np.ix_(positions, positions)] = np.einsum("n,npq->pq", weights / total**2, inverses)
     return out
 
 
@@ -39,21 +39,23 @@ def test_it_is_the_mean_of_inverses(name, damping):
     weights[4] = 0.0
     train, queries = examples(25), examples(6, seed=9)
     train = uw.Examples(train.x, train.y, weights=weights)
-    here = model(name, l2=0.02)
-    curvature = here.curvature(train, uw.DataInf(), damping)
-    gradients = uw.TorchModel(here.network.net, here.network.loss).loss_rows(examples(25)).dense()
-    inverse = mean_of_inverses(here.network, gradients, weights, 0.02, damping)
-    q, rows = here.measure_rows(queries), here.loss_rows(train)
+    model = untrained(name, l2=0.02)
+    curvature = model.curvature(train, uw.DataInf(), damping)
+    gradients = uw.TorchModel(model.network.net, model.network.loss).loss_rows(examples(25)).dense()
+    inverse = mean_of_inverses(model.network, gradients, weights, 0.02, damping)
+    q, rows = model.measure_rows(queries), model.loss_rows(train)
     x, expected = curvature.solve(q).rows, q.dense() @ inverse
-    size, some = np.abs(expected).max(), np.array([3, 0, 20])
+    size, positions = np.abs(expected).max(), np.array([3, 0, 20])
     np.testing.assert_allclose(x.dense(), expected, atol=1e-10 * size)
     np.testing.assert_allclose(curvature.solve(DenseRows(q.dense())).rows.dense(), expected, atol=1e-10 * size)
     for floats in (0, 10**9):  # through products with the training gradients, and through the rows
         curvature.floats = floats
         scores = curvature.solve(q).rows.dot(rows)
         np.testing.assert_allclose(scores, expected @ rows.dense().T, atol=1e-9 * np.abs(scores).max())
-        np.testing.assert_allclose(x.dot(rows.take(some)), scores[:, some], atol=1e-9 * np.abs(scores).max())
-        np.testing.assert_allclose(x.take(some[:2]).dot(q), expected[some[:2]] @ q.dense().T, atol=1e-9 * size)
+        np.testing.assert_allclose(x.dot(rows.take(positions)), scores[:, positions], atol=1e-9 * np.abs(scores).max())
+        np.testing.assert_allclose(
+            x.take(positions[:2]).dot(q), expected[positions[:2]] @ q.dense().T, atol=1e-9 * size
+        )
     np.testing.assert_allclose(rows.dot(x), scores.T, atol=1e-9 * np.abs(scores).max())
     np.testing.assert_allclose(curvature.matvec(expected), q.dense(), atol=1e-9)
     member = np.random.default_rng(0).standard_normal((2, 6))
@@ -61,19 +63,21 @@ def test_it_is_the_mean_of_inverses(name, damping):
     np.testing.assert_allclose(x.project(inverse), expected @ inverse, atol=1e-9 * size)
 
 
-def test_of_one_example_and_one_module_it_is_the_empirical_fisher():
+def test_for_one_example_and_one_module_it_is_the_empirical_fisher():
     torch.manual_seed(0)
-    here = uw.TorchModel(torch.nn.Linear(12, 3).double(), cross_entropy)
-    train, q = examples(1), here.measure_rows(examples(4, seed=9))
-    x, y = (here.curvature(train, recipe, 0.4).solve(q).rows.dense() for recipe in (uw.DataInf(), uw.EmpiricalFisher()))
+    model = uw.TorchModel(torch.nn.Linear(12, 3).double(), cross_entropy)
+    train, q = examples(1), model.measure_rows(examples(4, seed=9))
+    x, y = (
+        model.curvature(train, recipe, 0.4).solve(q).rows.dense() for recipe in (uw.DataInf(), uw.EmpiricalFisher())
+    )
     np.testing.assert_allclose(x, y, atol=1e-12)
 
 
-def test_damping_is_said_and_nothing_to_invert_refused():
-    here, train = model("mlp"), examples(25)
-    scores = uw.Influence(curvature=uw.DataInf()).fit(here, train).attribute(examples(3, seed=9))
+def test_the_damping_is_reported_and_nothing_to_invert_is_refused():
+    model, train = untrained("mlp"), examples(25)
+    scores = uw.Influence(curvature=uw.DataInf()).fit(model, train).attribute(examples(3, seed=9))
     assert scores.unit == uw.Unit.RANK
     assert scores.diagnostics["damping"] > 0
     assert "every layer" in scores.diagnostics["damping_from"]
     with pytest.raises(ValueError, match="give a damping"):
-        here.curvature(train, uw.DataInf(), 0.0)
+        model.curvature(train, uw.DataInf(), 0.0)

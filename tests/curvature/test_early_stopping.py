@@ -1,4 +1,4 @@
-"""What gradients were in the later half of a training, against matrices written out in float64."""
+"""Gradients of the later half of a training that stopped early, against dense matrices in float64."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import examples, model
+from curved_nets import examples, untrained, with_limits
 from scipy.stats import spearmanr
 from torch import nn
 
 import upweight as uw
 from upweight.core.rows import DenseRows
-from upweight.curvature import gauss_newton
 
 TIME = 0.5
 
 
-def timed(here, time=TIME):
-    other = uw.TorchModel(here.network.net, here.network.loss, objective=uw.Objective("mean", l2=0.01))
+def timed(model, time=TIME):
+    """The model, reporting this training time."""
+    other = uw.TorchModel(model.network.net, model.network.loss, objective=uw.Objective("mean", l2=0.01))
     other.training_time = lambda train: time
     return other
 
@@ -27,59 +27,57 @@ def timed(here, time=TIME):
 def slopes(net, x, y, share):
     """Jᵀ(softmax(share z) − y) of every example, by autograd."""
     rows = []
-    for one, label in zip(torch.as_tensor(x), y, strict=True):
-        z = net(one[None])[0]
+    for example, label in zip(torch.as_tensor(x), y, strict=True):
+        z = net(example[None])[0]
         residual = torch.softmax(share * z.detach(), 0)
         residual[label] -= 1.0
-        found = torch.autograd.grad((z * residual).sum(), list(net.parameters()))
-        rows.append(torch.cat([g.flatten() for g in found]))
+        gradients = torch.autograd.grad((z * residual).sum(), list(net.parameters()))
+        rows.append(torch.cat([g.flatten() for g in gradients]))
     return torch.stack(rows).numpy()
 
 
 @pytest.mark.parametrize("recipe", [uw.GaussNewton(), uw.Hessian(), uw.EKFAC()], ids=str)
 def test_scores_are_the_formula(recipe):
-    here = timed(model("mlp", l2=0.01))
+    model = timed(untrained("mlp", l2=0.01))
     train, queries = examples(25), examples(3, seed=9)
-    net = here.network.net
-    fitted = uw.Influence(curvature=recipe).fit(here, train)
+    net = model.network.net
+    fitted = uw.Influence(curvature=recipe).fit(model, train)
     shift = 2 / TIME * len(train)
-    matrix = fitted.curvature.matvec(np.eye(here.network.size))
+    matrix = fitted.curvature.matvec(np.eye(model.network.size))
     assert fitted.diagnostics["damping"] == pytest.approx(2 / TIME)
     inverse = np.linalg.inv(matrix)
-    now, then = slopes(net, train.x, train.y, 1.0), slopes(net, train.x, train.y, 0.75)
-    share = here.loss_rows(train).dense() - now  # the regulariser's, which stays
-    rows = now + share + shift * (then - now) @ inverse
-    asked = here.measure_rows(queries).dense()
-    expected = -asked @ inverse @ rows.T
+    final, earlier = slopes(net, train.x, train.y, 1.0), slopes(net, train.x, train.y, 0.75)
+    share = model.loss_rows(train).dense() - final  # the regulariser's share, which does not change
+    rows = final + share + shift * (earlier - final) @ inverse
+    expected = -model.measure_rows(queries).dense() @ inverse @ rows.T
     assert np.allclose(fitted.attribute(queries).values, expected, rtol=1e-6, atol=1e-9 * np.abs(expected).max())
-    own = -here.measure_rows(train).dense() @ inverse @ rows.T
-    assert np.allclose(fitted.self_influence().values, np.diag(own), rtol=1e-6)
+    self_influence = np.diag(-model.measure_rows(train).dense() @ inverse @ rows.T)
+    assert np.allclose(fitted.self_influence().values, self_influence, rtol=1e-6)
     ids = train.ids[:4].tolist()
     group = fitted.remove({"four": ids}, queries, form="first").values[:, 0]
     assert np.allclose(group, expected[:, :4].sum(axis=1), rtol=1e-6)
 
 
-def test_the_dual_form_gives_the_same(monkeypatch):
-    here, train, queries = timed(model("mlp", l2=0.01)), examples(25), examples(3, seed=9)
-    expected = uw.Influence().fit(here, train).attribute(queries).values
-    monkeypatch.setattr(gauss_newton, "MAX_DENSE_PARAMETERS", 0)
-    fitted = uw.Influence().fit(here, train)
+def test_the_dual_form_gives_the_same_scores():
+    model, train, queries = timed(untrained("mlp", l2=0.01)), examples(25), examples(3, seed=9)
+    expected = uw.Influence().fit(model, train).attribute(queries).values
+    fitted = uw.Influence().fit(with_limits(model, dense_parameters=0), train)
     assert "dual" in fitted.diagnostics["solver"]
-    found = fitted.attribute(queries).values
-    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()  # it leaves out some of the output curvature
-    once = fitted.curvature.solve(here.measure_rows(queries)).rows
+    scores = fitted.attribute(queries).values
+    assert np.abs(scores - expected).max() <= 0.02 * np.abs(expected).max()  # it omits some output curvature
+    once = fitted.curvature.solve(model.measure_rows(queries)).rows
     lazy, plain = (fitted.curvature.solve(rows).rows.dense() for rows in (once, DenseRows(once.dense())))
     assert np.abs(lazy - plain).max() <= 1e-6 * np.abs(plain).max()
 
 
-def test_quadratic_losses_and_given_dampings_keep_their_gradients():
+def test_quadratic_losses_and_given_dampings_keep_the_final_gradients():
     train, queries = examples(25), examples(3, seed=9)
     net = nn.Linear(12, 3).double()
     squared = timed(uw.TorchModel(net, lambda net, batch: ((net(batch.x) - 1.0) ** 2).sum(dim=1)))
     assert uw.Influence().fit(squared, train).earlier is None
-    given = uw.Influence(damping=2 / TIME).fit(timed(model("mlp", l2=0.01)), train)
+    given = uw.Influence(damping=2 / TIME).fit(timed(untrained("mlp", l2=0.01)), train)
     assert given.earlier is None
-    assert uw.Influence().fit(timed(model("mlp", l2=0.01)), train).earlier is not None
+    assert uw.Influence().fit(timed(untrained("mlp", l2=0.01)), train).earlier is not None
     assert given.attribute(queries).values.shape == (3, 25)
 
 
@@ -94,16 +92,16 @@ def test_a_training_that_stopped_early_is_predicted_better_than_from_its_last_gr
         return nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
 
     training = uw.Training(lr=0.1, epochs=8, batch_size=20, momentum=0.9, schedule="linear", weight_decay=1e-3)
-    here = uw.TorchModel.trained(
+    model = uw.TorchModel.trained(
         lambda _: nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)), loss, train, training=training
     )
-    kept = np.ones((40, 120))
-    for row in kept:
+    subsets = np.ones((40, 120))
+    for row in subsets:
         row[rng.choice(120, 12, replace=False)] = 0.0
-    truth = uw.retrain(here, train, kept, [0] * 40, retraining=uw.Retraining(processes=1)).measure(queries)
+    truth = uw.retrain(model, train, subsets, [0] * 40, retraining=uw.Retraining(processes=1)).measure(queries)
 
     def agreement(influence):
-        predicted = -influence.fit(here, train).attribute(queries).values @ (1 - kept).T
+        predicted = -influence.fit(model, train).attribute(queries).values @ (1 - subsets).T
         return np.mean([spearmanr(p, t).statistic for p, t in zip(predicted, truth, strict=True)])
 
     plain = agreement(uw.Influence(damping=1 / training.time(120)))

@@ -1,4 +1,4 @@
-"""Curvatures in closed form for networks: each against its dense matrix, in float64."""
+"""Factored and diagonal curvatures and the empirical Fisher, each against its dense matrix in float64."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def problem(name: str, n: int = 9, l2: float = 0.01, weighted: bool = False) -> 
 def gradients(model: Any, examples: uw.Examples) -> np.ndarray:
     network = model.network
     rows = []
-    for one in examples.batches(1):
-        loss = network.values("loss", network.batch(one), one.ids).sum()
-        found = torch.autograd.grad(loss, list(network.parameters().values()))
-        rows.append(torch.cat([g.flatten() for g in found]).numpy())
+    for example in examples.batches(1):
+        loss = network.values("loss", network.batch(example), example.ids).sum()
+        blocks = torch.autograd.grad(loss, list(network.parameters().values()))
+        rows.append(torch.cat([block.flatten() for block in blocks]).numpy())
     return np.array(rows)
 
 
 def gauss_newton(model: Any, examples: uw.Examples, weights: np.ndarray) -> np.ndarray:
     """Σ wᵢ Jᵢᵀ (diag(p) − p pᵀ) Jᵢ, one output of one example at a time."""
     network, total = model.network, 0.0
-    for one, weight in zip(examples.batches(1), weights, strict=True):
-        z = network.net(network.batch(one).x)[0]
+    for example, weight in zip(examples.batches(1), weights, strict=True):
+        z = network.net(network.batch(example).x)[0]
         parameters = list(network.parameters().values())
         rows = [torch.autograd.grad(z[c], parameters, retain_graph=True) for c in range(len(z))]
         jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
@@ -87,8 +87,8 @@ def test_the_dual_empirical_fisher_is_its_dense_inverse(name: str, weighted: boo
     np.testing.assert_allclose(solved.rows.dense(), expected, atol=1e-10)
     rows = model.loss_rows(train)
     np.testing.assert_allclose(solved.rows.dot(rows), expected @ rows.dense().T, atol=1e-9)
-    some = rows.take(np.array([4, 0, 7]))
-    np.testing.assert_allclose(solved.rows.dot(some), expected @ some.dense().T, atol=1e-9)
+    part = rows.take(np.array([4, 0, 7]))
+    np.testing.assert_allclose(solved.rows.dot(part), expected @ part.dense().T, atol=1e-9)
     np.testing.assert_allclose(curvature.matvec(expected), q.dense(), atol=1e-9)
     assert solved.residual < 1e-10
 
@@ -99,8 +99,8 @@ def test_solving_undoes_multiplying(name: str, recipe: Any) -> None:
     model, train, _ = problem(name)
     curvature = model.curvature(train, recipe, 0.1)
     vectors = np.random.default_rng(0).normal(size=(3, model.network.size))
-    there = curvature.matvec(vectors)
-    np.testing.assert_allclose(curvature.solve(DenseRows(there)).rows.dense(), vectors, atol=1e-8)
+    products = curvature.matvec(vectors)
+    np.testing.assert_allclose(curvature.solve(DenseRows(products)).rows.dense(), vectors, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -109,9 +109,9 @@ def test_ekfac_has_the_trace_and_the_rotated_diagonal_of_the_gauss_newton_matrix
     curvature = model.curvature(train, uw.EKFAC(), 0.0)
     dense = gauss_newton(model, train, checked_weights(train))
     size = model.network.size
-    ours = curvature.matvec(np.eye(size))
-    np.testing.assert_allclose(np.trace(ours), np.trace(dense), rtol=1e-9)
-    values, vectors = np.linalg.eigh((ours + ours.T) / 2)
+    matrix = curvature.matvec(np.eye(size))
+    np.testing.assert_allclose(np.trace(matrix), np.trace(dense), rtol=1e-9)
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     along = np.einsum("pi,pq,qi->i", vectors, dense, vectors)
     simple = np.isclose(np.diff(values, append=np.inf), 0) | np.isclose(np.diff(values, prepend=-np.inf), 0)
     np.testing.assert_allclose(values[~simple], along[~simple], atol=1e-8)
@@ -131,11 +131,11 @@ def test_kfac_of_one_example_and_two_classes_is_the_gauss_newton_matrix() -> Non
 def test_the_diagonal_is_the_sum_of_squared_gradients() -> None:
     model, train, _ = problem("mlp", l2=0.0, weighted=True)
     expected = (checked_weights(train)[:, None] * gradients(model, train) ** 2).sum(axis=0)
-    ours = model.curvature(train, uw.Diagonal(), 0.0).matvec(np.ones((1, model.network.size)))[0]
-    np.testing.assert_allclose(ours, expected, rtol=1e-9)
+    diagonal = model.curvature(train, uw.Diagonal(), 0.0).matvec(np.ones((1, model.network.size)))[0]
+    np.testing.assert_allclose(diagonal, expected, rtol=1e-9)
 
 
-def test_damping_is_chosen_and_said() -> None:
+def test_the_damping_is_chosen_and_reported() -> None:
     model, train, queries = problem("mlp", l2=0.0)
     scores = uw.Influence(curvature=uw.EKFAC()).fit(model, train).attribute(queries)
     assert scores.unit == uw.Unit.RANK
@@ -156,25 +156,25 @@ def test_without_added_damping_scores_of_a_convex_net_are_effects(recipe: Any) -
     assert damped.unit == uw.Unit.RANK
 
 
-def test_strangers_with_the_ids_of_training_examples_are_strangers() -> None:
+def test_other_examples_with_the_ids_of_training_examples_are_not_taken_for_them() -> None:
     model, train, queries = problem("mlp")
     curvature = model.curvature(train, uw.EmpiricalFisher(), 0.05)
     solved = curvature.solve(model.measure_rows(queries)).rows
-    strangers = model.loss_rows(uw.Examples(queries.x, queries.y))  # ids 0, 1, 2, as in the training set
-    np.testing.assert_allclose(solved.dot(strangers), solved.dense() @ strangers.dense().T, atol=1e-10)
+    others = model.loss_rows(uw.Examples(queries.x, queries.y))  # ids 0, 1, 2, as in the training set
+    np.testing.assert_allclose(solved.dot(others), solved.dense() @ others.dense().T, atol=1e-10)
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 @pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_products_in_the_eigenbasis_are_those_of_parameters(name: str, recipe: Any, l2: float) -> None:
+def test_products_in_the_eigenbasis_equal_those_of_parameters(name: str, recipe: Any, l2: float) -> None:
     model, train, queries = problem(name, l2=l2, weighted=True)
     curvature = model.curvature(train, recipe, None)
     solved, rows = curvature.solve(model.measure_rows(queries)).rows, model.loss_rows(train)
     inverse = np.linalg.inv(curvature.matvec(np.eye(model.network.size)))
     expected = model.measure_rows(queries).dense() @ inverse
-    for many in (0, 10**6):  # every layer meets the training rows in its basis, or none does
-        solved.expected_rows = many
+    for expected_rows in (0, 10**6):  # all layers use their eigenbasis, or none does
+        solved.expected_rows = expected_rows
         np.testing.assert_allclose(solved.dot(rows), expected @ rows.dense().T, atol=1e-9)
         np.testing.assert_allclose(
             solved.take(np.array([2, 0])).dot(rows), expected[[2, 0]] @ rows.dense().T, atol=1e-9
@@ -185,31 +185,31 @@ def test_products_in_the_eigenbasis_are_those_of_parameters(name: str, recipe: A
 @pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
 def test_a_norm_is_a_block_of_the_gauss_newton_matrix(recipe: Any) -> None:
     model, train, _ = problem("mlp", l2=0.0, weighted=True)
-    ours = model.curvature(train, recipe, 0.0).matvec(np.eye(model.network.size))
+    matrix = model.curvature(train, recipe, 0.0).matvec(np.eye(model.network.size))
     dense, start = gauss_newton(model, train, checked_weights(train)), 0
     for tensor, parameter in model.network.parameters().items():
         where = slice(start, start + parameter.numel())
         start = where.stop
         if tensor.startswith("2."):  # the LayerNorm
-            # but for directions that hold less than a millionth of the trace
-            np.testing.assert_allclose(ours[where, where], dense[where, where], atol=1e-5)
+            # up to directions that hold less than a millionth of the trace
+            np.testing.assert_allclose(matrix[where, where], dense[where, where], atol=1e-5)
 
 
-def test_every_layer_has_a_share_of_its_own_mean_eigenvalue_for_damping() -> None:
+def test_the_damping_of_every_layer_is_a_share_of_its_mean_eigenvalue() -> None:
     model, train, _ = problem("mlp", l2=0.0)
-    found = model.curvature(train, uw.EKFAC(), None)
-    for name, values in found._values():
+    curvature = model.curvature(train, uw.EKFAC(), None)
+    for name, values in curvature._values():
         rank = min(values.numel(), len(train))
-        assert found.dampings[name] == pytest.approx(0.1 * float(values.sum()) / rank)
-    assert "layer by layer" in found.diagnostics["damping_from"]
+        assert curvature.dampings[name] == pytest.approx(0.1 * float(values.sum()) / rank)
+    assert "layer by layer" in curvature.diagnostics["damping_from"]
 
 
 class Idle(nn.Module):
-    """A net with a layer that nobody asks and one whose answer does not count."""
+    """A net with a layer that is never called and one whose output is multiplied by 0."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.unasked, self.silent, self.head = nn.Linear(4, 2), nn.Linear(4, 3), nn.Linear(4, 3)
+        self.unused, self.silent, self.head = nn.Linear(4, 2), nn.Linear(4, 3), nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(x) + 0.0 * self.silent(x)
@@ -219,8 +219,8 @@ class Idle(nn.Module):
 def test_layers_without_curvature_add_nothing_to_scores(recipe: Any) -> None:
     _, train, queries = problem("softmax regression")
     net = Idle().double()
-    found, expected = (
+    scores, expected = (
         uw.Influence(curvature=recipe).fit(uw.TorchModel(each, cross_entropy), train).attribute(queries).values
         for each in (net, net.head)
     )
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(scores, expected, atol=1e-12)

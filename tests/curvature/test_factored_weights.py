@@ -1,4 +1,4 @@
-"""KFAC and EK-FAC of weighted examples against dense matrices in float64, and against examples written out."""
+"""KFAC and EK-FAC of weighted examples against dense matrices in float64, and against repeated examples."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from curved_nets import fit
 from torch import nn
 
 import upweight as uw
 from upweight.core.rows import DenseRows
-from upweight.curvature import label_expectation
 
 N, CLASSES = 14, 3
 WEIGHTS = {
@@ -30,9 +30,9 @@ def problem(weights: np.ndarray) -> tuple[Any, uw.Examples]:
 
 
 def factors(model: Any, train: uw.Examples) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of both layers: inputs with a one (n, d_i + 1), and gradients at outputs of every direction (n, C, d_o)."""
+    """For both layers: inputs with a one (n, d_i + 1), and output gradients of every direction (n, C, d_o)."""
     net, x = model.network.net, torch.as_tensor(train.x)
-    first, last = net[0](x), None
+    first = net[0](x)
     hidden = torch.tanh(first)
     last = net[2](hidden)
     p = torch.softmax(last, 1).detach()
@@ -58,7 +58,7 @@ def block(a: np.ndarray, s: np.ndarray, weights: np.ndarray, refined: bool) -> n
 
 
 def joined(vectors: np.ndarray, d_o: int, d_i: int) -> np.ndarray:
-    """(k, weight and bias of a layer as in the net) as (k, d_o, d_i + 1) in a row."""
+    """(k, weight and bias of a layer as in the net) as (k, d_o, d_i + 1), flattened."""
     weight, bias = vectors[:, : d_o * d_i].reshape(-1, d_o, d_i), vectors[:, d_o * d_i :]
     return np.concatenate([weight, bias[:, :, None]], axis=2).reshape(len(vectors), -1)
 
@@ -69,19 +69,19 @@ def test_factors_and_moments_are_weighted_sums(weights: np.ndarray, refined: boo
     model, train = problem(weights)
     curvature = model.curvature(train, uw.EKFAC() if refined else uw.KFAC(), 0.1)
     size = model.network.size
-    found = curvature.matvec(np.eye(size))
+    matrix = curvature.matvec(np.eye(size))
     shift, edge = 0.11 * weights.sum(), 5 * 4 + 5
     for (a, s), where in zip(factors(model, train), (slice(0, edge), slice(edge, size)), strict=True):
         d_o, d_i = s.shape[2], a.shape[1] - 1
         order = joined(np.arange(d_o * d_i + d_o)[None], d_o, d_i)[0]  # where each entry of the block is in the net
-        mine = found[where, where][np.ix_(order, order)]
+        layer_block = matrix[where, where][np.ix_(order, order)]
         expected = block(a, s, weights, refined) + shift * np.eye(len(order))
-        np.testing.assert_allclose(mine, expected, atol=1e-10 * np.abs(expected).max())
-    assert np.abs(found[:edge, edge:]).max() == 0
+        np.testing.assert_allclose(layer_block, expected, atol=1e-10 * np.abs(expected).max())
+    assert np.abs(matrix[:edge, edge:]).max() == 0
 
 
 class Writer(nn.Module):
-    """Next symbols of a sequence; 0 is padding and has no loss."""
+    """Predicts the next symbols of a sequence; 0 is padding and has no loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,8 +96,8 @@ def sequences(weights: np.ndarray | None, rows: np.ndarray | None = None) -> tup
     net = Writer().double()
 
     def loss(net: nn.Module, batch: Any) -> torch.Tensor:
-        each = F.cross_entropy(net(batch.x).transpose(1, 2), batch.y, reduction="none", ignore_index=0)
-        return each.sum(1)
+        losses = F.cross_entropy(net(batch.x).transpose(1, 2), batch.y, reduction="none", ignore_index=0)
+        return losses.sum(1)
 
     ids = np.random.default_rng(4).integers(1, 7, (N, 6))
     for i in range(N):
@@ -111,22 +111,22 @@ def sequences(weights: np.ndarray | None, rows: np.ndarray | None = None) -> tup
 def test_tokens_of_weighted_sequences_are_counted_as_those_of_copies(recipe: Any, damping: float | None) -> None:
     weights = WEIGHTS["whole"]
     model, train = sequences(weights)
-    _, written = sequences(None, np.repeat(np.arange(N), weights.astype(int)))
-    ours, theirs = (model.curvature(some, recipe, damping) for some in (train, written))
+    _, copies = sequences(None, np.repeat(np.arange(N), weights.astype(int)))
+    weighted, repeated = (model.curvature(examples, recipe, damping) for examples in (train, copies))
     q = DenseRows(np.random.default_rng(0).normal(size=(3, model.network.size)))
-    found, expected = (c.solve(q).rows.dense() for c in (ours, theirs))
-    np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
-    assert ours.diagnostics["damping"] == pytest.approx(theirs.diagnostics["damping"], rel=1e-9)
+    solved, expected = (curvature.solve(q).rows.dense() for curvature in (weighted, repeated))
+    np.testing.assert_allclose(solved, expected, atol=1e-9 * np.abs(expected).max())
+    assert weighted.diagnostics["damping"] == pytest.approx(repeated.diagnostics["damping"], rel=1e-9)
 
 
-def test_draws_are_no_fewer_for_examples_of_weight_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
-    monkeypatch.setattr(label_expectation, "TOTAL_DRAWS", N)
+def test_examples_of_weight_zero_take_no_draws_from_the_others() -> None:
     weights = np.ones(N)
     weights[: N // 2] = 0.0
     model, train = sequences(weights)
-    there = train.take(np.flatnonzero(weights))
-    ours, theirs = (model.curvature(some, uw.KFAC(), 0.05) for some in (train, there))
-    assert ours.diagnostics["label_expectation"] == theirs.diagnostics["label_expectation"] == "sampled, 2 draws"
+    counted = train.take(np.flatnonzero(weights))
+    whole, part = (
+        fit(model, examples, uw.KFAC(), 0.05, exact_outputs=1, total_draws=N) for examples in (train, counted)
+    )
+    assert whole.diagnostics["label_expectation"] == part.diagnostics["label_expectation"] == "sampled, 2 draws"
     vectors = np.eye(model.network.size)[:4]
-    np.testing.assert_array_equal(ours.matvec(vectors), theirs.matvec(vectors))
+    np.testing.assert_array_equal(whole.matvec(vectors), part.matvec(vectors))

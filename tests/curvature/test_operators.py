@@ -1,4 +1,4 @@
-"""Products with the Hessian and the Gauss–Newton matrix of a data set against matrices written out."""
+"""Products with the Hessian and the Gauss–Newton matrix of a data set against dense matrices."""
 
 import numpy as np
 import pytest
@@ -9,77 +9,76 @@ from curved_nets import MAKERS, Attention, columns, cross_entropy, damped, dense
 from torch import nn
 
 import upweight as uw
-from upweight.curvature import operators as module
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
 from upweight.curvature.summed_objective import SummedObjective
 
 KINDS = ["hessian", "gauss-newton"]
-EVERYWHERE = [pytest.mark.parametrize("name", MAKERS), pytest.mark.parametrize("kind", KINDS)]
 
 
-def everywhere(test):
-    for mark in EVERYWHERE:
-        test = mark(test)
-    return test
+def for_every_net_and_kind(test):
+    return pytest.mark.parametrize("kind", KINDS)(pytest.mark.parametrize("name", MAKERS)(test))
 
 
-@everywhere
+@for_every_net_and_kind
 def test_products_are_those_of_the_dense_matrix(name, kind):
     operator = operators(name, damping=0.7)[kind]
     b, blocks = columns(operator)
     network, matrix = operator.network, dense(name, kind)
     np.testing.assert_allclose(network.join(operator.product(blocks)), b @ matrix, atol=1e-10)
     np.testing.assert_allclose(network.join(operator.matvec(blocks)), b @ matrix + 0.7 * b, atol=1e-10)
-    assert (np.linalg.eigvalsh(matrix).min() < -1e-3) == (kind == "hessian")  # so that the tests tell the two apart
+    assert (np.linalg.eigvalsh(matrix).min() < -1e-3) == (kind == "hessian")  # the nets distinguish the two kinds
 
 
-@everywhere
+@for_every_net_and_kind
 def test_products_are_symmetric_and_linear(name, kind):
     operator = operators(name)[kind]
     b, blocks = columns(operator, 3)
-    bent = operator.network.join(operator.product(blocks))
-    np.testing.assert_allclose(b @ bent.T, bent @ b.T, atol=1e-10)
+    products = operator.network.join(operator.product(blocks))
+    np.testing.assert_allclose(b @ products.T, products @ b.T, atol=1e-10)
     mixed = operator.network.split(np.array([[2.0, -1.0, 0.5]]) @ b)
-    np.testing.assert_allclose(operator.network.join(operator.product(mixed))[0], [2.0, -1.0, 0.5] @ bent, atol=1e-10)
+    product = operator.network.join(operator.product(mixed))[0]
+    np.testing.assert_allclose(product, [2.0, -1.0, 0.5] @ products, atol=1e-10)
 
 
-@everywhere
-def test_neither_batches_nor_chunks_of_vectors_matter(name, kind, monkeypatch):
+@for_every_net_and_kind
+def test_products_do_not_depend_on_batches_of_examples_or_vectors(name, kind):
     operator = operators(name)[kind]
     _, blocks = columns(operator, 5)
     whole = operator.network.join(operator.product(blocks))
-    monkeypatch.setattr(module, "MAX_BATCH_EXAMPLES", 7)
-    monkeypatch.setattr(module, "MAX_VECTOR_NUMBERS", 2 * operator.size)
+    operator.max_batch_examples, operator.max_vector_numbers = 7, 2 * operator.size
     np.testing.assert_allclose(operator.network.join(operator.product(blocks)), whole, atol=1e-10)
 
 
-@everywhere
+@for_every_net_and_kind
 def test_random_subsets_estimate_the_whole_without_bias(name, kind):
     operator = damped(operators(name)[kind], 0.3)
     _, blocks = columns(operator, 2)
     positions = np.random.default_rng(0).permutation(25).reshape(5, 5)
-    parts = [operator.network.join(operator.subset(some).matvec(blocks)) for some in positions]
+    parts = [operator.network.join(operator.subset(part).matvec(blocks)) for part in positions]
     np.testing.assert_allclose(np.mean(parts, axis=0), operator.network.join(operator.matvec(blocks)), atol=1e-10)
     assert np.abs(parts[0] - parts[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_examples_without_weight_are_not_looked_at(kind):
+def test_examples_of_weight_zero_are_not_read(kind):
     operator = operators("mlp", 25)[kind]
     weights = operator.summed.weights.copy()
     weights[5:] = 0.0
-    seen = []
-    operator.network.collate, collate = lambda part: seen.append(len(part)) or collate(part), operator.network.collate
+    batch_sizes = []
+    operator.network.collate, collate = (
+        lambda part: batch_sizes.append(len(part)) or collate(part),
+        operator.network.collate,
+    )
     try:
         sparse = type(operator)(SummedObjective(operator.network, operator.summed.train, weights, 0.0, 0.0))
-        seen.clear()
+        batch_sizes.clear()
         _, blocks = columns(operator, 1)
-        found = operator.network.join(sparse.product(blocks))
+        product = operator.network.join(sparse.product(blocks))
     finally:
         operator.network.collate = collate
-    assert seen == [5]
+    assert batch_sizes == [5]
     few = type(operator)(SummedObjective(operator.network, operator.summed.train.take(range(5)), weights[:5], 0.0, 0.0))
-    np.testing.assert_allclose(found, operator.network.join(few.product(blocks)), atol=1e-12)
+    np.testing.assert_allclose(product, operator.network.join(few.product(blocks)), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,8 +98,8 @@ def test_the_net_is_left_as_it_was(kind):
     before = belongings()
     operator = make(SummedObjective(model.network, examples(8), np.ones(8), 0.0, 0.1))
     _, blocks = columns(operator, 2)
-    found = operator.matvec(blocks)
-    assert not any(block.requires_grad for block in found.values())
+    product = operator.matvec(blocks)
+    assert not any(block.requires_grad for block in product.values())
     assert belongings() == before
     broken = uw.Examples(np.full((3, 12), np.nan), [0, 1, 2])
     with pytest.raises(ValueError, match=r"(?i)nan"):

@@ -1,4 +1,4 @@
-"""Checks that a public suite for influence functions makes, made here: products, inverses, leave-one-out."""
+"""The checks of a public test suite for influence functions: products, inverses, leave-one-out."""
 
 import os
 from pathlib import Path
@@ -55,14 +55,15 @@ PROBLEMS = {"softmax regression": regression, "5 × 5": five_by_five}
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_products_are_symmetric_linear_and_those_of_the_matrix(problem):
+def test_products_are_symmetric_linear_and_equal_to_the_matrix(problem):
     operator, matrix = PROBLEMS[problem]()
     b, blocks = columns(operator, 3)
-    bent = operator.network.join(operator.matvec(blocks))
-    np.testing.assert_allclose(bent, b @ matrix, atol=1e-9)
-    np.testing.assert_allclose(b @ bent.T, bent @ b.T, atol=1e-9)
+    products = operator.network.join(operator.matvec(blocks))
+    np.testing.assert_allclose(products, b @ matrix, atol=1e-9)
+    np.testing.assert_allclose(b @ products.T, products @ b.T, atol=1e-9)
     mixed = operator.network.split(2.0 * b[:1] - 3.0 * b[1:2])
-    np.testing.assert_allclose(operator.network.join(operator.matvec(mixed))[0], 2 * bent[0] - 3 * bent[1], atol=1e-9)
+    product = operator.network.join(operator.matvec(mixed))[0]
+    np.testing.assert_allclose(product, 2 * products[0] - 3 * products[1], atol=1e-9)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -70,13 +71,13 @@ def test_products_are_symmetric_linear_and_those_of_the_matrix(problem):
 def test_every_solver_is_the_dense_inverse(problem, solver):
     operator, matrix = PROBLEMS[problem]()
     b, blocks = columns(operator, 3)
-    found = operator.network.join(prepare(operator, SOLVERS[solver]).solve(blocks).blocks)
+    x = operator.network.join(prepare(operator, SOLVERS[solver]).solve(blocks).blocks)
     expected = np.linalg.solve(matrix, b.T).T
-    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(x, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def optimum(x: np.ndarray, y: np.ndarray, start: LogisticRegression | None = None) -> LogisticRegression:
-    """Mean cross-entropy + l2/2 ‖w‖² at its optimum, no intercept."""
+    """The optimum of mean cross-entropy + l2/2 ‖w‖², without intercept."""
     fitted = LogisticRegression(C=1 / (L2 * len(y)), fit_intercept=False, tol=1e-10, max_iter=2000, warm_start=True)
     if start is not None:
         fitted.coef_, fitted.intercept_, fitted.classes_ = start.coef_.copy(), np.zeros(1), start.classes_
@@ -93,14 +94,14 @@ def leave_one_out(x: np.ndarray, y: np.ndarray, query: tuple[np.ndarray, int]) -
     net = nn.Linear(x.shape[1], 1, bias=False).double()
     with torch.no_grad():
         net.weight.copy_(torch.as_tensor(fitted.coef_))
-    train, asked = uw.Examples(x, y), uw.Examples(query[0][None], [query[1]])
+    train, queries = uw.Examples(x, y), uw.Examples(query[0][None], [query[1]])
     solver = Direct() if x.shape[1] < 100 else CG(tolerance=1e-6)
     model = uw.TorchModel(net, loss, objective=uw.Objective("mean", l2=L2))
-    scores = uw.Influence(curvature=uw.Hessian(solver=solver)).fit(model, train).attribute(asked)
+    scores = uw.Influence(curvature=uw.Hessian(solver=solver)).fit(model, train).attribute(queries)
     assert scores.unit == uw.Unit.EFFECT
     order = np.argsort(scores.values[0])
     ends = np.concatenate([order[:20], order[-20:]])
-    before = model.measure(asked)[0]
+    before = model.measure(queries)[0]
     true = []
     for i in ends:
         without = optimum(np.delete(x, i, 0), np.delete(y, i), fitted)
@@ -111,8 +112,8 @@ def leave_one_out(x: np.ndarray, y: np.ndarray, query: tuple[np.ndarray, int]) -
 
 def hardest(x: np.ndarray, y: np.ndarray, others: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
     z = others @ optimum(x, y).coef_[0] * (2 * labels - 1)
-    place = int(np.argmin(z))
-    return others[place], int(labels[place])
+    position = int(np.argmin(z))
+    return others[position], int(labels[position])
 
 
 def assert_agreement(predicted: np.ndarray, true: np.ndarray) -> None:
@@ -122,8 +123,8 @@ def assert_agreement(predicted: np.ndarray, true: np.ndarray) -> None:
 
 def test_leave_one_out_of_handwritten_ones_and_sevens():
     x, y = load_digits(return_X_y=True)
-    kept = np.isin(y, [1, 7])
-    x, y = x[kept] / 16, (y[kept] == 7).astype(int)
+    used = np.isin(y, [1, 7])
+    x, y = x[used] / 16, (y[used] == 7).astype(int)
     assert_agreement(*leave_one_out(x[:240], y[:240], hardest(x[:240], y[:240], x[240:], y[240:])))
 
 

@@ -1,4 +1,4 @@
-"""Losses with positions: their output Hessians block by block, and directions drawn, against dense matrices."""
+"""Losses with positions: output Hessians block by block, and random directions, against dense matrices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
+from curved_nets import fit, with_limits  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
 from upweight.curvature import label_expectation  # noqa: E402
+from upweight.curvature.limits import Limits  # noqa: E402
 from upweight.curvature.output_roots import output_root  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 from upweight.gradients.outputs import Outputs  # noqa: E402
@@ -41,8 +43,8 @@ def tokens(z: Tensor, y: Tensor) -> Tensor:
 
 
 def masked(z: Tensor, y: Tensor) -> Tensor:
-    kept = (y > 0) * torch.arange(1, y.shape[1] + 1)
-    return (tokens(z, y) * kept).sum(1) / kept.sum(1).clamp_min(1)
+    token_weights = (y > 0) * torch.arange(1, y.shape[1] + 1)
+    return (tokens(z, y) * token_weights).sum(1) / token_weights.sum(1).clamp_min(1)
 
 
 LOSSES = {
@@ -71,98 +73,95 @@ def dense() -> np.ndarray:
     """Σ wᵢ Jᵢᵀ Λᵢ Jᵢ, one output at a time."""
     network, train, total = model().network, examples(), 0.0
     parameters = list(network.parameters().values())
-    for one, weight in zip(train.batches(1), train.weights, strict=True):
-        batch = network.batch(one)
+    for example, weight in zip(train.batches(1), train.weights, strict=True):
+        batch = network.batch(example)
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             z = network.net(batch.x)
-            each = [torch.autograd.grad(v, parameters, retain_graph=True) for v in z.flatten()]
-        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in each])
-        bend = torch.func.hessian(lambda flat, y=batch.y: tokens(flat.view(1, LENGTH, SYMBOLS), y).mean())
-        total = total + float(weight) * jacobian.T @ bend(z.detach().flatten()) @ jacobian
+            rows = [torch.autograd.grad(v, parameters, retain_graph=True) for v in z.flatten()]
+        jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        output_hessian = torch.func.hessian(lambda flat, y=batch.y: tokens(flat.view(1, LENGTH, SYMBOLS), y).mean())
+        total = total + float(weight) * jacobian.T @ output_hessian(z.detach().flatten()) @ jacobian
     return np.asarray(total.numpy())
 
 
-def said(name: str) -> tuple[Outputs, int]:
+def random_outputs(name: str) -> tuple[Outputs, int]:
+    """Outputs of three sequences under this loss, and how many trailing axes it joins."""
     loss, joint = LOSSES[name]
-    drawn = torch.Generator().manual_seed(3)
-    z = torch.randn(3, LENGTH, SYMBOLS, dtype=torch.float64, generator=drawn)
-    y = torch.randint(1, SYMBOLS, (3, LENGTH), generator=drawn)
+    generator = torch.Generator().manual_seed(3)
+    z = torch.randn(3, LENGTH, SYMBOLS, dtype=torch.float64, generator=generator)
+    y = torch.randint(1, SYMBOLS, (3, LENGTH), generator=generator)
     y[0, 1] = 0
     return Outputs(z, lambda at: loss(at, y)), joint
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_positions_that_do_not_interact_are_seen(name: str) -> None:
-    out, joint = said(name)
+def test_positions_that_do_not_interact_are_recognised(name: str) -> None:
+    out, joint = random_outputs(name)
     assert out.joint_axes() == joint
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "last two"])
-def test_the_root_of_the_blocks_is_that_of_the_whole_hessian(name: str) -> None:
-    out, joint = said(name)
+def test_the_root_of_the_blocks_is_a_root_of_the_whole_hessian(name: str) -> None:
+    out, joint = random_outputs(name)
     root, count = output_root(out, joint), LENGTH * SYMBOLS
     columns = [root(unit.view(1, LENGTH, SYMBOLS).expand(3, -1, -1).double()).flatten(1) for unit in torch.eye(count)]
     factor = torch.stack(columns, dim=2)
     torch.testing.assert_close(factor @ factor.transpose(1, 2), out.hessians(), atol=1e-12, rtol=0)
 
 
-def test_blocks_without_room_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upweight.curvature.output_roots.MAX_BLOCK_NUMBERS", 100)
-    out, joint = said("perplexity")
+def test_blocks_that_are_too_large_are_refused() -> None:
+    out, joint = random_outputs("perplexity")
     with pytest.raises(ValueError, match="EmpiricalFisher"):
-        output_root(out, joint)
-    out, joint = said("mean")  # cross-entropy needs none
-    output_root(out, joint)
+        output_root(out, joint, max_numbers=100)
+    out, joint = random_outputs("mean")  # cross-entropy needs no blocks
+    output_root(out, joint, max_numbers=100)
 
 
-def summed(train: uw.Examples | None = None) -> SummedObjective:
+def objective(train: uw.Examples | None = None, **limits: int) -> SummedObjective:
     train = examples() if train is None else train
-    return SummedObjective(model().network, train, np.asarray(train.weights), 0.0, 0.0)
+    return SummedObjective(model().network, train, np.asarray(train.weights), 0.0, 0.0, limits=Limits(**limits))
 
 
-def gathered(objective: SummedObjective, seed: int = 0) -> np.ndarray:
+def gauss_newton(summed: SummedObjective, seed: int = 0, batch_examples: int | None = None) -> np.ndarray:
+    """The matrix summed from gradients along label directions."""
     network, total = model().network, 0.0
-    for _, captured in label_expectation.expected_gradients(objective, seed=seed):
+    for _, captured in label_expectation.expected_gradients(summed, seed=seed, batch_examples=batch_examples):
         rows = network.join({name: captured.materialise(name) for name in network.names})
         total = total + rows.T @ rows
     return np.asarray(total)
 
 
 def test_all_directions_give_the_gauss_newton_matrix() -> None:
-    np.testing.assert_allclose(gathered(summed()), dense(), atol=1e-10)
-    assert label_expectation.label_expectation(summed()) == "exact"
+    np.testing.assert_allclose(gauss_newton(objective()), dense(), atol=1e-10)
+    assert label_expectation.label_expectation(objective()) == "exact"
 
 
-def test_draws_arrive_at_the_gauss_newton_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
+def test_random_directions_converge_to_the_gauss_newton_matrix() -> None:
     errors = []
     for draws in (4, 400):
-        monkeypatch.setattr(label_expectation, "TOTAL_DRAWS", 6 * draws)
-        monkeypatch.setattr(label_expectation, "MAX_DRAWS_PER_EXAMPLE", draws)
-        assert label_expectation.label_expectation(summed()) == f"sampled, {draws} draw{'s' * (draws > 1)}"
-        errors.append([np.linalg.norm(gathered(summed(), seed) - dense()) for seed in range(3)])
+        summed = objective(exact_outputs=1, total_draws=6 * draws, draws_per_example=draws)
+        assert label_expectation.label_expectation(summed) == f"sampled, {draws} draw{'s' * (draws > 1)}"
+        errors.append([np.linalg.norm(gauss_newton(summed, seed) - dense()) for seed in range(3)])
     few, many = np.sqrt(np.square(errors).mean(axis=1)) / np.linalg.norm(dense())
     assert many < 0.1
     assert 5 < few / many < 20  # √100
 
 
-def test_an_example_has_the_same_draws_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)
-    there = gathered(summed())
-    np.testing.assert_allclose(gathered(summed(examples().take([3, 0, 5, 1, 4, 2]))), there, atol=1e-12)
-    monkeypatch.setattr(label_expectation, "MAX_BATCH_EXAMPLES", 2)
-    np.testing.assert_allclose(gathered(summed()), there, atol=1e-12)
-    assert np.abs(gathered(summed(), seed=1) - there).max() > 1e-3
+def test_the_draws_of_an_example_do_not_depend_on_the_order_or_the_batches() -> None:
+    expected = gauss_newton(objective(exact_outputs=1))
+    permuted = objective(examples().take([3, 0, 5, 1, 4, 2]), exact_outputs=1)
+    np.testing.assert_allclose(gauss_newton(permuted), expected, atol=1e-12)
+    in_batches = gauss_newton(objective(exact_outputs=1), batch_examples=2)
+    np.testing.assert_allclose(in_batches, expected, atol=1e-12)
+    assert np.abs(gauss_newton(objective(exact_outputs=1), seed=1) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize("draws", [None, 400])
 def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
-    draws: int | None, monkeypatch: pytest.MonkeyPatch
+    draws: int | None,
 ) -> None:
-    if draws:
-        for name, value in (("MAX_EXACT_OUTPUTS", 1), ("TOTAL_DRAWS", 6 * draws), ("MAX_DRAWS_PER_EXAMPLE", draws)):
-            monkeypatch.setattr(label_expectation, name, value)
-    curvature = model().curvature(examples(), uw.EKFAC(), 0.0)
+    limits = {"exact_outputs": 1, "total_draws": 6 * draws, "draws_per_example": draws} if draws else {}
+    curvature = fit(model(), examples(), uw.EKFAC(), 0.0, **limits)
     trace = np.trace(curvature.matvec(np.eye(model().network.size)))
     np.testing.assert_allclose(trace, np.trace(dense()), rtol=0.05 if draws else 1e-9)
     assert curvature.diagnostics["label_expectation"] == (
@@ -172,10 +171,9 @@ def test_ekfac_of_a_language_model_has_the_trace_of_the_gauss_newton_matrix(
 
 
 @pytest.mark.parametrize("solver", [None, uw.CG(tolerance=1e-10, steps=400)], ids=str)
-def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", 1)  # the solution is not that of the draws
-    monkeypatch.setattr("upweight.curvature.gauss_newton.MAX_SKETCH_NUMBERS", 1)
-    curvature = model().curvature(examples(), uw.GaussNewton(solver=solver), 0.05)
+def test_gauss_newton_of_a_language_model_is_solved(solver: Any) -> None:
+    limits = {"exact_outputs": 1, "sketch_numbers": 1}  # EK-FAC from random directions only preconditions
+    curvature = fit(model(), examples(), uw.GaussNewton(solver=solver), 0.05, **limits)
     rows = model().measure_rows(examples())
     shifted = dense() + 0.05 * examples().weights.sum() * np.eye(model().network.size)
     np.testing.assert_allclose(
@@ -183,10 +181,9 @@ def test_gauss_newton_of_a_language_model_is_solved(solver: Any, monkeypatch: py
     )
 
 
-@pytest.mark.parametrize("exact", [label_expectation.MAX_EXACT_OUTPUTS, 1], ids=["all directions", "drawn"])
+@pytest.mark.parametrize("exact_outputs", [256, 1], ids=["all directions", "random directions"])
 @pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.KFAC(), uw.GaussNewton()], ids=lambda c: type(c).__name__)
-def test_padding_changes_nothing(curvature: Any, exact: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_expectation, "MAX_EXACT_OUTPUTS", exact)
+def test_padding_changes_nothing(curvature: Any, exact_outputs: int) -> None:
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, SYMBOLS, length + 1) for length in (2, 3, 2, 2, 3, 2)]
 
@@ -197,9 +194,12 @@ def test_padding_changes_nothing(curvature: Any, exact: int, monkeypatch: pytest
         return uw.Examples(x[order], y[order], ids=np.arange(6)[order])
 
     torch.manual_seed(0)
-    here = uw.TorchModel(Writer().double(), lambda net, batch: tokens(net(batch.x), batch.y).sum(1))
+    net = Writer().double()
+    padded_model = uw.TorchModel(net, lambda net, batch: tokens(net(batch.x), batch.y).sum(1))
+    padded_model = with_limits(padded_model, exact_outputs=exact_outputs)
     short, long = (padded(length, np.arange(6)) for length in (3, LENGTH))
-    turned = padded(LENGTH, np.array([3, 1, 5, 0, 4, 2]))
-    found = [uw.Influence(curvature=curvature).fit(here, s).attribute(short).values for s in (short, long, turned)]
-    np.testing.assert_allclose(found[0], found[1], atol=1e-9 * np.abs(found[0]).max())
-    np.testing.assert_allclose(found[0][:, turned.ids], found[2], atol=1e-9 * np.abs(found[0]).max())
+    permuted = padded(LENGTH, np.array([3, 1, 5, 0, 4, 2]))
+    method = uw.Influence(curvature=curvature)
+    expected, *others = (method.fit(padded_model, s).attribute(short).values for s in (short, long, permuted))
+    np.testing.assert_allclose(others[0], expected, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(others[1], expected[:, permuted.ids], atol=1e-9 * np.abs(expected).max())

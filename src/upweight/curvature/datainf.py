@@ -1,14 +1,15 @@
-"""DataInf: the mean of the inverses of single examples in place of the inverse of their mean, layer by layer.
+"""DataInf: layer by layer, the mean of the examples' inverses replaces the inverse of their mean.
 
 With G the gradients of one layer, W = Σ wᵢ and λ on the scale of the mean loss,
 
     (1/W) Σ (wᵢ/W) (gᵢgᵢᵀ + λ)⁻¹ q = (q − Gᵀ D G q) / (λW),    D = diag(wᵢ / W(λ + ‖gᵢ‖²))
 
-by Sherman & Morrison: no factor, no solve (Kwon, Wu, Wu & Zou 2024, equations 4 and 5).
+by Sherman & Morrison: nothing is factored and no system is solved (Kwon, Wu, Wu & Zou 2024, equations 4 and 5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -19,27 +20,28 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
-LAYER_SHARE = 0.1  # of a layer's mean squared gradient per parameter, the paper's damping
+LAYER_SHARE = 0.1  # damping over a layer's mean squared gradient per parameter, as in the paper
 
 
 @final
 class FittedDataInf(Curvature):
-    """One block for each module, its weight and bias together.
+    """The DataInf curvature: one block for each module, its weight and bias together.
 
     Args:
         summed: the objective.
-        share: λ of a layer is its l2 plus this share of the mean of ‖gᵢ‖² over its parameters; None for the
+        share: λ of a layer is its l2 plus this share of the mean of ‖gᵢ‖² over its parameters. None uses the
             damping of `summed` in every layer.
 
     Cost: one pass; a query is a product with the training gradients and a weighted sum of them.
 
     Raises:
-        ValueError: a layer without damping and without gradients.
+        ValueError: a layer has neither a damping nor a gradient.
     """
 
     def __init__(self, summed: SummedObjective, share: float | None) -> None:
@@ -48,7 +50,8 @@ class FittedDataInf(Curvature):
         self.rows = CapturedRows(summed.network, summed.train, "loss")
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
-        squares, self.floats = np.empty((len(self.layers), len(summed.train))), 0
+        squares = np.empty((len(self.layers), len(summed.train)))
+        self.floats = 0
         for where, batch in self.rows.passes(ready=True):
             self.floats = batch.floats
             for layer, names in enumerate(self.layers):
@@ -59,15 +62,15 @@ class FittedDataInf(Curvature):
             self.damping = share * (squares @ summed.weights) / self.total / sizes
         self.shifts = summed.ridge / self.total + self.damping
         if not (self.shifts > 0).all():
-            idle = self.layers[int(np.argmin(self.shifts))]
+            names = self.layers[int(np.argmin(self.shifts))]
             raise ValueError(
-                f"nothing to invert for {', '.join(idle)}: neither a gradient nor a damping; give a damping"
+                f"nothing to invert for {', '.join(names)}: neither a gradient nor a damping; give a damping"
             )
         self.factors = self.shifts * self.total
         self.scales = summed.weights / self.total / (self.shifts[:, None] + squares)  # D, (layers, n)
 
     def matvec(self, vectors: Array) -> Array:
-        """The inverse of what `solve` does, λW (v + Gᵀ (D⁻¹ − GGᵀ)⁻¹ G v): for tests, it holds all gradients."""
+        """The inverse of `solve`, λW (v + Gᵀ (D⁻¹ − GGᵀ)⁻¹ G v). It holds all gradients and is meant for tests."""
         gradients, v = TensorRows.of(self.network, self.rows).blocks, self.network.split(vectors)
         out = dict(v)
         for names, factor, scale in zip(self.layers, self.factors, self.scales, strict=True):
@@ -81,8 +84,9 @@ class FittedDataInf(Curvature):
         return self.network.join(out)
 
     def solve(self, rows: Rows) -> Solved:
-        """Exact for this curvature."""
-        return Solved(DataInfRows(self, rows, self.products(rows, self.rows) * self.scales[:, None]), 0.0, 0, True)
+        """(q − Gᵀ D G q) / (λW) for every row q; exact for this curvature."""
+        dual = self.products(rows, self.rows) * self.scales[:, None]
+        return Solved(DataInfRows(self, rows, dual), 0.0, 0, True)
 
     @property
     def calibrated(self) -> bool:
@@ -91,7 +95,7 @@ class FittedDataInf(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built; the damping is the mean over layers."""
+        """Kind, solver, size and damping; the damping is the mean over layers."""
         return {
             "curvature": "DataInf (mean of the inverses of single examples)",
             "solver": f"Sherman–Morrison in {len(self.layers)} layers",
@@ -102,35 +106,39 @@ class FittedDataInf(Curvature):
 
     def products(self, left: Rows, right: Rows) -> Array:
         """Inner products layer by layer, (layers, len(left), len(right))."""
-        for one, other, turned in ((left, right, False), (right, left, True)):
-            if isinstance(one, CapturedRows) and one.share is not None:
-                share = TensorRows(self.network, {name: block[None] for name, block in one.share.items()})
-                found = self.products(one.plain(), other) + one.weights[:, None] * self.products(share, other)
-                return found.transpose(0, 2, 1) if turned else found
+        if isinstance(left, CapturedRows) and left.share is not None:
+            return self._products_with_share(left, left.share, right)
+        if isinstance(right, CapturedRows) and right.share is not None:
+            return self._products_with_share(right, right.share, left).transpose(0, 2, 1)
         if not isinstance(left, CapturedRows):
             if isinstance(right, CapturedRows):
                 return self.products(right, left).transpose(0, 2, 1)
             a, b = (TensorRows.of(self.network, rows).blocks for rows in (left, right))
-            return np.stack([_numpy(sum(_matrix(a[n]) @ _matrix(b[n]).T for n in names)) for names in self.layers])
+            return np.stack([to_numpy(_products(a, b, names)) for names in self.layers])
         out = np.empty((len(self.layers), len(left), len(right)))
         if isinstance(right, CapturedRows):
             if len(right) > len(left):
                 return self.products(right, left).transpose(0, 2, 1)
-            for there, theirs in right.held():
-                for here, ours in left.passes(ready=True):
+            for columns, right_batch in right.held():
+                for rows, left_batch in left.passes(ready=True):
                     for layer, names in enumerate(self.layers):
-                        out[layer, here, there] = _numpy(ours.only(names).dot(theirs))
+                        out[layer, rows, columns] = to_numpy(left_batch.only(names).dot(right_batch))
         else:
             blocks = TensorRows.of(self.network, right).blocks
-            for here, ours in left.passes(ready=True):
+            for rows, batch in left.passes(ready=True):
                 for layer, names in enumerate(self.layers):
-                    out[layer, here] = _numpy(ours.only(names).dot_vectors(blocks))
+                    out[layer, rows] = to_numpy(batch.only(names).dot_vectors(blocks))
         return out
+
+    def _products_with_share(self, left: CapturedRows, share: Mapping[str, Tensor], right: Rows) -> Array:
+        """Products of rows that carry the regulariser's share, (layers, len(left), len(right))."""
+        common = TensorRows(self.network, {name: block[None] for name, block in share.items()})
+        return self.products(left.plain(), right) + left.weights[:, None] * self.products(common, right)
 
 
 @final
 class DataInfRows(Rows):
-    """(q − Gᵀ D G q) / (λW) for rows q; `dual` is D G q, (layers, len(q), n)."""
+    """Rows (q − Gᵀ D G q) / (λW) for rows q; `dual` is D G q, (layers, len(q), n)."""
 
     def __init__(self, fitted: FittedDataInf, rows: Rows, dual: Array) -> None:
         self.fitted, self.rows, self.dual = fitted, rows, dual
@@ -139,7 +147,7 @@ class DataInfRows(Rows):
         return int(self.dual.shape[1])
 
     def dot(self, other: Rows) -> Array:
-        """Through products of other with the training gradients, or through the rows, whichever takes less."""
+        """Inner products by kernels with the training gradients, or by the rows themselves, whichever is cheaper."""
         fitted = self.fitted
         by_rows = 2 * len(self) * fitted.network.size < len(fitted.rows) * fitted.floats
         if by_rows or not isinstance(other, CapturedRows):
@@ -149,10 +157,10 @@ class DataInfRows(Rows):
             share = TensorRows(fitted.network, {name: block[None] for name, block in other.share.items()})
             common = np.einsum("lmn,lnk,l->mk", self.dual, fitted.products(fitted.rows, share), 1 / fitted.factors)
             out -= common * other.weights
-        for there, theirs in other.held():
-            for here, ours in fitted.rows.passes(ready=True):
+        for columns, batch in other.held():
+            for where, train_batch in fitted.rows.passes(ready=True):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
-                    out[:, there] -= dual[:, here] @ _numpy(ours.only(names).dot(theirs)) / factor
+                    out[:, columns] -= dual[:, where] @ to_numpy(train_batch.only(names).dot(batch)) / factor
         return np.asarray(out)
 
     @cached_property
@@ -161,8 +169,8 @@ class DataInfRows(Rows):
         blocks = dict(TensorRows.of(fitted.network, self.rows).blocks)
         for where, batch in fitted.rows.passes(ready=True):
             for names, dual in zip(fitted.layers, self.dual, strict=True):
-                found = batch.only(names).sums(torch.as_tensor(dual[:, where]).to(batch.like))
-                blocks |= {name: blocks[name] - block for name, block in found.items()}
+                sums = batch.only(names).sums(torch.as_tensor(dual[:, where]).to(batch.like))
+                blocks |= {name: blocks[name] - block for name, block in sums.items()}
         for names, factor in zip(fitted.layers, fitted.factors, strict=True):
             blocks |= {name: blocks[name] / factor for name in names}
         return TensorRows(fitted.network, blocks)
@@ -176,7 +184,7 @@ class DataInfRows(Rows):
         return self._tensors.dense()
 
     def take(self, positions: NDArray[np.intp]) -> DataInfRows:
-        """These rows."""
+        """The rows at these positions."""
         return DataInfRows(self.fitted, self.rows.take(positions), self.dual[:, positions])
 
     def sums(self, member: Array) -> DenseRows:
@@ -184,9 +192,7 @@ class DataInfRows(Rows):
         return self._tensors.sums(member)
 
 
-def _matrix(block: Tensor) -> Tensor:
-    return block.flatten(1).double()
-
-
-def _numpy(tensor: Any) -> Array:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+def _products(left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Inner products over these parameters, (len(left), len(right)) in float64."""
+    first, *others = (left[name].flatten(1).double() @ right[name].flatten(1).double().T for name in names)
+    return sum(others, first)

@@ -1,4 +1,4 @@
-"""Diagonal: one number per parameter."""
+"""The diagonal of the empirical Fisher: one number per parameter."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Array = NDArray[np.float64]
 
 
 class FittedDiagonal(Curvature):
-    """The diagonal Σ wᵢ gᵢ² of the empirical Fisher, plus shift: RANK.
+    """The diagonal Σ wᵢ gᵢ² of the empirical Fisher, plus the shift. Scores have unit RANK.
 
-    Cost: one pass; gradients of more than rank one are materialised, a few at a time.
+    Cost: one pass. Gradients of rank above one are materialised, a few at a time.
     """
 
     def __init__(self, summed: SummedObjective) -> None:
@@ -38,7 +38,7 @@ class FittedDiagonal(Curvature):
         return network.join({name: blocks[name] * (v + self.summed.shift) for name, v in self.values.items()})
 
     def solve(self, rows: Rows) -> Solved:
-        """By division."""
+        """(diag + shift)⁻¹ rows, by division."""
         network = self.summed.network
         blocks = TensorRows.of(network, rows).blocks
         divided = {name: blocks[name] / (v + self.summed.shift) for name, v in self.values.items()}
@@ -51,7 +51,7 @@ class FittedDiagonal(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built."""
+        """Kind, solver, size and damping."""
         return {
             "curvature": "diagonal of the empirical Fisher",
             "solver": "division",

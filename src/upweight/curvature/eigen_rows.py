@@ -1,7 +1,7 @@
-"""Eigen rows: answers of EK-FAC that stay in the eigenbasis of each layer, where training rows come to meet them.
+"""EK-FAC solutions kept in the eigenbasis of each layer, into which training gradients are rotated for products.
 
-To turn m answers of a layer back costs m·d_o·d_i·(d_o + d_i); to turn n training gradients of rank one into the basis
-n·(d_o² + d_i²), which is hundreds of times less for each.
+Rotating m solutions of a layer back costs m·d_o·d_i·(d_o + d_i). Rotating n training gradients of rank one into the
+basis costs n·(d_o² + d_i²), which is hundreds of times less for each.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.kfac import Blocks, FactoredLayer, with_ones
+from upweight.curvature.solvers.algebra import to_numpy
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.gradient_terms import OuterTerm
@@ -27,28 +28,23 @@ Array = NDArray[np.float64]
 
 @final
 class EigenRows(Rows):
-    """Rows by layer in its eigenbasis, and by parameter where no layer holds it.
+    """Rows stored by layer in its eigenbasis, and by parameter for parameters of no layer.
 
     Args:
-        network: whose parameters they belong to.
+        network: the network whose parameters the rows are about.
         layers: weight name → layer.
-        joints: weight name → (k, d_o, d_i [+ 1]) in the eigenbasis; scaled in place.
+        joints: weight name → weight and bias (k, d_o, d_i [+ 1]) in the eigenbasis; scaled in place.
         blocks: the other parameters, name → (k, *shape).
-        expected_rows: how many rows they will be multiplied with, about.
+        expected_rows: about how many rows these will be multiplied with.
     """
 
     def __init__(
         self, network: Network, layers: Mapping[str, FactoredLayer], joints: Blocks, blocks: Blocks, expected_rows: int
     ) -> None:
-        self.network, self.layers, self.joints, self.blocks, self.expected_rows = (
-            network,
-            layers,
-            joints,
-            blocks,
-            expected_rows,
-        )
-        self._back: dict[str, Blocks] = {}
-        self._sizes: Blocks = {}  # (k, 1, 1) by layer, apart: products of tiny numbers would run through denormal ones
+        self.network, self.layers, self.joints, self.blocks = network, layers, joints, blocks
+        self.expected_rows = expected_rows
+        self._rotated_back: dict[str, Blocks] = {}
+        self._sizes: Blocks = {}  # (k, 1, 1) by layer, factored out so that products of tiny numbers are not denormal
         for name, joint in joints.items():
             size = joint.abs().amax(dim=(1, 2), keepdim=True)
             self._sizes[name] = torch.where(size > 0, size, 1.0)
@@ -58,12 +54,12 @@ class EigenRows(Rows):
         return len(next(iter((self.joints or self.blocks).values())))
 
     def dot(self, other: Rows) -> Array:
-        """Inner products; captured rows are turned as they stream past where that is the cheaper way."""
+        """Inner products; captured rows are rotated batch by batch if that is cheaper."""
         if not isinstance(other, CapturedRows):
             return self.tensors.dot(other)
         out = np.empty((len(self), len(other)))
         for where, batch in other.passes(ready=True):
-            out[:, where] = _numpy(self._against(batch)).T
+            out[:, where] = to_numpy(self._dot_batch(batch)).T
         if other.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
             out += self._dot_vector(common.blocks)[:, None] * other.weights
@@ -90,12 +86,12 @@ class EigenRows(Rows):
 
     @property
     def tensors(self) -> TensorRows:
-        """All of them turned back."""
+        """All rows in the parameters' own coordinates."""
         return TensorRows(self.network, self.blocks | self._rotate_back(self.joints))
 
-    def _against(self, batch: CapturedBatch) -> Tensor:
-        """(B, k)."""
-        out, waiting = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
+    def _dot_batch(self, batch: CapturedBatch) -> Tensor:
+        """Inner products with one batch, (B, k)."""
+        out, remaining = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
         for factors in batch.layers():
             joint, layer = self.joints.get(factors.weight), self.layers.get(factors.weight)
             if (
@@ -106,19 +102,19 @@ class EigenRows(Rows):
             ):
                 a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
                 out += OuterTerm(s, a, tuple(joint.shape[1:])).dot_vectors(joint) * self._sizes[layer.weight].flatten()
-                del waiting[layer.weight]
-        plain = self.blocks | self._rotate_back(waiting)
+                del remaining[layer.weight]
+        plain = self.blocks | self._rotate_back(remaining)
         return out + batch.only(plain).dot_vectors(plain) if plain else out
 
     def _rotate_back(self, weights: Iterable[str]) -> Blocks:
-        """The parameters of these layers, turned back once."""
+        """The parameters of these layers in their own coordinates, each computed once."""
         out: Blocks = {}
         for weight in weights:
-            if weight not in self._back:
+            if weight not in self._rotated_back:
                 layer = self.layers[weight]
                 joint = layer.rotate_back(self.joints[weight]) * self._sizes[weight]
-                self._back[weight] = layer.split(joint, self.network.shapes)
-            out |= self._back[weight]
+                self._rotated_back[weight] = layer.split(joint, self.network.shapes)
+            out |= self._rotated_back[weight]
         return out
 
     def _is_cheaper_in_eigenbasis(self, joint: Tensor) -> bool:
@@ -131,8 +127,4 @@ class EigenRows(Rows):
         for name, joint in self.joints.items():
             layer = self.layers[name]
             out = out + joint.flatten(1) @ layer.rotate(layer.join(blocks)).flatten() * self._sizes[name].flatten()
-        return _numpy(out)
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+        return to_numpy(out)

@@ -1,8 +1,9 @@
-"""KFAC and EK-FAC, fitted: the Gauss–Newton matrix as a rotation per layer and one number per rotated parameter.
+"""KFAC and EK-FAC: the Gauss–Newton matrix as a rotation per layer and one eigenvalue per rotated parameter.
 
-KFAC (Martens & Grosse 2015): eigenvalues of A ⊗ S. EK-FAC (George et al. 2018): in the same eigenbasis the true second
-moments Λ = Σ (Qₛᵀ G Q_A)². Both with the exact expectation over labels, so that nothing depends on a draw, while an
-example has few outputs; sequences have a few seeded draws of each, others for the factors than for the moments.
+KFAC (Martens & Grosse 2015) takes the eigenvalues of A ⊗ S. EK-FAC (George et al. 2018) takes the true second moments
+Λ = Σ (Qₛᵀ G Q_A)² in the same eigenbasis. For examples with few outputs the expectation over labels is exact, so that
+nothing is random. For sequences it is estimated from a few seeded draws per example; factors and moments use different
+draws.
 """
 
 from __future__ import annotations
@@ -31,40 +32,40 @@ from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
-LAYER_SHARE = 0.1  # of the mean nonzero eigenvalue of a layer (LDS of an MLP, a CNN and a language model)
-MAX_FACTORED_LEVERAGE = 0.9  # that an example may hold of its own prediction: the factors know it less well than this
+LAYER_SHARE = 0.1  # damping over a layer's mean nonzero eigenvalue (chosen by LDS: MLP, CNN, language model)
+MAX_FACTORED_LEVERAGE = 0.9  # cap on an example's leverage, which the factors do not know more precisely than this
 
 
 class FittedEKFAC(Curvature):
-    """Kronecker-factored curvature plus shift; `refined` says whether eigenvalues are the true second moments.
+    """Kronecker-factored curvature plus a shift; `refined` means that eigenvalues are the true second moments (EK-FAC).
 
-    Where the objective does not say where its damping comes from, every layer has its own, by its own eigenvalues.
+    If the objective has no `damping_from` yet, every layer gets a damping from its own eigenvalues.
 
-    Cost: outputs (or draws) × one backward pass, one eigendecomposition per layer side, and to refine the eigenvalues
-    the same passes again (for layers without positions two matrix products a batch). Memory d_i² + d_o² + d_i·d_o per
-    layer.
+    Cost: outputs (or draws) × one backward pass and one eigendecomposition per side of a layer. Refining the
+    eigenvalues takes the same passes again (and two matrix products a batch for layers without positions). Memory
+    d_i² + d_o² + d_i·d_o per layer.
     """
 
     def __init__(self, summed: SummedObjective, refined: bool = True) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
-        self.layers, self.rest = kronecker_factors(summed)
+        self.layers, self.unfactored = kronecker_factors(summed)
         self.expectation = label_expectation(summed)
         if refined:
-            self.rest = self._refined()
-        self.dampings = dict.fromkeys([*self.rest, *self.layers], summed.damping)
+            self.unfactored = self._refine()
+        self.dampings = dict.fromkeys([*self.unfactored, *self.layers], summed.damping)
         if not summed.damping_from:
             self._choose_damping()
 
     def _choose_damping(self) -> None:
-        """A share of the mean nonzero eigenvalue of every layer; of all of them where a layer has none."""
+        """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net."""
         rank, traces = (
             curvature_rank(self.summed),
             {name: float(values.double().sum()) for name, values in self._values()},
         )
         whole, self.damping_from = damping_from_trace(self.summed, sum(traces.values()), LAYER_SHARE, rank)
         for name, values in self._values():
-            own = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))[0]
-            self.dampings[name] = own if traces[name] > 0 else whole
+            damping, _ = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))
+            self.dampings[name] = damping if traces[name] > 0 else whole
         if any(self.dampings.values()):
             self.damping_from = f"{LAYER_SHARE:g} of the mean eigenvalue, the objective's l2 included, layer by layer"
 
@@ -78,46 +79,45 @@ class FittedEKFAC(Curvature):
         return network.join(self._apply(network.split(vectors), lambda values: values))
 
     def solve(self, rows: Rows) -> Solved:
-        """By rotation and division; exact for this curvature."""
+        """(C + shift)⁻¹ rows by rotation and division; exact for this curvature."""
         network = self.summed.network
         if isinstance(rows, CapturedRows) and rows.share is None:
-            parts = [self._inverse_of(batch) for _, batch in rows.passes()]
-            joints, blocks = (stack_columns(some) if some[0] else {} for some in zip(*parts, strict=True))
+            solved = [self._solve_batch(batch) for _, batch in rows.passes()]
+            joints, blocks = (stack_columns(parts) if parts[0] else {} for parts in zip(*solved, strict=True))
             return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 
-    def _inverse_of(self, batch: CapturedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(C + shift)⁻¹ on captured rows, layers in their eigenbasis: what they hold, and all else."""
+    def _solve_batch(self, batch: CapturedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(C + shift)⁻¹ on captured rows: factored layers in their eigenbasis, and the unfactored parameters."""
         shifted = dict(self._shifted())
         blocks = {
             name: parameter.rotate_back(parameter.rotate(batch.materialise(name)) / shifted[name])
-            for name, parameter in self.rest.items()
+            for name, parameter in self.unfactored.items()
         }
-        joints, waiting = {}, dict(self.layers)
+        joints, remaining = {}, dict(self.layers)
         for factors in batch.layers():
-            if factors.weight in waiting:
-                joints[factors.weight] = waiting.pop(factors.weight).rotate_factors(factors)
-        for layer in waiting.values():
+            if factors.weight in remaining:
+                joints[factors.weight] = remaining.pop(factors.weight).rotate_factors(factors)
+        for layer in remaining.values():
             names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
             joints[layer.weight] = layer.rotate(layer.join({name: batch.materialise(name) for name in names}))
         return {name: joints[name].div_(shifted[name]) for name in self.layers}, blocks
 
     def corrected(self, rows: Rows) -> Rows | None:
-        """Through the eigenbasis: for layers without positions a product of matrices, about what the fit took.
+        """Rows with the leverage correction, from products in the eigenbasis; about the cost of the fit.
 
-        None where directions were drawn: an example's own curvature needs all of them.
+        None if label directions were drawn: an example's own curvature needs all of them.
         """
         return None if self.expectation != "exact" else correct_leverage(self.summed, rows, self, MAX_FACTORED_LEVERAGE)
 
     def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
-        """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
+        """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ for each pair of k sets of rows of the same examples, (examples, k, k)."""
         shifted, out = dict(self._shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
-        inside = zip(*(batch.layers() for batch in rows), strict=True)
-        for factors in inside:
+        for factors in zip(*(batch.layers() for batch in rows), strict=True):
             layer = self.layers[factors[0].weight]
             inverse = 1 / shifted[layer.weight]
             a = with_ones(factors[0]) @ layer.right
-            s = torch.stack([one.s @ layer.left for one in factors])  # (k, B, T, d_o)
+            s = torch.stack([part.s @ layer.left for part in factors])  # (k, B, T, d_o)
             if a.shape[1] == 1:
                 weighted = s[:, :, 0] * (a[:, 0] ** 2 @ inverse.T)
                 out += torch.einsum("cbo,dbo->bcd", weighted, s[:, :, 0])
@@ -125,13 +125,13 @@ class FittedEKFAC(Curvature):
                 for i in range(len(a)):
                     each = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
                     out[i] += (each * inverse.flatten()) @ each.T
-        for name, parameter in self.rest.items():
+        for name, parameter in self.unfactored.items():
             each = torch.stack([parameter.rotate(batch.materialise(name)).flatten(1) for batch in rows])
             out += torch.einsum("cbp,dbp->bcd", each / shifted[name].flatten(), each)
         return out
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """Where the damping is matched to the time of the training."""
+        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
 
     @property
@@ -141,17 +141,17 @@ class FittedEKFAC(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built, and how much of the net is in Kronecker form; the damping is the mean over parameters."""
+        """Kind, solver, size, the share of parameters in Kronecker form, and the damping as a mean over parameters."""
         network = self.summed.network
-        kept = sum(layer.values.numel() for layer in self.layers.values())
-        added = sum(self.dampings[name] * values.numel() for name, values in self._values())
+        factored = sum(layer.values.numel() for layer in self.layers.values())
+        damping = sum(self.dampings[name] * values.numel() for name, values in self._values())
         return {
             "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix",
             "label_expectation": self.expectation,
             "solver": "eigenbasis per layer",
             "parameters": network.size,
-            "kronecker_share": kept / network.size,
-            "damping": added / network.size / float(self.summed.weights.sum()),
+            "kronecker_share": factored / network.size,
+            "damping": damping / network.size / float(self.summed.weights.sum()),
             "damping_from": self.damping_from,
         }
 
@@ -159,7 +159,7 @@ class FittedEKFAC(Curvature):
         shifted = dict(self._shifted())
         out = {
             name: parameter.rotate_back(parameter.rotate(blocks[name]) * function(shifted[name]))
-            for name, parameter in self.rest.items()
+            for name, parameter in self.unfactored.items()
         }
         for layer in self.layers.values():
             joint = layer.rotate(layer.join(blocks)) * function(shifted[layer.weight])
@@ -167,45 +167,51 @@ class FittedEKFAC(Curvature):
         return out
 
     def _values(self) -> Iterator[tuple[str, Tensor]]:
-        """Eigenvalues without the shift, by the name of a layer's weight or of the parameter itself."""
+        """Eigenvalues without the shift, by the name of the layer's weight or of the unfactored parameter."""
         yield from ((name, layer.values) for name, layer in self.layers.items())
-        yield from ((name, parameter.values) for name, parameter in self.rest.items())
+        yield from ((name, parameter.values) for name, parameter in self.unfactored.items())
 
     def _shifted(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, values + (self.summed.ridge + self.dampings[name])) for name, values in self._values())
 
-    def _refined(self) -> dict[str, UnfactoredParameter]:
-        """Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions; the same of what no layer holds is handed back."""
+    def _refine(self) -> dict[str, UnfactoredParameter]:
+        """Set the layers' eigenvalues to Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions.
+
+        Returns the unfactored parameters, refined in the same way.
+        """
         moments: dict[str, Tensor] = {}
         for layer in self.layers.values():
             layer.values = torch.zeros_like(layer.values)
-        waiting: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
+        pending: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
         for direction, captured in expected_gradients(self.summed, seed=1):
-            add_moments(moments, self.rest, captured)
+            add_moments(moments, self.unfactored, captured)
             if direction == 0:
-                self._flush(waiting)
+                self._add_pending(pending)
             for factors in captured.layers():
                 layer = self.layers[factors.weight]
                 if factors.s.shape[1] > 1:
                     layer.values += layer.rotate_factors(factors).square_().sum(dim=0)
                     continue
                 s = factors.s @ layer.left
-                if factors.weight in waiting:  # the inputs are the same whatever is pulled back
-                    waiting[factors.weight][1].add_(s[:, 0] ** 2)
+                if factors.weight in pending:  # the inputs are the same for every direction
+                    pending[factors.weight][1].add_(s[:, 0] ** 2)
                 else:
-                    waiting[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
-        self._flush(waiting)
-        return refine(self.rest, moments)
+                    pending[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
+        self._add_pending(pending)
+        return refine(self.unfactored, moments)
 
-    def _flush(self, waiting: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Without positions a gradient is rank one, and its square the product of squares."""
-        for weight, (a, squares) in waiting.items():
+    def _add_pending(self, pending: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Add the squares of one batch of gradients of rank one: products of squares."""
+        for weight, (a, squares) in pending.items():
             self.layers[weight].values += squares.T @ a**2
-        waiting.clear()
+        pending.clear()
 
 
 def add_squares(layer: FactoredLayer, a: Tensor, s: Tensor) -> None:
-    """Rotate first, square then: without positions a gradient is rank one, and its square the product of squares."""
+    """Add the squares of rotated gradients to the layer's eigenvalues.
+
+    A gradient without positions has rank one, and its square is a product of squares.
+    """
     a, s = a @ layer.right, s @ layer.left
     if a.shape[1] == 1:
         layer.values += (s[:, 0] ** 2).T @ (a[:, 0] ** 2)

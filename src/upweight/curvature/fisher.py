@@ -1,6 +1,6 @@
-"""The empirical Fisher Σ wᵢ gᵢgᵢᵀ in its dual form: n × n instead of p × p, exact, one Cholesky.
+"""The empirical Fisher Σ wᵢ gᵢgᵢᵀ in its dual form: an exact n × n system instead of p × p, with one Cholesky factor.
 
-(λ + GᵀG)⁻¹ = (1/λ)(I − Gᵀ(λ + GGᵀ)⁻¹G). What scores need of it are kernels q·gᵢ and gᵢ·gⱼ, which ghost products give
+(λ + GᵀG)⁻¹ = (1/λ)(I − Gᵀ(λ + GGᵀ)⁻¹G). Scores only need the kernels q·gᵢ and gᵢ·gⱼ, which ghost products compute
 without a parameter-sized vector (Woodbury; kernel ridge regression).
 """
 
@@ -26,15 +26,18 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 
 Array = NDArray[np.float64]
-MAX_EXAMPLES = 20_000  # examples whose Gram matrix is held
+MAX_EXAMPLES = 20_000  # largest training set whose Gram matrix is held
 
 
 class FittedFisher(Curvature):
-    """Empirical Fisher of the true labels plus shift.
+    """Empirical Fisher of the true labels plus a shift.
 
-    Where the objective does not say where its damping comes from, it is chosen from the trace of the Gram matrix.
+    If the objective has no `damping_from` yet, the damping is chosen from the trace of the Gram matrix.
 
-    Cost: one pass, n² ghost products, n³/3. Memory n². Raises ValueError beyond 20,000 examples.
+    Cost: one pass, n² ghost products and n³/3 flops. Memory n².
+
+    Raises:
+        ValueError: there are more than 20,000 training examples.
     """
 
     def __init__(self, summed: SummedObjective) -> None:
@@ -48,8 +51,8 @@ class FittedFisher(Curvature):
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots).cached()
         self.gram = self.rows.gram()
         if not summed.damping_from:
-            chosen, source = damping_from_trace(summed, float(np.trace(self.gram)))
-            summed = replace(summed, damping=chosen, damping_from=source)
+            damping, source = damping_from_trace(summed, float(np.trace(self.gram)))
+            summed = replace(summed, damping=damping, damping_from=source)
         self.summed = summed
         damped = self.gram.copy(order="F")
         damped[np.diag_indices(n)] += summed.shift
@@ -62,7 +65,7 @@ class FittedFisher(Curvature):
         return self.rows.sums(outer).dense() + self.summed.shift * vectors
 
     def solve(self, rows: Rows) -> Solved:
-        """Lazily: kernels with the training rows now, parameter vectors only if somebody asks for them."""
+        """(λ + GᵀG)⁻¹ rows as lazy rows: kernels are computed now, parameter vectors only when they are needed."""
         kernel = rows.dot(self.rows)
         dual = cho_solve(self.factor, kernel.T, check_finite=False).T
         if not self.rank_correlation and len(kernel):
@@ -78,7 +81,7 @@ class FittedFisher(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built."""
+        """Kind, solver, size, damping, and the rank correlation of scores at other dampings."""
         return {
             "curvature": "empirical Fisher (true labels)",
             "solver": f"dual form, Cholesky of {len(self.gram):,} × {len(self.gram):,}",
@@ -89,15 +92,17 @@ class FittedFisher(Curvature):
         }
 
     def _rank_correlation(self, dual: Array) -> dict[str, float]:
-        """How far scores keep their order at a third of the damping and at three times as much."""
-        others = neighbouring_solutions(
-            dual.T, lambda x: self.summed.shift * cho_solve(self.factor, x, check_finite=False)
-        )
+        """Rank correlation of the scores with those at a third and at three times the damping."""
+
+        def solve(x: Array) -> Array:
+            return np.asarray(self.summed.shift * cho_solve(self.factor, x, check_finite=False))
+
+        others = neighbouring_solutions(dual.T, solve)
         return {name: mean_rank_correlation(dual, other.T) for name, other in others.items()}
 
 
 class FisherRows(Rows):
-    """(λ + GᵀG)⁻¹ q = (q − Gᵀ dual)/λ for rows q, as their kernels with the training rows."""
+    """Rows (λ + GᵀG)⁻¹ q = (q − Gᵀ dual)/λ for rows q, stored as their kernels with the training rows."""
 
     def __init__(self, fisher: FittedFisher, rows: Rows, kernel: Array, dual: Array) -> None:
         self.fisher, self.rows, self.kernel, self.dual = fisher, rows, kernel, dual
@@ -106,12 +111,12 @@ class FisherRows(Rows):
         return len(self.kernel)
 
     def dot(self, other: Rows) -> Array:
-        """With training rows by kernels alone; with others by one more pass."""
+        """Inner products; with training rows by kernels alone, with other rows by one more pass."""
         shift = self.fisher.summed.shift
         where = self._training_positions(other)
         if where is None or not isinstance(other, CapturedRows):
             return np.asarray((self.rows.dot(other) - self.dual @ self.fisher.rows.dot(other)) / shift)
-        scale = other.weights / self.fisher.roots[where]  # ours carry √w, theirs their own weight
+        scale = other.weights / self.fisher.roots[where]  # the fitted rows carry √w, the other rows their own weight
         out = (self.kernel[:, where] - self.dual @ self.fisher.gram[:, where]) * scale
         if other.share is not None:
             common = self.fisher.summed.network.join({k: v[None] for k, v in other.share.items()}).T
@@ -121,15 +126,15 @@ class FisherRows(Rows):
 
     def project(self, matrix: Array) -> Array:
         """`dense() @ matrix`."""
-        ours = self.rows.project(matrix) - self.dual @ self.fisher.rows.project(matrix)
-        return np.asarray(ours / self.fisher.summed.shift)
+        projected = self.rows.project(matrix) - self.dual @ self.fisher.rows.project(matrix)
+        return np.asarray(projected / self.fisher.summed.shift)
 
     def dense(self) -> Array:
-        """(k, parameters): one pass over the training set."""
+        """(k, parameters), by one pass over the training set."""
         return (self.rows.dense() - self.fisher.rows.sums(self.dual).dense()) / self.fisher.summed.shift
 
     def take(self, positions: NDArray[np.intp]) -> FisherRows:
-        """These rows."""
+        """The rows at these positions."""
         return FisherRows(self.fisher, self.rows.take(positions), self.kernel[positions], self.dual[positions])
 
     def sums(self, member: Array) -> DenseRows:
@@ -137,7 +142,7 @@ class FisherRows(Rows):
         return DenseRows(member @ self.dense())
 
     def _training_positions(self, other: Rows) -> NDArray[np.intp] | None:
-        """Where these are rows of the training set, None where they are not."""
+        """Positions of these rows in the training set; None if they are not rows of it."""
         summed = self.fisher.summed
         if (
             not isinstance(other, CapturedRows)

@@ -16,19 +16,15 @@ from upweight.curvature.leverage import correct_leverage
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.cg import ConjugateGradients
-from upweight.curvature.solvers.direct import MAX_MATRIX_PARAMETERS, CholeskySolver
+from upweight.curvature.solvers.direct import CholeskySolver
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.solvers.nystrom import NystromSolver
-from upweight.curvature.solvers.roots import MAX_HESSIAN_NUMBERS, Roots
+from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
 
 Array = NDArray[np.float64]
-MAX_DENSE_PARAMETERS = 3000  # parameters up to which the matrix is made without being asked for
-MAX_DUAL_ROWS = 8000  # rows of the dual form at most: its matrix takes 512 MB
 DEFAULT_CG = CG(tolerance=1e-3, steps=30)
-SKETCH_RANK = 200  # of the sketch that preconditions: with it a third of EK-FAC's steps, and they end
-MAX_SKETCH_NUMBERS = 1 << 27  # numbers that the sketch may take: 512 MB in float32
 
 
 @final
@@ -37,30 +33,30 @@ class FittedGaussNewton(Curvature):
 
     Args:
         summed: the objective.
-        recipe: with its solver. None takes the direct one for up to 3,000 parameters or 4,000 examples, then
-            conjugate gradients, preconditioned by a Nyström sketch of rank 200 (by EK-FAC where that has no room).
-            `Direct()` makes the matrix of the parameters for up to 3,000 of them, then the dual one of examples ×
-            outputs, which needs no parameter-sized matrix or vector.
-        damping_from: where the damping came from, in words.
+        recipe: names the solver. None is the direct one for up to 3,000 parameters or 4,000 examples, then conjugate
+            gradients, preconditioned by a Nyström sketch of rank 200, or by EK-FAC if the sketch is too large.
+            `Direct()` assembles the matrix of the parameters for up to 3,000 of them. Beyond that it assembles the dual
+            matrix of examples × outputs, which needs no parameter-sized matrix or vector.
+        damping_from: where the damping came from, as a phrase.
 
     Raises:
         NoOutputsError: the loss is not a function of one output of the net.
-        ValueError: `Direct()` for a net and a data set that are both too large for it.
+        ValueError: `Direct()` is requested for a net and a data set that are both too large for it.
     """
 
     def __init__(self, summed: SummedObjective, recipe: GaussNewton, damping_from: str) -> None:
         self.summed, self.damping_from = summed, damping_from
         operator = GaussNewtonOperator(summed)
-        solver = recipe.solver
+        solver, limits = recipe.solver, summed.limits
         if solver is None:
             # A trained net is sure of most examples: the dual form has about two directions for each.
-            fits = operator.size <= MAX_DENSE_PARAMETERS or 2 * len(summed.train) <= MAX_DUAL_ROWS
+            fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
             solver = Direct() if fits else DEFAULT_CG
         self._inverse: Inverse | DualForm
         if isinstance(solver, CG):
             self._inverse = Inverse(_preconditioned(operator, solver))
-        elif isinstance(solver, Direct) and operator.size > MAX_DENSE_PARAMETERS:
-            self._inverse = _direct(operator, or_cg=recipe.solver is None)
+        elif isinstance(solver, Direct) and operator.size > limits.dense_parameters:
+            self._inverse = _direct(operator, allow_cg=recipe.solver is None)
         else:
             self._inverse = Inverse(prepare(operator, solver))
 
@@ -69,11 +65,11 @@ class FittedGaussNewton(Curvature):
         return self._inverse.matvec(vectors)
 
     def solve(self, rows: Rows) -> Solved:
-        """(G + λ)⁻¹ rows; in the dual form they are lazy."""
+        """(G + λ)⁻¹ rows; lazy in the dual form."""
         return self._inverse.solve(rows)
 
     def corrected(self, rows: Rows) -> Rows | None:
-        """Exactly, from the factorisation; None where there is none."""
+        """Rows with the exact leverage correction, from the factorisation; None without a factorisation."""
         if isinstance(self._inverse, DualForm):
             return self._inverse.corrected(rows)
         if isinstance(self._inverse.solver, CholeskySolver):
@@ -81,17 +77,17 @@ class FittedGaussNewton(Curvature):
         return None
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """Where the damping is matched to the time of the training."""
+        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:
-        """True without added damping: the objective's own curvature, with the net taken as linear in its parameters."""
+        """True without added damping: then this is the objective's own curvature with the net linearised."""
         return self._inverse.shift <= self.summed.ridge
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Kind, solver, size, damping (mean scale) and its origin, and what was met."""
+        """Kind, solver, size, damping (of the mean loss) and its origin, and warnings of the solver."""
         raised, inverse = self._inverse.shift > self.summed.shift, self._inverse
         correlation = {"damping_rank_correlation": inverse.rank_correlation} if isinstance(inverse, DualForm) else {}
         return {
@@ -107,30 +103,34 @@ class FittedGaussNewton(Curvature):
 
 
 def _preconditioned(operator: GaussNewtonOperator, recipe: CG) -> ConjugateGradients:
-    """With a Nyström sketch while one of some rank fits, with EK-FAC beyond; neither has an inverse without a shift."""
+    """Conjugate gradients, preconditioned by a Nyström sketch, or by EK-FAC if that is too large.
+
+    Without a shift neither has an inverse, and there is no preconditioner.
+    """
     if operator.shift <= 0:
         return ConjugateGradients(operator, recipe)
-    if min(SKETCH_RANK, operator.size) * operator.size <= MAX_SKETCH_NUMBERS:
-        sketch = NystromSolver(operator, Nystrom(rank=SKETCH_RANK))
+    limits = operator.summed.limits
+    if min(limits.sketch_rank, operator.size) * operator.size <= limits.sketch_numbers:
+        sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank))
         return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name)
     factored = FittedEKFAC(operator.summed)
     return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC")
 
 
-def _direct(operator: GaussNewtonOperator, or_cg: bool) -> Inverse | DualForm:
-    """The dual form where its matrix fits, else the matrix of the parameters, else (if that will do) CG."""
-    n, each = len(operator.summed.train), operator.outputs_per_example
-    rows = f"more than {MAX_DUAL_ROWS:,}"
-    if n * each**2 <= MAX_HESSIAN_NUMBERS:
-        roots = Roots(operator)
-        if len(roots) <= MAX_DUAL_ROWS:
+def _direct(operator: GaussNewtonOperator, allow_cg: bool) -> Inverse | DualForm:
+    """The dual form if its matrix fits, else CG if that is allowed, else the matrix of the parameters."""
+    n, limits = len(operator.summed.train), operator.summed.limits
+    rows = f"more than {limits.dual_rows:,}"
+    if n * operator.outputs_per_example**2 <= limits.hessian_numbers:
+        roots = Roots(operator, limits.dual_trace)
+        if len(roots) <= limits.dual_rows:
             return DualForm(roots)
         rows = f"{len(roots):,}"
-    if or_cg:
+    if allow_cg:
         return Inverse(_preconditioned(operator, DEFAULT_CG))
-    if operator.size <= MAX_MATRIX_PARAMETERS:
+    if operator.size <= limits.matrix_parameters:
         return Inverse(prepare(operator, Direct()))
     raise ValueError(
-        f"a direct solver has no room for {operator.size:,} parameters (at most {MAX_MATRIX_PARAMETERS:,}), "
-        f"nor its dual form for {rows} directions of {n:,} examples (at most {MAX_DUAL_ROWS:,}); use solver=CG()"
+        f"a direct solver has no room for {operator.size:,} parameters (at most {limits.matrix_parameters:,}), nor its "
+        f"dual form for {rows} directions of {n:,} examples (at most {limits.dual_rows:,}); use solver=CG()"
     )

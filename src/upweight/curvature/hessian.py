@@ -17,20 +17,19 @@ from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.summed_objective import SummedObjective
 
 Array = NDArray[np.float64]
-MAX_DENSE_PARAMETERS = 3000  # parameters up to which the matrix is made without being asked for
 
 
 @final
 class FittedHessian(Curvature):
     """Σᵢ wᵢ ∇²ℓᵢ + ridge + damping (Koh & Liang 2017).
 
-    Away from a minimum it has negative eigenvalues; the solver reports what it met of them, and the direct one adds
-    damping until the matrix can be inverted.
+    Away from a minimum it has negative eigenvalues. The solver reports those it met; the direct solver adds damping
+    until the matrix can be inverted.
 
     Args:
         summed: the objective.
-        recipe: with its solver; None takes the direct one for up to 3,000 parameters, then conjugate gradients.
-        damping_from: where the damping came from, in words.
+        recipe: names the solver; None is the direct one for up to 3,000 parameters, then conjugate gradients.
+        damping_from: where the damping came from, as a phrase.
     """
 
     def __init__(self, summed: SummedObjective, recipe: Hessian, damping_from: str) -> None:
@@ -38,11 +37,12 @@ class FittedHessian(Curvature):
         operator = HessianOperator(summed)
         solver = recipe.solver
         if solver is None:
-            solver = Direct() if operator.size <= MAX_DENSE_PARAMETERS else CG(tolerance=1e-4, steps=200)
+            small = operator.size <= summed.limits.dense_parameters
+            solver = Direct() if small else CG(tolerance=1e-4, steps=200)
         self._inverse = Inverse(prepare(operator, solver))
 
     def matvec(self, vectors: Array) -> Array:
-        """(H + λ) v for vectors (k, parameters), λ as far as the solver raised it."""
+        """(H + λ) v for vectors (k, parameters); λ includes what the solver added."""
         return self._inverse.matvec(vectors)
 
     def solve(self, rows: Rows) -> Solved:
@@ -50,17 +50,17 @@ class FittedHessian(Curvature):
         return self._inverse.solve(rows)
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """Where the damping is matched to the time of the training."""
+        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
 
     @property
     def calibrated(self) -> bool:
-        """True without added damping: the objective's own curvature."""
+        """True without added damping: then this is the objective's own curvature."""
         return self._inverse.shift <= self.summed.ridge
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Kind, solver, size, damping (mean scale) and its origin, and what was met."""
+        """Kind, solver, size, damping (of the mean loss) and its origin, and warnings of the solver."""
         raised = self._inverse.shift > self.summed.shift
         return {
             "curvature": "exact Hessian of the training loss",

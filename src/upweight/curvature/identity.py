@@ -1,4 +1,4 @@
-"""Identity: no curvature at all, so that influence is an inner product of gradients."""
+"""The identity as curvature, with which influence is an inner product of gradients."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from upweight.curvature.summed_objective import SummedObjective
 
 
 class FittedIdentity(Curvature):
-    """I. Scores are −∇m·∇ℓ, known as GradDot, or TracIn of one checkpoint (Pruthi et al. 2020): RANK."""
+    """The identity matrix. Scores are −∇m·∇ℓ, known as GradDot, or TracIn of one checkpoint (Pruthi et al. 2020).
+
+    Their unit is RANK.
+    """
 
     def __init__(self, summed: SummedObjective) -> None:
         self.summed = summed
 
     def matvec(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """v."""
+        """The vectors themselves."""
         return vectors
 
     def solve(self, rows: Rows) -> Solved:
@@ -33,5 +36,5 @@ class FittedIdentity(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Nothing was built."""
+        """Kind and damping; there is nothing to solve."""
         return {"curvature": "identity", "solver": "none", "damping": 0.0, "damping_from": self.summed.damping_from}

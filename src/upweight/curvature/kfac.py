@@ -1,4 +1,4 @@
-"""Kronecker factors: per layer A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, and their eigenvectors."""
+"""Kronecker factors of each layer, A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, and eigenvectors."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from upweight.curvature.unfactored_parameters import UnfactoredParameter, Unfact
 from upweight.gradients.captured_batch import LayerFactors
 
 Blocks = dict[str, Tensor]
-PendingInputs = dict[str, tuple[Tensor, Tensor, Tensor]]  # of a batch: inputs, which positions count, their weights
+PendingInputs = dict[str, tuple[Tensor, Tensor, Tensor]]  # one batch: inputs, which positions count, weights
 
 
 @dataclass
 class FactoredLayer:
-    """One layer's factors and, once they are known, eigenvectors and eigenvalues (summed scale, (d_o, d_i [+ 1]))."""
+    """One layer's factors and, after `decompose`, its eigenvectors and eigenvalues (summed scale, (d_o, d_i [+ 1]))."""
 
     weight: str
     bias: str | None
     swapped: bool
-    inputs: Tensor  # Σ w a aᵀ over examples and positions that count, a with a one at its end where there is a bias
+    inputs: Tensor  # Σ w a aᵀ over examples and positions that count; a ends with a one if there is a bias
     slopes: Tensor  # Σ w s sᵀ over examples, positions and directions
-    positions: float = 0.0  # Σ w over the same positions
+    positions: float = 0.0  # Σ w over the positions of `inputs`
     examples: float = 0.0  # Σ w
     values: Tensor = field(default_factory=lambda: torch.empty(0))
     left: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of S
     right: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of A
 
     def decompose(self, total: float) -> None:
-        """Eigenvectors of both factors, and the eigenvalues of total · A ⊗ S."""
+        """Compute the eigenvectors of both factors and the eigenvalues of total · A ⊗ S."""
         a, self.right = torch.linalg.eigh(self.inputs.double() / (self.positions or 1.0))
         s, self.left = torch.linalg.eigh(self.slopes.double() / self.examples)
         self.values = total * s.clamp_min(0)[:, None] * a.clamp_min(0)[None, :]
-        wide = self.inputs.dtype
-        self.right, self.left, self.values = self.right.to(wide), self.left.to(wide), self.values.to(wide)
+        precision = self.inputs.dtype
+        self.right, self.left = self.right.to(precision), self.left.to(precision)
+        self.values = self.values.to(precision)
 
     def rotate(self, joint: Tensor) -> Tensor:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
         return _from_left(self.left.T, joint @ self.right)
 
     def rotate_factors(self, factors: LayerFactors) -> Tensor:
-        """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example, by the cheaper of turning the factors and turning their product."""
+        """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example; rotates the factors or their product, whichever is cheaper."""
         a, s = factors.a, factors.s
         (d_o, d_i), positions = (len(self.left), len(self.right)), s.shape[1]
         if positions * (d_i**2 + d_o**2) < d_i * d_o * (d_i + d_o):
@@ -66,7 +67,7 @@ class FactoredLayer:
         return weight if self.bias is None else torch.cat([weight, blocks[self.bias][:, :, None]], dim=2)
 
     def split(self, joint: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> Blocks:
-        """The inverse of `joined`."""
+        """The inverse of `join`: weight and bias by name."""
         weight = joint if self.bias is None else joint[:, :, :-1]
         weight = weight.transpose(1, 2) if self.swapped else weight
         out = {self.weight: weight.reshape(len(joint), *shapes[self.weight])}
@@ -74,24 +75,24 @@ class FactoredLayer:
 
 
 def _from_left(matrix: Tensor, joint: Tensor) -> Tensor:
-    """matrix @ joint as one product of matrices, which for k small ones is several times as fast as k of them."""
+    """matrix @ joint as one matrix product, several times as fast as k small ones."""
     k, d_o, d_i = joint.shape
     return (matrix @ joint.transpose(0, 1).reshape(d_o, k * d_i)).view(len(matrix), k, d_i).transpose(0, 1)
 
 
 def with_ones(factors: LayerFactors) -> Tensor:
-    """a (B, T, d_i), with a column of ones where the layer has a bias."""
+    """a (B, T, d_i), with a column of ones if the layer has a bias."""
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 
 
 def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter]]:
-    """Weight name → factors of every layer that is an outer product, and what no layer holds; one pass."""
+    """(weight name → factors of a layer whose gradient is an outer product, name → parameter of no layer); one pass."""
     layers: dict[str, FactoredLayer] = {}
-    rest: UnfactoredParameters | None = None
-    waiting: PendingInputs = {}
+    unfactored: UnfactoredParameters | None = None
+    pending: PendingInputs = {}
     for direction, where, captured in expected_batches(summed):
         if direction == 0:
-            _add_inputs(layers, waiting)
+            _add_inputs(layers, pending)
         for factors in captured.layers():
             s = factors.s.flatten(0, 1)
             if factors.weight not in layers:
@@ -100,39 +101,39 @@ def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer]
                 layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
             layer = layers[factors.weight]
             layer.slopes += s.T @ s
-            reached = (s != 0).any(dim=1)
-            if direction > 0:  # the inputs are the same whatever is pulled back
-                waiting[factors.weight][1].logical_or_(reached)
+            counts = (s != 0).any(dim=1)
+            if direction > 0:  # the inputs are the same for every direction
+                pending[factors.weight][1].logical_or_(counts)
             else:
                 weights = position_weights(summed.weights[where], factors.s)
-                waiting[factors.weight] = with_ones(factors).flatten(0, 1), reached, weights
-        rest = rest or UnfactoredParameters(summed, parameter_names(layers))
-        rest.gather(captured)
-    _add_inputs(layers, waiting)
+                pending[factors.weight] = with_ones(factors).flatten(0, 1), counts, weights
+        unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers))
+        unfactored.add(captured)
+    _add_inputs(layers, pending)
     total = float(summed.weights.sum())
     for layer in layers.values():
         layer.examples = total
         layer.decompose(total)
-    return layers, (rest or UnfactoredParameters(summed, parameter_names(layers))).decompose()
+    return layers, (unfactored or UnfactoredParameters(summed, parameter_names(layers))).decompose()
 
 
-def _add_inputs(layers: Mapping[str, FactoredLayer], waiting: PendingInputs) -> None:
-    """A from the positions that the loss depends on: padding says nothing of a layer, however much of it there is.
+def _add_inputs(layers: Mapping[str, FactoredLayer], pending: PendingInputs) -> None:
+    """Add a batch's inputs to A, at the positions that the loss depends on: padding carries no information.
 
-    Output gradients carry √w already; inputs carry nothing, so a row counts here by its weight, as that many copies do.
+    Output gradients carry √w already. Inputs carry no weight, so each row is weighted here, as that many copies would.
     """
-    for weight, (a, counts, each) in waiting.items():
-        kept, weights = a[counts], each[counts]
-        layers[weight].inputs += kept.T @ (weights[:, None] * kept)
+    for weight, (a, counts, position_weight) in pending.items():
+        inputs, weights = a[counts], position_weight[counts]
+        layers[weight].inputs += inputs.T @ (weights[:, None] * inputs)
         layers[weight].positions += float(weights.double().sum())
-    waiting.clear()
+    pending.clear()
 
 
 def position_weights(weights: NDArray[np.float64], like: Tensor) -> Tensor:
-    """Weights (B,) for every position of factors (B, T, d): (B·T,)."""
+    """Weights (B,) repeated for every position of factors (B, T, d): (B·T,)."""
     return torch.as_tensor(weights).to(like).repeat_interleave(like.shape[1])
 
 
 def parameter_names(layers: Mapping[str, FactoredLayer]) -> set[str]:
-    """Names of the parameters in these layers."""
+    """Names of all parameters in these layers."""
     return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name is not None}

@@ -1,7 +1,8 @@
-"""Head: the curvature of a net that is linear in its trainable parameters, as a matrix without a product.
+"""The curvature matrix of a net that is linear in its trainable parameters, assembled in closed form.
 
-Softmax or linear regression, or the last layer of any net when all others are held: outputs z = W a + b, so that the
-Hessian of the loss is the Gauss–Newton matrix and both are Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ, Λᵢ the Hessian of the loss in the outputs.
+Softmax or linear regression, or the last layer of any net whose other layers are frozen: outputs z = W a + b. Then the
+Hessian of the loss equals the Gauss–Newton matrix, and both are Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ with Λᵢ the Hessian of the loss in
+the outputs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.curvature.kfac import with_ones
 from upweight.curvature.summed_objective import SummedObjective
@@ -19,12 +21,12 @@ from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 
-MAX_BATCH_EXAMPLES = 4096  # examples at a time
-MAX_OUTPUTS = 128  # outputs: so many squared products of d × d, and examples × outputs² numbers
+MAX_BATCH_EXAMPLES = 4096
+MAX_OUTPUTS = 128  # of one example; the cost is outputs² products of d × n, and outputs² numbers per example
 
 
-def linear_head_matrix(summed: SummedObjective) -> Tensor | None:
-    """Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ in float64, parameters in the network's order; None where the net is anything else.
+def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_EXAMPLES) -> Tensor | None:
+    """Σᵢ wᵢ Λᵢ ⊗ ãᵢãᵢᵀ in float64, parameters in the network's order; None if the net is not such a head.
 
     Cost: outputs (outputs + 1)/2 products of d × n and n × d.
     """
@@ -33,12 +35,11 @@ def linear_head_matrix(summed: SummedObjective) -> Tensor | None:
     factors: LayerFactors | None = None
     if set(network.shapes) - _one_layer(network) or inspect(network, "loss", train).fallback:
         return None
-    for start in range(0, len(train), MAX_BATCH_EXAMPLES):
-        where = np.arange(start, min(start + MAX_BATCH_EXAMPLES, len(train)))
-        found = _factors(network, train.take(where))
-        if found is None:
+    for where in blocks(len(train), batch_examples):
+        captured = _factors(network, train.take(np.arange(where.start, where.stop)))
+        if captured is None:
             return None
-        factors, hessians = found
+        factors, hessians = captured
         weighted = hessians * torch.as_tensor(summed.weights[where]).to(hessians)[:, None, None]
         block = _kronecker(with_ones(factors)[:, 0], weighted)
         total = block if total is None else total.add_(block)
@@ -46,15 +47,15 @@ def linear_head_matrix(summed: SummedObjective) -> Tensor | None:
 
 
 def _one_layer(network: Network) -> set[str]:
-    """The parameters of the module that holds the first one."""
+    """Names of the parameters in the module of the first parameter."""
     module = network.names[0].rpartition(".")[0]
     return {name for name in network.names if name.rpartition(".")[0] == module}
 
 
 def _factors(network: Network, part: Examples) -> tuple[LayerFactors, Tensor] | None:
-    """The layer's factors and the output Hessians (B, C, C), where the layer's output is the net's, one per example."""
+    """The layer's factors and the output Hessians (B, C, C); None unless the layer's output is the net's output."""
     layouts = inspect(network, "loss", part).layouts
-    with network.preserved(), HookedPass(network, len(part), layouts) as tape:
+    with network.preserved(), HookedPass(network, len(part), layouts) as hooked:
         try:
             out = outputs(network, network.batch(part), part.ids)
         except NoOutputsError:
@@ -62,7 +63,7 @@ def _factors(network: Network, part: Examples) -> tuple[LayerFactors, Tensor] | 
         if out.values.ndim != 2 or out.values.shape[1] > MAX_OUTPUTS:
             return None
         probe = torch.linspace(1, 2, out.values.numel()).to(out.values).view_as(out.values)
-        layers = list(tape.backpropagate(out.values, probe).layers())
+        layers = list(hooked.backpropagate(out.values, probe).layers())
         if len(layers) != 1 or layers[0].s.shape[1] != 1 or not torch.equal(layers[0].s[:, 0], probe.to(layers[0].s)):
             return None
         return layers[0], out.hessians().to(layers[0].a)
@@ -80,7 +81,7 @@ def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
 
 
 def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
-    """From (outputs, inputs [+ 1]) to the parameters in the network's order."""
+    """The matrix with rows and columns moved from (outputs, inputs [+ 1]) to the network's order of parameters."""
     d_o = factors.s.shape[-1]
     places = torch.arange(len(matrix)).view(d_o, -1)
     weight = places[:, : factors.a.shape[-1]]

@@ -1,4 +1,4 @@
-"""MeanGaussNewton: the mean Gauss–Newton matrix of several checkpoints, and functions of it by eigenvalues."""
+"""The mean Gauss–Newton matrix of several checkpoints, and functions of it by its eigenvalues."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from upweight.curvature.solvers.algebra import to_blocks, to_matrix
 from upweight.curvature.solvers.direct import assemble
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import unfactored_squares
+from upweight.gradients.captured_batch import LayerFactors
 from upweight.gradients.inspection import inspect
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ Function = Callable[[Array], Array]
 
 
 class Spectrum(ABC):
-    """A symmetric positive semidefinite matrix of which functions can be taken."""
+    """A symmetric positive semidefinite matrix whose functions can be applied to vectors."""
 
     @abstractmethod
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
@@ -36,16 +37,17 @@ class Spectrum(ABC):
     @property
     @abstractmethod
     def diagnostics(self) -> dict[str, Any]:
-        """What was built."""
+        """How functions are computed, and the largest eigenvalue."""
 
 
 class MeanGaussNewton:
-    """A = P^½ (Σ_c C_c + inside) P^½ + outside as products; C_c the Gauss–Newton matrix of one checkpoint.
+    """Products with A = P^½ (Σ_c C_c + inside) P^½ + outside, C_c the Gauss–Newton matrix of one checkpoint.
 
     Args:
-        parts: one objective per checkpoint, whose weights sum to 1 over all where examples weigh 1.
+        parts: one objective per checkpoint; if all examples have weight 1, the weights of all parts sum to 1.
         root: P^½ by parameter; None for the identity.
-        inside, outside: weight decay that the optimiser scales with the gradient, and that it does not.
+        inside: weight decay that the optimiser scales with the gradient.
+        outside: weight decay that it does not scale (decoupled).
     """
 
     def __init__(self, parts: Sequence[SummedObjective], root: Blocks | None, inside: float, outside: float) -> None:
@@ -76,7 +78,7 @@ class Eigendecomposition(Spectrum):
         self.network, self.values, self.vectors = mean_matrix.network, values, vectors
 
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
-        """By rotation."""
+        """f(A) v by rotation into the eigenbasis."""
         rotated = to_matrix(self.network, blocks).double() @ self.vectors
         return [
             to_blocks(self.network, (rotated * torch.as_tensor(f(self.values.numpy()))) @ self.vectors.T)
@@ -90,10 +92,10 @@ class Eigendecomposition(Spectrum):
 
 
 def diagonalise(mean_matrix: MeanGaussNewton) -> Eigendecomposition:
-    """Assembled from as many gradients per example as the net has outputs, and one eigendecomposition."""
+    """The eigendecomposition of the matrix, assembled from one gradient per example and output."""
     network, parts = mean_matrix.network, [operator.summed for operator in mean_matrix.operators]
     if any(inspect(part.network, "loss", part.train).fallback or draws_per_example(part) for part in parts):
-        matrix = assemble(mean_matrix)  # hooks do not see all of it, or its directions are too many: p products
+        matrix = assemble(mean_matrix)  # hooks do not see every parameter, or there are too many directions: p products
     else:
         matrix = torch.zeros(mean_matrix.size, mean_matrix.size, dtype=torch.float64, device=network.device)
         for part in parts:
@@ -113,48 +115,58 @@ def diagonalise(mean_matrix: MeanGaussNewton) -> Eigendecomposition:
 class MeanEKFAC(Spectrum):
     """EK-FAC of the mean: Kronecker factors and corrected eigenvalues summed over the checkpoints.
 
-    Where there is a metric, factors are those of the scaled gradients, with P^½ of each layer taken as the nearest
-    outer product in the logarithm; all else is P itself. `own` (n,) are the sample weights, which a part's weights hold
-    beside the share of its checkpoint.
+    With a metric P, the factors are those of the scaled gradients. P^½ of each layer is replaced by the nearest outer
+    product in the logarithm; for unfactored parameters P itself is used.
+
+    Args:
+        parts, root, inside, outside: as for `MeanGaussNewton`.
+        sample_weights: (n,) the examples' own weights; a part's weights are these times its checkpoint's share.
     """
 
     def __init__(
-        self, parts: Sequence[SummedObjective], root: Blocks | None, inside: float, outside: float, own: Array
+        self,
+        parts: Sequence[SummedObjective],
+        root: Blocks | None,
+        inside: float,
+        outside: float,
+        sample_weights: Array,
     ) -> None:
-        self.network, self.root, self._own = parts[0].network, root, own
+        self.network, self.root, self._sample_weights = parts[0].network, root, sample_weights
         self.layers: dict[str, FactoredLayer] = {}
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}  # P^½ of a layer, by outputs and by inputs
-        self._each(parts, self._gather)
+        self._for_each_layer(parts, self._add_to_factors)
         for layer in self.layers.values():
             layer.examples = layer.positions
             layer.decompose(1.0)
             layer.values = torch.zeros_like(layer.values)
-        self._each(parts, lambda factors, a, s, _: add_squares(self.layers[factors.weight], a, s))
-        self.rest: dict[str, Tensor] = {}
-        for found in [unfactored_squares(part, parameter_names(self.layers)) for part in parts]:
-            for name, block in found.items():
-                self.rest[name] = self.rest[name] + block if name in self.rest else block
-        for name, block in self.rest.items():
-            self.rest[name] = (block + inside) * (1.0 if root is None else root[name] ** 2) + outside
+        self._for_each_layer(parts, lambda factors, a, s, _: add_squares(self.layers[factors.weight], a, s))
+        self.unfactored: dict[str, Tensor] = {}
+        for squares in [unfactored_squares(part, parameter_names(self.layers)) for part in parts]:
+            for name, block in squares.items():
+                self.unfactored[name] = self.unfactored[name] + block if name in self.unfactored else block
+        for name, block in self.unfactored.items():
+            self.unfactored[name] = (block + inside) * (1.0 if root is None else root[name] ** 2) + outside
         for layer in self.layers.values():
             layer.values += outside + inside * self._metric(layer)
 
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
-        """By rotation, layer by layer."""
-        found: list[dict[str, Tensor]] = [{} for _ in functions]
-        for name, values in self.rest.items():
-            for out, f in zip(found, functions, strict=True):
-                out[name] = blocks[name] * _of(f, values)
+        """f(A) v by rotation, layer by layer."""
+        images: list[dict[str, Tensor]] = [{} for _ in functions]
+        for name, values in self.unfactored.items():
+            for out, f in zip(images, functions, strict=True):
+                out[name] = blocks[name] * _apply(f, values)
         for layer in self.layers.values():
             rotated = layer.rotate(layer.join(blocks))
-            for out, f in zip(found, functions, strict=True):
-                out.update(layer.split(layer.rotate_back(rotated * _of(f, layer.values)), self.network.shapes))
-        return list(found)
+            for out, f in zip(images, functions, strict=True):
+                out.update(layer.split(layer.rotate_back(rotated * _apply(f, layer.values)), self.network.shapes))
+        return list(images)
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Largest eigenvalue."""
-        largest = [float(v.max()) for v in [*self.rest.values(), *(layer.values for layer in self.layers.values())]]
+        """Kind and largest eigenvalue."""
+        largest = [
+            float(v.max()) for v in [*self.unfactored.values(), *(layer.values for layer in self.layers.values())]
+        ]
         return {"exponential": "EK-FAC", "largest": max(largest)}
 
     def _metric(self, layer: FactoredLayer) -> Tensor | float:
@@ -164,25 +176,26 @@ class MeanEKFAC(Spectrum):
         left, right = self._sides[layer.weight]
         return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
 
-    def _each(self, parts: Sequence[SummedObjective], use: Callable[..., None]) -> None:
+    def _for_each_layer(self, parts: Sequence[SummedObjective], use: Callable[..., None]) -> None:
+        """Call `use(factors, a, s, weights)` per batch, direction and layer; weights only for the first direction."""
         for part in parts:
             for direction, where, captured in expected_batches(part):
                 for factors in captured.layers():
                     a, s = self._scaled(factors, with_ones(factors), factors.s)
-                    use(factors, a, s, None if direction else position_weights(self._own[where], a))
+                    use(factors, a, s, None if direction else position_weights(self._sample_weights[where], a))
 
-    def _gather(self, factors: Any, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
+    def _add_to_factors(self, factors: LayerFactors, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
         a, s = a.flatten(0, 1), s.flatten(0, 1)
         if factors.weight not in self.layers:
             zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
             self.layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
         layer = self.layers[factors.weight]
         layer.slopes += s.T @ s
-        if weights is not None:  # with the first direction: the inputs are the same whatever is pulled back
+        if weights is not None:  # only for the first direction: the inputs are the same for all
             layer.inputs += a.T @ (weights[:, None] * a)
             layer.positions += float(weights.double().sum())
 
-    def _scaled(self, factors: Any, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _scaled(self, factors: LayerFactors, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         if self.root is None:
             return a, s
         if factors.weight not in self._sides:
@@ -194,5 +207,5 @@ class MeanEKFAC(Spectrum):
         return a * right, s * left
 
 
-def _of(function: Function, values: Tensor) -> Tensor:
+def _apply(function: Function, values: Tensor) -> Tensor:
     return torch.as_tensor(function(values.double().cpu().numpy())).to(values)

@@ -1,4 +1,4 @@
-"""Operators: the Hessian and the Gauss–Newton matrix of a network as products with vectors, never as matrices."""
+"""Products of vectors with the Hessian and with the Gauss–Newton matrix of a network, without the matrices."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.blocks import blocks as slices
 from upweight.core.examples import Examples
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
@@ -21,8 +22,8 @@ from upweight.gradients.outputs import NoOutputsError, Outputs, outputs
 
 Blocks = Mapping[str, Tensor]
 Product = Callable[[Blocks], dict[str, Tensor]]
-MAX_BATCH_EXAMPLES = 4096  # examples in a batch at most: beyond it nothing gets faster
-MAX_BATCH_NUMBERS = 1 << 24  # captured numbers: 64 MB in float32, graphs for second order take a few times that
+MAX_BATCH_EXAMPLES = 4096  # larger batches are not faster
+MAX_BATCH_NUMBERS = 1 << 24  # captured numbers: 64 MB in float32; graphs for second order take a few times that
 MAX_VECTOR_NUMBERS = 1 << 26  # numbers of the vectors multiplied at a time: 256 MB in float32
 
 
@@ -38,7 +39,9 @@ class Operator(ABC):
     Attributes:
         shift: what is added to the diagonal, ridge + damping.
         size: numbers in a vector.
-        total: Σ wᵢ, by which summed numbers become those of the mean loss.
+        total: Σ wᵢ; a summed number divided by it is that of the mean loss.
+        max_batch_examples: examples of one batch at most.
+        max_vector_numbers: numbers of the vectors that are multiplied at a time.
     """
 
     def __init__(self, summed: SummedObjective) -> None:
@@ -46,6 +49,7 @@ class Operator(ABC):
         self.network: Network = summed.network
         self.size = self.network.size
         self.total = float(summed.weights.sum())
+        self.max_batch_examples, self.max_vector_numbers = MAX_BATCH_EXAMPLES, MAX_VECTOR_NUMBERS
 
     def matvec(self, blocks: Blocks) -> dict[str, Tensor]:
         """(A + shift) v."""
@@ -55,21 +59,20 @@ class Operator(ABC):
         """A v, without the shift."""
         out = {name: torch.zeros_like(blocks[name]) for name in self.network.names}
         count = len(out[self.network.names[0]])
-        width = max(1, MAX_VECTOR_NUMBERS // self.size)
+        width = max(1, self.max_vector_numbers // self.size)
         for part, weights in self._batches():
             with self.network.preserved(), plain_attention():
                 multiply = self._multiplier(self.network.batch(part), part, weights)
-                for start in range(0, count, width):
-                    where = slice(start, min(start + width, count))
-                    found = multiply({name: blocks[name][where] for name in self.network.names})
-                    for name, block in found.items():
+                for where in slices(count, width):
+                    products = multiply({name: blocks[name][where] for name in self.network.names})
+                    for name, block in products.items():
                         out[name][where] += block
         return out
 
     def subset(self, positions: NDArray[np.intp]) -> Self:
-        """The operator of these examples (no position twice), scaled by n / len(positions).
+        """The operator of the examples at these positions (each at most once), scaled by n / len(positions).
 
-        For uniformly random positions it is an unbiased estimate of this one; the shift stays as it is.
+        For uniformly random positions it is an unbiased estimate of the whole operator; the shift is not scaled.
         """
         scale = len(self.summed.train) / len(positions)
         return type(self)(
@@ -85,23 +88,22 @@ class Operator(ABC):
         """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `network.preserved()`."""
 
     def _batches(self) -> Iterator[tuple[Examples, Tensor]]:
-        """Examples that count, with their weights."""
+        """Examples of weight above 0, with their weights."""
         train, weights = self.summed.train, self.summed.weights
-        kept = np.flatnonzero(weights)
-        size = self._batch_size()
-        for start in range(0, len(kept), size):
-            where = kept[start : start + size]
+        counted = np.flatnonzero(weights)
+        for batch in slices(len(counted), self._batch_size()):
+            where = counted[batch]
             part = train if len(where) == len(train) else train.take(where)
             yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.dtype)
 
     def _batch_size(self) -> int:
         floats = max(1, inspect(self.network, "loss", self.summed.train).floats)
-        return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // floats)))
+        return int(min(self.max_batch_examples, max(1, MAX_BATCH_NUMBERS // floats)))
 
 
 @final
 class HessianOperator(Operator):
-    """A = Σᵢ wᵢ ∇²ℓᵢ, by double backward (Pearlmutter 1994). Symmetric, not always positive."""
+    """A = Σᵢ wᵢ ∇²ℓᵢ, by double backward (Pearlmutter 1994). Symmetric, not always positive semidefinite."""
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         def losses() -> Tensor:
@@ -114,7 +116,7 @@ class HessianOperator(Operator):
 class GaussNewtonOperator(Operator):
     """A = Σᵢ wᵢ Jᵢᵀ Λᵢ Jᵢ, J = ∂output/∂θ and Λ = ∇² of the loss in the output (Schraudolph 2002).
 
-    Positive semidefinite where the loss is convex in the output, as cross-entropy and squared error are.
+    Positive semidefinite if the loss is convex in the output, as cross-entropy and squared error are.
 
     Raises:
         NoOutputsError: the loss is not a function of one output of the net.
@@ -132,9 +134,9 @@ class GaussNewtonOperator(Operator):
         try:
             return outputs(self.network, batch, part.ids)
         except NoOutputsError as error:
-            raise NoOutputsError(f"{error}. Take curvature=EmpiricalFisher() or Hessian() for this loss") from error
+            raise NoOutputsError(f"{error}. Use curvature=EmpiricalFisher() or Hessian() for this loss") from error
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
-        said = self.outputs(batch, part)
-        bend = said.hessian_product(weights)
-        return lambda vectors: ggn_vp(said.values, bend, self.network.parameters(), vectors)
+        out = self.outputs(batch, part)
+        output_hessian_product = out.hessian_product(weights)
+        return lambda vectors: ggn_vp(out.values, output_hessian_product, self.network.parameters(), vectors)

@@ -1,4 +1,4 @@
-"""build: from a recipe to a fitted curvature of a network."""
+"""From a recipe to a fitted curvature of a network."""
 
 from __future__ import annotations
 
@@ -23,19 +23,31 @@ from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher
 from upweight.curvature.identity import FittedIdentity
+from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.curvature.summed_objective import SummedObjective
 
 
-def build(model: Any, train: Examples, recipe: CurvatureRecipe | None, damping: float | None) -> Curvature:
-    """The curvature of this model (its `network`, `objective` and sample `weights`) on these examples.
+def build(
+    model: Any,
+    train: Examples,
+    recipe: CurvatureRecipe | None,
+    damping: float | None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Curvature:
+    """The curvature of a model on these examples.
 
-    `damping` is on the scale of the mean loss; None chooses it, from the model's `training_time` where it has one and
-    from the spectrum otherwise, and says so.
+    Args:
+        model: has a `network`, an `objective` and sample `weights`.
+        train: the training examples.
+        recipe: names the curvature; None is `GaussNewton()`.
+        damping: on the scale of the mean loss. None chooses it from the model's `training_time` if there is one, else
+            from the spectrum; `diagnostics` reports which.
+        limits: sizes up to which exact forms are used.
     """
     recipe = GaussNewton() if recipe is None else recipe
     weights = model.weights(train)
     total = float(weights.sum())
-    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights))
+    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
     if damping is None:
         summed = choose_damping(summed, recipe, model.training_time(train))
     else:

@@ -1,4 +1,4 @@
-"""Segments: a training as stretches of constant curvature, each with its exponential (SOURCE, Bae et al. 2024)."""
+"""A training as segments of constant curvature, each with its matrix exponential (SOURCE, Bae et al. 2024)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
 from upweight.curvature.chebyshev import ChebyshevSeries
-from upweight.curvature.gauss_newton import MAX_DENSE_PARAMETERS
+from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.curvature.mean_gauss_newton import MeanEKFAC, MeanGaussNewton, Spectrum, diagonalise
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.network import Network
@@ -26,22 +26,22 @@ Blocks = Mapping[str, Tensor]
 
 
 class TrajectoryPoint(Protocol):
-    """A checkpoint of a network with the optimiser's metric."""
+    """A checkpoint of a network together with the optimiser's metric."""
 
     @property
     def travelled(self) -> float:
-        """As of every checkpoint."""
+        """Effective learning rate, as of every `Checkpoint`."""
 
     @property
     def model(self) -> Callable[[], Any]:
-        """Makes the model, which has a `network`."""
+        """Makes the model; the model has a `network`."""
 
     @property
     def optimiser(self) -> Any:
-        """The optimiser: `weight_decay` and whether it is `decoupled`."""
+        """The optimiser's step: its `weight_decay`, and whether that is `decoupled`."""
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
-        """P by parameter; None for the identity."""
+        """The metric P by parameter; None for the identity."""
 
 
 def segments(
@@ -51,30 +51,38 @@ def segments(
     recipe: CurvatureRecipe | None,
     count: int,
     over: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[FittedSegment, ...]:
-    """Consecutive checkpoints in `count` groups as even as possible; recipe None is `GaussNewton()`.
+    """Consecutive checkpoints in `count` groups as even as possible.
 
-    `over` is the number of examples that the mean loss was taken over; None for those of weight above 0.
+    Args:
+        moments: the checkpoints, each a `TrajectoryPoint`.
+        weights: (n,) sample weights.
+        train: the training examples.
+        recipe: `EKFAC()` or `GaussNewton()`, which None stands for.
+        count: the number of segments.
+        over: the number of examples in the mean loss; None for those of weight above 0.
+        limits: sizes up to which exact forms are used.
 
     Raises:
-        ValueError: fewer checkpoints than segments.
-        TypeError: a curvature without an exponential.
+        ValueError: there are fewer checkpoints than segments.
+        TypeError: the curvature has no exponential here.
     """
     recipe = GaussNewton() if recipe is None else recipe
     if not isinstance(recipe, EKFAC) and recipe != GaussNewton():
-        raise TypeError(f"expected curvature GaussNewton() or EKFAC(), which have an exponential here, got {recipe!r}")
+        raise TypeError(f"expected curvature GaussNewton() or EKFAC(), which have a matrix exponential, got {recipe!r}")
     if not 1 <= count <= len(moments):
         raise ValueError(
             f"expected 1 to {len(moments)} segments for a trajectory of {len(moments)} checkpoints, got {count}; "
-            "take fewer, or record with a smaller `every`"
+            "use fewer segments, or record with a smaller `every`"
         )
-    groups = [[moments[place] for place in part] for part in np.array_split(np.arange(len(moments)), count)]
+    groups = [[moments[i] for i in group] for group in np.array_split(np.arange(len(moments)), count)]
     metrics = _metrics(groups)
     over, counted = float(example_counts(weights).sum()) if over is None else over, np.flatnonzero(weights)
     if len(counted) < len(train):
         train, weights = train.take(counted), weights[counted]
     return tuple(
-        FittedSegment(group, metric, weights, train, recipe, over)
+        FittedSegment(group, metric, weights, train, recipe, over, limits)
         for group, metric in zip(groups, metrics, strict=True)
     )
 
@@ -83,7 +91,7 @@ def segments(
 class FittedSegment(Segment):
     """e^{−τA} and F(A) = (1 − e^{−τA})/A of A = P^½ (G + λ) P^½, G the mean Gauss–Newton matrix of its checkpoints.
 
-    P is the identity for SGD and 1/(√v̂ + ε) for Adam; λ is the weight decay, outside P where it is decoupled.
+    P is the identity for SGD and 1/(√v̂ + ε) for Adam. λ is the weight decay; it lies outside P if it is decoupled.
     """
 
     def __init__(
@@ -94,15 +102,16 @@ class FittedSegment(Segment):
         train: Examples,
         recipe: CurvatureRecipe,
         over: float,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.checkpoints: Sequence[Checkpoint] = list(group)
         networks: list[Network] = [moment.model().network for moment in group]
         self.network = networks[0]
         like = self.network.parameters()[self.network.names[0]].detach().to(self.network.precision)
         self.root = None if metric is None else {name: block.to(like).sqrt() for name, block in metric.items()}
-        each = weights / over
+        mean_weights = weights / over
         parts = [
-            SummedObjective(network, train, each * share, 0.0, 0.0)
+            SummedObjective(network, train, mean_weights * share, 0.0, 0.0, limits=limits)
             for network, share in zip(networks, segment_shares(self.checkpoints), strict=True)
         ]
         decay = group[0].optimiser.weight_decay
@@ -112,12 +121,11 @@ class FittedSegment(Segment):
             self.spectrum = MeanEKFAC(parts, self.root, inside, outside, weights)
         else:
             mean_matrix = MeanGaussNewton(parts, self.root, inside, outside)
-            self.spectrum = (
-                diagonalise(mean_matrix) if mean_matrix.size <= MAX_DENSE_PARAMETERS else ChebyshevSeries(mean_matrix)
-            )
+            dense = mean_matrix.size <= limits.dense_parameters
+            self.spectrum = diagonalise(mean_matrix) if dense else ChebyshevSeries(mean_matrix)
 
     def passed(self, rows: Rows) -> tuple[Rows, Rows]:
-        """(response, before)."""
+        """(response, before) of covectors at the end of the segment, as `Segment.passed` defines them."""
         blocks, tau = TensorRows.of(self.network, rows).blocks, self.travelled
         response, before = self.spectrum.functions(self._times(blocks, 1), [response_to_gradients(tau), decay(tau)])
         return (
@@ -127,7 +135,7 @@ class FittedSegment(Segment):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """What was built."""
+        """The checkpoints, their effective learning rate, and how the exponential was computed."""
         steps = [checkpoint.step for checkpoint in self.checkpoints]
         return {"checkpoints": steps, "travelled": self.travelled, **self.spectrum.diagnostics}
 
@@ -155,30 +163,30 @@ def response_to_gradients(tau: float) -> Callable[[Array], Array]:
 
 
 def segment_shares(checkpoints: Sequence[Checkpoint]) -> Array:
-    """What each checkpoint weighs in the averages of its segment, summing to 1."""
+    """The weight of each checkpoint in its segment's averages; the weights sum to 1."""
     travelled = np.array([checkpoint.travelled for checkpoint in checkpoints])
     total = travelled.sum()
     return travelled / total if total > 0 else np.full(len(travelled), 1.0 / len(travelled))
 
 
 def _metrics(groups: Sequence[Sequence[Any]]) -> list[dict[str, Tensor] | None]:
-    """The mean metric of every segment; of the next segment where one has none yet (it ends before the first step)."""
-    found: list[dict[str, Tensor] | None] = []
+    """The mean metric of every segment; a segment that ends before the first step uses that of the next segment."""
+    means: list[dict[str, Tensor] | None] = []
     for group in reversed(groups):
         names = group[0].model().network.names
-        known = [(m.metric(names), s) for m, s in zip(group, segment_shares(group), strict=True)]
-        if any(metric is None for metric, _ in known):
+        shared = [(point.metric(names), share) for point, share in zip(group, segment_shares(group), strict=True)]
+        if any(metric is None for metric, _ in shared):
             return [None] * len(groups)
-        mine = [(metric, s) for metric, s in known if metric]
-        if not mine:
-            found.append(found[-1])
+        recorded = [(metric, share) for metric, share in shared if metric]
+        if not recorded:
+            means.append(means[-1])
             continue
-        missing = [name for name in names if any(name not in metric for metric, _ in mine)]
+        missing = [name for name in names if any(name not in metric for metric, _ in recorded)]
         if missing:
             raise ValueError(
-                f"parameter {missing[0]!r} has no second moments: the optimiser did not train it; freeze what is not "
-                "trained with requires_grad_(False)"
+                f"parameter {missing[0]!r} has no second moments, as the optimiser did not train it; freeze parameters "
+                "that are not trained with requires_grad_(False)"
             )
-        total = sum(s for _, s in mine) or 1.0
-        found.append({name: sum(metric[name] * (s / total) for metric, s in mine) for name in names})
-    return found[::-1]
+        total = sum(share for _, share in recorded) or 1.0
+        means.append({name: sum(metric[name] * (share / total) for metric, share in recorded) for name in names})
+    return means[::-1]

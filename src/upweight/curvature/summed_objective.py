@@ -1,4 +1,4 @@
-"""SummedObjective: a network's training objective on the summed scale, as every curvature reads it."""
+"""A network's training objective on the summed scale, which every curvature is fitted to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.weights import example_counts, require_any_weight
+from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -19,12 +20,14 @@ class SummedObjective:
     """The matrix Σᵢ weightsᵢ Cᵢ + (ridge + damping)·I, where Cᵢ is the curvature of one example's loss.
 
     Attributes:
-        network, train: whose loss, on what: the examples of weight above 0 alone.
-        weights: (n,) sample weights.
+        network: the network whose loss this is.
+        train: the training examples of weight above 0.
+        weights: (n,) their sample weights.
         ridge: the objective's l2 on this scale.
-        damping: what is added beyond it, on this scale.
-        damping_from: where the damping came from, in words.
+        damping: what is added to the curvature beyond the l2, on this scale.
+        damping_from: where the damping came from, as a phrase.
         matched: whether the damping is matched to the time that training took.
+        limits: sizes up to which exact forms are used.
     """
 
     network: Network
@@ -34,19 +37,22 @@ class SummedObjective:
     damping: float
     damping_from: str = ""
     matched: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     @classmethod
-    def of(cls, network: Network, train: Examples, weights: Array, ridge: float) -> SummedObjective:
-        """Without damping, on what weighs anything: examples of weight 0 have no part in any curvature."""
+    def of(
+        cls, network: Network, train: Examples, weights: Array, ridge: float, limits: Limits = DEFAULT_LIMITS
+    ) -> SummedObjective:
+        """The objective without damping, on the examples of weight above 0: the others have no curvature."""
         require_any_weight(train)
         counted = np.flatnonzero(weights)
         if len(counted) < len(train):
             train, weights = train.take(counted), weights[counted]
-        return cls(network, train, weights, ridge, 0.0)
+        return cls(network, train, weights, ridge, 0.0, limits=limits)
 
     @property
     def copies(self) -> Array:
-        """(n,) how many examples each counts for where examples are counted."""
+        """(n,) how many examples each one stands for wherever examples are counted."""
         return example_counts(self.weights)
 
     @property

@@ -1,7 +1,7 @@
-"""What no layer of outer products holds (norms, embeddings, odd parameters), rotated along its last axis.
+"""Parameters of no factored layer (norms, embeddings, others), decomposed along their last axis.
 
 A vector is one block of the Gauss–Newton matrix, decomposed as it is. A table is factored like a layer whose inputs are
-unit vectors, so that its columns alone are turned.
+unit vectors, so that only its columns are rotated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 
 Blocks = dict[str, Tensor]
-MAX_ROTATED_AXIS = 2048  # numbers on an axis that is turned; a wider one stays as it is
+MAX_ROTATED_AXIS = 2048  # length of the longest axis that is rotated; a longer one stays as it is
 
 
 @dataclass
@@ -39,26 +39,26 @@ class UnfactoredParameter:
 
 
 class UnfactoredParameters:
-    """All parameters but those that are held elsewhere, batch by batch."""
+    """Sums over batches for all parameters except the `factored` ones."""
 
-    def __init__(self, summed: SummedObjective, held: Collection[str]) -> None:
+    def __init__(self, summed: SummedObjective, factored: Collection[str]) -> None:
         self.summed = summed
-        self.names = [name for name in summed.network.names if name not in set(held)]
+        self.names = [name for name in summed.network.names if name not in set(factored)]
         self._squares: Blocks = {}
-        self._sides: Blocks = {}
+        self._covariances: Blocks = {}
 
-    def gather(self, captured: CapturedBatch, turning: bool = True) -> None:
-        """One batch along one direction: squares of every number, and (turning) Σ gᵀg along the last axis."""
+    def add(self, captured: CapturedBatch, rotated: bool = True) -> None:
+        """Add one batch along one direction: squares of all numbers and, if rotated, Σ gᵀg along the last axis."""
         for name in self.names:
             if name in captured.terms:
                 g = captured.materialise(name)
                 _add(self._squares, name, (g**2).sum(dim=0))
-                if turning and g.shape[-1] <= MAX_ROTATED_AXIS:
-                    flat = g.reshape(-1, g.shape[-1])
-                    _add(self._sides, name, flat.T @ flat)
+                if rotated and g.shape[-1] <= MAX_ROTATED_AXIS:
+                    matrix = g.reshape(-1, g.shape[-1])
+                    _add(self._covariances, name, matrix.T @ matrix)
 
     def squares(self) -> Blocks:
-        """Name → Σ squares, in the network's order; what no hook saw has the true labels' gradients instead."""
+        """Name → Σ squares, in the network's order; parameters that no hook saw use gradients of the true labels."""
         missed = [name for name in self.names if name not in self._squares]
         if missed:
             roots = np.sqrt(self.summed.weights)
@@ -71,38 +71,38 @@ class UnfactoredParameters:
         """Name → eigenvectors, and the eigenvalues of (share of every row) ⊗ (Σ gᵀg)."""
         out = {}
         for name, squares in self.squares().items():
-            if name not in self._sides:
+            if name not in self._covariances:
                 out[name] = UnfactoredParameter(squares)
                 continue
-            values, basis = torch.linalg.eigh(self._sides[name].double())
+            values, basis = torch.linalg.eigh(self._covariances[name].double())
             rows = squares.double().sum(dim=-1, keepdim=True)
             values = rows / rows.sum().clamp_min(1e-300) * values.clamp_min(0)
             out[name] = UnfactoredParameter(values.to(squares), basis.to(squares))
         return out
 
 
-def refine(turned: dict[str, UnfactoredParameter], moments: Blocks) -> dict[str, UnfactoredParameter]:
-    """The same axes with moments along them for eigenvalues, where there are any."""
+def refine(parameters: dict[str, UnfactoredParameter], moments: Blocks) -> dict[str, UnfactoredParameter]:
+    """The same axes with second moments as eigenvalues, for the parameters that have moments."""
     return {
         name: UnfactoredParameter(moments.get(name, parameter.values), parameter.basis)
-        for name, parameter in turned.items()
+        for name, parameter in parameters.items()
     }
 
 
-def add_moments(moments: Blocks, turned: dict[str, UnfactoredParameter], captured: CapturedBatch) -> None:
-    """Σ of squares along the axes of one batch, added to those of others."""
-    for name, parameter in turned.items():
+def add_moments(moments: Blocks, parameters: dict[str, UnfactoredParameter], captured: CapturedBatch) -> None:
+    """Add one batch's sums of squares along the parameters' axes to `moments`."""
+    for name, parameter in parameters.items():
         if name in captured.terms:
             _add(moments, name, parameter.rotate(captured.materialise(name)).square_().sum(dim=0))
 
 
-def unfactored_squares(summed: SummedObjective, held: Collection[str]) -> Blocks:
-    """Σ squared gradients of all parameters but those held elsewhere, none turned."""
-    rest = UnfactoredParameters(summed, held)
-    if rest.names:
+def unfactored_squares(summed: SummedObjective, factored: Collection[str]) -> Blocks:
+    """Σ squared gradients of all parameters except the `factored` ones, without rotation."""
+    parameters = UnfactoredParameters(summed, factored)
+    if parameters.names:
         for _, captured in expected_gradients(summed):
-            rest.gather(captured, turning=False)
-    return rest.squares()
+            parameters.add(captured, rotated=False)
+    return parameters.squares()
 
 
 def _add(sums: Blocks, name: str, block: Tensor) -> None:

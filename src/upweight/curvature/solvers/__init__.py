@@ -1,4 +1,4 @@
-"""Solvers of (A + shift) x = b where A is known by its products alone, one file each."""
+"""Solvers of (A + shift) x = b for a matrix A that is known only through its products, one file each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PreparedSolver", "Solution", "prepare"]
 
 
 def prepare(operator: Operator, recipe: Solver) -> PreparedSolver:
-    """The solver that the recipe names, ready for right-hand sides."""
+    """The solver that the recipe names, prepared for right-hand sides."""
     match recipe:
         case Direct():
             return CholeskySolver(operator)

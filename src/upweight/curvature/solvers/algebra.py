@@ -1,4 +1,4 @@
-"""Algebra on blocks: k vectors at once, name → (k, *shape), inner products in float64."""
+"""Linear algebra on blocks: k vectors at once as name → (k, *shape), with inner products in float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.gradients.network import Network
@@ -16,7 +18,7 @@ MAX_FLOAT64_NUMBERS = 1 << 22  # numbers converted to float64 at a time
 
 
 def column_count(blocks: Blocks) -> int:
-    """k."""
+    """The number of columns, k."""
     return len(next(iter(blocks.values())))
 
 
@@ -27,8 +29,8 @@ def inner_products(left: Blocks, right: Blocks) -> Tensor:
     width = max(1, MAX_FLOAT64_NUMBERS // max(1, len(first)))
     for name in left:
         pairs = zip(*(torch.split(side[name].flatten(1), width, 1) for side in (left, right)), strict=True)
-        for ours, theirs in pairs:
-            total += (ours.double() * theirs.double()).sum(1)
+        for a, b in pairs:
+            total += (a.double() * b.double()).sum(1)
     return total
 
 
@@ -60,19 +62,19 @@ def take_columns(blocks: Blocks, where: Any) -> dict[str, Tensor]:
 
 def stack_columns(parts: Iterable[Blocks]) -> dict[str, Tensor]:
     """Columns of several blocks, one after the other."""
-    every = list(parts)
-    if len(every) == 1:
-        return dict(every[0])
-    return {name: torch.cat([part[name] for part in every]) for name in every[0]}
+    parts = list(parts)
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def to_matrix(network: Network, blocks: Blocks) -> Tensor:
-    """One matrix (k, size)."""
+    """Blocks as one matrix (k, size), parameters in the network's order."""
     return torch.cat([blocks[name].flatten(1) for name in network.names], dim=1)
 
 
 def to_blocks(network: Network, matrix: Tensor) -> dict[str, Tensor]:
-    """A matrix (k, size) as blocks of the network's precision."""
+    """A matrix (k, size) as blocks in the network's precision."""
     sizes = [prod(network.shapes[name]) for name in network.names]
     parts = torch.split(matrix.to(network.precision), sizes, dim=1)
     return {name: part.reshape(-1, *network.shapes[name]) for name, part in zip(network.names, parts, strict=True)}
@@ -82,6 +84,11 @@ def standard_normal(network: Network, columns: int, generator: torch.Generator) 
     """A matrix (columns, size) of standard normal numbers, the same on every device."""
     drawn = torch.randn(columns, network.size, generator=generator, dtype=network.precision)
     return drawn.to(network.device)
+
+
+def to_numpy(tensor: Tensor) -> NDArray[np.float64]:
+    """A tensor as a float64 array."""
+    return np.asarray(tensor.detach().cpu().double().numpy())
 
 
 def _column(scale: Tensor, block: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Arnoldi: the largest eigenpairs from a Krylov space, and the inverse on those alone."""
+"""The Arnoldi solver: the largest eigenpairs from a Krylov space, and the inverse restricted to them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolv
 class ArnoldiSolver(PreparedSolver):
     """x = U (Λ + shift)⁻¹ Uᵀ b with the `rank` eigenpairs of A that are largest in size (Schioppa et al. 2022).
 
-    What lies outside of U has no effect, so the residual is what the truncation leaves out. `steps` products once.
-    Pairs with a negative λ + shift are left out too, and `notes` says so.
+    What lies outside U has no effect, so the residual measures the truncation. It takes `steps` products once. Pairs
+    with a negative λ + shift are left out too, which `notes` reports.
 
     Attributes:
         values: Λ, (rank,) in float64.
@@ -33,7 +33,7 @@ class ArnoldiSolver(PreparedSolver):
         if float(values[0]) < -floor:
             self.notes = (
                 self.negative_curvature_note(f"at least {int((values < -floor).sum())}", float(values[0]))
-                + " Arnoldi leaves directions out whose curvature stays negative with the damping.",
+                + " Arnoldi leaves out directions whose curvature stays negative with the damping.",
             )
         order = torch.argsort(values.abs(), descending=True)[: recipe.rank]
         order = order[values[order] + operator.shift > floor]
@@ -53,29 +53,29 @@ class ArnoldiSolver(PreparedSolver):
 def lanczos(operator: Operator, steps: int, seed: int) -> tuple[Tensor, Tensor]:
     """(orthonormal rows V (steps, size), V A Vᵀ in float64) by Lanczos with full reorthogonalisation.
 
-    Where the space is invariant before `steps` are taken (A has few distinct eigenvalues), a new random direction
-    goes on, so that eigenvalues are found as often as they occur.
+    If the space becomes invariant before `steps` are taken (A has few distinct eigenvalues), a new random direction
+    continues it, so that eigenvalues are found with their multiplicity.
     """
     network = operator.network
     generator = torch.Generator().manual_seed(seed)
     basis = torch.zeros(steps, operator.size, dtype=network.precision, device=network.device)
     projected = torch.zeros(steps, steps, dtype=torch.float64, device=network.device)
     rounding = 100 * torch.finfo(network.precision).eps
-    following = standard_normal(network, 1, generator)[0]
+    direction = standard_normal(network, 1, generator)[0]
     for step in range(steps):
-        following = _orthogonalise(following, basis[:step])
-        basis[step] = following / following.norm()
+        direction = _orthogonalise(direction, basis[:step])
+        basis[step] = direction / direction.norm()
         product = to_matrix(network, operator.product(to_blocks(network, basis[step : step + 1])))[0]
         along = (basis[: step + 1] @ product).double()
         projected[: step + 1, step] = projected[step, : step + 1] = along
-        following = _orthogonalise(product, basis[: step + 1])
-        if float(following.norm()) <= rounding * float(projected.abs().max()):
-            following = standard_normal(network, 1, generator)[0]
+        direction = _orthogonalise(product, basis[: step + 1])
+        if float(direction.norm()) <= rounding * float(projected.abs().max()):
+            direction = standard_normal(network, 1, generator)[0]
     return basis, projected
 
 
 def _orthogonalise(vector: Tensor, basis: Tensor) -> Tensor:
-    """The vector less its projection on the rows of basis, twice, as once leaves rounding behind."""
+    """The vector minus its projection on the rows of basis, done twice because of rounding."""
     for _ in range(2):
         vector = vector - (basis @ vector) @ basis
     return vector

@@ -1,4 +1,4 @@
-"""Direct: the matrix, assembled from its roots or by products with unit vectors, and factored once."""
+"""The direct solver: the matrix is assembled, from its roots or by products with unit vectors, and factored once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from upweight.core.blocks import blocks as slices
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
-from upweight.curvature.solvers.roots import MAX_HESSIAN_NUMBERS, Roots
+from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PROBED_COLUMNS, PreparedSolver, Solution
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 
-MAX_MATRIX_PARAMETERS = 15_000  # parameters up to which a matrix is made: 1.8 GB
 NOTHING_TO_INVERT = "the loss has no curvature here and there is no damping, so nothing can be inverted; give a damping"
 MAX_UNIT_NUMBERS = 1 << 24  # numbers of the unit vectors multiplied at a time
 
@@ -24,36 +24,37 @@ MAX_UNIT_NUMBERS = 1 << 24  # numbers of the unit vectors multiplied at a time
 class CholeskySolver(PreparedSolver):
     """A + shift = L Lᵀ in float64: exact, and p³/3 flops once.
 
-    Before it p products; none for a single layer, and for a Gauss–Newton matrix as many passes as outputs.
+    Assembling the matrix takes p products. A single layer needs none, and a Gauss–Newton matrix one pass per output.
 
-    A matrix that is not positive definite is damped until it is: the shift becomes twice the size of the lowest
-    eigenvalue, so that along it the curvature keeps its size and changes its sign; `notes` says how many eigenvalues
-    were negative and what was added.
+    A matrix that is not positive definite is damped until it is. The shift becomes twice the size of the lowest
+    eigenvalue, so that along its eigenvector the curvature keeps its size and changes its sign. `notes` reports how
+    many eigenvalues were negative and what was added.
 
     Raises:
-        ValueError: more parameters than a matrix has room for; neither curvature nor damping.
+        ValueError: there are too many parameters for a matrix, or neither a curvature nor a damping.
     """
 
     def __init__(self, operator: Operator) -> None:
         super().__init__(operator, "Cholesky")
-        if operator.size > MAX_MATRIX_PARAMETERS:
+        largest = operator.summed.limits.matrix_parameters
+        if operator.size > largest:
             raise ValueError(
-                f"a direct solver makes a matrix of up to {MAX_MATRIX_PARAMETERS:,} × {MAX_MATRIX_PARAMETERS:,} "
-                f"numbers, the net has {operator.size:,} parameters; use solver=CG()"
+                f"a direct solver makes a matrix of up to {largest:,} × {largest:,} numbers, the net has "
+                f"{operator.size:,} parameters; use solver=CG()"
             )
         matrix = linear_head_matrix(operator.summed)
-        matrix = _by_roots(operator) if matrix is None else matrix
+        matrix = _matrix_from_roots(operator) if matrix is None else matrix
         matrix = assemble(operator) if matrix is None else matrix
-        # what rounding in the products can have put on the diagonal, either way
+        # the size of rounding errors that the products may have left on the diagonal
         floor = 10 * torch.finfo(operator.network.precision).eps * float(matrix.norm())
-        if operator.shift <= floor or not _positive(matrix, operator.shift - floor):
-            self._raise(matrix, floor)
+        if operator.shift <= floor or not _is_positive_definite(matrix, operator.shift - floor):
+            self._raise_shift(matrix, floor)
         matrix.diagonal().add_(self.shift)
         self._factor: Tensor = torch.linalg.cholesky(matrix, out=matrix)
         self._residual: float | None = None
 
     def solve(self, blocks: Blocks) -> Solution:
-        """L⁻ᵀ L⁻¹ b; a factorisation errs alike for all columns: the residual is that of the first ones met."""
+        """L⁻ᵀ L⁻¹ b. The residual is measured once, on the first columns: it is about the same for all."""
         network = self.operator.network
         b = to_matrix(network, blocks).double()
         x = to_blocks(network, torch.cholesky_solve(b.T, self._factor).T)
@@ -61,9 +62,9 @@ class CholeskySolver(PreparedSolver):
             self._residual = float(self.residuals(x, blocks, PROBED_COLUMNS).max())
         return Solution(x, self._residual, 0, self._residual <= CONVERGED_RESIDUAL, self.notes)
 
-    def _raise(self, matrix: Tensor, floor: float) -> None:
+    def _raise_shift(self, matrix: Tensor, floor: float) -> None:
         values = torch.linalg.eigvalsh(matrix)
-        lowest, below = float(values[0]), int((values < -floor).sum())
+        lowest, negative = float(values[0]), int((values < -floor).sum())
         if lowest + self.shift > floor:
             return
         self.shift = max(self.shift, 2 * abs(lowest), 2 * floor)
@@ -73,28 +74,28 @@ class CholeskySolver(PreparedSolver):
         added = (
             f"the diagonal was raised from {self.operator.shift / total:.2g} to {self.shift / total:.2g} (mean loss)"
         )
-        if below:
-            self.notes = (f"{self.negative_curvature_note(str(below), lowest)} To invert it {added}.",)
+        if negative:
+            self.notes = (f"{self.negative_curvature_note(str(negative), lowest)} To invert it {added}.",)
         else:
             self.notes = (f"The curvature is singular to rounding: {added}.",)
 
 
-def _by_roots(operator: Operator) -> Tensor | None:
-    """The Gauss–Newton matrix by one pass over the data for each output, where that is fewer than the parameters."""
+def _matrix_from_roots(operator: Operator) -> Tensor | None:
+    """The Gauss–Newton matrix by one pass over the data per output; None if products are cheaper or needed."""
     if not isinstance(operator, GaussNewtonOperator) or operator.outputs_per_example >= operator.size:
         return None
     train = operator.summed.train
     if (
-        len(train) * operator.outputs_per_example**2 > MAX_HESSIAN_NUMBERS
+        len(train) * operator.outputs_per_example**2 > operator.summed.limits.hessian_numbers
         or inspect(operator.network, "loss", train).fallback
     ):
-        return None  # what hooks cannot see is pulled back example by example
+        return None  # gradients of parameters that hooks cannot see are computed example by example
     roots = Roots(operator, share=1.0)
     return roots.squared() if roots.convex else None
 
 
 class ProductOperator(Protocol):
-    """What is needed to assemble a matrix."""
+    """An operator whose matrix can be assembled from products."""
 
     network: Network
     size: int
@@ -108,15 +109,15 @@ def assemble(operator: ProductOperator) -> Tensor:
     network, size = operator.network, operator.size
     matrix = torch.empty(size, size, dtype=torch.float64, device=network.device)
     width = max(1, MAX_UNIT_NUMBERS // size)
-    for start in range(0, size, width):
-        stop = min(start + width, size)
-        units = torch.zeros(stop - start, size, dtype=network.precision, device=network.device)
-        units[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
-        matrix[start:stop] = to_matrix(network, operator.product(to_blocks(network, units)))
+    for where in slices(size, width):
+        columns = torch.arange(where.start, where.stop)
+        units = torch.zeros(len(columns), size, dtype=network.precision, device=network.device)
+        units[torch.arange(len(columns)), columns] = 1.0
+        matrix[where] = to_matrix(network, operator.product(to_blocks(network, units)))
     return matrix.add_(matrix.T.clone()).div_(2)
 
 
-def _positive(matrix: Tensor, shift: float) -> bool:
-    tried = matrix.clone()
-    tried.diagonal().add_(shift)
-    return int(torch.linalg.cholesky_ex(tried)[1]) == 0
+def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
+    shifted = matrix.clone()
+    shifted.diagonal().add_(shift)
+    return int(torch.linalg.cholesky_ex(shifted)[1]) == 0

@@ -1,4 +1,4 @@
-"""Dual: the Gauss–Newton inverse through the Gram matrix of its roots, without a parameter-sized vector."""
+"""The dual form: the Gauss–Newton inverse through the Gram matrix of its roots, without parameter-sized vectors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
 from upweight.curvature.leverage import leave_one_out, with_added_slopes
-from upweight.curvature.solvers.algebra import norms
+from upweight.curvature.solvers.algebra import norms, to_numpy
 from upweight.curvature.solvers.direct import NOTHING_TO_INVERT
-from upweight.curvature.solvers.roots import TRACE_SHARE, Roots
+from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
@@ -29,19 +29,19 @@ PROBED_ROWS = 4  # rows whose residual is measured with the whole operator
 class DualForm:
     """(ΦᵀΦ + shift)⁻¹ q = (q − Φᵀ α) / shift with α = (ΦΦᵀ + shift)⁻¹ Φ q (Woodbury), Φ the `Roots` of the matrix.
 
-    Cost: N² ghost products and N³/3 flops once, memory N². Exact but for the share of the trace that Φ leaves out.
-    Where the shift is too small for ΦΦᵀ in the net's precision it is raised, and `warnings` says so.
+    Cost: N² ghost products and N³/3 flops once, memory N². Exact except for the share of the trace that Φ leaves out.
+    A shift that is too small for ΦΦᵀ in the net's precision is raised, which `warnings` reports.
 
     Attributes:
-        name: the solver in words.
-        shift: what is on the diagonal.
+        name: the name of the solver in diagnostics.
+        shift: what is added to the diagonal.
         rank_correlation: rank correlation of scores with those at a third of the shift and at three times as much.
     """
 
     def __init__(self, roots: Roots) -> None:
         self.roots, self.network = roots, roots.network
         self.operator, self.shift = roots.operator, roots.operator.shift
-        self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {TRACE_SHARE:.1%} of the output curvature"
+        self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {roots.share:.1%} of the output curvature"
         self._notes: list[str] = []
         self.rank_correlation: dict[str, float] = {}
         self._residual: float | None = None
@@ -62,13 +62,13 @@ class DualForm:
 
     @property
     def warnings(self) -> list[str]:
-        """A raised damping, a residual that is not small."""
+        """Sentences about a raised damping and a residual that is not small."""
         if self._residual is None or self._residual <= CONVERGED_RESIDUAL:
             return list(self._notes)
         return [
             *self._notes,
             f"The dual form left a relative residual of {self._residual:.2g}: directions of little output curvature "
-            "matter at this damping; take CG().",
+            "matter at this damping; use CG().",
         ]
 
     def matvec(self, vectors: Array) -> Array:
@@ -77,16 +77,16 @@ class DualForm:
         return self.network.join(product) + self.shift * np.asarray(vectors, dtype=np.float64)
 
     def solve(self, rows: Rows) -> Solved:
-        """Lazy rows; the residual is measured on the first ones met, with what Φ leaves out."""
+        """(A + shift)⁻¹ rows as lazy rows; the residual is measured once, on the first rows, with the whole A."""
         known = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else None  # Φ (A + shift)⁻¹ q
         solved = DualRows(self, rows, self._solve_gram(self.roots.dot(rows) if known is None else known))
         if self._residual is None:
-            few = np.arange(min(PROBED_ROWS, len(rows)))
-            self._residual = self._residual_of(solved.take(few).blocks(), rows.take(few))
+            probe = np.arange(min(PROBED_ROWS, len(rows)))
+            self._residual = self._residual_of(solved.take(probe).blocks(), rows.take(probe))
         return Solved(solved, self._residual, 0, self._residual <= CONVERGED_RESIDUAL)
 
-    def compare(self, scores: Array, plain: Array, kernel: Array, alpha: Array) -> None:
-        """How far scores keep their order at a third of the damping and at three times as much, on the first ones."""
+    def compare_dampings(self, scores: Array, plain: Array, kernel: Array, alpha: Array) -> None:
+        """Set `rank_correlation`, once, from the first scores and theirs at a third and at three times the damping."""
         if self.rank_correlation or scores.shape[1] < 2:
             return
 
@@ -100,20 +100,19 @@ class DualForm:
 
     def _solve_gram(self, right: Array) -> Array:
         """(ΦΦᵀ + shift)⁻¹ right, (N, k)."""
-        found = torch.cholesky_solve(torch.from_numpy(right).to(self._factor), self._factor)
-        return np.asarray(found.cpu().double().numpy())
+        return to_numpy(torch.cholesky_solve(torch.from_numpy(right).to(self._factor), self._factor))
 
     def kernel(self, rows: Rows) -> Array:
-        """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is made once."""
+        """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is computed once."""
         where = self._training_positions(rows)
         if where is None or not isinstance(rows, CapturedRows):
             return self.roots.dot(rows)
         if self._train_kernel is None:
             self._train_kernel = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
-        return np.asarray(self._train_kernel[:, where] * rows.weights + self.roots.shares(rows))
+        return np.asarray(self._train_kernel[:, where] * rows.weights + self.roots.share_products(rows))
 
     def corrected(self, rows: Rows) -> CapturedRows | None:
-        """Rows of training examples with the leverage correction, from blocks of (ΦΦᵀ + shift)⁻¹; None for others.
+        """Rows of training examples with the leverage correction, from blocks of (ΦΦᵀ + shift)⁻¹; None for other rows.
 
         With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
         """
@@ -125,18 +124,18 @@ class DualForm:
         order = np.argsort(self.roots.positions, kind="stable")
         starts = np.searchsorted(self.roots.positions[order], np.arange(len(self.operator.summed.train) + 1))
         added = np.zeros((len(rows), self.operator.outputs_per_example))
-        for i, place in enumerate(where):
+        for i, position in enumerate(where):
             if rows.weights[i] > 0:
-                mine = order[starts[place] : starts[place + 1]]
-                inside = np.eye(len(mine)) - self.shift * inverse[np.ix_(mine, mine)].cpu().double().numpy()
-                v = leave_one_out(inside[None], along[mine, i][None])[0]
-                added[i] = v @ self.roots.cotangents[mine] / rows.weights[i]
+                roots = order[starts[position] : starts[position + 1]]
+                leverages = np.eye(len(roots)) - self.shift * to_numpy(inverse[np.ix_(roots, roots)])
+                v = leave_one_out(leverages[None], along[roots, i][None])[0]
+                added[i] = v @ self.roots.cotangents[roots] / rows.weights[i]
         return with_added_slopes(rows, added)
 
     def _training_positions(self, rows: Rows) -> NDArray[np.intp] | None:
-        """Where these examples stand in the training set; None unless they are the same in id and content.
+        """Positions of these examples in the training set; None unless ids and contents are the same.
 
-        Of rows that weigh nothing no product is asked for, and they stand anywhere.
+        Rows of weight 0 take part in no product, and their position has no meaning.
         """
         train = self.operator.summed.train
         if (
@@ -152,15 +151,18 @@ class DualForm:
 
     def _residual_of(self, x: dict[str, Tensor], rows: Rows) -> float:
         right = TensorRows.of(self.network, rows).blocks
-        left = self.operator.product(x)
-        for name, block in left.items():
+        remainder = self.operator.product(x)
+        for name, block in remainder.items():
             block.add_(x[name], alpha=self.shift).sub_(right[name])
-        return float(relative_residual(norms(left), norms(right)).max())
+        return float(relative_residual(norms(remainder), norms(right)).max())
 
 
 @final
 class DualRows(Rows):
-    """(q − Φᵀ α) / shift for rows q, α (N, len(q)): inner products by kernels, parameters only when asked for."""
+    """Rows (q − Φᵀ α) / shift for rows q, α (N, len(q)).
+
+    Inner products use kernels; parameter-sized vectors are computed only when they are needed.
+    """
 
     def __init__(self, dual: DualForm, rows: Rows, alpha: Array) -> None:
         self.dual, self.rows, self.alpha = dual, rows, alpha
@@ -169,20 +171,20 @@ class DualRows(Rows):
         return int(self.alpha.shape[1])
 
     def dot(self, other: Rows) -> Array:
-        """With captured rows by ghost products alone."""
+        """Inner products; with captured rows by ghost products alone."""
         if isinstance(other, DualRows):
             other = TensorRows(self.dual.network, other.blocks())
         plain, kernel = self.rows.dot(other), self.dual.kernel(other)
-        found = np.asarray((plain - self.alpha.T @ kernel) / self.dual.shift)
-        self.dual.compare(found, plain, kernel, self.alpha)
-        return found
+        products = np.asarray((plain - self.alpha.T @ kernel) / self.dual.shift)
+        self.dual.compare_dampings(products, plain, kernel, self.alpha)
+        return products
 
     def project(self, matrix: Array) -> Array:
         """`dense() @ matrix`."""
         return self.dot(DenseRows(np.ascontiguousarray(np.asarray(matrix).T)))
 
     def blocks(self) -> dict[str, Tensor]:
-        """name → (len, *shape): one more pass over the roots."""
+        """The rows as name → (len, *shape), by one more pass over the roots."""
         right = TensorRows.of(self.dual.network, self.rows).blocks
         out = self.dual.roots.sums(self.alpha.T)
         return {name: (right[name] - block) / self.dual.shift for name, block in out.items()}
@@ -192,7 +194,7 @@ class DualRows(Rows):
         return self.dual.network.join(self.blocks())
 
     def take(self, positions: NDArray[np.intp]) -> DualRows:
-        """These rows."""
+        """The rows at these positions."""
         return DualRows(self.dual, self.rows.take(positions), self.alpha[:, positions])
 
     def sums(self, member: Array) -> DenseRows:
@@ -202,9 +204,9 @@ class DualRows(Rows):
 
 
 def positions_in(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
-    """Positions in `train` of the examples of these rows, 0 where a row weighs nothing; None unless they are the same.
+    """Positions in `train` of the examples of these rows, 0 for rows of weight 0; None unless they are the same.
 
-    Ids alone do not say so: queries are numbered from 0 as well.
+    Equal ids are not enough: queries are numbered from 0 as well.
     """
     counted = np.flatnonzero(rows.weights)
     examples = rows.examples if len(counted) == len(rows) else rows.examples.take(counted)
@@ -216,9 +218,9 @@ def positions_in(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None
     return where if not len(counted) or have_same_arrays(train.take(where[counted]), examples) else None
 
 
-def have_same_arrays(ours: Examples, theirs: Examples) -> bool:
-    """Whether two sets of examples with the same ids hold the same arrays: ids alone do not say so."""
-    for a, b in ((ours.x, theirs.x), (ours.y, theirs.y)):
+def have_same_arrays(left: Examples, right: Examples) -> bool:
+    """Whether two sets of examples with the same ids hold the same arrays."""
+    for a, b in ((left.x, right.x), (left.y, right.y)):
         if a is None and b is None:
             continue
         if not (isinstance(a, np.ndarray | Tensor) and isinstance(b, type(a)) and a.shape == b.shape):

@@ -1,4 +1,4 @@
-"""Inverse: a prepared solver that takes rows and remembers what it had to say."""
+"""A prepared solver applied to rows, with the notes of all its solves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.blocks import blocks as slices
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
 from upweight.curvature.operators import Blocks
@@ -21,79 +22,84 @@ from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
-MAX_RIGHT_SIDE_NUMBERS = 1 << 26  # solved at a time: 256 MB in float32, solvers hold a few times that
+MAX_RIGHT_SIDE_NUMBERS = 1 << 26  # of the columns solved at a time: 256 MB in float32; solvers hold a few times that
 
 
 @final
 class Inverse:
-    """(A + shift)⁻¹ on rows, some at a time.
+    """(A + shift)⁻¹ applied to rows, some at a time.
 
     Attributes:
-        warnings: what a reader should know of the solves so far.
+        max_numbers: numbers of the right-hand sides that are solved at a time.
     """
 
     def __init__(self, solver: PreparedSolver) -> None:
         self.solver, self.network = solver, solver.operator.network
         self._notes: dict[str, None] = dict.fromkeys(solver.notes)
         self._worst: Solution | None = None
+        self.max_numbers = MAX_RIGHT_SIDE_NUMBERS
 
     @property
     def name(self) -> str:
-        """The solver in words."""
+        """The name of the solver in diagnostics."""
         return self.solver.name
 
     @property
     def shift(self) -> float:
-        """What is on the diagonal."""
+        """What is added to the diagonal."""
         return self.solver.shift
 
     @property
     def warnings(self) -> list[str]:
-        """Negative curvature, restarts, and a residual above what was asked for."""
-        said = list(self._notes)
+        """Sentences about negative curvature, restarts, and a residual above the tolerance, in all solves so far."""
+        warnings = list(self._notes)
         if self._worst is not None and not self._worst.converged:
             steps = f" after {self._worst.steps:,} steps" if self._worst.steps else ""
-            said.append(
+            warnings.append(
                 f"The solver ({self.name}) left a relative residual of {self._worst.residual:.2g}{steps}: the scores "
                 "are those of an approximate inverse."
             )
-        return said
+        return warnings
 
     def matvec(self, vectors: Array) -> Array:
-        """(A + shift) v, with what the solver had to add to the shift."""
+        """(A + shift) v; the shift includes what the solver added."""
         product = self.solver.operator.product(self.network.split(vectors))
         return self.network.join(product) + self.shift * np.asarray(vectors, dtype=np.float64)
 
     def solve(self, rows: Rows) -> Solved:
         """(A + shift)⁻¹ rows as tensors; residual and steps are those of the worst row."""
-        found = [self.solver.solve(part) for part in materialise_columns(self.network, rows)]
-        worst = max(found, key=lambda part: (not part.converged, part.residual))
-        steps = max(part.steps for part in found)
-        self._notes |= dict.fromkeys(note for part in found for note in part.notes)
+        solutions = [
+            self.solver.solve(columns) for columns in materialise_columns(self.network, rows, self.max_numbers)
+        ]
+        worst = max(solutions, key=lambda each: (not each.converged, each.residual))
+        steps = max(each.steps for each in solutions)
+        self._notes |= dict.fromkeys(note for each in solutions for note in each.notes)
         if self._worst is None or (not worst.converged, worst.residual) > (
             not self._worst.converged,
             self._worst.residual,
         ):
             self._worst = Solution({}, *worst[1:])
-        solved = TensorRows(self.network, stack_columns(part.blocks for part in found))
-        return Solved(solved, max(part.residual for part in found), steps, all(part.converged for part in found))
+        solved = TensorRows(self.network, stack_columns(each.blocks for each in solutions))
+        return Solved(
+            solved, max(part.residual for part in solutions), steps, all(part.converged for part in solutions)
+        )
 
     def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
-        """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ of every two of k sets of rows of the same examples, (examples, k, k)."""
+        """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ for each pair of k sets of rows of the same examples, (examples, k, k)."""
         right = [{name: batch.materialise(name) for name in self.network.names} for batch in rows]
         left = [to_matrix(self.network, self.solver.solve(blocks).blocks).double() for blocks in right]
         wide = [to_matrix(self.network, blocks).double() for blocks in right]
         return torch.einsum("cbp,dbp->bcd", torch.stack(left), torch.stack(wide))
 
 
-def materialise_columns(network: Network, rows: Rows) -> Iterator[Blocks]:
-    """Rows as blocks of a bounded number of columns; captured ones never all at once."""
-    width = max(1, MAX_RIGHT_SIDE_NUMBERS // network.size)
+def materialise_columns(network: Network, rows: Rows, max_numbers: int) -> Iterator[Blocks]:
+    """Rows as blocks of at most `max_numbers` numbers; captured rows are never materialised all at once."""
+    width = max(1, max_numbers // network.size)
     if not isinstance(rows, CapturedRows):
         blocks = TensorRows.of(network, rows).blocks
-        for start in range(0, column_count(blocks), width):
-            yield take_columns(blocks, slice(start, start + width))
+        for where in slices(column_count(blocks), width):
+            yield take_columns(blocks, where)
         return
-    for start in range(0, len(rows), width):
-        part = rows.take(np.arange(start, min(start + width, len(rows))))
+    for where in slices(len(rows), width):
+        part = rows.take(np.arange(where.start, where.stop))
         yield stack_columns(tensors.blocks for _, tensors in part.tensors())

@@ -1,4 +1,4 @@
-"""Nyström: a randomised low-rank approximation, inverted by Woodbury; also a preconditioner."""
+"""The Nyström solver: a randomised low-rank approximation, inverted by Woodbury; also a preconditioner."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolv
 class NystromSolver(PreparedSolver):
     """A ≈ AΩ (ΩᵀAΩ)⁻¹ (AΩ)ᵀ = U Λ Uᵀ for a random Ω of `rank` columns (Frangella, Tropp & Udell 2023, algorithm 2.1).
 
-    x = U (Λ + shift)⁻¹ Uᵀ b + (b − U Uᵀ b) / shift. `rank` products once; size·rank numbers. A must be positive
-    semidefinite: directions in which the sketch is not are left out, and `notes` says so.
+    x = U (Λ + shift)⁻¹ Uᵀ b + (b − U Uᵀ b) / shift. It takes `rank` products once and holds size·rank numbers. A must
+    be positive semidefinite: directions in which the sketch is not are left out, which `notes` reports.
 
     Attributes:
         values: Λ, (rank,) in float64, descending.
         vectors: U, (rank, size).
 
     Raises:
-        ValueError: no damping at all, with which directions outside of U have no answer.
+        ValueError: there is no damping, so that the inverse is undefined on directions outside U.
     """
 
     def __init__(self, operator: Operator, recipe: Nystrom) -> None:
@@ -33,11 +33,11 @@ class NystromSolver(PreparedSolver):
         if operator.shift <= 0:
             raise ValueError("the Nyström solver needs a damping or an l2 above zero; give one or use CG()")
         network = operator.network
-        drawn = standard_normal(network, rank, torch.Generator().manual_seed(recipe.seed))
-        omega = torch.linalg.qr(drawn.T)[0]  # (size, rank)
-        del drawn
+        random = standard_normal(network, rank, torch.Generator().manual_seed(recipe.seed))
+        omega = torch.linalg.qr(random.T)[0]  # (size, rank)
+        del random
         sketch = to_matrix(network, operator.product(to_blocks(network, omega.T))).T
-        # a little of the identity keeps the core positive under rounding; it is taken off again at the end
+        # a small multiple of the identity keeps the core positive under rounding; it is subtracted again at the end
         nu = float(torch.finfo(network.precision).eps * sketch.norm())
         sketch += nu * omega
         core = (omega.T @ sketch).double()
@@ -46,22 +46,22 @@ class NystromSolver(PreparedSolver):
         if float(spectrum[0]) < -10 * nu:
             self.notes = (
                 self.negative_curvature_note(f"at least {int((spectrum < -10 * nu).sum())}", float(spectrum[0]))
-                + " Nyström takes the curvature for positive; take GaussNewton() or CG().",
+                + " Nyström assumes a positive semidefinite curvature; use GaussNewton() or CG().",
             )
-        kept = spectrum > max(1e-3 * nu, 1e-15 * float(spectrum[-1]))
-        sketch = sketch @ (rotation[:, kept] / spectrum[kept].sqrt()).to(sketch)
+        positive = spectrum > max(1e-3 * nu, 1e-15 * float(spectrum[-1]))
+        sketch = sketch @ (rotation[:, positive] / spectrum[positive].sqrt()).to(sketch)
         left, sizes, _ = torch.linalg.svd(sketch, full_matrices=False)
         self.values = (sizes.double() ** 2 - nu).clamp_min(0.0)
         self.vectors = left.T.contiguous()
 
     def solve(self, blocks: Blocks) -> Solution:
-        """Woodbury; the residual is what the sketch missed."""
+        """(U Λ Uᵀ + shift)⁻¹ b; the residual measures what the sketch missed."""
         x = self.inverse(blocks)
         residual = float(self.residuals(x, blocks).max())
         return Solution(x, residual, 0, residual <= CONVERGED_RESIDUAL, self.notes)
 
     def inverse(self, blocks: Blocks) -> dict[str, torch.Tensor]:
-        """(U Λ Uᵀ + shift)⁻¹ b."""
+        """(U Λ Uᵀ + shift)⁻¹ b by Woodbury."""
         network = self.operator.network
         b = to_matrix(network, blocks)
         along = b @ self.vectors.T
@@ -69,7 +69,7 @@ class NystromSolver(PreparedSolver):
         return to_blocks(network, b / self.shift + (along * change.to(along)) @ self.vectors)
 
     def precondition(self, blocks: Blocks) -> dict[str, torch.Tensor]:
-        """U (λ_r + shift)(Λ + shift)⁻¹ Uᵀ b + b − U Uᵀ b, for conjugate gradients: what is outside counts as λ_r."""
+        """U (λ_r + shift)(Λ + shift)⁻¹ Uᵀ b + b − U Uᵀ b, for conjugate gradients: outside U, A counts as λ_r."""
         network = self.operator.network
         b = to_matrix(network, blocks)
         along = b @ self.vectors.T

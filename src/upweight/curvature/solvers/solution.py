@@ -1,4 +1,4 @@
-"""What a solver is, and what it has to say about its answer."""
+"""The interface of a solver, and its solution with a residual and notes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from upweight.curvature.operators import Blocks, Operator
-from upweight.curvature.solvers.algebra import inner_products, norms, take_columns
+from upweight.curvature.solvers.algebra import norms, take_columns
 
-CONVERGED_RESIDUAL = 1e-2  # relative residual up to which a solver without a tolerance of its own counts as converged
-PROBED_COLUMNS = 8  # columns whose residual is measured where all err alike
+CONVERGED_RESIDUAL = 1e-2  # a solver without its own tolerance has converged at this relative residual or below
+PROBED_COLUMNS = 8  # columns whose residual is measured if it is about the same for all
 
 
 class Solution(NamedTuple):
@@ -21,8 +21,8 @@ class Solution(NamedTuple):
         blocks: x, name → (k, *shape).
         residual: largest ‖(A + shift) x − b‖ / ‖b‖ over the columns, measured by a product with the operator.
         steps: products that each column took, 0 for a factorisation.
-        converged: whether the residual is what was asked for.
-        notes: what a reader should know, as sentences.
+        converged: whether the residual is within the tolerance.
+        notes: sentences about problems that the solver met.
     """
 
     blocks: dict[str, Tensor]
@@ -33,13 +33,13 @@ class Solution(NamedTuple):
 
 
 class PreparedSolver(ABC):
-    """A solver that has done what needs the matrix alone, and takes right-hand sides.
+    """A solver after the work that depends only on the matrix, ready for right-hand sides.
 
     Attributes:
         operator: the matrix.
-        name: the solver in words.
-        shift: what is on the diagonal: the operator's shift, more where the matrix could not be inverted with that.
-        notes: what was met in preparing.
+        name: the name of the solver in diagnostics.
+        shift: what is added to the diagonal: the operator's shift, or more if the matrix could not be inverted with it.
+        notes: sentences about problems met in the preparation.
     """
 
     def __init__(self, operator: Operator, name: str) -> None:
@@ -51,22 +51,22 @@ class PreparedSolver(ABC):
         """(A + shift)⁻¹ applied to every column of blocks, name → (k, *shape)."""
 
     def residuals(self, x: Blocks, blocks: Blocks, probe: int | None = None) -> Tensor:
-        """‖(A + shift) x − b‖ / ‖b‖ of the columns, (k,); of the first `probe` where that is given."""
+        """‖(A + shift) x − b‖ / ‖b‖ of all columns, or of the first `probe` columns: (k,)."""
         if probe is not None:
             x, blocks = take_columns(x, slice(0, probe)), take_columns(blocks, slice(0, probe))
-        left = self.operator.product(x)
-        for name, block in left.items():
+        remainder = self.operator.product(x)
+        for name, block in remainder.items():
             block.add_(x[name], alpha=self.shift).sub_(blocks[name])
-        return relative_residual(inner_products(left, left).sqrt(), norms(blocks))
+        return relative_residual(norms(remainder), norms(blocks))
 
     def negative_curvature_note(self, count: str, lowest: float) -> str:
         """A sentence about negative curvature, on the scale of the mean loss."""
         return (
             f"Negative curvature: {count} of {self.operator.size} eigenvalues lie below zero, the lowest at "
-            f"{lowest / self.operator.total:.2g} (mean loss): the parameters are no minimum of the training objective."
+            f"{lowest / self.operator.total:.2g} (mean loss): the parameters are not at a minimum of the objective."
         )
 
 
-def relative_residual(left: Tensor, size: Tensor) -> Tensor:
-    """left / size, 0 for a right-hand side of zero that is met."""
-    return left / size.where(size > 0, size.new_ones(()))
+def relative_residual(remainder: Tensor, size: Tensor) -> Tensor:
+    """remainder / size; for a right-hand side of zero, the remainder itself."""
+    return remainder / size.where(size > 0, size.new_ones(()))

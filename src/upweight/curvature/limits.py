@@ -1,0 +1,42 @@
+"""Sizes up to which a network's curvature takes its exact forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upweight.gradients.captured_rows import MAX_HELD_NUMBERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Sizes up to which exact forms are used; beyond them an iterative, sampled or approximate one is.
+
+    Attributes:
+        dense_parameters: parameters up to which a matrix is assembled although no solver was named.
+        matrix_parameters: parameters up to which `Direct()` assembles a matrix; 15,000 take 1.8 GB.
+        dual_rows: rows of the dual form at most; the matrix of 8,000 takes 512 MB.
+        dual_trace: share of the trace Σ tr(wᵢΛᵢ) that the rows of the dual form hold.
+        hessian_numbers: numbers that the output Hessians of all examples may take; 1 GB.
+        held_numbers: captured numbers of the roots that are held while other rows stream past.
+        sketch_rank: rank of the Nyström sketch that preconditions conjugate gradients. With 200 they take a third of
+            the steps that EK-FAC needs, and they converge.
+        sketch_numbers: numbers that this sketch may take; 512 MB in float32.
+        exact_outputs: outputs of an example up to which the expectation over labels is exact.
+        total_draws: random directions over all examples, beyond that many outputs.
+        draws_per_example: random directions of one example at most.
+    """
+
+    dense_parameters: int = 3000
+    matrix_parameters: int = 15_000
+    dual_rows: int = 8000
+    dual_trace: float = 0.998
+    hessian_numbers: int = 1 << 27
+    held_numbers: int = MAX_HELD_NUMBERS
+    sketch_rank: int = 200
+    sketch_numbers: int = 1 << 27
+    exact_outputs: int = 256
+    total_draws: int = 256
+    draws_per_example: int = 4
+
+
+DEFAULT_LIMITS = Limits()
