@@ -60,7 +60,7 @@ def test_a_patch_that_does_not_fit_is_one_message(task):
     empty = {"kind": "upweight patch", "version": 1, "train": {"checksum": "0", "examples": 3}}
     (task / "patch.json").write_text(json.dumps({**empty, "decisions": [{"id": "nobody", "old": 0, "drop": True}]}))
     result = run("patch", "task.py", "patch.json")
-    assert result.exit_code == 1 and "Error: the patch names 1 of 1 ids" in result.output
+    assert result.exit_code == 1 and "Error: 1 of the 1 ids in the patch" in result.output
 
 
 def test_budget_zero_is_one_message():

@@ -68,7 +68,7 @@ def test_queries_without_labels_hold_no_mistakes_but_are_worth_explaining():
         confident_mistakes(model, unlabelled)
     found, why = worth_explaining(model, unlabelled, k=2)
     chances = model.predict(unlabelled.select(found)).probabilities.max(axis=1)
-    assert len(found) == 2 and chances[0] <= chances[1] and "least sure" in why
+    assert len(found) == 2 and chances[0] <= chances[1] and "least confident" in why
 
 
 def test_a_model_without_mistakes_still_has_something_worth_explaining():

@@ -129,7 +129,7 @@ def test_slices_and_groups_that_do_not_exist_are_refused():
         uw.slices(model, train, queries, uw.Slicing("child", np.ones(3, dtype=bool)))
     with pytest.raises(KeyError, match="no example has the id -5"):
         uw.slices(model, train, queries, uw.Slicing("child", [-5]))
-    with pytest.raises(KeyError, match="no column 'age'; there are"):
+    with pytest.raises(KeyError, match="no column 'age'; the columns are"):
         uw.slices(model, train, queries, "age")
     with pytest.raises(ValueError, match="one value of 'age' per training example"):
         uw.slices(model, train, queries, {"age": [1, 2]})

@@ -164,13 +164,13 @@ def test_a_kernel_machine_takes_new_labels_but_no_new_inputs():
 
 BAD = {
     "expected something to change": uw.Change,
-    "one thing to be done to each example": lambda: uw.Change(remove=["t1"], relabel={"t1": 0}),
+    "expected one change per example": lambda: uw.Change(remove=["t1"], relabel={"t1": 0}),
     "factors ≥ 0": lambda: uw.Change(reweight={"t1": -1.0}),
     "no example has the id 'nobody'": lambda: uw.Change(remove=["t1", "nobody"]),
     r"expected one of the training labels \['malignant', 'benign'\], got 'ham'": lambda: uw.Change(
         relabel={"t1": "ham"}
     ),
-    "expected a new label for 't1', got the one it has": lambda: uw.Change(relabel={"t1": int(Y[1])}),
+    "expected a new label for 't1', got the label that it already has": lambda: uw.Change(relabel={"t1": int(Y[1])}),
     "nothing to train on": lambda: uw.Change(remove=TRAIN.ids),
     "added examples to have labels": lambda: uw.Change(add=uw.Examples(X[:2], ids=["a", "b"])),
     "labels of the training set on added examples, got 7": lambda: uw.Change(add=uw.Examples(X[:1], [7], ids=["a"])),

@@ -1,1 +1,1 @@
-"""One file per use."""
+"""Applications of attribution scores, one file per use."""

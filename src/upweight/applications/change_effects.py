@@ -1,4 +1,4 @@
-"""Effects of changes to a training set, by real training."""
+"""Actual effects of changes to a training set, by retraining."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Array = NDArray[np.float64]
 
 
 class ChangeEffects(NamedTuple):
-    """What training says: once without a change, with each, and with random ones like each.
+    """Actual effects of changes: of each change, and of random changes of the same kind and size.
 
     Attributes:
         before: predictions without a change.
         after: predictions with each change.
         actual: (queries, changes), the measurement with the change minus without.
-        random: the same of the random changes like each change, (queries, random changes).
+        random: per change, the actual effects of its random changes, (queries, random changes).
     """
 
     before: Predictions
@@ -43,13 +43,13 @@ class ChangeEffects(NamedTuple):
         train: Examples,
         queries: Examples,
         changes: Sequence[Change],
-        like: Sequence[Sequence[Change]],
+        random_changes: Sequence[Sequence[Change]],
     ) -> ChangeEffects:
-        """Train with each of `changes`, and with random ones `like` each."""
+        """Retrain with each change, and with the random changes drawn for it."""
         seed, answers = retraining.only_seed("what_if"), RetrainedOutputs.of(model, queries)
-        tasks = [Task(seed=seed), *(Task(change=change, seed=seed) for change in (*changes, *chain(*like)))]
+        tasks = [Task(seed=seed), *(Task(change=change, seed=seed) for change in (*changes, *chain(*random_changes)))]
         base, *others = map(answers.read, run_tasks(retraining, model, train, tasks, queries, answers))
         effects = np.stack([measurements - base[0] for measurements, _ in others], axis=1)
-        ends = np.cumsum([len(changes), *map(len, like)])
+        ends = np.cumsum([len(changes), *map(len, random_changes)])
         actual, *random = np.split(effects, ends[:-1], axis=1)
         return cls(base[1], tuple(predictions for _, predictions in others[: len(changes)]), actual, tuple(random))

@@ -1,4 +1,4 @@
-"""Change: what is done to a training set, checked as a whole before any of it is done."""
+"""Changes to a training set. A change is checked as a whole before any of it is applied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Change:
-    """Removals, new labels, new weights and new examples, all at once.
+    """Removals, new labels, new weights and new examples, applied together.
 
     Args:
         remove: ids of training examples.
@@ -28,7 +28,7 @@ class Change:
         add: examples that the training set does not have, with labels and ids of their own.
 
     Raises:
-        ValueError: nothing to change, a factor that is no number ≥ 0, or an id that is to be changed in two ways.
+        ValueError: nothing to change, a factor that is not a finite number ≥ 0, or an id that is changed in two ways.
     """
 
     remove: Sequence[Id] = ()
@@ -42,20 +42,20 @@ class Change:
         if not (removed or self.relabel or self.reweight or self.add is not None):
             raise ValueError("expected something to change, e.g. Change(remove=[17]) or Change(relabel={17: 'spam'})")
         ids = [*removed, *self.relabel, *self.reweight]
-        twice = next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None
-        if twice is not None:
-            raise ValueError(f"expected one thing to be done to each example, got several for {twice!r}")
+        repeated = next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None
+        if repeated is not None:
+            raise ValueError(f"expected one change per example, got several for {repeated!r}")
         bad = {i: f for i, f in self.reweight.items() if not (np.isfinite(f) and f >= 0)}
         if bad:
             raise ValueError(f"expected factors ≥ 0 as new weights, got {bad}")
 
     @property
     def size(self) -> int:
-        """How many examples it touches."""
+        """How many examples it changes or adds."""
         return len(self.remove) + len(self.relabel) + len(self.reweight) + (0 if self.add is None else len(self.add))
 
     def factors(self, train: Examples) -> Array:
-        """What multiplies each training example's weight, (n,): 0 for the removed. Raises KeyError for unknown ids."""
+        """The factor on each training example's weight, (n,); 0 if removed. Raises KeyError for an unknown id."""
         factors = np.ones(len(train))
         factors[train.positions(list(self.remove))] = 0.0
         factors[train.positions(list(self.reweight))] = list(self.reweight.values())
@@ -66,36 +66,38 @@ class Change:
         return factors
 
     def relabelled(self, train: Examples) -> Examples:
-        """The examples that get another label, with that label.
+        """The examples that get a new label, with that label.
 
         Raises:
             KeyError: an unknown id.
-            ValueError: a label the training set does not have, or the one the example has.
+            ValueError: a label that the training set does not have, or that the example has already.
         """
-        places = train.positions(list(self.relabel))
-        some = train.take(places)
+        positions = train.positions(list(self.relabel))
+        examples = train.take(positions)
         labels = [as_label(train, value) for value in self.relabel.values()]
-        same = [i for i, old, new in zip(some.ids.tolist(), _plain(some), labels, strict=True) if old == new]
+        same = [i for i, old, new in zip(examples.ids.tolist(), _labels(examples), labels, strict=True) if old == new]
         if same:
-            raise ValueError(f"expected a new label for {same[0]!r}, got the one it has: {train.label(same[0])!r}")
+            raise ValueError(
+                f"expected a new label for {same[0]!r}, got the label that it already has: {train.label(same[0])!r}"
+            )
         assert train.y is not None
         y = train.y.copy()
-        y[places] = np.array(labels, dtype=train.y.dtype)
-        return with_labels(train, y).take(places)
+        y[positions] = np.array(labels, dtype=train.y.dtype)
+        return with_labels(train, y).take(positions)
 
     def applied(self, train: Examples) -> tuple[Examples, Array]:
-        """The changed set and the factor on each of its weights (0 for the removed); all of it or an error."""
+        """The changed set, and the factor on each of its weights (0 if removed). Applies all of it or raises."""
         factors, changed = self.factors(train), train
         if self.relabel:
-            some = self.relabelled(train)
-            assert train.y is not None and some.y is not None
+            relabelled = self.relabelled(train)
+            assert train.y is not None and relabelled.y is not None
             y = train.y.copy()
-            y[train.positions(some.ids)] = some.y
+            y[train.positions(relabelled.ids)] = relabelled.y
             changed = with_labels(train, y)
         if self.add is None:
             return changed, factors
         if train.y is not None:
-            _known(train, self.add)
+            _require_known_labels(train, self.add)
         return changed.joined(self.add), np.concatenate([factors, np.ones(len(self.add))])
 
 
@@ -105,37 +107,38 @@ def with_labels(examples: Examples, y: NDArray[Any]) -> Examples:
 
 
 def as_label(train: Examples, value: Any) -> Any:
-    """A label of the training set from its value, its readable name, or either as text. Raises ValueError for others.
+    """A label of the training set from its value, its readable name, or either as text.
 
-    Where labels are amounts, any finite number will do.
+    If labels are regression targets, any finite number is accepted. Raises ValueError for anything else.
     """
     if train.y is None or train.y.ndim != 1:
         raise ValueError("expected a training set with one label per example to relabel")
     if train.y.dtype.kind == "f" and isinstance(value, int | float | np.number) and np.isfinite(value):
         return float(value)
     classes = np.unique(train.y).tolist()
-    for one in classes:
-        if value == one and isinstance(value, bool) == isinstance(one, bool):
-            return one
-    for one in classes:
-        if str(value) in (str(one), str(train.labels.get(one, one))):
-            return one
+    for label in classes:
+        if value == label and isinstance(value, bool) == isinstance(label, bool):
+            return label
+    for label in classes:
+        if str(value) in (str(label), str(train.labels.get(label, label))):
+            return label
     raise ValueError(
         f"expected one of the training labels {[train.labels.get(c, c) for c in classes][:12]}, got {value!r}"
     )
 
 
 def random_like(change: Change, train: Examples, rng: np.random.Generator) -> Change:
-    """A random change that touches as many examples in the same ways; what it adds are copies of training examples."""
-    changed, there = (len(change.remove), len(change.relabel), len(change.reweight)), weighted_positions(train)
-    ids = train.ids[there[rng.choice(len(there), min(sum(changed), len(there) - 1), replace=False)]].tolist()
-    ends = np.cumsum((0, *changed))
+    """A random change of the same kind and size. What it adds are copies of training examples."""
+    counts, weighted = (len(change.remove), len(change.relabel), len(change.reweight)), weighted_positions(train)
+    drawn = rng.choice(len(weighted), min(sum(counts), len(weighted) - 1), replace=False)
+    ids = train.ids[weighted[drawn]].tolist()
+    ends = np.cumsum((0, *counts))
     remove, relabel, reweight = (ids[first:last] for first, last in pairwise(ends))
     return Change(
         remove=remove,
         relabel={i: _another_label(train, i, rng) for i in relabel},
         reweight=dict(zip(reweight, change.reweight.values(), strict=False)),
-        add=None if change.add is None else _copies(train, there[rng.choice(len(there), len(change.add))]),
+        add=None if change.add is None else _copies(train, weighted[rng.choice(len(weighted), len(change.add))]),
     )
 
 
@@ -147,28 +150,28 @@ def _another_label(train: Examples, identifier: Id, rng: np.random.Generator) ->
     return others[rng.integers(len(others))].item()
 
 
-def _copies(train: Examples, places: NDArray[np.intp]) -> Examples:
-    """Training examples under new ids, some perhaps twice."""
+def _copies(train: Examples, positions: NDArray[np.intp]) -> Examples:
+    """The training examples at these positions, which may repeat, under new ids."""
     start = int(train.ids.max()) + 1 if train.ids.dtype.kind in "iu" else 0
-    ids: Any = start + np.arange(len(places))
+    ids: Any = start + np.arange(len(positions))
     if train.ids.dtype.kind not in "iu":
         ids = [f"copy {i} of the training set" for i in ids.tolist()]
-    parts = [train.take([place]) for place in places.tolist()]
-    renamed = [part.replaced(ids=ids[j : j + 1]) for j, part in enumerate(parts)]
+    copies = [train.take([position]) for position in positions.tolist()]
+    renamed = [copy.replaced(ids=ids[j : j + 1]) for j, copy in enumerate(copies)]
     return reduce(Examples.joined, renamed)
 
 
-def _plain(examples: Examples) -> list[Any]:
+def _labels(examples: Examples) -> list[Any]:
     if examples.y is None:
         raise ValueError("the training set has no labels to change")
     labels: list[Any] = examples.y.tolist()
     return labels
 
 
-def _known(train: Examples, added: Examples) -> None:
-    """Refuse added examples without labels or with labels that no model of this training set knows."""
+def _require_known_labels(train: Examples, added: Examples) -> None:
+    """Raise ValueError if added examples have no labels, or labels that the training set does not have."""
     if added.y is None:
         raise ValueError("expected added examples to have labels; pass Examples(x, y, ids=…)")
     if train.y is not None and train.y.dtype.kind != "f" and not np.isin(added.y, train.y).all():
-        strange = added.y[~np.isin(added.y, train.y)].tolist()[0]
-        raise ValueError(f"expected labels of the training set on added examples, got {strange!r}")
+        unknown = added.y[~np.isin(added.y, train.y)].tolist()[0]
+        raise ValueError(f"expected labels of the training set on added examples, got {unknown!r}")

@@ -1,4 +1,4 @@
-"""Course: what examples looked like to the model while it was trained, and when their influence came about."""
+"""The measurement of examples over the training, and at which checkpoints their influence arose."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Course:
 
     Attributes:
         steps: (c,) optimiser steps taken before each checkpoint.
-        query_ids, train_ids: who is followed, (m,) and (k,).
-        of_queries, of_train: the measurement of each, (c, m) and (c, k); higher = more.
-        pushes: (c, m, k) −τ_c ∇m_q·∇ℓ_i / n, what the steps nearest to the checkpoint did to the measurement of the
-            query along the training example: the terms of TracIn. NaN for pairs that were not asked for.
+        query_ids, train_ids: the queries and training examples followed, (m,) and (k,).
+        of_queries, of_train: their measurements, (c, m) and (c, k); higher = more of the behaviour.
+        pushes: (c, m, k), −τ_c ∇m_q·∇ℓ_i / n: the effect of the steps nearest to the checkpoint, along the gradient of
+            the training example, on the measurement of the query. These are the terms of TracIn. NaN for pairs that
+            were not followed.
     """
 
     steps: NDArray[np.intp]
@@ -37,9 +38,9 @@ class Course:
 
 
 def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
-    """Follow the queries of these scores and the k strongest examples at both ends of each over the checkpoints.
+    """Follow the queries of these scores, and the k strongest proponents and opponents of each, over the checkpoints.
 
-    Cost: per checkpoint a pass over the queries and the training examples followed, and their inner products.
+    Cost per checkpoint: one pass over the queries and the followed training examples, and their inner products.
 
     Raises:
         TypeError, ValueError: a model without checkpoints; scores of other examples.
@@ -48,23 +49,23 @@ def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scor
     if k < 1:
         raise ValueError(f"expected k of at least 1, got {k}")
     checkpoints = model.checkpoints()
-    asked = queries.select(scores.query_ids)
+    scored = queries.select(scores.query_ids)
     strongest = [_strongest(scores, query, k) for query in scores.query_ids.tolist()]
-    ids = list(dict.fromkeys(identifier for some in strongest for identifier in some))
+    ids = list(dict.fromkeys(identifier for of_query in strongest for identifier in of_query))
     followed = train.select(ids)
-    wanted = np.zeros((len(asked), len(ids)), dtype=bool)
-    for row, some in zip(wanted, strongest, strict=True):
-        row[followed.positions(some)] = True
-    of_queries, of_train = np.empty((len(checkpoints), len(asked))), np.empty((len(checkpoints), len(ids)))
-    pushes, over = np.full((len(checkpoints), *wanted.shape), np.nan, dtype=np.float32), model.mean_over(train)
-    for place, checkpoint in enumerate(checkpoints):
-        there = checkpoint.model()
-        of_queries[place], of_train[place] = there.measure(asked), there.measure(followed)
-        products = there.measure_rows(asked).dot(there.loss_rows(followed))
-        pushes[place][wanted] = (-checkpoint.travelled / over * products)[wanted]
+    pairs = np.zeros((len(scored), len(ids)), dtype=bool)
+    for row, of_query in zip(pairs, strongest, strict=True):
+        row[followed.positions(of_query)] = True
+    of_queries, of_train = np.empty((len(checkpoints), len(scored))), np.empty((len(checkpoints), len(ids)))
+    pushes, denominator = np.full((len(checkpoints), *pairs.shape), np.nan, dtype=np.float32), model.mean_over(train)
+    for c, checkpoint in enumerate(checkpoints):
+        snapshot = checkpoint.model()
+        of_queries[c], of_train[c] = snapshot.measure(scored), snapshot.measure(followed)
+        products = snapshot.measure_rows(scored).dot(snapshot.loss_rows(followed))
+        pushes[c][pairs] = (-checkpoint.travelled / denominator * products)[pairs]
     steps = np.array([checkpoint.step for checkpoint in checkpoints], dtype=np.intp)
-    return Course(steps, asked.ids, followed.ids, of_queries, of_train, pushes)
+    return Course(steps, scored.ids, followed.ids, of_queries, of_train, pushes)
 
 
 def _strongest(scores: Scores, query: Id, k: int) -> list[Id]:
-    return [found.id for found in [*scores.proponents(query, k), *scores.opponents(query, k)]]
+    return [attribution.id for attribution in [*scores.proponents(query, k), *scores.opponents(query, k)]]

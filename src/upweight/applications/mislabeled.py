@@ -1,4 +1,4 @@
-"""mislabeled: which labels to check first under a budget, what they should perhaps be, and what harm they do."""
+"""Label errors: which labels to review first under a budget, a suggested label for each, and the harm they do."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
-TOGETHER = 256  # evaluation examples whose scores are held at a time
+EVALUATION_BATCH = 256  # evaluation examples whose scores are held in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Suspects:
-    """Training examples in the order in which their labels should be checked.
+    """Training examples in the order in which their labels should be reviewed.
 
     Attributes:
-        ids: (budget,) what to check, most suspicious first.
-        score: (n,) what all training examples are ranked by, in training order; a mean rank in (0, 1], or nats where
-            one loss is all there is. An example of weight 0 took no part: it is never chosen, and has the lowest score.
-        loss: (n,) under the model that saw the label.
-        self_influence: (n,) how much of that fit the label bought for itself; loss + self-influence is the loss of a
-            model trained without the example. NaN where the model has no gradients.
-        held_out: what models said that did not see the label; None where the model cannot be trained again.
-        suggested: (budget,) the likeliest other label.
-        chances: (budget, 2) probability of the given and of the suggested label by a model that did not see it, or
-            without `held_out` by the model itself; NaN where the model has none.
-        harm: (budget,) what the mean measurement of the evaluation set would gain without each; None without one.
-        notes: what was not done, as sentences.
+        ids: (budget,), the examples to review, most suspicious first.
+        score: (n,), the score of suspicion of all training examples, in training order. It is a mean rank in (0, 1], or
+            a loss in nats if only one loss is available. An example of weight 0 is never chosen, and has the lowest
+            score.
+        loss: (n,), the loss under the model, which was trained with the label.
+        self_influence: (n,), how much the label lowers its own loss; loss + self-influence is the loss under a model
+            trained without the example. NaN if the model has no gradients.
+        held_out: predictions by models that were not trained with the label; None if the model cannot be retrained.
+        suggested: (budget,), the most likely other label.
+        chances: (budget, 2), the probabilities of the given and of the suggested label, by a model that was not trained
+            with the label; without `held_out`, by the model itself. NaN if the model has no probabilities.
+        harm: (budget,), the increase of the mean measurement on the evaluation set if the example were removed; None
+            without an evaluation set.
+        notes: sentences about what could not be computed.
     """
 
     ids: NDArray[Any]
@@ -60,19 +62,19 @@ class Suspects:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, one entry per example to check."""
-        places = self.train.positions(self.ids)
+        """Plain values for JSON, one entry per example to review."""
+        positions = self.train.positions(self.ids)
         rows = []
-        for rank, (identifier, place) in enumerate(zip(self.ids.tolist(), places.tolist(), strict=True)):
+        for rank, (identifier, position) in enumerate(zip(self.ids.tolist(), positions.tolist(), strict=True)):
             given, other = self.chances[rank].tolist()
             rows.append(
                 {
                     "id": identifier,
                     "label": self.train.label(identifier),
                     "suggested": self.train.labels.get(self.suggested[rank], self.suggested[rank]),
-                    "score": float(self.score[place]),
-                    "loss": float(self.loss[place]),
-                    "self_influence": _number(self.self_influence[place]),
+                    "score": float(self.score[position]),
+                    "loss": float(self.loss[position]),
+                    "self_influence": _number(self.self_influence[position]),
                     "probability": _number(given),
                     "probability_of_suggested": _number(other),
                     "harm": None if self.harm is None else float(self.harm[rank]),
@@ -81,7 +83,7 @@ class Suspects:
         return {"train": len(self.train), "measurement": self.measurement, "suspects": rows, "notes": list(self.notes)}
 
     def __repr__(self) -> str:
-        return f"Suspects({len(self.ids)} of {len(self.train)} training labels to check)"
+        return f"Suspects({len(self.ids)} of {len(self.train)} training labels to review)"
 
 
 @accept_old_keywords(
@@ -103,47 +105,48 @@ def mislabeled(
     """Rank the training labels by how likely they are wrong.
 
     The score is the mean rank of three losses of each example: under the model itself, leave-one-out (loss +
-    self-influence, from one factorisation), and out-of-fold (`folds` trainings, then `folds` more without the examples
-    that look wrong after the first, so that wrong labels do not vouch for each other). The second round counts only
-    where it makes held-out labels easier to predict; where a model is too weak to say what is wrong, the score is the
+    self-influence, from one factorisation), and out-of-fold. The out-of-fold loss takes two rounds of `folds`
+    trainings; the second leaves out the examples that look wrong after the first, so that wrong labels do not support
+    each other. The second round is used only if it predicts held-out labels better. Otherwise the score is the
     leave-one-out loss alone.
 
     Args:
         model: a classifier that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
-        train: what it was trained on.
-        budget: how many labels can be checked: a whole number, or a share of the training set below 1 (of its examples
-            of weight above 0).
-        evaluation: labelled examples, of which the harm is told.
-        folds: parts for out-of-fold predictions.
-        retraining: where and how, with one seed, which draws the parts, too; None for one by one in this process (a few
-            trainings of a small model take less time than starting other processes). Its progress is called with the
-            stages "fit", "retrain" and "attribute" (the evaluation set).
+        train: the training set of the model.
+        budget: how many labels can be reviewed: a whole number, or a share below 1 of the training examples with weight
+            above 0.
+        evaluation: labelled examples for which the harm is reported.
+        folds: the number of folds for out-of-fold predictions.
+        retraining: where and how to retrain, with one seed, which also draws the folds. None retrains one by one in
+            this process: a few trainings of a small model take less time than starting other processes. Its progress is
+            called with the stages "fit", "retrain" and "attribute" (the evaluation set).
 
     Raises:
-        ValueError: a budget or number of folds that makes no sense; labels that are amounts or of one class only; a
+        ValueError: an invalid budget or number of folds; labels that are regression targets or of one class only; a
             measurement other than −loss; an evaluation set without labels.
-        TypeError: a model that can neither be differentiated nor trained again.
+        TypeError: a model that can neither be differentiated nor retrained.
     """
     require(model, [Measurable], "mislabeled", train)
     retraining = ONE_BY_ONE if retraining is None else retraining
-    tell, there = retraining.progress or no_progress, weighted_positions(train)
-    count, classes = _count(budget, len(there)), _classes(model, train, evaluation)
-    tell("fit", 0, 1)
-    loss, own, fitted, said, notes = _evidence(model, train, folds, retraining)
-    score = _suspicion(loss, None if fitted is None else loss + own, said, there)
-    chosen = there[np.argsort(-score[there], kind="stable")[:count]]
-    suggested, chances = _suggestions(model, train, chosen, classes, said)
+    report, weighted = retraining.progress or no_progress, weighted_positions(train)
+    count, classes = _count(budget, len(weighted)), _classes(model, train, evaluation)
+    report("fit", 0, 1)
+    loss, self_influence, fitted, out_of_fold, notes = _evidence(model, train, folds, retraining)
+    score = _suspicion(loss, None if fitted is None else loss + self_influence, out_of_fold, weighted)
+    chosen = weighted[np.argsort(-score[weighted], kind="stable")[:count]]
+    suggested, chances = _suggestions(model, train, chosen, classes, out_of_fold)
     harm = None
     if evaluation is not None and fitted is not None:
-        harm = -_total(fitted, evaluation, lambda done, total: tell("attribute", done, total))[chosen] / len(evaluation)
+        total = _total_scores(fitted, evaluation, lambda done, total: report("attribute", done, total))
+        harm = -total[chosen] / len(evaluation)
     elif evaluation is not None:
-        notes.append("The harm to the evaluation set is not told: it needs a model with gradients.")
+        notes.append("The harm to the evaluation set is not reported: it needs a model with gradients.")
     return Suspects(
         train.ids[chosen],
         score,
         loss,
-        own,
-        said,
+        self_influence,
+        out_of_fold,
         suggested,
         chances,
         harm,
@@ -157,40 +160,45 @@ def mislabeled(
 def _evidence(
     model: Any, train: Examples, folds: int, retraining: Retraining
 ) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
-    """Loss, self-influence, the fit it came from, out-of-fold answers, and what could not be had."""
+    """Loss, self-influence, the fitted influence, out-of-fold predictions, and notes on what could not be computed."""
     loss, notes = -model.measure(train), list(model.notes)
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
-    own = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
+    self_influence = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
     (retraining.progress or no_progress)("fit", 1, 1)
     if fitted is not None and fitted.unit is Unit.RANK:
-        notes.append("Losses without an example, and its harm, are not calibrated for this model: they rank, no more.")
-    said = None
+        notes.append(
+            "For this model, leave-one-out losses and harm are not calibrated: only their order means something."
+        )
+    out_of_fold = None
     if fitted is None:
         notes.append(f"This {type(model).__name__} has no gradients: labels are ranked by out-of-fold loss alone.")
     if can(model, Retrainable):
-        said = held_out(model, train, None if fitted is None else loss + own, folds, retraining)
-        notes += said.notes
+        leave_one_out = None if fitted is None else loss + self_influence
+        out_of_fold = held_out(model, train, leave_one_out, folds, retraining)
+        notes += out_of_fold.notes
     else:
         notes.append(f"This {type(model).__name__} cannot be retrained: labels are ranked by leave-one-out loss alone.")
-    return loss, own, fitted, said, notes
+    return loss, self_influence, fitted, out_of_fold, notes
 
 
-def _suspicion(loss: Array, alone: Array | None, said: HeldOut | None, there: NDArray[np.intp]) -> Array:
-    """What there is to go by, (n,); where all of it is there, the mean share of the training set that each puts below.
+def _suspicion(
+    loss: Array, leave_one_out: Array | None, out_of_fold: HeldOut | None, weighted: NDArray[np.intp]
+) -> Array:
+    """The score of suspicion, (n,): the mean relative rank of the three losses, or the one loss that is available.
 
-    Ranks, so that no single evidence decides by its size: out-of-fold losses have a longer tail than the others.
-    Examples that are not among `there` have the lowest score.
+    Losses are compared by rank, so that none dominates by its size: out-of-fold losses have a longer tail than the
+    others. Examples of weight 0, which are not among `weighted`, have the lowest score.
     """
-    if alone is None:
-        assert said is not None
-        evidence = said.counted[there]
-    elif said is None or not said.helps:
-        evidence = alone[there]
+    if leave_one_out is None:
+        assert out_of_fold is not None
+        evidence = out_of_fold.counted[weighted]
+    elif out_of_fold is None or not out_of_fold.helps:
+        evidence = leave_one_out[weighted]
     else:
-        ranks = (rankdata(each[there]) for each in (loss, alone, said.counted))
-        evidence = np.asarray(sum(ranks) / (3 * len(there)))
+        ranks = (rankdata(losses[weighted]) for losses in (loss, leave_one_out, out_of_fold.counted))
+        evidence = np.asarray(sum(ranks) / (3 * len(weighted)))
     score = np.full(len(loss), evidence.min())
-    score[there] = evidence
+    score[weighted] = evidence
     return score
 
 
@@ -203,7 +211,7 @@ def _count(budget: float, n: int) -> int:
 
 
 def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[Any]:
-    """The labels there are, if this can be answered at all."""
+    """The classes of the training labels. Raises an error if the model or the data cannot be reviewed."""
     if not can(model, Retrainable):
         require(model, [Differentiable], "mislabeled")
     if evaluation is not None and evaluation.y is None:
@@ -212,32 +220,31 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
         raise ValueError("the training set has no labels to check; pass Examples(x, y)")
     if not str(model.measurement).startswith(("−loss", "-loss")):
         raise ValueError(
-            f"expected a model that measures −loss, got {model.measurement!r}; make it without measure= for this"
+            f"expected a model that measures −loss, got {model.measurement!r}; make the model without measure="
         )
-    said = model.predict(train.take([0]))
-    if not said.classes or train.y.ndim != 1:
+    if not model.predict(train.take([0])).classes or train.y.ndim != 1:
         raise ValueError(
-            "expected labels that are classes; for amounts look at uw.Influence().fit(model, train).self_influence()"
+            "expected labels that are classes; for regression targets use "
+            "uw.Influence().fit(model, train).self_influence()"
         )
     classes: list[Any] = np.unique(train.y[weighted_positions(train)]).tolist()
     if len(classes) < 2:
         raise ValueError(
-            f"expected at least two classes among the labels, got only {classes[0]!r}: nothing can be wrong"
+            f"expected at least two classes among the labels, got only {classes[0]!r}, so no label can be wrong"
         )
     return classes
 
 
 def _suggestions(
-    model: Any, train: Examples, chosen: NDArray[np.intp], classes: list[Any], said: HeldOut | None
+    model: Any, train: Examples, chosen: NDArray[np.intp], classes: list[Any], out_of_fold: HeldOut | None
 ) -> tuple[tuple[Any, ...], Array]:
-    """The likeliest other label of each, and the probabilities of both: see `Suspects.chances`."""
-    some = train.take(chosen)
-    assert some.y is not None
-    given = np.searchsorted(np.array(classes), some.y)
-    table = None if said is None else said.chances(chosen, [train.labels.get(c, c) for c in classes])
-    if table is None and said is None:
-        table = by_class(model.predict(some), [train.labels.get(c, c) for c in classes])
-    belief = table if table is not None else _believed(model, some, classes)
+    """The most likely other label of each, and the probabilities of both labels: see `Suspects.chances`."""
+    examples = train.take(chosen)
+    assert examples.y is not None
+    given = np.searchsorted(np.array(classes), examples.y)
+    names = [train.labels.get(c, c) for c in classes]
+    table = by_class(model.predict(examples), names) if out_of_fold is None else out_of_fold.chances(chosen, names)
+    belief = table if table is not None else _measurement_by_class(model, examples, classes)
     others = belief.copy()
     others[np.arange(len(chosen)), given] = -np.inf
     best = others.argmax(axis=1)
@@ -245,31 +252,31 @@ def _suggestions(
     if table is not None:
         rows = np.arange(len(chosen))
         chances = np.stack([table[rows, given], table[rows, best]], axis=1)
-    return tuple(classes[place] for place in best.tolist()), chances
+    return tuple(classes[c] for c in best.tolist()), chances
 
 
-def by_class(said: Predictions, names: list[Any]) -> Array | None:
-    """Probabilities in the order of these class names, None where there are none."""
-    if said.probabilities is None:
+def by_class(predictions: Predictions, names: list[Any]) -> Array | None:
+    """Probabilities in the order of these class names; None if there are none."""
+    if predictions.probabilities is None:
         return None
-    return np.asarray(said.probabilities[:, [said.classes.index(name) for name in names]])
+    return np.asarray(predictions.probabilities[:, [predictions.classes.index(name) for name in names]])
 
 
-def _believed(model: Any, some: Examples, classes: list[Any]) -> Array:
+def _measurement_by_class(model: Any, examples: Examples, classes: list[Any]) -> Array:
     """The measurement under each label, for models without probabilities: (n, classes)."""
-    assert some.y is not None
-    every = [np.full(len(some), c, dtype=some.y.dtype) for c in classes]
-    return np.stack([model.measure(with_labels(some, y)) for y in every], axis=1)
+    assert examples.y is not None
+    constant_labels = [np.full(len(examples), c, dtype=examples.y.dtype) for c in classes]
+    return np.stack([model.measure(with_labels(examples, y)) for y in constant_labels], axis=1)
 
 
-def _total(fitted: Any, evaluation: Examples, tell: Callable[[int, int], None]) -> Array:
-    """Σ of scores over the evaluation set, (n,)."""
-    out, done = np.zeros(len(fitted.train)), 0
-    for part in evaluation.batches(TOGETHER):
-        out += fitted.attribute(part).values.sum(axis=0)
+def _total_scores(fitted: Any, evaluation: Examples, report: Callable[[int, int], None]) -> Array:
+    """The sum of scores over the evaluation set, (n,)."""
+    total, done = np.zeros(len(fitted.train)), 0
+    for part in evaluation.batches(EVALUATION_BATCH):
+        total += fitted.attribute(part).values.sum(axis=0)
         done += len(part)
-        tell(done, len(evaluation))
-    return out
+        report(done, len(evaluation))
+    return total
 
 
 def _number(value: float) -> float | None:

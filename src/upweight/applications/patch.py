@@ -1,4 +1,4 @@
-"""patch: decisions about labels as a file, applied to the training set they were made for: all of them or none."""
+"""Patches: decisions about labels as a file. A patch is applied to its training set as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from upweight.core.identity import digest
 from upweight.core.model import Measurable, Retrainable, require, require_reads_examples
 
 KIND = "upweight patch"
-VERSION = 2  # since then checksums are digests
+VERSION = 2  # from version 2 on, checksums are digests
 DROP = "drop"
 
 
 class Decision(NamedTuple):
-    """One training example: the label it had, and the one it gets; None drops the example."""
+    """One training example with its old and its new label; a new label of None drops the example."""
 
     id: Id
     old: Any
@@ -31,9 +31,9 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Patch:
-    """Decisions about the labels of one very training set.
+    """Decisions about the labels of one training set.
 
-    `checksum` is that of all its ids and labels, `examples` their number.
+    `checksum` is the digest of all its ids and labels, `examples` their number.
     """
 
     decisions: tuple[Decision, ...]
@@ -58,18 +58,20 @@ class Patch:
     def load(cls, path: str | Path) -> Patch:
         """Read what `save` or a review page wrote. Raises ValueError for anything else."""
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            if found["kind"] != KIND or found["version"] > VERSION:
-                raise ValueError(f"it is a {found['kind']} of version {found['version']}")
-            decisions = tuple(_decision(entry) for entry in found["decisions"])
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["kind"] != KIND or content["version"] > VERSION:
+                raise ValueError(f"it is a {content['kind']} of version {content['version']}")
+            decisions = tuple(_decision(entry) for entry in content["decisions"])
             if len({d.id for d in decisions}) < len(decisions):
-                raise ValueError("an id comes twice")
-            return cls(decisions, str(found["train"]["checksum"]), int(found["train"]["examples"]))
+                raise ValueError("an id occurs twice")
+            return cls(decisions, str(content["train"]["checksum"]), int(content["train"]["examples"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no whole patch of this version of upweight ({error})") from error
+            raise ValueError(
+                f"{path} is not a complete patch that this version of upweight can read ({error})"
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
-        """What is written."""
+        """Plain values for JSON: the contents of the file."""
         entries = [
             {"id": d.id, "old": d.old, **({DROP: True} if d.new is None else {"new": d.new})} for d in self.decisions
         ]
@@ -77,13 +79,13 @@ class Patch:
         return {"kind": KIND, "version": VERSION, "train": train, "decisions": entries}
 
     def change(self, train: Examples) -> Change:
-        """What it does to this training set.
+        """The decisions as a `Change` of this training set.
 
         Raises:
-            ValueError: ids that the set does not have, labels that are no longer the old ones, or another set than the
-                one it was made for. Nothing is changed then.
+            ValueError: ids that the set does not have, labels that differ from the old ones of the patch, or a training
+                set other than the one that the patch was made for. Nothing is changed then.
         """
-        self._require(train)
+        self._require_same(train)
         return Change(
             remove=[d.id for d in self.decisions if d.new is None],
             relabel={d.id: d.new for d in self.decisions if d.new is not None and d.new != d.old},
@@ -96,36 +98,36 @@ class Patch:
 
     def rebased(self, train: Examples) -> Patch:
         """The same decisions for a training set that has changed elsewhere; ids and old labels must still fit."""
-        self._fits(train)
+        self._require_ids_and_labels(train)
         return Patch(self.decisions, checksum(train), len(train))
 
-    def _require(self, train: Examples) -> None:
-        self._fits(train)
+    def _require_same(self, train: Examples) -> None:
+        self._require_ids_and_labels(train)
         if self.checksum != checksum(train):
             raise ValueError(
-                f"this patch was made for another training set ({self.examples} examples, here {len(train)}): the "
-                "examples it names fit, others have come, gone or changed their labels (or it was written by an older "
-                "version of upweight, with another checksum). If that is as it should be, apply patch.rebased(train)"
+                f"this patch was made for another training set ({self.examples} examples, this one has {len(train)}). "
+                "The examples in the patch fit; other examples were added, removed or relabelled, or an older version "
+                "of upweight wrote the patch with another checksum. If that is intended, apply patch.rebased(train)"
             )
 
-    def _fits(self, train: Examples) -> None:
+    def _require_ids_and_labels(self, train: Examples) -> None:
         known = set(train.ids.tolist())
         unknown = [d.id for d in self.decisions if d.id not in known]
         if unknown:
             raise ValueError(
-                f"the patch names {len(unknown)} of {len(self.decisions)} ids that the training set does not have, "
+                f"{len(unknown)} of the {len(self.decisions)} ids in the patch are not in the training set, "
                 f"e.g. {unknown[0]!r}; ids look like {train.ids[:3].tolist()}. Nothing was changed"
             )
         stale = [d for d in self.decisions if _label(train, d.id) != d.old]
         if stale:
             raise ValueError(
-                f"{len(stale)} of {len(self.decisions)} labels are no longer what they were when the patch was made, "
+                f"{len(stale)} of {len(self.decisions)} labels have changed since the patch was made, "
                 f"e.g. {stale[0].id!r} is {_label(train, stale[0].id)!r}, not {stale[0].old!r}. Nothing was changed"
             )
 
 
 class Quality(NamedTuple):
-    """How a model does on an evaluation set: share of right predictions (None for amounts), mean measurement."""
+    """Performance on an evaluation set: accuracy (None for regression targets) and mean measurement."""
 
     accuracy: float | None
     measured: float
@@ -133,7 +135,7 @@ class Quality(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Repaired:
-    """What a patch did: the new training set, the model trained on it, and both models on the evaluation set."""
+    """The patched training set, the model retrained on it, and the quality of both models on the evaluation set."""
 
     train: Examples
     model: Retrainable
@@ -154,13 +156,13 @@ class Repaired:
 
 
 def repair(model: Retrainable, train: Examples, patch: Patch, evaluation: Examples, seed: int = 0) -> Repaired:
-    """Apply a patch, train again, and say what it did to an evaluation set.
+    """Apply a patch, retrain, and compare both models on an evaluation set.
 
-    Both models are trained here, on the set as it was and as it is, so that nothing but the patch lies between them.
+    Both models are trained here, on the original and on the patched set, so that they differ by nothing but the patch.
 
     Raises:
-        TypeError: a model that cannot be trained again, or whose training would not see the new labels.
-        ValueError: a patch that does not fit, an evaluation set without labels; nothing has been changed then.
+        TypeError: a model that cannot be retrained, or whose training would not see the new labels.
+        ValueError: a patch that does not fit, or an evaluation set without labels. Nothing is changed then.
     """
     require(model, [Retrainable], "repair", train, evaluation)
     if evaluation.y is None:
@@ -172,29 +174,29 @@ def repair(model: Retrainable, train: Examples, patch: Patch, evaluation: Exampl
     ready = model.hypothetical() if hasattr(model, "hypothetical") else model
     before = model.retrain(train, np.ones(len(train)), seed)
     after = ready.retrain(changed, factors, seed)
-    kept = changed.take(np.flatnonzero(factors))
-    return Repaired(kept, after, quality(before, evaluation), quality(after, evaluation), patch)
+    patched = changed.take(np.flatnonzero(factors))
+    return Repaired(patched, after, quality(before, evaluation), quality(after, evaluation), patch)
 
 
 def quality(model: Measurable, evaluation: Examples) -> Quality:
-    """Of one model on labelled examples."""
-    said = model.predict(evaluation)
-    right = None
-    if said.classes:
+    """The quality of one model on labelled examples."""
+    predictions = model.predict(evaluation)
+    accuracy = None
+    if predictions.classes:
         labels = [evaluation.label(i) for i in evaluation.ids.tolist()]
-        right = float(np.mean([p == label for p, label in zip(said.predicted, labels, strict=True)]))
-    return Quality(right, float(np.mean(model.measure(evaluation))))
+        accuracy = float(np.mean([p == label for p, label in zip(predictions.predicted, labels, strict=True)]))
+    return Quality(accuracy, float(np.mean(model.measure(evaluation))))
 
 
 def checksum(train: Examples) -> str:
-    """The digest of all ids and labels, whatever their order."""
+    """The digest of all ids and labels; it does not depend on their order."""
     if train.y is None:
-        raise ValueError("the training set has no labels to decide on")
+        raise ValueError("the training set has no labels")
     return digest(dict(zip(train.ids.tolist(), train.y.tolist(), strict=True)))
 
 
 def _label(train: Examples, identifier: Id) -> Any:
-    """The label as it is stored, not as it is read."""
+    """The stored label, not its readable name."""
     assert train.y is not None
     return train.y[train.positions([identifier])[0]].item()
 
@@ -202,5 +204,5 @@ def _label(train: Examples, identifier: Id) -> Any:
 def _decision(entry: Mapping[str, Any]) -> Decision:
     dropped = entry.get(DROP, False)
     if dropped is not True and entry.get("new") is None:
-        raise ValueError(f"{entry.get('id')!r} gets no new label and is not dropped")
+        raise ValueError(f"{entry.get('id')!r} has no new label and is not dropped")
     return Decision(entry["id"], entry["old"], None if dropped else entry["new"])

@@ -1,4 +1,4 @@
-"""table: a CSV or Parquet file and a target column become a fitted default model with held-out queries."""
+"""A default model for a CSV or Parquet file with a target column, and held-out rows as queries."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("read_parquet", {}),
     ".pq": ("read_parquet", {}),
 }
-HELD_OUT = 0.2  # share of the rows that are kept as queries
-MOST_CLASSES = 20  # a whole-number target with more values than this is an amount
-TEXT = 20  # characters on average from which a column whose values hardly repeat is text
-OWN = 0.5  # share of distinct values from which they hardly repeat
+HELD_OUT_SHARE = 0.2  # of the rows, which become queries
+MAX_CLASSES = 20  # a whole-number target with more distinct values is a regression target
+MAX_CATEGORY_SHARE = 0.5  # of distinct values; a column with more is not a category
+MIN_TEXT_LENGTH = 20  # mean number of characters of free text
 
 log = logging.getLogger("upweight")
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """Which column is read how, and what was left out, in sentences."""
+class ColumnKinds:
+    """The columns by how the default model reads them, and notes about the columns left out."""
 
     numbers: list[str]
     categories: list[str]
@@ -42,7 +42,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class FittedTable:
-    """A default model on a table: the estimator, what it was fitted on, and the rows it has not seen."""
+    """A default model on a table: the estimator, its training rows, and the held-out rows."""
 
     estimator: Any
     train: Examples
@@ -51,17 +51,17 @@ class FittedTable:
 
     @property
     def name(self) -> str:
-        """The last step, for people."""
+        """The class name of the last step."""
         return type(self.estimator[-1]).__name__
 
 
 def read_table(path: Path, target: str, identifier: str | None = None) -> pandas.DataFrame:
-    """The file as a data frame, indexed by the identifier column (else by row number, from 0).
+    """The file as a data frame, indexed by the identifier column, or by row number from 0.
 
     Raises:
-        ModuleNotFoundError: pandas (or pyarrow, for Parquet) is missing; the message names the extra.
-        KeyError: there is no such target or identifier column.
-        ValueError: the file is no table, or ids are missing or repeat.
+        ModuleNotFoundError: pandas (or pyarrow, for Parquet) is not installed; the message names the extra.
+        KeyError: the target or identifier column does not exist.
+        ValueError: the file is not a table, or ids are missing or repeated.
     """
     try:
         import pandas as pd
@@ -71,7 +71,7 @@ def read_table(path: Path, target: str, identifier: str | None = None) -> pandas
             importlib.import_module("pyarrow")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"reading {path.name} needs {error.name}; pip install 'upweight[tables]' brings it"
+            f"reading {path.name} needs {error.name}; install it with: pip install 'upweight[tables]'"
         ) from error
     try:
         frame = getattr(pd, reader)(path, **options)
@@ -85,17 +85,17 @@ def read_table(path: Path, target: str, identifier: str | None = None) -> pandas
         return frame.reset_index(drop=True)
     ids = frame.pop(identifier)
     if ids.isna().any() or ids.duplicated().any():
-        raise ValueError(f"expected one id per row in column {identifier!r}, got some that are missing or repeat")
+        raise ValueError(f"expected one id per row in column {identifier!r}, got ids that are missing or repeated")
     is_whole = pd.api.types.is_integer_dtype(ids)
     return frame.set_index(ids.astype(int if is_whole else str).to_numpy())
 
 
-def fit_table(frame: pandas.DataFrame, target: str, asked: Collection[str] = (), seed: int = 0) -> FittedTable:
-    """Fit the default model on four fifths of the rows: logistic regression for classes, ridge for amounts.
+def fit_table(frame: pandas.DataFrame, target: str, queries: Collection[str] = (), seed: int = 0) -> FittedTable:
+    """Fit the default model on four fifths of the rows: logistic regression for classes, ridge regression otherwise.
 
-    Rows whose id is among `asked`, as text, are always held out. Numbers are filled with their median and scaled,
-    categories one-hot encoded, free text turned into TF-IDF. A target with decimals, or with more than 20 distinct
-    whole numbers, is an amount; every other target is a class.
+    Rows whose id, as text, is among `queries` are always held out. Missing numbers are replaced by the median and
+    numbers are scaled; categories are one-hot encoded; free text becomes TF-IDF features. A target with decimals, or
+    with more than 20 distinct whole numbers, is a regression target; every other target is a class.
 
     Raises:
         ValueError: too few rows, one class only, or no usable column.
@@ -107,26 +107,28 @@ def fit_table(frame: pandas.DataFrame, target: str, asked: Collection[str] = (),
     if len(known) < 10:
         raise ValueError(f"expected at least 10 rows with a {target}, got {len(known)}")
     y = _targets(known[target])
-    columns = _columns(known.drop(columns=target))
+    columns = _column_kinds(known.drop(columns=target))
     notes += columns.notes
     if not (columns.numbers or columns.categories or columns.texts):
-        raise ValueError("no column is left to predict from; the target and columns without information do not count")
-    is_amount = y.dtype.kind == "f"
-    if not is_amount and len(np.unique(y)) < 2:
+        raise ValueError(
+            "no column is left to predict from, after the target and columns without information are left out"
+        )
+    is_regression = y.dtype.kind == "f"
+    if not is_regression and len(np.unique(y)) < 2:
         raise ValueError(f"expected at least two classes in {target}, got only {y[0]!r}")
     x = _clean(known, columns)
     shown = x[columns.texts[0]].tolist() if columns.texts == list(x.columns) and x.shape[1] == 1 else None
-    whole = Examples(x, y, ids=known.index.to_numpy(), shown=shown)
-    wanted = np.array([str(i) in asked for i in whole.ids.tolist()])
-    held = _held_out(y, wanted, seed, is_amount)
-    train, queries = whole.take(~held), whole.take(held)
-    estimator = _default(columns, is_amount).fit(train.x, train.y)
+    examples = Examples(x, y, ids=known.index.to_numpy(), shown=shown)
+    requested = np.array([str(i) in queries for i in examples.ids.tolist()])
+    is_held_out = _held_out(y, requested, seed, is_regression)
+    train, held_out = examples.take(~is_held_out), examples.take(is_held_out)
+    estimator = _default(columns, is_regression).fit(train.x, train.y)
     log.info("%s on %d rows: %s", type(estimator[-1]).__name__, len(train), columns)
-    return FittedTable(estimator, train, queries, tuple(notes))
+    return FittedTable(estimator, train, held_out, tuple(notes))
 
 
 def _targets(column: pandas.Series) -> NDArray[Any]:
-    """Float for amounts; int, bool or str for classes."""
+    """Float for a regression target; int, bool or str for classes."""
     from pandas.api import types
 
     if types.is_bool_dtype(column):
@@ -135,55 +137,55 @@ def _targets(column: pandas.Series) -> NDArray[Any]:
     if not types.is_numeric_dtype(column):
         return np.array([str(value) for value in column])
     values: NDArray[Any] = column.to_numpy(dtype=np.float64)
-    if len(np.unique(values)) > MOST_CLASSES or (values != np.rint(values)).any():
+    if len(np.unique(values)) > MAX_CLASSES or (values != np.rint(values)).any():
         return values
     return values.astype(np.int64)
 
 
-def _columns(frame: pandas.DataFrame) -> Columns:
+def _column_kinds(frame: pandas.DataFrame) -> ColumnKinds:
     from pandas.api import types
 
-    found = Columns([], [], [], [])
+    kinds = ColumnKinds([], [], [], [])
     for name in frame.columns:
         column = frame[name].dropna()
         distinct = column.astype(str).nunique()
         if distinct < 2:
-            found.notes.append(f"Column {name} was left out: it never varies.")
+            kinds.notes.append(f"Column {name} was left out: it is constant.")
         elif types.is_datetime64_any_dtype(column) or types.is_timedelta64_dtype(column):
-            found.notes.append(f"Column {name} was left out: the default model does not read times.")
+            kinds.notes.append(f"Column {name} was left out: the default model does not read dates and times.")
         elif types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
-            found.numbers.append(name)
-        elif distinct <= max(2, OWN * len(column)):
-            found.categories.append(name)
-        elif column.astype(str).str.len().mean() >= TEXT:
-            found.texts.append(name)
+            kinds.numbers.append(name)
+        elif distinct <= max(2, MAX_CATEGORY_SHARE * len(column)):
+            kinds.categories.append(name)
+        elif column.astype(str).str.len().mean() >= MIN_TEXT_LENGTH:
+            kinds.texts.append(name)
         else:
-            found.notes.append(
-                f"Column {name} was left out: {distinct:,} short values that hardly repeat tell nothing."
+            kinds.notes.append(
+                f"Column {name} was left out: {distinct:,} short values, most of them unique, carry no information."
             )
-    return found
+    return kinds
 
 
-def _clean(frame: pandas.DataFrame, columns: Columns) -> pandas.DataFrame:
-    """Numbers as floats with NaN, everything else as words: what every step of the default model can take."""
+def _clean(frame: pandas.DataFrame, columns: ColumnKinds) -> pandas.DataFrame:
+    """Numbers as floats with NaN, everything else as strings, which every step of the default model can read."""
     numbers = {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in columns.numbers}
     words = {
         name: frame[name].astype(object).where(frame[name].notna(), "missing" if name in columns.categories else "")
         for name in columns.categories + columns.texts
     }
-    made = {**numbers, **{name: values.astype(str).astype(object) for name, values in words.items()}}
-    return type(frame)({name: made[name] for name in frame.columns if name in made}, index=frame.index)
+    cleaned = {**numbers, **{name: values.astype(str).astype(object) for name, values in words.items()}}
+    return type(frame)({name: cleaned[name] for name in frame.columns if name in cleaned}, index=frame.index)
 
 
-def _held_out(y: NDArray[Any], wanted: NDArray[np.bool_], seed: int, is_amount: bool) -> NDArray[np.bool_]:
-    held = wanted.copy()
-    held[np.random.default_rng(seed).permutation(len(y))[: round(HELD_OUT * len(y))]] = True
-    if not is_amount:
-        held &= np.isin(y, y[~held])  # a model has nothing to say of a class it was never shown
+def _held_out(y: NDArray[Any], requested: NDArray[np.bool_], seed: int, is_regression: bool) -> NDArray[np.bool_]:
+    held = requested.copy()
+    held[np.random.default_rng(seed).permutation(len(y))[: round(HELD_OUT_SHARE * len(y))]] = True
+    if not is_regression:
+        held &= np.isin(y, y[~held])  # a model cannot predict a class that it was not trained on
     return held
 
 
-def _default(columns: Columns, is_amount: bool) -> Any:
+def _default(columns: ColumnKinds, is_regression: bool) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.impute import SimpleImputer
@@ -197,5 +199,5 @@ def _default(columns: Columns, is_amount: bool) -> Any:
     if columns.categories:
         steps.append(("categories", OneHotEncoder(handle_unknown="ignore"), columns.categories))
     steps += [(f"text {name}", TfidfVectorizer(sublinear_tf=True), name) for name in columns.texts]
-    final = Ridge() if is_amount else LogisticRegression(tol=1e-6, max_iter=10_000)
+    final = Ridge() if is_regression else LogisticRegression(tol=1e-6, max_iter=10_000)
     return make_pipeline(ColumnTransformer(steps), final)

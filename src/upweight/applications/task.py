@@ -1,4 +1,4 @@
-"""task: a Python file that names `model`, `train` and `queries`, run as `uvicorn app:app` runs one."""
+"""Task files: Python files that define `model`, `train` and `queries`, for the command line."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ NAMES = ("model", "train", "queries")
 
 
 def read_task(path: Path) -> tuple[Any, Examples, Examples]:
-    """(model, train, queries) as the file names them; the model may be a bare estimator.
+    """The (model, train, queries) that the file defines; the model may be a bare estimator.
 
     Raises:
-        RuntimeError: the file fails; the message says where.
-        ValueError: it is no Python, or a name is missing.
-        TypeError: train or queries are no Examples.
+        RuntimeError: the file raises an error; the message says on which line.
+        ValueError: it is not a Python file, or a name is missing.
+        TypeError: train or queries is not an Examples.
     """
-    module = _executed(path)
+    module = _execute(path)
     missing = [name for name in NAMES if not hasattr(module, name)]
     if missing:
         raise ValueError(
-            f"expected {path.name} to name model, train and queries, it has no {' and no '.join(missing)}; e.g. "
+            f"expected {path.name} to define model, train and queries; it has no {' and no '.join(missing)}; e.g. "
             "train = upweight.Examples(x, y), and model = your fitted estimator"
         )
     model, train, queries = (getattr(module, name) for name in NAMES)
@@ -36,8 +36,8 @@ def read_task(path: Path) -> tuple[Any, Examples, Examples]:
     return model, train, queries
 
 
-def _executed(path: Path) -> ModuleType:
-    """The file as an imported module, findable by name: worker processes may have to import it again."""
+def _execute(path: Path) -> ModuleType:
+    """Import the file as a module that can be found by its name, because worker processes may import it again."""
     path = path.resolve()
     name = path.stem if path.stem not in sys.modules else f"{path.stem}_task"
     spec = importlib.util.spec_from_file_location(name, path)
