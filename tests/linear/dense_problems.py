@@ -3,32 +3,39 @@
 import numpy as np
 from scipy import sparse
 
-from upweight.linear.families import Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
+from upweight.linear.families import (
+    LogisticLoss,
+    SmoothHingeLoss,
+    SoftmaxLoss,
+    SquaredHingeLoss,
+    SquaredLoss,
+    TweedieLoss,
+)
 from upweight.linear.features import Features
 from upweight.linear.problem import Problem
 
 TWO, THREE, FOUR = np.arange(2), np.arange(3), np.arange(4)
 PAIRS = np.array([(0, 1), (0, 2), (1, 2)])
 FAMILIES = {
-    "squared": lambda: Squared(2),
-    "squared_on_classes": lambda: Squared(3, THREE),
-    "softmax": lambda: Softmax(FOUR),
-    "softmax_of_two": lambda: Softmax(TWO),
-    "logistic": lambda: Logistic(1, TWO),
-    "logistic_one_against_rest": lambda: Logistic(3, THREE),
-    "squared_hinge": lambda: SquaredHinge(3, THREE),
-    "smooth_hinge": lambda: SmoothHinge(1, TWO, 0.5),
-    "smooth_hinge_of_pairs": lambda: SmoothHinge(3, THREE, 0.5, PAIRS),
-    "normal": lambda: Tweedie(0.0, log_link=False),
-    "normal_log": lambda: Tweedie(0.0, log_link=True),
-    "poisson": lambda: Tweedie(1.0, log_link=True),
-    "tweedie": lambda: Tweedie(1.5, log_link=True),
-    "gamma": lambda: Tweedie(2.0, log_link=True),
-    "inverse_gaussian": lambda: Tweedie(3.0, log_link=True),
-    "poisson_identity": lambda: Tweedie(1.0, log_link=False),
-    "tweedie_identity": lambda: Tweedie(1.5, log_link=False),
-    "gamma_identity": lambda: Tweedie(2.0, log_link=False),
-    "inverse_gaussian_identity": lambda: Tweedie(3.0, log_link=False),
+    "squared": lambda: SquaredLoss(2),
+    "squared_on_classes": lambda: SquaredLoss(3, THREE),
+    "softmax": lambda: SoftmaxLoss(FOUR),
+    "softmax_of_two": lambda: SoftmaxLoss(TWO),
+    "logistic": lambda: LogisticLoss(1, TWO),
+    "logistic_one_against_rest": lambda: LogisticLoss(3, THREE),
+    "squared_hinge": lambda: SquaredHingeLoss(3, THREE),
+    "smooth_hinge": lambda: SmoothHingeLoss(1, TWO, 0.5),
+    "smooth_hinge_of_pairs": lambda: SmoothHingeLoss(3, THREE, 0.5, PAIRS),
+    "normal": lambda: TweedieLoss(0.0, log_link=False),
+    "normal_log": lambda: TweedieLoss(0.0, log_link=True),
+    "poisson": lambda: TweedieLoss(1.0, log_link=True),
+    "tweedie": lambda: TweedieLoss(1.5, log_link=True),
+    "gamma": lambda: TweedieLoss(2.0, log_link=True),
+    "inverse_gaussian": lambda: TweedieLoss(3.0, log_link=True),
+    "poisson_identity": lambda: TweedieLoss(1.0, log_link=False),
+    "tweedie_identity": lambda: TweedieLoss(1.5, log_link=False),
+    "gamma_identity": lambda: TweedieLoss(2.0, log_link=False),
+    "inverse_gaussian_identity": lambda: TweedieLoss(3.0, log_link=False),
 }
 CONVEX = [
     name for name in FAMILIES if not name.endswith("_identity") and name not in ("normal_log", "inverse_gaussian")
@@ -44,7 +51,7 @@ KINDS = {
 def draw(family, n, rng):
     """Outputs z (n, K) where the loss is smooth, and targets."""
     z = rng.standard_normal((n, family.outputs))
-    if isinstance(family, Tweedie):
+    if isinstance(family, TweedieLoss):
         targets = rng.uniform(0.3, 3.0, (n, 1))
         return (z * 0.5, targets) if family.log_link else (np.abs(z) + 0.5, targets)
     if family.classes is None:

@@ -158,6 +158,6 @@ def test_a_factor_that_gains_too_little_is_not_left_alone(monkeypatch):
     monkeypatch.setattr("upweight.linear.newton.FEW", 1.0)
     problem, kept = problem_of("softmax", fixed=0.1), masks(30)
     far = LinearCurvature(problem, None, 20.0)
-    found = Newton(problem, far.factor).after(kept, None, 50)
+    found = Newton(problem, far.solver).after(kept, None, 50)
     assert (found.residual <= 1e-10).all()
     np.testing.assert_allclose(found.shifts, newton(problem, kept).shifts, atol=1e-7)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-class Outcome(Protocol):
+class LossGradient(Protocol):
     """Loss and gradient of a batch: (m,) and (m, K)."""
 
     @property
@@ -25,7 +25,7 @@ class Outcome(Protocol):
         """(m, K)."""
 
 
-class Family(Protocol):
+class TrainingLoss(Protocol):
     """What a measurement needs to know of a model's training loss; `linear` and `trees` each bring theirs."""
 
     name: str
@@ -34,7 +34,7 @@ class Family(Protocol):
     pairwise: bool  # whether outputs are machines for pairs of classes
     classes: NDArray[Any] | None
 
-    def at(self, z: Array, targets: NDArray[Any]) -> Outcome:
+    def at(self, z: Array, targets: NDArray[Any]) -> LossGradient:
         """Loss and gradient at outputs z (m, K)."""
 
     def encode(self, y: NDArray[Any]) -> NDArray[Any]:
@@ -56,14 +56,14 @@ class Measurement(ABC):
     needs_label = True
 
     @abstractmethod
-    def described(self, family: Family) -> str:
+    def described(self, family: TrainingLoss) -> str:
         """In words, with the unit."""
 
     @abstractmethod
-    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """The measurement, (m,) for z (m, K)."""
 
-    def gradient(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def gradient(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """∂value/∂z (m, K), by central differences in output space: relative error about 1e-10 in float64."""
         out = np.empty_like(z)
         for c in range(z.shape[1]):
@@ -79,15 +79,15 @@ class Measurement(ABC):
 class Loss(Measurement):
     """−loss of the query under the training loss, without the regulariser: positive scores lowered the loss."""
 
-    def described(self, family: Family) -> str:
+    def described(self, family: TrainingLoss) -> str:
         """−loss with the loss's own unit."""
         return f"−loss ({family.unit})"
 
-    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """−ℓ."""
         return -family.at(z, family.encode(_labels(y))).loss
 
-    def gradient(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def gradient(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """−∂ℓ/∂z."""
         return -family.at(z, family.encode(_labels(y))).gradient
 
@@ -100,11 +100,11 @@ class Margin(Measurement):
     output, and for one machine per class that of the label less the largest other.
     """
 
-    def described(self, family: Family) -> str:
+    def described(self, family: TrainingLoss) -> str:
         """Log-odds or output units."""
         return "margin of the label"
 
-    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """The margin of label y."""
         if family.classes is None:
             raise TypeError(
@@ -130,11 +130,11 @@ class Probability(Measurement):
     of: Any
     needs_label = False
 
-    def described(self, family: Family) -> str:
+    def described(self, family: TrainingLoss) -> str:
         """Which class."""
         return f"probability of {self.of!r}"
 
-    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """p(class)."""
         classes = [] if family.classes is None else family.classes.tolist()
         if self.of not in classes:
@@ -153,11 +153,11 @@ class Function(Measurement):
     function: Callable[[Array, Any], Any]
     needs_label = False
 
-    def described(self, family: Family) -> str:
+    def described(self, family: TrainingLoss) -> str:
         """The function's own name."""
         return getattr(self.function, "__name__", "measurement").replace("<lambda>", "measurement")
 
-    def value(self, family: Family, z: Array, y: NDArray[Any] | None) -> Array:
+    def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """The function's value, checked for shape."""
         result = np.asarray(self.function(family.expand(z), y), dtype=np.float64)
         if result.shape != (len(z),):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.curvature import ExactCurvature, Moved, Solved
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows, Rows
-from upweight.linear.factorisations import Factor, Iterative, Joint, Separate
+from upweight.linear.factorisations import BlockCholesky, ConjugateGradients, HessianSolver, JointCholesky
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
@@ -37,26 +37,26 @@ class LinearCurvature(ExactCurvature):
 
     def __init__(self, problem: Problem, recipe: Hessian | None, damping: float) -> None:
         self.problem = problem
-        self.factor = _factor(problem, recipe, damping * float(problem.weights.sum()))
+        self.solver = _solver_for(problem, recipe, damping * float(problem.weights.sum()))
         self._recipe = recipe
         self._high_leverage = 0
         self._kept: Array | None = None
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for (k, parameters)."""
-        return self.factor.matvec(vectors.reshape(-1, *self.problem.shape)).reshape(vectors.shape)
+        return self.solver.matvec(vectors.reshape(-1, *self.problem.shape)).reshape(vectors.shape)
 
     def solve(self, rows: Rows) -> Solved:
         """(H + λ)⁻¹ rows; the residual is measured, for the direct solver too."""
         wide = rows.dense().reshape(len(rows), *self.problem.shape)
-        x = self.factor.solve(wide)
-        residual = self.factor.residual
+        x = self.solver.solve(wide)
+        residual = self.solver.residual
         if residual is None:
             probe = wide[:2]  # a factorisation errs alike for all right-hand sides
-            left = np.linalg.norm((self.factor.matvec(x[:2]) - probe).reshape(len(probe), -1), axis=1)
+            left = np.linalg.norm((self.solver.matvec(x[:2]) - probe).reshape(len(probe), -1), axis=1)
             size = np.linalg.norm(probe.reshape(len(probe), -1), axis=1)
             residual = float((left / np.where(size > 0, size, 1.0)).max(initial=0.0))
-        return Solved(DenseRows(x.reshape(len(x), -1)), residual, self.factor.steps, self.factor.converged)
+        return Solved(DenseRows(x.reshape(len(x), -1)), residual, self.solver.steps, self.solver.converged)
 
     @property
     def parameters(self) -> Array:
@@ -79,7 +79,7 @@ class LinearCurvature(ExactCurvature):
             there = copy(here)
             there.problem, there._kept = problem, None
             near = far < NEAR
-            there.factor = here.factor.at(problem) if near else _factor(problem, self._recipe, self.factor.damping)
+            there.solver = here.solver.at(problem) if near else _solver_for(problem, self._recipe, self.solver.damping)
             here = there
             if near:
                 break
@@ -98,7 +98,7 @@ class LinearCurvature(ExactCurvature):
         if self._kept is not None:
             yield pieces[0], self._kept
             return
-        for where, s in zip(pieces, self.factor.leverages(pieces), strict=True):
+        for where, s in zip(pieces, self.solver.leverages(pieces), strict=True):
             full = s if s.ndim == 3 else s[:, :, None] * np.eye(outputs)
             if len(pieces) == 1:
                 self._kept = full
@@ -144,7 +144,7 @@ class LinearCurvature(ExactCurvature):
         if left.common is not None and left.share is not None:
             out += left.share * np.einsum("nc,nc->n", right.slopes, self._outputs_of(left.common))
             if right.common is not None and right.share is not None:
-                both = float((left.common * self.factor.solve(right.common[None])[0]).sum())
+                both = float((left.common * self.solver.solve(right.common[None])[0]).sum())
                 out += left.share * right.share * both
         return out
 
@@ -164,7 +164,7 @@ class LinearCurvature(ExactCurvature):
     def after(self, kept: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> Moved:
         """Newton steps under other example weights; each system only as exact as the goal needs."""
         forcing = 0.03 if start is not None else 1e-6
-        return Newton(self.problem, self.factor).after(kept, start, steps, tolerance, forcing)
+        return Newton(self.problem, self.solver).after(kept, start, steps, tolerance, forcing)
 
     @property
     def step_cost(self) -> tuple[float, float]:
@@ -174,15 +174,15 @@ class LinearCurvature(ExactCurvature):
         entries = float(self.problem.features.entries) * (counted / n)  # as if rows of weight 0 were not there
         pairs = outputs * (outputs + 1) / 2 if self.problem.family.coupled else outputs
         once = pairs * entries * (entries / counted) + self.problem.size**3 / 3
-        return once, 14.0 * entries * outputs + 300.0 * counted * outputs + 6.0 * outputs * width * self.factor.height
+        return once, 14.0 * entries * outputs + 300.0 * counted * outputs + 6.0 * outputs * width * self.solver.height
 
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Kind, size, damping and its origin, and what was met on the way."""
         warnings = []
-        if self.factor.jitter:
+        if self.solver.jitter:
             warnings.append(
-                f"The Hessian is singular (no l2, dependent columns): damped by {self.factor.jitter:.2g}; directions "
+                f"The Hessian is singular (no l2, dependent columns): damped by {self.solver.jitter:.2g}; directions "
                 "that the data do not determine have no effect on scores, others change by a relative 1e-10."
             )
         if self._high_leverage:
@@ -190,21 +190,21 @@ class LinearCurvature(ExactCurvature):
                 f"{self._high_leverage} training examples have leverage 1: the model passes through them only because "
                 "they are there, and what happens without them is not determined by the others."
             )
-        if not self.factor.converged:
-            warnings.append(f"Conjugate gradients stopped at a relative residual of {self.factor.residual:.2g}.")
+        if not self.solver.converged:
+            warnings.append(f"Conjugate gradients stopped at a relative residual of {self.solver.residual:.2g}.")
         return {
             "curvature": f"exact Hessian of the {self.problem.family.name}",
-            "solver": self.factor.name,
+            "solver": self.solver.name,
             "parameters": int(self.problem.size),
             "l2": self.problem.ridge,
-            "damping": self.factor.damping,
+            "damping": self.solver.damping,
             "coverage": 1.0,
             "warnings": warnings,
         }
 
     def _outputs_of(self, vector: Array) -> Array:
         """X H⁻¹ v for one v (K, d): (n, K)."""
-        return self.problem.features.times(self.factor.solve(vector[None])[0].T)
+        return self.problem.features.times(self.solver.solve(vector[None])[0].T)
 
     def _second(self, where: Any) -> Array:
         """wᵢ Aᵢ as (b, K, K)."""
@@ -221,13 +221,15 @@ def _factored(rows: Rows) -> FactoredRows:
     return rows
 
 
-def _factor(problem: Problem, recipe: Hessian | None, damping: float) -> Factor:
+def _solver_for(problem: Problem, recipe: Hessian | None, damping: float) -> HessianSolver:
     solver = None if recipe is None else recipe.solver
     matrix = problem.size if problem.family.coupled else problem.features.width
     if solver is None:
         solver = Direct() if matrix <= LARGEST else CG()
     if isinstance(solver, CG):
-        return Iterative(problem, damping, solver.tolerance, solver.steps)
+        return ConjugateGradients(problem, damping, solver.tolerance, solver.steps)
     return (
-        Joint(problem, damping) if problem.family.coupled and problem.family.outputs > 1 else Separate(problem, damping)
+        JointCholesky(problem, damping)
+        if problem.family.coupled and problem.family.outputs > 1
+        else BlockCholesky(problem, damping)
     )

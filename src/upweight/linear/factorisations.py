@@ -21,7 +21,7 @@ ROUNDING = 1e-13  # a pivot below this share of its diagonal entry is rounding
 JITTER = 1e-10  # relative to the mean diagonal: what is added to a Hessian that has no inverse
 
 
-class Factor(ABC):
+class HessianSolver(ABC):
     """(H + λ)⁻¹ for vectors of shape (k, K, d), where H is the Hessian of the summed objective."""
 
     name: str
@@ -49,7 +49,7 @@ class Factor(ABC):
         """A fixed linear map close to `solve`, fit to precondition with."""
         return self.solve(vectors)
 
-    def at(self, problem: Problem) -> Factor:
+    def at(self, problem: Problem) -> HessianSolver:
         """The same factorisation, used at parameters close by."""
         other = copy(self)
         other.problem = problem
@@ -101,7 +101,7 @@ class Factor(ABC):
         )
 
 
-class Joint(Factor):
+class JointCholesky(HessianSolver):
     """One Cholesky factorisation of all Kd parameters: outputs interact (softmax).
 
     Assembly is K(K+1)/2 symmetric rank-k updates, K(K+1)/2·d²n flops; the factorisation (Kd)³/3.
@@ -170,7 +170,7 @@ def inverse_above(lower: Array) -> Iterator[Array]:
         lower[np.diag_indices_from(lower)] = diagonal
 
 
-class Separate(Factor):
+class BlockCholesky(HessianSolver):
     """One Cholesky factorisation per output (a single one where all outputs share their second derivative)."""
 
     name = "Cholesky, one block per output"
@@ -199,7 +199,7 @@ class Separate(Factor):
             yield np.stack(each, axis=1)
 
 
-class Iterative(Factor):
+class ConjugateGradients(HessianSolver):
     """Conjugate gradients on products with the features, preconditioned by one block per output.
 
     For more parameters than a matrix can hold: 4nKd flops a step and right-hand side (Frangella et al. 2023 on why
@@ -213,7 +213,7 @@ class Iterative(Factor):
         super().__init__(problem, damping)
         self.tolerance, self.most = tolerance, most
         if problem.features.width <= widest:
-            self._blocks: Separate | None = Separate(problem, damping)
+            self._blocks: BlockCholesky | None = BlockCholesky(problem, damping)
             self.jitter = self._blocks.jitter
         else:
             self._blocks, self._inverse_diagonal = None, 1.0 / self._diagonal()

@@ -45,7 +45,7 @@ class Derivatives:
         return Derivatives(self.loss[:, groups], self.gradient[:, groups], self.diagonal[:, groups], outer)
 
 
-class Family(ABC):
+class LinearLoss(ABC):
     """A loss of K outputs; `targets` are what `encode` makes of labels."""
 
     name: str
@@ -85,7 +85,7 @@ class Family(ABC):
             )
         return np.array(places, dtype=np.intp)
 
-    def sharp(self) -> Family:
+    def sharp(self) -> LinearLoss:
         """The loss that training minimised, as nearly as it has derivatives: this one, but for a smoothed hinge."""
         return self
 
@@ -111,7 +111,7 @@ class Family(ABC):
         )
 
 
-class Squared(Family):
+class SquaredLoss(LinearLoss):
     """½ Σ (z − t)²: least squares, ridge, and ridge on ±1 labels."""
 
     name = "squared loss"
@@ -124,7 +124,7 @@ class Squared(Family):
         return Derivatives(0.5 * (difference**2).sum(axis=-1), difference, np.ones_like(z))
 
 
-class Softmax(Family):
+class SoftmaxLoss(LinearLoss):
     """Multinomial cross-entropy, with the last class as reference: z_c − z_C for c < C.
 
     Softmax sees differences of outputs only, so the reference coding loses nothing, removes the null direction of the
@@ -168,7 +168,7 @@ class Softmax(Family):
         return np.asarray(np.exp(log_softmax(self.expand(z), axis=-1)))
 
 
-class _Machines(Family):
+class _BinaryLosses(LinearLoss):
     """K two-class machines φ(t z) with t ∈ {−1, +1}, or 0 where a machine does not see the example."""
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
@@ -182,7 +182,7 @@ class _Machines(Family):
         """φ, φ′, φ″ of the signed output s = t z."""
 
 
-class Logistic(_Machines):
+class LogisticLoss(_BinaryLosses):
     """log(1 + exp(−t z)): two classes, or one machine per class (one against the rest)."""
 
     name = "logistic loss"
@@ -201,7 +201,7 @@ class Logistic(_Machines):
         return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
 
-class SquaredHinge(_Machines):
+class SquaredHingeLoss(_BinaryLosses):
     """max(0, 1 − t z)²."""
 
     name = "squared hinge loss"
@@ -213,7 +213,7 @@ class SquaredHinge(_Machines):
         return np.asarray(slack**2), -2.0 * slack, np.asarray(2.0 * (slack > 0))
 
 
-class SmoothHinge(_Machines):
+class SmoothHingeLoss(_BinaryLosses):
     """t·log(1 + exp((1 − s)/t)) → max(0, 1 − s) for t → 0 (Koh & Liang 2017, §4.3)."""
 
     name = "smoothed hinge loss"
@@ -229,9 +229,9 @@ class SmoothHinge(_Machines):
         self.pairs = pairs
         self.pairwise = pairs is not None
 
-    def sharp(self) -> SmoothHinge:
+    def sharp(self) -> SmoothHingeLoss:
         """The same hinge, smoothed so little that the optimum of the hinge itself is nearly its own."""
-        return SmoothHinge(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
+        return SmoothHingeLoss(self.outputs, self.classes, min(self.temperature, SHARP), self.pairs)
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and derivatives at this temperature."""
@@ -251,12 +251,12 @@ class SmoothHinge(_Machines):
     def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
         """One machine per pair of classes where there are pairs: +1 the first, −1 the second, 0 neither."""
         if self.pairs is None:
-            return Family.encode_places(self, place)
+            return LinearLoss.encode_places(self, place)
         first, second = self.pairs.T
         return np.asarray((place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0)
 
 
-class Tweedie(Family):
+class TweedieLoss(LinearLoss):
     """Half the unit deviance of power p (0 normal, 1 Poisson, 2 gamma) under a log or identity link.
 
     Source: Jørgensen, The Theory of Dispersion Models (1997); scikit-learn's HalfTweedieLoss.

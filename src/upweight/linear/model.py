@@ -20,7 +20,7 @@ from upweight.core.objective import Objective
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
-from upweight.linear.families import Family
+from upweight.linear.families import LinearLoss
 from upweight.linear.features import Features
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
@@ -57,7 +57,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     name: str
     design: Design
-    family: Family
+    family: LinearLoss
     objective: Objective
     theta: Array
     measurement_of: Measurement

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Moved
 from upweight.core.threads import one_thread
-from upweight.linear.factorisations import Factor, conjugate_gradients
+from upweight.linear.factorisations import HessianSolver, conjugate_gradients
 from upweight.linear.families import Derivatives
 from upweight.linear.problem import Problem
 
@@ -47,9 +47,9 @@ class Newton:
     alone is the system (the chord method), as long as each step leaves a tenth of the gradient at most.
     """
 
-    def __init__(self, problem: Problem, factor: Factor) -> None:
+    def __init__(self, problem: Problem, solver: HessianSolver) -> None:
         self.problem = problem
-        self.factor = factor
+        self.solver = solver
 
     def after(
         self, kept: Array, start: Array | None = None, steps: int = 2, tolerance: float = 1e-10, forcing: float = 1e-3
@@ -95,7 +95,7 @@ class Newton:
                 active, kept, gradient = active[going], kept[going], gradient[going]
                 state = state.of(going)
             if alone:
-                step = -self.factor.solve_approximately(gradient)
+                step = -self.solver.solve_approximately(gradient)
             else:
                 step = self._step(gradient, state.derivatives, kept, forcing)
             moved = self._advance(state, step, kept)
@@ -108,7 +108,7 @@ class Newton:
         def matvec(v: Array) -> Array:
             return self._matvec(v, derivatives, kept)
 
-        return conjugate_gradients(matvec, self.factor.solve_approximately, -gradient, forcing, PRODUCTS)[0]
+        return conjugate_gradients(matvec, self.solver.solve_approximately, -gradient, forcing, PRODUCTS)[0]
 
     def _begin(self, kept: Array, start: Array | None) -> _State:
         """At the first guess, or at no shift where that is the better of the two."""
@@ -152,7 +152,7 @@ class Newton:
     def _matvec(self, v: Array, derivatives: Derivatives, kept: Array) -> Array:
         data = self._transposed_times(derivatives.apply(self._times(v)) * self._weigh(kept))
         ridge = self.problem.ridge_of(kept)[:, None, None] * self.problem.penalty_gradient(v)
-        return data + ridge + self.factor.jitter * v
+        return data + ridge + self.solver.jitter * v
 
     def _weigh(self, kept: Array) -> Array:
         """κᵢwᵢ as (n, g, 1)."""

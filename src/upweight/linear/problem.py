@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.linear.families import Derivatives, Family
+from upweight.linear.families import Derivatives, LinearLoss
 from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
@@ -34,7 +34,7 @@ class Problem:
     features: Features
     targets: NDArray[Any]
     weights: Array
-    family: Family
+    family: LinearLoss
     fixed: float
     each: float
     theta: Array

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.linear.families import Family
+from upweight.linear.families import LinearLoss
 from upweight.linear.gram_coordinates import Kernel
 
 Array = NDArray[np.float64]
@@ -35,7 +35,7 @@ class LinearSpec:
         notes: warnings for the reader of scores.
     """
 
-    family: Family
+    family: LinearLoss
     objective: Objective
     coefficients: Array
     intercepts: Array | None

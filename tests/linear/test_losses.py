@@ -6,7 +6,14 @@ from dense_problems import CONVEX, FAMILIES, FOUR, PAIRS, THREE, TWO, draw
 from scipy.special import log_softmax
 from sklearn.metrics import mean_tweedie_deviance
 
-from upweight.linear.families import Logistic, SmoothHinge, Softmax, Squared, SquaredHinge, Tweedie
+from upweight.linear.families import (
+    LogisticLoss,
+    SmoothHingeLoss,
+    SoftmaxLoss,
+    SquaredHingeLoss,
+    SquaredLoss,
+    TweedieLoss,
+)
 
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 STEP = 1e-6
@@ -90,7 +97,7 @@ def test_the_convex_families_never_bend_down(name, rng):
 @pytest.mark.parametrize("power", [0, 1, 1.5, 2, 3])
 @pytest.mark.parametrize("log_link", [True, False])
 def test_tweedie_loss_is_half_the_deviance(power, log_link, rng):
-    family = Tweedie(float(power), log_link)
+    family = TweedieLoss(float(power), log_link)
     z, y = draw(family, 20, rng)
     mu = np.exp(z[:, 0]) if log_link else z[:, 0]
     deviance = [mean_tweedie_deviance([a], [b], power=power) for a, b in zip(y[:, 0], mu, strict=True)]
@@ -100,24 +107,24 @@ def test_tweedie_loss_is_half_the_deviance(power, log_link, rng):
 
 def test_normal_loss_of_a_negative_target_is_half_the_square():
     z, y = np.array([[0.5], [-2.0]]), np.array([[-1.0], [-2.0]])
-    np.testing.assert_allclose(Tweedie(0.0, log_link=False).at(z, y).loss, [1.125, 0.0])
+    np.testing.assert_allclose(TweedieLoss(0.0, log_link=False).at(z, y).loss, [1.125, 0.0])
 
 
 def test_normal_family_bends_by_one_at_an_output_of_zero():
-    here = Tweedie(0.0, log_link=False).at(np.zeros((1, 1)), np.ones((1, 1)))
+    here = TweedieLoss(0.0, log_link=False).at(np.zeros((1, 1)), np.ones((1, 1)))
     np.testing.assert_array_equal([here.gradient[0, 0], here.second(0, 0)[0]], [-1.0, 1.0])
 
 
 @pytest.mark.parametrize("power", [1, 1.5])
 def test_a_count_of_zero_has_a_finite_loss(power):
-    here = Tweedie(float(power), log_link=True).at(np.array([[0.3]]), np.zeros((1, 1)))
+    here = TweedieLoss(float(power), log_link=True).at(np.array([[0.3]]), np.zeros((1, 1)))
     expected = mean_tweedie_deviance([0.0], [np.exp(0.3)], power=power) / 2
     np.testing.assert_allclose(here.loss, expected)
     assert np.isfinite(here.gradient).all() and np.isfinite(here.second(0, 0)).all()
 
 
 def test_softmax_by_reference_is_the_full_softmax(rng):
-    family = Softmax(FOUR)
+    family = SoftmaxLoss(FOUR)
     z, y = rng.standard_normal((20, 3)) * 4, rng.integers(0, 4, 20)
     logits = np.hstack([z, np.zeros((20, 1))])
     np.testing.assert_allclose(family.at(z, y).loss, -log_softmax(logits, axis=1)[np.arange(20), y], atol=1e-12)
@@ -127,7 +134,7 @@ def test_softmax_by_reference_is_the_full_softmax(rng):
 
 
 def test_softmax_penalty_is_that_of_the_zero_sum_vectors(rng):
-    family, theta = Softmax(FOUR), rng.standard_normal((3, 5))
+    family, theta = SoftmaxLoss(FOUR), rng.standard_normal((3, 5))
     full = np.vstack([theta, np.zeros(5)])
     full -= full.mean(axis=0)
     np.testing.assert_allclose(np.einsum("ck,cd,kd->", family.metric(), theta, theta), (full**2).sum())
@@ -135,7 +142,7 @@ def test_softmax_penalty_is_that_of_the_zero_sum_vectors(rng):
 
 def test_softmax_of_two_is_logistic(rng):
     z, y = rng.standard_normal((20, 1)), rng.integers(0, 2, 20)
-    softmax, logistic = Softmax(TWO), Logistic(1, TWO)
+    softmax, logistic = SoftmaxLoss(TWO), LogisticLoss(1, TWO)
     a, b = softmax.at(z, softmax.encode(y)), logistic.at(-z, logistic.encode(y))
     np.testing.assert_allclose(a.loss, b.loss, atol=1e-12)
     np.testing.assert_allclose(a.gradient, -b.gradient, atol=1e-12)
@@ -145,28 +152,30 @@ def test_softmax_of_two_is_logistic(rng):
 def test_smooth_hinge_falls_to_the_hinge(rng):
     z, t = rng.uniform(-3, 3, (200, 1)), rng.choice([-1.0, 1.0], (200, 1))
     hinge = np.maximum(0.0, 1.0 - t[:, 0] * z[:, 0])
-    gaps = [np.abs(SmoothHinge(1, TWO, h).at(z, t).loss - hinge).max() for h in (1.0, 0.1, 0.01, 1e-4)]
+    gaps = [np.abs(SmoothHingeLoss(1, TWO, h).at(z, t).loss - hinge).max() for h in (1.0, 0.1, 0.01, 1e-4)]
     assert all(b < a for a, b in itertools.pairwise(gaps))
     assert gaps[-1] <= 1e-4 * np.log(2) + 1e-12
     far = np.abs(1.0 - t * z) > 0.01
-    slope = SmoothHinge(1, TWO, 1e-4).at(z, t).gradient
+    slope = SmoothHingeLoss(1, TWO, 1e-4).at(z, t).gradient
     np.testing.assert_allclose(slope[far], (-t * (t * z < 1))[far], atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_smooth_hinge_needs_a_temperature(temperature):
     with pytest.raises(ValueError, match="temperature > 0"):
-        SmoothHinge(1, TWO, temperature)
+        SmoothHingeLoss(1, TWO, temperature)
 
 
 def test_squared_hinge_is_zero_beyond_the_margin():
-    here = SquaredHinge(1, TWO).at(np.array([[1.5], [0.0], [-2.0]]), np.ones((3, 1)))
+    here = SquaredHingeLoss(1, TWO).at(np.array([[1.5], [0.0], [-2.0]]), np.ones((3, 1)))
     np.testing.assert_array_equal(here.loss, [0.0, 1.0, 9.0])
     np.testing.assert_array_equal(here.gradient[:, 0], [0.0, -2.0, -6.0])
     np.testing.assert_array_equal(here.second(0, 0), [0.0, 2.0, 2.0])
 
 
-@pytest.mark.parametrize("family", [Softmax(FOUR), Logistic(1, TWO), SmoothHinge(1, TWO, 1e-3)], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "family", [SoftmaxLoss(FOUR), LogisticLoss(1, TWO), SmoothHingeLoss(1, TWO, 1e-3)], ids=lambda f: f.name
+)
 def test_large_outputs_overflow_nothing(family):
     z = np.array([800.0, -800.0])[:, None] * np.ones(family.outputs)
     here = family.at(z, family.encode(np.array([0, 1])))
@@ -175,7 +184,7 @@ def test_large_outputs_overflow_nothing(family):
 
 
 def test_machines_that_do_not_see_an_example_lose_nothing():
-    family = SmoothHinge(3, THREE, 0.5, PAIRS)
+    family = SmoothHingeLoss(3, THREE, 0.5, PAIRS)
     targets = family.encode(np.array([0, 1, 2]))
     np.testing.assert_array_equal(targets, [[1, 1, 0], [-1, 0, 1], [0, -1, -1]])
     here = family.at(np.zeros((3, 3)), targets)
@@ -184,7 +193,7 @@ def test_machines_that_do_not_see_an_example_lose_nothing():
 
 
 def test_one_against_the_rest_normalises_its_probabilities(rng):
-    p = Logistic(3, THREE).probabilities(rng.standard_normal((5, 3)))
+    p = LogisticLoss(3, THREE).probabilities(rng.standard_normal((5, 3)))
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
 
 
@@ -200,7 +209,7 @@ def test_one_against_the_rest_normalises_its_probabilities(rng):
 @pytest.mark.parametrize("of_classes", [None, object])
 @pytest.mark.parametrize("of_labels", [None, object])
 def test_labels_mean_the_same_whatever_array_they_come_in(classes, labels, expected, of_classes, of_labels):
-    family = Logistic(1, np.array(classes, dtype=of_classes))
+    family = LogisticLoss(1, np.array(classes, dtype=of_classes))
     np.testing.assert_array_equal(family.encode(np.array(labels, dtype=of_labels))[:, 0], expected)
 
 
@@ -209,9 +218,9 @@ def test_labels_mean_the_same_whatever_array_they_come_in(classes, labels, expec
 )
 def test_a_class_never_trained_on_is_an_error(classes, label):
     with pytest.raises(ValueError, match=r"expected labels among .* never trained on"):
-        Logistic(1, np.array(classes)).encode(np.array([label]))
+        LogisticLoss(1, np.array(classes)).encode(np.array([label]))
 
 
 def test_only_classifiers_with_probabilities_have_them():
     with pytest.raises(TypeError, match="no probabilities; measure the loss"):
-        Squared(1).probabilities(np.zeros((1, 1)))
+        SquaredLoss(1).probabilities(np.zeros((1, 1)))

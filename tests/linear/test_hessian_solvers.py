@@ -2,24 +2,24 @@ import numpy as np
 import pytest
 from dense_problems import CONVEX, FAMILIES, KINDS, blocks_of, gradients, hessian, objective, problem_of, slope_of
 
-from upweight.linear.factorisations import Iterative, Joint, Separate, conjugate_gradients
+from upweight.linear.factorisations import BlockCholesky, ConjugateGradients, JointCholesky, conjugate_gradients
 from upweight.linear.features import Features
 from upweight.linear.problem import Problem
 
 
-def leverages(factor, where):
+def leverages(solver, where):
     """All of one piece."""
-    (found,) = factor.leverages([where])
+    (found,) = solver.leverages([where])
     return found
 
 
 def direct(problem, damping=0.0):
-    kind = Joint if problem.family.coupled and problem.family.outputs > 1 else Separate
+    kind = JointCholesky if problem.family.coupled and problem.family.outputs > 1 else BlockCholesky
     return kind(problem, damping)
 
 
 def iterative(problem, damping=0.0, tolerance=1e-12, widest=15_000):
-    return Iterative(problem, damping, tolerance, 500, widest)
+    return ConjugateGradients(problem, damping, tolerance, 500, widest)
 
 
 def diagonal(problem, damping=0.0):
@@ -27,7 +27,7 @@ def diagonal(problem, damping=0.0):
 
 
 EVERY = pytest.mark.parametrize("name", CONVEX)
-SOLVERS = pytest.mark.parametrize("solver", [direct, iterative, diagonal])
+SOLVERS = pytest.mark.parametrize("make_solver", [direct, iterative, diagonal])
 
 
 def vectors(problem, count=3):
@@ -82,13 +82,13 @@ def test_matvec_is_the_slope_of_the_gradient(name, each):
 @SOLVERS
 @pytest.mark.parametrize("damping", [0.0, 2.0])
 @pytest.mark.parametrize("kind", ["float64", "csr"])
-def test_solve_is_the_dense_inverse(name, solver, damping, kind):
+def test_solve_is_the_dense_inverse(name, make_solver, damping, kind):
     problem = problem_of(name, kind=kind)
     dense = hessian(problem) + damping * np.eye(problem.size)
-    factor, v = solver(problem, damping), vectors(problem)
-    np.testing.assert_allclose(factor.matvec(v), through(problem, dense, v), atol=1e-9)
-    np.testing.assert_allclose(factor.solve(v), through(problem, np.linalg.inv(dense), v), atol=1e-9)
-    assert factor.converged
+    solver, v = make_solver(problem, damping), vectors(problem)
+    np.testing.assert_allclose(solver.matvec(v), through(problem, dense, v), atol=1e-9)
+    np.testing.assert_allclose(solver.solve(v), through(problem, np.linalg.inv(dense), v), atol=1e-9)
+    assert solver.converged
 
 
 @EVERY
@@ -112,24 +112,24 @@ def test_leverages_are_quadratic_forms_of_the_inverse(name, kind, intercept):
 @EVERY
 def test_a_factor_solves_as_before_after_its_leverages(name):
     problem = problem_of(name)
-    factor, v = direct(problem), vectors(problem)
-    before = factor.solve(v)
-    first = leverages(factor, slice(0, 30))
-    np.testing.assert_array_equal(factor.solve(v), before)
-    np.testing.assert_array_equal(leverages(factor, slice(0, 30)), first)
-    np.testing.assert_array_equal(factor.solve(v), before)
+    solver, v = direct(problem), vectors(problem)
+    before = solver.solve(v)
+    first = leverages(solver, slice(0, 30))
+    np.testing.assert_array_equal(solver.solve(v), before)
+    np.testing.assert_array_equal(leverages(solver, slice(0, 30)), first)
+    np.testing.assert_array_equal(solver.solve(v), before)
 
 
 def test_a_factor_wider_than_a_tile_inverts_itself_in_place():
     rng = np.random.default_rng(0)
     problem = problem_of("softmax", n=60, columns=200, fixed=1.0)
     assert problem.size > 512
-    factor, v = Joint(problem, 0.0), rng.standard_normal((2, *problem.shape))
-    before = factor.solve(v)
+    solver, v = JointCholesky(problem, 0.0), rng.standard_normal((2, *problem.shape))
+    before = solver.solve(v)
     wide = blocks_of(problem)
     expected = np.einsum("ncp,pq,nkq->nck", wide, np.linalg.inv(hessian(problem)), wide, optimize=True)
-    np.testing.assert_allclose(leverages(factor, slice(0, 60)), expected, atol=1e-9)
-    np.testing.assert_array_equal(factor.solve(v), before)
+    np.testing.assert_allclose(leverages(solver, slice(0, 60)), expected, atol=1e-9)
+    np.testing.assert_array_equal(solver.solve(v), before)
 
 
 @pytest.mark.parametrize("name", [n for n in CONVEX if not n.startswith("softmax")])
@@ -146,25 +146,25 @@ def test_the_diagonal_preconditioner_is_the_diagonal(kind, intercept):
     problem = problem_of("softmax", kind=kind, intercept=intercept)
     ones = np.ones((1, *problem.shape))
     expected = 1.0 / np.diagonal(hessian(problem)).reshape(ones.shape)
-    factor = diagonal(problem)
-    np.testing.assert_allclose(factor.solve_approximately(ones), expected, rtol=1e-9)
+    solver = diagonal(problem)
+    np.testing.assert_allclose(solver.solve_approximately(ones), expected, rtol=1e-9)
     squares = problem.features.dense() ** 2
-    np.testing.assert_allclose(leverages(factor, slice(2, 9)), squares[2:9] @ expected[0].T, rtol=1e-9)
+    np.testing.assert_allclose(leverages(solver, slice(2, 9)), squares[2:9] @ expected[0].T, rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [direct, iterative])
+@pytest.mark.parametrize("make_solver", [direct, iterative])
 @pytest.mark.parametrize("name", ["squared", "softmax", "logistic"])
-def test_a_singular_hessian_is_damped_and_says_so(solver, name):
+def test_a_singular_hessian_is_damped_and_says_so(make_solver, name):
     problem = problem_of(name, fixed=0.0)
     x = problem.features.dense()[:, :-1]
     twice = Features(np.hstack([x, x[:, :1]]), 1.0)
     problem = Problem(
         twice, problem.targets, problem.weights, problem.family, 0.0, 0.0, np.zeros((problem.family.outputs, 6))
     )
-    factor = solver(problem)
-    assert 0 < factor.jitter < 1e-8 * np.diagonal(hessian(problem)).mean()
+    solver = make_solver(problem)
+    assert 0 < solver.jitter < 1e-8 * np.diagonal(hessian(problem)).mean()
     rows = gradients(problem)[:3].reshape(3, *problem.shape)
-    x = factor.solve(rows)
+    x = solver.solve(rows)
     np.testing.assert_allclose(through(problem, hessian(problem), x), rows, atol=1e-6)
     np.testing.assert_allclose(x, through(problem, np.linalg.pinv(hessian(problem), rcond=1e-9), rows), atol=1e-4)
 
@@ -214,12 +214,12 @@ def test_examples_of_weight_zero_are_not_there(name, kind):
 def test_conjugate_gradients_stop_where_told_and_say_what_is_left():
     problem, v = problem_of("softmax", n=200, columns=20, fixed=1e-4), None
     v = vectors(problem, 4)
-    factor = Iterative(problem, 0.0, 1e-12, 2, 1)
-    x = factor.solve(v)
+    solver = ConjugateGradients(problem, 0.0, 1e-12, 2, 1)
+    x = solver.solve(v)
     left = through(problem, hessian(problem), x) - v
     worst = (np.linalg.norm(left.reshape(4, -1), axis=1) / np.linalg.norm(v.reshape(4, -1), axis=1)).max()
-    assert not factor.converged and factor.steps == 2
-    np.testing.assert_allclose(factor.residual, worst, rtol=1e-6)
+    assert not solver.converged and solver.steps == 2
+    np.testing.assert_allclose(solver.residual, worst, rtol=1e-6)
 
 
 def test_conjugate_gradients_leave_a_zero_right_hand_side_alone():
