@@ -3,15 +3,11 @@
 import numpy as np
 from scipy import sparse
 
-from upweight.linear.families import (
-    LogisticLoss,
-    SmoothHingeLoss,
-    SoftmaxLoss,
-    SquaredHingeLoss,
-    SquaredLoss,
-    TweedieLoss,
-)
 from upweight.linear.features import Features
+from upweight.linear.losses.binary import LogisticLoss, SmoothHingeLoss, SquaredHingeLoss
+from upweight.linear.losses.softmax import SoftmaxLoss
+from upweight.linear.losses.squared import SquaredLoss
+from upweight.linear.losses.tweedie import TweedieLoss
 from upweight.linear.problem import Problem
 
 TWO, THREE, FOUR = np.arange(2), np.arange(3), np.arange(4)

@@ -6,14 +6,10 @@ from dense_problems import CONVEX, FAMILIES, FOUR, PAIRS, THREE, TWO, draw
 from scipy.special import log_softmax
 from sklearn.metrics import mean_tweedie_deviance
 
-from upweight.linear.families import (
-    LogisticLoss,
-    SmoothHingeLoss,
-    SoftmaxLoss,
-    SquaredHingeLoss,
-    SquaredLoss,
-    TweedieLoss,
-)
+from upweight.linear.losses.binary import LogisticLoss, SmoothHingeLoss, SquaredHingeLoss
+from upweight.linear.losses.softmax import SoftmaxLoss
+from upweight.linear.losses.squared import SquaredLoss
+from upweight.linear.losses.tweedie import TweedieLoss
 
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 STEP = 1e-6

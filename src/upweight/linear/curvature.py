@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from upweight.core.curvature import ExactCurvature, Moved, Solved
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows, Rows
-from upweight.linear.factorisations import BlockCholesky, ConjugateGradients, HessianSolver, JointCholesky
+from upweight.linear.cholesky import BlockCholesky, JointCholesky
+from upweight.linear.conjugate_gradients import ConjugateGradients
+from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows

@@ -20,8 +20,8 @@ from upweight.core.objective import Objective
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
-from upweight.linear.families import LinearLoss
 from upweight.linear.features import Features
+from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Moved
 from upweight.core.threads import one_thread
-from upweight.linear.factorisations import HessianSolver, conjugate_gradients
-from upweight.linear.families import Derivatives
+from upweight.linear.conjugate_gradients import conjugate_gradients
+from upweight.linear.hessian_solver import HessianSolver
+from upweight.linear.losses.loss import Derivatives
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
@@ -35,7 +36,9 @@ class _State:
 
     def of(self, groups: NDArray[np.bool_]) -> _State:
         """These groups alone."""
-        return _State(self.shifts[groups], self.outputs[:, groups], self.derivatives.of(groups), self.reached[groups])
+        return _State(
+            self.shifts[groups], self.outputs[:, groups], self.derivatives.select_groups(groups), self.reached[groups]
+        )
 
 
 class Newton:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.linear.families import Derivatives, LinearLoss
 from upweight.linear.features import Features
+from upweight.linear.losses.loss import Derivatives, LinearLoss
 
 Array = NDArray[np.float64]
 

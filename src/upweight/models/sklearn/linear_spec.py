@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.linear.families import LinearLoss
 from upweight.linear.gram_coordinates import Kernel
+from upweight.linear.losses.loss import LinearLoss
 
 Array = NDArray[np.float64]
 

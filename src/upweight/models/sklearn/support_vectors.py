@@ -13,7 +13,6 @@ from sklearn.svm import SVC
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.linear.families import SmoothHingeLoss, SquaredHingeLoss
 from upweight.linear.features import Features
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 

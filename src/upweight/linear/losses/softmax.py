@@ -1,0 +1,56 @@
+"""The multinomial cross-entropy, of softmax regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from upweight.linear.losses.loss import Array, Derivatives, LinearLoss
+
+
+class SoftmaxLoss(LinearLoss):
+    """Multinomial cross-entropy on the differences z_c − z_C, c < C, to the last class.
+
+    Softmax depends on differences of outputs only, so this reference coding loses nothing. It removes the null
+    direction of the Hessian and makes the Hessian (C−1)/C as wide. ‖θ‖² of the C zero-sum vectors becomes
+    Σ_ck (I − 11ᵀ/C)_ck θ_c·θ_k.
+    """
+
+    name = "cross-entropy (softmax)"
+    unit = "nats"
+    coupled = True
+
+    def __init__(self, classes: NDArray[Any]) -> None:
+        super().__init__(len(classes) - 1, classes)
+
+    def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
+        """Loss in nats and derivatives; targets are class positions."""
+        places = np.broadcast_to(targets, z.shape[:-1])[..., None]
+        label_output = np.take_along_axis(z, np.minimum(places, self.outputs - 1), axis=-1)[..., 0]
+        label_output = np.where(places[..., 0] < self.outputs, label_output, 0.0)
+        largest = np.maximum(z.max(axis=-1, keepdims=True), 0.0)
+        p = np.exp(z - largest)
+        total = p.sum(axis=-1, keepdims=True) + np.exp(-largest)
+        p /= total
+        loss = (np.log(total) + largest)[..., 0] - label_output
+        return Derivatives(loss, p - (np.arange(self.outputs) == places), p, p)
+
+    def metric(self) -> Array:
+        """I − 11ᵀ/C on the C − 1 differences."""
+        return np.eye(self.outputs) - 1.0 / (self.outputs + 1)
+
+    def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
+        """Class positions, unchanged."""
+        return place
+
+    def expand(self, z: Array) -> Array:
+        """All C logits; they sum to zero, as in scikit-learn."""
+        logits = np.concatenate([z, np.zeros((*z.shape[:-1], 1))], axis=-1)
+        return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
+
+    def probabilities(self, z: Array) -> Array:
+        """Softmax of the logits."""
+        return np.asarray(np.exp(log_softmax(self.expand(z), axis=-1)))

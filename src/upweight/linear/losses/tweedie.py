@@ -1,0 +1,54 @@
+"""The deviance losses of generalised linear models: normal, Poisson, gamma and the Tweedie distributions between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.linear.losses.loss import Array, Derivatives, LinearLoss
+
+
+class TweedieLoss(LinearLoss):
+    """Half the unit deviance of power p (0 normal, 1 Poisson, 2 gamma) under a log or identity link.
+
+    Source: Jørgensen, The Theory of Dispersion Models (1997); scikit-learn's HalfTweedieLoss.
+    """
+
+    name = "half deviance"
+    unit = "half deviance"
+
+    def __init__(self, power: float, log_link: bool) -> None:
+        super().__init__(1)
+        self.power = power
+        self.log_link = log_link
+
+    def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
+        """Loss and derivatives with respect to the linear output."""
+        p, y = self.power, targets
+        mu = np.exp(z) if self.log_link else z
+        if p == 0 and not self.log_link:
+            return Derivatives(self._half_deviance(mu, y)[..., 0], mu - y, np.ones_like(mu))
+        if self.log_link:
+            first = mu ** (2 - p) - y * mu ** (1 - p)
+            second = (2 - p) * mu ** (2 - p) - (1 - p) * y * mu ** (1 - p)
+        else:
+            first = mu ** (1 - p) - y * mu**-p
+            second = (1 - p) * mu**-p + p * y * mu ** (-p - 1)
+        return Derivatives(self._half_deviance(mu, y)[..., 0], first, second)
+
+    def _half_deviance(self, mu: Array, y: Array) -> Array:
+        p = self.power
+        if p == 0:
+            return np.asarray(0.5 * (y - mu) ** 2)
+        if p == 1:
+            return np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mu), 0.0) - y + mu
+        if p == 2:
+            return y / mu - np.log(y / mu) - 1.0
+        start = np.maximum(y, 0.0) ** (2 - p) / ((1 - p) * (2 - p))
+        return start - y * mu ** (1 - p) / (1 - p) + mu ** (2 - p) / (2 - p)
+
+    def expand(self, z: Array) -> Array:
+        """The predicted mean."""
+        return np.exp(z) if self.log_link else z
