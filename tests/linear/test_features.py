@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from scipy import sparse
 
-from upweight.linear import features as room
-from upweight.linear.features import CHUNK, Features
+from upweight.linear.features import ROW_CHUNK, Features
 
 KINDS = {
     "float64": np.asarray,
@@ -25,14 +24,14 @@ numbers = st.integers(-40, 40).map(lambda k: k / 4)
 matrices = hnp.arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 5)), elements=numbers)
 
 
-def made(x, kind, intercept):
-    """Features, and the matrix they stand for."""
-    given_x = KINDS[kind](x)
-    body = given_x.toarray() if sparse.issparse(given_x) else given_x
+def features_and_dense(x, kind, intercept, **sizes):
+    """Features, and the dense matrix that they represent."""
+    matrix = KINDS[kind](x)
+    body = matrix.toarray() if sparse.issparse(matrix) else matrix
     dense = body.astype(np.float64)
     if intercept:
         dense = np.hstack([dense, np.full((len(dense), 1), intercept)])
-    return Features(given_x, intercept), dense
+    return Features(matrix, intercept, **sizes), dense
 
 
 def holed(n, columns, seed=0):
@@ -61,7 +60,7 @@ def equal(got, expected):
 @settings(max_examples=12)
 @given(x=matrices, data=st.data())
 def test_products_are_those_of_the_dense_matrix(kind, intercept, x, data):
-    features, dense = made(x, kind, intercept)
+    features, dense = features_and_dense(x, kind, intercept)
     n, width = dense.shape
     v = data.draw(hnp.arrays(np.float64, (width, 2), elements=numbers))
     r = data.draw(hnp.arrays(np.float64, (n, 2), elements=numbers))
@@ -76,11 +75,11 @@ def test_products_are_those_of_the_dense_matrix(kind, intercept, x, data):
     equal(features.quadratic(upper), forms(dense, whole))
 
 
-@pytest.mark.parametrize("n", [CHUNK, 2 * CHUNK + 7])
+@pytest.mark.parametrize("n", [ROW_CHUNK, 2 * ROW_CHUNK + 7])
 @pytest.mark.parametrize("kind", ["float64", "float32", "uint8", "csr", "csc"])
 @pytest.mark.parametrize("sign", ["positive", "negative", "mixed", "none"])
 def test_many_examples_go_chunk_by_chunk(n, kind, sign):
-    features, dense = made(holed(n, 4), kind, 1.5)
+    features, dense = features_and_dense(holed(n, 4), kind, 1.5)
     rng = np.random.default_rng(1)
     weights = (
         rng.random(n) * {"positive": 1.0, "negative": -1.0, "mixed": rng.choice([-1.0, 1.0], n), "none": 0.0}[sign]
@@ -94,26 +93,24 @@ def test_many_examples_go_chunk_by_chunk(n, kind, sign):
 
 
 @pytest.mark.parametrize("intercept", INTERCEPTS)
-def test_more_columns_than_a_chunk_of_the_sparse_gram(intercept, monkeypatch):
-    monkeypatch.setattr(room, "CHUNK", 3)
-    features, dense = made(holed(12, 8), "csr", intercept)
+def test_the_sparse_gram_matrix_may_have_more_columns_than_a_chunk(intercept):
+    features, dense = features_and_dense(holed(12, 8), "csr", intercept, row_chunk=3)
     weights = np.linspace(-1, 2, 12)
     equal(np.tril(features.weighted_gram(weights)), np.tril(dense.T @ (weights[:, None] * dense)))
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 40])
 @pytest.mark.parametrize("intercept", INTERCEPTS)
-def test_sparse_quadratic_forms_go_a_few_pairs_at_a_time(pairs, intercept, monkeypatch):
-    monkeypatch.setattr(room, "PAIRS", pairs)
-    features, dense = made(holed(23, 6), "csr", intercept)
+def test_sparse_quadratic_forms_do_not_depend_on_how_many_pairs_fit_in_memory(pairs, intercept):
+    features, dense = features_and_dense(holed(23, 6), "csr", intercept, max_pairs=pairs)
     matrix = np.random.default_rng(2).standard_normal((dense.shape[1],) * 2)
     whole, upper = symmetric(matrix)
     equal(features.quadratic(upper), forms(dense, whole))
 
 
 @pytest.mark.parametrize("kind", ["float64", "csr"])
-def test_a_weight_of_zero_among_negative_ones_is_nothing_special(kind):
-    features, dense = made(holed(6, 3), kind, 1.0)
+def test_the_gram_matrix_takes_weights_of_zero_among_negative_ones(kind):
+    features, dense = features_and_dense(holed(6, 3), kind, 1.0)
     weights = np.array([-1.0, 0.0, -2.0, -0.5, -0.0, -1.0])
     equal(np.tril(features.weighted_gram(weights)), np.tril(dense.T @ (weights[:, None] * dense)))
 
@@ -133,7 +130,7 @@ def test_sums_of_squares_do_not_wrap_around_in_small_integers():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_taking_rows_keeps_everything_else(kind):
-    features, dense = made(holed(9, 3), kind, 2.0)
+    features, dense = features_and_dense(holed(9, 3), kind, 2.0)
     part = features.take(np.array([7, 1, 1]))
     equal(part.dense(), dense[[7, 1, 1]])
     equal(features.take(slice(2, 5)).dense(), dense[2:5])

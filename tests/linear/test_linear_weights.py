@@ -154,7 +154,7 @@ def test_weights_of_classes_are_no_copies() -> None:
     estimator = LogisticRegression(class_weight={0: 2, 1: 1, 2: 5}, **TIGHT).fit(x, y)
     train = uw.Examples(x, y)
     problem = uw.explainable(estimator, train).problem(train)
-    assert problem.copies is None and problem.noise_of_copies == problem.noise
+    assert problem.counts is None and problem.noise_of_copies == problem.noise
 
 
 def test_absent_rows_of_a_wide_problem_make_no_coordinates() -> None:

@@ -63,7 +63,7 @@ def test_a_second_axis_of_groups_changes_nothing(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 6, rng)
     alone, three = family.at(z, targets), family.at(np.repeat(z[:, None], 3, axis=1), targets[:, None])
-    kept = three.of(np.array([True, False, True]))
+    kept = three.select_groups(np.array([True, False, True]))
     for g in range(2):
         np.testing.assert_allclose(kept.loss[:, g], alone.loss, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(kept.gradient[:, g], alone.gradient, rtol=1e-12, atol=1e-14)

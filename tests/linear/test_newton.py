@@ -20,8 +20,7 @@ def minimum(problem, kept):
         return objective(problem, theta, kept)
 
     start = problem.theta.ravel()
-    found = minimize(f, start, jac=lambda t: slope_of(f, t, 1e-5), method="BFGS", options={"gtol": 1e-6}).x
-    return found
+    return minimize(f, start, jac=lambda t: slope_of(f, t, 1e-5), method="BFGS", options={"gtol": 1e-6}).x
 
 
 def masks(n, sizes=(1, 3, 15), seed=0):
@@ -63,7 +62,7 @@ def test_removing_is_leaving_out(name):
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic", "poisson", "squared_hinge"])
-def test_groups_do_not_see_each_other(name):
+def test_a_group_does_not_depend_on_the_other_groups(name):
     problem = problem_of(name)
     kept = masks(30, (1, 2, 4, 8, 20))
     together = newton(problem, kept)
@@ -71,31 +70,34 @@ def test_groups_do_not_see_each_other(name):
         np.testing.assert_allclose(together.shifts[g], newton(problem, kept[g : g + 1]).shifts[0], atol=1e-8)
 
 
-def test_many_groups_go_a_few_at_a_time(monkeypatch):
+def test_the_number_of_groups_in_memory_changes_nothing():
     problem = problem_of("softmax")
     kept = masks(30, (1, 2, 4, 8, 20))
-    whole = newton(problem, kept).shifts
-    monkeypatch.setattr("upweight.linear.newton.ENTRIES", 200)
-    np.testing.assert_allclose(newton(problem, kept).shifts, whole, atol=1e-8)
-    start = whole + 0.01
-    np.testing.assert_allclose(newton(problem, kept, start).shifts, whole, atol=1e-8)
+    together = newton(problem, kept).shifts
+    few = Newton(problem, LinearCurvature(problem, None, 0.0).solver, max_outputs=200)
+    np.testing.assert_allclose(few.after(kept, None, 50).shifts, together, atol=1e-8)
+    np.testing.assert_allclose(few.after(kept, together + 0.01, 50).shifts, together, atol=1e-8)
 
 
-def test_beside_large_features_more_groups_go_at_a_time(monkeypatch):
+def test_beside_large_features_more_groups_are_in_memory(monkeypatch):
     problem = problem_of("softmax")
     kept = masks(30, (1, 2, 4, 8, 20))
-    seen = []
-    batch = Newton._batch
-    monkeypatch.setattr(Newton, "_batch", lambda self, kept, *more: seen.append(len(kept)) or batch(self, kept, *more))
-    monkeypatch.setattr("upweight.linear.newton.ENTRIES", 1)
-    for beside in (problem.features.width, 1e-9):
-        monkeypatch.setattr("upweight.linear.newton.BESIDE", beside)
-        newton(problem, kept)
-    assert seen == [1, 1, 1, 1, 1, 5]
+    sizes = []
+    optimise = Newton._optimise
+
+    def counted(self, factors, *arguments):
+        sizes.append(len(factors))
+        return optimise(self, factors, *arguments)
+
+    monkeypatch.setattr(Newton, "_optimise", counted)
+    solver = LinearCurvature(problem, None, 0.0).solver
+    for features_per_output in (problem.features.width, 1e-9):
+        Newton(problem, solver, max_outputs=1, features_per_output=features_per_output).after(kept, None, 50)
+    assert sizes == [1, 1, 1, 1, 1, 5]
 
 
 @EVERY
-def test_a_first_guess_changes_the_way_not_the_end(name):
+def test_a_first_guess_changes_the_number_of_steps_and_not_the_optimum(name):
     problem = problem_of(name)
     kept = masks(30)
     plain = newton(problem, kept)
@@ -127,11 +129,11 @@ def test_one_step_is_the_newton_step(name):
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic", "poisson"])
-def test_weights_between_and_above_are_followed_too(name):
+def test_weights_between_0_and_1_and_above_1_lead_to_their_optimum(name):
     problem = problem_of(name)
     kept = np.random.default_rng(3).uniform(0.2, 3.0, (1, 30))
-    there = problem.theta.ravel() + newton(problem, kept).shifts[0]
-    np.testing.assert_allclose(there, minimum(problem, kept[0]), atol=2e-4)
+    optimum = problem.theta.ravel() + newton(problem, kept).shifts[0]
+    np.testing.assert_allclose(optimum, minimum(problem, kept[0]), atol=2e-4)
 
 
 def test_steps_that_would_climb_are_halved():
@@ -141,23 +143,22 @@ def test_steps_that_would_climb_are_halved():
     np.testing.assert_allclose(far.theta.ravel() + moved.shifts[0], problem.theta.ravel() + near.shifts[0], atol=1e-6)
 
 
-def test_where_few_of_many_go_the_factor_alone_leads_to_the_same_end(monkeypatch):
+def test_the_chord_method_ends_at_the_same_optimum(monkeypatch):
     rough = problem_of("softmax", n=2_000)
     problem = replace(rough, theta=rough.theta + newton(rough, np.ones((1, 2_000))).shifts.reshape(rough.shape))
     kept, products = masks(2_000, (1, 2)), []
     step = Newton._step
     monkeypatch.setattr(Newton, "_step", lambda self, *given: products.append(1) or step(self, *given))
-    found = newton(problem, kept)
-    assert (found.residual <= 1e-10).all() and not products
-    monkeypatch.setattr("upweight.linear.newton.FEW", 0.0)
-    np.testing.assert_allclose(found.shifts, newton(problem, kept).shifts, atol=1e-9)
+    chord = newton(problem, kept)
+    assert (chord.residual <= 1e-10).all() and not products
+    exact = Newton(problem, LinearCurvature(problem, None, 0.0).solver, chord_share=0.0)
+    np.testing.assert_allclose(chord.shifts, exact.after(kept, None, 50, forcing=1e-6).shifts, atol=1e-9)
     assert products
 
 
-def test_a_factor_that_gains_too_little_is_not_left_alone(monkeypatch):
-    monkeypatch.setattr("upweight.linear.newton.FEW", 1.0)
+def test_the_chord_method_gives_way_if_its_steps_gain_too_little():
     problem, kept = problem_of("softmax", fixed=0.1), masks(30)
-    far = LinearCurvature(problem, None, 20.0)
-    found = Newton(problem, far.solver).after(kept, None, 50)
-    assert (found.residual <= 1e-10).all()
-    np.testing.assert_allclose(found.shifts, newton(problem, kept).shifts, atol=1e-7)
+    overdamped = LinearCurvature(problem, None, 20.0).solver
+    moved = Newton(problem, overdamped, chord_share=1.0).after(kept, None, 50)
+    assert (moved.residual <= 1e-10).all()
+    np.testing.assert_allclose(moved.shifts, newton(problem, kept).shifts, atol=1e-7)

@@ -1,4 +1,4 @@
-"""The Hessian of a generalised linear model, with leverages and removals: everything exact."""
+"""The exact Hessian of a generalised linear model, with leverages, corrections and removals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.curvature import ExactCurvature, Moved, Solved
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows, Rows
@@ -21,11 +22,11 @@ from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 
 Array = NDArray[np.float64]
-LARGEST = 15_000  # parameters up to which a factorisation is taken
-ENTRIES = 10_000_000  # leverage entries (examples × K × K) that are held at a time
-SETTLING = 20  # factorisations on the way to the optimum at most
-NEAR = 1e-3  # output change (root mean square) up to which the Hessian is the same for every purpose
-CAP = 1 - 1e-9  # a leverage of 1 means that the model passes through the point, and removal has no first-order answer
+MAX_CHOLESKY = 15_000  # rows of a matrix up to which it is factored
+MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in memory at a time
+MAX_FACTORISATIONS = 20  # on the way to the optimum
+SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
+MAX_LEVERAGE = 1 - 1e-9  # at leverage 1 the model passes through the point: its removal has no first-order effect
 
 
 class LinearCurvature(ExactCurvature):
@@ -35,29 +36,37 @@ class LinearCurvature(ExactCurvature):
         problem: the training objective.
         recipe: `Hessian(solver=Direct() | CG())`, None for the best that fits.
         damping: λ on the scale of the mean loss, so λ·Σw is added to the summed Hessian; 0 for none.
+        max_leverage_entries: leverage entries (examples × K × K) in memory at a time.
     """
 
-    def __init__(self, problem: Problem, recipe: Hessian | None, damping: float) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        recipe: Hessian | None,
+        damping: float,
+        max_leverage_entries: int = MAX_LEVERAGE_ENTRIES,
+    ) -> None:
         self.problem = problem
         self.solver = _solver_for(problem, recipe, damping * float(problem.weights.sum()))
         self._recipe = recipe
+        self._max_leverage_entries = max_leverage_entries
         self._high_leverage = 0
-        self._kept: Array | None = None
+        self._cached_leverages: Array | None = None
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for (k, parameters)."""
         return self.solver.matvec(vectors.reshape(-1, *self.problem.shape)).reshape(vectors.shape)
 
     def solve(self, rows: Rows) -> Solved:
-        """(H + λ)⁻¹ rows; the residual is measured, for the direct solver too."""
-        wide = rows.dense().reshape(len(rows), *self.problem.shape)
-        x = self.solver.solve(wide)
+        """(H + λ)⁻¹ rows; the residual is measured for the direct solver too."""
+        vectors = rows.dense().reshape(len(rows), *self.problem.shape)
+        x = self.solver.solve(vectors)
         residual = self.solver.residual
         if residual is None:
-            probe = wide[:2]  # a factorisation errs alike for all right-hand sides
-            left = np.linalg.norm((self.solver.matvec(x[:2]) - probe).reshape(len(probe), -1), axis=1)
+            probe = vectors[:2]  # the relative error of a factorisation is alike for all right-hand sides
+            error = np.linalg.norm((self.solver.matvec(x[:2]) - probe).reshape(len(probe), -1), axis=1)
             size = np.linalg.norm(probe.reshape(len(probe), -1), axis=1)
-            residual = float((left / np.where(size > 0, size, 1.0)).max(initial=0.0))
+            residual = float((error / np.where(size > 0, size, 1.0)).max(initial=0.0))
         return Solved(DenseRows(x.reshape(len(x), -1)), residual, self.solver.steps, self.solver.converged)
 
     @property
@@ -66,44 +75,42 @@ class LinearCurvature(ExactCurvature):
         return self.problem.theta.ravel()
 
     def settled(self) -> LinearCurvature:
-        """At the optimum: a model whose solver stopped early is followed to where removals are measured from.
+        """The curvature at the optimum, from where removals are measured; a fit that stopped early is continued to it.
 
-        The factor is renewed where the way there changed the outputs (a stiff loss needs that more than once).
+        The Hessian is factored again if the outputs changed on the way. A stiff loss needs this more than once.
         """
-        here = self
-        for _ in range(SETTLING):
-            moved = here.after(np.ones((1, len(here.problem.features))), None, 5)
+        current = self
+        for _ in range(MAX_FACTORISATIONS):
+            moved = current.after(np.ones((1, len(current.problem.features))), None, 5)
             if moved.steps == 0:
                 break
-            theta = here.problem.theta + moved.shifts[0].reshape(here.problem.shape)
-            problem = replace(here.problem, theta=theta)
-            far = np.sqrt(problem.mean_of(((problem.outputs - here.problem.outputs) ** 2).mean(axis=1)))
-            there = copy(here)
-            there.problem, there._kept = problem, None
-            near = far < NEAR
-            there.solver = here.solver.at(problem) if near else _solver_for(problem, self._recipe, self.solver.damping)
-            here = there
-            if near:
+            theta = current.problem.theta + moved.shifts[0].reshape(current.problem.shape)
+            problem = replace(current.problem, theta=theta)
+            change = np.sqrt(problem.mean_of(((problem.outputs - current.problem.outputs) ** 2).mean(axis=1)))
+            is_same = change < SAME_HESSIAN
+            solver = current.solver.at(problem) if is_same else _solver_for(problem, self._recipe, self.solver.damping)
+            current = copy(current)
+            current.problem, current.solver, current._cached_leverages = problem, solver, None
+            if is_same:
                 break
-        return here
+        return current
 
     @property
     def calibrated(self) -> bool:
-        """True: it is the training objective's own Hessian."""
+        """True: this is the Hessian of the training objective."""
         return True
 
     def leverages(self) -> Iterator[tuple[slice, Array]]:
-        """S_i = X̃ᵢ H⁻¹ X̃ᵢᵀ for consecutive examples: (which, (b, K, K)); kept after the first pass if they fit."""
+        """S_i = X̃ᵢ H⁻¹ X̃ᵢᵀ for blocks of examples: (slice, (b, K, K)). Cached after the first pass if they fit."""
         n, outputs = len(self.problem.features), self.problem.family.outputs
-        size = max(1, ENTRIES // outputs**2)
-        pieces = [slice(start, min(start + size, n)) for start in range(0, n, size)]
-        if self._kept is not None:
-            yield pieces[0], self._kept
+        pieces = list(blocks(n, max(1, self._max_leverage_entries // outputs**2)))
+        if self._cached_leverages is not None:
+            yield pieces[0], self._cached_leverages
             return
         for where, s in zip(pieces, self.solver.leverages(pieces), strict=True):
             full = s if s.ndim == 3 else s[:, :, None] * np.eye(outputs)
             if len(pieces) == 1:
-                self._kept = full
+                self._cached_leverages = full
             yield where, full
 
     def leverage(self) -> Array:
@@ -117,9 +124,9 @@ class LinearCurvature(ExactCurvature):
         """Slopes r̃ᵢ = (I − wᵢAᵢSᵢ)⁻¹ (rᵢ + regulariser share): H⁻¹ row is then the Newton step of removing one.
 
         Source: Pregibon (1981) for one output; Rad & Maleki (2020), ALO, for the matrix form. An objective that
-        averages also loses 1/n of its regulariser's curvature with an example, which is left in.
+        averages also loses 1/n of its regulariser's curvature with an example; that part is ignored.
         """
-        rows = _factored(rows)
+        rows = _as_factored(rows)
         slopes = rows.slopes.copy()
         if rows.common is not None and rows.share is not None:
             slopes += (
@@ -128,16 +135,16 @@ class LinearCurvature(ExactCurvature):
             )
         self._high_leverage = 0
         for where, s in self.leverages():
-            left = np.eye(s.shape[1]) - self._second(where) @ s
-            flat = np.abs(np.linalg.det(left)) < 1 - CAP
-            self._high_leverage += int(flat.sum())
-            left[flat] += (1 - CAP) * np.eye(s.shape[1])
-            slopes[where] = np.linalg.solve(left, slopes[where][..., None])[..., 0]
+            remainder = np.eye(s.shape[1]) - self._second(where) @ s
+            singular = np.abs(np.linalg.det(remainder)) < 1 - MAX_LEVERAGE
+            self._high_leverage += int(singular.sum())
+            remainder[singular] += (1 - MAX_LEVERAGE) * np.eye(s.shape[1])
+            slopes[where] = np.linalg.solve(remainder, slopes[where][..., None])[..., 0]
         return FactoredRows(rows.features, slopes, rows.share, rows.common)
 
     def paired(self, left: Rows, right: Rows) -> Array:
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""
-        left, right = _factored(left), _factored(right)
+        left, right = _as_factored(left), _as_factored(right)
         out = np.empty(len(right))
         for where, s in self.leverages():
             out[where] = np.einsum("nc,nck,nk->n", left.slopes[where], s, right.slopes[where])
@@ -152,35 +159,35 @@ class LinearCurvature(ExactCurvature):
 
     def part_matvec(self, member: Array, vectors: Array) -> Array:
         """Σ_{i∈U} wᵢ (X̃ᵢᵀ Aᵢ X̃ᵢ + each·M) v for every group."""
-        problem, wide = self.problem, vectors.reshape(-1, *self.problem.shape)
-        out = np.zeros_like(wide)
-        for g, (inside, v) in enumerate(zip(member, wide, strict=True)):
+        problem, parameters = self.problem, vectors.reshape(-1, *self.problem.shape)
+        out = np.zeros_like(parameters)
+        for g, (inside, v) in enumerate(zip(member, parameters, strict=True)):
             where = np.flatnonzero(inside)
             part = problem.features.take(where)
-            bent = np.einsum("nck,nk->nc", self._second(where), part.times(v.T)) * inside[where, None]
-            out[g] = part.transposed_times(bent).T + problem.each * (
+            curved = np.einsum("nck,nk->nc", self._second(where), part.times(v.T)) * inside[where, None]
+            out[g] = part.transposed_times(curved).T + problem.each * (
                 inside @ problem.carried
             ) * problem.penalty_gradient(v)
         return out.reshape(vectors.shape)
 
     def after(self, kept: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> Moved:
-        """Newton steps under other example weights; each system only as exact as the goal needs."""
+        """Newton steps under other example weights; each system is solved only as exactly as the tolerance needs."""
         forcing = 0.03 if start is not None else 1e-6
         return Newton(self.problem, self.solver).after(kept, start, steps, tolerance, forcing)
 
     @property
     def step_cost(self) -> tuple[float, float]:
-        """(assembly and factorisation, one Newton step of one removal with its three products)."""
+        """Floating-point operations of (assembly and factorisation, one Newton step of one removal: three products)."""
         outputs, width = self.problem.shape
         n, counted = len(self.problem.features), np.count_nonzero(self.problem.weights)
-        entries = float(self.problem.features.entries) * (counted / n)  # as if rows of weight 0 were not there
+        entries = float(self.problem.features.entries) * (counted / n)  # without rows of weight 0
         pairs = outputs * (outputs + 1) / 2 if self.problem.family.coupled else outputs
         once = pairs * entries * (entries / counted) + self.problem.size**3 / 3
         return once, 14.0 * entries * outputs + 300.0 * counted * outputs + 6.0 * outputs * width * self.solver.height
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Kind, size, damping and its origin, and what was met on the way."""
+        """Kind, solver, size, l2, damping, and warnings about singularity, leverage 1 and convergence."""
         warnings = []
         if self.solver.jitter:
             warnings.append(
@@ -189,8 +196,8 @@ class LinearCurvature(ExactCurvature):
             )
         if self._high_leverage:
             warnings.append(
-                f"{self._high_leverage} training examples have leverage 1: the model passes through them only because "
-                "they are there, and what happens without them is not determined by the others."
+                f"{self._high_leverage} training examples have leverage 1: the model passes through them exactly, and "
+                "the other examples do not determine its prediction there without them."
             )
         if not self.solver.converged:
             warnings.append(f"Conjugate gradients stopped at a relative residual of {self.solver.residual:.2g}.")
@@ -217,7 +224,7 @@ class LinearCurvature(ExactCurvature):
         return np.asarray(a * self.problem.weights[where][:, None, None])
 
 
-def _factored(rows: Rows) -> FactoredRows:
+def _as_factored(rows: Rows) -> FactoredRows:
     if not isinstance(rows, FactoredRows):
         raise TypeError(f"expected the rows of this model's training examples, got {type(rows).__name__}")
     return rows
@@ -225,9 +232,9 @@ def _factored(rows: Rows) -> FactoredRows:
 
 def _solver_for(problem: Problem, recipe: Hessian | None, damping: float) -> HessianSolver:
     solver = None if recipe is None else recipe.solver
-    matrix = problem.size if problem.family.coupled else problem.features.width
+    height = problem.size if problem.family.coupled else problem.features.width
     if solver is None:
-        solver = Direct() if matrix <= LARGEST else CG()
+        solver = Direct() if height <= MAX_CHOLESKY else CG()
     if isinstance(solver, CG):
         return ConjugateGradients(problem, damping, solver.tolerance, solver.steps)
     return (

@@ -1,4 +1,4 @@
-"""Design: from raw inputs to the features of a linear model, fixed when the model was trained."""
+"""The map from raw inputs to the features of a linear model, fixed when the model was trained."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ Array = NDArray[np.float64]
 
 
 class Inputs(Protocol):
-    """Everything before the linear model: raw inputs → matrix (n, columns)."""
+    """The steps before a linear model: raw inputs → matrix (n, columns)."""
 
     @property
     def has_pullback(self) -> bool:
-        """Whether gradients with respect to the matrix can be pulled back to the raw inputs."""
+        """Whether gradients with respect to the matrix can be backpropagated to the raw inputs, by `pull_back`."""
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the columns, where they have any."""
+        """Names of the columns; None if they have none."""
 
     def __call__(self, x: Any) -> Any:
-        """The matrix."""
+        """The matrix of these inputs."""
 
     def raw(self, x: Any) -> Any:
         """The raw inputs as an array."""
 
     def pull_back(self, x: Any, gradients: Array) -> Array:
-        """Gradients with respect to the matrix, (k, n, columns), as gradients with respect to raw inputs (k, n, …)."""
+        """Gradients with respect to raw inputs, (k, n, …), from those with respect to the matrix, (k, n, columns)."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """Raw inputs → Features: the columns themselves, or Gram coordinates.
+    """Raw inputs → Features: the columns themselves, or their Gram coordinates.
 
     Attributes:
-        inputs: everything before the linear model.
+        inputs: the steps before the linear model.
         intercept: value of the intercept's column, 0 for none.
-        penalised_intercept: whether the regulariser sees it.
-        coordinates: the map that follows, if any.
+        penalised_intercept: whether the regulariser includes the intercept.
+        coordinates: the Gram coordinates that follow; None for the columns themselves.
     """
 
     inputs: Inputs
@@ -57,20 +57,23 @@ class Design:
         return features if self.coordinates is None else self._features(self.coordinates.transform(features.x))
 
     def in_gram_coordinates(self, matrix: Any, kernel: Kernel | None) -> Design:
-        """The same design in the coordinates of a training matrix's Gram matrix."""
+        """The same design, in Gram coordinates of this training matrix."""
         return replace(self, coordinates=GramCoordinates(self._features(matrix).x, kernel))
 
     def on_columns(self, theta: Array) -> tuple[Design, Array]:
-        """The design without its Gram coordinates of an inner product, and θ (K, rank + 1) on the columns: (K, d)."""
+        """The design without Gram coordinates, and θ (K, rank + 1) as parameters on the columns (K, d).
+
+        Raises ValueError if there are no Gram coordinates or if they belong to a kernel.
+        """
         coordinates = self.coordinates
         if coordinates is None or not coordinates.is_linear:
             raise ValueError("only Gram coordinates of inner products can be undone")
-        lifted = coordinates.lift(theta[:, : len(coordinates.pivots)])
-        rest = theta[:, len(coordinates.pivots) :]
-        return replace(self, coordinates=None), np.hstack([lifted, rest])
+        on_columns = coordinates.lift(theta[:, : len(coordinates.pivots)])
+        intercept = theta[:, len(coordinates.pivots) :]
+        return replace(self, coordinates=None), np.hstack([on_columns, intercept])
 
     def columns_of(self, vectors: Array) -> Array:
-        """The part of vectors (K, d) that belongs to columns, without the intercept's."""
+        """Vectors (K, d) without the entry of the intercept."""
         return vectors[:, : vectors.shape[1] - int(self.intercept != 0)]
 
     def parameters(self, matrix: Any, given: Array | tuple[Any, Array]) -> Array:

@@ -1,4 +1,4 @@
-"""Features: the n × d matrix of a linear model, dense or sparse, the intercept a column that is never stored."""
+"""The n × d feature matrix of a linear model, dense or sparse, with an intercept column that is never stored."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import blas
 
+from upweight.core.blocks import blocks
+
 Array = NDArray[np.float64]
-CHUNK = 1024  # rows of a dense scratch block: large enough for the BLAS, small beside the features
-PAIRS = 4_000_000  # products of two nonzeros of one row that are gathered at a time
+ROW_CHUNK = 1024  # rows (or columns) of a dense scratch block: large enough for the BLAS, small beside the features
+MAX_PAIRS = 4_000_000  # products of two nonzeros of one row in memory at a time
+FINITE_CHECK_CHUNK = 65_536  # values checked for NaN at a time
 
 
 class Features:
-    """A matrix X with an implied last column of `intercept` (none where it is 0).
+    """A matrix X with an implied last column that holds `intercept` (no such column if it is 0).
 
     Args:
         x: float array (n, columns) of any precision, or a sparse matrix.
         intercept: the value of the extra column; scikit-learn's is 1, liblinear's `intercept_scaling`.
-        penalised_intercept: whether the regulariser sees that column (liblinear's does).
+        penalised_intercept: whether the regulariser includes that column (liblinear's does).
+        row_chunk: rows (or columns) of a dense scratch block.
+        max_pairs: products of two nonzeros of one row in memory at a time.
     """
 
-    def __init__(self, x: Any, intercept: float, penalised_intercept: bool = False) -> None:
+    def __init__(
+        self,
+        x: Any,
+        intercept: float,
+        penalised_intercept: bool = False,
+        *,
+        row_chunk: int = ROW_CHUNK,
+        max_pairs: int = MAX_PAIRS,
+    ) -> None:
         self.sparse = bool(sparse.issparse(x))
         self.x: Any = _canonical(x) if self.sparse else np.asarray(x)
         if self.x.ndim != 2:
@@ -39,6 +52,8 @@ class Features:
             raise ValueError("the features have NaN or infinite values; impute or drop them in the pipeline")
         self.intercept = float(intercept)
         self.penalised_intercept = penalised_intercept
+        self._row_chunk = row_chunk
+        self._max_pairs = max_pairs
         self.columns = int(self.x.shape[1])
         self.width = self.columns + int(self.intercept != 0)
 
@@ -60,7 +75,7 @@ class Features:
 
     @property
     def penalised(self) -> Array:
-        """1.0 for columns that the regulariser sees, shape (d,)."""
+        """1.0 for columns that the regulariser includes, else 0.0, shape (d,)."""
         mask = np.ones(self.width)
         if self.intercept and not self.penalised_intercept:
             mask[-1] = 0.0
@@ -109,7 +124,7 @@ class Features:
             return self.weighted_gram(np.maximum(weights, 0.0)) + self.weighted_gram(np.minimum(weights, 0.0))
         alpha, scale = (-1.0 if negative.any() else 1.0), np.sqrt(np.abs(weights))
         gram = np.zeros((self.width, self.width), order="F")
-        scratch = np.empty((min(CHUNK, len(self)), self.width))
+        scratch = np.empty((min(self._row_chunk, len(self)), self.width))
         for where, rows in self._chunks():
             block = scratch[: len(rows)]
             np.multiply(rows, scale[where, None], out=block[:, : self.columns])
@@ -119,7 +134,7 @@ class Features:
         return gram
 
     def quadratic(self, upper: Array) -> Array:
-        """xᵢᵀ M xᵢ for every row, of a symmetric M (d, d) whose upper triangle alone is read: half a full product."""
+        """xᵢᵀ M xᵢ for every row and a symmetric M (d, d). Reads the upper triangle only: half the work of X M."""
         if self.sparse:
             return self._sparse_quadratic(upper)
         upper, diagonal = np.asfortranarray(upper), np.diagonal(upper)
@@ -131,8 +146,7 @@ class Features:
         return out
 
     def _chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        for start in range(0, len(self), CHUNK):
-            where = slice(start, min(start + CHUNK, len(self)))
+        for where in blocks(len(self), self._row_chunk):
             yield where, self.x[where]
 
     def _with_intercept(self, body: Array) -> Array:
@@ -144,8 +158,7 @@ class Features:
         gram = np.empty((self.width, self.width), order="F")
         scaled = sparse.csr_array(self.x.multiply(weights[:, None])).T.tocsr()
         by_column = self.x.tocsc()
-        for start in range(0, self.columns, CHUNK):
-            where = slice(start, min(start + CHUNK, self.columns))
+        for where in blocks(self.columns, self._row_chunk):
             gram[: self.columns, where] = (scaled @ by_column[:, where]).toarray()
         if self.intercept:
             last = self.intercept * np.asarray(self.x.T @ weights)
@@ -161,7 +174,7 @@ class Features:
         edges = np.concatenate([[0], np.cumsum(counts * (counts + 1) // 2)])
         start = 0
         while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(edges, edges[start] + PAIRS, side="right")) - 1)
+            stop = max(start + 1, int(np.searchsorted(edges, edges[start] + self._max_pairs, side="right")) - 1)
             first = np.arange(pointers[start], pointers[stop])
             partners = np.repeat(pointers[start + 1 : stop + 1], counts[start:stop]) - first  # itself and those after
             left = np.repeat(first, partners)
@@ -177,14 +190,14 @@ class Features:
 
 
 def _all_finite(values: NDArray[Any]) -> bool:
-    return all(np.isfinite(values[i : i + 65536]).all() for i in range(0, len(values), 65536))
+    return all(np.isfinite(values[block]).all() for block in blocks(len(values), FINITE_CHECK_CHUNK))
 
 
 def _canonical(x: Any) -> Any:
     """CSR with sorted columns, each once; the caller's matrix stays as it is."""
     csr = x.tocsr()
     if csr.dtype.kind != "f":
-        csr = csr.astype(np.float64)  # squares of small integers would wrap around
+        csr = csr.astype(np.float64)  # squares of small integer types would overflow
     if csr.has_canonical_format:
         return csr
     csr = csr.copy()

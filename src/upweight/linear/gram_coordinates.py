@@ -1,8 +1,8 @@
-"""Gram coordinates: a model with more columns than examples (or a kernel) in at most n columns.
+"""Gram coordinates: at most n columns for a model with a kernel, or with more columns than examples.
 
-With an isotropic penalty the parameters lie in the span of the training inputs, so K = X Xᵀ = L Lᵀ gives features L
-(n × rank) of the same inner products: the dual form of a linear model is its primal form on L. A kernel machine is
-the linear model on the same L (Koh & Liang 2017, §5.1, do this for the RBF SVM).
+With an isotropic penalty the parameters lie in the span of the training inputs. So K = X Xᵀ = L Lᵀ gives features L
+(n × rank) with the same inner products, and the dual form of a linear model is its primal form on L. A kernel machine
+is the linear model on the L of its kernel matrix (Koh & Liang 2017, §5.1, do this for the RBF SVM).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class GramCoordinates:
 
     Args:
         x: training inputs (n, d), dense or sparse.
-        kernel: (a, b) ↦ matrix of kernel values; the inner product where it is left out.
-        tolerance: pivots below this share of the largest diagonal entry are left out (repeated or dependent examples).
+        kernel: (a, b) ↦ matrix of kernel values; None for the inner product.
+        tolerance: pivots below this share of the largest diagonal entry are dropped (repeated or dependent examples).
     """
 
     def __init__(self, x: Any, kernel: Kernel | None = None, tolerance: float = 1e-12) -> None:
@@ -48,17 +48,17 @@ class GramCoordinates:
         return self.solve(self.kernel(self._pivot_inputs, x)).T
 
     def lift(self, theta: Array) -> Array:
-        """Parameters (K, rank) in these coordinates as parameters (K, d) on the columns, for inner products."""
+        """Parameters (K, d) on the columns from parameters (K, rank) in these coordinates, for inner products."""
         weights = solve_triangular(self._corner, theta.T, lower=True, trans="T")
         return np.asarray(self._pivot_inputs.T @ weights).T
 
     def solve(self, pivot_outputs: Array) -> Array:
-        """L_r⁻¹ times outputs at the pivots (rank, k): the parameters that have those outputs."""
+        """L_r⁻¹ times outputs at the pivots (rank, k): the parameters with those outputs."""
         return np.asarray(solve_triangular(self._corner, pivot_outputs, lower=True))
 
 
 def inner_product(a: Any, b: Any) -> Array:
-    """a bᵀ as a dense matrix, in float64 whatever came."""
+    """a bᵀ as a dense float64 matrix, for dense or sparse inputs of any type."""
     a, b = (m if sparse.issparse(m) and m.dtype.kind == "f" else m.astype(np.float64) for m in (a, b))
     product = a @ b.T
     return product.toarray() if sparse.issparse(product) else np.asarray(product)

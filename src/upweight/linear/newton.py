@@ -1,4 +1,4 @@
-"""Newton steps to the optimum under other example weights: leave-one-out, groups, and refits are one routine."""
+"""Newton's method for the optimum under other example weights: leave-one-out, groups and retraining alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.curvature import Moved
 from upweight.core.threads import one_thread
 from upweight.linear.conjugate_gradients import conjugate_gradients
@@ -16,155 +17,201 @@ from upweight.linear.losses.loss import Derivatives
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
-SMALL = 1e9  # multiplications of one product up to which one thread is best
-ENTRIES = 500_000  # outputs (groups × examples × K) that are held at a time: a few megabytes, near the cache
-BESIDE = 8  # share of the features' own size that the outputs of all groups may have
-PRODUCTS = 100  # products with the Hessian for one Newton step at most
-HALVINGS = 30
-FEW = 1e-3  # share of the examples that change up to which the full-data factor alone is tried
-GAIN = 0.1  # what one step by it must leave of the gradient at most
+ONE_THREAD_BELOW = 1e9  # multiplications of one product up to which one thread is fastest
+MAX_OUTPUTS = 500_000  # outputs (groups × examples × K) in memory at a time: a few megabytes, near the cache
+FEATURES_PER_OUTPUT = 8  # the outputs may also take up this fraction of the features' own size
+MAX_PRODUCTS = 100  # Hessian products per Newton step
+MAX_HALVINGS = 30  # halvings of one step
+CHORD_SHARE = 1e-3  # the chord method is tried if at most this share of the examples changes
+CHORD_GAIN = 0.1  # each step of the chord method must reduce the gradient to this fraction
 
 
 @dataclass
 class _State:
-    """Groups on their way: shifts (g, K, d), outputs (n, g, K), losses there, the objective they have reached (g,)."""
+    """Where the groups are on their way to their optima.
+
+    Attributes:
+        shifts: change of the parameters so far, (g, K, d).
+        outputs: (n, g, K).
+        derivatives: of the losses at these outputs.
+        objective: (g,).
+    """
 
     shifts: Array
     outputs: Array
     derivatives: Derivatives
-    reached: Array
+    objective: Array
 
-    def of(self, groups: NDArray[np.bool_]) -> _State:
-        """These groups alone."""
+    def select(self, groups: NDArray[np.bool_]) -> _State:
+        """The state of these groups alone."""
         return _State(
-            self.shifts[groups], self.outputs[:, groups], self.derivatives.select_groups(groups), self.reached[groups]
+            self.shifts[groups],
+            self.outputs[:, groups],
+            self.derivatives.select_groups(groups),
+            self.objective[groups],
         )
 
 
 class Newton:
-    """Inexact Newton on J(θ + Δ; kept · w) for many weightings at once.
+    """Inexact Newton on J(θ + Δ; factors · w) for many weightings at once.
 
-    Each step solves (H at θ + Δ under the new weights) δ = −gradient by conjugate gradients preconditioned with the
-    factor of the full-data Hessian, then halves δ until the objective does not rise. A single removal costs
-    4nKd flops a product; the factor makes two or three products enough. Where few of many examples go, the factor
-    alone is the system (the chord method), as long as each step leaves a tenth of the gradient at most.
+    Each step solves (H at θ + Δ under the new weights) δ = −gradient by conjugate gradients, preconditioned with the
+    factored Hessian of the full data. It then halves δ until the objective does not rise. A product for one removal
+    costs 4nKd floating-point operations, and with the preconditioner two or three products are enough. If few of many
+    examples change, the factored Hessian replaces the exact one (the chord method), as long as each step leaves at most
+    a tenth of the gradient.
+
+    Args:
+        problem: the objective with all examples.
+        solver: of the Hessian with all examples.
+        max_outputs: outputs (groups × examples × K) in memory at a time.
+        features_per_output: the outputs may also take up 1/features_per_output of the features' own size.
+        chord_share: the chord method is tried if at most this share of the examples changes.
     """
 
-    def __init__(self, problem: Problem, solver: HessianSolver) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        solver: HessianSolver,
+        *,
+        max_outputs: int = MAX_OUTPUTS,
+        features_per_output: float = FEATURES_PER_OUTPUT,
+        chord_share: float = CHORD_SHARE,
+    ) -> None:
         self.problem = problem
         self.solver = solver
+        self._max_outputs = max_outputs
+        self._features_per_output = features_per_output
+        self._chord_share = chord_share
 
     def after(
-        self, kept: Array, start: Array | None = None, steps: int = 2, tolerance: float = 1e-10, forcing: float = 1e-3
+        self,
+        factors: Array,
+        start: Array | None = None,
+        steps: int = 2,
+        tolerance: float = 1e-10,
+        forcing: float = 1e-3,
     ) -> Moved:
-        """Shifts (groups, parameters) under `kept` (groups, n), until the gradient is `tolerance` · noise of copies.
+        """The optimum for each row of weight factors.
 
-        `forcing` is the relative residual to which each Newton system is solved.
+        Args:
+            factors: (groups, n), multiply the training weights; 0 removes an example.
+            start: first guess of the shifts, (groups, parameters).
+            steps: Newton steps at most.
+            tolerance: a group is done when its gradient norm is below this, relative to `Problem.noise_of_copies`.
+            forcing: relative residual to which each Newton system is solved.
         """
         outputs, width = self.problem.shape
-        shifts = np.zeros((len(kept), outputs * width))
-        residual, most = np.zeros(len(kept)), 0
-        held = len(self.problem.features) * outputs
-        # beside features so large that reading them is what costs, more groups may be held at a time
-        size = max(1, ENTRIES // held, int(self.problem.features.entries // (BESIDE * held)))
-        small = self.problem.features.entries * outputs * min(size, len(kept)) < SMALL
-        with one_thread() if small else nullcontext():
-            for first in range(0, len(kept), size):
-                part = slice(first, first + size)
-                begin = None if start is None else start[part].reshape(-1, outputs, width)
-                found, left, used = self._batch(kept[part], begin, steps, tolerance, forcing)
-                shifts[part], residual[part] = found.reshape(len(found), -1), left
-                most = max(most, used)
-        return Moved(shifts, residual, most)
+        shifts = np.zeros((len(factors), outputs * width))
+        residual, most_steps = np.zeros(len(factors)), 0
+        outputs_per_group = len(self.problem.features) * outputs
+        # If the features are large, reading them is what costs, and more groups may be in memory at a time.
+        size = max(
+            1,
+            self._max_outputs // outputs_per_group,
+            int(self.problem.features.entries // (self._features_per_output * outputs_per_group)),
+        )
+        is_small = self.problem.features.entries * outputs * min(size, len(factors)) < ONE_THREAD_BELOW
+        with one_thread() if is_small else nullcontext():
+            for block in blocks(len(factors), size):
+                guess = None if start is None else start[block].reshape(-1, outputs, width)
+                block_shifts, residual[block], taken = self._optimise(factors[block], guess, steps, tolerance, forcing)
+                shifts[block] = block_shifts.reshape(len(block_shifts), -1)
+                most_steps = max(most_steps, taken)
+        return Moved(shifts, residual, most_steps)
 
-    def _batch(
-        self, kept: Array, start: Array | None, steps: int, tolerance: float, forcing: float
+    def _optimise(
+        self, factors: Array, start: Array | None, steps: int, tolerance: float, forcing: float
     ) -> tuple[Array, Array, int]:
-        """All groups until each is done; those that are leave the batch."""
-        state = self._begin(kept, start)
-        shifts, left = state.shifts.copy(), np.zeros(len(kept))
-        active, before = np.arange(len(kept)), np.full(len(kept), np.inf)
-        alone = steps > 1 and bool((self.problem.mean_of(np.abs(kept - 1.0)) <= FEW).all())
-        for used in range(steps + 1):
-            gradient = self._gradient(state, kept)
-            left[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise_of_copies
+        """(shifts, residuals, steps taken) of all groups together; a group that is done leaves the batch."""
+        state = self._begin(factors, start)
+        shifts, residual = state.shifts.copy(), np.zeros(len(factors))
+        active, previous = np.arange(len(factors)), np.full(len(factors), np.inf)
+        changes_little = bool((self.problem.mean_of(np.abs(factors - 1.0)) <= self._chord_share).all())
+        use_chord = steps > 1 and changes_little
+        for taken in range(steps + 1):
+            gradient = self._gradient(state, factors)
+            residual[active] = np.sqrt(np.einsum("gcd,gcd->g", gradient, gradient)) / self.problem.noise_of_copies
             shifts[active] = state.shifts
-            alone = alone and bool((left[active] <= GAIN * before[active]).all())
-            before = left.copy()
-            going = left[active] > tolerance
-            if used == steps or not going.any():
-                return shifts, left, used
-            if not going.all():
-                active, kept, gradient = active[going], kept[going], gradient[going]
-                state = state.of(going)
-            if alone:
+            use_chord = use_chord and bool((residual[active] <= CHORD_GAIN * previous[active]).all())
+            previous = residual.copy()
+            unfinished = residual[active] > tolerance
+            if taken == steps or not unfinished.any():
+                return shifts, residual, taken
+            if not unfinished.all():
+                active, factors, gradient = active[unfinished], factors[unfinished], gradient[unfinished]
+                state = state.select(unfinished)
+            if use_chord:
                 step = -self.solver.solve_approximately(gradient)
             else:
-                step = self._step(gradient, state.derivatives, kept, forcing)
-            moved = self._advance(state, step, kept)
-            if moved is None:
-                return shifts, left, used
-            state = moved
+                step = self._step(gradient, state.derivatives, factors, forcing)
+            advanced = self._advance(state, step, factors)
+            if advanced is None:
+                return shifts, residual, taken
+            state = advanced
         raise AssertionError("unreachable")
 
-    def _step(self, gradient: Array, derivatives: Derivatives, kept: Array, forcing: float) -> Array:
+    def _step(self, gradient: Array, derivatives: Derivatives, factors: Array, forcing: float) -> Array:
         def matvec(v: Array) -> Array:
-            return self._matvec(v, derivatives, kept)
+            return self._matvec(v, derivatives, factors)
 
-        return conjugate_gradients(matvec, self.solver.solve_approximately, -gradient, forcing, PRODUCTS)[0]
+        return conjugate_gradients(matvec, self.solver.solve_approximately, -gradient, forcing, MAX_PRODUCTS)[0]
 
-    def _begin(self, kept: Array, start: Array | None) -> _State:
-        """At the first guess, or at no shift where that is the better of the two."""
-        base = np.repeat(self.problem.outputs[:, None], len(kept), axis=1)
-        none = np.zeros((len(kept), *self.problem.shape))
-        here = self._at(base, none, kept)
+    def _begin(self, factors: Array, start: Array | None) -> _State:
+        """The state at the first guess, or at no shift if that has the lower objective."""
+        outputs = np.repeat(self.problem.outputs[:, None], len(factors), axis=1)
+        unshifted = self._state_at(outputs, np.zeros((len(factors), *self.problem.shape)), factors)
         if start is None:
-            return here
-        there = self._at(base + self._times(start), start, kept)
-        better = there.reached < here.reached
+            return unshifted
+        guessed = self._state_at(outputs + self._times(start), start, factors)
+        better = guessed.objective < unshifted.objective
         if better.all():
-            return there
-        return self._at(
-            np.where(better[:, None], there.outputs, base), np.where(better[:, None, None], start, 0.0), kept
+            return guessed
+        return self._state_at(
+            np.where(better[:, None], guessed.outputs, outputs), np.where(better[:, None, None], start, 0.0), factors
         )
 
-    def _advance(self, state: _State, step: Array, kept: Array) -> _State | None:
-        """Moved along the step, halved where the objective would rise; None when no group can move any more."""
-        moved, length = self._times(step), np.ones(len(kept))
-        for halved in range(HALVINGS + 1):
-            there = self._at(state.outputs + length[:, None] * moved, state.shifts + length[:, None, None] * step, kept)
-            worse = ~(there.reached <= state.reached + 1e-12 * np.abs(state.reached))
+    def _advance(self, state: _State, step: Array, factors: Array) -> _State | None:
+        """The state after the step, halved until the objective does not rise; None if no group can move any more."""
+        change, length = self._times(step), np.ones(len(factors))
+        for halvings in range(MAX_HALVINGS + 1):
+            advanced = self._state_at(
+                state.outputs + length[:, None] * change, state.shifts + length[:, None, None] * step, factors
+            )
+            worse = ~(advanced.objective <= state.objective + 1e-12 * np.abs(state.objective))
             if not worse.any():
                 break
-            length[worse] *= 0.5 if halved < HALVINGS - 1 else 0.0  # at the end they stay where they are
-        return there if length.any() else None
+            length[worse] *= 0.5 if halvings < MAX_HALVINGS - 1 else 0.0  # in the end these groups stay where they are
+        return advanced if length.any() else None
 
-    def _at(self, outputs: Array, shifts: Array, kept: Array) -> _State:
+    def _state_at(self, outputs: Array, shifts: Array, factors: Array) -> _State:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             derivatives = self.problem.family.at(outputs, self.problem.targets[:, None])
-            loss = np.einsum("gn,ng->g", kept * self.problem.weights, derivatives.loss)
+            loss = np.einsum("gn,ng->g", factors * self.problem.weights, derivatives.loss)
         theta = self.problem.theta + shifts
         penalty = np.einsum("gcd,gcd->g", theta, self.problem.penalty_gradient(theta))
-        return _State(shifts, outputs, derivatives, loss + 0.5 * self.problem.ridge_of(kept) * penalty)
+        return _State(shifts, outputs, derivatives, loss + 0.5 * self.problem.ridge_of(factors) * penalty)
 
-    def _gradient(self, state: _State, kept: Array) -> Array:
-        data = self._transposed_times(state.derivatives.gradient * self._weigh(kept))
+    def _gradient(self, state: _State, factors: Array) -> Array:
+        data = self._transposed_times(state.derivatives.gradient * self._weights(factors))
         penalty = self.problem.penalty_gradient(self.problem.theta + state.shifts)
-        return data + self.problem.ridge_of(kept)[:, None, None] * penalty
+        return data + self.problem.ridge_of(factors)[:, None, None] * penalty
 
-    def _matvec(self, v: Array, derivatives: Derivatives, kept: Array) -> Array:
-        data = self._transposed_times(derivatives.apply(self._times(v)) * self._weigh(kept))
-        ridge = self.problem.ridge_of(kept)[:, None, None] * self.problem.penalty_gradient(v)
+    def _matvec(self, v: Array, derivatives: Derivatives, factors: Array) -> Array:
+        data = self._transposed_times(derivatives.apply(self._times(v)) * self._weights(factors))
+        ridge = self.problem.ridge_of(factors)[:, None, None] * self.problem.penalty_gradient(v)
         return data + ridge + self.solver.jitter * v
 
-    def _weigh(self, kept: Array) -> Array:
+    def _weights(self, factors: Array) -> Array:
         """κᵢwᵢ as (n, g, 1)."""
-        return np.asarray((kept * self.problem.weights).T[:, :, None])
+        return np.asarray((factors * self.problem.weights).T[:, :, None])
 
     def _times(self, vectors: Array) -> Array:
+        """X v for vectors (g, K, d): (n, g, K)."""
         groups, outputs, width = vectors.shape
         return self.problem.features.times(vectors.reshape(-1, width).T).reshape(-1, groups, outputs)
 
     def _transposed_times(self, values: Array) -> Array:
+        """Xᵀ r for r (n, g, K): (g, K, d)."""
         n, groups, outputs = values.shape
         return self.problem.features.transposed_times(values.reshape(n, -1)).T.reshape(groups, outputs, -1)

@@ -1,4 +1,4 @@
-"""Problem: the training objective of a generalised linear model, ready to be differentiated."""
+"""The training objective of a generalised linear model on its training set, with derivatives and norms."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """J(θ; κ) = Σᵢ κᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(κ) Σ_ck M_ck θ_c·θ_k, λ(κ) = fixed + each · Σᵢ κᵢ shareᵢ; κ = 1 at first.
+    """J(θ; κ) = Σᵢ κᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(κ) Σ_ck M_ck θ_c·θ_k with λ(κ) = fixed + each · Σᵢ κᵢ shareᵢ.
 
-    `fixed` is the l2 of an objective that sums losses: it stays when an example goes. `each` is the l2 of one that
-    takes their mean: every example carries its share, so that the minimiser is that of the renormalised mean.
+    κ are weight factors: 1 for every example of the training set, 0 for a removed one. `fixed` is the l2 of an
+    objective that sums losses: it stays when an example is removed. `each` is the l2 of an objective that takes their
+    mean: every example carries its share of it, so that the minimiser is that of the renormalised mean.
 
     Attributes:
         features: n × d.
-        targets: what `family.encode` made of the labels.
+        targets: labels as `family.encode` encodes them.
         weights: (n,) sample weight times class weight, before any removal.
+        family: the loss.
+        fixed, each: see above.
         theta: (K, d) trained parameters.
-        shares: (n,) how much of the mean's regulariser each example carries; None for its weight.
-        copies: (n,) how many examples each row counts for, 0 where it is absent; None for one each.
+        shares: (n,) each example's share of the mean's regulariser; None for its weight.
+        counts: (n,) how many examples each row counts for, 0 if it is absent; None for one each.
     """
 
     features: Features
@@ -39,7 +42,7 @@ class Problem:
     each: float
     theta: Array
     shares: Array | None = None
-    copies: Array | None = None
+    counts: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,17 +56,17 @@ class Problem:
 
     @property
     def carried(self) -> Array:
-        """(n,) share of the mean's regulariser that goes with each example."""
+        """(n,) each example's share of the mean's regulariser."""
         return self.weights if self.shares is None else self.shares
 
     @property
     def ridge(self) -> float:
-        """λ with all examples there."""
+        """λ with all examples."""
         return self.fixed + self.each * float(self.carried.sum())
 
-    def ridge_of(self, kept: Array) -> Array:
-        """λ when these multiples of the examples are there, kept (g, n): (g,)."""
-        return np.asarray(self.fixed + self.each * (kept @ self.carried))
+    def ridge_of(self, factors: Array) -> Array:
+        """λ under weight factors κ (g, n): (g,)."""
+        return np.asarray(self.fixed + self.each * (factors @ self.carried))
 
     @cached_property
     def outputs(self) -> Array:
@@ -72,42 +75,42 @@ class Problem:
 
     @cached_property
     def derivatives(self) -> Derivatives:
-        """Of every training example's loss at the trained parameters."""
+        """Derivatives of every training example's loss at the trained parameters."""
         return self.family.at(self.outputs, self.targets)
 
     def penalty_gradient(self, theta: Array) -> Array:
-        """M θ on the penalised columns, for one λ = 1; theta (…, K, d)."""
+        """M θ on the penalised columns: the gradient of the penalty for λ = 1; theta (…, K, d)."""
         if self.fixed == 0 and self.each == 0:
             return np.zeros_like(theta)
         return np.asarray(np.einsum("ck,...kd->...cd", self.family.metric(), theta) * self.features.penalised)
 
     def gradient(self) -> Array:
-        """∇J at the trained parameters, (K, d): zero where the model is at its optimum."""
+        """∇J at the trained parameters, (K, d): zero at the optimum."""
         slopes = self.weights[:, None] * self.derivatives.gradient
         data = self.features.transposed_times(slopes).T
         return data + self.ridge * self.penalty_gradient(self.theta)
 
     @cached_property
     def noise(self) -> float:
-        """√Σ‖gᵢ‖²: the gradient that the examples would leave if their signs were random."""
+        """√Σ‖gᵢ‖²: the root mean square of ‖Σ ±gᵢ‖ if the gradients gᵢ had random signs."""
         slopes = (self.derivatives.gradient**2).sum(axis=1) * self.weights**2
         return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
 
     @cached_property
     def noise_of_copies(self) -> float:
-        """`noise` where a row that counts for several examples is several gradients with signs of their own."""
-        if self.copies is None:
+        """`noise` if a row that counts for k examples is k gradients, each with a random sign."""
+        if self.counts is None:
             return self.noise
-        slopes = (self.derivatives.gradient**2).sum(axis=1) * self.weights**2 / np.maximum(self.copies, 1.0)
+        slopes = (self.derivatives.gradient**2).sum(axis=1) * self.weights**2 / np.maximum(self.counts, 1.0)
         return max(float(np.sqrt((slopes * self.features.squares()).sum())), 1e-300)
 
     def mean_of(self, numbers: Array) -> Array:
-        """Mean over the examples, rows counted as often as they stand for one, of numbers (…, n)."""
-        return np.asarray(numbers.mean(axis=-1) if self.copies is None else numbers @ self.copies / self.copies.sum())
+        """Mean of numbers (…, n) over the examples; each row counts as often as `counts` says."""
+        return np.asarray(numbers.mean(axis=-1) if self.counts is None else numbers @ self.counts / self.counts.sum())
 
     @cached_property
     def scale(self) -> float:
-        """`noise` of residuals as large as the targets (1 for labels): what residuals are small or large against."""
+        """`noise` if the residuals were as large as the targets (1 for labels): the scale to compare `noise` with."""
         targets = np.asarray(self.targets, dtype=np.float64)[self.weights > 0]
         size = max(float(np.sqrt(np.mean(targets**2))), 1e-300) if self.family.classes is None else 1.0
         return size * float(np.sqrt((self.weights**2 * self.features.squares()).sum()))
@@ -116,12 +119,11 @@ class Problem:
     def off_optimum(self) -> float:
         """‖∇J‖ relative to `noise`: 0 at the optimum, about 1 for a model that was fitted on other data.
 
-        However large its weight, a row is one gradient here: what is refused as other data does not depend on the
-        unit of the weights.
+        A row is one gradient here, however large its weight, so that the unit of the weights does not matter.
         """
         return float(np.linalg.norm(self.gradient())) / self.noise
 
     @property
     def gradient_norm(self) -> float:
-        """The same relative to `noise_of_copies`, as it is reported."""
+        """‖∇J‖ relative to `noise_of_copies`, as reported to users."""
         return self.off_optimum * self.noise / self.noise_of_copies

@@ -1,15 +1,16 @@
-"""Rows of a linear model: a feature vector times an output gradient, never multiplied out."""
+"""Per-example gradients of a linear model, stored as feature vectors and output gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.rows import DenseRows, Rows, reciprocal_roots
 from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
-ENTRIES = 4_000_000  # numbers of the rows that are multiplied out at a time: 32 MB
+MAX_DENSE_NUMBERS = 4_000_000  # numbers of the dense rows in memory at a time: 32 MB
 
 
 class FactoredRows(Rows):
@@ -18,7 +19,8 @@ class FactoredRows(Rows):
     Args:
         features: the xᵢ, (n, d).
         slopes: the rᵢ, (n, K).
-        share: (n,) and `common` (K, d): the part of a mean objective's regulariser that an example carries.
+        share: (n,), each example's share of the regulariser's gradient; None if the objective sums losses.
+        common: (K, d), the regulariser's gradient of a mean objective; None if the objective sums losses.
     """
 
     def __init__(
@@ -33,12 +35,12 @@ class FactoredRows(Rows):
         return len(self.slopes)
 
     def dot(self, other: Rows) -> Array:
-        """Inner products; of two factored sets by (X Xᵀ) ∘ (R Rᵀ), without a parameter-sized vector."""
+        """Inner products. Two factored sets use (X Xᵀ) ∘ (R Rᵀ), without a vector as long as the parameters."""
         if isinstance(other, FactoredRows) and self.common is None and other.common is None:
             from upweight.linear.gram_coordinates import inner_product
 
-            ours, theirs = (f.x if not f.intercept else f.dense() for f in (self.features, other.features))
-            return inner_product(ours, theirs) * (self.slopes @ other.slopes.T)
+            x, other_x = (f.x if not f.intercept else f.dense() for f in (self.features, other.features))
+            return inner_product(x, other_x) * (self.slopes @ other.slopes.T)
         return self._dot_vectors(other.dense())
 
     def _dot_vectors(self, flat: Array) -> Array:
@@ -48,11 +50,9 @@ class FactoredRows(Rows):
         return out
 
     def _dot_dense(self, flat: Array) -> Array:
-        """Some rows at a time multiplied out: one product with all parameters inside is the fastest there is."""
+        """A block of rows at a time as a dense matrix: one matrix product with it is the fastest way."""
         out = np.empty((len(self), len(flat)))
-        step = max(1, ENTRIES // flat.shape[1])
-        for start in range(0, len(self), step):
-            where = slice(start, start + step)
+        for where in blocks(len(self), max(1, MAX_DENSE_NUMBERS // flat.shape[1])):
             rows = self.slopes[where, :, None] * self.features.take(where).dense()[:, None, :]
             out[where] = rows.reshape(len(rows), -1) @ flat.T
         return out
@@ -87,7 +87,7 @@ class FactoredRows(Rows):
         return DenseRows(np.asarray(out))
 
     def squares(self) -> Array:
-        """‖r‖²‖x‖², with what the common part adds."""
+        """‖r‖²‖x‖², plus the terms of the common part."""
         out = self.features.squares() * (self.slopes**2).sum(axis=1)
         if self.common is not None and self.share is not None:
             cross = np.einsum("nk,nk->n", self.slopes, self.features.times(self.common.T))
@@ -95,7 +95,7 @@ class FactoredRows(Rows):
         return np.asarray(out)
 
     def normalised(self, by_layer: bool = False) -> FactoredRows:
-        """By dividing slopes and shares; a linear model is one layer."""
+        """Every row divided by its norm; a linear model is one layer."""
         scale = reciprocal_roots(self.squares())
         share = None if self.share is None else self.share * scale
         return FactoredRows(self.features, self.slopes * scale[:, None], share, self.common)

@@ -136,7 +136,7 @@ def _with_reduction(model: LinearModel, train: Examples, reduction: Literal["sum
     if reduction in (None, model.objective.reduction):
         return model
     l2 = problem.ridge / (float(problem.weights.sum()) if reduction == "mean" else 1.0)
-    return replace(model, objective=Objective(reduction, l2), counts_examples=False, _seen={})
+    return replace(model, objective=Objective(reduction, l2), counts_examples=False, _cache={})
 
 
 @dataclass(frozen=True)
