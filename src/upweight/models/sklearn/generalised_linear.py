@@ -9,7 +9,11 @@ import numpy as np
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.linear.families import Family, Logistic, Softmax, Squared, Tweedie
+from upweight.linear.losses.binary import LogisticLoss
+from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.losses.softmax import SoftmaxLoss
+from upweight.linear.losses.squared import SquaredLoss
+from upweight.linear.losses.tweedie import TweedieLoss
 from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refuse_if
 
 
@@ -24,9 +28,9 @@ def logistic_regression(estimator: Any, matrix: Any, train: Examples, smoothing:
     liblinear = estimator.solver == "liblinear"
     scale = float(estimator.intercept_scaling) if liblinear and estimator.fit_intercept else 1.0
     if len(estimator.classes_) == 2 or liblinear or getattr(estimator, "multi_class", None) == "ovr":
-        family: Family = Logistic(len(np.atleast_2d(estimator.coef_)), estimator.classes_)
+        family: LinearLoss = LogisticLoss(len(np.atleast_2d(estimator.coef_)), estimator.classes_)
         return linear_spec_of(estimator, objective, family, intercept_value=scale, penalised_intercept=liblinear)
-    return _relative_to_last_class(linear_spec_of(estimator, objective, Softmax(estimator.classes_)))
+    return _relative_to_last_class(linear_spec_of(estimator, objective, SoftmaxLoss(estimator.classes_)))
 
 
 def _relative_to_last_class(spec: LinearSpec) -> LinearSpec:
@@ -45,7 +49,7 @@ def least_squares(estimator: Any, matrix: Any, train: Examples, smoothing: float
         raise ValueError(f"expected one alpha for all targets, got {np.size(alpha)}; fit one Ridge per target instead")
     classes = getattr(estimator, "classes_", None)
     outputs = len(np.atleast_2d(estimator.coef_))
-    return linear_spec_of(estimator, Objective("sum", float(alpha)), Squared(outputs, classes))
+    return linear_spec_of(estimator, Objective("sum", float(alpha)), SquaredLoss(outputs, classes))
 
 
 def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
@@ -54,7 +58,7 @@ def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> L
     power = float(estimator.power) if power is None else power
     link = getattr(estimator, "link", "log")
     log_link = link == "log" or (link == "auto" and power > 0)
-    return linear_spec_of(estimator, Objective("mean", float(estimator.alpha)), Tweedie(power, log_link))
+    return linear_spec_of(estimator, Objective("mean", float(estimator.alpha)), TweedieLoss(power, log_link))
 
 
 def sgd(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
@@ -66,5 +70,5 @@ def sgd(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
     penalty = estimator.penalty
     refuse_if(penalty not in ("l2", None), f"penalty {penalty!r}", "use penalty='l2'")
     objective = Objective("mean", 0.0 if penalty is None else float(estimator.alpha))
-    family = Logistic(len(estimator.coef_), estimator.classes_)
+    family = LogisticLoss(len(estimator.coef_), estimator.classes_)
     return linear_spec_of(estimator, objective, family, counts_examples=True)

@@ -20,11 +20,6 @@ from upweight.core.objective import Objective
 from upweight.core.weights import weighted_positions
 from upweight.linear.design import Design
 from upweight.linear.features import Features
-from upweight.linear.losses.binary import LogisticLoss
-from upweight.linear.losses.loss import LinearLoss
-from upweight.linear.losses.softmax import SoftmaxLoss
-from upweight.linear.losses.squared import SquaredLoss
-from upweight.linear.losses.tweedie import TweedieLoss
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import CHOSEN_FORMS, chosen_estimator

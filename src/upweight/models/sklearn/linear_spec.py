@@ -52,7 +52,7 @@ class LinearSpec:
 LinearSpecReader = Callable[[Any, Any, Examples, float], LinearSpec]
 
 
-def linear_spec_of(estimator: Any, objective: Objective, family: Family, **more: Any) -> LinearSpec:
+def linear_spec_of(estimator: Any, objective: Objective, family: LinearLoss, **more: Any) -> LinearSpec:
     """The spec of an estimator with `coef_`, `intercept_` and `fit_intercept`."""
     coefficients = np.atleast_2d(np.asarray(estimator.coef_, dtype=np.float64))
     intercepts = np.broadcast_to(np.asarray(estimator.intercept_, dtype=np.float64), (len(coefficients),))

@@ -14,6 +14,7 @@ from sklearn.svm import SVC
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
+from upweight.linear.losses.binary import SmoothHingeLoss, SquaredHingeLoss
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 
 MARGIN_TOLERANCE = 0.05  # how far examples outside the margin may lie inside it: the tolerance of usual fits
@@ -40,7 +41,11 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
         )
     outputs = len(estimator.coef_)
     hinge = estimator.loss == "hinge"
-    family = SmoothHinge(outputs, estimator.classes_, smoothing) if hinge else SquaredHinge(outputs, estimator.classes_)
+    family = (
+        SmoothHingeLoss(outputs, estimator.classes_, smoothing)
+        if hinge
+        else SquaredHingeLoss(outputs, estimator.classes_)
+    )
     scale = float(estimator.intercept_scaling) if estimator.fit_intercept else 1.0
     notes = (_smoothing_note(smoothing),) if hinge else ()
     return linear_spec_of(
@@ -69,7 +74,7 @@ def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         estimator.kernel, {"gamma": estimator._gamma, "degree": estimator.degree, "coef0": estimator.coef0}
     )
     _require_support(estimator, matrix, train)
-    family = SmoothHinge(len(pairs), estimator.classes_, smoothing, pairs if count > 2 else None)
+    family = SmoothHingeLoss(len(pairs), estimator.classes_, smoothing, pairs if count > 2 else None)
     support = (estimator.support_vectors_, _pair_coefficients(estimator, pairs))
     return LinearSpec(
         family,
