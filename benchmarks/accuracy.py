@@ -43,14 +43,15 @@ def main(arguments: list[str] | None = None) -> None:
             _add_single(one, label, problem, model)
             _add_groups(groups, label, problem, model)
     Section(
-        "accuracy", "Accuracy: against training again", "python -m benchmarks --only accuracy", [one, groups]
+        "accuracy", "Accuracy: compared with retraining", "python -m benchmarks --only accuracy", [one, groups]
     ).keep()
 
 
 def _single_table() -> Table:
     return Table(
         "Leaving out every training example",
-        "full method: Pearson ≥ 0.9999 and slope within 1 ± 0.005 of the change that training without it makes",
+        "full method: Pearson ≥ 0.9999 and slope within 1 ± 0.005, compared with the change by retraining without "
+        "the example",
         ["set", "train × queries", "method", "Pearson", "slope", "Spearman", "verdict"],
         notes=[
             "LogisticRegression(C=1); all training examples × all held-out queries (at most 100); −loss is measured.",
@@ -103,7 +104,7 @@ def _group_table() -> Table:
             "LDS: mean over queries of Spearman's correlation over the groups, predicted against retrained −loss.",
             "Truth and 'sklearn' as above, for 3 groups of each size.",
             "'sum' adds up the single scores of the full method; first, second and newton are `fitted.remove(form=…)`, "
-            "newton with its default number of steps, where none is named.",
+            "newton with its default number of steps if none is named.",
         ],
     )
 

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = answers(install(chosen.peers_env), page, Path(folder))
     names = [name for name in page["theirs"] if not name.startswith(OLD)]
     command = "python -m benchmarks --only coming_from --peers-env DIR"
-    title = "Coming from other tools: their numbers from ours"
+    title = "Coming from other tools: their numbers computed from ours"
     Section("coming_from", title, command, [table(names, page["theirs"], found)], versions(["upweight"])).keep()
 
 
@@ -61,8 +61,8 @@ def table(names: list[str], ours: dict[str, NDArray[np.float64]], found: dict[st
         f"their number from ours to {NEAR:g} of the largest; correlation over {ALIKE:g} where they draw labels",
         ["call", "their largest / ours", "largest difference / largest", "correlation", "verdict"],
         notes=[
-            "kronfluence draws labels (40 for each example), we sum over them.",
-            "Ours in float64, theirs in float32. What is converted, and how, stands in docs/coming-from.md.",
+            "kronfluence samples labels (40 for each example), we sum over them.",
+            "Ours in float64, theirs in float32. docs/coming-from.md says what is converted and how.",
         ],
     )
     for name in names:

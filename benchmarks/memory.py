@@ -48,9 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         for method in ("plain", "full"):
             _add_scores(whole, name, method, _fresh(chosen.data, name, method, 500))
         _add_top(top, name, _fresh(chosen.data, name, "top", MANY))
-    Section(
-        "memory", "Memory: the most that is held", "python -m benchmarks --only memory --data DIR", [whole, top]
-    ).keep()
+    Section("memory", "Memory: peak use", "python -m benchmarks --only memory --data DIR", [whole, top]).keep()
 
 
 def peak(problem: Problem, method: str) -> dict[str, Any]:
@@ -96,15 +94,16 @@ def _fresh(data: Path, problem: str, method: str, queries: int) -> dict[str, Any
 def _score_table() -> Table:
     return Table(
         "Fit and all scores of 500 queries",
-        f"dense: less than {TIMES} times the features plus the scores, above what was there before; sparse: the exact "
-        "method has to hold a dense Hessian, so the peak is given against that",
+        f"dense: less than {TIMES} times the features plus the scores, more than before; sparse: the exact method "
+        f"has to hold a dense Hessian, so the peak is given relative to that",
         [
             *("problem", "method", "features MB", "scores MB", "Hessian MB", "peak MB"),
             *("allowed MB", "(peak − scores) / Hessian", "verdict"),
         ],
         notes=[
             "Each row is a process of its own: ru_maxrss at the end minus what was held after imports and loading.",
-            "MB are 10⁶ bytes; features as handed in (sparse: data and indices); one copy of them is held before.",
+            "MB are 10⁶ bytes; features as passed (sparse: data and indices); one copy of them is in memory before "
+            "the run.",
         ],
     )
 

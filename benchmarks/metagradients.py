@@ -35,7 +35,8 @@ GOALS = {
 }
 PUBLISHED = (
     "What bergson publishes, on another task (GPT-2 fine-tuned on WikiText, 1 % removed, 100 removals, 50 queries): "
-    "MAGIC .931 [.925, .936], its scores against another seed's retraining .829, EK-FAC .454, SOURCE .165 and with "
+    "MAGIC .931 [.925, .936], its scores compared with retraining with another seed .829, EK-FAC .454, SOURCE .165 "
+    "and with "
     "Adam .154 (https://github.com/EleutherAI/bergson/blob/main/LEADERBOARD.md)."
 )
 
@@ -99,12 +100,12 @@ def expected(task: Task) -> Table:
     halves = [others[first::2].mean(axis=0) for first in (0, 1)]
     ceiling = np.sqrt(spearman_brown(float(rank_correlations(*halves).mean()), 2))
     table = Table(
-        f"The effect to expect over seeds: {task.title}, 50 % removed",
+        f"The expected effect over seeds: {task.title}, 50 % removed",
         f"LDS .92 with {SEEDS} seeds against the mean of {HELD_OUT} others",
         ["prediction", "LDS [95 %]", "slope", "verdict"],
         notes=[f"Noise ceiling of that mean: {ceiling:.3f} (split halves of the {HELD_OUT} seeds, Spearman–Brown)."],
     )
-    table.add("one more seed's retraining", agreement(task.truth(share, 0), actual)[1], "", "")
+    table.add("retraining with one more seed", agreement(task.truth(share, 0), actual)[1], "", "")
     with np.load(path) as runs:
         for name in (FULL, CENTRE):
             for count in (1, 3, SEEDS):
@@ -118,8 +119,8 @@ def expected(task: Task) -> Table:
 def gate(tasks: list[Task]) -> Table:
     """What `Metagradient` says of itself, with its own retrainings."""
     table = Table(
-        f"The gate: what {GATE} real retrainings say before scores are given",
-        "in a training that its derivative does not predict scores are a ranking or none",
+        f"The gate: what {GATE} real retrainings show before scores are returned",
+        "if the derivative does not predict a training, scores are a ranking or an error",
         ["task", "removed", "LDS of the scores", "agreement at the gate", "metasmoothness", "what comes back"],
     )
     for task in tasks:
@@ -147,7 +148,7 @@ def clips(tasks: list[Task]) -> Table:
     names = [CENTRE, *(CLIP.format(clip) for clip in CLIPS)]
     table = Table(
         f"The clip that {GATE} real retrainings choose",
-        "no worse than none",
+        "not worse than without a clip",
         [
             "task",
             "removed",
@@ -159,7 +160,7 @@ def clips(tasks: list[Task]) -> Table:
         ],
         notes=[
             f"{DRAWN} times {GATE} of the removals are drawn; the clip with the largest mean correlation on them is "
-            "held against all others."
+            f"evaluated on all others."
         ],
     )
     for task in tasks:
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     tasks = {name: TASKS[name](chosen.data) for name in chosen.tasks}
     table = Table(
-        "Predicted against retrained, same seed, order and start",
+        "Predicted compared with retrained: same seed, order and initial parameters",
         "LDS .97 at 1 and 10 %, .95 at 50 % (digits, calm), .90 renormalised, .80 at 50 % (hard), .90 and .85 (cnn), "
         ".80 (gpt); Influence .8 of the metagradient's, SOURCE .90; slope in [.9, 1.1] after 8 retrainings; work "
         "within 3 times the 2m + 1 trainings of m queries",
@@ -202,16 +203,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     table.notes += [
         "LDS: mean over queries of the Spearman correlation between predicted and actual measurements; bootstrap over "
-        "removals. The truth has no noise: its ceiling is 1, another seed's retraining is what a real one would say.",
-        f"Slope of actual on predicted within queries; after {GATE}: from the other removals, once scores are "
+        "removals. The truth has no noise, so its ceiling is 1; retraining with another seed shows what retraining "
+        "in practice would give.",
+        f"Slope of actual on predicted within queries; after {GATE}: on the other removals, after scores are "
         f"multiplied by the slope of the first {GATE}.",
-        "Influence, SOURCE: of the run in which every example weighs what removals leave on average. SOURCE by steps "
-        "knows the batches and where training began. On hard the derivative itself has no more; on straight lines "
-        "between 12 checkpoints, where the training zigzags, its way back has to end early.",
-        "What the last checkpoint lacks on cnn is the gradients of the way there. Pieces of it put in one at a time, "
-        "10 % removed: curvature along the way .72 at most, gradients along the way .79, and who was in which step "
-        ".86. SOURCE by segments lacks the net's own curvature: on digits, 10 % removed, .93 with Gauss–Newton "
-        "matrices all along the way, .97 with Hessians.",
+        "Influence, SOURCE: from the run in which every example has the mean weight that removals leave. SOURCE by "
+        "steps knows the batches and the initial parameters. On hard, the exact derivative does no better; on "
+        "straight lines between 12 checkpoints, where the training oscillates, the backward pass has to stop early.",
+        "On cnn, the last checkpoint lacks the gradients during training. With parts of them added one at a time, 10 "
+        "% removed: curvature during training .72 at most, gradients during training .79, and which examples were in "
+        "which step .86. SOURCE by segments lacks the curvature of the net itself: on digits, 10 % removed, .93 with "
+        "Gauss–Newton matrices throughout training, .97 with Hessians.",
         "Work is processor time over that of one training, on a machine busy with other work.",
         PUBLISHED,
     ]
@@ -224,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     tables.append(clips([task for name, task in tasks.items() if name in CLIPPED]))
     if list(tasks) == list(TASKS):
         command = "python -m benchmarks.metagradients --data DIR --bergson DIR"
-        Section("metagradients", "Through the training itself", command, tables, versions(["torch", "upweight"])).keep()
+        Section("metagradients", "Through the training run", command, tables, versions(["torch", "upweight"])).keep()
     else:
         print("\n".join(table.markdown() for table in tables))
 

@@ -39,34 +39,38 @@ TARGETS = {
 # What was set as a goal before these nets were trained, and why some of it is missed.
 STATED = {
     "softmax": (
-        "Set beforehand: .1 s at the peers' LDS, when pyDVL took .40 s. That is met; the ratio of four is missed "
+        "Set beforehand: .1 s at the peers' LDS, when pyDVL took .40 s. The time is met; the ratio of four is missed "
         "because pyDVL takes .26 s here."
     ),
     "mnist": "GaussNewton, the default, is the Hessian here; `Hessian()` takes conjugate gradients at this size.",
     "mlp": (
         "Set beforehand: LDS .55 in .7 s, and .60 in 8 s by the Gauss–Newton matrix, when kronfluence reached "
-        ".456 on nets that were trained elsewhere. The times are met in seconds; .7 s were 7 plain epochs there, "
-        "and these are more. The LDS are missed; on these nets kronfluence reaches .307, and the ratios to it are "
-        "1.24 and 1.41 (set: 1.21 and 1.32). Seconds vary by a third with what else runs (EmpiricalFisher .41 to "
+        ".456 on nets that were trained elsewhere. The times are met in seconds; .7 s were 7 plain epochs on those "
+        "nets, and here it is more epochs. The LDS are missed; on these nets kronfluence reaches .307, and the "
+        "ratios to it are "
+        "1.24 and 1.41 (set: 1.21 and 1.32). Seconds vary by a third with other work on the machine (EmpiricalFisher "
+        ".41 to "
         ".57), and so does the ratio of times (84 and 90 were measured)."
     ),
     "cnn": (
-        "Set beforehand: LDS .31 in 1.4 s (6 plain epochs there), and better by the Gauss–Newton matrix, when "
+        "Set beforehand: LDS .31 in 1.4 s (6 plain epochs on that net), and better by the Gauss–Newton matrix, when "
         "kronfluence reached .25 in 25 s on a net that was trained elsewhere. The time is met in epochs; in "
-        "seconds 1.2 to 1.9 were measured, as an epoch took .3 to .6. The LDS are missed. Another seed predicts "
-        "this truth with .24 alone, and the intervals of EmpiricalFisher, EKFAC, kronfluence and GaussNewton "
-        "overlap: which is better is not told. Smaller learning rates determine it no better (between two seeds "
+        "seconds 1.2 to 1.9 were measured, as an epoch took .3 to .6. The LDS are missed. Another seed predicts this "
+        "truth with only .24, and the intervals of EmpiricalFisher, EKFAC, kronfluence and GaussNewton "
+        "overlap: which of them is better is not determined. Smaller learning rates do not determine it better "
+        "(between two seeds "
         "on 12 halves: .30 at .05, .28 at .02, .01 at .01). The ratio of times is missed because kronfluence "
         "takes 12 to 15 s here."
     ),
     "gpt": (
-        "Set beforehand: LDS .63 in 8 s (3 plain epochs there), when kronfluence reached .62 in 25 s, and better "
-        "by the Gauss–Newton matrix. EmpiricalFisher meets LDS and seconds, not the epochs: the training set is "
-        "gone through 2.4 times, since its gradients are more than what may be held. It is missed against what "
-        "the peer reaches here; EKFAC reaches that, in the peer's time. GaussNewton is left out: a product with "
-        "32 vectors is 32 × 8 × tokens × parameters = 3.5e12 flops, more than a minute, and conjugate gradients "
-        "take several of them, which is beyond the limit. On 8 of the queries two and four steps of them, with "
-        "EK-FAC as preconditioner, reached .744 and .736 where EKFAC has .739: no gain that is worth them."
+        "Set beforehand: LDS .63 in 8 s (3 plain epochs on that net), when kronfluence reached .62 in 25 s, and "
+        "better "
+        "by the Gauss–Newton matrix. EmpiricalFisher meets LDS and seconds, not the epochs: it makes 2.4 passes over "
+        "the training set, since its gradients exceed the memory limit. It misses what the peer reaches here; EKFAC "
+        "reaches it, in the peer's time. GaussNewton is left out: a product with "
+        "32 vectors is 32 × 8 × tokens × parameters = 3.5e12 flops, more than a minute, and conjugate gradients need "
+        "several such products, which exceeds the limit. On 8 of the queries two and four steps of them, with "
+        "EK-FAC as preconditioner, reached .744 and .736, while EKFAC has .739: the gain is not worth the cost."
     ),
 }
 
@@ -219,9 +223,9 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
     ceiling = np.sqrt(max(again, 0.0))
     return [
         *said,
-        f"Ceiling: training every half again with another seed predicts this truth with {again:.3f}; a method that "
-        f"knew the mean over all seeds would reach about {ceiling:.3f} (its square root).",
-        "LDS, two seeds: the mean over both seeds taken for the truth.",
+        f"Ceiling: retraining every half with another seed predicts this truth with {again:.3f}; a method that "
+        f"predicts the mean over all seeds would reach about {ceiling:.3f} (its square root).",
+        "LDS, two seeds: the truth is the mean over both seeds.",
         STATED[task],
     ]
 

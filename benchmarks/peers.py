@@ -115,13 +115,14 @@ def table(first: dict[str, Any], rounds: list[dict[str, Any]]) -> Table:
         notes=[
             "Each run: from parameters and data in memory to the matrix of scores, Hessian included; no run shares "
             "anything with another. The first run of each (imports, first calls) is not counted.",
-            "upweight works in float64; the peers in their own default, float32. The bound on the difference was to be "
-            "1e-4; captum's eigenvectors in float32 come out a little above it, so the run stops only at "
+            "upweight works in float64; the peers in their own default, float32. The intended bound on the "
+            "difference was 1e-4; captum's eigenvectors in float32 exceed it slightly, so the run fails only above "
             f"{EXACT:g}.",
             "Settings: pyDVL DirectInfluence (one full batch), dattri IFAttributorExplicit (one full batch), captum "
-            "NaiveInfluenceFunction (one full batch, per-sample gradients at once, all 650 directions: its "
-            "fastest; the target is held against that one). In batches it computes one Hessian for each.",
-            "'corrected' adds the leverage correction and Newton steps, which no peer has; its scores are others.",
+            "NaiveInfluenceFunction (one full batch, per-sample gradients at once, all 650 directions: its fastest "
+            "setting, with which the target is compared). In batches it computes one Hessian for each.",
+            "'corrected' adds the leverage correction and Newton steps, which no peer has; its scores differ from "
+            "theirs.",
         ],
     )
     slower = {}

@@ -165,10 +165,11 @@ def mnist(data: Path, count: int, queries: int) -> tuple[uw.Examples, uw.Example
 def regime(name: str, data: Path, asked: int = 16, **settings: Any) -> Task:
     """The 0.54-million-parameter net on 2,000 digits."""
     training = uw.Training(**{"epochs": 8, "batch_size": 100, "momentum": 0.9, "schedule": "linear", **settings})
-    falls = "that decays to 0" if training.schedule == "linear" else "to the end"
+    decays = training.schedule == "linear"
+    rate = f"learning rate {training.lr} that decays to 0" if decays else f"constant learning rate {training.lr}"
     title = (
-        "MLP 784-512-256-10, 0.54 million parameters, 2,000 MNIST digits, 160 steps of 100, SGD, learning rate "
-        f"{training.lr} {falls}, {training.denominator} denominator"
+        "MLP 784-512-256-10, 0.54 million parameters, 2,000 MNIST digits, 160 steps of 100, SGD, "
+        f"{rate}, {training.denominator} denominator"
     )
     train, queries = mnist(data, 2000, asked)
     return Task(name, title, training, _mlp, loss, margin, train, queries, 40, (0.01, 0.1, 0.5))

@@ -70,8 +70,8 @@ class Section:
 
 HEAD = """# Results
 
-Written by `python -m benchmarks`; see README.md for how to run it and what is measured. Times are ratios taken inside
-one run, the contenders in turn, medians over the rounds; seconds are given for orientation only.
+Written by `python -m benchmarks`; see README.md for how to run it and what is measured. Times are ratios within
+one run, with the contenders in turn; they are medians over the rounds. Seconds are given for orientation only.
 """
 
 

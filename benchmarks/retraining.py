@@ -33,7 +33,7 @@ HALF = 220  # removals of each kind that intervals are held against
 def main() -> None:
     tables = [together(), truth(), verification(), coverage()]
     found = versions(["numpy", "scikit-learn", "torch", "upweight"])
-    Section("retraining", "Training again", "python -m benchmarks --only retraining", tables, found).keep()
+    Section("retraining", "Retraining", "python -m benchmarks --only retraining", tables, found).keep()
 
 
 def mlp(*sizes: int) -> Callable[[int], nn.Module]:
@@ -66,7 +66,7 @@ def blobs(n: int, width: int = 784) -> uw.Examples:
 def together() -> Table:
     """Beside the training loop that anyone would write, each model alone."""
     table = Table(
-        "Small nets trained again on random halves, stacked, beside a plain loop of torch for each",
+        "Small nets retrained on random halves, stacked, compared with a plain torch loop for each",
         f"at least {TIMES:g} times cheaper per model up to 20,000 parameters",
         ["net", "parameters", "batch", "optimiser", "models at once", "plain loop, ms a model", "stacked", "ratio", ""],
     )
@@ -79,11 +79,12 @@ def together() -> Table:
     for sizes, batch, optimiser in cases:
         table.add("-".join(map(str, sizes)), *one_case(sizes, batch, optimiser))
     table.notes.append(
-        "1,000 digits, 30 epochs; processor seconds, the ways in turn; medians over five rounds, after a first."
+        "1,000 digits, 30 epochs; processor seconds, with the variants in turn; medians over five rounds, after a "
+        "first one."
     )
     table.notes.append(
-        "The larger net's products alone take about 30 µs a step at a batch of 50, its plain loop about 450; what is "
-        "left between is memory: the copies of one stack fill the processor's cache."
+        "The larger net's products alone take about 30 µs a step at a batch of 50, its plain loop about 450; the "
+        "limit is memory: the copies of one stack fill the processor's cache."
     )
     return table
 
@@ -166,7 +167,7 @@ def coverage() -> Table:
     """Intervals from a few removals, held against many others."""
     table = Table(
         "Intervals from 40 removals, on 400 others of the same sizes",
-        f"the share of effects inside within {BAND * 100:g} points of what is promised",
+        f"the share of effects inside is within {BAND * 100:g} points of the promised level",
         ["model", "method", "promised", "inside, mean of 20 draws", "lowest … highest", "verdict"],
     )
     x, y = load_digits(return_X_y=True)

@@ -51,9 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     makers = {"mnist": lambda: mnist(chosen.data), "sst2": lambda: sst2(chosen.data), "zipf": zipf}
     tables = [made for name in chosen.problems for made in measure(makers[name](), chosen.repetitions)]
-    Section(
-        "speed", "Speed: against the bare matrix products", "python -m benchmarks --only speed --data DIR", tables
-    ).keep()
+    command = "python -m benchmarks --only speed --data DIR"
+    Section("speed", "Speed: compared with the bare matrix products", command, tables).keep()
 
 
 def measure(problem: Problem, repetitions: int) -> list[Table]:
@@ -205,7 +204,7 @@ def parts(problem: Problem) -> Table:
     table = Table(f"{problem.name}: where the time goes", "none", ["part", "plain, CPU s", "full, CPU s"])
     for part, plain, full in zip([*PARTS, "all"], found["plain"], found["full"], strict=True):
         table.add(part, plain, full)
-    table.notes.append("One profiled run each. Going far to the optimum assembles a second Hessian.")
+    table.notes.append("One profiled run each. If the model is far from its optimum, a second Hessian is assembled.")
     return table
 
 

@@ -68,7 +68,7 @@ def booster(**more: Any) -> Any:
 
 
 def order(x: pd.DataFrame, y: np.ndarray) -> Table:
-    """LDS over random halves, really trained again."""
+    """LDS over random halves, with real retraining."""
     table = Table(
         "LDS at 50 % subsets: 60 real retrainings, 60 queries, −loss",
         f"the best method at least {GOAL}",
@@ -134,7 +134,7 @@ def all_removals(x: pd.DataFrame, y: np.ndarray) -> Table:
         ["CPU s", "wall s, one process", "verdict"],
     )
     table.add(cpu, wall, verdict(cpu <= 240))
-    table.notes.append("On the wall the machine's other work counts too; `processes=2` shares the work out.")
+    table.notes.append("Wall time includes other work on the machine; `processes=2` divides the work.")
     return table
 
 
@@ -149,7 +149,8 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
     model = uw.explainable(theirs, train)
     pools = Pool(queries.x, queries.y), Pool(train.x, train.y)
     table = Table(
-        "Beside CatBoost's get_object_importance: 10,000 examples × 20 queries, 100 trees of depth 6, one thread",
+        "Compared with CatBoost's get_object_importance: 10,000 examples × 20 queries, 100 trees of depth 6, one "
+        "thread",
         f"at least {TIMES:g} times as fast for the same update set",
         ["update set", "CatBoost, CPU s", "upweight, CPU s", "ratio", "rank agreement", "verdict"],
     )
@@ -174,11 +175,13 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
         seconds = [timings[name].typical[0] for name in ("theirs", "ours")]
         table.add(kind, *seconds, f"{faster:.1f}", abs(agree), verdict(faster >= TIMES))
     table.notes.append(
-        "With SinglePoint an example needs about 2 ns of CatBoost for every tree and query; here the sparse product "
-        "that remains takes .6, which is what memory gives."
+        "With SinglePoint an example needs about 2 ns of CatBoost for every tree and query; here the remaining "
+        "sparse product takes .6 ns, the limit of the memory bandwidth."
     )
-    table.notes.append("For all points CatBoost goes forward once per example, upweight back once per query.")
-    table.notes.append("CatBoost's scores have the other sign. tree_influence cannot be installed and was not run.")
+    table.notes.append(
+        "For all points, CatBoost makes one forward pass per example, upweight one backward pass per query."
+    )
+    table.notes.append("CatBoost's scores have the opposite sign. tree_influence cannot be installed and was not run.")
     return table
 
 

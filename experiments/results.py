@@ -17,7 +17,7 @@ from benchmarks.results import machine, verdict, versions
 HERE = Path(__file__).parent
 HEAD = """# Results
 
-Figures and tables of papers, made again from their data; put together by `python -m experiments.results` from the JSON
+Figures and tables of papers, reproduced from their data. `python -m experiments.results` writes this page from the JSON
 files beside the pictures. Seconds are processor seconds on one thread. A number that is missed stays in the table, with
 the reason that was found.
 """

@@ -59,8 +59,8 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     return Result(
         title="Fig. 1: influence without its terms",
         claim="Without the Hessian every image of the same label helps and every other harms, because pixels are not "
-        "negative; with it both signs occur in both classes. Without the training loss, images that the model is sure "
-        "of are taken for important.",
+        "negative; with the Hessian, both signs occur in both classes. Without the training loss, images on which "
+        "the model is confident look important.",
         rows=[
             Row("with H: same label harmful / other label helpful", "both occur", share[0], bool(crosses)),
             Row("without H: the same", "0% / 0%", share[1], share[1] == "0% / 0%"),

@@ -76,12 +76,13 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         for t in (0.001, 0.0, 0.1)
     ]
     return Result(
-        title="Fig. 3: a hinge that is smooth",
+        title="Fig. 3: a smoothed hinge",
         claim="Influence on the hinge itself misses how removals move the other support vectors; on a hinge smoothed "
-        "by t = .001 it predicts them; too much smoothing loses some of it again.",
+        "by t = .001 it predicts them; too much smoothing makes the prediction worse again.",
         rows=rows,
         settings=f"MNIST 1 against 7, {len(train):,} images, LinearSVC without bias, l2 {L2:g}; test image {QUERY}; "
-        f"the {len(removed)} training images with the largest influence at t = 0, each left out of the machine.",
+        f"the {len(removed)} training images with the largest influence at t = 0, each left out of the training set "
+        f"of the SVM.",
         numbers={
             "removed": removed.tolist(),
             "actual": actual.tolist(),

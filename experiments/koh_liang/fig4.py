@@ -71,16 +71,16 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     ]
     return Result(
         title="Fig. 4: what makes this a fish?",
-        claim="To the RBF machine near images matter: fish help and dogs harm. To the net influence has little to do "
-        "with distance in pixels, and dogs can help it to know a fish.",
+        claim="For the RBF SVM, near images matter: fish help and dogs harm. For the net, influence has little to do "
+        "with distance in pixels, and dogs can help it to recognise a fish.",
         rows=rows,
         settings=f"{len(raw):,} training and {len(raw_test)} test photographs of dogs and fish; "
         f"RBF SVM without bias on {SIDE} × {SIDE} pixels, γ = .05/1800 at the paper's size, smoothed by t = .001; "
         f"logistic regression without bias on the {train.features.shape[1]:,} features of EfficientNet-lite0 at "
         f"{side} pixels; l2 {L2:g}; test image {query}, a fish.",
         notes=[
-            "The weights of the paper's Inception-v3 are on no package registry; EfficientNet-lite0's, trained on "
-            "ImageNet too, are.",
+            "No package registry has the weights of the paper's Inception-v3; there are those of EfficientNet-lite0, "
+            "also trained on ImageNet.",
         ],
     )
 

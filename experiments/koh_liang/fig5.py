@@ -21,17 +21,18 @@ SPREAD = 12.86  # of features, mean distance to the centre of a class
 PAPER = {1: (".57 (335 of 591)", 335 / 591), 2: (".77", 0.77), 10: ("590 of 591", 590 / 591)}
 
 NOTES = (
-    "Fewer turn than in the paper, for two reasons that were told apart on five to ten test images each, by the best "
-    "training image and 40 steps of .05 grey levels. (1) Pixels: at 88 the model is about as unsure as the paper's, "
-    "but half a grey level of so few pixels cannot move features where they have to go: one of five is turned. A move "
-    "of the paper's length (11.1) that is free to go anywhere in features turns six of six, from log-odds up to 15. "
-    "(2) Pictures: at 224 pixels features move far enough (14 to 21), but there the net tells springers from tenches "
-    "without an error, no training image is less sure than .958 (paper: .773), and an image that the model is sure of "
-    "has no grip: none of five.",
+    "Fewer predictions flip than in the paper, for two reasons. They were distinguished on five to ten test images "
+    "each, with the best training image and 40 steps of .05 grey levels. (1) Pixels: at 88 the model is about as "
+    "uncertain as the paper's, but half a grey level of so few pixels cannot move features far enough in the needed "
+    "direction: one of five flips. A move of the paper's length (11.1) in any direction in features flips six of "
+    "six, from log-odds up to 15. (2) Pictures: at 224 pixels features move far enough (14 to 21), but there the net "
+    "separates springers from tenches without an error, no training image has a probability below .958 (paper: "
+    ".773), and an image on which the model is confident has little effect: none of five.",
     "The paper's dogs and fish are ImageNet's whole synsets (n02084071, n02512053), many kinds that its net was not "
-    "trained to tell apart. A pair of CIFAR-10 that is as hard and has the pixels is turned as often as in the paper: "
-    "57 % of sixty by one image, in the next figure.",
-    "Ten steps of .1, as in the rows above, are fewer than the paper's 100 of .02: they turned none of the first five.",
+    "trained to separate. For a pair of classes of CIFAR-10 that is as hard and has enough pixels, predictions flip "
+    "as often as in the paper: 57 % of sixty with one image, in the next figure.",
+    "Ten steps of .1, as in the rows above, are fewer than the paper's 100 of .02: they flipped none of the first "
+    "five.",
 )
 
 FULL = Plan(60, ((0, 1), (1, 2), (0, 2), (0, 3), (0, 5), (0, 10)), 10, 0.1, 20, 30, 150, 0.04)
@@ -56,9 +57,9 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     draw(path, train, test, found)
     return Result(
         title="Fig. 5: training images that attack",
-        claim="Changes of training images that no one can see, and that no 8-bit file would keep, move what a model "
-        "says of test images: the best single image takes a quarter of the log-odds, ten images turn half of the "
-        "predictions.",
+        claim="Changes of training images that nobody can see, and that an 8-bit file would not store, change "
+        "predictions for test images: the best single image removes a quarter of the log-odds, ten images flip half "
+        "of the predictions.",
         rows=compared(found, train, plan, fast),
         settings=f"{len(train.y):,} photographs at {side} pixels, {settings(train, found, plan)}",
         notes=NOTES,
@@ -73,12 +74,12 @@ def compared(found: Found, train: Photographs, plan: Plan, fast: bool) -> list[R
         said, share = PAPER.get(count, ("–", None))
         ours = found.turned(count)
         met = None if share is None else ours >= share - NEAR
-        rows.append(Row(f"turned with {count} training image{'s' * (count > 1)}", said, f"{ours:.2f}", met))
+        rows.append(Row(f"flipped with {count} training image{'s' * (count > 1)}", said, f"{ours:.2f}", met))
     flipped, many, log_odds = found.flipped, len(found.group), [np.median(logit(p)) for p in (found.known, found.once)]
     return [
         *rows,
         Row(
-            "turned of one kind with a single image",
+            "flipped of one kind with a single image",
             "16 of 30",
             f"{flipped} of {many}",
             None if fast else flipped / many >= PAPER_GROUP - NEAR,
@@ -88,7 +89,7 @@ def compared(found: Found, train: Photographs, plan: Plan, fast: bool) -> list[R
             "–",
             f"{log_odds[0]:.1f}, {log_odds[1]:.1f}",
         ),
-        Row("test images known before", "591 of 600", f"{len(found.right)} of {found.tests}"),
+        Row("test images classified correctly before", "591 of 600", f"{len(found.right)} of {found.tests}"),
         difficulty(found.head, train),
         *observations(found.head, train, found.place, found.moved, found.feature),
     ]
@@ -101,8 +102,9 @@ def settings(train: Photographs, found: Found, plan: Plan) -> str:
         f"{SPREAD:g}, logistic regression without bias, l2 {L2:g}; {len(found.tried)} test images, each attacked with "
         f"the best training image, the second, and the best 2, 3, 5, 10 of {plan.candidates} candidates, {plan.steps} "
         f"signed steps of {plan.size} grey levels at most (paper: 100 of .02, all {len(train.y):,} candidates); one "
-        f"kind: {plan.group_steps} steps of {plan.group_size} (paper: 2,000 of .005), against {train.kinds[0]}s of a "
-        f"kind near the one it is least sure of. Met: within {NEAR:g} of the paper's share."
+        f"kind: {plan.group_steps} steps of {plan.group_size} (paper: 2,000 of .005), against {train.kinds[0]}s of "
+        f"one "
+        f"kind, near the one on which the model is least confident. Met: within {NEAR:g} of the paper's share."
     )
 
 

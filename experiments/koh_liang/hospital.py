@@ -160,10 +160,10 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     told = ", ".join(f"{plain.values[0][i]:+.4f}" for i in order[:4])
     rows = [
         Row("children among the four strongest", "4", str(int(is_child[order[:4]].sum())), bool(found)),
-        Row("least of the four over the next", "27", f"{ratio:.1f}", bool(ratio >= 20)),
+        Row("smallest of the four over the next", "27", f"{ratio:.1f}", bool(ratio >= 20)),
         Row("change of loss by removing them", "−.1189, −.1175, −.0826, +.0794", told),
         Row(
-            "feature of each that is most to blame (value × I_pert,loss)",
+            "feature of each with the largest contribution (value × I_pert,loss)",
             f"{CHILD} for all four",
             ", ".join(f"{first.name} ({-first.contribution:+.3f})" for first, _ in features),
             all(first.name == CHILD for first, _ in features),
@@ -188,18 +188,19 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
             ".6812, .6813",
             [m.score(patients.queries_x, patients.queries_y) for m in (before, after)],
         ),
-        Row("slope against training again without each of five", "–", f"{check.slope:.4f}"),
+        Row("slope compared with retraining without each of five", "–", f"{check.slope:.4f}"),
     ]
     return Result(
-        title="Domain mismatch: who misjudged this child?",
+        title="Domain mismatch: which patients caused this wrong prediction for a child?",
         claim="Of 24 children in the training set 3 were readmitted; with 20 of the 21 healthy ones left out, a "
-        "healthy child of the test set is predicted to be readmitted, and the four children left stand out by far.",
+        "healthy child of the test set is predicted to be readmitted, and the four remaining children are by far the "
+        "most influential.",
         rows=rows,
         settings=f"UCI Diabetes 130-US, {len(train):,} patients, logistic regression without bias, l2 {L2:g}; patient "
         f"{TEST_CHILD} of the test set; plain first-order influence as in the paper.",
         notes=[
-            "The paper's 13 flips are those of a solver that had not arrived: its log ends at a gradient of 2e-3. "
-            "Stopped at the same place, the same model flips about as many here; at its optimum it flips 30."
+            "The paper's 13 flips come from a solver that had not converged: its log ends at a gradient of 2e-3. "
+            "Stopped at the same point, the same model flips about as many here; at its optimum it flips 30."
         ],
         numbers={"strongest": [[int(i), float(plain.values[0][i]), float(scores.values[0][i])] for i in order[:20]]},
     )

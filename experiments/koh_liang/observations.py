@@ -15,7 +15,7 @@ COMPONENTS = 700
 
 
 def cluster(test: Photographs, right: Array, p: Array, count: int) -> Array:
-    """So many of the first class, of a kind: of those known, the nearest in features to the least sure one."""
+    """The `count` correct images of the first class that are nearest in features to the least confident one."""
     own = right[test.y[right] == 0]
     middle = own[np.argmin(p[own])]
     far = np.linalg.norm(test.features[own] - test.features[middle], axis=1)
@@ -31,7 +31,7 @@ def observations(head: LogisticRegression, train: Photographs, place: int, moved
     along, beside = _split(train.features, step)
     return [
         Row(
-            "(1) p of the attacked image; its rank, least sure first",
+            "(1) p of the attacked image; its rank, least confident first",
             ".773; 1",
             f"{p[place]:.3f}; {int((p < p[place]).sum()) + 1}",
         ),
@@ -48,12 +48,14 @@ def observations(head: LogisticRegression, train: Photographs, place: int, moved
             f"{np.linalg.norm(step):.2f} / {spread(train, train.y[place]):.2f}",
         ),
         Row(
-            f"(3) its features then, inside and outside of {COMPONENTS} principal components",
+            f"(3) its features after the move, inside and outside of {COMPONENTS} principal components",
             "20.16, 5.75",
             f"{inside:.2f}, {outside:.2f}",
         ),
         Row("(3) the move, inside and outside of them", "–", f"{along:.2f}, {beside:.2f}"),
-        Row("(3) training images and features", "1,800 and 2,048", f"{len(train.y):,} and {train.features.shape[1]:,}"),
+        Row(
+            "(3) training images and features", "1,800 and 2,048", f"{len(train.y):,} and {{train.features.shape[1]:,}}"
+        ),
     ]
 
 
@@ -62,7 +64,7 @@ def difficulty(head: LogisticRegression, train: Photographs) -> Row:
     p = head.predict_proba(train.features)[np.arange(len(train.y)), train.y]
     loss, norm, l2 = -np.log(p).mean(), np.linalg.norm(head.coef_), 1 / (head.C * len(train.y))
     return Row(
-        "training loss, without and with l2; norm of the parameters; least p of a training image",
+        "training loss, without and with l2; norm of the parameters; lowest p of a training image",
         ".0040, .0121; 4.04; .773",
         f"{loss:.4f}, {loss + l2 * norm**2 / 2:.4f}; {norm:.2f}; {p.min():.3f}",
     )

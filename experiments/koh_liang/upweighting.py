@@ -43,15 +43,15 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         (axes[2], chances, effect_p[place], "p(dog)"),
         (axes[3], losses, -effect[place], "loss"),
     ):
-        ax.plot(times - 1, values, "o-", markersize=3, label="trained again")
+        ax.plot(times - 1, values, "o-", markersize=3, label="retrained")
         ax.plot(times - 1, values[times == 1.0] + (times - 1) * tangent, "--", label="influence")
         ax.set(xlabel="ε in weights of one image", ylabel=name)
     axes[2].legend(fontsize=7)
     save(figure, path)
     return Result(
         title="Upweighting by ε",
-        claim="A dog that is known with some confidence is known with less after one training image is upweighted; the "
-        "slope of the curve at 0 is the influence of that image.",
+        claim="A dog that is recognised with some confidence is recognised with less after one training image is "
+        "upweighted; the slope of the curve at 0 is the influence of that image.",
         rows=[
             Row(
                 "slope of the loss over influence",

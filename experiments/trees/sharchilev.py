@@ -52,8 +52,8 @@ def result(influence: np.ndarray, detector: np.ndarray, hit: list[float], rows: 
     first, last = influence[0], influence[0, -1]
     return Result(
         title="LeafInfluence against a detector on Adult",
-        claim="Removing training rows by LeafInfluence lowers the log-loss of the row it was computed for much more "
-        "than removing those a noise detector finds; the detector finds flipped labels slightly better.",
+        claim="Removing training rows by LeafInfluence lowers the log-loss of the row for which it was computed much "
+        "more than removing the rows that a noise detector finds; the detector finds flipped labels slightly better.",
         rows=[
             Row(
                 f"log-loss of test row {QUERY} after {STEP * STEPS:,} removals, influence / detector "
@@ -76,10 +76,13 @@ def result(influence: np.ndarray, detector: np.ndarray, hit: list[float], rows: 
             ),
         ],
         settings=f"Adult, {rows:,} rows, {FLIPPED:,} labels flipped (seed 20); CatBoost, 100 trees, rate .2, depth 6, "
-        f"one Newton step, plain boosting; single point; trained again at every {STEP} removals instead of every 50.",
+        f"one Newton step, plain boosting; single point; retrained after every {STEP} removals instead of every 50.",
         section="Boosted trees: Sharchilev et al. (2018), Brophy et al. (2023)",
         name="sharchilev",
         command="python -m experiments.trees --data DIR",
-        notes=["Categories are coded as numbers: with target statistics leaf values are no sums of training rows."],
+        notes=[
+            "Categories are coded as numbers: with CatBoost's target statistics, leaf values are not sums of "
+            "training rows."
+        ],
         numbers={"influence": influence.tolist(), "detector": detector.tolist(), "removed": STEP},
     )
