@@ -1,4 +1,4 @@
-"""Boosters of every library: what is refused, what is named, what is trained again."""
+"""Boosters of every library: refusals, warnings about what training did not record, and retraining."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def regressor(**more):
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "warning"),
     [
         ({"boosting_type": "dart"}, "DART drops trees"),
         ({"data_sample_strategy": "goss", "learning_rate": 0.9}, "GOSS samples rows"),
         ({"subsample": 0.5, "subsample_freq": 1}, "bagging_fraction samples rows"),
     ],
 )
-def test_what_training_did_not_record_is_named_and_ranking_still_works(settings, says):
+def test_a_model_warns_of_what_training_did_not_record_and_ranking_still_works(settings, warning):
     x, y = amounts()
     train = uw.Examples(x, y)
     model = uw.explainable(regressor(**settings).fit(x, y), train)
-    assert says in model.notes[0]
+    assert warning in model.notes[0]
     for method in (uw.TreeSim(), uw.TREX(), uw.BoostIn()):
-        assert says in method.fit(model, train).attribute(train.take([0])).diagnostics["warnings"][0]
-    with pytest.raises(ValueError, match=f"LeafRefit needs leaf values that are sums.*{says}"):
+        assert warning in method.fit(model, train).attribute(train.take([0])).diagnostics["warnings"][0]
+    with pytest.raises(ValueError, match=f"LeafRefit needs leaf values that are sums.*{warning}"):
         uw.LeafRefit().fit(model, train)
 
 
 @pytest.mark.parametrize("sampling", ["MVS", "Bayesian", "Bernoulli", "No"])
-def test_catboost_samples_for_splits_alone(sampling):
+def test_catboost_samples_only_for_splits(sampling):
     x, y = amounts()
     more = {"iterations": 6, "bootstrap_type": sampling, "random_seed": 1}
     check(catboost.CatBoostClassifier(**{**PLAIN, **more}).fit(x, y > 0), x, y > 0, None)
 
 
-def test_catboosts_ordered_boosting_orders_splits_alone():
+def test_catboosts_ordered_boosting_changes_only_splits():
     x, y = amounts()
     check(catboost.CatBoostRegressor(iterations=5, **{**PLAIN, "boosting_type": "Ordered"}).fit(x, y), x, y, None)
 
 
-def test_what_catboost_did_beyond_one_plain_step_is_named():
+def test_a_model_warns_of_what_catboost_did_beyond_one_plain_step():
     x, y = amounts()
     several = catboost.CatBoostClassifier(iterations=5, **{**PLAIN, "leaf_estimation_iterations": 5}).fit(x, y > 0)
     assert "leaf_estimation_iterations=1" in uw.explainable(several, uw.Examples(x, y > 0)).notes[0]
@@ -82,15 +82,15 @@ def test_a_ranking_objective_is_refused(kind):
         uw.explainable(ranker, uw.Examples(x, label))
 
 
-def test_no_way_out_is_told_that_leads_nowhere():
+def test_an_error_suggests_loss_only_if_the_library_takes_it():
     x, y = amounts()
     booster = HistGradientBoostingRegressor(max_iter=3, loss="gamma").fit(x, np.exp(y))
-    with pytest.raises(ValueError, match=r"'gamma' is not supported.*train with one of squared_error") as told:
+    with pytest.raises(ValueError, match=r"'gamma' is not supported.*train with one of squared_error") as raised:
         uw.explainable(booster, uw.Examples(x, np.exp(y)))
-    assert "loss=" not in str(told.value)
-    begun = regressor().fit(x, y, init_score=x[:, 1])
+    assert "loss=" not in str(raised.value)
+    with_row_bases = regressor().fit(x, y, init_score=x[:, 1])
     with pytest.raises(ValueError, match=r"init_score, base_margin\) is not supported"):
-        uw.explainable(begun, uw.Examples(x, y))
+        uw.explainable(with_row_bases, uw.Examples(x, y))
 
 
 def test_other_data_are_refused():
@@ -119,35 +119,37 @@ def test_linear_leaves_are_refused():
         uw.explainable(regressor(linear_tree=True).fit(x, y), uw.Examples(x, y))
 
 
-def test_a_format_of_another_version_is_named(monkeypatch):
+def test_an_unknown_format_is_refused_with_library_and_version(monkeypatch):
     x, y = amounts()
     train = uw.Examples(x, y)
-    theirs = xgboost.XGBRegressor(n_estimators=2).fit(x, y), regressor().fit(x, y)
-    text = theirs[0].get_booster().save_raw("json").decode().replace("split_conditions", "conditions_of_splits")
+    boosters = xgboost.XGBRegressor(n_estimators=2).fit(x, y), regressor().fit(x, y)
+    text = boosters[0].get_booster().save_raw("json").decode().replace("split_conditions", "conditions_of_splits")
     monkeypatch.setattr(xgboost.Booster, "save_raw", lambda *given: text.encode())
     monkeypatch.setattr(
         lightgbm.Booster, "dump_model", lambda *given, **more: {"average_output": 0, "objective": "regression"}
     )
-    for booster, name, missing in zip(theirs, ("XGBoost", "LightGBM"), ("split_conditions", "tree_info"), strict=True):
+    for booster, name, missing in zip(
+        boosters, ("XGBoost", "LightGBM"), ("split_conditions", "tree_info"), strict=True
+    ):
         with pytest.raises(
             ValueError, match=rf"{name} \d.*describes its trees in a form that is not known.*{missing}.*newer version"
         ):
             uw.explainable(booster, train)
 
 
-def test_a_model_of_a_newer_catboost_that_is_read_wrongly_says_so(monkeypatch):
+def test_the_error_for_a_misread_model_of_a_newer_catboost_names_both_versions(monkeypatch):
     x, y = amounts()
     model = catboost.CatBoostRegressor(iterations=3, verbose=0, allow_writing_files=False).fit(x, y)
     stamp = {"catboost_version_info": "Summary: CatBoost release 99.1. commit_hash:0"}
     monkeypatch.setattr(catboost.CatBoostRegressor, "get_metadata", lambda self: stamp)
-    uw.explainable(model, uw.Examples(x, y))  # what is read rightly may come from anywhere
+    uw.explainable(model, uw.Examples(x, y))  # a newer version alone is no error
     monkeypatch.setattr(catboost.CatBoostRegressor, "get_scale_and_bias", lambda self: (1.0, 3.0))
     with pytest.raises(ValueError, match=r"CatBoost \d.*, trained by the newer 99.1\), got margins that differ"):
         uw.explainable(model, uw.Examples(x, y))
 
 
 @pytest.mark.parametrize("classes", [False, True])
-def test_labels_that_are_no_numbers_are_refused(classes):
+def test_labels_that_are_not_numbers_are_refused(classes):
     x, y = amounts()
     y = (y > 0) * 1.0 if classes else y
     kind = lightgbm.LGBMClassifier if classes else lightgbm.LGBMRegressor
@@ -171,12 +173,12 @@ def test_a_library_with_threads_of_its_own_is_never_forked(kind, jobs, monkeypat
         ),
     }[kind]()
     model = uw.explainable(estimator.fit(x, y), train)
-    seen, run = [], retraining_task.run_in_processes
+    processes, run = [], retraining_task.run_in_processes
     monkeypatch.setattr(
-        retraining_task, "run_in_processes", lambda *given, **more: seen.append(given[3]) or run(*given[:3], 1)
+        retraining_task, "run_in_processes", lambda *given, **more: processes.append(given[3]) or run(*given[:3], 1)
     )
     uw.retrain_truth(model, train, train.take([0]), uw.singles(train, [1, 2, 3]), retraining=uw.Retraining(processes=2))
-    assert set(seen) == {2 if jobs == 1 else 1}
+    assert set(processes) == {2 if jobs == 1 else 1}
 
 
 def test_early_stopping_counts_the_trees_that_predict():
@@ -192,7 +194,7 @@ def test_early_stopping_counts_the_trees_that_predict():
     assert model.trees().trees == booster.best_iteration + 1 < 200
 
 
-def test_native_boosters_are_read_and_trained_again():
+def test_native_boosters_are_read_and_retrained():
     x, y = amounts()
     label = (y > 0).astype(int)
     check(lightgbm.train({"objective": "binary", **QUIET}, lightgbm.Dataset(x, label), 6), x, label, None)
@@ -224,7 +226,7 @@ SAMPLED = {"colsample_bytree": 0.5, "random_state": None}
         lambda x, y: catboost.CatBoostRegressor(iterations=5, verbose=0, allow_writing_files=False).fit(x, y),
     ],
 )
-def test_trained_again_on_everything_it_is_itself(booster):
+def test_retraining_on_everything_reproduces_the_model(booster):
     x, y = amounts()
     x[:, 3] = np.arange(120) * 7 % 11
     estimator = booster(x, y + x[:, 3] ** 2 % 5)
@@ -233,7 +235,7 @@ def test_trained_again_on_everything_it_is_itself(booster):
     np.testing.assert_allclose(model.retrain(train, np.ones(120)).measure(train), model.measure(train), atol=1e-6)
 
 
-def test_another_seed_is_another_run_where_the_estimator_has_none_of_its_own():
+def test_another_seed_is_another_run_if_the_estimator_has_no_seed():
     x, y = amounts()
     train = uw.Examples(x, y)
     settings = {"verbose": 0, "allow_writing_files": False, "iterations": 5, "bootstrap_type": "Bernoulli"}
@@ -245,11 +247,11 @@ def test_another_seed_is_another_run_where_the_estimator_has_none_of_its_own():
     )
     for booster in boosters:
         model = uw.explainable(booster, train)
-        other = model.retrain(train, np.ones(120), seed=1).measure(train)
-        assert np.abs(other - model.measure(train)).max() > 1e-3, type(booster)
+        retrained = model.retrain(train, np.ones(120), seed=1).measure(train)
+        assert np.abs(retrained - model.measure(train)).max() > 1e-3, type(booster)
 
 
-def test_what_xgboost_takes_for_missing_is_missing_here():
+def test_values_that_xgboost_treats_as_missing_are_missing_here():
     x, y = amounts()
     x[::3, 0] = 0.0
     booster = xgboost.XGBRegressor(n_estimators=5, missing=0.0).fit(x, y)
@@ -257,25 +259,25 @@ def test_what_xgboost_takes_for_missing_is_missing_here():
     np.testing.assert_allclose(model.margins(uw.Examples(x))[:, 0], booster.predict(x), atol=1e-5)
 
 
-def test_reweighted_classes_are_named():
+def test_a_model_warns_of_reweighted_classes():
     x, y = amounts()
     label = np.where(y > 1, "few", "many")
     booster = lightgbm.LGBMClassifier(n_estimators=3, class_weight="balanced", **QUIET).fit(x, label)
     assert "class_weight reweighted the classes" in uw.explainable(booster, uw.Examples(x, label)).notes[0]
 
 
-def test_a_pipeline_is_held_fixed():
+def test_a_pipeline_is_read_with_its_steps_held_fixed():
     x, y = amounts()
     pipeline = make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=5)).fit(x, y)
     check(pipeline, x, y, None)
 
 
-def test_a_loss_of_ones_own_is_given_by_three_derivatives():
+def test_a_custom_loss_is_given_by_three_derivatives():
     x, y = amounts()
 
     def cosh(labels, outputs):
-        off = outputs - labels
-        return np.tanh(off), 1 / np.cosh(off) ** 2
+        residual = outputs - labels
+        return np.tanh(residual), 1 / np.cosh(residual) ** 2
 
     booster = lightgbm.LGBMRegressor(objective=cosh, n_estimators=6, min_child_samples=5, **QUIET).fit(x, y)
     loss = Custom(
@@ -293,19 +295,19 @@ def test_a_loss_of_ones_own_is_given_by_three_derivatives():
 
 
 @pytest.mark.parametrize("level", [0.2, 0.7])
-def test_quantiles_rank_and_say_why_no_more(level):
+def test_quantile_losses_allow_ranking_and_refuse_leaf_refit(level):
     x, y = amounts()
     train = uw.Examples(x, y)
     model = uw.explainable(regressor(objective="quantile", alpha=level).fit(x, y), train)
     assert "pinball" in model.measurement
-    off = y - model.margins(train)[:, 0]
-    np.testing.assert_allclose(model.measure(train), -np.maximum(level * off, (level - 1) * off))
+    residual = y - model.margins(train)[:, 0]
+    np.testing.assert_allclose(model.measure(train), -np.maximum(level * residual, (level - 1) * residual))
     assert np.isfinite(uw.TreeSim().fit(model, train).attribute(train).values).all()
     with pytest.raises(ValueError, match="order statistics"):
         uw.LeafRefit().fit(model, train)
 
 
-def test_a_class_that_would_be_lost_is_named():
+def test_retraining_without_a_class_is_refused_with_its_name():
     x, _ = amounts()
     y = np.array(["a"] * 118 + ["b"] * 2)
     model = uw.explainable(lightgbm.LGBMClassifier(n_estimators=3, **QUIET).fit(x, y), uw.Examples(x, y))
@@ -313,7 +315,7 @@ def test_a_class_that_would_be_lost_is_named():
         model.retrain(uw.Examples(x, y), np.where(y == "b", 0.0, 1.0))
 
 
-def test_measurements_are_the_same_as_everywhere():
+def test_measurements_follow_from_the_boosters_probabilities():
     x, y = amounts()
     label = np.where(y > 0, "up", "down")
     booster = lightgbm.LGBMClassifier(n_estimators=8, min_child_samples=5, **QUIET).fit(x, label)
@@ -322,8 +324,8 @@ def test_measurements_are_the_same_as_everywhere():
     np.testing.assert_allclose(uw.explainable(booster, train, uw.Probability(of="up")).measure(train), p)
     margin = np.log(p / (1 - p)) * np.where(label == "up", 1, -1)
     np.testing.assert_allclose(uw.explainable(booster, train, uw.Margin()).measure(train), margin, atol=1e-9)
-    chance = np.where(label == "up", p, 1 - p)
-    np.testing.assert_allclose(uw.explainable(booster, train).measure(train), np.log(chance), atol=1e-9)
+    probability = np.where(label == "up", p, 1 - p)
+    np.testing.assert_allclose(uw.explainable(booster, train).measure(train), np.log(probability), atol=1e-9)
 
 
 def test_a_lightgbm_tree_with_nothing_to_split_is_a_constant():
@@ -340,7 +342,7 @@ def test_a_loss_for_a_linear_model_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "message"),
     [
         (
             {"objective": "mean"},
@@ -349,7 +351,7 @@ def test_a_loss_for_a_linear_model_is_refused():
         ({"smoothing": 0.1}, "smoothing= is for support vector machines, got a HistGradientBoosting"),
     ],
 )
-def test_options_for_linear_models_are_refused_for_trees(option, says):
+def test_options_for_linear_models_are_refused_for_trees(option, message):
     x, y = amounts()
-    with pytest.raises(TypeError, match=says):
+    with pytest.raises(TypeError, match=message):
         uw.explainable(HistGradientBoostingRegressor(max_iter=2).fit(x, y), uw.Examples(x, y), **option)

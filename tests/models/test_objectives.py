@@ -1,4 +1,4 @@
-"""What removal means can be said: the same optimum, with the regulariser staying or going along."""
+"""The `objective` option: the same optimum, as a sum of losses or as their mean."""
 
 import numpy as np
 import pytest
@@ -16,33 +16,35 @@ L2 = 0.02
 C = 1.0 / (len(Y) * L2)
 TRAIN = uw.Examples(X, Y)
 ONES = np.ones(len(Y))
-MACHINES = [
+ESTIMATORS = [
     LogisticRegression(C=C, fit_intercept=False, **TIGHT),
     LogisticRegression(C=C, class_weight={0: 2.0}, **TIGHT),
     LinearSVC(C=C, loss="hinge", fit_intercept=False, random_state=0, **TIGHT),
 ]
 
 
-def fitted(machine, objective):
-    return uw.explainable(clone(machine).fit(X, Y), TRAIN, objective=objective)
+def fitted(estimator, objective):
+    return uw.explainable(clone(estimator).fit(X, Y), TRAIN, objective=objective)
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=["logistic", "weighted", "hinge"])
-def test_under_a_mean_the_others_are_regularised_as_much(machine):
-    model = fitted(machine, "mean")
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["logistic", "weighted", "hinge"])
+def test_under_a_mean_removal_leaves_the_regularisation_of_the_others_as_it_is(estimator):
+    model = fitted(estimator, "mean")
     weights = ONES.copy()
     weights[:5] = 0.0
-    share = np.array([2.0 if machine.class_weight and y == 0 else 1.0 for y in Y])
-    scaled = machine.C * share.sum() / (share * weights).sum()
-    truth = clone(machine).set_params(C=scaled).fit(X[5:], Y[5:])
-    found = model.retrain(TRAIN, weights).parameters[: X.shape[1]]
-    stays = clone(machine).fit(X[5:], Y[5:]).coef_.ravel()
-    assert np.abs(found - truth.coef_.ravel()).max() < 0.02 * np.abs(stays - truth.coef_.ravel()).max() + 1e-7
+    share = np.array([2.0 if estimator.class_weight and y == 0 else 1.0 for y in Y])
+    scaled = estimator.C * share.sum() / (share * weights).sum()
+    truth = clone(estimator).set_params(C=scaled).fit(X[5:], Y[5:])
+    coefficients = model.retrain(TRAIN, weights).parameters[: X.shape[1]]
+    under_a_sum = clone(estimator).fit(X[5:], Y[5:]).coef_.ravel()
+    assert (
+        np.abs(coefficients - truth.coef_.ravel()).max() < 0.02 * np.abs(under_a_sum - truth.coef_.ravel()).max() + 1e-7
+    )
 
 
-@pytest.mark.parametrize("machine", MACHINES[:2], ids=["logistic", "weighted"])
-def test_influence_predicts_retraining_under_a_mean(machine):
-    model = fitted(machine, "mean")
+@pytest.mark.parametrize("estimator", ESTIMATORS[:2], ids=["logistic", "weighted"])
+def test_influence_predicts_retraining_under_a_mean(estimator):
+    model = fitted(estimator, "mean")
     scores = uw.Influence().fit(model, TRAIN).attribute(TRAIN.take(range(5)))
     check = uw.verify(
         model,
@@ -53,17 +55,17 @@ def test_influence_predicts_retraining_under_a_mean(machine):
         retraining=uw.Retraining(processes=1),
     )
     assert check.slope == pytest.approx(1.0, abs=1e-3)
-    other = uw.Influence().fit(fitted(machine, "sum"), TRAIN).attribute(TRAIN.take(range(5)))
-    assert np.abs(other.values - scores.values).max() > np.median(np.abs(scores.values))  # and a sum says otherwise
+    under_a_sum = uw.Influence().fit(fitted(estimator, "sum"), TRAIN).attribute(TRAIN.take(range(5)))
+    assert np.abs(under_a_sum.values - scores.values).max() > np.median(np.abs(scores.values))
 
 
 def test_a_mean_can_be_taken_for_a_sum():
-    machine = SGDClassifier(loss="log_loss", alpha=L2, random_state=0)
-    summed = fitted(machine, "sum")
+    estimator = SGDClassifier(loss="log_loss", alpha=L2, random_state=0)
+    summed = fitted(estimator, "sum")
     assert summed.objective == uw.Objective("sum", L2 * len(Y))
-    assert fitted(machine, None).objective == fitted(machine, "mean").objective == uw.Objective("mean", L2)
+    assert fitted(estimator, None).objective == fitted(estimator, "mean").objective == uw.Objective("mean", L2)
 
 
-def test_another_word_is_refused():
+def test_an_unknown_objective_is_refused():
     with pytest.raises(ValueError, match='expected objective "sum" or "mean", got \'average\''):
-        fitted(MACHINES[0], "average")
+        fitted(ESTIMATORS[0], "average")

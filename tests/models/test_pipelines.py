@@ -1,3 +1,5 @@
+"""Pipelines of tables and texts that end in a linear model."""
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -87,7 +89,7 @@ def test_both_kinds_of_table_have_the_same_scores(kind):
     np.testing.assert_allclose(scores_of(table_model().fit(train.x, train.y), train, queries), expected, atol=1e-9)
 
 
-def test_a_town_never_seen_is_no_town():
+def test_a_category_that_the_encoder_ignores_has_no_effect():
     train, queries = split(*frame("pandas"))
     estimator = table_model().fit(train.x, train.y)
     abroad = queries.x.assign(town="Lima")
@@ -106,7 +108,7 @@ def test_a_table_that_lacks_a_column_is_refused_with_its_name(kind):
             model.measure(uw.Examples(x, queries.y))
 
 
-def test_a_table_in_another_column_order_is_refused_where_no_pipeline_sorts_it():
+def test_a_table_in_another_column_order_is_refused_without_a_pipeline():
     pandas = pytest.importorskip("pandas")
     x = pandas.DataFrame(TWO[0], columns=list("abcdef"))
     train = uw.Examples(x, TWO[1])
@@ -115,11 +117,13 @@ def test_a_table_in_another_column_order_is_refused_where_no_pipeline_sorts_it()
         model.measure(uw.Examples(x[list("fedcba")], TWO[1]))
 
 
-def test_column_names_sort_a_table_that_a_pipeline_takes_apart():
+def test_a_pipeline_that_selects_columns_by_name_takes_them_in_any_order():
     train, queries = split(*frame("pandas"))
     estimator = table_model().fit(train.x, train.y)
-    turned = uw.Examples(queries.x[queries.x.columns[::-1]], queries.y)
-    np.testing.assert_allclose(scores_of(estimator, train, turned), scores_of(estimator, train, queries), atol=1e-12)
+    reversed_columns = uw.Examples(queries.x[queries.x.columns[::-1]], queries.y)
+    np.testing.assert_allclose(
+        scores_of(estimator, train, reversed_columns), scores_of(estimator, train, queries), atol=1e-12
+    )
 
 
 def test_labels_of_a_table_and_of_a_list_are_the_same():
@@ -133,7 +137,7 @@ def test_labels_of_a_table_and_of_a_list_are_the_same():
             np.testing.assert_allclose(model.measure(uw.Examples(x.iloc[:5], labels)), expected, rtol=1e-12)
 
 
-def test_missing_values_are_the_imputers_business():
+def test_missing_values_may_go_into_a_pipeline_with_an_imputer():
     x, y = TWO[0].copy(), TWO[1]
     x[::7, 2] = np.nan
     train, queries = split(x, y)
@@ -147,7 +151,7 @@ def test_missing_values_are_the_imputers_business():
     "vectorizer", [CountVectorizer(), TfidfVectorizer(), TfidfVectorizer(dtype=np.float32, ngram_range=(1, 2))]
 )
 @pytest.mark.parametrize("final", [LogisticRegression(**TIGHT), LinearSVC(random_state=0, **TIGHT), Ridge(alpha=1.0)])
-def test_texts_are_sparse_rows(n, vectorizer, final):
+def test_texts_as_sparse_rows_have_the_scores_of_dense_rows(n, vectorizer, final):
     written, y = texts(n + 6)
     train, queries = split(written, y, 6)
     estimator = make_pipeline(clone(vectorizer), clone(final)).fit(train.x, train.y)
@@ -157,7 +161,7 @@ def test_texts_are_sparse_rows(n, vectorizer, final):
     np.testing.assert_allclose(scores_of(estimator, train, queries), expected, atol=2e-4 * np.abs(expected).max())
 
 
-def test_few_texts_go_through_gram_coordinates_and_come_out_the_same():
+def test_few_texts_have_the_same_model_in_gram_coordinates():
     written, y = texts(26)
     train, queries = split(written, y, 6)
     estimator = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(**TIGHT)).fit(train.x, train.y)
@@ -201,7 +205,7 @@ def test_steps_that_do_nothing_change_nothing(steps):
     np.testing.assert_allclose(scores_of(estimator, train, queries), scores_of(estimator[-1], *scaled), atol=1e-12)
 
 
-def test_a_pipeline_that_answers_with_tables():
+def test_a_pipeline_may_have_tables_as_outputs():
     pytest.importorskip("pandas")
     train, queries = split(*TWO)
     plain = make_pipeline(StandardScaler(), PolynomialFeatures(), LogisticRegression(**TIGHT)).fit(train.x, train.y)
@@ -210,14 +214,14 @@ def test_a_pipeline_that_answers_with_tables():
     np.testing.assert_allclose(scores_of(tables, train, queries), expected, atol=1e-6 * np.abs(expected).max())
 
 
-def test_kernel_machines_end_pipelines_too():
+def test_a_kernel_machine_may_be_the_last_step():
     train, queries = split(*THREE)
     estimator = make_pipeline(StandardScaler(), SVC(tol=1e-9, decision_function_shape="ovo")).fit(train.x, train.y)
     model = uw.explainable(estimator, train, measure=mixed)
     np.testing.assert_allclose(model.measure(queries), mixed(estimator.decision_function(queries.x)), atol=1e-6)
 
 
-def test_a_model_says_what_it_is_without_its_data():
+def test_the_repr_of_a_model_names_its_estimator_and_measurement():
     x, y = load_breast_cancer(return_X_y=True)
     train = uw.Examples(x, y)
     model = uw.explainable(make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y), train)

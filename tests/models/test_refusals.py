@@ -1,3 +1,5 @@
+"""Estimators, data, measurements and weights that are refused, and what the errors say."""
+
 import warnings
 
 import numpy as np
@@ -19,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
-from trained import CASES, NUMBERS, THREE, TIGHT, TWO, machine, trained
+from trained import CASES, NUMBERS, THREE, TIGHT, TWO, svc, trained
 
 import upweight as uw
 
@@ -35,7 +37,7 @@ def refused(estimator, train=TRAIN, error=ValueError, match="", **more):
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: make_pipeline(StandardScaler(), e)])
 @pytest.mark.parametrize("estimator", [KNeighborsClassifier(), ElasticNet()])
-def test_an_unsupported_estimator_is_told_what_is_supported(wrap, estimator):
+def test_the_error_for_an_unsupported_estimator_lists_those_that_are_supported(wrap, estimator):
     match = (
         r"expected an estimator that upweight can read, got \w+\. Supported.*LogisticRegression.*SVC.*uw\.LeaveOneOut"
     )
@@ -43,22 +45,22 @@ def test_an_unsupported_estimator_is_told_what_is_supported(wrap, estimator):
 
 
 @pytest.mark.parametrize(
-    ("around", "says"),
+    ("wrapper", "advice"),
     [
         (GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}), "its best_estimator_"),
         (CalibratedClassifierCV(LogisticRegression()), r"Fit the estimator inside it \(estimator=\)"),
     ],
 )
-def test_what_is_around_an_estimator_is_told_to_be_taken_off(around, says):
-    refused(around.fit(X, Y), error=TypeError, match=says)
+def test_the_error_for_a_wrapper_names_the_estimator_inside(wrapper, advice):
+    refused(wrapper.fit(X, Y), error=TypeError, match=advice)
 
 
-def test_a_network_is_told_its_own_way():
+def test_the_error_for_a_network_names_torch_model():
     net = pytest.importorskip("torch").nn.Linear(2, 2)
     refused(net, error=TypeError, match=r"as uw.TorchModel\(net, loss\)")
 
 
-def test_choices_that_are_no_single_optimum_are_refused():
+def test_cross_validation_that_ends_in_no_single_optimum_is_refused():
     targets = np.c_[X[:, 0], Y]
     refused(
         RidgeCV(alpha_per_target=True).fit(X, targets),
@@ -71,7 +73,7 @@ def test_choices_that_are_no_single_optimum_are_refused():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_estimator_that_is_not_fitted_is_told_to_be(name):
+def test_an_estimator_that_is_not_fitted_is_refused(name):
     refused(CASES[name].estimator, match=r"is not fitted; call fit\(x, y\)")
 
 
@@ -92,14 +94,14 @@ def test_an_estimator_that_is_not_fitted_is_told_to_be(name):
         lambda m, s: uw.perturb(m, TRAIN, X[:2]),
     ],
 )
-def test_what_is_no_examples_is_told_the_way_to_them(call):
+def test_the_error_for_anything_that_is_not_examples_says_how_to_make_them(call):
     model = uw.explainable(LogisticRegression(**TIGHT).fit(X, Y), TRAIN)
     scores = uw.Influence().fit(model, TRAIN).attribute(TRAIN.take([0, 1]))
     with pytest.raises(TypeError, match=r"as upweight.Examples\(x, y\), got \w+; a data set or loader goes through"):
         call(model, scores)
 
 
-def test_train_is_examples():
+def test_a_training_set_without_labels_is_refused_and_so_is_one_that_is_not_examples():
     refused(LogisticRegression().fit(X, Y), train=(X, Y), error=TypeError, match=r"expected train as upweight.Examples")
     refused(LogisticRegression().fit(X, Y), train=uw.Examples(X), match=r"no labels; pass Examples\(x, y\)")
 
@@ -131,7 +133,7 @@ def test_ten_changed_labels_are_noticed(name):
 
 
 @pytest.mark.parametrize("name", [n for n in CLASSIFIERS if n.startswith("sgd")])
-def test_what_may_be_a_solver_that_stopped_early_is_said(name):
+def test_few_changed_labels_look_like_a_solver_that_stopped_early_and_give_a_warning(name):
     t = trained(name)
     train = relabelled(t, 10)
     fitted = uw.Influence().fit(uw.explainable(t.estimator, train), train)
@@ -140,13 +142,15 @@ def test_what_may_be_a_solver_that_stopped_early_is_said(name):
 
 
 @pytest.mark.parametrize("name", ["logistic", "softmax", "ridge_no_intercept", "gamma", "svc_rbf"])
-def test_another_order_of_all_rows_is_the_same_data_but_for_a_machine_that_names_its_vectors(name):
+def test_another_order_of_all_rows_is_the_same_data_except_for_svc_which_numbers_its_vectors(name):
     t = trained(name)
-    turned = t.train.take(np.arange(len(t.train))[::-1])
+    reversed_rows = t.train.take(np.arange(len(t.train))[::-1])
     if name == "svc_rbf":
-        refused(t.estimator, turned, match="do not fit its support vectors; pass the same rows in the same order")
+        refused(
+            t.estimator, reversed_rows, match="do not fit its support vectors; pass the same rows in the same order"
+        )
     else:
-        uw.explainable(t.estimator, turned)
+        uw.explainable(t.estimator, reversed_rows)
 
 
 def test_forgotten_sample_weights_are_noticed():
@@ -165,14 +169,14 @@ def test_another_number_of_columns_is_named(columns, kind):
         model.measure(uw.Examples(x, Y))
 
 
-def test_raw_inputs_go_into_a_pipeline_not_what_comes_out_of_it():
+def test_a_pipeline_takes_raw_inputs_and_not_the_outputs_of_its_steps():
     estimator = make_pipeline(StandardScaler(), LogisticRegression(**TIGHT)).fit(X * 5 + 3, Y)
     refused(estimator, TRAIN, match="expected the data that LogisticRegression was fitted on")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["logistic", "ridge", "svc_rbf", "sgd"])
-def test_features_that_are_no_numbers_are_refused(bad, name):
+def test_features_that_are_not_finite_are_refused(bad, name):
     t = trained(name)
     x = t.train.x.copy()
     x[7, 1] = bad
@@ -193,20 +197,20 @@ def test_a_query_of_an_unknown_class_has_no_loss(name):
     unknown = ["never"] if t.train.y.dtype.kind == "U" else [17]
     query = uw.Examples(t.queries.x[:1], unknown)
     fitted = uw.Influence().fit(t.model, t.train)
-    for ask in (t.model.measure, fitted.attribute):
+    for question in (t.model.measure, fitted.attribute):
         with pytest.raises(ValueError, match=r"expected labels among .*never trained on that class"):
-            ask(query)
+            question(query)
 
 
-def test_queries_without_labels_can_be_asked_what_needs_none():
+def test_queries_without_labels_have_the_measurements_that_need_none():
     t = trained("softmax")
-    bare = uw.Examples(t.queries.x)
+    unlabelled = uw.Examples(t.queries.x)
     for measure in (None, uw.Margin()):
         with pytest.raises(ValueError, match=r"no labels, which this measurement needs; pass Examples\(x, y\)"):
-            t.asking(measure).model.measure(bare)
+            t.asking(measure).model.measure(unlabelled)
     for measure in (uw.Probability(of=1), lambda outputs, labels: outputs[:, 0]):
         model = t.asking(measure).model
-        scores = uw.Influence().fit(model, t.train).attribute(bare)
+        scores = uw.Influence().fit(model, t.train).attribute(unlabelled)
         np.testing.assert_array_equal(scores.values, uw.Influence().fit(model, t.train).attribute(t.queries).values)
 
 
@@ -219,26 +223,26 @@ def test_regressions_have_no_margin_and_no_probability(name):
         t.asking(uw.Probability(of=1)).model.measure(t.queries)
 
 
-def test_measurements_that_cannot_be_are_refused():
+def test_measurements_that_do_not_fit_the_model_are_refused():
     t = trained("softmax")
     with pytest.raises(ValueError, match=r"expected one of the classes \[0, 1, 2\], got 9"):
         t.asking(uw.Probability(of=9)).model.measure(t.queries)
     with pytest.raises(TypeError, match="no probabilities"):
-        machines = trained("svc_rbf")
-        machines.asking(uw.Probability(of=1)).model.measure(machines.queries)
+        svm = trained("svc_rbf")
+        svm.asking(uw.Probability(of=1)).model.measure(svm.queries)
     with pytest.raises(ValueError, match=r"one number per query \(25,\), got \(25, 3\)"):
         t.asking(lambda outputs, labels: outputs).model.measure(t.queries)
     with pytest.raises(TypeError, match="expected a measurement"):
         t.asking("margin")
 
 
-def test_machines_of_pairs_have_no_single_margin():
+def test_a_classifier_per_pair_of_classes_has_no_single_margin():
     t = trained("svc_three")
     with pytest.raises(TypeError, match="one machine per pair of classes has no single margin"):
         t.asking(uw.Margin()).model.measure(t.queries)
 
 
-def test_a_measurement_without_its_brackets_is_told_apart_from_a_function():
+def test_the_class_of_a_measurement_is_not_taken_for_a_function():
     with pytest.raises(TypeError, match="expected a measurement"):
         trained("softmax").asking(uw.Margin)
 
@@ -277,7 +281,7 @@ def penalised(**settings):
     ],
     ids=lambda v: "" if callable(v) else v[:30],
 )
-def test_training_without_a_hessian_is_refused_with_a_way_out(estimator, match):
+def test_training_without_a_hessian_is_refused_with_an_alternative(estimator, match):
     estimator = estimator()
     train = uw.Examples(X @ X.T, Y) if getattr(estimator, "kernel", None) == "precomputed" else TRAIN
     if "crammer" in match:
@@ -287,12 +291,12 @@ def test_training_without_a_hessian_is_refused_with_a_way_out(estimator, match):
     refused(estimator, train, match=match)
 
 
-def test_an_elastic_net_of_nothing_but_l2_is_l2():
+def test_an_elastic_net_without_l1_is_l2():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         estimator = LogisticRegression(solver="saga", l1_ratio=0.0, **TIGHT).fit(X, Y)
-        also = LogisticRegression(solver="saga", penalty="elasticnet", l1_ratio=0.0, **TIGHT).fit(X, Y)
-    for e in (estimator, also):
+        elastic_net = LogisticRegression(solver="saga", penalty="elasticnet", l1_ratio=0.0, **TIGHT).fit(X, Y)
+    for e in (estimator, elastic_net):
         assert uw.explainable(e, TRAIN).gradient_norm(TRAIN) < 1e-6
 
 
@@ -313,8 +317,8 @@ def test_weights_that_leave_nothing_to_train_on_are_refused(name):
             t.model.retrain(t.train, bad)
 
 
-def test_a_machine_with_one_class_left_cannot_be_trained():
-    estimator = machine(kernel="linear").fit(X, Y)
+def test_a_support_vector_machine_with_one_class_left_cannot_be_retrained():
+    estimator = svc(kernel="linear").fit(X, Y)
     model = uw.explainable(estimator, TRAIN)
     with pytest.raises(ValueError, match="class"):
         model.retrain(TRAIN, (Y == 1) * 1.0)
@@ -326,7 +330,7 @@ def test_a_count_model_with_other_counts_is_refused():
     refused(estimator, uw.Examples(x, np.floor(y)[::-1].copy()), match="expected the data that PoissonRegressor")
 
 
-def test_an_attribute_called_steps_makes_no_pipeline():
+def test_an_attribute_called_steps_does_not_make_a_pipeline():
     class Walk:
         steps = 3
 

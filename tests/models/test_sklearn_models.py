@@ -1,3 +1,5 @@
+"""scikit-learn's linear models: predictions, losses, retraining and influence, compared with scikit-learn itself."""
+
 import warnings
 
 import numpy as np
@@ -31,7 +33,7 @@ def ones(train, *removed):
 
 
 def close(name):
-    """How far two fits of one problem may lie apart."""
+    """The largest accepted relative difference of two fits of one problem."""
     return 1e-2 if CASES[name].loose else 1e-3 if CASES[name].hinge else 1e-5
 
 
@@ -40,33 +42,33 @@ def largest(a, b):
 
 
 @EVERY
-def test_training_again_on_everything_changes_nothing(name):
+def test_retraining_on_everything_reproduces_the_model(name):
     t = trained(name)
-    again = t.model.retrain(t.train, ones(t.train))
-    assert largest(again.parameters, t.model.parameters) < close(name)
+    retrained = t.model.retrain(t.train, ones(t.train))
+    assert largest(retrained.parameters, t.model.parameters) < close(name)
 
 
 @EVERY
 @pytest.mark.parametrize("removed", [1, 30])
-def test_training_without_some_is_training_on_the_others(name, removed):
+def test_retraining_with_weights_0_is_fitting_to_the_other_rows(name, removed):
     t = trained(name).asking(mixed)
-    kept = np.arange(removed, len(t.train))
+    rows = np.arange(removed, len(t.train))
     without = t.model.retrain(t.train, ones(t.train, *range(removed)))
-    assert largest(without.measure(t.queries), mixed(outputs(t.refitted(kept), t.queries.x))) < 2 * close(name)
+    assert largest(without.measure(t.queries), mixed(outputs(t.refitted(rows), t.queries.x))) < 2 * close(name)
 
 
 @EVERY
-def test_a_retrained_model_predicts_for_itself(name):
+def test_a_retrained_model_has_predictions_of_its_own(name):
     t = trained(name)
-    again = t.model.retrain(t.train, ones(t.train, *range(30)))
-    said, estimator = again.predict(t.queries), t.refitted(np.arange(30, len(t.train)))
+    retrained = t.model.retrain(t.train, ones(t.train, *range(30)))
+    predictions, estimator = retrained.predict(t.queries), t.refitted(np.arange(30, len(t.train)))
     expected = estimator.predict(t.queries.x)
-    if said.classes:
-        assert np.mean(np.array(said.predicted) == expected) > 0.96
+    if predictions.classes:
+        assert np.mean(np.array(predictions.predicted) == expected) > 0.96
     else:
-        np.testing.assert_allclose(said.predicted, expected, rtol=1e-3, atol=1e-3)
-    if said.probabilities is not None:
-        np.testing.assert_allclose(said.probabilities, estimator.predict_proba(t.queries.x), atol=close(name))
+        np.testing.assert_allclose(predictions.predicted, expected, rtol=1e-3, atol=1e-3)
+    if predictions.probabilities is not None:
+        np.testing.assert_allclose(predictions.probabilities, estimator.predict_proba(t.queries.x), atol=close(name))
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.weighted and not c.loose])
@@ -87,13 +89,13 @@ def against_retraining(t, ids):
 
 
 def chosen(t):
-    """The examples that matter most, and some that do not."""
+    """The examples with the largest influence, and some with little."""
     strong = np.argsort(-np.abs(uw.Influence().fit(t.model, t.train).attribute(t.queries).values).sum(axis=0))
     return [*strong[:8], *strong[8::16]]
 
 
 @SMOOTH
-def test_influence_of_a_smooth_loss_is_retraining(name):
+def test_influence_of_a_smooth_loss_is_the_effect_of_retraining(name):
     t = trained(name)
     got, true = against_retraining(t, chosen(t))
     assert np.corrcoef(got, true)[0, 1] >= 0.9999
@@ -101,7 +103,7 @@ def test_influence_of_a_smooth_loss_is_retraining(name):
 
 
 @HINGE
-def test_influence_of_a_hinge_machine_is_close_to_retraining(name):
+def test_influence_of_a_hinge_is_close_to_the_effect_of_retraining(name):
     t = trained(name)
     got, true = against_retraining(t, chosen(t))
     assert np.corrcoef(got, true)[0, 1] >= 0.99
@@ -109,7 +111,7 @@ def test_influence_of_a_hinge_machine_is_close_to_retraining(name):
 
 
 @pytest.mark.parametrize("name", ["softmax", "ridge", "poisson", "squared_hinge", "logistic_balanced"])
-def test_influence_is_what_scikit_learn_itself_would_change(name):
+def test_influence_is_the_effect_of_fitting_scikit_learn_without_the_example(name):
     t = trained(name).asking(mixed)
     scores = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
     ids, whole = [0, 17, 55, 90], mixed(outputs(t.estimator, t.queries.x))
@@ -120,19 +122,19 @@ def test_influence_is_what_scikit_learn_itself_would_change(name):
     assert np.corrcoef(scores[:, ids].T.ravel(), true.ravel())[0, 1] >= 0.9999
 
 
-def test_support_vectors_beside_examples_of_no_weight():
+def test_svc_with_rows_of_weight_0_has_the_scores_of_svc_without_them():
     x, y = TWO
     weights = np.where(np.arange(len(y)) % 5 == 0, 0.0, 1.0)
-    train, there = uw.Examples(x, y, weights=weights), np.flatnonzero(weights)
-    machine = SVC(tol=1e-9, gamma=0.1).fit(x, y, sample_weight=weights)
-    alone = uw.Examples(x[there], y[there])
-    models = uw.explainable(machine, train), uw.explainable(SVC(tol=1e-9, gamma=0.1).fit(alone.x, alone.y), alone)
-    ours, theirs = (
-        uw.Influence().fit(m, t).attribute(alone.take(range(9))).values
-        for m, t in zip(models, (train, alone), strict=True)
+    train, weighted = uw.Examples(x, y, weights=weights), np.flatnonzero(weights)
+    estimator = SVC(tol=1e-9, gamma=0.1).fit(x, y, sample_weight=weights)
+    fewer = uw.Examples(x[weighted], y[weighted])
+    models = uw.explainable(estimator, train), uw.explainable(SVC(tol=1e-9, gamma=0.1).fit(fewer.x, fewer.y), fewer)
+    scores, expected = (
+        uw.Influence().fit(m, t).attribute(fewer.take(range(9))).values
+        for m, t in zip(models, (train, fewer), strict=True)
     )
-    np.testing.assert_allclose(ours[:, there], theirs, atol=1e-4 * np.abs(theirs).max())
-    assert (ours[:, weights == 0] == 0).all()
+    np.testing.assert_allclose(scores[:, weighted], expected, atol=1e-4 * np.abs(expected).max())
+    assert (scores[:, weights == 0] == 0).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*LogisticRegressionCV", "ignore:.*l1_ratios", "ignore:.*scoring")
@@ -146,15 +148,15 @@ def test_support_vectors_beside_examples_of_no_weight():
     ],
     ids=["two", "three", "amounts", "least squares on classes"],
 )
-def test_a_choice_by_cross_validation_is_held(choosing, plain, data):
+def test_a_choice_by_cross_validation_is_held_fixed(choosing, plain, data):
     train, queries = uw.Examples(data[0][20:], data[1][20:]), uw.Examples(data[0][:20], data[1][:20])
     chosen = clone(choosing).fit(train.x, train.y)
     name = "C" if plain is LogisticRegression else "alpha"
     setting = float(np.ravel(getattr(chosen, name + "_"))[0])
     same = plain(**{name: setting}, **{k: v for k, v in choosing.get_params().items() if k in ("class_weight", *TIGHT)})
     models = [uw.explainable(e, train) for e in (chosen, same.fit(train.x, train.y))]
-    ours, theirs = (uw.Influence().fit(model, train).attribute(queries).values for model in models)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+    scores, expected = (uw.Influence().fit(model, train).attribute(queries).values for model in models)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 * np.abs(expected).max())
     assert f"{name}={setting:.4g} was chosen by cross-validation and is held" in models[0].notes[0]
     assert models[0].name == type(choosing).__name__
     without = ones(train, 3, 4)
@@ -174,13 +176,13 @@ def test_outputs_are_the_estimators_own(name):
 @EVERY
 def test_predictions_are_the_estimators_own(name):
     t = trained(name)
-    said = t.model.predict(t.queries)
-    np.testing.assert_array_equal(np.array(said.predicted), t.estimator.predict(t.queries.x))
+    predictions = t.model.predict(t.queries)
+    np.testing.assert_array_equal(np.array(predictions.predicted), t.estimator.predict(t.queries.x))
     if hasattr(t.estimator, "predict_proba"):
-        np.testing.assert_array_equal(said.probabilities, t.estimator.predict_proba(t.queries.x))
+        np.testing.assert_array_equal(predictions.probabilities, t.estimator.predict_proba(t.queries.x))
     else:
-        assert said.probabilities is None
-    assert list(said.classes) == (t.estimator.classes_.tolist() if hasattr(t.estimator, "classes_") else [])
+        assert predictions.probabilities is None
+    assert list(predictions.classes) == (t.estimator.classes_.tolist() if hasattr(t.estimator, "classes_") else [])
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if hasattr(c.estimator, "predict_proba")])
@@ -190,15 +192,15 @@ def test_probability_and_margin_come_from_predict_proba(name):
     for place, label in enumerate(t.estimator.classes_):
         measured = t.asking(uw.Probability(of=label)).model.measure(t.queries)
         np.testing.assert_allclose(measured, p[:, place], atol=1e-9)
-    own = p[np.arange(len(p)), np.searchsorted(t.estimator.classes_, t.queries.y)]
+    p_label = p[np.arange(len(p)), np.searchsorted(t.estimator.classes_, t.queries.y)]
     margin = t.asking(uw.Margin()).model.measure(t.queries)
-    if name != "sgd_three":  # one machine per class: outputs against the largest other
-        np.testing.assert_allclose(margin, np.log(own) - np.log1p(-own), rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(margin > 0, own >= p.max(axis=1) if name == "sgd_three" else own > 0.5)
+    if name != "sgd_three":  # one classifier per class: the margin is the output less the largest other
+        np.testing.assert_allclose(margin, np.log(p_label) - np.log1p(-p_label), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(margin > 0, p_label >= p.max(axis=1) if name == "sgd_three" else p_label > 0.5)
 
 
 def true_loss(t, queries):
-    """Loss of each query in scikit-learn's own words."""
+    """The loss of each query, from scikit-learn's own functions."""
     est, x, y = t.estimator, queries.x, queries.y
     if not hasattr(est, "classes_"):
         power = {"PoissonRegressor": 1, "GammaRegressor": 2}.get(type(est).__name__, getattr(est, "power", None))
@@ -214,14 +216,14 @@ def true_loss(t, queries):
     return np.maximum(0.0, slack) ** (2 if getattr(est, "loss", None) == "squared_hinge" else 1)
 
 
-def named(case):
-    """Whether scikit-learn has this loss: not for one machine per class, or per pair of them."""
-    one = len(np.unique(case.data[1])) == 2 or type(case.estimator).__name__ == "LogisticRegression"
-    return one or not hasattr(case.estimator, "class_weight")
+def has_metric(case):
+    """Whether scikit-learn has a function for this loss: not for one classifier per class or pair of classes."""
+    is_joint = len(np.unique(case.data[1])) == 2 or type(case.estimator).__name__ == "LogisticRegression"
+    return is_joint or not hasattr(case.estimator, "class_weight")
 
 
-@pytest.mark.parametrize("name", [n for n, c in CASES.items() if named(c)])
-def test_the_loss_is_the_one_that_scikit_learn_names(name):
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if has_metric(c)])
+def test_the_loss_is_the_one_that_scikit_learn_computes(name):
     t = trained(name)
     atol = 1e-3 if CASES[name].hinge else 1e-6
     np.testing.assert_allclose(-t.model.measure(t.queries), true_loss(t, t.queries), atol=atol)
@@ -255,7 +257,7 @@ def test_single_precision_inputs_have_nearly_the_same_scores(name):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool, np.float32])
 @pytest.mark.parametrize("columns", [20, 300])
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
-def test_pixels_may_be_small_integers(dtype, columns, make):
+def test_inputs_may_be_small_integers(dtype, columns, make):
     rng = np.random.default_rng(0)
     x = (rng.random((60, columns)) * 120 * (rng.random((60, columns)) < 0.5)).astype(dtype)
     y = np.arange(60) % 3
@@ -303,7 +305,7 @@ def test_the_dual_form_is_the_primal_form(estimator, data):
 
 
 @pytest.mark.parametrize("shape", [(60, 12), (12, 60)])
-def test_examples_of_weight_zero_have_no_say(shape):
+def test_examples_of_weight_0_have_no_score_and_no_effect(shape):
     rng = np.random.default_rng(0)
     x, y, w = rng.standard_normal(shape), np.arange(shape[0]) % 3, np.ones(shape[0])
     w[1::4] = 0.0
@@ -312,11 +314,11 @@ def test_examples_of_weight_zero_have_no_say(shape):
     scores = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(train.take([0, 1]))
     np.testing.assert_array_equal(scores.values[:, 1::4], 0.0)
     fewer = uw.Examples(x[w > 0], y[w > 0])
-    kept = uw.Influence().fit(uw.explainable(estimator, fewer), fewer).attribute(train.take([0, 1]))
-    assert largest(scores.values[:, w > 0], kept.values) < 1e-4
+    expected = uw.Influence().fit(uw.explainable(estimator, fewer), fewer).attribute(train.take([0, 1]))
+    assert largest(scores.values[:, w > 0], expected.values) < 1e-4
 
 
-def test_one_model_can_be_trained_on_the_same_examples_in_another_order():
+def test_a_model_can_be_retrained_on_the_same_examples_in_another_order():
     t = trained("logistic")
     model = uw.explainable(t.estimator, t.train)
     order = np.random.default_rng(0).permutation(len(t.train))
@@ -351,25 +353,25 @@ def test_a_solver_that_stopped_early_is_followed_to_its_optimum(name):
     assert not any("not at the optimum" in w for w in expected.diagnostics["warnings"])
 
 
-def test_hinge_machines_say_what_was_smoothed():
+def test_a_model_of_the_hinge_warns_of_its_smoothing():
     t = trained("svc_rbf")
     assert t.model.gradient_norm(t.train) is None
     scores = uw.Influence().fit(t.model, t.train).attribute(t.queries)
     assert any("smoothed at temperature 0.001" in w for w in scores.diagnostics["warnings"])
 
 
-def test_a_machine_with_no_example_on_its_margin_has_scores():
+def test_a_support_vector_machine_without_examples_on_its_margin_has_scores():
     x, y = TWO
     train = uw.Examples(x, y)
     model = uw.explainable(SVC(kernel="linear", C=1e-5, tol=1e-9).fit(x, y), train)
     assert np.isfinite(uw.Influence().fit(model, train).attribute(train.take(np.arange(4))).values).all()
 
 
-def test_a_machine_is_recognised_however_much_its_hinge_is_smoothed():
+def test_the_training_set_of_a_hinge_is_recognised_at_every_smoothing():
     x, y = TWO
-    machine = LinearSVC(C=100.0, loss="hinge", fit_intercept=False, random_state=0, **TIGHT).fit(x, y)
+    estimator = LinearSVC(C=100.0, loss="hinge", fit_intercept=False, random_state=0, **TIGHT).fit(x, y)
     train = uw.Examples(x, y)
-    sharp, soft = (uw.explainable(machine, train, smoothing=t) for t in (1e-3, 1.0))
+    sharp, soft = (uw.explainable(estimator, train, smoothing=t) for t in (1e-3, 1.0))
     assert soft.problem(train).off_optimum > 0.9 > sharp.problem(train).off_optimum
     with pytest.raises(ValueError, match="expected the data that LinearSVC was fitted on"):
-        uw.explainable(machine, uw.Examples(x, 1 - y), smoothing=1.0)
+        uw.explainable(estimator, uw.Examples(x, 1 - y), smoothing=1.0)

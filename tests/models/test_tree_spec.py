@@ -1,4 +1,4 @@
-"""Reading trees: random tables, holes, categories, weights and settings, held against the library itself."""
+"""Reading trees of random tables with missing values, categories and weights, compared with the library itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pd = pytest.importorskip("pandas")
 
 @st.composite
 def tables(draw):
-    """(x, y, weights, kind of target): 30 to 80 rows, some of them with holes, one category."""
+    """(x, y, weights, kind of target): 30 to 80 rows, some with missing values, and a column of categories."""
     seed, rows = draw(st.integers(0, 10_000)), draw(st.integers(30, 80))
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(np.round(rng.normal(size=(rows, 3)), draw(st.integers(0, 6))), columns=["a", "b", "c d"])
@@ -31,12 +31,12 @@ def tables(draw):
         frame = frame.mask(rng.random(frame.shape) < draw(st.sampled_from([0.05, 0.5])))
     frame["kind"] = pd.Categorical(rng.choice(list("pqrstuvw")[: draw(st.integers(2, 8))], rows))
     kind = draw(st.sampled_from(["two", "three", "amount", "count"]))
-    lean = rng.normal(size=rows) + (frame["kind"].cat.codes.to_numpy() % 3)
+    latent = rng.normal(size=rows) + (frame["kind"].cat.codes.to_numpy() % 3)
     y = {
-        "two": np.where(lean > 1, "yes", "no"),
-        "three": np.digitize(lean, [0.3, 1.5]),
-        "amount": lean * draw(st.sampled_from([0.01, 1.0, 1000.0])),
-        "count": np.floor(np.exp(lean / 2)),
+        "two": np.where(latent > 1, "yes", "no"),
+        "three": np.digitize(latent, [0.3, 1.5]),
+        "amount": latent * draw(st.sampled_from([0.01, 1.0, 1000.0])),
+        "count": np.floor(np.exp(latent / 2)),
     }[kind]
     classes = {"two": 2, "three": 3}.get(kind)
     if classes and len(np.unique(y)) < classes:
@@ -63,9 +63,9 @@ def test_lightgbm_is_read_exactly(table, shape, l1, l2, from_average):
     }
     more |= {"n_estimators": shape["trees"], "max_depth": shape["depth"], "learning_rate": shape["rate"]}
     more |= {"min_child_samples": 5, "objective": "poisson"} if kind == "count" else {"min_child_samples": 3}
-    maker = library.LGBMRegressor if kind in ("amount", "count") else library.LGBMClassifier
-    booster = maker(**QUIET, **more).fit(x, y, sample_weight=weights)
-    if kind == "three" and not from_average:  # a class without a split is named below
+    estimator_class = library.LGBMRegressor if kind in ("amount", "count") else library.LGBMClassifier
+    booster = estimator_class(**QUIET, **more).fit(x, y, sample_weight=weights)
+    if kind == "three" and not from_average:  # a test below is about a class without a split
         first = booster.booster_.dump_model(num_iteration=1)["tree_info"]
         assume(all(tree["num_leaves"] > 1 for tree in first))
     check(booster, x, y, weights)
@@ -81,8 +81,8 @@ def test_xgboost_is_read_exactly(table, shape, l1, l2, tree_method):
     more = {"reg_alpha": l1, "reg_lambda": l2, "tree_method": tree_method, "enable_categorical": True, "n_jobs": 1}
     more |= {"n_estimators": shape["trees"], "max_depth": shape["depth"], "learning_rate": shape["rate"]}
     more |= {"objective": "count:poisson"} if kind == "count" else {}
-    maker = library.XGBRegressor if kind in ("amount", "count") else library.XGBClassifier
-    check(maker(**more).fit(x, y, sample_weight=weights), x, y, weights)
+    estimator_class = library.XGBRegressor if kind in ("amount", "count") else library.XGBClassifier
+    check(estimator_class(**more).fit(x, y, sample_weight=weights), x, y, weights)
 
 
 @settings(max_examples=20)
@@ -98,9 +98,9 @@ def test_catboost_is_read_exactly(table, shape, policy):
     }
     more |= {"loss_function": "Poisson"} if kind == "count" else {}
     more |= {"leaf_estimation_method": "Gradient"} if kind == "three" else {}
-    maker = library.CatBoostRegressor if kind in ("amount", "count") else library.CatBoostClassifier
+    estimator_class = library.CatBoostRegressor if kind in ("amount", "count") else library.CatBoostClassifier
     check(
-        maker(**PLAIN, **more, cat_features=["kind"], one_hot_max_size=10).fit(x, y, sample_weight=weights),
+        estimator_class(**PLAIN, **more, cat_features=["kind"], one_hot_max_size=10).fit(x, y, sample_weight=weights),
         x,
         y,
         weights,
@@ -114,32 +114,32 @@ def test_scikit_learns_boosting_is_read_exactly(table, shape, l2, histograms):
     classes = kind in ("two", "three")
     shared = {"max_depth": shape["depth"], "learning_rate": shape["rate"], "random_state": 0}
     if histograms:
-        maker = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+        estimator_class = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
         more = {"max_iter": shape["trees"], "l2_regularization": l2, "categorical_features": "from_dtype"}
         more |= {"loss": "poisson"} if kind == "count" else {}
     else:
-        maker = GradientBoostingClassifier if classes else GradientBoostingRegressor
+        estimator_class = GradientBoostingClassifier if classes else GradientBoostingRegressor
         more, x = {"n_estimators": shape["trees"]}, x[["a", "b"]].fillna(0.0)
-    check(maker(**shared, **more).fit(x, y, sample_weight=weights), x, y, weights)
+    check(estimator_class(**shared, **more).fit(x, y, sample_weight=weights), x, y, weights)
 
 
 @settings(max_examples=10)
 @given(tables(), SHAPES, st.booleans())
 def test_forests_are_read_exactly(table, shape, bootstrap):
     x, y, weights, kind = table
-    maker = RandomForestClassifier if kind in ("two", "three") else RandomForestRegressor
-    forest = maker(shape["trees"], max_depth=shape["depth"], bootstrap=bootstrap, random_state=0)
+    estimator_class = RandomForestClassifier if kind in ("two", "three") else RandomForestRegressor
+    forest = estimator_class(shape["trees"], max_depth=shape["depth"], bootstrap=bootstrap, random_state=0)
     check(forest.fit(x[["a", "b"]].fillna(0), y, sample_weight=weights), x[["a", "b"]].fillna(0), y, weights)
 
 
-def test_a_class_that_lightgbm_cannot_split_by_is_named():
+def test_a_class_that_lightgbm_finds_no_split_for_is_reported():
     library = pytest.importorskip("lightgbm")
     x = np.repeat([[0.0], [1.0]], 30, axis=0)
     y = np.repeat([0, 1, 2, 0, 1, 2], [20, 5, 5, 5, 20, 5])  # class 2 is as frequent on either side
     model = library.LGBMClassifier(**QUIET, n_estimators=1, boost_from_average=False).fit(x, y)
     train = uw.Examples(x, y)
-    grown = uw.explainable(model, train).grown(train)
-    assert not grown.exact and "after the first round" in grown.unrecorded[0]
+    training = uw.explainable(model, train).grown(train)
+    assert not training.exact and "after the first round" in training.unrecorded[0]
 
 
 def twins():
@@ -150,9 +150,9 @@ def twins():
 
 
 @pytest.mark.parametrize("family", ["lightgbm", "xgboost", "catboost", "forest", "gradient boosting", "histograms"])
-def test_trees_with_the_same_leaves_and_other_splits_are_other_models(family):
+def test_trees_with_the_same_leaves_and_other_splits_have_another_identity(family):
     x, y = twins()
-    grown = {
+    make = {
         "lightgbm": lambda: pytest.importorskip("lightgbm").LGBMClassifier(n_estimators=3, **QUIET),
         "xgboost": lambda: pytest.importorskip("xgboost").XGBClassifier(n_estimators=3, n_jobs=1),
         "catboost": lambda: pytest.importorskip("catboost").CatBoostClassifier(iterations=3, **PLAIN),
@@ -161,9 +161,9 @@ def test_trees_with_the_same_leaves_and_other_splits_are_other_models(family):
         "histograms": lambda: HistGradientBoostingClassifier(max_iter=3, random_state=0),
     }[family]
     identities = []
-    for left_out in (1, 0, 1):  # the twin that is left out says nothing
+    for constant in (1, 0, 1):  # the column whose splits move to its twin
         shown = x.copy()
-        shown[:, left_out] = 0.0
+        shown[:, constant] = 0.0
         train = uw.Examples(shown, y)
-        identities.append(uw.explainable(grown().fit(shown, y), train).identity()["parameters"])
+        identities.append(uw.explainable(make().fit(shown, y), train).identity()["parameters"])
     assert identities[0] == identities[2] != identities[1]

@@ -1,5 +1,8 @@
 """Small trained estimators of every supported kind, with their training sets and queries."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -26,7 +29,11 @@ TIGHT = {"tol": 1e-12, "max_iter": 100_000}
 QUERIES = 25
 
 
-def _data(load, columns, n, target=None):
+Data = tuple[Any, Any]  # inputs and labels
+
+
+def _data(load: Callable[..., Any], columns: int, n: int, target: Callable[[Any], Any] | None = None) -> Data:
+    """n standardised rows of one of scikit-learn's data sets, in a random order, with its first columns."""
     x, y = load(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))[:n]
     x = StandardScaler().fit_transform(x)[order, :columns]
@@ -44,22 +51,31 @@ NEGATIVE = (NUMBERS[0], NUMBERS[1] - 1.5)
 
 @dataclass(frozen=True)
 class Case:
+    """An estimator that is not fitted, and what to fit it to.
+
+    Attributes:
+        weighted: whether it is fitted with sample weights.
+        hinge: whether it minimises the hinge, which has no curvature.
+        loose: whether its solver reaches no more than about 1e-3.
+    """
+
     estimator: Any
-    data: tuple[Any, Any]
+    data: Data
     weighted: bool = False
     hinge: bool = False
-    loose: bool = False  # the solver itself goes no further than about 1e-3
+    loose: bool = False
 
     @property
-    def weights(self):
+    def weights(self) -> Any:
+        """Sample weights of the training set; None if it has none."""
         return np.random.default_rng(1).uniform(0.5, 2.0, len(self.data[0]) - QUERIES) if self.weighted else None
 
 
-def logistic(**settings):
+def logistic(**settings: Any) -> LogisticRegression:
     return LogisticRegression(**{**TIGHT, **settings})
 
 
-def machine(**settings):
+def svc(**settings: Any) -> SVC:
     return SVC(**{"tol": 1e-9, "gamma": 0.1, "decision_function_shape": "ovo", **settings})
 
 
@@ -103,11 +119,11 @@ CASES = {
     "hinge_weighted": Case(
         LinearSVC(loss="hinge", random_state=0, fit_intercept=False, **TIGHT), TWO, hinge=True, weighted=True
     ),
-    "svc_linear": Case(machine(kernel="linear"), TWO, hinge=True),
-    "svc_rbf": Case(machine(), TWO, hinge=True),
-    "svc_poly": Case(machine(kernel="poly", coef0=1.0, degree=2), TWO, hinge=True),
-    "svc_three": Case(machine(), THREE, hinge=True),
-    "svc_three_weighted": Case(machine(kernel="linear", class_weight="balanced"), THREE, hinge=True, weighted=True),
+    "svc_linear": Case(svc(kernel="linear"), TWO, hinge=True),
+    "svc_rbf": Case(svc(), TWO, hinge=True),
+    "svc_poly": Case(svc(kernel="poly", coef0=1.0, degree=2), TWO, hinge=True),
+    "svc_three": Case(svc(), THREE, hinge=True),
+    "svc_three_weighted": Case(svc(kernel="linear", class_weight="balanced"), THREE, hinge=True, weighted=True),
     "sgd": Case(SGDClassifier(loss="log_loss", alpha=0.05, tol=1e-7, max_iter=20_000, random_state=0), TWO, loose=True),
     "sgd_three": Case(
         SGDClassifier(loss="log_loss", alpha=0.05, tol=1e-7, max_iter=20_000, random_state=0), THREE, loose=True
@@ -123,28 +139,31 @@ CASES = {
 
 @dataclass(frozen=True)
 class Trained:
+    """A case, fitted, with its model and some queries."""
+
     case: Case
     estimator: Any
     train: uw.Examples
     queries: uw.Examples
     model: Any
 
-    def asking(self, measure):
+    def asking(self, measure: Any) -> Trained:
         """The same with another measurement."""
         return replace(self, model=uw.explainable(self.estimator, self.train, measure=measure))
 
-    def refitted(self, kept):
-        """A fresh estimator of the same settings, trained by scikit-learn on these rows alone."""
+    def refitted(self, rows: Any) -> Any:
+        """A clone of the estimator that scikit-learn fits to these rows alone."""
         estimator = clone(self.estimator)
-        if getattr(estimator, "class_weight", None) == "balanced":  # as the full training set had them
+        if getattr(estimator, "class_weight", None) == "balanced":  # with the class weights of the full training set
             estimator.set_params(class_weight=self.model.class_weights)
         weights = self.train.weights
-        more = {} if weights is None else {"sample_weight": weights[kept]}
-        return estimator.fit(self.train.x[kept], self.train.y[kept], **more)
+        more = {} if weights is None else {"sample_weight": weights[rows]}
+        return estimator.fit(self.train.x[rows], self.train.y[rows], **more)
 
 
 @cache
-def trained(name):
+def trained(name: str) -> Trained:
+    """The case of this name, fitted once."""
     case = CASES[name]
     (x, y), weights = case.data, case.weights
     train = uw.Examples(x[QUERIES:], y[QUERIES:], weights=weights)
@@ -153,12 +172,12 @@ def trained(name):
     return Trained(case, estimator, train, uw.Examples(x[:QUERIES], y[:QUERIES]), uw.explainable(estimator, train))
 
 
-def outputs(estimator, x):
+def outputs(estimator: Any, x: Any) -> Any:
     """Decision values or predicted means, (n, columns)."""
     z = estimator.decision_function(x) if hasattr(estimator, "decision_function") else estimator.predict(x)
     return z.reshape(len(z), -1)
 
 
-def mixed(z, _=None):
-    """One number of all outputs, to compare models by."""
+def mixed(z: Any, labels: Any = None) -> Any:
+    """A measurement that depends on all outputs: their weighted sum."""
     return z @ np.linspace(1.0, 2.0, z.shape[1])
