@@ -300,10 +300,10 @@ def test_what_was_saved_answers_the_same(kind, tmp_path):
 
 @EVERY
 @pytest.mark.parametrize("block", [7, 4096])
-def test_top_is_the_ends_of_attribute(kind, block, monkeypatch):
-    monkeypatch.setattr("upweight.methods.influence.BLOCK", block)
+def test_top_gives_the_ends_of_the_rows_of_attribute(kind, block):
     model, train, queries = small(kind)
     fitted = uw.Influence().fit(model, train)
+    fitted.train_block = block
     scores, top = fitted.attribute(queries), fitted.top(queries, 4)
     for query in queries.ids.tolist():
         assert top.proponents(query) == scores.proponents(query, 4)

@@ -1,0 +1,230 @@
+"""Fitted influence: scores, self-influence, removal of groups and deletion diagnostics from one curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.blocks import blocks
+from upweight.core.curvature import Curvature, ExactCurvature, Solved
+from upweight.core.examples import Examples, Id
+from upweight.core.group_removal import GroupEffects, GroupRemoval
+from upweight.core.inverse_hvp import InverseHVP
+from upweight.core.model import Differentiable
+from upweight.core.rows import Rows
+from upweight.core.scores import Scores, Unit
+from upweight.core.weights import sample_weights
+from upweight.methods.newton_removal import (
+    MAX_GROUP_STEPS,
+    follow_groups,
+    follow_largest_removals,
+    second_order_shifts,
+)
+
+if TYPE_CHECKING:
+    from upweight.methods.influence import Influence
+
+Array = NDArray[np.float64]
+TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
+MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
+OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
+
+
+class FittedInfluence(GroupRemoval["Influence", Differentiable], InverseHVP["Influence", Differentiable]):
+    """Influence, ready to answer.
+
+    Attributes:
+        plain_rows: gradients of the training losses.
+        rows: the same with the correction of the recipe.
+        early_stopping: (λ, how the loss gradients changed since earlier in training), if λ stands for early stopping.
+        followed: positions of the examples whose removal Newton steps followed, in ascending order.
+        shifts: how the parameters move without each of these, (followed, parameters).
+        train_block: training examples whose scores are held in memory at once.
+    """
+
+    forms = ("newton", "first", "second")
+
+    def __init__(
+        self, recipe: Influence, model: Differentiable, handed_in: Differentiable, train: Examples, curvature: Curvature
+    ) -> None:
+        super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, handed_in)
+        self.curvature = curvature
+        self.plain_rows: Rows = model.loss_rows(train)
+        self.rows = self.plain_rows
+        self.early_stopping = curvature.earlier(self.plain_rows)
+        self.followed = np.empty(0, dtype=np.intp)
+        self.shifts = np.empty((0, 0))
+        self.train_block = TRAIN_BLOCK
+
+    @cached_property
+    def gradient_norm(self) -> float | None:
+        """Of the model handed in. Computed late, when scoring may have summed the gradients already."""
+        self.require_unchanged()
+        return self.handed_in.gradient_norm(self.train)
+
+    def polish(self) -> None:
+        """Take Newton steps for the removals that move the model most, as many as the budget allows."""
+        if self.recipe.polish == 0 or self.recipe.damping not in ("auto", 0):  # Newton steps have no damping
+            return
+        self.followed, self.shifts = follow_largest_removals(
+            self._exact(), self.rows, sample_weights(self.train), self.recipe.polish
+        )
+
+    def blocks(self, queries: Examples) -> Blocks:
+        """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; for examples that Newton steps followed, the change of the measurement itself."""
+        solves = [self.curvature.solve(self.model.measure_rows(queries))]
+        rate, change = self.early_stopping or (0.0, self.rows)
+        if rate:
+            solves.append(self.curvature.solve(solves[0].rows))
+        solved, solved_twice = solves[0].rows, solves[-1].rows
+        exact = np.empty((len(queries), 0))
+        if len(self.followed):
+            exact = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
+        for block in blocks(len(self.train), self.train_block):
+            positions = np.arange(block.start, block.stop)
+            scores = -solved.dot(self.rows.take(positions))
+            if rate:
+                scores -= rate * solved_twice.dot(change.take(positions))
+            first, last = np.searchsorted(self.followed, [block.start, block.stop])
+            scores[:, self.followed[first:last] - block.start] = exact[:, first:last]
+            yield block, scores
+        return _facts_of(solves)
+
+    def self_values(self) -> Array:
+        """∇ℓᵢᵀ (H + λ)⁻¹ wᵢ∇ℓᵢ with the recipe's correction: the effect of the example's weight on its own loss."""
+        measure_rows = self.model.measure_rows(self.train)
+        values = -self.curvature.paired(measure_rows, self.rows)
+        if self.early_stopping is not None:
+            rate, change = self.early_stopping
+            values -= rate * self.curvature.paired_twice(measure_rows, change)
+        for block in blocks(len(self.followed), MEASURED_BLOCK):  # so that a pipeline runs once per block
+            positions = self.followed[block]
+            examples = self.train.take(positions)
+            shifted = self.model.measure_shifted(examples, self.shifts[block])
+            values[positions] = self.model.measure(examples) - shifted.diagonal()
+        return values
+
+    def query_ihvps(self, queries: Examples) -> Array:
+        """(H + λ)⁻¹ ∇m of every query, (m, parameters)."""
+        return self.curvature.solve(self.model.measure_rows(queries)).rows.dense()
+
+    def remove(
+        self,
+        groups: Mapping[str, Sequence[Id]],
+        queries: Examples,
+        form: str | None = None,
+        steps: int = MAX_GROUP_STEPS,
+    ) -> Scores:
+        """The effect of whole groups: one column each, the measurement with the group minus without it.
+
+        Args:
+            groups: name → train ids.
+            queries: what to measure.
+            form: "newton" (or None): the Newton step (H − H_U)⁻¹ g_U and further ones, with the measurement taken at
+                the new parameters. "first": the sum of first-order influences (Koh et al. 2019). "second":
+                H⁻¹g_U + H⁻¹H_U H⁻¹g_U (Basu et al. 2020, on the summed objective).
+            steps: Newton steps at most; fewer if a group is at its optimum before. One step alone has slope .8 against
+                retraining if half of the data goes.
+        """
+        return self.answer_groups(groups, queries, form, partial(self.removed, steps=steps))
+
+    def removed(
+        self, member: NDArray[np.bool_], queries: Examples, form: str, steps: int = MAX_GROUP_STEPS
+    ) -> GroupEffects:
+        """Effects of groups by Newton steps, or by the first terms of the series in the group's Hessian."""
+        if form != "newton":
+            shifts = self._series_shifts(member.astype(np.float64), second=form == "second")
+            return -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T)), AnswerFacts()
+        shifts, facts = follow_groups(self._exact(), member, steps)
+        effects = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, shifts)
+        return effects, _solver_facts(facts)
+
+    def lacks_removal(self) -> str | None:
+        """An exact curvature, which most networks lack."""
+        return None if isinstance(self.curvature, ExactCurvature) else "its curvature is not an exact Hessian"
+
+    def leverage(self) -> Array:
+        """h_i in [0, outputs]: the share of its own prediction that each training example decides, shape (n,)."""
+        self.require_unchanged()
+        return self._exact().leverage()
+
+    def cooks_distance(self) -> Array:
+        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), (n,), with Δθᵢ the step without i (Cook 1977; Pregibon 1981)."""
+        self.require_unchanged()
+        exact = self._exact()
+        corrected = exact.corrected(self.plain_rows)
+        effective = float(exact.leverage().sum())
+        return np.asarray(
+            exact.paired(corrected, corrected) / (effective * self.model.dispersion(self.train, effective))
+        )
+
+    def dfbeta(self) -> Array:
+        """DFBETA_i = θ̂ − θ̂₋ᵢ, shape (n, parameters), exact for least squares (Belsley, Kuh & Welsch 1980)."""
+        self.require_unchanged()
+        shifts = self._exact().solve(self._exact().corrected(self.plain_rows)).rows.dense()
+        shifts[self.followed] = self.shifts if len(self.followed) else shifts[self.followed]
+        return -shifts
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """Those of the curvature, the distance to the optimum, and how many removals Newton steps followed."""
+        facts = dict(self.curvature.diagnostics)
+        warnings = list(self.model.notes) + list(facts.pop("warnings", ()))
+        if self.gradient_norm is not None and self.gradient_norm > OFF_OPTIMUM:
+            warnings.append(self._off_optimum_warning(self.gradient_norm))
+        return {
+            **facts,
+            "gradient_norm": self.gradient_norm,
+            "correction": None if self.rows is self.plain_rows else "leverage",
+            "newton_followed": len(self.followed),
+            "warnings": warnings,
+        }
+
+    def _off_optimum_warning(self, gradient_norm: float) -> str:
+        is_moved, is_exact = self.model is not self.handed_in, isinstance(self.curvature, ExactCurvature)
+        consequence = "at the optimum that Newton steps reach from it" if is_moved else "where it stopped"
+        advice = "lower tol or raise max_iter" if is_exact else "usual after early stopping; more steps lower it"
+        return (
+            f"The model handed in is not at the optimum of its training objective (gradient norm {gradient_norm:.2g} "
+            f"of what random data would leave; {advice}): scores are taken {consequence}."
+        )
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The Newton steps, which take most of the time beyond the factorisation."""
+        return {"moved": self.followed, "shifts": self.shifts}, {}
+
+    def _series_shifts(self, member: Array, second: bool) -> Array:
+        """H⁻¹g_U for members (groups, n), with the second-order term if `second`."""
+        first_order = self.curvature.solve(self.plain_rows.sums(member)).rows.dense()
+        if self.early_stopping is not None:
+            rate, change = self.early_stopping
+            solved = self.curvature.solve(change.sums(member)).rows
+            first_order += rate * self.curvature.solve(solved).rows.dense()
+        return second_order_shifts(self._exact(), member, first_order) if second else first_order
+
+    def _exact(self) -> ExactCurvature:
+        if not isinstance(self.curvature, ExactCurvature):
+            raise TypeError(
+                f"expected an exact Hessian, which removals need; {type(self.curvature).__name__} is not one, and "
+                "answers `attribute`, `top` and `self_influence` alone"
+            )
+        return self.curvature
+
+
+def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:
+    """What the solver reports of the least accurate of these solves."""
+    worst = max(solves, key=lambda solved: solved.residual)
+    return _solver_facts({"residual": worst.residual, "steps": worst.steps, "converged": worst.converged})
+
+
+def _solver_facts(facts: dict[str, Any]) -> AnswerFacts:
+    """These facts of a solve, with a warning if it did not converge."""
+    if not facts["converged"]:
+        warning = f"The last solve stopped at a residual of {facts['residual']:.2g}: more steps would change it."
+        facts = {**facts, "warnings": [warning]}
+    return AnswerFacts(diagnostics=facts)

@@ -1,0 +1,62 @@
+"""Removals followed by Newton steps: where the parameters go without some examples, on an exact curvature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.curvature import ExactCurvature
+from upweight.core.rows import DenseRows, Rows
+from upweight.core.weights import example_counts
+
+Array = NDArray[np.float64]
+FREE_OPERATIONS = 2e10  # floating-point operations that Newton steps may always take (about a second)
+SHARE_OF_FIT = 0.05  # share of the operations of the fit that Newton steps may take beyond that
+EXPECTED_STEPS = 3  # Newton steps per example that the budget counts with, enough for a smooth loss
+AT_OPTIMUM = 1e-6  # gradient norm, relative to that of random data, below which a group is at its new optimum
+MAX_GROUP_STEPS = 20  # Newton steps of a group at most
+
+
+def follow_largest_removals(
+    curvature: ExactCurvature, rows: Rows, weights: Array, max_steps: int
+) -> tuple[NDArray[np.intp], Array]:
+    """Newton steps for the single removals that move the model most, as many examples as the budget allows.
+
+    Args:
+        curvature: at the optimum with all examples.
+        rows: the corrected loss gradients, whose solves are the first Newton steps.
+        weights: of the training examples, (n,).
+        max_steps: Newton steps per example at most.
+
+    Returns:
+        Positions of the examples in ascending order, and the shifts of the parameters, (examples, parameters).
+    """
+    fit_cost, step_cost = curvature.step_cost
+    budget = max(FREE_OPERATIONS, SHARE_OF_FIT * fit_cost)
+    count = int(min((weights > 0).sum(), budget // (min(max_steps, EXPECTED_STEPS) * step_cost)))
+    if count == 0:
+        return np.empty(0, dtype=np.intp), np.empty((0, 0))
+    effect = np.where(weights > 0, np.abs(curvature.paired(rows, rows)), -1.0)
+    largest = np.argsort(-effect, kind="stable")[:count]
+    first_steps = curvature.solve(rows.take(largest)).rows.dense()
+    remaining = np.ones((count, len(weights)))
+    remaining[np.arange(count), largest] = 0.0
+    tolerance = 1e-4 / float(np.sqrt(example_counts(weights).sum()))
+    shifts = curvature.after(remaining, first_steps, max_steps, tolerance).shifts
+    ascending = np.argsort(largest)
+    return largest[ascending], shifts[ascending]
+
+
+def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: int) -> tuple[Array, dict[str, Any]]:
+    """Newton steps without each group (groups, n): the shifts of the parameters, and how near the optimum they end."""
+    moved = curvature.after(1.0 - member.astype(np.float64), None, steps)
+    facts = {"residual": float(moved.residual.max()), "converged": bool((moved.residual <= AT_OPTIMUM).all())}
+    return moved.shifts, facts
+
+
+def second_order_shifts(curvature: ExactCurvature, member: Array, first_order: Array) -> Array:
+    """H⁻¹g_U + H⁻¹H_U H⁻¹g_U from the first term, for members (groups, n): the first two terms of (H − H_U)⁻¹ g_U."""
+    second_term = curvature.solve(DenseRows(curvature.part_matvec(member, first_order))).rows.dense()
+    return first_order + second_term
