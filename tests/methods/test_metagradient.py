@@ -121,7 +121,7 @@ def test_between_the_floors_scores_are_a_ranking_with_the_reason() -> None:
     fitted = uw.Metagradient(at="full", keep=0.5, floor=0.9999).fit(model(), train)
     scores = fitted.attribute(queries)
     assert scores.unit == uw.Unit.RANK
-    assert "real retrainings agree" in " ".join(scores.diagnostics["warnings"])
+    assert "retrainings at only" in " ".join(scores.diagnostics["warnings"])
     assert 0.2 < scores.diagnostics["agreement"] < 0.9999 and 0 < scores.diagnostics["metasmoothness"] <= 1
 
 
@@ -312,7 +312,7 @@ def test_a_training_that_does_not_repeat_is_refused_before_the_work() -> None:
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected|pass samples|samples are"):
+    with pytest.raises(ValueError, match="expected"):
         uw.Metagradient(**wrong)
 
 

@@ -1,4 +1,4 @@
-"""Metagradient: the derivative of a prediction in the example weights, through the whole training run."""
+"""Metagradient: the derivative of a measurement in the example weights, through the whole training run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.blocks import blocks
 from upweight.core.change_checks import check_changes_once
 from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
@@ -22,43 +23,46 @@ from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
-from upweight.retraining.retrained_removals import RetrainedRemovals, within_query_agreement
+from upweight.methods.metagradient_unit import EFFECT_SLOPES, answer_facts, require_agreement
+from upweight.retraining.retrained_removals import RetrainedRemovals
 
 Array = NDArray[np.float64]
-OWN = 64  # training examples whose own scores are taken at a time
-STRANGE = 1e-2  # how far training again may end from the model, as a share of the way it went: further is another run
-JITTER = 1  # seed of its own random numbers: the gate removes what it would remove without
-NEARLY_ALL = 0.9  # share of the training set at which slopes are still those of single examples
-SIZED = (0.7, 1.4)  # slope of actual on predicted within which scores are effects
-HOPELESS = 0.2  # agreement with retraining below which there is no answer
-WEIGHTS = {"midpoint": (0.5,), "first": (1.0,), "simpson": (1.0, 0.5, 0.0)}  # weights of a group where slopes are taken
+SELF_BLOCK = 64  # training examples whose self-influence is computed at once
+OTHER_RUN = 1e-2  # distance of a retrained net from the model, as a share of the way from the start, that is refused
+JITTER_SEED = 1  # a seed of its own, so that the random removals are the same with and without jitter
+NEARLY_ALL = 0.9  # share of the training set above which slopes still predict single examples
+GROUP_WEIGHTS = {
+    "midpoint": (0.5,),
+    "first": (1.0,),
+    "simpson": (1.0, 0.5, 0.0),
+}  # where slopes are taken
 
 
 @accept_old_fields({"gate": ReplacedBy("removals")})
 @dataclass(frozen=True, kw_only=True)
 class Metagradient(Attributor):
-    """∂m_q(θ_T(w))/∂wᵢ by exact replay of training (MAGIC, Engstrom et al. 2025, 2503.13751), held against retraining.
+    """∂m_q(θ_T(w))/∂wᵢ by exact replay of the training (MAGIC, Engstrom et al. 2025, 2503.13751).
 
-    EFFECT where the gate agrees.
+    Every answer is compared with retrainings without random removals. It is EFFECT if it predicts them.
 
     Args:
-        at: where the derivative is taken. "full": at all weights 1, what leaving a few out does. "centre": at all
-            weights `keep`, the mean of the training sets that removals leave: second-order terms cancel, and large
-            removals are predicted as well as small ones.
-        keep: the share of the training set that the removals in question leave. .9 serves single examples and small
-            groups; for random halves say .5.
+        at: the weights at which the derivative is taken. "full": all weights 1, for leaving a few examples out.
+            "centre": all weights `keep`, the mean of the training sets that removals leave; second-order terms cancel,
+            and large removals are predicted as well as small ones.
+        keep: the share of the training set that the removals in question leave. Use .9 for single examples and small
+            groups, .5 for random halves.
         samples: random training sets of this share at which derivatives are taken and averaged, instead of the centre
-            itself; with `jitter`, runs at that place with jittered weights.
-        jitter: smooths a training that reacts roughly to its weights: every run has them times 1 + jitter · z, z normal
-            (nothing below 0), from `at`; e.g. jitter=0.1, samples=4.
-        clip: the largest factor by which one step may let a query's cotangent grow on the way back, e.g. .99: what came
-            of early steps through a rough training counts less. No exact derivative any more, and mostly too small:
-            EFFECT only where the gate finds the size as well.
-        seeds: runs whose mean is the answer: the effect to expect over initialisation, order and dropout.
-        removals: random ones that are really retrained and predicted, every time queries are asked.
-        floor: agreement with them (mean Pearson over queries) below which scores are RANK; below .2 there are none.
-        folder: where passes back through a run are kept every √T steps, with the runs' and queries' names: asked again
-            after an interruption, they go on from there, and one that was finished is read. It changes no answer.
+            itself. With `jitter`: runs with jittered weights.
+        jitter: smooths a training that does not respond smoothly to its weights. Every run multiplies the weights by
+            1 + jitter · z, with z standard normal (and no weight below 0); e.g. jitter=0.1, samples=4.
+        clip: the largest factor by which a query's cotangent may grow in one step of the backward pass, e.g. .99, so
+            that early steps count less in a rough training. The derivative is no longer exact, and mostly too small:
+            EFFECT only if retraining confirms the size as well.
+        seeds: runs whose mean is the answer: the expected effect over initialisation, order and dropout.
+        removals: how many random removals are retrained, for every answer to be compared with.
+        floor: agreement with them (mean Pearson over queries) below which scores are RANK. Below .2 there is an error.
+        folder: where backward passes are kept every √T steps, under the identities of runs and queries, so that they
+            go on after an interruption and a finished one is read. It changes no answer.
     """
 
     summary = "The derivative of the measurement in every example's weight, through the whole training"
@@ -88,51 +92,58 @@ class Metagradient(Attributor):
         if not 0 <= self.jitter < np.inf:
             raise ValueError(f"expected jitter ≥ 0, the spread of the factors of example weights, got {self.jitter}")
         if self.jitter and self.samples == 1:
-            raise ValueError("jitter is averaged over runs: one of them is only a worse place; pass samples=4 as well")
+            raise ValueError("expected samples > 1 with jitter, which is averaged over runs; pass samples=4 as well")
         if self.at == "full" and self.samples > 1 and not self.jitter:
-            raise ValueError('samples are training sets around the centre; use at="centre", or jitter=0.1')
+            raise ValueError('expected at="centre" with samples > 1 (random training sets); or pass jitter=0.1')
         if self.clip is not None and not 0 < self.clip < np.inf:
             raise ValueError(f"expected clip > 0, the largest growth of a cotangent in one step, got {self.clip}")
 
     @property
     def promises(self) -> Promises:
-        """At the full set, retraining itself but for second-order terms; elsewhere single examples are not its aim."""
-        waives = {Law.REMOVAL: "scores are slopes at other training sets than the full one, which a removal begins at"}
+        """At the full training set, retraining up to second-order terms. Elsewhere no floor for single examples."""
+        waives = {Law.REMOVAL: "scores are slopes at other training sets than the full one, where removals start"}
         if self.clip is not None or self.jitter or self.samples > 1 or (self.at != "full" and self.keep < NEARLY_ALL):
             reason = "slopes at smoothed or smaller training sets are made for large removals, not for single examples"
             return Promises(no_floor=reason, waives=waives)
         if not self.removals:
-            return Promises(no_floor="no retraining was asked for (removals=0), so that nothing says whether it agrees")
-        return Promises(correlation=0.9, slope=SIZED, waives={} if self.at == "full" else waives)
+            return Promises(no_floor="without retraining (removals=0) the agreement is not known")
+        return Promises(correlation=0.9, slope=EFFECT_SLOPES, waives={} if self.at == "full" else waives)
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
-        """Make the runs, and the retrainings of the gate."""
+        """Replay the training, and retrain without the random removals."""
         rng = np.random.default_rng(0)
         counted = weighted_positions(train)
         reference = model.replay(train, np.ones(len(train)))
-        _require_same(model, reference)
-        places = self._places(len(train), counted, rng)
+        _require_same_training(model, reference)
+        weightings = self._weightings(len(train), counted, rng)
         replays = [
             reference if seed == 0 and (weights == 1).all() else model.replay(train, weights, seed)
             for seed in range(self.seeds)
-            for weights in places
+            for weights in weightings
         ]
-        removals = np.array([_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
+        removals = np.array([_random_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
         gate = RetrainedRemovals(model, train, removals, self.seeds, reference.parameters) if self.removals else None
         return FittedMetagradient(self, model, train, replays, gate)
 
-    def _places(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
-        """The weights (n,) at which derivatives are taken; what is drawn is drawn for the examples that count."""
-        place = np.ones(n) if self.at == "full" else np.full(n, self.keep)
+    def _weightings(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
+        """The weights (n,) at which derivatives are taken; random numbers are drawn for the counted examples alone."""
+        weights = np.ones(n) if self.at == "full" else np.full(n, self.keep)
         if self.jitter:
-            drawn = np.zeros((self.samples, n))
-            drawn[:, counted] = np.random.default_rng(JITTER).normal(size=(self.samples, len(counted)))
-            return list(place * np.maximum(1.0 + self.jitter * drawn, 0.0))
-        return [place] if self.samples == 1 else [_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
+            noise = np.zeros((self.samples, n))
+            noise[:, counted] = np.random.default_rng(JITTER_SEED).normal(size=(self.samples, len(counted)))
+            return list(weights * np.maximum(1.0 + self.jitter * noise, 0.0))
+        if self.samples == 1:
+            return [weights]
+        return [_random_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
 
 
 class FittedMetagradient(GroupRemoval[Metagradient, Any]):
-    """Replayed runs, ready to be gone through backwards."""
+    """Replayed runs, ready to be differentiated.
+
+    Attributes:
+        replays: one per seed and weighting.
+        gate: the retrained removals with which every answer is compared; None if there are none.
+    """
 
     forms = ("midpoint", "first", "simpson")
 
@@ -146,56 +157,50 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK if gate is None or recipe.clip else Unit.EFFECT)
         self.replays, self.gate = replays, gate
-        self._there = [model.with_parameters(replay.parameters) for replay in replays]
+        self._replayed_models = [model.with_parameters(replay.parameters) for replay in replays]
 
     def blocks(self, queries: Examples) -> Blocks:
-        """The mean metagradient of the runs, held against the gate's retrainings on these queries."""
+        """The mean metagradient of the runs, compared with retraining on these queries."""
         runs = self.by_run(queries)
         values = runs.mean(axis=0)
-        facts = self._smoothing(runs, values)
-        pairs = None if self.gate is None else self.gate.effects(queries, values)
-        answer = self._judged(facts, pairs)
-        if answer.diagnostics.get("agreement", 1.0) < HOPELESS:
-            assert self.gate is not None
-            raise ValueError(
-                f"metagradients do not predict this training: {len(self.gate)} real retrainings agree with them at "
-                f"{answer.diagnostics['agreement']:.2f} (metasmoothness {self.gate.metasmoothness:.2f}). "
-                f"{self._ways_out()}"
-            )
+        effects = None if self.gate is None else self.gate.effects(queries, values)
+        facts = answer_facts(self.recipe, self.gate, effects, self._smoothing(runs, values))
+        require_agreement(self.recipe, self.gate, facts)
         yield slice(0, len(self.train)), values
-        return answer
+        return facts
 
     def by_run(self, queries: Examples) -> Array:
         """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
-        pairs = zip(self.replays, self._there, strict=True)
         return np.stack(
             [
-                replay.gradients(there.measure_rows(queries), self.recipe.folder, self.recipe.clip)
-                for replay, there in pairs
+                replay.gradients(model.measure_rows(queries), self.recipe.folder, self.recipe.clip)
+                for replay, model in zip(self.replays, self._replayed_models, strict=True)
             ]
         )
 
     def self_values(self) -> Array:
-        """Each training example's own score, from the metagradients of all of them."""
-        return np.concatenate([own for own, _ in self._own()])
+        """The score of each training example on itself."""
+        return np.concatenate([values for values, _ in self._self_blocks()])
 
     @check_changes_once
     def self_influence(self) -> Scores:
-        """One row, `self`, in the unit that the gate's retrainings give it on the training examples."""
+        """One row, `self`, in the unit that retraining confirms on the training examples."""
         self.require_unchanged()
-        own, pairs = zip(*self._own(), strict=True)
-        found = None if self.gate is None else np.concatenate(pairs, axis=1)
-        answer = self._judged(self._smoothing(None, None), None if found is None else (found[0], found[1]))
-        return self.scores(np.concatenate(own)[None, :], np.array(["self"]), self.train.ids, facts=answer)
+        values, effects = zip(*self._self_blocks(), strict=True)
+        actual_predicted = None
+        if self.gate is not None:
+            actual, predicted = np.concatenate(effects, axis=1)
+            actual_predicted = (actual, predicted)
+        facts = answer_facts(self.recipe, self.gate, actual_predicted, self._smoothing(None, None))
+        return self.scores(np.concatenate(values)[None, :], np.array(["self"]), self.train.ids, facts=facts)
 
-    def _own(self) -> Iterator[tuple[Array, Any]]:
-        """(own scores, what the gate has to compare (2, m, removals)) of some training examples after the others."""
-        for first, some in zip(range(0, len(self.train), OWN), self.train.batches(OWN), strict=True):
-            values = self.by_run(some).mean(axis=0)
-            yield (
-                np.diagonal(values[:, first:]),
-                None if self.gate is None else np.stack(self.gate.effects(some, values)),
-            )
+    def _self_blocks(self) -> Iterator[tuple[Array, Any]]:
+        """(self-influence, (actual, predicted) effects of the retrained removals) of consecutive training examples."""
+        parts = zip(blocks(len(self.train), SELF_BLOCK), self.train.batches(SELF_BLOCK), strict=True)
+        for block, examples in parts:
+            values = self.by_run(examples).mean(axis=0)
+            effects = None if self.gate is None else np.stack(self.gate.effects(examples, values))
+            yield np.diagonal(values[:, block.start :]), effects
 
     def remove(
         self,
@@ -204,51 +209,52 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         form: str | None = None,
         rule: str | None = None,
     ) -> Scores:
-        """The effect of whole groups, one column each, by runs in which the group has half its weight.
+        """The effect of whole groups, one column each, from runs in which the group has half its weight.
 
         Args:
             groups: name → train ids.
             queries: what to measure.
-            form: where the slope along the group's weight is taken: at ½ ("midpoint" or None, exact to third order, one
-                run in forward mode a group), at 1 ("first"), or Simpson's mean of 1, ½ and 0, whose distance from the
-                midpoint is reported as `form_error`.
+            form: the weight of the group at which the slope is taken: ½ ("midpoint" or None, exact to third order, one
+                run in forward mode per group), 1 ("first"), or Simpson's mean over 1, ½ and 0 ("simpson"), whose
+                distance from the midpoint is reported as `form_error`.
             rule: the older name of `form`.
 
-        Runs are gone through forwards and at one place: `clip`, `samples` and `jitter` have no part in it.
+        Runs are differentiated in forward mode, so `clip`, `samples` and `jitter` are not used.
         """
         if rule is not None:
             warnings.warn("rule= is now called form=", DeprecationWarning, stacklevel=2)
         return self.answer_groups(groups, queries, form or rule, self.removed)
 
     def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
-        """Slopes along the weight of every group, and their mean."""
-        slopes = np.array([[self._slope(row, left, queries) for left in WEIGHTS[form]] for row in member])
+        """Effects of groups (groups, n): the slopes along the weight of each group, or their mean."""
+        weights = GROUP_WEIGHTS[form]
+        slopes = np.array([[self._slope(row, weight, queries) for weight in weights] for row in member])
         if form != "simpson":
             return slopes[:, 0].T, AnswerFacts()
-        values = (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6  # of slopes (groups, places, m)
+        values = (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6  # of slopes (groups, weights, m)
         error = float(np.abs(values - slopes[:, 1]).max())
         return values.T, AnswerFacts(diagnostics={"form_error": error})
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Runs and metasmoothness; what the gate says belongs to the answers."""
-        notes = list(self.handed_in.notes)
+        """Number of runs and metasmoothness. Agreement with retraining belongs to each answer."""
+        warnings = list(self.handed_in.notes)
         if self.gate is None:
-            notes.append("No retraining was asked for (removals=0): nothing says whether these scores predict one.")
-        smoothness = None if self.gate is None else self.gate.metasmoothness
-        return {"runs": len(self.replays), "metasmoothness": smoothness, "warnings": notes}
+            warnings.append("There was no retraining (removals=0), so it is not known whether these scores predict it.")
+        metasmoothness = None if self.gate is None else self.gate.metasmoothness
+        return {"runs": len(self.replays), "metasmoothness": metasmoothness, "warnings": warnings}
 
-    def _slope(self, member: Array, left: float, queries: Examples) -> Array:
-        """∂m/∂(weight of the group) where it has the weight `left`, mean over seeds: (m,)."""
-        found = []
+    def _slope(self, member: Array, group_weight: float, queries: Examples) -> Array:
+        """∂m/∂(weight of the group) at this weight of the group, mean over seeds: (m,)."""
+        slopes = []
         for seed in range(self.recipe.seeds):
-            replay = self.model.replay(self.train, 1.0 - (1.0 - left) * member, seed)
+            replay = self.model.replay(self.train, 1.0 - (1.0 - group_weight) * member, seed)
             rows = self.model.with_parameters(replay.parameters).measure_rows(queries)
-            found.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
-        return np.asarray(np.mean(found, axis=0))
+            slopes.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
+        return np.asarray(np.mean(slopes, axis=0))
 
     def _smoothing(self, runs: Array | None, values: Array | None) -> dict[str, Any]:
-        """What was done to scores (runs, m, n) of which these (m, n) are the mean."""
+        """Spread of the scores (runs, m, n) around their mean values (m, n), and share of clipped steps."""
         facts: dict[str, Any] = {}
         if runs is not None and values is not None and len(runs) > 1:
             facts["spread"] = float(runs.std(axis=0).mean() / max(float(np.abs(values).mean()), 1e-300))
@@ -256,56 +262,21 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
             facts["clipped"] = float(np.mean([replay.clipped for replay in self.replays]))
         return facts
 
-    def _judged(self, facts: dict[str, Any], pairs: tuple[Array, Array] | None) -> AnswerFacts:
-        """The unit of an answer by how its predictions of the gate's removals agree with what happened."""
-        if self.gate is None or pairs is None:
-            return AnswerFacts(diagnostics=facts)
-        agreement, slope = within_query_agreement(*pairs)
-        facts = {**facts, "agreement": agreement, "slope": slope, "trainings": self.gate.trainings}
-        has_size = self.recipe.clip is None or SIZED[0] <= slope <= SIZED[1]
-        unit = Unit.EFFECT if agreement >= self.recipe.floor and has_size else Unit.RANK
-        if agreement < self.recipe.floor:
-            facts["warnings"] = [
-                f"Predictions of {len(self.gate)} real retrainings agree with what happened at only {agreement:.2f} "
-                f"(asked: {self.recipe.floor:g}): this training reacts roughly to its weights, scores are a ranking. "
-                f"{self._ways_out()}"
-            ]
-        elif unit == Unit.RANK:
-            facts["warnings"] = [
-                f"The adjoint was clipped in {facts['clipped']:.0%} of steps and queries: effects are {slope:.2g} "
-                "times the scores, which are a ranking; leave clip out for sizes."
-            ]
-        return AnswerFacts(unit, facts)
 
-    def _ways_out(self) -> str:
-        """What helps with a rough training, and what it gave where it was measured."""
-        smoothing = []
-        if self.recipe.clip is None:
-            smoothing.append("clip=0.99 (LDS on two rough runs .22 to .34 and .72 to .81)")
-        if not self.recipe.jitter:
-            smoothing.append("jitter=0.1 with samples=4 (LDS .22 to .26, with clip=0.99 to .41)")
-        passed = f"Pass {' and '.join(smoothing)}; train" if smoothing else "Train"
-        return (
-            f"{passed} with a smaller lr, larger batches, warm-up or smooth activations; or use Influence or SOURCE, "
-            "which need no smooth run."
-        )
-
-
-def _require_same(model: Any, reference: Replay) -> None:
-    """Refuse a training that gives another model than the one handed in."""
-    here, there = model.parameters, reference.parameters
-    way = float(np.linalg.norm(here - reference.beginning))
-    distance = float(np.linalg.norm(there - here)) / max(way, 1e-300)
-    if distance > STRANGE:
+def _require_same_training(model: Any, reference: Replay) -> None:
+    """Raise ValueError if retraining on everything gives another model than the one handed in."""
+    way = float(np.linalg.norm(model.parameters - reference.beginning))
+    distance = float(np.linalg.norm(reference.parameters - model.parameters)) / max(way, 1e-300)
+    if distance > OTHER_RUN:
         raise ValueError(
-            f"training again ends {distance:.2g} of its way from the model's parameters: `training` is not how this "
-            "net was trained, or the training set, its order or the initial net are others; "
+            f"retraining ends at a distance of {distance:.2g} of its way from the model's parameters: `training` is "
+            "not how this net was trained, or the training set, its order or the initial net differ; "
             "TorchModel.trained(net, loss, train, training=…) makes both at once"
         )
 
 
-def _subset(rng: np.random.Generator, n: int, counted: NDArray[np.intp], keep: float) -> Array:
-    """Weights (n,): 1 for a random share of the examples that count."""
-    weights, many = np.zeros(n), len(counted)
-    weights[counted[rng.choice(many, min(max(1, round(keep * many)), many - 1), replace=False)]] = 1.0
+def _random_subset(rng: np.random.Generator, n: int, counted: NDArray[np.intp], keep: float) -> Array:
+    """Weights (n,): 1 for a random share of the counted examples, 0 for all others."""
+    weights, count = np.zeros(n), len(counted)
+    weights[counted[rng.choice(count, min(max(1, round(keep * count)), count - 1), replace=False)]] = 1.0
     return weights
