@@ -1,4 +1,4 @@
-"""One file per attributor; called, the room lists them: `upweight.methods()`."""
+"""One file per attribution method. The package can be called, `upweight.methods()`, to list them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Methods(ModuleType):
-    """Importing a room sets it as an attribute of the package, where the function of the same name would stand."""
+    """This module, made callable: importing it shadows a function `upweight.methods` of the same name."""
 
     def __call__(self) -> dict[str, type[Attributor]]:
-        """Name → recipe class of every method, installed plugins included."""
+        """Name → recipe class of every method, including installed plugins."""
         from upweight.methods.registry import methods
 
         return methods()
 
 
 sys.modules[__name__].__class__ = Methods
-methods = cast(Methods, sys.modules[__name__])  # the name under which `upweight` offers the room
+methods = cast(Methods, sys.modules[__name__])  # exported as `upweight.methods`

@@ -1,10 +1,10 @@
-"""The methods that come with the package, in the order of what to try first.
+"""The methods that come with the package, in the order in which to try them.
 
-One line makes a method: it becomes `upweight.Name`, and `upweight.methods()` lists it under the name of its file.
+To add a method, add one line. It becomes `upweight.Name`, and `upweight.methods()` lists it under the name of its file.
 """
 
 # isort: off
-# ruff: noqa: PLC0414 - the name said twice tells type checkers that it is offered to others
+# ruff: noqa: PLC0414 - the redundant alias tells type checkers that the name is exported
 from upweight.methods.influence import Influence as Influence
 from upweight.methods.metagradient import Metagradient as Metagradient
 from upweight.methods.leaf_refit import LeafRefit as LeafRefit

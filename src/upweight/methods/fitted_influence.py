@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
@@ -26,16 +27,13 @@ from upweight.methods.newton_removal import (
     second_order_shifts,
 )
 
-if TYPE_CHECKING:
-    from upweight.methods.influence import Influence
-
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
 OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
 
 
-class FittedInfluence(GroupRemoval["Influence", Differentiable], InverseHVP["Influence", Differentiable]):
+class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attributor, Differentiable]):
     """Influence, ready to answer.
 
     Attributes:
@@ -50,7 +48,12 @@ class FittedInfluence(GroupRemoval["Influence", Differentiable], InverseHVP["Inf
     forms = ("newton", "first", "second")
 
     def __init__(
-        self, recipe: Influence, model: Differentiable, handed_in: Differentiable, train: Examples, curvature: Curvature
+        self,
+        recipe: Attributor,
+        model: Differentiable,
+        handed_in: Differentiable,
+        train: Examples,
+        curvature: Curvature,
     ) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, handed_in)
         self.curvature = curvature
@@ -67,12 +70,10 @@ class FittedInfluence(GroupRemoval["Influence", Differentiable], InverseHVP["Inf
         self.require_unchanged()
         return self.handed_in.gradient_norm(self.train)
 
-    def polish(self) -> None:
+    def polish(self, max_steps: int) -> None:
         """Take Newton steps for the removals that move the model most, as many as the budget allows."""
-        if self.recipe.polish == 0 or self.recipe.damping not in ("auto", 0):  # Newton steps have no damping
-            return
         self.followed, self.shifts = follow_largest_removals(
-            self._exact(), self.rows, sample_weights(self.train), self.recipe.polish
+            self._exact(), self.rows, sample_weights(self.train), max_steps
         )
 
     def blocks(self, queries: Examples) -> Blocks:

@@ -79,8 +79,9 @@ class Influence(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedInfluence:
         """Compute curvature, leverages and Newton steps: everything that does not depend on the queries."""
         fitted = self._first_order(model, train)
-        if self._correct(fitted):
-            fitted.polish()
+        is_damped = self.damping not in ("auto", 0)  # Newton steps have no damping
+        if self._correct(fitted) and self.polish > 0 and not is_damped:
+            fitted.polish(self.polish)
         return fitted
 
     def restore(

@@ -1,4 +1,4 @@
-"""Leaf influence: how leaf values move when an example's weight does, splits held."""
+"""Leaf influence: the derivative of leaf values in an example's weight, with splits held fixed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Boosted, Retrainable, require
@@ -25,26 +26,26 @@ from upweight.trees.fixed_structure import (
 )
 
 Array = NDArray[np.float64]
-BLOCK = 1024  # training examples whose scores are held at a time when they are streamed
+TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeafInfluence(Attributor):
-    """Sharchilev et al. (2018): ∂m_q/∂F · Σ_t ∂(value of q's leaf in tree t)/∂w_i with the splits where they are.
+    """Sharchilev et al. (2018): ∂m_q/∂F · Σ_t ∂(value of q's leaf in tree t)/∂w_i with the splits held fixed.
 
     Args:
-        update: whose margins are followed from tree to tree: "all" (AllPoints of the paper, the derivative of boosting
-            itself), "single" (the example's own; SinglePoint), or a number k (those in the k leaves of each tree that
-            move most; TopKLeaves).
-        bags: train so many boosters again, each on a random half of the examples, and average over those that an
-            example had a part in; 0 stays with the model's own trees. Other halves choose other splits, so what
-            depends on one accidental structure averages out.
-        seed: for the halves.
+        update: the examples whose margins change from tree to tree: "all" (AllPoints of the paper, the derivative of
+            boosting itself), "single" (the removed example alone; SinglePoint), or a number k (the examples in the k
+            leaves of each tree that move most; TopKLeaves).
+        bags: how many boosters to train, each on a random half of the examples; an example's score is the mean over
+            those whose half has it. 0 uses the trees of the model. Other halves choose other splits, so effects of one
+            accidental structure average out.
+        seed: for the random halves.
 
-    EFFECT with "all" and without bags: the first-order effect at fixed structure; RANK otherwise.
+    EFFECT with "all" and without bags: the first-order effect at fixed structure. RANK otherwise.
     """
 
-    summary = "How leaf values move when an example's weight does, splits held"
+    summary = "The derivative of leaf values in an example's weight, with splits held fixed"
     paper = "Sharchilev et al. (2018)"
     cost = (
         "examples × trees numbers for 'single'; that times the queries for 'all', from the last tree back to the "
@@ -71,14 +72,15 @@ class LeafInfluence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about single retrainings, whose splits move."""
-        waives = {Law.WEIGHTS: "the halves are drawn from rows, whatever they weigh"} if self.bags else {}
+        """No floor against retraining without single examples, which also moves splits."""
+        waives = {Law.WEIGHTS: "the halves are drawn from rows, regardless of their weights"} if self.bags else {}
         return Promises(
-            no_floor="without an example splits move too, which can do more than the leaf values", waives=waives
+            no_floor="retraining without an example also moves splits, which can change more than the leaf values do",
+            waives=waives,
         )
 
     def fit(self, model: Any, train: Examples) -> FittedLeafInfluence | FittedBags:
-        """All derivatives."""
+        """Compute the derivatives; for update="all" they are taken when queries come."""
         return FittedBags(self, model, train) if self.bags else self._fit(model, train)
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
@@ -88,24 +90,30 @@ class LeafInfluence(Attributor):
             return FittedLeafInfluence(self, model, train, grown)
         if self.update == "single":
             return FittedLeafInfluence(self, model, train, grown, *single_point_derivative(grown))
-        found = [
-            forward_derivative(grown, np.arange(part.start, part.stop), self.update)
-            for part in margin_blocks(grown, len(train))
+        derivatives = [
+            forward_derivative(grown, np.arange(block.start, block.stop), self.update)
+            for block in margin_blocks(grown, len(train))
         ]
-        change, base = (np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
+        change, base = (np.concatenate(parts, axis=-1) for parts in zip(*derivatives, strict=True))
         return FittedLeafInfluence(self, model, train, grown, change, base)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeafInfluence | FittedBags:
-        """The derivatives from disk; bags are trained again, which gives the same."""
+        """Take the derivatives from the saved state; bags are retrained, which gives the same boosters."""
         if self.bags or self.update == "all":
             return self.fit(model, train)
         return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
 
 
 class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
-    """Derivatives of leaf values, ready to be applied to queries."""
+    """Derivatives of leaf values, ready to be applied to queries.
+
+    Attributes:
+        change: derivatives of leaf values in log weights. For "single" those of the example's own leaves,
+            (n, trees, width); for a number of leaves (leaves, width, n); for "all" empty, since queries decide them.
+        base: derivatives of the base margin, (K, n).
+    """
 
     def __init__(
         self,
@@ -119,68 +127,71 @@ class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
         is_effect = recipe.update == "all" and not recipe.bags
         super().__init__(recipe, model, train, Unit.EFFECT if is_effect else Unit.RANK)
         self.grown = grown
-        # "single": (n, trees, width), of the example's own leaves; k: (leaves, width, n); "all": from the queries.
         self.change = np.empty(0) if change is None else change
-        self.base = np.empty(0) if base is None else base  # (K, n)
+        self.base = np.empty(0) if base is None else base
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """∂m/∂F at the query times how F moves."""
-        ensemble, at = self.model.trees(), self.model.leaves(queries)
-        slopes = self.model.measure_slopes(queries, ensemble.margins(at))
-        if self._follows_all:
-            parts = [
-                reverse_derivative(self.grown, at[part], slopes[part]) for part in margin_blocks(self.grown, len(at))
+        """∂m/∂F of the query times ∂F/∂ log weight of the training example."""
+        ensemble, leaves = self.model.trees(), self.model.leaves(queries)
+        slopes = self.model.measure_slopes(queries, ensemble.margins(leaves))
+        if self.recipe.update == "all":
+            derivatives = [
+                reverse_derivative(self.grown, leaves[block], slopes[block])
+                for block in margin_blocks(self.grown, len(leaves))
             ]
-            yield slice(0, len(self.train)), np.vstack(parts) * self.grown.weights
+            yield slice(0, len(self.train)), np.vstack(derivatives) * self.grown.weights
             return
-        asked = [ensemble.membership(at, slopes[:, ensemble.outputs + w]).T.toarray() for w in range(ensemble.width)]
-        places = self.model.leaves(self.train)
-        for start in range(0, len(self.train), BLOCK):
-            where = slice(start, min(start + BLOCK, len(self.train)))
-            if self._is_single:
-                rows = [ensemble.membership(places[where], self.change[where, :, w]) for w in range(ensemble.width)]
+        per_query = [
+            ensemble.membership(leaves, slopes[:, ensemble.outputs + w]).T.toarray() for w in range(ensemble.width)
+        ]
+        train_leaves = self.model.leaves(self.train)
+        for block in blocks(len(self.train), TRAIN_BLOCK):
+            if self.recipe.update == "single":
+                per_example: list[Any] = [
+                    ensemble.membership(train_leaves[block], self.change[block, :, w]) for w in range(ensemble.width)
+                ]
             else:
-                rows = [np.ascontiguousarray(self.change[:, w, where].T) for w in range(ensemble.width)]
-            moved = sum(row @ column for row, column in zip(rows, asked, strict=True))
-            yield where, slopes @ self.base[:, where] + moved.T
+                per_example = [np.ascontiguousarray(self.change[:, w, block].T) for w in range(ensemble.width)]
+            from_leaves = sum(left @ right for left, right in zip(per_example, per_query, strict=True))
+            yield block, slopes @ self.base[:, block] + from_leaves.T
 
     def self_values(self) -> Array:
-        """Each example's own measurement."""
-        ensemble, at = self.model.trees(), self.model.leaves(self.train)
-        slopes = self.model.measure_slopes(self.train, ensemble.margins(at))
-        if self._follows_all:
-            parts = margin_blocks(self.grown, len(at))
-            own = [np.diagonal(reverse_derivative(self.grown, at[p], slopes[p]), p.start) for p in parts]
-            return np.concatenate(own) * self.grown.weights
-        if self._is_single:
+        """The effect of each training example on its own measurement."""
+        ensemble, leaves = self.model.trees(), self.model.leaves(self.train)
+        slopes = self.model.measure_slopes(self.train, ensemble.margins(leaves))
+        if self.recipe.update == "all":
+            values = [
+                np.diagonal(reverse_derivative(self.grown, leaves[block], slopes[block]), block.start)
+                for block in margin_blocks(self.grown, len(leaves))
+            ]
+            return np.concatenate(values) * self.grown.weights
+        if self.recipe.update == "single":
             per_tree = np.stack([slopes[:, ensemble.outputs + w] for w in range(ensemble.width)], axis=2)
             return np.asarray(np.einsum("itw,itw->i", self.change, per_tree) + (slopes * self.base.T).sum(axis=1))
-        own = [
-            margin_changes(ensemble, at[[i]], self.change[..., [i]], self.base[:, [i]])[0, :, 0] for i in range(len(at))
+        changes = [
+            margin_changes(ensemble, leaves[[i]], self.change[..., [i]], self.base[:, [i]])[0, :, 0]
+            for i in range(len(leaves))
         ]
-        return np.asarray((slopes * np.stack(own)).sum(axis=1))
+        return np.asarray((slopes * np.stack(changes)).sum(axis=1))
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """What is held."""
-        held = "Splits are held: what an example did to the structure of the trees is not in these scores."
-        return {"fixed_structure": True, "warnings": [*self.model.notes, held]}
+        """A warning that splits are held fixed, and the notes of the model."""
+        warning = "Splits are held fixed: effects on the structure of the trees are left out."
+        return {"fixed_structure": True, "warnings": [*self.model.notes, warning]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The derivatives."""
         return {"change": self.change, "base": self.base}, {}
 
-    @property
-    def _follows_all(self) -> bool:
-        return self.recipe.update == "all"
-
-    @property
-    def _is_single(self) -> bool:
-        return self.recipe.update == "single"
-
 
 class FittedBags(Fitted[LeafInfluence, Any]):
-    """Boosters on random halves, each with its derivatives; an example's score is the mean over those that saw it."""
+    """Boosters on random halves with their derivatives; an example's score is the mean over those whose half has it.
+
+    Attributes:
+        halves: (positions of the half in the training set, LeafInfluence fitted on it) of every booster.
+        seen: in how many halves each training example is.
+    """
 
     def __init__(self, recipe: LeafInfluence, model: Any, train: Examples) -> None:
         require(model, [Boosted, Retrainable], "LeafInfluence(bags=…)")
@@ -189,33 +200,33 @@ class FittedBags(Fitted[LeafInfluence, Any]):
         rng, by_id = np.random.default_rng(recipe.seed), counted[np.argsort(train.ids[counted], kind="stable")]
         self.halves: list[tuple[NDArray[np.intp], FittedLeafInfluence]] = []
         for _ in range(recipe.bags):
-            kept = by_id[np.sort(rng.choice(len(by_id), max(len(by_id) // 2, 1), replace=False))]
-            some = train.take(kept)
-            half = model.retrain(some, np.ones(len(some)), recipe.seed)
-            self.halves.append((kept, recipe._fit(half, some)))
+            positions = by_id[np.sort(rng.choice(len(by_id), max(len(by_id) // 2, 1), replace=False))]
+            examples = train.take(positions)
+            booster = model.retrain(examples, np.ones(len(examples)), recipe.seed)
+            self.halves.append((positions, recipe._fit(booster, examples)))
         self.seen = np.zeros(len(train))
-        for kept, _ in self.halves:
-            self.seen[kept] += 1
+        for positions, _ in self.halves:
+            self.seen[positions] += 1
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """One block: means over the boosters that saw the example; 0 where none did."""
+        """One block: means over the boosters that saw the example; 0 if none did."""
         total = np.zeros((len(queries), len(self.train)))
-        for kept, fitted in self.halves:
-            for where, block in fitted.blocks(queries):
-                total[:, kept[where]] += block
+        for positions, fitted in self.halves:
+            for block, scores in fitted.blocks(queries):
+                total[:, positions[block]] += scores
         yield slice(0, len(self.train)), total / np.maximum(self.seen, 1)
 
     def self_values(self) -> Array:
-        """Each example's own measurement."""
+        """The effect of each training example on its own measurement."""
         total = np.zeros(len(self.train))
-        for kept, fitted in self.halves:
-            total[kept] += fitted.self_values()
+        for positions, fitted in self.halves:
+            total[positions] += fitted.self_values()
         return np.asarray(total / np.maximum(self.seen, 1))
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How many boosters, and who was in none."""
+        """How many boosters there are, and how many examples none of them saw."""
         warnings, missed = list(self.model.notes), int((self.seen[weighted_positions(self.train)] == 0).sum())
         if missed:
-            warnings.append(f"{missed} examples were in none of the {len(self.halves)} halves and score 0: more bags.")
+            warnings.append(f"{missed} examples were in none of the {len(self.halves)} halves and score 0: raise bags.")
         return {"bags": len(self.halves), "warnings": warnings}

@@ -1,4 +1,4 @@
-"""Leaf refit: every leaf value found again without the example, splits held."""
+"""Leaf refit: all leaf values computed again without the example, with splits held fixed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.model import Boosted
@@ -20,22 +21,22 @@ from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import margin_blocks, margin_changes, refit
 
 Array = NDArray[np.float64]
-BLOCK = 256  # removals whose margins are held at a time for the queries
+REMOVAL_BLOCK = 256  # removals whose margins of the queries are held in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeafRefit(Attributor):
-    """Sharchilev et al. (2018): boosting run through again without the example, every split where it was.
+    """Sharchilev et al. (2018): boosting is replayed without the example, with every split held fixed.
 
     Args:
-        processes: blocks of removals at a time, each in its own process; 1 stays in this one.
+        processes: how many blocks of removals run at once, each in a process of its own; 1 stays in this process.
 
     Removals go in blocks: gradients of all examples under all removals of a block are summed leaf by leaf in one sparse
-    product per tree. EFFECT: exact for the structure held (1e-6 against the libraries' own refits); true retraining
-    moves splits too, and then the size is right on average only.
+    product per tree. EFFECT: exact for the fixed structure (1e-6 against the libraries' own refits). Retraining also
+    moves splits; compared with it, the size is right on average only.
     """
 
-    summary = "Every leaf value found again without the example, splits held"
+    summary = "All leaf values computed again without the example, with splits held fixed"
     paper = "Sharchilev et al. (2018)"
     cost = "examples² × trees gradients; leaves × examples numbers in memory"
     unit = Unit.EFFECT
@@ -45,11 +46,13 @@ class LeafRefit(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about single retrainings, whose splits move; with splits held it is exact."""
-        return Promises(no_floor="without an example splits move too, which can do more than the leaf values")
+        """No floor against retraining, which also moves splits; with splits held fixed it is exact."""
+        return Promises(
+            no_floor="retraining without an example also moves splits, which can change more than the leaf values do"
+        )
 
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
-        """Boost again without every example."""
+        """Replay boosting without each example."""
         grown = _exact(model, train)
         parts = list(margin_blocks(grown, len(train)))
         found = [
@@ -63,28 +66,32 @@ class LeafRefit(Attributor):
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeafRefit:
-        """The leaf values from disk."""
+        """Take the leaf values from the saved state."""
         _exact(model, train)
         return FittedLeafRefit(self, model, train, state["change"], state["base"])
 
 
 class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
-    """Leaf values without every example, ready to be applied to queries."""
+    """Changes of leaf values without each example, ready to be applied to queries.
+
+    Attributes:
+        change: leaf values without the example minus with it, (leaves, width, n).
+        base: the same for the base margin, (K, n).
+    """
 
     forms = ("refit",)
 
     def __init__(self, recipe: LeafRefit, model: Any, train: Examples, change: Array, base: Array) -> None:
         super().__init__(recipe, model, train, Unit.EFFECT)
-        self.change, self.base = change, base  # without minus with: (leaves, width, n) and (K, n)
+        self.change, self.base = change, base
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
-        """The measurement at the margins with all examples minus at those without one."""
-        for start in range(0, len(self.train), BLOCK):
-            where = slice(start, min(start + BLOCK, len(self.train)))
-            yield where, self._effects(queries, self.change[..., where], self.base[:, where])
+        """The measurement at the margins with all examples minus the measurement at the margins without one."""
+        for block in blocks(len(self.train), REMOVAL_BLOCK):
+            yield block, self._effects(queries, self.change[..., block], self.base[:, block])
 
     def self_values(self) -> Array:
-        """Each example's own measurement."""
+        """The effect of each training example on its own measurement."""
         return np.array(
             [
                 self._effects(self.train.take([i]), self.change[..., [i]], self.base[:, [i]])[0, 0]
@@ -93,36 +100,39 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
         )
 
     def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
-        """Boosting run through again without each group."""
-        grown, gone = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
-        values = [self._effects(queries, *refit(grown, gone[part])) for part in margin_blocks(grown, len(gone))]
-        return np.hstack(values), AnswerFacts()
+        """Effects of groups (groups, n), by replaying boosting without each of them."""
+        grown, removals = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
+        effects = [
+            self._effects(queries, *refit(grown, removals[block])) for block in margin_blocks(grown, len(removals))
+        ]
+        return np.hstack(effects), AnswerFacts()
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """What is held."""
-        held = "Splits are held: what an example did to the structure of the trees is not in these scores."
-        return {"fixed_structure": True, "warnings": [*self.model.notes, held]}
+        """A warning that splits are held fixed, and the notes of the model."""
+        warning = "Splits are held fixed: effects on the structure of the trees are left out."
+        return {"fixed_structure": True, "warnings": [*self.model.notes, warning]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The leaf values."""
+        """The changes of leaf values and base."""
         return {"change": self.change, "base": self.base}, {}
 
     def _effects(self, queries: Examples, change: Array, base: Array) -> Array:
-        """(m, columns): the measurement minus what it is when leaves and base move so."""
-        ensemble, at = self.model.trees(), self.model.leaves(queries)
-        margins = ensemble.margins(at)
-        moved = margin_changes(ensemble, at, change, base)
-        after = [self.model.measure_margins(queries, margins + moved[..., c]) for c in range(moved.shape[2])]
+        """The measurement minus the measurement after these changes of leaf values and base, (m, columns)."""
+        ensemble, leaves = self.model.trees(), self.model.leaves(queries)
+        margins = ensemble.margins(leaves)
+        changes = margin_changes(ensemble, leaves, change, base)
+        after = [self.model.measure_margins(queries, margins + changes[..., c]) for c in range(changes.shape[2])]
         return self.model.measure_margins(queries, margins)[:, None] - np.stack(after, axis=1)
 
 
-def _without(grown: Boosting, part: slice) -> tuple[Array, Array]:
-    """Leaf values and base without each of these examples."""
-    return refit(grown, [np.array([i]) for i in range(part.start, part.stop)])
+def _without(grown: Boosting, block: slice) -> tuple[Array, Array]:
+    """Changes of leaf values and base without each example of the block."""
+    return refit(grown, [np.array([i]) for i in range(block.start, block.stop)])
 
 
 def _exact(model: Any, train: Examples) -> Boosting:
+    """The recorded boosting. Raises ValueError if leaf values do not follow from it exactly."""
     grown: Boosting = model.grown(train)
     grown.require_exact("LeafRefit")
     return grown

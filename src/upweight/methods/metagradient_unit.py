@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,29 @@ from upweight.core.answers import AnswerFacts
 from upweight.core.scores import Unit
 from upweight.retraining.retrained_removals import RetrainedRemovals, within_query_agreement
 
-if TYPE_CHECKING:
-    from upweight.methods.metagradient import Metagradient
-
 Array = NDArray[np.float64]
 EFFECT_SLOPES = (0.7, 1.4)  # slopes of actual on predicted effects with which scores count as effects
 NO_ANSWER = 0.2  # agreement with retraining below which there is no answer
 
 
+class Settings(Protocol):
+    """The settings of `Metagradient` that decide the unit of its answers."""
+
+    @property
+    def floor(self) -> float:
+        """Agreement with retraining below which scores are a ranking."""
+
+    @property
+    def clip(self) -> float | None:
+        """The largest growth of a cotangent in one step; None for exact derivatives."""
+
+    @property
+    def jitter(self) -> float:
+        """The spread of the factors on the example weights."""
+
+
 def answer_facts(
-    recipe: Metagradient,
+    recipe: Settings,
     gate: RetrainedRemovals | None,
     effects: tuple[Array, Array] | None,
     facts: dict[str, Any],
@@ -52,7 +65,7 @@ def answer_facts(
     return AnswerFacts(unit, facts)
 
 
-def require_agreement(recipe: Metagradient, gate: RetrainedRemovals | None, facts: AnswerFacts) -> None:
+def require_agreement(recipe: Settings, gate: RetrainedRemovals | None, facts: AnswerFacts) -> None:
     """Raise ValueError if the scores do not predict the removals that were retrained."""
     agreement = facts.diagnostics.get("agreement", 1.0)
     if gate is not None and agreement < NO_ANSWER:
@@ -62,7 +75,7 @@ def require_agreement(recipe: Metagradient, gate: RetrainedRemovals | None, fact
         )
 
 
-def advice(recipe: Metagradient) -> str:
+def advice(recipe: Settings) -> str:
     """What helps with a training that does not respond smoothly, with the gains that were measured."""
     smoothing = []
     if recipe.clip is None:

@@ -1,4 +1,4 @@
-"""Which methods there are, and which to try first."""
+"""The list of all methods, and which to try first for a model."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from upweight.methods.leaf_refit import LeafRefit
 from upweight.methods.leave_one_out import LeaveOneOut
 from upweight.methods.tree_sim import TreeSim
 
-WITHIN_A_MINUTE = 4e9  # gradients: removals × examples × trees
+GRADIENTS_PER_MINUTE = 4e9  # of LeafRefit, counted as removals × examples × trees
 
 
 def methods() -> dict[str, type[Attributor]]:
     """Name → recipe class of every method: the built-in ones as `built_in` orders them, then those of plugins.
 
-    A plugin that cannot be used is a UserWarning (see `core/plugins.py`).
+    A plugin that cannot be used gives a UserWarning (see `core/plugins.py`).
     """
     recipes = {recipe.__module__.rpartition(".")[2]: recipe for recipe in vars(built_in).values() if _is_method(recipe)}
     installed = plugins(METHODS, frozenset(recipes), _misfit)
     return recipes | {name: plugin.loaded for name, plugin in installed.items()}
 
 
-def _is_method(given: Any) -> TypeGuard[type[Attributor]]:
-    return isinstance(given, type) and issubclass(given, Attributor) and not inspect.isabstract(given)
+def _is_method(candidate: Any) -> TypeGuard[type[Attributor]]:
+    return isinstance(candidate, type) and issubclass(candidate, Attributor) and not inspect.isabstract(candidate)
 
 
 def _misfit(plugin: Any) -> str | None:
-    """Why this object is no method."""
+    """Why this object is not a method; None if it is."""
     if _is_method(plugin):
         return None
     return f"expected a subclass of upweight.Attributor that implements all its abstract methods, got {plugin!r}"
 
 
 def first_choice(model: Measurable, train: Examples) -> Attributor:
-    """What to try first on this model: an effect where one can be had within a minute, else a ranking."""
+    """The method to try first on this model: one whose scores are effects if that takes a minute, else a ranking."""
     if not isinstance(model, TreeBased):
         return _without_trees(model)
     grown = model.grown(train)
@@ -53,11 +53,11 @@ def first_choice(model: Measurable, train: Examples) -> Attributor:
     work = len(train) ** 2 * model.trees().trees
     if not grown.exact:
         return BoostIn()
-    return LeafRefit() if work <= WITHIN_A_MINUTE else LeafInfluence()
+    return LeafRefit() if work <= GRADIENTS_PER_MINUTE else LeafInfluence()
 
 
 def _without_trees(model: Measurable) -> Attributor:
-    """Influence where there are gradients, else what the model's capabilities allow."""
+    """Influence if the model has gradients, else what its capabilities allow."""
     if can(model, Differentiable) or not (can(model, Retrainable) or can(model, Embeddable)):
         return Influence()
     return LeaveOneOut() if can(model, Retrainable) else KNNShapley()

@@ -1,4 +1,4 @@
-"""RelatIF: influence per unit of what the example moves, so that outliers do not explain everything."""
+"""RelatIF: influence relative to how far the example moves the model, so that outliers do not rank first everywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.blocks import blocks
 from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
@@ -19,23 +20,23 @@ from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-BLOCK = 1024  # training examples whose scores are held at a time
-NEGLIGIBLE = 1e-12  # of the largest movement: what moves less is rounding, and has no influence to be relative to
+TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
+NEGLIGIBLE = 1e-12  # share of the largest movement below which a movement is rounding, and the score is 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelatIF(Attributor):
-    """Barshan, Brunet & Dziugaite (2020): first-order influence divided by what the example moves. RANK.
+    """Barshan, Brunet & Dziugaite (2020): first-order influence divided by how far the example moves the model. RANK.
 
     Args:
-        relative: "loss" divides by √(∇ℓᵢᵀ H⁻¹ ∇ℓᵢ), about the change in the model's predictions (ℓ-relative);
-            "parameters" by ‖H⁻¹∇ℓᵢ‖, the change of the parameters (θ-relative). An example that counts for k copies is
-            relative to what one of them moves, so that it scores as they do together.
-        curvature: as for Influence; None for the model's own best.
+        relative: "loss" divides by √(∇ℓᵢᵀ H⁻¹ ∇ℓᵢ), which approximates the change of the model's predictions
+            (ℓ-relative); "parameters" divides by ‖H⁻¹∇ℓᵢ‖, the change of the parameters (θ-relative). An example that
+            counts for k copies is divided by what one copy moves, so that its score is the sum of theirs.
+        curvature: as for Influence; None for the one that suits the model best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
     """
 
-    summary = "Influence per unit of what the example moves, so that outliers do not explain everything"
+    summary = "Influence relative to how far the example moves the model, so that outliers do not rank first everywhere"
     paper = "Barshan, Brunet & Dziugaite (2020)"
     cost = "that of Influence without correction, and a solve for each training example"
     needs = (Differentiable,)
@@ -53,25 +54,25 @@ class RelatIF(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """The order of effects, but for what is divided away."""
+        """Some of the order of effects, which the division changes."""
         return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedRelatIF:
-        """The curvature, and what every training example moves."""
-        curvature, rows = self._prepared(model, train)
-        moved = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
+        """Compute the curvature, and how far every training example moves the model."""
+        curvature, rows = self._prepare(model, train)
+        squared = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
         counts = example_counts(sample_weights(train))
-        moved = moved / np.maximum(counts, 1.0) ** 2  # by one of the copies that a row stands for
-        moved = np.where(moved > NEGLIGIBLE**2 * moved.max(), moved, 0.0)
-        return FittedRelatIF(self, model, train, curvature, rows, reciprocal_roots(moved))
+        squared = squared / np.maximum(counts, 1.0) ** 2  # of one of the copies that a row stands for
+        squared = np.where(squared > NEGLIGIBLE**2 * squared.max(), squared, 0.0)
+        return FittedRelatIF(self, model, train, curvature, rows, reciprocal_roots(squared))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedRelatIF:
-        """The norms from disk, the curvature built again."""
-        return FittedRelatIF(self, model, train, *self._prepared(model, train), state["scale"])
+        """Take the norms from the saved state, and compute the curvature again."""
+        return FittedRelatIF(self, model, train, *self._prepare(model, train), state["scale"])
 
-    def _prepared(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
+    def _prepare(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         return curvature, model.loss_rows(train)
 
@@ -94,10 +95,10 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ, scaled."""
-        solved, n = self.curvature.solve(self.model.measure_rows(queries)).rows, len(self.train)
-        for start in range(0, n, BLOCK):
-            where = np.arange(start, min(start + BLOCK, n))
-            yield slice(start, int(where[-1]) + 1), -solved.dot(self.rows.take(where)) * self.scale[where]
+        solved = self.curvature.solve(self.model.measure_rows(queries)).rows
+        for block in blocks(len(self.train), TRAIN_BLOCK):
+            rows = self.rows.take(np.arange(block.start, block.stop))
+            yield block, -solved.dot(rows) * self.scale[block]
 
     def self_values(self) -> Array:
         """Each example's influence on itself, scaled."""
@@ -105,19 +106,18 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """The curvature's."""
-        news = dict(self.curvature.diagnostics)
-        return {**news, "warnings": [*self.model.notes, *news.get("warnings", ())]}
+        """Those of the curvature, and the notes of the model."""
+        facts = dict(self.curvature.diagnostics)
+        return {**facts, "warnings": [*self.model.notes, *facts.get("warnings", ())]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What takes a solve per example."""
+        """The scale, which takes a solve per training example."""
         return {"scale": self.scale}, {}
 
 
 def _squared_steps(curvature: Curvature, rows: Rows) -> Array:
-    """‖H⁻¹ rowᵢ‖², (n,), some rows at a time."""
-    out = np.empty(len(rows))
-    for start in range(0, len(rows), PAIR_BLOCK):
-        where = np.arange(start, min(start + PAIR_BLOCK, len(rows)))
-        out[where] = curvature.solve(rows.take(where)).rows.squares()
-    return out
+    """‖H⁻¹ rowᵢ‖², (n,), one block of rows after another."""
+    squares = np.empty(len(rows))
+    for block in blocks(len(rows), PAIR_BLOCK):
+        squares[block] = curvature.solve(rows.take(np.arange(block.start, block.stop))).rows.squares()
+    return squares

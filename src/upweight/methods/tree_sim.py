@@ -10,26 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-BLOCK = 4096  # training examples whose scores are held at a time when they are streamed
+TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class TreeSim(Attributor):
-    """± similarity of two examples in the trees' own terms (RANK); + where the example pulls the query's way.
+    """Similarity of two examples by the leaves that they share, with the sign of their gradients' product. RANK.
 
     Args:
-        kernel: "weighted" counts every shared leaf by one over the training examples in it (TreeSim of Brophy et al.
-            2023: a leaf that few share says more), "leaves" counts them alike (LeafSim). An example that counts for
-            k copies is k of them in a leaf, and scores k times.
+        kernel: "weighted" divides every shared leaf by the number of training examples in it (TreeSim of Brophy et al.
+            2023: a small leaf is stronger evidence of similarity); "leaves" counts all shared leaves alike (LeafSim).
+            An example that counts for k copies counts k times in its leaves, and its score is k times as large.
 
-    The sign is that of −∂ℓ_i/∂F · ∂m_q/∂F at the final margins: with the default measurement, that of two labels
-    agreeing. Nothing is asked of how leaf values came about, so every booster will do.
+    The sign is that of −∂ℓ_i/∂F · ∂m_q/∂F at the final margins. With the default measurement it is positive if the two
+    labels agree. The method does not depend on how leaf values were computed, so it works with every booster.
     """
 
     summary = "How often an example and the query fall into the same leaf, with the sign of their gradients"
@@ -46,11 +47,11 @@ class TreeSim(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing about retraining."""
-        return Promises(no_floor="it says how alike two examples are to the trees, and nothing of what training does")
+        """No floor against retraining."""
+        return Promises(no_floor="the scores say how similar two examples are to the trees, not what training does")
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
-        """The leaf and the gradient of every example."""
+        """Find the gradient of every training example, and count the examples in every leaf."""
         grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
         pull = -model.loss.derivatives(ensemble.margins(at).T, grown.targets)[0].T
         counts = ensemble.leaf_weights(at, example_counts(sample_weights(train)))
@@ -59,43 +60,42 @@ class TreeSim(Attributor):
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedTreeSim:
-        """Gradients and counts from disk."""
+        """Take gradients and counts from the saved state."""
         return FittedTreeSim(self, model, train, state["pull"], state["counts"])
 
 
 class FittedTreeSim(Fitted[TreeSim, TreeBased]):
-    """Similarities, ready to be taken."""
+    """TreeSim, ready to answer."""
 
     def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
-        self.pull, self.counts = pull, counts  # (n, K) −∂ℓ/∂F, and the training examples in every leaf
+        self.pull, self.counts = pull, counts  # −∂ℓ/∂F (n, K), and the number of training examples in every leaf
         self._copies = example_counts(sample_weights(train))
-        weighted = recipe.kernel == "weighted"
-        self.worth = 1.0 / np.where(counts > 0, counts, 1.0) if weighted else np.ones(len(counts))
+        is_weighted = recipe.kernel == "weighted"
+        self.leaf_similarity = 1.0 / np.where(counts > 0, counts, 1.0) if is_weighted else np.ones(len(counts))
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """Similarity times the sign of the gradients' product."""
-        ensemble, at, places = self.model.trees(), self.model.leaves(queries), self.model.leaves(self.train)
-        slopes = self.model.measure_slopes(queries, ensemble.margins(at))
-        asked = ensemble.membership(at, self.worth[at] / ensemble.trees).T.toarray()
-        for start in range(0, len(self.train), BLOCK):
-            where = slice(start, min(start + BLOCK, len(self.train)))
-            similar = ensemble.membership(places[where]) @ asked
-            signs = np.sign(self.pull[where] @ slopes.T) * self._copies[where, None]
-            yield where, (similar * signs).T
+        ensemble = self.model.trees()
+        query_leaves, train_leaves = self.model.leaves(queries), self.model.leaves(self.train)
+        slopes = self.model.measure_slopes(queries, ensemble.margins(query_leaves))
+        per_query = ensemble.membership(query_leaves, self.leaf_similarity[query_leaves] / ensemble.trees).T.toarray()
+        for block in blocks(len(self.train), TRAIN_BLOCK):
+            similarity = ensemble.membership(train_leaves[block]) @ per_query
+            signs = np.sign(self.pull[block] @ slopes.T) * self._copies[block, None]
+            yield block, (similarity * signs).T
 
     def self_values(self) -> Array:
-        """An example shares every leaf with itself."""
-        at = self.model.leaves(self.train)
-        slopes = self.model.measure_slopes(self.train, self.model.trees().margins(at))
+        """The same for each example with itself, which shares all its leaves."""
+        leaves = self.model.leaves(self.train)
+        slopes = self.model.measure_slopes(self.train, self.model.trees().margins(leaves))
         signs = np.sign((self.pull * slopes).sum(axis=1))
-        return np.asarray(self.worth[at].mean(axis=1) * signs * self._copies)
+        return np.asarray(self.leaf_similarity[leaves].mean(axis=1) * signs * self._copies)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Which kernel."""
-        kernel = self.recipe.kernel
-        return {"kernel": kernel, "warnings": list(self.model.notes)}
+        """The kernel, and the notes of the model."""
+        return {"kernel": self.recipe.kernel, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Gradients and counts."""
