@@ -156,7 +156,7 @@ def test_forests_and_boosters_are_sent_to_their_own_methods():
             method.fit(forest, train)
     others, _ = BOOSTERS[0].examples()
     booster = BOOSTERS[0].model(others)
-    with pytest.raises(TypeError, match="LeafRefit and BoostIn"):
+    with pytest.raises(TypeError, match="LeafRefit or BoostIn"):
         uw.ForestWeights().fit(booster, others)
     with pytest.raises(TypeError, match="Influence needs a model that is Differentiable"):
         uw.Influence().fit(booster, others)
