@@ -1,4 +1,4 @@
-"""A stand-in whose training is an additive game: every effect of every removal is known in closed form."""
+"""A model whose training is an additive game: the effect of every removal is known in closed form."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 
 import upweight as uw
-from upweight.core.model import Predictions, Retrainable
+from upweight.core.model import Predictions, Retrainable, Stack, Stackable
 
 
 @dataclass(frozen=True)
 class Game(Retrainable):
-    """measure(q) = Σ of the worths of the players that are left (+ noise of the seed); wins when that is positive.
-
-    `pairs` adds worth[q, i, j] for players that are both there: what no sum of scores can know.
-    """
+    """measure(q) = Σ of the worths of the remaining players (+ noise of the seed); predicts "win" if it is positive."""
 
     worth: np.ndarray  # (queries, players)
     noise: float = 0.0
-    refuses: frozenset[int] = frozenset()  # players without whom there is no game
+    refuses: frozenset[int] = frozenset()  # players without whom training raises an error
     trained: np.ndarray | None = None
     seed: int = 0
     log: list[Any] = field(default_factory=list, compare=False)
@@ -37,22 +34,37 @@ class Game(Retrainable):
         return Game(self.worth, self.noise, self.refuses, parameters, self.seed, self.log)
 
     def measure(self, queries):
-        places = np.array([int(str(i)[1:]) for i in queries.ids])
-        said = self.worth[places] @ self.parameters
+        rows = np.array([int(str(i)[1:]) for i in queries.ids])
+        measured = self.worth[rows] @ self.parameters
         if self.noise and self.trained is not None:
             key = [self.seed, *(self.trained > 0).astype(int)]
-            said = said + self.noise * np.random.default_rng(key).standard_normal(len(self.worth))[places]
-        return said
+            measured = measured + self.noise * np.random.default_rng(key).standard_normal(len(self.worth))[rows]
+        return measured
 
     def predict(self, examples):
         return Predictions(tuple("win" if v > 0 else "lose" for v in self.measure(examples)), ("lose", "win"))
 
     def retrain(self, train, weights, seed=0):
-        gone = set(np.flatnonzero(weights == 0).tolist())
-        if gone & self.refuses:
+        removed = set(np.flatnonzero(weights == 0).tolist())
+        if removed & self.refuses:
             raise ValueError("nobody of class 'king' is left")
-        self.log.append((tuple(sorted(gone)), seed))
+        self.log.append((tuple(sorted(removed)), seed))
         return Game(self.worth, self.noise, self.refuses, np.asarray(weights, dtype=float), seed, self.log)
+
+
+@dataclass(frozen=True)
+class StackedGame(Game, Stackable):
+    """A game of which `stack_size` trainings run at once; `batches` logs how many did."""
+
+    stack_size: int = 1
+    batches: list[int] = field(default_factory=list, compare=False)
+
+    def stack(self, train):
+        return Stack(self.stack_size, "")
+
+    def retrain_many(self, train, weights, seeds):
+        self.batches.append(len(weights))
+        return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
 
 
 def game(queries=4, players=30, seed=0, **more):
@@ -60,7 +72,14 @@ def game(queries=4, players=30, seed=0, **more):
     rng = np.random.default_rng(seed)
     worth = rng.standard_normal((queries, players))
     train = uw.Examples(np.zeros((players, 1)), np.zeros(players, dtype=int), ids=[f"p{i}" for i in range(players)])
-    asked = uw.Examples(np.zeros((queries, 1)), ["win"] * queries, ids=[f"q{i}" for i in range(queries)])
+    query_examples = uw.Examples(np.zeros((queries, 1)), ["win"] * queries, ids=[f"q{i}" for i in range(queries)])
     model = Game(worth, **more)
-    scores = uw.Scores(worth, asked.ids, train.ids, uw.Unit.EFFECT, model.measurement, predictions=model.predict(asked))
-    return model, train, asked, scores
+    scores = uw.Scores(
+        worth,
+        query_examples.ids,
+        train.ids,
+        uw.Unit.EFFECT,
+        model.measurement,
+        predictions=model.predict(query_examples),
+    )
+    return model, train, query_examples, scores

@@ -12,7 +12,7 @@ rng = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(50,), (5, 10)])
-def test_agreement_is_what_scipy_finds(shape):
+def test_agreement_equals_scipy(shape):
     predicted = rng.standard_normal(shape)
     actual = 2.0 * predicted + rng.standard_normal(shape)
     found, p, a = agreement(predicted, actual), predicted.ravel(), actual.ravel()
@@ -76,7 +76,7 @@ def test_determination_is_of_the_predictions_as_they_stand():
     assert np.isnan(agreement(predicted, np.full(40, 0.1)).r2)
 
 
-def test_what_is_no_number_is_none_and_left_out_of_means():
+def test_nan_is_none_in_json_and_left_out_of_means():
     assert agreement(np.zeros(3), np.ones(3)).as_dict() == {
         "slope": None, "pearson": None, "spearman": None, "count": 3, "r2": None
     }  # fmt: skip

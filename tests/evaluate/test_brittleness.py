@@ -3,15 +3,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from game import game
+from game import StackedGame, game
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
 from logistic_fit import logistic_fit
 from network_families import cross_entropy, digits, mlp
-from upweight.core.model import Stack
 from upweight.evaluate.brittleness import brittleness
-from upweight.retraining.engine import try_tasks
 
 
 def tiny(n=12, seed=3):
@@ -32,7 +30,7 @@ def flips(model, train, query, ids):
     return model.retrain(train, weights).predict(query).predicted != model.predict(query).predicted
 
 
-def test_no_removal_at_all_is_smaller_than_what_brute_force_finds():
+def test_brute_force_finds_no_smaller_removal_but_by_one():
     model, train, queries, scores = tiny()
     found = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
     assert {f.size is None for f in found.flips} == {False}
@@ -49,7 +47,7 @@ def test_no_removal_at_all_is_smaller_than_what_brute_force_finds():
     assert equal >= 3
 
 
-def test_a_flip_is_proved_from_both_sides():
+def test_a_flip_is_confirmed_by_the_trainings_with_k_and_k_minus_one_removed():
     model, train, queries, _, _ = logistic_fit()
     model = uw.explainable(LogisticRegression(tol=1e-12).fit(train.x, train.y), train)
     scores = uw.Influence().fit(model, train).attribute(queries)
@@ -77,7 +75,7 @@ def test_in_an_additive_game_greedy_is_best_and_bisection_finds_its_size():
     assert found.share(found.flips[0].size) > 0 and found.median == np.median([f.size for f in found.flips])
 
 
-def test_what_is_not_found_is_said():
+def test_a_prediction_that_no_removal_flips_is_reported():
     model, train, queries, scores = game(queries=3, players=40)
     model.worth[:] = np.abs(model.worth)
     scores = replace(scores, values=model.worth)
@@ -101,7 +99,7 @@ def test_a_removal_that_the_model_refuses_ends_the_search():
     assert flip.size is None and flip.tried == 5 and "cannot be trained without 6: nobody of class 'king'" in flip.note
 
 
-def test_what_cannot_flip_is_refused():
+def test_queries_that_cannot_flip_are_refused():
     model, train, queries, scores = tiny()
     with pytest.raises(ValueError, match="expected queries with labels and a model that predicts classes"):
         brittleness(model, train, uw.Examples(queries.x, ids=queries.ids), scores)
@@ -114,7 +112,7 @@ def test_what_cannot_flip_is_refused():
             brittleness(model, train, queries, scores, most=most)
 
 
-def test_two_processes_find_the_same():
+def test_two_processes_give_the_same_flips():
     model, train, queries, scores = tiny()
     one, two = (
         brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=p)) for p in (1, 2)
@@ -122,20 +120,20 @@ def test_two_processes_find_the_same():
     assert one == two and "→" in one._repr_html_()
 
 
-@pytest.mark.parametrize("room", [8, 24, 100])
-def test_more_sizes_at_a_time_find_the_same_in_fewer_rounds(room, monkeypatch):
+@pytest.mark.parametrize("size", [8, 24, 100])
+def test_more_trainings_at_once_give_the_same_flips_in_fewer_rounds(size):
     model, train, queries, scores = game(queries=4, players=60, seed=5)
-    one = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
-    rounds = []
-    counting = lambda *given: rounds.append(len(given[3])) or try_tasks(*given)  # noqa: E731
-    monkeypatch.setattr("upweight.evaluate.brittleness.try_tasks", counting)
-    monkeypatch.setattr("upweight.evaluate.brittleness.choose_stack", lambda *given: Stack(room))
-    many = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
-    assert [(f.size, f.removed, f.after) for f in many.flips] == [(f.size, f.removed, f.after) for f in one.flips]
-    assert len(rounds) < 9 and max(rounds) <= room and many.trainings == 1 + sum(rounds)
+    one_by_one = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
+    stacked = StackedGame(model.worth, stack_size=size)
+    at_once = brittleness(stacked, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
+    assert [(f.size, f.removed, f.after) for f in at_once.flips] == [
+        (f.size, f.removed, f.after) for f in one_by_one.flips
+    ]
+    first, *rounds = stacked.batches
+    assert first == 1 and len(rounds) < 9 and max(rounds) <= size and at_once.trainings == 1 + sum(rounds)
 
 
-def test_it_goes_on_from_its_folder(tmp_path):
+def test_it_resumes_from_its_folder(tmp_path):
     model, train, queries, scores = game(queries=4, players=60, seed=5)
     first = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1, folder=tmp_path))
     model.log.clear()

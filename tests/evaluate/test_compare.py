@@ -22,54 +22,57 @@ def truth_of(model, train, queries, count=20):
     return retrain_truth(model, train, queries, subsets(train, count, 0.7), retraining=uw.Retraining(processes=1))
 
 
-def test_every_method_is_held_against_the_same_truth():
+def test_every_method_is_compared_with_the_same_truth():
     model, train, queries, _, scores = logistic_fit()
     truth, seen = truth_of(model, train, queries), []
-    found = compare(
+    comparison = compare(
         {"chance": uw.Chance(), "influence": uw.Influence()}, model, train, queries, truth,
         retraining=uw.Retraining(progress=lambda *a: seen.append(a)),
     )  # fmt: skip
-    assert [e.name for e in found.entries] == ["influence", "chance", "similar"]
-    assert found["influence"].lds.mean == pytest.approx(lds(scores, truth).mean) and found["influence"].lds.mean > 0.9
-    assert found["influence"].lds.mean > found["similar"].lds.mean > found["chance"].lds.mean
-    assert np.isnan(found["chance"].slope) and 0.5 < found["influence"].slope < 1.5
-    assert found["influence"].seconds > 0 and seen == [("compare", done, 3) for done in (1, 2, 3)]
-    assert found.warnings == [] and "influence" in repr(found) and "of ceiling" in found._repr_html_()
+    assert [e.name for e in comparison.entries] == ["influence", "chance", "similar"]
+    assert (
+        comparison["influence"].lds.mean == pytest.approx(lds(scores, truth).mean)
+        and comparison["influence"].lds.mean > 0.9
+    )
+    assert comparison["influence"].lds.mean > comparison["similar"].lds.mean > comparison["chance"].lds.mean
+    assert np.isnan(comparison["chance"].slope) and 0.5 < comparison["influence"].slope < 1.5
+    assert comparison["influence"].seconds > 0 and seen == [("compare", done, 3) for done in (1, 2, 3)]
+    assert comparison.warnings == [] and "influence" in repr(comparison) and "of ceiling" in comparison._repr_html_()
     with pytest.raises(KeyError, match="no method is called 'inflence'; there are influence"):
-        found["inflence"]
+        comparison["inflence"]
 
 
-def test_planted_labels_are_looked_for_by_all():
+def test_every_method_is_tested_on_planted_labels():
     _, clean, queries, _, _ = logistic_fit()
     train, ids = plant(clean, 0.1, seed=1)
     model = uw.explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train)
     truth = truth_of(model, train, queries)
-    found = compare({"influence": uw.Influence()}, model, train, queries, truth, planted=ids)
-    assert {e.name for e in found.entries} == {"influence", "chance", "similar", "loss", "held_out_loss"}
-    assert all(e.found is not None and e.found.planted == len(ids) for e in found.entries)
-    assert found["influence"].found.auc > 0.75 and found["held_out_loss"].lds is None
-    told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert told["methods"][0]["found"]["auc"] == found["influence"].found.auc
+    comparison = compare({"influence": uw.Influence()}, model, train, queries, truth, planted=ids)
+    assert {e.name for e in comparison.entries} == {"influence", "chance", "similar", "loss", "held_out_loss"}
+    assert all(e.found is not None and e.found.planted == len(ids) for e in comparison.entries)
+    assert comparison["influence"].found.auc > 0.75 and comparison["held_out_loss"].lds is None
+    document = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
+    assert document["methods"][0]["found"]["auc"] == comparison["influence"].found.auc
     with pytest.raises(KeyError, match="no example has the id"):
         compare({"influence": uw.Influence()}, model, train, queries, truth, planted=["nobody"])
 
 
-def test_texts_get_bm25():
+def test_bm25_is_a_baseline_for_texts():
     texts = ["good film", "fine good plot", "bad film", "dull bad plot", "good wit", "bad and dull"] * 6
     y = [1, 1, 0, 0, 1, 0] * 6
     train, queries = uw.Examples(texts, y), uw.Examples(["good", "dull film"], [1, 0])
     model = uw.explainable(make_pipeline(TfidfVectorizer(), LogisticRegression(tol=1e-10)).fit(texts, y), train)
-    found = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries, 12))
-    assert {e.name for e in found.entries} == {"influence", "chance", "similar", "bm25"}
-    assert found["bm25"].lds.mean > 0.2
+    comparison = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries, 12))
+    assert {e.name for e in comparison.entries} == {"influence", "chance", "similar", "bm25"}
+    assert comparison["bm25"].lds.mean > 0.2
 
 
 def test_a_method_that_cannot_run_is_a_row_that_says_why():
     model, train, queries, _ = game()
-    found = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries))
-    last = found.entries[-1]
+    comparison = compare({"influence": uw.Influence()}, model, train, queries, truth_of(model, train, queries))
+    last = comparison.entries[-1]
     assert last.name == "influence" and "needs a model that is Differentiable" in last.why
-    assert "influence was not run" in found.warnings[-1] and found.as_dict()["methods"][-1]["lds"] is None
+    assert "influence was not run" in comparison.warnings[-1] and comparison.as_dict()["methods"][-1]["lds"] is None
 
 
 def test_another_truth_and_no_method_are_refused():

@@ -35,15 +35,15 @@ def test_the_best_damping_is_that_of_the_best_order_on_the_half_that_chooses():
     assert found.held_out.mean == pytest.approx(lds(found.scores, truth.take(order[1::2])).mean)
 
 
-def test_what_ruins_the_order_is_not_chosen_and_the_end_is_said():
+def test_a_damping_that_ruins_the_order_is_not_chosen_and_a_choice_at_the_end_has_a_warning():
     found, _ = tuned([1e-4, 1e5])
     assert found.damping == 1e-4 and "at the end of the candidates" in found.warnings[0]
-    told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert told["damping"] == 1e-4 and len(told["table"]) == 2
+    document = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert document["damping"] == 1e-4 and len(document["table"]) == 2
     assert "held-out LDS" in repr(found) and "<td>0.0001</td>" in found._repr_html_()
 
 
-def test_a_check_will_do():
+def test_a_check_can_stand_for_its_truth():
     model, train, queries, _, scores = logistic_fit()
     check = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
     assert tune_damping(uw.Influence(), [0.0, 1e3], model, train, queries, check).damping == 0.0

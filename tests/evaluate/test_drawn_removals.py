@@ -1,4 +1,4 @@
-"""Removals that are drawn are drawn among the rows that weigh something."""
+"""Random removals are drawn among the examples of weight above 0."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -9,7 +9,7 @@ from upweight.evaluate.removals import default_removals, random_groups, singles,
 
 N = 60
 WEIGHTS = np.where(np.arange(N) < 12, 0.0, 1.0)
-THERE = np.flatnonzero(WEIGHTS)
+WEIGHTED = np.flatnonzero(WEIGHTS)
 
 
 def setting():
@@ -17,7 +17,7 @@ def setting():
     x = rng.normal(size=(N, 3))
     y = (x[:, 0] + 0.7 * rng.normal(size=N) > 0).astype(int)
     estimator = LogisticRegression(tol=1e-10, max_iter=5000).fit(x, y, WEIGHTS)
-    train, some = uw.Examples(x, y, weights=WEIGHTS), uw.Examples(x[THERE], y[THERE], ids=THERE)
+    train, some = uw.Examples(x, y, weights=WEIGHTS), uw.Examples(x[WEIGHTED], y[WEIGHTED], ids=WEIGHTED)
     queries = uw.Examples(x[:5] + 0.1, y[:5], ids=np.arange(100, 105))
     return [(uw.explainable(estimator, t), t) for t in (train, some)], queries
 
@@ -45,17 +45,17 @@ def test_verification_and_curves_are_those_of_the_set_without_absent_rows():
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
 
-def test_held_out_losses_have_folds_of_rows_that_weigh_something():
+def test_held_out_losses_have_folds_of_examples_of_weight_above_zero():
     ((model, train), (other, some)), _ = setting()
     ours, theirs = held_out_loss(model, train), held_out_loss(other, some)
-    np.testing.assert_allclose(ours[THERE], theirs, atol=1e-7)
+    np.testing.assert_allclose(ours[WEIGHTED], theirs, atol=1e-7)
     np.testing.assert_allclose(ours[WEIGHTS == 0], -model.measure(train.take(WEIGHTS == 0)))
 
 
-def test_planted_errors_are_sought_among_rows_that_weigh_something():
+def test_planted_errors_are_drawn_among_examples_of_weight_above_zero():
     ((_, train), (_, some)), _ = setting()
     wrong, planted = uw.plant(train, 0.2)
     assert (WEIGHTS[planted] > 0).all() and uw.plant(some, 0.2)[1] == planted
     suspicion = np.random.default_rng(0).normal(size=N)
-    ours, theirs = uw.found_at(suspicion, wrong, planted), uw.found_at(suspicion[THERE], some, planted)
+    ours, theirs = uw.found_at(suspicion, wrong, planted), uw.found_at(suspicion[WEIGHTED], some, planted)
     assert (ours.auc, ours.found) == (theirs.auc, theirs.found)

@@ -38,7 +38,7 @@ def test_bad_suspicions_are_refused():
         with pytest.raises(ValueError, match=r"one finite suspicion per training example \(50\)"):
             found_at(values, TRAIN, ["t1"])
     for planted in ([], TRAIN.ids.tolist()):
-        with pytest.raises(ValueError, match="expected some planted errors and some examples as they were"):
+        with pytest.raises(ValueError, match="expected some planted errors and some unchanged examples"):
             found_at(np.zeros(50), TRAIN, planted)
     with pytest.raises(KeyError, match="no example has the id 'nobody'"):
         found_at(np.zeros(50), TRAIN, ["nobody"])

@@ -47,7 +47,7 @@ def test_lds_is_the_mean_rank_correlation_of_kept_sums():
     assert found.mean == pytest.approx(np.mean(expected)) and found.low < found.mean < found.high
 
 
-def test_the_interval_over_subsets_holds_what_many_subsets_say():
+def test_the_interval_over_subsets_contains_the_lds_of_many_subsets():
     truth, scores, _ = made(count=1500)
     guess = noisy(scores, 1.5)
     whole = lds(guess, truth, draws=2).mean
@@ -64,7 +64,7 @@ def test_one_query_is_enough_and_few_subsets_are_not():
         lds(scores, truth, level=95)
 
 
-def test_what_does_not_vary_has_no_correlation():
+def test_a_constant_prediction_has_no_correlation():
     truth, scores, _ = made()
     flat = scores.values.copy()
     flat[1] = 0.0
@@ -94,7 +94,7 @@ def test_the_ceiling_is_what_the_true_effects_reach():
     assert found.reliability > np.mean([pearsonr(a, b)[0] for a, b in zip(single, truth.each[1], strict=True)])
 
 
-def test_the_ceiling_says_what_it_does_not_know():
+def test_the_ceiling_of_one_noisy_seed_is_not_known():
     one = noise_ceiling(made(noise=1.0)[0])
     assert np.isnan(one.value) and "one seed says nothing" in one.note and one.as_dict()["value"] is None
     same = noise_ceiling(made(seeds=3)[0])
@@ -129,7 +129,7 @@ def test_ranks_have_no_slope():
 
 
 @pytest.mark.parametrize("protocol", [lds, loo])
-def test_results_show_themselves(protocol):
+def test_results_have_text_and_html_forms(protocol):
     model, train, queries, scores = game()
     truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
     found = protocol(scores, truth)

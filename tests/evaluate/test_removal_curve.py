@@ -33,7 +33,7 @@ def test_random_removals_are_the_same_for_all_queries_and_average_to_the_mean():
     np.testing.assert_allclose(found.effects["random"], expected, atol=0.7)
 
 
-def test_what_a_model_refuses_is_no_number():
+def test_the_effect_of_a_refused_removal_is_nan():
     model, train, queries, scores = game(queries=3, players=40)
     best = int(model.worth[0].argmax())
     stuck = replace(model, refuses=frozenset({best}))
@@ -44,7 +44,7 @@ def test_what_a_model_refuses_is_no_number():
     assert json["sizes"] == [2, 4] and all(v is None or np.isfinite(v) for v in json["proponents"])
 
 
-def test_it_goes_on_from_its_folder_and_shows_itself(tmp_path):
+def test_it_resumes_from_its_folder(tmp_path):
     model, first = curve(folder=tmp_path)
     model.log.clear()
     _, again = curve(folder=tmp_path)

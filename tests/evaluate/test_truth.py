@@ -60,7 +60,7 @@ def test_every_seed_is_a_training_of_its_own_and_effects_are_their_mean():
     assert truth.seeds == (4, 9) and truth.deterministic is False and truth.warnings == []
 
 
-def test_one_seed_of_a_noisy_training_is_told():
+def test_one_seed_of_a_noisy_training_is_noted():
     model, train, queries, _ = game(noise=0.5)
     truth = truth_of(model, train, queries, singles(train, ["p1", "p2"]))
     other = model.retrain(train, np.ones(30), 1).measure(queries)
@@ -70,7 +70,7 @@ def test_one_seed_of_a_noisy_training_is_told():
     assert f"another moves the measurement by up to {truth.facts['seed_noise']:.2g}" in note and "seeds=5" in note
 
 
-def test_rounding_is_no_effect():
+def test_rounding_is_not_an_effect():
     model, train, queries, _ = game()
     model.worth[:] = 1000.0
     model.worth[:, 3] = 1e-12
@@ -92,7 +92,7 @@ def test_save_and_load_give_the_same_truth(tmp_path):
     again.require(model, train, queries)
 
 
-def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_run_resumes_where_it_stopped(tmp_path):
     model, train, queries, _ = game(noise=0.1)
     whole = truth_of(model, train, queries, singles(train), seeds=2)
     count, folder = len(model.log), tmp_path / "kept"
@@ -127,14 +127,14 @@ def test_a_folder_serves_more_removals_more_seeds_and_other_queries(tmp_path, ca
     assert "belongs to this model, these data and queries: everything is retrained" in caplog.text
 
 
-def test_what_the_model_refuses_is_refused_again_on_the_way_on(tmp_path):
+def test_a_refused_removal_is_refused_again_after_resuming(tmp_path):
     model, train, queries, _ = game(refuses=frozenset({4, 17}))
     first, again = (truth_of(model, train, queries, singles(train), folder=tmp_path) for _ in range(2))
     assert first.facts == again.facts and set(again.facts["refused"]) == {"p4", "p17"}
     np.testing.assert_array_equal(first.after, again.after)
 
 
-def test_a_truth_knows_whose_it_is():
+def test_a_truth_refuses_another_model_or_other_data():
     model, train, queries, _, scores = logistic_fit()
     truth = truth_of(model, train, queries, random_groups(train, 3, 0))
     truth.require(model, train, queries)
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_trained_at_all_is_its_own_error():
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_a_measurement_that_is_no_number_never_becomes_one():
+def test_a_measurement_that_is_not_finite_refuses_the_removal():
     model, train, queries, _ = game()
     model.worth[:, 2] = np.inf
     model.with_parameters(None)

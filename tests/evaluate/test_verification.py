@@ -1,4 +1,4 @@
-"""What a check promises of effects that it has not seen: intervals that cover, sizes that are mended."""
+"""What a check says of effects that were not retrained: the coverage of its intervals, and calibrated sizes."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def of_groups(made, seed):
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 @pytest.mark.parametrize("made", [ridge, logistic])
-def test_intervals_cover_fresh_removals_as_often_as_they_say(made, level):
+def test_intervals_cover_fresh_removals_at_their_level(made, level):
     model, train, queries, scores = made()
     known, fresh = (of_groups(made, seed) for seed in (1, 2))
     check = check_against_truth(scores, known, model, train, queries)
@@ -59,7 +59,7 @@ def test_intervals_cover_fresh_removals_as_often_as_they_say(made, level):
     np.testing.assert_array_equal(found.inside[:, 7], (low <= fresh.actual[:, 7]) & (fresh.actual[:, 7] <= high))
 
 
-def test_halves_of_a_check_cover_each_other():
+def test_intervals_from_one_half_of_a_check_cover_the_other_half():
     model, train, queries, scores = ridge()
     removals = [*groups(train, 9, 60, 3), *singles(train, range(60))]
     check = check_against_truth(
@@ -100,15 +100,19 @@ def unsure(check, seed):
     return replace(check, actual=check.actual + 0.5 * np.random.default_rng(seed).standard_normal(check.actual.shape))
 
 
-def test_a_common_size_is_mended_and_said():
+def test_a_common_scale_is_corrected_with_a_warning():
     check, truth = wrong_by(3.0)
-    mended = check.calibrated()
-    np.testing.assert_allclose(mended.values, truth.values)
-    assert mended.recipe["calibrated"]["factor"] == pytest.approx(3) and mended.recipe["calibrated"]["kind"] == "one"
+    calibrated = check.calibrated()
+    np.testing.assert_allclose(calibrated.values, truth.values)
     assert (
-        "multiplied by 3" in mended.diagnostics["warnings"][-1] and "another seed" in mended.diagnostics["warnings"][-1]
+        calibrated.recipe["calibrated"]["factor"] == pytest.approx(3)
+        and calibrated.recipe["calibrated"]["kind"] == "one"
     )
-    assert "no evidence" in mended.diagnostics["warnings"][-1] and check.scores.recipe == {}
+    assert (
+        "multiplied by 3" in calibrated.diagnostics["warnings"][-1]
+        and "another seed" in calibrated.diagnostics["warnings"][-1]
+    )
+    assert "no evidence" in calibrated.diagnostics["warnings"][-1] and check.scores.recipe == {}
 
 
 def test_sizes_within_the_band_are_left_alone():
@@ -123,7 +127,7 @@ def test_the_band_of_the_slope_holds_the_slope_of_many_removals():
     assert np.mean([low <= 1.0 <= high for low, high in bands]) == pytest.approx(0.9, abs=0.1)
 
 
-def test_what_cannot_be_mended_is_refused():
+def test_scores_that_no_factor_can_correct_are_refused():
     check, scores = wrong_by(-1.0)
     with pytest.raises(ValueError, match="expected a slope above 0"):
         check.calibrated()
@@ -147,7 +151,7 @@ def test_seeds_are_averaged_and_give_a_ceiling():
         uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1, seeds=0))
 
 
-def test_a_removal_that_takes_a_class_is_left_out_of_ours_and_an_error_of_yours():
+def test_a_removal_of_a_whole_class_is_left_out_if_drawn_and_an_error_if_named():
     model, train, queries, scores = game(refuses=frozenset({int(np.abs(game()[0].worth[0]).argmax())}))
     check = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1))
     assert (
@@ -157,7 +161,7 @@ def test_a_removal_that_takes_a_class_is_left_out_of_ours_and_an_error_of_yours(
         uw.verify(model, train, queries, scores, {"all": train.ids.tolist()}, retraining=uw.Retraining(processes=1))
 
 
-def test_a_check_goes_on_from_its_folder(tmp_path):
+def test_a_check_resumes_from_its_folder(tmp_path):
     model, train, queries, scores = game()
     first = uw.verify(model, train, queries, scores, 8, retraining=uw.Retraining(processes=1, folder=tmp_path))
     model.log.clear()
@@ -170,14 +174,17 @@ def test_a_check_is_json():
     check = uw.verify(
         model, train, queries, scores, {"a": ["p1", "p2"], "b": ["p3", "p4"]}, retraining=uw.Retraining(processes=1)
     )
-    told = json.loads(json.dumps(check.as_dict(), allow_nan=False))
-    assert told["groups"]["slope"] == pytest.approx(1) and told["single"]["slope"] is None
-    assert told["ceiling"]["value"] == 1 and told["coverage"]["level"] == 0.9
-    assert np.shape(told["predicted"]) == np.shape(told["actual"]) == (4, 2) and told["queries"] == queries.ids.tolist()
-    assert told["removals"][0] == {"name": "a", "kind": "group", "size": 2}
+    document = json.loads(json.dumps(check.as_dict(), allow_nan=False))
+    assert document["groups"]["slope"] == pytest.approx(1) and document["single"]["slope"] is None
+    assert document["ceiling"]["value"] == 1 and document["coverage"]["level"] == 0.9
+    assert (
+        np.shape(document["predicted"]) == np.shape(document["actual"]) == (4, 2)
+        and document["queries"] == queries.ids.tolist()
+    )
+    assert document["removals"][0] == {"name": "a", "kind": "group", "size": 2}
 
 
-def test_scores_of_zero_have_no_interval_and_a_query_of_zeros_borrows_one():
+def test_scores_of_zero_have_no_interval_and_a_query_of_zeros_takes_the_width_of_others():
     model, train, queries, scores = game()
     zero = uw.verify(
         model, train, queries, replace(scores, values=0 * scores.values), 8, retraining=uw.Retraining(processes=1)

@@ -12,7 +12,7 @@ def verified(removals, seed=0, **more):
     return uw.verify(model, train, queries, scores, removals, seed=seed, retraining=uw.Retraining(processes=1, **more))
 
 
-def test_every_column_is_a_removal_and_what_it_did():
+def test_every_column_is_a_removal_with_its_actual_effect():
     model, train, queries, _, scores = logistic_fit()
     removals = {"one": ["t4"], "three": ["t1", "t50", "t99"]}
     check = verified(removals)
@@ -49,7 +49,7 @@ def test_the_seed_chooses_the_groups():
     assert names[0] == names[1] != names[2]
 
 
-def test_two_processes_find_what_one_finds():
+def test_two_processes_give_the_same_effects_as_one():
     model, train, queries, _, scores = logistic_fit()
     one, two = (uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=p)) for p in (1, 2))
     np.testing.assert_allclose(two.actual, one.actual, atol=1e-12)
@@ -57,19 +57,19 @@ def test_two_processes_find_what_one_finds():
 
 def test_progress_counts_the_removals():
     seen = []
-    verified(4, progress=lambda *told: seen.append(told))
+    verified(4, progress=lambda *progress: seen.append(progress))
     assert [d for _, d, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1] == ("retrain", len(seen), len(seen))
     assert len(seen) >= 4
 
 
-def test_scores_of_groups_are_held_against_the_groups():
+def test_scores_of_groups_are_compared_with_removals_of_the_groups():
     model, train, queries, fitted, _ = logistic_fit()
     groups = {"left": [f"t{i}" for i in range(30)], "pair": ["t60", "t61"]}
     scores = fitted.remove(groups, queries, steps=20)
     check = uw.verify(model, train, queries, scores, groups, retraining=uw.Retraining(processes=1))
     np.testing.assert_array_equal(check.predicted, scores.values)
     assert check.slope == pytest.approx(1.0, abs=1e-4)
-    with pytest.raises(ValueError, match=r"columns are no train ids; pass removals={name: ids}"):
+    with pytest.raises(ValueError, match=r"columns are not train ids; pass removals={name: ids}"):
         uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1))
     with pytest.raises(ValueError, match="expected a score for every removed example, there is none for 't7'"):
         uw.verify(model, train, queries, scores, {"other": ["t7", "t8"]}, retraining=uw.Retraining(processes=1))
@@ -87,7 +87,7 @@ def test_an_example_named_twice_is_removed_once():
     np.testing.assert_allclose(twice.interval(["t3", "t3", "t8"]), once.interval(["t3", "t8"]))
 
 
-def test_strangers_and_other_queries_are_refused():
+def test_unknown_ids_and_other_queries_are_refused():
     model, train, queries, _, scores = logistic_fit()
     with pytest.raises(KeyError, match="no example has the id 'nobody'"):
         verified({"g": ["nobody"]})
@@ -105,7 +105,7 @@ def test_strangers_and_other_queries_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
-def test_a_model_off_its_optimum_is_said():
+def test_a_model_off_its_optimum_has_a_warning():
     _, train, queries, _, _ = logistic_fit()
     early = uw.explainable(LogisticRegression(max_iter=2).fit(train.x, train.y), train)
     scores = uw.Influence().fit(early, train).attribute(queries)
@@ -165,7 +165,7 @@ def test_columns_are_found_by_name_or_by_ids():
         columns_of(scores, ("a", "x"))
 
 
-def test_a_check_tells_itself_in_one_line():
+def test_a_check_shows_its_agreement_in_one_line():
     check = verified(4)
     assert "4 removals" in repr(check) and "slope 1.0" in repr(check)
     assert "single examples" in check._repr_html_() and "groups" in check._repr_html_()

@@ -39,7 +39,7 @@ def test_stacked_in_processes_and_one_by_one_are_one_truth(tmp_path):
     assert np.allclose(two.actual, alone.actual, atol=1e-12)
 
 
-def test_training_that_draws_unseeded_numbers_is_found_out():
+def test_training_with_unseeded_random_numbers_has_a_warning():
     model = trained()
     drawn = np.random.default_rng(0)
 
@@ -55,14 +55,14 @@ def test_training_that_draws_unseeded_numbers_is_found_out():
     assert "cannot be verified" in warning and check.diagnostics["noise"] > 0
 
 
-def test_a_training_function_of_the_users_is_as_good_as_ours():
+def test_a_training_function_of_the_user_gives_the_same_truth():
     model = trained()
     own = uw.TorchModel(model.network.net, cross_entropy, training=lambda w, s: model.retrain(TRAIN, w, s).network.net)
     ours, theirs = checked(model, how="processes"), checked(own)
     assert np.array_equal(ours.actual, theirs.actual) and theirs.diagnostics["drift"] == 0
 
 
-def test_another_training_than_the_models_is_found_out():
+def test_another_training_than_that_of_the_model_has_a_warning():
     other = uw.Training(lr=0.1, epochs=2, initial=TRAINING.initial)
     check = checked(uw.TorchModel(trained().network.net, cross_entropy, training=other))
     assert "The training handed in is not the one that made the model" in check.diagnostics["warnings"][0]
@@ -75,13 +75,13 @@ def test_a_net_without_its_training_says_what_to_pass():
             ask(uw.TorchModel(net, cross_entropy))
 
 
-def test_a_class_that_is_gone_is_said():
+def test_a_removal_of_a_whole_class_has_a_warning():
     of_two = TRAIN.ids[TRAIN.y == 2].tolist()
     check = checked(trained(), {"all twos": of_two, "one": [0]})
     assert check.diagnostics["warnings"] == ["Without 'all twos' no example of class 2 is left."]
 
 
-def test_every_protocol_is_told_of_another_training():
+def test_every_protocol_passes_on_the_warning_of_another_training():
     other = uw.Training(lr=0.1, epochs=2, initial=TRAINING.initial)
     model = uw.TorchModel(trained().network.net, cross_entropy, training=other)
     truth = uw.retrain_truth(

@@ -1,1 +1,1 @@
-"""The truth: retraining, and how well predictions agree with it."""
+"""The truth by retraining, and how well scores agree with it."""

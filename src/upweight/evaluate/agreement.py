@@ -1,4 +1,4 @@
-"""Agreement of predicted with actual effects: slope, correlations, determination."""
+"""Agreement of predicted with actual effects: slope, correlations and coefficient of determination."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over `count` pairs: least-squares slope of actual on predicted through the origin (1 = calibrated), correlations.
+    """Agreement over `count` pairs of predicted and actual effects.
 
-    `r2` is the share of the actual variance that the predictions explain as they stand (not after a fit): 1 is
-    perfect, 0 is as good as their mean, negative is worse. A correlation of a constant (or of nothing) is NaN: there
-    is nothing to rank.
+    Attributes:
+        slope: least-squares slope of actual on predicted through the origin; 1 = calibrated.
+        pearson, spearman: correlations; NaN if one side is constant or empty, since there is nothing to rank.
+        count: number of pairs.
+        r2: share of the actual variance that the predictions explain as they are (not after a fit): 1 is perfect,
+            0 as good as the actual mean, negative worse.
     """
 
     slope: float
@@ -32,12 +35,12 @@ class Agreement:
         return f"slope {self.slope:.3f}, Pearson {self.pearson:.4f}, Spearman {self.spearman:.4f} ({self.count} pairs)"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what there is no number for is None."""
+        """Plain values for JSON; NaN is None."""
         return {name: value if name == "count" else finite_or_none(value) for name, value in asdict(self).items()}
 
 
 def agreement(predicted: Array, actual: Array) -> Agreement:
-    """Agreement of two arrays of one shape."""
+    """Agreement of two arrays of the same shape, over all pairs of entries."""
     p, a = np.ravel(predicted), np.ravel(actual)
     power = float(p @ p)
     spread = float(((a - a.mean()) ** 2).sum()) if _varies(a) else 0.0
@@ -51,7 +54,7 @@ def agreement(predicted: Array, actual: Array) -> Agreement:
 
 
 def correlation(p: Array, a: Array) -> float:
-    """Pearson's r, NaN where one side does not vary."""
+    """Pearson's r; NaN if one side does not vary."""
     if not (_varies(p) and _varies(a)):
         return float("nan")
     p, a = p - p.mean(), a - a.mean()
@@ -60,7 +63,7 @@ def correlation(p: Array, a: Array) -> float:
 
 
 def rank_correlations(predicted: Array, actual: Array) -> Array:
-    """Spearman of every row of two (rows, columns) arrays; NaN for a row in which one side does not vary."""
+    """Spearman's correlation of every row of two arrays (rows, columns); NaN if one side of a row is constant."""
     if np.shape(predicted) != np.shape(actual):
         raise ValueError(f"expected two arrays of one shape, got {np.shape(predicted)} and {np.shape(actual)}")
     p, a = (rankdata(side, axis=1) for side in (predicted, actual))
@@ -70,21 +73,22 @@ def rank_correlations(predicted: Array, actual: Array) -> Array:
 
 
 def resampled_correlations(predicted: Array, actual: Array, counts: Array) -> Array:
-    """`rank_correlations` of bootstrap samples, (samples, rows); `counts` (samples, columns) says how often each is in.
+    """`rank_correlations` of bootstrap samples of the columns, (samples, rows).
 
-    A value's rank in a sample follows from how often the smaller ones are in it, so rows are sorted once for all.
+    `counts` (samples, columns) says how often each column is in each sample. The rank of a value in a sample follows
+    from how often the smaller values are in it, so that every row is sorted only once.
     """
     total = counts.sum(axis=1)
-    found = np.full((len(counts), len(predicted)), np.nan)
+    correlations = np.full((len(counts), len(predicted)), np.nan)
     for row, pair in enumerate(zip(predicted, actual, strict=True)):
         p, a = (_ranks(side, counts) - total[:, None] / 2 for side in pair)
         size = np.sqrt((counts * p * p).sum(axis=1) * (counts * a * a).sum(axis=1))
-        np.divide((counts * p * a).sum(axis=1), size, out=found[:, row], where=size > 0)
-    return found
+        np.divide((counts * p * a).sum(axis=1), size, out=correlations[:, row], where=size > 0)
+    return correlations
 
 
 def _ranks(values: Array, counts: Array) -> Array:
-    """Mean rank less one half of every value in every sample, equals sharing theirs, (samples, columns)."""
+    """Rank of every value in every sample minus one half, (samples, columns); equal values share their mean rank."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     below = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, order], axis=1)], axis=1)
@@ -95,19 +99,19 @@ def _ranks(values: Array, counts: Array) -> Array:
 
 
 def finite_mean(values: Array, axis: int | None = None) -> Any:
-    """Mean over what is a number; NaN where nothing is."""
-    there = np.isfinite(values)
-    total, count = np.where(there, values, 0.0).sum(axis=axis), there.sum(axis=axis)
+    """Mean over the finite values; NaN if there are none."""
+    is_finite = np.isfinite(values)
+    total, count = np.where(is_finite, values, 0.0).sum(axis=axis), is_finite.sum(axis=axis)
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)[()]
 
 
 def finite_or_none(value: Any) -> float | None:
-    """The number, None where there is none."""
+    """The number; None if it is missing, NaN or infinite."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def formatted(value: Any, digits: int = 3) -> str:
-    """The number with a few decimals, a dash where there is none."""
+    """The number with a few decimals; a dash if it is missing, NaN or infinite."""
     return "–" if finite_or_none(value) is None else f"{value:.{digits}f}".replace("-", "−")
 
 

@@ -1,8 +1,8 @@
-"""Baselines that are hard to beat: what a method must be better than to be worth its price.
+"""Cheap baselines that a method should beat to be worth its cost.
 
-Pairs (`similar`, `bm25`) give a score for every query and training example, RANK: like labels help, unlike harm.
-Suspicions (`plain_loss`, `held_out_loss`, `unlike_neighbours`) give one number per training example for `found_at`.
-Random scores and random suspicion are the method `Chance`.
+`similar` and `bm25` give a score for every query and training example. RANK: examples with the query's label help,
+others harm. `plain_loss`, `held_out_loss` and `unlike_neighbours` give a suspicion, one number per training example,
+for `found_at`. Random scores and random suspicions come from the method `Chance`.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
-K1, B = 1.2, 0.75  # of Okapi BM25 (Robertson & Zaragoza 2009), as every search engine has them
+K1, B = 1.2, 0.75  # the usual parameters of Okapi BM25 (Robertson & Zaragoza 2009)
 FOLDS = 5
 NEIGHBOURS = 10
 
 
 def similar(train: Examples, queries: Examples) -> Scores:
-    """Cosine of standardised features (of word counts for texts), times whether the labels agree."""
-    x, q = (_lengths_one(part) for part in _features(train, queries))
-    likeness = q @ x.T
-    return _scores("similar", likeness.toarray() if is_sparse(likeness) else likeness, train, queries)
+    """Cosine similarity of standardised features (of TF-IDF features for texts), with the sign of label agreement."""
+    x, q = (_normalised(matrix) for matrix in _features(train, queries))
+    similarity = q @ x.T
+    return _scores("similar", similarity.toarray() if is_sparse(similarity) else similarity, train, queries)
 
 
 def bm25(train: Examples, queries: Examples) -> Scores:
-    """Okapi BM25 of each query's words in each training text, times whether the labels agree.
+    """Okapi BM25 of each query's words in each training text, with the sign of label agreement.
 
     Raises:
-        TypeError: examples that are no texts.
+        TypeError: examples that are not texts.
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer()
     documents = counter.fit_transform(_texts(train)).astype(np.float64)
-    asked = counter.transform(_texts(queries)).astype(np.float64)
+    query_words = counter.transform(_texts(queries)).astype(np.float64)
     n = documents.shape[0]
-    holders = np.asarray((documents > 0).sum(axis=0)).ravel()
-    rarity = np.log1p((n - holders + 0.5) / (holders + 0.5))
+    document_frequency = np.asarray((documents > 0).sum(axis=0)).ravel()
+    idf = np.log1p((n - document_frequency + 0.5) / (document_frequency + 0.5))
     lengths = np.asarray(documents.sum(axis=1)).ravel()
     coo = documents.tocoo()
-    room = K1 * (1 - B + B * lengths / max(lengths.mean(), 1e-300))
-    coo.data = rarity[coo.col] * coo.data * (K1 + 1) / (coo.data + room[coo.row])
-    return _scores("bm25", (asked @ coo.tocsr().T).toarray(), train, queries)
+    length_norm = K1 * (1 - B + B * lengths / max(lengths.mean(), 1e-300))
+    coo.data = idf[coo.col] * coo.data * (K1 + 1) / (coo.data + length_norm[coo.row])
+    return _scores("bm25", (query_words @ coo.tocsr().T).toarray(), train, queries)
 
 
 def plain_loss(model: Measurable, train: Examples) -> Array:
@@ -73,9 +73,9 @@ def held_out_loss(
 ) -> Array:
     """Minus the measurement of every training example by a model trained without its fold, (n,).
 
-    With −loss measured it orders as cross-validated confidence does, the base of confident learning (Northcutt et al.
-    2021). Costs as many trainings as folds: one by one in this process, where `retraining` says nothing else. Its seed
-    draws the folds, too.
+    If −loss is measured, the order is that of cross-validated confidence, on which confident learning is built
+    (Northcutt et al. 2021). It costs one training per fold. They run one by one in this process unless `retraining`
+    says otherwise; its seed also draws the folds.
     """
     require(model, [Retrainable], "held_out_loss")
     counted = weighted_positions(train)
@@ -84,7 +84,7 @@ def held_out_loss(
     retraining = ONE_BY_ONE if retraining is None else retraining
     seed = retraining.only_seed("held_out_loss")
     order = counted[np.random.default_rng(seed).permutation(len(counted))]
-    suspicion = plain_loss(model, train)  # of an example of weight 0, without which the model was trained already
+    suspicion = plain_loss(model, train)  # stays for examples of weight 0, which had no part in the training
     tasks = [Task(removed=order[fold::folds], queries=order[fold::folds], seed=seed) for fold in range(folds)]
     for task, measurements in zip(tasks, run_tasks(retraining, model, train, tasks, train), strict=True):
         suspicion[task.queries] = -measurements
@@ -92,26 +92,26 @@ def held_out_loss(
 
 
 def unlike_neighbours(train: Examples, k: int = NEIGHBOURS) -> Array:
-    """Share of the k nearest other examples that have another label, (n,); for amounts, the distance to their mean."""
+    """Share of the k nearest other examples that have another label, (n,); for regression, distance to their mean."""
     if train.y is None or train.y.ndim != 1:
-        raise ValueError("expected one label per training example; suspicion is about labels")
+        raise ValueError("expected one label per training example, which is compared with those of its neighbours")
     from sklearn.neighbors import NearestNeighbors
 
     x, _ = _features(train, train)
     k = min(k, len(train) - 1)
-    near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+    neighbours = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
     if train.y.dtype.kind == "f":
-        return np.asarray(np.abs(train.y - train.y[near].mean(axis=1)))
-    return np.asarray((train.y[near] != train.y[:, None]).mean(axis=1))
+        return np.asarray(np.abs(train.y - train.y[neighbours].mean(axis=1)))
+    return np.asarray((train.y[neighbours] != train.y[:, None]).mean(axis=1))
 
 
-def _scores(name: str, likeness: Array, train: Examples, queries: Examples) -> Scores:
-    values = likeness * _agreement(train, queries)
+def _scores(name: str, similarity: Array, train: Examples, queries: Examples) -> Scores:
+    values = similarity * _label_agreement(train, queries)
     return Scores(values, queries.ids, train.ids, Unit.RANK, recipe={"method": name})
 
 
-def _agreement(train: Examples, queries: Examples) -> Array | float:
-    """+1 where labels are equal and −1 where not; for amounts the product of their distances to the mean."""
+def _label_agreement(train: Examples, queries: Examples) -> Array | float:
+    """+1 for equal labels, −1 for others; for regression the product of standardised targets; 1 without labels."""
     if train.y is None or queries.y is None or train.y.ndim != 1:
         return 1.0
     if train.y.dtype.kind == "f":
@@ -121,7 +121,7 @@ def _agreement(train: Examples, queries: Examples) -> Array | float:
 
 
 def _features(train: Examples, queries: Examples) -> tuple[Any, Any]:
-    """Two matrices on one scale, dense or sparse."""
+    """Feature matrices of training set and queries on the same scale, dense or sparse."""
     if is_text(train):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -129,14 +129,15 @@ def _features(train: Examples, queries: Examples) -> tuple[Any, Any]:
         return words.transform(_texts(train)), words.transform(_texts(queries))
     if is_sparse(train.x):
         return train.x.tocsr(), queries.x.tocsr()
-    x, q = (_numbers(part.x) for part in (train, queries))
+    x, q = (_numbers(examples.x) for examples in (train, queries))
     middle, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
     spread[~(spread > 0)] = 1.0
-    return tuple(np.nan_to_num((part - middle) / spread) for part in (x, q))
+    return tuple(np.nan_to_num((matrix - middle) / spread) for matrix in (x, q))
 
 
 def _numbers(x: Any) -> Array:
-    if hasattr(x, "select_dtypes"):  # of a data frame, the columns that are numbers
+    """Inputs as a matrix (n, features); of a data frame the numeric columns."""
+    if hasattr(x, "select_dtypes"):
         x = x.select_dtypes("number")
     array = np.asarray(x)
     if array.dtype.kind not in "iufb" or array.size == 0:
@@ -144,26 +145,33 @@ def _numbers(x: Any) -> Array:
     return array.reshape(len(array), -1).astype(np.float64)
 
 
-def _lengths_one(matrix: Any) -> Any:
+def _normalised(matrix: Any) -> Any:
+    """The rows divided by their lengths."""
     from sklearn.preprocessing import normalize
 
     return normalize(matrix)
 
 
 def is_text(examples: Examples) -> bool:
-    """Whether a person sees texts."""
+    """Whether the examples are shown as texts."""
     return isinstance(examples.preview(examples.ids[0].item()).value, str)
 
 
 def _texts(examples: Examples) -> list[str]:
     if not is_text(examples):
-        raise TypeError("expected examples that are texts; give them as x, or as shown= where x is made from them")
+        raise TypeError("expected examples that are texts; pass them as x, or as shown= if x is computed from them")
     return [str(examples.preview(i).value) for i in examples.ids.tolist()]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What stands beside the methods: scores of pairs, a suspicion of training examples, or both."""
+    """A baseline in a comparison of methods.
+
+    Attributes:
+        pairs: (train, queries) → scores; None if it has none.
+        suspicion: (model, train, retraining) → one number per training example; None if it has none.
+        of_texts: whether it works on texts alone.
+    """
 
     name: str
     pairs: Callable[[Examples, Examples], Scores] | None = None

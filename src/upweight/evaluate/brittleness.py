@@ -1,4 +1,4 @@
-"""Brittleness: the smallest removal that flips a prediction, found from scores and proved by retraining."""
+"""Brittleness: the smallest removal that flips a prediction, chosen by scores and confirmed by retraining."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from upweight.retraining.engine import run_tasks, try_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task, choose_stack, predicted
 
-FIRST = 1  # the size that is tried first; it doubles until the prediction flips
+FIRST_SIZE = 1  # removal that is tried first; it doubles until the prediction flips
 
 
 @dataclass(frozen=True)
 class Flip:
-    """What it took to flip one prediction.
+    """The smallest removal found that flips one prediction.
 
     Attributes:
-        query: its id.
-        before, after: the prediction with everything there, and without `removed`; `after` is None where it held.
-        removed: the examples whose removal flips it, strongest first; retraining without one fewer does not. Empty
-            where nothing up to `tried` did.
-        tried: the largest removal that was retrained without.
+        query: id of the query.
+        before: the prediction after training on everything.
+        after: the prediction without `removed`; None if no removal flipped it.
+        removed: the examples whose removal flips the prediction, strongest first. Retraining without one fewer does not
+            flip it. Empty if no removal up to `tried` examples did.
+        tried: the number of examples in the largest removal that was retrained.
         note: why the search ended early, in a sentence.
     """
 
@@ -44,7 +45,7 @@ class Flip:
 
     @property
     def size(self) -> int | None:
-        """How many examples; None where no flip was found."""
+        """How many examples; None if no flip was found."""
         return len(self.removed) or None
 
     def __str__(self) -> str:
@@ -57,7 +58,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Brittleness:
-    """One `Flip` per query, and what the search cost."""
+    """One `Flip` per query, the largest removal `most` that the search allowed, and the number of its trainings."""
 
     flips: tuple[Flip, ...]
     most: int
@@ -65,7 +66,7 @@ class Brittleness:
 
     @property
     def median(self) -> float:
-        """Median size over all queries; infinite where fewer than half were flipped."""
+        """Median size over all queries; infinite if fewer than half were flipped."""
         return float(np.median([f.size or np.inf for f in self.flips]))
 
     def share(self, size: int) -> float:
@@ -73,16 +74,16 @@ class Brittleness:
         return float(np.mean([f.size is not None and f.size <= size for f in self.flips]))
 
     def __repr__(self) -> str:
-        found = sum(f.size is not None for f in self.flips)
-        told = f"{found} of {len(self.flips)} predictions flipped up to {self.most}, {self.trainings} trainings"
-        return f"Brittleness({told})"
+        flipped = sum(f.size is not None for f in self.flips)
+        text = f"{flipped} of {len(self.flips)} predictions flipped up to {self.most}, {self.trainings} trainings"
+        return f"Brittleness({text})"
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<li>{html.escape(str(f))}</li>" for f in self.flips)
         return f"<p><b>{html.escape(repr(self))}</b></p><ul>{rows}</ul>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `size` is None where nothing up to `tried` flipped the prediction."""
+        """Plain values for JSON; `size` is None if no removal up to `tried` flipped the prediction."""
         flips = [
             {"query": f.query, "before": f.before, "after": f.after, "size": f.size, "removed": list(f.removed)}
             | {"tried": f.tried, "note": f.note}
@@ -103,30 +104,30 @@ def brittleness(
     most: int | None = None,
     retraining: Retraining | None = None,
 ) -> Brittleness:
-    """How few examples hold each prediction up (Ilyas et al. 2022, datamodels, §4; Broderick et al. 2021).
+    """The smallest removal that flips each prediction (Ilyas et al. 2022, datamodels, §4; Broderick et al. 2021).
 
-    Greedy: examples go in the order of their scores, proponents first where the prediction is the query's label and
-    opponents first where it is not, which takes a measurement that speaks of the label (−loss, margin). The size
-    doubles until a retrained model predicts something else and is then narrowed down, so a flip of size k comes with
-    two trainings: without k it flips, without k − 1 it does not. Another choice of examples may need fewer: the size
-    is an upper bound.
+    The search is greedy. Examples are removed in the order of their scores: proponents first if the prediction is the
+    query's label, opponents first if it is not. This needs a measurement that depends on the label (−loss, margin). The
+    size doubles until a retrained model predicts another class, and is then narrowed down. A flip of size k is
+    confirmed by two trainings: without k examples the prediction flips, without k − 1 it does not. Another choice of
+    examples may need fewer, so the size is an upper bound.
 
-    All queries are searched side by side, so that trainings go out together; where the model is trained many at once,
-    a query tries as many sizes at a time as there is room for.
+    All queries are searched at the same time, so that their trainings run together. If many models are trained at once,
+    every query tries several sizes at a time.
 
     Args:
-        most: the largest removal that is tried; a fifth of the training set where it is left out.
+        most: the largest removal that is tried; None for a fifth of the training set.
         retraining: where and how, with one seed; None for all processors. Its progress is called with the stage
-            "search" and counts queries: how many trainings there will be is not known.
+            "search" and counts queries, since the number of trainings is not known in advance.
 
     Raises:
         TypeError: a model that cannot be retrained.
         ValueError: queries without labels, a model without classes, scores of other queries or of groups.
     """
     require(model, [Retrainable], "brittleness", train, queries)
-    said = model.predict(queries)
-    if queries.y is None or not said.classes:
-        raise ValueError("expected queries with labels and a model that predicts classes: amounts do not flip")
+    predictions = model.predict(queries)
+    if queries.y is None or not predictions.classes:
+        raise ValueError("expected queries with labels and a model that predicts classes; regression has no flips")
     scores.require_queries(queries)
     n = len(weighted_positions(train))
     limit = max(1, n // 5) if most is None else most
@@ -137,32 +138,37 @@ def brittleness(
     seed = retraining.only_seed("brittleness")
     (before,) = run_tasks(replace(retraining, progress=None), model, train, [Task(seed=seed)], queries, predicted)
     searches = []
-    for place, identifier in enumerate(queries.ids.tolist()):
-        held_up = said.predicted[place] == queries.label(identifier)
-        support = (scores.values[place] if held_up else -scores.values[place]) * (sample_weights(train)[columns] > 0)
+    for row, identifier in enumerate(queries.ids.tolist()):
+        is_right = predictions.predicted[row] == queries.label(identifier)
+        support = (scores.values[row] if is_right else -scores.values[row]) * (sample_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
-        searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[place])))
-    trainings = 1 + _searched(retraining, model, train, queries, searches)
-    flips = (one.told(i, said.classes, train.ids) for i, one in zip(queries.ids.tolist(), searches, strict=True))
+        searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[row])))
+    trainings = 1 + _run_searches(retraining, model, train, queries, searches)
+    flips = (
+        search.flip(identifier, predictions.classes, train.ids)
+        for identifier, search in zip(queries.ids.tolist(), searches, strict=True)
+    )
     return Brittleness(tuple(flips), limit, trainings)
 
 
 @dataclass
 class _Search:
-    """The search of one query.
+    """The search for one query.
 
     Attributes:
-        order: positions in the training set, in which they go.
-        limit: the largest size that is asked for.
-        before: the class it is taken for when nothing is gone.
-        held, flipped: the largest size known to hold below the smallest known to flip; None while there is none.
-        after: the class it is taken for without those.
+        order: positions in the training set, in the order in which they are removed.
+        limit: the largest removal allowed.
+        before: index of the class that is predicted after training on everything.
+        unflipped: the largest removal known not to flip the prediction.
+        flipped: the smallest removal known to flip it; None while there is none.
+        after: index of the class that is predicted without those.
+        refused: the smallest removal without which the model cannot be trained; None while there is none.
     """
 
     order: NDArray[np.intp]
     limit: int
     before: float
-    held: int = 0
+    unflipped: int = 0
     flipped: int | None = None
     after: float = 0.0
     refused: int | None = None
@@ -176,58 +182,64 @@ class _Search:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing left to try."""
-        return self.held >= self.most if self.flipped is None else self.flipped - self.held <= 1
+        return self.unflipped >= self.most if self.flipped is None else self.flipped - self.unflipped <= 1
 
     def sizes(self, count: int) -> list[int]:
-        """What to try next: doubled until something flips, then evenly between."""
+        """Sizes to try next: doubled until a removal flips the prediction, then evenly spaced in between."""
         if self.flipped is None:
-            doubled = (max(FIRST, 2 * self.held) * 2**step for step in range(count))
+            doubled = (max(FIRST_SIZE, 2 * self.unflipped) * 2**step for step in range(count))
             return sorted({min(size, self.most) for size in doubled})
-        between = np.linspace(self.held, self.flipped, count + 2)[1:-1].astype(int).tolist()
-        return sorted({min(max(size, self.held + 1), self.flipped - 1) for size in between})
+        between = np.linspace(self.unflipped, self.flipped, count + 2)[1:-1].astype(int).tolist()
+        return sorted({min(max(size, self.unflipped + 1), self.flipped - 1) for size in between})
 
-    def learn(self, size: int, found: float | str) -> None:
-        """What came of a size; sizes come in ascending order, and those above one that flips say no more."""
+    def record(self, size: int, outcome: float | str) -> None:
+        """Record the predicted class without `size` examples, or why the model cannot be trained without them.
+
+        Sizes come in ascending order; those above a removal that flips the prediction add nothing.
+        """
         if self.flipped is not None and size > self.flipped:
             return
-        if isinstance(found, str) and self.flipped is not None:
+        if isinstance(outcome, str) and self.flipped is not None:
             raise ValueError(
-                f"the model can be trained without {self.flipped} examples, but not without {size}: {found}"
+                f"the model can be trained without {self.flipped} examples, but not without {size}: {outcome}"
             )
-        if isinstance(found, str):  # most often the last of a class went
+        if isinstance(outcome, str):  # most often because a class has no example left
             self.refused = size if self.refused is None else min(size, self.refused)
-            self.note = f"the model cannot be trained without {self.refused}: {found}"
+            self.note = f"the model cannot be trained without {self.refused}: {outcome}"
         elif self.refused is not None and size > self.refused:
             return
-        elif found != self.before:
-            self.flipped, self.after = size, found
+        elif outcome != self.before:
+            self.flipped, self.after = size, outcome
         else:
-            self.held = max(size, self.held)
+            self.unflipped = max(size, self.unflipped)
 
-    def told(self, query: Id, classes: tuple[Any, ...], ids: NDArray[Any]) -> Flip:
-        """What was found."""
+    def flip(self, query: Id, classes: tuple[Any, ...], ids: NDArray[Any]) -> Flip:
+        """The result of the search."""
         before = classes[int(self.before)]
         if self.flipped is not None:
             removed = tuple(ids[self.order[: self.flipped]].tolist())
             return Flip(query, before, classes[int(self.after)], removed, self.flipped)
         note = self.note if self.note or self.most == self.limit else f"only {self.most} examples speak for it"
-        return Flip(query, before, None, (), self.held, note)
+        return Flip(query, before, None, (), self.unflipped, note)
 
 
-def _searched(retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]) -> int:
-    """Search all; how many trainings it took."""
+def _run_searches(
+    retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]
+) -> int:
+    """Run all searches to their end; how many trainings it took."""
     trainings, seed = 0, retraining.only_seed("brittleness")
-    room = 1 if retraining.how == "processes" else choose_stack(model, train).size
+    models_at_once = 1 if retraining.how == "processes" else choose_stack(model, train).size
     quiet = replace(retraining, progress=None)
     while True:
-        left = [place for place, one in enumerate(searches) if not one.is_done]
+        open_rows = [row for row, search in enumerate(searches) if not search.is_done]
         if retraining.progress is not None:
-            retraining.progress("search", len(searches) - len(left), len(searches))
-        if not left:
+            retraining.progress("search", len(searches) - len(open_rows), len(searches))
+        if not open_rows:
             return trainings
-        asked = [(place, size) for place in left for size in searches[place].sizes(max(1, room // len(left)))]
-        tasks = [Task(removed=searches[place].order[:size], seed=seed) for place, size in asked]
-        answers = try_tasks(quiet, model, train, tasks, queries, predicted)
-        for (place, size), answer in zip(asked, answers, strict=True):
-            searches[place].learn(size, answer if isinstance(answer, str) else float(answer[place]))
+        sizes_per_query = max(1, models_at_once // len(open_rows))
+        removals = [(row, size) for row in open_rows for size in searches[row].sizes(sizes_per_query)]
+        tasks = [Task(removed=searches[row].order[:size], seed=seed) for row, size in removals]
+        outcomes = try_tasks(quiet, model, train, tasks, queries, predicted)
+        for (row, size), outcome in zip(removals, outcomes, strict=True):
+            searches[row].record(size, outcome if isinstance(outcome, str) else float(outcome[row]))
         trainings += len(tasks)

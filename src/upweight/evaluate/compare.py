@@ -1,4 +1,4 @@
-"""compare: many methods, and the baselines they must beat, on one truth."""
+"""Comparison of several methods, and of the baselines that they should beat, on the same truth."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ HEAD = ("method", "unit", "LDS", "interval", "of ceiling", "slope", "AUC", "cost
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row: a method or a baseline on the truth; None for what it does not answer.
+    """One row: a method or a baseline on the truth; None for questions that it does not answer.
 
     Attributes:
-        seconds: CPU-seconds of fit and attribute, those of its child processes included.
-        agreed: predicted against actual effects of the truth's removals, all queries together.
-        found: planted errors found by its self-influence (by its own suspicion, for a baseline).
-        why: why it was not run, in a sentence.
+        seconds: CPU-seconds of fit and attribute, including those of child processes.
+        agreed: agreement of predicted with actual effects of the truth's removals, over all queries.
+        found: how well its self-influence (for a baseline: its suspicion) finds planted errors.
+        why: why it was not run, in a sentence; empty if it was.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def slope(self) -> float:
-        """Of actual on predicted; NaN for RANK scores, which promise no size."""
+        """Slope of actual on predicted effects; NaN for RANK scores, whose size has no meaning."""
         return self.agreed.slope if self.agreed is not None and self.unit == Unit.EFFECT else float("nan")
 
     def cells(self) -> list[str]:
@@ -80,7 +80,7 @@ class Entry:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what there is no number for is None."""
+        """Plain values for JSON; what has no number is None."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -95,25 +95,25 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods first, baselines after, each with the highest LDS first; those that were not run come last."""
+    """Methods first, then baselines, each sorted by LDS from high to low; those that were not run come last."""
 
     entries: tuple[Entry, ...]
     truth: Truth
 
     def __getitem__(self, name: str) -> Entry:
-        found = {entry.name: entry for entry in self.entries}
-        if name not in found:
-            raise KeyError(f"no method is called {name!r}; there are {', '.join(found)}")
-        return found[name]
+        by_name = {entry.name: entry for entry in self.entries}
+        if name not in by_name:
+            raise KeyError(f"no method is called {name!r}; there are {', '.join(by_name)}")
+        return by_name[name]
 
     @property
     def warnings(self) -> list[str]:
-        """Bad news of the truth, and what was not run."""
+        """Warnings of the truth, and what was not run."""
         return [*self.truth.warnings, *(f"{e.name} was not run: {e.why}" for e in self.entries if e.why)]
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{e.name} {formatted(e.lds.mean)}" for e in self.entries if e.lds)
-        return f"Comparison({len(self.truth.removals)} removals × {len(self.truth.query_ids)} queries; LDS {told})"
+        numbers = ", ".join(f"{e.name} {formatted(e.lds.mean)}" for e in self.entries if e.lds)
+        return f"Comparison({len(self.truth.removals)} removals × {len(self.truth.query_ids)} queries; LDS {numbers})"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in HEAD)
@@ -142,16 +142,18 @@ def compare(
     planted: Sequence[Id] = (),
     retraining: Retraining | None = None,
 ) -> Comparison:
-    """Hold every method, and every baseline that can be had, against one truth.
+    """Compare every method, and every baseline that applies, with one truth.
 
     Args:
         methods: name → recipe.
-        model, train, queries, truth: the truth is of this model, these examples and these queries.
+        model, train, queries: those of the truth.
+        truth: measurements of retrained models, from `retrain_truth`.
         planted: ids of training examples whose labels are known to be wrong; adds how well each method finds them.
-        retraining: where and how models are trained for the held-out loss of planted errors; None for one by one in
-            this process. Its progress is called with the stage "compare" and counts methods and baselines.
+        retraining: where and how models are trained for the held-out loss, which is used with planted errors; None for
+            one by one in this process. Its progress is called with the stage "compare" and counts methods and
+            baselines.
 
-    A method that lacks what it needs of the model is a row that says so.
+    A method that needs a capability that the model lacks becomes a row that says so.
 
     Raises:
         ValueError: the truth of another model or other queries; no method.
@@ -162,16 +164,16 @@ def compare(
     truth.require(model, train, queries)
     retraining = ONE_BY_ONE if retraining is None else retraining
     quiet = replace(retraining, seeds=retraining.runs[:1], progress=None)
-    bench = _Bench(model, train, queries, truth, tuple(planted), quiet)
-    bench.train.positions(bench.planted)
+    setting = _Setting(model, train, queries, truth, tuple(planted), quiet)
+    train.positions(setting.planted)  # raises an error for an unknown id
     jobs: list[tuple[str, Kind, Callable[[], Entry]]] = [
-        (name, "method", partial(bench.method, name, "method", recipe)) for name, recipe in methods.items()
+        (name, "method", partial(setting.run_method, name, "method", recipe)) for name, recipe in methods.items()
     ]
     if not any(isinstance(recipe, Chance) for recipe in methods.values()):
-        jobs.append(("chance", "baseline", partial(bench.method, "chance", "baseline", Chance())))
-    for one in BASELINES:
-        if bench.takes(one) and one.name not in methods:
-            jobs.append((one.name, "baseline", partial(bench.baseline, one)))
+        jobs.append(("chance", "baseline", partial(setting.run_method, "chance", "baseline", Chance())))
+    for baseline in BASELINES:
+        if setting.applies(baseline) and baseline.name not in methods:
+            jobs.append((baseline.name, "baseline", partial(setting.run_baseline, baseline)))
     entries = []
     for done, (name, kind, job) in enumerate(jobs, start=1):
         try:
@@ -180,12 +182,12 @@ def compare(
             entries.append(Entry(name, kind, why=str(error)))
         if retraining.progress is not None:
             retraining.progress("compare", done, len(jobs))
-    return Comparison(tuple(sorted(entries, key=_place)), truth)
+    return Comparison(tuple(sorted(entries, key=_sort_key)), truth)
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
-    """What all rows are measured on."""
+class _Setting:
+    """The model, data and truth on which all rows are measured."""
 
     model: Measurable
     train: Examples
@@ -194,31 +196,35 @@ class _Bench:
     planted: tuple[Id, ...]
     retraining: Retraining
 
-    def method(self, name: str, kind: Kind, recipe: Attributor) -> Entry:
+    def run_method(self, name: str, kind: Kind, recipe: Attributor) -> Entry:
+        """The row of a method."""
         start = cpu_seconds()
         fitted = recipe.fit(self.model, self.train)
         scores = fitted.attribute(self.queries)
         seconds = cpu_seconds() - start
         suspicion = fitted.self_influence().values[0] if self.planted else None
-        return self._held(Entry(name, kind, scores.unit, scores, seconds=seconds), suspicion)
+        return self._evaluated(Entry(name, kind, scores.unit, scores, seconds=seconds), suspicion)
 
-    def takes(self, baseline: Baseline) -> bool:
-        """Whether it has anything to say here."""
-        asked = baseline.pairs is not None or bool(self.planted)
-        return asked and (not baseline.of_texts or is_text(self.train)) and self.train.y is not None
+    def applies(self, baseline: Baseline) -> bool:
+        """Whether the baseline has an answer for these examples."""
+        has_answer = baseline.pairs is not None or bool(self.planted)
+        return has_answer and (not baseline.of_texts or is_text(self.train)) and self.train.y is not None
 
-    def baseline(self, one: Baseline) -> Entry:
+    def run_baseline(self, baseline: Baseline) -> Entry:
+        """The row of a baseline; its cost is that of the scores, or of the suspicion if it has no scores."""
         start = cpu_seconds()
-        scores = None if one.pairs is None else one.pairs(self.train, self.queries)
-        paid = cpu_seconds() - start
+        scores = None if baseline.pairs is None else baseline.pairs(self.train, self.queries)
+        seconds = cpu_seconds() - start
         suspicion = None
-        if one.suspicion is not None and self.planted:
-            suspicion = one.suspicion(self.model, self.train, self.retraining)
-        seconds = paid if scores is not None else cpu_seconds() - start
+        if baseline.suspicion is not None and self.planted:
+            suspicion = baseline.suspicion(self.model, self.train, self.retraining)
+        if scores is None:
+            seconds = cpu_seconds() - start
         unit = None if scores is None else scores.unit
-        return self._held(Entry(one.name, "baseline", unit, scores, seconds=seconds), suspicion)
+        return self._evaluated(Entry(baseline.name, "baseline", unit, scores, seconds=seconds), suspicion)
 
-    def _held(self, entry: Entry, suspicion: Array | None) -> Entry:
+    def _evaluated(self, entry: Entry, suspicion: Array | None) -> Entry:
+        """The row with its agreement with the truth, and how well the suspicion finds planted errors."""
         found = None if suspicion is None else found_at(suspicion, self.train, self.planted)
         if entry.scores is None:
             return replace(entry, found=found)
@@ -227,11 +233,11 @@ class _Bench:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of the children that it has waited for."""
+    """CPU time of this process and of the child processes that it has waited for."""
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
 
-def _place(entry: Entry) -> tuple[bool, bool, float]:
+def _sort_key(entry: Entry) -> tuple[bool, bool, float]:
     score = -np.inf if entry.lds is None or np.isnan(entry.lds.mean) else entry.lds.mean
     return bool(entry.why), entry.kind == "baseline", -float(score)

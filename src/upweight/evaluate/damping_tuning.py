@@ -1,4 +1,4 @@
-"""Tuning: the damping that agrees best with retraining, judged on removals that had no part in the choice."""
+"""Tuning of the damping: choose the one that agrees best with retraining, and evaluate it on held-out removals."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from upweight.core.model import Measurable
 from upweight.core.progress import Progress, as_progress
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, rank_correlations
-from upweight.evaluate.lds import FEWEST, LDS, lds
+from upweight.evaluate.lds import LDS, MIN_REMOVALS, lds
 from upweight.evaluate.truth import Truth
 from upweight.evaluate.verification import Check
 
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The damping chosen.
+    """The chosen damping.
 
     Attributes:
-        recipe: the method with it.
+        recipe: the method with the chosen damping.
         scores: its scores of the queries.
-        table: (damping, LDS on the removals that chose), NaN for one that could not be used.
-        held_out: LDS of the chosen one on the other half of the removals: the figure to report.
-        warnings: a choice at the end of the candidates, candidates that could not be used.
+        table: (damping, LDS on the half of the removals used for the choice); NaN for one that could not be used.
+        held_out: LDS of the chosen damping on the other half of the removals, which is the figure to report.
+        warnings: candidates that could not be used, and a choice at either end of the candidates.
     """
 
     recipe: Attributor
@@ -40,8 +40,8 @@ class Tuned:
 
     @property
     def damping(self) -> float:
-        """What was chosen."""
-        return float(getattr(self.recipe, "damping"))  # noqa: B009 - not every recipe has one; this one does
+        """The chosen damping."""
+        return float(getattr(self.recipe, "damping"))  # noqa: B009 - not every recipe has a damping; this one does
 
     def __repr__(self) -> str:
         return f"Tuned(damping {self.damping:g} of {len(self.table)}, held-out LDS {formatted(self.held_out.mean)})"
@@ -73,46 +73,47 @@ def tune_damping(
     *,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Fit the recipe with every damping and keep the one whose scores order half of the removals best.
+    """Fit the recipe with every damping, and choose the one whose scores order half of the removals best.
 
-    Of equals the smallest wins: less damping is closer to the question that was asked. The other half of the removals
-    has no part in the choice and gives the LDS to report.
+    Of equally good dampings the smallest is chosen, since less damping changes the question less. The other half of the
+    removals has no part in the choice and gives the LDS to report.
 
     Args:
         recipe: a method with a `damping`, e.g. `Influence(curvature=EKFAC())`.
         dampings: at least two candidates.
-        truth: at least ten removals of this model, or a check that holds them.
+        truth: at least ten removals of this model, or a check that has them.
         progress: called with ("tune", done, of how many dampings).
 
     Raises:
         TypeError: a recipe without damping.
-        ValueError: too few candidates or removals, another model's truth, no candidate that works.
+        ValueError: too few candidates or removals, the truth of another model, no candidate that works.
     """
     tell = as_progress(progress, "tune_damping")
-    held = truth.truth if isinstance(truth, Check) else truth
-    if held is None:
-        raise ValueError("expected a check that keeps its truth; call verify again")
+    retrained = truth.truth if isinstance(truth, Check) else truth
+    if retrained is None:
+        raise ValueError("expected a check that has its truth; call verify again")
     if "damping" not in {field.name for field in fields(recipe)}:
         raise TypeError(f"expected a recipe with a damping, {type(recipe).__name__} has none")
     candidates = sorted(set(map(float, dampings)))
     if len(candidates) < 2:
         raise ValueError(f"expected at least two different dampings to choose from, got {list(dampings)}")
-    if len(held.removals) < 2 * FEWEST:
+    removals = retrained.removals
+    if len(removals) < 2 * MIN_REMOVALS:
         raise ValueError(
-            f"expected at least {2 * FEWEST} removals, half to choose by and half to judge, got {len(held.removals)}"
+            f"expected at least {2 * MIN_REMOVALS} removals, half to choose by and half to judge, got {len(removals)}"
         )
-    held.require(model, train, queries)
-    order = sorted(range(len(held.removals)), key=lambda c: len(held.removals[c].ids))  # sizes alike in both halves
-    chooses, judges = held.take(order[::2]), held.take(order[1::2])
-    table, kept, warnings = [], dict[float, Scores](), []
+    retrained.require(model, train, queries)
+    by_size = sorted(range(len(removals)), key=lambda column: len(removals[column].ids))  # so that the halves are alike
+    tuning, held_out = retrained.take(by_size[::2]), retrained.take(by_size[1::2])
+    table, scores, warnings = [], dict[float, Scores](), []
     for done, damping in enumerate(candidates, start=1):
         try:
-            kept[damping] = replace(recipe, damping=damping).fit(model, train).attribute(queries)  # type: ignore[call-arg]
-            found = float(finite_mean(rank_correlations(chooses.predicted(kept[damping]), chooses.actual)))
+            scores[damping] = replace(recipe, damping=damping).fit(model, train).attribute(queries)  # type: ignore[call-arg]
+            score = float(finite_mean(rank_correlations(tuning.predicted(scores[damping]), tuning.actual)))
         except ValueError as error:
-            found = float("nan")
+            score = float("nan")
             warnings.append(f"Damping {damping:g} could not be used: {error}")
-        table.append((damping, found))
+        table.append((damping, score))
         tell("tune", done, len(candidates))
     usable = [(value, -damping) for damping, value in table if np.isfinite(value)]
     if not usable:
@@ -121,4 +122,4 @@ def tune_damping(
     if best in (candidates[0], candidates[-1]) and len({value for value, _ in usable}) > 1:
         warnings.append(f"The best damping, {best:g}, is at the end of the candidates; a better one may lie beyond.")
     chosen = replace(recipe, damping=best)  # type: ignore[call-arg]
-    return Tuned(chosen, kept[best], tuple(table), lds(kept[best], judges), tuple(warnings))
+    return Tuned(chosen, scores[best], tuple(table), lds(scores[best], held_out), tuple(warnings))

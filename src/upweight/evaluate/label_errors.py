@@ -1,4 +1,4 @@
-"""Found: how many planted errors does looking at the most suspicious examples find."""
+"""Label errors: plant some, and measure how many are found by inspecting the most suspicious examples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ SHARES = (0.05, 0.1, 0.2, 0.3)
 
 @dataclass(frozen=True)
 class Found:
-    """How well a suspicion finds planted errors.
+    """How well a suspicion finds planted label errors.
 
     Attributes:
-        auc: probability that a planted error is more suspicious than an example as it was; ties count half.
-        shares, found: share of the planted errors among this share of the examples, the most suspicious first.
-            Among equally suspicious examples the planted ones are spread evenly.
-        planted, examples: how many.
+        auc: probability that a planted error is more suspicious than an unchanged example; ties count half.
+        shares: shares of the examples that are inspected, the most suspicious first.
+        found: share of the planted errors among them, for each of `shares`. Among equally suspicious examples, the
+            planted ones are spread evenly.
+        planted, examples: number of planted errors and of examples.
     """
 
     auc: float
@@ -36,8 +37,8 @@ class Found:
     examples: int
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{f:.0%} in the first {s:.0%}" for s, f in zip(self.shares, self.found, strict=True))
-        return f"Found(AUC {self.auc:.3f}, {self.planted} planted in {self.examples}: {told})"
+        text = ", ".join(f"{f:.0%} in the first {s:.0%}" for s, f in zip(self.shares, self.found, strict=True))
+        return f"Found(AUC {self.auc:.3f}, {self.planted} planted in {self.examples}: {text})"
 
     def _repr_html_(self) -> str:
         pairs = zip(self.shares, self.found, strict=True)
@@ -52,12 +53,19 @@ class Found:
 
 
 def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: Sequence[float] = SHARES) -> Found:
-    """Hold a suspicion (n,), higher = look here first, against the examples that are known to be wrong.
+    """Measure how well a suspicion finds the examples that are known to be wrong.
 
-    Source: the AUC and 'found by inspecting 10 %' of Koh & Liang (2017), §5.4.
+    These are the AUC and 'found by inspecting 10 %' of Koh & Liang (2017), §5.4.
+
+    Args:
+        suspicion: one number per training example, (n,); the highest are inspected first.
+        train: the training set.
+        planted: ids of the examples that are known to be wrong.
+        shares: shares of the examples that are inspected.
 
     Raises:
-        ValueError: not one finite suspicion per training example, nothing planted or nothing else, a bad share.
+        ValueError: not one finite suspicion per training example, no planted example or no other one, a share outside
+            (0, 1].
         KeyError: a planted id that is not in the training set.
     """
     values = np.asarray(suspicion, dtype=np.float64).reshape(-1)
@@ -65,27 +73,27 @@ def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: S
         raise ValueError(f"expected one finite suspicion per training example ({len(train)}), got {len(values)}")
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"expected shares above 0 and up to 1, got {list(shares)}")
-    wrong, there = np.zeros(len(train), dtype=bool), weighted_positions(train)
+    is_planted, positions = np.zeros(len(train), dtype=bool), weighted_positions(train)
     if len(planted):
-        wrong[train.positions(planted)] = True
-    values, wrong = values[there], wrong[there]
-    p, rest = int(wrong.sum()), int((~wrong).sum())
-    if p == 0 or rest == 0:
-        raise ValueError(f"expected some planted errors and some examples as they were, got {p} and {rest}")
-    auc = (rankdata(values)[wrong].sum() - p * (p + 1) / 2) / (p * rest)
-    found = tuple(_expected(values, wrong, max(1, round(share * len(values)))) / p for share in shares)
-    return Found(float(auc), tuple(shares), found, p, len(there))
+        is_planted[train.positions(planted)] = True
+    values, is_planted = values[positions], is_planted[positions]
+    p, unchanged = int(is_planted.sum()), int((~is_planted).sum())
+    if p == 0 or unchanged == 0:
+        raise ValueError(f"expected some planted errors and some unchanged examples, got {p} and {unchanged}")
+    auc = (rankdata(values)[is_planted].sum() - p * (p + 1) / 2) / (p * unchanged)
+    found = tuple(_expected_count(values, is_planted, max(1, round(share * len(values)))) / p for share in shares)
+    return Found(float(auc), tuple(shares), found, p, len(positions))
 
 
-def _expected(values: Array, wrong: NDArray[np.bool_], looked: int) -> float:
-    """Planted errors among the `looked` most suspicious, ties dealt evenly."""
-    least = np.sort(values)[::-1][looked - 1]
-    above, equal = values > least, values == least
-    return float(wrong[above].sum() + wrong[equal].sum() * (looked - above.sum()) / equal.sum())
+def _expected_count(values: Array, is_planted: NDArray[np.bool_], inspected: int) -> float:
+    """Expected number of planted errors among the `inspected` most suspicious examples, in random order within ties."""
+    lowest = np.sort(values)[::-1][inspected - 1]
+    above, equal = values > lowest, values == lowest
+    return float(is_planted[above].sum() + is_planted[equal].sum() * (inspected - above.sum()) / equal.sum())
 
 
 def plant(train: Examples, share: float = 0.1, seed: int = 0) -> tuple[Examples, list[Id]]:
-    """(the training set with some labels changed to another that occurs, the ids of those). Train a model on it.
+    """Plant label errors: (the training set with a share of its labels changed to another class, the changed ids).
 
     Raises:
         ValueError: no labels of at least two classes, or a share outside (0, 1).
@@ -94,10 +102,11 @@ def plant(train: Examples, share: float = 0.1, seed: int = 0) -> tuple[Examples,
         raise ValueError(f"expected a share between 0 and 1, got {share}")
     classes = [] if train.y is None or train.y.ndim != 1 else np.unique(train.y).tolist()
     if train.y is None or train.y.dtype.kind == "f" or len(classes) < 2:
-        raise ValueError("expected labels of at least two classes; amounts cannot be swapped")
-    rng, there = np.random.default_rng(seed), weighted_positions(train)
-    where = np.sort(there[rng.choice(len(there), max(1, round(share * len(there))), replace=False)])
+        raise ValueError("expected labels of at least two classes; the targets of a regression cannot be swapped")
+    rng, candidates = np.random.default_rng(seed), weighted_positions(train)
+    count = max(1, round(share * len(candidates)))
+    changed = np.sort(candidates[rng.choice(len(candidates), count, replace=False)])
     y = train.y.copy()
-    for place in where:
-        y[place] = rng.choice([c for c in classes if c != y[place]])
-    return train.replaced(y=y), train.ids[where].tolist()
+    for position in changed:
+        y[position] = rng.choice([c for c in classes if c != y[position]])
+    return train.replaced(y=y), train.ids[changed].tolist()

@@ -1,4 +1,4 @@
-"""LDS: do summed scores put retrained subsets in the right order."""
+"""Linear datamodelling score (LDS): whether summed scores put retrained subsets in the right order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
-FEWEST = 5  # subsets: fewer have so few orders that a correlation says nothing
+MIN_REMOVALS = 5  # with fewer, a rank correlation has too few possible values
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,12 @@ class LDS:
     """Linear datamodelling score.
 
     Attributes:
-        mean: over queries; NaN where no query's measurement varies.
+        mean: over queries; NaN if no query's measurement varies.
         low, high: bootstrap interval of the mean over subsets, at `level`.
         per_query: Spearman over subsets, (queries,); NaN for a query whose measurement or prediction is constant.
-        ceiling: the most that any scores could reach against this truth.
-        subsets, share: how many, and the mean share of the training set that they keep.
+        ceiling: the highest LDS that any scores could reach with this truth.
+        subsets: number of subsets.
+        share: mean share of the training set that a subset keeps.
     """
 
     mean: float
@@ -48,7 +49,7 @@ class LDS:
 
     @property
     def relative(self) -> float:
-        """LDS over its noise ceiling; NaN where the ceiling is not known."""
+        """LDS divided by its noise ceiling; NaN if the ceiling is not known."""
         return self.mean / self.ceiling.value if self.ceiling.value > 0 else float("nan")
 
     def __repr__(self) -> str:
@@ -80,18 +81,19 @@ class LDS:
 
 
 def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, seed: int = 0) -> LDS:
-    """Rank correlation, over subsets, of the sum of scores with the measurement after training on the subset.
+    """Rank correlation over subsets of the sum of scores with the measurement after training on the subset.
 
-    Scores and effects are summed over what a subset leaves out, which orders subsets as the sums over what it keeps.
-    Source: Park et al. (2023), TRAK, eq. 4; the interval resamples subsets (`draws` times), not queries.
+    Scores and effects are summed over the examples that a subset leaves out, which gives the same order of subsets as
+    sums over those that it keeps. Source: Park et al. (2023), TRAK, eq. 4. The interval resamples subsets (`draws`
+    times), not queries.
 
     Raises:
         ValueError: scores of other queries or training examples, fewer than five removals, a level outside (0, 1).
     """
     count = len(truth.removals)
-    if count < FEWEST:
+    if count < MIN_REMOVALS:
         raise ValueError(
-            f"expected a truth of at least {FEWEST} removals to put in order, got {count}; draw more subsets"
+            f"expected a truth of at least {MIN_REMOVALS} removals to put in order, got {count}; draw more subsets"
         )
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level}")
@@ -99,12 +101,12 @@ def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, se
     per_query = rank_correlations(predicted, actual)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
     means = finite_mean(resampled_correlations(predicted, actual, drawn), axis=1)
-    there, mean = means[np.isfinite(means)], float(finite_mean(per_query))
+    means, mean = means[np.isfinite(means)], float(finite_mean(per_query))
     low, high = np.nan, np.nan
-    if len(there):
-        # A subset that is drawn twice is tied with itself, which pulls every sample's correlation down a little.
-        low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) + (mean - there.mean())
-    kept = 1.0 - float(np.mean([len(one.ids) for one in truth.removals])) / len(truth.train_ids)
+    if len(means):
+        # A subset that is drawn twice is tied with itself, which lowers the correlation of every sample a little.
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) + (mean - means.mean())
+    share = 1.0 - float(np.mean([len(removal.ids) for removal in truth.removals])) / len(truth.train_ids)
     return LDS(
         mean,
         max(float(low), -1.0),
@@ -114,5 +116,5 @@ def lds(scores: Scores, truth: Truth, level: float = 0.95, draws: int = 1000, se
         truth.query_ids,
         noise_ceiling(truth),
         count,
-        kept,
+        share,
     )

@@ -1,4 +1,4 @@
-"""Removal curve: what really happens when the strongest examples go, beside what chance would have removed."""
+"""Removal curve: the effect of removing the strongest examples, by retraining, beside that of random removals."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 @dataclass(frozen=True, eq=False)
 class RemovalCurve:
-    """Effects of removing, measured by retraining: the measurement with the examples minus without.
+    """Effects of removals, measured by retraining: the measurement with the examples minus without them.
 
     Attributes:
         sizes: how many examples were removed, (points,).
-        effects: side → (queries, points); `random` is a mean over removals. NaN where the model refused the removal.
-        spread: (queries, points), standard deviation over the random removals.
-        warnings: removals that were left out, and seeds that matter.
+        effects: side → (queries, points); `random` is a mean over removals. NaN if the model cannot be trained so.
+        spread: standard deviation over the random removals, (queries, points).
+        warnings: removals that were left out, and a training that does not reproduce the model.
     """
 
     sizes: tuple[int, ...]
@@ -51,8 +51,8 @@ class RemovalCurve:
 
     def __repr__(self) -> str:
         last = {side: self.mean(side)[-1] for side in SIDES}
-        told = ", ".join(f"{side} {value:+.3g}" for side, value in last.items())
-        return f"RemovalCurve({len(self.query_ids)} queries, up to {self.sizes[-1]} removed: {told})"
+        text = ", ".join(f"{side} {value:+.3g}" for side, value in last.items())
+        return f"RemovalCurve({len(self.query_ids)} queries, up to {self.sizes[-1]} removed: {text})"
 
     def _repr_html_(self) -> str:
         head = "<tr><th>removed</th>" + "".join(f"<th>{side}</th>" for side in SIDES) + "</tr>"
@@ -64,7 +64,7 @@ class RemovalCurve:
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: means over queries, None where every training was refused."""
+        """Plain values for JSON: means over queries, None if no training was possible."""
         means: dict[str, Any] = {side: [finite_or_none(v) for v in self.mean(side)] for side in SIDES}
         return {"sizes": list(self.sizes), **means, "warnings": list(self.warnings)}
 
@@ -82,16 +82,16 @@ def removal_curve(
     removals: int = 5,
     retraining: Retraining | None = None,
 ) -> RemovalCurve:
-    """Remove every query's strongest proponents, its strongest opponents, and examples at random; train; measure.
+    """Retrain without the strongest proponents of each query, without its strongest opponents, and at random.
 
-    Good scores lower the measurement by taking proponents and raise it by taking opponents, both faster than chance
-    does: a curve asks about the few strongest examples, LDS about all. Each query has its own removals, so a curve
-    costs 2 · queries · shares + removals · shares trainings. Examples go by rank, also those whose score has the other
-    sign.
+    With good scores, the measurement falls when proponents are removed and rises when opponents are, both faster than
+    with random removals. A curve tests the few strongest examples, LDS tests all. Each query has its own removals, so
+    a curve costs 2 · queries · shares + removals · shares trainings. Examples are removed by rank, even if their score
+    has the other sign.
 
     Args:
-        shares: of the training set, increasing.
-        removals: random ones per share, the same for all queries.
+        shares: shares of the training set that are removed.
+        removals: number of random removals per share, the same for all queries.
         retraining: as in `retrain_truth`.
 
     Raises:
@@ -105,38 +105,40 @@ def removal_curve(
     n = len(weighted_positions(train))
     sizes = tuple(dict.fromkeys(min(max(1, round(share * n)), n - 1) for share in sorted(shares)))
     chosen = _removals(train, scores, sizes, removals)
-    return _read(retrain_truth(model, train, queries, chosen, retraining=retraining), sizes, removals)
+    return _curve(retrain_truth(model, train, queries, chosen, retraining=retraining), sizes, removals)
 
 
 def _removals(train: Examples, scores: Scores, sizes: Sequence[int], count: int) -> list[Removal]:
-    columns = train.positions(scores.train_ids)  # scores of groups have columns that are no examples
-    there = sample_weights(train)[columns] > 0
-    ids, counted = scores.train_ids[there], train.ids[weighted_positions(train)]
+    """All removals of the curve, named "side size query" or "random size draw"."""
+    columns = train.positions(scores.train_ids)  # raises an error for scores of groups, whose columns are not examples
+    has_weight = sample_weights(train)[columns] > 0
+    ids, weighted_ids = scores.train_ids[has_weight], train.ids[weighted_positions(train)]
     chosen: list[Removal] = []
-    for place, row in enumerate(scores.values[:, there]):
+    for query, row in enumerate(scores.values[:, has_weight]):
         for side, order in (
             ("proponents", np.argsort(-row, kind="stable")),
             ("opponents", np.argsort(row, kind="stable")),
         ):
-            chosen += [_taken(f"{side} {size} {place}", ids[order[:size]]) for size in sizes]
+            chosen += [_removal(f"{side} {size} {query}", ids[order[:size]]) for size in sizes]
     rng = np.random.default_rng(0)
     for draw in range(count):
-        order = rng.permutation(len(counted))
-        chosen += [_taken(f"random {size} {draw}", counted[order[:size]]) for size in sizes]
+        order = rng.permutation(len(weighted_ids))
+        chosen += [_removal(f"random {size} {draw}", weighted_ids[order[:size]]) for size in sizes]
     return chosen
 
 
-def _taken(name: str, ids: NDArray[Any]) -> Removal:
+def _removal(name: str, ids: NDArray[Any]) -> Removal:
     return Removal(name, "one" if len(ids) == 1 else "group", tuple(ids.tolist()))
 
 
-def _read(truth: Truth, sizes: tuple[int, ...], count: int) -> RemovalCurve:
-    column = {one.name: place for place, one in enumerate(truth.removals)}
+def _curve(truth: Truth, sizes: tuple[int, ...], count: int) -> RemovalCurve:
+    """The curve from the effects of its removals, found by their names; `count` random removals per size."""
+    columns = {removal.name: column for column, removal in enumerate(truth.removals)}
     m = len(truth.query_ids)
 
     def effect(side: str, size: int, number: int) -> Array:
-        place = column.get(f"{side} {size} {number}")
-        return np.full(m, np.nan) if place is None else truth.actual[:, place]
+        column = columns.get(f"{side} {size} {number}")
+        return np.full(m, np.nan) if column is None else truth.actual[:, column]
 
     random = np.array([[effect("random", size, draw) for draw in range(count)] for size in sizes])  # (points, count, m)
     middle = finite_mean(random, axis=1)

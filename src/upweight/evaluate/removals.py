@@ -1,4 +1,4 @@
-"""Removals: which training examples go together when the truth is asked for."""
+"""Removals: which training examples are removed together in a retraining."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
 from upweight.core.weights import weighted_positions
 
-BLOCK = 64  # removals whose membership is held at a time
-SIZES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
+REMOVAL_BLOCK = 64  # removals whose membership matrix is held in memory at once
+GROUP_SHARES = (0.01, 0.05, 0.1)  # shares of the training set that random groups remove
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Training examples that were removed together."""
+    """Training examples that are removed together, under a name."""
 
     name: str
     kind: Literal["one", "group"]
@@ -27,7 +28,7 @@ class Removal:
 
 
 def named_removals(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
-    """Removals that the caller names. Raises ValueError for none, and for one without examples."""
+    """Removals from name → train ids. Raises ValueError if there is none, or one without examples."""
     if not removals:
         raise ValueError("expected at least one removal, e.g. removals=16 or {'children': [17, 42]}")
     return [_removal(str(name), np.asarray(ids).tolist()) for name, ids in removals.items()]
@@ -35,15 +36,14 @@ def named_removals(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
 
 def singles(train: Examples, ids: Sequence[Id] | None = None) -> list[Removal]:
     """One removal per training example of weight above 0, or per example of `ids`: the truth of leave-one-out."""
-    wanted = train.ids[weighted_positions(train)].tolist() if ids is None else list(ids)
-    return [Removal(str(i), "one", (i,)) for i in dict.fromkeys(wanted)]
+    chosen = train.ids[weighted_positions(train)].tolist() if ids is None else list(ids)
+    return [Removal(str(i), "one", (i,)) for i in dict.fromkeys(chosen)]
 
 
 def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0) -> list[Removal]:
-    """`count` uniform subsets that keep this share of the examples of weight above 0, as the removal of the rest.
+    """Removals that leave `count` uniform subsets with this share of the examples of weight above 0.
 
-    Half the data is TRAK's and SOURCE's choice, .99 that of MAGIC; the smaller the share kept, the further the truth
-    is from anything first order.
+    TRAK and SOURCE use .5, MAGIC .99. The smaller the share, the further the truth is from any first-order estimate.
     """
     if count < 1 or not 0 < share < 1:
         raise ValueError(f"expected at least one subset that keeps a share between 0 and 1, got {count} of {share}")
@@ -51,68 +51,71 @@ def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0
     n = len(ids)
     size = n - min(max(round(share * n), 1), n - 1)
     rng = np.random.default_rng(seed)
-    drawn = [np.sort(rng.choice(n, size, replace=False)) for _ in range(count)]
-    return [_removal(f"subset {i + 1}", ids[where].tolist()) for i, where in enumerate(drawn)]
+    removed = [np.sort(rng.choice(n, size, replace=False)) for _ in range(count)]
+    return [_removal(f"subset {i + 1}", ids[positions].tolist()) for i, positions in enumerate(removed)]
 
 
 def default_removals(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
-    """Half the strongest examples of the queries in turn, half random groups of several sizes."""
+    """Half single removals of the strongest examples of the queries in turn, half random groups of several sizes."""
     if count < 1:
         raise ValueError(f"expected at least one removal, got {count}")
     if not set(scores.train_ids.tolist()) <= set(train.ids.tolist()):
-        raise ValueError("the scores' columns are no train ids; pass removals={name: ids} for scores of groups")
-    counted = set(train.ids[weighted_positions(train)].tolist())
-    columns = np.array([i in counted for i in scores.train_ids.tolist()])
-    alone = min((count + 1) // 2, len(counted) - 1)
-    strength = np.argsort(-np.abs(scores.values[:, columns]), axis=1, kind="stable")
-    places = strength.T.ravel()[: 50 * alone * len(strength)]
-    in_turn = list(dict.fromkeys(scores.train_ids[columns][places].tolist()))
-    chosen = singles(train, in_turn[:alone])
+        raise ValueError("the scores' columns are not train ids; pass removals={name: ids} for scores of groups")
+    weighted_ids = set(train.ids[weighted_positions(train)].tolist())
+    has_weight = np.array([i in weighted_ids for i in scores.train_ids.tolist()])
+    single_count = min((count + 1) // 2, len(weighted_ids) - 1)
+    by_strength = np.argsort(-np.abs(scores.values[:, has_weight]), axis=1, kind="stable")
+    columns = by_strength.T.ravel()[: 50 * single_count * len(by_strength)]
+    in_turn = list(dict.fromkeys(scores.train_ids[has_weight][columns].tolist()))
+    chosen = singles(train, in_turn[:single_count])
     return chosen + random_groups(train, count - len(chosen), seed)
 
 
 def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
     """Uniform groups of 1, 5 and 10 % of the training set in turn, of examples of weight above 0."""
-    rng, there = np.random.default_rng(seed), train.ids[weighted_positions(train)]
-    chosen = []
+    rng, ids = np.random.default_rng(seed), train.ids[weighted_positions(train)]
+    groups = []
     for number in range(count):
-        share = SIZES[number % len(SIZES)]
-        size = min(max(2, round(share * len(there))), len(there) - 1)
-        ids = tuple(there[np.sort(rng.choice(len(there), size, replace=False))].tolist())
-        chosen.append(Removal(f"random {size} ({number + 1})", "group", ids))
-    return chosen
+        share = GROUP_SHARES[number % len(GROUP_SHARES)]
+        size = min(max(2, round(share * len(ids))), len(ids) - 1)
+        positions = np.sort(rng.choice(len(ids), size, replace=False))
+        groups.append(Removal(f"random {size} ({number + 1})", "group", tuple(ids[positions].tolist())))
+    return groups
 
 
 def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> NDArray[np.intp]:
-    """Which columns predict this removal: those of its examples, or in scores of groups the one of its name."""
-    place = {identifier: i for i, identifier in enumerate(scores.train_ids.tolist())}
-    return _columns(place, ids, name)
+    """Columns whose sum predicts this removal: those of its examples, or in scores of groups the one of its name."""
+    return _columns(_column_of(scores), ids, name)
 
 
 def predicted_effects(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:
     """Σ of scores over every removal's examples, shape (queries, removals)."""
-    place = {identifier: i for i, identifier in enumerate(scores.train_ids.tolist())}
+    column_of = _column_of(scores)
     sums = np.empty((len(scores.values), len(removals)))
-    for start in range(0, len(removals), BLOCK):
-        some = removals[start : start + BLOCK]
-        member = np.zeros((len(place), len(some)))
-        for column, one in enumerate(some):
-            member[_columns(place, one.ids, one.name), column] = 1.0
-        sums[:, start : start + BLOCK] = scores.values @ member
+    for block in blocks(len(removals), REMOVAL_BLOCK):
+        member = np.zeros((len(column_of), block.stop - block.start))
+        for row, removal in zip(member.T, removals[block], strict=True):
+            row[_columns(column_of, removal.ids, removal.name)] = 1.0
+        sums[:, block] = scores.values @ member
     return sums
 
 
-def _columns(place: Mapping[Any, int], ids: tuple[Id, ...], name: str | None) -> NDArray[np.intp]:
-    missing = next((i for i in ids if i not in place), None)
+def _column_of(scores: Scores) -> dict[Any, int]:
+    """Train id → column of the scores."""
+    return {identifier: column for column, identifier in enumerate(scores.train_ids.tolist())}
+
+
+def _columns(column_of: Mapping[Any, int], ids: tuple[Id, ...], name: str | None) -> NDArray[np.intp]:
+    missing = next((i for i in ids if i not in column_of), None)
     if missing is None:
-        return np.array([place[i] for i in dict.fromkeys(ids)], dtype=np.intp)
-    if name not in place:
+        return np.array([column_of[i] for i in dict.fromkeys(ids)], dtype=np.intp)
+    if name not in column_of:
         raise ValueError(f"expected a score for every removed example, there is none for {missing!r}")
-    return np.array([place[name]], dtype=np.intp)
+    return np.array([column_of[name]], dtype=np.intp)
 
 
 def _removal(name: str, ids: Sequence[Id]) -> Removal:
-    different = tuple(dict.fromkeys(ids))
-    if not different:
+    unique = tuple(dict.fromkeys(ids))
+    if not unique:
         raise ValueError(f"expected at least one example in removal {name!r}, got none; leave it out or name some")
-    return Removal(name, "one" if len(different) == 1 else "group", different)
+    return Removal(name, "one" if len(unique) == 1 else "group", unique)

@@ -1,4 +1,4 @@
-"""Whether training on everything gives back the model that was handed in: the most common silent error."""
+"""Reproduction: whether retraining on everything gives the model handed in, as every comparison assumes."""
 
 from __future__ import annotations
 
@@ -14,48 +14,52 @@ from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
-DRIFT = 0.05  # share of a typical effect that retraining on everything may change before the reader is told
+MAX_DRIFT = 0.05  # share of a typical effect by which retraining on everything may miss the model without a warning
 
 
 def check_reproduction(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:
-    """`drift` (how far training on everything moves a measurement), `gradient_norm`, `warnings`; `noise` of two runs.
+    """Compare the model with the one that retraining on everything gives.
 
     Args:
         model: as handed in.
-        train: what training is repeated on.
+        train: its training set.
         queries: what is measured.
-        base: (m,) measurements after training on everything.
-        actual: (m, removals) effects, whose typical size says whether a drift matters.
+        base: measurements after retraining on everything, (m,).
+        actual: effects, (m, removals), whose typical size decides whether a drift matters.
+
+    Returns:
+        `drift` (the largest change of a measurement by retraining on everything), `gradient_norm`, `warnings`; and
+        `noise` (the largest difference between two equal trainings) if the drift needs an explanation.
     """
     drift = float(np.abs(base - model.measure(queries)).max())
     typical = float(np.median(np.abs(actual).max(axis=0)))
     norm = model.gradient_norm(train) if isinstance(model, Differentiable) else None
-    found: dict[str, Any] = {"gradient_norm": norm, "drift": drift, "warnings": []}
-    if drift <= DRIFT * typical:
-        return found
-    by = (
-        f"training it again on everything changes the measurement by up to {drift:.2g}, a typical removal by "
+    facts: dict[str, Any] = {"gradient_norm": norm, "drift": drift, "warnings": []}
+    if drift <= MAX_DRIFT * typical:
+        return facts
+    sizes = (
+        f"retraining on everything changes the measurement by up to {drift:.2g}, a typical removal changes it by "
         f"{typical:.2g}"
     )
     if model.converges:
-        known = "" if norm is None else f" (gradient norm {norm:.2g} of what random data would leave)"
-        found["warnings"] = [
-            f"The model handed in is not at its optimum on the data handed in{known}: {by}. Lower tol or raise "
+        gradient = "" if norm is None else f" (gradient norm {norm:.2g} of what random data would leave)"
+        facts["warnings"] = [
+            f"The model handed in is not at its optimum on the data handed in{gradient}: {sizes}. Lower tol or raise "
             "max_iter, or check that these are the data it was fitted on."
         ]
-        return found
-    one, two = run_tasks(ONE_BY_ONE, model, train, [Task(), Task()], queries)
-    found["noise"] = float(np.abs(one - two).max())
-    if found["noise"] > 0:
-        found["warnings"] = [
+        return facts
+    first, second = run_tasks(ONE_BY_ONE, model, train, [Task(), Task()], queries)
+    facts["noise"] = float(np.abs(first - second).max())
+    if facts["noise"] > 0:
+        facts["warnings"] = [
             f"Training is not deterministic: two runs with the same weights and seed differ by up to "
-            f"{found['noise']:.2g}, a typical removal changes the measurement by {typical:.2g}. Effects below "
-            f"{2 * found['noise']:.2g} cannot be verified; seed everything that the training draws."
+            f"{facts['noise']:.2g}, a typical removal changes the measurement by {typical:.2g}. Effects below "
+            f"{2 * facts['noise']:.2g} cannot be verified; seed all random numbers that the training draws."
         ]
     else:
-        found["warnings"] = [
-            f"The training handed in is not the one that made the model: {by}. Check its seed (random_state), and that "
-            "these are all the data it was trained on and no others; of a net also where it begins (initial) and its "
-            "batches: TorchModel.trained makes a model and its training in one."
+        facts["warnings"] = [
+            f"The training handed in is not the one that made the model: {sizes}. Check its seed (random_state), and "
+            "that these are exactly the data it was trained on; for a net also check its initial state (initial) and "
+            "its batches. TorchModel.trained makes a model together with its training."
         ]
-    return found
+    return facts

@@ -1,4 +1,4 @@
-"""retrain_truth: train again without each of many removals, once per seed, and set apart what a model refuses."""
+"""The truth by retraining: train without each of many removals, once per seed, and measure the queries."""
 
 from __future__ import annotations
 
@@ -35,40 +35,42 @@ def retrain_truth(
     strict: bool = False,
     retraining: Retraining | None = None,
 ) -> Truth:
-    """Train again without each removal, once per seed, and measure the queries.
+    """Retrain without each removal, once per seed, and measure the queries.
 
     Args:
-        model, train, queries: as everywhere.
-        removals: what to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
-        strict: raise when the model cannot be trained without a removal (most often because a class goes with it);
-            otherwise the removal is left out, and `facts["refused"]` says why.
-        retraining: where and how, and with which seeds; None for all processors and seed 0 (with one seed, a second
-            training on everything says whether seeds matter). Its progress counts the removals of all seeds.
+        model: the model, which must be `Retrainable`.
+        train: its training set.
+        queries: what to measure.
+        removals: the examples to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
+        strict: raise an error if the model cannot be trained without a removal (most often because a class has no
+            example left). Otherwise the removal is left out of the truth, and `facts["refused"]` says why.
+        retraining: where and how, and with which seeds; None for all processors and seed 0. With one seed, a second
+            training on everything shows whether seeds matter. Its progress counts the removals of all seeds.
 
     Raises:
-        ValueError: nothing to remove, two removals of one name, a model that refuses every removal.
-        OSError: the disk is full; what was finished is kept.
+        ValueError: no removals, two removals of the same name, or a model that cannot be trained without any of them.
+        OSError: the disk is full; finished trainings are kept.
     """
     require(model, [Retrainable], "retraining", train, queries)
     retraining = Retraining() if retraining is None else retraining
-    runs, names = retraining.runs, [one.name for one in removals]
+    runs, names = retraining.runs, [removal.name for removal in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
     identity = _identity(model, train, queries)
-    base, after, refused = _trained(retraining, model, train, queries, removals, strict)
+    base, after, refused = _measurements(retraining, model, train, queries, removals, strict)
     quiet = replace(retraining, progress=None)
     other = base[1] if len(runs) > 1 else run_tasks(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
     noise = float(np.abs(base[0] - other).max())
     facts = {"identity": identity, "measurement": model.measurement, "refused": refused, "seed_noise": noise}
-    kept = [column for column, name in enumerate(names) if name not in refused]
-    chosen = tuple(removals[column] for column in kept)
-    truth = Truth(base, after[:, :, kept], chosen, runs, queries.ids, train.ids, facts)
+    columns = [column for column, name in enumerate(names) if name not in refused]
+    done = tuple(removals[column] for column in columns)
+    truth = Truth(base, after[:, :, columns], done, runs, queries.ids, train.ids, facts)
     if 0 in runs:  # the seed of the run that made the model
         facts["reproduction"] = check_reproduction(model, train, queries, base[runs.index(0)], truth.actual)
     return truth
 
 
-def _trained(
+def _measurements(
     retraining: Retraining,
     model: Any,
     train: Examples,
@@ -76,27 +78,32 @@ def _trained(
     removals: Sequence[Removal],
     strict: bool,
 ) -> tuple[Array, Array, dict[str, str]]:
-    """(on everything (seeds, m), without each removal (seeds, m, removals), removal → why the model refuses it)."""
+    """Measurements after retraining.
+
+    Returns:
+        Those after training on everything (seeds, m), those without each removal (seeds, m, removals), and name of a
+        removal → why the model cannot be trained without it.
+    """
     runs = retraining.runs
     base, after = np.empty((len(runs), len(queries))), np.full((len(runs), len(queries), len(removals)), np.nan)
     refused: dict[str, str] = {}
     total = len(runs) * len(removals)
-    for place, seed in enumerate(runs):
-        left = [column for column, one in enumerate(removals) if one.name not in refused]
-        gone = [train.positions(removals[column].ids) for column in left]
-        tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in gone)]
+    for run, seed in enumerate(runs):
+        columns = [column for column, removal in enumerate(removals) if removal.name not in refused]
+        removed = [train.positions(removals[column].ids) for column in columns]
+        tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in removed)]
         # The training on everything, which comes first, is not counted.
-        whole, *found = try_tasks(retraining.part(place * len(removals) - 1, total), model, train, tasks, queries)
+        whole, *results = try_tasks(retraining.part(run * len(removals) - 1, total), model, train, tasks, queries)
         if isinstance(whole, str):
             raise ValueError(whole)
-        base[place] = whole
-        for column, one in zip(left, found, strict=True):
-            if isinstance(one, str):
-                refused[removals[column].name] = one
-            elif not np.isfinite(one).all():
+        base[run] = whole
+        for column, result in zip(columns, results, strict=True):
+            if isinstance(result, str):
+                refused[removals[column].name] = result
+            elif not np.isfinite(result).all():
                 refused[removals[column].name] = "the measurement came out NaN or infinite"
             else:
-                after[place, :, column] = one
+                after[run, :, column] = result
         why = next(iter(refused.values()), "")
         if refused and strict:
             raise ValueError(why)
@@ -108,7 +115,7 @@ def _trained(
 
 
 def _identity(model: Any, train: Examples, queries: Examples) -> dict[str, str] | None:
-    """What the truth is the truth of; None where that cannot be told apart from something else."""
+    """Identities of model, training set and queries; None if one of them cannot be distinguished from others."""
     try:
         return identity_of(model, train, queries)
     except UnidentifiedError:

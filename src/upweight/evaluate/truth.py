@@ -1,4 +1,4 @@
-"""Truth: what models trained again without some examples say of the queries, kept so that many methods meet it."""
+"""Truth: measurements of retrained models, kept so that many methods can be compared with it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from upweight.evaluate.removals import Removal, predicted_effects
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # share of a measurement below which a difference is rounding, not an effect
-SCHEMA = 2  # of saved truths: the second form carries the identity of the model part by part
+SCHEMA = 2  # format of saved truths; since 2 with the identity of the model part by part
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Measurements of retrained models. Made by `retrain_truth`; `save` and `load` keep it, whole or not at all.
+    """Measurements of retrained models, made by `retrain_truth`.
 
     Attributes:
-        base: trained on everything, (seeds, queries).
-        after: trained without each removal, (seeds, queries, removals).
+        base: measurements after training on everything, (seeds, queries).
+        after: measurements after training without each removal, (seeds, queries, removals).
         removals: one per column.
-        seeds: one per training of the same removal.
-        query_ids, train_ids: the axes that scores must have to be held against it.
-        facts: `identity` (digests of model, training set and queries; None where they cannot be told apart from
-            others), `measurement` in words, `seed_noise` (how far another seed moves the measurement when nothing is
-            removed; None while it is not known), `refused` (removal → why the model could not be trained without it).
+        seeds: the seeds with which every removal was trained.
+        query_ids, train_ids: the axes that scores must have to be compared with it.
+        facts: `identity` (digests of model, training set and queries; None if they cannot be distinguished from
+            others), `measurement` in words, `seed_noise` (how far another seed moves the measurement if nothing is
+            removed; None if it is not known), `refused` (removal → why the model could not be trained without it),
+            `reproduction` (how retraining on everything compares with the model).
     """
 
     base: Array
@@ -49,7 +50,7 @@ class Truth:
 
     @cached_property
     def each(self) -> Array:
-        """Actual effects of every seed, (seeds, queries, removals): with the examples minus without; 0 for rounding."""
+        """Actual effects of every seed, (seeds, queries, removals): with the examples minus without; rounding is 0."""
         effect = self.base[:, :, None] - self.after
         size = np.maximum(np.abs(self.base[:, :, None]), np.abs(self.after))
         return np.where(np.abs(effect) <= ROUNDING * size, 0.0, effect)
@@ -61,50 +62,50 @@ class Truth:
 
     @property
     def deterministic(self) -> bool | None:
-        """Whether another seed gives the same model; None while that is not known."""
+        """Whether another seed gives the same model; None if that is not known."""
         noise = self.facts.get("seed_noise")
         return None if noise is None else bool(noise <= ROUNDING * max(float(np.abs(self.base).max()), 1e-300))
 
     @property
     def warnings(self) -> list[str]:
-        """Bad news: a training that does not give the model back, removals that the model refused."""
+        """A training that does not reproduce the model, and removals without which it cannot be trained."""
         refused = [f"Removal {name!r} was left out: {why}" for name, why in self.facts.get("refused", {}).items()]
         return [*self.facts.get("reproduction", {}).get("warnings", ()), *refused]
 
     def predicted(self, scores: Scores) -> Array:
-        """What these scores say of the removals, (queries, removals). Raises ValueError for scores of other queries."""
+        """The effects that these scores predict, (queries, removals). Raises ValueError for scores of other queries."""
         if scores.query_ids.tolist() != self.query_ids.tolist():
             raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
         return predicted_effects(scores, self.removals)
 
     def require(self, model: Measurable, train: Examples, queries: Examples) -> None:
-        """Raise ValueError when this is the truth of another model, other training data or other queries.
+        """Raise ValueError if this is the truth of another model, other training data or other queries.
 
-        A model differs by its parameters, objective, loss, measurement or training.
+        Models differ if their parameters, objective, loss, measurement or training differ.
         """
-        here = identity_of(model, train, queries)
-        require_same("this truth", self.facts.get("identity") or {}, here, "retrain for this one")
+        identity = identity_of(model, train, queries)
+        require_same("this truth", self.facts.get("identity") or {}, identity, "retrain for this one")
 
     def take(self, columns: Sequence[int]) -> Truth:
         """The truth of the removals at these positions."""
-        where = np.asarray(columns, dtype=np.intp)
-        kept = tuple(self.removals[i] for i in where)
-        return Truth(self.base, self.after[:, :, where], kept, self.seeds, self.query_ids, self.train_ids, self.facts)
+        positions = np.asarray(columns, dtype=np.intp)
+        removals, after = tuple(self.removals[i] for i in positions), self.after[:, :, positions]
+        return Truth(self.base, after, removals, self.seeds, self.query_ids, self.train_ids, self.facts)
 
     def save(self, path: str | Path) -> None:
         """Write to one file, atomically.
 
-        Raises ValueError for the truth of a model that cannot be told apart from another (see `upweight.named`).
+        Raises ValueError for the truth of a model that cannot be distinguished from others (see `upweight.named`).
         """
         if "identity" in self.facts and self.facts["identity"] is None:
             raise ValueError(
-                "the model or the data of this truth cannot be told apart from others, so it cannot be kept: give the "
-                'functions that they hold names, uw.named("name", function), and retrain'
+                "the model or the data of this truth cannot be distinguished from others, so it cannot be saved: name "
+                'the functions in them with uw.named("name", function), and retrain'
             )
-        place = {identifier: i for i, identifier in enumerate(self.train_ids.tolist())}
-        removed = np.zeros((len(self.removals), len(place)), dtype=bool)
-        for row, one in zip(removed, self.removals, strict=True):
-            row[[place[i] for i in one.ids]] = True
+        position_of = {identifier: position for position, identifier in enumerate(self.train_ids.tolist())}
+        removed = np.zeros((len(self.removals), len(position_of)), dtype=bool)
+        for row, removal in zip(removed, self.removals, strict=True):
+            row[[position_of[i] for i in removal.ids]] = True
         arrays: dict[str, NDArray[Any]] = {
             "base": self.base,
             "after": self.after,
@@ -135,7 +136,7 @@ class Truth:
         return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: how much was trained, and how sure it is."""
+        """Plain values for JSON: how much was trained, and how reliable it is."""
         return {
             "removals": len(self.removals),
             "queries": len(self.query_ids),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Embeddable
@@ -19,24 +20,24 @@ from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-PAIRS = 2**22  # distances of queries and training examples that are held at a time
-FAITHFUL = 0.8  # share of queries in which neighbours and model agree, below which the reader is warned
-DIGITS = 12  # of a squared distance, relative to the longest row of features: closer ones are equal, and go by ids
+MAX_DISTANCES = 2**22  # between queries and training examples that are held in memory at once
+FAITHFUL = 0.8  # share of queries for which neighbours and model agree, below which an answer has a warning
+DIGITS = 12  # of squared distances relative to the longest row; distances equal to these digits are ordered by ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNNShapley(Attributor):
     """Jia et al. (2019), exact Shapley values of the k-nearest-neighbour game, in closed form. RANK.
 
-    The players are the training examples; a coalition is worth the share of a query's label among its k nearest members
-    (an empty place counts nothing), for real targets −(sum of their targets / k − target)². Neighbours are sought by
-    Euclidean distance between the features on which the model's last step works (`embed`). What an example is worth to
-    this game is not what the model would lose without it.
+    The players are the training examples. The utility of a coalition is the share of the query's label among its k
+    nearest members (a missing member counts 0); for real targets it is −(sum of their targets / k − target)².
+    Neighbours are found by Euclidean distance between the features on which the model's last step works (`embed`). The
+    value of an example in this game is not what the model would lose without it.
 
     Args:
-        k: neighbours that vote.
+        k: number of neighbours that vote.
 
-    Whole sample weights are numbers of copies; other weights say nothing to a vote, where they are above 0.
+    Whole sample weights are numbers of copies. Other weights above 0 have no effect on a vote.
     """
 
     summary = "Shapley values of training examples in a nearest-neighbour predictor on the model's features"
@@ -52,11 +53,11 @@ class KNNShapley(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Nothing of retraining the model: another predictor is valued."""
+        """No floor against retraining the model: the values are those of another predictor."""
         return Promises(no_floor="the values are those of a nearest-neighbour vote, which is not the model")
 
     def fit(self, model: Any, train: Examples) -> FittedKNNShapley:
-        """The features of the training set."""
+        """Compute the features of the training set."""
         _labels(train, "the training set")
         return FittedKNNShapley(self, model, train, Unit.RANK)
 
@@ -66,57 +67,59 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
 
     def __init__(self, recipe: KNNShapley, model: Embeddable, train: Examples, unit: Unit) -> None:
         super().__init__(recipe, model, train, unit)
-        often = example_counts(sample_weights(train)).astype(np.intp)
-        self._players = np.repeat(np.arange(len(train)), often)  # positions, one for every copy
+        counts = example_counts(sample_weights(train)).astype(np.intp)
+        self._players = np.repeat(np.arange(len(train)), counts)  # positions, one for every copy
         self._features = model.embed(train)
         squares = self._features.multiply(self._features) if is_sparse(self._features) else self._features**2
-        self._size = float(squares.sum(axis=1).max()) or 1.0  # the squared length of the longest row of features
+        self._longest = float(squares.sum(axis=1).max()) or 1.0  # the squared length of the longest row of features
 
     def blocks(self, queries: Examples) -> Blocks:
-        """All training examples at once; and how often the neighbours' vote is what the model predicts.
+        """One block of all training examples, and how often the neighbours' vote is what the model predicts.
 
         Raises ValueError for queries without labels.
         """
         targets, features = _labels(queries, "the queries"), self.model.embed(queries)
         values, votes = np.zeros((len(queries), len(self.train))), list[Any]()
-        for where in self._parts(len(queries)):
-            order = self._nearest(features[where])
-            values[where] = self._values(order, targets[where])
+        for block in blocks(len(queries), self._query_block):
+            order = self._nearest(features[block])
+            values[block] = self._values(order, targets[block])
             votes += self._votes(order)
         yield slice(0, len(self.train)), values
         return self._faithfulness(votes, self.model.predict(queries).predicted)
 
     def self_values(self) -> Array:
-        """Each example's value for itself, who is its own nearest neighbour."""
-        targets, own = _labels(self.train, "the training set"), np.empty(len(self.train))
-        for where in self._parts(len(own)):
-            values = self._values(self._nearest(self._features[where]), targets[where])
-            own[where] = np.diagonal(values[:, where])
-        return own
+        """The value of each example for itself as a query, whose nearest neighbour it is."""
+        targets, self_values = _labels(self.train, "the training set"), np.empty(len(self.train))
+        for block in blocks(len(self_values), self._query_block):
+            values = self._values(self._nearest(self._features[block]), targets[block])
+            self_values[block] = np.diagonal(values[:, block])
+        return self_values
 
-    def _parts(self, queries: int) -> list[slice]:
-        size = max(1, PAIRS // max(len(self._players), 1))
-        return [slice(start, min(start + size, queries)) for start in range(0, queries, size)]
+    @property
+    def _query_block(self) -> int:
+        """How many queries are compared with all players at once."""
+        return max(1, MAX_DISTANCES // max(len(self._players), 1))
 
     def _nearest(self, features: Any) -> NDArray[np.intp]:
-        """Positions of the players, nearest first, of equally far ones by their ids, (m, players)."""
-        far = np.round(_distances(features, self._features)[:, self._players] / self._size, DIGITS)
+        """Positions of the players, nearest first and equally near ones in the order of their ids, (m, players)."""
+        distances = np.round(_distances(features, self._features)[:, self._players] / self._longest, DIGITS)
         rank = np.argsort(np.argsort(self.train.ids))
-        return self._players[np.lexsort((np.broadcast_to(rank[self._players], far.shape), far))]
+        return self._players[np.lexsort((np.broadcast_to(rank[self._players], distances.shape), distances))]
 
     def _values(self, order: NDArray[np.intp], targets: NDArray[Any]) -> Array:
         """Shapley values of all training examples for these queries, (m, n)."""
         ranked = _labels(self.train, "the training set")[order]
         is_real, k = ranked.dtype.kind == "f", self.recipe.k
-        found = (
-            _regression(ranked, targets.astype(float), k) if is_real else _classification(ranked == targets[:, None], k)
-        )
+        if is_real:
+            player_values = _regression(ranked, targets.astype(float), k)
+        else:
+            player_values = _classification(ranked == targets[:, None], k)
         values = np.zeros((len(targets), len(self.train)))
-        np.add.at(values, (np.arange(len(targets))[:, None], order), found)
+        np.add.at(values, (np.arange(len(targets))[:, None], order), player_values)
         return values
 
     def _votes(self, order: NDArray[np.intp]) -> list[Any]:
-        """What the nearest neighbours say of every query, as readable labels; nothing where targets are real."""
+        """The label for which most of the nearest neighbours vote, for every query; empty if targets are real."""
         labels = _labels(self.train, "the training set")
         if labels.dtype.kind == "f":
             return []
@@ -124,20 +127,21 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
         return [self.train.labels.get(label, label) for label in most]
 
     def _faithfulness(self, votes: list[Any], predicted: Sequence[Any]) -> AnswerFacts:
+        """The share of queries for which the vote is the model's prediction, with a warning if it is small."""
         if not votes:
             return AnswerFacts()
-        share = float(np.mean([vote == said for vote, said in zip(votes, predicted, strict=True)]))
+        share = float(np.mean([vote == prediction for vote, prediction in zip(votes, predicted, strict=True)]))
         facts: dict[str, Any] = {"faithful": share}
         if share < FAITHFUL:
             facts["warnings"] = [
-                f"The {self.recipe.k} nearest neighbours say what the model says for {share:.0%} of the queries only: "
+                f"The {self.recipe.k} nearest neighbours agree with the model on only {share:.0%} of the queries: "
                 "these values explain the neighbours' vote, not the model."
             ]
         return AnswerFacts(diagnostics=facts)
 
 
 def _classification(same: NDArray[np.bool_], k: int) -> Array:
-    """Values of examples in the order of their distance from whether their labels are the query's, both (m, n).
+    """Values of examples in the order of their distance, from whether they have the query's label; both (m, n).
 
     Theorem 1: s_N = [y_N = y] min(k, N)/(kN), s_i = s_{i+1} + ([y_i = y] − [y_{i+1} = y]) min(k, i)/(ki).
     """
@@ -149,9 +153,10 @@ def _classification(same: NDArray[np.bool_], k: int) -> Array:
 
 
 def _regression(targets: Array, target: Array, k: int) -> Array:
-    """Values of examples in the order of their distance from their targets (m, n), for the targets of queries (m,).
+    """Values of examples in the order of their distance, from their targets (m, n) and those of the queries (m,).
 
-    Theorem 2, with the worth −t² of nobody. With mᵢ = min(k, i) and B_l = min(k−1, l−2) min(k, l−1) / ((l−1)(l−2)):
+    Theorem 2, with the utility −t² of the empty coalition.
+    With mᵢ = min(k, i) and B_l = min(k−1, l−2) min(k, l−1) / ((l−1)(l−2)):
 
         s_N = −y_N/k ((m_N/N) (y_N/k − 2t) + m_N (m_N − 1) / (k N (N−1)) Σ_{l<N} y_l)
         s_i = s_{i+1} + (y_{i+1} − y_i)/k ((mᵢ/i) ((y_i + y_{i+1})/k − 2t + (mᵢ−1) / (k (i−1)) Σ_{l<i} y_l)
@@ -167,9 +172,9 @@ def _regression(targets: Array, target: Array, k: int) -> Array:
     weights = np.minimum(k - 1, i - 2) * m[np.maximum(i - 2, 0)] / np.maximum((i - 1) * (i - 2), 1)
     farther = np.cumsum((weights * targets)[:, ::-1], axis=1)[:, ::-1] / k  # from the example itself on
     farther = np.concatenate([farther[:, 2:], np.zeros((len(targets), 1))], axis=1)[:, : n - 1]
-    here, following = targets[:, :-1], targets[:, 1:]
-    middle = m[:-1] / i[:-1] * ((here + following) / k - 2 * t + pairs[:, :-1]) + farther
-    values[:, :-1] = (following - here) / k * middle
+    current, following = targets[:, :-1], targets[:, 1:]
+    factor = m[:-1] / i[:-1] * ((current + following) / k - 2 * t + pairs[:, :-1]) + farther
+    values[:, :-1] = (following - current) / k * factor
     return np.cumsum(values[:, ::-1], axis=1)[:, ::-1]
 
 
@@ -186,7 +191,7 @@ def _distances(queries: Any, train: Any) -> Array:
 
 
 def _labels(examples: Examples, what: str) -> NDArray[Any]:
-    """One label or target per example. Raises ValueError where there are none."""
+    """One label or target per example. Raises ValueError if there are none."""
     if examples.y is None or examples.y.ndim != 1:
-        raise ValueError(f"expected {what} with one label per example, which a nearest-neighbour predictor votes with")
+        raise ValueError(f"expected {what} with one label per example, on which the nearest neighbours vote")
     return examples.y
