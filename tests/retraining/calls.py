@@ -1,7 +1,11 @@
 """Calls of every function that trains, with as few trainings as possible."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -11,28 +15,31 @@ from upweight.evaluate.baselines import held_out_loss
 from upweight.retraining.retraining import ONE_BY_ONE
 
 
-def change():
+def change() -> uw.Change:
+    """A change that removes two examples."""
     return uw.Change(remove=["t3", "t8"])
 
 
-def slicing(**more):
+def slicing(**more: Any) -> uw.Slicing:
+    """Four parts of the training set, and the first five queries as the failing ones."""
     _, train, queries, *_ = logistic_fit()
     return uw.Slicing({"part": np.arange(len(train)) % 4}, **{"failing": {"some": queries.ids[:5]}, **more})
 
 
 @cache
-def truth():
+def truth() -> uw.Truth:
+    """The truth of ten random subsets."""
     model, train, queries, *_ = logistic_fit()
     return uw.retrain_truth(model, train, queries, uw.subsets(train, 10), retraining=ONE_BY_ONE)
 
 
-def call(name, **keywords):
+def call(name: str, **keywords: Any) -> Any:
     """The result of the function with this name, as one array."""
     model, train, queries, _, scores = logistic_fit()
     few, chance, rows = queries.take([0, 1]), {"chance": uw.Chance()}, 1 - np.eye(len(train))[:4]
     of = (model, train, queries)
     two = replace(scores, values=scores.values[:2], query_ids=few.ids, measured=None, predictions=None)
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "verify": lambda: uw.verify(model, train, queries, scores, 3, **keywords).actual,
         "explain": lambda: uw.explain(model, train, queries, **keywords).check.predicted,
         "retrain_truth": lambda: uw.retrain_truth(model, train, queries, uw.subsets(train, 3), **keywords).after,

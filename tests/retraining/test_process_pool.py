@@ -50,8 +50,8 @@ def wait_for_the_file(path, task):
 
 @pytest.mark.parametrize("processes", [1, 2, 7])
 def test_every_task_is_done_once_in_any_number_of_processes(processes):
-    found = list(run_in_processes(add, 100, [5, 6, 7, 8], processes))
-    assert sorted(found) == [(0, 105), (1, 106), (2, 107), (3, 108)]
+    results = list(run_in_processes(add, 100, [5, 6, 7, 8], processes))
+    assert sorted(results) == [(0, 105), (1, 106), (2, 107), (3, 108)]
     assert list(run_in_processes(add, 100, [], processes)) == []
 
 
@@ -70,8 +70,8 @@ def test_results_come_in_the_order_in_which_tasks_finish(tmp_path):
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
-    found = dict(run_in_processes(die_once, str(tmp_path / "died"), list(range(6)), 2))
-    assert found == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
+    results = dict(run_in_processes(die_once, str(tmp_path / "died"), list(range(6)), 2))
+    assert results == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
 
 
 def test_workers_that_keep_dying_end_in_an_error():
@@ -110,9 +110,9 @@ from upweight.retraining.process_pool import run_in_processes
 
 def work(matrix, task):
     faulthandler.dump_traceback_later(60, exit=True)
-    found = float((matrix @ matrix)[task, task])
+    entry = float((matrix @ matrix)[task, task])
     faulthandler.cancel_dump_traceback_later()
-    return found
+    return entry
 
 torch.set_num_threads(2)
 matrix = torch.eye(400, dtype=torch.float64)

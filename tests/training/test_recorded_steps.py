@@ -76,9 +76,9 @@ def test_with_a_checkpoint_at_every_step_scores_are_those_of_the_replay(
 ) -> None:
     train, queries = data
     model = trained(train, **settings)
-    found = uw.SOURCE().fit(recorded(model, train, tmp_path), train).attribute(queries).values
+    scored = uw.SOURCE().fit(recorded(model, train, tmp_path), train).attribute(queries).values
     expected = exact(model, train, queries)
-    assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert np.abs(scored - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
 def test_parameters_between_checkpoints_are_interpolated(data: Any, tmp_path: Any) -> None:
@@ -89,9 +89,9 @@ def test_parameters_between_checkpoints_are_interpolated(data: Any, tmp_path: An
     fitted = uw.SOURCE().fit(source, train)
     assert isinstance(fitted, FittedSteps)
     fitted.steps.max_growth = np.inf
-    found = fitted.attribute(queries).values
+    scored = fitted.attribute(queries).values
     expected = by_hessians(model, source, train, queries)
-    assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert np.abs(scored - expected).max() <= 1e-9 * np.abs(expected).max()
     assert np.allclose(fitted.self_influence().values, np.diag(by_hessians(model, source, train, train)))
 
 
@@ -136,8 +136,8 @@ def test_the_order_of_the_training_set_does_not_matter(data: Any, tmp_path: Any)
         np.random.default_rng(1).permutation(N),
     )
     expected = uw.SOURCE().fit(source, train).attribute(queries).values
-    found = uw.SOURCE().fit(source, train.take(order)).attribute(queries).values
-    assert np.allclose(found, expected[:, order], rtol=1e-9, atol=1e-12)
+    scored = uw.SOURCE().fit(source, train.take(order)).attribute(queries).values
+    assert np.allclose(scored, expected[:, order], rtol=1e-9, atol=1e-12)
 
 
 def test_without_recorded_batches_source_uses_segments(data: Any, tmp_path: Any) -> None:
@@ -189,14 +189,14 @@ def test_a_backward_pass_whose_cotangents_grow_too_long_ends_early(data: Any, tm
     fitted = uw.SOURCE().fit(source, train)
     fitted.steps.max_growth = 0.0
     scores = fitted.attribute(queries)
-    found = scores.values
+    scored = scores.values
     last = model.training.drawn(np.arange(N), 0)[-1]
-    assert not found[:, np.setdiff1d(np.arange(N), last)].any()  # no step but the last one
-    assert found[:, last].all()
+    assert not scored[:, np.setdiff1d(np.arange(N), last)].any()  # no step but the last one
+    assert scored[:, last].all()
     assert any("ended early for 3 queries (the first at step 11)" in text for text in scores.diagnostics["warnings"])
     assert not fitted.diagnostics["warnings"]  # such a warning belongs to the answer
     assert any(f"for {N} queries" in text for text in fitted.self_influence().diagnostics["warnings"])
-    assert np.abs(found - expected).max() > 0
+    assert np.abs(scored - expected).max() > 0
     every_step = recorded(model, train, tmp_path / "all")
     assert np.allclose(uw.SOURCE().fit(every_step, train).attribute(queries).values, exact(model, train, queries))
 

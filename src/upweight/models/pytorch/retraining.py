@@ -96,9 +96,9 @@ class RetrainableNetwork(Stackable, Replayable):
             TypeError: a model without `Training`.
         """
         require(self, [Replayable], "replay")
-        own, weights = sample_weights(train), checked_weights(train, weights)
+        weights = checked_weights(train, weights)
         (run,) = trainer.make_runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
-        return TrainingReplay(run, weights, own)
+        return TrainingReplay(run, weights, sample_weights(train))
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""

@@ -145,9 +145,9 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the reader: frozen parameters, training mode, gradients that hooks do not capture."""
-        said = [note for found in inspections_of(self.network) for note in found.notes]
+        inspected = [note for inspection in inspections_of(self.network) for note in inspection.notes]
         removal = trainer.removal_warnings(self.training, self.network)
-        return tuple(dict.fromkeys([*self.network.notes, *removal, *said]))
+        return tuple(dict.fromkeys([*self.network.notes, *removal, *inspected]))
 
     @property
     def parameters(self) -> Array:
