@@ -1,4 +1,4 @@
-"""Inputs of every structure become batches."""
+"""Inputs of every structure become batches that give the same gradients."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +23,8 @@ class Pair:
     second: Any
 
 
-class Adds(nn.Linear):
-    """A net that takes its input in parts."""
+class Concatenating(nn.Linear):
+    """A linear layer whose input comes in parts."""
 
     def forward(self, x: Any) -> torch.Tensor:
         parts = (x.first, x.second) if isinstance(x, Pair) else x.values() if isinstance(x, dict) else x
@@ -37,8 +37,8 @@ def expected(net: nn.Linear) -> np.ndarray:
     return CapturedRows(Network(plain, cross_entropy), uw.Examples(X, Y), "loss").dense()
 
 
-def test_items_in_parts():
-    net = Adds(5, CLASSES).double()
+def test_inputs_may_be_dicts_tuples_or_dataclasses():
+    net = Concatenating(5, CLASSES).double()
     for item in (
         lambda x: {"a": x[:2], "b": torch.from_numpy(x[2:])},
         lambda x: (x[:2], x[2:]),
@@ -48,7 +48,7 @@ def test_items_in_parts():
         assert np.allclose(rows.dense(), expected(net), atol=1e-12)
 
 
-def test_arrays_of_other_libraries_and_precisions():
+def test_arrays_may_come_from_other_libraries_and_in_other_precisions():
     import pandas as pd
 
     net = nn.Linear(5, CLASSES).double()
@@ -62,25 +62,25 @@ def test_arrays_of_other_libraries_and_precisions():
     assert np.allclose(rows.dense(), expected(net), atol=1e-5)
 
 
-def test_a_collate_of_the_users():
-    class Padded:  # a batch that nothing can look inside, with a table that is no example's
+def test_a_collate_function_may_return_an_opaque_object():
+    class Padded:  # of unknown structure, with a table that belongs to no example
         def __init__(self, examples):
             self.x, self.y = torch.from_numpy(examples.x), torch.from_numpy(examples.y)
             self.table = torch.eye(5).double()
 
     net = nn.Sequential(nn.Linear(5, CLASSES)).double()
-    network = Network(net, lambda net, b: cross_entropy(net, Padded2(b.x @ b.table, b.y)), collate=Padded)
+    network = Network(net, lambda net, b: cross_entropy(net, Pairs(b.x @ b.table, b.y)), collate=Padded)
     rows = CapturedRows(network, uw.Examples(X, Y), "loss")
     assert np.allclose(rows.dense(), expected(net[0]), atol=1e-12)
 
 
 @dataclass
-class Padded2:
+class Pairs:
     x: Any
     y: Any
 
 
-def test_half_precision_nets_have_rows_in_single():
+def test_half_precision_nets_have_rows_in_single_precision():
     net = nn.Linear(5, CLASSES).bfloat16()
     network = Network(net, lambda net, b: cross_entropy(net, b).float())
     rows = CapturedRows(network, uw.Examples(X, Y), "loss")

@@ -64,7 +64,7 @@ def test_products_are_those_of_the_dense_matrices(setting):
     assert close(DenseRows(dense_queries).dot(ours), dense_queries @ dense.T)
 
 
-def test_one_vector_and_many_groups(setting):
+def test_one_vector_or_many_give_the_same_products(setting):
     _, network, (ours, dense), _ = setting
     rng = np.random.default_rng(3)
     for k in (1, 3, 9):
@@ -73,14 +73,14 @@ def test_one_vector_and_many_groups(setting):
         assert close(ours.sums(member).values, member @ dense)
 
 
-def test_taken_rows_are_rows(setting):
+def test_taken_rows_are_those_of_the_dense_matrix(setting):
     _, _, (ours, dense), (theirs, dense_queries) = setting
     where = np.array([5, 0, 3])
     assert close(ours.take(where).dense(), dense[where])
     assert close(ours.take(where[:1]).dot(theirs.take(where[1:2])), dense[[5]] @ dense_queries[[0]].T)
 
 
-def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch):
+def test_batches_and_temporaries_of_any_size_give_the_same_products(setting, monkeypatch):
     _, _, (ours, dense), (theirs, dense_queries) = setting
     for name in ("gradient_terms", "inner_products"):
         monkeypatch.setattr(f"upweight.gradients.{name}.MAX_TEMPORARY_NUMBERS", 7)
@@ -95,14 +95,14 @@ def test_batches_and_temporaries_of_any_size_give_the_same(setting, monkeypatch)
     assert close(ours.sums(np.ones((5, len(ours)))).values, np.ones((5, len(ours))) @ dense)
 
 
-def test_one_example_has_rows():
+def test_one_example_has_rows_but_is_not_enough_for_an_inspection():
     for case in CASES:
         network, one = case.network(), case.examples(1)
         assert close(CapturedRows(network, one, "loss").dense(), truth(case, network, one)), case.name
-        assert not inspections_of(network)  # of one example nothing is learnt about batches
+        assert not inspections_of(network)  # one example says nothing about batches
 
 
-def test_tensor_rows_are_rows():
+def test_tensor_rows_are_those_of_the_dense_matrix():
     case = CASES[0]
     network = case.network()
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_layers_give_the_factors_of_kfac():
         assert torch.allclose(gradients, batch.materialise(layer.weight))
 
 
-def test_sequences_of_different_lengths_are_multiplied():
+def test_sequences_of_different_lengths_can_be_multiplied():
     case = next(c for c in CASES if c.name == "transformer")
     network = case.network()
     rng = np.random.default_rng(0)
@@ -136,8 +136,8 @@ def test_sequences_of_different_lengths_are_multiplied():
     assert close(a.dot(b), truth(case, network, long) @ truth(case, network, short).T)
 
 
-class Largest(TorchFunctionMode):
-    """Notes the largest tensor that a function of torch returns."""
+class LargestTensor(TorchFunctionMode):
+    """Records the size of the largest tensor that a torch function returns."""
 
     numbers = 0
 
@@ -154,15 +154,15 @@ def test_memory_does_not_grow_with_examples_times_parameters():
     examples = Examples(rng.standard_normal((1000, 400)), rng.integers(0, 10, 1000))
     network = Network(net, cross_entropy)
     rows = CapturedRows(network, examples, "loss")
-    with Largest() as seen:
+    with LargestTensor() as largest:
         rows.dot(rows.take(np.arange(100)))
         rows.squares()
         rows.project(rng.standard_normal((network.size, 20)))
         rows.gram()
-    assert seen.numbers < 1000 * network.size / 20
+    assert largest.numbers < 1000 * network.size / 20
 
 
-def test_a_net_that_was_compiled_is_seen_through():
+def test_a_compiled_net_is_inspected_as_the_net_inside():
     net = CASES[0].net().double().eval()
     compiled = torch.compile(net, backend="eager")
     network = Network(compiled, cross_entropy)
@@ -171,7 +171,7 @@ def test_a_net_that_was_compiled_is_seen_through():
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointed_blocks(reentrant):
+def test_rows_of_checkpointed_blocks_are_those_of_autograd(reentrant):
     class Checkpointed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -185,7 +185,7 @@ def test_checkpointed_blocks(reentrant):
     assert close(CapturedRows(network, examples, "loss").dense(), truth(case, network, examples))
 
 
-def test_scripted_nets_are_taken_one_example_at_a_time():
+def test_scripted_nets_are_differentiated_one_example_at_a_time():
     case = Case("scripted", lambda: torch.jit.script(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))), (5,))
     network, examples = case.network(), case.examples()
     assert close(CapturedRows(network, examples, "loss").dense(), truth(case, network, examples))
@@ -193,13 +193,13 @@ def test_scripted_nets_are_taken_one_example_at_a_time():
     assert "Hooks see 0%" in inspect(network, "loss", examples).notes[0]
 
 
-def test_rows_of_another_net_do_not_meet():
+def test_rows_of_different_nets_cannot_be_multiplied():
     ours, theirs = (CapturedRows(c.network(), c.examples(), "loss") for c in CASES[:2])
     with pytest.raises(ValueError, match="same network"):
         ours.dot(theirs)
 
 
-def test_an_empty_choice_of_rows_is_empty():
+def test_taking_no_rows_is_refused():
     network = CASES[0].network()
     rows = CapturedRows(network, CASES[0].examples(), "loss")
     with pytest.raises(ValueError, match="at least one"):
@@ -215,3 +215,29 @@ def test_cached_gradients_give_the_same_products(setting, limit):
         assert close(rows.dot(theirs), dense @ dense_queries.T)
         assert close(rows.squares(), (dense**2).sum(axis=1))
     assert (rows._cache is not None) == (limit > 0)
+
+
+def test_passes_write_nothing_on_the_network():
+    case = CASES[0]
+    network = case.network()
+    before = dict(vars(network))
+    CapturedRows(network, case.examples(), "loss").gram()
+    narrowed = network.narrowed(network.names[:1])
+    assert vars(network) == before
+    assert narrowed.names == network.names[:1] and narrowed.size < network.size
+    assert inspections_of(network) and not inspections_of(narrowed)
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_normalised_rows_are_gradients_divided_by_their_norms(setting, by_layer):
+    case, network, (ours, _), _ = setting
+    blocks = network.split(truth(case, network, ours.examples))
+    groups = {name: name.rpartition(".")[0] if by_layer else "" for name in blocks}
+    squares = {name: block.flatten(1).square().sum(1) for name, block in blocks.items()}
+    for name, block in blocks.items():
+        norm = sum(squares[other] for other in groups if groups[other] == groups[name]).sqrt()
+        scale = torch.where(norm > 0, 1 / norm, 0.0)
+        blocks[name] = block * scale.view(-1, *[1] * (block.ndim - 1))
+    rows = ours.normalised(by_layer)
+    assert close(rows.dense(), network.join(blocks))
+    assert close(rows.take(np.array([2, 0])).dense(), network.join(blocks)[[2, 0]])

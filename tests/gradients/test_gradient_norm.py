@@ -1,4 +1,4 @@
-"""The gradient norm of the training objective, from a pass of its own or from whatever passes scoring has made."""
+"""The gradient norm of the training objective, from a pass of its own or from the passes that scoring made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Counting:
         self.seen = 0
 
     def __call__(self, net: nn.Module, batch: Any) -> torch.Tensor:
-        self.seen += len(batch.x) if len(batch.x) > 3 else 0  # what is looked at first is not counted
+        self.seen += len(batch.x) if len(batch.x) > 3 else 0  # the inspection is not counted
         return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
@@ -48,7 +48,7 @@ def dense(model: Any, train: uw.Examples, l2: float) -> float:
 @pytest.mark.parametrize(
     "recipe", [uw.Identity(), uw.Diagonal(), uw.EmpiricalFisher(), uw.EKFAC(), uw.DataInf(), uw.Hessian()], ids=str
 )
-def test_it_is_the_same_from_the_passes_of_scoring(recipe: Any, l2: float) -> None:
+def test_the_passes_of_scoring_give_the_same_norm(recipe: Any, l2: float) -> None:
     model, train, queries, _ = problem(l2)
     expected = dense(model, train, l2)
     assert model.gradient_norm(train) == pytest.approx(expected, rel=1e-9)
@@ -59,14 +59,14 @@ def test_it_is_the_same_from_the_passes_of_scoring(recipe: Any, l2: float) -> No
 
 def test_scoring_by_gradients_alone_is_one_pass_over_the_training_set() -> None:
     model, train, queries, loss = problem(0.0)
-    model.loss_rows(train.take(np.arange(3))).squares()  # what is looked at first
+    model.loss_rows(train.take(np.arange(3))).squares()  # the inspection
     loss.seen = 0
     fitted = uw.Influence(curvature=uw.Identity()).fit(model, train)
     assert fitted.attribute(queries).diagnostics["gradient_norm"] > 0
     assert loss.seen == len(train)
 
 
-def test_a_net_that_was_trained_on_after_the_fit_is_asked_anew() -> None:
+def test_training_after_the_fit_discards_the_collected_totals() -> None:
     model, train, _, _ = problem(0.0)
     uw.Influence(curvature=uw.EmpiricalFisher()).fit(model, train)
     with torch.no_grad():

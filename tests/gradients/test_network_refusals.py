@@ -1,4 +1,4 @@
-"""What has no gradient of single examples is refused with a reason."""
+"""Nets, losses and data without gradients of single examples are refused with a reason."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from small_nets import CLASSES, Case, cross_entropy, mlp
 from torch import nn
 
 import upweight as uw
-from upweight.gradients.batches import collate as stacked
+from upweight.gradients.batches import collate
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 
@@ -30,44 +30,44 @@ def rows(loss, net=None, examples=EXAMPLES):
         (lambda net, b: cross_entropy(net, b).detach(), ValueError, "no_grad"),
         (lambda net, b: torch.zeros(len(b.y)), ValueError, "do not depend"),
         (lambda net, b: (cross_entropy(net, b) * 0).sqrt(), ValueError, "NaN or infinite"),
-        (lambda net, b: cross_entropy(net, b) / len(b.y), ValueError, "company of others"),
-        (lambda net, b: cross_entropy(net, b) - net(b.x).mean(), ValueError, "company of others"),
+        (lambda net, b: cross_entropy(net, b) / len(b.y), ValueError, "other examples of its batch"),
+        (lambda net, b: cross_entropy(net, b) - net(b.x).mean(), ValueError, "other examples of its batch"),
         (lambda net, b: cross_entropy(nn.Sequential(net, nn.Dropout(0.5).train()), b), ValueError, "random in eval"),
     ],
     ids=["scalar", "column", "outputs", "float", "integers", "nan", "detached", "constant", "infinite gradient",
          "divided", "interacting", "random"],
 )  # fmt: skip
-def test_losses_that_are_no_loss_of_each_example(loss, error, words):
+def test_a_loss_that_is_not_one_number_of_each_example_is_refused(loss, error, words):
     with pytest.raises(error, match=words):
         rows(loss).dense()
 
 
-def test_an_error_out_of_the_loss_says_what_the_batch_was():
-    pictures = uw.Examples(np.zeros((4, 5), dtype=np.uint8), np.zeros(4, dtype=int))
-    with pytest.raises(RuntimeError) as told:
-        rows(cross_entropy, examples=pictures).dense()
-    (note,) = told.value.__notes__
+def test_an_error_in_the_loss_describes_the_batch():
+    images = uw.Examples(np.zeros((4, 5), dtype=np.uint8), np.zeros(4, dtype=int))
+    with pytest.raises(RuntimeError) as raised:
+        rows(cross_entropy, examples=images).dense()
+    (note,) = raised.value.__notes__
     assert "loss(net, batch) for a batch of x torch.uint8 (3, 5), y torch.int64 (3,)" in note and "floats" in note
 
 
-def test_a_criterion_is_no_loss_of_net_and_batch():
+def test_a_criterion_instead_of_a_loss_of_net_and_batch_is_refused():
     with pytest.raises(TypeError, match=r"expected loss\(net, batch\) -> \(n,\), got CrossEntropyLoss\(\)"):
         rows(nn.CrossEntropyLoss(reduction="none"))
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.uint8, np.int16])
-def test_classes_come_as_torch_takes_them(kind):
-    assert stacked(uw.Examples(EXAMPLES.x, np.asarray(EXAMPLES.y).astype(kind))).y.dtype == torch.int64
+def test_integer_labels_become_int64(kind):
+    assert collate(uw.Examples(EXAMPLES.x, np.asarray(EXAMPLES.y).astype(kind))).y.dtype == torch.int64
 
 
-def test_batch_norm_without_running_statistics():
+def test_batch_norm_without_running_statistics_is_refused():
     net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, CLASSES))
     with pytest.raises(ValueError, match="'1' is a batch norm without running statistics"):
         Network(net, cross_entropy)
 
 
-def test_parameters_that_have_no_gradient():
-    with pytest.raises(ValueError, match="nothing was trained"):
+def test_parameters_without_gradients_are_refused():
+    with pytest.raises(ValueError, match="none requires gradients"):
         Network(mlp().requires_grad_(False), cross_entropy)
     net = mlp()
     net.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
@@ -81,7 +81,7 @@ def test_parameters_that_have_no_gradient():
         Network(lambda x: x, cross_entropy)
 
 
-def test_frozen_and_integer_parameters_are_left_out_and_said():
+def test_frozen_and_integer_parameters_are_left_out_with_a_note():
     net = mlp()
     net[0].weight.requires_grad_(False)
     net.counts = nn.Parameter(torch.zeros(4, dtype=torch.int64), requires_grad=False)
@@ -91,7 +91,7 @@ def test_frozen_and_integer_parameters_are_left_out_and_said():
     assert CapturedRows(network, EXAMPLES, "loss").dense().shape == (7, 31)
 
 
-def test_inputs_that_no_tensor_holds():
+def test_texts_and_word_labels_are_refused():
     texts = uw.Examples(["a", "b"], [0, 1])
     with pytest.raises(TypeError, match="collate"):
         rows(cross_entropy, examples=texts).dense()
@@ -100,7 +100,7 @@ def test_inputs_that_no_tensor_holds():
         rows(cross_entropy, examples=words).dense()
 
 
-def test_a_batch_norm_in_the_loss_is_caught_and_the_net_is_as_it_was():
+def test_a_batch_norm_in_the_loss_is_refused_and_leaves_no_hooks():
     net = mlp().double()
     with pytest.raises(ValueError, match="examples interact"):
         rows(lambda net, b: torch.nn.functional.batch_norm(net(b.x), None, None, training=True).pow(3).sum(1), net)\
@@ -108,6 +108,6 @@ def test_a_batch_norm_in_the_loss_is_caught_and_the_net_is_as_it_was():
     assert all(len(m._forward_hooks) == 0 for m in net.modules())
 
 
-def test_vectors_of_another_size():
+def test_vectors_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"shape \(k, 66\)"):
         rows(cross_entropy).project(np.zeros((5, 2)))

@@ -78,7 +78,7 @@ def test_output_hessians_of_cross_entropy():
 def test_a_loss_without_one_output_has_no_gauss_newton_matrix():
     case = Case("twice", mlp, (5,), lambda net, b: cross_entropy(net, b) + net(b.x).sum(1))
     network, examples = case.network(), case.examples()
-    with network.preserved(), pytest.raises(NoOutputsError, match="it did 2 times"):
+    with network.preserved(), pytest.raises(NoOutputsError, match="did so 2 times"):
         outputs(network, network.batch(examples), examples.ids)
 
 

@@ -1,4 +1,4 @@
-"""The user's net is the same afterwards, whatever happened."""
+"""The user's net is unchanged after passes, also after an error or an interrupt."""
 
 import random
 
@@ -47,22 +47,22 @@ def same(a, b) -> bool:
     return a == b
 
 
-class Trouble:
+class Failing:
     """A loss that raises at its k-th call."""
 
     def __init__(self, loss, when: int, error: type[BaseException]) -> None:
-        self.loss, self.left, self.error = loss, when, error
+        self.loss, self.remaining, self.error = loss, when, error
 
     def __call__(self, net, batch):
         values = self.loss(net, batch)
         torch.rand(1), np.random.rand(), random.random()
-        self.left -= 1
-        if self.left < 0:
+        self.remaining -= 1
+        if self.remaining < 0:
             raise self.error("in the loss")
         return values
 
 
-def prepared(case: Case) -> nn.Module:
+def net_in_use(case: Case) -> nn.Module:
     net = case.net().double().train()
     next(iter(net.parameters())).requires_grad_(False)
     sum(p.sum() for p in net.parameters() if p.requires_grad).backward()
@@ -71,10 +71,10 @@ def prepared(case: Case) -> nn.Module:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_everything_is_as_it_was(case):
-    net = prepared(case)
+def test_passes_leave_the_net_unchanged(case):
+    net = net_in_use(case)
     before = state(net)
-    rows = CapturedRows(Network(net, Trouble(case.loss, 10**9, ValueError)), case.examples(), "loss")
+    rows = CapturedRows(Network(net, Failing(case.loss, 10**9, ValueError)), case.examples(), "loss")
     rows.dense(), rows.gram(), rows.squares()
     assert same(state(net), before)
 
@@ -82,17 +82,17 @@ def test_everything_is_as_it_was(case):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("when", [0, 1, 3, 4, 5, 6])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_also_after_trouble_at_any_point(case, when, error):
-    net = prepared(case)
+def test_an_error_at_any_call_of_the_loss_leaves_the_net_unchanged(case, when, error):
+    net = net_in_use(case)
     before = state(net)
-    rows = CapturedRows(Network(net, Trouble(case.loss, when, error)), case.examples(), "loss")
+    rows = CapturedRows(Network(net, Failing(case.loss, when, error)), case.examples(), "loss")
     with pytest.raises(error, match="in the loss"):
         for _ in range(3):
             rows.gram()
     assert same(state(net), before)
 
 
-def test_interrupted_inside_the_net():
+def test_an_interrupt_inside_the_net_leaves_it_unchanged():
     net = mlp().double()
 
     def interrupt(*_):
@@ -110,7 +110,7 @@ def test_interrupted_inside_the_net():
     assert all(len(m._forward_hooks) == 0 for m in net.modules())
 
 
-def test_an_abandoned_pass_leaves_nothing():
+def test_an_abandoned_pass_leaves_no_hooks():
     net = mlp().double().train()
     passes = CapturedRows(Network(net, cross_entropy), CASES[0].examples(), "loss").passes(size=2)
     next(passes)
@@ -118,7 +118,7 @@ def test_an_abandoned_pass_leaves_nothing():
     assert all(len(m._forward_hooks) == 0 for m in net.modules())
 
 
-def test_the_callers_grad_mode_does_not_matter():
+def test_the_grad_mode_of_the_caller_does_not_matter():
     case = CASES[0]
     network = case.network()
     rows = CapturedRows(network, case.examples(), "loss")
@@ -130,7 +130,7 @@ def test_the_callers_grad_mode_does_not_matter():
         assert np.array_equal(rows.dense(), expected)
 
 
-def test_what_ran_in_training_mode_is_said():
+def test_training_mode_is_noted():
     net = mlp().train()
     assert "training mode" in Network(net, cross_entropy).notes[0]
     assert not Network(net.eval(), cross_entropy).notes

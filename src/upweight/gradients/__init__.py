@@ -1,1 +1,1 @@
-"""Per-example gradients of networks (torch): captured as factors, multiplied without being formed."""
+"""Per-example gradients of networks (torch): captured as factors and multiplied without being materialised."""

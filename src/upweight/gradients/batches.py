@@ -1,4 +1,4 @@
-"""Batches: from Examples to what a network's loss takes, on the network's device and in its precision."""
+"""Batches for a network's loss, made from Examples, on the network's device and in its precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from upweight.core.input_kinds import is_sparse
 class Batch:
     """Inputs and targets of some examples.
 
-    `x` is a tensor (n, …), or a dict, tuple or dataclass of them where the inputs come so; `y` is a tensor or None.
+    `x` is a tensor (n, …), or a dict, tuple or dataclass of tensors if the inputs have that form; `y` is a tensor or
+    None.
     """
 
     x: Any
@@ -26,54 +27,54 @@ class Batch:
 
 
 def collate(examples: Examples) -> Batch:
-    """Stack inputs and targets into tensors, on the CPU and in their own precision; whole numbers as labels are int64.
+    """Stack inputs and targets into tensors on the CPU, without changing their precision; integer labels become int64.
 
     Raises:
-        TypeError: texts, or labels in words, which only the user can turn into numbers.
+        TypeError: the inputs are texts or the labels are words, which only the user can turn into numbers.
     """
-    x = _stacked(examples.x, "inputs")
+    x = _stack(examples.x, "inputs")
     if examples.y is None:
         return Batch(x)
-    y = _stacked(examples.y.astype(np.int64) if examples.y.dtype.kind in "iu" else examples.y, "labels")
+    y = _stack(examples.y.astype(np.int64) if examples.y.dtype.kind in "iu" else examples.y, "labels")
     return Batch(x, y)  # torch's losses take classes as int64
 
 
-def _stacked(values: Any, what: str) -> Any:
+def _stack(values: Any, what: str) -> Any:
     if isinstance(values, Tensor):
         return values
     if is_sparse(values):
         values = values.toarray()
     if isinstance(values, list | tuple):
-        return _stacked_items(list(values), what)
+        return _stack_items(list(values), what)
     array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if array.dtype.kind not in "biufc":
         raise TypeError(
-            f"the {what} are {array.dtype}, which no tensor holds; encode them as numbers in the Examples, or pass "
-            "TorchModel(..., collate=f) with f(examples) giving the batch that the loss takes"
+            f"the {what} are {array.dtype}, which a tensor cannot hold; encode them as numbers in the Examples, or "
+            "pass TorchModel(..., collate=f) where f(examples) returns the batch that the loss takes"
         )
-    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])  # what torch can share
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])  # a layout that torch can share
     return torch.from_numpy(native)
 
 
-def _stacked_items(items: list[Any], what: str) -> Any:
-    """One item per example: tensors of them all, in the items' own structure."""
+def _stack_items(items: list[Any], what: str) -> Any:
+    """Stack a list with one item per example into tensors, in the structure of the items."""
     first = items[0]
     if isinstance(first, Mapping):
-        return {key: _stacked_items([item[key] for item in items], what) for key in first}
+        return {key: _stack_items([item[key] for item in items], what) for key in first}
     if is_dataclass(first) and not isinstance(first, type):
-        parts = {f.name: _stacked_items([getattr(i, f.name) for i in items], what) for f in fields(first)}
-        return replace(first, **parts)
+        stacked = {f.name: _stack_items([getattr(i, f.name) for i in items], what) for f in fields(first)}
+        return replace(first, **stacked)
     if isinstance(first, tuple):
-        return tuple(_stacked_items([item[place] for item in items], what) for place in range(len(first)))
+        return tuple(_stack_items([item[k] for item in items], what) for k in range(len(first)))
     if isinstance(first, Tensor):
         return torch.stack(items)
-    return _stacked(np.stack([np.asarray(item) for item in items]), what)
+    return _stack(np.stack([np.asarray(item) for item in items]), what)
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """The same structure with every tensor changed; what is no tensor stays.
+    """Apply `change` to every tensor of a nested structure; anything that is not a tensor stays as it is.
 
-    Raises TypeError for an object whose insides are unknown.
+    Raises TypeError for an object of unknown structure.
     """
     if isinstance(tree, Tensor):
         return change(tree)
@@ -91,16 +92,16 @@ def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
 
 
 def describe(batch: Any) -> str:
-    """Kinds and shapes of what a batch holds, in words."""
-    parts = vars(batch) if isinstance(batch, Batch) else batch if isinstance(batch, dict) else {"batch": batch}
+    """The types and shapes of the values in a batch, in words."""
+    values = vars(batch) if isinstance(batch, Batch) else batch if isinstance(batch, dict) else {"batch": batch}
     return ", ".join(
         f"{name} {v.dtype} {tuple(v.shape)}" if isinstance(v, Tensor) else f"{name} a {type(v).__name__}"
-        for name, v in parts.items()
+        for name, v in values.items()
     )
 
 
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The batch on this device, its real numbers in this precision; an object with `.to` moves itself."""
+    """Move a batch to a device and its floating-point tensors to this precision; an object with `.to` moves itself."""
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)

@@ -1,4 +1,4 @@
-"""Captured: the per-example gradients of one batch, as factors, and what can be done without multiplying them out."""
+"""The per-example gradients of one batch, stored as factors, and the products that need no materialised gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.gradients.gradient_terms import (
     MAX_TEMPORARY_NUMBERS,
     DenseTerm,
@@ -19,19 +20,19 @@ from upweight.gradients.gradient_terms import (
 )
 from upweight.gradients.inner_products import ghost_is_cheaper, pairwise_inner_products, per_example_inner_products
 
-GRAM_BLOCK_EXAMPLES = 512  # examples of one block of a symmetric matrix
+GRAM_BLOCK_EXAMPLES = 512  # examples per block of a Gram matrix
 
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """One layer of outer products, as KFAC wants it.
+    """Activations and output gradients of one layer, as KFAC takes them.
 
     Attributes:
         module: name of the module.
-        weight, bias: names of its parameters; bias is None where it has none or it is frozen.
-        a: activations (B, T, d_i), patches for a convolution, without a column of ones.
+        weight, bias: names of its parameters; bias is None if there is none or it is frozen.
+        a: activations (B, T, d_i), for a convolution its patches; without a column of ones.
         s: output gradients (B, T, d_o).
-        swapped: the weight is stored (d_i, d_o), not (d_o, d_i).
+        swapped: whether the weight is stored as (d_i, d_o) instead of (d_o, d_i).
     """
 
     module: str
@@ -44,11 +45,11 @@ class LayerFactors:
 
 @dataclass(frozen=True, eq=False)
 class CapturedBatch:
-    """Per-example gradients of one batch, by parameter, each the sum of its parts.
+    """Per-example gradients of one batch, by parameter; each is a sum of terms, one per use of the parameter.
 
     Attributes:
         count: examples, B.
-        parts: name → parts; empty where the parameter had no influence on the batch.
+        parts: name → parts; empty if the parameter had no influence on the batch.
         like: an empty tensor of the precision and device.
         shapes: name → shape of the parameter.
         owners: weight name → (module, bias name), for the layers of outer products.
@@ -64,41 +65,41 @@ class CapturedBatch:
         """Inner products of all pairs, (B, B'), float32 or better."""
         out = self.like.new_zeros(self.count, other.count)
         for name, uses in self.terms.items():
-            for ours in uses:
-                for theirs in other.terms[name]:
-                    out += pairwise_inner_products(ours, theirs)
+            for left in uses:
+                for right in other.terms[name]:
+                    out += pairwise_inner_products(left, right)
         return out
 
-    def dot_vectors(self, blocks: Mapping[str, Tensor]) -> Tensor:
-        """Inner products with k vectors, blocks name → (k, *shape): (B, k)."""
-        out = self.like.new_zeros(self.count, len(next(iter(blocks.values()))))
+    def dot_vectors(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Inner products with k vectors, given as name → (k, *shape): (B, k)."""
+        out = self.like.new_zeros(self.count, len(next(iter(vectors.values()))))
         for name, uses in self.terms.items():
             for term in uses:
-                out += term.dot_vectors(blocks[name])
+                out += term.dot_vectors(vectors[name])
         return out
 
     def squares(self) -> Tensor:
-        """Squared norms, (B,); uses of one parameter are summed before squaring."""
+        """Squared norms, (B,); the terms of one parameter are summed before squaring."""
         out = self.like.new_zeros(self.count)
-        for each in self.squares_by_name().values():
-            out += each
+        for squares in self.squares_by_name().values():
+            out += squares
         return out
 
     def squares_by_name(self) -> dict[str, Tensor]:
-        """Squared norms of each parameter's gradients, name → (B,)."""
+        """Squared norms of the gradients of each parameter, name → (B,)."""
         out = {}
         for name, uses in self.terms.items():
-            each = [per_example_inner_products(ours, theirs) for ours in uses for theirs in uses]
-            out[name] = sum(each, self.like.new_zeros(self.count))
+            products = [per_example_inner_products(left, right) for left in uses for right in uses]
+            out[name] = sum(products, self.like.new_zeros(self.count))
         return out
 
     def scaled(self, by: Mapping[str, Tensor]) -> CapturedBatch:
-        """Gradients of each parameter times a number per example, name → (B,)."""
+        """The gradients, multiplied parameter by parameter with a factor per example, name → (B,)."""
         terms = {name: tuple(term.scaled(by[name]) for term in uses) for name, uses in self.terms.items()}
         return replace(self, terms=terms)
 
     def normalised(self, by_layer: bool) -> CapturedBatch:
-        """Gradients divided by their norms, or each module's part by its own norm; zero stays zero."""
+        """Gradients divided by their norms, or the part of each module by the norm of that part; zero stays zero."""
         squares = self.squares_by_name()
         groups = {name: name.rpartition(".")[0] if by_layer else "" for name in squares}
         totals: dict[str, Tensor] = {}
@@ -108,12 +109,12 @@ class CapturedBatch:
         return self.scaled({name: scales[group] for name, group in groups.items()})
 
     def prepare(self) -> CapturedBatch:
-        """The same gradients, materialised where products of their factors would cost more; for many products."""
+        """The same gradients, materialised where ghost products would cost more; worth it before many products."""
         terms = {name: tuple(map(_prepare, uses)) for name, uses in self.terms.items()}
         return replace(self, terms=terms)
 
     def sums(self, member: Tensor) -> dict[str, Tensor]:
-        """member (g, B) times the gradients, name → (g, *shape)."""
+        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): name → (g, *shape)."""
         out = {}
         for name, uses in self.terms.items():
             out[name] = sum((p.sums(member) for p in uses), self.like.new_zeros(len(member), *self.shapes[name]))
@@ -125,13 +126,16 @@ class CapturedBatch:
         return sum(uses[1:], uses[0]) if uses else self.like.new_zeros(self.count, *self.shapes[name])
 
     def sum_of_squares(self, name: str) -> Tensor:
-        """Σ of squared gradients of one parameter over the examples, (*shape); of rank one by products of squares."""
+        """Σ of the elementwise squared gradients of one parameter over the examples, (*shape).
+
+        A single term of rank one per example needs only a product of squared factors.
+        """
         shape, uses = self.shapes[name], self.terms[name]
         if len(uses) == 1 and isinstance(uses[0], OuterTerm) and uses[0].length == 1:
             return (uses[0].left[:, 0].square().T @ uses[0].right[:, 0].square()).reshape(shape)
         total, size = self.like.new_zeros(shape), max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(shape)))
-        for start in range(0, self.count, size):
-            total += self.take(slice(start, start + size)).materialise(name).square().sum(dim=0)
+        for where in blocks(self.count, size):
+            total += self.take(where).materialise(name).square().sum(dim=0)
         return total
 
     def take(self, where: slice) -> CapturedBatch:
@@ -144,24 +148,23 @@ class CapturedBatch:
         return replace(self, terms={name: uses for name, uses in self.terms.items() if name in names})
 
     def gram(self) -> Tensor:
-        """`dot(self)` by little more than half the products."""
+        """`dot(self)`, with little more than half of its products."""
         out = self.like.new_empty(self.count, self.count)
-        for start in range(0, self.count, GRAM_BLOCK_EXAMPLES):
-            rows = slice(start, start + GRAM_BLOCK_EXAMPLES)
-            block = self.take(rows).dot(self.take(slice(start, None)))
-            out[rows, start:], out[start:, rows] = block, block.T
+        for rows in blocks(self.count, GRAM_BLOCK_EXAMPLES):
+            products = self.take(rows).dot(self.take(slice(rows.start, None)))
+            out[rows, rows.start :], out[rows.start :, rows] = products, products.T
         return out
 
-    def row(self, place: int) -> dict[str, Tensor]:
+    def row(self, position: int) -> dict[str, Tensor]:
         """The gradient of one example, name → shape."""
         out = {}
         for name, uses in self.terms.items():
-            each = [term.take(slice(place, place + 1)).materialise()[0] for term in uses]
-            out[name] = sum(each[1:], each[0]) if each else self.like.new_zeros(self.shapes[name])
+            rows = [term.take(slice(position, position + 1)).materialise()[0] for term in uses]
+            out[name] = sum(rows[1:], rows[0]) if rows else self.like.new_zeros(self.shapes[name])
         return out
 
     def layers(self) -> Iterator[LayerFactors]:
-        """Layers whose weight is used in outer products alone, the parts of a module used twice one after the other."""
+        """Layers whose weight gradients are outer products; several uses of a layer are joined along the positions."""
         for name, (module, bias) in self.owners.items():
             uses = [term for term in self.terms[name] if isinstance(term, OuterTerm)]
             if not uses or len(uses) < len(self.terms[name]):
@@ -179,15 +182,15 @@ class CapturedBatch:
 
     @staticmethod
     def concatenate(batches: list[CapturedBatch]) -> CapturedBatch:
-        """Consecutive batches as one; the list is used up, so that memory does not hold all of them twice."""
-        first, counts, terms = batches[0], [b.count for b in batches], {}
+        """Consecutive batches as one batch. The list is emptied, so that memory does not hold all of them twice."""
+        first, counts, terms = batches[0], [batch.count for batch in batches], {}
         if len(batches) == 1:
             return first
-        each = [dict(b.terms) for b in batches]
+        remaining = [dict(batch.terms) for batch in batches]
         batches.clear()
         for name in first.terms:
-            uses = [one.pop(name) for one in each]
-            if len({len(u) for u in uses}) > 1:  # a use that some batches do without
+            uses = [of_batch.pop(name) for of_batch in remaining]
+            if len({len(u) for u in uses}) > 1:  # some batches lack a use
                 pairs = zip(uses, counts, strict=True)
                 uses = [(DenseTerm(replace(first, count=b, terms={name: u}).materialise(name)),) for u, b in pairs]
             terms[name] = tuple(concatenate(same) for same in zip(*uses, strict=True))
@@ -195,18 +198,18 @@ class CapturedBatch:
 
 
 def merge_batches(passes: Iterator[tuple[slice, CapturedBatch]], limit: int) -> Iterator[tuple[slice, CapturedBatch]]:
-    """Consecutive batches as fewer of at most `limit` numbers: (which rows, as factors)."""
+    """Join consecutive batches into fewer batches of at most `limit` numbers: (which rows, batch)."""
     batches: list[CapturedBatch] = []
-    here, numbers = slice(0, 0), 0
+    rows, numbers = slice(0, 0), 0
     for where, batch in passes:
         if batches and numbers + batch.floats * batch.count > limit:
-            yield here, CapturedBatch.concatenate(batches)
+            yield rows, CapturedBatch.concatenate(batches)
             batches, numbers = [], 0
-        here = slice(here.start if batches else where.start, where.stop)
+        rows = slice(rows.start if batches else where.start, where.stop)
         batches.append(batch)
         numbers += batch.floats * batch.count
     if batches:
-        yield here, CapturedBatch.concatenate(batches)
+        yield rows, CapturedBatch.concatenate(batches)
 
 
 def _prepare(term: GradientTerm) -> GradientTerm:

@@ -1,4 +1,4 @@
-"""Rows of a network that do not exist: passes over the network capture them anew whenever they are multiplied."""
+"""Per-example gradients that are not stored: passes over the network capture them again for every product."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ class CapturedRows(NetworkRows):
         return rows
 
     def held(self, limit: int = MAX_HELD_NUMBERS) -> Iterator[tuple[slice, CapturedBatch]]:
-        """Large batches for the side that is held: gradients materialised where that is the cheaper to multiply."""
+        """Batches of up to `limit` numbers for the side of a product that is held, prepared for many products."""
         for where, batch in merge_batches(self.passes(ready=True), limit):
             if where == slice(0, len(self)) and batch.floats * batch.count <= self._cache_limit:
                 self._cache = batch
             yield where, batch
 
     def dot(self, other: Rows) -> Array:
-        """Inner products; two captured sets by ghost products or materialised blocks, layer by layer."""
+        """Inner products; of two captured sets by ghost products or materialised gradients, layer by layer."""
         if not isinstance(other, CapturedRows):
             return self._dot_tensors(TensorRows.of(self.network, other).blocks)
         if other.network.shapes != self.network.shapes:
@@ -126,7 +126,7 @@ class CapturedRows(NetworkRows):
         return out if self.share is None is other.share else out + self._shares(other)
 
     def gram(self) -> Array:
-        """`dense() @ dense().T` by half the products, (n, n)."""
+        """`dense() @ dense().T`, (n, n), with half of its products."""
         out = np.empty((len(self), len(self)))
         for columns, right in self.held():
             out[columns, columns] = to_numpy(right.gram())
@@ -217,11 +217,11 @@ class CapturedRows(NetworkRows):
         return out
 
     def _shares(self, other: CapturedRows) -> Array:
-        """What the shares of both sides add to the inner products."""
+        """The contribution of both regulariser shares to the inner products."""
         out = np.zeros((len(self), len(other)))
         if self.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in self.share.items()})
-            out += np.outer(self.weights, other.dot(common)[:, 0])  # with the other's share, if it has one
+            out += np.outer(self.weights, other.dot(common)[:, 0])  # includes the share of the other side
         if other.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
             out += np.outer(self.plain().dot(common)[:, 0], other.weights)

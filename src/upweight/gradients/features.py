@@ -1,4 +1,4 @@
-"""Features: what enters the last layer of a network, for every example."""
+"""Features of examples: the inputs of the last layer of a network."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def features(network: Network, examples: Examples) -> NDArray[np.float64]:
-    """The inputs of the layer that is called last (the penultimate activations), (n, d), in passes without gradients.
+    """Penultimate activations (n, d): the inputs of the layer that is called last, in passes without gradients.
 
-    A layer is a module with a weight matrix of its own. Positions of a sequence or of a picture are averaged.
+    A layer is a module that holds a weight matrix itself. Positions of a sequence or an image are averaged.
 
     Raises:
-        TypeError: no such module is called with one row per example.
+        TypeError: no layer is called with one row per example.
     """
     parts = []
     for part in examples.batches(BATCH_EXAMPLES):
-        with network.preserved(), torch.no_grad(), _entering(network.net, len(part)) as entered:
+        with network.preserved(), torch.no_grad(), _recorded_inputs(network.net, len(part)) as last_input:
             network.values("loss" if part.y is not None else "measure", network.batch(part), part.ids)
-        if not entered:
+        if not last_input:
             raise TypeError(
-                "the net calls no module that has a weight matrix with one row per example, so it has no last layer "
-                "whose inputs could stand for the examples; methods that compare features cannot be used with it"
+                "expected the net to call a module with a weight matrix on one row per example, but it calls none: "
+                "without a last layer, examples have no features; use a method that does not compare features"
             )
-        parts.append(_averaged(*entered[-1]).flatten(1).double().cpu().numpy())
+        parts.append(_average_positions(*last_input[-1]).flatten(1).double().cpu().numpy())
     return np.concatenate(parts)
 
 
 @contextmanager
-def _entering(net: nn.Module, count: int) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """(layer, its input) of the last layer that was called for so many examples."""
-    entered: list[tuple[nn.Module, Tensor]] = []
+def _recorded_inputs(net: nn.Module, count: int) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """(layer, its input) of the last layer called with `count` rows, as a list of at most one pair."""
+    last_input: list[tuple[nn.Module, Tensor]] = []
 
-    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
+    def record(module: nn.Module, given: tuple[Any, ...]) -> None:
         if given and isinstance(given[0], Tensor) and given[0].ndim and len(given[0]) == count:
-            entered[:] = [(module, given[0])]
+            last_input[:] = [(module, given[0])]
 
     layers = [m for m in net.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
-    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
-        yield entered
+        yield last_input
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _averaged(layer: nn.Module, values: Tensor) -> Tensor:
-    """The mean over positions: all axes but the first and that of the features."""
+def _average_positions(layer: nn.Module, values: Tensor) -> Tensor:
+    """The mean over positions, which are all axes except the first and that of the features."""
     if values.ndim <= 2:
         return values.reshape(len(values), -1)
     axes = range(2, values.ndim) if isinstance(layer, CONVOLUTIONS) else range(1, values.ndim - 1)

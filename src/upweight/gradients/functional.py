@@ -1,6 +1,6 @@
-"""Gradients and second-order products by torch's own differentiation: the oracle, and what hooks cannot see.
+"""Gradients and second-order products by autograd: the reference for hooks, and the fallback where hooks fail.
 
-Second-order products need attention in its plain form: the fused kernels have no second derivative.
+Second-order products need attention in its plain form, because the fused kernels have no second derivative.
 """
 
 from __future__ import annotations
@@ -20,57 +20,55 @@ Blocks = Mapping[str, Tensor]
 
 
 class LossModule(nn.Module):
-    """Loss and net as one module, so that parameters can be replaced however the loss uses the net."""
+    """Loss and net as one module, so that parameters can be replaced no matter how the loss uses the net."""
 
     def __init__(self, network: Network, quantity: Quantity) -> None:
         super().__init__()
         self.net = network.net
-        function = network.loss if quantity == "loss" or network.measure is None else network.measure
-        self._evaluate = function
+        self._function = network.loss if quantity == "loss" or network.measure is None else network.measure
         self._sign = -1.0 if quantity == "measure" and network.measure is None else 1.0
 
     def forward(self, batch: Any) -> Tensor:
         """Loss or measurement of every example of a batch, (n,)."""
-        return self._sign * self._evaluate(self.net, batch)
+        return self._sign * self._function(self.net, batch)
 
 
 def gradient_rows(
     network: Network, quantity: Quantity, examples: Examples, names: Sequence[str], sliced: Sequence[bool] | None
 ) -> dict[str, Tensor]:
-    """Per-example gradients of these parameters, name → (n, *shape), formed one by one.
+    """Per-example gradients of these parameters, materialised: name → (n, *shape).
 
-    By vmap(grad) where the net allows it, by one backward pass per example where it does not. Call it inside
-    `network.preserved()`.
+    By vmap(grad) if the net allows it, else by one backward pass per example. Call it inside `network.preserved()`.
 
     Args:
-        sliced: which tensors of the batch hold one entry per example; None when that is not known.
+        sliced: which tensors of the batch hold one entry per example; None if that is not known.
     """
     if sliced is not None:
         try:
             return _by_vmap(network, quantity, network.batch(examples), names, sliced)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            pass  # data-dependent branches, in-place writes, operators without a batching rule: no vmap
-    rows = [single_gradient(network, quantity, one, names) for one in examples.batches(1)]
+            pass  # vmap fails for data-dependent branches, in-place writes and operators without a batching rule
+    rows = [single_gradient(network, quantity, example, names) for example in examples.batches(1)]
     return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
-def single_gradient(network: Network, quantity: Quantity, one: Examples, names: Sequence[str]) -> dict[str, Tensor]:
+def single_gradient(network: Network, quantity: Quantity, example: Examples, names: Sequence[str]) -> dict[str, Tensor]:
     """The gradient of a single example in a batch of its own, name → shape."""
-    value = network.values(quantity, network.batch(one), one.ids)
-    held = network.parameters()
-    return gradient(value.sum(), [held[name] for name in names], names)
+    value = network.values(quantity, network.batch(example), example.ids)
+    parameters = network.parameters()
+    return gradient(value.sum(), [parameters[name] for name in names], names)
 
 
 def gradient(
     value: Tensor, parameters: Sequence[Tensor], names: Sequence[str], keep: bool = False
 ) -> dict[str, Tensor]:
-    """∂value/∂parameters by autograd, zero where it does not depend on them; float32 or better."""
+    """∂value/∂parameters by autograd, zero for parameters without influence; in float32 or better."""
     if not value.requires_grad:
-        found: Sequence[Tensor | None] = [None] * len(names)
+        gradients: Sequence[Tensor | None] = [None] * len(names)
     else:
-        found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=keep)
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=keep)
     out = {}
-    for name, p, g in zip(names, parameters, found, strict=True):
+    for name, p, g in zip(names, parameters, gradients, strict=True):
         dense = torch.zeros_like(p) if g is None else g.to_dense() if g.layout != torch.strided else g
         out[name] = dense.detach().to(torch.promote_types(p.dtype, torch.float32))
     return out
@@ -78,30 +76,30 @@ def gradient(
 
 def batch_tensors(batch: Any) -> list[Tensor]:
     """The tensors of a batch, in a fixed order. Raises TypeError for a batch of unknown structure."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+    def collect(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
         return tensor
 
-    map_tensors(note, batch)
-    return found
+    map_tensors(collect, batch)
+    return tensors
 
 
 def _by_vmap(
     network: Network, quantity: Quantity, batch: Any, names: Sequence[str], sliced: Sequence[bool]
 ) -> dict[str, Tensor]:
-    whole = LossModule(network, quantity)
-    held = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
-    chosen = {f"net.{name}": held.pop(f"net.{name}") for name in names}
+    module = LossModule(network, quantity)
+    fixed = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
+    chosen = {f"net.{name}": fixed.pop(f"net.{name}") for name in names}
 
     def value(parameters: dict[str, Tensor], tensors: Sequence[Tensor]) -> Tensor:
-        waiting = iter(t[None] if each else t for t, each in zip(tensors, sliced, strict=True))
-        one = map_tensors(lambda _: next(waiting), batch)
-        values: Tensor = torch.func.functional_call(whole, {**held, **parameters}, (one,))
+        remaining = iter(t[None] if is_sliced else t for t, is_sliced in zip(tensors, sliced, strict=True))
+        example = map_tensors(lambda _: next(remaining), batch)
+        values: Tensor = torch.func.functional_call(module, {**fixed, **parameters}, (example,))
         return values.sum()
 
-    axes = [0 if each else None for each in sliced]
+    axes = [0 if is_sliced else None for is_sliced in sliced]
     with sdpa_kernel(SDPBackend.MATH):
         rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, batch_tensors(batch))
     wide = network.precision
@@ -112,25 +110,25 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
     """∇²(Σ values) v for k vectors by double backward.
 
     Args:
-        values: computes what is summed, e.g. `lambda: network.values("loss", batch, ids)`; called once.
+        values: computes the values to sum, e.g. `lambda: network.values("loss", batch, ids)`; called once.
         parameters: `network.parameters()`.
         vectors: name → (k, *shape).
 
     Returns: name → (k, *shape). Call it inside `network.preserved()`.
     """
-    names, held = list(parameters), list(parameters.values())
+    names, tensors = list(parameters), list(parameters.values())
     with sdpa_kernel(SDPBackend.MATH):
-        slopes = torch.autograd.grad(values().sum(), held, create_graph=True, allow_unused=True)
-        seen = [s for s in slopes if s is not None and s.requires_grad]
+        gradients = torch.autograd.grad(values().sum(), tensors, create_graph=True, allow_unused=True)
+        differentiable = [g for g in gradients if g is not None and g.requires_grad]
         out = {name: torch.zeros_like(vectors[name]) for name in names}
         for k in range(len(vectors[names[0]])):
-            along = [
-                vectors[n][k].to(s) for n, s in zip(names, slopes, strict=True) if s is not None and s.requires_grad
+            direction = [
+                vectors[n][k].to(g) for n, g in zip(names, gradients, strict=True) if g is not None and g.requires_grad
             ]
-            if not seen:
+            if not differentiable:
                 break
-            found = torch.autograd.grad(seen, held, along, retain_graph=True, allow_unused=True)
-            for name, h in zip(names, found, strict=True):
+            products = torch.autograd.grad(differentiable, tensors, direction, retain_graph=True, allow_unused=True)
+            for name, h in zip(names, products, strict=True):
                 if h is not None:
                     out[name][k] = h
     return out
@@ -139,29 +137,29 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
 def ggn_vp(
     outputs: Tensor, hessian_product: Callable[[Tensor], Tensor], parameters: Mapping[str, Tensor], vectors: Blocks
 ) -> dict[str, Tensor]:
-    """Σᵢ Jᵢᵀ Λᵢ Jᵢ v for k vectors (Schraudolph 2002), J the outputs' Jacobian.
+    """Σᵢ Jᵢᵀ Λᵢ Jᵢ v for k vectors (Schraudolph 2002), with J the Jacobian of the outputs.
 
-    J v comes from differentiating u ↦ Jᵀu (two backward passes), which every operator with a second derivative allows;
-    forward mode does not pass through fused attention.
+    J v is the derivative of u ↦ Jᵀu (two backward passes), which every operator with a second derivative allows;
+    forward mode does not work through fused attention.
 
     Args:
-        outputs: (B, …) with their graph, made inside `network.preserved()` and `plain_attention()`.
+        outputs: (B, …) with their graph, computed inside `network.preserved()` and `plain_attention()`.
         bend: u ↦ Λ u on tensors of the outputs' shape.
         vectors: name → (k, *shape).
 
     Returns: name → (k, *shape).
     """
-    names, held = list(parameters), list(parameters.values())
+    names, tensors = list(parameters), list(parameters.values())
     dummy = torch.zeros_like(outputs, requires_grad=True)
-    slopes = torch.autograd.grad(outputs, held, dummy, create_graph=True, allow_unused=True)
-    used = [place for place, s in enumerate(slopes) if s is not None]
+    transposed = torch.autograd.grad(outputs, tensors, dummy, create_graph=True, allow_unused=True)  # Jᵀ dummy
+    used = [i for i, gradient in enumerate(transposed) if gradient is not None]
     out = {name: torch.zeros_like(vectors[name]) for name in names}
     for k in range(len(vectors[names[0]])):
-        along = [vectors[names[place]][k].to(outputs) for place in used]
-        (pushed,) = torch.autograd.grad([slopes[place] for place in used], dummy, along, retain_graph=True)
-        pulled = torch.autograd.grad(outputs, [held[p] for p in used], hessian_product(pushed), retain_graph=True)
-        for place, g in zip(used, pulled, strict=True):
-            out[names[place]][k] = g
+        direction = [vectors[names[i]][k].to(outputs) for i in used]
+        (jvp,) = torch.autograd.grad([transposed[i] for i in used], dummy, direction, retain_graph=True)
+        products = torch.autograd.grad(outputs, [tensors[i] for i in used], hessian_product(jvp), retain_graph=True)
+        for i, product in zip(used, products, strict=True):
+            out[names[i]][k] = product
     return out
 
 

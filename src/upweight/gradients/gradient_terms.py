@@ -1,7 +1,7 @@
-"""Parts: what one use of a parameter adds to the per-example gradients of a batch, kept as factors where it has them.
+"""Gradient terms: what one use of a parameter adds to the per-example gradients of a batch, as factors if possible.
 
 Shapes: B examples, T positions, r × c the parameter as a matrix (shape[0] × the rest). Products and their costs are
-those of Goodfellow (2015, arXiv 1510.01799) and Lee & Kifer (2021), "ghost" products without the gradient itself.
+those of Goodfellow (2015, arXiv 1510.01799) and Lee & Kifer (2021): "ghost" products, without the gradient itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MAX_FLOP_RATIO = 8  # times the flops that a matrix product may cost more than gathering and adding
-MAX_TEMPORARY_NUMBERS = 1 << 23  # numbers that a temporary may hold: 32 MB in float32
+from upweight.core.blocks import blocks
+
+MAX_FLOP_RATIO = 8  # a matrix product may cost this many times the flops of gathering and adding
+MAX_TEMPORARY_NUMBERS = 1 << 23  # of a temporary tensor: 32 MB in float32
 
 
 class GradientTerm(ABC):
-    """Gradients (B, *shape) of one parameter by one use of it."""
+    """Per-example gradients (B, *shape) of one parameter that come from one use of it."""
 
     shape: tuple[int, ...]
 
@@ -41,7 +43,7 @@ class GradientTerm(ABC):
 
     @abstractmethod
     def sums(self, member: Tensor) -> Tensor:
-        """member (g, B) times the gradients: (g, *shape)."""
+        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape)."""
 
     @abstractmethod
     def take(self, where: slice) -> GradientTerm:
@@ -49,18 +51,17 @@ class GradientTerm(ABC):
 
     @abstractmethod
     def scaled(self, by: Tensor) -> GradientTerm:
-        """Every example's gradient times its entry of `by` (B,)."""
+        """The gradient of every example times its entry of `by` (B,)."""
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Materialised gradients as matrices (b, r·c), a few examples at a time."""
         size = max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(self.shape)))
-        for start in range(0, len(self), size):
-            where = slice(start, min(start + size, len(self)))
+        for where in blocks(len(self), size):
             yield where, self.take(where).materialise().flatten(1)
 
 
 class DenseTerm(GradientTerm):
-    """Gradients that exist: biases, norms, and whatever no factors are known of."""
+    """Gradients that are stored as they are: biases, normalisation layers, and layers without known factors."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -71,7 +72,7 @@ class DenseTerm(GradientTerm):
 
     @property
     def floats(self) -> int:
-        """All of the parameter."""
+        """The size of the parameter."""
         return prod(self.shape)
 
     def materialise(self) -> Tensor:
@@ -91,7 +92,7 @@ class DenseTerm(GradientTerm):
         return DenseTerm(self.values[where])
 
     def scaled(self, by: Tensor) -> DenseTerm:
-        """Multiplied out."""
+        """The values times `by`."""
         return DenseTerm(self.values * by.view(-1, *[1] * len(self.shape)))
 
 
@@ -99,10 +100,10 @@ class OuterTerm(GradientTerm):
     """Gradients Σ_t left_t right_tᵀ.
 
     Args:
-        left: (B, T, r), for a linear layer the output gradients s.
-        right: (B, T, c), for a linear layer the activations a.
-        shape: of the parameter, r × c when flattened behind its first axis.
-        swapped: left holds the activations and right the output gradients (weights stored input × output).
+        left: (B, T, r); for a linear layer the output gradients s.
+        right: (B, T, c); for a linear layer the activations a.
+        shape: of the parameter; r × c with the axes after the first one flattened.
+        swapped: whether left holds the activations and right the output gradients (weights stored input × output).
     """
 
     def __init__(self, left: Tensor, right: Tensor, shape: tuple[int, ...], swapped: bool = False) -> None:
@@ -126,7 +127,9 @@ class OuterTerm(GradientTerm):
         return (self.left.transpose(1, 2) @ self.right).reshape(len(self), *self.shape)
 
     def dot_vectors(self, block: Tensor) -> Tensor:
-        """left_tᵀ X right_t by one GEMM against all X where T = 1, of materialised gradients otherwise."""
+        """Σ_t left_tᵀ X right_t for all matrices X: from materialised gradients if there are several positions and
+        vectors, else by a GEMM with one factor.
+        """
         if self.length > 1 and len(block) > 1:
             out = self.right.new_empty(len(self), len(block))
             for where, gradients in self.chunks():
@@ -136,46 +139,46 @@ class OuterTerm(GradientTerm):
         matrices, left, right = block.reshape(len(block), r, c), self.left, self.right
         out = self.right.new_empty(b, len(block))
         size = max(1, MAX_TEMPORARY_NUMBERS // max(1, b * t * min(r, c)))
-        for start in range(0, len(block), size):
-            x = matrices[start : start + size]
+        for where in blocks(len(block), size):
+            x = matrices[where]
             if r <= c:
-                bent = (right.reshape(b * t, c) @ x.reshape(-1, c).T).view(b, t, len(x), r)
-                out[:, start : start + size] = torch.einsum("btkr,btr->bk", bent, left)
+                mapped = (right.reshape(b * t, c) @ x.reshape(-1, c).T).view(b, t, len(x), r)
+                out[:, where] = torch.einsum("btkr,btr->bk", mapped, left)
             else:
-                bent = (left.reshape(b * t, r) @ x).view(len(x), b, t, c)
-                out[:, start : start + size] = torch.einsum("kbtc,btc->bk", bent, right)
+                mapped = (left.reshape(b * t, r) @ x).view(len(x), b, t, c)
+                out[:, where] = torch.einsum("kbtc,btc->bk", mapped, right)
         return out
 
     def sums(self, member: Tensor) -> Tensor:
-        """A GEMM over all positions for one group; of materialised gradients, which serve all groups, for several."""
+        """One GEMM over all positions per group; with several groups and positions, of materialised gradients."""
         if len(member) > 1 and self.length > 1:
             out = self.right.new_zeros(len(member), prod(self.shape))
             for where, gradients in self.chunks():
                 out += member[:, where] @ gradients
             return out.reshape(len(member), *self.shape)
         right = self.right.flatten(0, 1)
-        each = [(self.left * m[:, None, None]).flatten(0, 1).T @ right for m in member]
-        return torch.stack(each).reshape(len(member), *self.shape)
+        totals = [(self.left * weights[:, None, None]).flatten(0, 1).T @ right for weights in member]
+        return torch.stack(totals).reshape(len(member), *self.shape)
 
     def take(self, where: slice) -> OuterTerm:
         """Views."""
         return OuterTerm(self.left[where], self.right[where], self.shape, self.swapped)
 
     def scaled(self, by: Tensor) -> OuterTerm:
-        """The left side is."""
+        """The left factors times `by`."""
         return OuterTerm(self.left * by[:, None, None], self.right, self.shape, self.swapped)
 
-    def rows(self, kept: Tensor) -> OuterTerm:
-        """Only these rows of the parameter, as a matrix (len(kept), c)."""
-        return OuterTerm(self.left[..., kept], self.right, (len(kept), self.right.shape[-1]))
+    def rows(self, indices: Tensor) -> OuterTerm:
+        """The gradients of these rows of the parameter only, as a matrix (len(indices), c)."""
+        return OuterTerm(self.left[..., indices], self.right, (len(indices), self.right.shape[-1]))
 
 
 class LookupTerm(GradientTerm):
-    """Gradients Σ_t e(ids_t) right_tᵀ of a table (r, c): an embedding.
+    """Gradients Σ_t e(ids_t) right_tᵀ of an embedding table (r, c), with unit vectors e.
 
     Args:
         ids: (B, T) integers.
-        right: (B, T, c), the output gradients; zero where the id is padding.
+        right: (B, T, c), the output gradients; zero if the id is padding.
         shape: (r, c).
     """
 
@@ -196,28 +199,28 @@ class LookupTerm(GradientTerm):
         return self.ids.shape[1]
 
     def materialise(self) -> Tensor:
-        """Scattered rows."""
+        """The output gradients, added to the rows of an empty table."""
         b, rows = len(self), self.shape[0]
         out = self.right.new_zeros(b * rows, self.right.shape[-1])
-        places = self.ids + rows * torch.arange(b, device=self.ids.device)[:, None]
-        return out.index_add_(0, places.flatten(), self.right.flatten(0, 1)).view(b, *self.shape)
+        indices = self.ids + rows * torch.arange(b, device=self.ids.device)[:, None]
+        return out.index_add_(0, indices.flatten(), self.right.flatten(0, 1)).view(b, *self.shape)
 
     def dot_vectors(self, block: Tensor) -> Tensor:
-        """Gathered rows of each vector; one GEMM over the rows that occur where those are few or vectors many."""
+        """By one GEMM over the rows that occur, if they are few; else by gathering the rows of each vector."""
         if len(block) > 1:
-            kept = torch.unique(self.ids)
-            if len(kept) <= MAX_FLOP_RATIO * self.length:
-                seen, out = block[:, kept].flatten(1).T, self.right.new_empty(len(self), len(block))
-                for where, gradients in self.rows(kept).chunks():
-                    out[where] = gradients @ seen
+            indices = torch.unique(self.ids)
+            if len(indices) <= MAX_FLOP_RATIO * self.length:
+                vectors, out = block[:, indices].flatten(1).T, self.right.new_empty(len(self), len(block))
+                for where, gradients in self.rows(indices).chunks():
+                    out[where] = gradients @ vectors
                 return out
         return torch.stack([(functional.embedding(self.ids, x) * self.right).sum((1, 2)) for x in block], dim=1)
 
     def sums(self, member: Tensor) -> Tensor:
-        """Scattered, weighted rows."""
+        """The weighted output gradients, added to the rows of an empty table."""
         out = self.right.new_zeros(len(member), *self.shape)
-        for total, m in zip(out, member, strict=True):
-            total.index_add_(0, self.ids.flatten(), (self.right * m[:, None, None]).flatten(0, 1))
+        for total, weights in zip(out, member, strict=True):
+            total.index_add_(0, self.ids.flatten(), (self.right * weights[:, None, None]).flatten(0, 1))
         return out
 
     def take(self, where: slice) -> LookupTerm:
@@ -225,18 +228,18 @@ class LookupTerm(GradientTerm):
         return LookupTerm(self.ids[where], self.right[where], self.shape)
 
     def scaled(self, by: Tensor) -> LookupTerm:
-        """The output gradients are."""
+        """The output gradients times `by`."""
         return LookupTerm(self.ids, self.right * by[:, None, None], self.shape)
 
-    def rows(self, kept: Tensor) -> LookupTerm:
-        """Only these rows of the table (sorted), as a table (len(kept), c)."""
-        places = torch.searchsorted(kept, self.ids.contiguous()).clamp_(max=len(kept) - 1)
-        inside = kept[places] == self.ids
-        return LookupTerm(places * inside, self.right * inside[..., None], (len(kept), self.right.shape[-1]))
+    def rows(self, indices: Tensor) -> LookupTerm:
+        """The gradients of these rows of the table only (sorted indices), as a table (len(indices), c)."""
+        places = torch.searchsorted(indices, self.ids.contiguous()).clamp_(max=len(indices) - 1)
+        inside = indices[places] == self.ids
+        return LookupTerm(places * inside, self.right * inside[..., None], (len(indices), self.right.shape[-1]))
 
 
 def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:
-    """The same use in consecutive batches as one; shorter sequences are padded with zeros, which add nothing."""
+    """The terms of the same use in consecutive batches as one; zeros, which add nothing, pad shorter sequences."""
     first = terms[0]
     if len(terms) == 1:
         return first

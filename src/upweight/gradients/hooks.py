@@ -1,4 +1,4 @@
-"""Capture: hooks that see every layer's input and output gradient in one ordinary backward pass."""
+"""Hooks that capture the input and the output gradient of every layer in one ordinary backward pass."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
 from upweight.gradients.layers import LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network
 
-# Where the examples are in a module's input: its first axis; folded with the positions into the first axis; the second
-# axis; nowhere (the same input serves all examples, as positions do in a transformer), with or without an axis of one.
+# Where the examples are in the input of a module: on its first axis; on the first axis, folded together with positions;
+# on the second axis; nowhere, because one input serves all examples (as positions do in a transformer), either with a
+# first axis of length one ("single") or without such an axis ("shared").
 ExampleLayout = Literal["first", "folded", "second", "single", "shared"]
 
-
-PARAMETER_SITE = -1  # in place of a call: the site is a parameter itself, of shape (1, …), given to each example
+PARAMETER_SITE = -1  # instead of a call number: the site is a parameter of shape (1, …) that all examples use
 
 
 class CallSite(NamedTuple):
-    """One call of a module in a forward pass, or a parameter that a module without a kind uses itself."""
+    """One call of a module in a forward pass, or a parameter that a module of no known layer kind uses directly."""
 
     module: str
     call: int
@@ -32,7 +32,7 @@ class CallSite(NamedTuple):
 
 @dataclass(frozen=True)
 class HookedCall:
-    """What a hook saw."""
+    """One call of a module, as its hook recorded it."""
 
     site: CallSite
     module: nn.Module
@@ -41,26 +41,26 @@ class HookedCall:
     given: Tensor
     version: int
     edge: GradientEdge
-    names: Mapping[str, str]  # the module's own parameter names → the network's
+    names: Mapping[str, str]  # parameter name within the module → name within the network
 
 
 class HookedPass:
     """Hooks on a network for one forward pass and any number of backward passes.
 
-    Use inside `network.preserved()`:
+    Use it inside `network.preserved()`:
 
         with Tape(network, count, layouts) as tape:
             values = network.values("loss", batch, ids)
-        captured = tape.pull(values)
+        gradients = hooked.backpropagate(values)
 
     Args:
         count: examples in the batch.
-        layouts: where the examples are at each site; what is not named is guessed from the shape.
-        without: parameters that are not to be captured.
+        layouts: where the examples are at each site; at other sites the shape decides.
+        without: parameters that are not captured.
 
     Attributes:
-        calls: what the hooks saw.
-        failed: sites whose gradients could not be taken, with the reason.
+        calls: the recorded calls.
+        failed: sites whose gradients could not be computed, with the reason.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class HookedPass:
         self._swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._handles: list[Any] = []
         self._times: dict[str, int] = {}
-        self._ready: dict[CallSite, Tensor] = {}
+        self._inputs: dict[CallSite, Tensor] = {}
         self._open = False
 
     def __enter__(self) -> HookedPass:
@@ -107,12 +107,12 @@ class HookedPass:
         self._handles.clear()
 
     def backpropagate(self, values: Tensor, cotangent: Tensor | None = None, keep: bool = False) -> CapturedBatch:
-        """Gradients of every example's ⟨cotangent, values⟩; `keep` allows another pull of the same values.
+        """Gradients of ⟨cotangentᵢ, valuesᵢ⟩ for every example i.
 
         Args:
-            values: what was computed under this tape, examples on the first axis, e.g. losses (B,) or outputs (B, C).
+            values: computed inside this pass, with examples on the first axis, e.g. losses (B,) or outputs (B, C).
             cotangent: of the same shape; None for ones.
-            keep: hold the graph.
+            keep: keep the graph, so that the same values can be backpropagated again.
         """
         if not values.requires_grad:
             raise ValueError(
@@ -144,42 +144,46 @@ class HookedPass:
     ) -> None:
         if call.given._version != call.version:
             raise RuntimeError(
-                f"the input of {call.site.module!r} was changed in place after it was used, so its gradient is lost; "
-                "training would have failed the same way"
+                f"the input of {call.site.module!r} was changed in place after it was used, so the gradient cannot be "
+                "computed; training would have failed in the same way"
             )
         try:
-            if call.site not in self._ready:
+            if call.site not in self._inputs:
                 wide = self.network.precision
                 given = call.given.to(wide) if call.given.is_floating_point() else call.given
-                self._ready[call.site] = call.kind.prepare_input(call.module, self._arranged(given, call.layout))
+                self._inputs[call.site] = call.kind.prepare_input(call.module, self._arranged(given, call.layout))
             slope = self._arranged(slope.to(self.network.precision), call.layout, output=True)
-            found = call.kind.terms(call.module, self._ready[call.site], slope)
-        except (RuntimeError, ValueError, IndexError) as error:  # a layer that is not what it looks like
+            local_terms = call.kind.terms(call.module, self._inputs[call.site], slope)
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ) as error:  # the layer computes something else than its class suggests
             self.failed[call.site] = error
             return
         for local, name in call.names.items():
-            if local in found:  # a subclass may hold more than its kind knows of
-                terms[name].append(found[local])
-        if "weight" in call.names and isinstance(found["weight"], OuterTerm):
+            if local in local_terms:  # a subclass may have parameters that its kind does not know
+                terms[name].append(local_terms[local])
+        if "weight" in call.names and isinstance(local_terms["weight"], OuterTerm):
             owners.setdefault(call.names["weight"], (call.site.module, call.names.get("bias")))
 
     def _arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:
-        """An input or an output gradient with the examples first."""
+        """An input or an output gradient with the examples on the first axis."""
         if layout == "folded":
             return torch.unflatten(tensor, 0, (self.count, -1))
         if layout == "second":
             return tensor.transpose(0, 1)
-        if layout in ("single", "shared") and not output:  # an output has one for each of them
+        if layout in ("single", "shared") and not output:  # the output was already expanded
             return self._for_each(tensor, layout)
         return tensor
 
     def _for_each(self, tensor: Tensor, layout: ExampleLayout) -> Tensor:
-        """What all examples share, once for each of them."""
+        """A tensor that all examples share, expanded to one for each of them."""
         tensor = tensor if layout == "single" else tensor[None]
         return tensor.expand(self.count, *tensor.shape[1:])
 
     def _stretch(self, module: nn.Module, local: Mapping[str, str]) -> None:
-        """Parameters that the layouts name are, for this pass, one for each example: a class token, positions."""
+        """Expand the parameters named in the layouts to one per example for this pass: a class token, positions."""
         for attribute, name in local.items():
             if CallSite(name, PARAMETER_SITE) in self.layouts:
                 parameter = module._parameters[attribute]
@@ -190,7 +194,7 @@ class HookedPass:
                 module._parameters[attribute] = self._stretched[name]  # type: ignore[assignment]
 
     def _hook(self, module_name: str, kind: LayerKind, names: Mapping[str, str]) -> Any:
-        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = args[0] if args else next(iter(kwargs.values()), None)
             if not (self._open and isinstance(output, Tensor) and output.requires_grad and isinstance(given, Tensor)):
                 return None
@@ -200,33 +204,33 @@ class HookedPass:
             if layout is None or (isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1):
                 return None
             changed = layout in ("single", "shared")
-            if changed:  # an output for every example, so that its gradient is the example's own
+            if changed:  # one output per example, so that each has a gradient of its own
                 output = self._for_each(output, layout)
             elif layout == "first" and len(given) != self.count:
                 raise ValueError(
-                    f"{module_name!r} saw {len(given)} inputs in a batch of {self.count}, and one for each example "
-                    "when it was looked at first: where a net regroups its batch, nobody knows whose gradient is whose"
+                    f"{module_name!r} got {len(given)} inputs in a batch of {self.count}, but one per example when the "
+                    "net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples"
                 )
             edge = get_gradient_edge(output)
             self.calls.append(HookedCall(site, module, kind, layout, given.detach(), given._version, edge, names))
             return output if changed else None
 
-        return seen
+        return record
 
 
 def possible_layouts(kind: LayerKind, given: Tensor, count: int) -> tuple[ExampleLayout, ...]:
-    """Where the examples could be in this input, the likeliest first."""
-    found: list[ExampleLayout] = []
+    """Where the examples could be in this input, the most likely layout first."""
+    layouts: list[ExampleLayout] = []
     first = len(given) if given.ndim else 0
     if first == count:
-        found.append("first")
+        layouts.append("first")
     if kind.positional:
         if given.ndim > 1 and given.shape[1] == count:
-            found.append("second")
+            layouts.append("second")
         if first > count and first % count == 0:
-            found.append("folded")
+            layouts.append("folded")
         if first == 1 and count > 1:
-            found.append("single")
+            layouts.append("single")
         if given.ndim and count > 1:
-            found.append("shared")
-    return tuple(found)
+            layouts.append("shared")
+    return tuple(layouts)

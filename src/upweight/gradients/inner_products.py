@@ -1,4 +1,4 @@
-"""Inner products of per-example gradients, of every pair or example by example, by the cheaper of two ways."""
+"""Inner products of per-example gradients, of all pairs or example by example, by the cheaper of two ways."""
 
 from __future__ import annotations
 
@@ -7,96 +7,96 @@ from math import prod
 import torch
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS, DenseTerm, GradientTerm, LookupTerm, OuterTerm
 
 
-def pairwise_inner_products(ours: GradientTerm, theirs: GradientTerm) -> Tensor:
-    """⟨Gᵢ, Gⱼ⟩ of every pair, (len(ours), len(theirs)).
+def pairwise_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
+    """⟨Gᵢ, G'ⱼ⟩ of all pairs, (len(first), len(second)).
 
-    Ghost products cost 2 T T' (r + c) flops a pair, materialised gradients 2 r c: the cheaper is taken.
+    Ghost products cost 2 T T' (r + c) flops per pair, materialised gradients 2 r c: the cheaper way is taken.
     """
-    if isinstance(theirs, DenseTerm):
-        return ours.dot_vectors(theirs.values)
-    if isinstance(ours, DenseTerm):
-        return theirs.dot_vectors(ours.values).T
-    ours, theirs = _common_rows(ours, theirs)
-    if ghost_is_cheaper(ours, theirs.length):
-        return _ghost(ours, theirs)
-    out = ours.right.new_empty(len(ours), len(theirs))
-    for there, right in theirs.chunks():
-        for here, left in ours.chunks():
-            out[here, there] = left @ right.T
+    if isinstance(second, DenseTerm):
+        return first.dot_vectors(second.values)
+    if isinstance(first, DenseTerm):
+        return second.dot_vectors(first.values).T
+    first, second = _common_rows(first, second)
+    if ghost_is_cheaper(first, second.length):
+        return _ghost(first, second)
+    out = first.right.new_empty(len(first), len(second))
+    for columns, b in second.chunks():
+        for rows, a in first.chunks():
+            out[rows, columns] = a @ b.T
     return out
 
 
-def per_example_inner_products(ours: GradientTerm, theirs: GradientTerm) -> Tensor:
-    """⟨Gᵢ, G'ᵢ⟩ of the same example in two uses of one parameter, (B,)."""
-    if isinstance(ours, DenseTerm) or isinstance(theirs, DenseTerm):
-        return (ours.materialise().flatten(1) * theirs.materialise().flatten(1)).sum(1)
-    ours, theirs = _common_rows(ours, theirs)
-    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, ours.length * theirs.length, prod(ours.shape)))
-    out = ours.right.new_empty(len(ours))
-    for start in range(0, len(ours), size):
-        where = slice(start, start + size)
-        a, b = ours.take(where), theirs.take(where)
-        if ours.length * theirs.length * sum(_sides(ours)) < 2 * ours.length * prod(ours.shape):
-            out[where] = (_meetings(a, b, paired=True) * (a.right @ b.right.transpose(1, 2))).sum((1, 2))
+def per_example_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
+    """⟨Gᵢ, G'ᵢ⟩ of the same example in two terms of one parameter, (B,)."""
+    if isinstance(first, DenseTerm) or isinstance(second, DenseTerm):
+        return (first.materialise().flatten(1) * second.materialise().flatten(1)).sum(1)
+    first, second = _common_rows(first, second)
+    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, first.length * second.length, prod(first.shape)))
+    out = first.right.new_empty(len(first))
+    for where in blocks(len(first), size):
+        a, b = first.take(where), second.take(where)
+        if first.length * second.length * sum(_costs(first)) < 2 * first.length * prod(first.shape):
+            out[where] = (_left_inner_products(a, b, paired=True) * (a.right @ b.right.transpose(1, 2))).sum((1, 2))
         else:
             out[where] = (a.materialise() * b.materialise()).flatten(1).sum(1)
     return out
 
 
 def ghost_is_cheaper(term: OuterTerm | LookupTerm, length: int) -> bool:
-    """Whether products by positions are cheaper than by materialised gradients, against `length` positions."""
-    return term.length * length * sum(_sides(term)) < max(prod(term.shape), 2)
+    """Whether ghost products with a term of `length` positions are cheaper than products of materialised gradients."""
+    return term.length * length * sum(_costs(term)) < max(prod(term.shape), 2)
 
 
-def _sides(term: OuterTerm | LookupTerm) -> tuple[int, int]:
-    """Costs of meeting on the left (looking up is one comparison) and on the right."""
+def _costs(term: OuterTerm | LookupTerm) -> tuple[int, int]:
+    """Flops of the inner product of two left factors (of two ids: one comparison) and of two right factors."""
     columns = term.right.shape[-1]
     return (prod(term.shape) // columns if isinstance(term, OuterTerm) else 1), columns
 
 
-def _common_rows(ours: GradientTerm, theirs: GradientTerm) -> tuple[OuterTerm | LookupTerm, OuterTerm | LookupTerm]:
-    """Where a table is involved, only the rows that are looked up."""
-    assert isinstance(ours, OuterTerm | LookupTerm) and isinstance(theirs, OuterTerm | LookupTerm)
-    tables = [term for term in (ours, theirs) if isinstance(term, LookupTerm)]
+def _common_rows(first: GradientTerm, second: GradientTerm) -> tuple[OuterTerm | LookupTerm, OuterTerm | LookupTerm]:
+    """Both terms, restricted to the rows that are looked up if one of them is an embedding table."""
+    assert isinstance(first, OuterTerm | LookupTerm) and isinstance(second, OuterTerm | LookupTerm)
+    tables = [term for term in (first, second) if isinstance(term, LookupTerm)]
     if not tables:
-        return ours, theirs
+        return first, second
     smallest = min(tables, key=lambda term: term.ids.numel())
-    kept = torch.unique(smallest.ids)
-    return ours.rows(kept), theirs.rows(kept)
+    indices = torch.unique(smallest.ids)
+    return first.rows(indices), second.rows(indices)
 
 
-def _ghost(ours: OuterTerm | LookupTerm, theirs: OuterTerm | LookupTerm) -> Tensor:
-    length, other = ours.length, theirs.length
+def _ghost(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm) -> Tensor:
+    length, other = first.length, second.length
     if length == other == 1:
-        return _meetings(ours, theirs).mul_(ours.right[:, 0] @ theirs.right[:, 0].T)
-    out = ours.right.new_empty(len(ours), len(theirs))
-    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, length * other * len(theirs)))
-    for start in range(0, len(ours), size):
-        term = ours.take(slice(start, start + size))
-        met = _meetings(term, theirs).mul_(term.right.flatten(0, 1) @ theirs.right.flatten(0, 1).T)
-        out[start : start + size] = met.view(len(term), length, len(theirs), other).sum((1, 3))
+        return _left_inner_products(first, second).mul_(first.right[:, 0] @ second.right[:, 0].T)
+    out = first.right.new_empty(len(first), len(second))
+    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, length * other * len(second)))
+    for where in blocks(len(first), size):
+        term = first.take(where)
+        products = _left_inner_products(term, second).mul_(term.right.flatten(0, 1) @ second.right.flatten(0, 1).T)
+        out[where] = products.view(len(term), length, len(second), other).sum((1, 3))
     return out
 
 
-def _meetings(ours: OuterTerm | LookupTerm, theirs: OuterTerm | LookupTerm, paired: bool = False) -> Tensor:
-    """⟨left_t, left'_t'⟩: (B·T, B'·T') of all pairs of examples, (B, T, T') of the same example."""
-    if isinstance(ours, LookupTerm) and isinstance(theirs, LookupTerm):
+def _left_inner_products(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm, paired: bool = False) -> Tensor:
+    """⟨left_t, left'_t'⟩ of all pairs of examples (B·T, B'·T'), or of the same example (B, T, T') if `paired`."""
+    if isinstance(first, LookupTerm) and isinstance(second, LookupTerm):
         same = (
-            ours.ids[:, :, None] == theirs.ids[:, None, :]
+            first.ids[:, :, None] == second.ids[:, None, :]
             if paired
-            else (ours.ids.flatten()[:, None] == theirs.ids.flatten())
+            else (first.ids.flatten()[:, None] == second.ids.flatten())
         )
-        return same.to(ours.right.dtype)
-    if isinstance(ours, LookupTerm):
-        return _meetings(theirs, ours, paired).transpose(-1, -2).contiguous()
-    if isinstance(theirs, LookupTerm):
+        return same.to(first.right.dtype)
+    if isinstance(first, LookupTerm):
+        return _left_inner_products(second, first, paired).transpose(-1, -2).contiguous()
+    if isinstance(second, LookupTerm):
         if not paired:
-            return ours.left.flatten(0, 1).index_select(1, theirs.ids.flatten())
-        places = theirs.ids[:, None, :].expand(-1, ours.length, -1)
-        return torch.gather(ours.left, 2, places)
+            return first.left.flatten(0, 1).index_select(1, second.ids.flatten())
+        indices = second.ids[:, None, :].expand(-1, first.length, -1)
+        return torch.gather(first.left, 2, indices)
     if paired:
-        return ours.left @ theirs.left.transpose(1, 2)
-    return ours.left.flatten(0, 1) @ theirs.left.flatten(0, 1).T
+        return first.left @ second.left.transpose(1, 2)
+    return first.left.flatten(0, 1) @ second.left.flatten(0, 1).T

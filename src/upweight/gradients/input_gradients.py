@@ -1,4 +1,4 @@
-"""Inputs: how the inner product of an example's gradient with a vector changes with the example's own inputs."""
+"""Input gradients: how the inner product of an example's gradient with a vector changes with the example's inputs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
-BATCH_EXAMPLES = 64  # examples whose graph of the gradient is held at a time
+BATCH_EXAMPLES = 64  # per batch; the graph of their gradients is held in memory
 
 
 def input_gradients(network: Network, examples: Examples, vectors: Array) -> Array:
     """∂⟨∇θℓᵢ, v⟩/∂xᵢ by double backward through the whole net, frozen layers included: (k, n, …).
 
     Args:
-        network: left untouched.
-        examples: whose gradients.
+        network: the network, which is left unchanged.
+        examples: the examples i.
         vectors: (k, parameters), over the trainable parameters.
 
     Raises:
-        TypeError: a batch without real numbers `x` that are one entry per example.
+        TypeError: the batch has no real-valued tensor `x` with one entry per example.
 
     Source: Koh & Liang (2017), §2.2.
     """
@@ -38,48 +38,48 @@ def input_gradients(network: Network, examples: Examples, vectors: Array) -> Arr
         with network.preserved(), plain_attention():
             batch, x = with_differentiable_x(network.batch(part), len(part))
             losses = network.values("loss", batch, part.ids).sum()
-            parts.append(_second(network, losses, x, blocks, len(vectors)))
+            parts.append(_mixed_derivatives(network, losses, x, blocks, len(vectors)))
     return np.concatenate(parts, axis=1)
 
 
 def inputs(network: Network, examples: Examples) -> Array:
-    """What `input_gradients` differentiates by: the batch's own `x`, (n, …)."""
+    """The inputs with respect to which `input_gradients` differentiates: `x` of the batches, (n, …)."""
     with network.preserved():
-        found = [
+        values = [
             with_differentiable_x(network.batch(p), len(p))[1].detach().double().cpu()
             for p in examples.batches(BATCH_EXAMPLES)
         ]
-    return torch.cat(found).numpy()
+    return torch.cat(values).numpy()
 
 
 def with_differentiable_x(batch: Any, n: int) -> tuple[Any, Tensor]:
-    """The same batch with an `x` that gradients are taken by, and that `x`."""
+    """The same batch with a differentiable copy of its `x`, and that `x`."""
     x = batch.get("x") if isinstance(batch, dict) else getattr(batch, "x", None)
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0 or len(x) != n:
-        found = "none" if x is None else f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip()
+        received = "none" if x is None else f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip()
         raise TypeError(
-            f"expected the batch to have a tensor `x` of real numbers, one entry per example, got {found}: words and "
-            "whole numbers cannot be moved a little; embed them first, or ask which examples instead (uw.explain)"
+            f"expected the batch to have a tensor `x` of real numbers, one entry per example, got {received}: texts "
+            "and integers cannot be perturbed; embed them first, or find influential examples instead (uw.explain)"
         )
     x = x.detach().clone().requires_grad_(True)
     if isinstance(batch, dict):
         return {**batch, "x": x}, x
     if is_dataclass(batch) and not isinstance(batch, type):
         return replace(batch, x=x), x
-    other = copy(batch)
-    other.x = x
-    return other, x
+    replaced = copy(batch)
+    replaced.x = x
+    return replaced, x
 
 
-def _second(network: Network, losses: Tensor, x: Tensor, blocks: dict[str, Tensor], count: int) -> Array:
-    """∂⟨∇θ Σℓ, v⟩/∂x for every v: examples do not mix, so each gets the derivative of its own row."""
+def _mixed_derivatives(network: Network, losses: Tensor, x: Tensor, blocks: dict[str, Tensor], count: int) -> Array:
+    """∂⟨∇θ Σℓ, v⟩/∂x for every v; examples do not interact, so row i is the derivative for example i."""
     parameters = network.parameters()
-    slopes = torch.autograd.grad(losses, list(parameters.values()), create_graph=True, allow_unused=True)
-    used = {name: s for name, s in zip(parameters, slopes, strict=True) if s is not None and s.requires_grad}
+    gradients = torch.autograd.grad(losses, list(parameters.values()), create_graph=True, allow_unused=True)
+    used = {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None and g.requires_grad}
     out = np.zeros((count, *x.shape))
     for k in range(count if used else 0):
-        along = sum((slope * blocks[name][k].to(slope)).sum() for name, slope in used.items())
-        (found,) = torch.autograd.grad(along, x, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
-        if found is not None:
-            out[k] = found.detach().double().cpu().numpy()
+        product = sum((g * blocks[name][k].to(g)).sum() for name, g in used.items())
+        (derivative,) = torch.autograd.grad(product, x, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+        if derivative is not None:
+            out[k] = derivative.detach().double().cpu().numpy()
     return out

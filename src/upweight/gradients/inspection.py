@@ -1,4 +1,4 @@
-"""Inspection: before the first pass, what hooks capture is compared with autograd on a few examples."""
+"""Inspection of a network: before the first pass, captured gradients are compared with autograd on a few examples."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
-INSPECTED_EXAMPLES = 3  # examples that are compared
-MAX_LAYOUT_TRIALS = 4  # readings of where the examples are, before a parameter is left to autograd
-Rows = Mapping[str, Tensor]
+INSPECTED_EXAMPLES = 3  # compared with autograd
+MAX_LAYOUT_TRIALS = 4  # of where the examples are, before a parameter is left to autograd
+Blocks = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """How to capture one quantity of a network.
+    """How to capture the gradients of one quantity of a network.
 
     Attributes:
         layouts: where the examples are at every site.
-        fallback: parameters that hooks do not see, or see wrongly; they are differentiated example by example.
-        covered: share of the trainable numbers that hooks see.
-        sliced: which tensors of a batch hold one entry per example, None where that is unknown.
-        floats: numbers that a captured example takes.
+        fallback: parameters that hooks miss or get wrong; their gradients come from autograd, example by example.
+        covered: share of the trainable numbers whose gradients hooks capture.
+        sliced: which tensors of a batch hold one entry per example; None if that is unknown.
+        floats: captured numbers per example.
     """
 
     layouts: Mapping[CallSite, ExampleLayout]
@@ -46,12 +46,12 @@ class Inspection:
 
     @property
     def batch_size(self) -> int:
-        """Examples per batch, by the numbers that each of them takes."""
+        """Examples per batch, so that a batch stays within `MAX_BATCH_NUMBERS`."""
         return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // max(1, self.floats))))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know."""
+        """Facts that a reader of the scores should know, as sentences."""
         if not self.fallback:
             return ()
         return (
@@ -64,19 +64,19 @@ _INSPECTIONS: NetworkMemo[dict[Quantity, Inspection]] = NetworkMemo()
 
 
 def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspection:
-    """The inspection of this quantity, made once.
+    """Inspect the gradients of this quantity; each network is inspected once.
 
     Raises:
-        ValueError: examples whose losses depend on each other or on chance: no gradient is an example's own.
+        ValueError: the losses of examples depend on each other or on chance, so no example has a gradient of its own.
     """
-    if network.measure is None:  # the measurement is −loss, and what is true of one is true of the other
+    if network.measure is None:  # the measurement is −loss, so one inspection serves both
         quantity = "loss"
     inspections = _INSPECTIONS.get_or_make(network, dict)
     if quantity in inspections:
         return inspections[quantity]
-    places = np.unique(np.linspace(0, len(examples) - 1, INSPECTED_EXAMPLES).astype(np.intp))
-    inspection = _inspect_examples(network, quantity, examples.take(places))
-    if len(places) > 1:  # one example alone says nothing about batches
+    positions = np.unique(np.linspace(0, len(examples) - 1, INSPECTED_EXAMPLES).astype(np.intp))
+    inspection = _inspect_examples(network, quantity, examples.take(positions))
+    if len(positions) > 1:  # one example alone says nothing about batches
         inspections[quantity] = inspection
     return inspection
 
@@ -93,15 +93,15 @@ def share_inspections(source: Network, target: Network) -> None:
 
 
 def capture(
-    network: Network, quantity: Quantity, examples: Examples, found: Inspection, cotangent: Tensor | None = None
+    network: Network, quantity: Quantity, examples: Examples, inspection: Inspection, cotangent: Tensor | None = None
 ) -> CapturedBatch:
-    """Per-example gradients of a batch, each times its entry of `cotangent` (B,). Leaves the net untouched."""
-    without = frozenset(found.fallback)
+    """Per-example gradients of a batch, each times its entry of `cotangent` (B,). The net is left unchanged."""
+    without = frozenset(inspection.fallback)
     with network.preserved():
-        with HookedPass(network, len(examples), found.layouts, without) as hooked:
+        with HookedPass(network, len(examples), inspection.layouts, without) as hooked:
             values = network.values(quantity, network.batch(examples), examples.ids)
         if not values.requires_grad:
-            hooked.backpropagate(values)  # says why
+            hooked.backpropagate(values)  # raises with the reason
         result = hooked.backpropagate(values, cotangent)
         if hooked.failed:
             raise next(iter(hooked.failed.values()))
@@ -109,39 +109,40 @@ def capture(
             return result
         del values
         terms = dict(result.terms)
-        for name, rows in gradient_rows(network, quantity, examples, found.fallback, found.sliced).items():
+        for name, rows in gradient_rows(network, quantity, examples, inspection.fallback, inspection.sliced).items():
             scale = 1.0 if cotangent is None else cotangent.to(rows).view(-1, *[1] * (rows.ndim - 1))
             terms[name] = (DenseTerm(rows * scale),)
     return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
-def backpropagate(network: Network, examples: Examples, found: Inspection, cotangent: Tensor) -> CapturedBatch:
-    """Jᵢᵀ cotangentᵢ of a batch, J the Jacobian of the net's output, cotangent (B, outputs). Leaves the net untouched.
+def backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
+    """Jᵢᵀ cotangentᵢ of a batch, with J the Jacobian of the net's output and cotangent (B, outputs).
 
-    Raises NoOutputsError where the loss is no function of one output of the net.
+    The net is left unchanged. Raises NoOutputsError if the loss is not a function of one output of the net.
     """
     with network.preserved():
-        with HookedPass(network, len(examples), found.layouts, frozenset(found.fallback)) as hooked:
+        with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
             values = outputs(network, network.batch(examples), examples.ids).values
         cotangent = cotangent.to(values).view_as(values)
-        result = hooked.backpropagate(values, cotangent, keep=bool(found.fallback))
+        result = hooked.backpropagate(values, cotangent, keep=bool(inspection.fallback))
         if hooked.failed:
             raise next(iter(hooked.failed.values()))
-        if not found.fallback:
+        if not inspection.fallback:
             return result
         parameters = network.parameters()
-        held = [parameters[name] for name in found.fallback]
-        each = [gradient(v, held, found.fallback, keep=True) for v in (values * cotangent).flatten(1).sum(1)]
+        tensors = [parameters[name] for name in inspection.fallback]
+        products = (values * cotangent).flatten(1).sum(1)
+        rows = [gradient(product, tensors, inspection.fallback, keep=True) for product in products]
     terms = dict(result.terms)
-    for name in found.fallback:
-        terms[name] = (DenseTerm(torch.stack([one[name] for one in each])),)
+    for name in inspection.fallback:
+        terms[name] = (DenseTerm(torch.stack([row[name] for row in rows])),)
     return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
 def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> Inspection:
     with network.preserved():
         _refuse_interaction(network, quantity, few)
-        layouts, wrong, floats = _read(network, quantity, few)
+        layouts, wrong, floats = _find_layouts(network, quantity, few)
         fallback = tuple(name for name in network.names if name in wrong)
         sliced = _sliced(network, few)
         if fallback:
@@ -153,24 +154,26 @@ def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> In
 
 
 def _refuse_interaction(network: Network, quantity: Quantity, few: Examples) -> None:
-    """Raise ValueError when company changes the gradient of an example."""
+    """Raise ValueError if the gradient of an example depends on the other examples of its batch."""
     parameters = list(network.parameters().values())
     values = network.values(quantity, network.batch(few), few.ids)
 
-    def together(i: int) -> Rows:
+    def in_batch(i: int) -> Blocks:
         return gradient(values[i], parameters, network.names, keep=True)
 
-    differing = _differing(network, quantity, few, together)
+    differing = _differing(network, quantity, few, in_batch)
     if differing:
         raise ValueError(
-            f"the gradient of an example's {quantity} changes in the company of others (first at {differing[0]!r}): "
-            "either examples interact (a contrastive loss, a norm over the batch, a loss divided by a count over the "
-            "batch) or the net is random in eval mode (dropout called as a function). Such an example has no gradient "
-            "of its own; write a loss of each example by itself"
+            f"expected a {quantity} that treats examples separately, but the gradient of an example changes with the "
+            f"other examples of its batch (first at {differing[0]!r}): either examples interact (a contrastive loss, a "
+            "norm over the batch, a loss divided by a count over the batch) or the net is random in eval mode (dropout "
+            "called as a function). Then no example has a gradient of its own; write a loss of each example alone"
         )
 
 
-def _read(network: Network, quantity: Quantity, few: Examples) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
+def _find_layouts(
+    network: Network, quantity: Quantity, few: Examples
+) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
     """Layouts under which hooks agree with autograd, the parameters for which none does, numbers per example."""
     layouts: dict[CallSite, ExampleLayout] = {}
     given_up: set[str] = set()
@@ -191,56 +194,58 @@ def _read(network: Network, quantity: Quantity, few: Examples) -> tuple[dict[Cal
         wrong |= {name for call in hooked.calls if call.site in hooked.failed for name in call.names.values()}
         layouts |= {call.site: call.layout for call in hooked.calls}
         if not wrong:
-            kept = {site: where for site, where in layouts.items() if site.module not in given_up}
-            return kept, given_up, result.floats
-        given_up |= _move_on(hooked, layouts, wrong, len(few))
+            valid = {site: layout for site, layout in layouts.items() if site.module not in given_up}
+            return valid, given_up, result.floats
+        given_up |= _try_next_layouts(hooked, layouts, wrong, len(few))
     return {}, set(network.names), 0
 
 
-def _move_on(hooked: HookedPass, layouts: dict[CallSite, ExampleLayout], wrong: set[str], count: int) -> set[str]:
-    """Try the next layout at the sites of wrong parameters; the parameters for which there is none."""
-    hopeless = set(wrong)
+def _try_next_layouts(
+    hooked: HookedPass, layouts: dict[CallSite, ExampleLayout], wrong: set[str], count: int
+) -> set[str]:
+    """Set the next layout at the sites of wrong parameters; returns the parameters for which there is none."""
+    exhausted = set(wrong)
     used = {name for call in hooked.calls for name in call.names.values()}
     for name in wrong - used:
         shape = hooked.network.shapes[name]
         if len(shape) > 1 and shape[0] == 1 and CallSite(name, PARAMETER_SITE) not in layouts:
             layouts[CallSite(name, PARAMETER_SITE)] = "single"
-            hopeless.remove(name)
+            exhausted.remove(name)
     for call in hooked.calls:
-        if not set(call.names.values()) <= wrong:  # what one parameter of a layer has right, it has right for all
+        if not set(call.names.values()) <= wrong:  # one correct parameter of a layer proves its layout
             continue
         options = possible_layouts(call.kind, call.given, count)
         later = options[options.index(call.layout) + 1 :]
         if later:
             layouts[call.site] = later[0]
-            hopeless -= set(call.names.values())
-    return hopeless
+            exhausted -= set(call.names.values())
+    return exhausted
 
 
-def _differing(network: Network, quantity: Quantity, few: Examples, row: Callable[[int], Rows]) -> list[str]:
-    """Parameters whose gradients, as `row(i)` has them, are not those of example i alone, to what precision leaves.
+def _differing(network: Network, quantity: Quantity, few: Examples, row: Callable[[int], Blocks]) -> list[str]:
+    """Parameters whose gradients in `row(i)` differ from those of example i alone by more than rounding.
 
-    One example at a time: memory holds two gradients, not those of all examples.
+    One example at a time, so that memory holds two gradients and not those of all examples.
     """
     differences: dict[str, float] = {}
     sizes: dict[str, float] = {}
-    whole = 0.0
-    for i, one in enumerate(few.batches(1)):
-        truth = _alone(network, quantity, one, len(few))
-        whole += sum(_square(block) for block in truth.values())
+    total = 0.0
+    for i, example in enumerate(few.batches(1)):
+        truth = _gradient_alone(network, quantity, example, len(few))
+        total += sum(_square(block) for block in truth.values())
         for name, block in row(i).items():
             differences[name] = differences.get(name, 0.0) + _square(block - truth[name])
             sizes[name] = sizes.get(name, 0.0) + _square(truth[name])
-    if not isfinite(whole):
+    if not isfinite(total):
         raise ValueError(
-            f"the gradient of {quantity} is NaN or infinite among examples {few.ids.tolist()}; look at the loss for a "
-            "square root or a logarithm at zero"
+            f"the gradient of {quantity} is NaN or infinite for one of the examples {few.ids.tolist()}; check the loss "
+            "for a square root or a logarithm at zero"
         )
-    coarse = torch.finfo(network.dtype).eps ** 0.5
+    tolerance = torch.finfo(network.dtype).eps ** 0.5
     return [
         name
         for name, difference in differences.items()
-        if not difference**0.5 <= coarse * (3 * sizes[name] ** 0.5 + 0.1 * whole**0.5)
+        if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
     ]
 
 
@@ -248,27 +253,28 @@ def _square(block: Tensor) -> float:
     return float(torch.linalg.vector_norm(block)) ** 2
 
 
-def _alone(network: Network, quantity: Quantity, one: Examples, company: int) -> dict[str, Tensor]:
+def _gradient_alone(network: Network, quantity: Quantity, example: Examples, count: int) -> dict[str, Tensor]:
     """The gradient of an example in a batch of its own."""
     try:
-        return single_gradient(network, quantity, one, network.names)
+        return single_gradient(network, quantity, example, network.names)
     except Exception as error:
-        if company == 1:
+        if count == 1:
             raise
         raise ValueError(
-            f"the {quantity} of {company} examples together can be taken, that of example {one.ids[0].item()!r} in a "
-            f"batch of its own cannot ({error}): examples interact, or a shape is fixed to one batch size"
+            f"the {quantity} of {count} examples together can be computed, but that of example "
+            f"{example.ids[0].item()!r} in a batch of its own cannot ({error}): examples interact, or a shape is fixed "
+            "to one batch size"
         ) from error
 
 
 def _sliced(network: Network, few: Examples) -> tuple[bool, ...] | None:
-    """Which tensors of a batch grow with the number of examples."""
+    """Which tensors of a batch hold one entry per example."""
     if len(few) < 2:
         return None
     try:
-        many, one = (batch_tensors(network.batch(part)) for part in (few, few.take([0])))
+        several, single = (batch_tensors(network.batch(part)) for part in (few, few.take([0])))
     except TypeError:
         return None
-    if len(many) != len(one):
+    if len(several) != len(single):
         return None
-    return tuple(a.ndim > 0 and len(a) == len(few) and len(b) == 1 for a, b in zip(many, one, strict=True))
+    return tuple(a.ndim > 0 and len(a) == len(few) and len(b) == 1 for a, b in zip(several, single, strict=True))

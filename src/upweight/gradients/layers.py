@@ -1,7 +1,7 @@
-"""Layer kinds: from a module's input and output gradient to the per-example gradients of its parameters.
+"""Layer kinds: how the input and the output gradient of a module give the per-example gradients of its parameters.
 
-The equations are those of the layers' backward passes with the sum over examples left out. Every kind gets what it has
-made of the input (`ready`) and the output gradient `slope`, with examples first.
+The equations are those of the backward pass of the layer, without the sum over examples. Every kind receives the input
+as `prepare_input` returned it, and the output gradient `slope`, both with examples on the first axis.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTer
 class LayerKind(ABC):
     """One kind of layer."""
 
-    positional = False  # whether any leading axes may stand before the features: examples and positions in any order
+    positional = False  # whether the features may follow any number of axes of examples and positions, in any order
 
     def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
-        """What is made of the input alone, once for all output gradients: the input itself."""
+        """What depends on the input only and is computed once for all output gradients; here the input itself."""
         return given
 
     @abstractmethod
@@ -42,7 +42,7 @@ class LinearKind(LayerKind):
 
 
 class TransposedLinearKind(LayerKind):
-    """y = x W + b with W stored (inputs, outputs): `Conv1D` of transformers."""
+    """y = x W + b with W stored as (inputs, outputs): `Conv1D` of transformers."""
 
     positional = True
 
@@ -53,7 +53,7 @@ class TransposedLinearKind(LayerKind):
 
 
 class ConvolutionKind(LayerKind):
-    """Convolution in 1 to 3 dimensions: a linear map of patches, one for each group of channels."""
+    """Convolution in 1 to 3 dimensions: a linear map of patches for each group of channels."""
 
     def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
         """The patches."""
@@ -61,7 +61,7 @@ class ConvolutionKind(LayerKind):
         return patches(module, given)
 
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
-        """Outer products of output gradients and patches; multiplied out at once where channels are grouped."""
+        """Outer products of output gradients and patches; materialised at once if channels are grouped."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         a, s = given, slope.flatten(2).transpose(1, 2)
         shape = tuple(module.weight.shape)
@@ -75,12 +75,12 @@ class ConvolutionKind(LayerKind):
 
 
 class EmbeddingKind(LayerKind):
-    """A table whose rows are looked up; the row `padding_idx` gets no gradient."""
+    """A table whose rows are looked up; the row at `padding_idx` gets no gradient."""
 
     positional = True
 
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
-        """Output gradients at their row of the table."""
+        """Output gradients at the rows of the table that were looked up."""
         assert isinstance(module, nn.Embedding)
         ids, s = given.reshape(len(given), -1), slope.reshape(len(slope), -1, slope.shape[-1])
         if module.padding_idx is not None:
@@ -109,7 +109,7 @@ class LayerNormKind(LayerKind):
 
 
 class ChannelNormKind(LayerKind):
-    """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel."""
+    """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel c."""
 
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
@@ -125,32 +125,32 @@ class ChannelNormKind(LayerKind):
 
 
 class LeafKind(LayerKind):
-    """Any other module without children: its own backward pass, example by example under vmap."""
+    """Any other module without children: its backward pass, vectorised over examples by vmap."""
 
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """∂⟨slope, module(given)⟩/∂parameters of each example."""
-        held = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
+        frozen = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
 
-        def one(x: Tensor, s: Tensor) -> dict[str, Tensor]:
+        def gradients(x: Tensor, s: Tensor) -> dict[str, Tensor]:
             def scalar(parameters: dict[str, Tensor]) -> Tensor:
-                said: Tensor = torch.func.functional_call(module, parameters, (x[None],))
-                return (said * s[None]).sum()
+                output: Tensor = torch.func.functional_call(module, parameters, (x[None],))
+                return (output * s[None]).sum()
 
-            return dict(torch.func.grad(scalar)(held))
+            return dict(torch.func.grad(scalar)(frozen))
 
-        return {name: DenseTerm(values) for name, values in torch.func.vmap(one)(given, slope).items()}
+        return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(given, slope).items()}
 
 
 def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
-    """The input of every output position, (B, positions, channels · kernel)."""
+    """The part of the input that every output position sees, (B, positions, channels · kernel)."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padding = module._reversed_padding_repeated_twice
     windows: Tensor = functional.pad(given, padding, mode=mode) if any(padding) else given
     dimensions = len(module.kernel_size)
     for axis in range(dimensions):
-        size, step, apart = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
-        windows = windows.unfold(2 + axis, apart * (size - 1) + 1, step)[..., ::apart]
-    # Positions last in memory: copying runs of pixels is twice as fast as copying single kernel windows.
+        size, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+        windows = windows.unfold(2 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    # Positions come last in memory: copying runs of pixels is twice as fast as copying single kernel windows.
     order = (0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
     return windows.permute(order).flatten(1, 1 + dimensions).flatten(2).transpose(1, 2)
 
@@ -166,9 +166,9 @@ _TRANSPOSED, _LEAF = TransposedLinearKind(), LeafKind()
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:
-    """The kind of a module that holds parameters itself; None where only a pass over the whole net can tell.
+    """The kind of a module with parameters of its own; None if its gradients need a pass over the whole net.
 
-    A wrong guess (a subclass that computes something else) is found out by `inspection`, which compares with autograd.
+    `inspection` detects a wrong guess (a subclass that computes something else) by comparing with autograd.
     """
     for types, kind in LAYER_KINDS:
         if isinstance(module, types):

@@ -1,4 +1,4 @@
-"""Network: a torch module with its loss and measurement, and its trainable parameters in a fixed order."""
+"""A torch module with its loss and measurement, and its trainable parameters in a fixed order."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Network:
-    """What the gradient passes need to know of a model.
+    """A net, its loss and its measurement: what gradient passes need. A network never changes after construction.
 
     Args:
-        net: the module; never changed.
+        net: the module; passes leave it unchanged.
         loss: `loss(net, batch) -> (n,)`, one loss per example.
         measure: `measure(net, batch) -> (m,)`; None for −loss.
-        collate: `collate(examples) -> batch`; None for `Batch(x, y)` of tensors.
+        collate: `collate(examples) -> batch`; None for a `Batch(x, y)` of tensors.
 
     Attributes:
-        names: trainable parameters in the order of `net.named_parameters()`; tied ones appear once.
+        names: trainable parameters in the order of `net.named_parameters()`; tied parameters appear once.
         shapes: name → shape.
         frozen: names of the parameters that do not require gradients, which are held fixed.
-        notes: what a reader should know, as sentences.
+        notes: facts that a reader of the scores should know, as sentences.
 
     Raises:
-        ValueError: nothing to train, complex parameters, batch norm without running statistics, an embedding that
-            renormalises its own weights.
+        ValueError: the net has no trainable parameters, complex or lazy parameters, batch norm without running
+            statistics, or an embedding that renormalises its weights.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Network:
             raise TypeError(f"expected a torch.nn.Module, got {type(net).__name__}")
         if isinstance(loss, nn.modules.loss._Loss):
             raise TypeError(
-                f"expected loss(net, batch) -> (n,), got {type(loss).__name__}(), which knows neither net nor batch; "
+                f"expected loss(net, batch) -> (n,), got {type(loss).__name__}(), which takes neither net nor batch; "
                 "pass lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction='none')"
             )
         net = unwrap(net)
@@ -67,7 +67,7 @@ class Network:
     def _refuse(self, named: Mapping[str, Tensor]) -> None:
         if not self.names:
             raise ValueError(
-                "no parameter of the net requires gradients: nothing was trained; set requires_grad_(True)"
+                "expected a net with trainable parameters, but none requires gradients; set requires_grad_(True)"
             )
         for name in self.names:
             if isinstance(named[name], nn.parameter.UninitializedParameter):
@@ -84,30 +84,32 @@ class Network:
                     "batch, so it has no gradient of its own; use track_running_stats=True or another norm"
                 )
             if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-                raise ValueError(f"{name!r} has max_norm: each forward pass rewrites its weights; rebuild without it")
+                raise ValueError(
+                    f"{name!r} has max_norm, so every forward pass changes its weights; rebuild it without max_norm"
+                )
 
     def _notes(self, named: Mapping[str, Tensor]) -> Iterator[str]:
         if self.frozen:
-            held = sum(named[name].numel() for name in self.frozen)
+            count = sum(named[name].numel() for name in self.frozen)
             yield (
-                f"{len(self.frozen)} frozen parameters ({held:,} of {held + self.size:,} numbers, e.g. "
-                f"{self.frozen[0]}) are held fixed: scores speak of the trainable rest."
+                f"{len(self.frozen)} frozen parameters ({count:,} of {count + self.size:,} numbers, e.g. "
+                f"{self.frozen[0]}) are held fixed: scores are about the trainable parameters only."
             )
         random = (nn.modules.dropout._DropoutNd, *BATCH_NORMS)
         active = [name for name, m in self.net.named_modules() if isinstance(m, random) and m.training]
         if active:
             yield (
-                f"The net was in training mode ({active[0]} among {len(active)} modules that behave otherwise then): "
-                "gradients are taken in eval mode."
+                f"The net was in training mode, which changes {len(active)} modules (e.g. {active[0]}): gradients are "
+                "computed in eval mode."
             )
 
     def parameters(self) -> dict[str, Tensor]:
-        """Name → the trainable parameter itself."""
+        """Name → trainable parameter, not a copy."""
         named = dict(self.net.named_parameters())
         return {name: named[name] for name in self.names}
 
     def narrowed(self, names: Sequence[str]) -> Network:
-        """The same net with all parameters but these held fixed; passes go back no further than they have to."""
+        """The same net with all other parameters held fixed; backward passes go no further than these need."""
         narrowed = copy.copy(self)
         narrowed.names = tuple(name for name in self.names if name in set(names))
         narrowed.shapes = {name: self.shapes[name] for name in narrowed.names}
@@ -120,7 +122,7 @@ class Network:
 
     @property
     def version(self) -> int:
-        """Counts the writes to the trainable parameters: another number means other parameters."""
+        """The number of writes to the trainable parameters; it changes whenever they do."""
         return sum(p._version for p in self.parameters().values())
 
     def vector(self) -> NDArray[np.float64]:
@@ -137,37 +139,37 @@ class Network:
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.size:
             raise ValueError(f"expected vectors of shape (k, {self.size}), got {vectors.shape}")
-        whole = torch.as_tensor(vectors).to(self.device, self.precision)
-        parts = torch.split(whole, [prod(self.shapes[name]) for name in self.names], dim=1)
+        matrix = torch.as_tensor(vectors).to(self.device, self.precision)
+        parts = torch.split(matrix, [prod(self.shapes[name]) for name in self.names], dim=1)
         return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
     def writable_copy(self) -> Network:
-        """The same on a copy of the net, whose parameters may be written."""
+        """The same network on a copy of the net, whose parameters may be overwritten."""
         return Network(copy_net(self.net), self.loss, self.measure, self.collate)
 
     def write(self, vector: NDArray[np.float64]) -> None:
-        """Other trainable parameters (size,), in place: only for a net of our own, as `elsewhere` makes one."""
+        """Overwrite the trainable parameters with a vector (size,). Only for a `writable_copy`."""
         with torch.no_grad():
             for name, block in self.split(np.asarray(vector)[None]).items():
                 self.parameters()[name].copy_(block[0])
 
     @property
     def precision(self) -> torch.dtype:
-        """What products are taken in: the parameters' precision, but never less than float32."""
+        """The precision of inner products: that of the parameters, but at least float32."""
         return torch.promote_types(self.dtype, torch.float32)
 
     def batch(self, examples: Examples) -> Any:
-        """What the loss takes, on the network's device."""
+        """The batch that the loss takes, on the device of the network."""
         return to_device(self.collate(examples), self.device, self.dtype)
 
     def preserved(self) -> AbstractContextManager[None]:
-        """The net in eval mode; everything is put back on the way out."""
+        """A context in which the net is in eval mode; on exit, its state is restored."""
         return preserve_model(self.net, frozenset(self.names))
 
     def values(self, quantity: Quantity, batch: Any, ids: Any, net: Any = None) -> Tensor:
-        """Loss or measurement of every example of a batch, (n,), with its graph; `net` may stand in for the net.
+        """Loss or measurement of every example of a batch, (n,), with its graph; `net` replaces the net if given.
 
-        Raises ValueError when the function gives no finite number per example.
+        Raises ValueError unless the function returns one finite number per example.
         """
         function, sign = (self.loss, 1.0) if quantity == "loss" else (self.measure, 1.0)
         if function is None:
@@ -178,8 +180,8 @@ class Network:
             if isinstance(error, TypeError | AttributeError) and isinstance(batch, Batch) and batch.y is None:
                 raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
             error.add_note(
-                f"This came out of {quantity}(net, batch) for a batch of {describe(batch)}. Whole numbers as inputs "
-                "stay whole (ids of tokens): make pictures floats, or pass TorchModel(…, collate=f)."
+                f"The error was raised by {quantity}(net, batch) for a batch of {describe(batch)}. Integer inputs stay "
+                "integers (token ids): convert images to floats, or pass TorchModel(…, collate=f)."
             )
             raise
         require_one_per_example(quantity if sign > 0 else "loss", values, ids)
@@ -187,7 +189,7 @@ class Network:
 
 
 def unwrap(net: nn.Module) -> nn.Module:
-    """The module inside a compiled or a data-parallel one, which share its parameters and hide it from hooks."""
+    """The module inside a compiled or data-parallel module, which shares its parameters but hides it from hooks."""
     inside = getattr(net, "_orig_mod", None)
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inside = net.module
@@ -195,12 +197,12 @@ def unwrap(net: nn.Module) -> nn.Module:
 
 
 def copy_net(net: nn.Module) -> nn.Module:
-    """A copy of a net, hooks and all. Raises TypeError for one that holds tensors with a graph."""
+    """A copy of a net with its hooks. Raises TypeError if the net holds tensors with a graph."""
     try:
         return copy.deepcopy(net)
     except RuntimeError as error:
         raise TypeError(
-            f"the net cannot be copied ({error}); keep no tensors with a graph as its attributes"
+            f"the net cannot be copied ({error}); detach the tensors with a graph among its attributes"
         ) from error
 
 
@@ -208,23 +210,23 @@ def require_one_per_example(what: str, values: Any, ids: Any) -> None:
     """Raise unless `values` is one finite real number per example."""
     n = len(ids)
     if not isinstance(values, Tensor):
-        raise TypeError(f"expected {what}(net, batch) to give a tensor of shape ({n},), got {type(values).__name__}")
+        raise TypeError(f"expected {what}(net, batch) to return a tensor of shape ({n},), got {type(values).__name__}")
     if values.shape != (n,):
         hint = (
             "use reduction='none'"
             if values.ndim == 0
-            else "reduce every example's own values, e.g. .flatten(1).mean(1)"
+            else "reduce the values of each example separately, e.g. .flatten(1).mean(1)"
         )
         raise ValueError(
-            f"expected {what}(net, batch) to give one number per example ({n},), got shape {tuple(values.shape)}: "
+            f"expected {what}(net, batch) to return one number per example ({n},), got shape {tuple(values.shape)}: "
             f"{hint}"
         )
     if not values.is_floating_point():
-        raise ValueError(f"expected {what}(net, batch) to give real numbers, got {values.dtype}")
+        raise ValueError(f"expected {what}(net, batch) to return real numbers, got {values.dtype}")
     finite = torch.isfinite(values.detach())
     if not bool(finite.all()):
         bad = int(torch.nonzero(~finite)[0])
         raise ValueError(
             f"{what} of example {ids[bad].item()!r} is {values[bad].item()} ({int((~finite).sum())} of {n} in its "
-            "batch); look at its inputs and at the loss for log(0) or overflow"
+            "batch); check its inputs, and the loss for log(0) or overflow"
         )

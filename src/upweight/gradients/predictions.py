@@ -1,4 +1,4 @@
-"""What a network says of examples, in passes without gradients: measurements, classes, outputs."""
+"""Measurements, classes and outputs of a network on examples, in passes without gradients."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def measurements(network: Network, queries: Examples) -> Array:
 
 
 def predictions(network: Network, examples: Examples) -> Predictions:
-    """The likeliest class with softmax probabilities for outputs (n, C), else the output.
+    """The most likely class with softmax probabilities for outputs (n, C), else the output itself.
 
-    Where no output of one number or one row per example is to be seen, the measurement stands for it.
+    If the net has no output of one number or one row per example, the measurement is returned instead.
     """
     try:
         batches = list(_outputs(network, examples))
     except NoOutputsError:
         batches = []
     readable = bool(batches) and all(z.ndim <= 2 for z in batches)
-    said = np.concatenate(batches) if readable else measurements(network, examples)
-    if said.ndim == 2 and said.shape[1] > 1 and _are_classes(examples.y):
-        spread = np.exp(said - said.max(axis=1, keepdims=True))
-        classes = tuple(examples.labels.get(c, c) for c in range(said.shape[1]))
-        likeliest = tuple(classes[c] for c in said.argmax(axis=1))
-        return Predictions(likeliest, classes, spread / spread.sum(axis=1, keepdims=True))
-    flat = said[:, 0] if said.ndim == 2 and said.shape[1] == 1 else said
+    values = np.concatenate(batches) if readable else measurements(network, examples)
+    if values.ndim == 2 and values.shape[1] > 1 and _are_classes(examples.y):
+        odds = np.exp(values - values.max(axis=1, keepdims=True))
+        classes = tuple(examples.labels.get(c, c) for c in range(values.shape[1]))
+        predicted = tuple(classes[c] for c in values.argmax(axis=1))
+        return Predictions(predicted, classes, odds / odds.sum(axis=1, keepdims=True))
+    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     return Predictions(tuple(flat.tolist()))
 
 
 def _outputs(network: Network, examples: Examples) -> Iterator[NDArray[Any]]:
     for part in examples.batches(BATCH_EXAMPLES):
         with network.preserved(), torch.no_grad():
-            said = outputs(network, network.batch(part), part.ids).values.double().cpu().numpy()
-        yield said
+            values = outputs(network, network.batch(part), part.ids).values.double().cpu().numpy()
+        yield values
 
 
 def _are_classes(y: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Untouched: whatever is done to the user's network inside, it is the same afterwards."""
+"""A context that restores the user's network on exit, no matter what passes do to it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import nn
 
 @contextmanager
 def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
-    """Eval mode, gradients for `trainable` alone; modes, flags, buffers and random states are put back on the way out.
+    """Eval mode, with gradients for the `trainable` parameters only.
 
-    Also after an exception or an interrupt. `.grad` is never written: gradients are asked for, not accumulated.
+    On exit, also after an exception or an interrupt, training modes, `requires_grad`, buffers and random states are
+    restored. `.grad` is never written: passes use torch.autograd.grad, which accumulates nothing.
     """
     modes = [(module, module.training) for module in net.modules()]
     flags = [(name, p, p.requires_grad) for name, p in net.named_parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     devices = {p.device.index for _, p, _ in flags if p.device.type == "cuda"}
-    others = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with (
             torch.random.fork_rng(devices=sorted(d for d in devices if d is not None)),
@@ -44,5 +45,5 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
-        random.setstate(others[0])
-        np.random.set_state(others[1])
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,8 +1,8 @@
-"""Random projections of per-example gradients, layer by layer from their factors: never a gradient of the whole net.
+"""Random projections of per-example gradients, computed from the factors of each layer, not from the full gradient.
 
 A layer's gradient Σ_t s_t a_tᵀ becomes Σ_t (P s_t)(R a_t)ᵀ with two small Gaussian matrices (LoGra, Choe et al. 2024):
-inner products of projected gradients are those of the gradients, on average. What is no outer product is projected by
-one matrix.
+inner products of projected gradients equal those of the gradients in expectation. Gradients that are not outer products
+are projected with one matrix.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ Array = NDArray[np.float64]
 
 @final
 class Projection:
-    """k numbers for every parameter tensor: P ⊗ R of √k × √k for matrices, a dense k for vectors; small ones stay.
+    """k numbers per parameter tensor: P ⊗ R with √k × √k results for matrices, a dense projection for vectors.
+
+    Parameters with at most k numbers are not projected.
 
     Args:
-        network: whose parameters.
-        numbers: per parameter tensor at most, a square number is used up whole.
-        seed: of the Gaussian matrices, drawn on the CPU.
+        network: the network whose parameters are projected.
+        numbers: k, the most numbers per parameter tensor; a square number is used in full.
+        seed: of the Gaussian matrices, which are drawn on the CPU.
 
     Attributes:
-        width: numbers of a projected row.
+        width: numbers per projected row.
     """
 
     def __init__(self, network: Network, numbers: int = 256, seed: int = 0) -> None:
         if numbers < 1:
-            raise ValueError(f"expected at least one number per parameter, got {numbers}")
+            raise ValueError(f"expected at least one number per parameter tensor, got {numbers}")
         self.network, generator = network, torch.Generator().manual_seed(seed)
         self.sides: dict[str, tuple[Tensor | None, Tensor | None]] = {}
         self.width = 0
@@ -47,17 +49,17 @@ class Projection:
             columns = prod(shape) // rows
             left, right = _sizes(rows, columns, numbers)
             pair = tuple(
-                None if kept == size else self._drawn(kept, size, generator)
-                for kept, size in ((left, rows), (right, columns))
+                None if width == size else self._draw(width, size, generator)
+                for width, size in ((left, rows), (right, columns))
             )
             self.sides[name] = (pair[0], pair[1])
             self.width += left * right
 
     def rows(self, rows: CapturedRows) -> Array:
-        """Projected rows, (n, width): one pass, weights and share included."""
+        """Projected rows, (n, width), with their weights and share; costs one pass."""
         out = np.empty((len(rows), self.width))
         for where, batch in rows.passes():
-            out[where] = self._of(batch).cpu().double().numpy()
+            out[where] = self._project(batch).cpu().double().numpy()
         if rows.share is not None:
             blocks = [self._dense(name, rows.share[name][None]) for name in self.network.names]
             out += rows.weights[:, None] * torch.cat(blocks, dim=1).cpu().double().numpy()
@@ -74,12 +76,12 @@ class Projection:
             row, column = row + size, column + block.shape[1]
         return out
 
-    def _of(self, batch: CapturedBatch) -> Tensor:
+    def _project(self, batch: CapturedBatch) -> Tensor:
         pieces = []
         for name in self.network.names:
             uses = [self._term(name, term) for term in batch.terms[name]]
-            nothing = self._dense(name, batch.like.new_zeros(1, *self.network.shapes[name])).expand(batch.count, -1)
-            pieces.append(sum(uses[1:], uses[0]) if uses else nothing)
+            zeros = self._dense(name, batch.like.new_zeros(1, *self.network.shapes[name])).expand(batch.count, -1)
+            pieces.append(sum(uses[1:], uses[0]) if uses else zeros)
         return torch.cat(pieces, dim=1)
 
     def _term(self, name: str, term: GradientTerm) -> Tensor:
@@ -106,13 +108,13 @@ class Projection:
             values = left @ values
         return values.flatten(1)
 
-    def _drawn(self, kept: int, size: int, generator: torch.Generator) -> Tensor:
-        drawn = torch.randn(kept, size, generator=generator, dtype=self.network.precision) / sqrt(kept)
-        return drawn.to(self.network.device)
+    def _draw(self, width: int, size: int, generator: torch.Generator) -> Tensor:
+        matrix = torch.randn(width, size, generator=generator, dtype=self.network.precision) / sqrt(width)
+        return matrix.to(self.network.device)
 
 
 def _sizes(rows: int, columns: int, numbers: int) -> tuple[int, int]:
-    """How many numbers to keep of either side, as square as the sides allow."""
+    """Numbers of rows and columns after projection, as close to a square as the sides allow."""
     if rows * columns <= numbers:
         return rows, columns
     left = min(rows, isqrt(numbers))

@@ -1,4 +1,4 @@
-"""Rows of a network that exist as tensors, and what all rows of a network have in common."""
+"""Rows of a network that are stored as tensors, and the base class of all rows of a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NetworkRows(Rows):
 
 
 class TensorRows(NetworkRows):
-    """Rows that exist, parameter by parameter.
+    """Rows stored as tensors, parameter by parameter.
 
     Args:
         network: the network whose parameters they belong to.
