@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other; writes RESULTS.md and results.json next to this file.
+"""Run every benchmark, one after the other, and write RESULTS.md and results.json next to this file.
 
 python -m benchmarks --data DIR [--peers-env DIR] [--only NAME ...]
 """
@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def one_thread() -> dict[str, str]:
-    """One thread everywhere, and the BLAS's own choice of kernel."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
-    return kept | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    """An environment with one thread for every library, and the default kernel of the BLAS."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return inherited | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Accuracy: scores against really training again, one by one and in groups.
+"""Accuracy: scores compared with real retraining, for single examples and for groups.
 
 python -m benchmarks --only accuracy
 """
@@ -26,7 +26,7 @@ RECIPES = {
     "correction=None": uw.Influence(correction=None),
 }
 SUBSETS = 40
-LEAST = {0.1: 0.995, 0.5: 0.99}
+LEAST_LDS = {0.1: 0.995, 0.5: 0.99}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,26 +70,26 @@ def _add_single(table: Table, label: str, problem: Problem, model: LinearModel) 
     size = f"{len(train)} × {len(queries)}"
     for method, recipe in RECIPES.items():
         fitted = recipe.fit(model, train)
-        found = agreement(fitted.attribute(queries).values, actual)
-        met = found.pearson >= 0.9999 and abs(found.slope - 1) <= 0.005
-        said = verdict(met) if method == "full" else ""
-        table.add(label, size, method, f"{found.pearson:.6f}", f"{found.slope:.4f}", f"{found.spearman:.6f}", said)
+        result = agreement(fitted.attribute(queries).values, actual)
+        met = result.pearson >= 0.9999 and abs(result.slope - 1) <= 0.005
+        mark = verdict(met) if method == "full" else ""
+        table.add(label, size, method, f"{result.pearson:.6f}", f"{result.slope:.4f}", f"{result.spearman:.6f}", mark)
     most = np.argsort(-np.abs(actual).max(axis=0))[:5]
     table.notes.append(f"{label}: sklearn {_disagreement(problem, [removals[i] for i in most], actual[:, most]):.1e}")
 
 
 def _disagreement(problem: Problem, removals: list[NDArray[np.intp]], actual: Array) -> float:
-    """Of the retrained truth from what the estimator itself does without these examples."""
+    """Largest difference between the retrained truth and the estimator refitted without these examples, relative."""
     whole, worst = _measured(problem, np.ones(len(problem.y), dtype=bool)), 0.0
     for removed, effect in zip(removals, actual.T, strict=True):
-        kept = np.ones(len(problem.y), dtype=bool)
-        kept[removed] = False
-        worst = max(worst, float(np.abs(whole - _measured(problem, kept) - effect).max()))
+        present = np.ones(len(problem.y), dtype=bool)
+        present[removed] = False
+        worst = max(worst, float(np.abs(whole - _measured(problem, present) - effect).max()))
     return worst / float(np.abs(actual).max())
 
 
-def _measured(problem: Problem, kept: NDArray[np.bool_]) -> Array:
-    estimator = clone(problem.estimator).set_params(tol=1e-10).fit(problem.x[kept], problem.y[kept])
+def _measured(problem: Problem, present: NDArray[np.bool_]) -> Array:
+    estimator = clone(problem.estimator).set_params(tol=1e-10).fit(problem.x[present], problem.y[present])
     places = np.searchsorted(estimator.classes_, problem.y_queries)
     logp = estimator.predict_log_proba(problem.x_queries)
     return np.asarray(logp[np.arange(len(places)), places])
@@ -127,10 +127,10 @@ def _add_groups(table: Table, label: str, problem: Problem, model: LinearModel) 
             name = f"newton, {steps} step{'s' if steps > 1 else ''}"
             forms[name] = fitted.remove(named, queries, form="newton", steps=steps).values
         for form, predicted in forms.items():
-            found, rank = agreement(predicted, actual), float(np.mean(rank_correlations(predicted, actual)))
-            met = rank >= LEAST[share] and abs(found.slope - 1) <= 0.1
-            said = verdict(met) if form == "newton" else ""
-            table.add(label, f"{share:.0%}", form, f"{rank:.4f}", f"{found.slope:.3f}", f"{found.pearson:.4f}", said)
+            result, rank = agreement(predicted, actual), float(np.mean(rank_correlations(predicted, actual)))
+            met = rank >= LEAST_LDS[share] and abs(result.slope - 1) <= 0.1
+            mark = verdict(met) if form == "newton" else ""
+            table.add(label, f"{share:.0%}", form, f"{rank:.4f}", f"{result.slope:.3f}", f"{result.pearson:.4f}", mark)
         table.notes.append(f"{label}, {share:.0%}: sklearn {_disagreement(problem, groups[:3], actual[:, :3]):.1e}")
 
 

@@ -1,4 +1,4 @@
-"""Networks: every curvature and every other library on the same checkpoints, against the same retrained truth.
+"""Networks: every curvature and every other library on the same checkpoints, compared with the same retrained truth.
 
 python -m benchmarks --only networks --data DIR --peers-env DIR
 python -m benchmarks.networks --data DIR --peers-env DIR --tasks mlp --again upweight        some of it again
@@ -27,8 +27,8 @@ from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 MEGA = 1e6
-DRAWS = 500  # of the bootstrap over the halves
-# Ours that is held to a target, the peer it is held against, and how many times its processor time that peer may take.
+BOOTSTRAP_DRAWS = 500  # over the halves
+# Our method with a target, the peer with which it is compared, and the peer's least multiple of its processor time.
 TARGETS = {
     "softmax": ("upweight Hessian", "pyDVL Direct", 4.0),
     "mnist": ("upweight GaussNewton", "pyDVL Direct", 4.0),
@@ -36,7 +36,7 @@ TARGETS = {
     "cnn": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 18.0),
     "gpt": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 3.0),
 }
-# What was set as a goal before these nets were trained, and why some of it is missed.
+# The targets that were set before these nets were trained, and why some of them are missed.
 STATED = {
     "softmax": (
         "Set beforehand: .1 s at the peers' LDS, when pyDVL took .40 s. The time is met; the ratio of four is missed "
@@ -76,8 +76,8 @@ STATED = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """One contender on one task: its LDS with an interval, and what it cost; or why there is none."""
+class ContenderResult:
+    """One contender on one task: its LDS with an interval and its cost, or the error if it has none."""
 
     name: str
     lds: tuple[float, float, float] | None
@@ -91,23 +91,24 @@ class Found:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz and sst2.zip")
-    parser.add_argument("--peers-env", type=Path, help="folder of the peers' environment; left out: ours alone")
+    parser.add_argument("--peers-env", type=Path, help="folder of the peers' environment; by default only ours run")
     parser.add_argument("--tasks", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument(
-        "--again", default="", help="run contenders whose name starts so; the others' last figures stay"
+        "--again", default="", help="run only contenders whose name starts with this; the others' last figures stay"
     )
-    parser.add_argument("--missing", action="store_true", help="run only what has no figures yet")
+    parser.add_argument("--missing", action="store_true", help="run only contenders without figures")
     chosen = parser.parse_args(arguments)
     python = install(chosen.peers_env) if chosen.peers_env else None
     for task in chosen.tasks:
         folder = prepare(task, chosen.data)
         for name in contenders(task):
             interpreter = sys.executable if name.startswith("upweight") else python
-            wanted = name.startswith(chosen.again) and not (chosen.missing and kept(folder, task, name).exists())
+            wanted = name.startswith(chosen.again) and not (chosen.missing and result_path(folder, task, name).exists())
             if wanted and interpreter:
                 print(task, name, flush=True)
                 run(interpreter, folder, task, name)
-    tables = [table(task, prepare(task, chosen.data)) for task in KINDS if known(prepare(task, chosen.data), task)]
+    folders = {task: prepare(task, chosen.data) for task in KINDS}
+    tables = [table(task, folder) for task, folder in folders.items() if read_results(folder, task)]
     command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
     title = "Networks: accuracy against cost"
     Section("networks", title, command, tables, versions(["numpy", "torch", "upweight"]) | peers(tables)).keep()
@@ -118,49 +119,51 @@ def contenders(task: str) -> list[str]:
 
 
 def run(python: Path | str, folder: Path, task: str, name: str) -> None:
-    """In a process of its own; figures and scores are kept beside the truth."""
-    path = kept(folder, task, name)
-    with tempfile.TemporaryDirectory() as away:  # libraries leave files where they stand
+    """Run one contender in its own process; figures and scores are saved beside the truth."""
+    path = result_path(folder, task, name)
+    with tempfile.TemporaryDirectory() as scratch:  # libraries write files into the working folder
         env = one_thread() | {"PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE.parent)])}
         command = [python, "-m", "benchmarks.network_worker", folder, task, name, path.with_suffix(".npy")]
         done = subprocess.run(
-            command, check=False, env=env, cwd=away, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command, check=False, env=env, cwd=scratch, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-    said = done.stdout.splitlines()
-    path.write_text(said[-1] if said else json.dumps({"error": "stopped at the limit of processor seconds"}))
+    lines = done.stdout.splitlines()
+    path.write_text(lines[-1] if lines else json.dumps({"error": "stopped at the limit of processor seconds"}))
 
 
-def kept(folder: Path, task: str, name: str) -> Path:
+def result_path(folder: Path, task: str, name: str) -> Path:
     plain = "".join(c if c.isalnum() else "-" for c in name)
     return folder / f"{task}-{plain}.json"
 
 
-def known(folder: Path, task: str) -> list[Found]:
-    """Everything that was run on this task."""
+def read_results(folder: Path, task: str) -> list[ContenderResult]:
+    """Read the results of every contender that was run on this task."""
     with np.load(folder / f"{task}.npz") as truth:
         member, seeds = truth["member"].astype(np.float64), truth["measured"]
-    found = []
+    results = []
     for name in contenders(task):
-        path = kept(folder, task, name)
+        path = result_path(folder, task, name)
         if not path.exists():
             continue
-        said = json.loads(path.read_text())
-        if "error" in said:
-            found.append(Found(name, None, error=said["error"]))
+        figures = json.loads(path.read_text())
+        if "error" in figures:
+            results.append(ContenderResult(name, None, error=figures["error"]))
             continue
         scores = np.load(path.with_suffix(".npy"))
         if not np.isfinite(scores).all():
-            found.append(Found(name, None, error="scores that are no numbers"))
+            results.append(ContenderResult(name, None, error="scores that are not finite"))
             continue
         predicted = scores @ member.T
         reached, both = with_interval(predicted, seeds[0]), float(spearman(predicted, seeds.mean(axis=0))[0])
-        found.append(Found(name, reached, said["cpu"], said["memory"], said["epoch"], both=both))
-    return found
+        results.append(ContenderResult(name, reached, figures["cpu"], figures["memory"], figures["epoch"], both=both))
+    return results
 
 
 def with_interval(predicted: Array, actual: Array) -> tuple[float, float, float]:
     """LDS, and the middle 95 % of it over halves drawn with replacement (each keeps its rank among all of them)."""
-    drawn = np.random.default_rng(0).multinomial(actual.shape[1], np.ones(actual.shape[1]) / actual.shape[1], DRAWS)
+    drawn = np.random.default_rng(0).multinomial(
+        actual.shape[1], np.ones(actual.shape[1]) / actual.shape[1], BOOTSTRAP_DRAWS
+    )
     spread = spearman(predicted, actual, drawn / actual.shape[1])
     low, high = np.quantile(spread, [0.025, 0.975])
     return float(spearman(predicted, actual)[0]), float(low), float(high)
@@ -180,50 +183,50 @@ def spearman(predicted: Array, actual: Array, weights: Array | None = None) -> A
 
 
 def table(task: str, folder: Path) -> Table:
-    kind, found = KINDS[task], known(folder, task)
+    kind, results = KINDS[task], read_results(folder, task)
     with np.load(folder / f"{task}.npz") as truth:
         first, second = truth["measured"]
-    best = max((f.lds[0] for f in found if f.lds and not f.name.startswith("upweight")), default=0.0)
-    mine, against, times = TARGETS[task]
-    cost = {f.name: f.cpu for f in found if f.lds}
+    best = max((f.lds[0] for f in results if f.lds and not f.name.startswith("upweight")), default=0.0)
+    ours, peer, times = TARGETS[task]
+    cost = {f.name: f.cpu for f in results if f.lds}
     result = Table(
         f"{kind.title}: {kind.train:,} train × {kind.queries} queries",
-        f"{mine} reaches the best peer's LDS (less .01) and {against} takes {times:g} times its processor time or more",
+        f"{ours} reaches the best peer's LDS (less .01) and {peer} takes {times:g} times its processor time or more",
         ["method", "LDS", "95 %", "LDS, two seeds", "CPU s", "× one epoch", "peak MB", "verdict"],
     )
-    for f in sorted(found, key=lambda f: -(f.lds[0] if f.lds else -1)):
+    for f in sorted(results, key=lambda f: -(f.lds[0] if f.lds else -1)):
         if f.lds is None:
             result.add(f.name, f.error, "", "", "", "", "", "not measured")
             continue
-        met = f.lds[0] >= best - 0.01 and cost.get(against, 0) >= times * f.cpu
-        said = verdict(met) if f.name == mine and against in cost else ""
+        met = f.lds[0] >= best - 0.01 and cost.get(peer, 0) >= times * f.cpu
+        mark = verdict(met) if f.name == ours and peer in cost else ""
         middle = f"{f.lds[1]:.3f} … {f.lds[2]:.3f}"
         epochs = f"{f.cpu / f.epoch:.0f}" if f.epoch > 0.005 else ""
         result.add(
-            f.name, f"{f.lds[0]:.3f}", middle, f"{f.both:.3f}", f"{f.cpu:.2f}", epochs, f"{f.memory / MEGA:.0f}", said
+            f.name, f"{f.lds[0]:.3f}", middle, f"{f.both:.3f}", f"{f.cpu:.2f}", epochs, f"{f.memory / MEGA:.0f}", mark
         )
     result.notes = notes(task, first, second)
-    absent = [name for name in contenders(task) if name not in [f.name for f in found]]
+    absent = [name for name in contenders(task) if name not in [f.name for f in results]]
     if absent:
         result.notes.append(f"No figures yet: {', '.join(absent)}.")
-    drawn = draw([(f.name, f.lds, f.cpu) for f in found if f.lds], kind.title, HERE / f"cost-{task}.png")
+    drawn = draw([(f.name, f.lds, f.cpu) for f in results if f.lds], kind.title, HERE / f"cost-{task}.png")
     result.notes.append(f"![LDS against processor seconds]({drawn.name})")
     return result
 
 
 def notes(task: str, first: Array, second: Array) -> list[str]:
     kind = KINDS[task]
-    said = [
+    truth = [
         f"Truth: −loss of every query after training on {kind.subsets} random halves of the training set. LDS: mean "
         "over queries of Spearman's correlation over the halves. Interval: halves drawn with replacement.",
     ]
     if not kind.epochs:
-        return [*said, "Trained to the optimum: no noise in the truth.", *filter(None, [STATED.get(task)])]
-    again = float(spearman(second, first)[0])
-    ceiling = np.sqrt(max(again, 0.0))
+        return [*truth, "Trained to the optimum: no noise in the truth.", *filter(None, [STATED.get(task)])]
+    reliability = float(spearman(second, first)[0])
+    ceiling = np.sqrt(max(reliability, 0.0))
     return [
-        *said,
-        f"Ceiling: retraining every half with another seed predicts this truth with {again:.3f}; a method that "
+        *truth,
+        f"Ceiling: retraining every half with another seed predicts this truth with {reliability:.3f}; a method that "
         f"predicts the mean over all seeds would reach about {ceiling:.3f} (its square root).",
         "LDS, two seeds: the truth is the mean over both seeds.",
         STATED[task],
@@ -236,7 +239,7 @@ def peers(tables: list[Table]) -> dict[str, str]:
         name.split()[0]: json.loads(path.read_text()).get("version", "")
         for task in KINDS
         for name in network_peers.RUNS[task]
-        if tables and (path := kept(prepare(task, Path()), task, name)).exists()
+        if tables and (path := result_path(prepare(task, Path()), task, name)).exists()
     }
 
 

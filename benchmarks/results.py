@@ -1,4 +1,4 @@
-"""Results: tables with figures, what they were meant to show, and whether they do."""
+"""Results: tables with figures, their targets, and whether these are met."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MET, MISSED, NO_TARGET = "met", "missed", ""
 
 @dataclass
 class Table:
-    """Figures; a row may end in a verdict."""
+    """A table of figures; a row may end in a verdict."""
 
     title: str
     target: str
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass
 class Section:
-    """The tables of one benchmark, with the command that made them and the versions it ran on."""
+    """The tables of one benchmark, with the command that made them, and the versions and machine it ran on."""
 
     name: str
     title: str
@@ -59,12 +59,12 @@ class Section:
         return "\n".join([head, *[table.markdown() for table in self.tables]])
 
     def keep(self, folder: Path = HERE) -> None:
-        """Next to the sections that are there already; RESULTS.md is written anew from all of them."""
+        """Save this section beside the others, and write RESULTS.md from all of them."""
         path = folder / "results.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        kept[self.name] = asdict(self)
-        path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        sections = [_read(kept[name]) for name in ORDER if name in kept]
+        saved = json.loads(path.read_text()) if path.exists() else {}
+        saved[self.name] = asdict(self)
+        path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+        sections = [_read(saved[name]) for name in ORDER if name in saved]
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
 
 
@@ -80,17 +80,17 @@ def verdict(met: bool) -> str:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    numbers = {"Python": platform.python_version()}
     for name in names:
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def machine() -> str:
-    """In words: no name and no place."""
+    """Describe the machine without its name."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{platform.system()} on {platform.machine()}, {cores} cores (shared with other work), one thread used"
 
@@ -103,5 +103,5 @@ def _cell(cell: Any) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
-def _read(kept: dict[str, Any]) -> Section:
-    return Section(**{**kept, "tables": [Table(**table) for table in kept["tables"]]})
+def _read(saved: dict[str, Any]) -> Section:
+    return Section(**{**saved, "tables": [Table(**table) for table in saved["tables"]]})

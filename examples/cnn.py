@@ -1,4 +1,4 @@
-"""A CNN on pictures: which training digits decided how it reads a new one, and which labels are wrong?
+"""A CNN on pictures: which training digits decided its prediction for a new one, and which labels are wrong?
 
 python examples/cnn.py [report.html]
 """
@@ -32,8 +32,8 @@ def loss(net: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
-def trained(train: uw.Examples) -> nn.Module:
-    """Two convolutions and a linear layer, 20 epochs."""
+def train_net(train: uw.Examples) -> nn.Module:
+    """Train two convolutions and a linear layer for 20 epochs."""
     torch.manual_seed(0)
     net = nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 16, 3, stride=2), nn.GELU()),
@@ -42,30 +42,31 @@ def trained(train: uw.Examples) -> nn.Module:
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     for _ in range(20):
-        for where in torch.randperm(len(x)).split(64):
+        for batch in torch.randperm(len(x)).split(64):
             optimiser.zero_grad()
-            F.cross_entropy(net(x[where]), y[where]).backward()
+            F.cross_entropy(net(x[batch]), y[batch]).backward()
             optimiser.step()
     return net
 
 
 def main(report: str = "cnn.html") -> None:
     train, unseen = examples()
-    net = trained(train)
+    net = train_net(train)
     model = uw.TorchModel(net, loss)
     fitted = uw.Influence(curvature=uw.EmpiricalFisher()).fit(model, train)
 
-    wrong = set(range(0, 1200, 40))
-    suspects = fitted.self_influence().proponents("self", k=len(wrong))
-    print(f"of {len(wrong)} wrong labels, {sum(a.id in wrong for a in suspects)} are among the {len(wrong)} examples")
-    print("that hold most of their own prediction")
+    mislabeled = set(range(0, 1200, 40))
+    suspects = fitted.self_influence().proponents("self", k=len(mislabeled))
+    count = sum(suspect.id in mislabeled for suspect in suspects)
+    print(f"of {len(mislabeled)} wrong labels, {count} are among the {len(mislabeled)} examples")
+    print("with the largest self-influence")
 
     queries = unseen.take(np.argsort(model.measure(unseen))[:6])
     scores = fitted.attribute(queries)
-    for query, said in zip(queries.ids.tolist(), scores.predictions.predicted, strict=True):
-        found = ", ".join(f"#{a.id} (a {train.label(a.id)})" for a in scores.proponents(query, k=3))
-        against = ", ".join(f"#{a.id} (a {train.label(a.id)})" for a in scores.opponents(query, k=3))
-        print(f"#{query} is a {queries.label(query)}, read as {said}. Helped: {found}. Harmed: {against}")
+    for query, prediction in zip(queries.ids.tolist(), scores.predictions.predicted, strict=True):
+        helped = ", ".join(f"#{a.id} (a {train.label(a.id)})" for a in scores.proponents(query, k=3))
+        harmed = ", ".join(f"#{a.id} (a {train.label(a.id)})" for a in scores.opponents(query, k=3))
+        print(f"#{query} is a {queries.label(query)}, read as {prediction}. Helped: {helped}. Harmed: {harmed}")
     print("wrote", uw.write_report(report, scores, train, queries))
 
 

@@ -26,7 +26,7 @@ def examples() -> tuple[uw.Examples, uw.Examples]:
 
 
 class Standardise(nn.Module):
-    """Columns in units of their spread: part of the net, so that a report shows what was measured."""
+    """Standardise columns inside the net, so that a report shows the original values."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ def loss(net: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
-def trained(train: uw.Examples) -> nn.Module:
-    """30 inputs, 32 hidden units, two classes."""
+def train_net(train: uw.Examples) -> nn.Module:
+    """Train a net of 30 inputs, 32 hidden units and two classes."""
     torch.manual_seed(0)
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     net = nn.Sequential(Standardise(x), nn.Linear(30, 32), nn.GELU(), nn.Linear(32, 2))
@@ -57,16 +57,15 @@ def trained(train: uw.Examples) -> nn.Module:
 
 def main(report: str = "mlp.html") -> None:
     train, unseen = examples()
-    model = uw.TorchModel(
-        trained(train), loss, objective=uw.Objective("mean", l2=1e-3)
-    )  # l2: the optimiser's weight_decay
-    worst = unseen.take(np.argsort(model.measure(unseen))[:4])  # the highest losses
-    scores = uw.Influence(curvature=uw.GaussNewton()).fit(model, train).attribute(worst)
-    for query, said in zip(worst.ids.tolist(), scores.predictions.predicted, strict=True):
-        print(f"tumour {query} is {worst.label(query)}, the net says {said}; what pulled it there:")
+    objective = uw.Objective("mean", l2=1e-3)  # the l2 is the optimiser's weight_decay
+    model = uw.TorchModel(train_net(train), loss, objective=objective)
+    hardest = unseen.take(np.argsort(model.measure(unseen))[:4])  # the highest losses
+    scores = uw.Influence(curvature=uw.GaussNewton()).fit(model, train).attribute(hardest)
+    for query, prediction in zip(hardest.ids.tolist(), scores.predictions.predicted, strict=True):
+        print(f"tumour {query} is {hardest.label(query)}, the net predicts {prediction}; the strongest opponents:")
         for example, score in scores.opponents(query, k=3):
             print(f"   #{example} ({train.label(example)})  {score:+.4f}")
-    print("wrote", uw.write_report(report, scores, train, worst))
+    print("wrote", uw.write_report(report, scores, train, hardest))
 
 
 if __name__ == "__main__":

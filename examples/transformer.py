@@ -1,7 +1,7 @@
-"""A small language model: which sentences, and which words of them, taught it to go on as it does?
+"""A small language model: which training sentences, and which of their words, caused its predictions?
 
-It reads sentences from the documentation inside Python's standard library. Three questions are asked of it: what made
-a whole sentence likely, what made one word of it likely, and which words of the training sentences did that.
+It is trained on sentences from the documentation of Python's standard library. The script asks three questions: what
+made a whole sentence likely, what made each word of it likely, and which words of the training sentences did so.
 
 python examples/transformer.py [report.html]
 """
@@ -30,8 +30,8 @@ PAD, OTHER, START = 0, 1, 2
 
 def sentences(module: str) -> Iterator[str]:
     """First sentences of the docstrings of a module, its classes and their methods."""
-    found = importlib.import_module(module)
-    owners = [found, *(c for _, c in inspect.getmembers(found, inspect.isclass) if c.__module__ == module)]
+    imported = importlib.import_module(module)
+    owners = [imported, *(c for _, c in inspect.getmembers(imported, inspect.isclass) if c.__module__ == module)]
     for owner in owners:
         for name, part in inspect.getmembers(owner, callable):
             if not name.startswith("_") and part.__doc__:
@@ -42,7 +42,7 @@ def sentences(module: str) -> Iterator[str]:
 
 
 class Language:
-    """Words as numbers."""
+    """A vocabulary: words as numbers."""
 
     def __init__(self, texts: list[str]) -> None:
         common = [word for word, _ in Counter(" ".join(texts).split()).most_common(WORDS - 3)]
@@ -102,21 +102,21 @@ def word_measure(net: nn.Module, batch: Any) -> Tensor:
     return -word_loss(net, batch)
 
 
-def trained(x: Tensor) -> nn.Module:
-    """20 epochs on the sum over words, averaged over sentences."""
+def train_net(x: Tensor) -> nn.Module:
+    """Train for 20 epochs on the sum over words, averaged over sentences."""
     torch.manual_seed(0)
     net = Transformer()
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(20):
-        for where in torch.randperm(len(x)).split(32):
+        for batch in torch.randperm(len(x)).split(32):
             optimiser.zero_grad()
-            token_losses(net, x[where]).sum(1).mean().backward()
+            token_losses(net, x[batch]).sum(1).mean().backward()
             optimiser.step()
     return net
 
 
 def words_of(sentence: uw.Examples) -> uw.Examples:
-    """Every word of every sentence as an example of its own: the sentence, and which word is meant."""
+    """Every word of every sentence as a separate example: the sentence, and the position of the word."""
     length = (sentence.x != PAD).sum(1)
     owner = np.repeat(np.arange(len(sentence)), length - 1)
     place = np.concatenate([np.arange(1, n) for n in length])
@@ -130,34 +130,34 @@ def words_of(sentence: uw.Examples) -> uw.Examples:
 
 def main(report: str = "transformer.html") -> None:
     train, unseen = examples()
-    net = trained(torch.from_numpy(train.x))
+    net = train_net(torch.from_numpy(train.x))
     print(f"{len(train)} sentences, {sum(p.numel() for p in net.parameters()):,} parameters")
 
     model = uw.TorchModel(net, sentence_loss)
     length = (unseen.x != PAD).sum(1)
-    queries = unseen.take(np.argsort(-model.measure(unseen) / length)[:6])  # what it goes on with most surely
+    queries = unseen.take(np.argsort(-model.measure(unseen) / length)[:6])  # the most probable sentences, per word
     recipe = uw.Influence(curvature=uw.EmpiricalFisher())
     scores = recipe.fit(model, train).attribute(queries)
-    one = queries.ids[0].item()
+    query = queries.ids[0].item()
     print(f"\nthe sentence: {queries.shown[0]!r}")
-    for example, score in scores.proponents(one, k=3):
+    for example, score in scores.proponents(query, k=3):
         print(f"   {score:+.3f}  {example}: {train.preview(example).value}")
 
     words = words_of(queries.take([0]))
     by_word = uw.TorchModel(net, sentence_loss, measure=word_measure)
-    each = recipe.fit(by_word, train).attribute(words)
+    word_scores = recipe.fit(by_word, train).attribute(words)
     print("\nword by word:")
     for word in words.ids.tolist():
-        example, score = each.proponents(word, k=1)[0]
+        example, score = word_scores.proponents(word, k=1)[0]
         print(f"   {words.preview(word).value}   {score:+.3f}  {train.preview(example).value}")
 
-    some = train.select([example for example, _ in scores.proponents(one, k=20)])
-    pieces = words_of(some)
+    strongest = train.select([example for example, _ in scores.proponents(query, k=20)])
+    train_words = words_of(strongest)
     token_model = uw.TorchModel(net, word_loss, measure=word_measure, objective="sum")
-    fine = uw.Influence(curvature=uw.Identity()).fit(token_model, pieces).attribute(words.take([3]))
+    between_words = uw.Influence(curvature=uw.Identity()).fit(token_model, train_words).attribute(words.take([3]))
     print(f"\nthe words that made {words.preview(words.ids[3]).value!r} likely:")
-    for example, score in fine.proponents(words.ids[3], k=5):
-        print(f"   {score:+.3f}  {pieces.preview(example).value}")
+    for example, score in between_words.proponents(words.ids[3], k=5):
+        print(f"   {score:+.3f}  {train_words.preview(example).value}")
     print("\nwrote", uw.write_report(report, scores, train, queries))
 
 

@@ -1,4 +1,4 @@
-"""Influence on nets that stopped early, late and long after: damping 1/τ alone, and what is done of itself.
+"""Influence on nets trained for a short, long and very long time: with damping 1/τ, and with the default damping.
 
     python -m experiments.early_stopping [--subsets 48]
 
@@ -38,7 +38,7 @@ def main() -> None:
     subsets = parser.parse_args().subsets
     torch.set_num_threads(1)
     short = digits(Path())
-    print("net, epochs, removed: 1/τ, of itself")
+    print("net, epochs, removed: 1/τ, default")
     for name, fresh in (("24-24-10", short.fresh), ("24-10", linear)):
         for epochs in (3, 12, 48, 150):
             training = replace(short.training, epochs=epochs)
@@ -49,11 +49,11 @@ def main() -> None:
                 truth = uw.retrain(
                     task.model, task.train, removed, [0] * subsets, retraining=uw.Retraining(processes=1)
                 ).measure(task.queries)
-                found = [
+                agreements = [
                     agreement(task, removed, truth, share, influence)
                     for influence in (uw.Influence(damping=1 / tau), uw.Influence())
                 ]
-                print(f"{name}, {epochs}, {share:.0%}: {found[0]:.3f}, {found[1]:.3f}", flush=True)
+                print(f"{name}, {epochs}, {share:.0%}: {agreements[0]:.3f}, {agreements[1]:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Results: one JSON file per figure or table of a paper; RESULTS.md is put together from all of them.
+"""Results: one JSON file per figure or table of a paper; RESULTS.md is assembled from all of them.
 
-python -m experiments.results                         writes experiments/RESULTS.md anew
+python -m experiments.results                         writes experiments/RESULTS.md
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ the reason that was found.
 
 @dataclass(frozen=True)
 class Row:
-    """One number of the paper and its counterpart; `met` is None where there is nothing to be met."""
+    """One number of the paper and its counterpart here; `met` is None if there is no target."""
 
     what: str
     paper: str
@@ -35,19 +35,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One figure or table: what it must show, number by number, and how it was made.
+    """One figure or table: its numbers beside those of the paper, and how they were made.
 
     Attributes:
-        title, claim: what it is, and what the paper's says.
-        rows: the numbers, the most telling one first.
+        title, claim: the title, and the claim of the paper's figure.
+        rows: the numbers, the most important one first.
         settings: data, model and method in a line or two.
         section: the paper, as its heading in RESULTS.md; the same for all results of a folder.
-        name: of the files, e.g. `fig1`; results stand in the order of their names.
-        command: what makes it again.
-        seconds: processor seconds; filled in by whoever ran it.
-        notes: what differs and why.
+        name: the name of the files, e.g. `fig1`; results are ordered by name.
+        command: the command that reproduces it.
+        seconds: processor seconds; filled in by the command.
+        notes: differences from the paper, and their reasons.
         pictures: file names beside the JSON.
-        numbers: series behind the picture, for whoever wants to draw another.
+        numbers: the data of the picture, from which other pictures can be drawn.
     """
 
     title: str
@@ -79,15 +79,21 @@ class Result:
         return path
 
     def line(self) -> str:
-        """The row of the overview: its first number, the settings and the time."""
+        """The row of the overview: its first number and the time."""
         first = self.rows[0]
-        said = "" if first.met is None else verdict(first.met)
         return _line(
-            [f"[{self.title}](#{_anchor(self.title)})", first.what, first.paper, first.ours, said, _time(self)]
+            [
+                f"[{self.title}](#{_anchor(self.title)})",
+                first.what,
+                first.paper,
+                first.ours,
+                _verdict(first),
+                _time(self),
+            ]
         )
 
     def markdown(self, folder: str) -> str:
-        """Its part of RESULTS.md; pictures are in `folder`, as seen from there."""
+        """The part of RESULTS.md about this result; `folder` is the folder of its pictures, relative to RESULTS.md."""
         table = [_line(["", "paper", "here", ""]), _line(["---"] * 4)]
         table += [_line([r.what, r.paper, r.ours, _verdict(r)]) for r in self.rows]
         named = ", ".join(f"{name} {number}" for name, number in self.versions.items())
@@ -112,9 +118,9 @@ class Result:
 
 
 def read(path: Path) -> Result:
-    """What `keep` wrote."""
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return Result(**{**kept, "rows": [Row(**row) for row in kept["rows"]]})
+    """Read a result that `keep` wrote."""
+    parts = json.loads(path.read_text(encoding="utf-8"))
+    return Result(**{**parts, "rows": [Row(**row) for row in parts["rows"]]})
 
 
 def assemble(root: Path = HERE) -> Path:
@@ -139,7 +145,7 @@ def _time(result: Result) -> str:
 
 
 def _anchor(title: str) -> str:
-    """As GitHub makes them: lower case, words joined by hyphens, punctuation gone."""
+    """The anchor of a heading, as GitHub makes it: lower case, words joined by hyphens, no punctuation."""
     return "".join(c if c.isalnum() or c in "-_" else "-" if c == " " else "" for c in title.lower())
 
 

@@ -1,8 +1,8 @@
-"""Make the figures of Koh & Liang (2017) again, from the original data.
+"""Reproduce the figures of Koh & Liang (2017) from the original data.
 
 ./run reproduce all --data DIR            every figure: picture, numbers, and its part of experiments/RESULTS.md
-./run reproduce fig3 hospital --data DIR  some of them
-./run reproduce all --data DIR --fast     the same code on less of everything, into build/reproduce
+./run reproduce fig3 hospital --data DIR  some of the figures
+./run reproduce all --data DIR --fast     the same code on less data, into build/reproduce
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ SECTION = "Koh & Liang (2017), Understanding Black-box Predictions via Influence
 
 
 def main() -> int:
-    """0 when every figure was made; 1 when data for one were missing, which is said."""
+    """Return 0 if every figure was made, 1 if data for one were missing, which is reported."""
     parser = argparse.ArgumentParser(
         prog="./run reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("figures", nargs="+", choices=[*FIGURES, "all"], metavar="figure", help=", ".join(FIGURES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the data; what is missing is downloaded")
-    parser.add_argument("--fast", action="store_true", help="less of everything: to see that it works")
-    parser.add_argument("--out", type=Path, help="folder for the results; experiments/ where it is left out")
-    asked = parser.parse_args()
-    out = asked.out or (Path("build/reproduce") if asked.fast else HERE)
+    parser.add_argument("--fast", action="store_true", help="less data: a test that everything works")
+    parser.add_argument("--out", type=Path, help="folder for the results; experiments/ by default")
+    options = parser.parse_args()
+    out = options.out or (Path("build/reproduce") if options.fast else HERE)
     missing = 0
-    for name in FIGURES if "all" in asked.figures else dict.fromkeys(asked.figures):
+    for name in FIGURES if "all" in options.figures else dict.fromkeys(options.figures):
         try:
-            result = make(name, asked.data, asked.fast, out / "koh_liang" / "results")
+            result = make(name, options.data, options.fast, out / "koh_liang" / "results")
         except DataError as error:
             print(f"{name} left out: {error}", file=sys.stderr)
             missing = 1
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def make(name: str, data: Path, fast: bool, folder: Path) -> Result:
-    """One figure: its picture and its JSON in `folder`."""
+    """Make one figure: its picture and its JSON in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = importlib.import_module(f"experiments.koh_liang.{name}")
     start = time.process_time()

@@ -22,7 +22,7 @@ PLAIN = uw.Influence(correction=None)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is tried: test images, sets of training images (first, last place), steps of so many grey levels."""
+    """The extent of the attacks: test images, sets of training images (first, last position), steps in grey levels."""
 
     tests: int
     stages: tuple[tuple[int, int], ...]
@@ -35,17 +35,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the attacks did.
+class AttackResults:
+    """The results of the attacks.
 
     Attributes:
-        tests: how many test images there are; `right`: those of them that were known before.
-        tried: those that were attacked one by one.
-        known, once: p(true) of those before, and after the best training image.
-        needed: how many training images turned each, 0 for none of what was tried.
+        tests: the number of test images; `right`: those that the model classified correctly before.
+        tried: the images that were attacked one by one.
+        known, once: p(true) of these before, and after the attack with the best training image.
+        needed: the number of training images that flipped each, 0 if no attack did.
         group: test images of one kind; p(true) of each `before` and `after` one training image was `moved`.
-        place, feature: which one that was, and its features then.
-        head: the model before.
+        place, feature: the position of that training image, and its features after the move.
+        head: the model before the attacks.
     """
 
     tests: int
@@ -62,18 +62,18 @@ class Found:
     feature: Array
     head: LogisticRegression
 
-    def turned(self, count: int) -> float:
-        """Share of the tried test images that at most so many training images turned."""
+    def share_flipped(self, count: int) -> float:
+        """Share of the tried test images that at most `count` training images flipped."""
         return float(((self.needed > 0) & (self.needed <= count)).mean())
 
     @property
     def flipped(self) -> int:
-        """How many of one kind were turned by one training image."""
+        """Number of test images of the group that one training image flipped."""
         return int((self.after < 0.5).sum())
 
 
 class Attack:
-    """One training set, some of whose images are moved against some test images.
+    """An attack that moves some training images to flip the predictions for some test images.
 
     The gradient goes from the test loss through the retrained head to the features (`uw.perturb`) and from there
     through the frozen net to the pixels.
@@ -87,13 +87,13 @@ class Attack:
             C=1 / (L2 * len(train.y)), fit_intercept=False, warm_start=True, tol=1e-6, max_iter=5000
         ).fit(self.features, train.y)
 
-    def unsure(self) -> Array:
-        """p(true) of every query."""
+    def p_true(self) -> Array:
+        """Probability of the true label for every query."""
         p = self.head.predict_proba(self.queries.x)
         return np.asarray(p[np.arange(len(p)), self.queries.y])
 
     def moves(self, **more: Any) -> Any:
-        """What moving features of training images would do to the queries, after training again."""
+        """Derivative of the queries' measurements in the features of training images, with retraining."""
         examples = uw.Examples(self.features, self.train.y)
         model = uw.explainable(self.head, examples, objective="mean")
         return uw.perturb(model, examples, self.queries, recipe=PLAIN, **more)
@@ -105,15 +105,15 @@ class Attack:
         return moved.grad
 
     def choose(self, candidates: int, most: int) -> Array:
-        """Training images that reach farthest in pixels, of the candidates that do so in features."""
-        found = self.moves(k=candidates)
-        pictures = channels_first(self.train.pictures[found.example_ids])
-        gradients = self.pixel_gradients(pictures, found.gradients.mean(axis=0))
+        """The training images of largest reach in pixels, among the candidates of largest reach in features."""
+        perturbation = self.moves(k=candidates)
+        pictures = channels_first(self.train.pictures[perturbation.example_ids])
+        gradients = self.pixel_gradients(pictures, perturbation.gradients.mean(axis=0))
         reach = gradients.abs().sum(dim=(1, 2, 3)).numpy()
-        return np.asarray(found.example_ids[np.argsort(-reach, kind="stable")[:most]])
+        return np.asarray(perturbation.example_ids[np.argsort(-reach, kind="stable")[:most]])
 
     def run(self, chosen: Array, steps: int, size: float, stop: bool = True) -> tuple[bool, Array]:
-        """Signed steps inside the box, training again after each: (whether all are turned, moved pictures)."""
+        """Make signed steps inside the box, and retrain after each; return (whether all flipped, moved pictures)."""
         origin = channels_first(self.train.pictures[chosen])
         low, high = (origin - BOX).clamp(min=0), (origin + BOX).clamp(max=255)
         moved = origin.clone()
@@ -123,46 +123,46 @@ class Attack:
             with torch.no_grad():
                 self.features[chosen] = self.net(moved).double().numpy()
             self.head.fit(self.features, self.train.y)
-            if stop and (self.unsure() < 0.5).all():
+            if stop and (self.p_true() < 0.5).all():
                 break
         if not np.array_equal(moved.round().byte().numpy(), origin.byte().numpy()):
-            raise AssertionError("a moved picture is no longer the same in 8 bits")
-        return bool((self.unsure() < 0.5).all()), moved.permute(0, 2, 3, 1).numpy()
+            raise AssertionError("expected moved pictures that are unchanged in 8 bits, got one that differs")
+        return bool((self.p_true() < 0.5).all()), moved.permute(0, 2, 3, 1).numpy()
 
 
 def images_needed(net: Extractor, train: Photographs, test: Photographs, query: int, plan: Plan) -> tuple[int, float]:
-    """How many training images turned this test image, 0 for none of what was tried; p(true) after the first try."""
+    """(number of training images that flipped this test image, 0 if no attack did; p(true) after the first try)."""
     chosen, first_try = Attack(net, train, test, np.array([query])).choose(plan.candidates, 10), np.nan
     for first, last in plan.stages:
         attack = Attack(net, train, test, np.array([query]))
-        turned, _ = attack.run(chosen[first:last], plan.steps, plan.size)
-        first_try = float(attack.unsure()[0]) if np.isnan(first_try) else first_try
-        if turned:
+        is_flipped, _ = attack.run(chosen[first:last], plan.steps, plan.size)
+        first_try = float(attack.p_true()[0]) if np.isnan(first_try) else first_try
+        if is_flipped:
             return last - first, first_try
     return 0, first_try
 
 
-def attacked(net: Extractor, train: Photographs, test: Photographs, plan: Plan) -> Found:
-    """Single test images first, then some of a kind with one training image."""
+def attacked(net: Extractor, train: Photographs, test: Photographs, plan: Plan) -> AttackResults:
+    """Attack single test images first, then a group of one kind with one training image."""
     whole = Attack(net, train, test, np.arange(len(test.y)))
-    right = np.flatnonzero(whole.unsure() > 0.5)
+    right = np.flatnonzero(whole.p_true() > 0.5)
     tried = np.random.default_rng(0).permutation(right)[: plan.tests]
     each = [images_needed(net, train, test, int(query), plan) for query in tried]
-    group = cluster(test, right, whole.unsure(), plan.group)
+    group = cluster(test, right, whole.p_true(), plan.group)
     attack = Attack(net, train, test, group)
-    before = attack.unsure()
+    before = attack.p_true()
     chosen = attack.choose(plan.candidates, 1)
     _, moved = attack.run(chosen, plan.group_steps, plan.group_size, stop=False)
-    return Found(
+    return AttackResults(
         tests=len(test.y),
         right=right,
         tried=tried,
-        known=whole.unsure()[tried],
+        known=whole.p_true()[tried],
         once=np.array([p for _, p in each]),
         needed=np.array([count for count, _ in each]),
         group=group,
         before=before,
-        after=attack.unsure(),
+        after=attack.p_true(),
         place=int(chosen[0]),
         moved=moved[0],
         feature=attack.features[chosen[0]],

@@ -38,15 +38,15 @@ BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGz
 
 
 class DataError(Exception):
-    """Data are missing or damaged: which file, where from, which hash."""
+    """Data are missing or damaged. The message names the file, its source and its hash."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its file name, its public home, the SHA-256 of its content, and how to read it from each form.
+    """A data set: its title, its public source, the SHA-256 of its content, and how to read it from each file format.
 
-    `forms` maps a file name (the first is the one that is downloaded from `home`) to a reader: path → members. Where
-    `home` is no address of a file but words, `fetch` gets it into a folder, or nothing does.
+    `forms` maps a file name (the first is the one that is downloaded from `home`) to a reader: path → members. If
+    `home` is a description instead of an address, `fetch` gets the file into a folder; without it, nothing does.
     """
 
     title: str
@@ -56,17 +56,17 @@ class Source:
     fetch: Callable[[Path], None] | None = None
 
     def members(self, folder: Path) -> Members:
-        """Read it, after looking at the hash. Raises DataError."""
+        """Read the members and check their hash. Raises DataError."""
         path = next((folder / name for name in self.forms if (folder / name).exists()), None)
         path = self._download(folder) if path is None else path
         try:
-            found = self.forms[path.name](path)
+            members = self.forms[path.name](path)
         except BROKEN as error:
             raise DataError(f"{path} is damaged or cut short ({error!r}); {self._remedy}") from error
-        digest = content_hash(found)
+        digest = content_hash(members)
         if digest != self.sha256:
             raise DataError(f"{path} does not hold {self.title} (SHA-256 of its content {digest}); {self._remedy}")
-        return found
+        return members
 
     @property
     def _remedy(self) -> str:
@@ -242,15 +242,15 @@ def enron(folder: Path) -> tuple[list[str], Array]:
 def two_kinds(
     source: Source, folder: Path, kinds: tuple[str, str], side: int, per_class: tuple[int, int]
 ) -> Iterator[tuple[Array, Array]]:
-    """Twice (pictures (n, side, side, 3) u1, 1 for the second kind): `per_class` of each for training and testing."""
+    """Yield (pictures (n, side, side, 3) u1, labels, 1 for the second kind) for training and for testing."""
     from PIL import Image
 
     members = sorted(source.members(folder))
     for parts, count in zip((("train",), ("val", "test")), per_class, strict=True):
         pictures, labels = [], []
         for label, kind in enumerate(kinds):
-            own = tuple(f"{part}/{kind}/" for part in parts)
-            chosen = [content for name, content in members if name.startswith(own)][:count]
+            folders = tuple(f"{part}/{kind}/" for part in parts)
+            chosen = [content for name, content in members if name.startswith(folders)][:count]
             for content in chosen:
                 with Image.open(io.BytesIO(content)) as image:
                     pictures.append(np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)))

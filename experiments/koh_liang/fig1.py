@@ -47,13 +47,13 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     full = uw.Influence(correction=None).fit(model, train).attribute(query).values[0] * len(train)
     bare = without_hessian(machine, train, query)
     sign = 2 * train.y - 1
-    unsure = expit(-sign * machine.decision_function(train.x))  # σ(−y θᵀx): the factor that the train loss brings
+    one_minus_p = expit(-sign * machine.decision_function(train.x))  # σ(−y θᵀx): the factor that the train loss brings
     same = train.y == query.y[0]
-    lacking = {"train loss": full / unsure, "Hessian": bare, "both": bare / unsure}
+    lacking = {"train loss": full / one_minus_p, "Hessian": bare, "both": bare / one_minus_p}
     harmful = np.flatnonzero(same)[np.argsort(full[same])[CHOSEN]]
     draw(path, full, lacking, same, (image(test, QUERY), image(train, harmful)))
     share = [f"{(v[same] < 0).mean():.0%} / {(v[~same] > 0).mean():.0%}" for v in (full, bare)]
-    overestimated = np.median(np.abs(lacking["train loss"] / full)[unsure < 0.05])
+    overestimated = np.median(np.abs(lacking["train loss"] / full)[one_minus_p < 0.05])
     pearson = np.corrcoef(lacking["both"], full)[0, 1]
     crosses = (full[same] < 0).any() and (full[~same] > 0).any()
     return Result(

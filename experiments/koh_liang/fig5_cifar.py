@@ -55,7 +55,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
 
 def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan) -> Row:
     """Many views of one animal against one training image, for three animals: how many it turns."""
-    p = Attack(net, train, test, np.arange(len(test.y))).unsure()
+    p = Attack(net, train, test, np.arange(len(test.y))).p_true()
     known = np.flatnonzero((p > 0.5) & (test.y == 0))
     known, told = known[np.argsort(p[known])], []
     for place in SURE:
@@ -64,10 +64,10 @@ def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan
         with torch.no_grad():
             features = np.concatenate([net(channels_first(few)).double().numpy() for few in np.array_split(seen, 3)])
         shown = Photographs(seen, np.full(len(seen), test.y[which]), features, test.kinds)
-        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(seen))).unsure() > 0.5)
+        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(seen))).p_true() > 0.5)
         attack = Attack(net, train, shown, right)
         attack.run(attack.choose(plan.candidates, 1), plan.group_steps, plan.group_size, stop=False)
-        told.append(f"{int((attack.unsure() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
+        told.append(f"{int((attack.p_true() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
     return Row("flipped of many views of one animal with a single image", "16 of 30 photographs", ", ".join(told))
 
 
