@@ -89,7 +89,7 @@ def test_an_attack_is_a_perturbation_that_is_done(task):
     assert len(found["moved"]) == 2 and 0 < found["farthest"] <= 0.5 + 1e-9
     assert all(row["after"] < row["before"] for row in found["queries"][:1]) and found["steps"] >= 1
     page = (task / "a.html").read_text(encoding="utf-8")
-    assert found["moved"][0] in page and "largest move" in page and "predictions turned" in page
+    assert found["moved"][0] in page and "largest move" in page and "predictions flipped" in page
     assert "grey levels" in run("perturb", "task.py", "--attack", "1", "--grey", "0.5").output
     result = run("perturb", "task.py", "--attack", "1", "--grey", "0")
     assert result.exit_code == 1 and "expected grey, radius and step above 0" in result.output

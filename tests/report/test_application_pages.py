@@ -51,7 +51,7 @@ def test_slices(tmp_path, fitted):
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
     found = uw.slices(model, train, queries, uw.Slicing(groups, {"all": queries.ids}))
     html = rendered(tmp_path, found)
-    assert "all: 20 queries" in html and "= north" in html and "predictions turned" in html
+    assert "all: 20 queries" in html and "= north" in html and "predictions flipped" in html
     assert html.count('class="range"') == 2 and html.count('class="point"') == 2
 
 
@@ -82,5 +82,5 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
 
 
 def test_anything_else_is_refused(tmp_path, fitted):
-    with pytest.raises(TypeError, match=r"expected what mislabeled, slices, perturb, attack or what_if gave, got dict"):
+    with pytest.raises(TypeError, match=r"expected a result of mislabeled, slices, perturb, attack or what_if, got dict"):
         uw.write_page(tmp_path / "page.html", {})

@@ -1,4 +1,4 @@
-"""Heat: contributions of an example's numbers as a picture beside the example, where its numbers are pixels."""
+"""Heat maps: the contributions of an example's pixels as a picture beside the example."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from numpy.typing import NDArray
 from upweight.applications.perturb import Perturbation
 from upweight.report.previews import Album
 
-RAISES, LOWERS = np.array([59, 134, 198]), np.array([224, 138, 51])  # the page's blue and orange
+RAISES_COLOUR, LOWERS_COLOUR = np.array([59, 134, 198]), np.array([224, 138, 51])  # the page's blue and orange
 
 
-def heat_pictures(found: Perturbation, q: int, i: int) -> list[dict[str, str]]:
-    """The training example, the query, and where the contributions are; nothing where they are no pictures."""
-    example, query = found.example_ids[i].item(), found.query_ids[q].item()
-    shown = found.train.preview(example)
+def contribution_pictures(perturbation: Perturbation, q: int, i: int) -> list[dict[str, str]]:
+    """The training example, the query and the heat map of contributions; an empty list if examples are not pictures."""
+    example, query = perturbation.example_ids[i].item(), perturbation.query_ids[q].item()
+    shown = perturbation.train.preview(example)
     if shown.kind != "image":
         return []
     pixels = np.shape(shown.value)[:2]
-    heat = _per_pixel(found.contributions[q, i], pixels)
+    heat = _per_pixel(perturbation.contributions[q, i], pixels)
     if heat is None:
         return []
-    album = Album(found.train, found.queries)
-    said = [("train", example, f"training example {example}"), ("query", query, f"query {query}")]
-    entries = [(album.entries[album.add(side, identifier)], text) for side, identifier, text in said]
+    album = Album(perturbation.train, perturbation.queries)
+    captions = [("train", example, f"training example {example}"), ("query", query, f"query {query}")]
+    entries = [(album.entries[album.add(side, identifier)], text) for side, identifier, text in captions]
     pictures = [{"uri": entry["uri"], "text": text} for entry, text in entries if entry["kind"] == "image"]
     return [*pictures, {"uri": picture_uri(_coloured(heat)), "text": "contributions: blue raises, orange lowers"}]
 
 
 def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Contributions summed over channels, (height, width); None where numbers are no pixels."""
+    """Contributions summed over channels, (height, width); None if the numbers are not pixels."""
     size = pixels[0] * pixels[1]
     if values.size % size:
         return None
@@ -40,7 +40,7 @@ def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[
 
 def _coloured(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
     strength = (np.abs(heat) / max(float(np.abs(heat).max()), 1e-300))[..., None]
-    ink = np.where(heat[..., None] > 0, RAISES, LOWERS)
+    ink = np.where(heat[..., None] > 0, RAISES_COLOUR, LOWERS_COLOUR)
     return np.rint(245 * (1 - strength) + ink * strength).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""write_page: the page of any use, by what it answered with."""
+"""The page of an application, chosen by the class of its result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from upweight.applications.mislabeled import Suspects
 from upweight.applications.perturb import Perturbation
 from upweight.applications.slices import Slices
 from upweight.applications.what_if import WhatIf
-from upweight.report.application_pages import attack_page, perturb_page, slices_page, what_if_page
+from upweight.report.attack_page import attack_page
 from upweight.report.document import written
+from upweight.report.perturb_page import perturb_page
 from upweight.report.review import review_page
+from upweight.report.slices_page import slices_page
+from upweight.report.what_if_page import what_if_page
 
 PAGES: dict[type, Callable[[Any], str]] = {
     Suspects: review_page,
@@ -25,18 +28,18 @@ PAGES: dict[type, Callable[[Any], str]] = {
 
 
 def write_page(path: str | Path, found: Any) -> Path:
-    """Write what `mislabeled`, `slices`, `perturb`, `attack` or `what_if` found as one self-contained HTML page.
+    """Write the result of `mislabeled`, `slices`, `perturb`, `attack` or `what_if` as one self-contained HTML page.
 
     The page holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person
     decides with the keyboard. An existing file is replaced in one step or not at all.
 
     Raises:
-        TypeError: anything else; scores go to `write_report`.
+        TypeError: the result of anything else; for scores, use `write_report`.
     """
     page = PAGES.get(type(found))
     if page is None:
         raise TypeError(
-            f"expected what mislabeled, slices, perturb, attack or what_if gave, got {type(found).__name__}; scores "
-            "go to write_report"
+            f"expected a result of mislabeled, slices, perturb, attack or what_if, got {type(found).__name__}; for "
+            "scores, use write_report"
         )
     return written(Path(path), page(found))

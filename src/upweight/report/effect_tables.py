@@ -1,0 +1,103 @@
+"""Tables of effects with bars, intervals and actual values, and the page of an application made of such tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from upweight.core.scores import Unit
+from upweight.report.document import rendered
+from upweight.report.wording import MINUS
+
+MAX_ROWS = 200  # of one table
+MAX_TABLES = 20  # of one page
+SCALE_START, SCALE_WIDTH = 4, 192  # of the drawing, which is 200 wide
+
+
+@dataclass(frozen=True)
+class EffectRow:
+    """One row: its name, its cells as text, and the effect, interval and actual value that are drawn."""
+
+    name: str
+    cells: Sequence[str]
+    effect: float
+    interval: tuple[float, float] | None = None
+    actual: float = math.nan
+
+
+def effect_table(
+    title: str, noun: str, columns: Sequence[str], drawing: str, rows: Sequence[EffectRow], text: str = ""
+) -> dict[str, Any]:
+    """A table whose rows are drawn on one scale. `noun` heads the column of names, `drawing` that of the drawings."""
+    ends = [0.0]
+    for row in rows:
+        ends += [row.effect, *(row.interval or ()), *([row.actual] if math.isfinite(row.actual) else [])]
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+
+    def x(value: float) -> float:
+        return round(SCALE_START + SCALE_WIDTH * (value - low) / span, 2)
+
+    drawn = []
+    for row in rows:
+        is_checked = math.isfinite(row.actual)
+        actual = f", by retraining {signed(row.actual)}" if is_checked else ""
+        drawn.append(
+            {
+                "name": row.name,
+                "cells": row.cells,
+                "description": f"effect {signed(row.effect)}{actual}",
+                "bar": {
+                    "x": min(x(0.0), x(row.effect)),
+                    "width": abs(x(row.effect) - x(0.0)),
+                    "positive": row.effect > 0,
+                },
+                "range": None if row.interval is None else (x(row.interval[0]), x(row.interval[1])),
+                "point": x(row.actual) if is_checked else None,
+            }
+        )
+    return {
+        "title": title,
+        "noun": noun,
+        "columns": columns,
+        "drawing": drawing,
+        "rows": drawn,
+        "text": text,
+        "zero": x(0.0),
+        "pictures": [],
+    }
+
+
+def application_page(
+    title: str,
+    facts: Sequence[str],
+    definition: str,
+    sections: Sequence[dict[str, Any]],
+    warnings: Sequence[str],
+    about: Sequence[str],
+) -> str:
+    """The page as text: facts, the definition of an effect, one table per section, and notes at the end."""
+    return rendered(
+        "application.html.j2",
+        ("page.css", "application.css"),
+        (),
+        None,
+        title=title,
+        facts=facts,
+        definition=definition,
+        sections=sections,
+        warnings=warnings,
+        about=about,
+    )
+
+
+def unit_text(unit: Unit) -> str:
+    """What the numbers of this unit mean."""
+    return "sizes in the measurement’s own unit" if unit == Unit.EFFECT else "sign and order, not size"
+
+
+def signed(value: float) -> str:
+    """A number with its sign and a true minus; a dash if there is none."""
+    return f"{value:+.3g}".replace("-", MINUS) if math.isfinite(value) else "–"
