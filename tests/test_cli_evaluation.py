@@ -130,7 +130,7 @@ def test_evaluate_shows_removal_curves(task):
         "Removing the strongest examples and retraining" in said.stderr
         and max(map(len, said.stdout.splitlines()[:12])) <= 80
     )
-    assert "Removing the strongest" in Path("page.html").read_text(encoding="utf-8")
+    assert "Removal curves" in Path("page.html").read_text(encoding="utf-8")
     curve = json.loads(run(*asked, "--json").stdout)["removal_curves"]["influence"]
     assert curve["opponents"][-1] < curve["random"][-1] < curve["proponents"][-1]
 

@@ -100,9 +100,8 @@ def test_says_exactly_what_removing_would_do(visit, digits, check, table):
         assert "Removing it would lower the loss by" in page.locator(".side.opp .card").first.get_attribute("title")
         assert page.locator(".card").count() == 20
     with visit(*table) as page:
-        assert "Removing it lowers the margin; a RANK score" in page.locator(".side.pro .card").first.get_attribute(
-            "title"
-        )
+        title = page.locator(".side.pro .card").first.get_attribute("title")
+        assert "Removing it lowers the margin; the size of a RANK score means nothing." in title
         assert "<b>town</b>" in page.inner_text("#query") and "missing" in page.inner_text("#table")
         assert "3 more columns" in page.inner_text("#query")
 
@@ -194,7 +193,7 @@ def test_sixty_thousand_rows_stay_fast_and_cuts_are_told(visit, monkeypatch):
             "() => { const t = performance.now(); sortBy('id'); choose(1); return performance.now() - t; }"
         )
         assert spent < 1500 and "of 60,000" in page.inner_text("#table-count")
-    monkeypatch.setattr(payload, "MOST_SCORES", 1000)
+    monkeypatch.setattr(payload, "MAX_SCORES", 1000)
     with visit(scores, train, queries) as page:
         assert "125 highest and the 125 lowest" in page.inner_text("#table-notes")
         page.click("#column-rank button")

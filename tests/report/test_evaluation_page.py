@@ -90,13 +90,13 @@ def text_of(tmp_path, result, **more):
 
 def test_removals_of_the_strongest_and_flips_have_their_sections(tmp_path):
     html = text_of(tmp_path, comparison_of(), curves=curves_of(), flips=flips_of())
-    assert html.count('<polyline class="course') == 3 and "3 queries; the numbers are for 10 removed examples" in html
+    assert html.count('<polyline class="curve') == 3 and "3 queries; the numbers are for 10 removed examples" in html
     assert html.count('class="point proponents"') == 3 and html.count('class="point opponents"') == 4
     assert "t0, t1, t2, t3, t4, t5, t6, t7 and 4 more" in html and "not flipped (stuck)" in html and "&gt; 7" in html
     assert "1 of 2 predictions flipped when at most 20 examples were removed" in html and "31 trainings" in html
     assert "refused" in html[: html.index("Methods and baselines")]
     plain = text_of(tmp_path, comparison_of())
-    assert "Removing the strongest" not in plain and "flip a prediction" not in plain
+    assert "Removal curves" not in plain and "flip a prediction" not in plain
 
 
 def test_a_check_becomes_a_page_with_bad_news_first(tmp_path):

@@ -103,8 +103,8 @@ def test_the_old_page_survives_a_failure(tmp_path, digits, monkeypatch):
 
 
 def test_says_what_the_budget_left_out(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(payload, "MOST_SCORES", 100)
-    monkeypatch.setattr(payload, "MOST_QUERIES", 3)
+    monkeypatch.setattr(payload, "MAX_SCORES", 100)
+    monkeypatch.setattr(payload, "MAX_QUERIES", 3)
     data = data_of(write_report(tmp_path / "r.html", *digits))
     assert "The first 3 of 4 queries" in data["queriesLeftOut"]
     assert "10 highest and the 10 lowest scores of 60 training examples" in data["tableNotes"][0]
@@ -159,7 +159,7 @@ def test_many_classes_show_the_likeliest_and_the_true_one(tmp_path, digits):
 def test_a_verification_of_other_scores_is_told_and_gives_no_intervals(tmp_path, digits, check):
     other = dataclasses.replace(digits[0], values=2 * digits[0].values)
     path = write_report(tmp_path / "r.html", other, *digits[1:], check)
-    assert "made with other scores than the ones on this page" in path.read_text(encoding="utf-8")
+    assert "made with other scores than those on this page" in path.read_text(encoding="utf-8")
     assert data_of(path)["queries"][0]["top"]["proponents"][0][2] is None
 
 

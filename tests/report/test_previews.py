@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from upweight.core.examples import Examples
-from upweight.report import previews
 from upweight.report.previews import Album
 from upweight.report.wording import count, label_text, settings
 
@@ -54,9 +53,9 @@ def test_every_usual_layout_is_a_picture(shape, dtype):
     assert (entry["kind"], entry["width"], entry["height"]) == ("image", 6, 5)
 
 
-def test_what_is_no_picture_says_so():
+def test_an_array_that_is_not_a_picture_is_shown_as_text():
     made = album([np.ones((2, 3, 7))])
-    assert made.entries[made.add("train", 0)]["text"] == "array of 2 × 3 × 7, which is no picture"
+    assert made.entries[made.add("train", 0)]["text"] == "array of 2 × 3 × 7, which is not a picture"
 
 
 def test_missing_pixels_are_black():
@@ -70,10 +69,10 @@ def test_photographs_are_reduced():
     assert entry["width"] == 160 and entry["uri"].startswith("data:image/jpeg") and len(entry["uri"]) < 40_000
 
 
-def test_each_preview_is_kept_once_and_the_budget_is_told(monkeypatch):
+def test_each_preview_is_stored_once_and_pictures_left_out_are_reported():
     made = album([np.eye(4), np.eye(4)])
     assert made.add("train", 0) == made.add("train", 0) != made.add("query", 0)
-    monkeypatch.setattr(previews, "MOST_PICTURES", 10)
+    made.max_picture_bytes = 10
     assert made.entries[made.add("train", 1)]["text"] == "picture left out"
     assert any("1 picture left out" in note for note in made.remarks())
 
@@ -87,9 +86,9 @@ def test_contact_sheet_holds_every_picture():
         assert (paper[top : top + 2, left : left + 3] == i).all()
 
 
-def test_large_sets_get_no_contact_sheet_and_the_page_says_so(monkeypatch):
-    monkeypatch.setattr(previews, "MOST_TILES", 3)
+def test_large_sets_get_no_contact_sheet_and_the_page_reports_it():
     made = album([np.eye(2)] * 4)
+    made.max_tiles = 3
     assert made.sheet(range(4)) is None and "only for the strongest" in made.remarks()[0]
 
 

@@ -1,4 +1,4 @@
-"""Scores and examples become one self-contained HTML page."""
+"""Reports: scores and examples as one self-contained HTML page."""
 
 from upweight.report.page import write_report
 

@@ -1,4 +1,4 @@
-// The course of training: loss of the query and of one training example, and when that example pushed.
+// The course of training: the loss of the query and of one training example, and the effect of its steps on the query.
 
 const COURSE = { place: null };
 const STRIP = { width: 560, left: 66, right: 12, top: 12 };
@@ -34,32 +34,32 @@ function curve(kind, values, sx, sy) {
     ...points.map(([x, y]) => svg("circle", { class: "curve-point " + kind, cx: x, cy: y, r: 2.5 }))];
 }
 
-function courseTable(asked, own, pushes) {
+function courseTable(ofQuery, ofExample, pushes) {
   const quantity = WORDS.loss ? "loss" : WORDS.quantity;
-  const head = ["step", `${quantity} of the query`, `${quantity} of the example`, "push"];
+  const head = ["step", `${quantity} of the query`, `${quantity} of the example`, "effect of its steps"];
   const lines = DATA.course.steps.map((step, i) => el("tr", null, el("th", { scope: "row" }, step.toLocaleString("en-US")),
-    el("td", { class: "number" }, plain(asked[i])), el("td", { class: "number" }, plain(own[i])), el("td", { class: "number" }, signed(pushes[i]))));
-  return el("details", null, el("summary", null, "These numbers"), el("div", { class: "scroll" }, el("table", { class: "plain" },
+    el("td", { class: "number" }, plain(ofQuery[i])), el("td", { class: "number" }, plain(ofExample[i])), el("td", { class: "number" }, signed(pushes[i]))));
+  return el("details", null, el("summary", null, "Numbers"), el("div", { class: "scroll" }, el("table", { class: "plain" },
     el("thead", null, el("tr", null, head.map((t, i) => el("th", { scope: "col", class: i ? "number" : null }, t)))), el("tbody", null, lines))));
 }
 
 function courseOf(q, place) {
   const found = DATA.course.queries[q];
-  const turned = (values) => (WORDS.loss ? values.map((v) => (v === null ? null : -v)) : values);
-  const [asked, own, pushes] = [turned(found.measured), turned(DATA.course.train[place]), found.pushes[place]];
+  const asLoss = (values) => (WORDS.loss ? values.map((v) => (v === null ? null : -v)) : values);
+  const [ofQuery, ofExample, pushes] = [asLoss(found.measured), asLoss(DATA.course.train[place]), found.pushes[place]];
   const quantity = WORDS.loss ? "Loss" : WORDS.quantity;
-  const curves = strip(170, [...asked, ...own], false, `${quantity} of the query and of training example ${TRAIN.id(place)} over the training`,
-    (sx, sy) => [...curve("asked", asked, sx, sy), ...curve("own", own, sx, sy)]);
+  const curves = strip(170, [...ofQuery, ...ofExample], false, `${quantity} of the query and of training example ${TRAIN.id(place)} over the training`,
+    (sx, sy) => [...curve("asked", ofQuery, sx, sy), ...curve("own", ofExample, sx, sy)]);
   const thick = Math.max(1, Math.min(10, (0.7 * (STRIP.width - STRIP.left)) / pushes.length));
-  const bars = strip(150, pushes, true, `What the steps along training example ${TRAIN.id(place)} did to the query over the training`,
+  const bars = strip(150, pushes, true, `Effect on the query of the optimiser steps along training example ${TRAIN.id(place)}, over the training`,
     (sx, sy) => pushes.map((v, i) => svg("rect", { class: v < 0 ? "push opp" : "push pro", x: sx(DATA.course.steps[i]) - thick / 2, width: thick,
       y: Math.min(sy(0), sy(v)), height: Math.max(0.5, Math.abs(sy(v) - sy(0))) },
       svg("title", null, `step ${DATA.course.steps[i]}: ${signed(v)}`))));
   return el("figure", null,
     el("p", { class: "legend" }, el("span", { class: "key asked" }, `${quantity} of the query`), el("span", { class: "key own" }, "of the training example")),
     curves, el("p", { class: "legend" }, el("span", { class: "key pro" }, "its steps helped"), el("span", { class: "key opp" }, "its steps harmed")),
-    bars, el("p", { class: "quiet" }, "Optimiser steps. A bar is what the steps nearest to a checkpoint did to the query along this example."),
-    courseTable(asked, own, pushes));
+    bars, el("p", { class: "quiet" }, "Horizontal axis: optimiser steps. A bar is the effect, on the measurement of the query, of the steps nearest to a checkpoint along the gradient of this example."),
+    courseTable(ofQuery, ofExample, pushes));
 }
 
 function drawCourse(q) {
@@ -80,7 +80,7 @@ function drawCourse(q) {
   byId("course-body").replaceChildren(el("div", { class: "controls" }, el("label", null, "Training example ", choice)), courseOf(q, COURSE.place));
 }
 
-// As in the plot of the verification, a narrow screen gets a smaller drawing, not smaller letters.
+// As in the verification plot, a narrow screen gets a smaller drawing with letters of the same size.
 function fitCourse() {
   if (!DATA.course) return;
   const width = Math.max(280, Math.min(560, byId("course-body").clientWidth || 560));

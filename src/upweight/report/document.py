@@ -1,4 +1,4 @@
-"""Document: one self-contained HTML file from a template, styles, scripts and data; it fetches nothing."""
+"""One self-contained HTML file from a template, styles, scripts and data. It fetches nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from upweight.core.files import open_atomically
 def rendered(
     template: str, styles: Sequence[str], scripts: Sequence[str], data: Mapping[str, Any] | None, **facts: Any
 ) -> str:
-    """The page as text. Styles, scripts and template are this package's own; everything else is escaped."""
+    """The page as text. Styles, scripts and templates are files of this package; everything else is escaped."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -36,15 +36,15 @@ def rendered(
 
 
 def written(path: Path, text: str) -> Path:
-    """A reader finds the old page or the whole new one."""
+    """Write the page atomically: a reader finds the old page or the complete new one. Returns the path."""
     with open_atomically(path) as file:
-        # A text may hold half a surrogate pair, which has no UTF-8 form; it becomes a question mark.
+        # Half a surrogate pair has no UTF-8 form; it becomes a question mark.
         file.write(text.encode("utf-8", errors="replace"))
     return path
 
 
 def _safe_json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in, whatever the data says."""
+    """JSON that cannot end the script element that contains it, whatever the data."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -54,11 +54,11 @@ def _safe_json(data: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"the page's data holds a {type(value).__name__}, which is no JSON")
+    raise TypeError(f"expected data for JSON, got a {type(value).__name__}")
 
 
 def _policy(style: str, script: str) -> str:
-    """A content security policy under which nothing runs but this package's own script, and nothing is fetched."""
+    """A content security policy that runs only this package's own script and fetches nothing."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
@@ -67,5 +67,5 @@ def _policy(style: str, script: str) -> str:
 
 
 def _read(name: str) -> str:
-    # Universal newlines: the browser hashes what it parsed, and it parses CRLF as LF.
+    # Read with universal newlines: the browser parses CRLF as LF before it computes the hash.
     return files("upweight.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-// What the pages of scores share: their words and their training examples.
+// Shared by the scripts of the report: sentences about scores, and access to training examples.
 
 const WORDS = DATA.words;
 
@@ -13,11 +13,11 @@ function removal(score) {
     const direction = score > 0 ? "raise" : "lower";
     return WORDS.effect
       ? `Removing it would ${direction} the loss by ${withUnit(plain(Math.abs(score)))}.`
-      : `Removing it would ${direction} the loss; a RANK score does not say by how much.`;
+      : `Removing it would ${direction} the loss; the size of a RANK score means nothing.`;
   }
   return WORDS.effect
     ? `Removing it changes the ${WORDS.quantity} by ${withUnit(signed(-score))}.`
-    : `Removing it ${score > 0 ? "lowers" : "raises"} the ${WORDS.quantity}; a RANK score does not say by how much.`;
+    : `Removing it ${score > 0 ? "lowers" : "raises"} the ${WORDS.quantity}; the size of a RANK score means nothing.`;
 }
 
 // ---- training examples ---------------------------------------------------------------------------------------------

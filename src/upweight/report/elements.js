@@ -1,5 +1,5 @@
 "use strict";
-// Everything the data set says goes through text nodes and attributes of known names: nothing is parsed as HTML.
+// Text of the data set is set only as text nodes and attributes of known names: nothing of it is parsed as HTML.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
@@ -45,7 +45,7 @@ function plain(value, digits = 3) {
   return (value < 0 ? "−" : "") + text;
 }
 
-// A tick is a round number: no zeros behind it.
+// A tick is a round number, without trailing zeros.
 function tick(value) {
   const size = Math.abs(value);
   const plainly = size === 0 || (size >= 1e-4 && size < 1e6);
@@ -91,7 +91,7 @@ function passage(preview, limit) {
   return el("div", null, start, whole, more);
 }
 
-const PROSE = 60;  // characters from which a value of a row is a text to be read
+const PROSE = 60;  // characters; a longer value of a row is shown as a passage
 
 function pairs(preview, limit, compared) {
   const other = new Map(compared && compared.kind === "row" ? compared.pairs : []);

@@ -1,4 +1,4 @@
-"""evaluation: one HTML page of what retraining said, of one method (a check) or of many (a comparison)."""
+"""The evaluation page: scores compared with retraining, for one method (a check) or several (a comparison)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from upweight.report.svg_plots import Dot, against_cost, scatter
 from upweight.report.wording import count, settings, wording
 
 LEVEL = 0.9
-MOST_POINTS = 600  # of one plot; more hide each other
+MAX_POINTS = 600  # of one plot; more would hide each other
 STYLES = ("page.css", "evaluation.css")
 
 
@@ -34,25 +34,28 @@ def write_evaluation(
 ) -> Path:
     """Write one self-contained HTML page that shows how far scores agree with retraining.
 
-    For a check: predicted against actual effects, each with the interval that the other half of the removals gives it.
-    For a comparison: the table of methods and baselines, accuracy against cost, and the same plot for every method.
-    The page has no script; it works from `file://` and prints as it is.
+    For a check, it plots predicted against actual effects, each with an interval computed from the other half of the
+    removals. For a comparison, it shows the table of methods and baselines, accuracy against cost, and the same plot
+    for every method. The page has no script; it works from `file://` and can be printed.
 
     Args:
-        curves: method → what removing the strongest did (`upweight.removal_curve`).
-        flips: how few examples hold predictions up (`upweight.brittleness`).
+        curves: method → its removal curve (`upweight.removal_curve`).
+        flips: how few removed examples flip predictions (`upweight.brittleness`).
 
     Returns:
         The path written to; an existing file is replaced in one step or not at all.
     """
-    facts = _of_check(result) if isinstance(result, Check) else _of_comparison(result)
+    facts = _check_facts(result) if isinstance(result, Check) else _comparison_facts(result)
     facts["curves"] = curve_plots(curves or {})
     facts["flips"] = None if flips is None else flip_table(flips)
-    facts["warnings"] = [*facts["warnings"], *dict.fromkeys(w for one in (curves or {}).values() for w in one.warnings)]
+    facts["warnings"] = [
+        *facts["warnings"],
+        *dict.fromkeys(w for curve in (curves or {}).values() for w in curve.warnings),
+    ]
     return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, **facts))
 
 
-def _of_check(check: Check) -> dict[str, Any]:
+def _check_facts(check: Check) -> dict[str, Any]:
     method = str(check.scores.recipe.get("method", "These scores"))
     kinds = [(kind, name) for kind, name in (("one", "single examples"), ("group", "groups")) if _has(check, kind)]
     cells = [_agreement_cell(name, check.of(kind).slope, check.of(kind).spearman) for kind, name in kinds]  # type: ignore[arg-type]
@@ -64,7 +67,7 @@ def _of_check(check: Check) -> dict[str, Any]:
             f"{count(len(check.removals), 'removal')} × {count(len(check.query_ids), 'query')}",
             count(_seeds(check), "seed"),
         ],
-        "warnings": [str(w) for news in (check.scores, check) for w in news.diagnostics.get("warnings", ())],
+        "warnings": [str(w) for source in (check.scores, check) for w in source.diagnostics.get("warnings", ())],
         "cells": [*cells, *_noise_cell(check)],
         "table": None,
         "cost": None,
@@ -77,9 +80,9 @@ def _of_check(check: Check) -> dict[str, Any]:
     }
 
 
-def _of_comparison(found: Comparison) -> dict[str, Any]:
-    truth = found.truth
-    scored = [e for e in found.entries if e.scores is not None and e.lds is not None]
+def _comparison_facts(comparison: Comparison) -> dict[str, Any]:
+    truth = comparison.truth
+    scored = [e for e in comparison.entries if e.scores is not None and e.lds is not None]
     best = next((e for e in scored if finite_or_none(e.lds.mean) is not None), None)  # type: ignore[union-attr]
     ceiling = None if not scored else finite_or_none(scored[0].lds.ceiling.value)  # type: ignore[union-attr]
     dots = [
@@ -97,77 +100,86 @@ def _of_comparison(found: Comparison) -> dict[str, Any]:
             count(len(truth.query_ids), "query"),
             count(len(truth.seeds), "seed"),
         ],
-        "warnings": found.warnings,
+        "warnings": comparison.warnings,
         "cells": [] if best is None else _best_cells(best),
-        "table": _table(found),
+        "table": _table(comparison),
         "cost": against_cost(dots, ceiling, "LDS of every method against its cost") if dots else None,
-        "plots": [_plot(_as_check(e, found), None, e.name) for e in scored if e.kind == "method"],
+        "plots": [_plot(_as_check(e, comparison), None, e.name) for e in scored if e.kind == "method"],
         "about": _about(best.scores if best else None),
         "settings": [(e.name, list(settings(e.scores.recipe))) for e in scored if e.kind == "method" and e.scores],
     }
 
 
-def _as_check(entry: Entry, found: Comparison) -> Check:
-    truth = found.truth
+def _as_check(entry: Entry, comparison: Comparison) -> Check:
+    truth = comparison.truth
     assert entry.scores is not None
     return Check(truth.predicted(entry.scores), truth.actual, truth.query_ids, truth.removals, entry.scores, {}, truth)
 
 
 def _plot(check: Check, kind: Any, title: str) -> dict[str, Any]:
-    sized = check.scores.unit == Unit.EFFECT
+    calibrated = check.scores.unit == Unit.EFFECT
     columns = [c for c, r in enumerate(check.removals) if kind in (None, r.kind)]
-    inside = check.coverage(level=LEVEL) if sized else None
+    coverage = check.coverage(level=LEVEL) if calibrated else None
     pairs = [(q, c) for q in range(len(check.query_ids)) for c in columns]
-    step = max(1, math.ceil(len(pairs) / MOST_POINTS))
-    points = [_point(check, inside, q, c) for q, c in pairs[::step]]
+    step = max(1, math.ceil(len(pairs) / MAX_POINTS))
+    points = [_point(check, coverage, q, c) for q, c in pairs[::step]]
     unit = wording(check.scores).unit
-    labels = ("predicted" + (f" ({unit})" if unit and sized else "" if sized else " (RANK, no unit)"), "actual")
+    labels = (
+        "predicted" + (f" ({unit})" if unit and calibrated else "" if calibrated else " (RANK, no unit)"),
+        "actual",
+    )
     notes = [] if step == 1 else [f"{len(points):,} of {len(pairs):,} pairs are drawn."]
-    if inside is not None and np.isfinite(inside.low[:, columns]).any():
-        held = inside.inside[:, columns][np.isfinite(inside.low[:, columns])]
-        told = f"{int(held.sum()):,} of {held.size:,}"  # a share of 199 in 200 would be rounded to all of them
-        notes.insert(0, f"{told} actual effects lie inside their {LEVEL:.0%} intervals.")
-    agreed = check.of(kind)
-    numbers = [("slope", formatted(agreed.slope))] if sized else []
+    if coverage is not None and np.isfinite(coverage.low[:, columns]).any():
+        inside = coverage.inside[:, columns][np.isfinite(coverage.low[:, columns])]
+        share = f"{int(inside.sum()):,} of {inside.size:,}"  # as a percentage, 199 of 200 would be rounded to 100%
+        notes.insert(0, f"{share} actual effects lie inside their {LEVEL:.0%} intervals.")
+    agreement = check.of(kind)
+    numbers = [("slope", formatted(agreement.slope))] if calibrated else []
     return {
         "title": title,
-        "svg": scatter(points, labels, sized, f"{title}: predicted against actual effects of {len(columns)} removals"),
-        "numbers": [*numbers, ("Pearson", formatted(agreed.pearson)), ("Spearman", formatted(agreed.spearman))],
+        "svg": scatter(
+            points, labels, calibrated, f"{title}: predicted against actual effects of {len(columns)} removals"
+        ),
+        "numbers": [*numbers, ("Pearson", formatted(agreement.pearson)), ("Spearman", formatted(agreement.spearman))],
         "notes": notes,
     }
 
 
-def _point(check: Check, inside: Any, q: int, c: int) -> dict[str, Any]:
+def _point(check: Check, coverage: Any, q: int, c: int) -> dict[str, Any]:
     removal, x, y = check.removals[c], float(check.predicted[q, c]), float(check.actual[q, c])
     point: dict[str, Any] = {"x": x, "y": y, "kind": removal.kind}
-    told = f"query {check.query_ids[q]}, without {removal.name}: predicted {x:+.3g}, actual {y:+.3g}"
-    if inside is not None and np.isfinite(inside.low[q, c]):
-        low, high = float(inside.low[q, c]), float(inside.high[q, c])
-        point |= {"low": low, "high": high, "outside": not bool(inside.inside[q, c])}
-        told += f", expected between {low:+.3g} and {high:+.3g}"
-    return {**point, "told": told.replace("-", "−")}
+    description = f"query {check.query_ids[q]}, without {removal.name}: predicted {x:+.3g}, actual {y:+.3g}"
+    if coverage is not None and np.isfinite(coverage.low[q, c]):
+        low, high = float(coverage.low[q, c]), float(coverage.high[q, c])
+        point |= {"low": low, "high": high, "outside": not bool(coverage.inside[q, c])}
+        description += f", expected between {low:+.3g} and {high:+.3g}"
+    return {**point, "description": description.replace("-", "−")}
 
 
-def _table(found: Comparison) -> dict[str, Any]:
-    planted = any(e.found for e in found.entries)
-    kept = [i for i, name in enumerate(HEAD) if name != "AUC" or planted]
+def _table(comparison: Comparison) -> dict[str, Any]:
+    planted = any(e.found for e in comparison.entries)
+    columns = [i for i, name in enumerate(HEAD) if name != "AUC" or planted]
     rows = [
         {
-            "cells": [e.cells()[i] for i in kept],
+            "cells": [e.cells()[i] for i in columns],
             "kind": e.kind,
             "why": e.why,
             "planted": repr(e.found) if e.found else "",
         }
-        for e in found.entries
+        for e in comparison.entries
     ]
-    return {"head": [HEAD[i] for i in kept], "rows": rows, "planted": planted}
+    return {"head": [HEAD[i] for i in columns], "rows": rows, "planted": planted}
 
 
 def _best_cells(best: Entry) -> list[dict[str, str]]:
     assert best.lds is not None
     ceiling = best.lds.ceiling
     return [
-        {"name": "best LDS", "value": formatted(best.lds.mean), "means": f"{best.name}; 1 = every subset in its place"},
+        {
+            "name": "best LDS",
+            "value": formatted(best.lds.mean),
+            "means": f"{best.name}; 1 = all subsets in the right order",
+        },
         {"name": "noise ceiling", "value": formatted(ceiling.value), "means": ceiling.note},
         {"name": "cost", "value": f"{best.seconds:.2g} s", "means": f"processor time of {best.name}"},
     ]
@@ -184,16 +196,16 @@ def _noise_cell(check: Check) -> list[dict[str, str]]:
 
 
 def _about(scores: Scores | None) -> Sequence[str]:
-    found = [
-        "Predicted is the sum of the scores of what was removed; actual is the measurement with it minus without it, "
-        "after training again. On the dashed line the two are equal.",
+    sentences = [
+        "The predicted effect is the sum of the scores of the removed examples. The actual effect is the measurement "
+        "with them minus without them, after retraining. On the dashed line the two are equal.",
     ]
     if scores is not None and scores.unit == Unit.EFFECT:
-        found.append(
-            f"The bar at each point is its {LEVEL:.0%} split-conformal interval. It comes from removals that do not "
-            "include its own: removals are dealt into two halves, and each half gives the intervals of the other."
+        sentences.append(
+            f"The bar at each point is its {LEVEL:.0%} split-conformal interval. It is computed from other removals: "
+            "removals are split into two halves, and each half gives the intervals of the other."
         )
-    return found
+    return sentences
 
 
 def _has(check: Check, kind: str) -> bool:

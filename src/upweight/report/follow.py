@@ -1,4 +1,4 @@
-"""The course of training, for the page: the examples shown at every checkpoint."""
+"""The examples on the page over the checkpoints of the training, as data for its script."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from upweight.report.wording import number
 if TYPE_CHECKING:
     from upweight.applications.follow import Course
 
-DIGITS = 4  # significant ones; a drawing shows no more
+SIGNIFICANT_DIGITS = 4  # a drawing shows no more
 
 
 def course_data(course: Course, queries: Sequence[Id], shown: Sequence[Sequence[Id]], places: Mapping[Id, int]) -> Any:
-    """Steps, and by query its measurement and the pushes of the training examples shown; None where not followed."""
+    """The steps, and for each query its measurement and the pushes of its training examples; None if not followed."""
     rows = {identifier: row for row, identifier in enumerate(course.query_ids.tolist())}
     columns = {identifier: column for column, identifier in enumerate(course.train_ids.tolist())}
-    asked: list[dict[str, Any] | None] = []
-    for query, some in zip(queries, shown, strict=True):
+    per_query: list[dict[str, Any] | None] = []
+    for query, strongest in zip(queries, shown, strict=True):
         row = rows.get(query)
-        known = [] if row is None else [i for i in some if i in columns and _followed(course, row, columns[i])]
-        if row is None or not known:
-            asked.append(None)
+        followed = [] if row is None else [i for i in strongest if i in columns and _followed(course, row, columns[i])]
+        if row is None or not followed:
+            per_query.append(None)
             continue
-        pushes = {str(places[i]): _rounded(course.pushes[:, row, columns[i]]) for i in known}
-        asked.append({"measured": _rounded(course.of_queries[:, row]), "pushes": pushes})
-    met = sorted({i for some in shown for i in some if i in columns}, key=places.__getitem__)
+        pushes = {str(places[i]): _rounded(course.pushes[:, row, columns[i]]) for i in followed}
+        per_query.append({"measured": _rounded(course.of_queries[:, row]), "pushes": pushes})
+    train = sorted({i for strongest in shown for i in strongest if i in columns}, key=places.__getitem__)
     return {
         "steps": course.steps.tolist(),
-        "queries": asked,
-        "train": {str(places[i]): _rounded(course.of_train[:, columns[i]]) for i in met},
+        "queries": per_query,
+        "train": {str(places[i]): _rounded(course.of_train[:, columns[i]]) for i in train},
     }
 
 
@@ -42,4 +42,4 @@ def _followed(course: Course, row: int, column: int) -> bool:
 
 
 def _rounded(values: Any) -> list[float | None]:
-    return [number(float(f"{value:.{DIGITS}g}")) for value in values.tolist()]
+    return [number(float(f"{value:.{SIGNIFICANT_DIGITS}g}")) for value in values.tolist()]

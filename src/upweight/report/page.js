@@ -18,14 +18,14 @@ function choose(q, { scroll = true } = {}) {
     } else item.removeAttribute("aria-current");
   }
   byId("status").textContent = `Query ${entry.id}` + (entry.predicted === null ? "" : `, predicted ${entry.predicted}`);
-  // replace, not assign: walking through queries should not bury the page the reader came from.
+  // replace, not assign: stepping through queries must not fill the browser history.
   location.replace("#query=" + encodeURIComponent(entry.id));
 }
 
 function fromAddress() {
-  const found = /^#query=(.*)$/.exec(location.hash);
-  if (!found) return -1;
-  let id = found[1];
+  const match = /^#query=(.*)$/.exec(location.hash);
+  if (!match) return -1;
+  let id = match[1];
   try { id = decodeURIComponent(id); } catch { return -1; }
   return DATA.queries.findIndex((entry) => entry.id === id);
 }
@@ -35,10 +35,10 @@ function visible() {
 }
 
 function move(step) {
-  const there = visible();
-  const at = there.indexOf(STATE.query);
-  const next = at < 0 ? 0 : Math.min(there.length - 1, Math.max(0, at + step));
-  if (there.length) choose(there[next]);
+  const queries = visible();
+  const at = queries.indexOf(STATE.query);
+  const next = at < 0 ? 0 : Math.min(queries.length - 1, Math.max(0, at + step));
+  if (queries.length) choose(queries[next]);
 }
 
 function navigatorItem(q) {
@@ -47,19 +47,18 @@ function navigatorItem(q) {
   const line = entry.predicted === null ? entry.label
     : entry.label === null ? "→ " + entry.predicted
     : entry.wrong ? `${entry.label} → ${entry.predicted}` : DATA.classes ? entry.predicted : `${entry.predicted} (true ${entry.label})`;
-  const says = entry.wrong ? `true label ${entry.label}, wrongly predicted ${entry.predicted}`
+  const tooltip = entry.wrong ? `true label ${entry.label}, wrongly predicted ${entry.predicted}`
     : [entry.label === null ? "" : "true label " + entry.label, entry.predicted === null ? "" : "predicted " + entry.predicted].filter(Boolean).join(", ");
   const text = preview.kind === "text" ? preview.text.slice(0, 70)
     : preview.kind === "row" ? preview.pairs.slice(0, 2).map(([name, value]) => `${name} ${value}`).join(", ") : null;
-  return el("li", null, el("button", { type: "button", "data-query": q, title: says, onclick: () => choose(q, { scroll: false }) },
+  return el("li", null, el("button", { type: "button", "data-query": q, title: tooltip, onclick: () => choose(q, { scroll: false }) },
     preview.kind === "image" ? picture(preview, "") : null,
     el("span", { class: "who" }, el("span", { class: "id" }, entry.id), text ? el("span", { class: "excerpt", dir: "auto" }, text) : null,
       line === null ? null : el("span", { class: entry.wrong ? "went wrong" : "went" }, entry.wrong ? "✗ " : "", line))));
 }
 
 function drawNavigator() {
-  const there = visible();
-  byId("query-list").replaceChildren(...there.map(navigatorItem));
+  byId("query-list").replaceChildren(...visible().map(navigatorItem));
   const wrong = DATA.queries.filter((entry) => entry.wrong).length;
   byId("nav-count").textContent = DATA.queries.length + (wrong ? `, ${wrong} wrong` : "");
   byId("only-wrong-box").hidden = wrong === 0 || wrong === DATA.queries.length;
@@ -82,7 +81,7 @@ function onKey(event) {
 }
 
 function remembered(value) {
-  // Storage may be switched off for files; then the choice lasts as long as the page.
+  // Storage may be disabled for files; then the choice lasts as long as the page is open.
   try {
     if (value) localStorage.setItem("upweight-theme", value);
     return localStorage.getItem("upweight-theme");

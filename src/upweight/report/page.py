@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing but a browser."""
+"""The report of scores: one HTML file that needs nothing but a browser."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML page that shows, for every query, what caused its prediction.
 
-    The file holds its data, pictures, style and script, and works from `file://` without a network. Whatever comes
-    from the data set is shown as text. Sets too large for one page are cut to a budget, and the page says what is
-    not on it.
+    The file contains its data, pictures, style and script, and works from `file://` without a network. Everything
+    from the data set is shown as text, never as HTML. If the data are too large for one page, the page shows a part
+    and reports what was left out.
 
     Args:
         path: where to write; an existing file is replaced in one step or not at all.
-        scores: what a fitted method answered.
+        scores: the scores of a fitted method.
         train, queries: the examples behind the two axes of the scores.
-        check: the verification of these scores by real retraining, if there was one.
-        course: the examples shown over the training, from `follow`, if checkpoints of it were recorded.
+        check: the verification of these scores by retraining, if there was one.
+        course: the examples over the training, from `follow`, if checkpoints were recorded.
 
     Returns:
         The path written to.
@@ -89,15 +89,15 @@ def _render(
 
 def _unit_sentence(unit: Unit, name: str) -> str:
     if unit == Unit.EFFECT:
-        return f"EFFECT: scores are sizes, in {name or 'the unit of the measurement'}"
+        return f"EFFECT: the size of scores is in {name or 'the unit of the measurement'}"
     return "RANK: scores give sign and order, not size"
 
 
 def _warnings(scores: Scores, check: Check | None) -> list[dict[str, str]]:
-    found = [{"source": "method", "text": str(text)} for text in scores.diagnostics.get("warnings", ())]
+    warnings = [{"source": "method", "text": str(text)} for text in scores.diagnostics.get("warnings", ())]
     if check is not None:
-        found += [{"source": "verification", "text": str(text)} for text in check.diagnostics.get("warnings", ())]
+        warnings += [{"source": "verification", "text": str(text)} for text in check.diagnostics.get("warnings", ())]
         if not same_scores(check, scores):
-            text = "The verification was made with other scores than the ones on this page and says nothing of these."
-            found.append({"source": "verification", "text": text})
-    return found
+            text = "The verification was made with other scores than those on this page, and says nothing about these."
+            warnings.append({"source": "verification", "text": text})
+    return warnings

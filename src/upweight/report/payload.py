@@ -1,4 +1,4 @@
-"""The data inside the page: queries, training examples and scores as compact JSON, within a stated budget."""
+"""The data inside the page: queries, training examples and scores as compact JSON of limited size."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from upweight.core.scores import Scores
 from upweight.report.follow import course_data
 from upweight.report.previews import Album
 from upweight.report.verification import check_data, intervals
-from upweight.report.wording import amount_text, count, label_text, number, wording
+from upweight.report.wording import count, label_text, number, regression_text, wording
 
 if TYPE_CHECKING:
     from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
-K = 10
-MOST_QUERIES = 200
-MOST_SCORES = 1_000_000  # float32 in base64: 5.3 MB
-MOST_CLASSES = 12
-FEW_CLASSES = 5
+STRONGEST_SHOWN = 10  # per query and side
+MAX_QUERIES = 200
+MAX_SCORES = 1_000_000  # float32 in base64: 5.3 MB
+MAX_CLASSES = 12  # with more, only the most probable are shown
+PROBABLE_CLASSES_SHOWN = 5
 
 
 def payload(
     scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
 ) -> dict[str, Any]:
-    """Everything the page's script reads."""
+    """All data that the script of the page reads."""
     words = wording(scores)
-    m = min(len(scores.query_ids), MOST_QUERIES)
+    m = min(len(scores.query_ids), MAX_QUERIES)
     album = Album(train, queries)
     kept, embedded, notes = _embedded(scores.values[:m])
     places = {identifier: place for place, identifier in enumerate(scores.train_ids[kept].tolist())}
     tops = [_top(scores, query, places) for query in scores.query_ids[:m].tolist()]
-    ranges, unsaid = intervals(check, scores, [_strongest_first(top) for top in tops])
-    asked = []
+    ranges, interval_notes = intervals(check, scores, [_strongest_first(top) for top in tops])
+    entries = []
     for index in range(m):
         entry = _query(scores, queries, index)
         entry["preview"] = album.add("query", scores.query_ids[index].item())
         entry["top"] = {
-            side: [[places[i], score, ranges.get((index, i))] for i, score in found]
-            for side, found in tops[index].items()
+            side: [[places[i], score, ranges.get((index, i))] for i, score in attributions]
+            for side, attributions in tops[index].items()
         }
-        asked.append({**entry, **embedded[index]})
+        entries.append({**entry, **embedded[index]})
     shown = sorted({i for top in tops for side in top.values() for i, _ in side}, key=places.__getitem__)
     data = {
         "words": {
@@ -56,7 +56,7 @@ def payload(
             "effect": words.calibrated,
         },
         "classes": _has_classes(scores, train),
-        "queries": asked,
+        "queries": entries,
         "train": _train(scores, train, kept, album)
         | {"previews": {str(places[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
         "check": None if check is None else check_data(check, scores.query_ids[:m].tolist()),
@@ -67,40 +67,40 @@ def payload(
     if m < len(scores.query_ids):
         data["queriesLeftOut"] = (
             f"The first {m} of {count(len(scores.query_ids), 'query')} are on this page; "
-            "report the others in a second page."
+            "write the others to a second page."
         )
     data["tableNotes"] = notes
-    data["notes"] = unsaid + album.remarks()
+    data["notes"] = interval_notes + album.remarks()
     data["previews"] = album.entries
     return data
 
 
 def _has_classes(scores: Scores, train: Examples) -> bool:
-    """Whether labels are classes, so that equal and different mean something; else they are amounts."""
+    """Whether labels are classes, which are equal or different; else they are regression targets."""
     if scores.predictions is not None:
         return bool(scores.predictions.classes)
     return train.y is not None and train.y.ndim == 1 and train.y.dtype.kind != "f"
 
 
 def _embedded(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[dict[str, Any]], list[str]]:
-    """Which training examples are on the page, each query's scores, and what was left out, in words.
+    """The positions of the training examples on the page, the scores of each query, and notes on what was left out.
 
-    All scores when they fit the budget; else every query's strongest at both ends.
+    All scores are on the page if they fit; otherwise the highest and the lowest scores of each query.
     """
     m, n = values.shape
-    if m * n <= MOST_SCORES:
+    if m * n <= MAX_SCORES:
         return np.arange(n), [{"scores": _base64(row, "<f4")} for row in values], []
-    each = max(K, MOST_SCORES // (4 * m))  # a place and a score, at two ends
+    each = max(STRONGEST_SHOWN, MAX_SCORES // (4 * m))  # a place and a score, at two ends
     chosen = [_ends(row, each) for row in values]
     kept = np.unique(np.concatenate(chosen))
     rows = [
-        {"places": _base64(np.searchsorted(kept, where), "<u4"), "scores": _base64(values[q, where], "<f4")}
-        for q, where in enumerate(chosen)
+        {"places": _base64(np.searchsorted(kept, columns), "<u4"), "scores": _base64(values[q, columns], "<f4")}
+        for q, columns in enumerate(chosen)
     ]
     note = (
-        f"{count(m * n, 'score')} would make this page too large ({MOST_SCORES:,} fit). It holds, for each query, the "
-        f"{each:,} highest and the {each:,} lowest scores of {count(n, 'training example')}; the rest is in the scores "
-        "themselves, or in a report of fewer queries."
+        f"{count(m * n, 'score')} would make this page too large ({MAX_SCORES:,} fit). It holds, for each query, the "
+        f"{each:,} highest and the {each:,} lowest scores of {count(n, 'training example')}; the others are in the "
+        "scores themselves, or in a report of fewer queries."
     )
     return kept, rows, [note]
 
@@ -108,17 +108,20 @@ def _embedded(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[dict[
 def _ends(row: NDArray[np.float64], each: int) -> NDArray[np.intp]:
     if len(row) <= 2 * each:
         return np.arange(len(row))
-    # A stable order picks the same examples among ties as Scores.proponents and Scores.opponents do.
+    # A stable order breaks ties as Scores.proponents and Scores.opponents do.
     return np.union1d(np.argsort(-row, kind="stable")[:each], np.argsort(row, kind="stable")[:each])
 
 
 def _top(scores: Scores, query: Id, places: dict[Id, int]) -> dict[str, list[tuple[Id, float | None]]]:
-    sides = {"proponents": scores.proponents(query, K), "opponents": scores.opponents(query, K)}
-    return {side: [(a.id, number(a.score)) for a in found if a.id in places] for side, found in sides.items()}
+    sides = {
+        "proponents": scores.proponents(query, STRONGEST_SHOWN),
+        "opponents": scores.opponents(query, STRONGEST_SHOWN),
+    }
+    return {side: [(a.id, number(a.score)) for a in strongest if a.id in places] for side, strongest in sides.items()}
 
 
 def _strongest_first(top: dict[str, list[tuple[Id, float | None]]]) -> list[Id]:
-    return [i for i, _ in sorted(top["proponents"] + top["opponents"], key=lambda one: -abs(one[1] or 0.0))]
+    return [i for i, _ in sorted(top["proponents"] + top["opponents"], key=lambda pair: -abs(pair[1] or 0.0))]
 
 
 def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
@@ -127,23 +130,23 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": str(identifier), "label": label, "predicted": None, "wrong": False}
     if scores.measured is not None:
         entry["measured"] = number(scores.measured[index])
-    said = scores.predictions
-    if said is None:
+    predictions = scores.predictions
+    if predictions is None:
         return entry
-    if not said.classes:
-        amount = said.predicted[index]
-        same = bool(np.all(np.asarray(amount) == entry.get("measured")))
-        entry["predicted"] = None if same and wording(scores).is_loss else amount_text(amount)  # −loss is no prediction
+    if not predictions.classes:
+        value = predictions.predicted[index]
+        same = bool(np.all(np.asarray(value) == entry.get("measured")))  # −loss is not a prediction
+        entry["predicted"] = None if same and wording(scores).is_loss else regression_text(value)
         return entry
-    entry["predicted"] = _named(said.predicted[index], queries)
+    entry["predicted"] = _named(predictions.predicted[index], queries)
     entry["wrong"] = label is not None and entry["predicted"] != label
-    if said.probabilities is None:
+    if predictions.probabilities is None:
         return entry
-    names = [_named(one, queries) for one in said.classes]
-    chances = np.asarray(said.probabilities[index], dtype=np.float64)
+    names = [_named(label, queries) for label in predictions.classes]
+    chances = np.asarray(predictions.probabilities[index], dtype=np.float64)
     order = list(range(len(names)))
-    if len(names) > MOST_CLASSES:
-        order = np.argsort(-chances, kind="stable")[:FEW_CLASSES].tolist()
+    if len(names) > MAX_CLASSES:
+        order = np.argsort(-chances, kind="stable")[:PROBABLE_CLASSES_SHOWN].tolist()
         order += [c for c, name in enumerate(names) if name == label and c not in order]
     entry["probabilities"] = [[names[c], number(chances[c])] for c in order]
     entry["classes"] = len(names)
@@ -151,7 +154,7 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
 
 
 def _named(value: Any, examples: Examples) -> str | None:
-    """A predicted class in the words of the data set's labels."""
+    """A predicted class as a readable label of the data set."""
     value = value.item() if isinstance(value, np.generic) else value
     readable = examples.labels.get(value, value) if isinstance(value, int | float | str) else value
     return label_text(readable)
@@ -159,11 +162,11 @@ def _named(value: Any, examples: Examples) -> str | None:
 
 def _train(scores: Scores, train: Examples, kept: NDArray[np.intp], album: Album) -> dict[str, Any]:
     ids = scores.train_ids[kept].tolist()
-    counted = all(isinstance(i, int) for i in ids) and ids == list(range(len(ids)))
+    is_range = all(isinstance(i, int) for i in ids) and ids == list(range(len(ids)))
     names, codes = _labels(train, ids)
     width = 1 if len(names) <= 256 else 4
     return {
-        "ids": {"count": len(ids)} if counted else [str(i) for i in ids],
+        "ids": {"count": len(ids)} if is_range else [str(i) for i in ids],
         "labels": {"names": names, "codes": _base64(codes, f"<u{width}"), "width": width},
         "sheet": album.sheet(ids),
         "excerpts": album.excerpts(ids),
@@ -171,7 +174,7 @@ def _train(scores: Scores, train: Examples, kept: NDArray[np.intp], album: Album
 
 
 def _labels(train: Examples, ids: list[Id]) -> tuple[list[str | None], NDArray[np.intp]]:
-    """The label texts that occur, and which of them each of these training examples has."""
+    """The distinct label texts, and the index of the one that each of these training examples has."""
     y = None if train.y is None else train.y[train.positions(ids)]
     if y is None or y.ndim != 1 or y.dtype.hasobject:
         texts = [label_text(train.label(i)) for i in ids]

@@ -1,4 +1,4 @@
-// Predicted against actual effect of every removal that was verified by training again.
+// Predicted against actual effects of all removals that were verified by retraining.
 
 const PLOT = { kind: null, only: false };
 const BOX = { width: 560, height: 460, left: 78, right: 16, top: 14, bottom: 56 };
@@ -67,7 +67,7 @@ function axes(sx, sy, xs, ys) {
 function scatter(found) {
   const { width, height, left, right, top, bottom } = BOX;
   let [xs, ys] = [span(found.map((p) => p.x)), span(found.map((p) => p.y))];
-  // Sizes can be compared only when both axes have the same unit; then they also share one scale.
+  // If both axes have the same unit, sizes can be compared, and the axes share one scale.
   if (WORDS.effect) xs = ys = [Math.min(xs[0], ys[0]), Math.max(xs[1], ys[1])];
   const sx = (v) => left + ((v - xs[0]) / (xs[1] - xs[0])) * (width - left - right);
   const sy = (v) => height - bottom - ((v - ys[0]) / (ys[1] - ys[0])) * (height - top - bottom);
@@ -119,7 +119,7 @@ function drawPlot(q) {
   const check = DATA.check;
   if (!check) {
     byId("plot").replaceChildren(el("p", { class: "quiet" },
-      "Not verified: no model was trained again without some of the training examples, so nothing here can be compared with the truth."));
+      "Not verified: no model was retrained without some of the training examples, so predicted effects cannot be compared with actual ones."));
     return;
   }
   const has = (kind) => check.removals.some((r) => r.kind === kind);
@@ -137,13 +137,13 @@ function drawPlot(q) {
       el("figure", null, found.length ? scatter(found) : el("p", { class: "quiet" }, "No verified removal of this kind for this query.")),
       el("div", { class: "plot-side" }, legend, caption,
         el("p", { class: "quiet" }, WORDS.effect
-          ? `Over all verified ${kind}. On the dashed line the prediction was exactly right.`
-          : `Over all verified ${kind}. RANK scores should rise from left to right; their size is free.`),
+          ? `Over all verified ${kind}. On the dashed line, predicted and actual effects are equal.`
+          : `Over all verified ${kind}. For RANK scores, points should rise from left to right; only their order means something.`),
         check.note ? el("p", { class: "note" }, check.note) : null)),
     numbersTable(q));
 }
 
-// The letters of a drawing shrink with it, so a narrow screen gets a smaller drawing instead.
+// A narrow screen gets a smaller drawing, because the letters of a scaled drawing would be too small.
 function fitPlot() {
   const width = Math.max(300, Math.min(560, byId("plot").clientWidth));
   if (width === BOX.width) return;

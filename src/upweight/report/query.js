@@ -1,4 +1,4 @@
-// One query: what it is, what the model said, and the training examples that pushed hardest.
+// One query: the example, the prediction, and its strongest training examples.
 
 function verdict(entry) {
   if (entry.predicted === null) return null;
@@ -32,7 +32,7 @@ function chances(entry) {
     el("tbody", null, rows));
 }
 
-// The answer in a sentence or two, before any picture.
+// The answer in one or two sentences, above the pictures.
 function answer(entry) {
   const { proponents, opponents } = entry.top;
   const parts = [];
@@ -103,7 +103,7 @@ function card([place, score, range], entry, scale, side) {
 
 function column(title, word, side, found, entry, scale, explains) {
   const cards = el("ol", { class: "cards" }, found.map((one) => card(one, entry, scale, side)));
-  // A phone shows five first, so that the opponents are not ten screens below; style decides when the button is there.
+  // A phone shows five at first, so that the opponents are not far below; the style sheet shows the button only there.
   const more = el("button", { type: "button", class: "more-cards", onclick: () => { cards.classList.add("whole"); more.remove(); } },
     `Show all ${found.length}`);
   const body = found.length
@@ -124,7 +124,7 @@ function drawStrongest(q) {
   byId("strongest").replaceChildren(
     el("p", { class: "definition" }, el("b", null, "Score"),
       ` = ${WORDS.measurement} of this query with the training example minus without it. All bars share one scale.`,
-      DATA.previews[entry.preview].kind === "row" ? " A value marked = is the same as the query’s." : null),
+      DATA.previews[entry.preview].kind === "row" ? " Values marked = are equal to those of the query." : null),
     el("div", { class: "sides" },
       column("Proponents", words[0], "pro", proponents, entry, scale, `Removing one would ${without[0]}.`),
       column("Opponents", words[1], "opp", opponents, entry, scale, `Removing one would ${without[1]}.`)));

@@ -1,13 +1,13 @@
-// The review: one suspect at a time; decisions live in the browser's storage until they are saved as a patch.
+// The review: one suspect at a time. Decisions are in the storage of the browser until they are saved as a patch.
 
 const SUSPECTS = DATA.suspects;
 const STORE = "upweight-review-" + DATA.train.checksum + "-" + DATA.key;
 const KEEP = "keep", DROP = "drop";
-// `decided` maps the place of a suspect to KEEP, DROP or the place of a label; `history` is what undo takes back.
+// `decided` maps the index of a suspect to KEEP, DROP or the index of a label; `history` holds the steps that undo reverts.
 const REVIEW = { at: 0, decided: new Map(), history: [] };
 
 function stored(value) {
-  // Storage may be switched off for files; then decisions last as long as the page.
+  // Storage may be disabled for files; then decisions last as long as the page is open.
   try {
     if (value !== undefined) localStorage.setItem(STORE, value);
     return localStorage.getItem(STORE);
@@ -19,21 +19,21 @@ function remember() {
 }
 
 function recall() {
-  let found;
-  try { found = JSON.parse(stored() || "null"); } catch { return; }
-  if (!found || !Array.isArray(found.decided) || !Array.isArray(found.history)) return;
+  let saved;
+  try { saved = JSON.parse(stored() || "null"); } catch { return; }
+  if (!saved || !Array.isArray(saved.decided) || !Array.isArray(saved.history)) return;
   const valid = (place) => Number.isInteger(place) && place >= 0 && place < SUSPECTS.length;
   const choice = (c) => c === KEEP || c === DROP || (Number.isInteger(c) && c >= 0 && c < DATA.labels.length);
-  REVIEW.decided = new Map(found.decided.filter(([place, c]) => valid(place) && choice(c)));
-  REVIEW.history = found.history.filter((step) => Array.isArray(step) && valid(step[0]) && (step[1] === null || choice(step[1])));
-  if (valid(found.at)) REVIEW.at = found.at;
+  REVIEW.decided = new Map(saved.decided.filter(([place, c]) => valid(place) && choice(c)));
+  REVIEW.history = saved.history.filter((step) => Array.isArray(step) && valid(step[0]) && (step[1] === null || choice(step[1])));
+  if (valid(saved.at)) REVIEW.at = saved.at;
 }
 
 function name(label) {
   return DATA.labels[label].text;
 }
 
-function said(place) {
+function stateOf(place) {
   const decision = REVIEW.decided.get(place), suspect = SUSPECTS[place];
   if (decision === undefined) return { kind: "undecided", text: "not decided" };
   if (decision === DROP) return { kind: "dropped", text: "dropped" };
@@ -45,7 +45,7 @@ function decide(decision) {
   const place = REVIEW.at, before = REVIEW.decided.get(place);
   REVIEW.history.push([place, before === undefined ? null : before]);
   REVIEW.decided.set(place, decision);
-  const words = said(place).text;
+  const words = stateOf(place).text;
   for (let step = 1; step <= SUSPECTS.length; step += 1) {
     const next = (place + step) % SUSPECTS.length;
     if (!REVIEW.decided.has(next)) { REVIEW.at = next; break; }
@@ -61,7 +61,7 @@ function undo() {
   if (before === null) REVIEW.decided.delete(place);
   else REVIEW.decided.set(place, before);
   REVIEW.at = place;
-  draw(`${SUSPECTS[place].name}: taken back`);
+  draw(`${SUSPECTS[place].name}: undone`);
 }
 
 function move(step) {
@@ -75,8 +75,8 @@ function labelBox(title, label, chance) {
 }
 
 function drawSuspect() {
-  const suspect = SUSPECTS[REVIEW.at], state = said(REVIEW.at);
-  const reasons = [["loss", plain(suspect.loss)], ["without it", suspect.alone === null ? null : plain(suspect.alone)],
+  const suspect = SUSPECTS[REVIEW.at], state = stateOf(REVIEW.at);
+  const reasons = [["loss", plain(suspect.loss)], ["leave-one-out loss", suspect.alone === null ? null : plain(suspect.alone)],
     ["harm", suspect.harm === null ? null : signed(suspect.harm)]].filter(([, value]) => value !== null);
   byId("suspect").className = "suspect " + state.kind;
   byId("suspect").replaceChildren(
@@ -97,7 +97,7 @@ function drawSuspect() {
 
 function counts() {
   const tally = { accepted: 0, relabelled: 0, dropped: 0, kept: 0 };
-  for (const place of REVIEW.decided.keys()) tally[said(place).kind] += 1;
+  for (const place of REVIEW.decided.keys()) tally[stateOf(place).kind] += 1;
   return tally;
 }
 
@@ -108,20 +108,20 @@ function drawProgress() {
   byId("bar").textContent = `${done} of ${SUSPECTS.length}`;
   byId("tally").textContent = `${done} of ${SUSPECTS.length} decided: ${tally.accepted + tally.relabelled} relabelled, ${tally.dropped} dropped, ${tally.kept} kept`;
   const changes = tally.accepted + tally.relabelled + tally.dropped;
-  byId("summary").textContent = changes ? `${counted(changes, "change")} to the training set; labels that are right are not in it.` : "Nothing to change yet.";
+  byId("summary").textContent = changes ? `${counted(changes, "change")} to the training set; labels that were kept are not part of it.` : "Nothing to change yet.";
   byId("save").disabled = changes === 0;
   const shown = SUSPECTS.map((suspect, place) => {
-    const state = said(place);
+    const state = stateOf(place);
     return el("li", null, el("button", { type: "button", "aria-current": place === REVIEW.at ? "true" : null, onclick: () => { REVIEW.at = place; draw(""); } },
       el("span", { class: "id" }, suspect.name), el("span", { class: state.kind }, state.text)));
   });
   byId("list").replaceChildren(...shown);
 }
 
-function draw(news) {
+function draw(message) {
   drawSuspect();
   drawProgress();
-  byId("status").textContent = news;
+  byId("status").textContent = message;
   remember();
 }
 

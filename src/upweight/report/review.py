@@ -1,4 +1,4 @@
-"""The review page: a person decides on suggested labels with the keyboard and saves the decisions as a patch."""
+"""The review page: a person accepts or rejects suggested labels and saves the decisions as a patch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def review_page(suspects: Suspects) -> str:
     train = suspects.train
     album = Album(train, train)
     classes: list[Any] = [] if train.y is None else np.unique(train.y).tolist()
-    places = train.positions(suspects.ids)
+    positions = train.positions(suspects.ids)
     entries = []
-    for rank, (identifier, place) in enumerate(zip(suspects.ids.tolist(), places.tolist(), strict=True)):
+    for rank, (identifier, position) in enumerate(zip(suspects.ids.tolist(), positions.tolist(), strict=True)):
         assert train.y is not None
-        own = suspects.self_influence[place]
+        leave_one_out = suspects.loss[position] + suspects.self_influence[position]
         entries.append(
             {
                 "id": identifier,
                 "name": str(identifier),
-                "label": classes.index(train.y[place].item()),
+                "label": classes.index(train.y[position].item()),
                 "suggested": classes.index(suspects.suggested[rank]),
                 "chances": [number(chance) for chance in suspects.chances[rank]],
-                "loss": number(suspects.loss[place]),
-                "alone": number(suspects.loss[place] + own),
+                "loss": number(suspects.loss[position]),
+                "alone": number(leave_one_out),
                 "harm": None if suspects.harm is None else number(suspects.harm[rank]),
                 "preview": album.add("train", identifier),
             }

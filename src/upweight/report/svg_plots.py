@@ -1,4 +1,4 @@
-"""Drawing: plots as SVG, drawn before the page is opened, so that they need no script and print as they are."""
+"""Plots as SVG, drawn when the page is written, so that they need no script and can be printed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from upweight.report.wording import MINUS
 
 Array = NDArray[np.float64]
-# Narrow on purpose: letters keep their size on a telephone, where the drawing is about as wide as this.
+# Narrow, so that letters keep their size on a phone, whose screen is about this wide.
 WIDTH, HEIGHT = 380, 320
-WIDEST = 0.5  # of what the points span, that an interval may add to a plot on either side
+MAX_INTERVAL_SHARE = 0.5  # of the span of the points, that intervals may add to a plot on either side
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 46
-LETTER = 6.4  # mean width of a letter of a label, to keep labels on the paper
+LETTER_WIDTH = 6.4  # mean over letters, to keep labels inside the drawing
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot, with half the length of a bar at every point where that is known."""
+    """One line of a plot; `spread` is half the length of the bar at each point, if known."""
 
     name: str
     xs: Sequence[float]
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """From numbers to places on the paper."""
+    """Maps numbers to coordinates of the drawing."""
 
     low: float
     high: float
@@ -54,12 +54,12 @@ class Axis:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Where this number is."""
+        """The coordinate of this number."""
         low, high, value = (math.log10(v) if self.logarithmic else v for v in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        """Round numbers between the ends."""
+        """About `most` round numbers between the ends."""
         if self.logarithmic:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**p for p in powers][:: max(1, len(powers) // most)]
@@ -73,12 +73,12 @@ class Axis:
 def scatter(points: Sequence[dict[str, Any]], labels: tuple[str, str], same_scale: bool, name: str) -> Markup:
     """Predicted (x) against actual (y).
 
-    A point has a `kind` and is `told` in words; it may have an interval from `low` to `high` on y and lie `outside` it.
+    A point has a `kind` and a `description`. It may have an interval from `low` to `high` on y, and lie `outside` it.
     """
     xs, ys = _span([p["x"] for p in points]), _span([p["y"] for p in points])
     ends = _span([v for p in points for v in (p["y"], p.get("low"), p.get("high"))])
-    widest = max(WIDEST * (span[1] - span[0]) for span in ((xs, ys) if same_scale else (ys,)))
-    ys = max(ends[0], ys[0] - widest), min(ends[1], ys[1] + widest)  # what is longer leaves the plot: points come first
+    margin = max(MAX_INTERVAL_SHARE * (span[1] - span[0]) for span in ((xs, ys) if same_scale else (ys,)))
+    ys = max(ends[0], ys[0] - margin), min(ends[1], ys[1] + margin)  # longer intervals are cut, to show the points
     if same_scale:
         xs = ys = (min(xs[0], ys[0]), max(xs[1], ys[1]))
     x, y = Axis(*xs, LEFT, WIDTH - RIGHT), Axis(*ys, HEIGHT - BOTTOM, TOP)
@@ -114,47 +114,49 @@ def against_cost(dots: Sequence[Dot], ceiling: float | None, name: str) -> Marku
         at, up = x(cost), y(d.value)
         if math.isfinite(d.low):
             parts.append(_line("likely wide", at, y(d.low), at, y(d.high)))
-        told = (
+        description = (
             f"{d.name}: LDS {_number(d.value)} ({_number(d.low)} to {_number(d.high)}), {_number(d.cost)} CPU-seconds"
         )
-        parts.append(_mark({"kind": d.kind, "told": told, "big": True}, at, up))
+        parts.append(_mark({"kind": d.kind, "description": description, "big": True}, at, up))
         parts.append(_label(d.name, at, up, taken))
     return _svg(parts, name)
 
 
-def lines(drawn: Sequence[Line], labels: tuple[str, str], name: str) -> Markup:
-    """Lines with their names at their ends; what is no number is left out."""
-    spans = [y + sign * bar for one in drawn for y, bar in zip(one.ys, _bars(one), strict=True) for sign in (-1, 1)]
-    x = Axis(0.0, 1.04 * max(v for one in drawn for v in one.xs), LEFT, WIDTH - RIGHT)
+def lines(curves: Sequence[Line], labels: tuple[str, str], name: str) -> Markup:
+    """Lines with their names at their ends; points that are not finite are left out."""
+    spans = [y + sign * bar for line in curves for y, bar in zip(line.ys, _bars(line), strict=True) for sign in (-1, 1)]
+    x = Axis(0.0, 1.04 * max(v for line in curves for v in line.xs), LEFT, WIDTH - RIGHT)
     y = Axis(*_span(spans), HEIGHT - BOTTOM, TOP)
     parts, taken = [_axes(x, y, labels)], list[tuple[float, float, float]]()
-    for one in drawn:
-        there = [(x(a), y(b), bar, b) for a, b, bar in zip(one.xs, one.ys, _bars(one), strict=True) if math.isfinite(b)]
-        parts += [_line("likely wide", a, y(b - bar), a, y(b + bar)) for a, _, bar, b in there if bar]
-        joined = " ".join(f"{a:.1f},{up:.1f}" for a, up, _, _ in [(x(0.0), y(0.0), 0.0, 0.0), *there])
-        parts.append(Markup('<polyline class="course {}" points="{}"/>').format(one.name, joined))
-        for (a, up, _, b), removed in zip(there, one.xs, strict=False):
-            parts.append(_mark({"kind": one.name, "told": f"{one.name}, {removed:g}: {_number(b)}"}, a, up))
-        if there:
-            beside = -9 if one.ys[-1] >= 0 else 8  # above a line that rises, below one that falls
-            parts.append(_label(one.name, there[-1][0] - 4, there[-1][1] + beside, taken))
+    for line in curves:
+        points = [
+            (x(a), y(b), bar, b) for a, b, bar in zip(line.xs, line.ys, _bars(line), strict=True) if math.isfinite(b)
+        ]
+        parts += [_line("likely wide", a, y(b - bar), a, y(b + bar)) for a, _, bar, b in points if bar]
+        joined = " ".join(f"{a:.1f},{up:.1f}" for a, up, _, _ in [(x(0.0), y(0.0), 0.0, 0.0), *points])
+        parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(line.name, joined))
+        for (a, up, _, b), removed in zip(points, line.xs, strict=False):
+            parts.append(_mark({"kind": line.name, "description": f"{line.name}, {removed:g}: {_number(b)}"}, a, up))
+        if points:
+            offset = -9 if line.ys[-1] >= 0 else 8  # above a line that rises, below one that falls
+            parts.append(_label(line.name, points[-1][0] - 4, points[-1][1] + offset, taken))
     return _svg(parts, name)
 
 
-def _bars(one: Line) -> list[float]:
-    return [0.0] * len(one.ys) if one.spread is None else [v if math.isfinite(v) else 0.0 for v in one.spread]
+def _bars(line: Line) -> list[float]:
+    return [0.0] * len(line.ys) if line.spread is None else [v if math.isfinite(v) else 0.0 for v in line.spread]
 
 
 def _label(name: str, at: float, up: float, taken: list[tuple[float, float, float]]) -> Markup:
-    """The name beside its mark, moved down until it covers no other."""
-    width = LETTER * len(name) + 4
+    """The name beside its mark, moved down until it overlaps no other name."""
+    width = LETTER_WIDTH * len(name) + 4
     right = at + 9 + width <= WIDTH - RIGHT
     start = at + 9 if right else at - 9 - width
-    place = up + 4
-    while any(abs(place - other) < 14 and start < stop and begin < start + width for begin, stop, other in taken):
-        place += 14
-    taken.append((start, start + width, place))
-    return _text("name", start if right else start + width, place, "start" if right else "end", name)
+    height = up + 4
+    while any(abs(height - other) < 14 and start < stop and begin < start + width for begin, stop, other in taken):
+        height += 14
+    taken.append((start, start + width, height))
+    return _text("name", start if right else start + width, height, "start" if right else "end", name)
 
 
 def _axes(x: Axis, y: Axis, labels: tuple[str, str]) -> Markup:
@@ -167,19 +169,19 @@ def _axes(x: Axis, y: Axis, labels: tuple[str, str]) -> Markup:
         parts.append(_text("tick", x.start - 6, y(t) + 4, "end", _number(t)))
     parts.append(_text("axis", (x.start + x.end) / 2, HEIGHT - 8, "middle", labels[0]))
     middle = (y.start + y.end) / 2
-    turned = '<text class="axis" x="13" y="{0:.1f}" text-anchor="middle" transform="rotate(-90 13 {0:.1f})">{1}</text>'
-    return Markup("").join([*parts, Markup(turned).format(middle, labels[1])])
+    rotated = '<text class="axis" x="13" y="{0:.1f}" text-anchor="middle" transform="rotate(-90 13 {0:.1f})">{1}</text>'
+    return Markup("").join([*parts, Markup(rotated).format(middle, labels[1])])
 
 
 def _mark(point: dict[str, Any], x: float, y: float) -> Markup:
-    """A diamond for groups and baselines, a disc for the others; `told` is read on pointing at it."""
+    """A diamond for groups and baselines, a disc for the others; its `description` is shown as a tooltip."""
     style = f"point {point['kind']}" + (" outside" if point.get("outside") else "")
     r = 5.5 if point.get("big") else 3.0
     if point["kind"] in ("group", "baseline"):
         shape = Markup('<path class="{}" d="M{:.1f} {:.1f}l{r} -{r}l{r} {r}l-{r} {r}Z"><title>{}</title></path>')
-        return shape.format(style, x - r * 1.2, y, point["told"], r=f"{r * 1.2:.1f}")
+        return shape.format(style, x - r * 1.2, y, point["description"], r=f"{r * 1.2:.1f}")
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>')
-    return shape.format(style, x, y, r, point["told"])
+    return shape.format(style, x, y, r, point["description"])
 
 
 def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
@@ -196,14 +198,14 @@ def _svg(parts: Sequence[Markup], name: str) -> Markup:
 
 
 def _span(values: Sequence[float | None]) -> tuple[float, float]:
-    there = [v for v in values if v is not None and math.isfinite(v)]
-    low, high = min([*there, 0.0]), max([*there, 0.0])
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    low, high = min([*finite, 0.0]), max([*finite, 0.0])
     room = 0.05 * (high - low or 1.0)
     return low - room, high + room
 
 
 def _number(value: float) -> str:
-    """A tick or a value, to three digits and without zeros behind it."""
+    """A tick or a value, to three digits and without trailing zeros."""
     if not math.isfinite(value):
         return "–"
     return f"{value:.3g}".replace("-", MINUS).replace("e+0", "e").replace(f"e{MINUS}0", f"e{MINUS}")

@@ -1,4 +1,4 @@
-// Every training example of the current query: sorted, filtered, twenty-five rows in the document at a time.
+// All training examples for the current query: sorted, filtered, twenty-five rows at a time.
 
 const TABLE = { column: "score", descending: true, text: "", label: "", page: 0, rows: null, size: 25 };
 const COLUMNS = [
@@ -6,7 +6,7 @@ const COLUMNS = [
   { name: "id", title: "training example" },
   { name: "label", title: DATA.classes ? "label" : "target" },
   { name: "score", title: "score", means: "with it minus without it" },
-  { name: "strength", title: "strength", means: "size of the score without its sign" },
+  { name: "strength", title: "strength", means: "absolute value of the score" },
 ];
 let idOrder = null;
 let labelOrder = null;
@@ -39,7 +39,7 @@ function rankOf(q) {
     const { scores } = scoresOf(q);
     const order = Uint32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
     const of = new Uint32Array(order.length);
-    // The strongest opponents keep their true rank when the middle of the list is not on the page.
+    // The strongest opponents keep their true rank if the middle of the list is not on the page.
     const gap = DATA.train.total - order.length;
     order.forEach((row, position) => { of[row] = position + 1 + (position >= order.length / 2 ? gap : 0); });
     ranks = { q, of };
@@ -158,7 +158,7 @@ function turn(page) {
 function saveTable() {
   const q = STATE.query;
   const { places, scores } = scoresOf(q);
-  // A spreadsheet would run a cell that begins like a formula.
+  // A spreadsheet would run a cell that starts like a formula.
   const cell = (text) => `"${(/^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? "'" : "") + text.replaceAll('"', '""')}"`;
   const lines = TABLE.rows.map((row) => {
     const place = places ? places[row] : row;
@@ -172,7 +172,7 @@ function saveTable() {
 }
 
 function buildTable() {
-  // One rule instead of a copy per row of a megabyte; the address is base64 made by this package.
+  // One style rule, instead of a copy of the large picture in every row. This package made the base64 address.
   if (DATA.train.sheet) document.styleSheets[0].insertRule(`.tile { background-image: url("${DATA.train.sheet.uri}"); }`);
   const box = el("input", { type: "search", id: "filter", autocomplete: "off", spellcheck: "false",
     placeholder: DATA.train.excerpts ? "id, label or content" : "id or label",

@@ -1,4 +1,4 @@
-"""What real retraining said of the scores, for the trust strip, the scatter plot and the intervals of single scores."""
+"""The verification of scores on the page: summary, scatter plot, and intervals of single scores."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ if TYPE_CHECKING:
     from upweight.evaluate.verify import Check
 
 LEVEL = 0.9
-MOST_SIDE = 10  # intervals per query and side
-MOST_WORK = 50_000_000  # every interval looks at all scores of every removal; this is some seconds
-MOST_POINTS = 20_000
+MAX_INTERVALS_PER_SIDE = 10  # per query
+MAX_INTERVAL_WORK = 50_000_000  # each interval reads all scores of every removal; this takes some seconds
+MAX_POINTS = 20_000
 
 
 def check_data(check: Check, query_ids: Sequence[Id]) -> dict[str, Any]:
-    """The points of the plot; `queries` says which of the page's queries each row belongs to (−1: none of them)."""
-    here = {identifier: place for place, identifier in enumerate(query_ids)}
-    asked = np.asarray(check.query_ids).tolist()
-    rows = max(1, MOST_POINTS // max(1, len(check.removals)))
-    # Rows of queries on this page come first, so that a cut never takes the points of the query being looked at.
-    order = sorted(range(len(asked)), key=lambda row: asked[row] not in here)[:rows]
-    note = "" if rows >= len(asked) else f"The plot shows {rows:,} of {count(len(asked), 'query')} that were verified."
+    """The points of the plot. `queries` holds the position of each row's query on the page, −1 if it is not there."""
+    on_page = {identifier: place for place, identifier in enumerate(query_ids)}
+    verified = np.asarray(check.query_ids).tolist()
+    rows = max(1, MAX_POINTS // max(1, len(check.removals)))
+    # Queries on this page come first, so that their points are not cut.
+    order = sorted(range(len(verified)), key=lambda row: verified[row] not in on_page)[:rows]
+    note = ""
+    if rows < len(verified):
+        note = f"The plot shows {rows:,} of the {count(len(verified), 'query')} that were verified."
     predicted, actual = np.asarray(check.predicted), np.asarray(check.actual)
     return {
-        "queries": [here.get(asked[row], -1) for row in order],
+        "queries": [on_page.get(verified[row], -1) for row in order],
         "removals": [
             {"name": _name(removal), "kind": removal.kind, "size": len(removal.ids)} for removal in check.removals
         ],
@@ -42,31 +44,35 @@ def check_data(check: Check, query_ids: Sequence[Id]) -> dict[str, Any]:
 
 
 def intervals(
-    check: Check | None, scores: Scores, wanted: Sequence[Sequence[Id]]
+    check: Check | None, scores: Scores, strongest: Sequence[Sequence[Id]]
 ) -> tuple[dict[tuple[int, Id], list[float | None]], list[str]]:
-    """[low, high] per (query's place, training example), and notes: where the effect of removing it likely lies.
+    """The interval [low, high] of the actual effect per (position of the query, training example), and notes.
 
-    `wanted` lists each query's training examples, strongest first.
+    `strongest` lists the training examples of each query, strongest first.
     """
-    # RANK scores have no size, so an interval around them would be in no unit at all.
+    # RANK scores have no unit, so their intervals would have none either.
     if check is None or scores.unit != Unit.EFFECT or not same_scores(check, scores):
         return {}, []
     if all(removal.kind != "one" for removal in check.removals):
         return {}, []
-    ids = list(dict.fromkeys(place[rank] for rank in range(2 * MOST_SIDE) for place in wanted if rank < len(place)))
-    most = max(20, MOST_WORK // (len(check.removals) * scores.values.size))
-    found: dict[tuple[int, Id], list[float | None]] = {}
+    ids = list(
+        dict.fromkeys(
+            place[rank] for rank in range(2 * MAX_INTERVALS_PER_SIDE) for place in strongest if rank < len(place)
+        )
+    )
+    most = max(20, MAX_INTERVAL_WORK // (len(check.removals) * scores.values.size))
+    found_intervals: dict[tuple[int, Id], list[float | None]] = {}
     for identifier in ids[:most]:
         low, high = check.interval((identifier,), level=LEVEL)
-        for place, there in enumerate(wanted):
-            if identifier in there:
-                found[place, identifier] = [number(low[place]), number(high[place])]
-    left = f"Intervals are on this page for the {most:,} strongest of {len(ids):,} training examples shown."
-    return found, [left] if len(ids) > most else []
+        for place, examples in enumerate(strongest):
+            if identifier in examples:
+                found_intervals[place, identifier] = [number(low[place]), number(high[place])]
+    note = f"Only the {most:,} strongest of the {len(ids):,} training examples shown have an interval on this page."
+    return found_intervals, [note] if len(ids) > most else []
 
 
 def same_scores(check: Check, scores: Scores) -> bool:
-    """Whether the verification was of these very scores (also after save and load)."""
+    """Whether the verification was of exactly these scores (also after save and load)."""
     return all(
         np.array_equal(getattr(check.scores, name), getattr(scores, name))
         for name in ("query_ids", "train_ids", "values")
@@ -81,17 +87,21 @@ def _name(removal: Any) -> str:
 def _agreement(check: Check, kind: Literal["one", "group"]) -> list[tuple[str, str]]:
     if all(removal.kind != kind for removal in check.removals):
         return []
-    found = check.of(kind)
-    return [("slope", short(found.slope)), ("Pearson", short(found.pearson)), ("Spearman", short(found.spearman))]
+    agreement = check.of(kind)
+    return [
+        ("slope", short(agreement.slope)),
+        ("Pearson", short(agreement.pearson)),
+        ("Spearman", short(agreement.spearman)),
+    ]
 
 
 def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
-    """The cells of the trust strip: how far the scores agree with retraining."""
+    """Summary of how far the scores agree with retraining."""
     if check is None:
         return []
-    sized = "1 = the sizes are right" if scores.unit == Unit.EFFECT else "RANK scores promise no size"
+    size = "1 = the sizes are right" if scores.unit == Unit.EFFECT else "the size of RANK scores means nothing"
     return [
-        {"name": "slope", "value": short(check.slope), "means": sized},
+        {"name": "slope", "value": short(check.slope), "means": size},
         {"name": "Pearson", "value": short(check.pearson), "means": "1 = on one line"},
         {"name": "Spearman", "value": short(check.spearman), "means": "1 = the order is right"},
     ]

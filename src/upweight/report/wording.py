@@ -1,4 +1,4 @@
-"""How the page says things: measurements and their units, labels, numbers, settings."""
+"""Measurements, units, labels, numbers and settings as the text of a page."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MINUS = "−"
 
 @dataclass(frozen=True)
 class Wording:
-    """A measurement taken apart, so that a sentence about it comes out right.
+    """The parts of a measurement's name, for sentences about it.
 
-    `quantity` is what people speak of: for `−loss (nats)` it is `loss`, and `sign` is −1 because a higher measurement
-    is a lower loss. `unit` is what follows the number of a score; RANK scores have none.
+    For `−loss (nats)`, `quantity` is `loss`, `sign` is −1 because a higher measurement is a lower loss, and `unit` is
+    `nats`. `calibrated`: scores are EFFECT, so that the unit follows their number; RANK scores have no unit.
     """
 
     measurement: str
@@ -38,15 +38,15 @@ class Wording:
 
 def wording(scores: Scores) -> Wording:
     """The words for these scores."""
-    found = re.fullmatch(r"(.*?)\s*\(([^()]*)\)\s*", scores.measurement, flags=re.DOTALL)
-    quantity, unit = (found[1], found[2]) if found else (scores.measurement.strip(), "")
+    match = re.fullmatch(r"(.*?)\s*\(([^()]*)\)\s*", scores.measurement, flags=re.DOTALL)
+    quantity, unit = (match[1], match[2]) if match else (scores.measurement.strip(), "")
     is_loss = quantity.startswith((f"{MINUS}loss", "-loss"))
     calibrated = scores.unit == Unit.EFFECT
     return Wording(scores.measurement, quantity[1:] if is_loss else quantity, -1 if is_loss else 1, unit, calibrated)
 
 
 def label_text(value: Any) -> str | None:
-    """A label as people read it; 1, 1.0 and np.int64(1) read the same. None where there is no label."""
+    """A label as text; 1, 1.0 and np.int64(1) give the same text. None if there is no label."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, np.generic):
@@ -58,8 +58,8 @@ def label_text(value: Any) -> str | None:
     return str(value)
 
 
-def amount_text(value: Any) -> str | None:
-    """A predicted amount, to the four digits a person compares."""
+def regression_text(value: Any) -> str | None:
+    """A predicted regression target, to four digits."""
     parts = np.atleast_1d(np.asarray(value))
     if parts.dtype.kind not in "iuf":
         return label_text(value)
@@ -67,7 +67,7 @@ def amount_text(value: Any) -> str | None:
 
 
 def cell_text(value: Any) -> str:
-    """A table cell as text: six significant digits, `missing` for what is not there."""
+    """A table cell as text: numbers to six significant digits, `missing` for a missing value."""
     if isinstance(value, np.generic):
         value = value.item()
     if is_missing(value):
@@ -76,13 +76,13 @@ def cell_text(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A float with six significant digits for JSON, None where it is not finite."""
+    """A float with six significant digits for JSON; None if it is not finite."""
     value = float(value)
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def short(value: Any) -> str:
-    """A number for a headline: three decimals, a true minus, a dash when there is none."""
+    """A number with three decimals and a true minus; a dash if there is none."""
     if value is None or not math.isfinite(float(value)):
         return "–"
     return f"{float(value):.3f}".replace("-", MINUS)
