@@ -1,4 +1,4 @@
-"""What takes long: questions about weights on the nets whose trainings are gone through backwards for every example."""
+"""Marks as slow the law of weights on large nets whose trainings are replayed backwards for every example."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import pytest
 
 from upweight.testing import Law
 
-LONG = ("trained transformer", "recorded transformer")  # half the time of that law; an MLP goes the same way
+LONG = (
+    "trained transformer",
+    "recorded transformer",
+)  # half the time of that law; an MLP tests the same code
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""Inputs of every form: changed in place they are never answered by what was made of them before."""
+"""Inputs of every form: if they are changed in place, answers never come from what was computed before."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_frame() -> Any:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TensorFamily(NetworkFamily):
-    """Digits as tensors, inside a mapping for each example where `in_mappings`."""
+    """Digits as tensors, each inside a mapping if `in_mappings`."""
 
     in_mappings: bool = False
 
@@ -52,10 +52,10 @@ class TensorFamily(NetworkFamily):
 
     def _tensors(self, examples: uw.Examples) -> uw.Examples:
         pixels = torch.as_tensor(examples.x)
-        return examples.replaced(x=[{"pixels": one.clone()} for one in pixels] if self.in_mappings else pixels)
+        return examples.replaced(x=[{"pixels": image.clone()} for image in pixels] if self.in_mappings else pixels)
 
     def _batch(self, examples: uw.Examples) -> Any:
-        x = torch.stack([one["pixels"] for one in examples.x]) if self.in_mappings else examples.x
+        x = torch.stack([example["pixels"] for example in examples.x]) if self.in_mappings else examples.x
         return SimpleNamespace(x=x, y=torch.as_tensor(examples.y))
 
     def others(self, model: Any) -> dict[str, Any]:

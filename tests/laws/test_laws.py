@@ -1,4 +1,4 @@
-"""The laws: every method on every model family that it fits, unless the method says which it waives and why."""
+"""The laws, for every method on every model family that it fits, except those that the method waives with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upweight.testing import Case, Family, Law, Outcome, candidates, standing, t
 
 FAMILIES = [*PROBLEMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS]
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
-# What is tried everywhere takes minutes where a method trains again and again; these families are tried in every run.
+# A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *TRAINED, *BOOSTERS[:1]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
@@ -24,11 +24,11 @@ QUICK = {
     (uw.Metagradient, "centre of halves"): TRAINED,
     (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps
 }
-SPARED = 0.1  # share of the pairs that a law speaks of which may be excused from it
+MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excused from it
 
 
 def is_quick(case: Case) -> bool:
-    """Whether the pair is tried in every run."""
+    """Whether the pair is tested in every run, not in slow runs alone."""
     return case.family in QUICK.get((type(case.recipe), case.settings), FAMILIES)
 
 
@@ -61,7 +61,7 @@ def test_few_pairs_are_excused_from_a_law(law: Law, pairs: list[Case]) -> None:
     speaks_of = [outcome for outcome in outcomes if outcome != Outcome.SILENT]
     excused = sum(outcome == Outcome.WAIVED for outcome in speaks_of)
     assert speaks_of
-    assert excused <= SPARED * len(speaks_of), f"{excused} of {len(speaks_of)} pairs are excused from: {law}"
+    assert excused <= MAX_EXCUSED * len(speaks_of), f"{excused} of {len(speaks_of)} pairs are excused from: {law}"
 
 
 @pytest.mark.parametrize("name", uw.methods())
@@ -72,19 +72,19 @@ def test_every_variant_of_a_method_fits_a_family(name: str, pairs: list[Case]) -
 
 
 @pytest.mark.parametrize("method", [uw.LeafRefit, uw.LeafInfluence])
-def test_with_splits_held_trees_agree_with_retraining_on_the_whole(method: type) -> None:
+def test_with_splits_held_fixed_trees_agree_with_retraining_on_average(method: type) -> None:
     boosters = [family for family in FAMILIES if can(family.trained, Boosted)]
-    agrees = []
+    agreements = []
     for case in (case for case in CASES if type(case.recipe) is method and not case.settings):
         left_out, actual = case.family.truth
-        agrees.append(agreement(case.scores.values[:, left_out], actual))
-    assert len(agrees) == len(boosters)
-    assert all(one.pearson >= 0.0 and 0.2 <= one.slope <= 4.0 for one in agrees)
-    assert np.mean([one.pearson for one in agrees]) >= 0.3
+        agreements.append(agreement(case.scores.values[:, left_out], actual))
+    assert len(agreements) == len(boosters)
+    assert all(agreed.pearson >= 0.0 and 0.2 <= agreed.slope <= 4.0 for agreed in agreements)
+    assert np.mean([agreed.pearson for agreed in agreements]) >= 0.3
 
 
 @pytest.mark.parametrize("family", PROBLEMS[:2], ids=repr)
-def test_two_processes_are_one(family: Family) -> None:
+def test_two_processes_give_the_scores_of_one(family: Family) -> None:
     one, two = (uw.LeaveOneOut(processes=p).fit(family.trained, family.train).attribute(family.queries) for p in (1, 2))
     assert np.abs(two.values - one.values).max() <= 1e-9 * np.abs(one.values).max()
     assert [a.id for a in two.proponents(two.query_ids[0])] == [a.id for a in one.proponents(one.query_ids[0])]

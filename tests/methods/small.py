@@ -1,4 +1,9 @@
-"""Small fitted models and their objectives as dense matrices, for the methods to be held against."""
+"""Small fitted models, and their objectives as dense matrices, with which the methods are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
@@ -16,9 +21,12 @@ KINDS = {
     "poisson": (PoissonRegressor(alpha=0.5, **TIGHT), load_diabetes),
 }
 QUERIES = 10
+Array = np.ndarray
 
 
-def small(kind, n=70, columns=4, measure=None, weighted=False):
+def small(
+    kind: str, n: int = 70, columns: int = 4, measure: Any = None, weighted: bool = False
+) -> tuple[Any, uw.Examples, uw.Examples]:
     """(model, train, queries)."""
     estimator, load = KINDS[kind]
     x, y = load(return_X_y=True)
@@ -32,59 +40,59 @@ def small(kind, n=70, columns=4, measure=None, weighted=False):
     return uw.explainable(estimator, train, measure=measure), train, queries
 
 
-def losses(model, theta, x, y):
-    """Loss of every example at θ, written out."""
-    wide = np.hstack([x, np.ones((len(x), 1))])
+def losses(model: Any, theta: Array, x: Array, y: Array) -> Array:
+    """Loss of every example at θ, from the textbook formula."""
+    with_intercept = np.hstack([x, np.ones((len(x), 1))])
     name = model.name
     if name == "LogisticRegression" and len(model.family.classes) == 2:
         sign = np.where(y == model.family.classes[1], 1.0, -1.0)
-        return np.logaddexp(0.0, -sign * (wide @ theta))
+        return np.logaddexp(0.0, -sign * (with_intercept @ theta))
     if name == "LogisticRegression":
-        z = np.hstack([wide @ theta.reshape(-1, wide.shape[1]).T, np.zeros((len(x), 1))])
+        z = np.hstack([with_intercept @ theta.reshape(-1, with_intercept.shape[1]).T, np.zeros((len(x), 1))])
         return np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), np.searchsorted(model.family.classes, y)]
-    z = wide @ theta
+    z = with_intercept @ theta
     if name == "PoissonRegressor":
         return np.where(y > 0, y * (np.log(np.where(y > 0, y, 1.0)) - z), 0.0) - y + np.exp(z)
     return 0.5 * (z - y) ** 2
 
 
-def penalty(model, theta, total):
+def penalty(model: Any, theta: Array, total: float) -> float:
     """The regulariser of the summed objective; `total` is Σ of the weights."""
-    wide = theta.reshape(model.theta.shape)[:, :-1]
-    if wide.shape[0] > 1:
-        wide = np.vstack([wide, np.zeros(wide.shape[1])])
-        wide = wide - wide.mean(axis=0)
+    coefficients = theta.reshape(model.theta.shape)[:, :-1]
+    if coefficients.shape[0] > 1:
+        coefficients = np.vstack([coefficients, np.zeros(coefficients.shape[1])])
+        coefficients = coefficients - coefficients.mean(axis=0)
     l2 = model.objective.l2 * (total if model.objective.reduction == "mean" else 1.0)
-    return 0.5 * l2 * (wide**2).sum()
+    return 0.5 * l2 * (coefficients**2).sum()
 
 
-def slope_of(f, at, step=1e-5):
-    """Central differences, one column per entry."""
+def slope_of(f: Callable[[Array], Any], at: Array, step: float = 1e-5) -> Array:
+    """First derivatives by central differences, one column per parameter."""
     return np.stack(
         [(f(at + h) - f(at - h)) / (2 * step) for h in step * np.eye(len(at))],
         axis=-1,
     )
 
 
-def second_of(f, at, step=1e-3):
+def second_of(f: Callable[[Array], Any], at: Array, step: float = 1e-3) -> Array:
     """Second derivatives by central differences of central differences, with Richardson's correction."""
 
-    def rough(h):
+    def uncorrected(h: float) -> Array:
         return slope_of(lambda t: slope_of(f, t, h), at, h)
 
-    return (4 * rough(step / 2) - rough(step)) / 3
+    return (4 * uncorrected(step / 2) - uncorrected(step)) / 3
 
 
-def dense(model, train):
+def dense(model: Any, train: uw.Examples) -> tuple[Array, Array]:
     """(gradients (n, p), H (p, p)) of the summed objective at the model's θ, by differences of the losses."""
     w = np.ones(len(train)) if train.weights is None else train.weights
     theta = model.parameters
 
-    def rows(t):
+    def example_losses(t: Array) -> Array:
         share = penalty(model, t, 1.0) if model.objective.reduction == "mean" else 0.0
         return w * (losses(model, t, train.x, train.y) + share)
 
-    def whole(t):
+    def objective(t: Array) -> Any:
         return w @ losses(model, t, train.x, train.y) + penalty(model, t, w.sum())
 
-    return slope_of(rows, theta), second_of(whole, theta)
+    return slope_of(example_losses, theta), second_of(objective, theta)

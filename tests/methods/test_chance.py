@@ -8,7 +8,7 @@ def scores_of(train, queries, seed=0):
     return uw.Chance(seed=seed).fit(small("logistic")[0], train).attribute(queries)
 
 
-def test_a_score_belongs_to_its_two_ids():
+def test_a_score_depends_on_its_two_ids_alone():
     _, train, queries = small("logistic")
     whole = scores_of(train, queries)
     part = scores_of(train.take([40, 3, 11]), queries.take([5, 0]))
@@ -16,10 +16,10 @@ def test_a_score_belongs_to_its_two_ids():
     np.testing.assert_array_equal(scores_of(train, queries).values, whole.values)
 
 
-def test_another_seed_is_another_chance():
+def test_another_seed_gives_other_scores():
     _, train, queries = small("logistic")
-    one, two = scores_of(train, queries).values, scores_of(train, queries, seed=1).values
-    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.2
+    first, second = scores_of(train, queries).values, scores_of(train, queries, seed=1).values
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
 
 
 def test_scores_are_about_standard_normal_and_only_a_rank():
@@ -31,7 +31,7 @@ def test_scores_are_about_standard_normal_and_only_a_rank():
     assert abs(own.std() - 1) < 0.15
 
 
-def test_numbers_and_words_are_different_ids():
+def test_a_number_and_its_text_are_different_ids():
     _, train, queries = small("logistic")
     words = uw.Examples(train.x, train.y, ids=[str(i) for i in range(len(train))])
     numbers = uw.Examples(train.x, train.y)

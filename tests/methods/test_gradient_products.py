@@ -1,4 +1,4 @@
-"""TracIn, GAS, GradDot, GradCos and RelatIF against gradients written out."""
+"""TracIn, GAS, GradDot, GradCos and RelatIF, compared with sums over gradients of single examples."""
 
 import numpy as np
 import pytest
@@ -61,10 +61,10 @@ def net_run(tmp_path_factory):
 def gradients(net, examples, function, names):
     """One backward pass per example: (n, parameters of these names)."""
     named, rows = dict(net.named_parameters()), []
-    for one in examples.batches(1):
-        batch = type("Batch", (), {"x": torch.as_tensor(one.x), "y": torch.as_tensor(one.y)})
-        found = torch.autograd.grad(function(net, batch).sum(), [named[n] for n in names])
-        rows.append(torch.cat([g.flatten() for g in found]).numpy())
+    for example in examples.batches(1):
+        batch = type("Batch", (), {"x": torch.as_tensor(example.x), "y": torch.as_tensor(example.y)})
+        parts = torch.autograd.grad(function(net, batch).sum(), [named[n] for n in names])
+        rows.append(torch.cat([part.flatten() for part in parts]).numpy())
     return np.stack(rows)
 
 
@@ -87,19 +87,19 @@ def expected(run, form, names):
 def test_tracin_is_a_sum_over_checkpoints(net_run):
     model, train, queries = net_run
     assert sum(c.travelled for c in model.checkpoints()) == pytest.approx(9 * 0.3)
-    found = uw.TracIn().fit(model, train).attribute(queries)
-    wanted = expected(net_run, lambda q, g: q @ g.T, EVERY) * train.weights
-    assert np.allclose(found.values, wanted, atol=1e-12)
-    assert found.unit == uw.Unit.RANK
-    assert found.diagnostics["checkpoints"] == [3, 6, 9]
+    scores = uw.TracIn().fit(model, train).attribute(queries)
+    expected_values = expected(net_run, lambda q, g: q @ g.T, EVERY) * train.weights
+    assert np.allclose(scores.values, expected_values, atol=1e-12)
+    assert scores.unit == uw.Unit.RANK
+    assert scores.diagnostics["checkpoints"] == [3, 6, 9]
 
 
 @pytest.mark.parametrize(("layers", "names"), [("last", LAYERS["head"]), (("inner", "table"), EVERY[:3])])
 def test_layers_can_be_chosen(net_run, layers, names):
     model, train, queries = net_run
-    found = uw.TracIn(layers=layers).fit(model, train).attribute(queries)
-    wanted = expected(net_run, lambda q, g: q @ g.T, names) * train.weights
-    assert np.allclose(found.values, wanted, atol=1e-12)
+    scores = uw.TracIn(layers=layers).fit(model, train).attribute(queries)
+    expected_values = expected(net_run, lambda q, g: q @ g.T, names) * train.weights
+    assert np.allclose(scores.values, expected_values, atol=1e-12)
 
 
 def test_the_last_layer_needs_no_pass_below_it(net_run):
@@ -117,8 +117,8 @@ def test_the_last_layer_needs_no_pass_below_it(net_run):
 
 def test_gas_is_a_sum_of_cosines(net_run):
     model, train, queries = net_run
-    found = uw.GAS().fit(model, train).attribute(queries)
-    assert np.allclose(found.values, expected(net_run, cosines, EVERY), atol=1e-12)
+    scores = uw.GAS().fit(model, train).attribute(queries)
+    assert np.allclose(scores.values, expected(net_run, cosines, EVERY), atol=1e-12)
     by_layer = uw.GAS(by="layer").fit(model, train).attribute(queries)
     assert np.allclose(by_layer.values, sum(expected(net_run, cosines, n) for n in LAYERS.values()), atol=1e-12)
 
@@ -142,18 +142,18 @@ def test_linear_models_have_products_of_their_rows(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("relative", ["loss", "parameters"])
-def test_relatif_is_influence_over_what_moves(kind, relative):
+def test_relatif_is_influence_divided_by_the_movement(kind, relative):
     model, train, queries = small(kind, weighted=True)
     steps = model.curvature(train, None, None).solve(model.loss_rows(train)).rows.dense()
     g = model.loss_rows(train).dense()
     moved = np.sqrt((steps * (g if relative == "loss" else steps)).sum(axis=1))
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries).values
-    found = uw.RelatIF(relative=relative).fit(model, train).attribute(queries)
-    assert np.allclose(found.values, plain / moved)
-    assert found.unit == uw.Unit.RANK
+    scores = uw.RelatIF(relative=relative).fit(model, train).attribute(queries)
+    assert np.allclose(scores.values, plain / moved)
+    assert scores.unit == uw.Unit.RANK
 
 
-def test_an_example_without_gradient_scores_nothing():
+def test_an_example_without_gradient_scores_zero():
     rows = small("logistic")[0].loss_rows(small("logistic")[1])
     rows.slopes[3] = 0.0
     assert (rows.normalised().dense()[3] == 0).all()

@@ -13,7 +13,7 @@ EVERY = pytest.mark.parametrize("kind", KINDS)
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
 
 
-def steps(model, queries):
+def measure_gradients(model, queries):
     """∇m of every query, by differences."""
     return slope_of(lambda t: -losses(model, t, queries.x, queries.y), model.parameters)
 
@@ -29,7 +29,8 @@ def truth(model, train, queries, groups):
     return np.stack([base - without(model, train, *g).measure(queries) for g in groups], axis=1)
 
 
-def largest(a, b):
+def largest_error(a, b):
+    """The largest difference, relative to the largest entry of b."""
     return np.abs(a - b).max() / np.abs(b).max()
 
 
@@ -39,9 +40,9 @@ def test_plain_influence_is_the_formula_of_the_paper(kind, weighted):
     model, train, queries = small(kind, weighted=weighted)
     gradients, hessian = dense(model, train)
     scores = uw.Influence(correction=None).fit(model, train).attribute(queries)
-    of_loss = -steps(model, queries)
+    of_loss = -measure_gradients(model, queries)
     i_up_loss = -of_loss @ np.linalg.solve(hessian, gradients.T)  # −∇L(z_test)ᵀ H⁻¹ ∇L(z)
-    assert largest(scores.values, -i_up_loss) < 1e-5
+    assert largest_error(scores.values, -i_up_loss) < 1e-5
     assert scores.unit == uw.Unit.EFFECT
 
 
@@ -52,8 +53,8 @@ def test_damping_adds_to_the_mean_hessian(kind, damping):
     gradients, hessian = dense(model, train)
     damped = hessian + damping * train.weights.sum() * np.eye(len(hessian))
     scores = uw.Influence(correction=None, damping=damping).fit(model, train).attribute(queries)
-    expected = -steps(model, queries) @ np.linalg.solve(damped, gradients.T)
-    assert largest(scores.values, expected) < 1e-5
+    expected = -measure_gradients(model, queries) @ np.linalg.solve(damped, gradients.T)
+    assert largest_error(scores.values, expected) < 1e-5
     assert scores.diagnostics["damping"] == pytest.approx(damping * train.weights.sum())
 
 
@@ -74,7 +75,10 @@ def test_the_leverage_correction_is_the_newton_step_of_leaving_one_out(kind, wei
         )
         shift = np.linalg.solve(hessian - own, gradients[i])
         np.testing.assert_allclose(
-            scores.values[:, i], -steps(model, queries) @ shift, rtol=1e-3, atol=1e-4 * np.abs(scores.values).max()
+            scores.values[:, i],
+            -measure_gradients(model, queries) @ shift,
+            rtol=1e-3,
+            atol=1e-4 * np.abs(scores.values).max(),
         )
 
 
@@ -83,7 +87,7 @@ def test_the_leverage_correction_is_the_newton_step_of_leaving_one_out(kind, wei
 def test_scores_are_leave_one_out(kind, weighted):
     model, train, queries = small(kind, weighted=weighted)
     scores = uw.Influence().fit(model, train).attribute(queries).values
-    assert largest(scores, truth(model, train, queries, [[i] for i in range(len(train))])) < 1e-3
+    assert largest_error(scores, truth(model, train, queries, [[i] for i in range(len(train))])) < 1e-3
 
 
 @EVERY
@@ -108,7 +112,7 @@ def test_a_copy_in_the_training_set_is_a_proponent(kind):
 
 @EVERY
 @pytest.mark.parametrize("correction", ["leverage", None])
-def test_conjugate_gradients_say_the_same_as_a_factorisation(kind, correction):
+def test_conjugate_gradients_give_the_scores_of_a_factorisation(kind, correction):
     model, train, queries = small(kind, columns=6)
 
     def scores(solver):
@@ -116,14 +120,14 @@ def test_conjugate_gradients_say_the_same_as_a_factorisation(kind, correction):
         return recipe.fit(model, train).attribute(queries)
 
     direct, iterative = scores(Direct()), scores(CG(tolerance=1e-10))
-    assert largest(iterative.values, direct.values) < 1e-4
+    assert largest_error(iterative.values, direct.values) < 1e-4
     assert "Cholesky" in direct.diagnostics["solver"] and "conjugate" in iterative.diagnostics["solver"]
     assert direct.diagnostics["residual"] < 1e-6 and iterative.diagnostics["residual"] <= 1e-10
 
 
 @pytest.mark.parametrize("measure", ["margin", "probability", "function", "loss"])
 @pytest.mark.parametrize("kind", ["logistic", "softmax"])
-def test_every_measurement_is_followed(kind, measure):
+def test_scores_are_leave_one_out_for_every_measurement(kind, measure):
     def confidence(outputs, labels):
         return np.tanh(outputs[:, 0]) + 0.1 * outputs[:, -1] ** 2
 
@@ -133,7 +137,7 @@ def test_every_measurement_is_followed(kind, measure):
     np.testing.assert_allclose(model.measure_rows(queries).dense(), slope, atol=1e-6 * np.abs(slope).max())
     scores = uw.Influence().fit(model, train).attribute(queries)
     ids = list(range(0, len(train), 4))
-    assert largest(scores.values[:, ids], truth(model, train, queries, [[i] for i in ids])) < 1e-3
+    assert largest_error(scores.values[:, ids], truth(model, train, queries, [[i] for i in ids])) < 1e-3
     np.testing.assert_allclose(scores.measured, model.measure(queries), atol=1e-5)
 
 
@@ -157,7 +161,7 @@ def test_a_group_of_first_order_is_the_sum_of_its_members(kind, weighted):
     removed = uw.Influence().fit(model, train).remove(GROUPS, queries, form="first")
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries)
     expected = np.stack([plain.values[:, p].sum(axis=1) for p in PLACES], axis=1)
-    assert largest(removed.values, expected) < 1e-4
+    assert largest_error(removed.values, expected) < 1e-4
     assert removed.train_ids.tolist() == list(GROUPS) and removed.query_ids.tolist() == queries.ids.tolist()
 
 
@@ -179,7 +183,7 @@ def test_a_group_of_second_order_is_two_terms_of_the_series(kind, weighted):
         h_u = slope_of(lambda t, share=share: slope_of(share, t, 1e-3), model.parameters, 1e-3)
         first = np.linalg.solve(hessian, gradients[places].sum(axis=0))
         shift = first + np.linalg.solve(hessian, h_u @ first)
-        assert largest(removed[:, g], -steps(model, queries) @ shift) < 1e-3
+        assert largest_error(removed[:, g], -measure_gradients(model, queries) @ shift) < 1e-3
 
 
 @EVERY
@@ -188,7 +192,7 @@ def test_newton_steps_end_at_the_refit(kind, weighted):
     model, train, queries = small(kind, weighted=weighted)
     fitted = uw.Influence().fit(model, train)
     actual = truth(model, train, queries, PLACES)
-    gaps = [largest(fitted.remove(GROUPS, queries, steps=s).values, actual) for s in (1, 2, 20)]
+    gaps = [largest_error(fitted.remove(GROUPS, queries, steps=s).values, actual) for s in (1, 2, 20)]
     assert gaps[-1] < 1e-5 and gaps[-1] <= gaps[1] + 1e-9 and gaps[1] <= gaps[0] + 1e-9
 
 
@@ -197,11 +201,11 @@ def test_every_further_term_is_closer_where_the_measurement_is_linear(kind):
     model, train, queries = small(kind, measure=lambda outputs, labels: outputs[:, 0])
     fitted, few = uw.Influence().fit(model, train), {"few": GROUPS["few"]}
     actual = truth(model, train, queries, PLACES[:1])
-    first, second = (largest(fitted.remove(few, queries, form=f).values, actual) for f in ("first", "second"))
-    assert largest(fitted.remove(few, queries).values, actual) < second < first
+    first, second = (largest_error(fitted.remove(few, queries, form=f).values, actual) for f in ("first", "second"))
+    assert largest_error(fitted.remove(few, queries).values, actual) < second < first
 
 
-def test_removal_of_nothing_everything_or_strangers_is_refused():
+def test_removal_of_nothing_everything_or_unknown_ids_is_refused():
     model, train, queries = small("logistic")
     fitted = uw.Influence().fit(model, train)
     everyone = train.ids.tolist()
@@ -216,7 +220,7 @@ def test_removal_of_nothing_everything_or_strangers_is_refused():
         fitted.remove({"g": ["t1"]}, queries, form="third")
 
 
-def test_an_example_can_be_removed_once():
+def test_an_example_named_twice_is_removed_once():
     model, train, queries = small("logistic")
     fitted = uw.Influence().fit(model, train)
     once, often = fitted.remove({"g": ["t1"]}, queries), fitted.remove({"g": ["t1"] * 70}, queries)
@@ -230,13 +234,13 @@ def test_self_influence_is_what_the_example_does_to_itself(kind, weighted):
     own = uw.Influence().fit(model, train).self_influence()
     base = without(model, train).measure(train)
     expected = [base[i] - without(model, train, i).measure(train.take([i]))[0] for i in range(len(train))]
-    assert largest(own.values[0], np.array(expected)) < 1e-3
+    assert largest_error(own.values[0], np.array(expected)) < 1e-3
     assert own.query_ids.tolist() == ["self"] and own.train_ids.tolist() == train.ids.tolist()
     plain = uw.Influence(correction=None).fit(model, train).self_influence().values[0]
     gradients, hessian = dense(model, train)
-    own_loss = steps(model, train)
+    own_loss = measure_gradients(model, train)
     formula = -np.einsum("np,np->n", own_loss, np.linalg.solve(hessian, gradients.T).T)
-    assert largest(plain, formula) < 1e-4
+    assert largest_error(plain, formula) < 1e-4
 
 
 @WEIGHTED
@@ -259,7 +263,7 @@ def test_deletion_diagnostics_of_least_squares_are_the_textbooks(weighted):
 
 @EVERY
 @WEIGHTED
-def test_dfbeta_is_what_the_parameters_lose(kind, weighted):
+def test_dfbeta_is_the_change_of_the_parameters(kind, weighted):
     model, train, _ = small(kind, weighted=weighted)
     moved = uw.Influence().fit(model, train).dfbeta()
     for i in (0, 20, 69):
@@ -283,7 +287,7 @@ def test_cooks_distance_is_the_length_of_the_newton_step(kind, weighted):
 
 
 @EVERY
-def test_what_was_saved_answers_the_same(kind, tmp_path):
+def test_a_saved_fit_gives_the_same_scores(kind, tmp_path):
     model, train, queries = small(kind)
     for recipe in (uw.Influence(), uw.Influence(correction=None), uw.Influence(polish=0, damping=0.1)):
         fitted = recipe.fit(model, train)
@@ -324,7 +328,7 @@ def test_fitting_twice_gives_the_same_bits_and_order_changes_nothing():
     np.testing.assert_array_equal(uw.Influence().fit(model, train).attribute(queries).values, first)
     order = np.random.default_rng(0).permutation(len(train))
     turned = uw.Influence().fit(model, train.take(order)).attribute(queries.take(np.arange(QUERIES)[::-1]))
-    assert largest(turned.values[::-1][:, np.argsort(order)], first) < 1e-4
+    assert largest_error(turned.values[::-1][:, np.argsort(order)], first) < 1e-4
 
 
 def test_damping_reaches_every_score():
@@ -339,7 +343,7 @@ def test_damping_is_a_number(settings):
         uw.Influence(**settings)
 
 
-def test_other_settings_are_checked_too():
+def test_settings_without_meaning_are_refused():
     with pytest.raises(ValueError, match='expected correction="auto", "leverage" or None'):
         uw.Influence(correction="second")
     with pytest.raises(ValueError, match="expected polish ≥ 0"):

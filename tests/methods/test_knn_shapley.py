@@ -29,17 +29,17 @@ def regressed(members: list[int], order: list[int], y: np.ndarray, target: float
     return -((sum(y[i] for i in nearest) / k - target) ** 2)
 
 
-def brute(x: np.ndarray, y: np.ndarray, query: np.ndarray, target: Any, k: int) -> np.ndarray:
+def by_all_coalitions(x: np.ndarray, y: np.ndarray, query: np.ndarray, target: Any, k: int) -> np.ndarray:
     """Shapley values by all coalitions."""
     n = len(x)
     order = np.argsort(((x - query) ** 2).sum(axis=1), kind="stable").tolist()
-    worth = regressed if y.dtype.kind == "f" else classified
+    utility = regressed if y.dtype.kind == "f" else classified
     values = np.zeros(n)
     for i in range(n):
         others = [j for j in range(n) if j != i]
         for size in range(n):
             for members in combinations(others, size):
-                gain = worth([*members, i], order, y, target, k) - worth(list(members), order, y, target, k)
+                gain = utility([*members, i], order, y, target, k) - utility(list(members), order, y, target, k)
                 values[i] += gain / (n * comb(n - 1, size))
     return values
 
@@ -70,11 +70,11 @@ def test_it_is_the_shapley_value_of_the_definition(n: int, k: int, real: bool, s
             return np.asarray(examples.x)
 
     scores = KNNShapley(k=k).fit(Plain(), uw.Examples(x, y)).attribute(uw.Examples(query, targets))
-    expected = [brute(x, y, q, t, k) for q, t in zip(query, targets, strict=True)]
+    expected = [by_all_coalitions(x, y, q, t, k) for q, t in zip(query, targets, strict=True)]
     np.testing.assert_allclose(scores.values, expected, rtol=0, atol=1e-12)
 
 
-def test_values_add_up_to_what_all_are_worth() -> None:
+def test_values_add_up_to_the_utility_of_all_players() -> None:
     x, y = load_iris(return_X_y=True)
     model, train = model_of(x[::2], y[::2])
     queries = uw.Examples(x[1::7], y[1::7], ids=[f"q{i}" for i in range(len(y[1::7]))])
@@ -88,7 +88,7 @@ def test_values_add_up_to_what_all_are_worth() -> None:
     assert scores.diagnostics["faithful"] == pytest.approx(agrees)
 
 
-def test_neighbours_that_do_not_say_what_the_model_says_are_told() -> None:
+def test_neighbours_that_disagree_with_the_model_give_a_warning() -> None:
     rng = np.random.default_rng(0)
     x = np.c_[rng.normal(size=200), 30 * rng.normal(size=(200, 6))]  # one feature decides, six others are far apart
     y = (x[:, 0] > 0).astype(int)
@@ -115,7 +115,7 @@ def test_weights_are_copies() -> None:
     assert np.array_equal(halves, once)  # how much a loss counts is nothing to a vote
 
 
-def test_what_it_cannot_answer_is_refused() -> None:
+def test_queries_without_labels_and_wrong_settings_are_refused() -> None:
     x, y = load_iris(return_X_y=True)
     model, train = model_of(x, y)
     with pytest.raises(ValueError, match="queries have no labels"):

@@ -1,4 +1,4 @@
-"""Metagradients against the same training made again."""
+"""Metagradients compared with retraining."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def correlation(scores: uw.Scores, share: float) -> tuple[float, float]:
     return float(np.mean(each)), float((p * a).sum() / (p**2).sum())
 
 
-def test_left_alone_it_predicts_single_examples_and_small_groups() -> None:
+def test_by_default_it_predicts_single_examples_and_small_groups() -> None:
     train, queries = data()
     fitted = uw.Metagradient().fit(model(), train)
     check = uw.verify(model(), train, queries, fitted.attribute(queries), removals=16)
@@ -101,14 +101,14 @@ BREAKS = {
 
 
 @pytest.mark.parametrize(("training", "net"), BREAKS.values(), ids=BREAKS)
-def test_the_gate_closes_on_a_training_that_breaks(training: uw.Training, net: Any) -> None:
+def test_a_training_that_does_not_respond_smoothly_is_refused(training: uw.Training, net: Any) -> None:
     train, queries = data()
     fitted = uw.Metagradient(keep=0.9).fit(model(training, net), train)
     with pytest.raises(ValueError, match="do not predict this training"):
         fitted.attribute(queries)
 
 
-def test_the_gate_sees_low_precision() -> None:
+def test_retraining_reveals_low_precision() -> None:
     train, queries = data()
     recipe = uw.Metagradient(keep=0.993, floor=0.97)  # one example goes, which eight bits hardly show
     exact = recipe.fit(model(), train).attribute(queries)
@@ -125,7 +125,7 @@ def test_between_the_floors_scores_are_a_ranking_with_the_reason() -> None:
     assert 0.2 < scores.diagnostics["agreement"] < 0.9999 and 0 < scores.diagnostics["metasmoothness"] <= 1
 
 
-def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
+def test_slopes_at_half_the_weight_of_a_group_predict_its_removal() -> None:
     train, queries = data()
     fitted = uw.Metagradient(removals=0).fit(model(), train)
     weights, actual = truth(0.1)
@@ -137,7 +137,7 @@ def test_groups_at_half_their_weight_are_what_retraining_says() -> None:
     assert told == pytest.approx(float(np.abs(found["simpson"].values - found["midpoint"].values).max()))
 
 
-def test_seeds_give_the_mean_and_every_run_its_own() -> None:
+def test_scores_are_the_mean_over_the_runs_of_the_seeds() -> None:
     train, queries = data()
     fitted = uw.Metagradient(seeds=2, removals=3).fit(model(), train)
     runs = fitted.by_run(queries)
@@ -146,7 +146,7 @@ def test_seeds_give_the_mean_and_every_run_its_own() -> None:
     assert np.abs(runs[0] - runs[1]).max() > 0
 
 
-def test_left_alone_nothing_is_smoothed() -> None:
+def test_by_default_nothing_is_smoothed() -> None:
     train, queries = data()
     replay = model().replay(train, np.full(len(train), 0.9))
     exact = replay.gradients(model().with_parameters(replay.parameters).measure_rows(queries))
@@ -162,7 +162,7 @@ def test_left_alone_nothing_is_smoothed() -> None:
     assert np.array_equal(never.values, exact) and never.diagnostics["clipped"] == 0
 
 
-def test_a_clip_holds_an_adjoint_that_explodes() -> None:
+def test_a_clip_bounds_an_adjoint_that_explodes() -> None:
     train, queries = data()
     found = {}
     for clip in (None, 1.0):
@@ -189,7 +189,7 @@ def test_a_clipped_adjoint_predicts_a_long_rough_training_better() -> None:
     assert by[1] > by[0] + 0.04
 
 
-def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> None:
+def test_clipped_scores_are_effects_only_if_retraining_confirms_their_size() -> None:
     train, queries = data()
     whole, short = (
         uw.Metagradient(removals=4, clip=clip).fit(model(), train).attribute(queries) for clip in (0.999, 0.9)
@@ -199,10 +199,10 @@ def test_clipped_scores_are_effects_only_where_their_size_is_found_as_well() -> 
     assert "clipped" in short.diagnostics["warnings"][0] and uw.Metagradient(at="full", clip=0.9).promises.slope is None
 
 
-def test_groups_go_forwards_and_know_of_no_clip() -> None:
+def test_groups_are_differentiated_in_forward_mode_without_a_clip() -> None:
     train, queries = data()
     fitted = uw.Metagradient(removals=3, clip=0.9).fit(model(), train)
-    assert fitted.unit == uw.Unit.RANK  # before the gate has seen a slope
+    assert fitted.unit == uw.Unit.RANK  # before any slope is known
     fitted.attribute(queries)
     groups = {"some": train.ids[:9].tolist()}
     found = fitted.remove(groups, queries)
@@ -215,15 +215,15 @@ def test_groups_go_forwards_and_know_of_no_clip() -> None:
 def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> None:
     train, queries = data()
     exact = uw.Metagradient(at=at, removals=0).fit(model(), train).attribute(queries).values
-    ours, theirs = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index, union-attr]
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index, union-attr]
     recipe = uw.Metagradient(at=at, removals=0, jitter=1e-6, samples=2, seeds=2)
     fitted = recipe.fit(model(), train)
     runs = fitted.by_run(queries)
     assert runs.shape == (4, len(queries), len(train))
     assert np.abs(runs[:2] - exact).max() < 1e-3 * np.abs(exact).max() and np.abs(runs[0] - runs[1]).max() > 0
     assert np.array_equal(recipe.fit(model(), train).by_run(queries), runs)
-    assert np.array_equal(ours, np.random.get_state()[1])  # type: ignore[index]
-    assert torch.equal(theirs, torch.random.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # type: ignore[index]
+    assert torch.equal(torch_state, torch.random.get_rng_state())
 
 
 def test_a_wide_jitter_gives_no_example_a_weight_below_zero() -> None:
@@ -232,7 +232,7 @@ def test_a_wide_jitter_gives_no_example_a_weight_below_zero() -> None:
     assert np.isfinite(scores.values).all() and scores.diagnostics["spread"] > 0.1
 
 
-def test_the_gate_removes_the_same_with_smoothing_and_names_what_is_left_to_try() -> None:
+def test_the_random_removals_do_not_depend_on_smoothing_and_warnings_name_what_is_left_to_try() -> None:
     train, queries = data()
     settings: dict[str, Any] = {"keep": 0.5, "floor": 0.9999, "removals": 3}
     bare, jittered, both = (
@@ -261,7 +261,7 @@ ANOTHER = {
 
 
 @pytest.mark.parametrize("settings", ANOTHER.values(), ids=ANOTHER)
-def test_another_training_than_the_models_is_refused_before_the_work(settings: dict[str, Any]) -> None:
+def test_another_training_than_that_of_the_model_is_refused_at_once(settings: dict[str, Any]) -> None:
     train, _ = data()
     begins = fresh(0)
     trained = uw.TorchModel.trained(begins, loss, train, training=CALM)
@@ -272,14 +272,14 @@ def test_another_training_than_the_models_is_refused_before_the_work(settings: d
         uw.Metagradient().fit(uw.TorchModel(trained.network.net, loss, training=other), train)
 
 
-def test_another_training_set_or_order_of_it_is_refused_before_the_work() -> None:
+def test_another_training_set_or_order_of_it_is_refused_at_once() -> None:
     train, _ = data()
     for other in (train.take(range(149, -1, -1)), uw.Examples(train.x, np.roll(train.y, 1))):
         with pytest.raises(ValueError, match="its order"):
             uw.Metagradient().fit(model(), other)
 
 
-def test_a_training_that_does_not_repeat_is_refused_before_the_work() -> None:
+def test_a_training_that_does_not_repeat_is_refused_at_once() -> None:
     train, _ = data()
     rng, calls = np.random.default_rng(0), []
 

@@ -1,4 +1,4 @@
-"""Methods on trees, each against the plainest way to say what it means."""
+"""Methods for trees, each compared with a direct implementation of its definition."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ def case(request):
     return request.param.model(train), train, queries
 
 
-def test_boostin_is_its_sum_over_shared_leaves(case):
+def test_boostin_is_the_sum_over_shared_leaves(case):
     model, train, queries = case
     grown, ensemble = model.grown(train), model.trees()
-    ours, theirs = model.leaves(train), model.leaves(queries)
+    train_leaves, query_leaves = model.leaves(train), model.leaves(queries)
     expected = np.zeros((len(queries), len(train)))
     _, below = grown.leaf_totals
-    asked = np.tile(ensemble.base, (len(queries), 1))
+    margins = np.tile(ensemble.base, (len(queries), 1))
     for step in grown.steps():
-        slopes = model.measure_slopes(queries, asked)
+        slopes = model.measure_slopes(queries, margins)
         for t in step.trees:
             k = int(ensemble.outputs[t])
-            for i, leaf in enumerate(ours[:, t]):
+            for i, leaf in enumerate(train_leaves[:, t]):
                 theta = ensemble.values[leaf, 0] / grown.rule.learning_rate
                 own = step.gradient[k, i] + theta * step.hessian[k, i]
                 share = -grown.rule.learning_rate * own / (below[leaf, 0] + grown.rule.l2[leaf])
-                expected[:, i] += slopes[:, k] * share * (theirs[:, t] == leaf)
+                expected[:, i] += slopes[:, k] * share * (query_leaves[:, t] == leaf)
         for t in step.trees:
-            asked[:, ensemble.outputs[t]] += ensemble.values[theirs[:, t], 0]
+            margins[:, ensemble.outputs[t]] += ensemble.values[query_leaves[:, t], 0]
     np.testing.assert_allclose(uw.BoostIn().fit(model, train).attribute(queries).values, expected, atol=1e-10)
 
 
 def test_trex_is_at_its_optimum_and_its_parts_sum_to_its_margin(case):
     model, train, queries = case
     fitted = uw.TREX(l2=0.05).fit(model, train)
-    ours, theirs = model.leaves(train), model.leaves(queries)
+    train_leaves, query_leaves = model.leaves(train), model.leaves(queries)
 
     def kernel(a, b):
         shared = a[:, None] == b[None]
         return (shared * fitted.scale[a][:, None] ** 2).sum(axis=2)
 
     grown = model.grown(train)
-    outputs = kernel(ours, ours) @ fitted.alpha
+    outputs = kernel(train_leaves, train_leaves) @ fitted.alpha
     gradient = grown.loss.derivatives(np.ascontiguousarray(outputs.T), grown.targets)[0].T
     np.testing.assert_allclose(fitted.alpha, -gradient / 0.05, atol=1e-4)
     slopes = model.measure_slopes(queries, model.margins(queries))
-    expected = kernel(theirs, ours) * (slopes @ fitted.alpha.T)
+    expected = kernel(query_leaves, train_leaves) * (slopes @ fitted.alpha.T)
     np.testing.assert_allclose(fitted.attribute(queries).values, expected, atol=1e-9)
     assert fitted.attribute(queries).diagnostics["faithful"] > 0.9
 
 
 def test_similarity_counts_shared_leaves_with_the_labels_sign(case):
     model, train, queries = case
-    ours, theirs = model.leaves(train), model.leaves(queries)
+    train_leaves, query_leaves = model.leaves(train), model.leaves(queries)
     scores = uw.TreeSim(kernel="leaves").fit(model, train).attribute(queries).values
-    shared = (theirs[:, None] == ours[None]).mean(axis=2)
+    shared = (query_leaves[:, None] == train_leaves[None]).mean(axis=2)
     np.testing.assert_allclose(np.abs(scores), shared, atol=1e-12)
     if len(np.unique(train.y)) == 2:
         same = queries.y[:, None] == train.y[None]
@@ -84,7 +84,7 @@ def test_a_group_of_one_is_the_single_removal(case):
         fitted.remove({"all": train.ids.tolist()}, queries)
 
 
-def test_two_processes_find_the_same_removals(case):
+def test_two_processes_give_the_same_effects(case):
     model, train, queries = case
     one, two = (uw.LeafRefit(processes=p).fit(model, train).attribute(queries).values for p in (1, 2))
     np.testing.assert_allclose(two, one, atol=1e-12)
@@ -120,16 +120,16 @@ def test_leaf_weights_are_leaf_means_without_the_example():
     forest = RandomForestRegressor(12, min_samples_leaf=2, random_state=0).fit(x, y)
     model = uw.explainable(forest, train)
     scores = uw.ForestWeights().fit(model, train).attribute(queries)
-    ours, theirs = forest.apply(x), forest.apply(queries.x)
+    train_leaves, query_leaves = forest.apply(x), forest.apply(queries.x)
     draws = np.stack([np.bincount(rows, minlength=40) for rows in forest.estimators_samples_])
     for i in (0, 7, 23):
         for q in range(9):
             votes = []
             for t in range(12):
-                left = draws[t] * (ours[:, t] == theirs[q, t]) * (np.arange(40) != i)
+                left = draws[t] * (train_leaves[:, t] == query_leaves[q, t]) * (np.arange(40) != i)
                 votes.append((left @ y) / left.sum() if left.sum() else np.nan)
             if np.isnan(votes).sum() > 1:
-                continue  # two trees without a vote: said to first order
+                continue  # two trees without a vote: computed to first order
             before, after = forest.predict(queries.x[[q]])[0], np.nanmean(votes)
             expected = 0.5 * ((after - queries.y[q]) ** 2 - (before - queries.y[q]) ** 2)
             assert scores.values[q, i] == pytest.approx(expected, abs=1e-12)
@@ -166,7 +166,7 @@ def test_forests_and_boosters_are_sent_to_their_own_methods():
     assert isinstance(first_choice(linear, train), uw.Influence)
 
 
-def test_a_leaf_that_no_tree_has_is_an_error():
+def test_a_leaf_that_the_model_does_not_have_is_refused():
     ensemble = ensemble_of([np.zeros(2), np.zeros(3)], np.array([0, 1]), np.array([0, 0]), np.zeros(1))
     with pytest.raises(ValueError, match="a leaf that it does not have"):
         ensemble.global_leaves(np.array([[2, 0]]))
@@ -175,6 +175,6 @@ def test_a_leaf_that_no_tree_has_is_an_error():
 
 
 @pytest.mark.parametrize("wrong", [{"update": "none"}, {"update": 0}, {"bags": -1}])
-def test_settings_that_mean_nothing_are_refused(wrong):
+def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         uw.LeafInfluence(**wrong)

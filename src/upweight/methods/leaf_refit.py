@@ -54,14 +54,11 @@ class LeafRefit(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedLeafRefit:
         """Replay boosting without each example."""
         grown = _exact(model, train)
-        parts = list(margin_blocks(grown, len(train)))
-        found = [
-            both
-            for _, both in sorted(run_in_processes(_without, grown, parts, self.processes), key=lambda done: done[0])
-        ]
-        return FittedLeafRefit(
-            self, model, train, *(np.concatenate(both, axis=-1) for both in zip(*found, strict=True))
-        )
+        removals = list(margin_blocks(grown, len(train)))
+        finished = run_in_processes(_without, grown, removals, self.processes)  # (place of the block, its changes)
+        changes = [change for _, change in sorted(finished, key=lambda done: done[0])]
+        change, base = (np.concatenate(parts, axis=-1) for parts in zip(*changes, strict=True))
+        return FittedLeafRefit(self, model, train, change, base)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
