@@ -313,15 +313,15 @@ def test_repr_says_what_it_is():
     assert repr(Examples(TABLE, ids=list("abcde"))) == "Examples(5 examples, ndarray, ids a … e)"
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda examples: pickle.loads(pickle.dumps(examples))])
-def test_copies_stay_as_they_were_made_too(again):
-    copied = again(Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"], weights=[1, 2], labels={0: "ham"}))
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda examples: pickle.loads(pickle.dumps(examples))])
+def test_copies_are_immutable_too(copied_by):
+    copied = copied_by(Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"], weights=[1, 2], labels={0: "ham"}))
     assert (copied.label("a"), copied.positions(["b"]).tolist()) == ("ham", [1])
     with pytest.raises(ValueError, match="read-only"):
         copied.ids[0] = "b"
     with pytest.raises(AttributeError, match=r"examples\.replaced\(y=…\)"):
         copied.y = None
-    with pytest.raises(AttributeError, match="stay as they were made"):
+    with pytest.raises(AttributeError, match="examples are immutable"):
         del copied.weights
 
 

@@ -238,7 +238,7 @@ def test_measurements_that_do_not_fit_the_model_are_refused():
 
 def test_a_classifier_per_pair_of_classes_has_no_single_margin():
     t = trained("svc_three")
-    with pytest.raises(TypeError, match="one machine per pair of classes has no single margin"):
+    with pytest.raises(TypeError, match="one binary classifier per pair of classes has no single margin"):
         t.asking(uw.Margin()).model.measure(t.queries)
 
 

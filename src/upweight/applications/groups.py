@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.explain import confident_mistakes
-from upweight.core.examples import Examples, is_missing
+from upweight.core.example_columns import is_missing
+from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.model import Measurable
 from upweight.core.weights import weighted_positions

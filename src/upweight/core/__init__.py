@@ -1,1 +1,1 @@
-"""The nouns: examples, models, objectives, rows, curvature, attributors, scores (numpy and the standard library)."""
+"""The central types: examples, models, objectives, rows, curvature, attributors, scores. Needs numpy only."""

@@ -1,4 +1,4 @@
-"""One file of named arrays and facts: numpy's zip format with JSON beside the arrays, never a pickle."""
+"""Archives: one file with named arrays and JSON facts, in numpy's zip format and without pickle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ from upweight.core.files import open_atomically
 def write_archive(
     path: str | Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], schema: int = 1
 ) -> None:
-    """Write to a neighbour, flush to disk, rename: a reader finds the old file or the whole new one.
+    """Write arrays and facts to a file, whole or not at all.
 
-    `schema` counts the forms that this kind of file has had.
+    Args:
+        path: the file.
+        kind: the kind of contents, checked by `read_archive`.
+        arrays: name → array of numbers or str.
+        facts: anything that JSON can hold.
+        schema: version of the format of this kind of file.
+
+    Raises:
+        TypeError: an array holds Python objects.
     """
     for name, array in arrays.items():
         if array.dtype.hasobject:
@@ -30,17 +38,17 @@ def write_archive(
 
 
 def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and facts of a file of this kind and form.
+    """Arrays and facts of a file of this kind and schema.
 
-    Raises ValueError for a damaged file, and for one of another kind or written by another version of upweight.
+    Raises ValueError if the file is damaged, of another kind, or written by another version of upweight.
     """
-    # Checksums first, and of whole members: numpy reads no further than the shape it finds, so a damaged shape would
-    # get past them.
+    # Verify the checksums of whole members first: numpy reads only as far as the stored shape says, so it would not
+    # notice a damaged shape.
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as members:
                 broken = members.testzip()
-        except Exception as error:  # what a broken zip raises depends on where it is broken
+        except Exception as error:  # zipfile raises many types of error for damaged files
             raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
         if broken is not None:
             raise ValueError(f"{path} is damaged: {broken} does not fit its checksum; write it again")
@@ -48,11 +56,11 @@ def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str
         with np.load(path, allow_pickle=False) as members:
             arrays = {name: members[name] for name in members.files}
         header = json.loads(str(arrays.pop("_header")))
-        found, version, names, facts = (header[name] for name in ("kind", "version", "arrays", "facts"))
+        stored_kind, version, names, facts = (header[name] for name in ("kind", "version", "arrays", "facts"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by upweight ({error})") from error
-    if found != kind:
-        raise ValueError(f"expected {path} to hold {kind}, got {found}")
+    if stored_kind != kind:
+        raise ValueError(f"expected {path} to hold {kind}, got {stored_kind}")
     if version != schema:
         age = "an older" if isinstance(version, int) and version < schema else "a newer"
         raise ValueError(
@@ -65,7 +73,7 @@ def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str
 
 
 def as_plain(value: Any) -> Any:
-    """The value as JSON would give it back: tuples become lists, arrays and numpy numbers their plain form."""
+    """The value as it would come back from JSON: tuples and arrays as lists, numpy numbers as Python numbers."""
     return json.loads(json.dumps(value, default=_plain))
 
 

@@ -1,4 +1,4 @@
-"""Attributor (a recipe) and Fitted (ready to answer): what every method is made of."""
+"""The two parts of every method: `Attributor`, a recipe, and `Fitted`, which its `fit` returns and which answers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions, require
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
-from upweight.core.scores import Scores, Top, Unit, require_finite
+from upweight.core.scores import Scores, Top, Unit
+from upweight.core.strongest import strongest_of
 
 __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
-QUERIES = 256  # queries whose strongest examples are sought at a time
-SCHEMA = 2  # of saved fits: the second form carries the identity of the model part by part
+TOP_QUERY_BLOCK = 256  # queries whose strongest examples are selected at a time
+SCHEMA = 2  # of saved fits: since version 2 they hold the identity of the model, part by part
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # with defaults, which type checkers know before Python 3.13: `Fitted` alone
+    from typing_extensions import TypeVar  # with defaults, which the standard library has from Python 3.13
 
     RecipeT = TypeVar("RecipeT", bound="Attributor", default=Any)
     ModelT = TypeVar("ModelT", bound=Measurable, default=Any)
@@ -42,16 +43,16 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Attributor(ABC):
-    """A recipe: a frozen dataclass that is at once constructor, settings and provenance.
+    """A recipe: a frozen dataclass whose fields are the settings of a method.
 
-    A method is such a class with a `fit`, and a `Fitted` with `blocks` and `self_values`. Facts of the class:
+    A method is a subclass with a `fit`, and a subclass of `Fitted` with `blocks` and `self_values`. Class variables:
 
-        summary: what it does, in one line.
-        paper: where it comes from.
-        cost: what it takes, in one or two lines.
-        unit: of its scores; EFFECT where some settings or models give less, which their scores then say.
-        needs: the capabilities that it needs of a model.
-        variants: settings that the laws try beside the default ones: a name for each → its settings.
+        summary: what the method does, in one line.
+        paper: its source.
+        cost: time and memory, in one or two lines.
+        unit: of its scores. A method of unit EFFECT may return RANK for some settings or models; its scores say so.
+        needs: the capabilities that a model must have.
+        variants: settings that the laws try in addition to the defaults: name → settings.
     """
 
     summary: ClassVar[str] = ""
@@ -64,55 +65,56 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = _checked(check_changes_once(cls.fit))  # type: ignore[method-assign]
+            cls.fit = _with_checks(check_changes_once(cls.fit))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
-        """What these settings stand by; nothing where it is left out, which the laws do not let pass."""
+        """What the method guarantees with these settings. Every method states this; the laws fail without it."""
         return Promises()
 
     @abstractmethod
     def fit(self, model: Any, train: Examples) -> Fitted[Any, Any]:
         """Do all the work that does not depend on the queries.
 
-        Whatever a subclass writes here, it is called with a model that has the capabilities in `needs` and with
-        Examples that are not all of weight 0; anything else is refused before (see `require`).
+        Before a subclass's `fit` runs, `require` checks that the model has the capabilities in `needs` and that `train`
+        is an Examples with a positive weight.
         """
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> Fitted[Any, Any]:
-        """The fitted form from what `Fitted.state` gave; left out, it is fitted again."""
+        """The fitted method from what `Fitted.state` returned. By default it is fitted again."""
         return self.fit(model, train)
 
     def load(self, path: str | Path, model: Any, train: Examples) -> Fitted[Any, Any]:
-        """Read what `Fitted.save` wrote.
+        """Read a file that `Fitted.save` wrote.
 
         Raises:
-            ValueError: recipe, model (parameters, objective, loss, measurement, training) or training set are not the
-                same; a damaged file.
-            TypeError: an estimator in place of a model, arrays in place of Examples.
+            ValueError: the recipe, the model (parameters, objective, loss, measurement, training) or the training set
+                is another one, or the file is damaged.
+            TypeError: `model` is an estimator, or `train` is not an Examples.
         """
         require(model, [Measurable], type(self).__name__, train)
         state, facts = read_archive(path, "fitted", SCHEMA)
-        here = {"recipe": digest(self), **identity_of(model, train)}
-        require_same(f"the fit in {path}", facts.get("identity", {}), here, "fit again")
+        identity = {"recipe": digest(self), **identity_of(model, train)}
+        require_same(f"the fit in {path}", facts.get("identity", {}), identity, "fit again")
         return self.restore(model, train, state, facts)
 
     def described(self) -> dict[str, Any]:
-        """Name and settings as plain values."""
+        """Name and settings of the method, as values that JSON can hold."""
         described: dict[str, Any] = as_plain({"method": type(self).__name__, **_settings(self)})
         return described
 
 
 class Fitted(ABC, Generic[RecipeT, ModelT]):
-    """A method that has seen model and training set and can answer for any query.
+    """A method fitted on a model and a training set, ready to attribute any query.
 
     Attributes:
-        recipe, train: as they were handed in.
-        model: what is measured: the model handed in, or the same at the optimum of its training.
-        handed_in: the model handed in.
-        unit: of its answers, where an answer does not say otherwise.
+        recipe: the settings.
+        model: the model that is measured: the one passed to `fit`, or the same at the optimum of its training.
+        handed_in: the model passed to `fit`.
+        train: the training set.
+        unit: of its answers, unless an answer states another.
     """
 
     def __init__(
@@ -123,14 +125,14 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.handed_in = model if handed_in is None else handed_in
         self.train = train
         self.unit = unit
-        self._contents = self._seen()
+        self._contents = self._checksum()
         self._version = self.handed_in.version()
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
-        """Scores of all queries for consecutive blocks of training examples: (which, (m, block)).
+        """Yield scores of all queries for consecutive blocks of training examples: (slice, (m, block)).
 
-        A generator that ends with `return AnswerFacts(…)` says what is true of this answer alone.
+        A generator may end with `return AnswerFacts(…)` to state a unit or diagnostics of this answer alone.
         """
 
     @abstractmethod
@@ -139,15 +141,15 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How far to trust the answers, as far as the fit alone can say; here what is known of the model."""
+        """How far to trust the answers, as far as the fit alone can tell; by default the notes of the model."""
         return {"warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What is worth keeping: arrays and facts from which `restore` makes the same answers; here nothing."""
+        """Arrays and facts from which `restore` can give the same answers; by default none."""
         return {}, {}
 
     def answer(self, queries: Examples) -> Answer:
-        """The blocks of these queries as they come, checked: every training example once, in arrays that fit."""
+        """The blocks for these queries, each checked for its shape and for scoring every training example once."""
         return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
 
     @check_changes_once
@@ -155,7 +157,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """Scores [query, train] of these queries.
 
         Raises:
-            ValueError: the training set has been changed in place since the fit.
+            ValueError: the model or the training set was changed in place since the fit.
         """
         require_examples(queries, "the queries")
         self.require_unchanged()
@@ -170,32 +172,32 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     @check_changes_once
     def self_influence(self) -> Scores:
-        """One row, `self`: the score of every training example on itself; large = memorised or mislabeled."""
+        """The score of every training example on itself, in one row `self`; large = memorised or mislabeled."""
         self.require_unchanged()
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
     @check_changes_once
     def top(self, queries: Examples, k: int = 10) -> Top:
-        """The k strongest proponents and opponents of every query; never holds the full matrix."""
+        """The k strongest proponents and opponents of every query, without holding the full matrix."""
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
         require_examples(queries, "the queries")
         self.require_unchanged()
         answers, ends = list[Answer](), []
-        for some in queries.batches(QUERIES):
-            answers.append(self.answer(some))
-            ends.append(_ends_of(answers[-1], len(some), k))
+        for batch in queries.batches(TOP_QUERY_BLOCK):
+            answers.append(self.answer(batch))
+            ends.append(strongest_of(answers[-1], len(batch), k))
         values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
 
     @check_changes_once
     def save(self, path: str | Path) -> None:
-        """Keep the fit in one file; `recipe.load(path, model, train)` gives the same answers.
+        """Write the fit to one file; `recipe.load(path, model, train)` gives the same answers.
 
         Raises:
-            ValueError: model or data hold what cannot be told apart from another (see `upweight.named`), or the
-                training set has been changed in place since the fit.
+            ValueError: model or data have parts without an identity (see `upweight.named`), or one of them was changed
+                in place since the fit.
         """
         self.require_unchanged()
         arrays, facts = self.state()
@@ -213,7 +215,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         predictions: Predictions | None = None,
         facts: AnswerFacts | None = None,
     ) -> Scores:
-        """Values as the noun that users hold, with the unit and the diagnostics of this answer."""
+        """The values as `Scores`, with the unit and the diagnostics of this answer."""
         unit, diagnostics = self.answered(facts or AnswerFacts())
         return Scores(
             values=values,
@@ -228,26 +230,26 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         )
 
     def require_unchanged(self) -> None:
-        """Raise ValueError where the training set or the model was changed in place since the fit."""
+        """Raise ValueError if the training set or the model was changed in place since the fit."""
         if self.handed_in.version() != self._version:
             raise ValueError(
                 "the model was changed, moved or copied since this fit (trained further or again, for instance), so "
                 "its answers would be of neither; fit again, or fit a model of a copy that stays: copy.deepcopy(net) "
                 "or copy.deepcopy(estimator)"
             )
-        if self._seen() != self._contents:
+        if self._checksum() != self._contents:
             raise ValueError(
                 "the training set was changed in place since this fit, so its answers would be of neither set; make "
                 "other examples with train.replaced(x=…, y=…) and fit again"
             )
 
-    def _seen(self) -> int:
-        """What is there to notice changes by: labels and weights at least, where inputs have no contents."""
+    def _checksum(self) -> int:
+        """A checksum of the training set; of labels and weights alone if the inputs cannot be checked."""
         contents = self.train.checksum()
         return checksum(self.train.y, self.train.weights) if contents is None else contents
 
     def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
-        """Unit and diagnostics of an answer: those of the fit, and what is true of this answer alone."""
+        """Unit and diagnostics of an answer: those of the fit, updated by the facts of this answer."""
         fit = self.diagnostics
         warnings = dict.fromkeys([*fit.get("warnings", ()), *facts.diagnostics.get("warnings", ())])
         return facts.unit or self.unit, {**fit, **facts.diagnostics, "warnings": list(warnings)}
@@ -263,8 +265,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
 
 
-def _checked(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """The fit, after its model and training set were found to be what the method needs."""
+def _with_checks(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate `fit` to check first that model and training set are what the method needs."""
 
     @wraps(fit)
     def checking(recipe: Attributor, model: Any, train: Examples, *given: Any, **named: Any) -> Any:
@@ -274,36 +276,10 @@ def _checked(fit: Callable[..., Any]) -> Callable[..., Any]:
     return checking
 
 
-def _ends_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Values and places of both ends of every query, (m, ≤ 2k), largest first, from blocks as they come."""
-    values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
-    for where, block in answer:
-        columns = np.broadcast_to(np.arange(where.start, where.stop), block.shape)
-        values, places = np.hstack([values, require_finite(block)]), np.hstack([places, columns])
-        if values.shape[1] > 2 * k:
-            ends = _ends(values, k)
-            values, places = values[ends].reshape(m, 2 * k), places[ends].reshape(m, 2 * k)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
-
-
-def _ends(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
-    """Where the k largest and k smallest of every row are; of equals the first, so that blocks make no difference."""
-    high = _largest(values, k)
-    return high | _largest(np.where(high, -np.inf, -values), k)
-
-
-def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
-    least = -np.partition(-values, k - 1, axis=1)[:, k - 1, None]
-    above, equal = values > least, values == least
-    room = k - above.sum(axis=1, keepdims=True)
-    largest: NDArray[np.bool_] = above | (equal & (np.cumsum(equal, axis=1) <= room))
-    return largest
-
-
 def _settings(recipe: Any) -> dict[str, Any]:
+    """The settings of a recipe, with the recipes inside it."""
     settings: dict[str, Any] = {}
-    for item in (item for item in fields(recipe) if item.compare):  # what is not compared changes no answer
+    for item in (item for item in fields(recipe) if item.compare):  # fields that are not compared do not change answers
         value = getattr(recipe, item.name)
         is_recipe = is_dataclass(value) and not isinstance(value, type)
         settings[item.name] = {"kind": type(value).__name__, **_settings(value)} if is_recipe else value

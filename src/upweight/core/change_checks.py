@@ -1,4 +1,4 @@
-"""Looks: data are looked through for changes in place once in every call of the library, not at every step of it."""
+"""Data are checked for changes in place once per call of the library, and not again at every step of the call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# What was seen in the call that is being made: the address of some data → the data, so that it stays theirs, and their
-# checksum. None outside of calls.
+# The checksums computed in the current call: id of the data → (the data, which keeps the id taken; their checksum).
+# None outside of calls.
 SEEN_CHECKSUMS: ContextVar[dict[int, tuple[Any, int | None]] | None] = ContextVar("seen_checksums", default=None)
 
 
 @contextmanager
 def one_change_check() -> Iterator[None]:
-    """For the length of one call every data set is looked through once for changes in place, not at every step."""
+    """A context in which the checksum of every data set is computed once and then remembered."""
     if SEEN_CHECKSUMS.get() is not None:
         yield
         return
@@ -29,7 +29,7 @@ def one_change_check() -> Iterator[None]:
 
 
 def check_changes_once(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, inside `one_change_check`."""
+    """Decorate a function to run inside `one_change_check`."""
 
     @wraps(function)
     def looking(*given: P.args, **named: P.kwargs) -> R:

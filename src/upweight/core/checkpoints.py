@@ -1,4 +1,4 @@
-"""Checkpoints: a model at several moments of its training, and the stretches of training between them."""
+"""Checkpoints of a training run, the segments of training between them, and models that have them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from upweight.core.weights import example_counts, sample_weights
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The model at one moment of its training.
+    """The model at one step of its training.
 
     Attributes:
-        step: optimiser steps taken before it; 0 is the initial model, None one whose training is not known.
-        travelled: Σ learning rates of the steps that are nearer to it than to another checkpoint, times what momentum
-            makes of each; over all checkpoints they sum to that of the whole training.
-        identity: a short name of its contents.
-        model: makes the model, reading from disk; its loss rows carry no share of the regulariser, which training goes
-            on applying whoever is left out.
+        step: optimiser steps taken before the checkpoint; 0 for the initial model, None if the training is not known.
+        travelled: Σ effective learning rates (with the factor of momentum) of the steps that are nearer to this
+            checkpoint than to another one. The sum over all checkpoints is that of the whole training.
+        identity: a digest of the checkpoint's contents.
+        model: loads the model from disk. Its loss rows carry no share of the regulariser, because training applies the
+            regulariser whichever examples are removed.
     """
 
     step: int | None
@@ -36,42 +36,42 @@ class Checkpoint:
 
 
 class Segment(ABC):
-    """A stretch of training over which curvature H and gradients are taken as constant; τ = Σ travelled.
+    """A segment of training with constant curvature H and gradients; τ = Σ effective learning rates.
 
     Attributes:
-        checkpoints: what they are averaged over, weighted by what each travelled.
+        checkpoints: over which H and the gradients are averaged, weighted by `Checkpoint.travelled`.
     """
 
     checkpoints: Sequence[Checkpoint]
 
     @property
     def travelled(self) -> float:
-        """τ."""
+        """τ, the sum of the effective learning rates."""
         return sum(checkpoint.travelled for checkpoint in self.checkpoints)
 
     @abstractmethod
     def passed(self, rows: Rows) -> tuple[Rows, Rows]:
-        """(response, before) of covectors u, those at the end of the stretch.
+        """(response, before) of covectors u at the end of the segment.
 
-        `response` = ∫₀^τ e^{−(τ−t)HP} u dt in the optimiser's own metric P: its inner product with a gradient says what
-        pushing along that gradient all through the stretch does to u. `before` = e^{−τHP} u, the covectors at its
-        beginning.
+        `response` = ∫₀^τ e^{−(τ−t)HP} u dt in the metric P of the optimiser. Its inner product with a gradient is the
+        effect on u of adding that gradient throughout the segment. `before` = e^{−τHP} u are the covectors at the
+        beginning of the segment.
         """
 
     @property
     @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
-        """What was built."""
+        """Which checkpoints and curvature the segment uses, with warnings."""
 
 
 class Stepwise(ABC):
-    """The recorded steps of a training, each with its own batch, at parameters between its checkpoints.
+    """The recorded steps of a training run, each with its batch, at parameters interpolated between checkpoints.
 
     Attributes:
-        checkpoints: that mark the way.
-        steps: how many.
-        unseen: examples that took part in none of them.
-        lost: step → queries whose way back ended there, in the pass made last.
+        checkpoints: of the run.
+        steps: number of recorded steps.
+        unseen: number of examples that are in no batch.
+        lost: step → number of queries whose backward pass stopped there, in the last call of `gradients`.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -81,29 +81,29 @@ class Stepwise(ABC):
 
     @abstractmethod
     def gradients(self, rows: Rows) -> NDArray[np.float64]:
-        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
+        """∂m_q/∂wᵢ, (m, n), from the gradients of the measurements (m, p) at the trained parameters."""
 
 
 class Checkpointed(Differentiable):
-    """A model with checkpoints of its training."""
+    """A model with checkpoints of its training run."""
 
     def mean_over(self, train: Examples) -> float:
-        """Over how many examples the mean loss of the training was taken: those of weight above 0, copies as many."""
+        """Number of examples in the mean loss of the training: those of positive weight, a row of k copies as k."""
         return float(example_counts(sample_weights(train)).sum())
 
     @abstractmethod
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """In the order of the training. Raises ValueError when there are none or they are damaged."""
+        """The checkpoints, in the order of the training. Raises ValueError if there are none or they are damaged."""
 
     @abstractmethod
     def segments(self, train: Examples, recipe: Any, count: int) -> Sequence[Segment]:
-        """The training as `count` stretches of consecutive checkpoints, with the curvature that the recipe names."""
+        """The training as `count` segments of consecutive checkpoints, with the curvature that the recipe names."""
 
     @abstractmethod
     def stepwise(self, train: Examples) -> Stepwise | None:
-        """The training step by step; None where it was not recorded which examples the steps took and where it began.
+        """The training step by step; None if the batches or the initial parameters were not recorded.
 
-        Raises ValueError for steps that took examples which `train` does not have.
+        Raises ValueError if a batch holds examples that `train` does not have.
         """
 
 
@@ -113,8 +113,8 @@ class Layered(Differentiable):
     @property
     @abstractmethod
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that were trained, in their order."""
+        """Names of the trained layers, in their order."""
 
     @abstractmethod
     def narrowed(self, layers: Sequence[str]) -> Differentiable:
-        """The same model with the parameters of all other layers held fixed. Raises ValueError for unknown names."""
+        """The same model with the parameters of all other layers fixed. Raises ValueError for unknown names."""

@@ -1,4 +1,7 @@
-"""Contents: what there is to compare of data, networks and other objects, told apart by what they can do."""
+"""The contents of data, networks and other objects, as parts that can be compared and digested.
+
+Libraries are recognised by the attributes of their objects, so that none of them is imported.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ import numpy as np
 from upweight.core.functions import is_library
 from upweight.core.input_kinds import columns_of, is_sparse
 
-# Attributes of libraries' objects that change no result: threads, what is printed, caches, an address.
+# Attributes of library objects that do not change results: threads, verbosity, caches.
 IRRELEVANT = frozenset(
     {"n_jobs", "verbose", "verbosity", "thread_count", "num_threads", "nthread", "memory", "_stop_words_id"}
 )
 
 
 class UnidentifiedError(ValueError):
-    """A value that cannot be told apart from another one, so nothing may be kept under its name."""
+    """A value without contents that can be compared, so that no file may be identified by it."""
 
 
 def unidentified(value: Any, why: Any) -> UnidentifiedError:
-    """The error for a value without contents of its own, with the ways out."""
+    """The error for a value without comparable contents; the message names the alternatives."""
     return UnidentifiedError(
         f"a {type(value).__name__} has no contents by which it could be told apart from another ({why}), so nothing "
         'can be kept under its name; a function that uses it can be named, uw.named("name", function), a model of your '
@@ -46,13 +49,13 @@ def data_parts(value: Any) -> tuple[Any, ...] | None:
 
 
 def object_parts(value: Any) -> tuple[Any, ...]:
-    """What pickle would keep of an object: (how it is made, from what, its state, its members)."""
-    if callable(value) and hasattr(value, "__wrapped__"):  # a function behind a cache
+    """What pickle would store of an object: (constructor, its arguments, state, members)."""
+    if callable(value) and hasattr(value, "__wrapped__"):  # a cached function
         return "wrapped", type(value), value.__wrapped__
     reduce = copyreg.dispatch_table.get(type(value))
     try:
         reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
-    except Exception as error:  # every library has its own way of saying that it cannot be pickled
+    except Exception as error:  # libraries raise many types of error for objects that cannot be pickled
         raise unidentified(value, error) from error
     if isinstance(reduced, str):
         return _global_parts(value, reduced)
@@ -62,13 +65,13 @@ def object_parts(value: Any) -> tuple[Any, ...]:
 
 
 def relevant(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an object of this class without those of a library's class that change no result."""
+    """The settings without those that do not change results, if the class belongs to a library."""
     skipped = IRRELEVANT if is_library(kind) else frozenset[str]()
     return {name: setting for name, setting in settings.items() if name not in skipped}
 
 
 def _lasting(value: Any, state: Any) -> Any:
-    """The state without what use fills in or what changes no result."""
+    """The state without cached properties and settings that do not change results."""
     if not isinstance(state, dict):
         return state
     kind = type(value)
@@ -77,18 +80,18 @@ def _lasting(value: Any, state: Any) -> Any:
 
 
 def _global_parts(value: Any, name: str) -> tuple[Any, ...]:
-    """An object that pickle finds again by its name, if it is there."""
+    """An object that pickle stores by its name, if the module has it."""
     module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
-    found: Any = sys.modules.get(module)
+    named_object: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is not value:
+        named_object = getattr(named_object, part, None)
+    if named_object is not value:
         raise unidentified(value, f"{module} has nothing of its name")
     return "global", module, name
 
 
 def _tensor_parts(tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor: numpy has no bfloat16 and no float8, of which float32 holds every value."""
+    """A torch tensor. numpy has no bfloat16 and no float8; float32 holds all their values."""
     try:
         plain = tensor.detach().cpu().resolve_conj().resolve_neg()
         if str(plain.layout) != "torch.strided":
@@ -101,7 +104,7 @@ def _tensor_parts(tensor: Any) -> tuple[Any, ...]:
 
 
 def _frame_parts(value: Any) -> tuple[Any, ...] | None:
-    """Frames, Arrow tables and single columns; a frame's index has no part in it."""
+    """Data frames (without their index), Arrow tables and single columns."""
     if (names := columns_of(value)) is not None:
         columns = (value.iloc[:, place] if hasattr(value, "iloc") else value[:, place] for place in range(len(names)))
         return "frame", names, [_column_parts(column) for column in columns]
@@ -125,24 +128,24 @@ def _column_parts(column: Any) -> tuple[Any, ...]:
 
 
 def _module_parts(value: Any) -> tuple[Any, ...] | None:
-    """A network: its class, parameters, buffers, modules inside, hooks around the forward pass and settings.
+    """A network: its class, parameters, buffers, submodules, forward hooks and settings.
 
-    Neither whether it is in training mode, nor what a forward pass leaves behind in its attributes.
+    The training mode and attributes that the forward pass assigns are left out.
     """
     if not (hasattr(value, "_parameters") and hasattr(value, "_buffers") and hasattr(value, "_modules")):
         return None
     torch = sys.modules.get("torch")
-    own = {"_parameters", "_buffers", "_modules"} if torch is None else set(vars(torch.nn.Module()))
+    internal = {"_parameters", "_buffers", "_modules"} if torch is None else set(vars(torch.nn.Module()))
     forward = getattr(type(value), "forward", None)
     written = _written_attributes(getattr(forward, "__code__", None))
-    settings = {name: part for name, part in vars(value).items() if name not in own and name not in written}
-    inside = (list(part.items()) for part in (value._parameters, value._buffers, value._modules))
+    settings = {name: part for name, part in vars(value).items() if name not in internal and name not in written}
+    contents = (list(part.items()) for part in (value._parameters, value._buffers, value._modules))
     hooks = [list(getattr(value, name, {}).values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
-    return "module", type(value), *inside, hooks, settings
+    return "module", type(value), *contents, hooks, settings
 
 
 def _written_attributes(code: Any) -> set[str]:
-    """Names of the attributes that code stores."""
+    """Names of the attributes to which the code assigns."""
     if code is None:
         return set()
     return {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "STORE_ATTR"}

@@ -1,4 +1,4 @@
-"""Curvature: what the training objective looks like around the trained parameters."""
+"""The interface of a curvature: second derivatives of the training objective that can be solved with."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.rows import Rows
 
-PAIR_BLOCK = 64  # rows that are solved for at a time when each meets only its own partner
+PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
 
 
 @dataclass(frozen=True)
 class Solved:
-    """(H + λ)⁻¹ rows, with what the solver has to say about it.
+    """(H + λ)⁻¹ applied to rows, with the quality of the solution.
 
-    `residual` is the largest relative residual ‖H x − r‖/‖r‖ over the rows, `steps` is 0 for a direct solver.
+    Attributes:
+        rows: the solutions x.
+        residual: the largest relative residual ‖H x − r‖/‖r‖ over the rows.
+        steps: of an iterative solver; 0 for a direct one.
+        converged: whether every residual is below the solver's tolerance.
     """
 
     rows: Rows
@@ -30,10 +35,12 @@ class Solved:
 
 @dataclass(frozen=True)
 class Moved:
-    """Where the parameters go when the training weights change.
+    """The change of the trained parameters when the training weights change.
 
-    `shifts` (groups, parameters) is added to the trained parameters; `residual` (groups,) is the gradient norm that is
-    left, relative to what examples with random signs would leave.
+    Attributes:
+        shifts: added to the trained parameters, (groups, parameters).
+        residual: the remaining gradient norm, relative to that of gradients with random signs, (groups,).
+        steps: Newton steps taken.
     """
 
     shifts: NDArray[np.float64]
@@ -50,25 +57,25 @@ class Curvature(ABC):
 
     @abstractmethod
     def solve(self, rows: Rows) -> Solved:
-        """(H + λ)⁻¹ applied to every row."""
+        """Apply (H + λ)⁻¹ to every row."""
 
     @property
     @abstractmethod
     def calibrated(self) -> bool:
-        """Whether (H + λ)⁻¹ is the objective's own, so that influences are in the measurement's unit."""
+        """Whether (H + λ)⁻¹ is that of the training objective, so that influences have the measurement's unit."""
 
     def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,); some rows at a time."""
+        """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,)."""
         return self._paired(left, right, 1)
 
     def paired_twice(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """leftᵢᵀ (H + λ)⁻² rightᵢ."""
+        """leftᵢᵀ (H + λ)⁻² rightᵢ, shape (n,)."""
         return self._paired(left, right, 2)
 
     def _paired(self, left: Rows, right: Rows, power: int) -> NDArray[np.float64]:
         out = np.empty(len(left))
-        for start in range(0, len(left), PAIR_BLOCK):
-            where = np.arange(start, min(start + PAIR_BLOCK, len(left)))
+        for block in blocks(len(left), PAIR_BLOCK):
+            where = np.arange(block.start, block.stop)
             solved = left.take(where)
             for _ in range(power):
                 solved = self.solve(solved).rows
@@ -76,40 +83,40 @@ class Curvature(ABC):
         return out
 
     def corrected(self, rows: Rows) -> Rows | None:
-        """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times one is the Newton step of leaving that one out.
+        """Rows with the leverage correction (I − A S)⁻¹: H⁻¹ times a row is the Newton step of leaving its example out.
 
-        None where this curvature does not know leverages.
+        None if this curvature does not know leverages.
         """
         return None
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """(λ, what the gradients of losses were earlier in the training minus what they are at its end).
+        """(λ, loss gradients from earlier in the training minus those at its end).
 
-        None where λ does not stand for the time that training did not have, and where nothing is known of it.
+        None if λ does not represent a finite training time, or if no earlier gradients are known.
         """
         return None
 
     @property
     @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
-        """What was built and what to know of it: kind, solver, damping and where it came from, warnings."""
+        """Kind, solver, damping and its origin, and warnings."""
 
 
 class ExactCurvature(Curvature):
-    """A curvature so complete that removals can be followed to the new optimum."""
+    """An exact curvature, with which the new optimum after a removal can be computed."""
 
     @property
     @abstractmethod
     def parameters(self) -> NDArray[np.float64]:
-        """The parameters it was taken at, one vector."""
+        """The parameters at which the curvature is taken, as one vector."""
 
     @abstractmethod
     def settled(self) -> ExactCurvature:
-        """The curvature at the optimum of the training objective, reached by Newton steps; itself when it is there."""
+        """The curvature at the optimum of the training objective, reached by Newton steps."""
 
     @abstractmethod
     def corrected(self, rows: Rows) -> Rows:
-        """Rows with the leverage correction, which an exact curvature always knows."""
+        """Rows with the leverage correction."""
 
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:
@@ -117,19 +124,26 @@ class ExactCurvature(Curvature):
 
     @abstractmethod
     def part_matvec(self, member: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """H_U v: the share of the examples in each group, member (g, n) and vectors (g, parameters)."""
+        """H_U v for every group U: the part of the Hessian that its examples contribute.
+
+        `member` (g, n) says which examples are in a group; `vectors` are (g, parameters).
+        """
 
     @abstractmethod
     def after(
         self, kept: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int, tolerance: float = 1e-10
     ) -> Moved:
-        """Newton steps towards the optimum under these example weights.
+        """Newton steps towards the optimum under other example weights.
 
-        `kept` (groups, n) multiplies the training weights (0 removes), `start` (groups, parameters) is a first guess.
-        A group is done when its gradient is below `tolerance` of what examples with random signs would leave.
+        Args:
+            kept: factors of the training weights, (groups, n); 0 removes an example.
+            start: first guess of the shifts, (groups, parameters); None for no shift.
+            steps: Newton steps at most.
+            tolerance: a group is done when its gradient norm is below this, relative to that of gradients with random
+                signs.
         """
 
     @property
     @abstractmethod
     def step_cost(self) -> tuple[float, float]:
-        """Floating-point operations of (assembling and factoring once, one Newton step of one removal)."""
+        """Floating-point operations: (assembly and factorisation, one Newton step of one removal)."""

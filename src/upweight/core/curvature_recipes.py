@@ -1,4 +1,4 @@
-"""Recipes for curvature and its solvers: what to use, said without a framework."""
+"""Recipes that name a curvature and its solver. They are settings only, so that this file needs no framework."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Direct:
-    """Assemble the matrix and factor it once (Cholesky): exact, for as many parameters as memory holds squared."""
+    """Assemble the matrix and factor it once (Cholesky). Exact; memory grows with the square of the parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class CG:
 class LiSSA:
     """Truncated Neumann series on random batches (Agarwal et al. 2017; Koh & Liang 2017, §3).
 
-    v ← b + v − (H_B + λ) v / scale, `depth` times, averaged over `repeats`. `scale` is that of the summed
-    objective (n times that of a mean loss); None takes 1.1 times the largest eigenvalue. A series that grows is started
-    again at twice the scale; one that grows at every scale is an error.
+    v ← b + v − (H_B + λ) v / scale, `depth` times, averaged over `repeats`. `scale` is for the summed
+    objective (n times that for a mean loss); None takes 1.1 times the largest eigenvalue. If the series diverges it is
+    restarted at twice the scale; if it diverges at every scale, an error is raised.
     """
 
     depth: int = 1000
@@ -40,7 +40,7 @@ class LiSSA:
 
 @dataclass(frozen=True, kw_only=True)
 class Arnoldi:
-    """The largest `rank` eigenpairs from `steps` Krylov steps (Schioppa et al. 2022); what they miss has no effect."""
+    """The largest `rank` eigenpairs from `steps` Krylov steps (Schioppa et al. 2022); the others are ignored."""
 
     rank: int = 50
     steps: int = 100
@@ -60,7 +60,7 @@ Solver = Direct | CG | LiSSA | Arnoldi | Nystrom
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """No curvature: inner products of gradients."""
+    """No curvature: plain inner products of gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +70,17 @@ class Diagonal:
 
 @dataclass(frozen=True, kw_only=True)
 class Hessian:
-    """The Hessian of the training objective; `solver=None` takes the direct one where it fits, then CG."""
+    """The Hessian of the training objective; `solver=None` is direct if the matrix fits, else CG."""
 
     solver: Solver | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussNewton:
-    """Σ Jᵀ Λ J: the Hessian without the curvature of the net, positive semidefinite; the same where it is linear.
+    """Σ Jᵀ Λ J: the Hessian without the curvature of the network; positive semidefinite, exact for linear models.
 
-    `solver=None` takes the direct one where it fits (in the dual form for wide nets), else preconditioned conjugate
-    gradients, all queries at once.
+    `solver=None` is direct if the matrix fits (in the dual form for wide networks), else preconditioned conjugate
+    gradients for all queries at once.
     """
 
     solver: Solver | None = None
@@ -88,20 +88,20 @@ class GaussNewton:
 
 @dataclass(frozen=True, kw_only=True)
 class EmpiricalFisher:
-    """Σ g gᵀ of the true labels, in its dual n × n form: one Gram matrix, one Cholesky, exact."""
+    """Σ g gᵀ with the gradients of the true labels. Solved exactly in its dual n × n form, by Cholesky."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInf:
-    """Mean and inverse swapped, layer by layer (Kwon et al. 2024): the mean of the inverses of λ + gᵢgᵢᵀ.
+    """The mean of the inverses of λ + gᵢgᵢᵀ in place of the inverse of their mean, layer by layer (Kwon et al. 2024).
 
-    Close to the empirical Fisher's inverse for layers of few parameters, as adapters (LoRA) have.
+    Close to the inverse of the empirical Fisher for layers with few parameters, such as adapters (LoRA).
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class KFAC:
-    """Kronecker factors per layer (Martens & Grosse 2015), expectation over labels exact for up to 256 outputs."""
+    """Kronecker factors per layer (Martens & Grosse 2015). The expectation over labels is exact up to 256 outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)

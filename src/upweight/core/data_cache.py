@@ -1,4 +1,4 @@
-"""DataCache: what was last made of a few data sets, made again where the data were changed in place."""
+"""A cache of results computed from the last few data sets; it notices when data were changed in place."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ T = TypeVar("T")
 
 
 class DataCache(Generic[T]):
-    """The results of some work on the last data sets that were asked for.
+    """The results of a computation for the most recent data sets.
 
     Args:
-        size: how many data sets.
+        size: number of data sets.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._made: dict[int, tuple[Examples, int, T]] = {}  # by the address of the examples, which are held
+        self._entries: dict[
+            int, tuple[Examples, int, T]
+        ] = {}  # id → (examples, which keep the id taken; checksum; result)
 
     def get_or_make(self, examples: Examples, make: Callable[[], T]) -> T:
-        """What `make` gave for these examples as they are now."""
+        """The cached result for these examples; calls `make` if there is none or if they were changed in place."""
         contents = examples.checksum()
-        held = self._made.get(id(examples))
-        if held is not None and contents is not None and held[1] == contents:
-            return held[2]
-        self._made.pop(id(examples), None)
+        cached = self._entries.get(id(examples))
+        if cached is not None and contents is not None and cached[1] == contents:
+            return cached[2]
+        self._entries.pop(id(examples), None)
         result = make()
         if contents is not None:
-            while len(self._made) >= self._size:
-                self._made.pop(next(iter(self._made)))
-            self._made[id(examples)] = examples, contents, result
+            while len(self._entries) >= self._size:
+                self._entries.pop(next(iter(self._entries)))
+            self._entries[id(examples)] = examples, contents, result
         return result

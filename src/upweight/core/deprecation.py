@@ -1,4 +1,4 @@
-"""Deprecation: older keywords go on working, with a warning that says what to write instead."""
+"""Deprecation: old keywords go on working, with a warning that says what to write instead."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _unchanged(value: Any) -> Any:
 
 
 class ReplacedBy(NamedTuple):
-    """What an older keyword is today.
+    """The replacement of an old keyword.
 
     Attributes:
-        keyword: today's keyword.
-        field: the field of its value that the older keyword sets; empty where it is another name of the keyword.
-        value: today's value from the older one.
-        shown: that value as the warning writes it.
+        keyword: the current keyword.
+        field: the field of its value that the old keyword sets; empty if the old keyword is only another name.
+        value: converts the old value to the current one.
+        shown: the current value as the warning writes it.
     """
 
     keyword: str
@@ -34,12 +34,12 @@ class ReplacedBy(NamedTuple):
 
 
 class BuiltBy(NamedTuple):
-    """How the value of a keyword is made of older keywords.
+    """How the value of a keyword is built from old keywords.
 
     Attributes:
-        name: its class, as users write it, e.g. `uw.Retraining`; empty for values without a class.
-        make: called with (what was passed for the keyword, or None; fields by name).
-        default: fields of the default value that the warning has to write, e.g. `processes=1`.
+        name: the class of the value as users write it, e.g. `uw.Retraining`; empty for values without a class.
+        make: called with (the value passed for the keyword, or None; the fields by name).
+        default: fields of the default value that the warning must mention, e.g. `processes=1`.
     """
 
     name: str
@@ -50,35 +50,35 @@ class BuiltBy(NamedTuple):
 def accept_old_keywords(
     older: Mapping[str, ReplacedBy], made: Mapping[str, BuiltBy] | None = None, positional: Sequence[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take older keywords as well; its signature stays today's.
+    """Let a function accept old keywords as well; its signature stays the current one.
 
     Args:
-        older: older keyword → what it is today.
-        made: today's keyword → how its value is made, for keywords whose fields older ones set.
-        positional: older keywords that were passed by position, after today's positional parameters.
+        older: old keyword → its replacement.
+        made: current keyword → how its value is built, for keywords whose fields old ones set.
+        positional: old keywords that could be passed by position, after the current positional parameters.
 
-    The function raises TypeError where a keyword is passed by its older and by today's name.
+    The function raises TypeError if a keyword is passed by both its old and its current name.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         is_constructor = function.__name__ == "__init__"
         name = function.__qualname__.split(".")[-2] if is_constructor else function.__name__
-        return _newer(function, name, older, made or {}, positional)
+        return _with_old_keywords(function, name, older, made or {}, positional)
 
     return decorate
 
 
 def accept_old_fields(older: Mapping[str, ReplacedBy]) -> Callable[[type[C]], type[C]]:
-    """Let a dataclass be made with older names of its fields as well."""
+    """Let the constructor of a dataclass accept old names of its fields as well."""
 
     def decorate(made: type[C]) -> type[C]:
-        made.__init__ = _newer(made.__init__, made.__name__, older, {}, ())  # type: ignore[method-assign]
+        made.__init__ = _with_old_keywords(made.__init__, made.__name__, older, {}, ())  # type: ignore[method-assign]
         return made
 
     return decorate
 
 
-def _newer(
+def _with_old_keywords(
     function: Callable[P, R],
     name: str,
     older: Mapping[str, ReplacedBy],
@@ -90,56 +90,56 @@ def _newer(
     places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
 
     @wraps(function)
-    def newer(*args: P.args, **kwargs: P.kwargs) -> R:
+    def accepting(*args: P.args, **kwargs: P.kwargs) -> R:
         beyond = args[places:] if len(args) <= places + len(positional) else ()
         if not beyond and older.keys().isdisjoint(kwargs):
             return function(*args, **kwargs)
         passed = dict(zip(names, args[:places] if beyond else args, strict=False))
         taken: dict[str, Any] = {**passed, **kwargs}
         given = {**dict(zip(positional, beyond, strict=False)), **{n: taken.pop(n) for n in list(taken) if n in older}}
-        warnings.warn(_instead(name, taken, given, older, made), DeprecationWarning, stacklevel=2)
-        return function(**_today(name, taken, given, older, made))  # type: ignore[call-arg]
+        warnings.warn(_warning_text(name, taken, given, older, made), DeprecationWarning, stacklevel=2)
+        return function(**_current_keywords(name, taken, given, older, made))  # type: ignore[call-arg]
 
-    return newer
+    return accepting
 
 
-def _today(
+def _current_keywords(
     name: str,
     taken: dict[str, Any],
     given: Mapping[str, Any],
     older: Mapping[str, ReplacedBy],
     made: Mapping[str, BuiltBy],
 ) -> dict[str, Any]:
-    """Today's keywords with their values."""
+    """The current keywords with their values."""
     fields: dict[str, dict[str, Any]] = {}
     for keyword, value in given.items():
-        today = older[keyword]
-        if today.field:
-            fields.setdefault(today.keyword, {})[today.field] = today.value(value)
-        elif today.keyword in taken:
-            raise TypeError(f"{name}() got {today.keyword}= and its older name {keyword}=; pass {today.keyword}= alone")
+        new = older[keyword]
+        if new.field:
+            fields.setdefault(new.keyword, {})[new.field] = new.value(value)
+        elif new.keyword in taken:
+            raise TypeError(f"{name}() got {new.keyword}= and its older name {keyword}=; pass {new.keyword}= alone")
         else:
-            taken[today.keyword] = today.value(value)
+            taken[new.keyword] = new.value(value)
     for keyword, values in fields.items():
         taken[keyword] = made[keyword].make(taken.get(keyword), **values)
     return taken
 
 
-def _instead(
+def _warning_text(
     name: str,
     taken: Mapping[str, Any],
     given: Mapping[str, Any],
     older: Mapping[str, ReplacedBy],
     made: Mapping[str, BuiltBy],
 ) -> str:
-    """The sentence that says what to write; "…" stands for the rest of a value that was passed."""
+    """The warning, which says what to write; "…" stands for the rest of a value that was passed."""
     whole: list[str] = []
     parts: dict[str, list[str]] = {}
-    for today in (older[keyword] for keyword in given):
-        if today.field and made[today.keyword].name:
-            parts.setdefault(today.keyword, []).append(f"{today.field}={today.shown}")
+    for new in (older[keyword] for keyword in given):
+        if new.field and made[new.keyword].name:
+            parts.setdefault(new.keyword, []).append(f"{new.field}={new.shown}")
         else:
-            whole.append(f"{today.keyword}={today.shown}")
+            whole.append(f"{new.keyword}={new.shown}")
     for keyword, fields in parts.items():
         rest = "…" if taken.get(keyword) is not None else made[keyword].default
         whole.append(f"{keyword}={made[keyword].name}({', '.join(filter(None, [rest, *fields]))})")

@@ -1,45 +1,46 @@
-"""Examples: the training set and the queries alike, with stable ids, labels and something to look at."""
+"""`Examples`: a data set with stable ids, for training sets and queries alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isnan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import blocks
 from upweight.core.change_checks import SEEN_CHECKSUMS
 from upweight.core.contents import UnidentifiedError
+from upweight.core.example_columns import as_column, as_column_names, as_ids, as_weights, is_arrow_table
 from upweight.core.identity import checksum, digest
 from upweight.core.input_kinds import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
 from upweight.core.preview import Preview, preview_of
 
 Id = int | str
 PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")
-KEEP: Any = object()  # an argument that was not given
+UNCHANGED: Any = object()  # the default of an argument that was not passed
 
 
 class Examples:
-    """A data set whose members keep their ids whatever is done to their order.
+    """A data set whose examples keep their ids when they are reordered or selected.
 
     Args:
         x: inputs as the model takes them: a numpy array (n, …), a scipy sparse matrix (n, d), a pandas or
             polars data frame, an Arrow table, or a list of texts.
-        y: labels or target values, shape (n,) or (n, outputs); may be left out for queries without a label.
-        ids: one unique int or str per example. Left out: the frame's own index if it has one, else 0 … n−1.
-        names: one name per input column, used in previews. Left out: the frame's column names.
-        weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of weight
-            0 is absent; whole weights count copies.
+        y: labels or target values, shape (n,) or (n, outputs). Queries may have none.
+        ids: one unique int or str per example. Default: the index of the data frame if x has one, else 0 … n−1.
+        names: one name per input column, used in previews. Default: the column names of the data frame.
+        weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of
+            weight 0 is absent; if all weights are whole numbers, weight k means k copies.
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
-        shown: what a person should see in place of the raw inputs (images or texts), one per example.
+        shown: images or texts to show in reports in place of the raw inputs, one per example.
 
-    Parts are never set anew: `replaced` gives other examples. Inputs and labels that were handed in are not copied
-    (weights are). A change of them in place is noticed: what was made of queries before is made again, a fit of a
-    training set is refused.
+    Examples are immutable: `replaced` returns a new set with other parts. Inputs and labels are not copied, weights
+    are. If arrays are changed in place, the change is noticed: results for queries are recomputed, and a fit refuses a
+    training set that has changed.
 
     Raises:
-        ValueError: an empty set, lengths that disagree, ids that repeat, non-finite targets or weights.
+        ValueError: the set is empty, lengths disagree, ids repeat, or targets or weights are not finite.
 
     >>> import numpy as np
     >>> train = Examples(np.eye(3), [0, 1, 1], ids=["a", "b", "c"], names=["u", "v", "w"])
@@ -67,7 +68,7 @@ class Examples:
         labels: dict[Any, str] | None = None,
         shown: Any = None,
     ) -> None:
-        x = x.to_pandas() if _is_arrow(x) else x
+        x = x.to_pandas() if is_arrow_table(x) else x
         n = length_of(x)
         if n == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
@@ -76,17 +77,17 @@ class Examples:
             raise ValueError(f"expected `shown` to have one entry per example ({n}), got {len(shown)}")
         self._set(
             x=x,
-            y=None if y is None else _column("y", y, n),
-            ids=_ids(index_of(x, n) if ids is None else ids, n),
-            names=_names(columns, x),
-            weights=None if weights is None else _weights(weights, n),
+            y=None if y is None else as_column("y", y, n),
+            ids=as_ids(index_of(x, n) if ids is None else ids, n),
+            names=as_column_names(columns, x),
+            weights=None if weights is None else as_weights(weights, n),
             labels=dict(labels or {}),
             shown=shown,
         )
 
     def _set(self, **parts: Any) -> None:
-        """All parts at once, after which they stay. Raises ValueError for ids that repeat."""
-        parts["ids"].flags.writeable = False  # the array is our own
+        """Set all parts, once. Raises ValueError if ids repeat."""
+        parts["ids"].flags.writeable = False  # this array is a copy
         self.__dict__.update(parts)
         self.__dict__["_position"] = {identifier: place for place, identifier in enumerate(self.ids.tolist())}
         if len(self._position) != len(self.ids):
@@ -104,41 +105,41 @@ class Examples:
         self._set(**parts)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"examples stay as they were made; use examples.replaced({name}=…), which gives new ones")
+        raise AttributeError(f"examples are immutable; use examples.replaced({name}=…), which returns new ones")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"examples stay as they were made; examples.replaced({name}=None) gives some without it")
+        raise AttributeError(f"examples are immutable; examples.replaced({name}=None) returns new ones without it")
 
     def replaced(
         self,
         *,
-        x: Any = KEEP,
-        y: Any = KEEP,
-        ids: Any = KEEP,
-        names: Any = KEEP,
-        weights: Any = KEEP,
-        labels: Any = KEEP,
-        shown: Any = KEEP,
+        x: Any = UNCHANGED,
+        y: Any = UNCHANGED,
+        ids: Any = UNCHANGED,
+        names: Any = UNCHANGED,
+        weights: Any = UNCHANGED,
+        labels: Any = UNCHANGED,
+        shown: Any = UNCHANGED,
     ) -> Examples:
-        """The same examples with other parts, checked as in a new set; what is not named stays as it is.
+        """A new set with these parts replaced, checked as in the constructor; parts that are not named stay the same.
 
-        A new frame brings the names of its own columns.
+        With a new data frame come the names of its columns.
 
         >>> Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"]).replaced(y=[1, 1]).label("a")
         1
         """
         parts = {name: getattr(self, name) for name in PARTS}
-        if names is KEEP and x is not KEEP and columns_of(x) is not None:
+        if names is UNCHANGED and x is not UNCHANGED and columns_of(x) is not None:
             names = None
         given = {"x": x, "y": y, "ids": ids, "names": names, "weights": weights, "labels": labels, "shown": shown}
-        return Examples(**{**parts, **{name: value for name, value in given.items() if value is not KEEP}})
+        return Examples(**{**parts, **{name: value for name, value in given.items() if value is not UNCHANGED}})
 
     @classmethod
     def from_dataset(cls, dataset: Any, ids: Sequence[Id] | None = None) -> Examples:
         """Read a map-style data set (`len`, `[i]` → (x, y) pair, or a dict with x/y-like keys) into memory.
 
-        Refuses a shuffling loader, an iterable without positions, and a data set that augments
-        (an item read twice differs): the scores could not be traced back to an example.
+        Raises an error for a shuffling loader, an iterable without positions, and a data set that augments (an item
+        differs when it is read twice): scores could not be traced back to an example.
         """
         x, y = read_dataset(dataset)
         return cls(x, y, ids=ids)
@@ -151,11 +152,11 @@ class Examples:
         return f"Examples({len(self)} examples, {kind}, ids {self.ids[0]!s} … {self.ids[-1]!s})"
 
     def digest(self) -> str:
-        """A name for ids, inputs, labels and weights. Raises UnidentifiedError for inputs that have no contents."""
+        """A digest of ids, inputs, labels and weights. Raises UnidentifiedError if inputs cannot be compared."""
         return digest(self.ids, self.x, self.y, self.weights)
 
     def checksum(self) -> int | None:
-        """To notice that arrays were changed in place; None for inputs of which that cannot be noticed."""
+        """A checksum that changes when arrays are changed in place; None for inputs that cannot be checked."""
         seen = SEEN_CHECKSUMS.get()
         if seen is not None and id(self) in seen:
             return seen[id(self)][1]
@@ -168,7 +169,7 @@ class Examples:
         return contents
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
-        """Where these ids stand, shape (len(ids),). Raises KeyError with the first unknown id."""
+        """Positions of these ids, shape (len(ids),). Raises KeyError with the first unknown id."""
         plain = np.atleast_1d(np.asarray(ids)).tolist()
         try:
             return np.array([self._position[i] for i in plain], dtype=np.intp)
@@ -176,7 +177,7 @@ class Examples:
             raise KeyError(f"no example has the id {error.args[0]!r}; ids look like {self.ids[:3].tolist()}") from None
 
     def take(self, positions: Any) -> Examples:
-        """The examples at these positions (or where this boolean mask is true), ids kept."""
+        """The examples at these positions (or where a boolean mask is true), with their ids."""
         where = np.atleast_1d(np.asarray(positions))
         if where.dtype == bool and len(where) != len(self):
             raise ValueError(f"expected a mask with one entry per example ({len(self)}), got {len(where)}")
@@ -184,7 +185,7 @@ class Examples:
         if len(where) == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
         part = object.__new__(Examples)
-        part._set(  # parts of a set that was checked, which may hold nothing but weights of 0
+        part._set(  # these parts were checked before; their weights may all be 0
             x=take_rows(self.x, where),
             y=None if self.y is None else self.y[where],
             ids=self.ids[where],
@@ -200,15 +201,15 @@ class Examples:
         return self.take(self.positions(ids))
 
     def without(self, ids: Sequence[Id] | NDArray[Any]) -> Examples:
-        """All examples but these."""
-        kept = np.ones(len(self), dtype=bool)
-        kept[self.positions(ids)] = False
-        return self.take(kept)
+        """All examples except these."""
+        mask = np.ones(len(self), dtype=bool)
+        mask[self.positions(ids)] = False
+        return self.take(mask)
 
     def joined(self, other: Examples) -> Examples:
-        """These examples, then the others, whose ids are none of these; names and readable labels are these.
+        """These examples followed by the others. Names and readable labels are those of this set.
 
-        Raises ValueError where inputs do not fit, an id comes twice, or one side has labels and the other none.
+        Raises ValueError if inputs do not fit, an id occurs twice, or only one of the sets has labels.
         """
         if (self.y is None) != (other.y is None):
             raise ValueError("expected labels on both sides or on none")
@@ -229,11 +230,11 @@ class Examples:
         """Consecutive examples, at most `size` at a time."""
         if size < 1:
             raise ValueError(f"expected batches of at least 1 example, got {size}")
-        for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(start + size, len(self))))
+        for block in blocks(len(self), size):
+            yield self.take(np.arange(block.start, block.stop))
 
     def label(self, identifier: Id) -> Any:
-        """The label of one example (its readable name where `labels` gives one), None without labels."""
+        """The label of one example, by its readable name if `labels` has one; None without labels."""
         if self.y is None:
             return None
         value = self.y[self.positions([identifier])[0]]
@@ -250,74 +251,9 @@ class Examples:
 
 
 def require_examples(given: Any, what: str = "the examples") -> None:
-    """Raise TypeError if `given` is not an Examples, with the way to make one."""
+    """Raise TypeError if `given` is not an Examples; the message says how to make one."""
     if not isinstance(given, Examples):
         raise TypeError(
             f"expected {what} as upweight.Examples(x, y), got {type(given).__name__}; a data set or loader goes "
             "through Examples.from_dataset(…)"
         )
-
-
-def as_names(what: str, values: Any, n: int) -> NDArray[Any]:
-    """One name per example as an array. Raises ValueError instead of quietly turning one kind into another."""
-    array = np.asarray(values)
-    if array.ndim != 1 or len(array) != n:
-        raise ValueError(f"expected `{what}` to have one entry per example ({n}), got an array of shape {array.shape}")
-    if array.dtype.kind in "OU" and all(isinstance(v, str) for v in values):
-        return array.astype(str)
-    if array.dtype.kind not in "iufb" or (array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max):
-        kinds = " and ".join(sorted({type(v).__name__ for v in values}))
-        raise ValueError(
-            f"expected `{what}` to be all 64-bit int or all str, got {kinds}; e.g. [str(i) for i in {what}]"
-        )
-    return array
-
-
-def _is_arrow(x: Any) -> bool:
-    return hasattr(x, "to_pandas") and type(x).__module__.split(".")[0] == "pyarrow"
-
-
-def _column(name: str, values: Any, n: int) -> NDArray[Any]:
-    array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
-    if array.ndim == 0 or len(array) != n:
-        got = "a single value" if array.ndim == 0 else f"{len(array)} values"
-        raise ValueError(f"expected `{name}` to have one entry per example ({n}), got {got}")
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype == object and any(map(is_missing, array.ravel())):
-        raise ValueError(f"`{name}` has missing values; drop or fill them before explaining the model")
-    if array.dtype == object and np.isscalar(array.flat[0]) and len({type(value) for value in array.ravel()}) == 1:
-        array = np.array(array.tolist())  # a frame's texts and categories: the same values, in numpy's own kind
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
-        raise ValueError(f"`{name}` is NaN or infinite at position {bad}; drop or fill it before explaining the model")
-    return array
-
-
-def is_missing(value: Any) -> bool:
-    """Whether this stands for a value that is not there: None, NaN, or a library's own NA."""
-    # pandas' NA answers a comparison with neither yes nor no, so it is told by its name.
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and isnan(value))
-
-
-def _weights(values: Any, n: int) -> NDArray[np.float64]:
-    weights = _column("weights", values, n).astype(np.float64)
-    if weights.ndim != 1:
-        raise ValueError(f"expected one sample weight per example, shape ({n},), got shape {weights.shape}")
-    if (weights < 0).any() or weights.sum() == 0:
-        raise ValueError("expected non-negative sample weights that are not all zero; negative weights have no optimum")
-    return weights
-
-
-def _ids(values: Any, n: int) -> NDArray[Any]:
-    array = as_names("ids", values, n)
-    if array.dtype.kind in "fb":
-        raise ValueError(f"expected `ids` to be all int or all str, got {array.dtype}; e.g. [str(i) for i in ids]")
-    return array.astype(np.int64) if array.dtype.kind in "iu" else array
-
-
-def _names(names: list[str] | None, x: Any) -> list[str] | None:
-    shape = getattr(x, "shape", None)
-    if names is not None and shape is not None and len(shape) == 2 and len(names) != shape[1]:
-        raise ValueError(f"expected one name per column ({shape[1]}), got {len(names)}")
-    return names

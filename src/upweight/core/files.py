@@ -1,4 +1,4 @@
-"""Files: written whole or not at all."""
+"""Atomic writing of files: a file is written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FittedState: the objects that a fitted estimator holds, by which it is noticed that it was fitted again."""
+"""The state of a fitted estimator, by which the library notices that it was fitted again."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ PLAIN = (int, float, complex, str, bytes)
 
 
 class FittedState:
-    """What an estimator and the steps inside it hold, the very objects: fitting again puts others in their place.
+    """The attributes of an estimator and of the steps inside it. Fitting again replaces these objects.
 
-    Two of these are equal if nothing that both hold was replaced. What use adds does not count. Estimators without
-    `get_params` hold nothing that is looked at.
+    Two states are equal if no attribute that both have was replaced. Attributes that use adds do not count. The state
+    of an estimator without `get_params` is empty.
     """
 
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, estimator: Any) -> None:
         self._objects = {
-            (place, name): held for place, part in enumerate(_parts(estimator)) for name, held in _attributes(part)
+            (place, name): value for place, part in enumerate(_parts(estimator)) for name, value in _attributes(part)
         }
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FittedState):
             return NotImplemented
-        theirs = other._objects
-        return all(_is_same(held, theirs.get(key, held)) for key, held in self._objects.items())
+        others = other._objects
+        return all(_is_same(value, others.get(key, value)) for key, value in self._objects.items())
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether these are one object, or equal numbers or texts, of which a copy has others."""
-    return one is other or (type(one) in PLAIN and type(one) is type(other) and repr(one) == repr(other))
+def _is_same(value: Any, other: Any) -> bool:
+    """Whether these are the same object, or equal numbers or texts (a copied estimator has copies of them)."""
+    return value is other or (type(value) in PLAIN and type(value) is type(other) and repr(value) == repr(other))
 
 
 def _parts(estimator: Any) -> Iterator[Any]:
-    """The estimator, then every estimator among its parameters and theirs."""
+    """The estimator and, recursively, every estimator among its parameters."""
     if hasattr(estimator, "get_params"):
         yield estimator
         yield from (part for _, part in sorted(estimator.get_params().items()) if hasattr(part, "get_params"))

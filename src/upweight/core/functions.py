@@ -1,4 +1,4 @@
-"""Functions, classes and modules as values: their code, and everything that the code refers to."""
+"""Functions, classes and modules as comparable parts: their code and everything that the code refers to."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PARTIAL = functools.partialmethod
 
 
 class Named(Generic[P, R]):
-    """A function that is known by a name instead of by its code."""
+    """A function that is identified by a name instead of by its code."""
 
     def __init__(self, name: str, function: Callable[P, R]) -> None:
         self.name, self.function = name, function
         self.__name__ = name
 
     def __call__(self, *given: P.args, **named: P.kwargs) -> R:
-        """What the function gives."""
+        """Call the function."""
         return self.function(*given, **named)
 
     def __repr__(self) -> str:
@@ -36,10 +36,10 @@ class Named(Generic[P, R]):
 
 
 def named(name: str, function: Callable[P, R]) -> Named[P, R]:
-    """The same function, known by this name wherever something is kept: another function needs another name.
+    """The same function, identified by this name in saved files: another function needs another name.
 
-    For a function whose code cannot be compared (compiled code, an open connection inside), and for one whose code
-    changes without changing what it gives.
+    For functions whose code cannot be compared (compiled code, an open connection), and for functions whose code
+    changes while their results do not.
 
     >>> named("confidence", lambda outputs, labels: outputs[:, 0]).__name__
     'confidence'
@@ -52,9 +52,9 @@ def named(name: str, function: Callable[P, R]) -> Named[P, R]:
 
 
 def function_parts(function: FunctionType) -> tuple[Any, ...]:
-    """A function's name; for the user's own also code, defaults, enclosing variables and the globals that it names.
+    """A function's name; for a user's function also code, defaults, enclosing variables and the globals it names.
 
-    A name tells a library's functions apart, but not its lambdas and the functions inside its functions.
+    A name identifies the functions of a library, but not its lambdas nor its nested functions.
     """
     inside = [_content(cell) for cell in function.__closure__ or ()]
     identity = "function", _module_name(function), function.__qualname__
@@ -65,7 +65,7 @@ def function_parts(function: FunctionType) -> tuple[Any, ...]:
 
 
 def class_parts(kind: type) -> tuple[Any, ...]:
-    """A class's name; for the user's own also its bases and what stands in its body."""
+    """A class's name; for a user's class also its bases and its members."""
     identity = "class", _module_name(kind), kind.__qualname__
     if is_library(kind):
         return identity
@@ -74,7 +74,7 @@ def class_parts(kind: type) -> tuple[Any, ...]:
 
 
 def module_parts(module: ModuleType) -> tuple[Any, ...]:
-    """A module's name; for the user's own also its source, and its numbers and texts as they are."""
+    """A module's name; for a user's module also its source and the current values of its numbers and texts."""
     name, file = _module_name(module), getattr(module, "__file__", None)
     if is_library(module) or file is None:
         return "module", name
@@ -83,9 +83,10 @@ def module_parts(module: ModuleType) -> tuple[Any, ...]:
 
 
 def is_library(value: Any) -> bool:
-    """Whether a module, or what defines this function or class, comes with Python or was installed.
+    """Whether a module, or the module of a function or class, comes with Python or was installed.
 
-    Its version is the environment's concern. What no module in memory owns up to is the user's.
+    Library code is identified by name only: its version belongs to the environment. A function or class that its module
+    does not contain counts as the user's.
     """
     if isinstance(value, ModuleType):
         return _is_installed(value.__name__)
@@ -99,7 +100,7 @@ def is_library(value: Any) -> bool:
 
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """(name, value) of the globals that the code names; of a module, the attribute that is taken from it."""
+    """(name, value) of the globals that the code names; for a module, of the attributes that the code uses."""
     known = function.__globals__
     for code in _codes(function.__code__):
         instructions = list(dis.get_instructions(code))
@@ -117,7 +118,7 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _imports(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """(name, module) of the user's own modules that are imported inside the code."""
+    """(name, module) of the user's modules that the code imports."""
     package = function.__globals__.get("__package__") or ""
     for code in _codes(function.__code__):
         before: list[Any] = [None, None]
@@ -131,7 +132,7 @@ def _imports(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether a global of a module is data of the plainest kinds."""
+    """Whether a global of a module is a number, a text, None, or a container of these."""
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_constant, value))
     if isinstance(value, dict):
@@ -140,7 +141,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """The code and that of the functions inside it."""
+    """The code and the code of the functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -148,7 +149,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
-    """What code does: neither its file nor its lines."""
+    """The parts of code that decide what it does, without file name and line numbers."""
     constants = [_code(value) if isinstance(value, CodeType) else value for value in code.co_consts]
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -164,7 +165,7 @@ def _content(cell: Any) -> Any:
 
 
 def _member(value: Any) -> Any:
-    """The functions inside what a class body makes of them."""
+    """The functions inside a member of a class: of a property, a class method and so on."""
     if isinstance(value, staticmethod | classmethod):
         return type(value).__name__, value.__func__
     if isinstance(value, property):
@@ -177,7 +178,7 @@ def _member(value: Any) -> Any:
 
 
 def _is_code_or_setting(name: str, value: Any) -> bool:
-    """Whether a member of a class is of its author: neither a slot nor what Python or a decorator keeps there."""
+    """Whether the author of a class wrote this member; slots and what Python or a decorator adds do not count."""
     if inspect.isdatadescriptor(value) and not isinstance(value, property):
         return False
     hidden = (name.startswith("__") and name.endswith("__")) or name == "_abc_impl"
@@ -185,7 +186,7 @@ def _is_code_or_setting(name: str, value: Any) -> bool:
 
 
 def _module_name(value: Any) -> str:
-    """The module; a worker process that runs the script again knows it by another name."""
+    """The name of the module; `__mp_main__`, the script in a worker process, is `__main__`."""
     name = value.__name__ if isinstance(value, ModuleType) else str(value.__module__)
     return "__main__" if name == "__mp_main__" else name
 

@@ -1,4 +1,4 @@
-"""Group removal: fitted methods that follow the removal of whole groups further than sums of scores do."""
+"""Fitted methods that estimate the removal of whole groups better than sums of scores do."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ GroupEffects = tuple[Array, AnswerFacts]
 
 
 class GroupRemoval(Fitted[RecipeT, ModelT]):
-    """A fitted method that answers for whole groups.
+    """A fitted method that can estimate the effect of removing whole groups.
 
-    `forms`: the ways in which it can, best first.
+    Class variables:
+        forms: names of its estimates, the best one first.
     """
 
     forms: ClassVar[tuple[str, ...]]
@@ -37,17 +38,17 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
             form: one of `forms`; None for the first.
 
         Raises:
-            ValueError: no group, a group of none or of all examples, an unknown form.
-            KeyError: an id that the training set does not have.
+            ValueError: there is no group, a group holds no or all examples, or the form is unknown.
+            KeyError: the training set does not have an id.
         """
         return self.answer_groups(groups, queries, form, self.removed)
 
     @abstractmethod
     def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
-        """(effects (m, groups), facts of this answer) for members (groups, n)."""
+        """(effects (m, groups), facts of this answer) for groups given as a mask `member` (groups, n)."""
 
     def lacks_removal(self) -> str | None:
-        """Why this very fit cannot follow removals, as the rest of a sentence; None where it can."""
+        """Why this fit cannot estimate removals, as a clause for a message; None if it can."""
         return None
 
     @check_changes_once
@@ -58,7 +59,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         form: str | None,
         removed: Callable[[NDArray[np.bool_], Examples, str], GroupEffects],
     ) -> Scores:
-        """Check what is asked, and wrap what `removed` gives."""
+        """Check groups, queries and form, call `removed`, and return its effects as `Scores`."""
         require_examples(queries, "the queries")
         self.require_unchanged()
         form = self.forms[0] if form is None else form
@@ -71,7 +72,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         return self.scores(values, queries.ids, names, measured, self.model.predict(queries), facts)
 
     def _members(self, groups: Mapping[str, Sequence[Id]]) -> NDArray[np.bool_]:
-        """Who is in which group, (groups, n)."""
+        """Mask of the members of each group, (groups, n)."""
         if not groups:
             raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
         member = np.zeros((len(groups), len(self.train)), dtype=bool)

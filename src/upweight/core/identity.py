@@ -1,4 +1,4 @@
-"""Identity: a short name for the contents of values, equal for equal contents in every process, and only for those."""
+"""Digests of the contents of values: equal in every process if and only if the contents are equal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PLAIN = (type(None), bool, int, float, complex, type(...), type(NotImplemented))
 
 
 def digest(*parts: Any) -> str:
-    """The name of these values, 32 hexadecimal digits.
+    """A digest of these values, 32 hexadecimal digits.
 
-    Arrays, tensors, sparse matrices and frames are taken by their bytes, containers by their members (sets and mappings
-    whatever their order), functions and classes of the user's by their code and all that it refers to, those of
-    installed libraries by their names, and every other object by what pickle would keep of it.
+    Arrays, tensors, sparse matrices and data frames are digested by their bytes, and containers by their members (sets
+    and mappings in any order). Functions and classes of the user are digested by their code and everything it refers
+    to, those of installed libraries by their names, and every other object by what pickle would store of it.
 
     Raises:
-        UnidentifiedError: a value without contents of its own (an open file, a generator, a compiled function).
+        UnidentifiedError: a value has no comparable contents (an open file, a generator, a compiled function).
     """
     sink = blake2b(digest_size=SIZE)
     _write(sink, parts)
@@ -40,18 +40,18 @@ def digest(*parts: Any) -> str:
 
 
 def digests(**parts: Any) -> dict[str, str]:
-    """The digest of every part of a model by its name. Raises UnidentifiedError that says which part has none."""
-    named = {}
+    """The digest of every part of a model, by name. Raises UnidentifiedError that names a part without one."""
+    by_name = {}
     for name, part in parts.items():
         try:
-            named[name] = digest(*part) if type(part) is tuple else digest(part)
+            by_name[name] = digest(*part) if type(part) is tuple else digest(part)
         except UnidentifiedError as error:
             raise UnidentifiedError(f"of the model's {name}: {error}") from error
-    return named
+    return by_name
 
 
 def checksum(*parts: Any) -> int:
-    """A CRC-32 of the same contents, several times as fast: to notice in this process that data were changed in place.
+    """A CRC-32 of the same contents. Several times faster; used to notice changes in place within a process.
 
     Raises:
         UnidentifiedError: as `digest`.
@@ -73,7 +73,7 @@ class _Sink(Protocol):
 
 
 class _Crc:
-    """CRC-32 with the interface of hashlib."""
+    """CRC-32 behind the interface of hashlib."""
 
     value = 0
 
@@ -82,11 +82,11 @@ class _Crc:
 
 
 class _Writer:
-    """Writes values to a sink so that different values never write the same bytes: every part has its kind and length.
+    """Writes values to a sink as bytes. Different values never give the same bytes: every part has its kind and length.
 
     Attributes:
-        open: the objects that are being written, to end circles.
-        finished: digests of functions, classes and modules that were written, each of which may come many times.
+        open: objects whose writing has begun, to end circular references.
+        finished: digests of the functions, classes and modules written so far, each of which may occur many times.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class _Writer:
         self.finished: dict[int, Any] = {} if finished is None else finished
 
     def write(self, value: Any) -> None:
-        """One value of any kind."""
+        """Write one value of any kind."""
         if type(value) in PLAIN:
             self.tag(type(value).__name__, repr(value))
         elif type(value) is str:
@@ -118,7 +118,7 @@ class _Writer:
             del self.open[id(value)]
 
     def composite(self, value: Any) -> None:
-        """What has parts."""
+        """Write a value that has parts."""
         if isinstance(value, Enum):
             self.parts("enum", type(value), value.name)
         elif isinstance(value, Named):
@@ -144,7 +144,7 @@ class _Writer:
             self.parts(*object_parts(value))
 
     def container(self, value: Any) -> None:
-        """Members of a container, and its class where that is the user's own: it may do something else with them."""
+        """Write the members of a container, and its class if it is the user's, which may treat them differently."""
         if not is_library(type(value)):
             state = dict(getattr(value, "__dict__", {}))
             self.parts("subclass", type(value), state)
@@ -160,7 +160,7 @@ class _Writer:
             self.tag("plain", repr(value))
 
     def dataclass(self, value: Any) -> None:
-        """The fields that are compared, and attributes beside the fields."""
+        """Write the fields that are compared, and other attributes."""
         kind = type(value)
         compared = {item.name: item.compare for item in fields(value)}
         shown = [(name, getattr(value, name)) for name, counts in compared.items() if counts]
@@ -172,13 +172,13 @@ class _Writer:
         self.parts("dataclass", kind, shown, beside)
 
     def parts(self, kind: str, *parts: Any) -> None:
-        """A kind of value, made of these."""
+        """Write a kind of value and its parts."""
         self.tag(kind, str(len(parts)))
         for part in parts:
             self.write(part)
 
     def tag(self, kind: str, text: str) -> None:
-        """A kind and a short text that says how much follows."""
+        """Write a kind and a short text that says how much follows."""
         self.sink.update(f"{kind}({text})".encode())
 
     def text(self, value: str) -> None:
@@ -187,10 +187,10 @@ class _Writer:
         self.sink.update(encoded)
 
     def array(self, array: NDArray[Any]) -> None:
-        """Numbers by their bytes in this machine's order; texts and objects one by one."""
+        """Write numbers as bytes in the machine's byte order, and texts and objects one by one."""
         if isinstance(array, np.ma.MaskedArray):
             self.parts("masked", np.asarray(array.mask), array.filled())
-        elif array.dtype.names is not None:  # field by field: what lies between them is left over from before
+        elif array.dtype.names is not None:  # field by field: the padding between fields is arbitrary
             self.parts("record", *((name, array[name]) for name in array.dtype.names))
         elif array.dtype.hasobject or array.dtype.kind in "UT":
             self.tag("words", str(array.shape))
@@ -201,7 +201,7 @@ class _Writer:
             self.sink.update(native.reshape(-1).view(np.uint8))
 
     def sequence(self, values: Sequence[Any]) -> None:
-        """Members in their order; many of one plain kind at once."""
+        """Write members in order; members that are all str or all float at once."""
         kinds = set(map(type, values)) if len(values) > 1 else ()
         self.tag("texts" if kinds == {str} else "floats" if kinds == {float} else "sequence", str(len(values)))
         if kinds == {str}:
@@ -214,7 +214,7 @@ class _Writer:
                 self.write(value)
 
     def mapping(self, value: Mapping[Any, Any]) -> None:
-        """Members in the order of their keys' names."""
+        """Write members in the order of the digests of their keys; str keys stand for themselves."""
         self.tag("mapping", str(len(value)))
         by_name = {(key if isinstance(key, str) else digest(key)): key for key in value}
         for name in sorted(by_name):
@@ -222,7 +222,7 @@ class _Writer:
             self.write(value[by_name[name]])
 
     def once(self, value: Any) -> None:
-        """A function, class or module: worked out where it comes first, and by its digest wherever it comes again."""
+        """Write a function, class or module by its digest, which is computed once."""
         if id(value) not in self.finished:
             self.open[id(value)] = len(self.open)
             sink = blake2b(digest_size=SIZE)
@@ -235,10 +235,10 @@ class _Writer:
             )
             _Writer(sink, self.open, self.finished).parts(*parts(value))
             del self.open[id(value)]
-            self.finished[id(value)] = (sink.hexdigest(), value)  # the value too, so that its id stays its own
+            self.finished[id(value)] = (sink.hexdigest(), value)  # keep the value, so that its id is not reused
         self.tag("once", self.finished[id(value)][0])
 
 
 def _is_library_model(value: Any) -> bool:
-    """Whether this is a model of the package, which says itself what it is."""
+    """Whether this is a model of the package, which has an `identity` of its own."""
     return type(value).__module__.partition(".")[0] == "upweight" and hasattr(value, "identity")

@@ -1,4 +1,7 @@
-"""The kinds of input a data set can come in, told apart by what they can do, so that none of them is imported."""
+"""The kinds of input that a data set may have: arrays, sparse matrices, data frames, texts, map-style data sets.
+
+They are recognised by their attributes, so that no library is imported for them.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ def is_sparse(x: Any) -> bool:
 
 
 def columns_of(x: Any) -> list[str] | None:
-    """Column names of a pandas or polars frame, None for everything else."""
+    """Column names of a pandas or polars data frame; None for anything else."""
     if hasattr(x, "columns") and (hasattr(x, "iloc") or hasattr(x, "row")):
         return [str(name) for name in x.columns]
     return None
 
 
 def index_of(x: Any, n: int) -> NDArray[Any]:
-    """The ids a frame brings with its index; 0 … n−1 where there is none."""
+    """The ids in the index of a data frame; 0 … n−1 if it has none."""
     index = getattr(x, "index", None)
     if index is not None and hasattr(x, "iloc"):
         values = np.asarray(index)
@@ -31,7 +34,7 @@ def index_of(x: Any, n: int) -> NDArray[Any]:
 
 
 def length_of(x: Any) -> int:
-    """How many examples x holds. Raises TypeError for what cannot be addressed by position."""
+    """Number of examples in x. Raises TypeError if x cannot be indexed by position."""
     if isinstance(x, list | tuple):
         return len(x)
     shape = getattr(x, "shape", None)
@@ -44,7 +47,7 @@ def length_of(x: Any) -> int:
 
 
 def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
-    """The rows of x at these positions, in x's own kind."""
+    """The rows of x at these positions, of the same kind as x."""
     if hasattr(x, "iloc"):
         return x.iloc[where]
     if is_sparse(x):
@@ -55,18 +58,18 @@ def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
 
 
 def join_rows(first: Any, second: Any) -> Any:
-    """All rows of the first, then those of the second, in the first's own kind.
+    """All rows of the first followed by those of the second, of the same kind as the first.
 
-    Raises ValueError where they do not fit.
+    Raises ValueError if they do not fit together.
     """
     try:
         if is_sparse(first):
-            ours, theirs = first.tocoo(), second.tocoo() if is_sparse(second) else type(first)(second).tocoo()
-            if ours.shape[1] != theirs.shape[1]:
-                raise ValueError(f"{ours.shape[1]} and {theirs.shape[1]} columns")
-            rows = np.concatenate([ours.row, theirs.row + ours.shape[0]])
-            columns, values = np.concatenate([ours.col, theirs.col]), np.concatenate([ours.data, theirs.data])
-            return type(first)((values, (rows, columns)), shape=(ours.shape[0] + theirs.shape[0], ours.shape[1]))
+            top, bottom = first.tocoo(), second.tocoo() if is_sparse(second) else type(first)(second).tocoo()
+            if top.shape[1] != bottom.shape[1]:
+                raise ValueError(f"{top.shape[1]} and {bottom.shape[1]} columns")
+            rows = np.concatenate([top.row, bottom.row + top.shape[0]])
+            columns, values = np.concatenate([top.col, bottom.col]), np.concatenate([top.data, bottom.data])
+            return type(first)((values, (rows, columns)), shape=(top.shape[0] + bottom.shape[0], top.shape[1]))
         if columns_of(first) is not None:
             if columns_of(first) != columns_of(second):
                 raise ValueError(f"columns {columns_of(first)} and {columns_of(second)}")
@@ -83,8 +86,8 @@ def join_rows(first: Any, second: Any) -> Any:
 
 
 def read_dataset(dataset: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a map-style data set, every item read once (a few of them twice, to catch augmentation)."""
-    dataset = _behind_loader(dataset)
+    """Inputs and targets of a map-style data set. A few items are read twice, to detect augmentation."""
+    dataset = _dataset_of(dataset)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"expected a data set with len() and [i], got {type(dataset).__name__}: without positions an example "
@@ -95,8 +98,8 @@ def read_dataset(dataset: Any) -> tuple[Any, Any]:
         raise ValueError("expected at least one example, got an empty data set")
     items = [_pair(dataset[i]) for i in range(n)]
     for i in np.unique(np.linspace(0, n - 1, 16).astype(int)).tolist():
-        again = _pair(dataset[i])
-        if not all(_same(a, b) for a, b in zip(items[i], again, strict=True)):
+        second_reading = _pair(dataset[i])
+        if not all(_same(a, b) for a, b in zip(items[i], second_reading, strict=True)):
             raise ValueError(
                 f"item {i} differs when it is read twice: the data set augments or is random; "
                 "switch the augmentation off (or fix its seed per item) before explaining"
@@ -105,7 +108,8 @@ def read_dataset(dataset: Any) -> tuple[Any, Any]:
     return _stack(inputs), None if all(y is None for y in targets) else np.array(targets)
 
 
-def _behind_loader(loader: Any) -> Any:
+def _dataset_of(loader: Any) -> Any:
+    """The data set of a sequential data loader; anything else unchanged. Raises ValueError for a shuffling loader."""
     sampler = getattr(loader, "sampler", None)
     if sampler is None or not hasattr(loader, "dataset"):
         return loader
@@ -118,6 +122,7 @@ def _behind_loader(loader: Any) -> Any:
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
+    """(input, target) of one item; the target is None if the item has none."""
     if isinstance(item, dict):
         inputs = next((item[k] for k in ("x", "input", "image", "text", "features") if k in item), None)
         target = next((item[k] for k in ("y", "label", "labels", "target") if k in item), None)

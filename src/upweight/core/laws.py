@@ -1,4 +1,4 @@
-"""Law: what holds for every method on every model that it fits, each in one sentence; `upweight.testing` tries them."""
+"""The laws that hold for every method on every model that it fits; `upweight.testing` tests them."""
 
 from __future__ import annotations
 

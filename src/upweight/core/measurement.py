@@ -1,4 +1,4 @@
-"""Measurements: the number of a query whose cause is asked for; higher = more of the behaviour."""
+"""Measurements: the number of a query whose cause the scores explain. Higher means more of the behaviour."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ Array = NDArray[np.float64]
 
 
 class LossGradient(Protocol):
-    """Loss and gradient of a batch: (m,) and (m, K)."""
+    """Loss and gradient of a batch, with respect to its outputs."""
 
     @property
     def loss(self) -> Array:
-        """(m,)."""
+        """The loss, (m,)."""
 
     @property
     def gradient(self) -> Array:
-        """(m, K)."""
+        """Its gradient, (m, K)."""
 
 
 class TrainingLoss(Protocol):
-    """What a measurement needs to know of a model's training loss; `linear` and `trees` each bring theirs."""
+    """The parts of a model's training loss that measurements need; linear models and trees implement it.
+
+    Attributes:
+        name: for people.
+        unit: the unit of the loss.
+        coupled: whether the classes share one probability distribution.
+        pairwise: whether each output is a binary classifier for one pair of classes.
+        classes: the class labels; None for numeric targets.
+    """
 
     name: str
-    unit: str  # of the loss
-    coupled: bool  # whether the classes share one distribution
-    pairwise: bool  # whether outputs are machines for pairs of classes
+    unit: str
+    coupled: bool
+    pairwise: bool
     classes: NDArray[Any] | None
 
     def at(self, z: Array, targets: NDArray[Any]) -> LossGradient:
@@ -44,7 +52,7 @@ class TrainingLoss(Protocol):
         """Positions of the labels among the classes."""
 
     def expand(self, z: Array) -> Array:
-        """The estimator's own outputs from z."""
+        """The estimator's outputs (decision values or means) from z."""
 
     def probabilities(self, z: Array) -> Array:
         """Class probabilities (m, classes)."""
@@ -57,7 +65,7 @@ class Measurement(ABC):
 
     @abstractmethod
     def described(self, family: TrainingLoss) -> str:
-        """In words, with the unit."""
+        """The measurement in words, with its unit."""
 
     @abstractmethod
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
@@ -77,10 +85,10 @@ class Measurement(ABC):
 
 @dataclass(frozen=True)
 class Loss(Measurement):
-    """−loss of the query under the training loss, without the regulariser: positive scores lowered the loss."""
+    """−loss of the query, without the regulariser: a training example with a positive score lowered the loss."""
 
     def described(self, family: TrainingLoss) -> str:
-        """−loss with the loss's own unit."""
+        """−loss, with the unit of the loss."""
         return f"−loss ({family.unit})"
 
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
@@ -94,14 +102,14 @@ class Loss(Measurement):
 
 @dataclass(frozen=True)
 class Margin(Measurement):
-    """How far the query is on its label's side.
+    """The margin by which the model prefers the query's label.
 
-    log p_y − log(1 − p_y) for one joint model of the classes (Park et al. 2023, TRAK, eq. 3); for a machine the signed
-    output, and for one machine per class that of the label less the largest other.
+    log p_y − log(1 − p_y) for a joint model of the classes (Park et al. 2023, TRAK, eq. 3). For one binary classifier,
+    its signed output; for one classifier per class, the output of the label minus the largest other output.
     """
 
     def described(self, family: TrainingLoss) -> str:
-        """Log-odds or output units."""
+        """The margin, in log-odds or in units of the output."""
         return "margin of the label"
 
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
@@ -115,12 +123,14 @@ class Margin(Measurement):
         if outputs.shape[1] == 1:
             return np.asarray(outputs[:, 0] * np.where(place == 1, 1.0, -1.0))
         if family.pairwise:
-            raise TypeError("one machine per pair of classes has no single margin; measure the loss or a function")
-        own = np.take_along_axis(outputs, place[:, None], axis=1)[:, 0]
+            raise TypeError(
+                "one binary classifier per pair of classes has no single margin; measure the loss or a function"
+            )
+        label_output = np.take_along_axis(outputs, place[:, None], axis=1)[:, 0]
         others = np.where(np.arange(outputs.shape[1]) == place[:, None], -np.inf, outputs)
         if family.coupled:
-            return np.asarray(own - np.logaddexp.reduce(others, axis=1))
-        return np.asarray(own - others.max(axis=1))
+            return np.asarray(label_output - np.logaddexp.reduce(others, axis=1))
+        return np.asarray(label_output - others.max(axis=1))
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class Probability(Measurement):
     needs_label = False
 
     def described(self, family: TrainingLoss) -> str:
-        """Which class."""
+        """The probability of this class."""
         return f"probability of {self.of!r}"
 
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
@@ -147,18 +157,19 @@ class Function(Measurement):
     """Any function `f(outputs, labels) -> (m,)` of the estimator's outputs.
 
     `outputs` (m, columns) is the decision function (one column for two classes) or the predicted mean; `labels` is the
-    queries' y or None. Each row's result may depend on that row alone.
+    queries' y or None. The result for a query must not depend on
+    other queries.
     """
 
     function: Callable[[Array, Any], Any]
     needs_label = False
 
     def described(self, family: TrainingLoss) -> str:
-        """The function's own name."""
+        """The name of the function."""
         return getattr(self.function, "__name__", "measurement").replace("<lambda>", "measurement")
 
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
-        """The function's value, checked for shape."""
+        """The value of the function. Raises ValueError if it is not one number per query."""
         result = np.asarray(self.function(family.expand(z), y), dtype=np.float64)
         if result.shape != (len(z),):
             raise ValueError(f"expected the measurement to give one number per query ({len(z)},), got {result.shape}")
@@ -166,6 +177,7 @@ class Function(Measurement):
 
 
 def _labels(y: NDArray[Any] | None) -> NDArray[Any]:
+    """The labels themselves. Raises ValueError if the queries have none."""
     if y is None:
         raise ValueError(
             "the queries have no labels, which this measurement needs; pass Examples(x, y), or measure something "
@@ -175,7 +187,7 @@ def _labels(y: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def as_measurement(measure: Any) -> Measurement:
-    """What a user passed as `measure`: a measurement, a function of outputs and labels, or None for −loss."""
+    """The measurement for an argument: a Measurement, a function of outputs and labels, or None for −loss."""
     if measure is None:
         return Loss()
     if isinstance(measure, type):

@@ -1,4 +1,9 @@
-"""What a model can do: each model family picks the capabilities it has, each method names the ones it needs."""
+"""The capabilities of models. A model family implements the ones it has; a method names the ones it needs.
+
+`Measurable` is the least that a model can do. `Differentiable`, `Perturbable` and `Parametric` are about derivatives
+and parameters, `Retrainable`, `Stackable` and `Replayable` about training, `Embeddable` about features, and
+`TreeBased`, `Boosted` and `Averaged` about ensembles of trees.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,13 @@ from upweight.core.weights import require_any_weight
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of some examples: `predicted` (m,), and `probabilities` (m, classes) where it has them."""
+    """Predictions for some examples.
+
+    Attributes:
+        predicted: one label or number per example.
+        classes: readable labels of the classes; empty for regression.
+        probabilities: (m, classes); None if the model has none.
+    """
 
     predicted: tuple[Any, ...]
     classes: tuple[Any, ...] = ()
@@ -33,7 +44,7 @@ class Measurable(ABC):
     @property
     @abstractmethod
     def measurement(self) -> str:
-        """What is measured, in words and with its unit, e.g. `−loss (nats)`."""
+        """The measurement in words, with its unit, e.g. `−loss (nats)`."""
 
     @abstractmethod
     def measure(self, queries: Examples) -> NDArray[np.float64]:
@@ -45,26 +56,26 @@ class Measurable(ABC):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader of its scores should know, in sentences; nothing, where it is left out."""
+        """Sentences that a reader of the scores should know; by default none."""
         return ()
 
     def identity(self) -> Mapping[str, str]:
-        """Digests of what makes this model another than others: parameters, objective, loss, measurement, training.
+        """Digests of the parts of this model: parameters, objective, loss, measurement, training.
 
-        Fits, truths and retrainings are kept under them and refuse every other model. Left as it is, everything that
-        the object holds is taken for its parameters.
+        Saved fits, truths and retrainings carry these digests and refuse every other model. By default all attributes
+        of the object count as its parameters.
 
         Raises:
-            UnidentifiedError: it holds what cannot be told apart from another (see `digest`).
+            UnidentifiedError: the model holds a value that cannot be compared (see `digest`).
         """
         return {"parameters": digest(self), "measurement": digest(self.measurement)}
 
     def version(self) -> Any:
-        """Something cheap, equal until the model is changed in place; None, where that is not noticed."""
+        """A cheap value that changes when the model is changed in place; None if that is not detected."""
         return None
 
     def lacks(self, capability: type) -> str | None:
-        """Why this very model cannot do what others of its class can, as the rest of a sentence; None where it can."""
+        """Why this model lacks a capability of its class, as a clause for a message; None if it has it."""
         return None
 
     def __repr__(self) -> str:
@@ -77,7 +88,7 @@ class Differentiable(Measurable):
 
     @abstractmethod
     def loss_rows(self, train: Examples) -> Rows:
-        """∇θ of every training example's share of the objective (weight and regulariser share included)."""
+        """∇θ of every training example's part of the objective, with its weight and its share of the regulariser."""
 
     @abstractmethod
     def measure_rows(self, queries: Examples) -> Rows:
@@ -85,44 +96,47 @@ class Differentiable(Measurable):
 
     @abstractmethod
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> Curvature:
-        """The curvature on the training set at the model's parameters; `recipe=None` is the model's own best.
+        """The curvature on the training set at the model's parameters.
 
-        `damping` is λ on the scale of the mean loss, beyond the objective's own l2; None leaves it to the model.
+        Args:
+            train: the training set.
+            recipe: which curvature and solver; None for the best that the model has.
+            damping: λ on the scale of the mean loss, added to the objective's l2; None for the model's choice.
         """
 
     @abstractmethod
     def gradient_norm(self, train: Examples) -> float | None:
-        """‖∇objective‖ in units of what random-sign gradients would leave: 0 at the optimum, about 1 for other data.
+        """‖∇objective‖ relative to gradients with random signs: 0 at the optimum, about 1 for other data.
 
-        None where training minimised something without a gradient.
+        None if training minimised something without a gradient.
         """
 
     @abstractmethod
     def dispersion(self, train: Examples, effective: float) -> float:
-        """s², the noise variance of a squared loss with this many effective parameters; 1 for a likelihood."""
+        """s², the noise variance of a squared loss with `effective` parameters; 1 for a likelihood."""
 
     def hypothetical(self, new_inputs: bool = False) -> Differentiable:
-        """The same model, ready for training sets that it was not fitted on, where its parameters are no optimum.
+        """The same model, but it accepts training sets that it was not fitted on.
 
-        `new_inputs`: whether inputs may be others than those of its training set. Raises TypeError where its
-        parameters are made of the training inputs (a kernel machine).
+        `new_inputs` says whether inputs may differ from those of its training set. Raises TypeError if the parameters
+        belong to the training inputs (a kernel machine).
         """
         return self
 
     @abstractmethod
     def measure_shifted(self, queries: Examples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The measurement of every query under each of these parameter shifts (g, parameters): (m, g)."""
+        """The measurement of every query at the parameters plus each shift (g, parameters): (m, g)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Movable:
-    """The numbers of some examples that a perturbation moves.
+    """The numbers of some examples that a perturbation changes.
 
     Attributes:
         values: (n, …), one array of numbers per example.
-        names: one per number where an example is a row of them, else None.
-        described: what they are, for people.
-        is_input: whether they are the examples' own inputs, so that moved ones can be trained on.
+        names: one name per number if an example is a row of numbers, else None.
+        described: what the numbers are, for people.
+        is_input: whether they are the inputs themselves, so that the model can be trained on changed ones.
     """
 
     values: NDArray[np.float64]
@@ -132,32 +146,35 @@ class Movable:
 
 
 class Perturbable(Differentiable):
-    """A model whose training examples are made of numbers that can be moved."""
+    """A model whose training examples consist of numbers that can be perturbed."""
 
     @abstractmethod
     def movable(self, examples: Examples) -> Movable:
-        """What is moved: the inputs, or where those are no numbers what the last steps before training made of them."""
+        """The numbers to perturb: the inputs, or the features computed from them if they are not numeric."""
 
     @abstractmethod
     def input_gradients(self, train: Examples, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """∂⟨rowᵢ, v⟩/∂xᵢ of these examples for vectors (k, parameters): (k, n, …), x as in `movable`."""
+        """∂⟨rowᵢ, v⟩/∂xᵢ for vectors v (k, parameters): (k, n, …); x are the numbers that `movable` returns."""
 
 
 class Embeddable(Measurable):
-    """A model that turns inputs into features, on which its last step works."""
+    """A model that computes features from its inputs, on which its last layer or step works."""
 
     @abstractmethod
     def embed(self, examples: Examples) -> Any:
-        """The features of every example, (n, d): an array, or a sparse matrix where most of them are 0."""
+        """The features of every example, (n, d): an array, or a sparse matrix if most of them are 0."""
 
 
 class Retrainable(Measurable):
-    """A model that can be trained again with other example weights.
+    """A model that can be retrained with other example weights.
 
-    `converges`: training ends at the optimum of the objective, wherever it begins; False where it stops after so many
-    steps, as for networks. `threads`: a training keeps all processors busy with threads of its own, which do not
-    outlive a fork: trainings are done one after the other in this process. `reads_examples`: training sees the examples
-    that `retrain` is handed; False where it is a function of the user's that knows its own and takes weights alone.
+    Attributes:
+        converges: training ends at the optimum of the objective, wherever it starts. False if it stops after a number
+            of steps, as for networks.
+        threads: a training uses all processors with its own threads, which do not survive a fork. Trainings then run
+            one after the other in this process.
+        reads_examples: training uses the examples passed to `retrain`. False if it is a user's function that loads its
+            own data and takes weights only.
     """
 
     converges: bool = True
@@ -166,38 +183,38 @@ class Retrainable(Measurable):
 
     @property
     def forks(self) -> bool:
-        """Whether a forked process can train it; False where what it computes with survives no fork (a GPU)."""
+        """Whether a forked process can train it; False if its device does not survive a fork (a GPU)."""
         return True
 
     @abstractmethod
     def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
-        """Another model, trained with these weights (n,) on top of its own; ones reproduce the model, 0 removes.
+        """A new model, trained with these weights (n,) times the examples' own: ones reproduce the model, 0 removes.
 
-        Seed 0 is the run that made the model, every other seed another run of the same training.
+        Seed 0 is the run that produced the model; every other seed is another run of the same training.
         """
 
     def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
-        """As `retrain`, but no nearer to the optimum than the user's own fit was: for predictions, not for effects."""
+        """As `retrain`, but only as close to the optimum as the user's fit: for predictions, not for effects."""
         return self.retrain(train, weights, seed)
 
 
 class Parametric(Measurable):
-    """A model that is a point in a space: training chose one vector and nothing else."""
+    """A model that is determined by one vector of trained parameters."""
 
     @property
     @abstractmethod
     def parameters(self) -> NDArray[np.float64]:
-        """Everything training chose, as one vector."""
+        """All trained parameters, as one vector."""
 
     @abstractmethod
     def with_parameters(self, parameters: NDArray[np.float64]) -> Parametric:
-        """The same model with other parameters; this one stays as it is."""
+        """The same model with other parameters; this model does not change."""
 
 
 class TreeBased(Measurable):
-    """A sum of trees: every example falls into one leaf of each, and leaves hold numbers.
+    """A sum of trees: every example falls into one leaf of each tree, and leaves hold numbers.
 
-    `grown`, `trees` and `loss` are nouns of the room `trees`, which this one does not know.
+    The types of `grown`, `trees` and `loss` belong to `upweight.trees`, which `upweight.core` does not import.
     """
 
     loss: Any
@@ -208,31 +225,31 @@ class TreeBased(Measurable):
 
     @abstractmethod
     def leaves(self, examples: Examples) -> NDArray[np.intp]:
-        """Which leaf of every tree each example falls into, (n, trees), leaves counted over all trees."""
+        """The leaf of every tree into which each example falls, (n, trees); leaves are numbered over all trees."""
 
     @abstractmethod
     def grown(self, train: Examples) -> Any:
-        """How the leaf values followed from these examples: a `Boosting` or a `Forest`."""
+        """How the leaf values were computed from these examples: a `Boosting` or a `Forest`."""
 
     @abstractmethod
     def measure_margins(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The measurement of every query if these (m, outputs) were its margins, (m,)."""
+        """The measurement of every query, (m,), as a function of the margins (m, outputs)."""
 
     @abstractmethod
     def measure_slopes(self, queries: Examples, margins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """∂measurement/∂margins there, (m, outputs)."""
+        """∂measurement/∂margins at these margins, (m, outputs)."""
 
 
 class Boosted(TreeBased):
-    """Trees grown one after the other on what those before left over: `grown` is a `Boosting`."""
+    """Boosted trees: each is fitted to the residuals of the trees before it; `grown` returns a `Boosting`."""
 
 
 class Averaged(TreeBased):
-    """A forest: trees grown side by side, whose mean is the output: `grown` is a `Forest`."""
+    """A forest: trees fitted independently, whose mean is the output; `grown` returns a `Forest`."""
 
 
 class Stackable(Retrainable):
-    """A model of which many weighted copies can be trained at once."""
+    """A model of which many copies with different weights can be trained at once."""
 
     @abstractmethod
     def stack(self, train: Examples) -> Stack:
@@ -242,20 +259,25 @@ class Stackable(Retrainable):
     def retrain_many(
         self, train: Examples, weights: NDArray[np.float64], seeds: Sequence[int]
     ) -> Sequence[Retrainable]:
-        """One model per row of weights (M, n) and entry of seeds (M,), as `retrain` would train each."""
+        """One model per row of weights (M, n) and entry of seeds (M,), each as `retrain` would train it."""
 
 
 class Replayable(Retrainable):
-    """A model whose training can be made again step by step, and differentiated in the example weights."""
+    """A model whose training can be replayed step by step and differentiated in the example weights."""
 
     @abstractmethod
     def replay(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Replay:
-        """The training with these weights (n,) on top of the examples' own, as `retrain` would make it."""
+        """The training run with these weights (n,) times the examples' own, as in `retrain`."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """How many models are trained at once: `size` 1 where one by one is cheaper or nothing else works, and `why`."""
+    """How many models are trained at once.
+
+    Attributes:
+        size: 1 if training one by one is cheaper or the only way.
+        why: the reason, for people.
+    """
 
     size: int
     why: str = ""
@@ -267,9 +289,9 @@ def can(model: Any, capability: type) -> bool:
 
 
 def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples: Examples) -> None:
-    """Raise TypeError when the model lacks a capability, or these are no Examples, in words that say what to do.
+    """Raise TypeError if the model lacks a capability or `examples` are not Examples; the message says what to do.
 
-    The first of `examples` is the training set: ValueError if all its weights are zero.
+    The first of `examples` is the training set: raises ValueError if all its weights are zero.
     """
     missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
     if missing:
@@ -290,7 +312,7 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples:
 
 
 def require_reads_examples(model: Any, wanted_by: str) -> None:
-    """Raise TypeError where a model trained again would not see that labels or inputs are other ones."""
+    """Raise TypeError if retraining the model would not use changed labels or inputs."""
     if isinstance(model, Retrainable) and not model.reads_examples:
         raise TypeError(
             f"{wanted_by} changes labels or inputs, and the training function of this {type(model).__name__} takes "

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.examples import Examples, Id, as_names
+from upweight.core.example_columns import as_names
+from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from upweight.core.examples import is_missing
+from upweight.core.example_columns import is_missing
 from upweight.core.scores import Scores, Unit
 
 MINUS = "−"
