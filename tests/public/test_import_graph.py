@@ -15,11 +15,7 @@ Graph = Mapping[str, set[str]]
 def files() -> dict[str, Path]:
     """Module name → file."""
     named = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
-    return {
-        name.removesuffix(".__init__"): path
-        for path, name in named.items()
-        if not name.startswith("upweight.testing.")  # the circles in there are not cut yet
-    }
+    return {name.removesuffix(".__init__"): path for path, name in named.items()}
 
 
 def imported_names(tree: ast.AST) -> Iterator[str]:

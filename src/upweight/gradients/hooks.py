@@ -49,7 +49,7 @@ class HookedPass:
 
     Use it inside `network.preserved()`:
 
-        with Tape(network, count, layouts) as tape:
+        with HookedPass(network, count, layouts) as hooked:
             values = network.values("loss", batch, ids)
         gradients = hooked.backpropagate(values)
 
