@@ -1,1 +1,1 @@
-"""Curvature of a network as something that can be solved with, one file per kind."""
+"""The curvature of a network, in forms that linear systems can be solved with; one file per kind."""

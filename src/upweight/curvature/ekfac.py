@@ -33,7 +33,7 @@ from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 LAYER_SHARE = 0.1  # damping over a layer's mean nonzero eigenvalue (chosen by LDS: MLP, CNN, language model)
-MAX_FACTORED_LEVERAGE = 0.9  # cap on an example's leverage, which the factors do not know more precisely than this
+MAX_FACTORED_LEVERAGE = 0.9  # cap on leverages, which the factors only approximate
 
 
 class FittedEKFAC(Curvature):
@@ -58,10 +58,8 @@ class FittedEKFAC(Curvature):
 
     def _choose_damping(self) -> None:
         """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net."""
-        rank, traces = (
-            curvature_rank(self.summed),
-            {name: float(values.double().sum()) for name, values in self._values()},
-        )
+        rank = curvature_rank(self.summed)
+        traces = {name: float(values.double().sum()) for name, values in self._values()}
         whole, self.damping_from = damping_from_trace(self.summed, sum(traces.values()), LAYER_SHARE, rank)
         for name, values in self._values():
             damping, _ = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))
@@ -123,11 +121,11 @@ class FittedEKFAC(Curvature):
                 out += torch.einsum("cbo,dbo->bcd", weighted, s[:, :, 0])
             else:
                 for i in range(len(a)):
-                    each = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
-                    out[i] += (each * inverse.flatten()) @ each.T
+                    gradients = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
+                    out[i] += (gradients * inverse.flatten()) @ gradients.T
         for name, parameter in self.unfactored.items():
-            each = torch.stack([parameter.rotate(batch.materialise(name)).flatten(1) for batch in rows])
-            out += torch.einsum("cbp,dbp->bcd", each / shifted[name].flatten(), each)
+            gradients = torch.stack([parameter.rotate(batch.materialise(name)).flatten(1) for batch in rows])
+            out += torch.einsum("cbp,dbp->bcd", gradients / shifted[name].flatten(), gradients)
         return out
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
@@ -136,7 +134,7 @@ class FittedEKFAC(Curvature):
 
     @property
     def calibrated(self) -> bool:
-        """False: an approximation, however good."""
+        """False: this is an approximation of the objective's curvature."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""Kronecker factors of each layer, A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, and eigenvectors."""
+"""Kronecker factors of each layer, A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, with eigenvectors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FactoredLayer:
 
     def rotate(self, joint: Tensor) -> Tensor:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
-        return _from_left(self.left.T, joint @ self.right)
+        return _left_multiply(self.left.T, joint @ self.right)
 
     def rotate_factors(self, factors: LayerFactors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example; rotates the factors or their product, whichever is cheaper."""
@@ -58,7 +58,7 @@ class FactoredLayer:
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
-        return _from_left(self.left, joint @ self.right.T)
+        return _left_multiply(self.left, joint @ self.right.T)
 
     def join(self, blocks: Mapping[str, Tensor]) -> Tensor:
         """Weight and bias of this layer as (k, d_o, d_i [+ 1])."""
@@ -74,7 +74,7 @@ class FactoredLayer:
         return out if self.bias is None else {**out, self.bias: joint[:, :, -1]}
 
 
-def _from_left(matrix: Tensor, joint: Tensor) -> Tensor:
+def _left_multiply(matrix: Tensor, joint: Tensor) -> Tensor:
     """matrix @ joint as one matrix product, several times as fast as k small ones."""
     k, d_o, d_i = joint.shape
     return (matrix @ joint.transpose(0, 1).reshape(d_o, k * d_i)).view(len(matrix), k, d_i).transpose(0, 1)

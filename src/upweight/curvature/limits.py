@@ -9,20 +9,20 @@ from upweight.gradients.captured_rows import MAX_HELD_NUMBERS
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Sizes up to which exact forms are used; beyond them an iterative, sampled or approximate one is.
+    """Sizes up to which exact forms are used; beyond them the form is iterative, sampled or approximate.
 
     Attributes:
         dense_parameters: parameters up to which a matrix is assembled although no solver was named.
         matrix_parameters: parameters up to which `Direct()` assembles a matrix; 15,000 take 1.8 GB.
         dual_rows: rows of the dual form at most; the matrix of 8,000 takes 512 MB.
-        dual_trace: share of the trace Σ tr(wᵢΛᵢ) that the rows of the dual form hold.
+        dual_trace: the share of the trace Σ tr(wᵢΛᵢ) that the rows of the dual form hold.
         hessian_numbers: numbers that the output Hessians of all examples may take; 1 GB.
         held_numbers: captured numbers of the roots that are held while other rows stream past.
         sketch_rank: rank of the Nyström sketch that preconditions conjugate gradients. With 200 they take a third of
             the steps that EK-FAC needs, and they converge.
         sketch_numbers: numbers that this sketch may take; 512 MB in float32.
         exact_outputs: outputs of an example up to which the expectation over labels is exact.
-        total_draws: random directions over all examples, beyond that many outputs.
+        total_draws: random directions of all examples together, if an example has more outputs than that.
         draws_per_example: random directions of one example at most.
     """
 

@@ -33,7 +33,7 @@ def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_
     network, train = summed.network, summed.train
     total: Tensor | None = None
     factors: LayerFactors | None = None
-    if set(network.shapes) - _one_layer(network) or inspect(network, "loss", train).fallback:
+    if set(network.shapes) - _names_in_first_module(network) or inspect(network, "loss", train).fallback:
         return None
     for where in blocks(len(train), batch_examples):
         captured = _factors(network, train.take(np.arange(where.start, where.stop)))
@@ -46,7 +46,7 @@ def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_
     return None if total is None or factors is None else _ordered(total, factors, network)
 
 
-def _one_layer(network: Network) -> set[str]:
+def _names_in_first_module(network: Network) -> set[str]:
     """Names of the parameters in the module of the first parameter."""
     module = network.names[0].rpartition(".")[0]
     return {name for name in network.names if name.rpartition(".")[0] == module}
@@ -83,10 +83,10 @@ def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
 def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
     """The matrix with rows and columns moved from (outputs, inputs [+ 1]) to the network's order of parameters."""
     d_o = factors.s.shape[-1]
-    places = torch.arange(len(matrix)).view(d_o, -1)
-    weight = places[:, : factors.a.shape[-1]]
+    positions = torch.arange(len(matrix)).view(d_o, -1)
+    weight = positions[:, : factors.a.shape[-1]]
     by_name = {factors.weight: weight.T if factors.swapped else weight}
     if factors.bias is not None:
-        by_name[factors.bias] = places[:, -1]
+        by_name[factors.bias] = positions[:, -1]
     order = torch.cat([by_name[name].flatten() for name in network.names])
     return matrix[order][:, order]

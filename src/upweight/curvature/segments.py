@@ -66,7 +66,7 @@ def segments(
 
     Raises:
         ValueError: there are fewer checkpoints than segments.
-        TypeError: the curvature has no exponential here.
+        TypeError: the curvature has no matrix exponential.
     """
     recipe = GaussNewton() if recipe is None else recipe
     if not isinstance(recipe, EKFAC) and recipe != GaussNewton():

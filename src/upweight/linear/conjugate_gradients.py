@@ -85,6 +85,7 @@ def conjugate_gradients(
 
     Preconditioned conjugate gradients (Hestenes & Stiefel 1952). A solution that has converged stays fixed while the
     others go on.
+    `curvature/solvers/cg.py` has its own for torch blocks, which drops finished columns and restarts others.
     """
     x, r = np.zeros_like(b), b.copy()
     size = np.sqrt(_inner(b, b))

@@ -1,6 +1,6 @@
 """Conjugate gradients for all right-hand sides at once, each with its own step lengths.
 
-`upweight.linear.factorisations` has its own for numpy arrays, which keeps all columns to the end. Here finished columns
+`linear/conjugate_gradients.py` has its own for numpy arrays, which keeps all columns to the end. Here finished columns
 are dropped and others restart from their true residual; one shared recurrence would be slower or round differently.
 """
 

@@ -78,8 +78,9 @@ class DualForm:
 
     def solve(self, rows: Rows) -> Solved:
         """(A + shift)⁻¹ rows as lazy rows; the residual is measured once, on the first rows, with the whole A."""
-        known = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else None  # Φ (A + shift)⁻¹ q
-        solved = DualRows(self, rows, self._solve_gram(self.roots.dot(rows) if known is None else known))
+        # for rows that this form solved before, Φ rowsᵀ is known
+        kernel = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else self.roots.dot(rows)
+        solved = DualRows(self, rows, self._solve_gram(kernel))
         if self._residual is None:
             probe = np.arange(min(PROBED_ROWS, len(rows)))
             self._residual = self._residual_of(solved.take(probe).blocks(), rows.take(probe))

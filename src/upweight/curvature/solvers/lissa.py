@@ -65,11 +65,11 @@ class LissaSolver(PreparedSolver):
     ) -> dict[str, torch.Tensor] | None:
         """h after all steps; None if it diverges."""
         h = {name: block.clone() for name, block in blocks.items()}
-        one = torch.ones_like(size)
+        ones = torch.ones_like(size)
         for step in range(self.recipe.depth):
             product = self._batch_operator(generator).matvec(h)
-            add_scaled(h, one, blocks)
-            add_scaled(h, -one / self.scale, product)
+            add_scaled(h, ones, blocks)
+            add_scaled(h, -ones / self.scale, product)
             # without curvature h grows by b in every step, which is not divergence
             if not bool((norms(h) <= max(DIVERGENCE_GROWTH, 2.0 * (step + 2)) * size).all()):
                 return None

@@ -90,7 +90,7 @@ class Roots:
     def dot(self, rows: Rows) -> Array:
         """Φ rowsᵀ, (N, len(rows)); captured rows are not materialised."""
         if not isinstance(rows, CapturedRows):
-            return self._against(TensorRows.of(self.network, rows).blocks)
+            return self._dot_vectors(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
         for where, held in self.held():
             for columns, streamed in merge_batches(rows.passes(ready=True), MAX_STREAMED_NUMBERS):
@@ -101,7 +101,7 @@ class Roots:
         """What the regulariser's share of the rows adds to Φ rowsᵀ."""
         if rows.share is None:
             return 0.0
-        return np.outer(self._against({name: block[None] for name, block in rows.share.items()}), rows.weights)
+        return np.outer(self._dot_vectors({name: block[None] for name, block in rows.share.items()}), rows.weights)
 
     def sums(self, member: Array) -> dict[str, Tensor]:
         """member Φ for member (g, N): name → (g, *shape)."""
@@ -120,7 +120,7 @@ class Roots:
             total.addmm_(rows.T, rows)
         return total
 
-    def _against(self, blocks: Mapping[str, Tensor]) -> Array:
+    def _dot_vectors(self, blocks: Mapping[str, Tensor]) -> Array:
         return np.concatenate([to_numpy(batch.dot_vectors(blocks)) for _, batch in self.held()])
 
     def _spectra(self) -> tuple[Array, Array]:
