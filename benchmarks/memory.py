@@ -1,4 +1,4 @@
-"""Memory: the most that fit and scores hold, beside the features that were there before.
+"""Memory: the peak of fit and scores, compared with the features that were in memory before.
 
 python -m benchmarks --only memory --data DIR
 """
@@ -87,8 +87,8 @@ def _fresh(data: Path, problem: str, method: str, queries: int) -> dict[str, Any
     print(problem, method, flush=True)
     command = [sys.executable, "-m", "benchmarks.memory", "--data", data, "--case", problem, method, str(queries)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _score_table() -> Table:
@@ -101,26 +101,26 @@ def _score_table() -> Table:
             *("allowed MB", "(peak − scores) / Hessian", "verdict"),
         ],
         notes=[
-            "Each row is a process of its own: ru_maxrss at the end minus what was held after imports and loading.",
+            "Each row is its own process: ru_maxrss at the end minus what was held after imports and loading.",
             "MB are 10⁶ bytes; features as passed (sparse: data and indices); one copy of them is in memory before "
             "the run.",
         ],
     )
 
 
-def _add_scores(table: Table, name: str, method: str, found: dict[str, Any]) -> None:
-    allowed = TIMES * found["features"] + found["output"]
-    dense = not found["sparse"]
+def _add_scores(table: Table, name: str, method: str, measured: dict[str, Any]) -> None:
+    allowed = TIMES * measured["features"] + measured["output"]
+    dense = not measured["sparse"]
     table.add(
         name,
         method,
-        f"{found['features'] / MEGA:.0f}" if dense else f"{found['features'] / MEGA:.1f}",
-        f"{found['output'] / MEGA:.0f}",
-        f"{found['hessian'] / MEGA:.0f}",
-        f"{found['all'] / MEGA:.0f}",
+        f"{measured['features'] / MEGA:.0f}" if dense else f"{measured['features'] / MEGA:.1f}",
+        f"{measured['output'] / MEGA:.0f}",
+        f"{measured['hessian'] / MEGA:.0f}",
+        f"{measured['all'] / MEGA:.0f}",
         f"{allowed / MEGA:.0f}" if dense else "",
-        f"{(found['all'] - found['output']) / found['hessian']:.1f}",
-        verdict(found["all"] < allowed) if dense else "",
+        f"{(measured['all'] - measured['output']) / measured['hessian']:.1f}",
+        verdict(measured["all"] < allowed) if dense else "",
     )
 
 
@@ -132,10 +132,10 @@ def _top_table() -> Table:
     )
 
 
-def _add_top(table: Table, name: str, found: dict[str, Any]) -> None:
-    added = found["all"] - found["fit"]
-    cells = [found["output"], found["fit"], found["all"], added]
-    table.add(name, *[f"{cell / MEGA:.0f}" for cell in cells], verdict(added < found["output"] / 2))
+def _add_top(table: Table, name: str, measured: dict[str, Any]) -> None:
+    added = measured["all"] - measured["fit"]
+    cells = [measured["output"], measured["fit"], measured["all"], added]
+    table.add(name, *[f"{cell / MEGA:.0f}" for cell in cells], verdict(added < measured["output"] / 2))
 
 
 if __name__ == "__main__":

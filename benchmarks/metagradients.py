@@ -1,9 +1,9 @@
-"""Metagradients: what does a derivative through the whole training say of removals, and at what cost?
+"""Metagradients: how well does a derivative through the whole training predict removals, and at what cost?
 
 python -m benchmarks.metagradients --data DIR [--tasks digits calm renormalised hard rough cnn gpt] [--bergson DIR]
 
-The truth is the same run with the same seed, examples of weight 0 contributing nothing. Truth and scores are kept in
-the system's temporary folder as they are made; the tables are written from all that is there.
+The truth is the same run with the same seed, to which examples of weight 0 contribute nothing. Truth and scores are
+saved in the system's temporary folder as they are computed; the tables are written from all that are saved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from upweight.evaluate.agreement import finite_mean, rank_correlations, resample
 from upweight.evaluate.noise_ceiling import spearman_brown
 
 Array = NDArray[np.float64]
-SEEDS, HELD_OUT = 5, 10  # runs that are averaged for the effect to expect, and others that it is held against
+SEEDS, HELD_OUT = 5, 10  # runs averaged for the expected effect, and others with which it is compared
 GATE, DRAWN = 8, 200
 GOALS = {
     **{(task, share): goal for task in ("digits", "calm") for share, goal in ((0.01, 0.97), (0.1, 0.97), (0.5, 0.95))},
@@ -36,8 +36,7 @@ GOALS = {
 PUBLISHED = (
     "What bergson publishes, on another task (GPT-2 fine-tuned on WikiText, 1 % removed, 100 removals, 50 queries): "
     "MAGIC .931 [.925, .936], its scores compared with retraining with another seed .829, EK-FAC .454, SOURCE .165 "
-    "and with "
-    "Adam .154 (https://github.com/EleutherAI/bergson/blob/main/LEADERBOARD.md)."
+    "and with Adam .154 (https://github.com/EleutherAI/bergson/blob/main/LEADERBOARD.md)."
 )
 
 
@@ -46,13 +45,13 @@ def centred(values: Array) -> Array:
 
 
 def pearson(predicted: Array, actual: Array) -> Array:
-    """Within queries, (m,)."""
+    """Pearson correlation within each query, (m,)."""
     p, a = centred(predicted), centred(actual)
     return np.asarray((p * a).sum(axis=1) / np.sqrt((p**2).sum(axis=1) * (a**2).sum(axis=1)))
 
 
 def slope(predicted: Array, actual: Array) -> float:
-    """Of actual on predicted, within queries."""
+    """Slope of actual on predicted, within queries."""
     p = centred(predicted)
     return float((p * centred(actual)).sum() / (p**2).sum())
 
@@ -77,14 +76,14 @@ def removals(task: Task, table: Table, bergson: Path | None) -> None:
         for name, way in ways(task, bergson).items():
             values, cost = scored(task, name, way, share)
             predicted = -values @ (1 - weights).T
-            lds, said = agreement(predicted, actual)
+            lds, text = agreement(predicted, actual)
             first, rest = slope(predicted[:, :GATE], actual[:, :GATE]), slope(predicted[:, GATE:], actual[:, GATE:])
             best = max(best, lds) if name in (FULL, CENTRE) else best
             goal = {CENTRE: GOALS.get((task.name, share)), LAST: 0.8 * best}.get(name)
             goal = 0.9 if name.startswith("SOURCE") else goal
-            told = "" if goal is None else verdict(lds >= goal)
+            mark = "" if goal is None else verdict(lds >= goal)
             sizes = f"{slope(predicted, actual):.2f}", f"{rest / first:.2f}"
-            table.add(*head, name, said, *sizes, f"{cost / counted:.1f}", told)
+            table.add(*head, name, text, *sizes, f"{cost / counted:.1f}", mark)
             print(table.rows[-1], flush=True)
 
 
@@ -110,9 +109,9 @@ def expected(task: Task) -> Table:
         for name in (FULL, CENTRE):
             for count in (1, 3, SEEDS):
                 predicted = -runs[name][:count].mean(axis=0) @ (1 - weights).T
-                lds, said = agreement(predicted, actual)
-                told = verdict(lds >= 0.92) if (name, count) == (CENTRE, SEEDS) else ""
-                table.add(f"{name}, {count} seed{'s' * (count > 1)}", said, f"{slope(predicted, actual):.2f}", told)
+                lds, text = agreement(predicted, actual)
+                mark = verdict(lds >= 0.92) if (name, count) == (CENTRE, SEEDS) else ""
+                table.add(f"{name}, {count} seed{'s' * (count > 1)}", text, f"{slope(predicted, actual):.2f}", mark)
     return table
 
 
@@ -170,14 +169,14 @@ def clips(tasks: list[Task]) -> Table:
             rng, picks = np.random.default_rng(0), np.zeros((DRAWN, 3))
             for row in picks:
                 order = rng.permutation(actual.shape[1])
-                some, others = order[:GATE], order[GATE:]
-                known = [finite_mean(pearson(p[:, some], actual[:, some])) for p in predicted]
+                gate, others = order[:GATE], order[GATE:]
+                agreements = [finite_mean(pearson(p[:, gate], actual[:, gate])) for p in predicted]
                 of_each = [finite_mean(rank_correlations(p[:, others], actual[:, others])) for p in predicted]
-                row[:] = np.argmax(known), of_each[0], of_each[int(np.argmax(known))]
+                row[:] = np.argmax(agreements), of_each[0], of_each[int(np.argmax(agreements))]
             shares = [f"{(picks[:, 0] == k).mean():.0%}" for k in range(len(names))]
             none, chosen = picks[:, 1:].mean(axis=0)
-            told = verdict(chosen >= none - 0.005)
-            table.add(task.name, f"{share:.0%}", *shares, f"{none:.3f}", f"{chosen:.3f}", told)
+            mark = verdict(chosen >= none - 0.005)
+            table.add(task.name, f"{share:.0%}", *shares, f"{none:.3f}", f"{chosen:.3f}", mark)
             print(table.rows[-1], flush=True)
     return table
 

@@ -1,4 +1,4 @@
-"""Peers: the same exact first-order scores by other libraries, in an environment of their own.
+"""Peers: the same exact first-order scores by other libraries, in a separate environment.
 
 python -m benchmarks --only peers --peers-env DIR
 """
@@ -37,7 +37,7 @@ SCRIPT = Path(__file__).with_name("contenders.py")
 
 
 class Worker:
-    """A process that runs contenders when told to, and says how long they took."""
+    """A process that runs contenders on request and reports their times."""
 
     def __init__(self, python: Path | str, problem: Path) -> None:
         self.process = subprocess.Popen([python, SCRIPT, problem], **PIPES, env=one_thread())
@@ -65,9 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
         first = {name: worker.run(name) for name, worker in workers.items()}  # imports and first calls: not counted
         rounds = [{name: worker.run(name) for name, worker in workers.items()} for _ in range(chosen.repetitions)]
     packages = {name.split(",")[0]: first[name].get("version", "failed") for name in PEERS}
-    found = versions(["numpy", "scipy", "upweight"]) | packages
+    numbers = versions(["numpy", "scipy", "upweight"]) | packages
     command = "python -m benchmarks --only peers --peers-env DIR"
-    Section("peers", "Peers: the same scores by other libraries", command, [table(first, rounds)], found).keep()
+    Section("peers", "Peers: the same scores by other libraries", command, [table(first, rounds)], numbers).keep()
 
 
 def install(folder: Path) -> Path:

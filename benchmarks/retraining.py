@@ -1,4 +1,4 @@
-"""Retraining: what a model costs among many, how long verification takes, and whether its intervals hold.
+"""Retraining: the cost of one of many stacked models, the time of a verification, and the coverage of its intervals.
 
 python -m benchmarks --only retraining
 """
@@ -25,15 +25,15 @@ from upweight.evaluate.verification import Check
 
 TIMES = 10.0
 TRUTH, VERIFY = 180.0, 120.0  # seconds on two cores
-BAND = 0.05  # of coverage around what is promised
+BAND = 0.05  # allowed difference of the coverage from the promised level
 CORES = 2
-HALF = 220  # removals of each kind that intervals are held against
+HALF = 220  # removals of each kind with which intervals are compared
 
 
 def main() -> None:
     tables = [together(), truth(), verification(), coverage()]
-    found = versions(["numpy", "scikit-learn", "torch", "upweight"])
-    Section("retraining", "Retraining", "python -m benchmarks --only retraining", tables, found).keep()
+    numbers = versions(["numpy", "scikit-learn", "torch", "upweight"])
+    Section("retraining", "Retraining", "python -m benchmarks --only retraining", tables, numbers).keep()
 
 
 def mlp(*sizes: int) -> Callable[[int], nn.Module]:
@@ -64,7 +64,7 @@ def blobs(n: int, width: int = 784) -> uw.Examples:
 
 
 def together() -> Table:
-    """Beside the training loop that anyone would write, each model alone."""
+    """Stacked training compared with a plain training loop for each model alone."""
     table = Table(
         "Small nets retrained on random halves, stacked, compared with a plain torch loop for each",
         f"at least {TIMES:g} times cheaper per model up to 20,000 parameters",
@@ -96,8 +96,8 @@ def one_case(sizes: tuple[int, ...], batch: int, optimiser: str, epochs: int = 3
     )
     training = uw.Training(optimiser=optimiser, epochs=epochs, batch_size=batch, **settings)  # type: ignore[arg-type]
     model = uw.TorchModel.trained(mlp(*sizes), loss, train, training=training)
-    many = model.stack(train).size
-    weights = (np.random.default_rng(0).random((many, len(train))) < 0.5).astype(float)
+    copies = model.stack(train).size
+    weights = (np.random.default_rng(0).random((copies, len(train))) < 0.5).astype(float)
     x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
 
     def plain() -> None:
@@ -112,18 +112,18 @@ def one_case(sizes: tuple[int, ...], batch: int, optimiser: str, epochs: int = 3
                 steps.step()
 
     def stacked() -> None:
-        model.retrain_many(train, weights, [0] * many)
+        model.retrain_many(train, weights, [0] * copies)
 
     stacked()
     timings = time_in_turn({"plain": plain, "stacked": stacked}, 5)
-    alone, each = timings["plain"].typical[0] * 1e3, timings["stacked"].typical[0] * 1e3 / many
-    times = ratio(timings["plain"], timings["stacked"]) * many
+    alone, each = timings["plain"].typical[0] * 1e3, timings["stacked"].typical[0] * 1e3 / copies
+    times = ratio(timings["plain"], timings["stacked"]) * copies
     size = sum(p.numel() for p in model.network.net.parameters())
-    return [f"{size:,}", batch, optimiser, many, alone, each, f"{times:.1f}", verdict(times >= TIMES)]
+    return [f"{size:,}", batch, optimiser, copies, alone, each, f"{times:.1f}", verdict(times >= TIMES)]
 
 
 def truth() -> Table:
-    """A net whose steps keep a processor busy by themselves."""
+    """A net whose steps are large enough to keep a processor busy."""
     train = blobs(2000)
     training = uw.Training(lr=0.05, momentum=0.9, epochs=8, batch_size=100)
     model = uw.TorchModel.trained(mlp(784, 512, 256, 10), loss, train, training=training)
@@ -141,15 +141,15 @@ def truth() -> Table:
 
 
 def verification() -> Table:
-    """From scores to the check, with all that it trains."""
+    """The time of a verification from the scores to the check, with all its retrainings."""
     whole = blobs(5100)
     train, queries = whole.take(np.arange(5000)), whole.take(np.arange(5000, 5100))
     training = uw.Training(lr=0.05, momentum=0.9, epochs=10, batch_size=64)
     model = uw.TorchModel.trained(mlp(784, 128, 10), loss, train, training=training)
     scores = uw.Influence(curvature=uw.EKFAC()).fit(model, train).attribute(queries)
-    kept: list[Any] = []
+    checks: list[Any] = []
     cpu, wall = timed(
-        lambda: kept.append(
+        lambda: checks.append(
             uw.verify(model, train, queries, scores, removals=32, retraining=uw.Retraining(processes=1))
         )
     )
@@ -159,12 +159,12 @@ def verification() -> Table:
         f"{VERIFY / 60:g} minutes on {CORES} cores, so {VERIFY * CORES:g} processor seconds",
         ["trainings", "CPU s", "wall s, one process", "verdict"],
     )
-    table.add(kept[0].diagnostics["trainings"], cpu, wall, verdict(cpu <= VERIFY * CORES))
+    table.add(checks[0].diagnostics["trainings"], cpu, wall, verdict(cpu <= VERIFY * CORES))
     return table
 
 
 def coverage() -> Table:
-    """Intervals from a few removals, held against many others."""
+    """Intervals from a few removals, compared with many others."""
     table = Table(
         "Intervals from 40 removals, on 400 others of the same sizes",
         f"the share of effects inside is within {BAND * 100:g} points of the promised level",
@@ -183,7 +183,7 @@ def coverage() -> Table:
     ]
     singles = uw.singles(train, np.random.default_rng(0).permutation(train.ids)[:HALF].tolist())
     drawn = [*singles, *random_groups(train, HALF, seed=0)]
-    for name, told, model, method in cases:
+    for name, method_name, model, method in cases:
         scores = method.fit(model, train).attribute(queries)
         truth = uw.retrain_truth(model, train, queries, drawn, retraining=uw.Retraining(processes=1))
         for level in (0.8, 0.9):
@@ -191,18 +191,18 @@ def coverage() -> Table:
             promised, rate = min(rates)[0], float(np.mean([inside for _, inside in rates]))
             spread = f"{min(inside for _, inside in rates):.1%} … {max(inside for _, inside in rates):.1%}"
             met = verdict(abs(rate - promised) <= BAND)
-            table.add(name, told, f"{promised:.0%}", f"{rate:.1%}", spread, met)
+            table.add(name, method_name, f"{promised:.0%}", f"{rate:.1%}", spread, met)
     table.notes.append("600 digits, 40 queries; half single examples, half random groups of 1, 5 and 10 %.")
     return table
 
 
 def covered(scores: uw.Scores, truth: uw.Truth, level: float, rng: np.random.Generator) -> tuple[float, float]:
     """(promised, share inside) of intervals from 20 single examples and 20 groups, on all other removals."""
-    known = np.concatenate([rng.choice(HALF, 20, replace=False), HALF + rng.choice(HALF, 20, replace=False)])
-    few, others = truth.take(known), truth.take(np.setdiff1d(np.arange(2 * HALF), known))
+    verified = np.concatenate([rng.choice(HALF, 20, replace=False), HALF + rng.choice(HALF, 20, replace=False)])
+    few, others = truth.take(verified), truth.take(np.setdiff1d(np.arange(2 * HALF), verified))
     check = Check(few.predicted(scores), few.actual, few.query_ids, few.removals, scores, {}, few)
-    found = check.coverage(others, level=level)
-    return found.promised, found.rate
+    coverage = check.coverage(others, level=level)
+    return coverage.promised, coverage.rate
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Speed: fit and scores against the bare matrix products that they need.
+"""Speed: fit and scores compared with the bare matrix products that they need.
 
 python -m benchmarks --only speed --data DIR
 """
@@ -25,14 +25,14 @@ import upweight as uw
 
 TIMES = 2.0
 PLAIN, FULL = uw.Influence(correction=None), uw.Influence()
-SAMPLED = 9  # of the K(K+1)/2 blocks of a softmax Hessian, which all cost the same: so many are timed for all
+SAMPLED = 9  # of the K(K+1)/2 blocks of a softmax Hessian, which all cost the same: these represent all of them
 CHUNK = 4096
 PRODUCTS = ("Cholesky", "solves", "scores")
 CORRECTED = ", and those of the leverage correction"
 Ways = dict[str, Callable[[], Any]]
 Form = list[tuple[str, str, float]]  # part, the way that was timed for it, how often it is needed
 Forms = dict[str, Form]
-# Where the time goes: a name for people, and the function whose time (with all it calls) is meant.
+# Where the time goes: a label, and the function whose time (with all that it calls) is reported.
 PARTS = {
     "Hessian products": "weighted_gram",
     "Hessian and Cholesky": "_cholesky",
@@ -99,8 +99,8 @@ def dense_products(problem: Problem) -> tuple[Ways, Forms]:
 
     ways: Ways = {"gemm": gemm, "syrk": syrk, "trmm": trmm}
     for outputs in (classes - 1, classes):
-        found = solve_and_score(outputs * x.shape[1], problem)
-        ways |= {f"{part}, {outputs}": way for part, way in found.items() if part != "inverse" or outputs < classes}
+        products = solve_and_score(outputs * x.shape[1], problem)
+        ways |= {f"{part}, {outputs}": way for part, way in products.items() if part != "inverse" or outputs < classes}
     least = form("syrk", classes - 1)
     times = classes * (classes - 1) / 2 / SAMPLED
     correction = [("inverse", f"inverse, {classes - 1}", 1.0), ("leverages", "trmm", times)]
@@ -115,14 +115,14 @@ def dense_products(problem: Problem) -> tuple[Ways, Forms]:
 def solve_and_score(size: int, problem: Problem) -> Ways:
     """Cholesky, two triangular solves per query, and the product [queries × p][p × n]."""
     rng = np.random.default_rng(0)
-    count, kept = len(problem.y_queries), {}
+    count, cache = len(problem.y_queries), {}
     rows = rng.normal(size=(CHUNK, size))
     vectors = rng.normal(size=(size, count))
 
     def factor() -> None:
         matrix = np.full((size, size), 1.0 / size, order="F")
         matrix[np.diag_indices(size)] += 1.0
-        kept["factor"] = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        cache["factor"] = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
 
     def product() -> None:
         out = np.empty((len(problem.y), count))
@@ -130,12 +130,12 @@ def solve_and_score(size: int, problem: Problem) -> Ways:
             np.matmul(rows[: len(out) - start], vectors, out=out[start : start + CHUNK])
 
     def inverse() -> None:
-        lapack.dpotri(kept["factor"][0], lower=1)
+        lapack.dpotri(cache["factor"][0], lower=1)
 
     return {
         "Cholesky": factor,
         "inverse": inverse,
-        "solves": lambda: cho_solve(kept["factor"], vectors, check_finite=False),
+        "solves": lambda: cho_solve(cache["factor"], vectors, check_finite=False),
         "scores": product,
     }
 
@@ -169,8 +169,8 @@ def ratios(problem: Problem, forms: Forms, timings: dict[str, Timing]) -> Table:
         mine = "full" if name == CORRECTED else "plain"
         slow = median(p / b for p, b in zip(timings[mine].cpu, cpu, strict=True))
         detail = ", ".join(f"{part} {median(timings[way].cpu) * times:.2f}" for part, way, times in form)
-        said = verdict(slow <= TIMES) if number == 0 else ""
-        table.add(f"bare products{name}: {detail}", median(cpu), median(wall), f"{slow:.2f}", f"{mine} / this", said)
+        mark = verdict(slow <= TIMES) if number == 0 else ""
+        table.add(f"bare products{name}: {detail}", median(cpu), median(wall), f"{slow:.2f}", f"{mine} / this", mark)
     slow = median(f / p for f, p in zip(timings["full"].cpu, timings["plain"].cpu, strict=True))
     cells = [*timings["full"].typical, f"{slow:.2f}", "this / plain", verdict(slow <= TIMES)]
     table.add("**upweight, full** (leverage correction and Newton steps)", *cells)
@@ -193,16 +193,16 @@ def _sums(form: Form, timings: dict[str, Timing], clock: str) -> list[float]:
 
 def parts(problem: Problem) -> Table:
     """Where the time goes, by one profiled run each."""
-    found = {}
+    seconds = {}
     for name, recipe in (("plain", PLAIN), ("full", FULL)):
         profile = cProfile.Profile(time.process_time)
         profile.runcall(scores, problem, recipe)
         stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
         spent = {f[2]: cumulative for f, (*_, cumulative, _) in stats.items() if "upweight" in f[0]}
-        found[name] = [spent.get(function, 0.0) for function in PARTS.values()] + [spent.get("scores", 0.0)]
-        found[name][-1] = max(cumulative for *_, cumulative, _ in stats.values())
+        seconds[name] = [spent.get(function, 0.0) for function in PARTS.values()] + [spent.get("scores", 0.0)]
+        seconds[name][-1] = max(cumulative for *_, cumulative, _ in stats.values())
     table = Table(f"{problem.name}: where the time goes", "none", ["part", "plain, CPU s", "full, CPU s"])
-    for part, plain, full in zip([*PARTS, "all"], found["plain"], found["full"], strict=True):
+    for part, plain, full in zip([*PARTS, "all"], seconds["plain"], seconds["full"], strict=True):
         table.add(part, plain, full)
     table.notes.append("One profiled run each. If the model is far from its optimum, a second Hessian is assembled.")
     return table

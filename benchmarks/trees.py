@@ -1,4 +1,4 @@
-"""Trees: order against real retraining, and speed beside CatBoost's own object importance.
+"""Trees: ranking compared with real retraining, and speed compared with CatBoost's own object importance.
 
 python -m benchmarks --only trees --data DIR
 """
@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     x, y = adult(chosen.data)
     tables = [order(x, y), products(x, y), all_removals(x, y), beside_catboost(x, y), end_to_end(x, y)]
-    found = versions(["numpy", "scipy", "scikit-learn", "lightgbm", "catboost", "upweight"])
-    Section("trees", "Boosted trees", "python -m benchmarks --only trees --data DIR", tables, found).keep()
+    numbers = versions(["numpy", "scipy", "scikit-learn", "lightgbm", "catboost", "upweight"])
+    Section("trees", "Boosted trees", "python -m benchmarks --only trees --data DIR", tables, numbers).keep()
 
 
 def adult(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -75,18 +75,18 @@ def order(x: pd.DataFrame, y: np.ndarray) -> Table:
         ["method", "Adult, 935", "breast cancer, 483", "diabetes, 375"],
     )
     rng = np.random.default_rng(0)
-    some = rng.permutation(len(y))[:1100]
+    rows = rng.permutation(len(y))[:1100]
     small = {"num_leaves": 8}
     amounts = lightgbm.LGBMRegressor(n_estimators=50, n_jobs=1, verbose=-1, **small)
     problems = [
-        (x.iloc[some].reset_index(drop=True), y[some], booster(**small)),
+        (x.iloc[rows].reset_index(drop=True), y[rows], booster(**small)),
         (*load_breast_cancer(return_X_y=True), booster(n_estimators=50, **small)),
         (*load_diabetes(return_X_y=True), amounts),
     ]
     held = [held_out(*problem) for problem in problems]
-    found = {name: [agreement(method, *one) for one in held] for name, method in METHODS.items()}
-    best = [max(column) for column in zip(*found.values(), strict=True)]
-    for name, values in found.items():
+    values_of = {name: [agreement(method, *problem) for problem in held] for name, method in METHODS.items()}
+    best = [max(column) for column in zip(*values_of.values(), strict=True)]
+    for name, values in values_of.items():
         table.add(name, *values)
     table.add("verdict on the best", *[f"{value:.2f}: {verdict(value >= GOAL)}" for value in best])
     return table
@@ -145,8 +145,8 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
     train, queries = whole.take(np.arange(10_000)), whole.take(np.arange(10_000, 10_020))
     plain = {"bootstrap_type": "No", "leaf_estimation_iterations": 1, "thread_count": 1, "verbose": 0}
     plain |= {"boosting_type": "Plain", "allow_writing_files": False}
-    theirs = CatBoostClassifier(iterations=100, learning_rate=0.2, depth=6, **plain).fit(train.x, train.y)
-    model = uw.explainable(theirs, train)
+    catboost_model = CatBoostClassifier(iterations=100, learning_rate=0.2, depth=6, **plain).fit(train.x, train.y)
+    model = uw.explainable(catboost_model, train)
     pools = Pool(queries.x, queries.y), Pool(train.x, train.y)
     table = Table(
         "Compared with CatBoost's get_object_importance: 10,000 examples × 20 queries, 100 trees of depth 6, one "
@@ -155,24 +155,24 @@ def beside_catboost(x: pd.DataFrame, y: np.ndarray) -> Table:
         ["update set", "CatBoost, CPU s", "upweight, CPU s", "ratio", "rank agreement", "verdict"],
     )
     for kind, recipe in (("SinglePoint", METHODS["LeafInfluence, single point"]), ("AllPoints", uw.LeafInfluence())):
-        kept: dict[str, Any] = {}
+        results: dict[str, Any] = {}
 
-        def ours(recipe: Attributor = recipe, kept: dict[str, Any] = kept) -> None:
-            kept["ours"] = recipe.fit(model, train).attribute(queries).values
+        def run_upweight(recipe: Attributor = recipe, results: dict[str, Any] = results) -> None:
+            results["upweight"] = recipe.fit(model, train).attribute(queries).values
 
-        def other(kind: str = kind, kept: dict[str, Any] = kept) -> None:
-            found = theirs.get_object_importance(
+        def run_catboost(kind: str = kind, results: dict[str, Any] = results) -> None:
+            importance = catboost_model.get_object_importance(
                 *pools, type="PerObject", update_method=kind, thread_count=1, verbose=False
             )
-            kept["theirs"] = found
+            results["catboost"] = importance
 
-        timings = time_in_turn({"theirs": other, "ours": ours}, 2)
-        indices, values = (np.asarray(part) for part in kept["theirs"])
-        placed = np.zeros(kept["ours"].shape)
+        timings = time_in_turn({"catboost": run_catboost, "upweight": run_upweight}, 2)
+        indices, values = (np.asarray(part) for part in results["catboost"])
+        placed = np.zeros(results["upweight"].shape)
         np.put_along_axis(placed, indices.astype(int), values, axis=1)
-        agree = float(finite_mean(rank_correlations(kept["ours"], placed)))
-        faster = ratio(timings["theirs"], timings["ours"])
-        seconds = [timings[name].typical[0] for name in ("theirs", "ours")]
+        agree = float(finite_mean(rank_correlations(results["upweight"], placed)))
+        faster = ratio(timings["catboost"], timings["upweight"])
+        seconds = [timings[name].typical[0] for name in ("catboost", "upweight")]
         table.add(kind, *seconds, f"{faster:.1f}", abs(agree), verdict(faster >= TIMES))
     table.notes.append(
         "With SinglePoint an example needs about 2 ns of CatBoost for every tree and query; here the remaining "

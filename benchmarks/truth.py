@@ -1,6 +1,7 @@
-"""Truth: every net trained again on random halves of its training set, kept so that only the first run trains.
+"""Truth: every net retrained on random halves of its training set, saved so that only the first run trains.
 
-Two seeds for every half: the first is the seed of the checkpoint, the second says what another training would know.
+Two seeds for every half: the first is the seed of the checkpoint, the second shows how well another training predicts
+the truth.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PARTS = ("x", "y", "xq", "yq")
 
 
 def prepare(name: str, data: Path) -> Path:
-    """The folder with `name.npz` (data, halves, measurements) and `name.pt` (the checkpoint)."""
+    """Return the folder with `name.npz` (data, halves, measurements) and `name.pt` (the checkpoint)."""
     path = FOLDER / f"{name}.npz"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -41,11 +42,11 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     halves = _halves(kind)
     outputs = [[task.measured(train(kind, x[h], y[h], start, seed)) for h in halves] for seed in (0, 1)]
     torch.save(net.state_dict(), path.with_suffix(".pt"))
-    _keep(path, arrays, halves, np.swapaxes(outputs, 1, 2))
+    _save(path, arrays, halves, np.swapaxes(outputs, 1, 2))
 
 
 def _linear(kind: Kind, data: Path, path: Path) -> None:
-    """Halves of a softmax regression by scikit-learn's solver, to its optimum: one seed says it all."""
+    """Fit a softmax regression on every half by scikit-learn's solver, to its optimum: one seed is enough."""
     if kind.name == "softmax":
         problem = digits(kind.l2)
         x, y, xq, yq = problem.x, problem.y, problem.x_queries, problem.y_queries
@@ -53,18 +54,18 @@ def _linear(kind: Kind, data: Path, path: Path) -> None:
         x, y, xq, yq = (part.numpy() for part in images(data, kind))
     whole, halves = np.arange(len(x)), _halves(kind)
     fitted = [
-        LogisticRegression(C=1 / (len(some) * kind.l2), fit_intercept=False, tol=1e-8, max_iter=10_000).fit(
-            x[some].astype(np.float64), y[some]
+        LogisticRegression(C=1 / (len(rows) * kind.l2), fit_intercept=False, tol=1e-8, max_iter=10_000).fit(
+            x[rows].astype(np.float64), y[rows]
         )
-        for some in (whole, *halves)
+        for rows in (whole, *halves)
     ]
-    found = [one.predict_log_proba(xq)[np.arange(len(yq)), yq] for one in fitted[1:]]
+    log_probabilities = [model.predict_log_proba(xq)[np.arange(len(yq)), yq] for model in fitted[1:]]
     net = kind.make()
     with torch.no_grad():
         net[0].weight.copy_(torch.from_numpy(fitted[0].coef_))
     torch.save(net.state_dict(), path.with_suffix(".pt"))
     tensors = [torch.from_numpy(part.astype(np.float32 if part.ndim == 2 else np.int64)) for part in (x, y, xq, yq)]
-    _keep(path, tensors, halves, np.stack([np.transpose(found)] * 2))
+    _save(path, tensors, halves, np.stack([np.transpose(log_probabilities)] * 2))
 
 
 def _halves(kind: Kind) -> list[np.ndarray]:
@@ -72,7 +73,7 @@ def _halves(kind: Kind) -> list[np.ndarray]:
     return [np.sort(rng.choice(kind.train, kind.train // 2, replace=False)) for _ in range(kind.subsets)]
 
 
-def _keep(path: Path, arrays: list[torch.Tensor], halves: list[np.ndarray], measured: np.ndarray) -> None:
+def _save(path: Path, arrays: list[torch.Tensor], halves: list[np.ndarray], measured: np.ndarray) -> None:
     """`member` (halves, train), `measured` (seeds, queries, halves); written whole or not at all."""
     member = np.zeros((len(halves), len(arrays[0])), dtype=bool)
     for row, half in zip(member, halves, strict=True):

@@ -1,4 +1,4 @@
-"""Data that are missing, cut short or other data are named: which file, where from, which hash."""
+"""If data are missing, cut short or wrong, the error names the file, its source and its hash."""
 
 import io
 import re
@@ -26,31 +26,31 @@ def source(home="https://example.org/mails.zip", **more):
     return data.Source("mails", home, data.content_hash(members), {"mails.zip": data.zipped(data.mail_name)}, **more)
 
 
-def test_what_is_there_is_read_whatever_archive_it_is_in(tmp_path):
+def test_a_file_is_read_whatever_the_folders_in_its_archive(tmp_path):
     (tmp_path / "mails.zip").write_bytes(packed({f"deeper/{name}": value for name, value in MAILS.items()}))
     assert dict(source().members(tmp_path)) == {n: v for n, v in MAILS.items() if "Summary" not in n}
 
 
-def test_what_is_missing_is_downloaded(tmp_path, monkeypatch):
+def test_a_missing_file_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda home, timeout: io.BytesIO(packed(MAILS)))
     source().members(tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mails.zip"]
 
 
-def test_a_file_that_cannot_be_had_is_named_with_its_home_and_hash(tmp_path, monkeypatch):
+def test_the_error_for_an_unavailable_file_names_its_source_and_hash(tmp_path, monkeypatch):
     def refuse(home, timeout):
         raise OSError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    told = rf"{re.escape(str(tmp_path))}/mails.zip is missing.*no network.*example.org.*{source().sha256}"
-    with pytest.raises(data.DataError, match=told):
+    message = rf"{re.escape(str(tmp_path))}/mails.zip is missing.*no network.*example.org.*{source().sha256}"
+    with pytest.raises(data.DataError, match=message):
         source().members(tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(data.DataError, match=r"mails.zip is missing; expected mails.zip from a shop, SHA-256"):
         source("a shop").members(tmp_path)
 
 
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_no_file(tmp_path, monkeypatch):
     class Breaks(io.BytesIO):
         def read(self, size=-1):
             raise ConnectionResetError("gone")
@@ -61,20 +61,20 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kept", [0, 10, -30])
-def test_a_file_cut_short_is_told(tmp_path, kept):
-    (tmp_path / "mails.zip").write_bytes(packed(MAILS)[:kept])
+@pytest.mark.parametrize("end", [0, 10, -30])
+def test_a_truncated_file_is_reported_with_its_hash(tmp_path, end):
+    (tmp_path / "mails.zip").write_bytes(packed(MAILS)[:end])
     with pytest.raises(data.DataError, match=r"damaged or cut short.*SHA-256 of the content"):
         source().members(tmp_path)
 
 
-def test_other_content_is_told(tmp_path):
+def test_a_file_with_other_content_is_refused(tmp_path):
     (tmp_path / "mails.zip").write_bytes(packed({**MAILS, "enron1/ham/1.a.ham.txt": b"hallo"}))
     with pytest.raises(data.DataError, match="does not hold mails"):
         source().members(tmp_path)
 
 
-def test_a_truncated_array_file_is_told(tmp_path):
+def test_a_truncated_array_file_is_reported(tmp_path):
     np.savez(tmp_path / "mnist.npz", xtr=np.zeros((2, 28, 28), np.uint8))
     with pytest.raises(data.DataError, match=r"mnist.npz is damaged or cut short"):
         data.mnist(tmp_path)
@@ -91,7 +91,7 @@ def picture(colour):
 
 
 @pytest.mark.parametrize("tests", ["val", "test"])
-def test_two_kinds_are_the_first_of_each_class_and_no_other_class(tmp_path, tests):
+def test_two_kinds_returns_the_first_pictures_of_two_classes_only(tmp_path, tests):
     names = [f"{part}/{kind}/{i}.jpg" for part in ("train", tests) for kind in ("frog", "dog", "bird") for i in "210"]
     pictures = {name: picture(10 * place) for place, name in enumerate(names)}
     (tmp_path / "animals.zip").write_bytes(packed(pictures))

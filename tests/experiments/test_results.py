@@ -1,10 +1,10 @@
-"""RESULTS.md is what the JSON files say."""
+"""RESULTS.md is assembled from the JSON files."""
 
 from dataclasses import replace
 
 from experiments.results import Result, Row, assemble, read
 
-ONE = Result(
+RESULT = Result(
     title="Fig. 1: terms missing",
     claim="What it says.",
     rows=[Row("Pearson", ".95", ".951", True), Row("slope", "–", "1.0")],
@@ -19,16 +19,16 @@ ONE = Result(
 )
 
 
-def test_a_result_is_read_as_it_was_kept(tmp_path):
-    found = read(ONE.keep(tmp_path))
-    assert replace(found, versions={}, machine="") == ONE
-    assert found.versions["Python"]
+def test_a_saved_result_is_read_back_equal(tmp_path):
+    result = read(RESULT.keep(tmp_path))
+    assert replace(result, versions={}, machine="") == RESULT
+    assert result.versions["Python"]
 
 
-def test_every_folder_is_a_section_with_an_overview(tmp_path):
-    ONE.keep(tmp_path / "koh" / "results")
-    replace(ONE, name="fig2", rows=[Row("R", ".9", ".1", False)]).keep(tmp_path / "koh" / "results")
-    replace(ONE, section="Another (2018)").keep(tmp_path / "trees" / "results")
+def test_every_folder_becomes_a_section_with_an_overview(tmp_path):
+    RESULT.keep(tmp_path / "koh" / "results")
+    replace(RESULT, name="fig2", rows=[Row("R", ".9", ".1", False)]).keep(tmp_path / "koh" / "results")
+    replace(RESULT, section="Another (2018)").keep(tmp_path / "trees" / "results")
     text = assemble(tmp_path).read_text(encoding="utf-8")
     assert text.index("## A paper (2017)") < text.index("## Another (2018)")
     assert "| [Fig. 1: terms missing](#fig-1-terms-missing) | Pearson | .95 | .951 | met | 3.2 s |" in text
