@@ -156,7 +156,7 @@ class Trained:
         estimator = clone(self.estimator)
         if getattr(estimator, "class_weight", None) == "balanced":  # with the class weights of the full training set
             estimator.set_params(class_weight=self.model.class_weights)
-        weights = self.train.weights
+        weights: Any = self.train.weights
         more = {} if weights is None else {"sample_weight": weights[rows]}
         return estimator.fit(self.train.x[rows], self.train.y[rows], **more)
 

@@ -134,7 +134,7 @@ def faulty(kind, model):
     if issubclass(kind, TorchModel):
         network = model.network
         return kind(network.net, network.loss, objective=model.objective, training=model.training)
-    parts = {part.name: getattr(model, part.name) for part in fields(model) if part.name not in ("_seen", "notes")}
+    parts = {part.name: getattr(model, part.name) for part in fields(model) if part.name not in ("_cache", "notes")}
     return kind(**{**parts, **({"theta": model.theta.copy()} if hasattr(model, "theta") else {})})
 
 

@@ -117,7 +117,7 @@ def unsupported_objective(library: str, objective: str, supported: str, takes_cu
     """The error for an objective whose loss is not known here; `takes_custom`: whether `loss=` can replace it."""
     is_ranking = "rank" in objective.lower()
     ranking = " (a ranking loss belongs to pairs or lists, not to single examples)" if is_ranking else ""
-    custom = " For a loss of your own pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
+    custom = " For a loss of your own, pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
     return ValueError(
         f"the {library} objective {objective!r} is not supported{ranking}; train with one of {supported}."
         f"{custom if takes_custom else ''}"

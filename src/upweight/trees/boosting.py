@@ -138,9 +138,9 @@ class Boosting:
         g, h = np.zeros_like(self.ensemble.values), np.zeros_like(self.ensemble.values)
         for step in self.steps():
             for tree in step.trees:
-                where, outputs = self.ensemble.leaves_of(tree), self.ensemble.outputs_of(tree)
-                g[where] = self.leaf_sums(tree, step.gradient[outputs])
-                h[where] = self.leaf_sums(tree, step.hessian[outputs])
+                leaves, outputs = self.ensemble.leaves_of(tree), self.ensemble.outputs_of(tree)
+                g[leaves] = self.leaf_sums(tree, step.gradient[outputs])
+                h[leaves] = self.leaf_sums(tree, step.hessian[outputs])
         return g, h
 
     @cached_property

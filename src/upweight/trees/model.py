@@ -59,7 +59,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     threads: bool = False
     settings: Any = None
     splits: Any = None
-    _seen: dict[str, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def measurement(self) -> str:
@@ -94,8 +94,8 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
 
     def leaves(self, examples: Examples) -> Indices:
         """The global number of each example's leaf in every tree, (n, trees); cached for the last two sets."""
-        known: DataCache[Indices] = self._seen.setdefault("leaves", DataCache(2))
-        return known.get_or_make(examples, lambda: self.ensemble.global_leaves(self.numbers(examples.x)))
+        cache: DataCache[Indices] = self._cache.setdefault("leaves", DataCache(2))
+        return cache.get_or_make(examples, lambda: self.ensemble.global_leaves(self.numbers(examples.x)))
 
     def embed(self, examples: Examples) -> Any:
         """Sparse (n, leaves) with 1/√trees in each leaf of an example: inner products are shares of common leaves.
@@ -136,8 +136,8 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         require_any_weight(train)
         targets, weights = self.loss.encode(train.y).T, sample_weights(train)
-        known: DataCache[Boosting | Forest] = self._seen.setdefault("grown", DataCache(1))
-        return known.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
+        cache: DataCache[Boosting | Forest] = self._cache.setdefault("grown", DataCache(1))
+        return cache.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator retrained with these weights times the examples' own; examples of weight 0 are left out.
