@@ -141,7 +141,7 @@ def test_an_unknown_query_id_is_a_usage_error_that_shows_ids(task):
         (TASK + "\nmodel = object()\n", "supported"),
     ],
 )
-def test_a_broken_task_file_is_told_in_one_line(in_tmp, text, expected):
+def test_a_broken_task_file_gives_a_one_line_error(in_tmp, text, expected):
     result = run("explain", written(in_tmp / "broken.py", text), code=1)
     assert expected in result.stderr and "Traceback" not in result.stderr
     assert result.stdout == ""

@@ -62,7 +62,7 @@ def test_evaluate_is_a_table_of_methods_and_baselines(task):
     assert "Retraining on subsets" in said.stderr
 
 
-def test_methods_are_told_what_the_subsets_keep():
+def test_methods_receive_the_share_of_the_subsets():
     from upweight import Influence, Metagradient
     from upweight.cli.inputs import recipe_for
 
@@ -88,7 +88,7 @@ def test_evaluate_goes_on_from_its_folder(task):
     assert answers[0]["methods"][0]["lds"] == answers[1]["methods"][0]["lds"]
 
 
-def test_what_cannot_be_evaluated_is_told_before_the_work(task):
+def test_invalid_options_are_refused_before_the_work(task):
     written(Path("planted.txt"), "nobody\n")
     assert "no training example has the id 'nobody'" in words(
         run("evaluate", task, "--planted", "planted.txt", code=2).stderr
@@ -101,7 +101,7 @@ def test_what_cannot_be_evaluated_is_told_before_the_work(task):
     run("evaluate", task, "--subsets", "4", code=2)
 
 
-def test_half_of_a_rare_class_is_left_out_and_said():
+def test_subsets_without_a_class_are_left_out_with_a_warning():
     path = written(Path("rare.py"), TASK.replace("model =", "train.y[:] = 0\ntrain.y[0] = 1\ntrain.y[7] = 1\nmodel ="))
     answer = json.loads(run("evaluate", path, "--subsets", "20", "--json").stdout)
     assert 0 < len(answer["truth"]["refused"]) == 20 - answer["truth"]["removals"]

@@ -78,7 +78,7 @@ def test_a_model_without_mistakes_still_has_something_worth_explaining():
     assert len(found) == 3 and "every query right" in why
 
 
-def test_stages_are_told_from_start_to_end():
+def test_progress_reports_every_stage_from_start_to_end():
     told = []
     explain(
         logistic(),

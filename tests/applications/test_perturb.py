@@ -223,7 +223,7 @@ def test_double_backward_is_the_derivative_of_rows():
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_nothing_to_look_into_is_refused(k):
+def test_invalid_arguments_are_refused(k):
     train, queries = split(*wine(2))
     model = uw.explainable(make_pipeline(StandardScaler(), LogisticRegression(**TIGHT)).fit(train.x, train.y), train)
     with pytest.raises(ValueError, match="expected k of at least 1"):
@@ -238,7 +238,7 @@ def test_nothing_to_look_into_is_refused(k):
         uw.perturb(model, train, queries, recipe=uw.Chance())
 
 
-def test_a_kernel_machine_has_no_place_for_moved_inputs():
+def test_a_kernel_machine_cannot_be_perturbed():
     train, queries = split(*wine(2))
     model = uw.explainable(SVC(tol=1e-9).fit(train.x, train.y), train)
     with pytest.raises(TypeError, match="kernel machine"):

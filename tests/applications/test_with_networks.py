@@ -41,7 +41,7 @@ def test_mislabeled_with_held_out_answers_and_a_patch():
     assert done.after.measured > done.before.measured
 
 
-def test_mislabeled_says_whose_probabilities_these_are_and_what_is_no_size(tmp_path):
+def test_mislabeled_reports_whose_probabilities_it_shows_and_that_losses_only_rank(tmp_path):
     model, train, queries = task()
     alone = uw.TorchModel(model.network.net, cross_entropy)
     suspects = uw.mislabeled(alone, train, budget=3, evaluation=queries)

@@ -53,7 +53,7 @@ def test_slices_by_what_suits_trees(task):
     np.testing.assert_allclose(found.effects[found.groups.names.index("flipped = True"), 0], whole)
 
 
-def test_what_if_says_what_it_needs(task):
+def test_what_if_refuses_a_model_without_gradients(task):
     model, train, queries = task
     with pytest.raises(TypeError, match="what_if needs a model that is Differentiable"):
         uw.what_if(model, train, queries, uw.Change(remove=[3]))

@@ -90,7 +90,7 @@ def test_answers_and_obeys_the_keys(visit, digits, check):
         assert page.locator("#query-list button").count() == 1
 
 
-def test_says_exactly_what_removing_would_do(visit, digits, check, table):
+def test_a_card_states_the_effect_of_removing_the_example(visit, digits, check, table):
     scores = digits[0]
     best = scores.proponents("q0", 1)[0]
     with visit(*digits, check) as page:
@@ -184,7 +184,7 @@ def test_a_text_among_the_columns_of_a_row_can_be_read(visit, digits):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_sixty_thousand_rows_stay_fast_and_cuts_are_told(visit, monkeypatch):
+def test_sixty_thousand_rows_stay_fast_and_left_out_scores_are_reported(visit, monkeypatch):
     random = np.random.default_rng(0)
     train, queries = Examples(np.zeros((60_000, 1)), np.arange(60_000) % 10), Examples(np.zeros((2, 1)), [0, 1])
     scores = Scores(random.normal(size=(2, 60_000)), queries.ids, train.ids, Unit.EFFECT)

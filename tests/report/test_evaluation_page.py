@@ -142,7 +142,7 @@ def test_nothing_of_the_data_is_html_and_nothing_runs(tmp_path):
         assert not re.search(r"(src|href)=[\"']?https?:", html)
 
 
-def test_too_many_points_are_thinned_and_that_is_said(tmp_path):
+def test_too_many_points_are_thinned_with_a_note(tmp_path):
     html = text_of(tmp_path, check_of(m=60, removals=30))
     assert "600 of 1,200 pairs are drawn" in html or "of 1,200 pairs are drawn" in html
 

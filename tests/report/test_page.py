@@ -27,7 +27,7 @@ def floats(text):
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
-def test_writes_where_it_says(tmp_path, digits, check):
+def test_the_report_is_written_to_its_path(tmp_path, digits, check):
     path = write_report(str(tmp_path / "report.html"), *digits, check)
     assert path == tmp_path / "report.html"
     assert os.listdir(tmp_path) == ["report.html"]
@@ -51,7 +51,7 @@ def test_bad_news_first(tmp_path, digits, check):
     assert [html.index(text) for text in order] == sorted(html.index(text) for text in order)
 
 
-def test_says_when_nobody_retrained(tmp_path, digits):
+def test_a_page_without_verification_reports_it(tmp_path, digits):
     html = write_report(tmp_path / "r.html", *digits).read_text(encoding="utf-8")
     assert "Not verified" in html and "Verified by" not in html
 
@@ -102,7 +102,7 @@ def test_the_old_page_survives_a_failure(tmp_path, digits, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["r.html"]
 
 
-def test_says_what_the_budget_left_out(tmp_path, digits, monkeypatch):
+def test_the_page_reports_what_was_left_out(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(payload, "MAX_SCORES", 100)
     monkeypatch.setattr(payload, "MAX_QUERIES", 3)
     data = data_of(write_report(tmp_path / "r.html", *digits))
@@ -156,7 +156,7 @@ def test_many_classes_show_the_likeliest_and_the_true_one(tmp_path, digits):
     ] == 20
 
 
-def test_a_verification_of_other_scores_is_told_and_gives_no_intervals(tmp_path, digits, check):
+def test_a_verification_of_other_scores_gives_a_warning_and_no_intervals(tmp_path, digits, check):
     other = dataclasses.replace(digits[0], values=2 * digits[0].values)
     path = write_report(tmp_path / "r.html", other, *digits[1:], check)
     assert "made with other scores than those on this page" in path.read_text(encoding="utf-8")

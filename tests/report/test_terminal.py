@@ -44,7 +44,7 @@ def test_no_line_is_wider_than_the_console(width, shown):
     assert max(map(len, printed(explained(shown=shown), width=width).splitlines())) <= width
 
 
-def test_a_loss_is_said_to_rise_when_a_proponent_goes():
+def test_the_summary_states_that_removing_a_proponent_raises_the_loss():
     said = " ".join(printed(explained()).split())
     best = max(explained().scores.row(0), key=abs)
     assert f"nats {'higher' if best > 0 else 'lower'}" in said and "instead of" in said
@@ -61,7 +61,7 @@ def test_a_loss_is_said_to_rise_when_a_proponent_goes():
         (1e-7, 2e-7, ("<0.001", "<0.001")),
     ],
 )
-def test_two_chances_that_differ_are_told_apart(before, after, said):
+def test_two_different_probabilities_are_printed_differently(before, after, said):
     assert _percents(before, after) == said
 
 

@@ -141,7 +141,7 @@ def perturb(
     baseline: Any = 0.0,
     recipe: Attributor | None = None,
 ) -> Perturbation:
-    """Which features of which training examples would move these predictions if the model were trained again.
+    """Which features of which training examples would move these predictions if the model were retrained.
 
     With m the measurement and H the Hessian of the training objective (summed over examples), the gradient for
     feature j of example i is −∇m_qᵀ H⁻¹ ∂∇ℓᵢ/∂xᵢⱼ: with the default measurement, −loss, it is −I_pert,loss / n of

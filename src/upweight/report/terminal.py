@@ -57,7 +57,7 @@ class ProgressDisplay:
         self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """A stage starts (done = 0), goes on, or ends (done = total)."""
+        """A stage starts (done = 0), continues, or ends (done = total)."""
         description = self.stages.get(stage, stage)
         if stage not in self._started:
             self._started[stage] = time.perf_counter()
