@@ -1,4 +1,4 @@
-"""ModelReader: what makes models out of trained estimators of one kind."""
+"""`ModelReader`: the interface of a model family that turns trained estimators into models."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from upweight.core.model import Retrainable
 class ModelReader(Protocol):
     """Reads the estimators of one model family for `explainable`; a module with these two functions is one.
 
-    `read` may take `smoothing`, `objective` and `loss` of `explainable` too, as keywords with a default; those that it
-    does not name are refused.
+    `read` may also take `smoothing`, `objective` and `loss` of `explainable`, as keywords with a default; `explainable`
+    refuses those that it does not take.
     """
 
     def reads(self, estimator: Any) -> bool:
-        """Whether the estimator is of this family; cheap, for it is called with estimators of all kinds."""
+        """Whether the estimator belongs to this family. Called with estimators of all kinds, so it must be cheap."""
 
     def read(self, estimator: Any, train: Examples, measure: Measurement) -> Retrainable:
-        """The fitted estimator as a model that measures this; the estimator is not changed.
+        """The fitted estimator as a model with this measurement; the estimator is not changed.
 
-        A model that cannot be trained again says so in `lacks(Retrainable)`.
+        A model that cannot be retrained returns the reason from `lacks(Retrainable)`.
 
         Raises:
-            ValueError: an estimator that is not fitted, or training examples that it was not fitted on.
+            ValueError: the estimator is not fitted, or was fitted on other examples.
         """

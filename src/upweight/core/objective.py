@@ -1,4 +1,4 @@
-"""Objective: how losses are put together to what training minimises, and so what removing an example means."""
+"""How a training objective combines the losses of examples, which decides what removing an example means."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Objective:
-    """How the training loss was put together, which says what removing an example means.
+    """How the training objective combines losses, which decides what removing an example means.
 
-    `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example goes.
-    `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the average is renormalised, so an example takes its
-    share of the regulariser along, and its row carries the regulariser's gradient.
-    `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as it was before anything was removed: nobody takes an example's place, and
-    the regulariser stays.
+    `sum`: Σ wᵢℓᵢ + l2/2 ‖θ‖² (scikit-learn's C-type models): the regulariser stays when an example is removed.
+    `mean`: Σ wᵢℓᵢ / Σ wᵢ + l2/2 ‖θ‖² (Koh & Liang, PyTorch): the mean is renormalised, so an example takes its share of
+    the regulariser along, and its row carries the gradient of the regulariser.
+    `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as before any removal: the mean is not renormalised, and the regulariser
+    stays.
     """
 
     reduction: Literal["sum", "mean", "fixed"]

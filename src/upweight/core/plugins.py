@@ -1,4 +1,4 @@
-"""Plugins: methods and model families that installed packages bring, by entry points."""
+"""Plugins: methods and model families that installed packages provide as entry points."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Plugin:
 def plugins(group: str, built_in: frozenset[str], misfit: Callable[[Any], str | None]) -> Mapping[str, Plugin]:
     """Every usable entry point of a group by its name, in the order of names; read once per process.
 
-    What cannot be used is left out, with a UserWarning that names package and entry point: what cannot be imported,
-    what does not belong to the group for the reason that `misfit` gives, and what has a name that is taken. Built-in
-    names win over plugins; of two plugins that can be used, the one wins whose package comes first in the alphabet.
+    A plugin is left out, with a UserWarning that names its package and entry point, if it cannot be imported, if
+    `misfit` returns a reason why it does not belong to the group, or if its name is taken. Built-in names win over
+    plugins; of two usable plugins of one name, the one wins whose package comes first in the alphabet.
     """
     usable: dict[str, Plugin] = {}
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, _package(point))):
@@ -40,7 +40,7 @@ def plugins(group: str, built_in: frozenset[str], misfit: Callable[[Any], str | 
             try:
                 plugin = point.load()
                 reason = misfit(plugin)
-            except Exception as error:  # whatever the code of others may raise
+            except Exception as error:  # the code of a plugin may raise anything
                 reason = f"{type(error).__name__}: {error}"
             if reason is None:
                 usable[point.name] = Plugin(point, plugin)
@@ -50,7 +50,7 @@ def plugins(group: str, built_in: frozenset[str], misfit: Callable[[Any], str | 
 
 
 def warn_about(point: EntryPoint, reason: str) -> None:
-    """Warn that a plugin is left out, in words that say whose it is."""
+    """Warn that a plugin is left out, with its package and entry point."""
     warnings.warn(
         f"the plugin {point.name!r} of the package {_package(point)} is left out: {reason}. "
         f"Its entry point is {point.name} = {point.value} in the group {point.group}",

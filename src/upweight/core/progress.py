@@ -1,4 +1,4 @@
-"""Progress: how long work tells the caller how far it is."""
+"""Progress reports of long computations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Progress(Protocol):
 
 
 def no_progress(stage: str, done: int, total: int, /) -> None:
-    """Progress that nobody asked for."""
+    """Report no progress."""
 
 
 def accepts_arguments(function: Callable[..., Any], arguments: int) -> bool:
-    """Whether the function can be called with so many arguments; True where it does not say."""
+    """Whether the function can be called with this many arguments; True if its signature is unknown."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except TypeError:
@@ -31,14 +31,14 @@ def accepts_arguments(function: Callable[..., Any], arguments: int) -> bool:
 
 
 def adapt_old_progress(progress: Callable[[int, int], None] | None) -> Progress | None:
-    """The older progress(done, total) as progress(stage, done, total)."""
+    """The old progress(done, total) as progress(stage, done, total)."""
     if progress is None:
         return None
     return lambda stage, done, total, /: progress(done, total)
 
 
 def rename_stages(names: dict[str, str], progress: Progress | None) -> Progress | None:
-    """Progress under these names instead of a stage's own."""
+    """Progress with some stages renamed."""
     if progress is None:
         return None
 
@@ -49,9 +49,12 @@ def rename_stages(names: dict[str, str], progress: Progress | None) -> Progress 
 
 
 def as_progress(progress: Callable[..., None] | None, function: str, stacklevel: int = 3) -> Progress:
-    """Progress as it is, or with a DeprecationWarning the older progress(done, total) of this function.
+    """The progress to report to. Accepts the old progress(done, total), with a DeprecationWarning.
 
-    `stacklevel`: whose line the warning names, as in `warnings.warn`; 3 is the caller of the function that calls this.
+    Args:
+        progress: what the user passed.
+        function: name of the public function, for the warning.
+        stacklevel: as in `warnings.warn`; 3 is the caller of the function that calls this one.
     """
     if progress is None:
         return no_progress

@@ -1,4 +1,4 @@
-"""Promises: what a method stands by against real retraining, and which laws cannot hold for it."""
+"""Promises: how well a method agrees with real retraining, and which laws cannot hold for it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from upweight.core.laws import Law
 
 @dataclass(frozen=True)
 class Promises:
-    """What a method stands by: the laws hold it to this on every model family.
+    """What a method guarantees; the laws test it on every model family.
 
     Attributes:
-        correlation: the least Pearson correlation with true leave-one-out, over all queries and examples; above 0.
-            With a slope, of answers that are effects.
-        slope: the band of actual on predicted, for answers that are effects.
-        ranking: the least correlation of the same settings where a model lets them give a ranking only.
-        no_floor: why there is no such correlation, in a sentence. Every method states one of the two.
-        waives: law → the reason why it cannot hold for this method; a `Law` or its sentence.
+        correlation: the least Pearson correlation with true leave-one-out effects, over all queries and examples; above
+            0. If there is a slope, it applies to answers of unit EFFECT.
+        slope: the range of the slope of actual on predicted effects, for answers of unit EFFECT.
+        ranking: the least correlation of the same settings on models for which the answers have unit RANK.
+        no_floor: why there is no such correlation, in a sentence. Every method states this or `correlation`.
+        waives: law (a `Law` or its sentence) → the reason why it cannot hold for this method.
 
     Raises:
-        ValueError: a waiver that names no law, or has no reason; a floor that is none; a floor, and why there is none.
+        ValueError: a waiver names no law or gives no reason, a floor is not in (0, 1], or both `correlation` and
+            `no_floor` are given.
     """
 
     correlation: float | None = None

@@ -1,4 +1,4 @@
-"""Provenance: whose numbers are kept in a file or a folder, and the refusal of everything else."""
+"""Provenance: which model and data a saved file or folder belongs to, and the refusal of any other."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def identity_of(model: Measurable, train: Examples, queries: Examples | None = N
     """The digests of a model's parts (`Measurable.identity`), of its training set (`data`) and of the queries.
 
     Raises:
-        UnidentifiedError: something in them cannot be told apart from another.
+        UnidentifiedError: they hold a value that cannot be compared.
     """
-    asked = {} if queries is None else {"queries": queries.digest()}
-    return {**model.identity(), "data": train.digest(), **asked}
+    of_queries = {} if queries is None else {"queries": queries.digest()}
+    return {**model.identity(), "data": train.digest(), **of_queries}
 
 
-def require_same(kept: str | Path, there: Mapping[str, Any], here: Mapping[str, str], instead: str) -> None:
-    """Raise ValueError where what is kept is of another model, other data or other settings, and say of which.
+def require_same(name: str | Path, stored: Mapping[str, Any], given: Mapping[str, str], advice: str) -> None:
+    """Raise ValueError if a saved result belongs to another model, other data or other settings, and say which.
 
     Args:
-        kept: what was kept: a file, or words for it.
-        there: the digests it was kept under.
-        here: those of what is handed in.
-        instead: what to do.
+        name: the saved result, for the message.
+        stored: the digests in it.
+        given: the digests of the model, data and settings passed by the caller.
+        advice: what to do instead.
     """
-    others = [WORDS.get(name, f"another {name}") for name in here if there.get(name) != here[name]]
+    others = [WORDS.get(part, f"another {part}") for part in given if stored.get(part) != given[part]]
     if others:
-        raise ValueError(f"{kept} was made with {' and '.join(others)} than those handed in; {instead}")
+        raise ValueError(f"{name} was made with {' and '.join(others)} than those handed in; {advice}")

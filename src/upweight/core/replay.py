@@ -1,4 +1,4 @@
-"""Replay: a training run that was made, and is differentiated in the example weights."""
+"""The interface of a replayed training run, which can be differentiated in the example weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from upweight.core.rows import Rows
 
 
 class Replay(ABC):
-    """A training run that was made, and can be gone through again.
+    """A training run that can be replayed.
 
-    `clipped`: in which share of the steps and queries of the last `gradients` a cotangent was clipped.
+    Attributes:
+        clipped: the share of steps and queries in which the last `gradients` clipped a cotangent.
     """
 
     clipped: float = 0.0
@@ -31,13 +32,15 @@ class Replay(ABC):
 
     @abstractmethod
     def gradients(self, rows: Rows, folder: str | Path | None = None, clip: float | None = None) -> NDArray[np.float64]:
-        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
+        """∂m_q/∂wᵢ, (m, n), from the gradients of the measurements (m, p) at the trained parameters.
 
-        `folder`: where a long pass is kept on the way, so that one that was broken off goes on. `clip`: the largest
-        factor by which one step may let a query's cotangent grow on the way back; what comes out is the derivative
-        only where none grew more.
+        Args:
+            rows: the gradients of the measurements.
+            folder: where to save the state of a long backward pass, so that an interrupted one resumes.
+            clip: the largest factor by which a query's cotangent may grow in one step of the backward pass. If any
+                cotangent was clipped, the result is not the exact derivative.
         """
 
     @abstractmethod
     def shifts(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
+        """Derivatives of the trained parameters along directions (r, n) in the example weights: (r, p)."""

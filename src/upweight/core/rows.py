@@ -1,4 +1,4 @@
-"""Rows: a tall matrix of per-example gradients that need not exist as a matrix."""
+"""Rows: per-example gradients as a matrix (n, parameters) that need not be in memory as a matrix."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Rows(ABC):
         return np.asarray(np.einsum("ij,ij->i", dense, dense))
 
     def normalised(self, by_layer: bool = False) -> Rows:
-        """Directions alone: every row divided by its norm, zero where there is none.
+        """Every row divided by its norm; a row of zeros stays zero.
 
-        `by_layer` divides each layer's part by its own norm. Raises ValueError where rows know of no layers.
+        `by_layer` divides the part of each layer by the norm of that part. Raises ValueError if rows have no layers.
         """
         if by_layer:
-            raise ValueError(f"{type(self).__name__} know of no layers: only gradients of networks do")
+            raise ValueError(f"{type(self).__name__} have no layers: only gradients of networks do")
         return DenseRows(self.dense() * reciprocal_roots(self.squares())[:, None])
 
 
 class DenseRows(Rows):
-    """Rows that exist as a matrix (k, parameters)."""
+    """Rows in memory as a matrix (k, parameters)."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.values = values
@@ -59,7 +59,7 @@ class DenseRows(Rows):
         return len(self.values)
 
     def dot(self, other: Rows) -> NDArray[np.float64]:
-        """Inner products; the other side decides how, where it is no matrix."""
+        """Inner products; if the other rows are not dense, computed by them."""
         if isinstance(other, DenseRows):
             return np.asarray(self.values @ other.values.T)
         return other.dot(self).T
@@ -82,5 +82,5 @@ class DenseRows(Rows):
 
 
 def reciprocal_roots(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1/√s, zero where s is."""
+    """1/√s, and 0 for s = 0."""
     return np.where(squares > 0, 1.0 / np.sqrt(np.where(squares > 0, squares, 1.0)), 0.0)

@@ -1,4 +1,4 @@
-"""Scores: the labelled query × train matrix that every method answers with."""
+"""`Scores`, the labelled query × train matrix that every method returns, and `Top`, its strongest entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Unit(StrEnum):
-    """EFFECT: in the measurement's own unit, slope 1 against retraining. RANK: sign and order, no size."""
+    """EFFECT: scores have the unit of the measurement and slope 1 against retraining. RANK: sign and order only."""
 
     EFFECT = "EFFECT"
     RANK = "RANK"
@@ -48,12 +48,12 @@ class Scores:
         values: float64, shape (queries, train examples or groups).
         query_ids, train_ids: the ids of the two axes.
         unit: EFFECT or RANK.
-        measurement: what was measured, in words.
+        measurement: the measurement in words.
         recipe: the method and its settings.
-        diagnostics: how far to trust it; `diagnostics["warnings"]` is a list of sentences.
-        measured: the measurement of each query on the model itself, shape (queries,).
-        predictions: what the model says of each query.
-        contents: checksums of the queries' ids and of their inputs and labels; None where they are not known.
+        diagnostics: how far to trust the scores; `diagnostics["warnings"]` is a list of sentences.
+        measured: the measurement of each query on the trained model, shape (queries,).
+        predictions: the model's prediction for each query.
+        contents: checksums of the queries' ids and of their inputs and labels; None if they are not known.
     """
 
     values: NDArray[np.float64]
@@ -80,10 +80,10 @@ class Scores:
         require_finite(self.values)
 
     def require_queries(self, queries: Examples) -> None:
-        """Raise ValueError where these are not the queries that the scores are of, in their order, as they were."""
+        """Raise ValueError if these are not the unchanged queries of these scores, in the same order."""
         if self.query_ids.tolist() != queries.ids.tolist():
             raise ValueError("expected scores of exactly these queries, in this order; call attribute(queries) again")
-        ids, contents = self.contents or (None, None)  # those of part of the queries are not known
+        ids, contents = self.contents or (None, None)  # not known for a selection of the queries
         if ids == checksum(self.query_ids) and contents is not None and contents != queries.checksum():
             raise ValueError(
                 "these queries have other inputs or labels than when they were scored; call attribute(queries) again"
@@ -143,16 +143,18 @@ class Scores:
         arrays = {"values": self.values, "query_ids": self.query_ids, "train_ids": self.train_ids}
         if self.measured is not None:
             arrays["measured"] = self.measured
-        said = self.predictions
-        if said is not None and said.probabilities is not None:
-            arrays["probabilities"] = said.probabilities
+        predictions = self.predictions
+        if predictions is not None and predictions.probabilities is not None:
+            arrays["probabilities"] = predictions.probabilities
         facts = {
             "unit": str(self.unit),
             "measurement": self.measurement,
             "recipe": dict(self.recipe),
             "diagnostics": dict(self.diagnostics),
             "contents": self.contents,
-            "predictions": None if said is None else {"predicted": said.predicted, "classes": said.classes},
+            "predictions": None
+            if predictions is None
+            else {"predicted": predictions.predicted, "classes": predictions.classes},
         }
         write_archive(path, "scores", arrays, facts)
 
@@ -160,7 +162,7 @@ class Scores:
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
         arrays, facts = read_archive(path, "scores")
-        said = facts["predictions"]
+        stored = facts["predictions"]
         return cls(
             values=arrays["values"],
             query_ids=arrays["query_ids"],
@@ -172,8 +174,8 @@ class Scores:
             measured=arrays.get("measured"),
             contents=None if facts.get("contents") is None else tuple(facts["contents"]),
             predictions=None
-            if said is None
-            else Predictions(tuple(said["predicted"]), tuple(said["classes"]), arrays.get("probabilities")),
+            if stored is None
+            else Predictions(tuple(stored["predicted"]), tuple(stored["classes"]), arrays.get("probabilities")),
         )
 
     def __repr__(self) -> str:
@@ -193,9 +195,9 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Top:
-    """The k strongest proponents and opponents of every query, without the matrix they were chosen from.
+    """The k strongest proponents and opponents of every query.
 
-    `ids` and `values` have shape (queries, kept) and hold both ends, largest score first.
+    `ids` and `values` have shape (queries, at most 2k) and hold both, largest score first.
     """
 
     query_ids: NDArray[Any]
@@ -206,32 +208,32 @@ class Top:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def proponents(self, query: Id) -> list[Attribution]:
-        """The kept training examples that raised this query's measurement, strongest first."""
+        """The selected training examples that raised this query's measurement, strongest first."""
         place = _place(self.query_ids, query)
         return _strongest(self.values[place], self.ids[place], self.k, sign=1.0)
 
     def opponents(self, query: Id) -> list[Attribution]:
-        """The kept training examples that lowered this query's measurement, strongest first."""
+        """The selected training examples that lowered this query's measurement, strongest first."""
         place = _place(self.query_ids, query)
         return _strongest(self.values[place], self.ids[place], self.k, sign=-1.0)
 
 
 def require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values themselves. Raises ValueError when one of them is no number."""
-    strange = values.size - int(np.isfinite(values).sum())
-    if strange:
+    """The values themselves. Raises ValueError if one of them is NaN or infinite."""
+    not_finite = values.size - int(np.isfinite(values).sum())
+    if not_finite:
         raise ValueError(
-            f"{strange} scores are NaN or infinite; "
+            f"{not_finite} scores are NaN or infinite; "
             "check the features and the damping, a score is never anything but a number"
         )
     return values
 
 
 def _place(query_ids: NDArray[Any], query: Id) -> int:
-    found = np.flatnonzero(query_ids == query)
-    if len(found) == 0:
+    places = np.flatnonzero(query_ids == query)
+    if len(places) == 0:
         raise KeyError(f"no query has the id {query!r}; query ids look like {query_ids[:3].tolist()}")
-    return int(found[0])
+    return int(places[0])
 
 
 def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float) -> list[Attribution]:
@@ -240,8 +242,8 @@ def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float)
 
 
 def _html_row(scores: Scores, query: Id) -> str:
-    def cell(found: list[Attribution]) -> str:
-        return ", ".join(f"{html.escape(str(a.id))} ({a.score:+.3g})" for a in found)
+    def cell(attributions: list[Attribution]) -> str:
+        return ", ".join(f"{html.escape(str(a.id))} ({a.score:+.3g})" for a in attributions)
 
     return (
         f"<tr><td>{html.escape(str(query))}</td><td>{cell(scores.proponents(query))}</td>"

@@ -1,4 +1,4 @@
-"""Threads: a limit on those that linear algebra uses."""
+"""A limit on the threads of linear algebra."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: for workers side by side, and for matrices too small to be worth waking others for.
+    """A context in which linear algebra uses one thread: for parallel workers, and for small matrices.
 
-    OpenMP's threads, which torch computes with, do not outlive a fork: a worker that waits for them waits for ever.
-
-    On a machine that is busy with something else, threads that wait for each other cost tenfold on small matrices.
+    The OpenMP threads of torch do not survive a fork, so a forked worker that waits for them waits for ever. On a busy
+    machine, threads that wait for each other make products of small matrices ten times slower.
     """
     try:
         import threadpoolctl

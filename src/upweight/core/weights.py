@@ -1,4 +1,4 @@
-"""Sample weights: a row of weight 0 is absent, and where all weights are whole a row of weight k is k copies."""
+"""Sample weights: a row of weight 0 is absent; if all weights are whole numbers, a row of weight k is k copies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def sample_weights(train: Examples) -> Array:
-    """The examples' own weights, (n,): ones where none are given. They may all be zero in a part of a training set."""
+    """The sample weights of the examples, (n,); ones if they have none. In a part of a set all may be 0."""
     return np.ones(len(train)) if train.weights is None else train.weights
 
 
@@ -32,10 +32,10 @@ def weighted_positions(train: Examples) -> NDArray[np.intp]:
 
 
 def require_part(train: Examples, name: str, member: NDArray[np.intp]) -> None:
-    """Raise ValueError if the examples at these positions are none, or all that weigh anything."""
-    left = sample_weights(train).copy()
-    left[member] = 0.0
-    if len(member) == 0 or not left.any():
+    """Raise ValueError if a group has no examples, or all examples of positive weight."""
+    remaining = sample_weights(train).copy()
+    remaining[member] = 0.0
+    if len(member) == 0 or not remaining.any():
         raise ValueError(
             f"expected group {name!r} to be some of the {len(weighted_positions(train))} training examples, "
             f"got {len(member)}: removing none changes nothing, removing all leaves nothing to train on"
@@ -43,20 +43,20 @@ def require_part(train: Examples, name: str, member: NDArray[np.intp]) -> None:
 
 
 class Classes(Protocol):
-    """A loss that knows its classes; None for numeric targets."""
+    """A loss with its classes; None for numeric targets."""
 
     classes: NDArray[Any] | None
 
     def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
-        """Which class each label is, (n,)."""
+        """Position of each label among the classes, (n,)."""
 
 
 def require_classes(train: Examples, weights: Array, loss: Classes) -> None:
-    """Raise ValueError if with these weights (n,) on top of the examples' own a class that was there is gone."""
+    """Raise ValueError if a class of the training set has no weight left under these weights (n,)."""
     if loss.classes is None or train.y is None:
         return
-    own, places, count = sample_weights(train), loss.places(train.y), len(loss.classes)
-    gone = (np.bincount(places, own, count) > 0) & (np.bincount(places, own * weights, count) == 0)
+    present, places, count = sample_weights(train), loss.places(train.y), len(loss.classes)
+    gone = (np.bincount(places, present, count) > 0) & (np.bincount(places, present * weights, count) == 0)
     if gone.any():
         label = loss.classes.tolist()[int(gone.argmax())]
         raise ValueError(
@@ -66,25 +66,29 @@ def require_classes(train: Examples, weights: Array, loss: Classes) -> None:
 
 
 def example_counts(weights: Array) -> Array:
-    """How many examples every row counts for, (n,), where examples are counted and not weighed.
+    """The number of examples that every row counts for, (n,).
 
-    Whole weights are counts, as if every row were written out so many times. Other weights say how much a loss counts,
-    not how often it was seen: there a row of weight above 0 is one example.
+    If all weights are whole numbers, a row of weight k counts as k copies. Otherwise weights scale the losses and do
+    not count examples, and every row of positive weight is one example.
     """
     whole = bool((weights == np.round(weights)).all())
     return weights if whole else (weights > 0).astype(np.float64)
 
 
 def checked_weights(train: Examples, weights: Any, models: int | None = None) -> Array:
-    """Example weights as float64, shape (n,), or (models, n) for so many models.
+    """Example weights as float64, shape (n,), or (models, n) for several models.
 
-    Raises ValueError for another length, for weights that are negative or not finite, and where nothing is left: all
-    zero, or zero wherever the examples' own weights are not.
+    Raises ValueError if the shape is wrong, if weights are negative or not finite, or if nothing is left to train on:
+    every example has weight 0 here or as its sample weight.
     """
-    found = np.asarray(weights, dtype=np.float64)
+    checked = np.asarray(weights, dtype=np.float64)
     shape = (len(train),) if models is None else (models, len(train))
-    if found.shape != shape:
-        raise ValueError(f"expected one weight per training example {shape}, got shape {found.shape}")
-    if not np.isfinite(found).all() or (found < 0).any() or not (found * sample_weights(train)).any(axis=-1).all():
+    if checked.shape != shape:
+        raise ValueError(f"expected one weight per training example {shape}, got shape {checked.shape}")
+    if (
+        not np.isfinite(checked).all()
+        or (checked < 0).any()
+        or not (checked * sample_weights(train)).any(axis=-1).all()
+    ):
         raise ValueError("expected finite weights ≥ 0 that are not all zero: nothing would be left to train on")
-    return found
+    return checked
