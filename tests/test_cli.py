@@ -138,7 +138,7 @@ def test_an_unknown_query_id_is_a_usage_error_that_shows_ids(task):
         ("import sys\nsys.exit('no')\n", "failed with SystemExit: no"),
         (TASK.replace("queries =", "other ="), "it has no queries"),
         ("model = train = queries = 3\n", "expected train in broken.py to be upweight.Examples(x, y), got int"),
-        (TASK + "\nmodel = object()\n", "supported"),
+        (TASK + "\nmodel = object()\n", "Supported"),
     ],
 )
 def test_a_broken_task_file_gives_a_one_line_error(in_tmp, text, expected):

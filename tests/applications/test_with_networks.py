@@ -49,9 +49,9 @@ def test_mislabeled_reports_whose_probabilities_it_shows_and_that_losses_only_ra
     own = alone.predict(train.select(suspects.ids)).probabilities
     np.testing.assert_allclose(suspects.chances[:, 0], own[np.arange(3), train.select(suspects.ids).y])
     page = uw.write_page(tmp_path / "review.html", suspects).read_text(encoding="utf-8")
-    assert "of the model itself, which has seen the label" in page and "did not see the label" not in page
+    assert "Probabilities come from the model itself" in page and "were not trained with the label" not in page
     again = uw.write_page(tmp_path / "again.html", uw.mislabeled(model, train, budget=3, folds=2))
-    assert "did not see the label" in again.read_text(encoding="utf-8")
+    assert "were not trained with the label" in again.read_text(encoding="utf-8")
 
 
 def test_slices_are_verified_by_training_without_them():
