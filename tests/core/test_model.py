@@ -22,7 +22,7 @@ def test_a_model_that_can_do_it_passes():
 def test_what_a_model_lacks_is_named_with_the_way_out():
     says = (
         "Influence needs a model that is Differentiable and Retrainable, got Constant; "
-        "such a model cannot give that; `upweight methods` lists others"
+        "this model does not have these capabilities; `upweight methods` lists other methods"
     )
     with pytest.raises(TypeError, match=says):
         require(Constant(), [Measurable, Differentiable, Retrainable], "Influence")

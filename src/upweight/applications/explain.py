@@ -36,7 +36,7 @@ class Explanation:
         train, queries: the examples behind the two axes.
         check: the verification; None if nothing was verified.
         seconds: the time it took.
-        notes: sentences about requests that could not be met.
+        notes: sentences about what was requested but could not be done.
     """
 
     scores: Scores

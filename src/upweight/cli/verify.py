@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from upweight.evaluate.verification import Check
 
 CHECK_HEAD = ("", "slope", "Pearson", "Spearman", "R²", "pairs")
-FLIP_COLUMNS = 4  # of the table of flips; the terminal has no room for the ids
+FLIP_COLUMNS = 4  # columns of the table of flips to print; the ids would not fit on a terminal
 
 
 @app.command()
-def verify(  # noqa: PLR0913 - a command line has as many options as it has
+def verify(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     target: Target = None,
@@ -106,7 +106,7 @@ def verify(  # noqa: PLR0913 - a command line has as many options as it has
 def _brittleness(model: Any, train: Any, queries: Any, scores: Any, folder: Path | None, progress: Any) -> Brittleness:
     from upweight.evaluate.brittleness import brittleness
 
-    # A subfolder of its own, because it measures other queries than the verification, which would be warned about.
+    # Results go to a subfolder: in the folder of the verification, a warning would say that the queries are others.
     retraining = upweight.Retraining(folder=folder and folder / "brittleness", progress=progress)
     return brittleness(model, train, queries, scores, retraining=retraining)
 

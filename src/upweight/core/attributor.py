@@ -83,7 +83,7 @@ class Attributor(ABC):
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> Fitted[Any, Any]:
-        """The fitted method from what `Fitted.state` returned. By default it is fitted again."""
+        """The fitted method, rebuilt from what `Fitted.state` returned. By default, `fit` runs again."""
         return self.fit(model, train)
 
     def load(self, path: str | Path, model: Any, train: Examples) -> Fitted[Any, Any]:
@@ -91,7 +91,7 @@ class Attributor(ABC):
 
         Raises:
             ValueError: the recipe, the model (parameters, objective, loss, measurement, training) or the training set
-                is another one, or the file is damaged.
+                differs from that of the saved fit, or the file is damaged.
             TypeError: `model` is an estimator, or `train` is not an Examples.
         """
         require(model, [Measurable], type(self).__name__, train)
@@ -141,7 +141,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How far to trust the answers, as far as the fit alone can tell; by default the notes of the model."""
+        """What the fit itself says about how far to trust its answers; by default the notes of the model."""
         return {"warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -183,13 +183,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             raise ValueError(f"expected k of at least 1, got {k}")
         require_examples(queries, "the queries")
         self.require_unchanged()
-        answers, ends = list[Answer](), []
+        answers, strongest = list[Answer](), []
         for batch in queries.batches(TOP_QUERY_BLOCK):
             answers.append(self.answer(batch))
-            ends.append(strongest_of(answers[-1], len(batch), k))
-        values, places = (np.vstack(parts) for parts in zip(*ends, strict=True))
+            strongest.append(strongest_of(answers[-1], len(batch), k))
+        values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
-        return Top(queries.ids, self.train.ids[places], values, k, unit, diagnostics)
+        return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics)
 
     @check_changes_once
     def save(self, path: str | Path) -> None:
@@ -233,13 +233,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """Raise ValueError if the training set or the model was changed in place since the fit."""
         if self.handed_in.version() != self._version:
             raise ValueError(
-                "the model was changed, moved or copied since this fit (trained further or again, for instance), so "
-                "its answers would be of neither; fit again, or fit a model of a copy that stays: copy.deepcopy(net) "
-                "or copy.deepcopy(estimator)"
+                "the model was changed, moved or copied since this fit (for instance trained further), so "
+                "the fit belongs to neither model; fit again, or fit a model of a copy that does not change: "
+                "copy.deepcopy(net) or copy.deepcopy(estimator)"
             )
         if self._checksum() != self._contents:
             raise ValueError(
-                "the training set was changed in place since this fit, so its answers would be of neither set; make "
+                "the training set was changed in place since this fit, so the fit belongs to neither set; make "
                 "other examples with train.replaced(x=…, y=…) and fit again"
             )
 
@@ -266,14 +266,14 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
 
 def _with_checks(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate `fit` to check first that model and training set are what the method needs."""
+    """Decorate `fit` so that it first checks model and training set."""
 
     @wraps(fit)
-    def checking(recipe: Attributor, model: Any, train: Examples, *given: Any, **named: Any) -> Any:
+    def checked_fit(recipe: Attributor, model: Any, train: Examples, *args: Any, **kwargs: Any) -> Any:
         require(model, recipe.needs, type(recipe).__name__, train)
-        return fit(recipe, model, train, *given, **named)
+        return fit(recipe, model, train, *args, **kwargs)
 
-    return checking
+    return checked_fit
 
 
 def _settings(recipe: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Functions, classes and modules as comparable parts: their code and everything that the code refers to."""
+"""Functions, classes and modules, taken apart into what can be compared: their code and all that it refers to."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Named(Generic[P, R]):
         self.name, self.function = name, function
         self.__name__ = name
 
-    def __call__(self, *given: P.args, **named: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function."""
-        return self.function(*given, **named)
+        return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"named({self.name!r}, {self.function!r})"
@@ -54,14 +54,14 @@ def named(name: str, function: Callable[P, R]) -> Named[P, R]:
 def function_parts(function: FunctionType) -> tuple[Any, ...]:
     """A function's name; for a user's function also code, defaults, enclosing variables and the globals it names.
 
-    A name identifies the functions of a library, but not its lambdas nor its nested functions.
+    For a library, the name is enough, except for lambdas and nested functions.
     """
-    inside = [_content(cell) for cell in function.__closure__ or ()]
+    enclosed = [_content(cell) for cell in function.__closure__ or ()]
     identity = "function", _module_name(function), function.__qualname__
-    own = function.__defaults__, function.__kwdefaults__, inside, vars(function)
+    state = function.__defaults__, function.__kwdefaults__, enclosed, vars(function)
     if is_library(function):
-        return (*identity, *own, _code(function.__code__)) if "<" in function.__qualname__ else identity
-    return (*identity, *own, _code(function.__code__), dict(_globals(function)), dict(_imports(function)))
+        return (*identity, *state, _code(function.__code__)) if "<" in function.__qualname__ else identity
+    return (*identity, *state, _code(function.__code__), dict(_globals(function)), dict(_imports(function)))
 
 
 def class_parts(kind: type) -> tuple[Any, ...]:
@@ -101,14 +101,14 @@ def is_library(value: Any) -> bool:
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """(name, value) of the globals that the code names; for a module, of the attributes that the code uses."""
-    known = function.__globals__
+    variables = function.__globals__
     for code in _codes(function.__code__):
         instructions = list(dis.get_instructions(code))
-        for place, instruction in enumerate(instructions):
-            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME") or instruction.argval not in known:
+        for index, instruction in enumerate(instructions):
+            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME") or instruction.argval not in variables:
                 continue
-            path, value = instruction.argval, known[instruction.argval]
-            for following in instructions[place + 1 :]:
+            path, value = instruction.argval, variables[instruction.argval]
+            for following in instructions[index + 1 :]:
                 if not isinstance(value, ModuleType) or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
                     break
                 if not hasattr(value, following.argval):
@@ -121,14 +121,14 @@ def _imports(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """(name, module) of the user's modules that the code imports."""
     package = function.__globals__.get("__package__") or ""
     for code in _codes(function.__code__):
-        before: list[Any] = [None, None]
+        arguments: list[Any] = [None, None]  # of the instructions so far; an import is preceded by level and names
         for instruction in dis.get_instructions(code):
             if instruction.opname == "IMPORT_NAME":
-                level = before[-2] if isinstance(before[-2], int) else 0
+                level = arguments[-2] if isinstance(arguments[-2], int) else 0
                 name = importlib.util.resolve_name("." * level + instruction.argval, package if level else None)
                 if not _is_installed(name):
                     yield name, importlib.import_module(name)
-            before.append(instruction.argval)
+            arguments.append(instruction.argval)
 
 
 def _is_constant(value: Any) -> bool:
@@ -153,8 +153,8 @@ def _code(code: CodeType) -> tuple[Any, ...]:
     constants = [_code(value) if isinstance(value, CodeType) else value for value in code.co_consts]
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    caught = getattr(code, "co_exceptiontable", b"")  # since Python 3.11
-    return code.co_code, constants, code.co_names, code.co_freevars, code.co_cellvars, arguments, counts, caught
+    exceptions = getattr(code, "co_exceptiontable", b"")  # since Python 3.11
+    return code.co_code, constants, code.co_names, code.co_freevars, code.co_cellvars, arguments, counts, exceptions
 
 
 def _content(cell: Any) -> Any:
@@ -178,7 +178,7 @@ def _member(value: Any) -> Any:
 
 
 def _is_code_or_setting(name: str, value: Any) -> bool:
-    """Whether the author of a class wrote this member; slots and what Python or a decorator adds do not count."""
+    """Whether the author of a class wrote this member: slots, and what Python or a decorator adds, are not compared."""
     if inspect.isdatadescriptor(value) and not isinstance(value, property):
         return False
     hidden = (name.startswith("__") and name.endswith("__")) or name == "_abc_impl"
@@ -201,7 +201,7 @@ def _installed() -> tuple[Path, ...]:
 
 @functools.cache
 def _is_installed(module: str) -> bool:
-    """Whether the module of this name is built in or stands in a folder of installed packages."""
+    """Whether the module of this name is built in or lies in a folder of installed packages."""
     top = module.partition(".")[0]
     if top in ("upweight", "builtins"):
         return True

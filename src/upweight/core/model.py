@@ -39,7 +39,7 @@ class Predictions:
 
 
 class Measurable(ABC):
-    """A model whose behaviour on a query is a number."""
+    """A model whose behaviour on a query can be measured as a number."""
 
     @property
     @abstractmethod
@@ -79,8 +79,8 @@ class Measurable(ABC):
         return None
 
     def __repr__(self) -> str:
-        of = getattr(self, "name", "")
-        return f"{type(self).__name__}({of}{', ' * bool(of)}measuring {self.measurement})"
+        name = getattr(self, "name", "")
+        return f"{type(self).__name__}({name}{', ' * bool(name)}measuring {self.measurement})"
 
 
 class Differentiable(Measurable):
@@ -108,7 +108,7 @@ class Differentiable(Measurable):
     def gradient_norm(self, train: Examples) -> float | None:
         """‖∇objective‖ relative to gradients with random signs: 0 at the optimum, about 1 for other data.
 
-        None if training minimised something without a gradient.
+        None if what training minimised has no gradient.
         """
 
     @abstractmethod
@@ -118,8 +118,8 @@ class Differentiable(Measurable):
     def hypothetical(self, new_inputs: bool = False) -> Differentiable:
         """The same model, but it accepts training sets that it was not fitted on.
 
-        `new_inputs` says whether inputs may differ from those of its training set. Raises TypeError if the parameters
-        belong to the training inputs (a kernel machine).
+        `new_inputs`: whether the inputs may differ from those that the model was trained on. Raises TypeError if the
+        parameters belong to the training inputs (a kernel machine).
         """
         return self
 
@@ -130,7 +130,7 @@ class Differentiable(Measurable):
 
 @dataclass(frozen=True, eq=False)
 class Movable:
-    """The numbers of some examples that a perturbation changes.
+    """The numbers that describe some examples and that a perturbation changes.
 
     Attributes:
         values: (n, …), one array of numbers per example.
@@ -158,7 +158,7 @@ class Perturbable(Differentiable):
 
 
 class Embeddable(Measurable):
-    """A model that computes features from its inputs, on which its last layer or step works."""
+    """A model that computes features from its inputs, which are the inputs of its last layer or step."""
 
     @abstractmethod
     def embed(self, examples: Examples) -> Any:
@@ -194,7 +194,7 @@ class Retrainable(Measurable):
         """
 
     def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
-        """As `retrain`, but only as close to the optimum as the user's fit: for predictions, not for effects."""
+        """Like `retrain`, but only as close to the optimum as the user's fit: for predictions, not for effects."""
         return self.retrain(train, weights, seed)
 
 
@@ -249,7 +249,7 @@ class Averaged(TreeBased):
 
 
 class Stackable(Retrainable):
-    """A model of which many copies with different weights can be trained at once."""
+    """A model that can be retrained with many example weightings at once, in stacked copies."""
 
     @abstractmethod
     def stack(self, train: Examples) -> Stack:
@@ -297,7 +297,7 @@ def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples:
     if missing:
         way_out = "wrap a fitted estimator with upweight.explainable(estimator, train) first"
         if isinstance(model, Measurable):
-            way_out = "such a model cannot give that; `upweight methods` lists others"
+            way_out = "this model does not have these capabilities; `upweight methods` lists other methods"
         raise TypeError(
             f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; {way_out}"
         )
@@ -316,5 +316,5 @@ def require_reads_examples(model: Any, wanted_by: str) -> None:
     if isinstance(model, Retrainable) and not model.reads_examples:
         raise TypeError(
             f"{wanted_by} changes labels or inputs, and the training function of this {type(model).__name__} takes "
-            "weights alone: it would train on the old ones; pass training=uw.Training(…), or only remove and reweight"
+            "weights only: it would train on the old data; pass training=uw.Training(…), or only remove and reweight"
         )

@@ -1,4 +1,4 @@
-"""From a recipe to a fitted curvature of a network."""
+"""Fit the curvature that a recipe names, for a network."""
 
 from __future__ import annotations
 

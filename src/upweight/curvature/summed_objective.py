@@ -26,7 +26,7 @@ class SummedObjective:
         ridge: the objective's l2 on this scale.
         damping: what is added to the curvature beyond the l2, on this scale.
         damping_from: where the damping came from, as a phrase.
-        matched: whether the damping is matched to the time that training took.
+        time_matched: whether the damping is matched to the time that training took.
         limits: sizes up to which exact forms are used.
     """
 
@@ -36,7 +36,7 @@ class SummedObjective:
     ridge: float
     damping: float
     damping_from: str = ""
-    matched: bool = False
+    time_matched: bool = False
     limits: Limits = DEFAULT_LIMITS
 
     @classmethod

@@ -27,9 +27,9 @@ class Tuned:
     Attributes:
         recipe: the method with the chosen damping.
         scores: its scores of the queries.
-        table: (damping, LDS on the half of the removals used for the choice); NaN for one that could not be used.
+        table: (damping, LDS on the half of the removals used for the choice); NaN for a damping that could not be used.
         held_out: LDS of the chosen damping on the other half of the removals, which is the figure to report.
-        warnings: candidates that could not be used, and a choice at either end of the candidates.
+        warnings: on candidates that could not be used, and on a choice at either end of the candidates.
     """
 
     recipe: Attributor
@@ -75,23 +75,23 @@ def tune_damping(
 ) -> Tuned:
     """Fit the recipe with every damping, and choose the one whose scores order half of the removals best.
 
-    Of equally good dampings the smallest is chosen, since less damping changes the question less. The other half of the
-    removals has no part in the choice and gives the LDS to report.
+    Of equally good dampings the smallest is chosen, since damping changes the problem that is solved. The other half of
+    the removals is not used for the choice and gives the LDS to report.
 
     Args:
         recipe: a method with a `damping`, e.g. `Influence(curvature=EKFAC())`.
         dampings: at least two candidates.
         truth: at least ten removals of this model, or a check that has them.
-        progress: called with ("tune", done, of how many dampings).
+        progress: called with ("tune", dampings done, dampings in total).
 
     Raises:
         TypeError: a recipe without damping.
         ValueError: too few candidates or removals, the truth of another model, no candidate that works.
     """
-    tell = as_progress(progress, "tune_damping")
+    report = as_progress(progress, "tune_damping")
     retrained = truth.truth if isinstance(truth, Check) else truth
     if retrained is None:
-        raise ValueError("expected a check that has its truth; call verify again")
+        raise ValueError("expected a check that holds the truth of its removals; call verify again")
     if "damping" not in {field.name for field in fields(recipe)}:
         raise TypeError(f"expected a recipe with a damping, {type(recipe).__name__} has none")
     candidates = sorted(set(map(float, dampings)))
@@ -103,7 +103,8 @@ def tune_damping(
             f"expected at least {2 * MIN_REMOVALS} removals, half to choose by and half to judge, got {len(removals)}"
         )
     retrained.require(model, train, queries)
-    by_size = sorted(range(len(removals)), key=lambda column: len(removals[column].ids))  # so that the halves are alike
+    # Both halves get removals of the same sizes.
+    by_size = sorted(range(len(removals)), key=lambda column: len(removals[column].ids))
     tuning, held_out = retrained.take(by_size[::2]), retrained.take(by_size[1::2])
     table, scores, warnings = [], dict[float, Scores](), []
     for done, damping in enumerate(candidates, start=1):
@@ -114,7 +115,7 @@ def tune_damping(
             score = float("nan")
             warnings.append(f"Damping {damping:g} could not be used: {error}")
         table.append((damping, score))
-        tell("tune", done, len(candidates))
+        report("tune", done, len(candidates))
     usable = [(value, -damping) for damping, value in table if np.isfinite(value)]
     if not usable:
         raise ValueError(f"no damping could be used: {warnings[0] if warnings else 'no measurement varies'}")

@@ -21,7 +21,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def features(network: Network, examples: Examples) -> NDArray[np.float64]:
     """Penultimate activations (n, d): the inputs of the layer that is called last, in passes without gradients.
 
-    A layer is a module that holds a weight matrix itself. Positions of a sequence or an image are averaged.
+    A layer is a module with a weight matrix that is not part of a submodule. Positions of a sequence or an image are
+    averaged.
 
     Raises:
         TypeError: no layer is called with one row per example.
@@ -44,9 +45,9 @@ def _recorded_inputs(net: nn.Module, count: int) -> Iterator[list[tuple[nn.Modul
     """(layer, its input) of the last layer called with `count` rows, as a list of at most one pair."""
     last_input: list[tuple[nn.Module, Tensor]] = []
 
-    def record(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if given and isinstance(given[0], Tensor) and given[0].ndim and len(given[0]) == count:
-            last_input[:] = [(module, given[0])]
+    def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim and len(inputs[0]) == count:
+            last_input[:] = [(module, inputs[0])]
 
     layers = [m for m in net.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     handles = [layer.register_forward_pre_hook(record) for layer in layers]

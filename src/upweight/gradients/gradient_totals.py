@@ -1,4 +1,4 @@
-"""Sums of training gradients, which any pass over a training set fills in while it does something else."""
+"""Sums of training gradients, which passes over a training set collect beside their own work."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ class GradientTotals:
         version: of the parameters at which the passes are made.
 
     Attributes:
-        waiting: (n,) whether no pass has reached the example yet.
+        missing: (n,) whether no pass has reached the example yet.
         total: name → Σ wᵢ∇ℓᵢ (1, *shape) over the examples that a pass has reached.
         squares: Σ ‖wᵢ∇ℓᵢ‖² over the same examples; a row that counts for several copies is several gradients.
     """
 
     def __init__(self, weights: Array, version: int) -> None:
         self.version = version
-        self.weights, self.waiting = np.asarray(weights, dtype=np.float64), np.ones(len(weights), dtype=bool)
+        self.weights, self.missing = np.asarray(weights, dtype=np.float64), np.ones(len(weights), dtype=bool)
         self._counts = np.maximum(example_counts(self.weights), 1.0)
         self.total: dict[str, Tensor] = {}
         self.squares = 0.0
 
     def add(self, positions: NDArray[np.intp], multipliers: Array, batch: CapturedBatch) -> None:
         """Add a batch of the examples at these positions, whose gradients carry these multipliers."""
-        new = self.waiting[positions] & (multipliers != 0)
+        new = self.missing[positions] & (multipliers != 0)
         if not new.any():
             return
         scale = np.where(new, self.weights[positions] / np.where(new, multipliers, 1.0), 0.0)
         self.squares += float(batch.squares().double().cpu().numpy() @ (scale**2 / self._counts[positions]))
         sums = batch.sums(torch.as_tensor(scale[None]).to(batch.like))
         self.total = {name: self.total[name] + block if self.total else block for name, block in sums.items()}
-        self.waiting[positions[new]] = False
+        self.missing[positions[new]] = False
 
 
 _TOTALS: NetworkMemo[WeakKeyDictionary[Examples, GradientTotals]] = NetworkMemo()
@@ -59,12 +59,12 @@ def collect_totals(network: Network, train: Examples, weights: Array) -> None:
 
 
 def collecting_totals(network: Network, examples: Examples) -> GradientTotals | None:
-    """The totals that passes over these examples are to fill in; None if nobody asked for them."""
+    """The totals that passes over these examples are to fill in; None if they are not collected."""
     totals = _TOTALS.get(network)
     return None if totals is None else totals.get(examples)
 
 
 def take_totals(network: Network, train: Examples) -> GradientTotals | None:
-    """The totals collected so far, which are no longer collected afterwards; None if there are none."""
+    """Return the totals collected so far, and stop collecting; None if there are none."""
     totals = _TOTALS.get(network)
     return None if totals is None else totals.pop(train, None)

@@ -25,13 +25,14 @@ Array = NDArray[np.float64]
 
 @final
 class Projection:
-    """k numbers per parameter tensor: P ⊗ R with √k × √k results for matrices, a dense projection for vectors.
+    """A random projection of gradients to at most k numbers per parameter tensor.
 
+    The gradient G of a matrix becomes P G Rᵀ, of about √k × √k numbers; a vector is multiplied by one matrix.
     Parameters with at most k numbers are not projected.
 
     Args:
         network: the network whose parameters are projected.
-        numbers: k, the most numbers per parameter tensor; a square number is used in full.
+        numbers: k, an upper limit; all k are used if k is a square number and both sides of the matrix are at least √k.
         seed: of the Gaussian matrices, which are drawn on the CPU.
 
     Attributes:
@@ -42,7 +43,7 @@ class Projection:
         if numbers < 1:
             raise ValueError(f"expected at least one number per parameter tensor, got {numbers}")
         self.network, generator = network, torch.Generator().manual_seed(seed)
-        self.sides: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self.matrices: dict[str, tuple[Tensor | None, Tensor | None]] = {}
         self.width = 0
         for name, shape in network.shapes.items():
             rows = shape[0] if len(shape) > 1 else 1
@@ -52,14 +53,14 @@ class Projection:
                 None if width == size else self._draw(width, size, generator)
                 for width, size in ((left, rows), (right, columns))
             )
-            self.sides[name] = (pair[0], pair[1])
+            self.matrices[name] = (pair[0], pair[1])
             self.width += left * right
 
     def rows(self, rows: CapturedRows) -> Array:
-        """Projected rows, (n, width), with their weights and share; costs one pass."""
+        """Projected rows, (n, width), with their weights and their shares of the regulariser; costs one pass."""
         out = np.empty((len(rows), self.width))
-        for where, batch in rows.passes():
-            out[where] = self._project(batch).cpu().double().numpy()
+        for block, batch in rows.passes():
+            out[block] = self._project(batch).cpu().double().numpy()
         if rows.share is not None:
             blocks = [self._dense(name, rows.share[name][None]) for name in self.network.names]
             out += rows.weights[:, None] * torch.cat(blocks, dim=1).cpu().double().numpy()
@@ -79,13 +80,13 @@ class Projection:
     def _project(self, batch: CapturedBatch) -> Tensor:
         pieces = []
         for name in self.network.names:
-            uses = [self._term(name, term) for term in batch.terms[name]]
+            projected = [self._term(name, term) for term in batch.terms[name]]
             zeros = self._dense(name, batch.like.new_zeros(1, *self.network.shapes[name])).expand(batch.count, -1)
-            pieces.append(sum(uses[1:], uses[0]) if uses else zeros)
+            pieces.append(sum(projected[1:], projected[0]) if projected else zeros)
         return torch.cat(pieces, dim=1)
 
     def _term(self, name: str, term: GradientTerm) -> Tensor:
-        left, right = self.sides[name]
+        left, right = self.matrices[name]
         if isinstance(term, DenseTerm):
             return self._dense(name, term.values)
         assert isinstance(term, OuterTerm | LookupTerm)
@@ -99,7 +100,7 @@ class Projection:
         return (a.transpose(1, 2) @ b).flatten(1)
 
     def _dense(self, name: str, values: Tensor) -> Tensor:
-        left, right = self.sides[name]
+        left, right = self.matrices[name]
         rows = values.shape[1] if values.ndim > 2 else 1
         values = values.reshape(len(values), rows, -1)
         if right is not None:

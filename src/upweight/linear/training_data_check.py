@@ -1,4 +1,4 @@
-"""Whether examples are the training set of a linear model: on other data its parameters are not at an optimum."""
+"""A check that a linear model was fitted on these examples: on other data its parameters are not at an optimum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from upweight.linear.problem import Problem
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge
-ROUNDING = 1e-10  # share of the data's own scale below which residuals are rounding errors
+ROUNDING = 1e-10  # relative to the scale of the data, below which residuals are rounding errors
 AGREEMENT = 0.9  # share of training predictions in which an unfinished fit and its optimum must agree
 
 
@@ -25,16 +25,16 @@ def require_training_data(problem: Problem, name: str, is_hinge: bool, is_unfini
         is_unfinished: the solver reported that it stopped before the optimum.
     """
     distance = problem.off_optimum
-    if is_hinge:  # however strongly the hinge is smoothed here, the model was trained with the hinge
+    if is_hinge:  # the problem may smooth the hinge strongly, but the model was trained with the hinge itself
         distance = min(distance, replace(problem, family=problem.family.sharp()).off_optimum)
     if problem.noise <= ROUNDING * problem.scale:
         raise ValueError(
-            f"{name} fits its training data exactly: no example leaves a residual, so none has an effect that "
-            "could be traced; add l2 (Ridge(alpha=…), a smaller C) or examples"
+            f"{name} fits its training data exactly: every residual is 0, so no example has an effect that can be "
+            "traced; add l2 (Ridge(alpha=…), a smaller C) or examples"
         )
     if distance <= (OTHER_DATA_HINGE if is_hinge else OTHER_DATA):
         return
-    if is_unfinished and _predicts_as_its_optimum(problem):
+    if is_unfinished and _predicts_like_its_optimum(problem):
         return
     has_l2 = bool(problem.fixed or problem.each)
     raise ValueError(
@@ -45,8 +45,8 @@ def require_training_data(problem: Problem, name: str, is_hinge: bool, is_unfini
     )
 
 
-def _predicts_as_its_optimum(problem: Problem) -> bool:
-    """Whether an unfinished fit predicts the training set as the optimum of its objective does."""
+def _predicts_like_its_optimum(problem: Problem) -> bool:
+    """Whether an unfinished fit gives the same predictions on the training set as the optimum of its objective."""
     at_optimum = LinearCurvature(problem, None, 0.0).settled().problem.outputs
     fitted, optimal = problem.family.expand(problem.outputs), problem.family.expand(at_optimum)
     if problem.family.classes is None:

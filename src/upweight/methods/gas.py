@@ -18,8 +18,8 @@ from upweight.methods.gradient_products import Cosines, FittedProducts, require_
 class GAS(Cosines):
     """Hammoudeh & Lowd (2022), GAS, first named CosIn: −Σ_c τ_c cos(∇m_q, ∇ℓ_i) over saved checkpoints. RANK.
 
-    After the normalisation, examples with large losses no longer rank first for every query. The method was made to
-    find poisoned examples.
+    Because gradients are normalised, examples with large losses do not rank first for every query. The method was made
+    to find poisoned examples.
 
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
@@ -38,7 +38,7 @@ class GAS(Cosines):
         return Promises(correlation=0.05)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Check the settings; gradients are taken when queries come."""
+        """Check the settings; gradients are computed when queries are attributed."""
         return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
 
     def restore(

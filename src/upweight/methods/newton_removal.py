@@ -1,4 +1,4 @@
-"""Removals followed by Newton steps: where the parameters go without some examples, on an exact curvature."""
+"""Newton steps to the new optimum after a removal, with an exact curvature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upweight.core.weights import example_counts
 Array = NDArray[np.float64]
 FREE_OPERATIONS = 2e10  # floating-point operations that Newton steps may always take (about a second)
 SHARE_OF_FIT = 0.05  # share of the operations of the fit that Newton steps may take beyond that
-EXPECTED_STEPS = 3  # Newton steps per example that the budget counts with, enough for a smooth loss
+EXPECTED_STEPS = 3  # assumed number of Newton steps per example when the budget is divided; enough for a smooth loss
 AT_OPTIMUM = 1e-6  # gradient norm, relative to that of random data, below which a group is at its new optimum
 MAX_GROUP_STEPS = 20  # Newton steps of a group at most
 
@@ -22,7 +22,7 @@ MAX_GROUP_STEPS = 20  # Newton steps of a group at most
 def follow_largest_removals(
     curvature: ExactCurvature, rows: Rows, weights: Array, max_steps: int
 ) -> tuple[NDArray[np.intp], Array]:
-    """Newton steps for the single removals that move the model most, as many examples as the budget allows.
+    """Take Newton steps for the single removals that move the model most, for as many examples as the budget allows.
 
     Args:
         curvature: at the optimum with all examples.
@@ -50,13 +50,16 @@ def follow_largest_removals(
 
 
 def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: int) -> tuple[Array, dict[str, Any]]:
-    """Newton steps without each group (groups, n): the shifts of the parameters, and how near the optimum they end."""
+    """Take Newton steps without each group; `member` (groups, n) says which examples are in it.
+
+    Returns the shifts of the parameters, and how near to the new optima the steps end.
+    """
     moved = curvature.after(1.0 - member.astype(np.float64), None, steps)
     facts = {"residual": float(moved.residual.max()), "converged": bool((moved.residual <= AT_OPTIMUM).all())}
     return moved.shifts, facts
 
 
 def second_order_shifts(curvature: ExactCurvature, member: Array, first_order: Array) -> Array:
-    """H⁻¹g_U + H⁻¹H_U H⁻¹g_U from the first term, for members (groups, n): the first two terms of (H − H_U)⁻¹ g_U."""
+    """The first two terms of (H − H_U)⁻¹ g_U, H⁻¹g_U + H⁻¹H_U H⁻¹g_U, from the first one, for groups U (groups, n)."""
     second_term = curvature.solve(DenseRows(curvature.part_matvec(member, first_order))).rows.dense()
     return first_order + second_term

@@ -51,25 +51,26 @@ class TreeSim(Attributor):
         return Promises(no_floor="the scores say how similar two examples are to the trees, not what training does")
 
     def fit(self, model: Any, train: Examples) -> FittedTreeSim:
-        """Find the gradient of every training example, and count the examples in every leaf."""
-        grown, ensemble, at = model.grown(train), model.trees(), model.leaves(train)
-        pull = -model.loss.derivatives(ensemble.margins(at).T, grown.targets)[0].T
-        counts = ensemble.leaf_weights(at, example_counts(sample_weights(train)))
-        return FittedTreeSim(self, model, train, pull, counts)
+        """Compute the pseudo-residual of every training example, and count the examples in every leaf."""
+        targets, ensemble, leaves = model.grown(train).targets, model.trees(), model.leaves(train)
+        pseudo_residuals = -model.loss.derivatives(ensemble.margins(leaves).T, targets)[0].T
+        counts = ensemble.leaf_weights(leaves, example_counts(sample_weights(train)))
+        return FittedTreeSim(self, model, train, pseudo_residuals, counts)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedTreeSim:
-        """Take gradients and counts from the saved state."""
+        """Take pseudo-residuals and counts from the saved state."""
         return FittedTreeSim(self, model, train, state["pull"], state["counts"])
 
 
 class FittedTreeSim(Fitted[TreeSim, TreeBased]):
     """TreeSim, ready to answer."""
 
-    def __init__(self, recipe: TreeSim, model: Any, train: Examples, pull: Array, counts: Array) -> None:
+    def __init__(self, recipe: TreeSim, model: Any, train: Examples, pseudo_residuals: Array, counts: Array) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
-        self.pull, self.counts = pull, counts  # −∂ℓ/∂F (n, K), and the number of training examples in every leaf
+        self.pseudo_residuals = pseudo_residuals  # −∂ℓ/∂F, (n, K)
+        self.counts = counts  # training examples in every leaf
         self._copies = example_counts(sample_weights(train))
         is_weighted = recipe.kernel == "weighted"
         self.leaf_similarity = 1.0 / np.where(counts > 0, counts, 1.0) if is_weighted else np.ones(len(counts))
@@ -82,14 +83,14 @@ class FittedTreeSim(Fitted[TreeSim, TreeBased]):
         per_query = ensemble.membership(query_leaves, self.leaf_similarity[query_leaves] / ensemble.trees).T.toarray()
         for block in blocks(len(self.train), TRAIN_BLOCK):
             similarity = ensemble.membership(train_leaves[block]) @ per_query
-            signs = np.sign(self.pull[block] @ slopes.T) * self._copies[block, None]
+            signs = np.sign(self.pseudo_residuals[block] @ slopes.T) * self._copies[block, None]
             yield block, (similarity * signs).T
 
     def self_values(self) -> Array:
-        """The same for each example with itself, which shares all its leaves."""
+        """The score of each example on itself; it shares all leaves with itself."""
         leaves = self.model.leaves(self.train)
         slopes = self.model.measure_slopes(self.train, self.model.trees().margins(leaves))
-        signs = np.sign((self.pull * slopes).sum(axis=1))
+        signs = np.sign((self.pseudo_residuals * slopes).sum(axis=1))
         return np.asarray(self.leaf_similarity[leaves].mean(axis=1) * signs * self._copies)
 
     @property
@@ -98,5 +99,5 @@ class FittedTreeSim(Fitted[TreeSim, TreeBased]):
         return {"kernel": self.recipe.kernel, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Gradients and counts."""
-        return {"pull": self.pull, "counts": self.counts}, {}
+        """Pseudo-residuals and counts."""
+        return {"pull": self.pseudo_residuals, "counts": self.counts}, {}

@@ -8,7 +8,7 @@ from typing import Any
 def retrain_clone(estimator: Any, x: Any, y: Any, weights: Any, seed: int | None, **changed: Any) -> Any:
     """A clone of the estimator, fitted to these examples with the changed settings.
 
-    `weights` of None means that all examples count alike. The seed is used if the estimator has no seed of its own.
+    If `weights` is None, all examples have the same weight. The seed is used if the estimator has no seed of its own.
     """
     clone = unfitted_clone(estimator, seed, **changed)
     return clone.fit(x, y) if weights is None else clone.fit(x, y, sample_weight=weights)

@@ -52,7 +52,7 @@ def _model(
     """The model, with its margins checked on the training set."""
     spec = read_spec(estimator, train, steps, loss)
 
-    def train_again(examples: Examples, seed: int) -> TreeModel:
+    def retrain_on(examples: Examples, seed: int) -> TreeModel:
         retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
         return _model(read_spec, retrained, examples, steps, measure, spec.loss)
 
@@ -64,7 +64,7 @@ def _model(
         measurement_of=measure,
         numbers=lambda x: spec.leaf_numbers(spec.inputs(x)),
         grow=spec.replay_training,
-        train_again=train_again,
+        retrain_on=retrain_on,
         is_boosted=spec.rule is not None,
         threads=spec.threads,
         settings=(_settings(estimator), spec.inputs),
@@ -90,8 +90,8 @@ def _require_margins(model: TreeModel, expected: Array, train: Examples, library
     if not difference <= MARGIN_TOLERANCE * max(largest, 1.0):
         raise ValueError(
             f"expected leaf values that give the predictions of this {model.name} ({library}), got margins that differ "
-            f"by {difference:.2g}: it uses a version or a feature that is not supported (linear leaves, a base of its "
-            "own for every row, a newer file format); train it without that feature, or with an older version"
+            f"by {difference:.2g}: it uses a version or a feature that is not supported (linear leaves, a separate "
+            "base value for every row, a newer file format); train it without that feature, or with an older version"
         )
 
 
@@ -102,8 +102,8 @@ def _with_training(model: TreeModel, train: Examples) -> TreeModel:
         raise ValueError(
             f"expected the data that {model.name} was fitted on, got examples whose leaf values differ from the "
             f"model's by {training.mismatch:.2g} of the largest. Pass the same rows, labels and sample weights as to "
-            "fit(), and no others (an evaluation set is not part of them). A model that was fitted with a base of its "
-            "own for every row (init_score, base_margin) is not supported"
+            "fit(), and no others (an evaluation set is not part of them). A model that was fitted with a separate "
+            "base value for every row (init_score, base_margin) is not supported"
         )
     return replace(model, notes=(*model.notes, *training.notes))
 

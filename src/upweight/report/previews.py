@@ -16,7 +16,7 @@ from upweight.report.wording import cell_text, count
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
 MAX_TEXT = 20_000  # characters of one text
-MAX_PICTURE_BYTES = 8_000_000  # of data URIs on one page
+MAX_PICTURE_BYTES = 8_000_000  # of the data URIs of all pictures on one page
 MAX_SHEET_BYTES = 1_500_000  # of the contact sheet behind the table
 MAX_TILES = 3_000
 TILE_SIDE = 32  # pixels, of a picture in the table
@@ -28,7 +28,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Album:
-    """The previews of one page, each stored once; `notes` reports what was changed or left out."""
+    """The previews of one page, each stored once; `remarks` lists what was changed or left out."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Album:
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.scale = _scale_of([_sample(train, 300), _sample(queries, 100)])
-        self._places: dict[tuple[str, Id], int] = {}
-        self._spent = 0
-        self._left_out = 0
+        self._positions: dict[tuple[str, Id], int] = {}
+        self._picture_bytes = 0
+        self._pictures_left_out = 0
 
     def add(self, side: str, identifier: Id) -> int:
         """Add the preview of this example if it is new; returns its index in `entries`."""
         key = (side, identifier)
-        if key not in self._places:
-            self._places[key] = len(self.entries)
+        if key not in self._positions:
+            self._positions[key] = len(self.entries)
             self.entries.append(self._entry(self.sides[side], identifier))
-        return self._places[key]
+        return self._positions[key]
 
     def sheet(self, ids: Sequence[Id]) -> dict[str, Any] | None:
         """One picture with all of these training examples as small tiles; None if it would be too large."""
@@ -71,8 +71,8 @@ class Album:
         columns = int(np.ceil(np.sqrt(len(tiles))))
         height, width = tiles[0].shape[:2]
         sheet = np.zeros((-(-len(tiles) // columns) * height, columns * width, *tiles[0].shape[2:]), dtype=np.uint8)
-        for place, tile in enumerate(tiles):
-            top, left = place // columns * height, place % columns * width
+        for index, tile in enumerate(tiles):
+            top, left = index // columns * height, index % columns * width
             sheet[top : top + height, left : left + width] = tile
         uri = _encoded(sheet, lossless=sheet.ndim == 2)
         if len(uri) > MAX_SHEET_BYTES:
@@ -98,9 +98,9 @@ class Album:
             remarks.append(
                 f"Pictures show pixel values {low:g} (black) to {high:g} (white), on one scale for the whole set."
             )
-        if self._left_out:
+        if self._pictures_left_out:
             remarks.append(
-                f"{count(self._left_out, 'picture')} left out to keep the page below "
+                f"{count(self._pictures_left_out, 'picture')} left out to keep the page below "
                 f"{self.max_picture_bytes / 1e6:.0f} MB of pictures; report fewer queries to see them all."
             )
         return self.notes + remarks
@@ -119,22 +119,22 @@ class Album:
             return {"kind": "text", "text": f"array of {shape}, which is not a picture", "more": 0}
         small = _reduced(pixels, MAX_PICTURE_SIDE)
         uri = _encoded(small, lossless=small is pixels)
-        if self._spent + len(uri) > self.max_picture_bytes:
-            self._left_out += 1
+        if self._picture_bytes + len(uri) > self.max_picture_bytes:
+            self._pictures_left_out += 1
             return {"kind": "text", "text": "picture left out", "more": 0}
-        self._spent += len(uri)
+        self._picture_bytes += len(uri)
         return {"kind": "image", "uri": uri, "width": int(small.shape[1]), "height": int(small.shape[0])}
 
 
-def _sample(examples: Examples, most: int) -> list[NDArray[Any]]:
-    """At most `most` pictures spread over the set; an empty list if it has none."""
-    positions = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
+def _sample(examples: Examples, max_pictures: int) -> list[NDArray[Any]]:
+    """At most `max_pictures` pictures, spread evenly over the set; an empty list if the examples are not pictures."""
+    positions = np.unique(np.linspace(0, len(examples) - 1, max_pictures).astype(int))
     previews = [examples.preview(i) for i in examples.ids[positions].tolist()]
     return [np.asarray(preview.value) for preview in previews if preview.kind == "image"]
 
 
 def _scale_of(samples: list[list[NDArray[Any]]]) -> tuple[float, float] | None:
-    """The pixel values shown as black and as white, chosen for the whole set; None leaves uint8 unchanged."""
+    """The pixel values shown as black and as white, for all pictures; None if uint8 values are shown unchanged."""
     arrays = [array for sample in samples for array in sample if array.dtype.kind in "buif" and array.size]
     if not arrays:
         return None
@@ -144,8 +144,8 @@ def _scale_of(samples: list[list[NDArray[Any]]]) -> tuple[float, float] | None:
         return None
     if low >= 0:
         # Use a common full range if the set fills at least half of it: a maximum of 0.9 means 0…1, 15 means 0…16.
-        usual = next((float(top) for top in (1, 16, 255, 65535) if top / 2 <= high <= top), high)
-        return 0.0, usual or 1.0
+        top_of_range = next((float(top) for top in (1, 16, 255, 65535) if top / 2 <= high <= top), high)
+        return 0.0, top_of_range or 1.0
     if low >= -1 and high <= 1:
         return -1.0, 1.0
     return low, high if high > low else low + 1.0

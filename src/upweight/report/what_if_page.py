@@ -50,7 +50,7 @@ def what_if_page(result: WhatIf) -> str:
         "An effect is the measurement of the query with the change minus without it.",
         sections,
         result.diagnostics["warnings"],
-        ["Intervals hold the actual effect with 90 % probability, if the change is like random ones of its size."],
+        ["Intervals hold the actual effect with 90 % probability, if the change is like random ones of the same size."],
     )
 
 

@@ -1,8 +1,7 @@
-"""The derivatives of one training step, written by hand: cotangents go backward, tangents go forward.
+"""The derivatives of one training step, in closed form: `pull_back` for cotangents, `push_forward` for tangents.
 
-Both maps are linear in what they carry, so a leading axis carries many cotangents or tangents at once. The step is
-`optimiser_step.update`. The part that depends on the losses themselves (products with the Hessian) is left to the
-caller.
+Both maps are linear, so many cotangents or tangents are mapped at once, along a leading axis. The step is
+`optimiser_step.update`. Products with the Hessian of the losses are left to the caller.
 """
 
 from __future__ import annotations
@@ -43,24 +42,27 @@ def pull_back(
     training = step.training
     gradient, factor = _clip(step)
     if training.optimiser == "sgd":
-        before, state, u = _pull_back_sgd(step, theta_cotangents, state_cotangents)
+        before, state, gradient_cotangents = _pull_back_sgd(step, theta_cotangents, state_cotangents)
     else:
-        before, state, u = _pull_back_adam(step, _add_l2(step, gradient), theta_cotangents, state_cotangents)
+        before, state, gradient_cotangents = _pull_back_adam(
+            step, _add_l2(step, gradient), theta_cotangents, state_cotangents
+        )
     if training.l2:
-        before = before.add(u, alpha=training.l2)
-    return before, state, _differentiate_clip(step, factor, u)
+        before = before.add(gradient_cotangents, alpha=training.l2)
+    return before, state, _differentiate_clip(step, factor, gradient_cotangents)
 
 
 def limit_growth(
     after: Tensor, before: Tensor, state_cotangents: OptimiserState, clip: float
 ) -> tuple[Tensor, OptimiserState, Tensor]:
-    """Scale down the cotangents before a step whose norm is larger than `clip` times the norm after it.
+    """Scale down the cotangents before a step if their norm exceeds `clip` times the norm of those after it.
 
     Args:
         after: cotangents (m, p) of the parameters after the step.
         before: cotangents of the parameters before it, as `pull_back` and H_t give them; overwritten.
         state_cotangents: cotangents of the state before it; overwritten.
-        clip: the largest growth of a query's norm over the parameters. Parameters and state are scaled alike.
+        clip: the largest factor by which the norm over the parameters may grow, for each query. Parameters and
+            state are scaled by the same factor.
 
     Returns: cotangents of parameters and state, and which queries (m,) were scaled down.
     """
@@ -75,7 +77,7 @@ def limit_growth(
 def push_forward(
     step: TrainingStep, theta_tangents: Tensor, state_tangents: OptimiserState, gradient_tangents: Tensor
 ) -> tuple[Tensor, OptimiserState]:
-    """Tangents (r, p) of parameters and state after the step, from those of parameters, state and gradient before."""
+    """Tangents (r, p) of parameters and state after the step, from the tangents before it and that of the gradient."""
     training, rate = step.training, step.rate
     gradient, factor = _clip(step)
     gradient_tangents = _differentiate_clip(step, factor, gradient_tangents)
@@ -112,8 +114,9 @@ def _pull_back_adam(
     scaled = theta_cotangents * (-step.rate / (1.0 - beta1 ** (step.t + 1)))
     first = torch.addcdiv(state_cotangents.first, scaled, scale)
     second = torch.addcmul(state_cotangents.second, scaled, -moment / scale.square() * slope)
-    u = torch.addcmul(first * (1.0 - beta1), second, g, value=2.0 * (1.0 - beta2))
-    return theta_cotangents * _decay_factor(step), OptimiserState(first * beta1, second * beta2), u
+    gradient_cotangents = torch.addcmul(first * (1.0 - beta1), second, g, value=2.0 * (1.0 - beta2))
+    state = OptimiserState(first * beta1, second * beta2)
+    return theta_cotangents * _decay_factor(step), state, gradient_cotangents
 
 
 def _push_forward_adam(

@@ -21,9 +21,9 @@ class Shard:
     """One checkpoint on disk.
 
     Attributes:
-        step: optimiser steps taken before it.
+        step: optimiser steps taken before the checkpoint.
         file, crc32: the name of its file, and the checksum of the file's bytes.
-        travelled: Σ learning rates of the steps since the checkpoint before it.
+        travelled: Σ learning rates of the steps since the previous checkpoint.
     """
 
     step: int
@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> tuple[OptimiserSettings, list[Shard]] | None:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         content = manifest["content"]
         if zlib.crc32(encode(content)) != manifest["crc32"]:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum is wrong")
         if content["version"] > VERSION:
             raise ValueError(f"format {content['version']}, this version reads up to {VERSION}")
         return OptimiserSettings(**content["steps"]), [Shard(**shard) for shard in content["shards"]]
@@ -61,5 +61,5 @@ def write_manifest(folder: Path, settings: OptimiserSettings, shards: Sequence[S
 
 
 def encode(content: Any) -> bytes:
-    """The bytes of the content that its checksum covers."""
+    """The content as bytes, of which the manifest holds the checksum."""
     return json.dumps(content, sort_keys=True).encode()

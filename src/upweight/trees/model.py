@@ -36,7 +36,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         measurement_of: the measurement of a query.
         numbers: inputs as `Examples.x` → the local number of each example's leaf in every tree, (n, trees).
         grow: (leaves, targets, weights) → the `Boosting` or `Forest` of these training examples.
-        train_again: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
+        retrain_on: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
         is_boosted: whether each tree was fitted to what those before it left over; otherwise they are a forest.
         notes: warnings for the reader of scores.
         threads: whether the library trains with threads of its own.
@@ -53,7 +53,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     measurement_of: Measurement
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Indices, Array, Array], Boosting | Forest]
-    train_again: Callable[[Examples, int], TreeModel]
+    retrain_on: Callable[[Examples, int], TreeModel]
     is_boosted: bool = True
     notes: tuple[str, ...] = ()
     threads: bool = False
@@ -150,4 +150,4 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         total = weights[weights > 0] * (1.0 if remaining.weights is None else remaining.weights)
         if remaining.weights is not None or (total != 1).any():
             remaining = remaining.replaced(weights=total)
-        return self.train_again(remaining, seed)
+        return self.retrain_on(remaining, seed)

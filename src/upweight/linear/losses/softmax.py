@@ -12,10 +12,10 @@ from upweight.linear.losses.loss import Array, Derivatives, LinearLoss
 
 
 class SoftmaxLoss(LinearLoss):
-    """Multinomial cross-entropy on the differences z_c − z_C, c < C, to the last class.
+    """Multinomial cross-entropy as a function of the differences z_c − z_C, c < C, from the output of the last class.
 
-    Softmax depends on differences of outputs only, so this reference coding loses nothing. It removes the null
-    direction of the Hessian and makes the Hessian (C−1)/C as wide. ‖θ‖² of the C zero-sum vectors becomes
+    Softmax depends on differences of outputs only, so this reference coding loses nothing. The Hessian loses its null
+    direction, and has (C−1)/C as many columns. The squared norm of the C parameter vectors that sum to zero becomes
     Σ_ck (I − 11ᵀ/C)_ck θ_c·θ_k.
     """
 
@@ -47,7 +47,7 @@ class SoftmaxLoss(LinearLoss):
         return place
 
     def expand(self, z: Array) -> Array:
-        """All C logits; they sum to zero, as in scikit-learn."""
+        """All C logits, shifted so that they sum to zero, as in scikit-learn."""
         logits = np.concatenate([z, np.zeros((*z.shape[:-1], 1))], axis=-1)
         return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""The deviance losses of generalised linear models: normal, Poisson, gamma and the Tweedie distributions between."""
+"""The deviance losses of generalised linear models: normal, Poisson, gamma, and the Tweedie family between them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class TweedieLoss(LinearLoss):
             return np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mu), 0.0) - y + mu
         if p == 2:
             return y / mu - np.log(y / mu) - 1.0
-        start = np.maximum(y, 0.0) ** (2 - p) / ((1 - p) * (2 - p))
-        return start - y * mu ** (1 - p) / (1 - p) + mu ** (2 - p) / (2 - p)
+        constant_term = np.maximum(y, 0.0) ** (2 - p) / ((1 - p) * (2 - p))
+        return constant_term - y * mu ** (1 - p) / (1 - p) + mu ** (2 - p) / (2 - p)
 
     def expand(self, z: Array) -> Array:
         """The predicted mean."""

@@ -25,8 +25,8 @@ from upweight.trees.model import TreeModel
 Array = NDArray[np.float64]
 GRADIENT_LOSSES = "squared_error, log_loss, quantile and absolute_error"
 HISTOGRAM_LOSSES = "squared_error, log_loss, poisson, quantile and absolute_error"
-# The attribute with the trees, which a fitted estimator has.
-TREES_OF = {
+# Class → the attribute that holds the trees; only a fitted estimator has it.
+TREE_ATTRIBUTES = {
     "GradientBoostingClassifier": "estimators_",
     "GradientBoostingRegressor": "estimators_",
     "HistGradientBoostingClassifier": "_predictors",
@@ -40,24 +40,24 @@ TREES_OF = {
 
 def reads(estimator: Any) -> bool:
     """Whether the estimator, or the last step of a pipeline, is one of scikit-learn's trees."""
-    return type(last_step(estimator)).__name__ in TREES_OF
+    return type(last_step(estimator)).__name__ in TREE_ATTRIBUTES
 
 
 def read(estimator: Any, train: Examples, measure: Measurement, *, loss: BoostingLoss | None = None) -> TreeModel:
     """A fitted estimator of scikit-learn, or a pipeline that ends in one."""
     final = last_step(estimator)
-    if loss is not None and hasattr(final, TREES_OF[type(final).__name__]):
+    if loss is not None and hasattr(final, TREE_ATTRIBUTES[type(final).__name__]):
         raise TypeError(
-            f"{type(final).__name__} knows its own loss; leave out loss=, which is for boosters with an objective of "
-            "your own"
+            f"{type(final).__name__} already has a loss; leave out loss=, which is for boosters that were trained "
+            "with a custom objective"
         )
     return read_trees(_read_spec, estimator, train, measure, loss)
 
 
 def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
-    """The trees of a fitted estimator; `steps` come before it in a pipeline. The estimator knows its own loss."""
+    """The trees of a fitted estimator; `steps` come before it in a pipeline. `loss` is not used: it has its own."""
     kind = type(estimator).__name__
-    if not hasattr(estimator, TREES_OF[kind]):
+    if not hasattr(estimator, TREE_ATTRIBUTES[kind]):
         raise not_fitted(estimator)
     names = getattr(estimator, "feature_names_in_", None)
     inputs = TreeInputs(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
@@ -69,7 +69,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
 
 
 def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
-    """GradientBoosting*: everything that is needed is public."""
+    """GradientBoosting*: all that is needed is in public attributes."""
     loss = _loss(estimator, GRADIENT_LOSSES)
     if isinstance(loss, Softmax):
         loss.factor = loss.outputs / (loss.outputs - 1)
@@ -81,13 +81,14 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
     ensemble = ensemble_of(values, np.repeat(np.arange(rounds), loss.outputs), outputs, np.zeros(loss.outputs))
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
-        # The trees inside were fitted without column names, and warn if they are given some.
+        # The single trees were fitted without column names, and warn if `x` has some.
         return look_up(estimator.apply(x.to_numpy() if hasattr(x, "to_numpy") else x))
 
     def margins(x: Any) -> Array:
         return np.asarray(estimator.predict(x) if loss.classes is None else estimator.decision_function(x))
 
-    # The base is what the trees leave of one prediction. Comparing all margins shows whether it is the same for all.
+    # The base is the margin of one example minus the sum of its leaf values. `read_trees` compares the margins of all
+    # examples, which shows whether the base is the same for all.
     first = inputs(train.take([0]).x)
     base = margins(first) - ensemble.margins(ensemble.global_leaves(leaf_numbers(first)))
     ensemble = replace(ensemble, base=base.ravel())
@@ -107,13 +108,13 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         margins=margins,
         retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
-        unrecorded=_happened(effects),
+        unrecorded=_active(effects),
         splits=[tree.tree_ for tree in trees],
     )
 
 
 def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
-    """HistGradientBoosting*: leaves are private, so the margins that they give are compared with the public ones."""
+    """HistGradientBoosting*: leaves are in private attributes; `read_trees` compares the margins with public ones."""
     loss = _loss(estimator, HISTOGRAM_LOSSES)
     rounds = len(estimator._predictors)
     # Copies of the trees whose leaf values are the leaf numbers: their predictions are the leaves of the examples.
@@ -130,8 +131,8 @@ def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
         prepared = np.ascontiguousarray(estimator._preprocess_X(x, reset=False))
-        bitsets, of_column = estimator._bin_mapper.make_known_categories_bitsets()
-        leaves = [tree.predict(prepared, bitsets, of_column.astype(np.uint32), 1) for tree in numbered_trees]
+        bitsets, bitset_of_column = estimator._bin_mapper.make_known_categories_bitsets()
+        leaves = [tree.predict(prepared, bitsets, bitset_of_column.astype(np.uint32), 1) for tree in numbered_trees]
         return np.stack(leaves, axis=1).astype(np.intp)
 
     def margins(x: Any) -> Array:
@@ -157,14 +158,14 @@ def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
         margins=margins,
         retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
-        unrecorded=_happened(effects),
+        unrecorded=_active(effects),
         splits=estimator._predictors,
         threads=True,
     )
 
 
 def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
-    """RandomForest* and ExtraTrees*: everything that is needed is public, the drawn rows included."""
+    """RandomForest* and ExtraTrees*: all that is needed is in public attributes, also which rows each tree drew."""
     if estimator.n_outputs_ > 1:
         raise ValueError(
             f"a forest with several targets is not supported, got {estimator.n_outputs_}; fit one forest per target"
@@ -194,7 +195,7 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
         retrain_estimator=retrain_estimator,
         draws=_draws(estimator, len(train)) if estimator.bootstrap else None,
         bootstrap=bool(estimator.bootstrap),
-        unrecorded=_happened(effects),
+        unrecorded=_active(effects),
         splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
         threads=estimator.n_jobs not in (None, 1),
     )
@@ -218,9 +219,9 @@ def _leaves(trees: Any) -> tuple[list[NDArray[np.intp]], list[Array]]:
     return leaf_nodes, values
 
 
-def _happened(effects: dict[str, bool]) -> tuple[str, ...]:
-    """The effects of training that the estimator does not record."""
-    return tuple(effect for effect, happened in effects.items() if happened)
+def _active(effects: dict[str, bool]) -> tuple[str, ...]:
+    """The effects that this training had, none of which the estimator records."""
+    return tuple(effect for effect, is_active in effects.items() if is_active)
 
 
 def _loss(estimator: Any, supported: str) -> BoostingLoss:
