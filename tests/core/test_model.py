@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, require
+from upweight.core.capability_checks import require
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 
 
 class Constant(Measurable):
@@ -15,16 +16,16 @@ class Constant(Measurable):
         return Predictions((1,) * len(examples))
 
 
-def test_a_model_that_can_do_it_passes():
+def test_a_model_with_the_needed_capability_is_accepted():
     require(Constant(), [Measurable], "Chance")
 
 
-def test_what_a_model_lacks_is_named_with_the_way_out():
-    says = (
+def test_the_error_names_the_missing_capabilities_and_what_to_do():
+    message = (
         "Influence needs a model that is Differentiable and Retrainable, got Constant; "
         "this model does not have these capabilities; `upweight methods` lists other methods"
     )
-    with pytest.raises(TypeError, match=says):
+    with pytest.raises(TypeError, match=message):
         require(Constant(), [Measurable, Differentiable, Retrainable], "Influence")
     with pytest.raises(
         TypeError, match=r"that is Measurable, got dict; wrap .* upweight\.explainable\(estimator, train\)"
@@ -33,7 +34,7 @@ def test_what_a_model_lacks_is_named_with_the_way_out():
 
 
 @pytest.mark.parametrize("capability", [Measurable, Differentiable, Retrainable])
-def test_a_capability_promised_by_halves_cannot_be_made(capability):
+def test_a_model_without_the_methods_of_its_capability_cannot_be_made(capability):
     class Half(capability):
         pass
 

@@ -9,7 +9,8 @@ import upweight as uw
 from linear_families import PROBLEMS
 from network_families import NETWORKS, RECORDED, TRAINED
 from tree_families import BOOSTERS, FORESTS
-from upweight.core.model import Boosted, can
+from upweight.core.capability_checks import can
+from upweight.core.model import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.input_gradients import InputGradients
+from upweight.core.capability_checks import require, require_reads_examples
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
-from upweight.core.model import Measurable, Perturbable, Retrainable, require, require_reads_examples
+from upweight.core.model import Measurable, Perturbable, Retrainable
 from upweight.core.progress import Progress, as_progress
 
 Array = NDArray[np.float64]

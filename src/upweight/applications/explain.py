@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
+from upweight.core.capability_checks import can
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Measurable, Retrainable, can
+from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.evaluate.agreement import Agreement

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples, Id
-from upweight.core.model import require
 from upweight.core.scores import Scores
 
 Array = NDArray[np.float64]

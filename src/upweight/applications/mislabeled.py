@@ -13,9 +13,10 @@ from scipy.stats import rankdata
 from upweight.applications.changes import with_labels
 from upweight.applications.cross_fitting import HeldOut, held_out
 from upweight.core.attributor import Fitted
+from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable, can, require
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions

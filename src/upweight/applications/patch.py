@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from upweight.applications.changes import Change, as_label
+from upweight.core.capability_checks import require, require_reads_examples
 from upweight.core.examples import Examples, Id
 from upweight.core.files import open_atomically
 from upweight.core.identity import digest
-from upweight.core.model import Measurable, Retrainable, require, require_reads_examples
+from upweight.core.model import Measurable, Retrainable
 
 KIND = "upweight patch"
 VERSION = 2  # from version 2 on, checksums are digests

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.applications.input_gradients import InputGradients
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.capability_checks import require
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Measurable, Movable, Perturbable, require
+from upweight.core.model import Measurable, Movable, Perturbable
 from upweight.core.scores import Unit, require_finite
 
 Array = NDArray[np.float64]

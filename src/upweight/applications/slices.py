@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor
+from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import group_effects
-from upweight.core.model import Measurable, Retrainable, can, require
+from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
 from upweight.methods.registry import first_choice

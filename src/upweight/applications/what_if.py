@@ -13,17 +13,10 @@ from numpy.typing import NDArray
 from upweight.applications.change_effects import ChangeEffects
 from upweight.applications.change_forecast import ChangeForecast
 from upweight.applications.changes import Change, random_like
+from upweight.core.capability_checks import can, require, require_reads_examples
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import (
-    Differentiable,
-    Measurable,
-    Predictions,
-    Retrainable,
-    can,
-    require,
-    require_reads_examples,
-)
+from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 from upweight.core.scores import Unit
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining

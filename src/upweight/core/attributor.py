@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.archive import as_plain, read_archive, write_archive
+from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
-from upweight.core.model import Measurable, Predictions, require
+from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit

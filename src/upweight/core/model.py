@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
-from upweight.core.examples import Examples, require_examples
+from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
-from upweight.core.weights import require_any_weight
 
 
 @dataclass(frozen=True)
@@ -281,40 +280,3 @@ class Stack:
 
     size: int
     why: str = ""
-
-
-def can(model: Any, capability: type) -> bool:
-    """Whether the model has this capability."""
-    return isinstance(model, capability) and (not isinstance(model, Measurable) or model.lacks(capability) is None)
-
-
-def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples: Examples) -> None:
-    """Raise TypeError if the model lacks a capability or `examples` are not Examples; the message says what to do.
-
-    The first of `examples` is the training set: raises ValueError if all its weights are zero.
-    """
-    missing = [c.__name__ for c in capabilities if not isinstance(model, c)]
-    if missing:
-        way_out = "wrap a fitted estimator with upweight.explainable(estimator, train) first"
-        if isinstance(model, Measurable):
-            way_out = "this model does not have these capabilities; `upweight methods` lists other methods"
-        raise TypeError(
-            f"{wanted_by} needs a model that is {' and '.join(missing)}, got {type(model).__name__}; {way_out}"
-        )
-    for capability in capabilities:
-        why = model.lacks(capability)
-        if why is not None:
-            raise TypeError(f"{wanted_by} needs a model that is {capability.__name__}: {why}")
-    for given in examples:
-        require_examples(given)
-    if examples:
-        require_any_weight(examples[0])
-
-
-def require_reads_examples(model: Any, wanted_by: str) -> None:
-    """Raise TypeError if retraining the model would not use changed labels or inputs."""
-    if isinstance(model, Retrainable) and not model.reads_examples:
-        raise TypeError(
-            f"{wanted_by} changes labels or inputs, and the training function of this {type(model).__name__} takes "
-            "weights only: it would train on the old data; pass training=uw.Training(…), or only remove and reweight"
-        )

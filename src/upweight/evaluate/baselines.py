@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
-from upweight.core.model import Measurable, Retrainable, require
+from upweight.core.model import Measurable, Retrainable
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
 from upweight.retraining import deprecated_keywords

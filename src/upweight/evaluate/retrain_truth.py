@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import require
 from upweight.core.contents import UnidentifiedError
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Measurable, Retrainable, require
+from upweight.core.model import Measurable, Retrainable
 from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import check_reproduction

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Measurable, Retrainable, require
+from upweight.core.model import Measurable, Retrainable
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights
 from upweight.evaluate.removals import Removal, default_removals, named_removals

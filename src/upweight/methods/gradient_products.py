@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpoint, Layered
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, require
+from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights

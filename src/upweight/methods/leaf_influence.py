@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
-from upweight.core.model import Boosted, Retrainable, require
+from upweight.core.model import Boosted, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
 from upweight.trees.boosting import Boosting

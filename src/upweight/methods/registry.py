@@ -6,8 +6,9 @@ import inspect
 from typing import Any, TypeGuard
 
 from upweight.core.attributor import Attributor
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import Averaged, Differentiable, Embeddable, Measurable, Retrainable, TreeBased, can
+from upweight.core.model import Averaged, Differentiable, Embeddable, Measurable, Retrainable, TreeBased
 from upweight.core.plugins import METHODS, plugins
 from upweight.methods import built_in
 from upweight.methods.boostin import BoostIn

@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.model import Parametric, Retrainable, require
+from upweight.core.model import Parametric, Retrainable
 from upweight.core.weights import checked_weights
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import run_tasks

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import Parametric, Stack, Stackable, can
+from upweight.core.model import Parametric, Stack, Stackable
 from upweight.retraining.process_pool import run_in_processes
 
 Array = NDArray[np.float64]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import can
 from upweight.core.scores import Scores, Top
 from upweight.testing.family import Family
 

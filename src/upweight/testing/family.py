@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
-from upweight.core.model import Retrainable, can
+from upweight.core.model import Retrainable
 from upweight.testing.copies import WeightedExamples, WeightedModels, with_copies, with_weights
 
 Array = NDArray[np.float64]

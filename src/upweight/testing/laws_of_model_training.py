@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.model import Differentiable, can
+from upweight.core.capability_checks import can
+from upweight.core.model import Differentiable
 from upweight.core.weights import weighted_positions
 from upweight.testing.assertions import (
     DIFFERENCE_STEP,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.model import (
     Differentiable,
@@ -24,7 +25,6 @@ from upweight.core.model import (
     Retrainable,
     Stackable,
     TreeBased,
-    can,
 )
 from upweight.core.rows import Rows
 from upweight.testing.assertions import (

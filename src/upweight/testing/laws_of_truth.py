@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from upweight.core.model import Retrainable, can
+from upweight.core.capability_checks import can
+from upweight.core.model import Retrainable
 from upweight.core.scores import Unit
 from upweight.evaluate.agreement import agreement
 from upweight.testing.assertions import assert_true

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, require_examples
-from upweight.core.model import Measurable, can, require
+from upweight.core.model import Measurable
 from upweight.testing.laws_of_models import MODEL_LAW_CHECKS, ModelLaw
 from upweight.testing.model_case import ModelCase
 from upweight.testing.results import Outcome, Report, Result, try_check

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
-from upweight.core.model import Replayable, Retrainable, Stack, Stackable, require
+from upweight.core.model import Replayable, Retrainable, Stack, Stackable
 from upweight.core.weights import checked_weights, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
