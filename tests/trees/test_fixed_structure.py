@@ -17,6 +17,7 @@ from upweight.trees.fixed_structure import (
     refit,
     reverse_derivative,
     single_point_derivative,
+    top_leaves_derivative,
 )
 
 
@@ -110,9 +111,36 @@ def test_the_single_point_derivative_is_the_finite_difference_with_other_margins
 
 def test_top_leaves_that_are_all_leaves_are_all_points(boosting):
     examples = np.array([1, 50])
-    top, everything = forward_derivative(boosting, examples, 100), forward_derivative(boosting, examples)
+    top, everything = top_leaves_derivative(boosting, examples, 100), forward_derivative(boosting, examples)
     for of_top, of_all in zip(top, everything, strict=True):
         np.testing.assert_allclose(of_top, of_all, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("load", "settings"),
+    [
+        (load_diabetes, {"loss_function": "RMSE", "depth": 6}),
+        (load_breast_cancer, {"loss_function": "Logloss", "depth": 4}),
+    ],
+    ids=["regression", "two classes with Newton leaves"],
+)
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_top_leaves_are_what_catboost_follows(load, settings, k):
+    library = pytest.importorskip("catboost")
+    train, query_inputs = table(load)
+    train = train.replaced(y=np.round(train.y * 4) / 4)  # CatBoost holds labels in single precision
+    queries = uw.Examples(query_inputs, train.y[:20])
+    settings = {**settings, "iterations": 12, "learning_rate": 0.2, "leaf_estimation_iterations": 1, "random_seed": 1}
+    settings |= {"boosting_type": "Plain", "bootstrap_type": "No", "boost_from_average": False, "thread_count": 1}
+    booster = library.CatBoost({**settings, "verbose": 0, "allow_writing_files": False}).fit(train.x, train.y)
+    pools = (library.Pool(examples.x, examples.y) for examples in (queries, train))
+    positions, importances = booster.get_object_importance(
+        *pools, type="PerObject", update_method=f"TopKLeaves:top={k}", importance_values_sign="All", thread_count=1
+    )
+    expected = np.zeros((len(queries), len(train)))
+    np.put_along_axis(expected, np.array(positions), -np.array(importances), axis=1)
+    scores = uw.LeafInfluence(update=k).fit(uw.explainable(booster, train), train).attribute(queries)
+    np.testing.assert_allclose(scores.values, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def test_leaf_values_that_do_not_follow_from_the_training_set_are_refused(boosting):

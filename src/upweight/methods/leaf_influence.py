@@ -19,11 +19,11 @@ from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import (
-    forward_derivative,
     margin_blocks,
     margin_changes,
     reverse_derivative,
     single_point_derivative,
+    top_leaves_derivative,
 )
 
 Array = NDArray[np.float64]
@@ -36,8 +36,8 @@ class LeafInfluence(Attributor):
 
     Args:
         update: the examples whose margins change from tree to tree: "all" (AllPoints of the paper, the derivative of
-            boosting itself), "single" (the removed example alone; SinglePoint), or a number k (the examples in the k
-            leaves of each tree that move most; TopKLeaves).
+            boosting itself), "single" (the removed example alone; SinglePoint), or a number k (the removed example and
+            those in the k leaves of each tree whose margins have moved most before it; TopKLeaves).
         bags: how many boosters to train, each on a random half of the examples; an example's score is the mean over
             those whose half has it. 0 uses the trees of the model. Other halves choose other splits, so effects of one
             accidental structure average out.
@@ -92,7 +92,7 @@ class LeafInfluence(Attributor):
         if self.update == "single":
             return FittedLeafInfluence(self, model, train, grown, *single_point_derivative(grown))
         derivatives = [
-            forward_derivative(grown, np.arange(block.start, block.stop), self.update)
+            top_leaves_derivative(grown, np.arange(block.start, block.stop), self.update)
             for block in margin_blocks(grown, len(train))
         ]
         change, base = (np.concatenate(parts, axis=-1) for parts in zip(*derivatives, strict=True))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from upweight.core.weights import example_counts
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Indices, TreeEnsemble
 
@@ -90,7 +91,8 @@ class Boosting:
     Attributes:
         leaves: (n, trees) the global number of every training example's leaf in every tree.
         targets: (K, n) the labels as the loss encodes them.
-        weights: (n,) sample weights.
+        weights: (n,) sample weights, times the weights of classes.
+        example_weights: (n,) sample weights without the weights of classes; None if they are the same.
         base_is_fitted: the base is the best constant for the training set, so removals change it; else it is fixed.
         unrecorded: training settings whose effects no library records (subsampling, dropped trees, …), in words.
     """
@@ -103,6 +105,12 @@ class Boosting:
     weights: Array
     base_is_fitted: bool = False
     unrecorded: tuple[str, ...] = ()
+    example_weights: Array | None = None
+
+    @property
+    def counts(self) -> Array:
+        """How many examples every row counts for, (n,)."""
+        return example_counts(self.weights if self.example_weights is None else self.example_weights)
 
     def steps(self) -> Iterator[BoostingStep]:
         """Every step, with the gradients and second derivatives that it was fitted to."""

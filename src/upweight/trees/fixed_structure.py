@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
-from upweight.core.weights import example_counts
 from upweight.trees.boosting import Boosting
 from upweight.trees.ensemble import Indices, TreeEnsemble
 
@@ -104,14 +102,11 @@ def reverse_derivative(boosting: Boosting, leaves: Indices, slopes: Array) -> Ar
     return np.asarray((scores + base_derivative(boosting).T @ base_adjoint).T)
 
 
-def forward_derivative(
-    boosting: Boosting, examples: Indices, update: Literal["all"] | int = "all"
-) -> tuple[Array, Array]:
+def forward_derivative(boosting: Boosting, examples: Indices) -> tuple[Array, Array]:
     """∂ leaf values / ∂ log weight of each of these examples, (leaves, width, examples); of the base (K, examples).
 
-    LeafInfluence of Sharchilev et al. (2018). A number k follows, tree by tree, the margins of the training examples in
-    the k leaves where margins move most in sum (TopKLeaves). "all" follows every margin, example by example;
-    `reverse_derivative` gives the same answer at a cost that grows with the queries instead.
+    LeafInfluence of Sharchilev et al. (2018) with the update set AllPoints: every margin is followed, example by
+    example. `reverse_derivative` gives the same answer at a cost that grows with the queries instead.
     """
     ensemble, rule, targets = boosting.ensemble, boosting.rule, boosting.targets[..., None]
     columns, example_weights = np.arange(len(examples)), boosting.weights[examples]
@@ -127,14 +122,63 @@ def forward_derivative(
             for column, output in enumerate(range(*ensemble.outputs_of(tree).indices(len(targets)))):
                 g = np.asarray(matrix @ dg[output])
                 h = np.asarray(matrix @ dh[output]) if dh is not None and rule.newton else np.zeros_like(g)
-                if update != "all":
-                    ignored = _outside_top(np.asarray(matrix @ np.abs(dz[output])), update)
-                    g[ignored] = h[ignored] = 0.0
                 np.add.at(g, (local[examples], columns), example_weights * step.gradient[output, examples])
                 np.add.at(h, (local[examples], columns), example_weights * step.hessian[output, examples])
                 value, total = old[in_tree, column, None], h_totals[in_tree, column, None]
                 change[in_tree, column] = rule.value_change(value, total, g, h, in_tree)
                 dz[output] += change[in_tree, column][local]
+    return change, base
+
+
+def top_leaves_derivative(boosting: Boosting, examples: Indices, k: int) -> tuple[Array, Array]:
+    """∂ leaf values / ∂ log weight of each of these examples, (leaves, width, examples); of the base (K, examples).
+
+    LeafInfluence with the update set TopKLeaves (Sharchilev et al. 2018, section 3.1.3). In every tree, the k leaves in
+    which Σ |∂ margin| is largest before the tree are followed: their values change with the margins of all their
+    examples, and the margins of all their examples change with their values. The example itself is always followed.
+    If its leaf is not among the k, that leaf changes with the margin of this example alone, and moves no other
+    example. Ties, as in the first tree, go to the leaf with the smaller number. All of this is as CatBoost does it.
+
+    A row that counts for several examples is that many copies, each of which follows its own margin.
+    """
+    ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
+    columns, targets = np.arange(len(examples)), boosting.targets
+    counts = np.maximum(boosting.counts, 1.0)[examples]
+    copy_weights, is_one = boosting.weights[examples] / counts, counts <= 1.0
+    base = base_derivative(boosting)[:, examples] * boosting.weights[examples]
+    own = base / counts  # (K, examples), of the copy whose weight changes
+    dz = np.repeat(own[:, None, :], n, axis=1)  # (K, n, examples), of all rows; of the example's own, the other copies
+    change = np.zeros((*ensemble.values.shape, len(examples)))
+    old, (_, h_totals) = boosting.reproduced, boosting.leaf_totals
+    for step in boosting.steps():
+        dg, dh = boosting.loss.derivatives_jvp(step.margins[..., None], targets[..., None], dz)
+        own_dg, own_dh = boosting.loss.derivatives_jvp(step.margins[:, examples], targets[:, examples], own)
+        moved, own_moved = _moved(boosting, step.trees, dz), _moved(boosting, step.trees, own)
+        for tree in step.trees:
+            in_tree, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
+            matrix, outputs = boosting.leaf_matrices[tree], ensemble.outputs_of(tree)
+            at = (local[examples], columns)
+            total_moved = np.asarray(matrix @ moved[tree])
+            total_moved[at] += copy_weights * (own_moved[tree] - moved[tree][examples, columns])
+            is_top = _largest(total_moved, k)
+            for column, output in enumerate(range(*outputs.indices(len(targets)))):
+                sums = []
+                derivatives = (dg, own_dg, step.gradient), (dh if rule.newton else None, own_dh, step.hessian)
+                for of_all, of_own, direct in derivatives:
+                    total = np.zeros(total_moved.shape)
+                    if of_all is not None and of_own is not None:
+                        own_part = copy_weights * of_own[output]
+                        total = np.asarray(matrix @ of_all[output]) * is_top
+                        total[at] -= is_top[at] * copy_weights * of_all[output, examples, columns]
+                        total[at] += own_part
+                    total[at] += copy_weights * direct[output, examples]
+                    sums.append(total)
+                value, h_total = old[in_tree, column, None], h_totals[in_tree, column, None]
+                copy_change = rule.value_change(value, h_total, sums[0], sums[1], in_tree)
+                change[in_tree, column] = copy_change * counts
+                own[output] += copy_change[at]
+                dz[output] += (copy_change * is_top)[local]
+                dz[output, examples[is_one], columns[is_one]] = own[output, is_one]
     return change, base
 
 
@@ -148,7 +192,7 @@ def single_point_derivative(boosting: Boosting) -> tuple[Array, Array]:
         The derivatives (n, trees, width), and those of the base (K, n).
     """
     ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
-    counts = np.maximum(example_counts(boosting.weights), 1.0)
+    counts = np.maximum(boosting.counts, 1.0)
     copy_weights = boosting.weights / counts
     base = base_derivative(boosting) * boosting.weights
     dz = base / counts
@@ -205,9 +249,16 @@ def base_derivative(boosting: Boosting) -> Array:
     return np.asarray(boosting.loss.link_slope(mean) * (boosting.targets - mean) / total)
 
 
-def _outside_top(moved: Array, k: int) -> NDArray[np.bool_]:
-    """Which leaves (leaves, examples) are not among the k that moved most for each example."""
-    if k >= len(moved):
-        return np.zeros_like(moved, dtype=bool)
-    rank = np.argsort(np.argsort(-moved, axis=0, kind="stable"), axis=0, kind="stable")
-    return np.asarray((rank >= k) | (moved == 0))
+def _moved(boosting: Boosting, trees: range, dz: Array) -> dict[int, Array]:
+    """Σ |dz| over the outputs that the gradients of each tree depend on: all of them if the classes are coupled."""
+    if boosting.loss.coupled:
+        return dict.fromkeys(trees, np.abs(dz).sum(axis=0))
+    return {tree: np.abs(dz[boosting.ensemble.outputs_of(tree)]).sum(axis=0) for tree in trees}
+
+
+def _largest(numbers: Array, k: int) -> NDArray[np.bool_]:
+    """Which numbers ≥ 0 (leaves, examples) are among the k largest of each example; ties go to the first leaf."""
+    share = np.round(numbers / np.maximum(numbers.max(axis=0), 1e-300), 10)  # sums that differ by rounding are equal
+    is_largest = np.zeros(numbers.shape, dtype=bool)
+    np.put_along_axis(is_largest, np.argsort(-share, axis=0, kind="stable")[:k], True, axis=0)
+    return is_largest
