@@ -45,8 +45,8 @@ def digits() -> Digits:
     from upweight.models.registry import explainable
 
     data = load_digits()
-    places = np.arange(len(data.target))
-    split = train_test_split(places, test_size=HELD_OUT, random_state=1, stratify=data.target)
+    positions = np.arange(len(data.target))
+    split = train_test_split(positions, test_size=HELD_OUT, random_state=1, stratify=data.target)
     train, held_out = (
         Examples(data.data[ids], data.target[ids], ids=ids, shown=data.images[ids]) for ids in map(np.sort, split)
     )

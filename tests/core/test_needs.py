@@ -23,7 +23,7 @@ class Featured(Overlap):
 @pytest.mark.parametrize(
     ("method", "model", "said"),
     [
-        (Featured(), Line(1.0, 1.0), "Featured needs a model that is Embeddable, got Line; such a model cannot"),
+        (Featured(), Line(1.0, 1.0), "Featured needs a model that is Embeddable, got Line; this model does not"),
         (Featured(), LogisticRegression(), "got LogisticRegression; wrap a fitted estimator with upweight.explainable"),
         (Overlap(), LogisticRegression(), "Overlap needs a model that is Measurable, got LogisticRegression"),
     ],

@@ -106,7 +106,9 @@ def _tensor_parts(tensor: Any) -> tuple[Any, ...]:
 def _frame_parts(value: Any) -> tuple[Any, ...] | None:
     """Data frames (without their index), Arrow tables and single columns."""
     if (names := columns_of(value)) is not None:
-        columns = (value.iloc[:, place] if hasattr(value, "iloc") else value[:, place] for place in range(len(names)))
+        columns = (
+            value.iloc[:, position] if hasattr(value, "iloc") else value[:, position] for position in range(len(names))
+        )
         return "frame", names, [_column_parts(column) for column in columns]
     if hasattr(value, "to_pandas") and hasattr(value, "schema"):
         return "table", value.to_pandas()

@@ -87,20 +87,20 @@ def _with_old_keywords(
 ) -> Callable[P, R]:
     parameters = inspect.signature(function).parameters
     names = list(parameters)
-    places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
+    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
 
     @wraps(function)
-    def accepting(*args: P.args, **kwargs: P.kwargs) -> R:
-        beyond = args[places:] if len(args) <= places + len(positional) else ()
-        if not beyond and older.keys().isdisjoint(kwargs):
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        extra = args[most:] if len(args) <= most + len(positional) else ()
+        if not extra and older.keys().isdisjoint(kwargs):
             return function(*args, **kwargs)
-        passed = dict(zip(names, args[:places] if beyond else args, strict=False))
+        passed = dict(zip(names, args[:most] if extra else args, strict=False))
         taken: dict[str, Any] = {**passed, **kwargs}
-        given = {**dict(zip(positional, beyond, strict=False)), **{n: taken.pop(n) for n in list(taken) if n in older}}
+        given = {**dict(zip(positional, extra, strict=False)), **{n: taken.pop(n) for n in list(taken) if n in older}}
         warnings.warn(_warning_text(name, taken, given, older, made), DeprecationWarning, stacklevel=2)
         return function(**_current_keywords(name, taken, given, older, made))  # type: ignore[call-arg]
 
-    return accepting
+    return wrapper
 
 
 def _current_keywords(

@@ -89,7 +89,7 @@ class Examples:
         """Set all parts, once. Raises ValueError if ids repeat."""
         parts["ids"].flags.writeable = False  # this array is a copy
         self.__dict__.update(parts)
-        self.__dict__["_position"] = {identifier: place for place, identifier in enumerate(self.ids.tolist())}
+        self.__dict__["_position"] = {identifier: position for position, identifier in enumerate(self.ids.tolist())}
         if len(self._position) != len(self.ids):
             seen: set[Id] = set()
             repeated = next(i for i in self.ids.tolist() if i in seen or seen.add(i))  # type: ignore[func-returns-value]
@@ -243,10 +243,10 @@ class Examples:
 
     def preview(self, identifier: Id) -> Preview:
         """Image, text or table row of one example, for a report."""
-        place = int(self.positions([identifier])[0])
+        position = int(self.positions([identifier])[0])
         source = self.x if self.shown is None else self.shown
         return preview_of(
-            take_rows(source, np.array([place])), self.names if self.shown is None else columns_of(source)
+            take_rows(source, np.array([position])), self.names if self.shown is None else columns_of(source)
         )
 
 

@@ -21,7 +21,9 @@ class FittedState:
 
     def __init__(self, estimator: Any) -> None:
         self._objects = {
-            (place, name): value for place, part in enumerate(_parts(estimator)) for name, value in _attributes(part)
+            (position, name): value
+            for position, part in enumerate(_parts(estimator))
+            for name, value in _attributes(part)
         }
 
     def __eq__(self, other: object) -> bool:

@@ -48,7 +48,7 @@ class TrainingLoss(Protocol):
     def encode(self, y: NDArray[Any]) -> NDArray[Any]:
         """Labels in the form that `at` takes."""
 
-    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+    def class_positions(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Positions of the labels among the classes."""
 
     def expand(self, z: Array) -> Array:
@@ -118,16 +118,16 @@ class Margin(Measurement):
             raise TypeError(
                 f"a model with {family.name} has no classes and so no margin; measure the loss or a function"
             )
-        place = family.places(_labels(y))
+        position = family.class_positions(_labels(y))
         outputs = family.expand(z)
         if outputs.shape[1] == 1:
-            return np.asarray(outputs[:, 0] * np.where(place == 1, 1.0, -1.0))
+            return np.asarray(outputs[:, 0] * np.where(position == 1, 1.0, -1.0))
         if family.pairwise:
             raise TypeError(
                 "one binary classifier per pair of classes has no single margin; measure the loss or a function"
             )
-        label_output = np.take_along_axis(outputs, place[:, None], axis=1)[:, 0]
-        others = np.where(np.arange(outputs.shape[1]) == place[:, None], -np.inf, outputs)
+        label_output = np.take_along_axis(outputs, position[:, None], axis=1)[:, 0]
+        others = np.where(np.arange(outputs.shape[1]) == position[:, None], -np.inf, outputs)
         if family.coupled:
             return np.asarray(label_output - np.logaddexp.reduce(others, axis=1))
         return np.asarray(label_output - others.max(axis=1))

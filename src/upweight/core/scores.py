@@ -91,7 +91,7 @@ class Scores:
 
     def row(self, query: Id) -> NDArray[np.float64]:
         """All scores of one query, shape (train,)."""
-        row: NDArray[np.float64] = self.values[_place(self.query_ids, query)]
+        row: NDArray[np.float64] = self.values[_position(self.query_ids, query)]
         return row
 
     def proponents(self, query: Id, k: int = 5) -> list[Attribution]:
@@ -209,13 +209,13 @@ class Top:
 
     def proponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that raised this query's measurement, strongest first."""
-        place = _place(self.query_ids, query)
-        return _strongest(self.values[place], self.ids[place], self.k, sign=1.0)
+        position = _position(self.query_ids, query)
+        return _strongest(self.values[position], self.ids[position], self.k, sign=1.0)
 
     def opponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that lowered this query's measurement, strongest first."""
-        place = _place(self.query_ids, query)
-        return _strongest(self.values[place], self.ids[place], self.k, sign=-1.0)
+        position = _position(self.query_ids, query)
+        return _strongest(self.values[position], self.ids[position], self.k, sign=-1.0)
 
 
 def require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -229,11 +229,11 @@ def require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values
 
 
-def _place(query_ids: NDArray[Any], query: Id) -> int:
-    places = np.flatnonzero(query_ids == query)
-    if len(places) == 0:
+def _position(query_ids: NDArray[Any], query: Id) -> int:
+    positions = np.flatnonzero(query_ids == query)
+    if len(positions) == 0:
         raise KeyError(f"no query has the id {query!r}; query ids look like {query_ids[:3].tolist()}")
-    return int(places[0])
+    return int(positions[0])
 
 
 def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float) -> list[Attribution]:

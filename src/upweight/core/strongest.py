@@ -14,15 +14,15 @@ def strongest_of(answer: Answer, m: int, k: int) -> tuple[NDArray[np.float64], N
 
     Holds one block and 2k scores per query at a time.
     """
-    values, places = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
+    values, positions = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
     for where, block in answer:
         columns = np.broadcast_to(np.arange(where.start, where.stop), block.shape)
-        values, places = np.hstack([values, require_finite(block)]), np.hstack([places, columns])
+        values, positions = np.hstack([values, require_finite(block)]), np.hstack([positions, columns])
         if values.shape[1] > 2 * k:
             strongest = _is_strongest(values, k)
-            values, places = values[strongest].reshape(m, 2 * k), places[strongest].reshape(m, 2 * k)
+            values, positions = values[strongest].reshape(m, 2 * k), positions[strongest].reshape(m, 2 * k)
     order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
 
 def _is_strongest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:

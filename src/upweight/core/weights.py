@@ -47,7 +47,7 @@ class Classes(Protocol):
 
     classes: NDArray[Any] | None
 
-    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+    def class_positions(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Position of each label among the classes, (n,)."""
 
 
@@ -55,8 +55,8 @@ def require_classes(train: Examples, weights: Array, loss: Classes) -> None:
     """Raise ValueError if a class of the training set has no weight left under these weights (n,)."""
     if loss.classes is None or train.y is None:
         return
-    present, places, count = sample_weights(train), loss.places(train.y), len(loss.classes)
-    gone = (np.bincount(places, present, count) > 0) & (np.bincount(places, present * weights, count) == 0)
+    present, positions, count = sample_weights(train), loss.class_positions(train.y), len(loss.classes)
+    gone = (np.bincount(positions, present, count) > 0) & (np.bincount(positions, present * weights, count) == 0)
     if gone.any():
         label = loss.classes.tolist()[int(gone.argmax())]
         raise ValueError(

@@ -233,9 +233,9 @@ class LookupTerm(GradientTerm):
 
     def rows(self, indices: Tensor) -> LookupTerm:
         """The gradients of these rows of the table only (sorted indices), as a table (len(indices), c)."""
-        places = torch.searchsorted(indices, self.ids.contiguous()).clamp_(max=len(indices) - 1)
-        inside = indices[places] == self.ids
-        return LookupTerm(places * inside, self.right * inside[..., None], (len(indices), self.right.shape[-1]))
+        positions = torch.searchsorted(indices, self.ids.contiguous()).clamp_(max=len(indices) - 1)
+        inside = indices[positions] == self.ids
+        return LookupTerm(positions * inside, self.right * inside[..., None], (len(indices), self.right.shape[-1]))
 
 
 def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:

@@ -38,8 +38,8 @@ class JointCholesky(HessianSolver):
         for c in range(outputs):
             for k in range(c + 1):
                 block = self._block(c, k)
-                place = (slice(c * width, (c + 1) * width), slice(k * width, (k + 1) * width))
-                matrix[place] = block if c == k else np.tril(block) + np.tril(block, -1).T
+                block_position = (slice(c * width, (c + 1) * width), slice(k * width, (k + 1) * width))
+                matrix[block_position] = block if c == k else np.tril(block) + np.tril(block, -1).T
         return matrix
 
     @property

@@ -181,7 +181,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         # The probabilities of a support vector machine are a second fit, which is not part of theta.
         has_probabilities = hasattr(self.predictor, "predict_proba") and self.refit is None
         probabilities = np.asarray(self.family.probabilities(z)) if has_probabilities else None
-        return Predictions(tuple(classes[place] for place in self.family.decide(z)), classes, probabilities)
+        return Predictions(tuple(classes[position] for position in self.family.decide(z)), classes, probabilities)
 
     def movable(self, examples: Examples) -> Movable:
         """The raw inputs if gradients can be backpropagated through the pipeline; else the columns of its last step."""

@@ -92,12 +92,12 @@ class FittedBoostIn(Fitted[BoostIn, Boosted]):
 
 def _leaf_shares(grown: Boosting) -> Array:
     """∂(value of the leaf of i in tree t)/∂ log w_i with margins held fixed, (n, trees, width)."""
-    ensemble, places, weights = grown.ensemble, grown.leaves, grown.weights[:, None]
-    shares = np.empty((ensemble.width, ensemble.trees, len(places))).T  # contiguous per tree, as it is written
+    ensemble, all_leaves, weights = grown.ensemble, grown.leaves, grown.weights[:, None]
+    shares = np.empty((ensemble.width, ensemble.trees, len(all_leaves))).T  # contiguous per tree, as it is written
     _, below = grown.leaf_totals
     for step in grown.steps():
         for tree in step.trees:
-            leaves, outputs = places[:, tree], ensemble.outputs_of(tree)
+            leaves, outputs = all_leaves[:, tree], ensemble.outputs_of(tree)
             g, h = (weights * slopes[outputs].T for slopes in (step.gradient, step.hessian))
             shares[:, tree] = grown.rule.value_change(ensemble.values[leaves], below[leaves], g, h, leaves)
     return shares

@@ -55,7 +55,7 @@ class LeafRefit(Attributor):
         """Replay boosting without each example."""
         grown = _exact(model, train)
         removals = list(margin_blocks(grown, len(train)))
-        finished = run_in_processes(_without, grown, removals, self.processes)  # (place of the block, its changes)
+        finished = run_in_processes(_without, grown, removals, self.processes)  # (position of the block, its changes)
         changes = [change for _, change in sorted(finished, key=lambda done: done[0])]
         change, base = (np.concatenate(parts, axis=-1) for parts in zip(*changes, strict=True))
         return FittedLeafRefit(self, model, train, change, base)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 SIGNIFICANT_DIGITS = 4  # a drawing shows no more
 
 
-def course_data(course: Course, queries: Sequence[Id], shown: Sequence[Sequence[Id]], places: Mapping[Id, int]) -> Any:
+def course_data(
+    course: Course, queries: Sequence[Id], shown: Sequence[Sequence[Id]], position_of: Mapping[Id, int]
+) -> Any:
     """The steps, and for each query its measurement and the pushes of its training examples; None if not followed."""
     rows = {identifier: row for row, identifier in enumerate(course.query_ids.tolist())}
     columns = {identifier: column for column, identifier in enumerate(course.train_ids.tolist())}
@@ -27,13 +29,13 @@ def course_data(course: Course, queries: Sequence[Id], shown: Sequence[Sequence[
         if row is None or not followed:
             per_query.append(None)
             continue
-        pushes = {str(places[i]): _rounded(course.pushes[:, row, columns[i]]) for i in followed}
+        pushes = {str(position_of[i]): _rounded(course.pushes[:, row, columns[i]]) for i in followed}
         per_query.append({"measured": _rounded(course.of_queries[:, row]), "pushes": pushes})
-    train = sorted({i for strongest in shown for i in strongest if i in columns}, key=places.__getitem__)
+    train = sorted({i for strongest in shown for i in strongest if i in columns}, key=position_of.__getitem__)
     return {
         "steps": course.steps.tolist(),
         "queries": per_query,
-        "train": {str(places[i]): _rounded(course.of_train[:, columns[i]]) for i in train},
+        "train": {str(position_of[i]): _rounded(course.of_train[:, columns[i]]) for i in train},
     }
 
 

@@ -34,19 +34,19 @@ def payload(
     m = min(len(scores.query_ids), MAX_QUERIES)
     album = Album(train, queries)
     kept, embedded, notes = _embedded(scores.values[:m])
-    places = {identifier: place for place, identifier in enumerate(scores.train_ids[kept].tolist())}
-    tops = [_top(scores, query, places) for query in scores.query_ids[:m].tolist()]
+    position_of = {identifier: position for position, identifier in enumerate(scores.train_ids[kept].tolist())}
+    tops = [_top(scores, query, position_of) for query in scores.query_ids[:m].tolist()]
     ranges, interval_notes = intervals(check, scores, [_strongest_first(top) for top in tops])
     entries = []
     for index in range(m):
         entry = _query(scores, queries, index)
         entry["preview"] = album.add("query", scores.query_ids[index].item())
         entry["top"] = {
-            side: [[places[i], score, ranges.get((index, i))] for i, score in attributions]
+            side: [[position_of[i], score, ranges.get((index, i))] for i, score in attributions]
             for side, attributions in tops[index].items()
         }
         entries.append({**entry, **embedded[index]})
-    shown = sorted({i for top in tops for side in top.values() for i, _ in side}, key=places.__getitem__)
+    shown = sorted({i for top in tops for side in top.values() for i, _ in side}, key=position_of.__getitem__)
     data = {
         "words": {
             "measurement": words.measurement,
@@ -58,12 +58,12 @@ def payload(
         "classes": _has_classes(scores, train),
         "queries": entries,
         "train": _train(scores, train, kept, album)
-        | {"previews": {str(places[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
+        | {"previews": {str(position_of[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
         "check": None if check is None else check_data(check, scores.query_ids[:m].tolist()),
     }
     if course is not None:
         ids = [[i for side in top.values() for i, _ in side] for top in tops]
-        data["course"] = course_data(course, scores.query_ids[:m].tolist(), ids, places)
+        data["course"] = course_data(course, scores.query_ids[:m].tolist(), ids, position_of)
     if m < len(scores.query_ids):
         data["queriesLeftOut"] = (
             f"The first {m} of {count(len(scores.query_ids), 'query')} are on this page; "
@@ -90,7 +90,7 @@ def _embedded(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[dict[
     m, n = values.shape
     if m * n <= MAX_SCORES:
         return np.arange(n), [{"scores": _base64(row, "<f4")} for row in values], []
-    each = max(STRONGEST_SHOWN, MAX_SCORES // (4 * m))  # a place and a score, at two ends
+    each = max(STRONGEST_SHOWN, MAX_SCORES // (4 * m))  # a position and a score, at two ends
     chosen = [_ends(row, each) for row in values]
     kept = np.unique(np.concatenate(chosen))
     rows = [
@@ -112,12 +112,14 @@ def _ends(row: NDArray[np.float64], each: int) -> NDArray[np.intp]:
     return np.union1d(np.argsort(-row, kind="stable")[:each], np.argsort(row, kind="stable")[:each])
 
 
-def _top(scores: Scores, query: Id, places: dict[Id, int]) -> dict[str, list[tuple[Id, float | None]]]:
+def _top(scores: Scores, query: Id, position_of: dict[Id, int]) -> dict[str, list[tuple[Id, float | None]]]:
     sides = {
         "proponents": scores.proponents(query, STRONGEST_SHOWN),
         "opponents": scores.opponents(query, STRONGEST_SHOWN),
     }
-    return {side: [(a.id, number(a.score)) for a in strongest if a.id in places] for side, strongest in sides.items()}
+    return {
+        side: [(a.id, number(a.score)) for a in strongest if a.id in position_of] for side, strongest in sides.items()
+    }
 
 
 def _strongest_first(top: dict[str, list[tuple[Id, float | None]]]) -> list[Id]:
@@ -178,10 +180,10 @@ def _labels(train: Examples, ids: list[Id]) -> tuple[list[str | None], NDArray[n
     y = None if train.y is None else train.y[train.positions(ids)]
     if y is None or y.ndim != 1 or y.dtype.hasobject:
         texts = [label_text(train.label(i)) for i in ids]
-        code = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        code = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         return list(code), np.array([code[text] for text in texts], dtype=np.intp)
     _, first, codes = np.unique(y, return_index=True, return_inverse=True)
-    return [label_text(train.label(ids[place])) for place in first.tolist()], codes
+    return [label_text(train.label(ids[position])) for position in first.tolist()], codes
 
 
 def _base64(values: NDArray[Any], dtype: str) -> str:

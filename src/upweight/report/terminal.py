@@ -88,12 +88,12 @@ def summary(
         parts.append(Padding(part, (above, 0, 0, 2), expand=False))
 
     for query in queries:
-        place = explanation.queries.ids.tolist().index(query)
+        position = explanation.queries.ids.tolist().index(query)
         sides = (explanation.scores.proponents(query, k), explanation.scores.opponents(query, k))
         drawable = _can_draw(console) and _is_tiny(explanation.queries, query)
-        add(_headline(explanation, place, noun))
-        add((_pictures if drawable and any(sides) else _table)(explanation, place, sides, noun))
-        add(_meaning(explanation, place, sides))
+        add(_headline(explanation, position, noun))
+        add((_pictures if drawable and any(sides) else _table)(explanation, position, sides, noun))
+        add(_meaning(explanation, position, sides))
     if explanation.check is not None:
         retrained = f"Checked by retraining without each of {count(len(explanation.check.removals), 'removal')}."
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
@@ -116,32 +116,32 @@ def print_explanation(
     console.print(Text.assemble(*address), soft_wrap=True)  # an address that is not wrapped can be clicked
 
 
-def _headline(explanation: Explanation, place: int, noun: str) -> Text:
-    identifier = explanation.queries.ids[place].item()
+def _headline(explanation: Explanation, position: int, noun: str) -> Text:
+    identifier = explanation.queries.ids[position].item()
     label, predictions = explanation.queries.label(identifier), explanation.scores.predictions
     line = Text.assemble((f"{noun.capitalize()} {identifier}", "bold"))
     if label is not None:
         line.append(f" is labelled {_word(label)}")
     if predictions is not None:
         line.append("; " if label is not None else ": ").append(
-            f"the model predicts {_word(predictions.predicted[place])}", "bold"
+            f"the model predicts {_word(predictions.predicted[position])}", "bold"
         )
-    of_predicted, of_label = explanation.probability(place)
+    of_predicted, of_label = explanation.probability(position)
     if of_predicted is not None:
         line.append(f" with probability {_percent(of_predicted)}")
-    if of_label is not None and predictions is not None and predictions.predicted[place] != label:
+    if of_label is not None and predictions is not None and predictions.predicted[position] != label:
         line.append(f", and {_word(label)} with {_percent(of_label)}")
     line.append(".")
     measured = explanation.scores.measured
     if measured is not None and not explanation.scores.measurement.startswith("−loss"):
-        line.append(f" Its {explanation.scores.measurement}: {_word(float(measured[place]))}.")
+        line.append(f" Its {explanation.scores.measurement}: {_word(float(measured[position]))}.")
     return line
 
 
-def _table(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Text:
+def _table(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Text:
     """Proponents above opponents, one line per example; a line that is wider than the console is cut."""
-    label = explanation.queries.label(explanation.queries.ids[place].item())
-    cells = [[_cells(explanation, place, a) for a in side] for side in sides]
+    label = explanation.queries.label(explanation.queries.ids[position].item())
+    cells = [[_cells(explanation, position, a) for a in side] for side in sides]
     names = [[f"  {c[1]}" + (f"  labelled {c[0]}" if c[0] else "") for c in side] for side in cells]
     titles = _titles(explanation, noun)
     widths = [
@@ -160,16 +160,16 @@ def _table(explanation: Explanation, place: int, sides: Sequence[Sequence[Attrib
     return text
 
 
-def _pictures(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Table:
+def _pictures(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Table:
     """The query at twice the size; beside it the examples with label, id, score and the probability without each."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    grid.add_column(Text(f"{noun} {explanation.queries.ids[place]}", "dim"), width=2 * MAX_DRAWN_SIDE)
-    cells: list[RenderableType] = [_drawn(explanation.queries, explanation.queries.ids[place].item(), scale=2)]
+    grid.add_column(Text(f"{noun} {explanation.queries.ids[position]}", "dim"), width=2 * MAX_DRAWN_SIDE)
+    cells: list[RenderableType] = [_drawn(explanation.queries, explanation.queries.ids[position].item(), scale=2)]
     for side, title, colour in zip(sides, _titles(explanation, noun), COLOURS, strict=True):
         grid.add_column(Text(title, f"bold {colour}"), no_wrap=True)
         inner = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
         inner.add_row(*(_drawn(explanation.train, a.id) for a in side))
-        captions = [(f"label {name}", *others) for name, *others in (_cells(explanation, place, a) for a in side)]
+        captions = [(f"label {name}", *others) for name, *others in (_cells(explanation, position, a) for a in side)]
         for row, style in enumerate(("", "dim", colour, "dim")):
             inner.add_row(*(Text(caption[row], style) for caption in captions))
         cells.append(inner)
@@ -177,10 +177,10 @@ def _pictures(explanation: Explanation, place: int, sides: Sequence[Sequence[Att
     return grid
 
 
-def _cells(explanation: Explanation, place: int, a: Attribution) -> tuple[str, str, str, str]:
+def _cells(explanation: Explanation, position: int, a: Attribution) -> tuple[str, str, str, str]:
     """Label, id, score, and the probability of the query's label with and without the example."""
-    without = explanation.without(place, a.score)
-    before = explanation.probability(place)[1]
+    without = explanation.without(position, a.score)
+    before = explanation.probability(position)[1]
     change = "" if without is None or before is None else "→".join(_percents(before, without)) + "%"
     label = explanation.train.label(a.id)
     return "" if label is None else _word(label), f"#{a.id}", _signed(a.score), change
@@ -192,7 +192,7 @@ def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:
     return f"Training {noun}s that raised it", f"Training {noun}s that lowered it"
 
 
-def _meaning(explanation: Explanation, place: int, sides: Sequence[Sequence[Attribution]]) -> Text:
+def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]]) -> Text:
     """The strongest score in a sentence that explains its sign and unit."""
     strongest = max((a for side in sides for a in side), key=lambda a: abs(a.score), default=None)
     if explanation.scores.unit == Unit.RANK or strongest is None:
@@ -209,9 +209,9 @@ def _meaning(explanation: Explanation, place: int, sides: Sequence[Sequence[Attr
         f"A score of {_signed(strongest.score)} means: if the model were trained without #{strongest.id}, its "
         f"{measurement} here would be {size} {'lower' if lower else 'higher'}"
     )
-    without, before = explanation.without(place, strongest.score), explanation.probability(place)[1]
+    without, before = explanation.without(position, strongest.score), explanation.probability(position)[1]
     if without is not None and before is not None:
-        label = _word(explanation.queries.label(explanation.queries.ids[place].item()))
+        label = _word(explanation.queries.label(explanation.queries.ids[position].item()))
         now, then = _percents(before, without)
         sentence += f", and the probability of {label} would be {then}% instead of {now}%"
     return Text(f"{sentence}.", "dim")

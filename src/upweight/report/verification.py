@@ -22,7 +22,7 @@ MAX_POINTS = 20_000
 
 def check_data(check: Check, query_ids: Sequence[Id]) -> dict[str, Any]:
     """The points of the plot. `queries` holds the position of each row's query on the page, −1 if it is not there."""
-    on_page = {identifier: place for place, identifier in enumerate(query_ids)}
+    on_page = {identifier: position for position, identifier in enumerate(query_ids)}
     verified = np.asarray(check.query_ids).tolist()
     rows = max(1, MAX_POINTS // max(1, len(check.removals)))
     # Queries on this page come first, so that their points are not cut.
@@ -57,16 +57,19 @@ def intervals(
         return {}, []
     ids = list(
         dict.fromkeys(
-            place[rank] for rank in range(2 * MAX_INTERVALS_PER_SIDE) for place in strongest if rank < len(place)
+            examples[rank]
+            for rank in range(2 * MAX_INTERVALS_PER_SIDE)
+            for examples in strongest
+            if rank < len(examples)
         )
     )
     most = max(20, MAX_INTERVAL_WORK // (len(check.removals) * scores.values.size))
     found_intervals: dict[tuple[int, Id], list[float | None]] = {}
     for identifier in ids[:most]:
         low, high = check.interval((identifier,), level=LEVEL)
-        for place, examples in enumerate(strongest):
+        for position, examples in enumerate(strongest):
             if identifier in examples:
-                found_intervals[place, identifier] = [number(low[place]), number(high[place])]
+                found_intervals[position, identifier] = [number(low[position]), number(high[position])]
     note = f"Only the {most:,} strongest of the {len(ids):,} training examples shown have an interval on this page."
     return found_intervals, [note] if len(ids) > most else []
 

@@ -59,20 +59,20 @@ def run_tasks(
     job = Job(model, train, queries, size > 1, evaluate)
     cache = None if retraining.folder is None else ResultCache(retraining.folder, job)
     results: dict[int, Any] = {}
-    for place, task in enumerate(tasks):
+    for position, task in enumerate(tasks):
         cached = None if cache is None else cache.read(task)
         if cached is not None:
-            results[place] = cached
-    remaining = [place for place in range(len(tasks)) if place not in results]
+            results[position] = cached
+    remaining = [position for position in range(len(tasks)) if position not in results]
     _report_progress(retraining, len(results), len(tasks))
     distribute = _choose_distribution(retraining)
-    for position, result in run_groups(job, [tasks[place] for place in remaining], size, distribute):
-        place = remaining[position]
+    for index, result in run_groups(job, [tasks[position] for position in remaining], size, distribute):
+        position = remaining[index]
         if cache is not None:
-            cache.write(tasks[place], result)
-        results[place] = result
+            cache.write(tasks[position], result)
+        results[position] = result
         _report_progress(retraining, len(results), len(tasks))
-    in_order = [results[place] for place in range(len(tasks))]
+    in_order = [results[position] for position in range(len(tasks))]
     return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)
 
 

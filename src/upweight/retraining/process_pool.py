@@ -28,7 +28,7 @@ def available_processors() -> int:
 def run_in_processes(
     work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1, fork: bool = True
 ) -> Iterator[tuple[int, Any]]:
-    """(place, work(shared, task)) for every task, in the order in which tasks finish.
+    """(position, work(shared, task)) for every task, in the order in which tasks finish.
 
     With one process everything runs in this process. With more, `shared` is sent to each worker once. If a worker dies,
     the pool breaks; a new pool takes over the remaining tasks, until three pools in a row have broken without finishing
@@ -38,7 +38,7 @@ def run_in_processes(
         RuntimeError: workers keep dying (most often: not enough memory for so many processes).
     """
     if processes <= 1 or len(tasks) <= 1:
-        yield from ((place, work(shared, task)) for place, task in enumerate(tasks))
+        yield from ((position, work(shared, task)) for position, task in enumerate(tasks))
         return
     context = get_context("spawn" if get_start_method() == "fork" and not fork else None)
     if context.get_start_method() != "fork" and not _is_picklable(shared):
@@ -50,9 +50,9 @@ def run_in_processes(
     remaining, broken = dict(enumerate(tasks)), 0
     while broken < MAX_BROKEN_POOLS:
         before = len(remaining)
-        for place, result in _run_pool(work, shared, remaining, min(processes, len(remaining)), context):
-            del remaining[place]
-            yield place, result
+        for position, result in _run_pool(work, shared, remaining, min(processes, len(remaining)), context):
+            del remaining[position]
+            yield position, result
         if not remaining:
             return
         broken = broken + 1 if len(remaining) == before else 0
@@ -72,22 +72,22 @@ def run_in_processes(
 def _run_pool(
     work: Any, shared: Any, remaining: dict[int, Any], processes: int, context: Any
 ) -> Iterator[tuple[int, Any]]:
-    """(place, result) of the tasks that one pool finishes before it breaks."""
+    """(position, result) of the tasks that one pool finishes before it breaks."""
     with ProcessPoolExecutor(processes, context, initializer=_initialise_worker, initargs=(shared,)) as pool:
         waiting: dict[Future[Any], int] = {}
         try:
-            for place, task in remaining.items():
-                waiting[pool.submit(_run_task, work, task)] = place
+            for position, task in remaining.items():
+                waiting[pool.submit(_run_task, work, task)] = position
         except BrokenProcessPool:
             pass
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                place = waiting.pop(future)
+                position = waiting.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool:
                     continue
-                yield place, result
+                yield position, result
 
 
 def _is_picklable(shared: Any) -> bool:

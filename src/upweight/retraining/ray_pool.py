@@ -13,7 +13,7 @@ MAX_RETRIES = 4  # how often a task is restarted because its worker died
 
 
 def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """(place, work(shared, task)) for every task, in the order in which tasks finish.
+    """(position, work(shared, task)) for every task, in the order in which tasks finish.
 
     Uses the cluster of an earlier `ray.init()` or of RAY_ADDRESS. If there is none, starts one on this machine for the
     duration of the work. `shared` is sent to every node once. If a worker or a node dies, its task runs elsewhere.
@@ -36,7 +36,7 @@ def run_on_ray(work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any
     try:
         reference = ray.put(shared)
         remote_task = ray.remote(max_retries=MAX_RETRIES, num_cpus=1)(_run_task)
-        waiting = {remote_task.remote(work, reference, task): place for place, task in enumerate(tasks)}
+        waiting = {remote_task.remote(work, reference, task): position for position, task in enumerate(tasks)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             try:

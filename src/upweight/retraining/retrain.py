@@ -45,12 +45,12 @@ class Retrained(Generic[ModelT]):
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, place: int) -> ModelT:
-        result: Any = self.found[place]
+    def __getitem__(self, position: int) -> ModelT:
+        result: Any = self.found[position]
         return cast(ModelT, self.model.with_parameters(result) if isinstance(self.model, Parametric) else result)
 
     def __iter__(self) -> Iterator[ModelT]:
-        return (self[place] for place in range(len(self)))
+        return (self[position] for position in range(len(self)))
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query on every retrained model, (m, M)."""

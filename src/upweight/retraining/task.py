@@ -102,10 +102,10 @@ def choose_stack(model: Any, train: Examples) -> Stack:
 
 
 def run_groups(job: Job, tasks: Sequence[Task], size: int, distribute: Distribute) -> Iterator[tuple[int, Any]]:
-    """(place of the task, its result) in the order in which trainings finish; a group has `size` tasks."""
+    """(position of the task, its result) in the order in which trainings finish; a group has `size` tasks."""
     groups = [tasks[part] for part in blocks(len(tasks), size)]
-    for place, results in distribute(run_group, job, groups):
-        yield from ((place * size + within, result) for within, result in enumerate(results))
+    for position, results in distribute(run_group, job, groups):
+        yield from ((position * size + within, result) for within, result in enumerate(results))
 
 
 def distribute_to_processes(processes: int) -> Distribute:

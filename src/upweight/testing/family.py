@@ -68,7 +68,7 @@ class Family(ABC):
         predictions = model.predict(query)
         if predictions.probabilities is None:
             return list(predictions.classes)
-        return [predictions.classes[place] for place in np.argsort(-predictions.probabilities[0])]
+        return [predictions.classes[position] for position in np.argsort(-predictions.probabilities[0])]
 
     @property
     def not_retrained_as_copies(self) -> str:

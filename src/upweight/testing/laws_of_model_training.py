@@ -125,12 +125,12 @@ def _retrained_expanded(case: ModelCase, weights: Array) -> Array:
 
 def _hardest(case: ModelCase) -> int:
     """Position of the lowest measurement among examples of weight above 0 that are not alone in their class."""
-    train, places = case.train, weighted_positions(case.train)
+    train, positions = case.train, weighted_positions(case.train)
     if train.y is not None and train.y.ndim == 1:
-        _, label, counts = np.unique(train.y[places], return_inverse=True, return_counts=True)
-        shared = places[counts[label] > 1]
-        places = shared if len(shared) else places
-    return int(places[np.argmin(case.model.measure(train.take(places)))])
+        _, label, counts = np.unique(train.y[positions], return_inverse=True, return_counts=True)
+        shared = positions[counts[label] > 1]
+        positions = shared if len(shared) else positions
+    return int(positions[np.argmin(case.model.measure(train.take(positions)))])
 
 
 def _half(case: ModelCase) -> Array:

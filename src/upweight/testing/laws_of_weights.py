@@ -96,7 +96,7 @@ def _assert_joint_scores(case: Case, scores: Scores, expanded: Scores, with_copi
     if scores.unit == Unit.RANK:
         assert_close(with_weights, sums, case.family.weighted, "scores of a weight k and sums over k copies")
     elif isinstance(with_copies, GroupRemoval) and with_copies.lacks_removal() is None:
-        groups = {str(place): both.expanded.ids[both.origin == place].tolist() for place in repeated}
+        groups = {str(position): both.expanded.ids[both.origin == position].tolist() for position in repeated}
         effects = {form: with_copies.remove(groups, case.family.queries, form).values for form in with_copies.forms}
         off = {
             form: float(np.abs(with_weights - expected).max() / scale)
@@ -110,5 +110,5 @@ def _assert_joint_scores(case: Case, scores: Scores, expanded: Scores, with_copi
 
 def _sum_copies(values: Array, both: WeightedExamples) -> Array:
     """Add up the columns of each example's copies, (m, n)."""
-    columns = [values[:, both.origin == place].sum(axis=1) for place in range(len(both.weighted))]
+    columns = [values[:, both.origin == position].sum(axis=1) for position in range(len(both.weighted))]
     return np.stack(columns, axis=1)

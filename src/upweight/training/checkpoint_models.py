@@ -65,11 +65,11 @@ def read_checkpoints(
             shard.step,
             trajectory.steps.gain * rate,
             f"{shard.crc32:08x}",
-            lambda place=place: make_model(trajectory.read(place)),  # type: ignore[misc]
+            lambda position=position: make_model(trajectory.read(position)),  # type: ignore[misc]
             trajectory.steps,
-            lambda place=place: optimiser_tensors(trajectory.read(place)),  # type: ignore[misc]
+            lambda position=position: optimiser_tensors(trajectory.read(position)),  # type: ignore[misc]
         )
-        for place, (shard, rate) in enumerate(zip(trajectory.shards, rates.tolist(), strict=True))
+        for position, (shard, rate) in enumerate(zip(trajectory.shards, rates.tolist(), strict=True))
     )
 
 

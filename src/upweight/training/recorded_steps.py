@@ -124,12 +124,12 @@ class RecordedSteps(Stepwise):
     def _step(self, t: int) -> TrainingStep:
         """Step t, at parameters and moments interpolated between the checkpoints before and after it."""
         steps = self._checkpoint_steps
-        place = int(np.searchsorted(steps, t, side="right"))  # the first checkpoint after step t was taken
-        theta, state, buffers = self._read(place)
+        position = int(np.searchsorted(steps, t, side="right"))  # the first checkpoint after step t was taken
+        theta, state, buffers = self._read(position)
         for name, buffer in self._run.network.net.named_buffers():
             buffer.copy_(buffers.get(name, buffer))
-        share = float(steps[place] - t) / float(steps[place] - steps[place - 1])
-        theta, state = _interpolate((theta, state), self._read(place - 1)[:2], share)
+        share = float(steps[position] - t) / float(steps[position] - steps[position - 1])
+        theta, state = _interpolate((theta, state), self._read(position - 1)[:2], share)
         run = self._run
         gradient = theta
         if state.first is not None:
@@ -144,9 +144,9 @@ class RecordedSteps(Stepwise):
         """Weights (n,) whose sum of losses in step t, divided by the rows of the batch, is the mean of the step."""
         return self._sample_weights * (len(self._run.positions[t]) / self._batch_count(t))
 
-    def _read_checkpoint(self, place: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
+    def _read_checkpoint(self, position: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
         """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not need its momentum."""
-        network, tensors = self._run.network, self._trajectory.read(place)
+        network, tensors = self._run.network, self._trajectory.read(position)
         buffers = {name: tensors[name] for name, _ in network.net.named_buffers() if name in tensors}
         theta = torch.cat([tensors[name].reshape(-1) for name in network.names]).to(network.device)
         if self._run.training.optimiser == "sgd":

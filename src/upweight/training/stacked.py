@@ -155,9 +155,9 @@ def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) 
         with torch.no_grad():
             if training.clip is not None:
                 _clip(gradients, training.clip)
-            for place, gradient in enumerate(gradients):
-                state, rate = states[place], float(rates[t])
-                _, states[place] = update(unclipped, theta[place], state, gradient, t, rate, in_place=True)
+            for position, gradient in enumerate(gradients):
+                state, rate = states[position], float(rates[t])
+                _, states[position] = update(unclipped, theta[position], state, gradient, t, rate, in_place=True)
     return theta
 
 

@@ -116,9 +116,9 @@ def _train_runs(runs: Sequence[Run], weights: Array, min_traced_steps: int) -> l
         return list(train_stacked(runs, weights, min_traced_steps))
     parameters: dict[int, Tensor] = {}
     for run in dict.fromkeys(runs):
-        places = [place for place, other in enumerate(runs) if other is run]
-        parameters |= zip(places, train_stacked([run] * len(places), weights[places], min_traced_steps), strict=True)
-    return [parameters[place] for place in range(len(runs))]
+        rows = [position for position, other in enumerate(runs) if other is run]
+        parameters |= zip(rows, train_stacked([run] * len(rows), weights[rows], min_traced_steps), strict=True)
+    return [parameters[position] for position in range(len(runs))]
 
 
 def make_runs(training: Training, network: Network, train: Examples, weights: Array, seeds: Sequence[int]) -> list[Run]:

@@ -125,13 +125,13 @@ class Trajectory:
         restore_state(net, optimiser, optimiser_tensors(stored))
         return self._step
 
-    def read(self, place: int) -> dict[str, Tensor]:
+    def read(self, position: int) -> dict[str, Tensor]:
         """All tensors of one checkpoint. Raises ValueError if its file is missing or damaged."""
-        return read_checkpoint(self.folder, self.shards[place])
+        return read_checkpoint(self.folder, self.shards[position])
 
     def rates(self) -> NDArray[np.float64]:
         """The learning rate of every step up to the last checkpoint, (steps,). Reads, and so checks, every file."""
-        stored = [self.read(place)[RATES].numpy() for place in range(len(self))]
+        stored = [self.read(position)[RATES].numpy() for position in range(len(self))]
         for shard, rates, previous in zip(self.shards, stored, [0, *(s.step for s in self.shards)], strict=False):
             require_rates(shard, rates, previous)
         return np.concatenate(stored) if stored else np.empty(0)
@@ -152,18 +152,18 @@ class Trajectory:
             )
         return [ids for batches in recorded for ids in decode_batches(batches)]
 
-    def name_of(self, place: int) -> str:
+    def name_of(self, position: int) -> str:
         """One checkpoint in words."""
-        return f"the checkpoint of step {self.shards[place].step} in {self.folder}"
+        return f"the checkpoint of step {self.shards[position].step} in {self.folder}"
 
     def require_end(self, net: nn.Module) -> None:
         """Raise ValueError unless every checkpoint belongs to this net and the last one holds its parameters."""
         if not self.shards:
             raise ValueError(f"{self.folder} holds no checkpoints: call trajectory.record(net, optimiser) in the loop")
         current = saved_tensors(net)
-        for place in range(len(self)):
-            stored = self.read(place)
-            require_same_tensors(self.name_of(place), stored, current)
+        for position in range(len(self)):
+            stored = self.read(position)
+            require_same_tensors(self.name_of(position), stored, current)
         differ = [name for name, tensor in current.items() if not torch.equal(stored[name], tensor.detach().cpu())]
         if differ:
             raise ValueError(

@@ -79,12 +79,12 @@ class BoostingLoss(ABC):
                     "model was fitted on"
                 )
             return np.asarray(y, dtype=np.float64).reshape(len(y), self.outputs)
-        positions = self.places(y)
+        positions = self.class_positions(y)
         if self.outputs == 1:
             return np.asarray(positions == 1, dtype=np.float64)[:, None]
         return np.asarray(positions[:, None] == np.arange(self.outputs), dtype=np.float64)
 
-    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+    def class_positions(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """The positions of the labels among the classes. Raises ValueError for a label that was never trained on."""
         if self.classes is None:
             raise TypeError(f"a model with {self.name} has no classes")

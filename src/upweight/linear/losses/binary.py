@@ -103,9 +103,9 @@ class SmoothHingeLoss(BinaryLoss):
             votes[np.arange(len(z)), np.where(z[:, classifier] > 0, first, second)] += 1
         return np.asarray(votes.argmax(axis=1))
 
-    def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
+    def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
         """For pairwise classifiers one column per pair: +1 for the first class, −1 for the second, 0 for others."""
         if self.pairs is None:
-            return super().encode_places(place)
+            return super().encode_positions(position)
         first, second = self.pairs.T
-        return np.asarray((place[:, None] == first) * 1.0 - (place[:, None] == second) * 1.0)
+        return np.asarray((position[:, None] == first) * 1.0 - (position[:, None] == second) * 1.0)

@@ -87,30 +87,30 @@ class LinearLoss(ABC):
         """Labels or target values in the form that `at` takes. Raises ValueError for a label never trained on."""
         if self.classes is None:
             return np.asarray(y, dtype=np.float64).reshape(len(y), self.outputs)
-        return self.encode_places(self.places(y))
+        return self.encode_positions(self.class_positions(y))
 
-    def places(self, y: NDArray[Any]) -> NDArray[np.intp]:
+    def class_positions(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Positions of the labels among the classes. Raises ValueError for a label never trained on."""
         if self.classes is None:
             raise TypeError(f"a model with {self.name} has no classes")
-        known = {label: place for place, label in enumerate(self.classes.tolist())}
-        places = [known.get(label) for label in y.tolist()]
-        if None in places:
+        known = {label: position for position, label in enumerate(self.classes.tolist())}
+        positions = [known.get(label) for label in y.tolist()]
+        if None in positions:
             raise ValueError(
-                f"expected labels among {list(known)[:12]}, got {y.tolist()[places.index(None)]!r}; the model "
+                f"expected labels among {list(known)[:12]}, got {y.tolist()[positions.index(None)]!r}; the model "
                 "was never trained on that class, so its loss does not exist"
             )
-        return np.array(places, dtype=np.intp)
+        return np.array(positions, dtype=np.intp)
 
     def sharp(self) -> LinearLoss:
         """The twice differentiable loss nearest to the one that training minimised: itself, except for a hinge."""
         return self
 
-    def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
+    def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions in the form that `at` takes: ±1 for one output, one column per class for several."""
         if self.outputs == 1:
-            return np.where(place == 1, 1.0, -1.0)[:, None]
-        return np.where(place[:, None] == np.arange(self.outputs), 1.0, -1.0)
+            return np.where(position == 1, 1.0, -1.0)[:, None]
+        return np.where(position[:, None] == np.arange(self.outputs), 1.0, -1.0)
 
     def expand(self, z: Array) -> Array:
         """The estimator's outputs (decision values or predicted means) from z, shape (…, columns)."""

@@ -28,23 +28,23 @@ class SoftmaxLoss(LinearLoss):
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
         """Loss in nats and derivatives; targets are class positions."""
-        places = np.broadcast_to(targets, z.shape[:-1])[..., None]
-        label_output = np.take_along_axis(z, np.minimum(places, self.outputs - 1), axis=-1)[..., 0]
-        label_output = np.where(places[..., 0] < self.outputs, label_output, 0.0)
+        positions = np.broadcast_to(targets, z.shape[:-1])[..., None]
+        label_output = np.take_along_axis(z, np.minimum(positions, self.outputs - 1), axis=-1)[..., 0]
+        label_output = np.where(positions[..., 0] < self.outputs, label_output, 0.0)
         largest = np.maximum(z.max(axis=-1, keepdims=True), 0.0)
         p = np.exp(z - largest)
         total = p.sum(axis=-1, keepdims=True) + np.exp(-largest)
         p /= total
         loss = (np.log(total) + largest)[..., 0] - label_output
-        return Derivatives(loss, p - (np.arange(self.outputs) == places), p, p)
+        return Derivatives(loss, p - (np.arange(self.outputs) == positions), p, p)
 
     def metric(self) -> Array:
         """I − 11ᵀ/C on the C − 1 differences."""
         return np.eye(self.outputs) - 1.0 / (self.outputs + 1)
 
-    def encode_places(self, place: NDArray[np.intp]) -> NDArray[Any]:
+    def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions, unchanged."""
-        return place
+        return position
 
     def expand(self, z: Array) -> Array:
         """All C logits, shifted so that they sum to zero, as in scikit-learn."""
