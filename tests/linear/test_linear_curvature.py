@@ -145,7 +145,7 @@ def test_part_matvec_is_the_share_of_the_group(name, fixed, each):
         np.testing.assert_allclose(got[g], part @ vectors[g], atol=1e-9)
 
 
-def test_a_point_of_leverage_one_is_counted():
+def test_a_point_of_leverage_one_has_directions_that_it_alone_determines():
     problem = problem_of("squared", fixed=0.0)
     x = problem.features.dense()[:, :-1].copy()
     x[:, 0] = 0.0
@@ -157,7 +157,11 @@ def test_a_point_of_leverage_one_is_counted():
     assert curvature.leverage()[4] > problem.family.outputs - 1e-9
     rows = curvature.corrected(rows_of(curvature.problem))
     assert np.isfinite(rows.dense()).all()
-    assert any("1 training examples have leverage 1" in w for w in curvature.diagnostics["warnings"])
+    directions = curvature.undetermined()
+    assert list(directions) == [4]
+    assert len(directions[4]) == problem.family.outputs
+    others = curvature.matvec(directions[4]) - curvature.part_matvec(np.eye(len(x))[[4, 4]], directions[4])
+    np.testing.assert_allclose(others, 0, atol=1e-9)
 
 
 def test_news_of_the_solver_travel_along():

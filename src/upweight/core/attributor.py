@@ -6,7 +6,7 @@ import html
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -24,10 +24,12 @@ from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit
 from upweight.core.strongest import strongest_of
+from upweight.core.weights import only_examples
 
 __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
 TOP_QUERY_BLOCK = 256  # queries whose strongest examples are selected at a time
+MAX_NAMED = 10  # examples that a warning names
 SCHEMA = 2  # of saved fits: since version 2 they hold the identity of the model, part by part
 
 if TYPE_CHECKING:
@@ -244,6 +246,19 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 "other examples with train.replaced(x=…, y=…) and fit again"
             )
 
+    @cached_property
+    def _only_of_class(self) -> str | None:
+        """A warning if a class has one training example only, whose removal would take the class away."""
+        alone = {} if self.handed_in.classes is None else only_examples(self.train)
+        if not alone:
+            return None
+        described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]
+        return (
+            f"Of {len(alone)} class{'es'[: 2 * (len(alone) > 1)]} there is one training example only "
+            f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone and "
+            "this model cannot be retrained, so its scores are an extrapolation that no retraining confirms."
+        )
+
     def _checksum(self) -> int:
         """A checksum of the training set; of labels and weights alone if the inputs cannot be checked."""
         contents = self.train.checksum()
@@ -252,7 +267,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
         """Unit and diagnostics of an answer: those of the fit, updated by the facts of this answer."""
         fit = self.diagnostics
-        warnings = dict.fromkeys([*fit.get("warnings", ()), *facts.diagnostics.get("warnings", ())])
+        alone = [] if self._only_of_class is None else [self._only_of_class]
+        warnings = dict.fromkeys([*fit.get("warnings", ()), *alone, *facts.diagnostics.get("warnings", ())])
         return facts.unit or self.unit, {**fit, **facts.diagnostics, "warnings": list(warnings)}
 
     def __repr__(self) -> str:

@@ -118,6 +118,21 @@ class ExactCurvature(Curvature):
     def corrected(self, rows: Rows) -> Rows:
         """Rows with the leverage correction."""
 
+    def expected(self) -> ExactCurvature:
+        """The curvature with the expected (Fisher) information; by default itself, as for canonical links."""
+        return self
+
+    def undetermined(self) -> Mapping[int, NDArray[np.float64]]:
+        """For examples of leverage 1: position → the directions (r, parameters) that no other example determines.
+
+        Known after `corrected`; by default there are none.
+        """
+        return {}
+
+    def smallest(self, parameters: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Parameters moved along undetermined directions to the smallest norm; by default they stay."""
+        return parameters
+
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:
         """Leverage of every training example, (n,), each in [0, outputs]; they sum to the effective parameters."""

@@ -58,6 +58,11 @@ class Measurable(ABC):
         """Sentences that a reader of the scores should know; by default none."""
         return ()
 
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The class labels, if training needs an example of each; None for numeric targets, or if not known."""
+        return None
+
     def identity(self) -> Mapping[str, str]:
         """Digests of the parts of this model: parameters, objective, loss, measurement, training.
 
@@ -112,7 +117,10 @@ class Differentiable(Measurable):
 
     @abstractmethod
     def dispersion(self, train: Examples, effective: float) -> float:
-        """s², the noise variance of a squared loss with `effective` parameters; 1 for a likelihood."""
+        """The dispersion φ of the noise with `effective` parameters; 1 for a likelihood that has none.
+
+        For a squared loss φ is s², the noise variance.
+        """
 
     def hypothetical(self, new_inputs: bool = False) -> Differentiable:
         """The same model, but it accepts training sets that it was not fitted on.

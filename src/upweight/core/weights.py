@@ -42,6 +42,16 @@ def require_part(train: Examples, name: str, member: NDArray[np.intp]) -> None:
         )
 
 
+def only_examples(train: Examples) -> dict[Any, Any]:
+    """Label → id of the only training example of positive weight with that label."""
+    if train.y is None or train.y.ndim != 1:
+        return {}
+    rows = weighted_positions(train)
+    labels, first, counts = np.unique(train.y[rows], return_index=True, return_counts=True)
+    alone = counts == 1
+    return dict(zip(labels[alone].tolist(), train.ids[rows[first[alone]]].tolist(), strict=True))
+
+
 class Classes(Protocol):
     """A loss with its classes; None for numeric targets."""
 

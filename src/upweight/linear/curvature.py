@@ -27,6 +27,7 @@ MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in me
 MAX_FACTORISATIONS = 20  # on the way to the optimum
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
 MAX_LEVERAGE = 1 - 1e-9  # at leverage 1 the model passes through the point: its removal has no first-order effect
+SUSPECT_LEVERAGE = 1 - 1e-3  # leverage from which an example is checked for being 1 within rounding
 
 
 class LinearCurvature(ExactCurvature):
@@ -50,7 +51,7 @@ class LinearCurvature(ExactCurvature):
         self.solver = _solver_for(problem, recipe, damping * float(problem.weights.sum()))
         self._recipe = recipe
         self._max_leverage_entries = max_leverage_entries
-        self._high_leverage = 0
+        self._suspects: dict[int, Array] = {}  # S_i of examples whose leverage may be 1
         self._cached_leverages: Array | None = None
 
     def matvec(self, vectors: Array) -> Array:
@@ -113,6 +114,16 @@ class LinearCurvature(ExactCurvature):
                 self._cached_leverages = full
             yield where, full
 
+    def expected(self) -> LinearCurvature:
+        """The curvature with the expected information; itself if the second derivatives do not depend on targets."""
+        family = self.problem.family.expected()
+        if family is self.problem.family:
+            return self
+        problem = replace(self.problem, family=family)
+        return LinearCurvature(
+            problem, self._recipe, self.solver.damping / float(problem.weights.sum()), self._max_leverage_entries
+        )
+
     def leverage(self) -> Array:
         """h_i = tr(wᵢ Aᵢ Sᵢ): (n,)."""
         h = np.empty(len(self.problem.features))
@@ -133,14 +144,55 @@ class LinearCurvature(ExactCurvature):
                 self.problem.derivatives.apply(self._outputs_of(rows.common))
                 * (self.problem.weights * rows.share)[:, None]
             )
-        self._high_leverage = 0
+        self._suspects = {}
         for where, s in self.leverages():
             remainder = np.eye(s.shape[1]) - self._second(where) @ s
-            singular = np.abs(np.linalg.det(remainder)) < 1 - MAX_LEVERAGE
-            self._high_leverage += int(singular.sum())
+            determinant = np.abs(np.linalg.det(remainder))
+            singular = determinant < 1 - MAX_LEVERAGE
+            for i in np.flatnonzero(determinant < 1 - SUSPECT_LEVERAGE):
+                self._suspects[where.start + int(i)] = s[i].copy()
             remainder[singular] += (1 - MAX_LEVERAGE) * np.eye(s.shape[1])
             slopes[where] = np.linalg.solve(remainder, slopes[where][..., None])[..., 0]
         return FactoredRows(rows.features, slopes, rows.share, rows.common)
+
+    def undetermined(self) -> dict[int, Array]:
+        """For examples of leverage 1: the directions (r, K·d) that no other example determines.
+
+        Rounding and the damping of a singular Hessian keep a computed leverage away from 1. So each suspect gets the
+        test itself: whether the curvature of all the others along the direction is a rounding error.
+        """
+        problem, out = self.problem, {}
+        for i, s in self._suspects.items():
+            second = self._second(slice(i, i + 1))[0]
+            left, singular, _ = np.linalg.svd(np.eye(len(s)) - second @ s)
+            z = left[:, singular < 1 - SUSPECT_LEVERAGE].T @ second
+            x = problem.features.take(slice(i, i + 1)).dense()[0]
+            directions = self.solver.solve(z[:, :, None] * x)
+            undetermined = [v.ravel() for v in directions if self._is_undetermined(i, v)]
+            if undetermined:
+                out[i] = np.stack(undetermined)
+        return out
+
+    def _is_undetermined(self, i: int, v: Array) -> bool:
+        """Whether the curvature along v (K, d) is that of example i alone."""
+        problem = self.problem
+        outputs = problem.features.times(v.T)
+        curved = (outputs * problem.derivatives.apply(outputs)).sum(axis=1) * problem.weights
+        own, curved[i] = float(curved[i]), 0.0
+        others = float(curved.sum() + problem.ridge * (v * problem.penalty_gradient(v)).sum())
+        others += self.solver.damping * float((v**2).sum())
+        return others <= (1 - MAX_LEVERAGE) * own
+
+    def smallest(self, parameters: Array, directions: Array) -> Array:
+        """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest norm.
+
+        That is the limit of a vanishing l2, and where least squares and solvers that start from 0 end.
+        """
+        penalised, metric = self.problem.features.penalised, self.problem.family.metric()
+        vectors = directions.reshape(-1, *self.problem.shape)
+        weighted = (np.einsum("ck,...kd->...cd", metric, vectors) * penalised).reshape(directions.shape)
+        steps = np.linalg.lstsq(weighted @ directions.T, -weighted @ parameters, rcond=None)[0]
+        return np.asarray(parameters + steps @ directions)
 
     def paired(self, left: Rows, right: Rows) -> Array:
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""
@@ -187,17 +239,12 @@ class LinearCurvature(ExactCurvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Kind, solver, size, l2, damping, and warnings about singularity, leverage 1 and convergence."""
+        """Kind, solver, size, l2, damping, and warnings about singularity and convergence."""
         warnings = []
         if self.solver.jitter:
             warnings.append(
                 f"The Hessian is singular (no l2, dependent columns): damped by {self.solver.jitter:.2g}; directions "
                 "that the data do not determine have no effect on scores, others change by a relative 1e-10."
-            )
-        if self._high_leverage:
-            warnings.append(
-                f"{self._high_leverage} training examples have leverage 1: the model passes through them exactly, and "
-                "the other examples do not determine its prediction there without them."
             )
         if not self.solver.converged:
             warnings.append(f"Conjugate gradients stopped at a relative residual of {self.solver.residual:.2g}.")

@@ -84,7 +84,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         counts = None if train.weights is None else example_counts(weights)
         if self.class_weights is not None:
             weights = weights * np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
-        fixed = self.objective.l2 if self.objective.reduction == "sum" else 0.0
+        fixed = 0.0 if self.objective.reduction == "mean" else self.objective.ridge(weights)
         each, shares = self.objective.l2 if self.objective.reduction == "mean" else 0.0, None
         if self.counts_examples:  # SGD shrinks θ at every row, also at rows of weight 0, whose share always stays
             shares = (weights > 0).astype(np.float64)
@@ -94,12 +94,18 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         if not self.elsewhere:
             require_training_data(problem, self.name, self.refit is not None, self.unfinished)
         self._cache.pop("optimum", None)
+        self._cache.pop("undetermined", None)
         return problem
 
     @property
     def measurement(self) -> str:
         """The measurement in words, with its unit."""
         return self.measurement_of.described(self.family)
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The class labels; None for numeric targets."""
+        return self.family.classes
 
     def version(self) -> FittedState:
         """The fitted state of the estimator and its steps, which changes when they are fitted again."""
@@ -213,7 +219,10 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + the example's share of the l2 gradient); the share is zero if the objective sums losses."""
-        problem = self.problem(train)
+        return self._loss_rows(self.problem(train))
+
+    @staticmethod
+    def _loss_rows(problem: Problem) -> FactoredRows:
         slopes = problem.weights[:, None] * problem.derivatives.gradient
         if problem.each == 0:
             return FactoredRows(problem.features, slopes)
@@ -232,15 +241,20 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         return self.problem(train).gradient_norm if self.refit is None else None
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """Residual sum of squares over n − p for a squared loss, 1 for a likelihood.
+        """Pearson's estimate Σ wᵢ(yᵢ − μᵢ)²/V(μᵢ) / (n − p); 1 if the likelihood has no dispersion.
 
-        n is the number of examples that the rows count for. If weights are not all whole they are precisions, and every
-        row of positive weight counts once (weighted least squares).
+        For a squared loss it is the residual sum of squares over n − p. n is the number of examples that the rows count
+        for. If weights are not all whole they are precisions, and every row of positive weight counts once (weighted
+        least squares).
         """
-        if not self.family.constant:
+        if not self.family.has_dispersion:
             return 1.0
         problem = self.problem(train)
-        squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
+        if self.family.constant:
+            squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
+        else:
+            expected = self.family.expected().at(problem.outputs, problem.targets)
+            squares = float(problem.weights @ (expected.gradient**2 / expected.diagonal).sum(axis=1))
         count = float(example_counts(sample_weights(train)).sum())
         return max(squares / max(count - effective, 1.0), 1e-300)
 
@@ -271,7 +285,17 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             self._cache["optimum"] = LinearCurvature(problem, None, 0.0).settled()
         start = self._cache["optimum"]
         moved = start.after(weights[None], None, RETRAINING_STEPS, RETRAINING_TOLERANCE)
-        return self.with_parameters(start.parameters + moved.shifts[0])
+        return self.with_parameters(self._smallest(start, start.parameters + moved.shifts[0], weights))
+
+    def _smallest(self, start: LinearCurvature, parameters: Array, weights: Array) -> Array:
+        """The parameters of smallest norm if, without l2, some directions are undetermined under these weights."""
+        if float(start.problem.ridge_of(weights)) > 0:
+            return parameters
+        if "undetermined" not in self._cache:
+            start.corrected(self._loss_rows(start.problem))
+            self._cache["undetermined"] = start.undetermined()
+        directions = [v for i, v in self._cache["undetermined"].items() if weights[i] == 0]
+        return start.smallest(parameters, np.concatenate(directions)) if directions else parameters
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""

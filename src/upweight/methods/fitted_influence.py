@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,13 @@ from upweight.methods.newton_removal import (
     follow_groups,
     follow_largest_removals,
     second_order_shifts,
+    smallest_norm_shifts,
 )
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
+MAX_NAMED = 10  # examples that a warning names
 OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
 
 
@@ -42,6 +45,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         early_stopping: (λ, how the loss gradients changed since earlier in training), if λ stands for early stopping.
         followed: positions of the examples whose removal Newton steps followed, in ascending order.
         shifts: how the parameters move without each of these, (followed, parameters).
+        undetermined: position → directions that no other example determines, for examples of leverage 1.
         train_block: training examples whose scores are held in memory at once.
     """
 
@@ -63,6 +67,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         self.followed = np.empty(0, dtype=np.intp)
         self.shifts = np.empty((0, 0))
         self.train_block = TRAIN_BLOCK
+        self.undetermined: Mapping[int, Array] = {}
 
     @cached_property
     def gradient_norm(self) -> float | None:
@@ -75,6 +80,21 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         self.followed, self.shifts = follow_largest_removals(
             self._exact(), self.rows, sample_weights(self.train), max_steps
         )
+
+    def follow_undetermined(self) -> None:
+        """Without an example of leverage 1 the data do not determine the model: follow it to the smallest norm."""
+        exact = self._exact()
+        self.undetermined = exact.undetermined()
+        if not self.undetermined:
+            return
+        positions = np.array(list(self.undetermined), dtype=np.intp)
+        shifts = smallest_norm_shifts(exact, self.undetermined, len(self.train))
+        others = ~np.isin(self.followed, positions)
+        if others.any():
+            positions = np.concatenate([self.followed[others], positions])
+            shifts = np.concatenate([self.shifts[others], shifts])
+        ascending = np.argsort(positions)
+        self.followed, self.shifts = positions[ascending], shifts[ascending]
 
     def blocks(self, queries: Examples) -> Blocks:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; for examples that Newton steps followed, the change of the measurement itself."""
@@ -149,41 +169,64 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         """An exact curvature, which most networks lack."""
         return None if isinstance(self.curvature, ExactCurvature) else "its curvature is not an exact Hessian"
 
-    def leverage(self) -> Array:
-        """h_i in [0, outputs]: the share of its own prediction that each training example decides, shape (n,)."""
-        self.require_unchanged()
-        return self._exact().leverage()
+    def leverage(self, information: Literal["observed", "expected"] = "observed") -> Array:
+        """h_i in [0, outputs]: the share of its own prediction that each training example decides, shape (n,).
 
-    def cooks_distance(self) -> Array:
-        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p s²), (n,), with Δθᵢ the step without i (Cook 1977; Pregibon 1981)."""
+        Args:
+            information: "observed" takes the second derivatives of the loss at the targets, which scores are corrected
+                with (statsmodels' default). "expected" takes the Fisher information (R's hat values, as in
+                `cooks_distance` and `summary_frame`). Both agree for least squares and for canonical links (logistic,
+                softmax, Poisson with a log link); for gamma and other Tweedie losses they do not.
+        """
         self.require_unchanged()
-        exact = self._exact()
+        return self._with_information(information).leverage()
+
+    def cooks_distance(self, information: Literal["observed", "expected"] = "expected") -> Array:
+        """Cook's distance D_i = Δθᵢᵀ H Δθᵢ / (p φ), (n,), with Δθᵢ the step without i (Cook 1977; Pregibon 1981).
+
+        p is the sum of the leverages, and φ Pearson's estimate of the dispersion (1 for a likelihood that has none).
+        H and Δθᵢ take the expected information, as R does, or the observed one (see `leverage`). NaN, with a warning,
+        for an example of leverage 1: without it the data do not determine the model.
+        """
+        self.require_unchanged()
+        exact = self._with_information(information)
         corrected = exact.corrected(self.plain_rows)
         effective = float(exact.leverage().sum())
-        return np.asarray(
+        distances = np.asarray(
             exact.paired(corrected, corrected) / (effective * self.model.dispersion(self.train, effective))
         )
+        return self._without_undetermined(distances, "Cook's distance", exact)
 
     def dfbeta(self) -> Array:
-        """DFBETA_i = θ̂ − θ̂₋ᵢ, shape (n, parameters), exact for least squares (Belsley, Kuh & Welsch 1980)."""
+        """DFBETA_i = θ̂ − θ̂₋ᵢ, shape (n, parameters), exact for least squares (Belsley, Kuh & Welsch 1980).
+
+        The parameters are those of `model.parameters`; `summary_frame` has those of the estimator, scaled and with
+        names. NaN, with a warning, for an example of leverage 1: without it the data do not determine the model.
+        """
         self.require_unchanged()
-        shifts = self._exact().solve(self._exact().corrected(self.plain_rows)).rows.dense()
+        exact = self._exact()
+        shifts = exact.solve(exact.corrected(self.plain_rows)).rows.dense()
         shifts[self.followed] = self.shifts if len(self.followed) else shifts[self.followed]
-        return -shifts
+        return self._without_undetermined(-shifts, "DFBETA", exact)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Those of the curvature, the distance to the optimum, and how many removals Newton steps followed."""
         facts = dict(self.curvature.diagnostics)
-        warnings = list(self.model.notes) + list(facts.pop("warnings", ()))
+        sentences = list(self.model.notes) + list(facts.pop("warnings", ()))
+        if self.undetermined:
+            sentences.append(
+                f"{self._of_leverage_one(self.undetermined)}: without it the data do not determine the model, and "
+                "scores are those of the parameters of smallest norm then."
+            )
         if self.gradient_norm is not None and self.gradient_norm > OFF_OPTIMUM:
-            warnings.append(self._off_optimum_warning(self.gradient_norm))
+            sentences.append(self._off_optimum_warning(self.gradient_norm))
         return {
             **facts,
             "gradient_norm": self.gradient_norm,
             "correction": None if self.rows is self.plain_rows else "leverage",
             "newton_followed": len(self.followed),
-            "warnings": warnings,
+            "warnings": sentences,
         }
 
     def _off_optimum_warning(self, gradient_norm: float) -> str:
@@ -207,6 +250,33 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
             solved = self.curvature.solve(change.sums(member)).rows
             first_order += rate * self.curvature.solve(solved).rows.dense()
         return second_order_shifts(self._exact(), member, first_order) if second else first_order
+
+    def _with_information(self, information: str) -> ExactCurvature:
+        if information not in ("observed", "expected"):
+            raise ValueError(f'expected information="observed" or "expected", got {information!r}')
+        exact = self._exact()
+        return exact.expected() if information == "expected" else exact
+
+    def _without_undetermined(self, values: Array, name: str, exact: ExactCurvature) -> Array:
+        """The values with NaN for examples of leverage 1, and a warning that names them."""
+        positions = list(exact.undetermined())
+        if positions:
+            values[positions] = np.nan
+            warnings.warn(
+                f"{self._of_leverage_one(positions)}: the model passes through it, and without it the data do not "
+                f"determine the model, so its {name} is NaN",
+                stacklevel=3,
+            )
+        return values
+
+    def _of_leverage_one(self, positions: Iterable[int]) -> str:
+        ids = self.train.ids[list(positions)].tolist()
+        names = ", ".join(map(repr, ids[:MAX_NAMED])) + (", …" if len(ids) > MAX_NAMED else "")
+        return (
+            f"training example {names} has leverage 1"
+            if len(ids) == 1
+            else (f"{len(ids)} training examples ({names}) have leverage 1 each")
+        )
 
     def _exact(self) -> ExactCurvature:
         if not isinstance(self.curvature, ExactCurvature):

@@ -82,6 +82,8 @@ class Influence(Attributor):
         is_damped = self.damping not in ("auto", 0)  # Newton steps have no damping
         if self._correct(fitted) and self.polish > 0 and not is_damped:
             fitted.polish(self.polish)
+        if fitted.rows is not fitted.plain_rows and isinstance(fitted.curvature, ExactCurvature):
+            fitted.follow_undetermined()
         return fitted
 
     def restore(
@@ -90,6 +92,7 @@ class Influence(Attributor):
         """Take the Newton steps from the saved state, and compute curvature and leverages again."""
         fitted = self._first_order(model, train)
         if self._correct(fitted):
+            fitted.undetermined = cast(ExactCurvature, fitted.curvature).undetermined()
             fitted.followed, fitted.shifts = state["moved"], state["shifts"]
         return fitted
 

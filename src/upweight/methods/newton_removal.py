@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,23 @@ def follow_largest_removals(
     shifts = curvature.after(remaining, first_steps, max_steps, tolerance).shifts
     ascending = np.argsort(largest)
     return largest[ascending], shifts[ascending]
+
+
+def smallest_norm_shifts(curvature: ExactCurvature, undetermined: Mapping[int, Array], examples: int) -> Array:
+    """Shifts without each of these examples of leverage 1, to the optimum of smallest norm: (undetermined, parameters).
+
+    Args:
+        curvature: at the optimum with all examples.
+        undetermined: position → directions that no other example determines.
+        examples: number of training examples.
+    """
+    remaining = np.ones((len(undetermined), examples))
+    remaining[np.arange(len(undetermined)), list(undetermined)] = 0.0
+    shifts = curvature.after(remaining, None, MAX_GROUP_STEPS).shifts
+    trained = curvature.parameters
+    for shift, directions in zip(shifts, undetermined.values(), strict=True):
+        shift[:] = curvature.smallest(trained + shift, directions) - trained
+    return shifts
 
 
 def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: int) -> tuple[Array, dict[str, Any]]:

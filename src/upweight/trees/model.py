@@ -66,6 +66,11 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         """The measurement, in words."""
         return self.measurement_of.described(self.loss)
 
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The class labels; None for numeric targets."""
+        return self.loss.classes
+
     def version(self) -> FittedState:
         """What the estimator and its steps hold; it differs once they were fitted again."""
         return FittedState(self.predictor)

@@ -51,6 +51,7 @@ class SquaredHingeLoss(BinaryLoss):
     """max(0, 1 − t z)²."""
 
     name = "squared hinge loss"
+    is_likelihood = False
     unit = "squared hinge"
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
@@ -70,6 +71,7 @@ class SmoothHingeLoss(BinaryLoss):
     """
 
     name = "smoothed hinge loss"
+    is_likelihood = False
     unit = "hinge"
 
     def __init__(

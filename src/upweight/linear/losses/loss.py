@@ -63,6 +63,8 @@ class LinearLoss(ABC):
         coupled: whether the outputs interact in the second derivative.
         pairwise: whether each output is a binary classifier for one pair of classes.
         constant: whether the second derivative is the identity everywhere.
+        is_likelihood: whether the loss is a negative log-likelihood (up to scale): its residuals have a variance.
+        has_dispersion: whether the likelihood has a dispersion that is estimated from the residuals.
     """
 
     name: str
@@ -70,6 +72,8 @@ class LinearLoss(ABC):
     coupled = False
     pairwise = False
     constant = False
+    is_likelihood = True
+    has_dispersion = False
 
     def __init__(self, outputs: int, classes: NDArray[Any] | None = None) -> None:
         self.outputs = outputs
@@ -105,6 +109,14 @@ class LinearLoss(ABC):
     def sharp(self) -> LinearLoss:
         """The twice differentiable loss nearest to the one that training minimised: itself, except for a hinge."""
         return self
+
+    def expected(self) -> LinearLoss:
+        """The loss with the expected in place of the observed second derivative; itself if they are equal."""
+        return self
+
+    def residuals(self, z: Array, targets: NDArray[Any]) -> Array:
+        """Target minus predicted mean, at outputs z (n, K)."""
+        return -self.at(z, targets).gradient
 
     def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions in the form that `at` takes: ±1 for one output, one column per class for several."""

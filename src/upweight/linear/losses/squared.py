@@ -16,6 +16,7 @@ class SquaredLoss(LinearLoss):
     name = "squared loss"
     unit = "half squared error"
     constant = True
+    has_dispersion = True
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
         """Loss and derivatives; the second derivative is the identity."""

@@ -23,6 +23,7 @@ class TweedieLoss(LinearLoss):
         super().__init__(1)
         self.power = power
         self.log_link = log_link
+        self.has_dispersion = power != 1  # that of the Poisson distribution is 1
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
         """Loss and derivatives with respect to the linear output."""
@@ -49,6 +50,29 @@ class TweedieLoss(LinearLoss):
         constant_term = np.maximum(y, 0.0) ** (2 - p) / ((1 - p) * (2 - p))
         return constant_term - y * mu ** (1 - p) / (1 - p) + mu ** (2 - p) / (2 - p)
 
+    def expected(self) -> TweedieLoss:
+        """The loss with the Fisher information (dμ/dz)²/μ^p, which a canonical link makes the second derivative."""
+        is_canonical = self.power == (1 if self.log_link else 0)
+        return self if is_canonical else ExpectedTweedieLoss(self.power, self.log_link)
+
+    def residuals(self, z: Array, targets: NDArray[Any]) -> Array:
+        """Target minus predicted mean."""
+        return np.asarray(targets - self.expand(z))
+
     def expand(self, z: Array) -> Array:
         """The predicted mean."""
         return np.exp(z) if self.log_link else z
+
+
+class ExpectedTweedieLoss(TweedieLoss):
+    """The same loss and gradient, with the expected second derivative: the weights of iterated least squares."""
+
+    def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
+        """Loss and gradient as they are, and the Fisher information."""
+        observed, mu = super().at(z, targets), self.expand(z)
+        information = mu ** (2 - self.power) if self.log_link else mu**-self.power
+        return Derivatives(observed.loss, observed.gradient, information)
+
+    def expected(self) -> TweedieLoss:
+        """Itself."""
+        return self
