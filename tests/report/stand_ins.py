@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from upweight.core.scores import Scores
+from upweight.evaluate.agreement import Agreement
+from upweight.evaluate.verdict import Judgement, Verdict
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script><!-- ]]> & \u2028 \ud800"
 
@@ -26,6 +28,19 @@ class Retrained:
     slope: float = 1.04
     pearson: float = 0.98
     spearman: float = 0.93
+    verdict: Verdict | None = Verdict.AGREES
+
+    @property
+    def judged(self) -> Scores:
+        return self.scores
+
+    @property
+    def verdict_warnings(self) -> list[str]:
+        return []
+
+    def judge(self) -> Judgement:
+        band = (0.9, 1.0)
+        return Judgement(self.verdict, Agreement(self.slope, self.pearson, self.spearman, 8), band, band, band, 8)
 
     @property
     def query_ids(self) -> Any:

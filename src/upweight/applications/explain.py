@@ -33,7 +33,8 @@ class Explanation:
     """Scores of some queries, and their verification by retraining.
 
     Attributes:
-        scores: one row per query.
+        scores: one row per query. EFFECT scores that the verification did not confirm are RANK, with a warning;
+            `diagnostics["verdict"]` is the verdict.
         train, queries: the examples behind the two axes.
         check: the verification; None if nothing was verified.
         seconds: the time it took.
@@ -58,8 +59,9 @@ class Explanation:
 
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
         `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `measured`,
-        `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `slope`, `pearson`,
-        `spearman`, `trainings`, and the first three plus `count` under `single` and `groups`), `warnings`, `seconds`.
+        `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `verdict`,
+        `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
+        `warnings`, `seconds`.
         """
         return {
             "method": dict(self.scores.recipe),
@@ -130,6 +132,8 @@ def explain(
 ) -> Explanation:
     """Fit the recipe, attribute the queries, and compare the scores with retraining.
 
+    If retraining does not confirm the sizes of EFFECT scores, the scores that are returned have the unit RANK.
+
     Args:
         model, train: passed to the recipe's `fit`.
         queries: the examples to explain.
@@ -156,6 +160,7 @@ def explain(
     if removals and can(model, Retrainable):
         report("retrain", 0, 1)
         check = verify(model, train, queries, scores, removals, seed=seed, retraining=retraining)
+        scores = check.judged
     elif removals:
         notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
     return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes))
@@ -213,7 +218,8 @@ def _check_dict(check: Check) -> dict[str, Any]:
     del whole["count"]
     kinds = {"single": _agreement_dict(agreed_on(check, "one")), "groups": _agreement_dict(agreed_on(check, "group"))}
     trainings = check.diagnostics["trainings"]
-    return {**whole, "trainings": trainings, "refits": trainings, **kinds}
+    verdict = None if check.verdict is None else str(check.verdict)
+    return {"verdict": verdict, **whole, "trainings": trainings, "refits": trainings, **kinds}
 
 
 def _agreement_dict(agreement: Agreement | None) -> dict[str, float | int | None]:

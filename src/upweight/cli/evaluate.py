@@ -126,7 +126,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         print_comparison(comparison, title, bool(mislabeled))
         for name, each in curves.items():
             print_curve(name, each)
-        print_notes(_ceiling_note(comparison), warnings, page)
+        print_notes([*_verdicts(comparison), *_ceiling_note(comparison)], warnings, page)
 
 
 def _removal_curves(
@@ -179,6 +179,14 @@ def print_curve(name: str, curve: RemovalCurve) -> None:
     rows = [[f"{size:,}", *(formatted(mean[row]) for mean in means)] for row, size in enumerate(curve.sizes)]
     title = f"{name}: mean effect of removing the strongest, {len(curve.query_ids)} queries"
     print_table(title, ("removed", *SIDES), rows)
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    """The verdict on every method that has scores."""
+    from upweight.evaluate.verdict import words
+
+    methods = [entry for entry in comparison.entries if entry.kind == "method" and entry.scores is not None]
+    return [f"Verdict on {entry.name}: {words(entry.verdict)}." for entry in methods]
 
 
 def _ceiling_note(comparison: Comparison) -> list[str]:

@@ -92,6 +92,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
         *notes,
         *why_chosen,
         *scores.diagnostics.get("warnings", ()),
+        *check.verdict_warnings,
         *check.diagnostics["warnings"],
     ]
     if as_json:
@@ -124,6 +125,7 @@ def print_flips(flips: Brittleness, warnings: list[str], page: Path | None) -> N
 def print_check(check: Check, warnings: list[str], page: Path | None) -> None:
     """Print how far predicted and actual effects agree."""
     from upweight.evaluate.agreement import finite_or_none, formatted
+    from upweight.evaluate.verdict import words
 
     rows, calibrated = [], check.scores.unit == "EFFECT"  # the sizes of RANK scores mean nothing
     for name, kind in (("without one example", "one"), ("without a group", "group")):
@@ -133,10 +135,11 @@ def print_check(check: Check, warnings: list[str], page: Path | None) -> None:
             numbers = [formatted(v) for v in (slope, agreement.pearson, agreement.spearman, r2)]
             rows.append([name, *numbers, str(agreement.count)])
     method = check.scores.recipe.get("method", "scores")
-    title = f"{method} ({check.scores.unit}) compared with {check.diagnostics['trainings']} trainings"
+    title = f"{method} ({check.judged.unit}) compared with {check.diagnostics['trainings']} trainings"
     print_table(title, CHECK_HEAD, rows)
     ceiling, coverage = check.ceiling, check.coverage() if calibrated else None
-    notes = [] if ceiling is None else [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."]
+    notes = [f"Verdict: {words(check.verdict)}."]
+    notes += [] if ceiling is None else [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."]
     if coverage is not None and finite_or_none(coverage.rate) is not None:
         notes.append(
             f"{coverage.rate:.0%} of actual effects lie inside their {coverage.level:.0%} intervals, which come from "

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
+MIN_VARIANCE = 0.1  # of the predictions as a share of the actual variance, for a slope without a correlation of …
+MIN_CORRELATION = 0.5
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class Agreement:
     """Agreement over `count` pairs of predicted and actual effects.
 
     Attributes:
-        slope: least-squares slope of actual on predicted through the origin; 1 = calibrated.
+        slope: least-squares slope of actual on predicted through the origin; 1 = calibrated. NaN if the predictions are
+            almost constant beside the actual effects (less than a tenth of their variance, and a Pearson below .5):
+            such a slope compares the means, and says nothing about sizes.
         pearson, spearman: correlations; NaN if one side is constant or empty, since there is nothing to rank.
         count: number of pairs.
         r2: share of the actual variance that the predictions explain as they are (not after a fit): 1 is perfect,
@@ -42,11 +46,12 @@ class Agreement:
 def agreement(predicted: Array, actual: Array) -> Agreement:
     """Agreement of two arrays of the same shape, over all pairs of entries."""
     p, a = np.ravel(predicted), np.ravel(actual)
-    power = float(p @ p)
+    power, pearson = float(p @ p), correlation(p, a)
     spread = float(((a - a.mean()) ** 2).sum()) if _varies(a) else 0.0
+    is_flat = _varies(a) and float(np.var(p)) < MIN_VARIANCE * float(np.var(a)) and not pearson >= MIN_CORRELATION
     return Agreement(
-        slope=float(p @ a) / power if power > 0 else float("nan"),
-        pearson=correlation(p, a),
+        slope=float(p @ a) / power if power > 0 and not is_flat else float("nan"),
+        pearson=pearson,
         spearman=correlation(rankdata(p), rankdata(a)),
         count=len(p),
         r2=1.0 - float(((a - p) ** 2).sum()) / spread if spread > 0 else float("nan"),

@@ -18,11 +18,12 @@ from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.agreement import Agreement, agreement, finite_or_none, formatted
+from upweight.evaluate.agreement import Agreement, finite_or_none, formatted
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
 from upweight.evaluate.label_errors import Found, found_at
 from upweight.evaluate.lds import LDS, lds
 from upweight.evaluate.truth import Truth
+from upweight.evaluate.verdict import Verdict, judge
 from upweight.methods.chance import Chance
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -39,6 +40,7 @@ class Entry:
     Attributes:
         seconds: CPU-seconds of fit and attribute, including those of child processes.
         agreed: agreement of predicted with actual effects of the truth's removals, over all queries.
+        verdict: the verdict on these effects; None if it has no scores, or nothing could be compared.
         found: how well its self-influence (for a baseline: its suspicion) finds planted errors.
         why: why it was not run, in a sentence; empty if it was.
     """
@@ -52,6 +54,7 @@ class Entry:
     found: Found | None = None
     seconds: float = float("nan")
     why: str = ""
+    verdict: Verdict | None = None
 
     @property
     def slope(self) -> float:
@@ -86,6 +89,7 @@ class Entry:
             "kind": self.kind,
             "unit": None if self.unit is None else str(self.unit),
             "lds": None if self.lds is None else self.lds.as_dict(),
+            "verdict": None if self.verdict is None else str(self.verdict),
             "slope": finite_or_none(self.slope),
             "found": None if self.found is None else self.found.as_dict(),
             "seconds": finite_or_none(self.seconds),
@@ -228,8 +232,15 @@ class _Setting:
         found = None if suspicion is None else found_at(suspicion, self.train, self.planted)
         if entry.scores is None:
             return replace(entry, found=found)
-        agreed = agreement(self.truth.predicted(entry.scores), self.truth.actual)
-        return replace(entry, found=found, agreed=agreed, lds=lds(entry.scores, self.truth))
+        scale = float(np.abs(self.truth.base).max(initial=0.0))
+        judgement = judge(self.truth.predicted(entry.scores), self.truth.actual, entry.scores.unit, scale)
+        return replace(
+            entry,
+            found=found,
+            agreed=judgement.agreement,
+            lds=lds(entry.scores, self.truth),
+            verdict=judgement.verdict,
+        )
 
 
 def cpu_seconds() -> float:

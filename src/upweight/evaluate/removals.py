@@ -89,14 +89,18 @@ def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> 
 
 
 def predicted_effects(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:
-    """Σ of scores over every removal's examples, shape (queries, removals)."""
+    """Σ of scores over every removal's examples, shape (queries, removals); NaN if one of these scores is NaN."""
     column_of = _column_of(scores)
+    is_nan = np.isnan(scores.values)
+    values = np.where(is_nan, 0.0, scores.values) if is_nan.any() else scores.values
     sums = np.empty((len(scores.values), len(removals)))
     for block in blocks(len(removals), REMOVAL_BLOCK):
         member = np.zeros((len(column_of), block.stop - block.start))
         for row, removal in zip(member.T, removals[block], strict=True):
             row[_columns(column_of, removal.ids, removal.name)] = 1.0
-        sums[:, block] = scores.values @ member
+        sums[:, block] = values @ member
+        if is_nan.any():
+            sums[:, block][is_nan.astype(np.float64) @ member > 0] = np.nan
     return sums
 
 

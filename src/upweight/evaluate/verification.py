@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,11 +19,14 @@ from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted_effects
 from upweight.evaluate.truth import Truth
+from upweight.evaluate.verdict import Judgement, Verdict, judge, words
 
 Array = NDArray[np.float64]
 Kind = Literal["one", "group"]
 MIN_REMOVALS = 4  # for a bootstrap band of the slope
 BOOTSTRAP_SAMPLES = 1000
+MIN_CEILING = 0.5  # of the rank correlation; below it, a verdict mentions the noise of the training
+MAX_GROWTH, WARNED_GROWTH = 2.0, 1.25  # how many times larger than those retrained a group with an interval may be
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,7 @@ class Check:
 
     @property
     def slope(self) -> float:
-        """Least-squares slope of actual on predicted, over all removals and queries; 1 = the sizes are right."""
+        """Least-squares slope of actual on predicted, over all removals and queries; see `Agreement.slope`."""
         return self.of().slope
 
     @property
@@ -86,6 +91,76 @@ class Check:
         """Rank correlation over all removals and queries."""
         return self.of().spearman
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the scores agree with retraining; None if nothing could be compared.
+
+        It is the verdict on single examples if some were verified, else on groups. `Verdict` has the rule.
+        """
+        return self.judge().verdict
+
+    def judge(self, kind: Kind | None = None) -> Judgement:
+        """The verdict with its numbers, on single examples or groups; None for the kind that decides."""
+        return self._judgements[kind or self._deciding]
+
+    @cached_property
+    def _judgements(self) -> dict[Kind, Judgement]:
+        scale = 0.0 if self.truth is None else float(np.abs(self.truth.base).max(initial=0.0))
+        columns: dict[Kind, NDArray[np.bool_]] = {"one": self._is_of("one"), "group": self._is_of("group")}
+        return {
+            kind: judge(self.predicted[:, chosen], self.actual[:, chosen], self.scores.unit, scale)
+            for kind, chosen in columns.items()
+        }
+
+    @property
+    def _deciding(self) -> Kind:
+        """The kind of removals that decides the verdict."""
+        return "one" if self._is_of("one").any() else "group"
+
+    @property
+    def judged(self) -> Scores:
+        """The scores with the verdict: in `diagnostics["verdict"]`, and as their unit.
+
+        EFFECT scores that do not agree with retraining become RANK scores, with a warning that says why.
+        """
+        judgement = self.judge()
+        facts = {**self.scores.diagnostics, "verdict": str(judgement)}
+        if self.scores.unit != Unit.EFFECT or judgement.verdict in (None, Verdict.AGREES):
+            unit = self.scores.unit
+        else:
+            unit = Unit.RANK
+        facts["warnings"] = [*self.scores.diagnostics.get("warnings", ()), *self.verdict_warnings]
+        return replace(self.scores, unit=unit, diagnostics=facts)
+
+    @property
+    def verdict_warnings(self) -> list[str]:
+        """A sentence that says why the scores do not agree with retraining; none if they do, or were not compared."""
+        judgement = self.judge()
+        noun = "single examples" if self._deciding == "one" else "groups"
+        if judgement.verdict is Verdict.FAILS:
+            return [
+                f"These scores do not predict retraining here ({judgement.numbers()} of {noun}): do not act on single "
+                f"examples{self._noise_clause()}."
+            ]
+        if judgement.verdict is Verdict.ORDER_ONLY and self.scores.unit == Unit.EFFECT:
+            agreed = judgement.agreement
+            slope = f", slope {agreed.slope:.2f}" if math.isfinite(agreed.slope) else ""
+            return [
+                f"Retraining confirms only the order of these scores, not their sizes ({judgement.numbers()} of {noun}"
+                f"{slope}, R² {agreed.r2:.2f}): their unit is RANK{self._noise_clause()}."
+            ]
+        return []
+
+    def _noise_clause(self) -> str:
+        """What the noise of the training has to do with it, if that is much."""
+        ceiling = self.ceiling
+        if ceiling is None or not ceiling.value < MIN_CEILING:
+            return ""
+        return (
+            f". The training is noisy: even perfect scores would reach a rank correlation of only {ceiling.value:.2f}; "
+            "verify with more seeds"
+        )
+
     @cached_property
     def ceiling(self) -> Ceiling | None:
         """The rank correlation that perfect scores would reach with a truth of this noise; None without the truth."""
@@ -93,7 +168,7 @@ class Check:
 
     def of(self, kind: Kind | None = None) -> Agreement:
         """Agreement over all removals, or over single examples ("one") or groups ("group") alone."""
-        columns = self._is_of(kind)
+        columns = self._is_of(kind) & np.isfinite(self.predicted).all(axis=0)
         return agreement(self.predicted[:, columns], self.actual[:, columns])
 
     def interval(self, ids: Sequence[Id], level: float = 0.9) -> tuple[Array, Array]:
@@ -103,6 +178,9 @@ class Check:
         of what was removed (combined with that of the query's typical removal), bound the residual of a removal of the
         same kind: one example, or a group of similar size. Residuals of all queries are pooled, in as many groups as
         there are removals (Lee, Barber & Willett 2023). k removals cannot promise more than k/(k+1), at any level.
+
+        Raises ValueError for a group more than twice as large as the largest one that was retrained, and gives a
+        UserWarning for one that is more than a quarter larger: their residuals grow faster than their scores.
         """
         kind: Kind = "one" if len(set(ids)) == 1 else "group"
         columns = np.flatnonzero(self._is_of(kind))
@@ -110,6 +188,7 @@ class Check:
             raise ValueError(f"expected a level between 0 and 1, got {level}")
         if len(columns) == 0:
             raise ValueError(f"no removal of kind {kind!r} was verified; pass removals= that include some")
+        self._require_similar_size(len(set(ids)), max(len(self.removals[c].ids) for c in columns))
         score_columns = columns_of(self.scores, tuple(ids))
         middle = self.scores.values[:, score_columns].sum(axis=1)
         size = np.sqrt((self.scores.values[:, score_columns] ** 2).sum(axis=1))
@@ -117,6 +196,23 @@ class Check:
         if np.isnan(width).any():
             raise ValueError("expected scores that are not all zero, since intervals scale with the scores")
         return middle - width, middle + width
+
+    def _require_similar_size(self, size: int, largest: int) -> None:
+        """Raise ValueError if a group is far larger than the largest retrained one; warn if it is somewhat larger."""
+        if size <= WARNED_GROWTH * largest:
+            return
+        retry = f'verify with groups of that size: verify(…, removals={{"name": ids, …}}) with groups of {size:,}'
+        if size > MAX_GROWTH * largest:
+            raise ValueError(
+                f"expected a group of a size that was retrained, got {size:,} examples where the largest retrained "
+                f"group has {largest:,}, so the interval would promise too much; {retry}"
+            )
+        warnings.warn(
+            f"This group of {size:,} examples is larger than the largest retrained group ({largest:,}), so its "
+            f"interval may contain the effect less often than promised; {retry}.",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def coverage(self, fresh: Truth | None = None, level: float = 0.9) -> Coverage:
         """How often intervals contain effects that they were not made from.
@@ -151,7 +247,7 @@ class Check:
         """Bootstrap interval of the slope over removals. Raises ValueError for fewer than four removals of the kind.
 
         The noise of the training on everything is the same for all removals, so the band does not contain it; average
-        it out with several seeds.
+        it out with several seeds. The band is NaN if the slope is (see `Agreement.slope`).
         """
         columns = np.flatnonzero(self._is_of(kind))
         if len(columns) < MIN_REMOVALS:
@@ -160,7 +256,7 @@ class Check:
         drawn = np.random.default_rng(seed).integers(len(columns), size=(BOOTSTRAP_SAMPLES, len(columns)))
         powers = power[drawn].sum(axis=1)
         slopes = cross[drawn].sum(axis=1)[powers > 0] / powers[powers > 0]
-        if len(slopes) == 0:
+        if len(slopes) == 0 or math.isnan(self.of(kind).slope):
             return float("nan"), float("nan")
         low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
@@ -173,8 +269,8 @@ class Check:
         result; verify that with another seed.
 
         Raises:
-            ValueError: RANK scores, whose sizes need not be on one scale; a slope that is not positive; too few
-                removals for a band.
+            ValueError: RANK scores, whose sizes need not be on one scale; a slope that is not positive; scores that do
+                not predict retraining; too few removals for a band.
         """
         if self.scores.unit != Unit.EFFECT:
             raise ValueError("expected EFFECT scores; RANK scores promise no size that one factor could correct")
@@ -186,6 +282,10 @@ class Check:
         if not (slope > 0 and low > 0):
             raise ValueError(
                 f"expected a slope above 0, got {slope:.3g} in [{low:.3g}, {high:.3g}]: no factor corrects it"
+            )
+        if self.judge(kind).verdict is Verdict.FAILS:
+            raise ValueError(
+                f"expected scores that predict retraining, got {self.judge(kind).numbers()}: no factor corrects these"
             )
         calibration = {"factor": slope, "band": [low, high], "level": level, "removals": count, "kind": kind}
         warning = (
@@ -199,14 +299,16 @@ class Check:
     def as_dict(self, level: float = 0.9) -> dict[str, Any]:
         """Plain values for JSON, with every pair of predicted and actual effects; what is not known is None.
 
-        RANK scores have no coverage, since intervals around them would have no unit.
+        RANK scores have no coverage, since intervals around them would have no unit. `verdict` is the text of the
+        verdict, or None if nothing could be compared; `unit` is what the verdict leaves of the scores' unit.
         """
         coverage = self.coverage(level=level) if self.scores.unit == Unit.EFFECT else None
         pairs = {
             name: [[finite_or_none(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")
         }
         return {
-            "unit": str(self.scores.unit),
+            "verdict": None if self.verdict is None else str(self.verdict),
+            "unit": str(self.judged.unit),
             "all": self.of().as_dict(),
             "single": self.of("one").as_dict(),
             "groups": self.of("group").as_dict(),
@@ -218,7 +320,7 @@ class Check:
             **pairs,
             "trainings": self.diagnostics.get("trainings"),
             "refits": self.diagnostics.get("trainings"),  # the older name
-            "warnings": [str(w) for w in self.diagnostics.get("warnings", ())],
+            "warnings": [str(w) for w in (*self.verdict_warnings, *self.diagnostics.get("warnings", ()))],
         }
 
     def _is_of(self, kind: Kind | None) -> NDArray[np.bool_]:
@@ -252,8 +354,8 @@ class Check:
 
     def __repr__(self) -> str:
         return (
-            f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: slope {self.slope:.4f}, "
-            f"Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
+            f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: {words(self.verdict)}; "
+            f"slope {self.slope:.4f}, Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
         )
 
     def _repr_html_(self) -> str:
@@ -262,6 +364,8 @@ class Check:
             (kind, a.count, f"{a.slope:.4f}", f"{a.pearson:.5f}", f"{a.spearman:.5f}") for kind, a in kinds if a.count
         ]
         rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells)
-        notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.diagnostics.get("warnings", ()))
+        notes = "".join(
+            f"<li>{html.escape(w)}</li>" for w in (*self.verdict_warnings, *self.diagnostics.get("warnings", ()))
+        )
         head = "<tr><th></th><th>pairs</th><th>slope</th><th>Pearson</th><th>Spearman</th></tr>"
         return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul><table>{head}{rows}</table>"

@@ -14,6 +14,7 @@ from upweight.evaluate.agreement import finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness
 from upweight.evaluate.compare import HEAD, Comparison, Entry
 from upweight.evaluate.removal_curve import RemovalCurve
+from upweight.evaluate.verdict import words
 from upweight.evaluate.verification import Check
 from upweight.report.document import rendered, written
 from upweight.report.removal_curves import curve_plots, flip_table
@@ -63,12 +64,12 @@ def _check_facts(check: Check) -> dict[str, Any]:
         "question": f"Does {method} agree with retraining?",
         "facts": [
             f"{wording(check.scores).measurement} measured",
-            str(check.scores.unit),
+            str(check.judged.unit),
             f"{count(len(check.removals), 'removal')} × {count(len(check.query_ids), 'query')}",
             count(_seeds(check), "seed"),
         ],
-        "warnings": [str(w) for source in (check.scores, check) for w in source.diagnostics.get("warnings", ())],
-        "cells": [*cells, *_noise_cell(check)],
+        "warnings": [str(w) for source in (check.judged, check) for w in source.diagnostics.get("warnings", ())],
+        "cells": [_verdict_cell(check), *cells, *_noise_cell(check)],
         "table": None,
         "cost": None,
         "plots": [_plot(check, kind, f"Without {name}") for kind, name in kinds],
@@ -133,6 +134,7 @@ def _plot(check: Check, kind: Any, title: str) -> dict[str, Any]:
         inside = coverage.inside[:, columns][np.isfinite(coverage.low[:, columns])]
         share = f"{int(inside.sum()):,} of {inside.size:,}"  # as a percentage, 199 of 200 would be rounded to 100%
         notes.insert(0, f"{share} actual effects lie inside their {LEVEL:.0%} intervals.")
+    notes.insert(0, f"Verdict: {check.judge(kind)}.")
     agreement = check.of(kind)
     numbers = [("slope", formatted(agreement.slope))] if calibrated else []
     return {
@@ -187,6 +189,11 @@ def _best_cells(best: Entry) -> list[dict[str, str]]:
 
 def _agreement_cell(name: str, slope: float, spearman: float) -> dict[str, str]:
     return {"name": name, "value": formatted(spearman), "means": f"rank correlation; slope {formatted(slope)}"}
+
+
+def _verdict_cell(check: Check) -> dict[str, str]:
+    noun = "single examples" if _has(check, "one") else "groups"
+    return {"name": "verdict", "value": words(check.verdict), "means": f"on {noun}, by retraining"}
 
 
 def _noise_cell(check: Check) -> list[dict[str, str]]:

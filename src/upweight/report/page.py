@@ -9,7 +9,7 @@ from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report.document import rendered, written
 from upweight.report.payload import payload
-from upweight.report.verification import LEVEL, same_scores, trust
+from upweight.report.verification import LEVEL, headline, judged, same_scores, trust
 from upweight.report.wording import count, settings, wording
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
 def _render(
     scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
 ) -> str:
+    scores = judged(check, scores)
     words = wording(scores)
     return rendered(
         "page.html.j2",
@@ -79,7 +80,7 @@ def _render(
         size=f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
         warnings=_warnings(scores, check),
         trust=trust(check, scores),
-        removals=None if check is None else count(len(check.removals), "removal"),
+        headline=headline(check, scores),
         level=f"{LEVEL:.0%}",
         recipe=list(settings(scores.recipe, skip=("method",))),
         diagnostics=list(settings(scores.diagnostics, skip=("warnings",))),

@@ -17,6 +17,7 @@ from rich.text import Text
 from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Unit
+from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
 from upweight.report.wording import count
 
@@ -95,7 +96,8 @@ def summary(
         add((_pictures if drawable and any(sides) else _table)(explanation, position, sides, noun))
         add(_meaning(explanation, position, sides))
     if explanation.check is not None:
-        retrained = f"Checked by retraining without each of {count(len(explanation.check.removals), 'removal')}."
+        removals = count(len(explanation.check.removals), "removal")
+        retrained = f"Verdict: {words(explanation.check.verdict)}. Checked by retraining without each of {removals}."
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
         add(_agreement_table(explanation.check, noun), above=0)
     for number, warning in enumerate(explanation.warnings):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
+from upweight.evaluate.verdict import Verdict, words
 from upweight.report.wording import count, number, short
 
 if TYPE_CHECKING:
@@ -98,13 +100,39 @@ def _agreement(check: Check, kind: Literal["one", "group"]) -> list[tuple[str, s
     ]
 
 
+def judged(check: Check | None, scores: Scores) -> Scores:
+    """The scores with the verdict of their verification as diagnostics and unit; as they are if it was of others."""
+    if check is None or not same_scores(check, scores):
+        return scores
+    facts = {**scores.diagnostics, "verdict": words(check.verdict)}
+    facts["warnings"] = list(dict.fromkeys([*scores.diagnostics.get("warnings", ()), *check.verdict_warnings]))
+    return replace(scores, unit=check.judged.unit, diagnostics=facts)
+
+
+def headline(check: Check | None, scores: Scores) -> str:
+    """The title of the summary. "Verified" stands only over scores that were verified and agree with retraining."""
+    if check is None or not same_scores(check, scores):
+        return "Not verified"
+    removals = count(len(check.removals), "removal")
+    if check.verdict is Verdict.AGREES:
+        return f"Verified by {removals}: {check.verdict}"
+    return f"Checked by {removals}: {words(check.verdict)}"
+
+
 def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
-    """Summary of how far the scores agree with retraining."""
-    if check is None:
+    """Summary of how far the scores agree with retraining: the numbers behind the verdict."""
+    if check is None or not same_scores(check, scores):
         return []
-    size = "1 = the sizes are right" if scores.unit == Unit.EFFECT else "the size of RANK scores means nothing"
+    agreed = check.judge().agreement
+    noun = "single examples" if any(removal.kind == "one" for removal in check.removals) else "groups"
+    if scores.unit != Unit.EFFECT:
+        size = "the size of RANK scores means nothing"
+    elif not np.isfinite(agreed.slope):
+        size = "withheld: predictions hardly vary"
+    else:
+        size = "1 = the sizes are right" if check.verdict is Verdict.AGREES else "not confirmed"
     return [
-        {"name": "slope", "value": short(check.slope), "means": size},
-        {"name": "Pearson", "value": short(check.pearson), "means": "1 = on one line"},
-        {"name": "Spearman", "value": short(check.spearman), "means": "1 = the order is right"},
+        {"name": f"slope of {noun}", "value": short(agreed.slope), "means": size},
+        {"name": "Pearson", "value": short(agreed.pearson), "means": "1 = on one line"},
+        {"name": "Spearman", "value": short(agreed.spearman), "means": "1 = the order is right"},
     ]

@@ -1,0 +1,187 @@
+"""The verdict on scores that were compared with retraining: whether to believe their sizes, their order, or neither."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from upweight.core.blocks import blocks
+from upweight.core.scores import Unit
+from upweight.evaluate.agreement import Agreement, agreement, formatted
+
+Array = NDArray[np.float64]
+Band = tuple[float, float]
+NOT_CHECKED = "not checked"
+MIN_CORRELATION = 0.5
+MIN_R2 = 0.25  # that of calibrated predictions with the lowest correlation
+SLOPES = (0.5, 2.0)  # sizes within a factor of two
+MIN_PAIRS = 4  # for a correlation; fewer pairs are compared by their sizes alone
+MIN_EXPLAINED = 0.75  # share of the sum of squared effects that the predictions of fewer pairs must explain
+MAX_FEW_QUERIES, MIN_REMOVALS = 2, 8  # with so few queries, a bootstrap of a correlation needs this many removals
+LEVEL_Z = 1.96  # 95 %
+BOOTSTRAP_SAMPLES = 1000
+SAMPLE_BLOCK = 100  # bootstrap samples that are held in memory at once
+ROUNDING = 1e-12  # share of a measurement below which an effect is rounding
+
+
+class Verdict(StrEnum):
+    """What retraining says about scores. The text of a member is what people read.
+
+    AGREES: order and sizes are right. ORDER_ONLY: the order is right; the sizes are not, or the scores are RANK and
+    promise none. FAILS: the scores predict neither.
+    """
+
+    AGREES = "agrees"
+    ORDER_ONLY = "order only"
+    FAILS = "does not predict retraining here: do not act on single examples"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with the numbers behind it.
+
+    Attributes:
+        verdict: None if the effects can not be compared: too few pairs, or no effect on either side.
+        agreement: slope, correlations and R² over all pairs.
+        pearson, spearman, slope: their bands (low, high) at 95 %; NaN if there is none.
+        removals: how many removals were compared.
+    """
+
+    verdict: Verdict | None
+    agreement: Agreement
+    pearson: Band
+    spearman: Band
+    slope: Band
+    removals: int
+
+    def __str__(self) -> str:
+        return words(self.verdict)
+
+    def numbers(self) -> str:
+        """The numbers in words, such as "Pearson 0.26, at least −0.10, over 8 removals"."""
+        over = f"over {self.removals} removal{'' if self.removals == 1 else 's'}"
+        if not math.isfinite(self.agreement.pearson):
+            return f"no correlation, because one side is constant, {over}"
+        low = f", at least {formatted(self.pearson[0], 2)}" if math.isfinite(self.pearson[0]) else ""
+        return f"Pearson {formatted(self.agreement.pearson, 2)}{low}, {over}"
+
+
+def words(verdict: Verdict | None) -> str:
+    """The verdict as text; "not checked" for None."""
+    return NOT_CHECKED if verdict is None else str(verdict)
+
+
+def judge(predicted: Array, actual: Array, unit: Unit, scale: float = 0.0, seed: int = 0) -> Judgement:
+    """The verdict on predicted and actual effects, both (queries, removals).
+
+    - AGREES: Pearson is at least .5 and its band lies above 0; R² is at least .25, which calibrated predictions of that
+      correlation reach; and the band of the slope meets .5 to 2.
+    - ORDER_ONLY: Pearson or Spearman is at least .5, and its band lies above 0. RANK scores can get no more than this.
+    - FAILS otherwise.
+
+    The lower end of a correlation's band is the lower one of two: that of a bootstrap over removals, and that of
+    Fisher's transformation over pairs, which counts when there are few of them. One to three pairs have no correlation
+    worth the name; scores agree if they explain three quarters of the squared effects, and fail if 0 predicts better.
+
+    Args:
+        predicted, actual: the effects. A removal whose prediction is NaN is left out.
+        unit: that of the scores.
+        scale: size of the measurements; effects below 1e-12 of it are rounding.
+        seed: of the bootstrap.
+    """
+    is_predicted = np.isfinite(predicted).all(axis=0)
+    sides = (predicted[:, is_predicted], actual[:, is_predicted])
+    predicted, actual = (np.where(np.abs(side) <= ROUNDING * scale, 0.0, side) for side in sides)
+    agreed, (pearson, spearman, slope) = agreement(predicted, actual), bands(predicted, actual, seed)
+    verdict = _verdict(predicted, actual, unit, agreed, (pearson, spearman, slope))
+    return Judgement(verdict, agreed, pearson, spearman, slope, predicted.shape[1])
+
+
+def _verdict(
+    predicted: Array, actual: Array, unit: Unit, agreed: Agreement, bounds: tuple[Band, Band, Band]
+) -> Verdict | None:
+    pearson, spearman, slope = bounds
+    if agreed.count < MIN_PAIRS:
+        return _verdict_of_few_pairs(predicted, actual, unit)
+    if not (np.ptp(predicted) > 0 or np.ptp(actual) > 0):
+        return None
+    is_linear = agreed.pearson >= MIN_CORRELATION and pearson[0] > 0
+    is_monotone = agreed.spearman >= MIN_CORRELATION and spearman[0] > 0
+    has_sizes = agreed.r2 >= MIN_R2 and slope[0] <= SLOPES[1] and slope[1] >= SLOPES[0]
+    if is_linear and has_sizes and unit == Unit.EFFECT:
+        return Verdict.AGREES
+    return Verdict.ORDER_ONLY if is_linear or is_monotone else Verdict.FAILS
+
+
+def _verdict_of_few_pairs(predicted: Array, actual: Array, unit: Unit) -> Verdict | None:
+    total = float((actual**2).sum())
+    if predicted.size < 2 or unit != Unit.EFFECT or total == 0:
+        return None
+    explained = 1.0 - float(((actual - predicted) ** 2).sum()) / total
+    return Verdict.AGREES if explained >= MIN_EXPLAINED else Verdict.FAILS if explained <= 0 else None
+
+
+def bands(predicted: Array, actual: Array, seed: int = 0) -> tuple[Band, Band, Band]:
+    """Bands of Pearson, Spearman and the slope at 95 %; see `judge`."""
+    shape, pairs = predicted.shape, predicted.size
+    if pairs < MIN_PAIRS:
+        none = float("nan"), float("nan")
+        return none, none, none
+    ranks = [rankdata(side).reshape(shape) for side in (predicted, actual)]
+    of_values, of_ranks = _sums(predicted, actual), _sums(*ranks)
+    pearson, spearman, slopes = (np.empty(BOOTSTRAP_SAMPLES) for _ in range(3))
+    drawn = np.random.default_rng(seed).integers(shape[1], size=(BOOTSTRAP_SAMPLES, shape[1]))
+    for block in blocks(BOOTSTRAP_SAMPLES, SAMPLE_BLOCK):
+        value_totals, rank_totals = (sums[:, drawn[block]].sum(axis=2) for sums in (of_values, of_ranks))
+        pearson[block], spearman[block] = _correlation(value_totals, pairs), _correlation(rank_totals, pairs)
+        slopes[block] = _ratio(value_totals[4], value_totals[2], value_totals[2] > 0)
+    resampled = shape[0] > MAX_FEW_QUERIES or shape[1] >= MIN_REMOVALS
+    correlations = [
+        _wider(_fisher(_correlation(sums.sum(axis=1, keepdims=True), pairs)[0], pairs), _band(samples, resampled))
+        for sums, samples in ((of_values, pearson), (of_ranks, spearman))
+    ]
+    return correlations[0], correlations[1], _band(slopes, resampled=True)
+
+
+def _sums(p: Array, a: Array) -> Array:
+    """What correlation and slope are made from: sums over queries, (5, removals)."""
+    return np.stack([values.sum(axis=0) for values in (p, a, p * p, a * a, p * a)])
+
+
+def _correlation(totals: Array, count: int) -> Array:
+    """Pearson's r from totals (5, samples); NaN if one side is constant up to rounding."""
+    p, a, p_squared, a_squared, product = totals
+    p_power, a_power = p_squared - p * p / count, a_squared - a * a / count
+    varies = (p_power > ROUNDING * p_squared) & (a_power > ROUNDING * a_squared)
+    return _ratio(product - p * a / count, np.sqrt(np.abs(p_power * a_power)), varies)
+
+
+def _ratio(above: Array, below: Array, where: NDArray[np.bool_]) -> Array:
+    return np.asarray(np.divide(above, below, out=np.full(len(below), np.nan), where=where))
+
+
+def _fisher(r: float, pairs: int) -> Band:
+    """The band of a correlation over independent pairs (Fisher 1921)."""
+    if not math.isfinite(r):
+        return float("nan"), float("nan")
+    middle, width = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15)), LEVEL_Z / math.sqrt(max(pairs - 3, 0.25))
+    return math.tanh(middle - width), math.tanh(middle + width)
+
+
+def _band(samples: Array, resampled: bool) -> Band:
+    """Quantiles of bootstrap samples; NaN if most of them have no value."""
+    samples = samples[np.isfinite(samples)]
+    if not resampled or len(samples) < BOOTSTRAP_SAMPLES / 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _wider(first: Band, second: Band) -> Band:
+    """The lowest and the highest of the ends that are known."""
+    return float(np.fmin(first[0], second[0])), float(np.fmax(first[1], second[1]))

@@ -1,0 +1,180 @@
+"""Every check has a verdict in words, and scores that fail one lose their unit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+import upweight as uw
+from upweight.evaluate.agreement import agreement
+from upweight.evaluate.verdict import judge
+
+ALONE = uw.Retraining(processes=1)
+EFFECT, RANK = uw.Unit.EFFECT, uw.Unit.RANK
+
+
+def drawn(seed, queries=4, removals=8, noise=0.2):
+    """Predicted effects, and actual ones that differ by this much noise."""
+    rng = np.random.default_rng(seed)
+    predicted = rng.normal(size=(queries, removals))
+    return predicted, predicted + noise * rng.normal(size=predicted.shape)
+
+
+def logistic(removals, count=150, seed=0):
+    """A logistic regression whose scores of single examples equal retraining, its scores, and their check."""
+    x, y = load_breast_cancer(return_X_y=True)
+    chosen = np.random.default_rng(seed).permutation(len(x))[: count + 4]
+    x, y = StandardScaler().fit_transform(x[chosen]), y[chosen]
+    train, queries = uw.Examples(x[:count], y[:count]), uw.Examples(x[count:], y[count:])
+    model = uw.explainable(LogisticRegression(C=0.3, tol=1e-9, max_iter=5000).fit(train.x, train.y), train)
+    scores = uw.Influence().fit(model, train).attribute(queries)
+    return model, train, queries, scores, uw.verify(model, train, queries, scores, removals, retraining=ALONE)
+
+
+def forest(removals=16):
+    """A regression forest, whose scores do not predict the effect of removing one example."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(160, 5))
+    y = x[:, 0] + 2.0 * rng.normal(size=160)
+    train, queries = uw.Examples(x[:150], y[:150]), uw.Examples(x[150:154], y[150:154])
+    model = uw.explainable(RandomForestRegressor(15, random_state=3).fit(train.x, train.y), train)
+    return uw.explain(model, train, queries, removals=removals, retraining=ALONE)
+
+
+@pytest.mark.parametrize("removals", [4, 16])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_exact_scores_agree_with_as_few_as_four_removals(removals, seed):
+    *_, scores, check = logistic(removals, seed=seed)
+    assert check.verdict is uw.Verdict.AGREES and check.as_dict()["verdict"] == "agrees" and "agrees" in repr(check)
+    assert check.judged.unit == EFFECT and check.judged.diagnostics["verdict"] == "agrees"
+    assert check.verdict_warnings == [] and check.judged.diagnostics["warnings"] == scores.diagnostics["warnings"]
+
+
+@pytest.mark.parametrize(("queries", "removals"), [(1, 8), (4, 2), (4, 8), (8, 1)])
+def test_noise_predicts_nothing_and_small_errors_agree(queries, removals):
+    rng = np.random.default_rng(0)
+    noise = [judge(*rng.normal(size=(2, queries, removals)), EFFECT, seed=i).verdict for i in range(40)]
+    assert np.mean([verdict is uw.Verdict.FAILS for verdict in noise]) >= 0.9
+    close = [judge(*drawn(i, queries, removals), EFFECT).verdict for i in range(40)]
+    assert np.mean([verdict is uw.Verdict.AGREES for verdict in close]) >= 0.9
+
+
+@pytest.mark.parametrize("factor", [5.0, 0.1])
+def test_the_right_order_with_sizes_off_by_a_factor_is_order_only(factor):
+    predicted, actual = drawn(0)
+    assert judge(predicted, factor * actual, EFFECT).verdict is uw.Verdict.ORDER_ONLY
+    assert judge(predicted, -factor * actual, EFFECT).verdict is uw.Verdict.FAILS
+
+
+def test_rank_scores_are_order_only_at_best_and_keep_their_unit_without_a_warning():
+    assert judge(*drawn(0), RANK).verdict is uw.Verdict.ORDER_ONLY
+    *_, scores, check = logistic(16)
+    ranks = dataclasses.replace(check, scores=dataclasses.replace(scores, unit=RANK))
+    assert ranks.verdict is uw.Verdict.ORDER_ONLY and ranks.verdict_warnings == []
+
+
+def test_what_cannot_be_compared_is_not_checked():
+    nothing = np.zeros((2, 4))
+    assert judge(nothing, nothing, EFFECT).verdict is None and str(judge(nothing, nothing, EFFECT)) == "not checked"
+    assert judge(np.ones((1, 1)), np.ones((1, 1)), EFFECT).verdict is None
+    rounding = 1e-17 * np.random.default_rng(0).normal(size=(2, 4))
+    assert judge(rounding, nothing, EFFECT, scale=1.0).verdict is None
+
+
+def test_predicting_no_effect_where_there_are_effects_fails():
+    _, actual = drawn(0)
+    assert judge(np.zeros_like(actual), actual, EFFECT).verdict is uw.Verdict.FAILS
+
+
+def test_two_pairs_are_compared_by_their_sizes():
+    actual = np.array([[1.0, 1.1]])
+    assert judge(1.1 * actual, actual, EFFECT).verdict is uw.Verdict.AGREES
+    assert judge(-actual, actual, EFFECT).verdict is uw.Verdict.FAILS
+    assert judge(0.3 * actual, actual, EFFECT).verdict is None
+
+
+def test_single_examples_decide_if_some_were_removed():
+    *_, check = logistic(16)
+    is_single = np.array([removal.kind == "one" for removal in check.removals])
+    wrong = dataclasses.replace(check, predicted=np.where(is_single, -check.predicted, check.predicted))
+    assert wrong.verdict is uw.Verdict.FAILS and wrong.judge("group").verdict is uw.Verdict.AGREES
+
+
+def test_effect_does_not_survive_a_failed_check():
+    explained = forest()
+    assert explained.check.verdict is uw.Verdict.FAILS and explained.check.scores.unit == EFFECT
+    assert explained.scores.unit == RANK and explained.scores.diagnostics["verdict"] == str(uw.Verdict.FAILS)
+    (warning,) = [w for w in explained.warnings if "do not predict retraining" in w]
+    assert "Pearson" in warning and "8 removals of single examples" in warning
+    assert explained.as_dict()["check"]["verdict"] == str(uw.Verdict.FAILS) and explained.as_dict()["unit"] == "RANK"
+    assert explained.check.as_dict()["unit"] == "RANK"
+
+
+def test_the_report_says_verified_only_of_scores_that_agree(tmp_path):
+    explained = forest()
+    model, train, queries, scores, check = logistic(16)
+    raw = explained.check.scores
+    failed = uw.write_report(tmp_path / "a.html", raw, explained.train, explained.queries, explained.check)
+    agreed = uw.write_report(tmp_path / "b.html", scores, train, queries, check)
+    half = dataclasses.replace(check, predicted=check.predicted / 8)
+    order = uw.write_report(tmp_path / "c.html", scores, train, queries, half)
+    other = uw.write_report(
+        tmp_path / "d.html", uw.Chance().fit(model, train).attribute(queries), train, queries, check
+    )
+    failed, agreed, order, other = (page.read_text(encoding="utf-8") for page in (failed, agreed, order, other))
+    assert "Verified by 16 removals: agrees" in agreed and "the sizes are right" in agreed
+    assert "Checked by 16 removals: does not predict retraining here: do not act on single examples" in failed
+    assert "Checked by 16 removals: order only" in order and "<b>Not verified</b>" in other
+    for page in (failed, order, other):
+        assert "Verified by" not in page and "the sizes are right" not in page and "EFFECT: the size" not in page
+
+
+def test_the_slope_of_almost_constant_predictions_is_withheld():
+    rng = np.random.default_rng(0)
+    predicted, actual = 0.3 + 0.001 * rng.normal(size=200), 0.3 + rng.normal(size=200)
+    assert np.isnan(agreement(predicted, actual).slope)
+    assert agreement(0.01 * actual, actual).slope == pytest.approx(100.0)  # small, but on one line
+    weak = 0.5 * rng.normal(size=200)
+    assert np.isfinite(agreement(weak, weak + rng.normal(size=200)).slope)
+
+
+def test_a_withheld_slope_has_no_band_and_corrects_nothing():
+    *_, check = logistic(16)
+    flat = dataclasses.replace(check, predicted=np.full_like(check.predicted, 1e-3))
+    assert np.isnan(flat.slope) and np.isnan(flat.band()).all()
+    assert flat.as_dict()["all"]["slope"] is None
+    with pytest.raises(ValueError, match="no factor corrects"):
+        flat.calibrated()
+
+
+def test_noise_of_the_training_is_named_where_it_explains_a_failure():
+    *_, check = logistic(16)
+    rng = np.random.default_rng(0)
+    base = check.truth.base + rng.normal(size=(4, 4))
+    after = check.truth.after + rng.normal(size=(4, 4, 16))
+    noisy = dataclasses.replace(check.truth, base=base, after=after, seeds=(0, 1, 2, 3))
+    failed = dataclasses.replace(check, actual=noisy.actual, truth=noisy)
+    assert failed.verdict is uw.Verdict.FAILS and "verify with more seeds" in failed.verdict_warnings[0]
+
+
+def test_an_interval_for_a_far_larger_group_is_refused_and_for_a_larger_one_marked(recwarn):
+    _, train, *_, check = logistic(16)  # groups of up to 15
+    check.interval(train.ids[:15].tolist())
+    check.interval(train.ids[:18].tolist())
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"larger than the largest retrained group \(15\)"):
+        check.interval(train.ids[:25].tolist())
+    with pytest.raises(ValueError, match="got 45 examples where the largest retrained group has 15"):
+        check.interval(train.ids[:45].tolist())
+
+
+def test_every_method_of_a_comparison_has_a_verdict():
+    model, train, queries, *_ = logistic(4)
+    truth = uw.retrain_truth(model, train, queries, uw.subsets(train, 12, 0.9), retraining=ALONE)
+    compared = uw.compare({"influence": uw.Influence(), "chance": uw.Chance()}, model, train, queries, truth)
+    assert compared["influence"].verdict is uw.Verdict.AGREES and compared["chance"].verdict is uw.Verdict.FAILS
+    assert compared.as_dict()["methods"][0]["verdict"] == "agrees"
