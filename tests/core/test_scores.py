@@ -43,6 +43,15 @@ def some_scores():
 
 
 @given(scores=any_scores())
+@pytest.mark.parametrize("k", [-1, 2.5, True, "2", None])
+def test_a_k_that_is_no_count_is_refused(k):
+    scores = Scores(np.array([[3.0, 2.0, 1.0, -1.0]]), np.array([0]), np.arange(4), Unit.RANK)
+    for side in (scores.proponents, scores.opponents):
+        with pytest.raises(ValueError, match=r"expected k of at least 0, got .*; pass a whole number"):
+            side(0, k)
+        assert side(0, np.int64(1)) and side(0, 0) == []
+
+
 def test_a_round_trip_changes_no_bit(tmp_path_factory, scores):
     path = tmp_path_factory.mktemp("scores") / "scores.npz"
     scores.save(path)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
@@ -175,6 +176,7 @@ def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list
     Raises:
         ValueError: queries without labels.
     """
+    require_count("k", k, least=0)
     if queries.y is None:
         raise ValueError(
             "the queries have no labels, so none of them can be called a mistake; "
@@ -193,6 +195,7 @@ def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list
 
 def worth_explaining(model: Measurable, queries: Examples, k: int = 8) -> tuple[list[Id], str | None]:
     """The most confident mistakes. If there are none, the k least confident queries, and a note that says so."""
+    require_count("k", k)
     mistakes = [] if queries.y is None else confident_mistakes(model, queries, k)
     if mistakes:
         return mistakes, None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples, Id
@@ -46,8 +47,7 @@ def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scor
         TypeError, ValueError: a model without checkpoints; scores of other examples.
     """
     require(model, [Checkpointed], "follow")
-    if k < 1:
-        raise ValueError(f"expected k of at least 1, got {k}")
+    require_count("k", k)
     checkpoints = model.checkpoints()
     scored = queries.select(scores.query_ids)
     strongest = [_strongest(scores, query, k) for query in scores.query_ids.tolist()]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.input_gradients import InputGradients
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
@@ -80,8 +81,7 @@ class Perturbation:
         """
         if by not in ("contribution", "gradient"):
             raise ValueError(f'expected by="contribution" or "gradient", got {by!r}')
-        if k < 1:
-            raise ValueError(f"expected k of at least 1, got {k}")
+        require_count("k", k)
         q = _position(self.query_ids, query, "query")
         i = _position(self.example_ids, example, "chosen training example")
         gradient, value = self.gradients[q, i].ravel(), self.values[i].ravel()
@@ -163,8 +163,7 @@ def perturb(
         ValueError: k below 1, or a baseline of another shape.
         KeyError: an unknown training id.
     """
-    if k < 1:
-        raise ValueError(f"expected k of at least 1, got {k}; it is the number of training examples to examine")
+    require_count("k", k)
     require(model, [Perturbable], "perturb", train, queries)
     chosen = None if examples is None else train.positions(examples)
     field = InputGradients.of(model, train, recipe)

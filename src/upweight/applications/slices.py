@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
@@ -83,6 +84,7 @@ class Slices:
 
     def worst(self, name: str | None = None, k: int = 5) -> list[tuple[str, float]]:
         """The k groups that harm this slice most, as (group, effect). Without a name, the first slice."""
+        require_count("k", k, least=0)
         names = list(self.slices)
         if name is not None and name not in names:
             raise KeyError(f"no slice is called {name!r}; the slices are {names}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.archive import as_plain, read_archive, write_archive
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
@@ -182,8 +183,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     @check_changes_once
     def top(self, queries: Examples, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query, without holding the full matrix."""
-        if k < 1:
-            raise ValueError(f"expected k of at least 1, got {k}")
+        require_count("k", k)
         require_examples(queries, "the queries")
         self.require_unchanged()
         answers, strongest = list[Answer](), []

@@ -1,8 +1,11 @@
-"""Blocks: a long range as consecutive slices of bounded size."""
+"""Counts: a long range as consecutive slices of bounded size, and the check of a number of things."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 
 def blocks(count: int, size: int, start: int = 0) -> Iterator[slice]:
@@ -13,3 +16,11 @@ def blocks(count: int, size: int, start: int = 0) -> Iterator[slice]:
     """
     for first in range(start, count, size):
         yield slice(first, min(first + size, count))
+
+
+def require_count(name: str, value: Any, least: int = 1) -> int:
+    """The value as an int. Raises ValueError for anything but a whole number of at least `least`."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < least:
+        raise ValueError(f"expected {name} of at least {least}, got {value!r}; pass a whole number")
+    return int(value)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, write_archive
+from upweight.core.blocks import require_count
 from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
@@ -96,10 +97,12 @@ class Scores:
 
     def proponents(self, query: Id, k: int = 5) -> list[Attribution]:
         """The k training examples that raised this query's measurement most, strongest first."""
+        require_count("k", k, least=0)
         return _strongest(self.row(query), self.train_ids, k, sign=1.0)
 
     def opponents(self, query: Id, k: int = 5) -> list[Attribution]:
         """The k training examples that lowered this query's measurement most, strongest first."""
+        require_count("k", k, least=0)
         return _strongest(self.row(query), self.train_ids, k, sign=-1.0)
 
     def group(self, by: Mapping[Id, Any] | Sequence[Any] | NDArray[Any]) -> Scores:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
@@ -94,6 +95,7 @@ def held_out_loss(
 
 def unlike_neighbours(train: Examples, k: int = NEIGHBOURS) -> Array:
     """Share of the k nearest other examples that have another label, (n,); for regression, distance to their mean."""
+    require_count("k", k)
     if train.y is None or train.y.ndim != 1:
         raise ValueError("expected one label per training example, which is compared with those of its neighbours")
     from sklearn.neighbors import NearestNeighbors
