@@ -86,7 +86,7 @@ def test_a_prediction_that_no_removal_flips_is_reported():
     negative = brittleness(
         model, train, queries, replace(scores, values=-model.worth), most=6, retraining=uw.Retraining(processes=1)
     )
-    assert negative.flips[0].tried == 0 and "only 0 examples speak for it" in str(negative.flips[0])
+    assert negative.flips[0].tried == 0 and "only 0 examples have scores that support it" in str(negative.flips[0])
 
 
 def test_a_removal_that_the_model_refuses_ends_the_search():

@@ -142,7 +142,7 @@ def _removal_curves(
     from upweight.evaluate.removal_curve import removal_curve
 
     queries = queries.take(range(min(len(queries), MAX_CURVE_QUERIES)))
-    # A subfolder of their own, because they measure fewer queries than the comparison, which would be warned about.
+    # Results go to a subfolder: in the folder of the comparison, a warning would say that the queries are others.
     folder = folder and folder / "curves"
     methods = {e.name: e.scores for e in comparison.entries if e.kind == "method" and e.scores is not None}
     curves: dict[str, RemovalCurve] = {}

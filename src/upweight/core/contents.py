@@ -25,15 +25,15 @@ IRRELEVANT = frozenset(
 
 
 class UnidentifiedError(ValueError):
-    """A value without contents that can be compared, so that no file may be identified by it."""
+    """Raised for a value whose contents cannot be compared, so that it cannot identify a saved file."""
 
 
 def unidentified(value: Any, why: Any) -> UnidentifiedError:
     """The error for a value without comparable contents; the message names the alternatives."""
     return UnidentifiedError(
-        f"a {type(value).__name__} has no contents by which it could be told apart from another ({why}), so nothing "
-        'can be kept under its name; a function that uses it can be named, uw.named("name", function), a model of your '
-        "own can say what it is by identity(), and inputs can be passed as arrays"
+        f"a {type(value).__name__} has no contents by which it could be compared with another ({why}), so nothing can "
+        'be saved for it; name a function that uses it, uw.named("name", function), give a model of your own an '
+        "identity() method, or pass inputs as arrays"
     )
 
 

@@ -1,4 +1,4 @@
-"""Deprecation: old keywords go on working, with a warning that says what to write instead."""
+"""Deprecated keywords: they still work, with a warning that says what to write instead."""
 
 from __future__ import annotations
 
@@ -87,61 +87,64 @@ def _with_old_keywords(
 ) -> Callable[P, R]:
     parameters = inspect.signature(function).parameters
     names = list(parameters)
-    most = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
+    max_positional = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters.values())
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        extra = args[most:] if len(args) <= most + len(positional) else ()
+        extra = args[max_positional:] if len(args) <= max_positional + len(positional) else ()
         if not extra and older.keys().isdisjoint(kwargs):
             return function(*args, **kwargs)
-        passed = dict(zip(names, args[:most] if extra else args, strict=False))
-        taken: dict[str, Any] = {**passed, **kwargs}
-        given = {**dict(zip(positional, extra, strict=False)), **{n: taken.pop(n) for n in list(taken) if n in older}}
-        warnings.warn(_warning_text(name, taken, given, older, made), DeprecationWarning, stacklevel=2)
-        return function(**_current_keywords(name, taken, given, older, made))  # type: ignore[call-arg]
+        passed = dict(zip(names, args[:max_positional] if extra else args, strict=False))
+        current: dict[str, Any] = {**passed, **kwargs}
+        deprecated = {
+            **dict(zip(positional, extra, strict=False)),
+            **{n: current.pop(n) for n in list(current) if n in older},
+        }
+        warnings.warn(_warning_text(name, current, deprecated, older, made), DeprecationWarning, stacklevel=2)
+        return function(**_current_keywords(name, current, deprecated, older, made))  # type: ignore[call-arg]
 
     return wrapper
 
 
 def _current_keywords(
     name: str,
-    taken: dict[str, Any],
-    given: Mapping[str, Any],
+    current: dict[str, Any],
+    deprecated: Mapping[str, Any],
     older: Mapping[str, ReplacedBy],
     made: Mapping[str, BuiltBy],
 ) -> dict[str, Any]:
     """The current keywords with their values."""
     fields: dict[str, dict[str, Any]] = {}
-    for keyword, value in given.items():
+    for keyword, value in deprecated.items():
         new = older[keyword]
         if new.field:
             fields.setdefault(new.keyword, {})[new.field] = new.value(value)
-        elif new.keyword in taken:
+        elif new.keyword in current:
             raise TypeError(f"{name}() got {new.keyword}= and its older name {keyword}=; pass {new.keyword}= alone")
         else:
-            taken[new.keyword] = new.value(value)
+            current[new.keyword] = new.value(value)
     for keyword, values in fields.items():
-        taken[keyword] = made[keyword].make(taken.get(keyword), **values)
-    return taken
+        current[keyword] = made[keyword].make(current.get(keyword), **values)
+    return current
 
 
 def _warning_text(
     name: str,
-    taken: Mapping[str, Any],
-    given: Mapping[str, Any],
+    current: Mapping[str, Any],
+    deprecated: Mapping[str, Any],
     older: Mapping[str, ReplacedBy],
     made: Mapping[str, BuiltBy],
 ) -> str:
     """The warning, which says what to write; "…" stands for the rest of a value that was passed."""
-    whole: list[str] = []
+    replacements: list[str] = []
     parts: dict[str, list[str]] = {}
-    for new in (older[keyword] for keyword in given):
+    for new in (older[keyword] for keyword in deprecated):
         if new.field and made[new.keyword].name:
             parts.setdefault(new.keyword, []).append(f"{new.field}={new.shown}")
         else:
-            whole.append(f"{new.keyword}={new.shown}")
+            replacements.append(f"{new.keyword}={new.shown}")
     for keyword, fields in parts.items():
-        rest = "…" if taken.get(keyword) is not None else made[keyword].default
-        whole.append(f"{keyword}={made[keyword].name}({', '.join(filter(None, [rest, *fields]))})")
-    verb = "are" if len(given) > 1 else "is"
-    return f"uw.{name}: {', '.join(f'{n}=' for n in given)} {verb} deprecated; write {', '.join(whole)}"
+        rest = "…" if current.get(keyword) is not None else made[keyword].default
+        replacements.append(f"{keyword}={made[keyword].name}({', '.join(filter(None, [rest, *fields]))})")
+    verb = "are" if len(deprecated) > 1 else "is"
+    return f"uw.{name}: {', '.join(f'{n}=' for n in deprecated)} {verb} deprecated; write {', '.join(replacements)}"

@@ -220,14 +220,18 @@ class _Search:
         if self.flipped is not None:
             removed = tuple(ids[self.order[: self.flipped]].tolist())
             return Flip(query, before, classes[int(self.after)], removed, self.flipped)
-        note = self.note if self.note or self.most == self.limit else f"only {self.most} examples speak for it"
+        note = (
+            self.note
+            if self.note or self.most == self.limit
+            else f"only {self.most} examples have scores that support it"
+        )
         return Flip(query, before, None, (), self.unflipped, note)
 
 
 def _run_searches(
     retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]
 ) -> int:
-    """Run all searches to their end; how many trainings it took."""
+    """Run all searches until they end; returns the number of trainings."""
     trainings, seed = 0, retraining.only_seed("brittleness")
     models_at_once = 1 if retraining.how == "processes" else choose_stack(model, train).size
     quiet = replace(retraining, progress=None)

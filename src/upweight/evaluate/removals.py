@@ -56,23 +56,27 @@ def subsets(train: Examples, count: int = 100, share: float = 0.5, seed: int = 0
 
 
 def default_removals(scores: Scores, train: Examples, count: int, seed: int) -> list[Removal]:
-    """Half single removals of the strongest examples of the queries in turn, half random groups of several sizes."""
+    """Half removals of single examples, half random groups of several sizes.
+
+    The single examples are those with the strongest scores: the strongest of every query, then the second strongest of
+    every query, and so on.
+    """
     if count < 1:
         raise ValueError(f"expected at least one removal, got {count}")
     if not set(scores.train_ids.tolist()) <= set(train.ids.tolist()):
-        raise ValueError("the scores' columns are not train ids; pass removals={name: ids} for scores of groups")
+        raise ValueError("the columns of the scores are not train ids; pass removals={name: ids} for scores of groups")
     weighted_ids = set(train.ids[weighted_positions(train)].tolist())
     has_weight = np.array([i in weighted_ids for i in scores.train_ids.tolist()])
     single_count = min((count + 1) // 2, len(weighted_ids) - 1)
     by_strength = np.argsort(-np.abs(scores.values[:, has_weight]), axis=1, kind="stable")
     columns = by_strength.T.ravel()[: 50 * single_count * len(by_strength)]
-    in_turn = list(dict.fromkeys(scores.train_ids[has_weight][columns].tolist()))
-    chosen = singles(train, in_turn[:single_count])
+    candidates = list(dict.fromkeys(scores.train_ids[has_weight][columns].tolist()))
+    chosen = singles(train, candidates[:single_count])
     return chosen + random_groups(train, count - len(chosen), seed)
 
 
 def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
-    """Uniform groups of 1, 5 and 10 % of the training set in turn, of examples of weight above 0."""
+    """Random groups of examples of weight above 0; sizes alternate between 1, 5 and 10 % of the training set."""
     rng, ids = np.random.default_rng(seed), train.ids[weighted_positions(train)]
     groups = []
     for number in range(count):
@@ -84,7 +88,7 @@ def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
 
 
 def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> NDArray[np.intp]:
-    """Columns whose sum predicts this removal: those of its examples, or in scores of groups the one of its name."""
+    """Columns whose sum predicts this removal: those of its examples, or its own column if scores are of groups."""
     return _columns(_column_of(scores), ids, name)
 
 
@@ -114,7 +118,7 @@ def _columns(column_of: Mapping[Any, int], ids: tuple[Id, ...], name: str | None
     if missing is None:
         return np.array([column_of[i] for i in dict.fromkeys(ids)], dtype=np.intp)
     if name not in column_of:
-        raise ValueError(f"expected a score for every removed example, there is none for {missing!r}")
+        raise ValueError(f"expected a score for every removed example, got none for {missing!r}")
     return np.array([column_of[name]], dtype=np.intp)
 
 

@@ -53,7 +53,7 @@ def gradient_rows(
 
 
 def single_gradient(network: Network, quantity: Quantity, example: Examples, names: Sequence[str]) -> dict[str, Tensor]:
-    """The gradient of a single example in a batch of its own, name → shape."""
+    """The gradient of a single example in a batch of one, name → shape."""
     value = network.values(quantity, network.batch(example), example.ids)
     parameters = network.parameters()
     return gradient(value.sum(), [parameters[name] for name in names], names)

@@ -204,7 +204,7 @@ class HookedPass:
             if layout is None or (isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1):
                 return None
             changed = layout in ("single", "shared")
-            if changed:  # one output per example, so that each has a gradient of its own
+            if changed:  # one output per example, so that each has its own gradient
                 output = self._for_each(output, layout)
             elif layout == "first" and len(given) != self.count:
                 raise ValueError(

@@ -67,7 +67,7 @@ def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspect
     """Inspect the gradients of this quantity; each network is inspected once.
 
     Raises:
-        ValueError: the losses of examples depend on each other or on chance, so no example has a gradient of its own.
+        ValueError: the losses of examples depend on each other or on chance, so no example has its own gradient.
     """
     if network.measure is None:  # the measurement is −loss, so one inspection serves both
         quantity = "loss"
@@ -254,7 +254,7 @@ def _square(block: Tensor) -> float:
 
 
 def _gradient_alone(network: Network, quantity: Quantity, example: Examples, count: int) -> dict[str, Tensor]:
-    """The gradient of an example in a batch of its own."""
+    """The gradient of an example in a batch of one."""
     try:
         return single_gradient(network, quantity, example, network.names)
     except Exception as error:
@@ -262,7 +262,7 @@ def _gradient_alone(network: Network, quantity: Quantity, example: Examples, cou
             raise
         raise ValueError(
             f"the {quantity} of {count} examples together can be computed, but that of example "
-            f"{example.ids[0].item()!r} in a batch of its own cannot ({error}): examples interact, or a shape is fixed "
+            f"{example.ids[0].item()!r} in a batch of one cannot ({error}): examples interact, or a shape is fixed "
             "to one batch size"
         ) from error
 

@@ -50,11 +50,11 @@ class FactoredRows(Rows):
         return out
 
     def _dot_dense(self, flat: Array) -> Array:
-        """A block of rows at a time as a dense matrix: one matrix product with it is the fastest way."""
+        """Products with one dense block of rows at a time, which is faster than a product per output."""
         out = np.empty((len(self), len(flat)))
-        for where in blocks(len(self), max(1, MAX_DENSE_NUMBERS // flat.shape[1])):
-            rows = self.slopes[where, :, None] * self.features.take(where).dense()[:, None, :]
-            out[where] = rows.reshape(len(rows), -1) @ flat.T
+        for block in blocks(len(self), max(1, MAX_DENSE_NUMBERS // flat.shape[1])):
+            rows = self.slopes[block, :, None] * self.features.take(block).dense()[:, None, :]
+            out[block] = rows.reshape(len(rows), -1) @ flat.T
         return out
 
     def _dot_sparse(self, flat: Array) -> Array:
@@ -101,7 +101,7 @@ class FactoredRows(Rows):
         return FactoredRows(self.features, self.slopes * scale[:, None], share, self.common)
 
     def take(self, positions: NDArray[np.intp] | slice) -> FactoredRows:
-        """These rows."""
+        """The rows at these positions."""
         share = None if self.share is None else self.share[positions]
         return FactoredRows(self.features.take(positions), self.slopes[positions], share, self.common)
 

@@ -29,7 +29,7 @@ class LeafRefit(Attributor):
     """Sharchilev et al. (2018): boosting is replayed without the example, with every split held fixed.
 
     Args:
-        processes: how many blocks of removals run at once, each in a process of its own; 1 stays in this process.
+        processes: how many blocks of removals run at once, each in a separate process; 1 stays in this process.
 
     Removals go in blocks: gradients of all examples under all removals of a block are summed leaf by leaf in one sparse
     product per tree. EFFECT: exact for the fixed structure (1e-6 against the libraries' own refits). Retraining also

@@ -31,7 +31,7 @@ class LeaveOneOut(Attributor):
     """score[q, i] = m_q(model) − m_q(model trained without i), by retraining. EFFECT by definition.
 
     Args:
-        processes: how many trainings run at once, each in a process of its own; 1 trains in this process.
+        processes: how many trainings run at once, each in a separate process; 1 trains in this process.
         seed: passed to the training.
     """
 
@@ -130,5 +130,5 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
 
 
 def _as_model(handed_in: Any, retrained: Any) -> Any:
-    """The retrained model, made from its parameters if that is what was kept."""
+    """The retrained model, made from its parameters if only these are stored."""
     return handed_in.with_parameters(retrained) if isinstance(handed_in, Parametric) else retrained

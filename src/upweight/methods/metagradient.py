@@ -29,7 +29,7 @@ from upweight.retraining.retrained_removals import RetrainedRemovals
 Array = NDArray[np.float64]
 SELF_BLOCK = 64  # training examples whose self-influence is computed at once
 OTHER_RUN = 1e-2  # distance of a retrained net from the model, as a share of the way from the start, that is refused
-JITTER_SEED = 1  # a seed of its own, so that the random removals are the same with and without jitter
+JITTER_SEED = 1  # a separate seed, so that the random removals are the same with and without jitter
 NEARLY_ALL = 0.9  # share of the training set above which slopes still predict single examples
 GROUP_WEIGHTS = {
     "midpoint": (0.5,),
@@ -49,8 +49,8 @@ class Metagradient(Attributor):
         at: the weights at which the derivative is taken. "full": all weights 1, for leaving a few examples out.
             "centre": all weights `keep`, the mean of the training sets that removals leave; second-order terms cancel,
             and large removals are predicted as well as small ones.
-        keep: the share of the training set that the removals in question leave. Use .9 for single examples and small
-            groups, .5 for random halves.
+        keep: the share of the training set that remains after the removals to be predicted. Use .9 for single examples
+            and small groups, .5 for random halves.
         samples: random training sets of this share at which derivatives are taken and averaged, instead of the centre
             itself. With `jitter`: runs with jittered weights.
         jitter: smooths a training that does not respond smoothly to its weights. Every run multiplies the weights by

@@ -42,7 +42,7 @@ def answer_facts(
 
     Args:
         recipe: its settings.
-        gate: the retrained removals; None if none was asked for, and then the unit of the fit stands.
+        gate: the retrained removals; None if no removals were retrained, so that the unit of the fit is used.
         effects: (actual, predicted) effects of these removals on the queries, both (m, removals).
         facts: diagnostics so far.
     """

@@ -149,7 +149,7 @@ def _state(booster: Any, is_native: bool) -> _BoosterState:
 
 
 def _ensemble(state: _BoosterState, leaf_nodes: list[NDArray[np.intp]], loss: BoostingLoss) -> TreeEnsemble:
-    """The leaf values. DART multiplies each tree by a weight of its own."""
+    """The leaf values. DART multiplies each tree by its own weight."""
     tree_weights = state.learner["gradient_booster"].get("weight_drop", np.ones(len(state.trees)))
     values = [
         tree_weight * np.array(tree["split_conditions"], dtype=np.float64)[leaves]

@@ -11,6 +11,7 @@ from upweight.applications.mislabeled import Suspects
 from upweight.applications.perturb import Perturbation
 from upweight.applications.slices import Slices
 from upweight.applications.what_if import WhatIf
+from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
 from upweight.report.document import written
 from upweight.report.perturb_page import perturb_page
@@ -27,7 +28,8 @@ PAGES: dict[type, Callable[[Any], str]] = {
 }
 
 
-def write_page(path: str | Path, found: Any) -> Path:
+@accept_old_keywords({"found": ReplacedBy("result")})
+def write_page(path: str | Path, result: Any) -> Path:
     """Write the result of `mislabeled`, `slices`, `perturb`, `attack` or `what_if` as one self-contained HTML page.
 
     The page holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person
@@ -36,10 +38,10 @@ def write_page(path: str | Path, found: Any) -> Path:
     Raises:
         TypeError: the result of anything else; for scores, use `write_report`.
     """
-    page = PAGES.get(type(found))
+    page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            f"expected a result of mislabeled, slices, perturb, attack or what_if, got {type(found).__name__}; for "
+            f"expected a result of mislabeled, slices, perturb, attack or what_if, got {type(result).__name__}; for "
             "scores, use write_report"
         )
-    return written(Path(path), page(found))
+    return written(Path(path), page(result))

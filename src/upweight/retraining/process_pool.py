@@ -58,7 +58,7 @@ def run_in_processes(
         broken = broken + 1 if len(remaining) == before else 0
     cause = "the most common cause is too little memory: use fewer processes"
     if context.get_start_method() != "fork" and len(remaining) == len(tasks):
-        # A spawned worker first runs the calling script, which without a guard starts workers of its own.
+        # A spawned worker first runs the calling script, which without a guard would start workers itself.
         cause = (
             "workers are spawned here (a model on a GPU cannot be forked) and run the calling script again: put its "
             'code under if __name__ == "__main__":, or use processes=1; if it is there already, memory is probably '

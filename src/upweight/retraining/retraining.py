@@ -20,12 +20,12 @@ class Retraining:
     """Where and how models are retrained: one value for every function that trains.
 
     Args:
-        processes: the number of trainings at a time, each in a process of its own on this machine; None for all
+        processes: the number of trainings at a time, each in a separate process on this machine; None for all
             processors, 1 for this process alone.
         how: "stacked" (many at once, if the model can), "processes" (one by one) or "ray" (on a cluster, extra `ray`).
             None chooses "stacked" if it is cheaper, else "processes". The choice depends on model and data only, so the
             same call gives the same bits.
-        folder: a folder in which every result is saved in a file of its own. Results that it already holds are not
+        folder: a folder in which every result is saved in a separate file. Results that it already holds are not
             computed again, so an interrupted call can be continued.
         seeds: the number of trainings of every training set, with seeds 0, 1, …; or the seeds, all different. Seed 0 is
             the run that made the model. Functions that train once take one seed, e.g. [3].

@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Top
 from upweight.testing.family import Family
 
-TOP_K = 3  # proponents and opponents that are asked of `top`
+TOP_K = 3  # proponents and opponents that `top` is called for
 PART_BOUNDARIES = (1, 2, 3, 5)  # positions at which the queries are cut into parts
 DEFAULT_SETTINGS = ""  # the name of a method's default settings
 
@@ -72,12 +72,12 @@ class Case:
 
     @cached_property
     def scores(self) -> Scores:
-        """The scores of all queries: the first question that the fit answers."""
+        """The scores of all queries, which are the first that the fit computes."""
         return self.fitted.attribute(self.family.queries)
 
     @cached_property
     def answers(self) -> CaseAnswers:
-        """All answers of the fit, where the question about all queries comes first."""
+        """All results of the fit; those of all queries are computed first."""
         all_queries = self.scores
         parts = [self.fitted.attribute(part) for part in self.parts]
         top = self.fitted.top(self.family.queries, k=TOP_K)
@@ -85,7 +85,7 @@ class Case:
 
     @cached_property
     def self_influence(self) -> Scores:
-        """The self-influence by the same fit, asked after the scores."""
+        """The self-influence by the same fit, computed after the scores."""
         assert self.scores is not None
         return self.fitted.self_influence()
 

@@ -127,13 +127,11 @@ def _changes(train: Examples) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def check_untouched(case: Case) -> None:
-    """Model, data and random state are as before, after a fit with its answers and after a question that failed."""
+    """A fit, its answers, and a call that failed leave model, data and random state unchanged."""
     _, is_unchanged = case.second_fit
     assert_true(is_unchanged, "fitting or attributing changed the model, the data or numpy's random state")
     before = belongings(case.family)
     misshapen = Examples(np.full((2, 99), np.nan), None if case.family.queries.y is None else case.family.queries.y[:2])
     errors = ValueError, TypeError, RuntimeError
     assert_refused("queries of another shape", errors, "", case.fitted.attribute, misshapen)
-    assert_true(
-        belongings(case.family) == before, "a question that failed changed the model, the data or the random state"
-    )
+    assert_true(belongings(case.family) == before, "a call that failed changed the model, the data or the random state")

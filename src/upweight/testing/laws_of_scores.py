@@ -89,33 +89,35 @@ def check_permutation(case: Case) -> None:
 
 
 def check_batches(case: Case) -> None:
-    """Queries asked alone or a few at a time get the same scores as among all queries."""
+    """Queries attributed alone or a few at a time get the same scores as all queries together."""
     parts = np.vstack([scores.values for scores in case.answers.parts])
     assert_close(parts, case.scores.values, SOLVER_TOLERANCE, "queries in parts of 1 and more, and all together")
 
 
 def check_history(case: Case) -> None:
-    """Two fits that are asked in opposite orders give the same answer, in the same unit, to every question."""
+    """Two fits that are used in opposite orders give the same scores, in the same unit, for every call."""
     (second, _), answers = case.second_fit, case.answers
-    questions: list[tuple[Any, Any, str]] = [
+    calls: list[tuple[Any, Any, str]] = [
         (answers.all_queries, second.all_queries, "all queries"),
         *zip(answers.parts, second.parts, ("the first query", "the second query"), strict=False),
         (answers.self_influence, second.self_influence, "self-influence"),
         (answers.top, second.top, "top"),
     ]
-    for first, second_answer, question in questions:
-        assert_close(second_answer.values, first.values, SOLVER_TOLERANCE, f"{question} asked early and late")
+    for first, second_answer, call in calls:
+        assert_close(second_answer.values, first.values, SOLVER_TOLERANCE, f"{call}, called early and late")
         assert_true(
             second_answer.unit == first.unit,
-            f"{question}: {first.unit} if asked in one order, {second_answer.unit} in the other",
+            f"{call}: {first.unit} if called in one order, {second_answer.unit} in the other",
         )
 
 
 def check_seed(case: Case) -> None:
-    """A second fit gives the same bits, and so does the first one if it is asked again."""
+    """A second fit gives the same bits, and so does a second call of the first one."""
     (second, _), queries = case.second_fit, case.family.queries
     assert_identical(second.all_queries.values, case.scores.values, "scores of two fits")
-    assert_identical(case.fitted.attribute(queries).values, case.scores.values, "scores of one question asked twice")
+    assert_identical(
+        case.fitted.attribute(queries).values, case.scores.values, "scores of the same queries, attributed twice"
+    )
 
 
 def check_top(case: Case) -> None:

@@ -49,7 +49,7 @@ class Training:
         "renormalised"  d_t = Σ_{B_t} wᵢ: the batch's average is taken over the other examples. If all weights of a
                         batch are 0, its gradient is 0, but the step is still taken.
         "rebatched"     examples of weight 0 are left out before batches are drawn: fewer steps, other batches, and
-                        d_t = |B_t|. Only here do batch statistics (batch norm) not see what was removed.
+                        d_t = |B_t|. Only with this rule are removed examples not part of batch statistics.
 
     Args:
         optimiser: "sgd", "adam" or "adamw".

@@ -84,7 +84,7 @@ class StackedRuns:
         return [torch.stack([of_run[name].detach() for of_run in parameters]).requires_grad_() for name in names]
 
     def inputs(self, t: int) -> list[Tensor]:
-        """The tensors of the batch of step t; if copies have batches of their own, those of all copies, stacked."""
+        """The tensors of the batch of step t; if every copy has its own batches, those of all copies, stacked."""
         batches = [run.batch(t) for run in (self.runs[:1] if self.shared else self.runs)]
         self._batch = batches[0]
         if not self.shared:
@@ -170,7 +170,7 @@ def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
 
 
 class _StepGradients:
-    """The gradient of every step, in memory of its own: by Python, or by a trace if many steps have the same shape.
+    """The gradient of every step, in separate memory: by Python, or by a trace if many steps have the same shape.
 
     A trace is compared with Python at the second and at the last step of its shape.
 

@@ -1,7 +1,7 @@
 """Two operations of stacked nets that are slow under vmap, written for the whole stack at once.
 
-vmap splits a linear layer into a product and a separate sum. And torch's log-softmax over a short last axis (the
-classes) handles one number at a time.
+vmap splits a linear layer into a product and a separate sum. For log-softmax over a short last axis (the classes),
+torch processes one number at a time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PLAIN_SETTINGS = {
     "ignore_index": -100,
     "reduction": "none",
     "label_smoothing": 0.0,
-}  # of cross-entropies; other settings: None
+}  # the settings of a plain cross-entropy; all other settings must be None
 
 
 class StackedOperations(TorchFunctionMode):
     """Inside this mode, linear layers and plain cross-entropies under vmap run for the whole stack at once."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace the calls that are known to give the same numbers; all others run as they are."""
+        """Replace calls that give the same numbers in the faster form; all other calls run unchanged."""
         kwargs = kwargs or {}
         if func is F.linear and len(args) == 3 and not kwargs and args[2] is not None and args[0].ndim >= 2:
             return _Linear.apply(*args)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class _BatchedLinear(torch.autograd.Function):
 
 
 def _is_plain(input: Any, target: Any, *more: Any, **settings: Any) -> bool:
-    """Whether classes are integers, losses per example, and settings the defaults (torch passes them by name)."""
+    """Whether classes are integers, losses are per example, and settings (passed by name) have their defaults."""
     others = any(
         value is not None and (name not in PLAIN_SETTINGS or value != PLAIN_SETTINGS[name])
         for name, value in settings.items()
@@ -84,6 +84,6 @@ def _is_plain(input: Any, target: Any, *more: Any, **settings: Any) -> bool:
 
 def _cross_entropy(outputs: Tensor, classes: Tensor) -> Tensor:
     ignored = classes == -100  # torch's default ignore_index
-    of_class = outputs.gather(1, torch.where(ignored, 0, classes)[:, None])[:, 0]
-    losses = torch.logsumexp(outputs, dim=1) - of_class
+    label_output = outputs.gather(1, torch.where(ignored, 0, classes)[:, None])[:, 0]
+    losses = torch.logsumexp(outputs, dim=1) - label_output
     return torch.where(ignored, torch.zeros_like(losses), losses)

@@ -29,7 +29,7 @@ class Squared(BoostingLoss):
         return z - t, np.ones_like(z)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return dz, None
 
     def probabilities(self, z: Array) -> Array:
@@ -61,18 +61,18 @@ class Logistic(BoostingLoss):
         return g, p
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         p = _expit(z * self.sigmoid if self.sigmoid != 1.0 else z)
-        moved = p * (self.sigmoid**2 * dz)
-        moved -= moved * p
-        return moved, moved * (self.sigmoid - (2.0 * self.sigmoid) * p)
+        gradient_change = p * (self.sigmoid**2 * dz)
+        gradient_change -= gradient_change * p
+        return gradient_change, gradient_change * (self.sigmoid - (2.0 * self.sigmoid) * p)
 
     def link(self, mean: Array) -> Array:
-        """The best constant."""
+        """The constant output with the smallest loss on targets of this mean."""
         return np.asarray((np.log(mean) - np.log1p(-mean)) / self.sigmoid)
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return np.asarray(1.0 / (mean * (1.0 - mean) * self.sigmoid))
 
     def probabilities(self, z: Array) -> Array:
@@ -106,7 +106,7 @@ class Softmax(BoostingLoss):
         return p - t, self.factor * p * (1 - p)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         p = softmax(z, axis=0)
         dp = p * (dz - (p * dz).sum(axis=0))
         return dp, self.factor * (1 - 2 * p) * dp
@@ -118,11 +118,11 @@ class Softmax(BoostingLoss):
         return np.asarray(p * (v - (p * v).sum(axis=0)))
 
     def link(self, mean: Array) -> Array:
-        """The best constant."""
+        """The constant output with the smallest loss on targets of this mean."""
         return np.log(np.maximum(mean, 1e-300))
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return np.asarray(1.0 / np.maximum(mean, 1e-300))
 
     def probabilities(self, z: Array) -> Array:
@@ -150,16 +150,16 @@ class Poisson(BoostingLoss):
         return mean - t, mean * np.exp(self.padding)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
-        moved = np.exp(z) * dz
-        return moved, moved * np.exp(self.padding)
+        """Directional derivatives of the gradient and the second derivative along dz."""
+        gradient_change = np.exp(z) * dz
+        return gradient_change, gradient_change * np.exp(self.padding)
 
     def link(self, mean: Array) -> Array:
-        """The best constant."""
+        """The constant output with the smallest loss on targets of this mean."""
         return np.log(np.maximum(mean, 1e-300))
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return np.asarray(1.0 / np.maximum(mean, 1e-300))
 
     def mean(self, z: Array) -> Array:
@@ -168,7 +168,10 @@ class Poisson(BoostingLoss):
 
 
 class Quantile(BoostingLoss):
-    """The pinball loss at level α. Its leaf values are order statistics: no derivatives, and no sums to replay."""
+    """The pinball loss at level α.
+
+    Its leaf values are order statistics, not sums over examples: they have no derivatives, and are not replayed.
+    """
 
     unit = "pinball"
     differentiable = False
@@ -188,7 +191,7 @@ class Quantile(BoostingLoss):
         return np.where(z >= t, 1 - self.alpha, -self.alpha), np.ones_like(z)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return np.zeros_like(z), None
 
 
@@ -200,7 +203,7 @@ class Custom(BoostingLoss):
         hessian: second derivative, likewise.
         third: third derivative, likewise.
         loss: the loss itself, likewise. Without it, `measure=` has to be a function of the outputs.
-        name: how messages call the loss.
+        name: the name of the loss in messages.
     """
 
     unit = "own"
@@ -230,7 +233,7 @@ class Custom(BoostingLoss):
         return np.asarray(self.elementwise_derivatives[0](z, t)), np.asarray(self.elementwise_derivatives[1](z, t))
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return np.asarray(self.elementwise_derivatives[1](z, t)) * dz, np.asarray(
             self.elementwise_derivatives[2](z, t)
         ) * dz

@@ -78,7 +78,7 @@ class DualForm:
 
     def solve(self, rows: Rows) -> Solved:
         """(A + shift)⁻¹ rows as lazy rows; the residual is measured once, on the first rows, with the whole A."""
-        # for rows that this form solved before, Φ rowsᵀ is known
+        # For solutions of this form, Φ rowsᵀ is already known.
         kernel = rows.alpha if isinstance(rows, DualRows) and rows.dual is self else self.roots.dot(rows)
         solved = DualRows(self, rows, self._solve_gram(kernel))
         if self._residual is None:
@@ -87,7 +87,7 @@ class DualForm:
         return Solved(solved, self._residual, 0, self._residual <= CONVERGED_RESIDUAL)
 
     def compare_dampings(self, scores: Array, plain: Array, kernel: Array, alpha: Array) -> None:
-        """Set `rank_correlation`, once, from the first scores and theirs at a third and at three times the damping."""
+        """Set `rank_correlation`: of the first scores with those at a third and at three times the damping."""
         if self.rank_correlation or scores.shape[1] < 2:
             return
 
@@ -105,38 +105,38 @@ class DualForm:
 
     def kernel(self, rows: Rows) -> Array:
         """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is computed once."""
-        where = self._training_positions(rows)
-        if where is None or not isinstance(rows, CapturedRows):
+        positions = self._training_positions(rows)
+        if positions is None or not isinstance(rows, CapturedRows):
             return self.roots.dot(rows)
         if self._train_kernel is None:
             self._train_kernel = self.roots.dot(CapturedRows(self.network, self.operator.summed.train, "loss"))
-        return np.asarray(self._train_kernel[:, where] * rows.weights + self.roots.share_products(rows))
+        return np.asarray(self._train_kernel[:, positions] * rows.weights + self.roots.share_products(rows))
 
     def corrected(self, rows: Rows) -> CapturedRows | None:
         """Rows of training examples with the leverage correction, from blocks of (ΦΦᵀ + shift)⁻¹; None for other rows.
 
         With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
         """
-        where = self._training_positions(rows)
-        if where is None or not isinstance(rows, CapturedRows):
+        positions = self._training_positions(rows)
+        if positions is None or not isinstance(rows, CapturedRows):
             return None
         inverse = torch.cholesky_inverse(self._factor)
-        along = self._solve_gram(self.kernel(rows))
+        solved_kernel = self._solve_gram(self.kernel(rows))
         order = np.argsort(self.roots.positions, kind="stable")
         starts = np.searchsorted(self.roots.positions[order], np.arange(len(self.operator.summed.train) + 1))
         added = np.zeros((len(rows), self.operator.outputs_per_example))
-        for i, position in enumerate(where):
+        for i, position in enumerate(positions):
             if rows.weights[i] > 0:
                 roots = order[starts[position] : starts[position + 1]]
                 leverages = np.eye(len(roots)) - self.shift * to_numpy(inverse[np.ix_(roots, roots)])
-                v = leave_one_out(leverages[None], along[roots, i][None])[0]
+                v = leave_one_out(leverages[None], solved_kernel[roots, i][None])[0]
                 added[i] = v @ self.roots.cotangents[roots] / rows.weights[i]
         return with_added_slopes(rows, added)
 
     def _training_positions(self, rows: Rows) -> NDArray[np.intp] | None:
         """Positions of these examples in the training set; None unless ids and contents are the same.
 
-        Rows of weight 0 take part in no product, and their position has no meaning.
+        Rows of weight 0 are not used in any product, so their position has no meaning.
         """
         train = self.operator.summed.train
         if (
@@ -205,18 +205,18 @@ class DualRows(Rows):
 
 
 def positions_in(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
-    """Positions in `train` of the examples of these rows, 0 for rows of weight 0; None unless they are the same.
+    """Positions in `train` of the examples of these rows, 0 for rows of weight 0; None if the examples differ.
 
-    Equal ids are not enough: queries are numbered from 0 as well.
+    Equal ids are not enough, since the ids of queries may also be 0, 1, 2, …
     """
     counted = np.flatnonzero(rows.weights)
     examples = rows.examples if len(counted) == len(rows) else rows.examples.take(counted)
-    where = np.zeros(len(rows), dtype=np.intp)
+    positions = np.zeros(len(rows), dtype=np.intp)
     try:
-        where[counted] = train.positions(examples.ids)
+        positions[counted] = train.positions(examples.ids)
     except KeyError:
         return None
-    return where if not len(counted) or have_same_arrays(train.take(where[counted]), examples) else None
+    return positions if not len(counted) or have_same_arrays(train.take(positions[counted]), examples) else None
 
 
 def have_same_arrays(left: Examples, right: Examples) -> bool:

@@ -176,7 +176,7 @@ def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[
 
 
 def _may_be_unfinished(estimator: Any) -> bool:
-    """Whether training may have ended before the optimum: SGD has a rule of its own, others end at max_iter."""
+    """Whether training may have ended before the optimum: SGD has another stopping rule, others end at max_iter."""
     used = getattr(estimator, "n_iter_", None)
     limit, used = getattr(estimator, "max_iter", None), 0 if used is None else np.max(used)
     return type(estimator).__name__ == "SGDClassifier" or (limit is not None and limit > 0 and bool(used >= limit))
