@@ -75,6 +75,10 @@ from upweight.core.model import Stackable as Stackable
 from upweight.core.model import TreeBased as TreeBased
 from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.objective import Objective as Objective
+from upweight.core.parameter_measurement import Coefficient as Coefficient
+from upweight.core.parameter_measurement import Coefficients as Coefficients
+from upweight.core.parameter_measurement import ParameterFunction as ParameterFunction
+from upweight.core.parameter_measurement import ParameterMeasurement as ParameterMeasurement
 from upweight.core.preview import Preview as Preview
 from upweight.core.progress import Progress as Progress
 from upweight.core.promises import Promises as Promises

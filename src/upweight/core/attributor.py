@@ -157,13 +157,17 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
 
     @check_changes_once
-    def attribute(self, queries: Examples) -> Scores:
+    def attribute(self, queries: Examples | None = None) -> Scores:
         """Scores [query, train] of these queries.
 
+        A measurement of the parameters alone (`Coefficient`, `ParameterFunction`) needs none: the answer then has one
+        row, whose id is the name of the measurement.
+
         Raises:
+            TypeError: there are no queries, and the measurement needs them.
             ValueError: the model or the training set was changed in place since the fit.
         """
-        require_examples(queries, "the queries")
+        queries = self.require_queries(queries)
         self.require_unchanged()
         measured = self.model.measure(queries)
         values = np.empty((len(queries), len(self.train)))
@@ -176,15 +180,23 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     @check_changes_once
     def self_influence(self) -> Scores:
-        """The score of every training example on itself, in one row `self`; large = memorised or mislabeled."""
+        """The score of every training example on itself, in one row `self`; large = memorised or mislabeled.
+
+        Raises TypeError if the measurement depends on the parameters alone.
+        """
         self.require_unchanged()
+        if self.model.parameter_query() is not None:
+            raise TypeError(
+                f"self-influence needs a measurement of each example, got {self.model.measurement}, which depends on "
+                "the parameters alone; use attribute(), or measure the loss"
+            )
         return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
 
     @check_changes_once
-    def top(self, queries: Examples, k: int = 10) -> Top:
+    def top(self, queries: Examples | None = None, k: int = 10) -> Top:
         """The k strongest proponents and opponents of every query, without holding the full matrix."""
         require_count("k", k)
-        require_examples(queries, "the queries")
+        queries = self.require_queries(queries)
         self.require_unchanged()
         answers, strongest = list[Answer](), []
         for batch in queries.batches(TOP_QUERY_BLOCK):
@@ -231,6 +243,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             measured=measured,
             predictions=predictions,
         )
+
+    def require_queries(self, queries: Examples | None) -> Examples:
+        """The queries, or the one of a measurement of the parameters alone. Raises TypeError for anything else."""
+        given = self.model.parameter_query() if queries is None else queries
+        require_examples(given, "the queries")
+        assert given is not None
+        return given
 
     def require_unchanged(self) -> None:
         """Raise ValueError if the training set or the model was changed in place since the fit."""

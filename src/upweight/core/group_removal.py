@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
 from upweight.core.change_checks import check_changes_once
-from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import require_part
 
@@ -29,12 +29,14 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
 
     forms: ClassVar[tuple[str, ...]]
 
-    def remove(self, groups: Mapping[str, Sequence[Id]], queries: Examples, form: str | None = None) -> Scores:
+    def remove(
+        self, groups: Mapping[str, Sequence[Id]], queries: Examples | None = None, form: str | None = None
+    ) -> Scores:
         """The effect of whole groups: one column each, the measurement with the group minus without it.
 
         Args:
             groups: name → train ids.
-            queries: what to measure.
+            queries: what to measure; None for a measurement of the parameters alone.
             form: one of `forms`; None for the first.
 
         Raises:
@@ -55,12 +57,12 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
     def answer_groups(
         self,
         groups: Mapping[str, Sequence[Id]],
-        queries: Examples,
+        queries: Examples | None,
         form: str | None,
         removed: Callable[[NDArray[np.bool_], Examples, str], GroupEffects],
     ) -> Scores:
         """Check groups, queries and form, call `removed`, and return its effects as `Scores`."""
-        require_examples(queries, "the queries")
+        queries = self.require_queries(queries)
         self.require_unchanged()
         form = self.forms[0] if form is None else form
         if form not in self.forms:

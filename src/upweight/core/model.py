@@ -63,6 +63,10 @@ class Measurable(ABC):
         """The class labels, if training needs an example of each; None for numeric targets, or if not known."""
         return None
 
+    def parameter_query(self) -> Examples | None:
+        """One query for a measurement that depends on the parameters alone; None if queries are what is measured."""
+        return None
+
     def identity(self) -> Mapping[str, str]:
         """Digests of the parts of this model: parameters, objective, loss, measurement, training.
 

@@ -17,7 +17,10 @@ from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
 from upweight.core.objective import Objective
+from upweight.core.parameter_measurement import Coefficients, ParameterMeasurement
+from upweight.core.rows import DenseRows
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
+from upweight.linear.coefficients import CoefficientMap
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.features import Features
@@ -52,6 +55,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         notes: warnings for the reader of the scores.
         elsewhere: accept training sets that the model was not fitted on.
         handed_in: `theta` are the parameters of `predictor`.
+        column_names: of the columns that enter the linear model; None for x0, x1, ….
     """
 
     name: str
@@ -69,6 +73,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     notes: tuple[str, ...] = ()
     elsewhere: bool = False
     handed_in: bool = True
+    column_names: tuple[str, ...] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -101,6 +106,20 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def measurement(self) -> str:
         """The measurement in words, with its unit."""
         return self.measurement_of.described(self.family)
+
+    def parameter_query(self) -> Examples | None:
+        """One query, named by the measurement, if that depends on the coefficients alone."""
+        if not isinstance(self.measurement_of, ParameterMeasurement):
+            return None
+        return Examples(np.empty((1, 0)), ids=[self.measurement])
+
+    def coefficient_map(self) -> CoefficientMap:
+        """The estimator's coefficients as a function of θ. Raises TypeError if columns have none (a kernel)."""
+        return CoefficientMap(self.design, self.family, self.column_names, self.name)
+
+    def coefficients(self, theta: Array | None = None) -> Coefficients:
+        """Coefficients and intercepts in the estimator's own form, with their names; at other parameters if given."""
+        return self.coefficient_map().of(self.theta if theta is None else theta)
 
     @property
     def classes(self) -> NDArray[Any] | None:
@@ -151,10 +170,14 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
+        if isinstance(self.measurement_of, ParameterMeasurement):
+            return np.full(len(queries), self.measurement_of.of_coefficients(self.coefficients()))
         return self.measurement_of.value(self.family, self._features(queries).times(self.theta.T), queries.y)
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, K·d): (m, g)."""
+        if isinstance(self.measurement_of, ParameterMeasurement):
+            return self._measure_shifted_parameters(self.measurement_of, len(queries), shifts)
         features = self._features(queries)
         base = features.times(self.theta.T)
         thetas = shifts.reshape(-1, *self.theta.shape)
@@ -163,8 +186,14 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             measured[:, g] = self.measurement_of.value(self.family, base + features.times(shift.T), queries.y)
         return measured
 
+    def _measure_shifted_parameters(self, measurement: ParameterMeasurement, count: int, shifts: Array) -> Array:
+        thetas, at = self.theta + shifts.reshape(-1, *self.theta.shape), self.coefficient_map()
+        return np.tile([measurement.of_coefficients(at.of(theta)) for theta in thetas], (count, 1))
+
     def predict(self, examples: Examples) -> Predictions:
         """The estimator's predictions as readable labels; at other parameters, those of the linear model."""
+        if isinstance(self.measurement_of, ParameterMeasurement) and np.shape(examples.x) == (len(examples), 0):
+            return Predictions(tuple(self.measure(examples).tolist()))  # not a query, but the measurement itself
         if not self.handed_in:
             return self._predict_at_theta(examples)
         predicted = self.predictor.predict(examples.x)
@@ -230,8 +259,12 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             problem.features, slopes, problem.carried, problem.each * problem.penalty_gradient(problem.theta)
         )
 
-    def measure_rows(self, queries: Examples) -> FactoredRows:
+    def measure_rows(self, queries: Examples) -> FactoredRows | DenseRows:
         """∇θ of every query's measurement."""
+        if isinstance(self.measurement_of, ParameterMeasurement):
+            slopes = self.measurement_of.slopes(self.coefficients())
+            gradient = self.coefficient_map().pull_back(*slopes, self.theta.shape[1])
+            return DenseRows(np.tile(gradient.ravel(), (len(queries), 1)))
         features = self._features(queries)
         z = features.times(self.theta.T)
         return FactoredRows(features, self.measurement_of.gradient(self.family, z, queries.y))

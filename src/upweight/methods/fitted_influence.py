@@ -137,7 +137,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
     def remove(
         self,
         groups: Mapping[str, Sequence[Id]],
-        queries: Examples,
+        queries: Examples | None = None,
         form: str | None = None,
         steps: int = MAX_GROUP_STEPS,
     ) -> Scores:
@@ -145,7 +145,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
 
         Args:
             groups: name → train ids.
-            queries: what to measure.
+            queries: what to measure; None for a measurement of the parameters alone.
             form: "newton" (or None): the Newton step (H − H_U)⁻¹ g_U and further ones, with the measurement taken at
                 the new parameters. "first": the sum of first-order influences (Koh et al. 2019). "second":
                 H⁻¹g_U + H⁻¹H_U H⁻¹g_U (Basu et al. 2020, on the summed objective).

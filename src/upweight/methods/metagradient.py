@@ -205,7 +205,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     def remove(
         self,
         groups: Mapping[str, Sequence[Id]],
-        queries: Examples,
+        queries: Examples | None = None,
         form: str | None = None,
         rule: str | None = None,
     ) -> Scores:

@@ -52,7 +52,7 @@ def explainable(
             ends in one; or an estimator that an installed plugin reads (`ModelReader`). It is never changed.
         train: the examples that it was fitted on, as passed to `fit` (weights included).
         measure: the measurement of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
-            `f(outputs, labels) -> (m,)`.
+            `f(outputs, labels) -> (m,)`. `Coefficient(…)` and `ParameterFunction(…)` measure a linear model itself.
         smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2). The default
             is theirs, .001. Smaller is closer to retraining and slower.
         objective: "sum" if the l2 stays as it is when an example is removed, "mean" if losses are averaged anew. The

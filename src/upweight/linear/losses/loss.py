@@ -87,6 +87,10 @@ class LinearLoss(ABC):
         """M in the penalty l2/2 Σ_ck M_ck θ_c·θ_k, shape (K, K)."""
         return np.eye(self.outputs)
 
+    def coding(self) -> Array:
+        """The estimator's linear outputs from z, (estimator's outputs, K)."""
+        return np.eye(self.outputs)
+
     def encode(self, y: NDArray[Any]) -> NDArray[Any]:
         """Labels or target values in the form that `at` takes. Raises ValueError for a label never trained on."""
         if self.classes is None:

@@ -42,6 +42,10 @@ class SoftmaxLoss(LinearLoss):
         """I − 11ᵀ/C on the C − 1 differences."""
         return np.eye(self.outputs) - 1.0 / (self.outputs + 1)
 
+    def coding(self) -> Array:
+        """Logits that sum to zero, from the differences to the last one: (C, C − 1)."""
+        return np.eye(self.outputs + 1, self.outputs) - 1.0 / (self.outputs + 1)
+
     def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
         """Class positions, unchanged."""
         return position

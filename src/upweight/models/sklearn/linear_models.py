@@ -88,7 +88,11 @@ def read(
         counts_examples=spec.counts_examples,
         unfinished=_may_be_unfinished(final),
         notes=(*choice_notes, *spec.notes),
+        column_names=_column_names(inputs, train),
     )
+    query = model.parameter_query()
+    if query is not None:
+        model.measure(query)  # raises for an unknown column, or if columns have no coefficients
     return _with_reduction(model, train, objective)
 
 
@@ -99,6 +103,12 @@ def _inputs(estimator: Any, final: Any) -> PreprocessingSteps:
     return PreprocessingSteps(
         steps, getattr(final, "n_features_in_", None), None if names is None else tuple(map(str, names))
     )
+
+
+def _column_names(inputs: PreprocessingSteps, train: Examples) -> tuple[str, ...] | None:
+    """Names of the columns that enter the linear model: of the pipeline, the estimator or the training set."""
+    given = None if train.names is None else tuple(map(str, train.names))
+    return inputs.names if inputs.steps is not None else inputs.columns_named or given
 
 
 def unsupported(estimator: Any) -> TypeError:
