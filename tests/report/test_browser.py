@@ -139,13 +139,13 @@ def test_saves_the_table(visit, digits):
 
 def test_plot_marks_this_query(visit, digits, check):
     with visit(*digits, check) as page:
-        assert page.locator("#plot circle.point").count() == 20 and page.locator("#plot .point.here").count() == 5
+        assert page.locator("#plot circle.point").count() == 20 and page.locator("#plot .point.this-query").count() == 5
         page.click("text=groups (3)")
         assert page.locator("#plot path.point").count() == 12
-        page.check("#only-here")
+        page.check("#only-this-query")
         assert page.locator("#plot path.point").count() == 3
         page.locator("#plot path.point").first.hover()
-        assert "all of label" in page.inner_text("#plot .told")
+        assert "all of label" in page.inner_text("#plot .point-text")
         assert page.inner_text("#plot .numbers").split() == ["slope", "1.040", "Pearson", "0.980", "Spearman", "0.930"]
 
 

@@ -151,7 +151,7 @@ def _loss(objective: str, estimator: Any) -> BoostingLoss:
 
 
 def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]:
-    """What CatBoost did in training without a record, or beyond one Newton step per leaf."""
+    """What CatBoost did in training but did not record, or beyond one Newton step per leaf."""
     method, steps = parameters["leaf_estimation_method"], int(parameters["leaf_estimation_iterations"])
     is_multiclass = str(parameters["loss_function"]).startswith("MultiClass")
     effects = {
@@ -166,4 +166,4 @@ def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]
         "classes were reweighted": parameters.get("auto_class_weights", "None") != "None"
         or "class_weights" in parameters,
     }
-    return tuple(effect for effect, happened in effects.items() if happened)
+    return tuple(effect for effect, is_active in effects.items() if is_active)

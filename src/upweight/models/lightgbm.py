@@ -166,7 +166,7 @@ def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, boo
 
 
 def _unrecorded(estimator: Any, parameters: dict[str, str], first_round: list[dict[str, Any]]) -> tuple[str, ...]:
-    """What LightGBM did in training without a record; `first_round` are the trees of the first round."""
+    """What LightGBM did in training but did not record; `first_round` are the trees of the first round."""
 
     def number(name: str, default: float) -> float:
         return float(parameters.get(name) or default)
@@ -186,4 +186,4 @@ def _unrecorded(estimator: Any, parameters: dict[str, str], first_round: list[di
         and parameters.get("boost_from_average") != "1"
         and any(tree["num_leaves"] == 1 for tree in first_round),
     }
-    return tuple(effect for effect, happened in effects.items() if happened)
+    return tuple(effect for effect, is_active in effects.items() if is_active)

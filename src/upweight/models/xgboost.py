@@ -222,7 +222,7 @@ def _native_settings(state: _BoosterState, seed: int) -> dict[str, Any]:
 
 
 def _unrecorded(state: _BoosterState) -> tuple[str, ...]:
-    """What XGBoost did in training without a record."""
+    """What XGBoost did in training but did not record."""
     settings = state.tree_settings
     positive_weight = state.config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1")
     effects = {
@@ -231,4 +231,4 @@ def _unrecorded(state: _BoosterState) -> tuple[str, ...]:
         "monotone constraints clip leaves": "1" in settings.get("monotone_constraints", ""),
         "positives were reweighted (scale_pos_weight)": float(positive_weight) != 1,
     }
-    return tuple(effect for effect, happened in effects.items() if happened)
+    return tuple(effect for effect, is_active in effects.items() if is_active)

@@ -7,38 +7,38 @@ function ticks(low, high, most) {
   const rough = (high - low) / most;
   const power = Math.pow(10, Math.floor(Math.log10(rough)));
   const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= rough);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
-  return found;
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(Number((i * step).toPrecision(12)));
+  return values;
 }
 
-function points(q) {
+function pointsOf(q) {
   const check = DATA.check;
-  const found = [];
+  const points = [];
   check.queries.forEach((query, row) => check.removals.forEach((removed, column) => {
     const [x, y] = [check.predicted[row][column], check.actual[row][column]];
     if (removed.kind !== PLOT.kind || x === null || y === null || (PLOT.only && query !== q)) return;
-    found.push({ x, y, removed, query, here: query === q });
+    points.push({ x, y, removed, query, isThisQuery: query === q });
   }));
-  return found.sort((a, b) => a.here - b.here);
+  return points.sort((a, b) => a.isThisQuery - b.isThisQuery);
 }
 
 function span(values) {
   let [low, high] = [0, 0];
   for (const v of values) { low = Math.min(low, v); high = Math.max(high, v); }
-  const room = (high - low || 1) * 0.06;
-  return [low - room, high + room];
+  const margin = (high - low || 1) * 0.06;
+  return [low - margin, high + margin];
 }
 
 function glyph(point, x, y) {
-  const r = point.here ? 5 : 3.5;
-  const kind = `point ${point.here ? "here" : "there"}`;
+  const r = point.isThisQuery ? 5 : 3.5;
+  const kind = `point ${point.isThisQuery ? "this-query" : "other-query"}`;
   return PLOT.kind === "one"
     ? svg("circle", { class: kind, cx: x, cy: y, r })
     : svg("path", { class: kind, d: `M${x - r * 1.2} ${y}L${x} ${y - r * 1.2}L${x + r * 1.2} ${y}L${x} ${y + r * 1.2}Z` });
 }
 
-function told(point) {
+function describe(point) {
   const query = point.query < 0 ? "a query not on this page" : "query " + DATA.queries[point.query].id;
   const size = point.removed.size > 1 ? ` (${counted(point.removed.size, "training example")})` : "";
   return `${query}, removing ${point.removed.name}${size}: predicted ${signed(point.x)}, actual ${signed(point.y)}`;
@@ -64,23 +64,23 @@ function axes(sx, sy, xs, ys) {
       "actual, by retraining" + unit)];
 }
 
-function scatter(found) {
+function scatter(points) {
   const { width, height, left, right, top, bottom } = BOX;
-  let [xs, ys] = [span(found.map((p) => p.x)), span(found.map((p) => p.y))];
+  let [xs, ys] = [span(points.map((p) => p.x)), span(points.map((p) => p.y))];
   // If both axes have the same unit, sizes can be compared, and the axes share one scale.
   if (WORDS.effect) xs = ys = [Math.min(xs[0], ys[0]), Math.max(xs[1], ys[1])];
   const sx = (v) => left + ((v - xs[0]) / (xs[1] - xs[0])) * (width - left - right);
   const sy = (v) => height - bottom - ((v - ys[0]) / (ys[1] - ys[0])) * (height - top - bottom);
-  const info = el("p", { class: "told", "aria-hidden": "true" }, "Point at a mark to read it.");
-  const marks = found.map((point) => {
+  const info = el("p", { class: "point-text", "aria-hidden": "true" }, "Point at a mark to read it.");
+  const marks = points.map((point) => {
     const mark = glyph(point, sx(point.x), sy(point.y));
-    mark.append(svg("title", null, told(point)));
-    mark.addEventListener("pointerenter", () => { info.textContent = told(point); });
+    mark.append(svg("title", null, describe(point)));
+    mark.addEventListener("pointerenter", () => { info.textContent = describe(point); });
     return mark;
   });
   const ideal = WORDS.effect
     ? svg("line", { class: "ideal", x1: sx(xs[0]), y1: sy(xs[0]), x2: sx(xs[1]), y2: sy(xs[1]) }) : null;
-  const name = `Scatter plot of ${counted(found.length, "removal")}: predicted against actual score`;
+  const name = `Scatter plot of ${counted(points.length, "removal")}: predicted against actual score`;
   return [svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name }, axes(sx, sy, xs, ys), [ideal], marks), info];
 }
 
@@ -88,8 +88,8 @@ function numbersTable(q) {
   const check = DATA.check;
   const row = check.queries.indexOf(q);
   if (row < 0) return el("p", { class: "quiet" }, "This query was not among the verified ones.");
-  const kept = check.removals.map((removed, column) => [removed, column]).filter(([removed]) => removed.kind === PLOT.kind);
-  const lines = kept.map(([removed, column]) => el("tr", null,
+  const columns = check.removals.map((removed, column) => [removed, column]).filter(([removed]) => removed.kind === PLOT.kind);
+  const lines = columns.map(([removed, column]) => el("tr", null,
     el("th", { scope: "row" }, removed.name), el("td", { class: "number" }, removed.size.toLocaleString("en-US")),
     el("td", { class: "number" }, signed(check.predicted[row][column])),
     el("td", { class: "number" }, signed(check.actual[row][column]))));
@@ -102,17 +102,17 @@ function numbersTable(q) {
 function plotControls(q) {
   const kinds = [["one", "single examples"], ["group", "groups"]];
   const buttons = kinds.map(([kind, name]) => {
-    const amount = DATA.check.removals.filter((r) => r.kind === kind).length;
+    const number = DATA.check.removals.filter((r) => r.kind === kind).length;
     return el("button", {
-      type: "button", "aria-pressed": String(PLOT.kind === kind), disabled: amount === 0,
+      type: "button", "aria-pressed": String(PLOT.kind === kind), disabled: number === 0,
       onclick: () => { PLOT.kind = kind; drawPlot(q); byId("plot").querySelector("[aria-pressed=true]").focus(); },
-    }, `${name} (${amount})`);
+    }, `${name} (${number})`);
   });
-  const only = el("input", { type: "checkbox", onchange: (event) => { PLOT.only = event.target.checked; drawPlot(q); byId("only-here").focus(); } });
-  only.id = "only-here";
-  only.checked = PLOT.only;
+  const checkbox = el("input", { type: "checkbox", onchange: (event) => { PLOT.only = event.target.checked; drawPlot(q); byId("only-this-query").focus(); } });
+  checkbox.id = "only-this-query";
+  checkbox.checked = PLOT.only;
   return el("div", { class: "controls" }, el("div", { class: "tabs", role: "group", "aria-label": "What was removed" }, buttons),
-    el("label", null, only, " this query only (zooms in)"));
+    el("label", null, checkbox, " this query only (zooms in)"));
 }
 
 function drawPlot(q) {
@@ -125,16 +125,16 @@ function drawPlot(q) {
   const has = (kind) => check.removals.some((r) => r.kind === kind);
   if (!PLOT.kind || !has(PLOT.kind)) PLOT.kind = has("one") ? "one" : "group";
   const kind = PLOT.kind === "one" ? "single examples" : "groups";
-  const found = points(q);
+  const points = pointsOf(q);
   const legend = el("p", { class: PLOT.kind === "group" ? "legend groups" : "legend" },
-    el("span", { class: "key here" }, "this query"), PLOT.only ? null : el("span", { class: "key there" }, "other queries"),
+    el("span", { class: "key this-query" }, "this query"), PLOT.only ? null : el("span", { class: "key other-query" }, "other queries"),
     WORDS.effect ? el("span", { class: "key line" }, "predicted = actual") : null);
   const caption = el("dl", { class: "numbers" },
     check.agreement[PLOT.kind].map(([name, value]) =>
       el("div", null, el("dt", null, name), el("dd", null, value))));
   byId("plot").replaceChildren(plotControls(q),
     el("div", { class: "plot-row" },
-      el("figure", null, found.length ? scatter(found) : el("p", { class: "quiet" }, "No verified removal of this kind for this query.")),
+      el("figure", null, points.length ? scatter(points) : el("p", { class: "quiet" }, "No verified removal of this kind for this query.")),
       el("div", { class: "plot-side" }, legend, caption,
         el("p", { class: "quiet" }, WORDS.effect
           ? `Over all verified ${kind}. On the dashed line, predicted and actual effects are equal.`

@@ -37,11 +37,11 @@ function answer(entry) {
   const { proponents, opponents } = entry.top;
   const parts = [];
   if (entry.wrong && opponents.length) {
-    const alike = opponents.filter(([place]) => TRAIN.label(place) === entry.predicted).length;
+    const alike = opponents.filter(([position]) => TRAIN.label(position) === entry.predicted).length;
     parts.push(el("b", null, `${alike} of the ${opponents.length} strongest opponents`),
       ` ${alike === 1 ? "carries" : "carry"} the label ${entry.predicted} that the model predicted. `);
   } else if (DATA.classes && entry.label !== null && entry.predicted !== null && proponents.length) {
-    const alike = proponents.filter(([place]) => TRAIN.label(place) === entry.label).length;
+    const alike = proponents.filter(([position]) => TRAIN.label(position) === entry.label).length;
     parts.push(el("b", null, `${alike} of the ${proponents.length} strongest proponents`), ` ${alike === 1 ? "carries" : "carry"} its label ${entry.label}. `);
   }
   const strongest = entry.wrong ? opponents[0] || proponents[0] : proponents[0] || opponents[0];
@@ -59,7 +59,7 @@ function drawQuery(q) {
   byId("query").className = "query " + preview.kind;
   byId("query").replaceChildren(
     el("div", { class: "seen" }, show(entry.preview, "query " + entry.id, 700)),
-    el("div", { class: "said" },
+    el("div", { class: "query-text" },
       el("h2", { id: "query-title" }, "Query ", el("span", { class: "id" }, entry.id)),
       verdict(entry), measuredLine(entry), answer(entry)),
     ...[chances(entry)].filter(Boolean));
@@ -67,8 +67,8 @@ function drawQuery(q) {
 
 // ---- proponents and opponents --------------------------------------------------------------------------------------
 
-function labelTag(place, entry, bare) {
-  const label = TRAIN.label(place);
+function labelTag(position, entry, bare) {
+  const label = TRAIN.label(position);
   if (label === null) return null;
   const what = bare ? null : el("small", null, DATA.classes ? "label" : "target");
   if (DATA.classes && entry.wrong && label === entry.predicted) {
@@ -82,32 +82,32 @@ function labelTag(place, entry, bare) {
   return el("span", { class: "label" }, what, label);
 }
 
-function card([place, score, range], entry, scale, side) {
+function card([position, score, range], entry, scale, side) {
   const bar = el("span", { class: "fill" });
   bar.style.width = Math.max(0.5, (100 * Math.abs(score)) / scale) + "%";
   const level = byId("verification").dataset.level;
-  const likely = range && range[0] !== null && range[1] !== null
+  const interval = range && range[0] !== null && range[1] !== null
     ? `${level} interval from retraining: ${signed(range[0])} to ${signed(range[1])}` : null;
-  const id = TRAIN.id(place);
-  return el("li", { class: "card", title: removal(score) + (likely ? " " + likely + "." : "") },
+  const id = TRAIN.id(position);
+  return el("li", { class: "card", title: removal(score) + (interval ? " " + interval + "." : "") },
     el("div", { class: "thumb" },
-      show(TRAIN.preview(place), "training example " + id, 220, DATA.previews[entry.preview])),
+      show(TRAIN.preview(position), "training example " + id, 220, DATA.previews[entry.preview])),
     el("div", { class: "facts" },
-      el("div", { class: "head" }, el("span", { class: "id" }, id), labelTag(place, entry)),
+      el("div", { class: "head" }, el("span", { class: "id" }, id), labelTag(position, entry)),
       el("div", { class: "score" },
         el("span", { class: "track " + side, "aria-hidden": "true" }, bar),
         el("span", { class: "number" }, withUnit(signed(score)))),
-      likely ? el("div", { class: "likely" }, `${level} interval ${signed(range[0])} to ${signed(range[1])}`) : null,
+      interval ? el("div", { class: "interval" }, `${level} interval ${signed(range[0])} to ${signed(range[1])}`) : null,
       el("span", { class: "hidden" }, removal(score))));
 }
 
-function column(title, word, side, found, entry, scale, explains) {
-  const cards = el("ol", { class: "cards" }, found.map((one) => card(one, entry, scale, side)));
+function column(title, word, side, examples, entry, scale, explains) {
+  const cards = el("ol", { class: "cards" }, examples.map((example) => card(example, entry, scale, side)));
   // A phone shows five at first, so that the opponents are not far below; the style sheet shows the button only there.
   const more = el("button", { type: "button", class: "more-cards", onclick: () => { cards.classList.add("whole"); more.remove(); } },
-    `Show all ${found.length}`);
-  const body = found.length
-    ? [cards, found.length > 5 ? more : null]
+    `Show all ${examples.length}`);
+  const body = examples.length
+    ? [cards, examples.length > 5 ? more : null]
     : el("p", { class: "quiet" }, `No training example has a ${side === "pro" ? "positive" : "negative"} score.`);
   return el("section", { class: "side " + side },
     el("h3", null, title, " ", el("small", null, `(${word})`)),
