@@ -42,7 +42,6 @@ def some_scores():
     return Scores([[3.0, -1.0, 0.0, 2.0], [0.5, 0.5, -4.0, -4.0]], ["q", "r"], ["a", "b", "c", "d"], Unit.EFFECT)
 
 
-@given(scores=any_scores())
 @pytest.mark.parametrize("k", [-1, 2.5, True, "2", None])
 def test_a_k_that_is_no_count_is_refused(k):
     scores = Scores(np.array([[3.0, 2.0, 1.0, -1.0]]), np.array([0]), np.arange(4), Unit.RANK)
@@ -52,6 +51,7 @@ def test_a_k_that_is_no_count_is_refused(k):
         assert side(0, np.int64(1)) and side(0, 0) == []
 
 
+@given(scores=any_scores())
 def test_a_round_trip_changes_no_bit(tmp_path_factory, scores):
     path = tmp_path_factory.mktemp("scores") / "scores.npz"
     scores.save(path)
