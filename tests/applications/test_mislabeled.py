@@ -8,7 +8,6 @@ import torch
 from flipped_labels import NAMES, cancer
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -119,7 +118,7 @@ class OnlyTrains(Retrainable):
 
     def predict(self, examples):
         chances = self.estimator.predict_proba(examples.x)
-        return Predictions(tuple(chances.argmax(axis=1).tolist()), (0, 1), chances)
+        return Predictions(tuple(chances.argmax(axis=1).tolist()), tuple(range(chances.shape[1])), chances)
 
     def retrain(self, train, weights, seed=0):
         return OnlyTrains(LogisticRegression().fit(train.x, train.y, sample_weight=weights))
@@ -135,6 +134,54 @@ def test_models_without_gradients_are_ranked_out_of_fold():
     suspects = uw.mislabeled(OnlyTrains(LogisticRegression().fit(x, train.y)), train, budget=40)
     assert caught(suspects.ids.tolist(), wrong) >= 30
     assert "no gradients" in suspects.notes[0] and np.isnan(suspects.self_influence).all()
+
+
+def small(labels, **how):
+    """Few rows of two columns, the first of which tells the class, with a logistic regression of them."""
+    rng = np.random.default_rng(0)
+    y = np.asarray(labels)
+    train = uw.Examples(rng.normal(size=(len(y), 2)) + np.stack([y, 0 * y], axis=1), y, **how)
+    return uw.explainable(LogisticRegression(tol=1e-8, max_iter=2000).fit(train.x, y), train), train
+
+
+def test_few_rows_use_fewer_folds_and_say_so():
+    model, train = small([0, 1, 0, 1])
+    suspects = uw.mislabeled(model, train, budget=4)
+    assert len(suspects.held_out.places) == 4 and any("4 folds and not 5" in note for note in suspects.notes)
+    assert np.isfinite(suspects.held_out.loss).all() and sorted(suspects.ids.tolist()) == [0, 1, 2, 3]
+    without = LogisticRegression(tol=1e-8).fit(train.x[1:], train.y[1:]).predict_proba(train.x[:1])[0, 0]
+    assert suspects.held_out.loss[0, 0] == pytest.approx(-np.log(without), rel=1e-3)
+    with pytest.raises(ValueError, match="expected between 2 and 4 folds, got 5"):
+        uw.mislabeled(model, train, folds=5)
+    model, train = small([0, 1] * 5)
+    assert not any("folds" in note for note in uw.mislabeled(model, train).notes)
+
+
+def test_the_only_example_of_a_class_is_in_no_fold_and_named():
+    model, train = small([0, 1] * 20 + [2], ids=[f"r{i}" for i in range(41)])
+    suspects = uw.mislabeled(model, train, budget=41)
+    (note,) = [note for note in suspects.notes if "only one of class" in note]
+    assert note.startswith("Example 'r40' is the only one of class 2")
+    assert np.isnan(suspects.held_out.loss[:, 40]).all() and np.isfinite(suspects.held_out.loss[:, :40]).all()
+    assert np.isfinite(suspects.score).all() and np.isfinite(suspects.chances).all()
+    rank = suspects.ids.tolist().index("r40")
+    own = model.predict(train.take([40])).probabilities[0]
+    assert suspects.chances[rank, 0] == own[2] and suspects.suggested[rank] == int(own[:2].argmax())
+    assert suspects.as_dict()["suspects"][rank]["probability"] == own[2]
+
+
+def test_only_examples_of_their_class_are_ranked_without_gradients_too():
+    _, train = small([0, 1] * 20 + [2])
+    suspects = uw.mislabeled(OnlyTrains(LogisticRegression().fit(train.x, train.y)), train, budget=41)
+    assert np.isfinite(suspects.score).all() and suspects.score[40] == suspects.score.max()
+
+
+def test_rows_of_which_none_can_be_left_out_are_ranked_by_leave_one_out_loss():
+    model, train = small([0, 1])
+    suspects = uw.mislabeled(model, train, budget=2)
+    assert suspects.held_out is None and any("No class has two examples" in note for note in suspects.notes)
+    with pytest.raises(ValueError, match="expected a class with at least two examples"):
+        uw.mislabeled(OnlyTrains(LogisticRegression().fit(train.x, train.y)), train)
 
 
 @pytest.mark.parametrize("budget", [0, -3, 2.5, float("nan"), True])
@@ -164,10 +211,6 @@ def test_what_cannot_be_ranked_is_refused():
     amounts = uw.Examples(train.x, train.x[:, 0] + 0.1 * train.x[:, 1])
     with pytest.raises(ValueError, match="labels that are classes"):
         uw.mislabeled(uw.explainable(Ridge().fit(amounts.x, amounts.y), amounts), amounts)
-    rare = uw.Examples(train.x, np.where(np.arange(400) == 7, 2, train.y))
-    trained = make_pipeline(StandardScaler(), LogisticRegression()).fit(rare.x, rare.y)
-    with pytest.raises(ValueError, match="at least two examples, 2 has one"):
-        uw.mislabeled(uw.explainable(trained, rare), rare)
 
     class Unable(Measurable):
         measurement = "−loss"

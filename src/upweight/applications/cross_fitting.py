@@ -18,6 +18,8 @@ from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
+FOLDS = 5  # if there are as many examples
+MAX_ALONE_NAMED = 5  # examples that are the only ones of their class
 MIN_RESOLVED_SHARE = 0.05  # of the disagreements; with less, the second round is not used
 
 
@@ -26,7 +28,7 @@ class HeldOut:
     """Out-of-fold predictions of two rounds. The second was trained without the labels that looked wrong in the first.
 
     Attributes:
-        loss: (2, n), the out-of-fold loss; NaN for an example of weight 0, which is in no fold.
+        loss: (2, n), the out-of-fold loss; NaN for an example in no fold: one of weight 0, and the only one of a class.
         agrees: (2, n), whether the prediction equals the given label.
         left_out: (n,), whether the example was left out of training in the second round.
         helps: whether the second round predicts held-out labels better than the first.
@@ -45,7 +47,10 @@ class HeldOut:
     notes: tuple[str, ...] = ()
 
     def chances(self, chosen: NDArray[np.intp], names: Sequence[Any]) -> Array | None:
-        """Out-of-fold probabilities (len(chosen), classes) in the order of these class names, or None."""
+        """Out-of-fold probabilities (len(chosen), classes) in the order of these class names, or None.
+
+        They are NaN for an example in no fold.
+        """
         if any(fold.probabilities is None for fold in self.predictions):
             return None
         table = np.full((self.loss.shape[1], len(names)), np.nan)
@@ -55,29 +60,39 @@ class HeldOut:
         return table[chosen]
 
 
-def held_out(model: Any, train: Examples, leave_one_out: Array | None, folds: int, retraining: Retraining) -> HeldOut:
-    """Two rounds of `folds` trainings.
+def held_out(
+    model: Any, train: Examples, leave_one_out: Array | None, folds: int | None, retraining: Retraining
+) -> HeldOut:
+    """Two rounds of one training per fold; None for five folds, or as many as there are examples if these are fewer.
 
     `leave_one_out` (n,) is the loss of each example under a model trained without it. The examples with the largest
     losses look wrong. None takes the out-of-fold losses of the first round instead.
+
+    The only example of a class is in no fold, because no model knows the class without it. In the place of its
+    out-of-fold loss it has its leave-one-out loss, or without that the largest out-of-fold loss of the others.
+
+    Raises ValueError if no class has two examples, or for more folds than examples that can be left out.
     """
-    places = _folds(train, folds, retraining.only_seed("mislabeled"))
+    foldable, alone = _foldable(train)
+    count = _fold_count(folds, len(foldable))
+    places = _folds(train, foldable, count, retraining.only_seed("mislabeled"))
     everything = np.ones(len(train), dtype=bool)
-    first = _round(retraining.part(0, 2 * folds), model, train, places, everything)
+    first = _round(retraining.part(0, 2 * count), model, train, places, everything)
     suspicion = first.loss if leave_one_out is None else leave_one_out
-    trusted, weighted = everything.copy(), weighted_positions(train)
-    disagreements = int((~first.agrees[weighted]).sum())
-    trusted[weighted[np.argsort(-suspicion[weighted], kind="stable")[:disagreements]]] = False
+    trusted = everything.copy()
+    disagreements = int((~first.agrees[foldable]).sum())
+    trusted[foldable[np.argsort(-suspicion[foldable], kind="stable")[:disagreements]]] = False
     _keep_classes(train, trusted, places)
-    second = _round(retraining.part(folds, 2 * folds), model, train, places, trusted)
+    second = _round(retraining.part(count, 2 * count), model, train, places, trusted)
     resolved = (second.agrees.sum() - first.agrees.sum()) / max(1, disagreements)
     helps = bool(resolved > MIN_RESOLVED_SHARE)
-    notes = (
-        ()
-        if helps
-        else ("Training without the labels that look wrong did not improve held-out predictions, so it was not used.",)
-    )
-    counted = second.loss if helps else first.loss if leave_one_out is None else np.zeros(len(train))
+    notes = _notes(train, alone, count if folds is None else FOLDS)
+    if not helps:
+        notes.append(
+            "Training without the labels that look wrong did not improve held-out predictions, so it was not used."
+        )
+    counted = (second.loss if helps else first.loss if leave_one_out is None else np.zeros(len(train))).copy()
+    counted[alone] = counted[foldable].max() if leave_one_out is None else leave_one_out[alone]
     return HeldOut(
         np.stack([first.loss, second.loss]),
         np.stack([first.agrees, second.agrees]),
@@ -86,8 +101,27 @@ def held_out(model: Any, train: Examples, leave_one_out: Array | None, folds: in
         counted,
         (second if helps else first).predictions,
         places,
-        notes,
+        tuple(notes),
     )
+
+
+def _notes(train: Examples, alone: NDArray[np.intp], folds: int) -> list[str]:
+    """What few examples changed."""
+    assert train.y is not None
+    notes = []
+    if folds < FOLDS:
+        notes.append(
+            f"There are only {folds} examples that can be left out, so there are {folds} folds and not {FOLDS}."
+        )
+    for position in alone[:MAX_ALONE_NAMED].tolist():
+        identifier, label = train.ids[position].item(), train.y[position].item()
+        notes.append(
+            f"Example {identifier!r} is the only one of class {train.labels.get(label, label)!r}: no model knows the "
+            "class without it, so it is in no fold, and its loss counts as a leave-one-out estimate."
+        )
+    if len(alone) > MAX_ALONE_NAMED:
+        notes.append(f"So are {len(alone) - MAX_ALONE_NAMED:,} more examples, each the only one of its class.")
+    return notes
 
 
 class _Round(NamedTuple):
@@ -122,20 +156,34 @@ def _round(
     return _Round(loss, agrees, tuple(predictions))
 
 
-def _folds(train: Examples, folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:
-    """Folds over which every class is spread evenly, in an order drawn by the seed. Weight 0 is in no fold."""
+def can_be_held_out(train: Examples) -> bool:
+    """Whether some class has two examples, so that a model without one of them still knows the class."""
+    return len(_foldable(train)[0]) > 0
+
+
+def _foldable(train: Examples) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions of the examples of weight above 0 that can be left out, and of those that are alone in their class."""
     assert train.y is not None
     weighted = weighted_positions(train)
-    counts = np.unique(train.y[weighted], return_counts=True)
-    if isinstance(folds, bool) or not 2 <= folds <= len(weighted):
-        raise ValueError(f"expected between 2 and {len(weighted)} folds, got {folds!r}")
-    if counts[1].min() < 2:
-        rare = counts[0][counts[1].argmin()].item()
-        raise ValueError(
-            f"expected every class to have at least two examples, {rare!r} has one: without it no model knows the "
-            "class; remove it or collect more"
-        )
-    shuffled = weighted[np.random.default_rng(seed).permutation(len(weighted))]
+    _, class_of, counts = np.unique(train.y[weighted], return_inverse=True, return_counts=True)
+    is_alone = counts[class_of] == 1
+    return weighted[~is_alone], weighted[is_alone]
+
+
+def _fold_count(folds: int | None, foldable: int) -> int:
+    if foldable == 0:
+        raise ValueError("expected a class with at least two examples: without its only example no model knows a class")
+    if folds is None:
+        return min(FOLDS, foldable)
+    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= foldable:
+        raise ValueError(f"expected between 2 and {foldable} folds, got {folds!r}")
+    return int(folds)
+
+
+def _folds(train: Examples, foldable: NDArray[np.intp], folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:
+    """Folds over which every class is spread evenly, in an order drawn by the seed."""
+    assert train.y is not None
+    shuffled = foldable[np.random.default_rng(seed).permutation(len(foldable))]
     by_class = shuffled[np.argsort(train.y[shuffled], kind="stable")]
     return tuple(np.sort(by_class[start::folds]) for start in range(folds))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from upweight.applications.changes import with_labels
-from upweight.applications.cross_fitting import HeldOut, held_out
+from upweight.applications.cross_fitting import HeldOut, can_be_held_out, held_out
 from upweight.core.attributor import Fitted
 from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import accept_old_keywords
@@ -43,7 +43,8 @@ class Suspects:
         held_out: predictions by models that were not trained with the label; None if the model cannot be retrained.
         suggested: (budget,), the most likely other label.
         chances: (budget, 2), the probabilities of the given and of the suggested label, by a model that was not trained
-            with the label; without `held_out`, by the model itself. NaN if the model has no probabilities.
+            with the label; without `held_out`, and for the only example of a class, by the model itself. NaN if the
+            model has no probabilities.
         harm: (budget,), the increase of the mean measurement on the evaluation set if the example were removed; None
             without an evaluation set.
         notes: sentences about what could not be computed.
@@ -100,7 +101,7 @@ def mislabeled(
     *,
     budget: float = 0.1,
     evaluation: Examples | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     retraining: Retraining | None = None,
 ) -> Suspects:
     """Rank the training labels by how likely they are wrong.
@@ -117,7 +118,8 @@ def mislabeled(
         budget: how many labels can be reviewed: a whole number, or a share below 1 of the training examples with weight
             above 0.
         evaluation: labelled examples for which the harm is reported.
-        folds: the number of folds for out-of-fold predictions.
+        folds: the number of folds for out-of-fold predictions; None for five, or fewer if there are fewer examples. The
+            only example of a class is in no fold; its leave-one-out loss counts instead, and a note names it.
         retraining: where and how to retrain, with one seed, which also draws the folds. None retrains one by one in
             this process: a few trainings of a small model take less time than starting other processes. Its progress is
             called with the stages "fit", "retrain" and "attribute" (the evaluation set).
@@ -159,7 +161,7 @@ def mislabeled(
 
 
 def _evidence(
-    model: Any, train: Examples, folds: int, retraining: Retraining
+    model: Any, train: Examples, folds: int | None, retraining: Retraining
 ) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
     """Loss, self-influence, the fitted influence, out-of-fold predictions, and notes on what could not be computed."""
     loss, notes = -model.measure(train), list(model.notes)
@@ -173,7 +175,12 @@ def _evidence(
     out_of_fold = None
     if fitted is None:
         notes.append(f"This {type(model).__name__} has no gradients: labels are ranked by out-of-fold loss alone.")
-    if can(model, Retrainable):
+    has_folds = can_be_held_out(train)
+    if not has_folds and fitted is not None:
+        notes.append(
+            "No class has two examples, so none can be left out: labels are ranked by leave-one-out loss alone."
+        )
+    elif can(model, Retrainable):
         leave_one_out = None if fitted is None else loss + self_influence
         out_of_fold = held_out(model, train, leave_one_out, folds, retraining)
         notes += out_of_fold.notes
@@ -245,6 +252,10 @@ def _suggestions(
     given = np.searchsorted(np.array(classes), examples.y)
     names = [train.labels.get(c, c) for c in classes]
     table = by_class(model.predict(examples), names) if out_of_fold is None else out_of_fold.chances(chosen, names)
+    if table is not None and np.isnan(table).any():  # the only example of a class was in no fold
+        in_no_fold = np.isnan(table).any(axis=1)
+        own = by_class(model.predict(examples.take(np.flatnonzero(in_no_fold))), names)
+        table[in_no_fold] = np.nan if own is None else own
     belief = table if table is not None else _measurement_by_class(model, examples, classes)
     others = belief.copy()
     others[np.arange(len(chosen)), given] = -np.inf

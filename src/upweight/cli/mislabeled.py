@@ -24,7 +24,9 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     target: Target = None,
     identifier: Identifier = None,
     budget: Budget = 0.1,
-    folds: Annotated[int, typer.Option(min=2, help="Folds for out-of-fold predictions.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Folds for out-of-fold predictions. Default: 5, or fewer for few rows.")
+    ] = None,
     out: Out = Path("review.html"),
     as_json: AsJson = False,
     seed: Seed = 0,
