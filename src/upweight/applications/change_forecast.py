@@ -57,7 +57,7 @@ class ChangeForecast:
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Those of the curvature, with a warning if the prediction is first order only."""
+        """Diagnostics of the curvature, with a warning if the prediction is first order only."""
         warnings = list(self.curvature.diagnostics.get("warnings", ()))
         if self.form == "first":
             warnings.append("Effects are predicted to first order: large changes have larger effects than predicted.")

@@ -22,7 +22,7 @@ class LossGradient(Protocol):
 
     @property
     def gradient(self) -> Array:
-        """Its gradient, (m, K)."""
+        """The gradient of the measurement, (m, K)."""
 
 
 class TrainingLoss(Protocol):

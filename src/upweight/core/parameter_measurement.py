@@ -73,7 +73,7 @@ class ParameterMeasurement(Measurement):
 
     @abstractmethod
     def slopes(self, coefficients: Coefficients) -> tuple[Array, Array]:
-        """Its derivatives with respect to `values` and `intercepts`, in their shapes."""
+        """The derivatives of the measurement with respect to `values` and `intercepts`, in their shapes."""
 
     def value(self, family: TrainingLoss, z: Array, y: NDArray[Any] | None) -> Array:
         """Raises TypeError: the outputs of a model do not determine its coefficients."""
@@ -135,7 +135,7 @@ class ParameterFunction(ParameterMeasurement):
         return self._value(coefficients.values, coefficients.intercepts)
 
     def slopes(self, coefficients: Coefficients) -> tuple[Array, Array]:
-        """Those of the caller, or central differences. Raises ValueError for other shapes."""
+        """The derivatives that the caller passed, or central differences. Raises ValueError for other shapes."""
         parts = coefficients.values, coefficients.intercepts
         if self.derivative is None:
             return self._differences(*parts)

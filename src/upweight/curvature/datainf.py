@@ -90,7 +90,7 @@ class FittedDataInf(Curvature):
 
     @property
     def calibrated(self) -> bool:
-        """False: an approximation of the empirical Fisher."""
+        """False, since this approximates the empirical Fisher."""
         return False
 
     @property

@@ -46,7 +46,7 @@ class FittedDiagonal(Curvature):
 
     @property
     def calibrated(self) -> bool:
-        """False: an approximation."""
+        """False, since this is an approximation."""
         return False
 
     @property

@@ -91,7 +91,7 @@ def correct_leverage(
 
 
 def with_added_slopes(rows: CapturedRows, added: Array) -> CapturedRows:
-    """The same rows with (n, outputs) added to the slopes at the output."""
+    """The rows with these numbers (n, outputs) added to their slopes at the output."""
     slopes = []
     for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
         with rows.network.preserved():

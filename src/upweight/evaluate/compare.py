@@ -83,7 +83,7 @@ class Entry:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what has no number is None."""
+        """Plain values for JSON; missing numbers are None."""
         return {
             "name": self.name,
             "kind": self.kind,

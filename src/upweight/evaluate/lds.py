@@ -67,7 +67,7 @@ class LDS:
         return f"<p><b>{html.escape(repr(self))}</b></p><table><tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is not known is None."""
+        """Plain values for JSON; unknown values are None."""
         return {
             "mean": finite_or_none(self.mean),
             "interval": [finite_or_none(self.low), finite_or_none(self.high)],

@@ -40,7 +40,7 @@ class Ceiling:
         return f"<p><b>Noise ceiling {formatted(self.value)}</b> {html.escape(self.note)}</p>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is not known is None."""
+        """Plain values for JSON; unknown values are None."""
         return {
             "value": finite_or_none(self.value),
             "reliability": finite_or_none(self.reliability),

@@ -149,7 +149,7 @@ def bands(predicted: Array, actual: Array, seed: int = 0) -> tuple[Band, Band, B
 
 
 def _sums(p: Array, a: Array) -> Array:
-    """What correlation and slope are made from: sums over queries, (5, removals)."""
+    """The sums over queries from which correlation and slope are computed, (5, removals)."""
     return np.stack([values.sum(axis=0) for values in (p, a, p * p, a * a, p * a)])
 
 

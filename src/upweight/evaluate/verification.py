@@ -152,7 +152,7 @@ class Check:
         return []
 
     def _noise_clause(self) -> str:
-        """What the noise of the training has to do with it, if that is much."""
+        """A clause about the noise of the training, if that may be the reason; else empty."""
         ceiling = self.ceiling
         if ceiling is None or not ceiling.value < MIN_CEILING:
             return ""
@@ -297,7 +297,7 @@ class Check:
         return replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=facts)
 
     def as_dict(self, level: float = 0.9) -> dict[str, Any]:
-        """Plain values for JSON, with every pair of predicted and actual effects; what is not known is None.
+        """Plain values for JSON, with every pair of predicted and actual effects; unknown values are None.
 
         RANK scores have no coverage, since intervals around them would have no unit. `verdict` is the text of the
         verdict, or None if nothing could be compared; `unit` is what the verdict leaves of the scores' unit.

@@ -185,7 +185,7 @@ class CapturedRows(NetworkRows):
         return taken
 
     def plain(self) -> CapturedRows:
-        """The same rows without the share."""
+        """The same rows without their shares of the regulariser."""
         return CapturedRows(
             self.network, self.examples, self.quantity, self.weights, None, self.slopes, self.normalisation
         )

@@ -53,7 +53,7 @@ def inputs(network: Network, examples: Examples) -> Array:
 
 
 def with_differentiable_x(batch: Any, n: int) -> tuple[Any, Tensor]:
-    """The same batch with a differentiable copy of its `x`, and that `x`."""
+    """A copy of the batch whose `x` can be differentiated, and this `x`."""
     x = batch.get("x") if isinstance(batch, dict) else getattr(batch, "x", None)
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0 or len(x) != n:
         received = "none" if x is None else f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip()

@@ -82,7 +82,7 @@ class Features:
         return mask
 
     def take(self, where: Any) -> Features:
-        """These rows."""
+        """The features of these rows."""
         part = copy(self)
         part.x = self.x[where]
         return part

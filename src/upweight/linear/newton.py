@@ -28,7 +28,7 @@ CHORD_GAIN = 0.1  # each step of the chord method must reduce the gradient to th
 
 @dataclass
 class _State:
-    """Where the groups are on their way to their optima.
+    """The state of the Newton iterations of all groups.
 
     Attributes:
         shifts: change of the parameters so far, (g, K, d).

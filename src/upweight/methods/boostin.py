@@ -72,7 +72,7 @@ class FittedBoostIn(Fitted[BoostIn, Boosted]):
             yield block, sum(left @ right for left, right in zip(per_example, per_query, strict=True)).T
 
     def self_values(self) -> Array:
-        """The same sum for each example with itself, which shares all its leaves."""
+        """The score of each example on itself; it shares all leaves with itself."""
         return np.asarray(np.einsum("itw,itw->i", self.shares, self._staged_slopes(self.train)))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

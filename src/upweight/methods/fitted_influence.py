@@ -71,7 +71,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
 
     @cached_property
     def gradient_norm(self) -> float | None:
-        """Of the model handed in. Computed late, when scoring may have summed the gradients already."""
+        """The gradient norm of the model passed to `fit`, computed late, since scoring may sum the gradients anyway."""
         self.require_unchanged()
         return self.handed_in.gradient_norm(self.train)
 
@@ -211,7 +211,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Those of the curvature, the distance to the optimum, and how many removals Newton steps followed."""
+        """Diagnostics of the curvature, the distance to the optimum, and the number of removals with Newton steps."""
         facts = dict(self.curvature.diagnostics)
         sentences = list(self.model.notes) + list(facts.pop("warnings", ()))
         if self.undetermined:

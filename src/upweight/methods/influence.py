@@ -67,9 +67,10 @@ class Influence(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """With the correction, retraining itself, up to the smoothing of a hinge loss; without, too small by leverage.
+        """Corrected effects equal those of retraining, up to the smoothing of a hinge loss.
 
-        If scores are a ranking, as on networks: some of the order. None with a Hessian, which may be indefinite there.
+        Without the correction, effects are too small for examples of high leverage. RANK scores, as on networks, agree
+        with retraining in part of the order; there is no floor for a Hessian, which may be indefinite.
         """
         ranking = None if isinstance(self.curvature, Hessian) else 0.3
         if self.correction is None:
@@ -97,7 +98,7 @@ class Influence(Attributor):
         return fitted
 
     def _correct(self, fitted: FittedInfluence) -> bool:
-        """Correct the rows of the fit if this recipe asks for it; whether Newton steps can follow."""
+        """Correct the rows of the fit if this recipe requires it; returns whether Newton steps are possible."""
         if self.correction is None or (self.correction == "auto" and fitted.unit != Unit.EFFECT):
             return False
         rows = fitted.curvature.corrected(fitted.plain_rows)

@@ -112,7 +112,7 @@ def retrain_without(
 
 
 def _stack_for(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
-    """How many of these tasks to train at a time, and why if that is one."""
+    """How many of these tasks to train at a time, and the reason if they are trained one by one."""
     stack = choose_stack(model, train)
     if stack.size > 1 and not all(task.is_stackable for task in tasks):
         return Stack(1, "these trainings differ by more than example weights")

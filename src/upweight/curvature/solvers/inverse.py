@@ -46,7 +46,7 @@ class Inverse:
 
     @property
     def shift(self) -> float:
-        """What is added to the diagonal."""
+        """The number that is added to the diagonal."""
         return self.solver.shift
 
     @property

@@ -50,7 +50,9 @@ class RetrainableNetwork(Stackable, Replayable):
         if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
             return None
         if self.training is not None:
-            return "training is a function of your own here; pass uw.Training(…)" if capability is Replayable else None
+            return (
+                "its training is a function of yours; pass uw.Training(…) instead" if capability is Replayable else None
+            )
         return (
             "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
             "epochs=…, initial=…)), training=train_fn with train_fn(weights, seed) -> net, or make both at once with "
