@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import sample_weights
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.deletion_diagnostics import deletion_diagnostics
+from upweight.linear.model import LinearModel
 from upweight.methods.newton_removal import (
     MAX_GROUP_STEPS,
     follow_groups,
@@ -28,6 +31,9 @@ from upweight.methods.newton_removal import (
     second_order_shifts,
     smallest_norm_shifts,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
@@ -209,6 +215,36 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         shifts[self.followed] = self.shifts if len(self.followed) else shifts[self.followed]
         return self._without_undetermined(-shifts, "DFBETA", exact)
 
+    def summary_frame(self, information: Literal["observed", "expected"] = "expected") -> pandas.DataFrame:
+        """Deletion diagnostics of a linear model, one row per training example, with statsmodels' column names.
+
+        `dfb_<coefficient>` (DFBETAS: the change of the estimator's coefficient over its standard error), `cooks_d`,
+        `standard_resid` and `student_resid` (internally and externally studentised Pearson residuals), `hat_diag`
+        (leverage), `dffits_internal`, `dffits`, and `resid_press` (the target minus its prediction without the row).
+        Each is one Newton step, exact for least squares; `dfbeta()` follows other losses to the refit. `student_resid`
+        and `dffits` take the dispersion without the row, and so do the standard errors of least squares. With l2, its
+        Hessian is part of H, from which leverages, p and standard errors are taken. Models with several outputs have no
+        single residual: only `dfb_…`, `cooks_d` and `hat_diag`. A row of leverage 1 is NaN, with a warning; a row of
+        weight 0 has no studentised residual.
+
+        Args:
+            information: as in `leverage`; "expected" gives R's values.
+
+        Raises:
+            TypeError: the curvature is not that of a linear model, its loss is no likelihood (a hinge), or its columns
+                have no coefficients (a kernel).
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        self.require_unchanged()
+        exact = self._with_information(information)
+        if not isinstance(exact, LinearCurvature):
+            raise TypeError(f"expected the curvature of a linear model, got {type(exact).__name__}")
+        table = deletion_diagnostics(cast(LinearModel, self.model), self.train, exact)
+        self._warn_of_undetermined("row", exact)
+        return pd.DataFrame(table, index=pd.Index(self.train.ids, name="id"))
+
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Diagnostics of the curvature, the distance to the optimum, and the number of removals with Newton steps."""
@@ -259,15 +295,18 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
 
     def _without_undetermined(self, values: Array, name: str, exact: ExactCurvature) -> Array:
         """The values with NaN for examples of leverage 1, and a warning that names them."""
+        values[list(exact.undetermined())] = np.nan
+        self._warn_of_undetermined(name, exact)
+        return values
+
+    def _warn_of_undetermined(self, name: str, exact: ExactCurvature) -> None:
         positions = list(exact.undetermined())
         if positions:
-            values[positions] = np.nan
             warnings.warn(
                 f"{self._of_leverage_one(positions)}: the model passes through it, and without it the data do not "
                 f"determine the model, so its {name} is NaN",
-                stacklevel=3,
+                stacklevel=4,
             )
-        return values
 
     def _of_leverage_one(self, positions: Iterable[int]) -> str:
         ids = self.train.ids[list(positions)].tolist()
