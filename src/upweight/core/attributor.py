@@ -198,10 +198,10 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         require_count("k", k)
         queries = self.require_queries(queries)
         self.require_unchanged()
-        answers, strongest = list[Answer](), []
+        answers, strongest, may_be_nan = list[Answer](), [], bool(self.diagnostics.get("undefined"))
         for batch in queries.batches(TOP_QUERY_BLOCK):
             answers.append(self.answer(batch))
-            strongest.append(strongest_of(answers[-1], len(batch), k))
+            strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan))
         values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
         return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics)

@@ -46,7 +46,8 @@ class Scores:
     `unit` is EFFECT.
 
     Attributes:
-        values: float64, shape (queries, train examples or groups).
+        values: float64, shape (queries, train examples or groups). NaN only for the training examples that
+            `diagnostics["undefined"]` lists, such as one that the model cannot be trained without, and their groups.
         query_ids, train_ids: the ids of the two axes.
         unit: EFFECT or RANK.
         measurement: the measurement in words.
@@ -78,7 +79,7 @@ class Scores:
             raise ValueError(f"expected values of shape [query, train] = {expected}, got {self.values.shape}")
         if self.measured is not None and np.shape(self.measured) != expected[:1]:
             raise ValueError(f"expected one measurement per query {expected[:1]}, got {np.shape(self.measured)}")
-        require_finite(self.values)
+        require_finite(self.values, may_be_nan=bool(self.diagnostics.get("undefined")))
 
     def require_queries(self, queries: Examples) -> None:
         """Raise ValueError if these are not the unchanged queries of these scores, in the same order."""
@@ -221,9 +222,9 @@ class Top:
         return _strongest(self.values[position], self.ids[position], self.k, sign=-1.0)
 
 
-def require_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values themselves. Raises ValueError if one of them is NaN or infinite."""
-    not_finite = values.size - int(np.isfinite(values).sum())
+def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDArray[np.float64]:
+    """The values themselves. Raises ValueError if one of them is infinite, or NaN unless that has a meaning."""
+    not_finite = int(np.isinf(values).sum()) if may_be_nan else values.size - int(np.isfinite(values).sum())
     if not_finite:
         raise ValueError(
             f"{not_finite} scores are NaN or infinite; "

@@ -191,6 +191,10 @@ class Check:
         self._require_similar_size(len(set(ids)), max(len(self.removals[c].ids) for c in columns))
         score_columns = columns_of(self.scores, tuple(ids))
         middle = self.scores.values[:, score_columns].sum(axis=1)
+        if np.isnan(middle).any():
+            raise ValueError(
+                "expected examples that have a score, got one without: the model cannot be trained without it"
+            )
         size = np.sqrt((self.scores.values[:, score_columns] ** 2).sum(axis=1))
         width = self._half_widths(columns, size[:, None], level)[:, 0]
         if np.isnan(width).any():

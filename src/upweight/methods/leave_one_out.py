@@ -16,13 +16,14 @@ from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
-from upweight.retraining.engine import run_tasks
+from upweight.retraining.engine import try_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import PROBE_EXAMPLES, Task
 
 Array = NDArray[np.float64]
 MODEL_BLOCK = 256  # retrained models whose measurements are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each by its own model
+MAX_REFUSALS_NAMED = 5  # examples without which the model cannot be trained
 MAX_DRIFT = 0.05  # share of a typical effect by which retraining on everything may miss the model without a warning
 
 
@@ -49,14 +50,32 @@ class LeaveOneOut(Attributor):
         return Promises(correlation=0.9999, slope=(0.999, 1.001))
 
     def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
-        """Train once on everything, and once without each of the n examples of weight above 0."""
-        counted = weighted_positions(train)
-        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted)]
-        whole, *trained = run_tasks(Retraining(processes=self.processes), model, train, tasks, None)
+        """Train once on everything, and once without each of the n examples of weight above 0.
+
+        An example that the model refuses to be trained without, such as the only one of a class, has the score NaN.
+
+        Raises ValueError if the model cannot be trained on everything, or without any of the examples.
+        """
+        counted, retraining = weighted_positions(train), Retraining(processes=self.processes)
+        is_alone = _is_only_of_its_class(train, counted)
+        tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted[~is_alone])]
+        whole, *trained = try_tasks(retraining, model, train, tasks, None)
+        # Most models refuse these. They are tried one by one, because a refused training stops those that run with it.
+        lone = [
+            try_tasks(retraining, model, train, [Task(removed=np.array([i]), seed=self.seed)], None)[0]
+            for i in counted[is_alone]
+        ]
+        if isinstance(whole, str):
+            raise ValueError(whole)
         without = [whole] * len(train)  # training without an example of weight 0 is training on everything
-        for position, result in zip(counted.tolist(), trained, strict=True):
-            without[position] = result
-        return FittedLeaveOneOut(self, model, train, whole, without)
+        refused = {}
+        for position, result in zip([*counted[~is_alone], *counted[is_alone]], [*trained, *lone], strict=True):
+            if isinstance(result, str):
+                refused[int(position)] = result
+            without[position] = None if isinstance(result, str) else result
+        if len(refused) == len(counted):
+            raise ValueError(f"the model cannot be trained without any of the examples: {next(iter(refused.values()))}")
+        return FittedLeaveOneOut(self, model, train, whole, without, refused)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -64,7 +83,9 @@ class LeaveOneOut(Attributor):
         """Take the retrained parameters from the saved state; a model that is not `Parametric` is retrained."""
         if "parameters" not in state:
             return self.fit(model, train)
-        return FittedLeaveOneOut(self, model, train, state["whole"], state["parameters"])
+        refused = {int(position): why for position, why in facts.get("refused", {}).items()}
+        without = [None if i in refused else row for i, row in enumerate(state["parameters"])] if refused else None
+        return FittedLeaveOneOut(self, model, train, state["whole"], without or state["parameters"], refused)
 
 
 class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
@@ -72,20 +93,29 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
 
     Attributes:
         whole: trained on everything.
-        without: without[i] was trained without example i.
+        without: without[i] was trained without example i; None if the model cannot be trained without it.
+        refused: position of such an example → why.
         model_block: retrained models whose measurements are held in memory at once.
     """
 
-    def __init__(self, recipe: LeaveOneOut, handed_in: Any, train: Examples, whole: Any, without: Any):
+    def __init__(
+        self,
+        recipe: LeaveOneOut,
+        handed_in: Any,
+        train: Examples,
+        whole: Any,
+        without: Any,
+        refused: Mapping[int, str] | None = None,
+    ):
         super().__init__(recipe, _as_model(handed_in, whole), train, Unit.EFFECT, handed_in)
-        self.whole, self.without = whole, without
+        self.whole, self.without, self.refused = whole, without, dict(refused or {})
         self.model_block = MODEL_BLOCK
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """The measurement with all examples minus the measurement without one."""
         with_all = self.model.measure(queries)
         for block in blocks(len(self.train), self.model_block):
-            without = [_as_model(self.handed_in, retrained).measure(queries) for retrained in self.without[block]]
+            without = [self._measured_without(position, queries) for position in range(block.start, block.stop)]
             yield block, with_all[:, None] - np.stack(without, axis=1)
 
     def self_values(self) -> Array:
@@ -95,21 +125,41 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         for block in blocks(len(self.train), MEASURED_BLOCK):  # so that a pipeline transforms each block once
             examples = self.train.take(np.arange(block.start, block.stop))
             for within, position in enumerate(range(block.start, block.stop)):
-                without[position] = _as_model(self.handed_in, self.without[position]).measure(examples)[within]
+                without[position] = self._measured_without(position, examples)[within]
         return np.asarray(with_all - without)
+
+    def _measured_without(self, position: int, examples: Examples) -> Array:
+        """The measurements of the model trained without this example; NaN if it cannot be trained without it."""
+        if position in self.refused:
+            return np.full(len(examples), np.nan)
+        measurements: Array = _as_model(self.handed_in, self.without[position]).measure(examples)
+        return measurements
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """How many trainings the answer cost, and whether retraining reproduces the model handed in."""
         trainings = len(weighted_positions(self.train)) + 1
-        return {"trainings": trainings, "warnings": [*self.model.notes, *self._drift_warnings]}
+        undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
+        warnings = [*self.model.notes, *self._drift_warnings, *self._refusals]
+        return {"trainings": trainings - len(self.refused), **undefined, "warnings": warnings}
+
+    @property
+    def _refusals(self) -> list[str]:
+        """A warning for each of the first examples without which the model cannot be trained."""
+        named = [
+            f"Example {self.train.ids[position].item()!r} has no score (NaN), since the model cannot be trained "
+            f"without it: {why}"
+            for position, why in list(self.refused.items())[:MAX_REFUSALS_NAMED]
+        ]
+        more = len(self.refused) - len(named)
+        return [*named, f"So do {more:,} more examples; see diagnostics['undefined']."] if more else named
 
     @cached_property
     def _drift_warnings(self) -> list[str]:
         """A warning if retraining on everything gives another model; none for a training that converges."""
         if cast(Retrainable, self.handed_in).converges:
             return []
-        probed = weighted_positions(self.train)[:PROBE_EXAMPLES]
+        probed = [i for i in weighted_positions(self.train).tolist() if i not in self.refused][:PROBE_EXAMPLES]
         examples = self.train.take(probed)
         with_all = self.model.measure(examples)
         drift = float(np.abs(with_all - self.handed_in.measure(examples)).max())
@@ -126,7 +176,18 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """All retrained parameters; nothing for models that are not `Parametric`, which have no safe form on disk."""
         if not isinstance(self.handed_in, Parametric):
             return {}, {}
-        return {"parameters": np.asarray(self.without), "whole": np.asarray(self.whole)}, {}
+        nothing = np.full_like(self.whole, np.nan)
+        without = [nothing if i in self.refused else row for i, row in enumerate(self.without)]
+        facts = {"refused": {str(position): why for position, why in self.refused.items()}} if self.refused else {}
+        return {"parameters": np.asarray(without), "whole": np.asarray(self.whole)}, facts
+
+
+def _is_only_of_its_class(train: Examples, positions: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of these examples are the only ones of their class, (positions,)."""
+    if train.y is None or train.y.ndim != 1 or train.y.dtype.kind == "f":
+        return np.zeros(len(positions), dtype=bool)
+    _, class_of, counts = np.unique(train.y[positions], return_inverse=True, return_counts=True)
+    return np.asarray(counts[class_of] == 1)
 
 
 def _as_model(handed_in: Any, retrained: Any) -> Any:

@@ -81,10 +81,13 @@ def try_tasks(
     model: Any,
     train: Examples,
     tasks: Sequence[Task],
-    queries: Examples,
+    queries: Examples | None,
     evaluate: Evaluate = measured,
-) -> list[Array | str]:
-    """The result of every task (m,), or the reason why the model refuses it (mostly because a class would be lost)."""
+) -> list[Any]:
+    """The result of every task, as `run_tasks` returns it, or the reason why the model refuses it.
+
+    Mostly that is because a class would be lost.
+    """
     try:
         return list(run_tasks(retraining, model, train, tasks, queries, evaluate))
     except ValueError as error:
