@@ -87,7 +87,7 @@ def expected_batches(
             HookedPass(network, len(part), inspection.layouts, frozenset(inspection.fallback)) as hooked,
         ):
             out = outputs(network, network.batch(part), part.ids)
-            example_weights = torch.as_tensor(weights[where]).to(out.values)
+            example_weights = torch.as_tensor(weights[where]).to(out.values.device, network.precision)
             if draws is None:
                 directions = _all_directions(out, example_weights)
             else:
@@ -128,7 +128,7 @@ def independent_losses(summed: SummedObjective) -> float:
         part = examples.take(np.arange(where.start, where.stop))
         with network.preserved():
             out = outputs(network, network.batch(part), part.ids)
-        u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.values)
+        u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.wide_values())
         product = out.hessian_product()(u)
         product = product.flatten(out.values.ndim - joint) if joint else product[..., None]
         losses = (product != 0).any(dim=-1).flatten(1).sum(dim=1).cpu().numpy()
@@ -175,7 +175,7 @@ def _draw_directions(out: Outputs, summed: SummedObjective, part: Examples, draw
     """Λ^½ ε / √draws for random signs ε, which depend on the example's id and the seed."""
     root = output_root(out, joint_axes(summed.network, summed.train))
     keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]
-    shape, like = out.values.shape, out.values.detach()
+    shape, like = out.values.shape, out.wide_values()
     directions = []
     for draw in range(draws):  # each draw has its own stream, so that padding in one does not move the others
         streams = [np.random.default_rng([seed, key, draw]) for key in keys]

@@ -70,7 +70,7 @@ def correct_leverage(
         part = rows.take(counted[where])
         with network.preserved():
             out = outputs(network, network.batch(part.examples), part.examples.ids)
-            weights = torch.as_tensor(part.weights).to(out.values)[:, None]
+            weights = torch.as_tensor(part.weights).to(out.values.device, network.precision)[:, None]
             directions = [u * weights.sqrt() for u in square_roots(out.hessians())]
             slope = out.gradient().flatten(1) * weights
         if not directions:

@@ -35,8 +35,11 @@ class Operator(ABC):
 
     Args:
         summed: the objective on the summed scale.
+        wide: the network that makes the passes; None for `summed.network`, on a float32 copy if it holds tensors in
+            half precision, in which second-order products are too coarse for any solver.
 
     Attributes:
+        wide: the network that makes the passes.
         shift: what is added to the diagonal, ridge + damping.
         size: numbers in a vector.
         total: Σ wᵢ; a summed number divided by it is that of the mean loss.
@@ -44,9 +47,10 @@ class Operator(ABC):
         max_vector_numbers: numbers of the vectors that are multiplied at a time.
     """
 
-    def __init__(self, summed: SummedObjective) -> None:
+    def __init__(self, summed: SummedObjective, wide: Network | None = None) -> None:
         self.summed, self.shift = summed, float(summed.shift)
         self.network: Network = summed.network
+        self.wide = _widened(summed) if wide is None else wide
         self.size = self.network.size
         self.total = float(summed.weights.sum())
         self.max_batch_examples, self.max_vector_numbers = MAX_BATCH_EXAMPLES, MAX_VECTOR_NUMBERS
@@ -61,8 +65,8 @@ class Operator(ABC):
         count = len(out[self.network.names[0]])
         width = max(1, self.max_vector_numbers // self.size)
         for part, weights in self._batches():
-            with self.network.preserved(), plain_attention():
-                multiply = self._multiplier(self.network.batch(part), part, weights)
+            with self.wide.preserved(), plain_attention():
+                multiply = self._multiplier(self.wide.batch(part), part, weights)
                 for where in slices(count, width):
                     products = multiply({name: blocks[name][where] for name in self.network.names})
                     for name, block in products.items():
@@ -80,12 +84,13 @@ class Operator(ABC):
                 self.summed,
                 train=self.summed.train.take(positions),
                 weights=self.summed.weights[positions] * scale,
-            )
+            ),
+            self.wide,
         )
 
     @abstractmethod
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
-        """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `network.preserved()`."""
+        """Multiplication by Σ wᵢ Cᵢ of one batch; called inside `wide.preserved()`."""
 
     def _batches(self) -> Iterator[tuple[Examples, Tensor]]:
         """Examples of weight above 0, with their weights."""
@@ -94,7 +99,7 @@ class Operator(ABC):
         for batch in slices(len(counted), self._batch_size()):
             where = counted[batch]
             part = train if len(where) == len(train) else train.take(where)
-            yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.dtype)
+            yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.precision)
 
     def _batch_size(self) -> int:
         floats = max(1, inspect(self.network, "loss", self.summed.train).floats)
@@ -107,9 +112,9 @@ class HessianOperator(Operator):
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         def losses() -> Tensor:
-            return self.network.values("loss", batch, part.ids) * weights
+            return self.wide.values("loss", batch, part.ids) * weights
 
-        return lambda vectors: hvp(losses, self.network.parameters(), vectors)
+        return lambda vectors: hvp(losses, self.wide.parameters(), vectors)
 
 
 @final
@@ -122,21 +127,35 @@ class GaussNewtonOperator(Operator):
         NoOutputsError: the loss is not a function of one output of the net.
     """
 
-    def __init__(self, summed: SummedObjective) -> None:
-        super().__init__(summed)
+    def __init__(self, summed: SummedObjective, wide: Network | None = None) -> None:
+        super().__init__(summed, wide)
         first = summed.train.take(np.arange(min(2, len(summed.train))))
-        with self.network.preserved():
-            shape = self.outputs(self.network.batch(first), first).values.shape
+        with self.wide.preserved():
+            shape = self.outputs(self.wide.batch(first), first).values.shape
         self.outputs_per_example = int(np.prod(shape[1:]))
 
     def outputs(self, batch: Any, part: Examples) -> Outputs:
-        """The net's output on a batch; call it inside `network.preserved()`."""
+        """The net's output on a batch of `wide`; call it inside `wide.preserved()`."""
         try:
-            return outputs(self.network, batch, part.ids)
+            return outputs(self.wide, batch, part.ids)
         except NoOutputsError as error:
             raise NoOutputsError(f"{error}. Use curvature=EmpiricalFisher() or Hessian() for this loss") from error
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         out = self.outputs(batch, part)
         output_hessian_product = out.hessian_product(weights)
-        return lambda vectors: ggn_vp(out.values, output_hessian_product, self.network.parameters(), vectors)
+        return lambda vectors: ggn_vp(out.values, output_hessian_product, self.wide.parameters(), vectors)
+
+
+def _widened(summed: SummedObjective) -> Network:
+    """The network without half precision; itself if it cannot be copied, or computes in half precision only."""
+    network = summed.network
+    try:
+        wide = network.widened()
+        if wide is not network:
+            first = summed.train.take(np.arange(1))
+            with wide.preserved():
+                wide.values("loss", wide.batch(first), first.ids)
+    except (TypeError, RuntimeError):
+        return network
+    return wide

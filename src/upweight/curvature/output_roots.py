@@ -30,7 +30,7 @@ def output_root(out: Outputs, joint: int, max_numbers: int = MAX_BLOCK_NUMBERS) 
 
 def _softmax_root(out: Outputs) -> Root | None:
     """The root for cross-entropy, whose tokens may be weighted; None for any other loss."""
-    product, z = out.hessian_product(), out.values.detach()
+    product, z = out.hessian_product(), out.wide_values()
     p = torch.softmax(z.double(), dim=-1)
     generator = torch.Generator().manual_seed(0)
 

@@ -86,7 +86,7 @@ class CapturedRows(NetworkRows):
             return
         inspection = inspect(self.network, self.quantity, self.examples)
         for where in consecutive(len(self), size or inspection.batch_size, start):
-            weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.dtype)
+            weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.precision)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:
                 batch = capture(self.network, self.quantity, part, inspection, weights)

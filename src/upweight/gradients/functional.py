@@ -144,7 +144,7 @@ def ggn_vp(
 
     Args:
         outputs: (B, …) with their graph, computed inside `network.preserved()` and `plain_attention()`.
-        bend: u ↦ Λ u on tensors of the outputs' shape.
+        hessian_product: u ↦ Λ u on tensors of the outputs' shape.
         vectors: name → (k, *shape).
 
     Returns: name → (k, *shape).
@@ -157,7 +157,9 @@ def ggn_vp(
     for k in range(len(vectors[names[0]])):
         direction = [vectors[names[i]][k].to(outputs) for i in used]
         (jvp,) = torch.autograd.grad([transposed[i] for i in used], dummy, direction, retain_graph=True)
-        products = torch.autograd.grad(outputs, [tensors[i] for i in used], hessian_product(jvp), retain_graph=True)
+        products = torch.autograd.grad(
+            outputs, [tensors[i] for i in used], hessian_product(jvp).to(outputs), retain_graph=True
+        )
         for i, product in zip(used, products, strict=True):
             out[names[i]][k] = product
     return out

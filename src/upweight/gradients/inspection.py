@@ -241,12 +241,35 @@ def _differing(network: Network, quantity: Quantity, few: Examples, row: Callabl
             f"the gradient of {quantity} is NaN or infinite for one of the examples {few.ids.tolist()}; check the loss "
             "for a square root or a logarithm at zero"
         )
-    tolerance = torch.finfo(network.dtype).eps ** 0.5
-    return [
-        name
-        for name, difference in differences.items()
-        if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
-    ]
+
+    def beyond(precision: torch.dtype) -> list[str]:
+        tolerance = torch.finfo(precision).eps ** 0.5
+        return [
+            name
+            for name, difference in differences.items()
+            if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
+        ]
+
+    return beyond(network.dtype) and beyond(_lowest_precision(network, quantity, few))
+
+
+def _lowest_precision(network: Network, quantity: Quantity, few: Examples) -> torch.dtype:
+    """The coarsest floating-point type in a forward pass: of parameters, buffers, and what the backward pass needs.
+
+    A frozen base in half precision and autocast round the gradients of parameters that are more precise.
+    """
+    precisions = {t.dtype for t in (*network.net.parameters(), *network.net.buffers()) if t.is_floating_point()}
+
+    def record(tensor: Tensor) -> None:
+        if tensor.is_floating_point():
+            precisions.add(tensor.dtype)
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda nothing: nothing):
+            network.values(quantity, network.batch(few), few.ids)
+    except RuntimeError:  # the loss transforms functions (torch.func), which allows no such hooks
+        pass
+    return max(precisions, key=lambda precision: torch.finfo(precision).eps)
 
 
 def _square(block: Tensor) -> float:

@@ -129,7 +129,7 @@ class LeafKind(LayerKind):
 
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """∂⟨slope, module(given)⟩/∂parameters of each example."""
-        frozen = {name: p.detach() for name, p in module.named_parameters(recurse=False)}
+        frozen = {name: p.detach().to(slope.dtype) for name, p in module.named_parameters(recurse=False)}
 
         def gradients(x: Tensor, s: Tensor) -> dict[str, Tensor]:
             def scalar(parameters: dict[str, Tensor]) -> Tensor:

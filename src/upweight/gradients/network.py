@@ -115,6 +115,18 @@ class Network:
         narrowed.shapes = {name: self.shapes[name] for name in narrowed.names}
         return narrowed
 
+    def widened(self) -> Network:
+        """The same network on a copy in float32 if the net holds a tensor in half precision; else this network.
+
+        Raises TypeError if the net cannot be copied.
+        """
+        if not any(_is_half(tensor) for tensor in (*self.net.parameters(), *self.net.buffers())):
+            return self
+        widened = copy.copy(self)
+        widened.net = copy_net(self.net)._apply(lambda tensor: tensor.float() if _is_half(tensor) else tensor)
+        widened.dtype = self.precision
+        return widened
+
     @property
     def size(self) -> int:
         """Trainable numbers."""
@@ -186,6 +198,10 @@ class Network:
             raise
         require_one_per_example(quantity if sign > 0 else "loss", values, ids)
         return values if sign > 0 else -values
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
 
 
 def unwrap(net: nn.Module) -> nn.Module:

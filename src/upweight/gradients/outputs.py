@@ -37,21 +37,25 @@ class Outputs:
     values: Tensor
     losses: Callable[[Tensor], Tensor]
 
+    def wide_values(self) -> Tensor:
+        """The output without its graph, in float32 or better: half precision is too coarse for second derivatives."""
+        return self.values.detach().to(torch.promote_types(self.values.dtype, torch.float32))
+
     def gradient(self) -> Tensor:
         """∂loss/∂output, (B, …)."""
-        z = self.values.detach().requires_grad_(True)
-        return torch.autograd.grad(self.losses(z).sum(), z)[0].detach()
+        z = self.wide_values().requires_grad_(True)
+        return torch.autograd.grad(self._wide_losses(z).sum(), z)[0].detach()
 
     def hessian_product(self, weights: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The output-Hessian product u ↦ (∇²_z loss) u, with each example times its weight (B,); `ggn_vp` takes it."""
-        z = self.values.detach().requires_grad_(True)
-        losses = self.losses(z)
+        z = self.wide_values().requires_grad_(True)
+        losses = self._wide_losses(z)
         gradient = torch.autograd.grad((losses if weights is None else losses * weights).sum(), z, create_graph=True)[0]
 
         def product(u: Tensor) -> Tensor:
             if not gradient.requires_grad:  # a loss without curvature, such as |z|
                 return torch.zeros_like(u)
-            hessian_u = torch.autograd.grad(gradient, z, u, retain_graph=True, allow_unused=True)[0]
+            hessian_u = torch.autograd.grad(gradient, z, u.to(z), retain_graph=True, allow_unused=True)[0]
             return torch.zeros_like(u) if hessian_u is None else hessian_u
 
         return product
@@ -67,10 +71,19 @@ class Outputs:
         product = self.hessian_product()
         columns = []
         for c in range(size):
-            unit = torch.zeros(b, self.values[0].numel() // size, size).to(self.values.detach())
+            unit = torch.zeros(b, self.values[0].numel() // size, size).to(self.wide_values())
             unit[:, :, c] = 1.0
             columns.append(product(unit.view(shape)).detach().reshape_as(unit))
         return torch.stack(columns, dim=3)
+
+    def _wide_losses(self, z: Tensor) -> Tensor:
+        """`losses(z)`; a loss that accepts the precision of the output only is given that."""
+        if z.dtype == self.values.dtype:
+            return self.losses(z)
+        try:
+            return self.losses(z)
+        except RuntimeError:
+            return self.losses(z.to(self.values.dtype))
 
     def joint_axes(self) -> int:
         """How many trailing axes of the output the Hessian Λ of the loss joins: 0 if Λ is diagonal, 1 for token losses.
@@ -82,7 +95,7 @@ class Outputs:
         """
         product, axes = self.hessian_product(), self.values.shape[1:]
         generator = torch.Generator().manual_seed(0)
-        u = torch.randn(self.values.shape, generator=generator, dtype=torch.float64).to(self.values)
+        u = torch.randn(self.values.shape, generator=generator, dtype=torch.float64).to(self.wide_values())
         return next(
             joint
             for joint in range(len(axes) + 1)

@@ -54,8 +54,8 @@ class Roots:
 
     def passes(self, start: int = 0) -> Iterator[tuple[slice, CapturedBatch]]:
         """Batches from row `start` on: (which rows, gradients ready for products)."""
-        train = self.operator.summed.train
-        inspection = inspect(self.network, "loss", train)
+        train, wide = self.operator.summed.train, self.operator.wide
+        inspection = inspect(wide, "loss", train)
         size = inspection.batch_size
         bounds = [*self._starts.tolist(), len(self)]
         first = start
@@ -64,7 +64,7 @@ class Roots:
             where = slice(first, stop)
             part = train.take(self.positions[where])
             cotangents = torch.as_tensor(self.cotangents[where])
-            yield where, backpropagate(self.network, part, inspection, cotangents).prepare()
+            yield where, backpropagate(wide, part, inspection, cotangents).prepare()
             first = stop
 
     def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
@@ -128,8 +128,8 @@ class Roots:
         summed = self.operator.summed
         values, vectors = [], []
         for part in summed.train.batches(MAX_BATCH_EXAMPLES):
-            with self.network.preserved():
-                hessians = self.operator.outputs(self.network.batch(part), part).hessians()
+            with self.operator.wide.preserved():
+                hessians = self.operator.outputs(self.operator.wide.batch(part), part).hessians()
             eigen = torch.linalg.eigh(hessians.double())
             values.append(to_numpy(eigen.eigenvalues))
             vectors.append(to_numpy(eigen.eigenvectors))

@@ -189,7 +189,8 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         """wᵢ(∇ℓᵢ + l2 θ), with the second term only if the objective is a mean."""
         share = None
         if self.objective.reduction == "mean" and self.objective.l2 > 0:
-            share = {name: self.objective.l2 * p.detach() for name, p in self.network.parameters().items()}
+            parameters, wide = self.network.parameters().items(), self.network.precision
+            share = {name: self.objective.l2 * p.detach().to(wide) for name, p in parameters}
         return CapturedRows(self.network, train, "loss", self.weights(train), share)
 
     def measure_rows(self, queries: Examples) -> CapturedRows:
