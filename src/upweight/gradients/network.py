@@ -123,7 +123,8 @@ class Network:
         if not any(_is_half(tensor) for tensor in (*self.net.parameters(), *self.net.buffers())):
             return self
         widened = copy.copy(self)
-        widened.net = copy_net(self.net)._apply(lambda tensor: tensor.float() if _is_half(tensor) else tensor)
+        widened.net = copy_net(self.net)
+        widened.net._apply(lambda tensor: tensor.float() if _is_half(tensor) else tensor)  # type: ignore[no-untyped-call]
         widened.dtype = self.precision
         return widened
 
