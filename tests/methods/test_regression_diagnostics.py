@@ -121,6 +121,24 @@ def test_the_self_influence_of_a_row_of_leverage_one_is_that_of_the_refit(polish
     assert loaded.self_influence().diagnostics["warnings"] == own.diagnostics["warnings"]
 
 
+@pytest.mark.parametrize("columns", [2, 80])
+def test_a_group_that_alone_determines_a_coefficient_is_followed_to_the_smallest_norm(columns: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(160, columns)), rng.normal(size=160)
+    x = np.c_[x, np.arange(160) < 2]
+    y[:2] += 100.0
+    queries = uw.Examples(x[:4], y[:4])
+    fitted = fit(LinearRegression(), x, y)
+    removed = fitted.remove({"pair": ["r0", "r1"], "other": ["r1", "r5"]}, queries)
+    for column, gone in enumerate(([0, 1], [1, 5])):
+        refit = LinearRegression().fit(np.delete(x, gone, axis=0), np.delete(y, gone))
+        losses = [0.5 * (m.predict(queries.x) - queries.y) ** 2 for m in (fitted.handed_in.predictor, refit)]
+        np.testing.assert_allclose(removed.values[:, column], losses[1] - losses[0], rtol=1e-5, atol=1e-6)
+        retrained = fitted.model.retrain(fitted.train, (~np.isin(np.arange(160), gone)).astype(float))
+        np.testing.assert_allclose(retrained.theta[0, :-1], refit.coef_, atol=1e-6)
+    assert any("Without 1 of 2 groups" in warning for warning in removed.diagnostics["warnings"])
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_row_far_out_but_not_alone_is_not_taken_for_one_of_leverage_one() -> None:
     x, y = lone_dummy()

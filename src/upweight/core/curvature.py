@@ -129,6 +129,10 @@ class ExactCurvature(Curvature):
         """
         return {}
 
+    def undetermined_without(self, member: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The directions (r, parameters) that only these examples (n,) determine; by default none."""
+        return np.empty((0, len(self.parameters)))
+
     def smallest(self, parameters: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Parameters moved along undetermined directions to the smallest norm; by default they stay."""
         return parameters

@@ -20,6 +20,7 @@ from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
+from upweight.linear.undetermined import leading_eigenvectors, only_determined_by, smallest_norm
 
 Array = NDArray[np.float64]
 MAX_CHOLESKY = 15_000  # rows of a matrix up to which it is factored
@@ -53,6 +54,7 @@ class LinearCurvature(ExactCurvature):
         self._max_leverage_entries = max_leverage_entries
         self._suspects: dict[int, Array] = {}  # S_i of examples whose leverage may be 1
         self._cached_leverages: Array | None = None
+        self._cached_sums: Array | None = None  # the leverage of each example
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for (k, parameters)."""
@@ -91,7 +93,8 @@ class LinearCurvature(ExactCurvature):
             is_same = change < SAME_HESSIAN
             solver = current.solver.at(problem) if is_same else _solver_for(problem, self._recipe, self.solver.damping)
             current = copy(current)
-            current.problem, current.solver, current._cached_leverages = problem, solver, None
+            current.problem, current.solver = problem, solver
+            current._cached_leverages, current._cached_sums = None, None
             if is_same:
                 break
         return current
@@ -156,43 +159,42 @@ class LinearCurvature(ExactCurvature):
         return FactoredRows(rows.features, slopes, rows.share, rows.common)
 
     def undetermined(self) -> dict[int, Array]:
-        """For examples of leverage 1: the directions (r, K·d) that no other example determines.
-
-        Rounding and the damping of a singular Hessian keep a computed leverage away from 1. So each suspect gets the
-        test itself: whether the curvature of all the others along the direction is a rounding error.
-        """
-        problem, out = self.problem, {}
+        """For examples of leverage 1: the directions (r, K·d) that no other example determines."""
+        found = {}
         for i, s in self._suspects.items():
             second = self._second(slice(i, i + 1))[0]
             left, singular, _ = np.linalg.svd(np.eye(len(s)) - second @ s)
-            z = left[:, singular < 1 - SUSPECT_LEVERAGE].T @ second
-            x = problem.features.take(slice(i, i + 1)).dense()[0]
-            directions = self.solver.solve(z[:, :, None] * x)
-            undetermined = [v.ravel() for v in directions if self._is_undetermined(i, v)]
-            if undetermined:
-                out[i] = np.stack(undetermined)
-        return out
+            directions = left[:, singular < 1 - SUSPECT_LEVERAGE].T @ second
+            x = self.problem.features.take(slice(i, i + 1)).dense()[0]
+            alone = only_determined_by(self.solver, [i], self.solver.solve(directions[:, :, None] * x))
+            if len(alone):
+                found[i] = alone
+        return found
 
-    def _is_undetermined(self, i: int, v: Array) -> bool:
-        """Whether the curvature along v (K, d) is that of example i alone."""
-        problem = self.problem
-        outputs = problem.features.times(v.T)
-        curved = (outputs * problem.derivatives.apply(outputs)).sum(axis=1) * problem.weights
-        own, curved[i] = float(curved[i]), 0.0
-        others = float(curved.sum() + problem.ridge * (v * problem.penalty_gradient(v)).sum())
-        others += self.solver.damping * float((v**2).sum())
-        return others <= (1 - MAX_LEVERAGE) * own
+    def undetermined_without(self, member: NDArray[np.bool_]) -> Array:
+        """The directions (r, K·d) that only these examples (n,) determine.
+
+        They are eigenvectors of H⁻¹H_U of eigenvalue 1, whose trace is the sum of the leverages.
+        """
+        none = np.empty((0, self.problem.size))
+        has_l2 = float(self.problem.ridge_of(1.0 - member.astype(np.float64))) > 0
+        if has_l2 or self.solver.damping > 0 or isinstance(self.solver, ConjugateGradients):
+            return none
+        if self._cached_sums is None:
+            self._cached_sums = self.leverage()
+        if self._cached_sums[member].sum() < SUSPECT_LEVERAGE:
+            return none
+        inside = member[None].astype(np.float64)
+
+        def share(v: Array) -> Array:
+            return self.solver.solve(self.part_matvec(inside, v[None]).reshape(1, *self.problem.shape)).ravel()
+
+        directions = leading_eigenvectors(share, self.problem.size, SUSPECT_LEVERAGE)
+        return only_determined_by(self.solver, member, directions.reshape(-1, *self.problem.shape))
 
     def smallest(self, parameters: Array, directions: Array) -> Array:
-        """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest norm.
-
-        That is the limit of a vanishing l2, and where least squares and solvers that start from 0 end.
-        """
-        penalised, metric = self.problem.features.penalised, self.problem.family.metric()
-        vectors = directions.reshape(-1, *self.problem.shape)
-        weighted = (np.einsum("ck,...kd->...cd", metric, vectors) * penalised).reshape(directions.shape)
-        steps = np.linalg.lstsq(weighted @ directions.T, -weighted @ parameters, rcond=None)[0]
-        return np.asarray(parameters + steps @ directions)
+        """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest norm."""
+        return smallest_norm(self.problem, parameters, directions)
 
     def paired(self, left: Rows, right: Rows) -> Array:
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""

@@ -99,7 +99,6 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         if not self.elsewhere:
             require_training_data(problem, self.name, self.refit is not None, self.unfinished)
         self._cache.pop("optimum", None)
-        self._cache.pop("undetermined", None)
         return problem
 
     @property
@@ -322,13 +321,8 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def _smallest(self, start: LinearCurvature, parameters: Array, weights: Array) -> Array:
         """The parameters of smallest norm if, without l2, some directions are undetermined under these weights."""
-        if float(start.problem.ridge_of(weights)) > 0:
-            return parameters
-        if "undetermined" not in self._cache:
-            start.corrected(self._loss_rows(start.problem))
-            self._cache["undetermined"] = start.undetermined()
-        directions = [v for i, v in self._cache["undetermined"].items() if weights[i] == 0]
-        return start.smallest(parameters, np.concatenate(directions)) if directions else parameters
+        directions = start.undetermined_without(weights == 0)
+        return start.smallest(parameters, directions) if len(directions) else parameters
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""

@@ -336,5 +336,5 @@ def _solver_facts(facts: dict[str, Any]) -> AnswerFacts:
     """These facts of a solve, with a warning if it did not converge."""
     if not facts["converged"]:
         warning = f"The last solve stopped at a residual of {facts['residual']:.2g}: more steps would change it."
-        facts = {**facts, "warnings": [warning]}
+        facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}
     return AnswerFacts(diagnostics=facts)

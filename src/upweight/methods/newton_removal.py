@@ -73,8 +73,22 @@ def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: i
     Returns the shifts of the parameters, and how near to the new optima the steps end.
     """
     moved = curvature.after(1.0 - member.astype(np.float64), None, steps)
-    facts = {"residual": float(moved.residual.max()), "converged": bool((moved.residual <= AT_OPTIMUM).all())}
-    return moved.shifts, facts
+    facts: dict[str, Any] = {
+        "residual": float(moved.residual.max()),
+        "converged": bool((moved.residual <= AT_OPTIMUM).all()),
+    }
+    shifts, trained, undetermined = moved.shifts, curvature.parameters, 0
+    for group, shift in zip(member, shifts, strict=True):
+        directions = curvature.undetermined_without(group)
+        if len(directions):
+            undetermined += 1
+            shift[:] = curvature.smallest(trained + shift, directions) - trained
+    if undetermined:
+        facts["warnings"] = [
+            f"Without {undetermined} of {len(member)} groups the data do not determine the model: their effects are "
+            "those of the parameters of smallest norm then."
+        ]
+    return shifts, facts
 
 
 def second_order_shifts(curvature: ExactCurvature, member: Array, first_order: Array) -> Array:
