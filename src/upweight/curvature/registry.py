@@ -24,6 +24,7 @@ from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher
 from upweight.curvature.identity import FittedIdentity
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
+from upweight.curvature.optimum import NONE_AT_OPTIMUM, is_at_optimum
 from upweight.curvature.summed_objective import SummedObjective
 
 
@@ -48,7 +49,9 @@ def build(
     weights = model.weights(train)
     total = float(weights.sum())
     summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
-    if damping is None:
+    if damping is None and isinstance(recipe, GaussNewton | Hessian) and is_at_optimum(summed):
+        summed = replace(summed, damping_from=NONE_AT_OPTIMUM)
+    elif damping is None:
         summed = choose_damping(summed, recipe, model.training_time(train))
     else:
         summed = replace(summed, damping=damping * total, damping_from="as given")

@@ -1,0 +1,99 @@
+"""No damping is added where the net is at a well-conditioned minimum of its objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import Tensor, nn  # noqa: E402
+
+import upweight as uw  # noqa: E402
+
+N, WIDTH, L2 = 60, 4, 1e-2
+RECIPES = [uw.GaussNewton(), uw.Hessian()]
+
+
+def table() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N + 5, WIDTH))
+    return x, x @ rng.standard_normal(WIDTH) + rng.standard_normal(N + 5)
+
+
+def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(2 * x.T @ x + len(x) * L2 * np.eye(WIDTH), 2 * x.T @ y)
+
+
+def squared_error(net: nn.Module, batch: Any) -> Tensor:
+    return (net(batch.x)[:, 0] - batch.y) ** 2
+
+
+def linear(weights: np.ndarray) -> uw.TorchModel:
+    net = nn.Linear(WIDTH, 1, bias=False).double()
+    net.weight.data = torch.tensor(weights[None])
+    return uw.TorchModel(net, squared_error, objective=uw.Objective("mean", l2=L2))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_effects_at_the_optimum_of_least_squares_are_those_of_real_refits(recipe: Any) -> None:
+    x, y = table()
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:], ids=list("abcde"))
+    scores = uw.Influence(curvature=recipe).fit(linear(ridge(x[:N], y[:N])), train).attribute(queries)
+    losses = np.array([(x[N:] @ ridge(np.delete(x[:N], i, 0), np.delete(y[:N], i)) - y[N:]) ** 2 for i in range(N)]).T
+    truth = losses - ((x[N:] @ ridge(x[:N], y[:N]) - y[N:]) ** 2)[:, None]
+    assert scores.unit == uw.Unit.EFFECT
+    assert scores.diagnostics["damping"] == 0.0
+    assert "at an optimum" in scores.diagnostics["damping_from"]
+    assert (scores.values * truth).sum() / (scores.values**2).sum() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_a_net_that_is_not_at_its_optimum_keeps_its_damping(recipe: Any) -> None:
+    x, y = table()
+    model = linear(ridge(x[:N], y[:N]) + 0.1)
+    diagnostics = model.curvature(uw.Examples(x[:N], y[:N]), recipe, None).diagnostics
+    assert diagnostics["damping"] > 0
+    assert "mean eigenvalue" in diagnostics["damping_from"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_a_singular_hessian_keeps_its_damping(recipe: Any) -> None:
+    x, y = table()
+    x[:, 3] = x[:, 2]
+    weights = np.linalg.lstsq(x[:N], y[:N], rcond=None)[0]
+    net = nn.Linear(WIDTH, 1, bias=False).double()
+    net.weight.data = torch.tensor(weights[None])
+    curvature = uw.TorchModel(net, squared_error).curvature(uw.Examples(x[:N], y[:N]), recipe, None)
+    assert curvature.diagnostics["damping"] > 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_optimum_of_a_net_with_two_layers_is_found(weighted: bool) -> None:
+    """Trained by L-BFGS to its optimum; the exact Hessian decides, also for the Gauss–Newton matrix."""
+    x, _ = table()
+    y = (x[:, 0] + 0.5 * np.random.default_rng(1).standard_normal(len(x)) > 0).astype(int)
+    weights = np.random.default_rng(2).integers(0, 3, N).astype(float) if weighted else np.ones(N)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(WIDTH, 2), nn.Tanh(), nn.Linear(2, 2)).double()
+    inputs, labels, tensor_weights = torch.tensor(x[:N]), torch.tensor(y[:N]), torch.tensor(weights)
+    optimiser = torch.optim.LBFGS(net.parameters(), max_iter=2000, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        losses = F.cross_entropy(net(inputs), labels, reduction="none") * tensor_weights
+        loss = losses.sum() / tensor_weights.sum() + 0.05 / 2 * sum((p**2).sum() for p in net.parameters())
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    model = uw.TorchModel(
+        net,
+        lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none"),
+        objective=uw.Objective("mean", l2=0.05),
+    )
+    train = uw.Examples(x[:N], y[:N], weights=weights)
+    for recipe in RECIPES:
+        assert model.curvature(train, recipe, None).diagnostics["damping"] == pytest.approx(0.0, abs=1e-12)
