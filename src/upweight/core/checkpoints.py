@@ -72,12 +72,16 @@ class Stepwise(ABC):
         steps: number of recorded steps.
         unseen: number of examples that are in no batch.
         lost: step → number of queries whose backward pass stopped there, in the last call of `gradients`.
+        checked: number of recorded steps that were compared with the replayed ones.
+        contradictions: sentences about recorded steps that are not the replayed ones; they warn the reader.
     """
 
     checkpoints: Sequence[Checkpoint]
     steps: int
     unseen: int
     lost: Mapping[int, int]
+    checked: int = 0
+    contradictions: Sequence[str] = ()
 
     @abstractmethod
     def gradients(self, rows: Rows) -> NDArray[np.float64]:

@@ -157,8 +157,11 @@ class Network:
         return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
     def writable_copy(self) -> Network:
-        """The same network on a copy of the net, whose parameters may be overwritten."""
-        return Network(copy_net(self.net), self.loss, self.measure, self.collate)
+        """The same network on a copy of the net, whose parameters may be overwritten; all others are frozen there."""
+        net = copy_net(self.net)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name in self.names)
+        return Network(net, self.loss, self.measure, self.collate)
 
     def write(self, vector: NDArray[np.float64]) -> None:
         """Overwrite the trainable parameters with a vector (size,). Only for a `writable_copy`."""

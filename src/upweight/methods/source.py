@@ -126,15 +126,16 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How many steps there are, and between which checkpoints."""
+        """How many steps there are, how many were checked, between which checkpoints, and what was found."""
         checkpoints = [checkpoint.step for checkpoint in self.steps.checkpoints]
-        warnings = list(self.model.notes)
+        warnings = [*self.steps.contradictions, *self.model.notes]
         if self.steps.unseen:
             warnings.append(
                 f"{self.steps.unseen} of {len(self.train)} examples took part in no step of this training: their "
                 "scores are 0."
             )
-        return {"steps": self.steps.steps, "checkpoints": checkpoints, "warnings": warnings}
+        facts = {"steps": self.steps.steps, "checked_steps": self.steps.checked, "checkpoints": checkpoints}
+        return {**facts, "warnings": warnings}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""

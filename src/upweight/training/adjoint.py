@@ -16,7 +16,10 @@ from upweight.training.recipe import Training
 
 
 class TrainingStep(NamedTuple):
-    """The arguments of `update` in step t: parameters (p,), state, gradient ∇J_t(θ) (p,) and learning rate η_t."""
+    """The arguments of `update` in step t: parameters (p,), state, gradient ∇J_t(θ) (p,) and learning rate η_t.
+
+    `decay`: the weight decay of every parameter (p,), if parameters differ; it then replaces that of the recipe.
+    """
 
     training: Training
     theta: Tensor
@@ -24,6 +27,7 @@ class TrainingStep(NamedTuple):
     gradient: Tensor
     t: int
     rate: float
+    decay: Tensor | None = None
 
 
 def pull_back(
@@ -47,7 +51,9 @@ def pull_back(
         before, state, gradient_cotangents = _pull_back_adam(
             step, _add_l2(step, gradient), theta_cotangents, state_cotangents
         )
-    if training.l2:
+    if step.decay is not None and training.optimiser != "adamw":
+        before = before.addcmul(gradient_cotangents, step.decay)
+    elif training.l2:
         before = before.add(gradient_cotangents, alpha=training.l2)
     return before, state, _differentiate_clip(step, factor, gradient_cotangents)
 
@@ -81,7 +87,9 @@ def push_forward(
     training, rate = step.training, step.rate
     gradient, factor = _clip(step)
     gradient_tangents = _differentiate_clip(step, factor, gradient_tangents)
-    if training.l2:
+    if step.decay is not None and training.optimiser != "adamw":
+        gradient_tangents = gradient_tangents.addcmul(theta_tangents, step.decay)
+    elif training.l2:
         gradient_tangents = gradient_tangents.add(theta_tangents, alpha=training.l2)
     if training.optimiser != "sgd":
         return _push_forward_adam(step, _add_l2(step, gradient), theta_tangents, state_tangents, gradient_tangents)
@@ -148,13 +156,17 @@ def _adam_moments(step: TrainingStep, g: Tensor) -> tuple[Tensor, Tensor, Tensor
     return state.first.lerp(g, 1.0 - beta1), root + training.eps, slope
 
 
-def _decay_factor(step: TrainingStep) -> float:
+def _decay_factor(step: TrainingStep) -> float | Tensor:
     """The factor 1 − η_t λ of decoupled weight decay; 1 for other optimisers."""
     training = step.training
+    if step.decay is not None and training.optimiser == "adamw":
+        return 1.0 - step.rate * step.decay
     return 1.0 - step.rate * training.weight_decay if training.optimiser == "adamw" else 1.0
 
 
 def _add_l2(step: TrainingStep, gradient: Tensor) -> Tensor:
+    if step.decay is not None:
+        return gradient if step.training.optimiser == "adamw" else gradient.addcmul(step.theta, step.decay)
     return gradient.add(step.theta, alpha=step.training.l2) if step.training.l2 else gradient
 
 

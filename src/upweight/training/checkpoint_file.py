@@ -21,6 +21,7 @@ from upweight.training.trajectory_manifest import Shard
 
 STATE = "optimiser."  # prefix of the names of the optimiser's tensors
 RATES, BATCHES = "rates", "batches"  # names of the tensors that describe the steps
+EVIDENCE = "evidence."  # prefix of the names of the tensors by which a step is checked
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> int:
@@ -93,7 +94,7 @@ def require_same_tensors(name: str, stored: Mapping[str, Tensor], expected: Mapp
 
     `name` is the checkpoint in words.
     """
-    names = {key for key in stored if not key.startswith(STATE) and key not in (RATES, BATCHES)}
+    names = {key for key in stored if not key.startswith((STATE, EVIDENCE)) and key not in (RATES, BATCHES)}
     problems = (
         (names - set(expected), "tensors that the net lacks"),
         (set(expected) - names, "not all of the net's tensors"),

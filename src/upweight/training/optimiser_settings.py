@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,12 @@ class OptimiserSettings:
         gain: the factor that momentum puts on one gradient over time, (1 − dampening)/(1 − momentum) for SGD, 1 for
             Adam.
         weight_decay: λ of λ/2 ‖θ‖², or the decoupled λ of AdamW; if parameter groups differ, the mean over the
-            parameters.
+            parameters, and `decays` has the values.
         decoupled: whether weight decay acts on the parameters directly (AdamW).
         eps, beta: for Adam the term added to √v, and β₂, the decay of the second moments; 0 for SGD.
         momentum, nesterov: of SGD; for Adam `momentum` is β₁.
+        decays: the parameters that the optimiser holds, each with its own weight decay; None if the trajectory was
+            recorded by a version that did not store them.
     """
 
     kind: str
@@ -40,6 +42,18 @@ class OptimiserSettings:
     beta: float = 0.0
     momentum: float = 0.0
     nesterov: bool = False
+    decays: Mapping[str, float] | None = None
+
+    def decay_of(self, name: str) -> float:
+        """The weight decay of this parameter."""
+        return self.weight_decay if self.decays is None else self.decays.get(name, 0.0)
+
+    def continued_by(self, later: OptimiserSettings) -> bool:
+        """Whether `later` differs at most in parameters that were added to the optimiser."""
+        same_rule = replace(self, weight_decay=0.0, decays=None) == replace(later, weight_decay=0.0, decays=None)
+        if self.decays is None or later.decays is None:
+            return same_rule and self.weight_decay == later.weight_decay
+        return same_rule and self.decays.items() <= later.decays.items()
 
     def as_dict(self) -> dict[str, Any]:
         """As written to the manifest of a trajectory."""
@@ -61,8 +75,8 @@ class OptimiserSettings:
         return Training(momentum=self.momentum, nesterov=self.nesterov, **settings)
 
     @classmethod
-    def of(cls, optimiser: Any) -> OptimiserSettings:
-        """The settings of this optimiser. Raises TypeError or ValueError if it is not supported."""
+    def of(cls, net: nn.Module, optimiser: Any) -> OptimiserSettings:
+        """The settings of this optimiser of the net. Raises TypeError or ValueError if it is not supported."""
         groups = getattr(optimiser, "param_groups", None)
         if not groups:
             raise TypeError(f"expected the torch optimiser of the loop, got {type(optimiser).__name__}")
@@ -70,7 +84,7 @@ class OptimiserSettings:
         for option in ("amsgrad", "maximize"):
             if any(g.get(option) for g in groups):
                 raise ValueError(f"{type(optimiser).__name__}({option}=True) is not supported: {_SUPPORTED}")
-        decay = _mean_weight_decay(groups)
+        mean_decay = _mean_weight_decay(groups)
         # torch's Adam and AdamW are one class with a flag in newer versions, two in older ones
         match type(optimiser):
             case torch.optim.SGD:
@@ -79,13 +93,15 @@ class OptimiserSettings:
                 if not 0 <= momentum < 1:
                     raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
                 gain = (1 - dampening) / (1 - momentum) if momentum else 1.0
-                return cls("SGD", gain, decay, momentum=momentum, nesterov=bool(group["nesterov"]))
+                nesterov, decays = bool(group["nesterov"]), _decays(net, optimiser)
+                return cls("SGD", gain, mean_decay, momentum=momentum, nesterov=nesterov, decays=decays)
             case torch.optim.Adam | torch.optim.AdamW:
                 _require_same(groups, "betas", "eps")
                 decoupled = isinstance(optimiser, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
                 kind = "AdamW" if decoupled else "Adam"
                 first, second = (float(beta) for beta in group["betas"])
-                return cls(kind, 1.0, decay, decoupled, float(group["eps"]), second, first)
+                eps, decays = float(group["eps"]), _decays(net, optimiser)
+                return cls(kind, 1.0, mean_decay, decoupled, eps, second, first, decays=decays)
         raise TypeError(f"{type(optimiser).__name__} is not supported: {_SUPPORTED}")
 
 
@@ -94,11 +110,20 @@ _SUPPORTED = (
 )
 
 
+def unwrap_optimiser(optimiser: Any) -> Any:
+    """The torch optimiser inside a wrapper that holds it as `.optimizer` (accelerate's AcceleratedOptimizer)."""
+    inside = getattr(optimiser, "optimizer", None)
+    return unwrap_optimiser(inside) if isinstance(inside, torch.optim.Optimizer) else optimiser
+
+
 def read_learning_rate(optimiser: Any) -> float:
     """The learning rate of the step. Raises ValueError if groups differ, or the rate is negative or not finite."""
     rates = {float(group["lr"]) for group in optimiser.param_groups}
     if len(rates) > 1:
-        raise ValueError(f"expected one learning rate for all parameter groups, got {sorted(rates)}")
+        raise ValueError(
+            f"expected one learning rate for all parameter groups, got {sorted(rates)}; a trajectory has one learning "
+            "rate per step, so record a training whose groups share it (their weight decay may differ)"
+        )
     rate = rates.pop()
     if not 0 <= rate < float("inf"):
         raise ValueError(f"expected a finite learning rate ≥ 0, got {rate}")
@@ -143,10 +168,20 @@ def _parameter_names(net: nn.Module, optimiser: Any) -> dict[Tensor, str]:
     return {p: names[p] for p in trained}
 
 
+def _decays(net: nn.Module, optimiser: Any) -> dict[str, float]:
+    """The weight decay of every parameter that the optimiser holds, by name."""
+    names = _parameter_names(net, optimiser)
+    return {
+        names[p]: float(group.get("weight_decay", 0.0)) for group in optimiser.param_groups for p in group["params"]
+    }
+
+
 def _mean_weight_decay(groups: Any) -> float:
     """The mean weight decay over the parameters."""
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     decays = [float(group.get("weight_decay", 0.0)) for group in groups]
+    if len(set(decays)) == 1:
+        return decays[0]
     return float(sum(s * d for s, d in zip(sizes, decays, strict=True)) / max(1, sum(sizes)))
 
 

@@ -22,6 +22,8 @@ from upweight.training.checkpoint_file import STATE
 from upweight.training.optimiser_step import OptimiserState, initial_state
 from upweight.training.run import CPU, Run
 from upweight.training.second_order import SecondOrderProducts
+from upweight.training.step_check import StepCheck
+from upweight.training.step_mismatches import explain
 from upweight.training.training_replay import COTANGENT_BYTES
 from upweight.training.trajectory import Trajectory
 
@@ -86,6 +88,14 @@ class RecordedSteps(Stepwise):
         self._checkpoint_steps = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._read_checkpoint)
         self._largest_gap = int(np.diff(self._checkpoint_steps).max())
+        settings = trajectory.steps
+        decays = [float(settings.decay_of(name)) for name in copy.names]
+        sizes = [p.numel() for p in copy.parameters().values()]
+        decay = torch.repeat_interleave(torch.tensor(decays, dtype=copy.dtype), torch.tensor(sizes)).to(copy.device)
+        self._decay = decay if any(value != settings.weight_decay for value in decays) else None
+        check = StepCheck(self._run, trajectory, settings, self._point, self._mean_weights, decay)
+        mismatches = check.compare()
+        self.checked, self.contradictions = mismatches.checked, explain(check, mismatches)
         self.max_growth = MAX_GROWTH
         self.lost: dict[int, int] = {}
 
@@ -123,18 +133,22 @@ class RecordedSteps(Stepwise):
 
     def _step(self, t: int) -> TrainingStep:
         """Step t, at parameters and moments interpolated between the checkpoints before and after it."""
+        theta, state = self._point(t)
+        run = self._run
+        gradient = theta
+        if state.first is not None:
+            gradient = self._products.sum_gradients(theta, t, run.shares(t, self._mean_weights(t))[None])[0]
+        return TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]), self._decay)
+
+    def _point(self, t: int) -> tuple[Tensor, OptimiserState]:
+        """Parameters and Adam's moments before step t, on the straight line; loads the buffers into the net."""
         steps = self._checkpoint_steps
         position = int(np.searchsorted(steps, t, side="right"))  # the first checkpoint after step t was taken
         theta, state, buffers = self._read(position)
         for name, buffer in self._run.network.net.named_buffers():
             buffer.copy_(buffers.get(name, buffer))
         share = float(steps[position] - t) / float(steps[position] - steps[position - 1])
-        theta, state = _interpolate((theta, state), self._read(position - 1)[:2], share)
-        run = self._run
-        gradient = theta
-        if state.first is not None:
-            gradient = self._products.sum_gradients(theta, t, run.shares(t, self._mean_weights(t))[None])[0]
-        return TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
+        return _interpolate((theta, state), self._read(position - 1)[:2], share)
 
     def _batch_count(self, t: int) -> float:
         """The number of examples in the mean of step t; 1 if all weights are 0, because the gradient is 0 then."""

@@ -92,5 +92,5 @@ class SecondOrderProducts:
             raise ValueError(
                 f"training changes {changed[0]!r}: through the statistics of a batch norm the examples of a batch "
                 "depend on each other, and replay does not differentiate these statistics; use another norm "
-                "(GroupNorm, LayerNorm), or SOURCE, which needs no replay"
+                "(GroupNorm, LayerNorm), or Influence, which takes the trained net with its statistics as constants"
             )

@@ -24,7 +24,14 @@ from upweight.training.checkpoint_file import (
     saved_tensors,
     write_checkpoint,
 )
-from upweight.training.optimiser_settings import OptimiserSettings, read_learning_rate, read_state, restore_state
+from upweight.training.optimiser_settings import (
+    OptimiserSettings,
+    read_learning_rate,
+    read_state,
+    restore_state,
+    unwrap_optimiser,
+)
+from upweight.training.step_evidence import step_evidence
 from upweight.training.trajectory_manifest import Shard, read_manifest, write_manifest
 
 
@@ -61,6 +68,7 @@ class Trajectory:
         self.steps: OptimiserSettings | None = None
         self._rates: list[float] = []  # since the last checkpoint
         self._batches: list[list[Id]] = []
+        self._evidence: dict[str, Tensor] = {}  # of the step after the last checkpoint
         self._step = 0
         self._may_continue = True  # whether recorded steps follow those in the folder
         recorded = read_manifest(self.folder)
@@ -72,20 +80,34 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.shards)
 
+    def __bool__(self) -> bool:
+        """True, also before the first checkpoint, so that `if trajectory: trajectory.record(…)` records."""
+        return True
+
+    @property
+    def trained(self) -> frozenset[str] | None:
+        """The names of the parameters that the optimiser held; None if the trajectory does not say."""
+        return None if self.steps is None or self.steps.decays is None else frozenset(self.steps.decays)
+
     def record(self, net: nn.Module, optimiser: Any, batch: Any = None) -> None:
         """Record one step of the optimiser, and save a checkpoint every `every` steps.
 
         `batch`: ids of the examples that the step took (their positions in the training set if `Examples` were given no
         ids). With them SOURCE follows the training step by step. Pass them in every step or in none.
 
+        The step that follows a checkpoint is also recorded in a few numbers per parameter, from which SOURCE sees
+        whether training made the step that it replays.
+
         Raises TypeError or ValueError for an optimiser that is not supported, for a batch that does not consist of ids,
         and if the folder holds an earlier run that this one does not continue.
         """
-        self._check(optimiser)
+        optimiser = self._check(net, optimiser)
         if (batch is not None) != (len(self._batches) == len(self._rates)) and self._rates:
             raise ValueError(f"expected batch= in every step or in none, step {self._step + 1} differs from the others")
         if batch is not None:
             self._batches.append(_ids(self._step, batch))
+            if self.shards and self.shards[-1].step == self._step:
+                self._evidence = step_evidence(net, optimiser)
         self._rates.append(read_learning_rate(optimiser))
         self._step += 1
         if self._step % self.every == 0:
@@ -93,7 +115,7 @@ class Trajectory:
 
     def save(self, net: nn.Module, optimiser: Any) -> None:
         """Save a checkpoint of this step, unless there is one already."""
-        self._check(optimiser)
+        optimiser = self._check(net, optimiser)
         if self.shards and self.shards[-1].step == self._step:
             return
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in saved_tensors(net).items()}
@@ -101,10 +123,11 @@ class Trajectory:
         tensors[RATES] = torch.tensor(self._rates, dtype=torch.float64)
         if self._batches:
             tensors[BATCHES] = encode_batches(self._batches)
+        tensors |= self._evidence
         file = f"step-{self._step:09d}.safetensors"
         checksum = write_checkpoint(self.folder / file, tensors)
         self.shards.append(Shard(self._step, file, checksum, float(sum(self._rates))))
-        self._rates, self._batches = [], []
+        self._rates, self._batches, self._evidence = [], [], {}
         assert self.steps is not None
         write_manifest(self.folder, self.steps, self.shards)
 
@@ -116,7 +139,7 @@ class Trajectory:
         self._may_continue = True
         if not self.shards:
             return 0
-        self._check(optimiser)
+        optimiser = self._check(net, optimiser)
         stored = self.read(len(self.shards) - 1)
         require_same_tensors(self.name_of(-1), stored, saved_tensors(net))
         with torch.no_grad():
@@ -172,19 +195,22 @@ class Trajectory:
                 "as it was then"
             )
 
-    def _check(self, optimiser: Any) -> None:
-        settings = OptimiserSettings.of(optimiser)
+    def _check(self, net: nn.Module, optimiser: Any) -> Any:
+        """The torch optimiser itself. Raises TypeError or ValueError if it cannot be recorded here."""
+        optimiser = unwrap_optimiser(optimiser)
+        settings = OptimiserSettings.of(net, optimiser)
         if not self._may_continue:
             raise ValueError(
                 f"{self.folder} already holds a run of {self._step} steps: call trajectory.resume(net, optimiser) "
                 "before the loop to continue it, or record into another folder"
             )
-        if self.steps is not None and settings != self.steps:
+        if self.steps is not None and not self.steps.continued_by(settings):
             raise ValueError(
                 f"expected the optimiser that the trajectory began with ({self.steps}), got {settings}; the learning "
                 "rate may change during a training, but changes of momentum, weight decay or kind are not supported"
             )
         self.steps = settings
+        return optimiser
 
 
 def _ids(step: int, batch: Any) -> list[Id]:

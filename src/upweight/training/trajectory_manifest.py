@@ -12,7 +12,7 @@ from typing import Any
 from upweight.core.files import open_atomically
 from upweight.training.optimiser_settings import OptimiserSettings
 
-VERSION = 1
+VERSION = 2  # 2 has the weight decay of every parameter, and evidence of the steps after checkpoints
 MANIFEST = "trajectory.json"
 
 

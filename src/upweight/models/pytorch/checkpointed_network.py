@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
@@ -20,6 +21,31 @@ if TYPE_CHECKING:
     from upweight.training.checkpoint_models import CheckpointModel
     from upweight.training.recorded_steps import RecordedSteps
     from upweight.training.trajectory import Trajectory
+
+
+def hold_untrained_fixed(network: Network, trajectory: Trajectory) -> Network:
+    """The network with the parameters held fixed that the optimiser of the trajectory never held, and a note of it.
+
+    Raises ValueError if the optimiser held none of the trainable parameters.
+    """
+    untrained = [] if trajectory.trained is None else [n for n in network.names if n not in trajectory.trained]
+    if not untrained:
+        return network
+    if len(untrained) == len(network.names):
+        raise ValueError(
+            f"expected a net some of whose trainable parameters the optimiser of {trajectory.folder} held, got a net "
+            "whose trained parameters are all frozen; call requires_grad_(True) on those that were trained"
+        )
+    count = sum(prod(network.shapes[name]) for name in untrained)
+    fixed = network.narrowed([name for name in network.names if name not in untrained])
+    fixed.frozen = (*network.frozen, *untrained)
+    fixed.notes = (
+        *network.notes,
+        f"{len(untrained)} parameters ({count:,} of {network.size:,} numbers, e.g. {untrained[0]}) require gradients, "
+        "but the optimiser of the recorded training never held them: they are held fixed, and scores are about the "
+        "parameters that it trained.",
+    )
+    return fixed
 
 
 class CheckpointedNetwork(Checkpointed, Layered):

@@ -29,7 +29,7 @@ from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
-from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork
+from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
@@ -65,7 +65,8 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
             trainable parameters or with complex ones; a negative l2; an objective that is not the training's; a
             trajectory of another net.
 
-    Frozen parameters (`requires_grad=False`) are held fixed and left out of everything; `notes` says so.
+    Frozen parameters (`requires_grad=False`) are held fixed and left out of everything, and so are parameters that the
+    optimiser of the `trajectory` never held; `notes` says so.
     """
 
     @accept_old_keywords(
@@ -88,6 +89,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         self.trajectory = trajectory
         if trajectory is not None:
             trajectory.require_end(self.network.net)
+            self.network = hold_untrained_fixed(self.network, trajectory)
 
     @classmethod
     def trained(
@@ -234,7 +236,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
     def with_net(self, net: nn.Module) -> TorchModel:
         """This model with another net."""
         network = self.network
-        return TorchModel(
+        model = TorchModel(
             net,
             network.loss,
             network.measure,
@@ -242,6 +244,9 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
             collate=network.collate,
             training=self.training,
         )
+        if self.trajectory is not None:
+            model.network = hold_untrained_fixed(model.network, self.trajectory)
+        return model
 
     def with_tensors(self, tensors: dict[str, Tensor]) -> TorchModel:
         """A copy with these parameters and buffers, whose rows do not contain the regulariser's share."""
@@ -252,6 +257,8 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
                 if name in tensors:
                     tensor.copy_(tensors[name])
         checkpoint = TorchModel(net, network.loss, network.measure, objective="sum", collate=network.collate)
+        if checkpoint.network.names != network.names:
+            checkpoint.network = checkpoint.network.narrowed(network.names)
         # Inspections hold for the checkpoint too: the same modules process the same examples at the same places.
         share_inspections(network, checkpoint.network)
         share_joint_axes(network, checkpoint.network)

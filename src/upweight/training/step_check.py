@@ -1,0 +1,255 @@
+"""Recorded steps compared with the steps that SOURCE replays, to find trainings that the replay does not follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.training.checkpoint_file import STATE
+from upweight.training.optimiser_settings import OptimiserSettings
+from upweight.training.optimiser_step import OptimiserState, update
+from upweight.training.run import Run, preserve_random_state, set_parameter_views
+from upweight.training.step_evidence import MOMENTS, WIDTH, Sketches, moment_sketches, read_evidence, sketch
+from upweight.training.trajectory import Trajectory
+
+Array = NDArray[np.float64]
+MAX_CHECKED_STEPS = 200
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}  # of the gradient, relative to its length
+LOW_PRECISION_TOLERANCE = 0.1  # of the gradient in other types
+ADAM_TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-2}  # of Adam's typical update
+ADAM_LARGEST_DIFFERENCE = 0.3  # Adam moves numbers whose gradient is 0 but for rounding as far as all others
+ROUNDING = 1e3  # errors of a gradient in units of the precision times the length of the examples' gradients
+STATE_ROUNDING = 10.0  # errors of a recorded vector in units of the precision times the vectors it is computed from
+
+
+class Difference(NamedTuple):
+    """A recorded vector of a step and the replayed one, as sketches.
+
+    Attributes:
+        t: the step, from 0.
+        recorded, replayed: both of the same length.
+        allowed: length of a difference that rounding explains.
+    """
+
+    t: int
+    recorded: Tensor
+    replayed: Tensor
+    allowed: float
+
+    @property
+    def length(self) -> float:
+        """The length of the longer vector."""
+        return max(float(self.recorded.norm()), float(self.replayed.norm()))
+
+    @property
+    def size(self) -> float:
+        """The length of the difference, relative to the longer vector."""
+        return float((self.recorded - self.replayed).norm()) / (self.length or 1.0)
+
+    @property
+    def typical_size(self) -> float:
+        """As `size`, with medians over the numbers, which a few numbers do not change."""
+        typical = float(self.replayed.abs().median())
+        return float((self.recorded - self.replayed).abs().median()) / typical if typical else self.size
+
+    @property
+    def ratio(self) -> float:
+        """The length of the recorded vector, relative to the replayed one."""
+        return float(self.recorded.norm()) / (float(self.replayed.norm()) or np.inf)
+
+    def exceeds(self, tolerance: float) -> bool:
+        """Whether the vectors differ by more than rounding and this share of their length; true for NaN."""
+        return not self.size * self.length <= tolerance * self.length + self.allowed
+
+    def is_parallel(self, tolerance: float) -> bool:
+        """Whether the vectors have the same direction."""
+        lengths = float(self.recorded.norm()), float(self.replayed.norm())
+        if not all(lengths):
+            return False
+        return float((self.recorded / lengths[0] - self.replayed / lengths[1]).norm()) <= 2 * tolerance
+
+
+class Mismatches(NamedTuple):
+    """The steps that differ, by what differs first.
+
+    Attributes:
+        checked: how many steps were compared.
+        gradients: steps whose gradient is not the replayed one.
+        updates: steps whose gradient is the replayed one, but not their change of the parameters.
+        tolerance: how much of the length of a gradient rounding may explain.
+    """
+
+    checked: int
+    gradients: list[Difference]
+    updates: list[Difference]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """Compares gradient and update of the step after each checkpoint with those of the replay.
+
+    Args:
+        run: the steps; its net, in eval mode, is overwritten.
+        trajectory: the recorded training.
+        settings: those of its optimiser.
+        point: t → parameters (p,) and Adam's moments before step t; it also loads the buffers into the net.
+        weights: t → weights (n,) of the examples in the mean of step t.
+        decay: (p,) the weight decay of every parameter.
+    """
+
+    run: Run
+    trajectory: Trajectory
+    settings: OptimiserSettings
+    point: Callable[[int], tuple[Tensor, OptimiserState]]
+    weights: Callable[[int], Array]
+    decay: Tensor
+
+    def compare(self) -> Mismatches:
+        """Every step that follows a checkpoint, or an even selection of them."""
+        gradients, updates, largest = [], [], 0.0
+        for place in self._places():
+            before, after = self.trajectory.shards[place : place + 2]
+            tensors = self.trajectory.read(place)
+            evidence = read_evidence(self.trajectory.read(place + 1), is_next_step=after.step == before.step + 1)
+            if evidence is None:
+                continue
+            theta, state = self.point(before.step)
+            gradient, example_scale = self.gradient(before.step, theta)
+            largest = max(largest, example_scale)
+            gradients.append(self._gradient_difference(before.step, tensors, evidence, gradient))
+            updates.append(self._update_difference(before.step, tensors, evidence, theta, state, gradient))
+        rounding = ROUNDING * self.precision * largest
+        tolerance = TOLERANCES.get(self.run.network.dtype, LOW_PRECISION_TOLERANCE)
+        other_gradients, other_updates = [], []
+        for of_gradient, of_update in zip(gradients, updates, strict=True):
+            allowed = of_gradient.allowed + rounding
+            if of_gradient._replace(allowed=allowed).exceeds(tolerance):
+                other_gradients.append(of_gradient)
+            elif self._is_other_update(of_update, allowed, tolerance):
+                other_updates.append(of_update)
+        return Mismatches(len(gradients), other_gradients, other_updates, tolerance)
+
+    @property
+    def precision(self) -> float:
+        """The relative precision of the parameters."""
+        return torch.finfo(self.run.network.dtype).eps
+
+    def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> tuple[Tensor, float]:
+        """(gradient (p,) of the batch of step t at θ in the net's mode, mean length of the examples' gradients)."""
+        run = self.run if run is None else run
+        parameters = list(run.network.parameters().values())
+        set_parameter_views(parameters, theta)
+        with preserve_random_state(run.network.device):
+            weighted = run.losses(t) * run.shares(t, self.weights(t))
+            # With random signs, the squared length of the sum is on average the sum of the squared lengths.
+            signs = torch.randint(0, 2, weighted.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            signed = (weighted * signs.to(weighted)).sum()
+            gradient = _gradient_of(weighted.sum(), parameters, retain_graph=True)
+            length = torch.linalg.vector_norm(_gradient_of(signed, parameters), dtype=torch.float64)
+        return gradient, float(length) * len(weighted) ** 0.5
+
+    def sketch(self, vector: Tensor) -> Tensor:
+        """The sketches of all parameters of a vector (p,), one after the other."""
+        return torch.cat([sketch(part) for part in torch.split(vector.detach(), self._sizes)])
+
+    def _places(self) -> list[int]:
+        count = len(self.trajectory.shards) - 1
+        places: list[int] = np.unique(np.linspace(0, count - 1, min(count, MAX_CHECKED_STEPS)).astype(int)).tolist()
+        return places
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.run.network.names
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [p.numel() for p in self.run.network.parameters().values()]
+
+    def _join(self, sketches: Sketches) -> Tensor:
+        """Sketches of parameters one after the other; 0 for parameters without one."""
+        parts = zip(self._names, self._widths, strict=True)
+        return torch.cat([sketches.get(name, torch.zeros(width, dtype=torch.float64)) for name, width in parts])
+
+    @property
+    def _widths(self) -> list[int]:
+        return [min(size, WIDTH) for size in self._sizes]
+
+    def _gradient_difference(
+        self, t: int, tensors: dict[str, Tensor], evidence: dict[str, Sketches], gradient: Tensor
+    ) -> Difference:
+        """The recorded gradient from the optimiser's moments; for plain SGD from `.grad` or else from the update."""
+        settings, precision = self.settings, self.precision
+        theta = torch.cat([tensors[name].reshape(-1) for name in self._names])
+        decay = self.sketch(theta * self.decay.to(theta))
+        if settings.decoupled:
+            decay = torch.zeros_like(decay)
+        first = self._join(moment_sketches(tensors)), self._join(evidence["moments"])
+        sources = float(first[0].norm() + first[1].norm())
+        if settings.kind != "SGD":
+            share = 1.0 - settings.momentum
+            recorded, sources = (first[1] - settings.momentum * first[0]) / share - decay, sources / share
+        elif settings.momentum:
+            recorded = first[1] - settings.momentum * first[0] - decay
+        else:
+            recorded, sources = self._join(evidence["gradients"]), 0.0
+            if not bool(recorded.any()):  # the loop has already reset the gradients
+                rate, start = float(self.run.rates[t]), self.sketch(theta)
+                moved = start - self._join(evidence["parameters"])
+                recorded = moved / rate - decay if rate else self.sketch(gradient)
+                sources = float(start.norm()) / rate if rate else 0.0
+        allowed = STATE_ROUNDING * precision * (sources + float(decay.norm()))
+        return Difference(t, recorded, self.sketch(gradient), allowed)
+
+    def _update_difference(
+        self,
+        t: int,
+        tensors: dict[str, Tensor],
+        evidence: dict[str, Sketches],
+        theta: Tensor,
+        state: OptimiserState,
+        gradient: Tensor,
+    ) -> Difference:
+        """The recorded change of the parameters, and the one that the replayed gradient makes."""
+        rate, start, settings = float(self.run.rates[t]), self.sketch(theta), self.settings
+        training = replace(self.run.training, weight_decay=0.0)
+        if settings.kind == "SGD" and settings.momentum:
+            buffers = [
+                tensors.get(f"{STATE}{MOMENTS[0]}.{name}", torch.zeros_like(tensors[name])) for name in self._names
+            ]
+            state = OptimiserState(torch.cat([buffer.reshape(-1) for buffer in buffers]).to(theta), None)
+        pull = gradient if settings.decoupled else gradient + self.decay * theta
+        base = theta * (1.0 - rate * self.decay) if settings.decoupled else theta
+        replayed = self.sketch(update(training, base, state, pull, t, rate)[0]) - start
+        recorded = self._join(evidence["parameters"]) - start
+        # Torch leaves out a parameter that a batch does not use; the replay may let its weight decay act.
+        recorded_parts, replayed_parts = (torch.split(v, self._widths) for v in (recorded, replayed))
+        parts = zip(recorded_parts, replayed_parts, torch.split(gradient, self._sizes), strict=True)
+        pairs = [(a, b) for a, b, g in parts if bool(a.any()) or bool(g.any())]
+        if not pairs:
+            return Difference(t, recorded[:0], replayed[:0], 0.0)
+        recorded, replayed = (torch.cat(vectors) for vectors in zip(*pairs, strict=True))
+        return Difference(t, recorded, replayed, STATE_ROUNDING * self.precision * float(start.norm()))
+
+    def _is_other_update(self, difference: Difference, gradient_rounding: float, tolerance: float) -> bool:
+        if not len(difference.recorded):
+            return False
+        if self.settings.kind == "SGD":
+            rate = float(self.run.rates[difference.t]) * (1.0 + self.settings.momentum)
+            return difference._replace(allowed=difference.allowed + rate * gradient_rounding).exceeds(tolerance)
+        typical = ADAM_TOLERANCES.get(self.run.network.dtype, LOW_PRECISION_TOLERANCE)
+        is_typical = difference.typical_size > typical and difference.exceeds(typical)
+        return is_typical or difference.exceeds(ADAM_LARGEST_DIFFERENCE)
+
+
+def _gradient_of(value: Tensor, parameters: list[Tensor], retain_graph: bool = False) -> Tensor:
+    grads = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
+    return torch.cat(
+        [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
+    )
