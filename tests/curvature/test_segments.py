@@ -16,16 +16,38 @@ from upweight.curvature.limits import Limits
 from upweight.curvature.segments import segments
 
 N = 24
+KINDS = ("SGD", "Adam", "AdamW")
+BY_GROUP = ", decay by group"
 
 
 def losses(net, batch):
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
+BY_GROUP = " with decay by group"
+
+
 def optimiser_of(kind, net):
+    groups = net.parameters()
+    if kind.endswith(BY_GROUP):
+        groups = [{"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0.9}]
+        groups += [{"params": [p for p in net.parameters() if p.ndim > 1]}]
+    kind = kind.removesuffix(BY_GROUP)
     if kind == "SGD":
-        return torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.8, weight_decay=0.03)
-    return getattr(torch.optim, kind)(net.parameters(), lr=0.02, weight_decay=0.05, eps=1e-3)
+        return torch.optim.SGD(groups, lr=0.2, momentum=0.8, weight_decay=0.03)
+    return getattr(torch.optim, kind)(groups, lr=0.02, weight_decay=0.05, eps=1e-3)
+
+
+def decays_of(kind, model):
+    """The weight decay of every number of the net, (p,)."""
+    of_matrices = 0.03 if kind.startswith("SGD") else 0.05
+    shapes = [model.network.shapes[name] for name in model.network.names]
+    return np.concatenate(
+        [
+            np.full(int(np.prod(shape)), 0.9 if len(shape) == 1 and kind.endswith(BY_GROUP) else of_matrices)
+            for shape in shapes
+        ]
+    )
 
 
 @cache
@@ -45,7 +67,7 @@ def recorded(kind, folder):
     return uw.TorchModel(net, losses, trajectory=trajectory), train
 
 
-@pytest.fixture(params=["SGD", "Adam", "AdamW"])
+@pytest.fixture(params=[*KINDS, *(kind + BY_GROUP for kind in KINDS)])
 def run(request, tmp_path_factory):
     return request.param, *recorded(request.param, tmp_path_factory.getbasetemp() / request.param)
 
@@ -68,17 +90,15 @@ def oracle(kind, model, train, group, covectors):
     """(P ∫e^{−sHP} ds u, e^{−τHP} u) from a matrix exponential and its integral."""
     tau = sum(c.travelled for c in group)
     average = sum(c.travelled / tau * dense_gauss_newton(c.model(), train) for c in group)
-    size, decay = len(average), 0.03 if kind == "SGD" else 0.05
+    size, decay = len(average), np.diag(decays_of(kind, model))
     metric = np.eye(size)
     known = [(c, c.metric(model.network.names)) for c in group]
-    if kind != "SGD":
+    if not kind.startswith("SGD"):
         weigh = sum(c.travelled for c, m in known if m)
         flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in known if m]
         metric = np.diag(sum(c.travelled / weigh * p for c, p in flat))
     # dδ = −(P (G + inside) + outside) δ; covectors use the transpose
-    generator = (
-        (average + decay * np.eye(size)) @ metric if kind != "AdamW" else average @ metric + decay * np.eye(size)
-    )
+    generator = (average + decay) @ metric if not kind.startswith("AdamW") else average @ metric + decay
     both = expm(np.block([[-generator * tau, np.eye(size) * tau], [np.zeros((size, 2 * size))]]))
     return covectors @ (metric @ both[:size, size:]).T, covectors @ both[:size, :size].T
 
@@ -113,13 +133,13 @@ def test_source_is_the_unrolled_sum(run):
 def test_factored_eigenvalues_have_the_trace_of_the_mean(run):
     kind, model, train = run
     (segment,) = model.segments(train, uw.EKFAC(), 1)
-    if kind != "SGD":
+    if not kind.startswith("SGD"):
         assert segment.passed(model.measure_rows(train))[0].dense().shape == (N, model.network.size)
         return
     trace = sum(float(layer.values.sum()) for layer in segment.spectrum.layers.values())
     tau = segment.travelled
     mean = sum(c.travelled / tau * np.trace(dense_gauss_newton(c.model(), train)) for c in segment.checkpoints)
-    assert trace == pytest.approx(mean + 0.03 * model.network.size, rel=1e-6)
+    assert trace == pytest.approx(mean + decays_of(kind, model).sum(), rel=1e-6)
 
 
 def test_a_short_training_is_a_sum_of_gradient_products(run):

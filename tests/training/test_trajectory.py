@@ -189,3 +189,75 @@ def test_a_model_without_checkpoints_says_how_to_record_them(tmp_path):
         model_of(fresh(), tmp_path)
     with pytest.raises(ValueError, match="every=0"):
         uw.Trajectory(tmp_path, every=0)
+
+
+def test_a_trajectory_without_checkpoints_is_true(tmp_path):
+    trajectory = uw.Trajectory(tmp_path)
+    assert len(trajectory) == 0
+    assert trajectory
+
+
+class Wrapped:
+    """An optimiser as accelerate wraps it."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.param_groups, self.state = optimizer, optimizer.param_groups, optimizer.state
+
+
+class WrappedSubclass(torch.optim.Optimizer):
+    """A wrapper that is a torch optimiser itself, as accelerate's is."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    state = property(lambda self: self.optimizer.state)
+
+
+@pytest.mark.parametrize("wrap", [Wrapped, WrappedSubclass, lambda inside: Wrapped(Wrapped(inside))])
+def test_a_wrapped_optimiser_is_recorded_as_the_one_inside(tmp_path, wrap):
+    checkpoints = []
+    for folder, wrapper in (("plain", lambda inside: inside), ("wrapped", wrap)):
+        net = fresh()
+        optimiser, trajectory = sgd(net), uw.Trajectory(tmp_path / folder, every=2)
+        trajectory.save(net, wrapper(optimiser))
+        for batch in ([0, 1, 2], [3, 4, 5], [6, 7], [8, 9]):
+            optimiser.zero_grad()
+            F.cross_entropy(net(torch.as_tensor(X[batch])), torch.as_tensor(Y[batch])).backward()
+            optimiser.step()
+            trajectory.record(net, wrapper(optimiser), batch=batch)
+        checkpoints.append([c.identity for c in model_of(net, tmp_path / folder).checkpoints()])
+        restored = fresh()
+        assert uw.Trajectory(tmp_path / folder).resume(restored, wrapper(sgd(restored))) == 4
+        assert torch.equal(restored[0].weight, net[0].weight)
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_parameters_may_be_added_to_the_optimiser_during_the_training(tmp_path):
+    net = fresh()
+    optimiser = torch.optim.SGD(net[2].parameters(), lr=0.1, weight_decay=0.1)
+    trajectory = uw.Trajectory(tmp_path)
+    trajectory.save(net, optimiser)
+    assert trajectory.trained == {"2.weight", "2.bias"}
+    optimiser.add_param_group({"params": list(net[0].parameters()), "weight_decay": 0.0})
+    trajectory.record(net, optimiser)
+    assert uw.Trajectory(tmp_path).trained == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    optimiser.param_groups[1]["weight_decay"] = 0.5
+    with pytest.raises(ValueError, match="changes of momentum, weight decay"):
+        trajectory.record(net, optimiser)
+
+
+def test_a_trajectory_of_the_first_format_is_read_and_continued(tmp_path):
+    net = fresh()
+    optimiser, trajectory = sgd(net, weight_decay=0.01), uw.Trajectory(tmp_path, every=2)
+    steps(net, optimiser, trajectory, 4)
+    content = json.loads((tmp_path / MANIFEST).read_text())["content"]
+    content["version"] = 1
+    del content["steps"]["decays"]
+    (tmp_path / MANIFEST).write_text(json.dumps({"content": content, "crc32": zlib.crc32(encode(content))}))
+    earlier = uw.Trajectory(tmp_path, every=2)
+    assert earlier.trained is None
+    assert model_of(net, tmp_path).checkpoints()[0].optimiser.decay_of("0.weight") == 0.01
+    assert earlier.resume(net, optimiser) == 4
+    steps(net, optimiser, earlier, 2, start=4)
+    assert len(uw.Trajectory(tmp_path)) == 3

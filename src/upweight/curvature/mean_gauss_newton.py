@@ -25,6 +25,7 @@ from upweight.gradients.inspection import inspect
 Array = NDArray[np.float64]
 Blocks = Mapping[str, Tensor]
 Function = Callable[[Array], Array]
+Decays = Mapping[str, float]  # weight decay by parameter
 
 
 class Spectrum(ABC):
@@ -46,11 +47,11 @@ class MeanGaussNewton:
     Args:
         parts: one objective per checkpoint; if all examples have weight 1, the weights of all parts sum to 1.
         root: P^½ by parameter; None for the identity.
-        inside: weight decay that the optimiser scales with the gradient.
-        outside: weight decay that it does not scale (decoupled).
+        inside: weight decay by parameter that the optimiser scales with the gradient.
+        outside: weight decay by parameter that it does not scale (decoupled).
     """
 
-    def __init__(self, parts: Sequence[SummedObjective], root: Blocks | None, inside: float, outside: float) -> None:
+    def __init__(self, parts: Sequence[SummedObjective], root: Blocks | None, inside: Decays, outside: Decays) -> None:
         self.operators = [GaussNewtonOperator(part) for part in parts]
         self.network, self.size = parts[0].network, parts[0].network.size
         self.root, self.inside, self.outside = root, inside, outside
@@ -58,12 +59,18 @@ class MeanGaussNewton:
     def product(self, blocks: Blocks) -> dict[str, Tensor]:
         """A v."""
         scaled = self._scaled(blocks)
-        out = {name: self.inside * block for name, block in scaled.items()}
+        out = {name: self.inside[name] * block for name, block in scaled.items()}
         for operator in self.operators:
             for name, block in operator.product(scaled).items():
                 out[name] += block
         out = self._scaled(out)
-        return {name: block + self.outside * blocks[name] for name, block in out.items()}
+        return {name: block + self.outside[name] * blocks[name] for name, block in out.items()}
+
+    def diagonal(self, decays: Decays) -> Tensor:
+        """The weight decay of every number, (p,) in float64."""
+        parameters = self.network.parameters()
+        parts = [torch.full((parameters[name].numel(),), decays[name], dtype=torch.float64) for name in parameters]
+        return torch.cat(parts).to(self.network.device)
 
     def _scaled(self, blocks: Blocks) -> dict[str, Tensor]:
         root = self.root
@@ -102,11 +109,11 @@ def diagonalise(mean_matrix: MeanGaussNewton) -> Eigendecomposition:
             for _, captured in expected_gradients(part):
                 rows = to_matrix(network, {name: captured.materialise(name) for name in network.names}).double()
                 matrix.addmm_(rows.T, rows)
-        matrix.diagonal().add_(mean_matrix.inside)
+        matrix.diagonal().add_(mean_matrix.diagonal(mean_matrix.inside))
         if mean_matrix.root is not None:
             root = to_matrix(network, {name: block[None] for name, block in mean_matrix.root.items()})[0].double()
             matrix.mul_(root[:, None]).mul_(root)
-        matrix.diagonal().add_(mean_matrix.outside)
+        matrix.diagonal().add_(mean_matrix.diagonal(mean_matrix.outside))
     values, vectors = torch.linalg.eigh(matrix)
     return Eigendecomposition(mean_matrix, values.cpu(), vectors)
 
@@ -127,8 +134,8 @@ class MeanEKFAC(Spectrum):
         self,
         parts: Sequence[SummedObjective],
         root: Blocks | None,
-        inside: float,
-        outside: float,
+        inside: Decays,
+        outside: Decays,
         sample_weights: Array,
     ) -> None:
         self.network, self.root, self._sample_weights = parts[0].network, root, sample_weights
@@ -145,9 +152,9 @@ class MeanEKFAC(Spectrum):
             for name, block in squares.items():
                 self.unfactored[name] = self.unfactored[name] + block if name in self.unfactored else block
         for name, block in self.unfactored.items():
-            self.unfactored[name] = (block + inside) * (1.0 if root is None else root[name] ** 2) + outside
+            self.unfactored[name] = (block + inside[name]) * (1.0 if root is None else root[name] ** 2) + outside[name]
         for layer in self.layers.values():
-            layer.values += outside + inside * self._metric(layer)
+            layer.values += self._decay(layer, outside, 1.0) + self._decay(layer, inside, self._metric(layer))
 
     def functions(self, blocks: Blocks, functions: Sequence[Function]) -> list[Blocks]:
         """f(A) v by rotation, layer by layer."""
@@ -175,6 +182,20 @@ class MeanEKFAC(Spectrum):
             return 1.0
         left, right = self._sides[layer.weight]
         return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
+
+    def _decay(self, layer: FactoredLayer, decays: Decays, metric: Tensor | float) -> Tensor | float:
+        """Weight decay times the metric in the layer's eigenbasis; its diagonal if weight and bias differ."""
+        names = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        if len({decays[name] for name in names}) == 1:
+            return decays[layer.weight] * metric
+        shapes = self.network.shapes
+        like = layer.values
+        blocks = {name: torch.full((1, *shapes[name]), decays[name]).to(like) for name in names}
+        joined = layer.join(blocks)[0]
+        if self.root is not None and isinstance(metric, Tensor):
+            left, right = self._sides[layer.weight]
+            joined = joined * torch.outer(left**2, right**2)
+        return (layer.left**2).T @ joined @ (layer.right**2)
 
     def _for_each_layer(self, parts: Sequence[SummedObjective], use: Callable[..., None]) -> None:
         """Call `use(factors, a, s, weights)` per batch, direction and layer; weights only for the first direction."""

@@ -38,7 +38,7 @@ class TrajectoryPoint(Protocol):
 
     @property
     def optimiser(self) -> Any:
-        """The optimiser's step: its `weight_decay`, and whether that is `decoupled`."""
+        """The optimiser's step: the weight decay of each parameter, `decay_of(name)`, and whether it is `decoupled`."""
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
         """The metric P by parameter; None for the identity."""
@@ -114,8 +114,10 @@ class FittedSegment(Segment):
             SummedObjective(network, train, mean_weights * share, 0.0, 0.0, limits=limits)
             for network, share in zip(networks, segment_shares(self.checkpoints), strict=True)
         ]
-        decay = group[0].optimiser.weight_decay
-        outside, inside = (decay, 0.0) if group[0].optimiser.decoupled else (0.0, decay)
+        optimiser = group[0].optimiser
+        decays = {name: float(optimiser.decay_of(name)) for name in self.network.names}
+        none = dict.fromkeys(decays, 0.0)
+        outside, inside = (decays, none) if optimiser.decoupled else (none, decays)
         self.spectrum: Spectrum
         if isinstance(recipe, EKFAC):
             self.spectrum = MeanEKFAC(parts, self.root, inside, outside, weights)

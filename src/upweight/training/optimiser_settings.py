@@ -112,8 +112,9 @@ _SUPPORTED = (
 
 def unwrap_optimiser(optimiser: Any) -> Any:
     """The torch optimiser inside a wrapper that holds it as `.optimizer` (accelerate's AcceleratedOptimizer)."""
-    inside = getattr(optimiser, "optimizer", None)
-    return unwrap_optimiser(inside) if isinstance(inside, torch.optim.Optimizer) else optimiser
+    wrapped = getattr(optimiser, "optimizer", None)
+    inside = optimiser if wrapped is None else unwrap_optimiser(wrapped)
+    return inside if isinstance(inside, torch.optim.Optimizer) else optimiser
 
 
 def read_learning_rate(optimiser: Any) -> float:

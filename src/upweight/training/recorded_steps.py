@@ -12,7 +12,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Stepwise
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, Id
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, to_device
@@ -42,7 +42,8 @@ class RecordedSteps(Stepwise):
     and adjoints grow on it as they do not grow in training.
 
     Args:
-        trajectory: with `batches()`, and with a checkpoint before the first step.
+        trajectory: with a checkpoint before the first step.
+        batches: its `batches()`.
         network: the trained net.
         train: the training set, in any order.
         sample_weights: the examples' own weights (n,), which multiplied their losses before the batch's mean.
@@ -58,14 +59,14 @@ class RecordedSteps(Stepwise):
     def __init__(
         self,
         trajectory: Trajectory,
+        batches: list[list[Id]],
         network: Network,
         train: Examples,
         sample_weights: Array,
         checkpoints: tuple[Checkpoint, ...],
         fixed: bool = False,
     ) -> None:
-        batches = trajectory.batches()
-        assert batches is not None and trajectory.steps is not None
+        assert trajectory.steps is not None
         try:
             positions = [train.positions(ids) for ids in batches]
         except KeyError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,14 @@ from torch import Tensor
 from upweight.training.checkpoint_file import STATE
 from upweight.training.optimiser_settings import OptimiserSettings
 from upweight.training.optimiser_step import OptimiserState, update
+from upweight.training.recipe import Training
 from upweight.training.run import Run, preserve_random_state, set_parameter_views
 from upweight.training.step_evidence import MOMENTS, WIDTH, Sketches, moment_sketches, read_evidence, sketch
 from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
-MAX_CHECKED_STEPS = 200
+MAX_CHECKED_STEPS = 64
+SCALE_EVERY = 8  # checked steps between those in which the length of the examples' gradients is measured
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}  # of the gradient, relative to its length
 LOW_PRECISION_TOLERANCE = 0.1  # of the gradient in other types
 ADAM_TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-2}  # of Adam's typical update
@@ -113,16 +116,21 @@ class StepCheck:
 
     def compare(self) -> Mismatches:
         """Every step that follows a checkpoint, or an even selection of them."""
-        gradients, updates, largest = [], [], 0.0
+        gradients: list[Difference] = []
+        updates: list[Difference] = []
+        largest = 0.0
+        read = lru_cache(maxsize=2)(self.trajectory.read)
         for place in self._places():
             before, after = self.trajectory.shards[place : place + 2]
-            tensors = self.trajectory.read(place)
-            evidence = read_evidence(self.trajectory.read(place + 1), is_next_step=after.step == before.step + 1)
+            tensors = read(place)
+            evidence = read_evidence(read(place + 1), is_next_step=after.step == before.step + 1)
             if evidence is None:
                 continue
             theta, state = self.point(before.step)
-            gradient, example_scale = self.gradient(before.step, theta)
-            largest = max(largest, example_scale)
+            if len(gradients) % SCALE_EVERY == 0:
+                largest = max(largest, self._example_scale(before.step, theta))
+            gradient = self.gradient(before.step, theta)
+            largest = max(largest, float(torch.linalg.vector_norm(gradient, dtype=torch.float64)))
             gradients.append(self._gradient_difference(before.step, tensors, evidence, gradient))
             updates.append(self._update_difference(before.step, tensors, evidence, theta, state, gradient))
         rounding = ROUNDING * self.precision * largest
@@ -141,19 +149,25 @@ class StepCheck:
         """The relative precision of the parameters."""
         return torch.finfo(self.run.network.dtype).eps
 
-    def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> tuple[Tensor, float]:
-        """(gradient (p,) of the batch of step t at θ in the net's mode, mean length of the examples' gradients)."""
+    def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> Tensor:
+        """Gradient (p,) of the batch of step t at θ, in the net's mode."""
         run = self.run if run is None else run
-        parameters = list(run.network.parameters().values())
-        set_parameter_views(parameters, theta)
         with preserve_random_state(run.network.device):
-            weighted = run.losses(t) * run.shares(t, self.weights(t))
+            return _gradient_of(self._weighted_losses(t, theta, run).sum(), run)
+
+    def _example_scale(self, t: int, theta: Tensor) -> float:
+        """About the mean length of the gradients of the examples in step t, which rounding errors are relative to."""
+        with preserve_random_state(self.run.network.device):
+            weighted = self._weighted_losses(t, theta, self.run)
             # With random signs, the squared length of the sum is on average the sum of the squared lengths.
             signs = torch.randint(0, 2, weighted.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-            signed = (weighted * signs.to(weighted)).sum()
-            gradient = _gradient_of(weighted.sum(), parameters, retain_graph=True)
-            length = torch.linalg.vector_norm(_gradient_of(signed, parameters), dtype=torch.float64)
-        return gradient, float(length) * len(weighted) ** 0.5
+            gradient = _gradient_of((weighted * signs.to(weighted)).sum(), self.run)
+        length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+        return length * float(np.sqrt(len(weighted)))
+
+    def _weighted_losses(self, t: int, theta: Tensor, run: Run) -> Tensor:
+        set_parameter_views(list(run.network.parameters().values()), theta)
+        return run.losses(t) * run.shares(t, self.weights(t))
 
     def sketch(self, vector: Tensor) -> Tensor:
         """The sketches of all parameters of a vector (p,), one after the other."""
@@ -168,7 +182,11 @@ class StepCheck:
     def _names(self) -> tuple[str, ...]:
         return self.run.network.names
 
-    @property
+    @cached_property
+    def _undecayed(self) -> Training:
+        return replace(self.run.training, weight_decay=0.0)
+
+    @cached_property
     def _sizes(self) -> list[int]:
         return [p.numel() for p in self.run.network.parameters().values()]
 
@@ -177,7 +195,7 @@ class StepCheck:
         parts = zip(self._names, self._widths, strict=True)
         return torch.cat([sketches.get(name, torch.zeros(width, dtype=torch.float64)) for name, width in parts])
 
-    @property
+    @cached_property
     def _widths(self) -> list[int]:
         return [min(size, WIDTH) for size in self._sizes]
 
@@ -185,27 +203,36 @@ class StepCheck:
         self, t: int, tensors: dict[str, Tensor], evidence: dict[str, Sketches], gradient: Tensor
     ) -> Difference:
         """The recorded gradient from the optimiser's moments; for plain SGD from `.grad` or else from the update."""
-        settings, precision = self.settings, self.precision
+        settings, rate = self.settings, float(self.run.rates[t])
         theta = torch.cat([tensors[name].reshape(-1) for name in self._names])
-        decay = self.sketch(theta * self.decay.to(theta))
-        if settings.decoupled:
-            decay = torch.zeros_like(decay)
-        first = self._join(moment_sketches(tensors)), self._join(evidence["moments"])
-        sources = float(first[0].norm() + first[1].norm())
+        moments = moment_sketches(tensors), evidence["moments"]
+        before, after = (self._join(sketches) for sketches in moments)
+        sources = float(before.norm() + after.norm())
+        # Torch leaves out parameters that no loss has used so far, and so does their weight decay.
+        decay = self._decay_sketch(theta, {name for name in self._names if name in moments[1]})
         if settings.kind != "SGD":
             share = 1.0 - settings.momentum
-            recorded, sources = (first[1] - settings.momentum * first[0]) / share - decay, sources / share
+            recorded, sources = (after - settings.momentum * before) / share - decay, sources / share
         elif settings.momentum:
-            recorded = first[1] - settings.momentum * first[0] - decay
-        else:
+            recorded = after - settings.momentum * before - decay
+        elif any(bool(gradient.any()) for gradient in evidence["gradients"].values()):
             recorded, sources = self._join(evidence["gradients"]), 0.0
-            if not bool(recorded.any()):  # the loop has already reset the gradients
-                rate, start = float(self.run.rates[t]), self.sketch(theta)
-                moved = start - self._join(evidence["parameters"])
-                recorded = moved / rate - decay if rate else self.sketch(gradient)
-                sources = float(start.norm()) / rate if rate else 0.0
-        allowed = STATE_ROUNDING * precision * (sources + float(decay.norm()))
+        elif rate:  # the loop has already reset the gradients
+            start, end = self.sketch(theta), self._join(evidence["parameters"])
+            moved = zip(self._names, torch.split(end != start, self._widths), strict=True)
+            decay = self._decay_sketch(theta, {name for name, part in moved if bool(part.any())})
+            recorded, sources = (start - end) / rate - decay, float(start.norm()) / rate
+        else:
+            recorded = self.sketch(gradient)
+        allowed = STATE_ROUNDING * self.precision * (sources + float(decay.norm()))
         return Difference(t, recorded, self.sketch(gradient), allowed)
+
+    def _decay_sketch(self, theta: Tensor, names: set[str]) -> Tensor:
+        """Sketch of the weight decay's share in the recorded gradients of these parameters; 0 if it is decoupled."""
+        decays = torch.split(theta * self.decay.to(theta), self._sizes)
+        parts = zip(self._names, decays, strict=True)
+        share = 0.0 if self.settings.decoupled else 1.0
+        return torch.cat([sketch(part) * (share if name in names else 0.0) for name, part in parts])
 
     def _update_difference(
         self,
@@ -218,7 +245,6 @@ class StepCheck:
     ) -> Difference:
         """The recorded change of the parameters, and the one that the replayed gradient makes."""
         rate, start, settings = float(self.run.rates[t]), self.sketch(theta), self.settings
-        training = replace(self.run.training, weight_decay=0.0)
         if settings.kind == "SGD" and settings.momentum:
             buffers = [
                 tensors.get(f"{STATE}{MOMENTS[0]}.{name}", torch.zeros_like(tensors[name])) for name in self._names
@@ -226,7 +252,7 @@ class StepCheck:
             state = OptimiserState(torch.cat([buffer.reshape(-1) for buffer in buffers]).to(theta), None)
         pull = gradient if settings.decoupled else gradient + self.decay * theta
         base = theta * (1.0 - rate * self.decay) if settings.decoupled else theta
-        replayed = self.sketch(update(training, base, state, pull, t, rate)[0]) - start
+        replayed = self.sketch(update(self._undecayed, base, state, pull, t, rate)[0]) - start
         recorded = self._join(evidence["parameters"]) - start
         # Torch leaves out a parameter that a batch does not use; the replay may let its weight decay act.
         recorded_parts, replayed_parts = (torch.split(v, self._widths) for v in (recorded, replayed))
@@ -248,8 +274,8 @@ class StepCheck:
         return is_typical or difference.exceeds(ADAM_LARGEST_DIFFERENCE)
 
 
-def _gradient_of(value: Tensor, parameters: list[Tensor], retain_graph: bool = False) -> Tensor:
-    grads = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
-    return torch.cat(
-        [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
-    )
+def _gradient_of(value: Tensor, run: Run) -> Tensor:
+    parameters = list(run.network.parameters().values())
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    parts = zip(parameters, gradients, strict=True)
+    return torch.cat([p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in parts])

@@ -14,6 +14,11 @@ from upweight.training.step_check import Difference, Mismatches, StepCheck
 
 EXPLAINED_STEPS = 3  # mismatches on which an explanation is tried
 SAME_RATIO = 0.01  # ratios that differ less are one factor
+OTHER_CAUSES = (
+    "augmented inputs or other random numbers in the loop, another loss or another weighting of the examples than the "
+    "model's, gradients changed before the step (clipping by value, noise) or accumulated over several records, and "
+    "batches recorded for other examples"
+)
 
 
 def explain(check: StepCheck, mismatches: Mismatches) -> list[str]:
@@ -39,7 +44,7 @@ def _refuse_positions(check: StepCheck, mismatches: Mismatches) -> None:
         batches = list(run.positions)
         batches[difference.t] = positions.astype(np.intp)
         theta, _ = check.point(difference.t)
-        gradient, _ = check.gradient(difference.t, theta, replace(run, positions=tuple(batches)))
+        gradient = check.gradient(difference.t, theta, replace(run, positions=tuple(batches)))
         if difference._replace(replayed=check.sketch(gradient)).exceeds(mismatches.tolerance):
             return
     raise ValueError(
@@ -79,14 +84,10 @@ def _cause(check: StepCheck, mismatches: Mismatches) -> str:
     differences = mismatches.gradients
     if all(difference.is_parallel(mismatches.tolerance) for difference in differences):
         return _scaling(mismatches)
-    modes = _training_mode(check, differences[0])
+    modes = _training_mode(check, differences[0], mismatches.tolerance)
     if modes:
         return modes
-    return (
-        "Possible causes are augmented inputs or other random numbers in the loop, another loss or another weighting "
-        "of the examples than the model's, gradients changed before the step (clipping by value, noise), and batches "
-        "recorded for other examples."
-    )
+    return f"Possible causes are {OTHER_CAUSES}."
 
 
 def _scaling(mismatches: Mismatches) -> str:
@@ -110,11 +111,11 @@ def _scaling(mismatches: Mismatches) -> str:
     )
 
 
-def _training_mode(check: StepCheck, difference: Difference) -> str | None:
+def _training_mode(check: StepCheck, difference: Difference, tolerance: float) -> str | None:
     """What the net does in training mode and not in eval mode; None if that changes nothing."""
     net, device, t = check.run.network.net, check.run.network.device, difference.t
     theta, _ = check.point(t)
-    evaluated, _ = check.gradient(t, theta)
+    evaluated = check.gradient(t, theta)
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     trained = []
     try:
@@ -122,7 +123,7 @@ def _training_mode(check: StepCheck, difference: Difference) -> str | None:
         for seed in (0, 1):
             seeded = replace(check.run, step_seeds=[seed] * check.run.steps)
             seed_torch(device, seed)
-            trained.append(check.gradient(t, theta, seeded)[0])
+            trained.append(check.gradient(t, theta, seeded))
     finally:
         net.eval()
         with torch.no_grad():
@@ -132,7 +133,9 @@ def _training_mode(check: StepCheck, difference: Difference) -> str | None:
     is_random = not torch.equal(trained[0], trained[1])
     if not is_random and torch.equal(trained[0], evaluated):
         return None
-    return " ".join([*_batch_statistics(norms, is_random), *_random_layers(net, is_random)])
+    sentences = [*_batch_statistics(norms, is_random), *_random_layers(net, is_random)]
+    is_cause = difference._replace(replayed=check.sketch(trained[0])).is_parallel(tolerance)
+    return " ".join(sentences if is_cause else [*sentences, f"Other possible causes are {OTHER_CAUSES}."])
 
 
 def _batch_statistics(norms: list[str], is_random: bool) -> list[str]:

@@ -87,10 +87,11 @@ class CheckpointedNetwork(Checkpointed, Layered):
         from upweight.training.recorded_steps import RecordedSteps
 
         checkpoints = self.checkpoints()
-        if self.trajectory is None or checkpoints[0].step != 0 or self.trajectory.batches() is None:
+        if self.trajectory is None or checkpoints[0].step != 0 or (batches := self.trajectory.batches()) is None:
             return None
         fixed = self.objective.reduction == "fixed"
-        return RecordedSteps(self.trajectory, self.network, train, sample_weights(train), checkpoints, fixed)
+        weights = sample_weights(train)
+        return RecordedSteps(self.trajectory, batches, self.network, train, weights, checkpoints, fixed)
 
     @property
     def layers(self) -> tuple[str, ...]:
