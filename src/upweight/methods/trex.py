@@ -17,6 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
+from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.losses import Squared
 
@@ -60,8 +61,8 @@ class TREX(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedTREX:
         """Fit the surrogate."""
         ensemble, leaves, grown = model.trees(), model.leaves(train), model.grown(train)
-        weights = sample_weights(train)
-        counts = example_counts(weights)
+        counts = example_counts(sample_weights(train))
+        weights = grown.weights if isinstance(grown, Boosting) else sample_weights(train)
         in_leaf = ensemble.leaf_weights(leaves, counts)
         scale = 1.0 / np.sqrt(np.where(in_leaf > 0, in_leaf, 1.0) * ensemble.trees)
         features = ensemble.membership(leaves, scale[leaves])

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import library_of, not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec
-from upweight.trees.boosting import LeafRule
+from upweight.models.tree_spec import TreeSpec, times_classes
+from upweight.trees.boosting import MIN_HESSIAN, LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.elementwise_losses import Huber, SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
-from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
+from upweight.trees.losses import Logistic, OneVsAll, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 
-SUPPORTED = "RMSE, Logloss, MultiClass, Poisson, Quantile and MAE"
+Array = NDArray[np.float64]
+SUPPORTED = (
+    "RMSE, MultiRMSE, Logloss, CrossEntropy, MultiClass, MultiClassOneVsAll, Poisson, Tweedie, Huber, Quantile and MAE"
+)
 # Settings that stop training early. Retraining leaves them out, and makes as many trees as the model has.
 EARLY_STOPPING = (
     "early_stopping_rounds",
@@ -54,10 +60,15 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     loss = loss or _loss(str(parameters["loss_function"]), estimator)
     ensemble = _ensemble(estimator, loss)
     weights = np.ones(len(train)) if train.weights is None else train.weights
+    class_weights = _class_weights(parameters, loss)
+    if class_weights is not None and train.y is not None:
+        weights = times_classes(weights, class_weights, loss.encode(train.y).T)
     rule = LeafRule(
         learning_rate=float(parameters["learning_rate"]),
         l2=np.full(len(ensemble.values), float(parameters["l2_leaf_reg"]) * weights.mean()),
         newton=parameters["leaf_estimation_method"] == "Newton",
+        # Examples beyond δ have a second derivative of 0, so that a leaf with examples can sum to 0.
+        min_hessian=-1.0 if isinstance(loss, Huber) else MIN_HESSIAN,
     )
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
@@ -78,6 +89,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         splits=_splits(estimator),
         library=_library(estimator),
         threads=estimator.get_params().get("thread_count") != 1,
+        class_weights=class_weights,
     )
 
 
@@ -137,23 +149,39 @@ def _loss(objective: str, estimator: Any) -> BoostingLoss:
     name, _, settings = objective.partition(":")
     options = dict(setting.split("=") for setting in settings.split(";") if "=" in setting)
     classes = np.asarray(estimator.classes_)
-    if name == "Logloss":
-        return Logistic(classes if len(classes) == 2 else np.array([0, 1]))
-    if name == "MultiClass":
-        return Softmax(classes)
-    if name == "RMSE":
-        return Squared()
-    if name == "Poisson":
-        return Poisson()
-    if name in ("Quantile", "MAE"):
-        return Quantile(float(options.get("alpha", 0.5)))
-    raise unsupported_objective("CatBoost", objective, SUPPORTED)
+    makers: dict[str, Callable[[], BoostingLoss]] = {
+        "Logloss": lambda: Logistic(classes if len(classes) == 2 else np.array([0, 1])),
+        "CrossEntropy": SoftLabels,
+        "MultiClass": lambda: Softmax(classes),
+        "MultiClassOneVsAll": lambda: OneVsAll(classes),
+        "RMSE": Squared,
+        "MultiRMSE": lambda: Squared(len(np.ravel(estimator.get_scale_and_bias()[1]))),
+        "Poisson": Poisson,
+        "Tweedie": lambda: Tweedie(float(options["variance_power"])),
+        "Huber": lambda: Huber(float(options["delta"]), outside=0.0),
+        "Quantile": lambda: Quantile(float(options.get("alpha", 0.5))),
+        "MAE": lambda: Quantile(0.5),
+    }
+    if name not in makers:
+        reason = "its leaves are re-fitted by a weighted median" if name == "MAPE" else ""
+        raise unsupported_objective("CatBoost", objective, SUPPORTED, reason=reason)
+    return makers[name]()
+
+
+def _class_weights(parameters: dict[str, Any], loss: BoostingLoss) -> Array | None:
+    """What training multiplied the weights of each class by; None for 1. `scale_pos_weight` is one form of it."""
+    given = np.asarray(parameters.get("class_weights", ()), dtype=np.float64)
+    is_automatic = str(parameters.get("auto_class_weights", "None")) != "None"
+    if is_automatic or loss.classes is None or len(given) != len(loss.classes) or (given == 1).all():
+        return None
+    return given
 
 
 def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]:
     """What CatBoost did in training but did not record, or beyond one Newton step per leaf."""
     method, steps = parameters["leaf_estimation_method"], int(parameters["leaf_estimation_iterations"])
-    is_multiclass = str(parameters["loss_function"]).startswith("MultiClass")
+    is_multiclass = str(parameters["loss_function"]).partition(":")[0] == "MultiClass"
+    automatic = str(parameters.get("auto_class_weights", "None"))
     effects = {
         "categories were coded by the targets of earlier rows, so training saw other leaves than prediction does "
         "(train with one_hot_max_size above the number of categories)": categories,
@@ -163,7 +191,7 @@ def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]
         and is_multiclass,
         "the model shrinks as it grows": float(parameters.get("model_shrink_rate", 0)) > 0,
         "Langevin noise was added": bool(parameters.get("langevin")),
-        "classes were reweighted": parameters.get("auto_class_weights", "None") != "None"
-        or "class_weights" in parameters,
+        f"auto_class_weights={automatic!r} weighed the classes (pass these weights as class_weights)": automatic
+        != "None",
     }
     return tuple(effect for effect, is_active in effects.items() if is_active)

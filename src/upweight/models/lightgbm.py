@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,27 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import unfitted_clone
+from upweight.models.lightgbm_class_weights import ClassWeights
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
 from upweight.models.tree_spec import TreeSpec
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.elementwise_losses import Fair, Gamma, Huber, SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
-from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
+from upweight.trees.losses import Logistic, OneVsAll, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 
 Array = NDArray[np.float64]
-SUPPORTED = "regression (l2), binary, multiclass, poisson, quantile and regression_l1"
+SUPPORTED = (
+    "regression (l2), binary, multiclass, multiclassova, cross_entropy, poisson, gamma, tweedie, huber, fair, "
+    "quantile and regression_l1"
+)
+# Objectives that are refused for a reason of their own.
+REASONS = {
+    "mape": "its leaves are re-fitted by a weighted median",
+    "cross_entropy_lambda": "weights are part of its loss and not factors of it",
+}
 # Settings that stop training early or count trees. Retraining makes as many trees as the model has.
 EARLY_STOPPING = ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change")
 TREE_COUNTS = ("n_estimators", "num_iterations", "num_iteration", "n_iter", "num_boost_round", "num_trees", "max_iter")
@@ -58,7 +69,8 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
                 "LightGBM's boosting='rf' is not supported; train scikit-learn's random forest or extra trees instead"
             )
         loss = loss or _loss(dumped, parameters, None if is_native else getattr(estimator, "classes_", None))
-        ensemble, rule, other_l2 = _leaves(dumped["tree_info"], parameters, loss, train)
+        classes = ClassWeights.of(estimator, parameters, loss, train)
+        ensemble, rule, other_l2 = _leaves(dumped["tree_info"], parameters, loss, classes.of_base(loss, train))
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
         return np.asarray(booster.predict(x, pred_leaf=True, num_iteration=rounds)).reshape(-1, ensemble.trees)
@@ -67,7 +79,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         # Seed 0 stands for the run that made the model: without a seed, LightGBM uses its own default seeds.
         if is_native:
             return lightgbm.train(_native_settings(booster, seed), lightgbm.Dataset(x, y, weight=weights), rounds)
-        settings = {**dict.fromkeys(EARLY_STOPPING), **dict.fromkeys(TREE_COUNTS, rounds)}
+        settings = {**dict.fromkeys(EARLY_STOPPING), **dict.fromkeys(TREE_COUNTS, rounds), **classes.held}
         categories = booster.params.get("categorical_column", "auto")  # as they were passed to `fit`
         new = unfitted_clone(estimator, seed or None, **settings)
         return new.fit(x, y, sample_weight=weights, categorical_feature=categories)
@@ -85,6 +97,10 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         splits=booster.model_to_string(num_iteration=rounds).partition("\nTree=0")[2].partition("\nend of trees")[0],
         library=library,
         threads=parameters.get("num_threads") != "1",
+        class_weights=classes.in_leaves,
+        base_class_weights=classes.in_base,
+        fits_base=_fits_base(parameters, loss),
+        notes=classes.notes,
     )
 
 
@@ -107,27 +123,38 @@ def _loss(dumped: dict[str, Any], parameters: dict[str, str], classes: Any) -> B
     """The loss that LightGBM's objective names."""
     objective, *settings = str(dumped.get("objective", "none")).split()
     options = dict(setting.split(":") for setting in settings if ":" in setting)
-    if objective == "binary":
-        return Logistic(np.array([0, 1]) if classes is None else classes, float(options.get("sigmoid", 1)))
-    if objective == "multiclass":
-        count = int(options["num_class"])
-        return Softmax(np.arange(count) if classes is None else classes, count / (count - 1))
-    if objective == "regression" and "sqrt" not in settings:
-        return Squared()
-    if objective == "poisson":
-        return Poisson(float(parameters.get("poisson_max_delta_step", 0.7)))
-    if objective in ("quantile", "regression_l1"):
-        return Quantile(float(parameters["alpha"]) if objective == "quantile" else 0.5)
-    raise unsupported_objective("LightGBM", " ".join([objective, *settings]), SUPPORTED)
+    count, sigmoid = int(options.get("num_class", 2)), float(options.get("sigmoid", 1))
+    classes = np.arange(count) if classes is None else classes
+    makers: dict[str, Callable[[], BoostingLoss]] = {
+        "binary": lambda: Logistic(classes, sigmoid),
+        "multiclass": lambda: Softmax(classes, count / (count - 1)),
+        "multiclassova": lambda: OneVsAll(classes, sigmoid),
+        "cross_entropy": SoftLabels,
+        "regression": Squared,
+        "poisson": lambda: Poisson(float(parameters.get("poisson_max_delta_step", 0.7))),
+        "gamma": Gamma,
+        "tweedie": lambda: Tweedie(float(parameters.get("tweedie_variance_power", 1.5))),
+        "huber": lambda: Huber(float(parameters.get("alpha", 0.9))),
+        "fair": lambda: Fair(float(parameters.get("fair_c", 1.0))),
+        "quantile": lambda: Quantile(float(parameters["alpha"])),
+        "regression_l1": lambda: Quantile(0.5),
+    }
+    if objective not in makers or "sqrt" in settings:
+        described = " ".join([objective, *settings])
+        raise unsupported_objective("LightGBM", described, SUPPORTED, reason=REASONS.get(objective, ""))
+    return makers[objective]()
 
 
 def _leaves(
-    trees: list[dict[str, Any]], parameters: dict[str, str], loss: BoostingLoss, train: Examples
+    trees: list[dict[str, Any]], parameters: dict[str, str], loss: BoostingLoss, mean_target: Array | None
 ) -> tuple[TreeEnsemble, LeafRule, Array | None]:
-    """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split."""
+    """The ensemble, how its leaves were made, and another l2 for leaves below a categorical split.
+
+    `mean_target` (K,) is the mean of the targets that the base is fitted to; None if the training set has no labels.
+    """
     leaves = [sorted(_walk(tree["tree_structure"], False)) for tree in trees]
     values = [np.array([value for _, value, _ in of_tree], dtype=np.float64) for of_tree in leaves]
-    base = _base(parameters, loss, train)
+    base = _base(parameters, loss, mean_target)
     for output in range(min(loss.outputs, len(values))):
         if len(values[output]) == 1:  # a first tree without a split is that constant, whatever the settings say
             base[output] = values[output][0]
@@ -136,7 +163,9 @@ def _leaves(
     outputs = np.arange(len(trees)) % loss.outputs
     ensemble = ensemble_of(values, np.arange(len(trees)) // loss.outputs, outputs, base)
     below_category = np.array([categorical for of_tree in leaves for *_, categorical in of_tree], dtype=bool)
-    l2 = np.full(len(below_category), float(parameters.get("lambda_l2", 0)))
+    # The only leaf of a tree that found no split takes no step, whatever its gradients are.
+    is_split = np.repeat([len(of_tree) > 1 for of_tree in leaves], [len(of_tree) for of_tree in leaves])
+    l2 = np.where(is_split, float(parameters.get("lambda_l2", 0)), np.inf)
     rule = LeafRule(
         learning_rate=float(parameters.get("learning_rate", 0.1)),
         l2=l2,
@@ -148,13 +177,15 @@ def _leaves(
     return ensemble, rule, np.where(below_category, l2 + float(parameters.get("cat_l2", 10)), l2)
 
 
-def _base(parameters: dict[str, str], loss: BoostingLoss, train: Examples) -> Array:
+def _base(parameters: dict[str, str], loss: BoostingLoss, mean_target: Array | None) -> Array:
     """The constant that boosting started from: the best one for the training set, or 0."""
+    return np.zeros(loss.outputs) if mean_target is None or not _fits_base(parameters, loss) else loss.link(mean_target)
+
+
+def _fits_base(parameters: dict[str, str], loss: BoostingLoss) -> bool:
+    """Whether boosting started from the best constant for the training set."""
     is_custom = parameters.get("objective", "custom") in ("custom", "none", "None", "")
-    if parameters.get("boost_from_average") != "1" or not loss.differentiable or is_custom or train.y is None:
-        return np.zeros(loss.outputs)
-    weights = np.ones(len(train)) if train.weights is None else train.weights
-    return loss.link(loss.encode(train.y).T @ weights / weights.sum())
+    return parameters.get("boost_from_average") == "1" and loss.differentiable and not is_custom
 
 
 def _walk(node: dict[str, Any], categorical: bool) -> list[tuple[int, float, bool]]:
@@ -178,9 +209,12 @@ def _unrecorded(estimator: Any, parameters: dict[str, str], first_round: list[di
         and min(number(f"{side}bagging_fraction", 1) for side in ("", "pos_", "neg_")) < 1,
         "path_smooth draws leaves to their parents": number("path_smooth", 0) > 0,
         "monotone constraints clip leaves": "1" in parameters.get("monotone_constraints", ""),
-        "classes were reweighted (is_unbalance, scale_pos_weight)": parameters.get("is_unbalance") == "1"
-        or number("scale_pos_weight", 1) != 1,
-        "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
+        "is_unbalance or scale_pos_weight gave every example another weight for each class": (
+            parameters.get("is_unbalance") == "1" or number("scale_pos_weight", 1) != 1
+        )
+        and parameters.get("objective") == "multiclassova",
+        "class_weight gave weights to the labels of a regression": getattr(estimator, "class_weight", None) is not None
+        and not hasattr(estimator, "classes_"),
         "gradients were quantised": parameters.get("use_quantized_grad") == "1",
         "a class without a useful split got its constant after the first round": len(first_round) > 1
         and parameters.get("boost_from_average") != "1"

@@ -66,6 +66,7 @@ def _model(
         grow=spec.replay_training,
         retrain_on=retrain_on,
         is_boosted=spec.rule is not None,
+        notes=spec.notes,
         threads=spec.threads,
         settings=(_settings(estimator), spec.inputs),
         splits=spec.splits,
@@ -113,13 +114,19 @@ def not_fitted(estimator: Any) -> ValueError:
     return ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
 
 
-def unsupported_objective(library: str, objective: str, supported: str, takes_custom: bool = True) -> ValueError:
-    """The error for an objective whose loss is not known here; `takes_custom`: whether `loss=` can replace it."""
-    is_ranking = "rank" in objective.lower()
-    ranking = " (a ranking loss belongs to pairs or lists, not to single examples)" if is_ranking else ""
+def unsupported_objective(
+    library: str, objective: str, supported: str, takes_custom: bool = True, reason: str = ""
+) -> ValueError:
+    """The error for an objective that is not supported, with the reason if there is one.
+
+    `takes_custom`: whether `loss=` can replace it.
+    """
+    if "rank" in objective.lower():
+        reason = "a ranking loss belongs to pairs or lists, not to single examples"
+    because = f" ({reason})" if reason else ""
     custom = " For a loss of your own, pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
     return ValueError(
-        f"the {library} objective {objective!r} is not supported{ranking}; train with one of {supported}."
+        f"the {library} objective {objective!r} is not supported{because}; train with one of {supported}."
         f"{custom if takes_custom else ''}"
     )
 

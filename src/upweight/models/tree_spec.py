@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,10 @@ class TreeSpec:
         splits: the splits in the library's own form, for the model's identity.
         library: the library's name and version, and the version that trained the model if the model records it.
         threads: whether training uses threads of the library's own.
+        class_weights: (classes,) what training multiplies the weights of the examples of each class by; None for 1.
+        base_class_weights: (classes,) the same, for the base alone; None if it is fitted with `class_weights`.
+        fits_base: whether the library fits the base to the training set, so that a base of 0 is a fit as well.
+        notes: warnings for the reader of scores.
     """
 
     ensemble: TreeEnsemble
@@ -55,6 +60,10 @@ class TreeSpec:
     splits: Any = None
     library: str = "scikit-learn"
     threads: bool = False
+    class_weights: Array | None = None
+    base_class_weights: Array | None = None
+    fits_base: bool = False
+    notes: tuple[str, ...] = ()
 
     def replay_training(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:
         """How the leaf values follow from training examples with these leaves, targets and weights."""
@@ -64,15 +73,22 @@ class TreeSpec:
         """Sample weights are weights in the leaves or, from scikit-learn 1.8, the chances of being drawn."""
         draws = np.ones(leaves.shape) if self.draws is None else self.draws
         forest = Forest(self.ensemble, self.loss, leaves, targets, draws, self.bootstrap, self.unrecorded)
-        weighted = replace(forest, weights=weights[:, None] * draws)
+        weighted = replace(forest, weights=times_classes(weights, self.class_weights, targets)[:, None] * draws)
         return forest if forest.exact and not weighted.exact else weighted
 
     def _boosting(self, leaves: Indices, targets: Array, weights: Array) -> Boosting:
         assert self.rule is not None
-        base_is_fitted = _is_best_constant(self.ensemble.base, self.loss, targets, weights)
+        example_weights, weights = weights, times_classes(weights, self.class_weights, targets)
+        base_weights = weights
+        if self.base_class_weights is not None:
+            base_weights = times_classes(example_weights, self.base_class_weights, targets)
+        is_best = _is_best_constant(self.ensemble.base, self.loss, targets, base_weights)
+        base_is_fitted = is_best and (self.fits_base or bool(np.any(self.ensemble.base != 0)))
         boosting = Boosting(
             self.ensemble, self.loss, self.rule, leaves, targets, weights, base_is_fitted, self.unrecorded
         )
+        if self.class_weights is not None:
+            boosting = replace(boosting, example_weights=example_weights, base_weights=base_weights)
         if self.other_l2 is None:
             return boosting
         with_other_l2 = replace(boosting, rule=replace(self.rule, l2=self.other_l2))
@@ -83,10 +99,45 @@ class TreeSpec:
         return replace(boosting, rule=replace(self.rule, l2=l2))
 
 
+def times_classes(weights: Array, class_weights: Array | None, targets: Array) -> Array:
+    """The weights of examples (n,) times those of their classes; targets (K, n) are 0 and 1."""
+    if class_weights is None:
+        return weights
+    classes = targets[0] > 0.5 if len(targets) == 1 else targets.argmax(axis=0)
+    return np.asarray(weights * class_weights[classes.astype(np.intp)])
+
+
+def class_weights_of(class_weight: Any, classes: Any, y: Any, weights: Array | None = None) -> Array | None:
+    """The weight of each class under scikit-learn's setting `class_weight`; None if classes are not weighted.
+
+    `weights` are those that "balanced" counts the labels with, in versions of scikit-learn that do so.
+    """
+    if class_weight is None or classes is None:
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    takes_weights = weights is not None and "sample_weight" in signature(compute_class_weight).parameters
+    more = {"sample_weight": weights} if takes_weights else {}
+    return np.asarray(compute_class_weight(class_weight, classes=classes, y=np.asarray(y), **more), dtype=np.float64)
+
+
+def held_class_weights(
+    class_weight: Any, classes: Any, weights: Array | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(settings that retrain with the same weights of classes, the note that says so) for balanced class weights."""
+    if weights is None or not isinstance(class_weight, str):
+        return {}, ()
+    held = dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    return {"class_weight": held}, (
+        f"class_weight={class_weight!r}: the classes keep the weights of the full training set. Removals do not "
+        "balance them anew, and retraining does not either.",
+    )
+
+
 def _is_best_constant(base: Array, loss: BoostingLoss, targets: Array, weights: Array) -> bool:
     """Whether the base fits the targets best, up to a shift of all outputs if the loss sees differences alone.
 
-    A base of 0 is the library's default, not a fit.
+    A base of 0 can also be the library's default, and not a fit.
     """
     mean = targets @ weights / weights.sum()
     if loss.classes is not None and ((mean <= 0) | (mean >= 1)).any():
@@ -95,7 +146,7 @@ def _is_best_constant(base: Array, loss: BoostingLoss, targets: Array, weights: 
     if loss.coupled:
         difference = difference - difference.mean()
     largest = float(np.abs(base).max())
-    return bool(np.abs(difference).max() <= BASE_TOLERANCE * max(1.0, largest) and largest > 0)
+    return bool(np.abs(difference).max() <= BASE_TOLERANCE * max(1.0, largest))
 
 
 def leaf_lookup(leaf_nodes: Sequence[NDArray[np.integer]]) -> Callable[[NDArray[Any]], NDArray[np.intp]]:

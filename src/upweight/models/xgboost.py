@@ -19,13 +19,15 @@ from upweight.models.tree_reading import known_format, library_of, not_fitted, r
 from upweight.models.tree_spec import TreeSpec, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.elementwise_losses import Gamma, LogLinkLoss, PseudoHuber, SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 
+Array = NDArray[np.float64]
 SUPPORTED = (
-    "reg:squarederror, binary:logistic, binary:logitraw, multi:softprob, multi:softmax, count:poisson, "
-    "reg:quantileerror and reg:absoluteerror"
+    "reg:squarederror, reg:logistic, binary:logistic, binary:logitraw, multi:softprob, multi:softmax, count:poisson, "
+    "reg:gamma, reg:tweedie, reg:pseudohubererror, reg:quantileerror and reg:absoluteerror"
 )
 
 
@@ -85,7 +87,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     library = f"XGBoost {xgboost.__version__}"
     with known_format(library):
         state = _state(booster, is_native)
-        loss = loss or _loss(state.learner, None if is_native else getattr(estimator, "classes_", None))
+        loss = loss or _loss(state.learner, None if is_native else getattr(estimator, "classes_", None), train.y)
         leaf_nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in state.trees]
         ensemble = _ensemble(state, leaf_nodes, loss)
         settings, threads = state.tree_settings, int(state.config["generic_param"]["nthread"])
@@ -120,10 +122,12 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
             l1=float(settings["alpha"]),
             max_step=float(settings["max_delta_step"]),
         ),
-        unrecorded=_unrecorded(state),
+        unrecorded=_unrecorded(state, loss),
         splits=state.trees,
         library=library,
         threads=threads != 1,
+        class_weights=_class_weights(state, loss),
+        notes=_base_notes(state, loss),
     )
 
 
@@ -143,7 +147,9 @@ def _state(booster: Any, is_native: bool) -> _BoosterState:
     state = _BoosterState(learner, config, kind, rounds)
     if any(int(tree["tree_param"].get("size_leaf_vector", 1)) > 1 for tree in state.trees):
         raise ValueError(
-            "XGBoost's multi_strategy='multi_output_tree' is not supported; train with 'one_output_per_tree'"
+            "XGBoost's multi_strategy='multi_output_tree' is not supported: its leaves hold several numbers. Train "
+            "with 'one_output_per_tree' (several targets work with the objective reg:squarederror), or one booster for "
+            "each target"
         )
     return state
 
@@ -173,31 +179,49 @@ def _data_of(booster: Any, missing: Any) -> Callable[..., Any]:
     return data
 
 
-def _loss(learner: dict[str, Any], classes: Any) -> BoostingLoss:
-    """The loss that XGBoost's objective names."""
-    objective = learner["objective"]["name"]
-    if objective in ("binary:logistic", "binary:logitraw"):
-        return Logistic(np.array([0, 1]) if classes is None else classes)
-    if objective in ("multi:softprob", "multi:softmax"):
-        count = int(learner["learner_model_param"]["num_class"])
-        return Softmax(np.arange(count) if classes is None else classes, 2.0)
-    if objective == "reg:squarederror":
-        return Squared()
-    if objective == "count:poisson":
-        return Poisson(float(learner["objective"]["poisson_regression_param"]["max_delta_step"]))
-    if objective == "reg:absoluteerror":
-        return Quantile(0.5)
-    if objective == "reg:quantileerror":
-        levels = json.loads(str(learner["objective"]["quantile_loss_param"]["quantile_alpha"]).replace("'", ""))
-        if np.size(levels) == 1:
-            return Quantile(float(np.ravel(levels)[0]))
-    raise unsupported_objective("XGBoost", objective, SUPPORTED)
+def _loss(learner: dict[str, Any], classes: Any, labels: Any) -> BoostingLoss:
+    """The loss that XGBoost's objective names, for these labels of the training set."""
+    settings, model = learner["objective"], learner["learner_model_param"]
+    objective, count, targets = settings["name"], int(model["num_class"]), int(model.get("num_target", 1))
+    is_soft = classes is None and not np.isin(labels, (0, 1)).all()
+    classes = np.arange(max(count, 2)) if classes is None else classes
+    makers: dict[str, Callable[[], BoostingLoss]] = {
+        "binary:logistic": lambda: SoftLabels() if is_soft else Logistic(classes),
+        "binary:logitraw": lambda: SoftLabels() if is_soft else Logistic(classes),
+        "reg:logistic": SoftLabels,
+        "multi:softprob": lambda: Softmax(classes, 2.0),
+        "multi:softmax": lambda: Softmax(classes, 2.0),
+        "reg:squarederror": lambda: Squared(targets),
+        "count:poisson": lambda: Poisson(float(settings["poisson_regression_param"]["max_delta_step"])),
+        "reg:gamma": Gamma,
+        "reg:tweedie": lambda: Tweedie(float(settings["tweedie_regression_param"]["tweedie_variance_power"])),
+        "reg:pseudohubererror": lambda: PseudoHuber(float(settings["pseudo_huber_param"]["huber_slope"])),
+        "reg:absoluteerror": lambda: Quantile(0.5),
+        "reg:quantileerror": lambda: Quantile(_quantile_levels(learner)[0]),
+    }
+    if objective not in makers or (objective == "reg:quantileerror" and len(_quantile_levels(learner)) > 1):
+        raise unsupported_objective("XGBoost", objective, SUPPORTED)
+    if targets > 1 and objective != "reg:squarederror":
+        raise ValueError(
+            f"XGBoost's {objective} with several targets is not supported, got {targets}; train with "
+            "objective='reg:squarederror', or one booster for each target"
+        )
+    return makers[objective]()
+
+
+def _quantile_levels(learner: dict[str, Any]) -> list[float]:
+    """The levels of a quantile regression, which XGBoost writes as text."""
+    levels = json.loads(str(learner["objective"]["quantile_loss_param"]["quantile_alpha"]).replace("'", ""))
+    return [float(level) for level in np.ravel(levels)]
 
 
 def _base(learner: dict[str, Any], loss: BoostingLoss) -> NDArray[np.float64]:
     """The margin before the first tree. XGBoost stores it as a prediction, in text."""
     score = np.ravel(json.loads(str(learner["learner_model_param"]["base_score"]))).astype(np.float64)
-    if isinstance(loss, Logistic | Poisson) and learner["objective"]["name"] != "binary:logitraw":
+    if (
+        isinstance(loss, Logistic | SoftLabels | LogLinkLoss | Poisson)
+        and learner["objective"]["name"] != "binary:logitraw"
+    ):
         score = loss.link(score)
     return np.broadcast_to(score, (loss.outputs,)).copy()
 
@@ -221,14 +245,38 @@ def _native_settings(state: _BoosterState, seed: int) -> dict[str, Any]:
     return settings | ({"num_class": classes} if classes else {})
 
 
-def _unrecorded(state: _BoosterState) -> tuple[str, ...]:
+def _positive_weight(state: _BoosterState) -> float:
+    """What training multiplied the weights of positive examples by."""
+    return float(state.config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1"))
+
+
+def _class_weights(state: _BoosterState, loss: BoostingLoss) -> Array | None:
+    """What training multiplied the weights of the two classes by; None for 1."""
+    positive_weight = _positive_weight(state)
+    return np.array([1.0, positive_weight]) if isinstance(loss, Logistic) and positive_weight != 1 else None
+
+
+def _base_notes(state: _BoosterState, loss: BoostingLoss) -> tuple[str, ...]:
+    """A note for objectives whose base XGBoost estimates in another way than by the best constant."""
+    is_estimated = state.learner["learner_model_param"].get("boost_from_average", "0") == "1"
+    if not is_estimated or not (isinstance(loss, PseudoHuber) or _class_weights(state, loss) is not None):
+        return ()
+    return (
+        "The base that boosting started from was estimated from the labels in one step, and is held fixed when an "
+        "example is removed. Retraining estimates it anew; train with base_score=… to fix it.",
+    )
+
+
+def _unrecorded(state: _BoosterState, loss: BoostingLoss) -> tuple[str, ...]:
     """What XGBoost did in training but did not record."""
     settings = state.tree_settings
-    positive_weight = state.config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1")
     effects = {
         "DART drops trees while it trains": state.kind == "dart",
         "subsample samples rows": float(settings.get("subsample", 1)) < 1,
         "monotone constraints clip leaves": "1" in settings.get("monotone_constraints", ""),
-        "positives were reweighted (scale_pos_weight)": float(positive_weight) != 1,
+        "scale_pos_weight multiplied the weights of labels that are exactly 1, among soft labels": isinstance(
+            loss, SoftLabels
+        )
+        and _positive_weight(state) != 1,
     }
     return tuple(effect for effect, is_active in effects.items() if is_active)

@@ -20,6 +20,8 @@ from upweight.trees.ensemble import Indices, TreeEnsemble
 Array = NDArray[np.float64]
 # Largest accepted difference of leaf values, relative to the largest of their tree: libraries sum in single precision.
 VALUE_TOLERANCE = 1e-4
+# Rounding of margins in single precision, in units of half a bit of each margin: at least, and for every boosting step.
+MIN_ROUNDINGS, ROUNDINGS_PER_STEP = 8.0, 0.25
 MIN_HESSIAN = 1e-12  # a leaf whose second derivatives sum to less than this holds no example
 
 
@@ -31,10 +33,12 @@ class LeafRule:
 
     Attributes:
         learning_rate: the factor of every step.
-        l2: (leaves,) added to H, leaf by leaf (LightGBM adds more below categorical splits).
+        l2: (leaves,) added to H, leaf by leaf (LightGBM adds more below categorical splits). Infinite for a leaf that
+            takes no step whatever its sums are, such as the only leaf of a tree that found no split.
         l1: subtracted from |G|.
         max_step: the largest step before the learning rate; 0 for no limit.
         newton: H sums second derivatives; otherwise H sums weights (CatBoost's "Gradient" leaves).
+        min_hessian: a leaf whose H is not above it holds no example. Negative if second derivatives can be 0.
     """
 
     learning_rate: float
@@ -42,6 +46,7 @@ class LeafRule:
     l1: float = 0.0
     max_step: float = 0.0
     newton: bool = True
+    min_hessian: float = MIN_HESSIAN
 
     def values(self, g: Array, h: Array, leaves: slice) -> Array:
         """Leaf values for sums g and h, both (leaves, …). A leaf without examples takes no step."""
@@ -49,7 +54,7 @@ class LeafRule:
         if self.l1:
             g = np.sign(g) * np.maximum(np.abs(g) - self.l1, 0.0)
         step = np.divide(
-            -g, denominator, out=np.zeros_like(denominator), where=(denominator > MIN_HESSIAN) & (h > MIN_HESSIAN)
+            -g, denominator, out=np.zeros_like(denominator), where=(denominator > MIN_HESSIAN) & (h > self.min_hessian)
         )
         if self.max_step:
             step = np.clip(step, -self.max_step, self.max_step)
@@ -62,7 +67,7 @@ class LeafRule:
     def inverse_denominator(self, value: Array, h: Array, leaves: slice | Indices) -> Array:
         """1 / (H + l2), or 0 for a leaf that cannot change: it holds no example, or its value is clipped."""
         denominator = h + self._l2_like(h, leaves)
-        fixed = (denominator <= MIN_HESSIAN) | (h <= MIN_HESSIAN)
+        fixed = (denominator <= MIN_HESSIAN) | (h <= self.min_hessian)
         if self.l1:
             fixed |= value == 0
         if self.max_step:
@@ -93,6 +98,7 @@ class Boosting:
         targets: (K, n) the labels as the loss encodes them.
         weights: (n,) sample weights, times the weights of classes.
         example_weights: (n,) sample weights without the weights of classes; None if they are the same.
+        base_weights: (n,) the weights that the base is fitted to; None if they are `weights`.
         base_is_fitted: the base is the best constant for the training set, so removals change it; else it is fixed.
         unrecorded: training settings whose effects no library records (subsampling, dropped trees, …), in words.
     """
@@ -106,6 +112,7 @@ class Boosting:
     base_is_fitted: bool = False
     unrecorded: tuple[str, ...] = ()
     example_weights: Array | None = None
+    base_weights: Array | None = None
 
     @property
     def counts(self) -> Array:
@@ -171,7 +178,25 @@ class Boosting:
         difference = np.abs(self.reproduced - self.ensemble.values).max(axis=1)
         # A leaf with examples of weight 0 alone has a value that does not follow from the data.
         occupied = self.ensemble.leaf_weights(self.leaves, self.weights) > 0
+        mismatch = float((difference / np.maximum(scale, 1e-300))[occupied].max(initial=0.0))
+        if mismatch <= VALUE_TOLERANCE:
+            return mismatch
+        scale = np.maximum(scale, self._rounding() / VALUE_TOLERANCE)
         return float((difference / np.maximum(scale, 1e-300))[occupied].max(initial=0.0))
+
+    def _rounding(self) -> Array:
+        """How much rounding of margins and labels in single precision can change every leaf value, (leaves,).
+
+        Late trees of a booster that fits its training set closely are fitted to differences of that size.
+        """
+        sums = np.zeros_like(self.ensemble.values)
+        for step in self.steps():
+            magnitude = np.abs(step.margins) * step.hessian + np.abs(self.targets)
+            for tree in step.trees:
+                sums[self.ensemble.leaves_of(tree)] = self.leaf_sums(tree, magnitude[self.ensemble.outputs_of(tree)])
+        roundings = max(MIN_ROUNDINGS, ROUNDINGS_PER_STEP * (int(self.ensemble.steps.max(initial=0)) + 1))
+        per_leaf = sums * self.rule.inverse_denominator(self.reproduced, self.leaf_totals[1], slice(0, len(sums)))
+        return np.asarray(per_leaf.max(axis=1) * roundings * self.rule.learning_rate * 2.0**-24)
 
     @property
     def exact(self) -> bool:

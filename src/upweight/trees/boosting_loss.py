@@ -109,7 +109,8 @@ class BoostingLoss(ABC):
     def predict(self, z: Array) -> list[Any]:
         """The predicted labels or numbers for margins (m, K)."""
         if self.classes is None:
-            return list(self.mean(z)[:, 0].tolist())
+            means = self.mean(z)
+            return list(means[:, 0].tolist()) if self.outputs == 1 else [tuple(row) for row in means.tolist()]
         return list(self.classes[self.probabilities(z).argmax(axis=1)].tolist())
 
     def mean(self, z: Array) -> Array:

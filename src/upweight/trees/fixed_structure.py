@@ -232,7 +232,8 @@ def base_changes(boosting: Boosting, removed: Sequence[Indices]) -> Array:
     out = np.zeros((len(boosting.targets), len(removed)))
     if not boosting.base_is_fitted:
         return out
-    weights, sums = boosting.weights, boosting.targets @ boosting.weights
+    weights = boosting.weights if boosting.base_weights is None else boosting.base_weights
+    sums = boosting.targets @ weights
     before = boosting.loss.link(sums / weights.sum())
     for column, rows in enumerate(removed):
         mean = (sums - boosting.targets[:, rows] @ weights[rows]) / (weights.sum() - weights[rows].sum())
@@ -241,12 +242,19 @@ def base_changes(boosting: Boosting, removed: Sequence[Indices]) -> Array:
 
 
 def base_derivative(boosting: Boosting) -> Array:
-    """∂ base / ∂ weight of every example, (K, n)."""
+    """∂ base / ∂ weight of every example, (K, n).
+
+    If the base leaves out the weights of classes, a weight counts in it by the share of it that is the example's own.
+    """
     if not boosting.base_is_fitted:
         return np.zeros_like(boosting.targets)
-    total = boosting.weights.sum()
-    mean = (boosting.targets @ boosting.weights / total)[:, None]
-    return np.asarray(boosting.loss.link_slope(mean) * (boosting.targets - mean) / total)
+    weights = boosting.weights if boosting.base_weights is None else boosting.base_weights
+    total = weights.sum()
+    mean = (boosting.targets @ weights / total)[:, None]
+    slope = np.asarray(boosting.loss.link_slope(mean) * (boosting.targets - mean) / total)
+    if boosting.base_weights is None:
+        return slope
+    return slope * np.divide(weights, boosting.weights, out=np.ones_like(weights), where=boosting.weights > 0)
 
 
 def _moved(boosting: Boosting, trees: range, dz: Array) -> dict[int, Array]:

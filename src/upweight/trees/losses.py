@@ -130,6 +130,42 @@ class Softmax(BoostingLoss):
         return np.asarray(softmax(z, axis=1))
 
 
+class OneVsAll(BoostingLoss):
+    """One logistic loss per class, Σ_k log(1 + exp(∓σ z_k)). σ is 1, except in LightGBM, where it can be set."""
+
+    name = "logistic loss of one class against all others"
+    unit = "nats"
+
+    def __init__(self, classes: NDArray[Any], sigmoid: float = 1.0) -> None:
+        super().__init__(len(classes), classes)
+        self.sigmoid = sigmoid
+        self.binary = Logistic(np.array([0, 1]), sigmoid)
+
+    def value(self, z: Array, t: Array) -> Array:
+        """The loss."""
+        return np.asarray(np.logaddexp(0.0, np.where(t > 0.5, -self.sigmoid, self.sigmoid) * z).sum(axis=0))
+
+    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
+        """Gradient and second derivative."""
+        return self.binary.derivatives(z, t)
+
+    def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
+        """Their directional derivatives along dz."""
+        return self.binary.derivatives_jvp(z, t, dz)
+
+    def link(self, mean: Array) -> Array:
+        """The best constant."""
+        return self.binary.link(mean)
+
+    def link_slope(self, mean: Array) -> Array:
+        """Its derivative."""
+        return self.binary.link_slope(mean)
+
+    def probabilities(self, z: Array) -> Array:
+        """The probability of each class against all others (m, classes); a row need not sum to 1."""
+        return np.asarray(expit(z * self.sigmoid))
+
+
 class Poisson(BoostingLoss):
     """exp(z) − t z. XGBoost and LightGBM sum exp(z + `padding`) as its second derivative (their default is .7)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +16,17 @@ from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec, leaf_lookup
+from upweight.models.tree_spec import TreeSpec, class_weights_of, held_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.elementwise_losses import Exponential, Gamma
 from upweight.trees.ensemble import ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
 
 Array = NDArray[np.float64]
-GRADIENT_LOSSES = "squared_error, log_loss, quantile and absolute_error"
-HISTOGRAM_LOSSES = "squared_error, log_loss, poisson, quantile and absolute_error"
+GRADIENT_LOSSES = "squared_error, log_loss, exponential, quantile and absolute_error"
+HISTOGRAM_LOSSES = "squared_error, log_loss, poisson, gamma, quantile and absolute_error"
 # Class → the attribute that holds the trees; only a fitted estimator has it.
 TREE_ATTRIBUTES = {
     "GradientBoostingClassifier": "estimators_",
@@ -62,7 +64,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     names = getattr(estimator, "feature_names_in_", None)
     inputs = TreeInputs(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
     if kind.startswith("Hist"):
-        return _histogram_spec(estimator, inputs)
+        return _histogram_spec(estimator, train, inputs)
     if kind.startswith("Gradient"):
         return _gradient_spec(estimator, train, inputs)
     return _forest_spec(estimator, train, inputs)
@@ -113,7 +115,7 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
     )
 
 
-def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
+def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
     """HistGradientBoosting*: leaves are in private attributes; `read_trees` compares the margins with public ones."""
     loss = _loss(estimator, HISTOGRAM_LOSSES)
     rounds = len(estimator._predictors)
@@ -139,16 +141,26 @@ def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
         if loss.classes is not None:
             return np.asarray(estimator.decision_function(x))
         predicted = np.asarray(estimator.predict(x))
-        return np.log(predicted) if isinstance(loss, Poisson) else predicted
+        return np.log(predicted) if isinstance(loss, Poisson | Gamma) else predicted
+
+    class_weight = getattr(estimator, "class_weight", None)
+    positions, places = np.arange(loss.outputs), None
+    if loss.classes is not None and train.y is not None:  # the keys of `class_weight` are positions among the classes
+        positions, places = np.arange(len(loss.classes)), loss.places(train.y)
+    class_weights = class_weights_of(class_weight, positions, places)
+    held, notes = held_class_weights(class_weight, positions, class_weights)
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False)
+        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False, **held)
+
+    # A tree that found no split has one leaf, whose value stays at 0 whatever its gradients are.
+    is_split = np.repeat([len(v) > 1 for v in values], [len(v) for v in values])
+    l2 = np.where(is_split, float(estimator.l2_regularization), np.inf)
 
     stops_early = bool(getattr(estimator, "do_early_stopping_", False))
     effects = {
         "early stopping held rows out": stops_early and estimator.validation_fraction is not None,
         "monotone constraints clip leaves": estimator.monotonic_cst is not None,
-        "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
     }
     return TreeSpec(
         ensemble=ensemble,
@@ -157,10 +169,13 @@ def _histogram_spec(estimator: Any, inputs: TreeInputs) -> TreeSpec:
         leaf_numbers=leaf_numbers,
         margins=margins,
         retrain_estimator=retrain_estimator,
-        rule=LeafRule(estimator.learning_rate, np.full(len(ensemble.values), float(estimator.l2_regularization))),
+        rule=LeafRule(estimator.learning_rate, l2),
         unrecorded=_active(effects),
         splits=estimator._predictors,
         threads=True,
+        class_weights=class_weights,
+        fits_base=True,
+        notes=notes,
     )
 
 
@@ -177,14 +192,23 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
     ensemble = ensemble_of(
         [v / trees for v in values], np.zeros(trees, np.intp), np.zeros(trees, np.intp), np.zeros(outputs)
     )
+    class_weight = getattr(estimator, "class_weight", None)
+    by_sample = class_weight == "balanced_subsample" and bool(estimator.bootstrap)
+    class_weights: Array | None = None
+    held: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    if classes is not None and not by_sample:  # without a bootstrap, "balanced_subsample" is "balanced"
+        is_balanced = isinstance(class_weight, str)
+        class_weights = class_weights_of("balanced" if is_balanced else class_weight, classes, train.y, train.weights)
+        held, notes = held_class_weights(class_weight, classes, class_weights)
     effects = {
         "leaves are medians": estimator.criterion == "absolute_error",
-        "class_weight reweighted the classes": getattr(estimator, "class_weight", None) is not None,
+        "class_weight='balanced_subsample' balanced the classes anew in the sample of every tree": by_sample,
         "monotone constraints clip leaves": getattr(estimator, "monotonic_cst", None) is not None,
     }
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return retrain_clone(estimator, x, y, weights, seed)
+        return retrain_clone(estimator, x, y, weights, seed, **held)
 
     return TreeSpec(
         ensemble=ensemble,
@@ -198,6 +222,8 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
         unrecorded=_active(effects),
         splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
         threads=estimator.n_jobs not in (None, 1),
+        class_weights=class_weights,
+        notes=notes,
     )
 
 
@@ -227,14 +253,17 @@ def _active(effects: dict[str, bool]) -> tuple[str, ...]:
 def _loss(estimator: Any, supported: str) -> BoostingLoss:
     """The loss that `estimator.loss` names."""
     name, classes = estimator.loss, np.asarray(getattr(estimator, "classes_", ()))
-    if name == "log_loss":
-        return Logistic(classes) if len(classes) == 2 else Softmax(classes)
-    if name == "squared_error":
-        return Squared()
-    if name == "poisson":
-        return Poisson()
-    if name == "quantile":
-        return Quantile(getattr(estimator, "alpha", None) or estimator.quantile)
-    if name == "absolute_error":
-        return Quantile(0.5)
-    raise unsupported_objective(type(estimator).__name__, name, supported, takes_custom=False)
+    makers: dict[str, Callable[[], BoostingLoss]] = {
+        "log_loss": lambda: Logistic(classes) if len(classes) == 2 else Softmax(classes),
+        "exponential": lambda: Exponential(classes),
+        "squared_error": Squared,
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "quantile": lambda: Quantile(getattr(estimator, "alpha", None) or estimator.quantile),
+        "absolute_error": lambda: Quantile(0.5),
+    }
+    if name not in makers:
+        percentile = "its leaves are re-fitted by a median, and its δ is a percentile of the residuals"
+        reason = percentile if name == "huber" else ""
+        raise unsupported_objective(type(estimator).__name__, name, supported, takes_custom=False, reason=reason)
+    return makers[name]()
