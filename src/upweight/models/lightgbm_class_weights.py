@@ -45,7 +45,11 @@ class ClassWeights:
         scale = float(parameters.get("scale_pos_weight") or 1)
         if parameters.get("objective") == "binary" and (is_unbalance or scale != 1):
             factors = np.array([1.0, scale])
-            counts = np.bincount(loss.places(train.y), minlength=2) if is_unbalance and train.y is not None else None
+            counts = (
+                np.bincount(loss.class_positions(train.y), minlength=2)
+                if is_unbalance and train.y is not None
+                else None
+            )
             if counts is not None and counts.all():
                 factors *= counts.max() / counts
             in_leaves = factors if by_setting is None else by_setting * factors

@@ -146,7 +146,7 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
     class_weight = getattr(estimator, "class_weight", None)
     positions, places = np.arange(loss.outputs), None
     if loss.classes is not None and train.y is not None:  # the keys of `class_weight` are positions among the classes
-        positions, places = np.arange(len(loss.classes)), loss.places(train.y)
+        positions, places = np.arange(len(loss.classes)), loss.class_positions(train.y)
     class_weights = class_weights_of(class_weight, positions, places)
     held, notes = held_class_weights(class_weight, positions, class_weights)
 
