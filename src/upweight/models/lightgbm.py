@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,9 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import unfitted_clone
-from upweight.models.lightgbm_class_weights import ClassWeights
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec
+from upweight.models.tree_spec import TreeSpec, class_weights_of, held_class_weights, times_classes
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.elementwise_losses import Fair, Gamma, Huber, SoftLabels, Tweedie
@@ -51,6 +51,64 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Boostin
     return read_trees(_read_spec, estimator, train, measure, loss)
 
 
+@dataclass(frozen=True, eq=False)
+class _ClassWeights:
+    """What a LightGBM training multiplied the weights of the examples of each class by; None for 1.
+
+    Attributes:
+        in_leaves: (classes,) in the sums of leaves.
+        in_base: (classes,) in the constant that boosting starts from. `class_weight` becomes sample weights, which
+            count in it; `scale_pos_weight` and `is_unbalance` do not.
+        held: settings that retrain with the same weights of classes.
+        notes: warnings for the reader of scores.
+    """
+
+    in_leaves: Array | None = None
+    in_base: Array | None = None
+    held: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, estimator: Any, parameters: dict[str, str], loss: BoostingLoss, train: Examples) -> _ClassWeights:
+        """The weights of the classes in the training of this estimator or Booster."""
+        if loss.classes is None:
+            return cls()
+        class_weight = getattr(estimator, "class_weight", None)
+        by_setting = class_weights_of(class_weight, loss.classes, train.y)
+        held, notes = held_class_weights(class_weight, loss.classes, by_setting)
+        in_leaves = by_setting
+        is_unbalance = parameters.get("is_unbalance") == "1"
+        scale = float(parameters.get("scale_pos_weight") or 1)
+        if parameters.get("objective") == "binary" and (is_unbalance or scale != 1):
+            factors = np.array([1.0, scale])
+            counts = (
+                np.bincount(loss.class_positions(train.y), minlength=2)
+                if is_unbalance and train.y is not None
+                else None
+            )
+            if counts is not None and counts.all():
+                factors *= counts.max() / counts
+            in_leaves = factors if by_setting is None else by_setting * factors
+        if in_leaves is None:
+            return cls()
+        if is_unbalance:
+            notes += (
+                "is_unbalance: the classes keep the weights of the full training set when an example is removed. "
+                "Retraining counts the classes anew.",
+            )
+        in_base = np.ones(len(in_leaves)) if by_setting is None else by_setting
+        return cls(in_leaves, in_base, held, notes)
+
+    def of_base(self, loss: BoostingLoss, train: Examples) -> Array | None:
+        """The mean of the targets (K,) under the weights that the base is fitted with; None without labels."""
+        if train.y is None:
+            return None
+        targets = loss.encode(train.y).T
+        weights = np.ones(len(train)) if train.weights is None else train.weights
+        weights = times_classes(weights, self.in_base, targets)
+        return np.asarray(targets @ weights / weights.sum())
+
+
 def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
     """The trees of a fitted LGBMClassifier, LGBMRegressor or Booster; `steps` come before it in a pipeline."""
     import lightgbm
@@ -69,7 +127,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
                 "LightGBM's boosting='rf' is not supported; train scikit-learn's random forest or extra trees instead"
             )
         loss = loss or _loss(dumped, parameters, None if is_native else getattr(estimator, "classes_", None))
-        classes = ClassWeights.of(estimator, parameters, loss, train)
+        classes = _ClassWeights.of(estimator, parameters, loss, train)
         ensemble, rule, other_l2 = _leaves(dumped["tree_info"], parameters, loss, classes.of_base(loss, train))
 
     def leaf_numbers(x: Any) -> NDArray[Any]:

@@ -144,10 +144,10 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
         return np.log(predicted) if isinstance(loss, Poisson | Gamma) else predicted
 
     class_weight = getattr(estimator, "class_weight", None)
-    positions, places = np.arange(loss.outputs), None
+    positions, labels = np.arange(loss.outputs), None
     if loss.classes is not None and train.y is not None:  # the keys of `class_weight` are positions among the classes
-        positions, places = np.arange(len(loss.classes)), loss.class_positions(train.y)
-    class_weights = class_weights_of(class_weight, positions, places)
+        positions, labels = np.arange(len(loss.classes)), loss.class_positions(train.y)
+    class_weights = class_weights_of(class_weight, positions, labels)
     held, notes = held_class_weights(class_weight, positions, class_weights)
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
