@@ -100,7 +100,7 @@ class EigenRows(Rows):
                 and factors.s.shape[1] == 1
                 and self._is_cheaper_in_eigenbasis(joint)
             ):
-                a, s = with_ones(factors) @ layer.right, factors.s @ layer.left
+                a, s = layer.rotate_inputs(with_ones(factors)), layer.rotate_slopes(factors.s)
                 out += OuterTerm(s, a, tuple(joint.shape[1:])).dot_vectors(joint) * self._sizes[layer.weight].flatten()
                 del remaining[layer.weight]
         plain = self.blocks | self._rotate_back(remaining)

@@ -26,7 +26,7 @@ from upweight.curvature.label_expectation import expected_gradients, label_expec
 from upweight.curvature.leverage import correct_leverage
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
+from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
@@ -114,8 +114,8 @@ class FittedEKFAC(Curvature):
         for factors in zip(*(batch.layers() for batch in rows), strict=True):
             layer = self.layers[factors[0].weight]
             inverse = 1 / shifted[layer.weight]
-            a = with_ones(factors[0]) @ layer.right
-            s = torch.stack([part.s @ layer.left for part in factors])  # (k, B, T, d_o)
+            a = layer.rotate_inputs(with_ones(factors[0]))
+            s = torch.stack([layer.rotate_slopes(part.s) for part in factors])  # (k, B, T, d_o)
             if a.shape[1] == 1:
                 weighted = s[:, :, 0] * (a[:, 0] ** 2 @ inverse.T)
                 out += torch.einsum("cbo,dbo->bcd", weighted, s[:, :, 0])
@@ -151,6 +151,12 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / float(self.summed.weights.sum()),
             "damping_from": self.damping_from,
+            "warnings": [
+                f"The layer of {name!r} is {layer.diagonal_width:,} wide: the Kronecker factor of that side keeps only "
+                f"its diagonal (above a width of {MAX_ROTATED_AXIS:,}), so correlations within it are left out."
+                for name, layer in self.layers.items()
+                if layer.diagonal_width
+            ],
         }
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:
@@ -190,11 +196,11 @@ class FittedEKFAC(Curvature):
                 if factors.s.shape[1] > 1:
                     layer.values += layer.rotate_factors(factors).square_().sum(dim=0)
                     continue
-                s = factors.s @ layer.left
+                s = layer.rotate_slopes(factors.s)
                 if factors.weight in pending:  # the inputs are the same for every direction
                     pending[factors.weight][1].add_(s[:, 0] ** 2)
                 else:
-                    pending[factors.weight] = (with_ones(factors)[:, 0] @ layer.right, s[:, 0] ** 2)
+                    pending[factors.weight] = (layer.rotate_inputs(with_ones(factors)[:, 0]), s[:, 0] ** 2)
         self._add_pending(pending)
         return refine(self.unfactored, moments)
 
@@ -210,7 +216,7 @@ def add_squares(layer: FactoredLayer, a: Tensor, s: Tensor) -> None:
 
     A gradient without positions has rank one, and its square is a product of squares.
     """
-    a, s = a @ layer.right, s @ layer.left
+    a, s = layer.rotate_inputs(a), layer.rotate_slopes(s)
     if a.shape[1] == 1:
         layer.values += (s[:, 0] ** 2).T @ (a[:, 0] ** 2)
     else:

@@ -1,4 +1,8 @@
-"""Kronecker factors of each layer, A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, with eigenvectors."""
+"""Kronecker factors of each layer, A = E[a aᵀ] of inputs and S = E[s sᵀ] of output gradients, with eigenvectors.
+
+A side as wide as a vocabulary has only the diagonal of its factor: memory of the whole grows as the square of the width
+and time as the cube. It is not rotated.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from torch import Tensor
 
 from upweight.curvature.label_expectation import expected_batches
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.curvature.unfactored_parameters import UnfactoredParameter, UnfactoredParameters
+from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured_batch import LayerFactors
 
 Blocks = dict[str, Tensor]
@@ -26,39 +30,52 @@ class FactoredLayer:
     weight: str
     bias: str | None
     swapped: bool
-    inputs: Tensor  # Σ w a aᵀ over examples and positions that count; a ends with a one if there is a bias
-    slopes: Tensor  # Σ w s sᵀ over examples, positions and directions
+    inputs: Tensor  # Σ w a aᵀ over examples and positions that count, or its diagonal; a ends with a one for a bias
+    slopes: Tensor  # Σ w s sᵀ over examples, positions and directions, or its diagonal
     positions: float = 0.0  # Σ w over the positions of `inputs`
     examples: float = 0.0  # Σ w
     values: Tensor = field(default_factory=lambda: torch.empty(0))
-    left: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of S
-    right: Tensor = field(default_factory=lambda: torch.empty(0))  # eigenvectors of A
+    left: Tensor | None = None  # eigenvectors of S; None if that is diagonal
+    right: Tensor | None = None  # eigenvectors of A; None if that is diagonal
 
     def decompose(self, total: float) -> None:
         """Compute the eigenvectors of both factors and the eigenvalues of total · A ⊗ S."""
-        a, self.right = torch.linalg.eigh(self.inputs.double() / (self.positions or 1.0))
-        s, self.left = torch.linalg.eigh(self.slopes.double() / self.examples)
+        a, self.right = _eigenvectors(self.inputs.double() / (self.positions or 1.0), self.inputs.dtype)
+        s, self.left = _eigenvectors(self.slopes.double() / self.examples, self.inputs.dtype)
         self.values = total * s.clamp_min(0)[:, None] * a.clamp_min(0)[None, :]
-        precision = self.inputs.dtype
-        self.right, self.left = self.right.to(precision), self.left.to(precision)
-        self.values = self.values.to(precision)
+        self.values = self.values.to(self.inputs.dtype)
+
+    @property
+    def diagonal_width(self) -> int:
+        """The width of the widest side whose factor is diagonal; 0 if none is."""
+        return max([len(factor) for factor in (self.inputs, self.slopes) if factor.ndim == 1], default=0)
+
+    def rotate_inputs(self, a: Tensor) -> Tensor:
+        """a Q_A."""
+        return a if self.right is None else a @ self.right
+
+    def rotate_slopes(self, s: Tensor) -> Tensor:
+        """s Qₛ."""
+        return s if self.left is None else s @ self.left
 
     def rotate(self, joint: Tensor) -> Tensor:
         """Qₛᵀ V Q_A for V (k, d_o, d_i)."""
-        return _left_multiply(self.left.T, joint @ self.right)
+        joint = self.rotate_inputs(joint)
+        return joint if self.left is None else _left_multiply(self.left.T, joint)
 
     def rotate_factors(self, factors: LayerFactors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example; rotates the factors or their product, whichever is cheaper."""
         a, s = factors.a, factors.s
-        (d_o, d_i), positions = (len(self.left), len(self.right)), s.shape[1]
+        (d_o, d_i), positions = self.values.shape, s.shape[1]
         if positions * (d_i**2 + d_o**2) < d_i * d_o * (d_i + d_o):
-            return (s @ self.left).transpose(1, 2) @ (with_ones(factors) @ self.right)
+            return self.rotate_slopes(s).transpose(1, 2) @ self.rotate_inputs(with_ones(factors))
         joint = s.transpose(1, 2) @ a
         return self.rotate(joint if factors.bias is None else torch.cat([joint, s.sum(1)[:, :, None]], dim=2))
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
-        return _left_multiply(self.left, joint @ self.right.T)
+        joint = joint if self.right is None else joint @ self.right.T
+        return joint if self.left is None else _left_multiply(self.left, joint)
 
     def join(self, blocks: Mapping[str, Tensor]) -> Tensor:
         """Weight and bias of this layer as (k, d_o, d_i [+ 1])."""
@@ -72,6 +89,24 @@ class FactoredLayer:
         weight = weight.transpose(1, 2) if self.swapped else weight
         out = {self.weight: weight.reshape(len(joint), *shapes[self.weight])}
         return out if self.bias is None else {**out, self.bias: joint[:, :, -1]}
+
+
+def zero_factor(width: int, like: Tensor) -> Tensor:
+    """A factor of zeros, (width, width), or the diagonal of one if the side is too wide to be rotated."""
+    return like.new_zeros(width) if width > MAX_ROTATED_AXIS else like.new_zeros(width, width)
+
+
+def add_products(factor: Tensor, rows: Tensor, weighted: Tensor) -> None:
+    """Add rowsᵀ weighted to a factor, or the diagonal of that to a diagonal factor."""
+    factor += (rows * weighted).sum(dim=0) if factor.ndim == 1 else rows.T @ weighted
+
+
+def _eigenvectors(factor: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """(eigenvalues, eigenvectors in this precision) of a factor; a diagonal one has its own values, and no vectors."""
+    if factor.ndim == 1:
+        return factor, None
+    values, vectors = torch.linalg.eigh(factor)
+    return values, vectors.to(precision)
 
 
 def _left_multiply(matrix: Tensor, joint: Tensor) -> Tensor:
@@ -97,10 +132,10 @@ def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer]
             s = factors.s.flatten(0, 1)
             if factors.weight not in layers:
                 sizes = factors.a.shape[-1] + (factors.bias is not None), s.shape[1]
-                zeros = (s.new_zeros(sizes[0], sizes[0]), s.new_zeros(sizes[1], sizes[1]))
+                zeros = (zero_factor(sizes[0], s), zero_factor(sizes[1], s))
                 layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
             layer = layers[factors.weight]
-            layer.slopes += s.T @ s
+            add_products(layer.slopes, s, s)
             counts = (s != 0).any(dim=1)
             if direction > 0:  # the inputs are the same for every direction
                 pending[factors.weight][1].logical_or_(counts)
@@ -124,7 +159,7 @@ def _add_inputs(layers: Mapping[str, FactoredLayer], pending: PendingInputs) -> 
     """
     for weight, (a, counts, position_weight) in pending.items():
         inputs, weights = a[counts], position_weight[counts]
-        layers[weight].inputs += inputs.T @ (weights[:, None] * inputs)
+        add_products(layers[weight].inputs, inputs, weights[:, None] * inputs)
         layers[weight].positions += float(weights.double().sum())
     pending.clear()
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.curvature.ekfac import add_squares
-from upweight.curvature.kfac import FactoredLayer, parameter_names, position_weights, with_ones
+from upweight.curvature.kfac import (
+    FactoredLayer,
+    add_products,
+    parameter_names,
+    position_weights,
+    with_ones,
+    zero_factor,
+)
 from upweight.curvature.label_expectation import draws_per_example, expected_batches, expected_gradients
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
@@ -181,7 +188,8 @@ class MeanEKFAC(Spectrum):
         if self.root is None:
             return 1.0
         left, right = self._sides[layer.weight]
-        return torch.outer((layer.left**2).T @ left**2, (layer.right**2).T @ right**2)
+        sides = zip((layer.left, layer.right), (left, right), strict=True)
+        return torch.outer(*(side**2 if basis is None else (basis**2).T @ side**2 for basis, side in sides))
 
     def _decay(self, layer: FactoredLayer, decays: Decays, metric: Tensor | float) -> Tensor | float:
         """Weight decay times the metric in the layer's eigenbasis; its diagonal if weight and bias differ."""
@@ -208,12 +216,12 @@ class MeanEKFAC(Spectrum):
     def _add_to_factors(self, factors: LayerFactors, a: Tensor, s: Tensor, weights: Tensor | None) -> None:
         a, s = a.flatten(0, 1), s.flatten(0, 1)
         if factors.weight not in self.layers:
-            zeros = (torch.zeros(a.shape[1], a.shape[1]).to(a), torch.zeros(s.shape[1], s.shape[1]).to(s))
+            zeros = (zero_factor(a.shape[1], a), zero_factor(s.shape[1], s))
             self.layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
         layer = self.layers[factors.weight]
-        layer.slopes += s.T @ s
+        add_products(layer.slopes, s, s)
         if weights is not None:  # only for the first direction: the inputs are the same for all
-            layer.inputs += a.T @ (weights[:, None] * a)
+            add_products(layer.inputs, a, weights[:, None] * a)
             layer.positions += float(weights.double().sum())
 
     def _scaled(self, factors: LayerFactors, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
