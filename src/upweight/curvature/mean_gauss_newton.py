@@ -188,8 +188,7 @@ class MeanEKFAC(Spectrum):
         if self.root is None:
             return 1.0
         left, right = self._sides[layer.weight]
-        sides = zip((layer.left, layer.right), (left, right), strict=True)
-        return torch.outer(*(side**2 if basis is None else (basis**2).T @ side**2 for basis, side in sides))
+        return torch.outer(_squares_along(layer.left, left), _squares_along(layer.right, right))
 
     def _decay(self, layer: FactoredLayer, decays: Decays, metric: Tensor | float) -> Tensor | float:
         """Weight decay times the metric in the layer's eigenbasis; its diagonal if weight and bias differ."""
@@ -234,6 +233,11 @@ class MeanEKFAC(Spectrum):
             self._sides[factors.weight] = ((logs.mean(dim=1) - logs.mean()).exp(), logs.mean(dim=0).exp())
         left, right = self._sides[factors.weight]
         return a * right, s * left
+
+
+def _squares_along(basis: Tensor | None, diagonal: Tensor) -> Tensor:
+    """The squares of a diagonal matrix as the diagonal in a rotated basis."""
+    return diagonal**2 if basis is None else (basis**2).T @ diagonal**2
 
 
 def _apply(function: Function, values: Tensor) -> Tensor:
