@@ -202,7 +202,8 @@ class MeanEKFAC(Spectrum):
         if self.root is not None and isinstance(metric, Tensor):
             left, right = self._sides[layer.weight]
             joined = joined * torch.outer(left**2, right**2)
-        return (layer.left**2).T @ joined @ (layer.right**2)
+        joined = joined if layer.left is None else (layer.left**2).T @ joined
+        return joined if layer.right is None else joined @ (layer.right**2)
 
     def _for_each_layer(self, parts: Sequence[SummedObjective], use: Callable[..., None]) -> None:
         """Call `use(factors, a, s, weights)` per batch, direction and layer; weights only for the first direction."""
