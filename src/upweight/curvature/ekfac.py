@@ -21,12 +21,12 @@ from upweight.core.rows import Rows
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
-from upweight.curvature.kfac import FactoredLayer, kronecker_factors, with_ones
+from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import expected_gradients, label_expectation
 from upweight.curvature.leverage import correct_leverage
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, add_moments, refine
+from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
@@ -151,12 +151,7 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / float(self.summed.weights.sum()),
             "damping_from": self.damping_from,
-            "warnings": [
-                f"The layer of {name!r} is {layer.diagonal_width:,} wide: the Kronecker factor of that side keeps only "
-                f"its diagonal (above a width of {MAX_ROTATED_AXIS:,}), so correlations within it are left out."
-                for name, layer in self.layers.items()
-                if layer.diagonal_width
-            ],
+            "warnings": diagonal_warnings(self.layers),
         }
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:

@@ -172,3 +172,13 @@ def position_weights(weights: NDArray[np.float64], like: Tensor) -> Tensor:
 def parameter_names(layers: Mapping[str, FactoredLayer]) -> set[str]:
     """Names of all parameters in these layers."""
     return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name is not None}
+
+
+def diagonal_warnings(layers: Mapping[str, FactoredLayer]) -> list[str]:
+    """A sentence for every layer with a factor that keeps only its diagonal."""
+    return [
+        f"The layer of {name!r} is {layer.diagonal_width:,} wide: the Kronecker factor of that side keeps only "
+        f"its diagonal (above a width of {MAX_ROTATED_AXIS:,}), so correlations within it are left out."
+        for name, layer in layers.items()
+        if layer.diagonal_width
+    ]

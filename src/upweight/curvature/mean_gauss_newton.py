@@ -15,6 +15,7 @@ from upweight.curvature.ekfac import add_squares
 from upweight.curvature.kfac import (
     FactoredLayer,
     add_products,
+    diagonal_warnings,
     parameter_names,
     position_weights,
     with_ones,
@@ -181,7 +182,7 @@ class MeanEKFAC(Spectrum):
         largest = [
             float(v.max()) for v in [*self.unfactored.values(), *(layer.values for layer in self.layers.values())]
         ]
-        return {"exponential": "EK-FAC", "largest": max(largest)}
+        return {"exponential": "EK-FAC", "largest": max(largest), "warnings": diagonal_warnings(self.layers)}
 
     def _metric(self, layer: FactoredLayer) -> Tensor | float:
         """The diagonal of P in the layer's eigenbasis, (d_o, d_i)."""
