@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.changes import Change
 from upweight.core.curvature import Curvature, ExactCurvature
+from upweight.core.departure import Departure, departure_of, warnings_of
 from upweight.core.examples import Examples
 from upweight.core.scores import Unit, require_finite
 from upweight.core.weights import weighted_positions
@@ -25,7 +26,8 @@ class ChangeForecast:
     """Predicts the effect of changes on these queries.
 
     With an exact curvature (`form` "newton"), Newton steps follow the model to the optimum of the changed objective.
-    With any other (`form` "first"), the effect is first order in the change.
+    With any other (`form` "first"), the effect is first order in the change. `departure` says how predictions at the
+    optimum, where effects are taken, differ from those of the model.
     """
 
     model: Any
@@ -33,19 +35,24 @@ class ChangeForecast:
     queries: Examples
     curvature: Curvature
     form: str
+    departure: Departure | None = None
 
     @classmethod
     def of(cls, model: Any, train: Examples, queries: Examples, form: str | None, new_inputs: bool) -> ChangeForecast:
         """At the optimum of the training objective, if Newton steps can reach it; else at the model's parameters.
 
-        Raises TypeError if `form` is "newton" and the curvature is not exact.
+        Raises:
+            TypeError: `form` is "newton" and the curvature is not exact.
+            ValueError: for one of the queries the optimum predicts something else than the model.
         """
         model.gradient_norm(train)  # refuses data that the model was not fitted on
         ready = model.hypothetical(new_inputs=new_inputs)
         curvature = ready.curvature(train, None, None)
         if isinstance(curvature, ExactCurvature):
             curvature = curvature.settled()
-            return cls(ready.with_parameters(curvature.parameters), train, queries, curvature, form or "newton")
+            optimum = ready.with_parameters(curvature.parameters)
+            departure = departure_of(model, optimum, train, queries)
+            return cls(optimum, train, queries, curvature, form or "newton", departure)
         if form == "newton":
             raise TypeError(f"{type(curvature).__name__} cannot follow changes to a new optimum; ask for form='first'")
         return cls(ready, train, queries, curvature, "first")
@@ -58,7 +65,7 @@ class ChangeForecast:
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Diagnostics of the curvature, with a warning if the prediction is first order only."""
-        warnings = list(self.curvature.diagnostics.get("warnings", ()))
+        warnings = list(self.curvature.diagnostics.get("warnings", ())) + warnings_of([self.departure])
         if self.form == "first":
             warnings.append("Effects are predicted to first order: large changes have larger effects than predicted.")
         return {**self.curvature.diagnostics, "warnings": warnings}

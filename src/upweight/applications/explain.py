@@ -59,7 +59,8 @@ class Explanation:
         """Plain values for JSON, with the k strongest proponents and opponents of every query; NaN becomes None.
 
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
-        `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `measured`,
+        `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or
+        `predicted` and `probability` at the optimum that the scores are taken at, if it differs), `measured`,
         `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `verdict`,
         `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
         `warnings`, `seconds`.
@@ -85,17 +86,30 @@ class Explanation:
             self.queries.label(self.queries.ids[place].item())
         )
 
+    def at_optimum(self, place: int) -> tuple[Any, float | None] | None:
+        """What the optimum at which scores are taken predicts for this query, and its probability.
+
+        None if it predicts as the model does.
+        """
+        predictions = self.scores.at_optimum
+        if predictions is None:
+            return None
+        probabilities = predictions.probabilities
+        return predictions.predicted[place], None if probabilities is None else float(probabilities[place].max())
+
     def without(self, place: int, score: float) -> float | None:
         """The probability of the query's true label if the example with this score were removed.
 
-        None unless scores are effects on the log-probability of the label.
+        None unless scores are effects on the log-probability of the label, of the model itself.
         """
         _, probability = self.probability(place)
         measured = self.scores.measured
         if probability is None or measured is None or self.scores.unit != Unit.EFFECT:
             return None
+        if self.scores.at_optimum is not None:
+            return None
         # Other measurements, and losses summed over classes, are not log-probabilities; comparing them on the query
-        # shows it. The tolerance is wide because a method may measure at the optimum near the model passed in.
+        # shows it.
         if not math.isclose(math.exp(min(measured[place], 0.0)), probability, rel_tol=1e-2, abs_tol=1e-9):
             return None
         return float(min(1.0, math.exp(measured[place] - score)))
@@ -108,10 +122,15 @@ class Explanation:
             "label": _plain(self.queries.label(identifier)),
             "predicted": None if predictions is None else _plain(predictions.predicted[place]),
             "probability": _number(self.probability(place)[0]),
+            "at_optimum": self._optimum(place),
             "measured": None if measured is None else _number(measured[place]),
             "proponents": self._listed(self.scores.proponents(identifier, k)),
             "opponents": self._listed(self.scores.opponents(identifier, k)),
         }
+
+    def _optimum(self, place: int) -> dict[str, Any] | None:
+        prediction = self.at_optimum(place)
+        return None if prediction is None else {"predicted": _plain(prediction[0]), "probability": prediction[1]}
 
     def _listed(self, attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
         return [{"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in attributions]
@@ -183,6 +202,8 @@ def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list
             "pass Examples(x, y), or choose queries by id"
         )
     predictions = model.predict(queries)
+    if None in predictions.predicted:  # no labels or numbers to compare with those of the queries
+        return _largest(queries, -model.measure(queries), k)
     if not predictions.classes:
         errors = np.asarray(predictions.predicted, dtype=np.float64) - np.asarray(queries.y, dtype=np.float64)
         return _largest(queries, np.linalg.norm(errors.reshape(len(queries), -1), axis=1), k)

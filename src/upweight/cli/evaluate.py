@@ -13,6 +13,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
 from upweight.cli.options import (
     AsJson,
+    At,
     Folder,
     Identifier,
     Measure,
@@ -64,6 +65,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     seed: Seed = 0,
     planted: Planted = None,
     measure: Measure = None,
+    at: At = None,
     curve: Annotated[
         bool,
         typer.Option(
@@ -78,7 +80,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Compare methods and baselines with models retrained on random subsets: accuracy (LDS) and cost."""
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_folder(page)
     if not 0 < share < 1:
@@ -153,7 +155,12 @@ def _removal_curves(
     progress("curve", 0, 1)
     for name, scores in methods.items():
         first_scores = replace(
-            scores, values=scores.values[: len(queries)], query_ids=queries.ids, measured=None, predictions=None
+            scores,
+            values=scores.values[: len(queries)],
+            query_ids=queries.ids,
+            measured=None,
+            predictions=None,
+            at_optimum=None,
         )
         retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=report_curve)
         curves[name] = removal_curve(model, train, queries, first_scores, retraining=retraining)

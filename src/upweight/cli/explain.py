@@ -14,6 +14,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, recipe_for
 from upweight.cli.options import (
     AsJson,
+    At,
     Identifier,
     Measure,
     Method,
@@ -47,11 +48,12 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     old_verify: OldVerify = None,
     seed: Seed = 0,
     measure: Measure = None,
+    at: At = None,
     method: Method = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the training examples that caused predictions, and check the scores by retraining."""
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_folder(out)
     requested = None if method is None else recipe_for(method, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
@@ -40,6 +40,7 @@ class Source:
     target: str | None = None
     identifier: str | None = None
     measure: str | None = None
+    at: str | None = None
 
     def __post_init__(self) -> None:
         task, is_table = self.task, self.task.suffix.lower() in TABLES
@@ -56,6 +57,9 @@ class Source:
                 f"expected loss, margin or probability:CLASS, got {self.measure}", param_hint="--measure"
             )
 
+        if self.at not in (None, "model", "optimum"):
+            raise typer.BadParameter(f"expected model or optimum, got {self.at}", param_hint="--at")
+
     def read(self, progress: Progress, held_out: list[str] | None = None, seed: int = 0) -> Inputs:
         """Run the Python file, or fit a default model to the table. Rows of the table in `held_out` become queries."""
         return self._task(progress) if self.target is None else self._table(self.target, progress, held_out, seed)
@@ -67,14 +71,23 @@ class Source:
         progress("read", 0, 1)
         model, train, queries = read_task(self.task)
         if not isinstance(model, Measurable):
-            model = upweight.explainable(model, train, measurement(self.measure, train))
+            model = upweight.explainable(model, train, measurement(self.measure, train), at=self._at)
         elif self.measure is not None:
             raise typer.BadParameter(
                 f"the model in {self.task.name} already has a measurement ({model.measurement}); set it there",
                 param_hint="--measure",
             )
+        elif self.at is not None:
+            raise typer.BadParameter(
+                f"the model in {self.task.name} was already read; use upweight.explainable(…, at={self.at!r}) there",
+                param_hint="--at",
+            )
         progress("read", 1, 1)
         return Inputs(model, train, queries)
+
+    @property
+    def _at(self) -> Literal["model", "optimum"] | None:
+        return "optimum" if self.at == "optimum" else None
 
     def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int) -> Inputs:
         from upweight.applications.table import fit_table, read_table
@@ -88,7 +101,8 @@ class Source:
         progress("train", 0, 1)
         fitted = fit_table(frame, target, held_out or (), seed)
         progress("train", 1, 1)
-        model = upweight.explainable(fitted.estimator, fitted.train, measurement(self.measure, fitted.train))
+        measure = measurement(self.measure, fitted.train)
+        model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)
         return Inputs(model, fitted.train, fitted.held_out, tuple(fitted.notes))
 
 

@@ -24,6 +24,12 @@ Query = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed for splitting a table and for everything drawn at random.")]
 Measure = Annotated[str | None, typer.Option(help="What to measure: loss (default), margin, or probability:CLASS.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        help="optimum: accept scores of the optimum even if the model, which stopped earlier, predicts something else."
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(help="Attribution method; `upweight methods` lists them. Default: the one that suits the model."),

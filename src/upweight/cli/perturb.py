@@ -11,6 +11,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.options import (
     AsJson,
+    At,
     Identifier,
     Measure,
     Out,
@@ -45,11 +46,12 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     out: Out = Path("perturb.html"),
     as_json: AsJson = False,
     measure: Measure = None,
+    at: At = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Find the features of training examples that would move predictions; with --attack, move them and retrain."""
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     require_folder(out)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
     with show_progress(stages, quiet, as_json) as progress:

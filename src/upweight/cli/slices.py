@@ -12,6 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries
 from upweight.cli.options import (
     AsJson,
+    At,
     Identifier,
     Measure,
     OldVerify,
@@ -47,11 +48,12 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     removals: Removals = DEFAULT_REMOVALS,
     old_verify: OldVerify = None,
     measure: Measure = None,
+    at: At = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Find the groups of training examples that caused the mistakes (or that harm the queries given)."""
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_folder(out)
     from upweight.applications.slices import slices as run

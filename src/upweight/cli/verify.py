@@ -12,6 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, recipe_for
 from upweight.cli.options import (
     AsJson,
+    At,
     Folder,
     Identifier,
     Measure,
@@ -51,6 +52,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     seeds: Seeds = 1,
     seed: Seed = 0,
     measure: Measure = None,
+    at: At = None,
     brittle: Annotated[
         bool, typer.Option("--brittleness", help="Also find how few removed examples flip each prediction.")
     ] = False,
@@ -61,7 +63,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     quiet: Quiet = False,
 ) -> None:
     """Retrain without some examples, and measure how far the scores of a method agree with the actual effects."""
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_folder(page)
     requested = None if method is None else recipe_for(method, seed)

@@ -12,6 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, train_id
 from upweight.cli.options import (
     AsJson,
+    At,
     Identifier,
     Measure,
     Out,
@@ -45,13 +46,14 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     out: Out = Path("what-if.html"),
     as_json: AsJson = False,
     measure: Measure = None,
+    at: At = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Predict the effect of removing, relabelling or reweighting training examples, then retrain to check it."""
     if not (remove or relabel or reweight):
         raise typer.BadParameter("say what to change: --remove, --relabel or --reweight", param_hint="--remove")
-    source = Source(task, target, identifier, measure)
+    source = Source(task, target, identifier, measure, at)
     require_folder(out)
     from upweight.applications.changes import Change
     from upweight.applications.what_if import what_if as run

@@ -18,6 +18,7 @@ from upweight.core.archive import as_plain, read_archive, write_archive
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
+from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions
@@ -169,14 +170,24 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         queries = self.require_queries(queries)
         self.require_unchanged()
-        measured = self.model.measure(queries)
+        departure = self.departure(queries)
+        measured = self.handed_in.measure(queries)
         values = np.empty((len(queries), len(self.train)))
         answer = self.answer(queries)
         for where, block in answer:
             values[:, where] = block
-        predictions = self.model.predict(queries)
+        predictions = self.handed_in.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
+        scores = with_departure(scores, departure)
         return replace(scores, contents=(checksum(queries.ids), queries.checksum()))
+
+    def departure(self, queries: Examples) -> Departure | None:
+        """How predictions at the optimum, where scores are taken, differ from the model's; None for the same model.
+
+        Raises:
+            ValueError: for one of the queries the optimum is another model, and the user did not accept this.
+        """
+        return departure_of(self.handed_in, self.model, self.train, queries)
 
     @check_changes_once
     def self_influence(self) -> Scores:
@@ -199,11 +210,14 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         queries = self.require_queries(queries)
         self.require_unchanged()
         answers, strongest, may_be_nan = list[Answer](), [], bool(self.diagnostics.get("undefined"))
+        departures: list[Departure | None] = []
         for batch in queries.batches(TOP_QUERY_BLOCK):
+            departures.append(self.departure(batch))
             answers.append(self.answer(batch))
             strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan))
         values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
+        diagnostics["warnings"] += warnings_of(departures)[:1]
         return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics)
 
     @check_changes_once

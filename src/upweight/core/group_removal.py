@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
 from upweight.core.change_checks import check_changes_once
+from upweight.core.departure import with_departure
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import require_part
@@ -68,10 +69,13 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         if form not in self.forms:
             raise ValueError(f"expected form to be one of {', '.join(self.forms)}, got {form!r}")
         member = self._members(groups)
-        measured = self.model.measure(queries)
+        departure = self.departure(queries)
+        measured = self.handed_in.measure(queries)
         values, facts = removed(member, queries, form)
         names = np.array(list(groups))
-        return self.scores(values, queries.ids, names, measured, self.model.predict(queries), facts)
+        predictions = self.handed_in.predict(queries) if departure is None else departure.own
+        scores = self.scores(values, queries.ids, names, measured, predictions, facts)
+        return with_departure(scores, departure)
 
     def _members(self, groups: Mapping[str, Sequence[Id]]) -> NDArray[np.bool_]:
         """Mask of the members of each group, (groups, n)."""
@@ -98,6 +102,7 @@ def group_effects(
         scores = fitted.remove(groups, queries)
         return scores.values, scores.unit, scores.diagnostics
     members = [fitted.train.positions(ids) for ids in groups.values()]
+    fitted.departure(queries)  # refuses queries that the optimum predicts otherwise
     effects, answer = np.zeros((len(queries), len(members))), fitted.answer(queries)
     for block, values in answer:
         for group, member in enumerate(members):

@@ -27,7 +27,7 @@ class Predictions:
     """Predictions for some examples.
 
     Attributes:
-        predicted: one label or number per example.
+        predicted: one label or number per example; None if the output is neither.
         classes: readable labels of the classes; empty for regression.
         probabilities: (m, classes); None if the model has none.
     """
@@ -118,6 +118,10 @@ class Differentiable(Measurable):
 
         None if what training minimised has no gradient.
         """
+
+    def why_off_optimum(self, train: Examples) -> str | None:
+        """Why the parameters are not at the optimum on these examples, as a sentence; None if it is not known."""
+        return None
 
     @abstractmethod
     def dispersion(self, train: Examples, effective: float) -> float:
@@ -210,7 +214,14 @@ class Retrainable(Measurable):
 
 
 class Parametric(Measurable):
-    """A model that is determined by one vector of trained parameters."""
+    """A model that is determined by one vector of trained parameters.
+
+    Attributes:
+        at_optimum: whether the user accepts scores at the optimum of the training objective if the model predicts
+            something else there; None if the model has no such optimum.
+    """
+
+    at_optimum: bool | None = None
 
     @property
     @abstractmethod

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from upweight.core.input_kinds import columns_of, is_sparse
+
+MAX_COLUMNS = 24  # of one table row
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,20 @@ class Preview:
     value: Any
 
 
-def preview_of(single: Any, names: list[str] | None, most: int = 24) -> Preview:
-    """The preview of inputs that hold a single example; of a table row, at most `most` columns."""
+def preview_of(single: Any, names: list[str] | None, columns: Sequence[int] | None = None) -> Preview:
+    """The preview of inputs that hold a single example.
+
+    Of a table row it has these columns, in this order, by default the first ones. A sparse row shows its largest
+    values instead.
+    """
     if columns_of(single) is not None:
-        values = next(single.itertuples(index=False, name=None)) if hasattr(single, "iloc") else single.row(0)
-        return Preview("row", tuple(zip(names or [], values, strict=True))[:most])
+        shown = list(range(min(single.shape[1], MAX_COLUMNS)) if columns is None else columns)
+        part = single.iloc[:, shown] if hasattr(single, "iloc") else single[:, shown]  # most columns cost most time
+        values = next(part.itertuples(index=False, name=None)) if hasattr(part, "iloc") else part.row(0)
+        return _row(names or [str(name) for name in single.columns], values, shown)
     if is_sparse(single):
         row = single.tocsr()
-        largest = np.argsort(-np.abs(row.data), kind="stable")[:most]
+        largest = np.argsort(-np.abs(row.data), kind="stable")[:MAX_COLUMNS]
         pairs = ((row.indices[j], row.data[j].item()) for j in largest)
         return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
     value = next(iter(single))
@@ -39,5 +48,10 @@ def preview_of(single: Any, names: list[str] | None, most: int = 24) -> Preview:
     array = np.asarray(value)
     if array.ndim >= 2:
         return Preview("image", array)
-    columns = names or [f"x{i}" for i in range(array.size)]
-    return Preview("row", tuple(zip(columns, array.reshape(-1).tolist(), strict=True))[:most])
+    flat = array.reshape(-1)
+    shown = list(range(min(len(flat), MAX_COLUMNS)) if columns is None else columns)
+    return _row(names or [f"x{i}" for i in range(len(flat))], flat[shown].tolist(), shown)
+
+
+def _row(names: Sequence[str], values: Sequence[Any], columns: list[int]) -> Preview:
+    return Preview("row", tuple((names[i], value) for i, value in zip(columns, values, strict=True)))

@@ -55,6 +55,8 @@ class Scores:
         diagnostics: how far to trust the scores; `diagnostics["warnings"]` is a list of sentences.
         measured: the measurement of each query on the trained model, shape (queries,).
         predictions: the model's prediction for each query.
+        at_optimum: the predictions at the optimum of the training objective, if scores are taken there and a reader
+            would see a difference from `predictions`; else None.
         contents: checksums of the queries' ids and of their inputs and labels; None if they are not known.
     """
 
@@ -68,6 +70,7 @@ class Scores:
     measured: NDArray[np.float64] | None = None
     predictions: Predictions | None = None
     contents: tuple[int, int | None] | None = None
+    at_optimum: Predictions | None = None
 
     def __post_init__(self) -> None:
         plain = {"values": np.asarray(self.values, dtype=np.float64)}
@@ -127,7 +130,13 @@ class Scores:
         measured = None if self.measured is None else self.measured.sum(keepdims=True)
         values = self.values.sum(axis=0, keepdims=True)
         return replace(
-            self, values=values, query_ids=np.array(["total"]), measured=measured, predictions=None, contents=None
+            self,
+            values=values,
+            query_ids=np.array(["total"]),
+            measured=measured,
+            predictions=None,
+            contents=None,
+            at_optimum=None,
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -147,18 +156,20 @@ class Scores:
         arrays = {"values": self.values, "query_ids": self.query_ids, "train_ids": self.train_ids}
         if self.measured is not None:
             arrays["measured"] = self.measured
-        predictions = self.predictions
-        if predictions is not None and predictions.probabilities is not None:
-            arrays["probabilities"] = predictions.probabilities
+        kinds = {"": self.predictions, "at_optimum_": self.at_optimum}
+        stored = {prefix: predictions for prefix, predictions in kinds.items() if predictions is not None}
+        for prefix, predictions in stored.items():
+            if predictions.probabilities is not None:
+                arrays[f"{prefix}probabilities"] = predictions.probabilities
+        plain = {prefix: {"predicted": p.predicted, "classes": p.classes} for prefix, p in stored.items()}
         facts = {
             "unit": str(self.unit),
             "measurement": self.measurement,
             "recipe": dict(self.recipe),
             "diagnostics": dict(self.diagnostics),
             "contents": self.contents,
-            "predictions": None
-            if predictions is None
-            else {"predicted": predictions.predicted, "classes": predictions.classes},
+            "predictions": plain.get(""),
+            "at_optimum": plain.get("at_optimum_"),
         }
         write_archive(path, "scores", arrays, facts)
 
@@ -166,7 +177,6 @@ class Scores:
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
         arrays, facts = read_archive(path, "scores")
-        stored = facts["predictions"]
         return cls(
             values=arrays["values"],
             query_ids=arrays["query_ids"],
@@ -177,9 +187,8 @@ class Scores:
             diagnostics=facts["diagnostics"],
             measured=arrays.get("measured"),
             contents=None if facts.get("contents") is None else tuple(facts["contents"]),
-            predictions=None
-            if stored is None
-            else Predictions(tuple(stored["predicted"]), tuple(stored["classes"]), arrays.get("probabilities")),
+            predictions=_stored_predictions(facts["predictions"], arrays.get("probabilities")),
+            at_optimum=_stored_predictions(facts.get("at_optimum"), arrays.get("at_optimum_probabilities")),
         )
 
     def __repr__(self) -> str:
@@ -231,6 +240,10 @@ def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDA
             "check the features and the damping, a score is never anything but a number"
         )
     return values
+
+
+def _stored_predictions(stored: Any, probabilities: NDArray[np.float64] | None) -> Predictions | None:
+    return None if stored is None else Predictions(tuple(stored["predicted"]), tuple(stored["classes"]), probabilities)
 
 
 def _position(query_ids: NDArray[Any], query: Id) -> int:

@@ -30,14 +30,15 @@ def measurements(network: Network, queries: Examples) -> Array:
 def predictions(network: Network, examples: Examples) -> Predictions:
     """The most likely class with softmax probabilities for outputs (n, C), else the output itself.
 
-    If the net has no output of one number or one row per example, the measurement is returned instead.
+    If the net has no output of one number or one row per example, every prediction is None.
     """
     try:
         batches = list(_outputs(network, examples))
     except NoOutputsError:
         batches = []
-    readable = bool(batches) and all(z.ndim <= 2 for z in batches)
-    values = np.concatenate(batches) if readable else measurements(network, examples)
+    if not batches or any(z.ndim > 2 for z in batches):
+        return Predictions((None,) * len(examples))
+    values = np.concatenate(batches)
     if values.ndim == 2 and values.shape[1] > 1 and _are_classes(examples.y):
         odds = np.exp(values - values.max(axis=1, keepdims=True))
         classes = tuple(examples.labels.get(c, c) for c in range(values.shape[1]))

@@ -25,9 +25,10 @@ from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.missing_rows import Stopping
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
-from upweight.linear.training_data_check import require_training_data
+from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
 
 Array = NDArray[np.float64]
 RETRAINING_STEPS = 100  # Newton steps of one retraining at most
@@ -52,6 +53,9 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         again: fits a fresh copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
         counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver reported that it stopped before the optimum.
+        stopping: the gradient at which the solver stopped by itself; None if that is not known.
+        at_optimum: the user accepts scores at the optimum for predictions that differ from those there; None for a
+            model on other data, which is not at their optimum.
         notes: warnings for the reader of the scores.
         elsewhere: accept training sets that the model was not fitted on.
         handed_in: `theta` are the parameters of `predictor`.
@@ -70,6 +74,8 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     again: Callable[[Examples, Array], tuple[Design, Array]] | None = None
     counts_examples: bool = False
     unfinished: bool = False
+    stopping: Stopping | None = None
+    at_optimum: bool | None = False
     notes: tuple[str, ...] = ()
     elsewhere: bool = False
     handed_in: bool = True
@@ -97,9 +103,19 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         targets = self.family.encode(train.y)
         problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares, counts)
         if not self.elsewhere:
-            require_training_data(problem, self.name, self.refit is not None, self.unfinished)
+            solver = SolverState(
+                self.name, self.refit is not None, self.unfinished, self.stopping, bool(self.at_optimum)
+            )
+            require_training_data(problem, solver)
         self._cache.pop("optimum", None)
         return problem
+
+    def why_off_optimum(self, train: Examples) -> str | None:
+        """That rows seem to be missing, if the solver stopped by itself at a smaller gradient than there is here."""
+        if not self.handed_in or self.elsewhere:
+            return None
+        cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
+        return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
 
     @property
     def measurement(self) -> str:
@@ -158,14 +174,14 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """The model without the check of the training set; for new inputs, with parameters on the columns."""
         if not new_inputs or self.design.coordinates is None:
-            return replace(self, elsewhere=True, _cache={})
+            return replace(self, elsewhere=True, at_optimum=None, _cache={})
         if not self.design.coordinates.is_linear:
             raise TypeError(
                 f"{self.name} is a kernel machine, its parameters belong to its training inputs: it can take "
                 "neither new nor changed inputs; use a linear model on features of your own"
             )
         design, theta = self.design.on_columns(self.theta)
-        return replace(self, design=design, theta=theta, elsewhere=True, _cache={})
+        return replace(self, design=design, theta=theta, elsewhere=True, at_optimum=None, _cache={})
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
@@ -331,7 +347,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         require_classes(train, weights, self.family)
         remaining = np.flatnonzero(weights * sample_weights(train))
         design, theta = self.again(train.take(remaining), weights[remaining])
-        return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, _cache={})
+        return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, at_optimum=None, _cache={})
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""

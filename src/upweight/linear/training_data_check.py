@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from upweight.linear.curvature import LinearCurvature
+from upweight.linear.missing_rows import Stopping, rows_are_missing
 from upweight.linear.problem import Problem
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
@@ -15,33 +16,70 @@ ROUNDING = 1e-10  # relative to the scale of the data, below which residuals are
 AGREEMENT = 0.9  # share of training predictions in which an unfinished fit and its optimum must agree
 
 
-def require_training_data(problem: Problem, name: str, is_hinge: bool, is_unfinished: bool) -> None:
-    """Raise ValueError if a model was not fitted on these data, or fits them exactly.
+@dataclass(frozen=True)
+class SolverState:
+    """What is known of how a model was trained.
 
-    Args:
-        problem: the training objective on the data, at the model's parameters.
-        name: the estimator, for the message.
+    Attributes:
+        name: the estimator, for messages.
         is_hinge: the model was trained with the hinge, which the problem smooths.
         is_unfinished: the solver reported that it stopped before the optimum.
+        stopping: the gradient at which the solver stopped by itself; None if that is not known.
+        at_optimum: the user accepts scores at the optimum, however far it is from an unfinished model.
     """
-    distance = problem.off_optimum
-    if is_hinge:  # the problem may smooth the hinge strongly, but the model was trained with the hinge itself
+
+    name: str
+    is_hinge: bool = False
+    is_unfinished: bool = False
+    stopping: Stopping | None = None
+    at_optimum: bool = False
+
+
+def require_training_data(problem: Problem, solver: SolverState) -> None:
+    """Raise ValueError if a model was not fitted on these data, or fits them exactly.
+
+    `problem` is the training objective on the data, at the model's parameters.
+    """
+    distance, name = problem.off_optimum, solver.name
+    if solver.is_hinge:  # the problem may smooth the hinge strongly, but the model was trained with the hinge itself
         distance = min(distance, replace(problem, family=problem.family.sharp()).off_optimum)
     if problem.noise <= ROUNDING * problem.scale:
         raise ValueError(
             f"{name} fits its training data exactly: every residual is 0, so no example has an effect that can be "
             "traced; add l2 (Ridge(alpha=…), a smaller C) or examples"
         )
-    if distance <= (OTHER_DATA_HINGE if is_hinge else OTHER_DATA):
+    if distance <= (OTHER_DATA_HINGE if solver.is_hinge else OTHER_DATA):
         return
-    if is_unfinished and _predicts_like_its_optimum(problem):
+    if solver.is_unfinished and (solver.at_optimum or _predicts_like_its_optimum(problem)):
         return
-    has_l2 = bool(problem.fixed or problem.each)
     raise ValueError(
         f"expected the data that {name} was fitted on: at these examples the gradient of its training "
-        f"objective is {distance:.2g} of what random data would leave (0 = optimum). Pass the same rows, labels and "
-        "sample weights as to fit(); if they are the same, the solver stopped too early (raise max_iter, lower tol)"
-        + ("" if has_l2 else ", or there is no optimum: without l2, separable classes have none")
+        f"objective is {distance:.2g} of what random data would leave (0 = optimum). {_advice(problem, solver)}"
+    )
+
+
+def _advice(problem: Problem, solver: SolverState) -> str:
+    """What to do about a model that is far from the optimum on its data."""
+    same = "Pass the same rows, labels and sample weights as to fit()"
+    if solver.stopping is not None and rows_are_missing(problem, solver.stopping):
+        return (
+            f"Its solver stopped by itself, so rows may be missing, or others than in fit(). {same}; if they are the "
+            "same, the solver gave up early: scale the features, or use another solver"
+        )
+    advice = f"{same}; if they are the same, the solver stopped too early (scale the features, raise max_iter, lower "
+    advice += 'tol; or pass at="optimum" to explainable)' if solver.is_unfinished else "tol)"
+    has_l2 = bool(problem.fixed or problem.each)
+    return advice + ("" if has_l2 else ", or there is no optimum: without l2, separable classes have none")
+
+
+def missing_rows(problem: Problem, name: str, stopping: Stopping | None) -> str | None:
+    """The warning that rows seem to be missing; None if they do not."""
+    if stopping is None or not rows_are_missing(problem, stopping):
+        return None
+    return (
+        f"Training rows may be missing here, or be others than in fit(): {name} itself had converged, and at these "
+        "examples its gradient is larger than it left. Scores are those of a model trained on the rows given here; "
+        "pass the same rows, labels and sample weights as to fit()."
     )
 
 

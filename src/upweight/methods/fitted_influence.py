@@ -255,8 +255,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
                 f"{self._of_leverage_one(self.undetermined)}: without it the data do not determine the model, and "
                 "scores are those of the parameters of smallest norm then."
             )
-        if self.gradient_norm is not None and self.gradient_norm > OFF_OPTIMUM:
-            sentences.append(self._off_optimum_warning(self.gradient_norm))
+        sentences += self._off_optimum_warnings()
         return {
             **facts,
             "gradient_norm": self.gradient_norm,
@@ -265,14 +264,19 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
             "warnings": sentences,
         }
 
-    def _off_optimum_warning(self, gradient_norm: float) -> str:
+    def _off_optimum_warnings(self) -> list[str]:
+        """That the model handed in is not at its optimum on these examples, with the likely cause."""
+        gradient_norm = self.gradient_norm
+        cause = None if gradient_norm is None else self.handed_in.why_off_optimum(self.train)
+        if cause is not None or gradient_norm is None or gradient_norm <= OFF_OPTIMUM:
+            return [] if cause is None else [cause]
         is_moved, is_exact = self.model is not self.handed_in, isinstance(self.curvature, ExactCurvature)
         consequence = "at the optimum that Newton steps reach from it" if is_moved else "where it stopped"
         advice = "lower tol or raise max_iter" if is_exact else "usual after early stopping; more steps lower it"
-        return (
+        return [
             f"The model handed in is not at the optimum of its training objective (gradient norm {gradient_norm:.2g} "
             f"of what random data would leave; {advice}): scores are taken {consequence}."
-        )
+        ]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The Newton steps, which take most of the time beyond the factorisation."""

@@ -32,6 +32,7 @@ OPTIONS = {  # option of `explainable` → the models that it is for
     "smoothing": "support vector machines",
     "objective": "models with an l2 on their parameters",
     "loss": "boosters trained on an objective of your own",
+    "at": "models whose training ends at an optimum of their parameters",
 }
 
 
@@ -44,6 +45,7 @@ def explainable(
     objective: Literal["sum", "mean"] | None = None,
     *,
     loss: BoostingLoss | None = None,
+    at: Literal["model", "optimum"] | None = None,
 ) -> Retrainable:
     """The model that attributors are fitted on: a `LinearModel`, a `TreeModel`, or the model of a plugin.
 
@@ -58,6 +60,9 @@ def explainable(
         objective: "sum" if the l2 stays as it is when an example is removed, "mean" if losses are averaged anew. The
             default is what the estimator minimises.
         loss: the loss of a booster that was trained on an objective of your own (`upweight.trees.losses.Custom`).
+        at: "optimum" accepts scores that are taken at the optimum of the training objective even if the estimator
+            stopped so far from it that it predicts something else; the scores then have a warning. Such queries are
+            refused by default ("model"). Predictions are those of the estimator in both cases.
 
     Raises:
         TypeError: the estimator is not supported, and the message lists those that are; or an option is for others.
@@ -72,7 +77,7 @@ def explainable(
         from upweight.models.sklearn import linear_models
 
         raise linear_models.unsupported(final)
-    given = {"smoothing": smoothing, "objective": objective, "loss": loss}
+    given = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
     options = {name: value for name, value in given.items() if value is not None}
     read: Callable[..., Retrainable] = reader.read
     accepted = inspect.signature(read).parameters

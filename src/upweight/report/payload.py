@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
+from upweight.core.model import Predictions
 from upweight.core.scores import Scores
 from upweight.report.follow import course_data
 from upweight.report.previews import Album
@@ -136,12 +137,14 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
     if predictions is None:
         return entry
     if not predictions.classes:
-        value = predictions.predicted[index]
-        same = bool(np.all(np.asarray(value) == entry.get("measured")))  # −loss is not a prediction
-        entry["predicted"] = None if same and wording(scores).is_loss else regression_text(value)
+        entry["predicted"] = _predicted_number(scores, index)
+        if scores.at_optimum is not None:
+            entry["atOptimum"] = regression_text(scores.at_optimum.predicted[index])
         return entry
     entry["predicted"] = _named(predictions.predicted[index], queries)
     entry["wrong"] = label is not None and entry["predicted"] != label
+    if scores.at_optimum is not None:
+        entry["atOptimum"] = _with_probability(scores.at_optimum, index, queries)
     if predictions.probabilities is None:
         return entry
     names = [_named(label, queries) for label in predictions.classes]
@@ -153,6 +156,27 @@ def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
     entry["probabilities"] = [[names[c], number(chances[c])] for c in order]
     entry["classes"] = len(names)
     return entry
+
+
+def _predicted_number(scores: Scores, index: int) -> str | None:
+    """A predicted target; None if the model has no prediction and gives −loss, which is not one, in its place."""
+    value = None if scores.predictions is None else scores.predictions.predicted[index]
+    if value is None or (
+        wording(scores).is_loss
+        and scores.measured is not None
+        and np.ndim(value) == 0
+        and np.isclose(float(value), float(scores.measured[index]), rtol=1e-6, atol=0.0)
+    ):
+        return None
+    return regression_text(value)
+
+
+def _with_probability(predictions: Predictions, index: int, queries: Examples) -> str:
+    """A predicted class with its probability."""
+    name = _named(predictions.predicted[index], queries)
+    if predictions.probabilities is None:
+        return str(name)
+    return f"{name} with probability {100 * float(predictions.probabilities[index].max()):.1f}%"
 
 
 def _named(value: Any, examples: Examples) -> str | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.preview import Preview
+from upweight.report.deciding_columns import deciding_columns
 from upweight.report.wording import cell_text, count
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
@@ -42,6 +43,7 @@ class Album:
         self.sides = {"train": train, "query": queries}
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self._columns = deciding_columns(train, queries)
         self.scale = _scale_of([_sample(train, 300), _sample(queries, 100)])
         self._positions: dict[tuple[str, Id], int] = {}
         self._picture_bytes = 0
@@ -52,13 +54,13 @@ class Album:
         key = (side, identifier)
         if key not in self._positions:
             self._positions[key] = len(self.entries)
-            self.entries.append(self._entry(self.sides[side], identifier))
+            self.entries.append(self._entry(side, identifier))
         return self._positions[key]
 
     def sheet(self, ids: Sequence[Id]) -> dict[str, Any] | None:
         """One picture with all of these training examples as small tiles; None if it would be too large."""
         train = self.sides["train"]
-        if len(ids) == 0 or train.preview(ids[0]).kind != "image":
+        if len(ids) == 0 or self._preview("train", ids[0]).kind != "image":
             return None
         tiles = (
             [_reduced(_pixels(train.preview(i).value, self.scale), TILE_SIDE) for i in ids]
@@ -82,17 +84,20 @@ class Album:
 
     def excerpts(self, ids: Sequence[Id]) -> list[str] | None:
         """One line of every text or row for the table; None for pictures, and for too many examples."""
-        train = self.sides["train"]
-        if len(ids) == 0 or train.preview(ids[0]).kind == "image":
+        if len(ids) == 0 or self._preview("train", ids[0]).kind == "image":
             return None
         if len(ids) > MAX_EXCERPTS:
             self.notes.append("The table shows excerpts only for the strongest examples of each query.")
             return None
-        return [_excerpt(train.preview(i)) for i in ids]
+        return [_excerpt(self._preview("train", i)) for i in ids]
 
     def remarks(self) -> list[str]:
         """Notes on how the previews were made and which of them are not on the page."""
         remarks = []
+        if self._columns is not None:
+            remarks.append(
+                f"Of every row, the {count(len(self._columns), 'column')} that go most with the labels are shown."
+            )
         if self.scale is not None:
             low, high = self.scale
             remarks.append(
@@ -105,14 +110,17 @@ class Album:
             )
         return self.notes + remarks
 
-    def _entry(self, examples: Examples, identifier: Id) -> dict[str, Any]:
-        preview = examples.preview(identifier)
+    def _preview(self, side: str, identifier: Id) -> Preview:
+        return self.sides[side].preview(identifier, self._columns)
+
+    def _entry(self, side: str, identifier: Id) -> dict[str, Any]:
+        preview = self._preview(side, identifier)
         if preview.kind == "text":
             text = preview.value
             return {"kind": "text", "text": text[:MAX_TEXT], "more": max(0, len(text) - MAX_TEXT)}
         if preview.kind == "row":
             pairs = [[str(name), cell_text(value)[:MAX_TEXT]] for name, value in preview.value]
-            return {"kind": "row", "pairs": pairs, "more": max(0, _columns(examples) - len(pairs))}
+            return {"kind": "row", "pairs": pairs, "more": max(0, _columns(self.sides[side]) - len(pairs))}
         pixels = _pixels(preview.value, self.scale)
         if pixels is None:
             shape = " × ".join(str(side) for side in np.shape(preview.value))
@@ -128,6 +136,8 @@ class Album:
 
 def _sample(examples: Examples, max_pictures: int) -> list[NDArray[Any]]:
     """At most `max_pictures` pictures, spread evenly over the set; an empty list if the examples are not pictures."""
+    if examples.preview(examples.ids[0].item()).kind != "image":
+        return []
     positions = np.unique(np.linspace(0, len(examples) - 1, max_pictures).astype(int))
     previews = [examples.preview(i) for i in examples.ids[positions].tolist()]
     return [np.asarray(preview.value) for preview in previews if preview.kind == "image"]

@@ -8,6 +8,12 @@ function verdict(entry) {
     el("b", null, entry.label), entry.wrong ? ". " : ".", entry.wrong ? el("span", { class: "wrong" }, "✗ wrong") : null);
 }
 
+function optimumLine(entry) {
+  if (!entry.atOptimum) return null;
+  return el("p", { class: "measured" }, "At the optimum of its training objective, where scores are taken, the model would predict ",
+    el("b", null, entry.atOptimum), ".");
+}
+
 function measuredLine(entry) {
   if (entry.measured === null || entry.measured === undefined) return null;
   const value = WORDS.loss ? -entry.measured : entry.measured;
@@ -61,7 +67,7 @@ function drawQuery(q) {
     el("div", { class: "seen" }, show(entry.preview, "query " + entry.id, 700)),
     el("div", { class: "query-text" },
       el("h2", { id: "query-title" }, "Query ", el("span", { class: "id" }, entry.id)),
-      verdict(entry), measuredLine(entry), answer(entry)),
+      verdict(entry), optimumLine(entry), measuredLine(entry), answer(entry)),
     ...[chances(entry)].filter(Boolean));
 }
 

@@ -124,7 +124,7 @@ def _headline(explanation: Explanation, position: int, noun: str) -> Text:
     line = Text.assemble((f"{noun.capitalize()} {identifier}", "bold"))
     if label is not None:
         line.append(f" is labelled {_word(label)}")
-    if predictions is not None:
+    if predictions is not None and predictions.predicted[position] is not None:
         line.append("; " if label is not None else ": ").append(
             f"the model predicts {_word(predictions.predicted[position])}", "bold"
         )
@@ -134,6 +134,10 @@ def _headline(explanation: Explanation, position: int, noun: str) -> Text:
     if of_label is not None and predictions is not None and predictions.predicted[position] != label:
         line.append(f", and {_word(label)} with {_percent(of_label)}")
     line.append(".")
+    of_optimum = explanation.at_optimum(position)
+    if of_optimum is not None:
+        line.append(f" At the optimum of its training objective, where scores are taken: {_word(of_optimum[0])}")
+        line.append("." if of_optimum[1] is None else f" with probability {_percent(of_optimum[1])}.")
     measured = explanation.scores.measured
     if measured is not None and not explanation.scores.measurement.startswith("−loss"):
         line.append(f" Its {explanation.scores.measurement}: {_word(float(measured[position]))}.")

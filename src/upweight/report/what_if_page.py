@@ -55,8 +55,8 @@ def what_if_page(result: WhatIf) -> str:
 
 
 def _row(result: WhatIf, q: int, j: int) -> EffectRow:
-    before = str(label_text(result.before.predicted[q]))
-    after = str(label_text(result.after[j].predicted[q])) if result.after else before
+    before = label_text(result.before.predicted[q]) or "–"
+    after = (label_text(result.after[j].predicted[q]) or "–") if result.after else before
     predicted = float(result.predicted[q, j])
     actual = math.nan if result.actual is None else float(result.actual[q, j])
     interval = None

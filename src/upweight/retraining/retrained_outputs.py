@@ -47,7 +47,8 @@ class RetrainedOutputs:
         """(measurements (m,), predictions) from the columns of a retrained model."""
         if not self.classes:
             values = columns[:, 1] if columns.shape[1] == 2 else columns[:, 1:]
-            return columns[:, 0], Predictions(tuple(values.tolist()))
+            has_predictions = not np.isnan(values).all()  # None was stored as NaN
+            return columns[:, 0], Predictions(tuple(values.tolist()) if has_predictions else (None,) * len(values))
         predictions = tuple(self.classes[index] for index in columns[:, 1].astype(int).tolist())
         probabilities = columns[:, 2:] if columns.shape[1] > 2 else None
         return columns[:, 0], Predictions(predictions, self.classes, probabilities)

@@ -179,7 +179,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
     def predict(self, examples: Examples) -> Predictions:
         """The likeliest class with softmax probabilities for outputs (n, C), else the output.
 
-        If the loss has no output with one number or one row per example, the measurement takes its place.
+        If the loss has no output with one number or one row per example, every prediction is None.
         """
         return predictions.predictions(self.network, examples)
 

@@ -26,6 +26,7 @@ from upweight.models.sklearn.cross_validated import CHOSEN_FORMS, chosen_estimat
 from upweight.models.sklearn.generalised_linear import least_squares, logistic_regression, sgd, tweedie
 from upweight.models.sklearn.linear_spec import LinearSpec, LinearSpecReader
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
+from upweight.models.sklearn.stopping import may_be_unfinished, stopping_of
 from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
 
 Array = NDArray[np.float64]
@@ -56,8 +57,11 @@ def read(
     *,
     smoothing: float = 0.001,
     objective: Literal["sum", "mean"] | None = None,
+    at: Literal["model", "optimum"] = "model",
 ) -> LinearModel:
     """The fitted estimator as a LinearModel."""
+    if at not in ("model", "optimum"):
+        raise ValueError(f'expected at="model" or at="optimum", got {at!r}')
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, choice_notes = chosen_estimator(final)
@@ -86,7 +90,9 @@ def read(
         refit=HingeRefit(final, spec.kernel is not None) if spec.hinge else None,
         again=None if spec.kernel is not None else _EstimatorRetraining(final, read_spec, inputs, smoothing),
         counts_examples=spec.counts_examples,
-        unfinished=_may_be_unfinished(final),
+        unfinished=may_be_unfinished(final),
+        stopping=stopping_of(final, matrix),
+        at_optimum=at == "optimum",
         notes=(*choice_notes, *spec.notes),
         column_names=_column_names(inputs, train),
     )
@@ -183,13 +189,6 @@ def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[
     design = design.in_gram_coordinates(matrix, spec.kernel)
     coordinates = design.parameters(matrix, spec.coefficients if spec.support is None else spec.support)
     return design, np.hstack([coordinates, theta[:, spec.coefficients.shape[1] :]])
-
-
-def _may_be_unfinished(estimator: Any) -> bool:
-    """Whether training may have ended before the optimum: SGD has another stopping rule, others end at max_iter."""
-    used = getattr(estimator, "n_iter_", None)
-    limit, used = getattr(estimator, "max_iter", None), 0 if used is None else np.max(used)
-    return type(estimator).__name__ == "SGDClassifier" or (limit is not None and limit > 0 and bool(used >= limit))
 
 
 def _class_weights(estimator: Any, train: Examples) -> dict[Any, float] | None:

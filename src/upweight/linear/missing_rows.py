@@ -1,0 +1,106 @@
+"""Whether training rows are missing: a solver that stopped by itself leaves no gradient as large as that of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.problem import Array, Problem
+
+BEYOND_TOLERANCE = 1.1  # times the tolerance of the solver, from which a gradient is not the solver's
+BEYOND_EXACT = 1e-7  # ‖∇J‖ relative to random-sign gradients, that a closed form never leaves
+BEYOND_EXACT_WIDE = 1e-3  # the same with as many columns as rows, where the system is often ill-conditioned
+BEYOND_STALLING = 1e-4  # the same for a solver that stops where the objective falls no more
+STALLED = 5e-9  # distance to the lowest objective, relative to it, within which solvers may stall
+ROUNDING = 100.0  # times the precision, of the data's own scale, within which a gradient is a rounding error
+SAME_ROW = 0.01  # relative error of a gradient to be that of one row
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The gradient at which a solver stops by itself.
+
+    Attributes:
+        tolerance: the largest entry of the gradient per unit of weight, or the share of the gradient at θ = 0; 0 for a
+            solution in closed form; None if the solver looks at something else.
+        relative: `tolerance` is a share of the gradient at θ = 0.
+        precision: machine epsilon of its arithmetic.
+    """
+
+    tolerance: float | None
+    relative: bool = False
+    precision: float = float(np.finfo(np.float64).eps)
+
+
+def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
+    """Whether these cannot be the examples at which a solver stopped by itself.
+
+    The gradient has to be larger than the solver's tolerance. Solvers also stop where rounding lets the objective fall
+    no more, so in addition the objective has to be clearly above its minimum, or the gradient has to be that of one
+    row: a multiple of features within the range of the data, by the residual that the model has there.
+    """
+    norm = problem.off_optimum * problem.noise
+    if norm <= BEYOND_TOLERANCE * _tolerated(problem, stopping):
+        return False
+    size = float(problem.weights @ problem.features.squares()) * float(np.linalg.norm(problem.theta))
+    if norm <= ROUNDING * stopping.precision * size:
+        return False
+    if stopping.tolerance == 0.0:
+        is_wide = problem.features.columns >= len(problem.features)
+        return norm > (BEYOND_EXACT_WIDE if is_wide else BEYOND_EXACT) * problem.noise
+    if stopping.tolerance is not None and norm > BEYOND_STALLING * problem.noise and _is_above_minimum(problem):
+        return True
+    return _is_gradient_of_one_row(problem)
+
+
+def _tolerated(problem: Problem, stopping: Stopping) -> float:
+    """The norm of the gradient at which the solver stops."""
+    if not stopping.tolerance:
+        return 0.0
+    if stopping.relative:
+        start = replace(problem, theta=np.zeros_like(problem.theta))
+        return stopping.tolerance * float(np.linalg.norm(start.gradient()))
+    return stopping.tolerance * float(problem.weights.sum()) * float(np.sqrt(problem.size))
+
+
+def _is_above_minimum(problem: Problem) -> bool:
+    """Whether the objective is above its minimum by more than solvers leave when they stall."""
+    gradient, theta = problem.gradient(), problem.theta
+    step = LinearCurvature(problem, None, 0.0).solver.solve(gradient[None])[0]
+    penalty = 0.5 * problem.ridge * float((theta * problem.penalty_gradient(theta)).sum())
+    objective = float(problem.weights @ problem.derivatives.loss) + penalty
+    excess = 0.5 * float((gradient * step).sum())
+    return excess > STALLED * max(abs(objective), float(problem.weights.sum()))
+
+
+def _is_gradient_of_one_row(problem: Problem) -> bool:
+    """Whether adding one row of some class would make the gradient zero; False for models without an intercept.
+
+    The column of the intercept has the residual of that row, and the other columns the row times the residual.
+    """
+    features, family = problem.features, problem.family
+    if not features.intercept or family.classes is None:
+        return False
+    gradient = problem.gradient()
+    strongest = gradient[np.linalg.norm(gradient, axis=1).argmax()]
+    if strongest[-1] == 0.0:
+        return False
+    row = strongest * (features.intercept / strongest[-1])
+    if not _is_within_range(problem, row):
+        return False
+    outputs = np.repeat(row[None] @ problem.theta.T, len(family.classes), axis=0)
+    slopes = family.at(outputs, family.encode(family.classes)).gradient
+    left = gradient[None] + slopes[:, :, None] * row
+    return bool((np.linalg.norm(left, axis=(1, 2)) <= SAME_ROW * np.linalg.norm(gradient)).any())
+
+
+def _is_within_range(problem: Problem, row: Array) -> bool:
+    """Whether the row lies within twice the range of the training columns."""
+    features = problem.features
+    x = features.x[np.flatnonzero(problem.weights > 0)]
+    low, high = (np.asarray(end.toarray() if hasattr(end, "toarray") else end).ravel() for end in (x.min(0), x.max(0)))
+    slack = 0.5 * (high - low) + 1e-3 * np.maximum(np.abs(low), np.abs(high))
+    values = row[: features.columns]
+    return bool(((values >= low - slack) & (values <= high + slack)).all())
