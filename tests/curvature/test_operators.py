@@ -114,8 +114,10 @@ def test_a_loss_that_hides_the_output_is_refused_with_what_to_do():
     torch.manual_seed(0)
     model = uw.TorchModel(nn.Linear(12, 3).double(), twice)
     summed = SummedObjective(model.network, examples(6), np.ones(6), 0.0, 0.1)
-    with pytest.raises(TypeError, match=r"EmpiricalFisher\(\) or Hessian\(\)"):
+    with pytest.raises(TypeError, match="call the net once"):
         GaussNewtonOperator(summed)
+    with pytest.raises(TypeError, match=r"EmpiricalFisher\(\), DataInf\(\), Hessian\(\)"):
+        uw.Influence(curvature=uw.GaussNewton()).fit(model, examples(6))
     operator = HessianOperator(summed)
     _, blocks = columns(operator, 1)
     assert operator.network.join(operator.matvec(blocks)).shape == (1, operator.size)

@@ -43,11 +43,17 @@ def test_a_loss_that_is_not_one_number_of_each_example_is_refused(loss, error, w
 
 
 def test_an_error_in_the_loss_describes_the_batch():
-    images = uw.Examples(np.zeros((4, 5), dtype=np.uint8), np.zeros(4, dtype=int))
     with pytest.raises(RuntimeError) as raised:
-        rows(cross_entropy, examples=images).dense()
+        rows(cross_entropy, examples=uw.Examples(np.zeros((4, 6)), np.zeros(4, dtype=int))).dense()
     (note,) = raised.value.__notes__
-    assert "loss(net, batch) for a batch of x torch.uint8 (3, 5), y torch.int64 (3,)" in note and "floats" in note
+    assert "loss(net, batch) for a batch of x torch.float64 (3, 6), y torch.int64 (3,)" in note
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_integer_images_are_refused_with_the_places_to_convert_them(kind):
+    images = uw.Examples(np.zeros((4, 5), dtype=kind), np.zeros(4, dtype=int))
+    with pytest.raises(ValueError, match=r"got x torch\.u?int\d+ \(3, 5\).*convert x to floats.*collate=f"):
+        rows(cross_entropy, examples=images).dense()
 
 
 def test_a_criterion_instead_of_a_loss_of_net_and_batch_is_refused():

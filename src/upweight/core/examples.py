@@ -27,13 +27,17 @@ class Examples:
     Args:
         x: inputs as the model takes them: a numpy array (n, …), a scipy sparse matrix (n, d), a pandas or
             polars data frame, an Arrow table, or a list of texts.
-        y: labels or target values, shape (n,) or (n, outputs). Queries may have none.
+        y: labels or target values, shape (n,) or (n, outputs). Queries may have none. A column (n, 1) is held as (n,);
+            the loss of a network gets it as (n, 1) again, as it came.
         ids: one unique int or str per example. Default: the index of the data frame if x has one, else 0 … n−1.
         names: one name per input column, used in previews. Default: the column names of the data frame.
         weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of
             weight 0 is absent; if all weights are whole numbers, weight k means k copies.
         labels: readable names of the labels, e.g. `{0: "ham", 1: "spam"}`.
         shown: images or texts to show in reports in place of the raw inputs, one per example.
+
+    Attributes:
+        is_column: whether y came as a column (n, 1).
 
     Examples are immutable: `replaced` returns a new set with other parts. Inputs and labels are not copied, weights
     are. If arrays are changed in place, the change is noticed: results for queries are recomputed, and a fit refuses a
@@ -55,6 +59,7 @@ class Examples:
     weights: NDArray[np.float64] | None
     labels: dict[Any, str]
     shown: Any
+    is_column: bool
     _position: dict[Id, int]
 
     def __init__(
@@ -78,6 +83,7 @@ class Examples:
         self._set(
             x=x,
             y=None if y is None else as_column("y", y, n),
+            is_column=_is_column(y),
             ids=as_ids(index_of(x, n) if ids is None else ids, n),
             names=as_column_names(columns, x),
             weights=None if weights is None else as_weights(weights, n),
@@ -99,10 +105,10 @@ class Examples:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in PARTS}
+        return {name: getattr(self, name) for name in (*PARTS, "is_column")}
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
-        self._set(**parts)
+        self._set(**{"is_column": False, **parts})
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"examples are immutable; use examples.replaced({name}=…), which returns new ones")
@@ -123,7 +129,8 @@ class Examples:
     ) -> Examples:
         """A new set with these parts replaced, checked as in the constructor; parts that are not named stay the same.
 
-        With a new data frame come the names of its columns.
+        With a new data frame come the names of its columns. New labels (n,) of a set whose labels were a column (n, 1)
+        are a column too.
 
         >>> Examples([[1.0], [2.0]], [0, 1], ids=["a", "b"]).replaced(y=[1, 1]).label("a")
         1
@@ -132,7 +139,9 @@ class Examples:
         if names is UNCHANGED and x is not UNCHANGED and columns_of(x) is not None:
             names = None
         given = {"x": x, "y": y, "ids": ids, "names": names, "weights": weights, "labels": labels, "shown": shown}
-        return Examples(**{**parts, **{name: value for name, value in given.items() if value is not UNCHANGED}})
+        replaced = Examples(**{**parts, **{name: value for name, value in given.items() if value is not UNCHANGED}})
+        replaced.__dict__["is_column"] |= self.is_column and replaced.y is not None and replaced.y.ndim == 1
+        return replaced
 
     @classmethod
     def from_dataset(cls, dataset: Any, ids: Sequence[Id] | None = None) -> Examples:
@@ -193,6 +202,7 @@ class Examples:
             weights=None if self.weights is None else self.weights[where],
             labels=self.labels,
             shown=None if self.shown is None else take_rows(self.shown, where),
+            is_column=self.is_column,
         )
         return part
 
@@ -247,6 +257,14 @@ class Examples:
         source = self.x if self.shown is None else self.shown
         names = self.names if self.shown is None else columns_of(source)
         return preview_of(take_rows(source, np.array([position])), names, columns)
+
+
+def _is_column(y: Any) -> bool:
+    """Whether labels are a column of shape (n, 1)."""
+    shape = getattr(y, "shape", None)
+    if shape is None:
+        return isinstance(y, list | tuple) and isinstance(y[0], list | tuple) and len(y[0]) == 1
+    return len(shape) == 2 and int(shape[1]) == 1
 
 
 def require_examples(given: Any, what: str = "the examples") -> None:

@@ -24,6 +24,8 @@ from upweight.core.examples import Examples
 from upweight.curvature.early_stopping import DAMPING_TIMES_TIME
 from upweight.curvature.label_expectation import expected_gradients, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.outputs import NoOutputsError
 
 Array = NDArray[np.float64]
 NEIGHBOUR_RATIOS = {"λ/3": 1 / 3, "3λ": 3.0}  # dampings that the scores are compared at, over the one chosen
@@ -75,11 +77,17 @@ def choose_damping(summed: SummedObjective, recipe: CurvatureRecipe, time: float
     if time is not None and not isinstance(recipe, Diagonal):
         return match_to_time(summed, time)
     sample, weights = _sample(summed)
-    trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, (sample, weights)))
+    scale = summed.weights.sum() / weights.sum()
     share = CURVATURE_SHARE if isinstance(recipe, GaussNewton | Hessian) else DIAGONAL_SHARE
-    damping, source = damping_from_trace(
-        summed, trace * (summed.weights.sum() / weights.sum()), share, curvature_rank(summed)
-    )
+    try:
+        trace = sum(float(batch.squares().sum()) for _, batch in expected_gradients(summed, (sample, weights)))
+        damping, source = damping_from_trace(summed, trace * scale, share, curvature_rank(summed))
+    except NoOutputsError:  # the Hessian and the diagonal need no outputs, nor does their damping
+        if isinstance(recipe, GaussNewton):
+            raise
+        trace = float(CapturedRows(summed.network, sample, "loss", weights=np.sqrt(weights)).squares().sum())
+        damping, source = damping_from_trace(summed, trace * scale, min(share, FISHER_SHARE))
+        source += ", estimated from gradients of the true labels"
     return replace(summed, damping=damping, damping_from=source)
 
 

@@ -23,6 +23,7 @@ from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
@@ -74,7 +75,7 @@ class FittedDataInf(Curvature):
         gradients, v = TensorRows.of(self.network, self.rows).blocks, self.network.split(vectors)
         out = dict(v)
         for names, factor, scale in zip(self.layers, self.factors, self.scales, strict=True):
-            g, along = (torch.cat([blocks[n].flatten(1) for n in names], 1).double() for blocks in (gradients, v))
+            g, along = (torch.cat([flatten_each(blocks[n]) for n in names], 1).double() for blocks in (gradients, v))
             g = g[scale > 0]
             core = torch.diag(torch.as_tensor(1 / scale[scale > 0])) - g @ g.T
             dual = torch.zeros(len(along), len(scale), dtype=g.dtype)
@@ -194,5 +195,5 @@ class DataInfRows(Rows):
 
 def _products(left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """Inner products over these parameters, (len(left), len(right)) in float64."""
-    first, *others = (left[name].flatten(1).double() @ right[name].flatten(1).double().T for name in names)
+    first, *others = (flatten_each(left[name]).double() @ flatten_each(right[name]).double().T for name in names)
     return sum(others, first)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
+from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
@@ -30,6 +31,8 @@ class FittedDiagonal(Curvature):
             for name in summed.network.names:
                 squares = batch.sum_of_squares(name)
                 self.values[name] = self.values[name] + squares if name in self.values else squares
+
+        require_curvature("Diagonal", summed.shift + sum(float(values.sum()) for values in self.values.values()))
 
     def matvec(self, vectors: Array) -> Array:
         """(diag + shift) v."""
@@ -58,4 +61,5 @@ class FittedDiagonal(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
+            "warnings": list(self.summed.notes),
         }

@@ -22,6 +22,7 @@ import torch
 from upweight.core.rows import Rows
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.outputs import NoOutputsError, outputs
 
 DAMPING_TIMES_TIME = 2.0  # λ τ, for the later half of the training
@@ -49,7 +50,7 @@ def earlier_gradients(summed: SummedObjective, rows: Rows) -> tuple[float, Captu
             if prod(out.values.shape[1:]) * len(rows) > MAX_SLOPE_NUMBERS:
                 return None
             final, earlier, half, zero = (
-                replace(out, values=share * out.values).gradient().flatten(1)
+                flatten_each(replace(out, values=share * out.values).gradient())
                 for share in (1.0, MEAN_OUTPUT_SHARE, 0.5, 0.0)
             )
         rounding_error = ROUNDING_UNITS * torch.finfo(final.dtype).eps * float(final.abs().max() + zero.abs().max())

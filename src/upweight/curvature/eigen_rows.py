@@ -20,6 +20,7 @@ from upweight.curvature.solvers.algebra import to_numpy
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.gradient_terms import OuterTerm
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -123,7 +124,7 @@ class EigenRows(Rows):
 
     def _dot_vector(self, blocks: Mapping[str, Tensor]) -> Array:
         """Inner products with one vector, name → (1, *shape): (k,)."""
-        out = sum((v.flatten(1) @ blocks[name].flatten() for name, v in self.blocks.items()), torch.zeros(len(self)))
+        out = sum((flatten_each(v) @ blocks[name].flatten() for name, v in self.blocks.items()), torch.zeros(len(self)))
         for name, joint in self.joints.items():
             layer = self.layers[name]
             out = out + joint.flatten(1) @ layer.rotate(layer.join(blocks)).flatten() * self._sizes[name].flatten()

@@ -24,11 +24,13 @@ from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import expected_gradients, label_expectation
 from upweight.curvature.leverage import correct_leverage
+from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
@@ -55,6 +57,8 @@ class FittedEKFAC(Curvature):
         self.dampings = dict.fromkeys([*self.unfactored, *self.layers], summed.damping)
         if not summed.damping_from:
             self._choose_damping()
+        largest = max(float(values.max()) for _, values in self._shifted())
+        require_curvature("EKFAC" if refined else "KFAC", largest)
 
     def _choose_damping(self) -> None:
         """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net."""
@@ -124,7 +128,7 @@ class FittedEKFAC(Curvature):
                     gradients = (s[:, i].transpose(1, 2) @ a[i]).flatten(1)
                     out[i] += (gradients * inverse.flatten()) @ gradients.T
         for name, parameter in self.unfactored.items():
-            gradients = torch.stack([parameter.rotate(batch.materialise(name)).flatten(1) for batch in rows])
+            gradients = torch.stack([flatten_each(parameter.rotate(batch.materialise(name))) for batch in rows])
             out += torch.einsum("cbp,dbp->bcd", gradients / shifted[name].flatten(), gradients)
         return out
 
@@ -151,7 +155,7 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / float(self.summed.weights.sum()),
             "damping_from": self.damping_from,
-            "warnings": diagonal_warnings(self.layers),
+            "warnings": [*self.summed.notes, *diagonal_warnings(self.layers)],
         }
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
@@ -21,12 +21,17 @@ from upweight.curvature.damping import (
     mean_rank_correlation,
     neighbouring_solutions,
 )
+from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.solvers.dual import positions_in
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 
 Array = NDArray[np.float64]
 MAX_EXAMPLES = 20_000  # largest training set whose Gram matrix is held
+
+
+class TooManyExamplesError(ValueError):
+    """The training set is too large for an n × n matrix."""
 
 
 class FittedFisher(Curvature):
@@ -43,7 +48,7 @@ class FittedFisher(Curvature):
     def __init__(self, summed: SummedObjective) -> None:
         n = len(summed.train)
         if n > MAX_EXAMPLES:
-            raise ValueError(
+            raise TooManyExamplesError(
                 f"expected at most {MAX_EXAMPLES:,} training examples for the dual form (an n × n matrix), got {n:,}; "
                 "use EKFAC()"
             )
@@ -54,9 +59,16 @@ class FittedFisher(Curvature):
             damping, source = damping_from_trace(summed, float(np.trace(self.gram)))
             summed = replace(summed, damping=damping, damping_from=source)
         self.summed = summed
+        require_curvature("EmpiricalFisher", summed.shift + float(np.trace(self.gram)))
         damped = self.gram.copy(order="F")
         damped[np.diag_indices(n)] += summed.shift
-        self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+        try:
+            self.factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError as error:
+            raise ValueError(
+                f"the empirical Fisher with damping {summed.mean_damping:.3g} cannot be inverted: gradients of "
+                "different examples are the same up to rounding; give a larger damping"
+            ) from error
         self.rank_correlation: dict[str, float] = {}
 
     def matvec(self, vectors: Array) -> Array:
@@ -88,6 +100,7 @@ class FittedFisher(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
+            "warnings": list(self.summed.notes),
             "damping_rank_correlation": self.rank_correlation,
         }
 

@@ -53,6 +53,7 @@ class FittedGaussNewton(Curvature):
             fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
             solver = Direct() if fits else DEFAULT_CG
         self._inverse: Inverse | DualForm
+        operator.require_second_derivatives()
         if isinstance(solver, CG):
             self._inverse = Inverse(_preconditioned(operator, solver))
         elif isinstance(solver, Direct) and operator.size > limits.dense_parameters:

@@ -25,6 +25,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.hooks import HookedPass
 from upweight.gradients.inspection import inspect
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
@@ -93,7 +94,7 @@ def expected_batches(
             else:
                 directions = _draw_directions(out, summed, part, draws, seed)
             for c, direction in enumerate(directions):
-                cotangent = (direction.flatten(1) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
+                cotangent = (flatten_each(direction) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
                 gradients.append(hooked.backpropagate(out.values, cotangent, keep=c < len(directions) - 1))
         yield from (LabelGradients(c, where, captured) for c, captured in enumerate(gradients))
 
@@ -131,7 +132,7 @@ def independent_losses(summed: SummedObjective) -> float:
         u = torch.randn(out.values.shape, generator=torch.Generator().manual_seed(0)).to(out.wide_values())
         product = out.hessian_product()(u)
         product = product.flatten(out.values.ndim - joint) if joint else product[..., None]
-        losses = (product != 0).any(dim=-1).flatten(1).sum(dim=1).cpu().numpy()
+        losses = flatten_each((product != 0).any(dim=-1)).sum(dim=1).cpu().numpy()
         count += float(losses @ copies[where])
     return max(count, 1.0)
 

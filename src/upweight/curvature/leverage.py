@@ -26,6 +26,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.inspection import backpropagate, inspect
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.outputs import outputs
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -72,7 +73,7 @@ def correct_leverage(
             out = outputs(network, network.batch(part.examples), part.examples.ids)
             weights = torch.as_tensor(part.weights).to(out.values.device, network.precision)[:, None]
             directions = [u * weights.sqrt() for u in square_roots(out.hessians())]
-            slope = out.gradient().flatten(1) * weights
+            slope = flatten_each(out.gradient()) * weights
         if not directions:
             added.append(np.zeros(slope.shape))
             continue
@@ -95,7 +96,7 @@ def with_added_slopes(rows: CapturedRows, added: Array) -> CapturedRows:
     slopes = []
     for part in rows.examples.batches(MAX_BATCH_EXAMPLES):
         with rows.network.preserved():
-            slopes.append(outputs(rows.network, rows.network.batch(part), part.ids).gradient().flatten(1).cpu())
+            slopes.append(flatten_each(outputs(rows.network, rows.network.batch(part), part.ids).gradient()).cpu())
     total = torch.cat(slopes).double().numpy() + added
     return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, total)
 

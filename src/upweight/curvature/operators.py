@@ -18,7 +18,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
-from upweight.gradients.outputs import NoOutputsError, Outputs, outputs
+from upweight.gradients.outputs import Outputs, outputs
 
 Blocks = Mapping[str, Tensor]
 Product = Callable[[Blocks], dict[str, Tensor]]
@@ -136,10 +136,16 @@ class GaussNewtonOperator(Operator):
 
     def outputs(self, batch: Any, part: Examples) -> Outputs:
         """The net's output on a batch of `wide`; call it inside `wide.preserved()`."""
-        try:
-            return outputs(self.wide, batch, part.ids)
-        except NoOutputsError as error:
-            raise NoOutputsError(f"{error}. Use curvature=EmpiricalFisher() or Hessian() for this loss") from error
+        return outputs(self.wide, batch, part.ids)
+
+    def require_second_derivatives(self) -> None:
+        """Raise SecondDerivativeError if products are impossible, by a product of one example."""
+        network = self.network
+        zeros = {
+            name: torch.zeros(1, *shape, dtype=network.precision, device=network.device)
+            for name, shape in network.shapes.items()
+        }
+        self.subset(np.array([0])).product(zeros)
 
     def _multiplier(self, batch: Any, part: Examples, weights: Tensor) -> Product:
         out = self.outputs(batch, part)

@@ -13,6 +13,7 @@ from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers.direct import assemble
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.functional import SecondDerivativeError
 from upweight.gradients.inspection import inspect
 
 Array = NDArray[np.float64]
@@ -35,7 +36,7 @@ def is_at_optimum(summed: SummedObjective) -> bool:
     try:
         matrix = linear_head_matrix(summed)
         matrix = assemble(HessianOperator(summed)) if matrix is None else matrix
-    except RuntimeError:  # an operator without a second derivative
+    except (RuntimeError, SecondDerivativeError):
         return False
     return is_well_conditioned(matrix, summed.ridge, summed.network.precision)
 

@@ -21,11 +21,16 @@ from upweight.core.examples import Examples
 from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
-from upweight.curvature.fisher import FittedFisher
+from upweight.curvature.fisher import FittedFisher, TooManyExamplesError
 from upweight.curvature.identity import FittedIdentity
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
+from upweight.curvature.no_curvature import NoCurvatureError
 from upweight.curvature.optimum import NONE_AT_OPTIMUM, is_at_optimum
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.functional import SecondDerivativeError
+from upweight.gradients.outputs import NoOutputsError
+
+FALLBACKS: tuple[CurvatureRecipe, ...] = (EKFAC(), EmpiricalFisher(), Diagonal())  # in place of Gauss–Newton
 
 
 def build(
@@ -40,15 +45,59 @@ def build(
     Args:
         model: has a `network`, an `objective` and sample `weights`.
         train: the training examples.
-        recipe: names the curvature; None is `GaussNewton()`.
+        recipe: names the curvature. None is `GaussNewton()` or, if the loss is not a function of one output of the net,
+            an operator has no second derivative, or the loss has no curvature in the output, the first of `FALLBACKS`
+            that can be had.
         damping: on the scale of the mean loss. None chooses it from the model's `training_time` if there is one, else
             from the spectrum; `diagnostics` reports which.
         limits: sizes up to which exact forms are used.
+
+    Raises:
+        NoOutputsError, SecondDerivativeError: the curvature of the recipe cannot be had for this net and loss; the
+            message names those that can.
     """
-    recipe = GaussNewton() if recipe is None else recipe
+    if recipe is None:
+        return _build_default(model, train, damping, limits)
+    try:
+        return _build(model, train, recipe, damping, limits)
+    except NoOutputsError as error:
+        raise NoOutputsError(
+            f"{error}. {type(recipe).__name__}() needs that; use curvature=EmpiricalFisher(), DataInf(), Hessian(), "
+            "Diagonal() or Identity()"
+        ) from error
+
+
+def _build_default(model: Any, train: Examples, damping: float | None, limits: Limits) -> Curvature:
+    """Gauss–Newton; if it cannot be had, the first of `FALLBACKS` that can, with a note that says why."""
+    try:
+        return _build(model, train, GaussNewton(), damping, limits)
+    except (NoOutputsError, SecondDerivativeError, NoCurvatureError) as error:
+        reason = error
+    # EK-FAC approximates the Gauss–Newton matrix, so it does not help if that is zero.
+    for recipe in FALLBACKS[isinstance(reason, NoCurvatureError) :]:
+        name = type(recipe).__name__
+        note = (
+            f"The default curvature, GaussNewton(), cannot be had for this net and loss, so {name}() is used: {reason}"
+        )
+        try:
+            return _build(model, train, recipe, damping, limits, (note,))
+        except (NoOutputsError, TooManyExamplesError, NoCurvatureError):
+            continue
+    raise reason
+
+
+def _build(
+    model: Any,
+    train: Examples,
+    recipe: CurvatureRecipe,
+    damping: float | None,
+    limits: Limits,
+    notes: tuple[str, ...] = (),
+) -> Curvature:
     weights = model.weights(train)
     total = float(weights.sum())
     summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
+    summed = replace(summed, notes=notes)
     if damping is None and isinstance(recipe, GaussNewton | Hessian) and is_at_optimum(summed):
         summed = replace(summed, damping_from=NONE_AT_OPTIMUM)
     elif damping is None:

@@ -28,6 +28,7 @@ class SummedObjective:
         damping_from: where the damping came from, as a phrase.
         time_matched: whether the damping is matched to the time that training took.
         limits: sizes up to which exact forms are used.
+        notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
     """
 
     network: Network
@@ -38,6 +39,7 @@ class SummedObjective:
     damping_from: str = ""
     time_matched: bool = False
     limits: Limits = DEFAULT_LIMITS
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(

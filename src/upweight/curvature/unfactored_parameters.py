@@ -53,7 +53,7 @@ class UnfactoredParameters:
             if name in captured.terms:
                 g = captured.materialise(name)
                 _add(self._squares, name, (g**2).sum(dim=0))
-                if rotated and g.shape[-1] <= MAX_ROTATED_AXIS:
+                if rotated and g.ndim > 1 and g.shape[-1] <= MAX_ROTATED_AXIS:
                     matrix = g.reshape(-1, g.shape[-1])
                     _add(self._covariances, name, matrix.T @ matrix)
 

@@ -29,6 +29,8 @@ class Batch:
 def collate(examples: Examples) -> Batch:
     """Stack inputs and targets into tensors on the CPU, without changing their precision; integer labels become int64.
 
+    Labels that came as a column (n, 1) are one here too, as in the training loop that they come from.
+
     Raises:
         TypeError: the inputs are texts or the labels are words, which only the user can turn into numbers.
     """
@@ -36,7 +38,7 @@ def collate(examples: Examples) -> Batch:
     if examples.y is None:
         return Batch(x)
     y = _stack(examples.y.astype(np.int64) if examples.y.dtype.kind in "iu" else examples.y, "labels")
-    return Batch(x, y)  # torch's losses take classes as int64
+    return Batch(x, y[:, None] if examples.is_column else y)  # torch's losses take classes as int64
 
 
 def _stack(values: Any, what: str) -> Any:
@@ -89,6 +91,12 @@ def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if is_dataclass(tree) and not isinstance(tree, type):
         return replace(tree, **{f.name: map_tensors(change, getattr(tree, f.name)) for f in fields(tree)})
     raise TypeError(f"cannot look inside a batch of type {type(tree).__name__}; use a dict, tuple or dataclass")
+
+
+def is_integer_input(batch: Any) -> bool:
+    """Whether the inputs of a batch are a tensor of integers, for example of images as bytes."""
+    x = batch.x if isinstance(batch, Batch) else batch[0] if isinstance(batch, tuple) and batch else batch
+    return isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())
 
 
 def describe(batch: Any) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.network import Network
+from upweight.gradients.network import Network, Quantity
+from upweight.gradients.preserve_model import without_graph
 
 BATCH_EXAMPLES = 256  # examples per forward pass
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -29,8 +30,9 @@ def features(network: Network, examples: Examples) -> NDArray[np.float64]:
     """
     parts = []
     for part in examples.batches(BATCH_EXAMPLES):
-        with network.preserved(), torch.no_grad(), _recorded_inputs(network.net, len(part)) as last_input:
-            network.values("loss" if part.y is not None else "measure", network.batch(part), part.ids)
+        quantity: Quantity = "loss" if part.y is not None else "measure"
+        with network.preserved(), _recorded_inputs(network.net, len(part)) as last_input:
+            without_graph(partial(network.values, quantity, network.batch(part), part.ids))
         if not last_input:
             raise TypeError(
                 "expected the net to call a module with a weight matrix on one row per example, but it calls none: "

@@ -5,7 +5,8 @@ Second-order products need attention in its plain form, because the fused kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from upweight.gradients.batches import map_tensors
 from upweight.gradients.network import Network, Quantity
 
 Blocks = Mapping[str, Tensor]
+
+
+class SecondDerivativeError(TypeError):
+    """An operator of the net or of the loss has no second derivative."""
 
 
 class LossModule(nn.Module):
@@ -118,7 +123,9 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
     """
     names, tensors = list(parameters), list(parameters.values())
     with sdpa_kernel(SDPBackend.MATH):
-        gradients = torch.autograd.grad(values().sum(), tensors, create_graph=True, allow_unused=True)
+        total = values().sum()
+        with _second_derivatives():
+            gradients = torch.autograd.grad(total, tensors, create_graph=True, allow_unused=True)
         differentiable = [g for g in gradients if g is not None and g.requires_grad]
         out = {name: torch.zeros_like(vectors[name]) for name in names}
         for k in range(len(vectors[names[0]])):
@@ -127,7 +134,8 @@ def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors:
             ]
             if not differentiable:
                 break
-            products = torch.autograd.grad(differentiable, tensors, direction, retain_graph=True, allow_unused=True)
+            with _second_derivatives():
+                products = torch.autograd.grad(differentiable, tensors, direction, retain_graph=True, allow_unused=True)
             for name, h in zip(names, products, strict=True):
                 if h is not None:
                     out[name][k] = h
@@ -151,18 +159,36 @@ def ggn_vp(
     """
     names, tensors = list(parameters), list(parameters.values())
     dummy = torch.zeros_like(outputs, requires_grad=True)
-    transposed = torch.autograd.grad(outputs, tensors, dummy, create_graph=True, allow_unused=True)  # Jᵀ dummy
+    with _second_derivatives():
+        transposed = torch.autograd.grad(outputs, tensors, dummy, create_graph=True, allow_unused=True)  # Jᵀ dummy
     used = [i for i, gradient in enumerate(transposed) if gradient is not None]
     out = {name: torch.zeros_like(vectors[name]) for name in names}
     for k in range(len(vectors[names[0]])):
         direction = [vectors[names[i]][k].to(outputs) for i in used]
-        (jvp,) = torch.autograd.grad([transposed[i] for i in used], dummy, direction, retain_graph=True)
+        with _second_derivatives():
+            (jvp,) = torch.autograd.grad([transposed[i] for i in used], dummy, direction, retain_graph=True)
         products = torch.autograd.grad(
             outputs, [tensors[i] for i in used], hessian_product(jvp).to(outputs), retain_graph=True
         )
         for i, product in zip(used, products, strict=True):
             out[names[i]][k] = product
     return out
+
+
+@contextmanager
+def _second_derivatives() -> Iterator[None]:
+    """A context in which an operator without a second derivative raises SecondDerivativeError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SecondDerivativeError(
+            f"expected a net and a loss with second derivatives, which an operator among them lacks ({reason}); "
+            "use a curvature that needs first derivatives only: EKFAC(), KFAC(), EmpiricalFisher(), DataInf(), "
+            "Diagonal() or Identity()"
+        ) from error
 
 
 def plain_attention() -> Any:

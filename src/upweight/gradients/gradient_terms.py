@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from upweight.core.blocks import blocks
+from upweight.gradients.matrices import flatten_each
 
 MAX_FLOP_RATIO = 8  # a matrix product may cost this many times the flops of gathering and adding
 MAX_TEMPORARY_NUMBERS = 1 << 23  # of a temporary tensor: 32 MB in float32
@@ -57,7 +58,7 @@ class GradientTerm(ABC):
         """Materialised gradients as matrices (b, r·c), a few examples at a time."""
         size = max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(self.shape)))
         for where in blocks(len(self), size):
-            yield where, self.take(where).materialise().flatten(1)
+            yield where, flatten_each(self.take(where).materialise())
 
 
 class DenseTerm(GradientTerm):
@@ -81,11 +82,11 @@ class DenseTerm(GradientTerm):
 
     def dot_vectors(self, block: Tensor) -> Tensor:
         """One GEMM."""
-        return self.values.flatten(1) @ block.flatten(1).T
+        return flatten_each(self.values) @ flatten_each(block).T
 
     def sums(self, member: Tensor) -> Tensor:
         """One GEMM."""
-        return (member @ self.values.flatten(1)).reshape(len(member), *self.shape)
+        return (member @ flatten_each(self.values)).reshape(len(member), *self.shape)
 
     def take(self, where: slice) -> DenseTerm:
         """A view."""
@@ -133,7 +134,7 @@ class OuterTerm(GradientTerm):
         if self.length > 1 and len(block) > 1:
             out = self.right.new_empty(len(self), len(block))
             for where, gradients in self.chunks():
-                out[where] = gradients @ block.flatten(1).T
+                out[where] = gradients @ flatten_each(block).T
             return out
         b, t, r, c = *self.left.shape, self.right.shape[-1]
         matrices, left, right = block.reshape(len(block), r, c), self.left, self.right
@@ -210,7 +211,7 @@ class LookupTerm(GradientTerm):
         if len(block) > 1:
             indices = torch.unique(self.ids)
             if len(indices) <= MAX_FLOP_RATIO * self.length:
-                vectors, out = block[:, indices].flatten(1).T, self.right.new_empty(len(self), len(block))
+                vectors, out = flatten_each(block[:, indices]).T, self.right.new_empty(len(self), len(block))
                 for where, gradients in self.rows(indices).chunks():
                     out[where] = gradients @ vectors
                 return out

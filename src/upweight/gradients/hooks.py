@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +44,18 @@ class HookedCall:
     names: Mapping[str, str]  # parameter name within the module → name within the network
 
 
+class UnassignableError(ValueError):
+    """Gradients at a module cannot be assigned to examples.
+
+    Attributes:
+        names: the parameters of the module, by their names within the network.
+    """
+
+    def __init__(self, message: str, names: Collection[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 class HookedPass:
     """Hooks on a network for one forward pass and any number of backward passes.
 
@@ -57,6 +69,8 @@ class HookedPass:
         count: examples in the batch.
         layouts: where the examples are at each site; at other sites the shape decides.
         without: parameters that are not captured.
+        explore: whether a site without a layout gets the most likely one. Otherwise a call of a module that the
+            inspection did not see raises UnassignableError, because nobody compared its gradients with autograd.
 
     Attributes:
         calls: the recorded calls.
@@ -69,8 +83,10 @@ class HookedPass:
         count: int,
         layouts: Mapping[CallSite, ExampleLayout],
         without: frozenset[str] = frozenset(),
+        explore: bool = False,
     ) -> None:
         self.network, self.count, self.layouts, self.without = network, count, layouts, without
+        self._known_modules = None if explore else {site.module for site in layouts}
         self.calls: list[HookedCall] = []
         self.failed: dict[CallSite, Exception] = {}
         self._stretched: dict[str, Tensor] = {}
@@ -135,6 +151,20 @@ class HookedPass:
         like = torch.empty(0, dtype=self.network.precision, device=self.network.device)
         return CapturedBatch(self.count, {k: tuple(v) for k, v in terms.items()}, like, self.network.shapes, owners)
 
+    @property
+    def failed_names(self) -> set[str]:
+        """The parameters at the sites whose gradients could not be computed."""
+        return {name for call in self.calls if call.site in self.failed for name in call.names.values()}
+
+    def require_none_failed(self) -> None:
+        """Raise UnassignableError if the gradients at a site could not be computed."""
+        if self.failed:
+            site, error = next(iter(self.failed.items()))
+            raise UnassignableError(
+                f"the gradients of {site.module!r} cannot be computed from its input and output gradient ({error})",
+                self.failed_names,
+            ) from error
+
     def _add(
         self,
         call: HookedCall,
@@ -193,23 +223,40 @@ class HookedPass:
                 self._swapped.append((module, attribute, parameter))
                 module._parameters[attribute] = self._stretched[name]  # type: ignore[assignment]
 
+    def _is_known(self, site: CallSite, layout: ExampleLayout | None) -> bool:
+        """Whether the inspection saw this call, or other calls of the module with the examples on the first axis."""
+        if self._known_modules is None or site in self.layouts:
+            return True
+        return layout == "first" and site.module in self._known_modules
+
     def _hook(self, module_name: str, kind: LayerKind, names: Mapping[str, str]) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             given = args[0] if args else next(iter(kwargs.values()), None)
-            if not (self._open and isinstance(output, Tensor) and output.requires_grad and isinstance(given, Tensor)):
+            if not self._open or (isinstance(output, Tensor) and not output.requires_grad):
                 return None
             site = CallSite(module_name, self._times.get(module_name, 0))
             self._times[module_name] = site.call + 1
-            layout = self.layouts.get(site) or next(iter(possible_layouts(kind, given, self.count)), None)
-            if layout is None or (isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1):
+            layout = self.layouts.get(site)
+            if layout is None and isinstance(given, Tensor):
+                layout = next(iter(possible_layouts(kind, given, self.count)), None)
+            if not self._is_known(site, layout):
+                raise UnassignableError(
+                    f"the call of {module_name!r} was not seen when the net was inspected, so its gradients cannot be "
+                    "assigned to examples",
+                    names.values(),
+                )
+            if layout is None or not isinstance(output, Tensor) or not isinstance(given, Tensor):
+                return None
+            if isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1:
                 return None
             changed = layout in ("single", "shared")
             if changed:  # one output per example, so that each has its own gradient
                 output = self._for_each(output, layout)
             elif layout == "first" and len(given) != self.count:
-                raise ValueError(
+                raise UnassignableError(
                     f"{module_name!r} got {len(given)} inputs in a batch of {self.count}, but one per example when the "
-                    "net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples"
+                    "net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples",
+                    names.values(),
                 )
             edge = get_gradient_edge(output)
             self.calls.append(HookedCall(site, module, kind, layout, given.detach(), given._version, edge, names))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS, DenseTerm, GradientTerm, LookupTerm, OuterTerm
+from upweight.gradients.matrices import flatten_each
 
 
 def pairwise_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
@@ -33,7 +34,7 @@ def pairwise_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor
 def per_example_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
     """⟨Gᵢ, G'ᵢ⟩ of the same example in two terms of one parameter, (B,)."""
     if isinstance(first, DenseTerm) or isinstance(second, DenseTerm):
-        return (first.materialise().flatten(1) * second.materialise().flatten(1)).sum(1)
+        return (flatten_each(first.materialise()) * flatten_each(second.materialise())).sum(1)
     first, second = _common_rows(first, second)
     size = max(1, MAX_TEMPORARY_NUMBERS // max(1, first.length * second.length, prod(first.shape)))
     out = first.right.new_empty(len(first))
@@ -42,7 +43,7 @@ def per_example_inner_products(first: GradientTerm, second: GradientTerm) -> Ten
         if first.length * second.length * sum(_costs(first)) < 2 * first.length * prod(first.shape):
             out[where] = (_left_inner_products(a, b, paired=True) * (a.right @ b.right.transpose(1, 2))).sum((1, 2))
         else:
-            out[where] = (a.materialise() * b.materialise()).flatten(1).sum(1)
+            out[where] = flatten_each(a.materialise() * b.materialise()).sum(1)
     return out
 
 

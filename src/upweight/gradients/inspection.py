@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import isfinite, prod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.functional import batch_tensors, gradient, gradient_rows, single_gradient
+from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
 from upweight.gradients.gradient_terms import DenseTerm
-from upweight.gradients.hooks import PARAMETER_SITE, CallSite, ExampleLayout, HookedPass, possible_layouts
+from upweight.gradients.hooks import (
+    PARAMETER_SITE,
+    CallSite,
+    ExampleLayout,
+    HookedPass,
+    UnassignableError,
+    possible_layouts,
+)
+from upweight.gradients.interaction import (
+    COMPARED_EXAMPLES,
+    GRADIENT_EXAMPLES,
+    checked_sets,
+    choose_examples,
+    differing_parameters,
+    differing_sums,
+    random_factors,
+    refuse_interaction,
+    share_checked_sets,
+    values_change_with_batch,
+)
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
-INSPECTED_EXAMPLES = 3  # compared with autograd
 MAX_LAYOUT_TRIALS = 4  # of where the examples are, before a parameter is left to autograd
-Blocks = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,21 +81,47 @@ _INSPECTIONS: NetworkMemo[dict[Quantity, Inspection]] = NetworkMemo()
 
 
 def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspection:
-    """Inspect the gradients of this quantity; each network is inspected once.
+    """Inspect the gradients of this quantity.
+
+    How to capture them is found out once per network. Whether examples interact is tried on the training set and on the
+    queries, and again on a set that can show more than those before.
 
     Raises:
         ValueError: the losses of examples depend on each other or on chance, so no example has its own gradient.
     """
-    if network.measure is None:  # the measurement is −loss, so one inspection serves both
-        quantity = "loss"
+    function = _function(network, quantity)
     inspections = _INSPECTIONS.get_or_make(network, dict)
-    if quantity in inspections:
-        return inspections[quantity]
-    positions = np.unique(np.linspace(0, len(examples) - 1, INSPECTED_EXAMPLES).astype(np.intp))
-    inspection = _inspect_examples(network, quantity, examples.take(positions))
-    if len(positions) > 1:  # one example alone says nothing about batches
-        inspections[quantity] = inspection
+    inspection = inspections.get(function)
+    if inspection is None:
+        positions = choose_examples(examples)[0][:GRADIENT_EXAMPLES]
+        inspection = _inspect_examples(network, function, examples.take(positions))
+        if len(positions) == 1:  # one example alone says nothing about batches
+            return inspection
+        inspections[function] = inspection
+    size = min(COMPARED_EXAMPLES, max(GRADIENT_EXAMPLES, inspection.batch_size))
+    compared = checked_sets(network, quantity).choose(examples, size)
+    if compared is not None:
+        wrong = _compare_batch(network, function, examples.take(compared), inspection)
+        inspection = _add_to_fallback(network, quantity, wrong) if wrong else inspection
     return inspection
+
+
+def _function(network: Network, quantity: Quantity) -> Quantity:
+    """The function whose gradients these are: without a measurement of its own, the measurement is −loss."""
+    return "loss" if network.measure is None else quantity
+
+
+def _add_to_fallback(network: Network, quantity: Quantity, names: Collection[str]) -> Inspection:
+    """The inspection with these parameters left to autograd, from now on."""
+    inspections, function = _INSPECTIONS.get_or_make(network, dict), _function(network, quantity)
+    before = inspections[function]
+    fallback = tuple(name for name in network.names if name in {*before.fallback, *names})
+    missing = sum(prod(network.shapes[name]) for name in fallback)
+    added = missing - sum(prod(network.shapes[name]) for name in before.fallback)
+    inspections[function] = replace(
+        before, fallback=fallback, covered=1 - missing / network.size, floats=before.floats + added
+    )
+    return inspections[function]
 
 
 def inspections_of(network: Network) -> tuple[Inspection, ...]:
@@ -90,12 +133,25 @@ def share_inspections(source: Network, target: Network) -> None:
     """Let two networks with the same modules share their inspections, also those that are still to be made."""
     _INSPECTIONS.get_or_make(source, dict)
     _INSPECTIONS.share(source, target)
+    share_checked_sets(source, target)
 
 
 def capture(
     network: Network, quantity: Quantity, examples: Examples, inspection: Inspection, cotangent: Tensor | None = None
 ) -> CapturedBatch:
     """Per-example gradients of a batch, each times its entry of `cotangent` (B,). The net is left unchanged."""
+    try:
+        return _capture(network, quantity, examples, inspection, cotangent)
+    except UnassignableError as error:
+        wider = _add_to_fallback(network, quantity, error.names)
+        if set(wider.fallback) == set(inspection.fallback):
+            raise
+        return capture(network, quantity, examples, wider, cotangent)
+
+
+def _capture(
+    network: Network, quantity: Quantity, examples: Examples, inspection: Inspection, cotangent: Tensor | None
+) -> CapturedBatch:
     without = frozenset(inspection.fallback)
     with network.preserved():
         with HookedPass(network, len(examples), inspection.layouts, without) as hooked:
@@ -103,8 +159,7 @@ def capture(
         if not values.requires_grad:
             hooked.backpropagate(values)  # raises with the reason
         result = hooked.backpropagate(values, cotangent)
-        if hooked.failed:
-            raise next(iter(hooked.failed.values()))
+        hooked.require_none_failed()
         if not without:
             return result
         del values
@@ -120,18 +175,27 @@ def backpropagate(network: Network, examples: Examples, inspection: Inspection, 
 
     The net is left unchanged. Raises NoOutputsError if the loss is not a function of one output of the net.
     """
+    try:
+        return _backpropagate(network, examples, inspection, cotangent)
+    except UnassignableError as error:
+        wider = _add_to_fallback(network, "loss", error.names)
+        if set(wider.fallback) == set(inspection.fallback):
+            raise
+        return backpropagate(network, examples, wider, cotangent)
+
+
+def _backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
     with network.preserved():
         with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
             values = outputs(network, network.batch(examples), examples.ids).values
         cotangent = cotangent.to(values).view_as(values)
         result = hooked.backpropagate(values, cotangent, keep=bool(inspection.fallback))
-        if hooked.failed:
-            raise next(iter(hooked.failed.values()))
+        hooked.require_none_failed()
         if not inspection.fallback:
             return result
         parameters = network.parameters()
         tensors = [parameters[name] for name in inspection.fallback]
-        products = (values * cotangent).flatten(1).sum(1)
+        products = flatten_each(values * cotangent).sum(1)
         rows = [gradient(product, tensors, inspection.fallback, keep=True) for product in products]
     terms = dict(result.terms)
     for name in inspection.fallback:
@@ -141,34 +205,45 @@ def backpropagate(network: Network, examples: Examples, inspection: Inspection, 
 
 def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> Inspection:
     with network.preserved():
-        _refuse_interaction(network, quantity, few)
+        refuse_interaction(network, quantity, few)
         layouts, wrong, floats = _find_layouts(network, quantity, few)
         fallback = tuple(name for name in network.names if name in wrong)
         sliced = _sliced(network, few)
         if fallback:
             rows = gradient_rows(network, quantity, few, fallback, sliced)
-            if _differing(network, quantity, few, lambda i: {name: block[i] for name, block in rows.items()}):
+            if differing_parameters(network, quantity, few, lambda i: {name: block[i] for name, block in rows.items()}):
                 sliced = None
     missing = sum(prod(network.shapes[name]) for name in fallback)
     return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing)
 
 
-def _refuse_interaction(network: Network, quantity: Quantity, few: Examples) -> None:
-    """Raise ValueError if the gradient of an example depends on the other examples of its batch."""
-    parameters = list(network.parameters().values())
-    values = network.values(quantity, network.batch(few), few.ids)
+def _compare_batch(network: Network, quantity: Quantity, few: Examples, inspection: Inspection) -> set[str]:
+    """Compare a batch with its members alone, and its captured gradients with autograd.
 
-    def in_batch(i: int) -> Blocks:
-        return gradient(values[i], parameters, network.names, keep=True)
-
-    differing = _differing(network, quantity, few, in_batch)
-    if differing:
-        raise ValueError(
-            f"expected a {quantity} that treats examples separately, but the gradient of an example changes with the "
-            f"other examples of its batch (first at {differing[0]!r}): either examples interact (a contrastive loss, a "
-            "norm over the batch, a loss divided by a count over the batch) or the net is random in eval mode (dropout "
-            "called as a function). Then no example has a gradient of its own; write a loss of each example alone"
-        )
+    Returns the parameters whose captured gradients are wrong. Raises ValueError if examples interact.
+    """
+    wrong: set[str] = set()
+    with network.preserved():
+        if values_change_with_batch(network, quantity, few):
+            refuse_interaction(network, quantity, few)
+        while True:
+            without = frozenset({*inspection.fallback, *wrong})
+            names = [name for name in network.names if name not in without]
+            hooked = HookedPass(network, len(few), inspection.layouts, without)
+            try:
+                with hooked:
+                    values = network.values(quantity, network.batch(few), few.ids)
+                if not names or not values.requires_grad:
+                    return wrong
+                factors = random_factors(len(few), values)
+                parameters = network.parameters()
+                truth = gradient(values @ factors, [parameters[name] for name in names], names, keep=True)
+                captured = hooked.backpropagate(values, factors)
+            except UnassignableError as error:
+                wrong |= set(error.names)
+                continue
+            sums = captured.sums(torch.ones(1, len(few)).to(captured.like))
+            return {*wrong, *hooked.failed_names, *differing_sums(network, quantity, few, truth, sums)}
 
 
 def _find_layouts(
@@ -178,20 +253,25 @@ def _find_layouts(
     layouts: dict[CallSite, ExampleLayout] = {}
     given_up: set[str] = set()
     for _ in range(MAX_LAYOUT_TRIALS):
-        hooked = HookedPass(network, len(few), layouts, frozenset(given_up))
+        hooked, values = HookedPass(network, len(few), layouts, frozenset(given_up), explore=True), None
         try:
             with hooked:
                 values = network.values(quantity, network.batch(few), few.ids)
             result = hooked.backpropagate(values)
+        except UnassignableError as error:
+            given_up |= set(error.names)
+            continue
         except (RuntimeError, ValueError, IndexError):
+            if values is not None and not values.requires_grad:
+                raise
             changed = {name for c in hooked.calls if c.layout in ("single", "shared") for name in c.names.values()}
             changed |= {site.module for site in layouts if site.call == PARAMETER_SITE}
             if not changed:
-                raise
+                break
             given_up |= changed
             continue
-        wrong = set(_differing(network, quantity, few, result.row))
-        wrong |= {name for call in hooked.calls if call.site in hooked.failed for name in call.names.values()}
+        wrong = set(differing_parameters(network, quantity, few, result.row))
+        wrong |= hooked.failed_names
         layouts |= {call.site: call.layout for call in hooked.calls}
         if not wrong:
             valid = {site: layout for site, layout in layouts.items() if site.module not in given_up}
@@ -220,74 +300,6 @@ def _try_next_layouts(
             layouts[call.site] = later[0]
             exhausted -= set(call.names.values())
     return exhausted
-
-
-def _differing(network: Network, quantity: Quantity, few: Examples, row: Callable[[int], Blocks]) -> list[str]:
-    """Parameters whose gradients in `row(i)` differ from those of example i alone by more than rounding.
-
-    One example at a time, so that memory holds two gradients and not those of all examples.
-    """
-    differences: dict[str, float] = {}
-    sizes: dict[str, float] = {}
-    total = 0.0
-    for i, example in enumerate(few.batches(1)):
-        truth = _gradient_alone(network, quantity, example, len(few))
-        total += sum(_square(block) for block in truth.values())
-        for name, block in row(i).items():
-            differences[name] = differences.get(name, 0.0) + _square(block - truth[name])
-            sizes[name] = sizes.get(name, 0.0) + _square(truth[name])
-    if not isfinite(total):
-        raise ValueError(
-            f"the gradient of {quantity} is NaN or infinite for one of the examples {few.ids.tolist()}; check the loss "
-            "for a square root or a logarithm at zero"
-        )
-
-    def beyond(precision: torch.dtype) -> list[str]:
-        tolerance = torch.finfo(precision).eps ** 0.5
-        return [
-            name
-            for name, difference in differences.items()
-            if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
-        ]
-
-    return beyond(network.dtype) and beyond(_lowest_precision(network, quantity, few))
-
-
-def _lowest_precision(network: Network, quantity: Quantity, few: Examples) -> torch.dtype:
-    """The coarsest floating-point type in a forward pass: of parameters, buffers, and what the backward pass needs.
-
-    A frozen base in half precision and autocast round the gradients of parameters that are more precise.
-    """
-    precisions = {t.dtype for t in (*network.net.parameters(), *network.net.buffers()) if t.is_floating_point()}
-
-    def record(tensor: Tensor) -> None:
-        if tensor.is_floating_point():
-            precisions.add(tensor.dtype)
-
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(record, lambda nothing: nothing):
-            network.values(quantity, network.batch(few), few.ids)
-    except RuntimeError:  # the loss transforms functions (torch.func), which allows no such hooks
-        pass
-    return max(precisions, key=lambda precision: torch.finfo(precision).eps)
-
-
-def _square(block: Tensor) -> float:
-    return float(torch.linalg.vector_norm(block)) ** 2
-
-
-def _gradient_alone(network: Network, quantity: Quantity, example: Examples, count: int) -> dict[str, Tensor]:
-    """The gradient of an example in a batch of one."""
-    try:
-        return single_gradient(network, quantity, example, network.names)
-    except Exception as error:
-        if count == 1:
-            raise
-        raise ValueError(
-            f"the {quantity} of {count} examples together can be computed, but that of example "
-            f"{example.ids[0].item()!r} in a batch of one cannot ({error}): examples interact, or a shape is fixed "
-            "to one batch size"
-        ) from error
 
 
 def _sliced(network: Network, few: Examples) -> tuple[bool, ...] | None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import Batch, describe, to_device
+from upweight.gradients.batches import Batch, describe, is_integer_input, to_device
 from upweight.gradients.batches import collate as stack
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.preserve_model import preserve_model
 
 Quantity = Literal["loss", "measure"]
@@ -144,7 +145,7 @@ class Network:
 
     def join(self, blocks: Mapping[str, Tensor]) -> NDArray[np.float64]:
         """Blocks name → (k, *shape) as one float64 matrix (k, size)."""
-        flat = [blocks[name].detach().flatten(1).cpu().double() for name in self.names]
+        flat = [flatten_each(blocks[name].detach()).cpu().double() for name in self.names]
         return np.asarray(torch.cat(flat, dim=1).numpy())
 
     def split(self, vectors: NDArray[Any]) -> dict[str, Tensor]:
@@ -195,6 +196,20 @@ class Network:
         except Exception as error:
             if isinstance(error, TypeError | AttributeError) and isinstance(batch, Batch) and batch.y is None:
                 raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
+            if isinstance(error, RuntimeError) and "type" in str(error) and is_integer_input(batch):
+                raise ValueError(
+                    f"expected inputs of the kind that the net takes, got {describe(batch)}, with which "
+                    f"{quantity}(net, batch) fails ({str(error).splitlines()[0]}). Integer inputs stay integers, "
+                    "because they may be token ids: for images, convert x to floats in the Examples, scaled as in the "
+                    "training (for example x / 255), or pass TorchModel(…, collate=f)"
+                ) from error
+            y = batch.y if isinstance(batch, Batch) else None
+            if isinstance(error, RuntimeError) and isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] == 1:
+                raise ValueError(
+                    f"expected labels of the shape that {quantity} takes, got {describe(batch)}, with which it fails "
+                    f"({str(error).splitlines()[0]}). The labels of the Examples came as a column; pass y[:, 0] if the "
+                    "loss takes labels of shape (n,)"
+                ) from error
             error.add_note(
                 f"The error was raised by {quantity}(net, batch) for a batch of {describe(batch)}. Integer inputs stay "
                 "integers (token ids): convert images to floats, or pass TorchModel(…, collate=f)."

@@ -119,9 +119,33 @@ def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
     Call it inside `network.preserved()`, and inside a `HookedPass` if the output is to be backpropagated.
 
     Raises:
-        NoOutputsError: the loss does not call the net exactly once, or the output is neither a tensor with one row per
-            example nor an object with such a tensor as `logits`.
+        NoOutputsError: the loss does not call the net exactly once, the output is neither a tensor with one row per
+            example nor an object with such a tensor as `logits`, or the loss is not a function of the output alone.
     """
+    output, values, recorded_losses = _record(network, batch, ids)
+
+    def losses(z: Tensor) -> Tensor:
+        return _losses_at(network, batch, ids, _with_values(output, z))
+
+    if not _IS_FUNCTION_OF_OUTPUT.get(network):
+        _require_function_of_output(recorded_losses, losses(values.detach()).detach())
+        _IS_FUNCTION_OF_OUTPUT.get_or_make(network, lambda: True)
+    return Outputs(values, losses)
+
+
+def output_values(network: Network, batch: Any, ids: Any) -> Tensor:
+    """The output of the net on a batch, (B, …), also if the loss is not a function of it alone.
+
+    Raises NoOutputsError as `outputs` does, for a loss or an output of another form.
+    """
+    return _record(network, batch, ids)[1]
+
+
+_IS_FUNCTION_OF_OUTPUT: NetworkMemo[bool] = NetworkMemo()  # checked once per network
+
+
+def _record(network: Network, batch: Any, ids: Any) -> tuple[Any, Tensor, Tensor]:
+    """(What the net returns, its tensor with one row per example, the losses), from one call of the loss."""
     recorded: list[Any] = []
     if isinstance(network.net, torch.jit.ScriptModule):
         raise NoOutputsError(
@@ -130,14 +154,13 @@ def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
     handle = network.net.register_forward_hook(lambda module, args, output: recorded.append(output))
     try:
         with plain_attention():
-            network.values("loss", batch, ids)
+            recorded_losses = network.values("loss", batch, ids).detach()
     finally:
         handle.remove()
     if len(recorded) != 1:
         raise NoOutputsError(
             f"expected the loss to call the net once as net(...), but it did so {len(recorded)} times: the "
-            "Gauss–Newton matrix needs the loss as a function of the net's output; the Hessian and the empirical "
-            "Fisher do not"
+            "Gauss–Newton matrix needs the loss as a function of the net's output"
         )
     output = recorded[0]
     values = output if isinstance(output, Tensor) else getattr(output, "logits", None)
@@ -147,14 +170,35 @@ def outputs(network: Network, batch: Any, ids: Any) -> Outputs:
             f"got {type(output).__name__}"
         )
 
-    def losses(z: Tensor) -> Tensor:
-        stand_in = _FixedOutput(network.net, _with_values(output, z))
-        values = network.values("loss", batch, ids, net=stand_in)
-        if not stand_in.called:
-            raise NoOutputsError("expected the loss to call the net in its first argument, but it calls another net")
-        return values
+    return output, values, recorded_losses
 
-    return Outputs(values, losses)
+
+def _losses_at(network: Network, batch: Any, ids: Any, output: Any) -> Tensor:
+    """The losses (B,) if the net returned this output."""
+    stand_in = _FixedOutput(network.net, output)
+    try:
+        values = network.values("loss", batch, ids, net=stand_in)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise NoOutputsError(
+            f"expected a loss that is a function of the net's output alone, but with the output held fixed it cannot "
+            f"be computed ({reason}): does it differentiate the output?"
+        ) from error
+    if not stand_in.called:
+        raise NoOutputsError("expected the loss to call the net in its first argument, but it calls another net")
+    return values
+
+
+def _require_function_of_output(losses: Tensor, repeated: Tensor) -> None:
+    """Raise NoOutputsError if the losses differ when the net's output is held fixed."""
+    tolerance = torch.finfo(losses.dtype).eps ** 0.5 * float(losses.abs().max())
+    if not float((repeated - losses).abs().max()) <= tolerance:
+        raise NoOutputsError(
+            f"expected a loss that is a function of the net's output alone, but with the output held fixed it is "
+            f"{repeated.tolist()[:3]} in place of {losses.tolist()[:3]}: does it differentiate the output?"
+        )
 
 
 _JOINT_AXES: NetworkMemo[int] = NetworkMemo()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.gradients.network import Network
-from upweight.gradients.outputs import NoOutputsError, outputs
+from upweight.gradients.outputs import NoOutputsError, output_values
+from upweight.gradients.preserve_model import without_graph
 
 Array = NDArray[np.float64]
 BATCH_EXAMPLES = 256  # examples per forward pass
@@ -20,11 +22,11 @@ BATCH_EXAMPLES = 256  # examples per forward pass
 
 def measurements(network: Network, queries: Examples) -> Array:
     """The measurement of every query, (m,)."""
-    out = []
-    for part in queries.batches(BATCH_EXAMPLES):
-        with network.preserved(), torch.no_grad():
-            out.append(network.values("measure", network.batch(part), part.ids).double().cpu().numpy())
-    return np.concatenate(out)
+
+    def measure(part: Examples) -> Tensor:
+        return network.values("measure", network.batch(part), part.ids)
+
+    return np.concatenate(list(_without_graph(network, queries, measure)))
 
 
 def predictions(network: Network, examples: Examples) -> Predictions:
@@ -32,8 +34,12 @@ def predictions(network: Network, examples: Examples) -> Predictions:
 
     If the net has no output of one number or one row per example, every prediction is None.
     """
+
+    def read_outputs(part: Examples) -> Tensor:
+        return output_values(network, network.batch(part), part.ids)
+
     try:
-        batches = list(_outputs(network, examples))
+        batches = list(_without_graph(network, examples, read_outputs))
     except NoOutputsError:
         batches = []
     if not batches or any(z.ndim > 2 for z in batches):
@@ -48,11 +54,14 @@ def predictions(network: Network, examples: Examples) -> Predictions:
     return Predictions(tuple(flat.tolist()))
 
 
-def _outputs(network: Network, examples: Examples) -> Iterator[NDArray[Any]]:
+def _without_graph(
+    network: Network, examples: Examples, compute: Callable[[Examples], Tensor]
+) -> Iterator[NDArray[Any]]:
+    """What `compute` returns for each batch of the examples."""
     for part in examples.batches(BATCH_EXAMPLES):
-        with network.preserved(), torch.no_grad():
-            values = outputs(network, network.batch(part), part.ids).values.double().cpu().numpy()
-        yield values
+        with network.preserved():
+            values = without_graph(partial(compute, part))
+        yield np.asarray(values.detach().double().cpu().numpy())
 
 
 def _are_classes(y: Any) -> bool:

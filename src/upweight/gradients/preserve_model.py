@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -16,10 +19,12 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     """Eval mode, with gradients for the `trainable` parameters only.
 
     On exit, also after an exception or an interrupt, training modes, `requires_grad`, buffers and random states are
-    restored. `.grad` is never written: passes use torch.autograd.grad, which accumulates nothing.
+    restored. `.grad` is never written: passes use torch.autograd.grad, which accumulates nothing. Embeddings give dense
+    gradients inside the context, because sparse ones have no second derivatives.
     """
     modes = [(module, module.training) for module in net.modules()]
     flags = [(name, p, p.requires_grad) for name, p in net.named_parameters()]
+    sparse = [m for m in net.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     devices = {p.device.index for _, p, _ in flags if p.device.type == "cuda"}
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -28,9 +33,12 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
             torch.random.fork_rng(devices=sorted(d for d in devices if d is not None)),
             torch.inference_mode(False),
             torch.enable_grad(),
+            _differentiable_recurrence(net),
         ):
             for module, _ in modes:
                 module.training = False
+            for table in sparse:
+                table.sparse = False
             for name, p, flag in flags:
                 if flag != (name in trainable):
                     p.requires_grad_(name in trainable)
@@ -38,6 +46,8 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        for table in sparse:
+            table.sparse = True
         for _, p, flag in flags:
             if p.requires_grad != flag:
                 p.requires_grad_(flag)
@@ -47,3 +57,24 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
                     buffer.copy_(before)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def without_graph(compute: Callable[[], T]) -> T:
+    """What `compute` returns, computed without gradients; with gradients if the loss differentiates inside itself.
+
+    Call it inside `preserve_model`.
+    """
+    try:
+        with torch.no_grad():
+            return compute()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return compute()
+
+
+def _differentiable_recurrence(net: nn.Module) -> AbstractContextManager[object]:
+    """A context without cuDNN if the net has recurrent layers on a GPU: cuDNN has no backward pass for eval mode."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in net.modules())
+    on_gpu = recurrent and any(p.device.type == "cuda" for p in net.parameters())
+    return torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.rows import DenseRows, Rows
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
@@ -57,7 +58,7 @@ class TensorRows(NetworkRows):
         if isinstance(other, NetworkRows) and not isinstance(other, TensorRows):
             return other.dot(self).T
         blocks = TensorRows.of(self.network, other).blocks
-        products = sum(block.flatten(1) @ blocks[name].flatten(1).T for name, block in self.blocks.items())
+        products = sum(flatten_each(block) @ flatten_each(blocks[name]).T for name, block in self.blocks.items())
         return to_numpy(products)  # type: ignore[arg-type]
 
     def project(self, matrix: Array) -> Array:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from upweight.core.model import Stack
 from upweight.gradients.batches import map_tensors
 from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
+from upweight.gradients.matrices import flatten_each
 from upweight.training.optimiser_step import CLIP_EPSILON, initial_state, update
 from upweight.training.run import CPU, Run, preserve_random_state, require_finite, seed_torch
 from upweight.training.stacked_operations import StackedOperations
@@ -141,7 +142,7 @@ def train_stacked(runs: Sequence[Run], weights: Array, min_traced_steps: int = M
             parts = _train(copies, weights, _StepGradients(copies, min_traced_steps if traceable else None))
         except UntraceableError:
             parts = _train(copies, weights, _StepGradients(copies, None))
-    theta = torch.cat([part.detach().flatten(1) for part in parts], dim=1)
+    theta = torch.cat([flatten_each(part.detach()) for part in parts], dim=1)
     require_finite(theta, first.steps)
     return theta
 
@@ -163,7 +164,7 @@ def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) 
 
 def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
     """Clip the gradient of every copy to this norm over all of its parameters, in place."""
-    norms = torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradients])
+    norms = torch.stack([torch.linalg.vector_norm(flatten_each(part), dim=1) for part in gradients])
     factor = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + CLIP_EPSILON)).clamp(max=1.0)
     for part in gradients:
         part.mul_(factor.view(-1, *[1] * (part.ndim - 1)))

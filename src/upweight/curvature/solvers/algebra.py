@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 
 Blocks = Mapping[str, Tensor]
@@ -28,7 +29,7 @@ def inner_products(left: Blocks, right: Blocks) -> Tensor:
     total = first.new_zeros(len(first), dtype=torch.float64)
     width = max(1, MAX_FLOAT64_NUMBERS // max(1, len(first)))
     for name in left:
-        pairs = zip(*(torch.split(side[name].flatten(1), width, 1) for side in (left, right)), strict=True)
+        pairs = zip(*(torch.split(flatten_each(side[name]), width, 1) for side in (left, right)), strict=True)
         for a, b in pairs:
             total += (a.double() * b.double()).sum(1)
     return total
@@ -70,7 +71,7 @@ def stack_columns(parts: Iterable[Blocks]) -> dict[str, Tensor]:
 
 def to_matrix(network: Network, blocks: Blocks) -> Tensor:
     """Blocks as one matrix (k, size), parameters in the network's order."""
-    return torch.cat([blocks[name].flatten(1) for name in network.names], dim=1)
+    return torch.cat([flatten_each(blocks[name]) for name in network.names], dim=1)
 
 
 def to_blocks(network: Network, matrix: Tensor) -> dict[str, Tensor]:

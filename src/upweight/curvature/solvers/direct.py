@@ -9,6 +9,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
 from upweight.curvature.linear_head import linear_head_matrix
+from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
 from upweight.curvature.solvers.roots import Roots
@@ -16,7 +17,6 @@ from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PROBED_COLUM
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 
-NOTHING_TO_INVERT = "the loss has no curvature here and there is no damping, so nothing can be inverted; give a damping"
 MAX_UNIT_NUMBERS = 1 << 24  # numbers of the unit vectors multiplied at a time
 
 
@@ -69,7 +69,7 @@ class CholeskySolver(PreparedSolver):
             return
         self.shift = max(self.shift, 2 * abs(lowest), 2 * floor)
         if self.shift == 0.0:
-            raise ValueError(NOTHING_TO_INVERT)
+            raise NoCurvatureError(NOTHING_TO_INVERT)
         total = self.operator.total
         added = (
             f"the diagonal was raised from {self.operator.shift / total:.2g} to {self.shift / total:.2g} (mean loss)"

@@ -14,8 +14,8 @@ from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
 from upweight.curvature.leverage import leave_one_out, with_added_slopes
+from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.solvers.algebra import norms, to_numpy
-from upweight.curvature.solvers.direct import NOTHING_TO_INVERT
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual
 from upweight.gradients.captured_rows import CapturedRows
@@ -49,7 +49,7 @@ class DualForm:
         gram = roots.gram()
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
         if self.shift == floor == 0.0:
-            raise ValueError(NOTHING_TO_INVERT)
+            raise NoCurvatureError(NOTHING_TO_INVERT)
         if self.shift <= floor:
             total = self.operator.total
             self._notes.append(

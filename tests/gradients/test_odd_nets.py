@@ -1,0 +1,144 @@
+"""On every odd net, every curvature gives autograd's numbers or is refused in a sentence of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from odd_nets import ODD_NETS, OddNet
+
+import upweight as uw
+
+DAMPING = 0.1
+CURVATURES = [
+    None, uw.Identity(), uw.EmpiricalFisher(), uw.Diagonal(), uw.Hessian(),
+    uw.GaussNewton(), uw.KFAC(), uw.EKFAC(), uw.DataInf(),
+]  # fmt: skip
+NO_HESSIAN = {"embedding bag", "sparse embedding bag"}
+LINEAR_LOSS = {"absolute loss"}
+NO_OUTPUT = {"tuple", "dict", "autoencoder", "derivative in the loss", "net called twice"}
+
+
+def gradients(model: uw.TorchModel, examples: uw.Examples, create_graph: bool = False) -> torch.Tensor:
+    """Per-example gradients by autograd, one example at a time, (n, parameters)."""
+    network, rows = model.network, []
+    with network.preserved():
+        parameters = list(network.parameters().values())
+        for example in examples.batches(1):
+            loss = network.loss(network.net, network.batch(example)).sum()
+            grads = torch.autograd.grad(loss, parameters, allow_unused=True, create_graph=create_graph)
+            dense = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
+            rows.append(torch.cat([block.flatten() for block in dense]))
+    return torch.stack(rows)
+
+
+def dense_curvature(model: uw.TorchModel, examples: uw.Examples, recipe: Any, rows: np.ndarray) -> np.ndarray | None:
+    """The matrix of a recipe with its damping; None for a recipe whose matrix is not formed here."""
+    damping = DAMPING * len(examples) * np.eye(rows.shape[1])
+    match recipe:
+        case uw.Identity():
+            return np.eye(rows.shape[1])
+        case uw.EmpiricalFisher():
+            return rows.T @ rows + damping
+        case uw.Diagonal():
+            return np.diag((rows**2).sum(axis=0)) + damping
+        case uw.Hessian():
+            with model.network.preserved():
+                total = gradients(model, examples, create_graph=True).sum(0)
+                parameters = list(model.network.parameters().values())
+                columns = []
+                for entry in total:
+                    parts = (
+                        torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+                        if entry.requires_grad
+                        else [None] * len(parameters)
+                    )
+                    blocks = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
+                    columns.append(torch.cat([block.flatten() for block in blocks]))
+            return torch.stack(columns).numpy() + damping
+    return None
+
+
+def is_sentence(error: Exception) -> bool:
+    """Whether an error is one of this package, with words that help, and not one that came through from another."""
+    source = Path(extract_tb(error.__traceback__)[-1].filename).resolve()
+    return (
+        isinstance(error, ValueError | TypeError)
+        and len(str(error)) > 30
+        and source.is_relative_to(Path(uw.__file__).resolve().parent)
+    )
+
+
+@pytest.mark.parametrize("recipe", CURVATURES, ids=lambda recipe: type(recipe).__name__)
+@pytest.mark.parametrize("name", ODD_NETS)
+def test_scores_are_autograds_or_refused_in_a_sentence(name: str, recipe: Any) -> None:
+    net: OddNet = ODD_NETS[name]
+    model, train = net.model(), net.examples()
+    queries = train.take([0, 4, 9])
+    is_refusable = recipe is not None and not isinstance(recipe, uw.Identity | uw.EmpiricalFisher | uw.Diagonal)
+    try:
+        fitted = uw.Influence(curvature=recipe, damping=DAMPING, correction=None).fit(model, train)
+        scores = fitted.attribute(queries).values
+    except Exception as error:
+        if not (is_refusable and is_sentence(error)):
+            raise
+        assert name in (NO_HESSIAN | NO_OUTPUT) or "invert" in str(error), error
+        return
+    assert np.isfinite(scores).all() and scores.any()
+    rows = gradients(model, train).numpy()
+    if isinstance(recipe, uw.Hessian) and "raised" in fitted.diagnostics["damping_from"]:
+        return
+    matrix = dense_curvature(model, train, recipe, rows)
+    if matrix is not None:
+        np.testing.assert_allclose(scores, rows[[0, 4, 9]] @ np.linalg.solve(matrix, rows.T), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(NO_HESSIAN | NO_OUTPUT | LINEAR_LOSS))
+def test_the_default_falls_back_to_a_curvature_that_can_be_had_and_says_why(name: str) -> None:
+    net = ODD_NETS[name]
+    scores = uw.Influence().fit(net.model(), net.examples()).attribute(net.examples().take([1]))
+    (note,) = [text for text in scores.diagnostics["warnings"] if "default curvature" in text]
+    assert ("EKFAC() is used" if name in NO_HESSIAN else "EmpiricalFisher() is used") in note
+
+
+@pytest.mark.parametrize("name", sorted(set(ODD_NETS) - NO_HESSIAN - NO_OUTPUT - LINEAR_LOSS))
+def test_the_default_is_gauss_newton_without_a_note_if_that_can_be_had(name: str) -> None:
+    net = ODD_NETS[name]
+    facts = uw.Influence().fit(net.model(), net.examples()).diagnostics
+    assert "Gauss–Newton" in facts["curvature"]
+    assert not [text for text in facts["warnings"] if "default curvature" in text]
+
+
+@pytest.mark.parametrize("recipe", [uw.GaussNewton(), uw.KFAC(), uw.EKFAC()])
+@pytest.mark.parametrize("name", ["tuple", "dict"])
+def test_a_chosen_curvature_without_an_output_names_those_that_can_be_had(name: str, recipe: Any) -> None:
+    net = ODD_NETS[name]
+    with pytest.raises(TypeError, match=r"use curvature=EmpiricalFisher\(\), DataInf\(\), Hessian\(\)"):
+        uw.Influence(curvature=recipe).fit(net.model(), net.examples())
+
+
+@pytest.mark.parametrize("recipe", [uw.Hessian(), uw.Diagonal(), uw.EmpiricalFisher(), uw.DataInf()])
+@pytest.mark.parametrize("name", ["tuple", "dict", "autoencoder"])
+def test_automatic_damping_needs_no_output(name: str, recipe: Any) -> None:
+    net = ODD_NETS[name]
+    scores = uw.Influence(curvature=recipe).fit(net.model(), net.examples()).attribute(net.examples().take([1]))
+    assert np.isfinite(scores.values).all() and scores.diagnostics["damping"] > 0
+
+
+@pytest.mark.parametrize("recipe", [r for r in CURVATURES if not isinstance(r, uw.Hessian | uw.Identity)])
+def test_gradients_that_are_all_zero_give_scores_of_zero_or_are_named(recipe: Any) -> None:
+    net = torch.nn.Linear(5, 3).double()
+    net.weight.data *= 1e6
+    x = np.random.default_rng(0).normal(size=(20, 5))
+    train = uw.Examples(x, net(torch.as_tensor(x)).argmax(1).numpy())
+    model = uw.TorchModel(net, ODD_NETS["temperature"].loss)
+    try:
+        scores = uw.Influence(curvature=recipe).fit(model, train).attribute(train.take([0])).values
+    except ValueError as error:
+        assert "gradient" in str(error) or "curvature" in str(error)
+    else:
+        assert not scores.any()
