@@ -344,7 +344,7 @@ def test_a_solver_that_stopped_early_is_followed_to_its_optimum(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         early = clone(t.estimator).set_params(max_iter=4).fit(t.train.x, t.train.y, **weights)
-    model = uw.explainable(early, t.train)
+    model = uw.explainable(early, t.train, at="optimum")
     assert model.gradient_norm(t.train) > 1e-3
     scores = uw.Influence().fit(model, t.train).attribute(t.queries)
     assert any("not at the optimum" in w for w in scores.diagnostics["warnings"])

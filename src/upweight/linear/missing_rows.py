@@ -100,7 +100,8 @@ def _is_within_range(problem: Problem, row: Array) -> bool:
     """Whether the row lies within twice the range of the training columns."""
     features = problem.features
     x = features.x[np.flatnonzero(problem.weights > 0)]
-    low, high = (np.asarray(end.toarray() if hasattr(end, "toarray") else end).ravel() for end in (x.min(0), x.max(0)))
+    ends = (x.min(0), x.max(0))
+    low, high = (np.asarray(e.toarray() if hasattr(e, "toarray") else e, dtype=np.float64).ravel() for e in ends)
     slack = 0.5 * (high - low) + 1e-3 * np.maximum(np.abs(low), np.abs(high))
     values = row[: features.columns]
     return bool(((values >= low - slack) & (values <= high + slack)).all())

@@ -54,8 +54,8 @@ class PreprocessingSteps:
         """The names of the columns that enter the last step; None if they have none."""
         try:
             return tuple(str(name) for name in self.steps.get_feature_names_out())  # type: ignore[union-attr]
-        except (AttributeError, ValueError, NotImplementedError):
-            return None  # a step does not name its outputs
+        except (AttributeError, TypeError, ValueError, NotImplementedError):  # TypeError: a step that does nothing
+            return None
 
     def raw(self, x: Any) -> NDArray[Any]:
         """The inputs as an array."""
