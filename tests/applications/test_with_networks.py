@@ -95,7 +95,7 @@ def test_a_training_function_cannot_see_new_labels_or_inputs():
     relabel = uw.Change(relabel={3: (train.y[3] + 1) % 3})
     new = uw.Change(add=uw.Examples(train.x[:1], train.y[:1], ids=[1000]))
     for change in (relabel, new):
-        with pytest.raises(TypeError, match="training function of this TorchModel takes weights alone"):
+        with pytest.raises(TypeError, match="training function of this TorchModel takes weights only"):
             uw.what_if(model, train, queries, change)
     assert uw.what_if(model, train, queries, relabel, removals=None).actual is None
     with pytest.raises(TypeError, match="a patch with new labels changes labels or inputs"):
