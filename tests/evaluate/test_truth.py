@@ -144,7 +144,7 @@ def test_a_truth_refuses_another_model_or_other_data():
         truth.require(model.with_parameters(model.parameters + 1), train, queries)
     with pytest.raises(ValueError, match="expected scores of exactly these queries"):
         truth.predicted(replace(scores, query_ids=scores.query_ids[::-1]))
-    with pytest.raises(ValueError, match="there is none for"):
+    with pytest.raises(ValueError, match="got none for"):
         truth.predicted(replace(scores, values=scores.values[:, :9], train_ids=scores.train_ids[:9]))
 
 

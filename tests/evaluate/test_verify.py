@@ -69,9 +69,9 @@ def test_scores_of_groups_are_compared_with_removals_of_the_groups():
     check = uw.verify(model, train, queries, scores, groups, retraining=uw.Retraining(processes=1))
     np.testing.assert_array_equal(check.predicted, scores.values)
     assert check.slope == pytest.approx(1.0, abs=1e-4)
-    with pytest.raises(ValueError, match=r"columns are not train ids; pass removals={name: ids}"):
+    with pytest.raises(ValueError, match=r"the columns of the scores are not train ids; pass removals={name: ids}"):
         uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1))
-    with pytest.raises(ValueError, match="expected a score for every removed example, there is none for 't7'"):
+    with pytest.raises(ValueError, match="expected a score for every removed example, got none for 't7'"):
         uw.verify(model, train, queries, scores, {"other": ["t7", "t8"]}, retraining=uw.Retraining(processes=1))
 
 
@@ -107,7 +107,7 @@ def test_unknown_ids_and_other_queries_are_refused():
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
 def test_a_model_off_its_optimum_has_a_warning():
     _, train, queries, _, _ = logistic_fit()
-    early = uw.explainable(LogisticRegression(max_iter=2).fit(train.x, train.y), train)
+    early = uw.explainable(LogisticRegression(max_iter=2).fit(train.x, train.y), train, at="optimum")
     scores = uw.Influence().fit(early, train).attribute(queries)
     check = uw.verify(early, train, queries, scores, 6, retraining=uw.Retraining(processes=1))
     assert check.diagnostics["drift"] > 0 and check.diagnostics["gradient_norm"] > 1e-3
@@ -153,7 +153,7 @@ def test_intervals_need_removals_of_their_kind():
     for level in (0.0, 1.0):
         with pytest.raises(ValueError, match="expected a level between 0 and 1"):
             check.interval(["t1", "t2"], level)
-    with pytest.raises(ValueError, match="there is none for 'nobody'"):
+    with pytest.raises(ValueError, match="got none for 'nobody'"):
         check.interval(["t1", "nobody"])
 
 
@@ -161,7 +161,7 @@ def test_columns_are_found_by_name_or_by_ids():
     scores = uw.Scores(np.zeros((1, 3)), ["q"], ["a", "b", "young"], uw.Unit.EFFECT)
     assert columns_of(scores, ("b", "a")).tolist() == [1, 0]
     assert columns_of(scores, ("x", "y"), "young").tolist() == [2]
-    with pytest.raises(ValueError, match="there is none for 'x'"):
+    with pytest.raises(ValueError, match="got none for 'x'"):
         columns_of(scores, ("a", "x"))
 
 

@@ -167,5 +167,5 @@ def test_a_training_function_cannot_be_replayed(data: Any) -> None:
     train, _ = data
     model = trained(train, lr=0.1)
     function_trained = uw.TorchModel(model.network.net, loss, training=lambda weights, seed: model.network.net)
-    with pytest.raises(TypeError, match="a function of your own"):
+    with pytest.raises(TypeError, match="a function of yours"):
         function_trained.replay(train, np.ones(N))

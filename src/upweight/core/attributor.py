@@ -170,8 +170,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         queries = self.require_queries(queries)
         self.require_unchanged()
+        measured = self.handed_in.measure(queries)  # first: it refuses queries of another shape in our own words
         departure = self.departure(queries)
-        measured = self.handed_in.measure(queries)
         values = np.empty((len(queries), len(self.train)))
         answer = self.answer(queries)
         for where, block in answer:
