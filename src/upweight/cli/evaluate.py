@@ -11,23 +11,23 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
     Folder,
-    Identifier,
     Measure,
     OldReport,
     OptionalOut,
     Quiet,
     Seed,
     Seeds,
-    Target,
     Task,
     renamed_option,
     require_folder,
 )
 from upweight.cli.output import page_keys, print_json, print_notes, print_table
+from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
     from upweight.core.examples import Examples
@@ -50,11 +50,11 @@ Planted = Annotated[
 
 
 @app.command()
+@expand_options
 def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Annotated[
         list[str] | None, typer.Option(help=f"Id of a query; may be repeated. Default: the first {MAX_QUERIES}.")
     ] = None,
@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Compare methods and baselines with models retrained on random subsets: accuracy (LDS) and cost."""
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_folder(page)
     if not 0 < share < 1:

@@ -12,10 +12,10 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
-    Identifier,
     Measure,
     Method,
     OldVerify,
@@ -24,22 +24,22 @@ from upweight.cli.options import (
     Quiet,
     Removals,
     Seed,
-    Target,
     Task,
     renamed_option,
     require_folder,
 )
 from upweight.cli.output import page_keys, print_json
+from upweight.cli.table_options import TableOptions
 
 DEFAULT_REMOVALS = 16
 
 
 @app.command()
+@expand_options
 def explain(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Query = None,
     k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents to print.")] = 5,
     out: Out = Path("report.html"),
@@ -53,7 +53,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Find the training examples that caused predictions, and check the scores by retraining."""
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_folder(out)
     requested = None if method is None else recipe_for(method, seed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import typer
 
 import upweight
+from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
     from upweight.core.attributor import Attributor
@@ -37,8 +38,7 @@ class Source:
     """
 
     task: Path
-    target: str | None = None
-    identifier: str | None = None
+    table: TableOptions
     measure: str | None = None
     at: str | None = None
 
@@ -46,11 +46,13 @@ class Source:
         task, is_table = self.task, self.task.suffix.lower() in TABLES
         if not is_table and task.suffix != ".py":
             raise typer.BadParameter(f"expected a .py, {', '.join(TABLES)} file, got {task.name}", param_hint="TASK")
-        if is_table and self.target is None:
+        if is_table and self.table.target is None:
             raise typer.BadParameter(f"{task.name} is a table: say which column to predict", param_hint="--target")
-        if not is_table and (self.target or self.identifier):
+        if not is_table and self.table.passed:
+            passed = self.table.passed
+            verb = "is" if len(passed) == 1 else "are"
             raise typer.BadParameter(
-                f"--target and --id are for tables, and {task.name} is not a table", param_hint="--target"
+                f"{' and '.join(passed)} {verb} for tables, and {task.name} is not a table", param_hint=passed[0]
             )
         if self.measure is not None and not re.fullmatch(r"loss|margin|probability:.+", self.measure):
             raise typer.BadParameter(
@@ -62,7 +64,8 @@ class Source:
 
     def read(self, progress: Progress, held_out: list[str] | None = None, seed: int = 0) -> Inputs:
         """Run the Python file, or fit a default model to the table. Rows of the table in `held_out` become queries."""
-        return self._task(progress) if self.target is None else self._table(self.target, progress, held_out, seed)
+        target = self.table.target
+        return self._task(progress) if target is None else self._table(target, progress, held_out, seed)
 
     def _task(self, progress: Progress) -> Inputs:
         from upweight.applications.task import read_task
@@ -94,7 +97,7 @@ class Source:
 
         progress("read", 0, 1)
         try:
-            frame = read_table(self.task, target, self.identifier)
+            frame = read_table(self.task, target, self.table.identifier)
         except KeyError as error:
             raise typer.BadParameter(error.args[0], param_hint="--target / --id") from None
         progress("read", 1, 1)

@@ -10,19 +10,21 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
-from upweight.cli.options import AsJson, Identifier, Out, Quiet, Seed, Target, Task, require_folder
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_folder
 from upweight.cli.output import print_json
+from upweight.cli.table_options import TableOptions
 
 SUSPECTS_PRINTED = 10
 Budget = Annotated[float, typer.Option(help="How many labels can be reviewed, or a share below 1.")]
 
 
 @app.command()
+@expand_options
 def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     budget: Budget = 0.1,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Folds for out-of-fold predictions. Default: 5, or fewer for few rows.")
@@ -33,7 +35,7 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Rank training labels by how likely they are wrong, and write a page to review them."""
-    source = Source(task, target, identifier)
+    source = Source(task, table)
     require_folder(out)
     from upweight.applications.mislabeled import mislabeled as run
     from upweight.report.write_page import write_page

@@ -16,8 +16,6 @@ Task = Annotated[
         help="A Python file that defines model, train and queries; or a CSV or Parquet file, with --target.",
     ),
 ]
-Target = Annotated[str | None, typer.Option(help="For a table: the column to predict.")]
-Identifier = Annotated[str | None, typer.Option("--id", help="For a table: the column with the ids of the rows.")]
 Query = Annotated[
     list[str] | None,
     typer.Option(help="Id of a query to explain; may be repeated. Default: the most confident mistakes."),

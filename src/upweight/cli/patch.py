@@ -9,23 +9,25 @@ import typer
 
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
-from upweight.cli.options import AsJson, Identifier, Quiet, Seed, Target, Task
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import AsJson, Quiet, Seed, Task
 from upweight.cli.output import print_json, signed
+from upweight.cli.table_options import TableOptions
 
 
 @app.command()
+@expand_options
 def patch(
     task: Task,
     decisions: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The patch saved by a review page.")],
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     as_json: AsJson = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Apply reviewed labels (all of them or none), retrain, and compare both models on the held-out examples."""
-    source = Source(task, target, identifier)
+    source = Source(task, table)
     from upweight.applications.patch import Patch, repair
 
     loaded = Patch.load(decisions)

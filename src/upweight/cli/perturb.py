@@ -9,20 +9,20 @@ import typer
 
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
-    Identifier,
     Measure,
     Out,
     Query,
     Quiet,
     Seed,
-    Target,
     Task,
     require_folder,
 )
 from upweight.cli.output import print_application, signed
+from upweight.cli.table_options import TableOptions
 
 MAX_STEPS = 20  # of an attack; five reach the border of the box
 FEATURES_PRINTED = 3
@@ -33,11 +33,11 @@ AttackedExamples = Annotated[
 
 
 @app.command()
+@expand_options
 def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Query = None,
     k: Annotated[int, typer.Option(min=1, help="How many training examples to examine.")] = 5,
     attack: AttackedExamples = None,
@@ -51,7 +51,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Find the features of training examples that would move predictions; with --attack, move them and retrain."""
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     require_folder(out)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
     with show_progress(stages, quiet, as_json) as progress:

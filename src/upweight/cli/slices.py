@@ -10,10 +10,10 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
-    Identifier,
     Measure,
     OldVerify,
     Out,
@@ -21,12 +21,12 @@ from upweight.cli.options import (
     Quiet,
     Removals,
     Seed,
-    Target,
     Task,
     renamed_option,
     require_folder,
 )
 from upweight.cli.output import print_application, signed
+from upweight.cli.table_options import TableOptions
 
 DEFAULT_REMOVALS = 8
 GROUPS_PRINTED = 8
@@ -36,12 +36,12 @@ By = Annotated[
 
 
 @app.command()
+@expand_options
 def slices(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
     by: By,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Query = None,
     out: Out = Path("slices.html"),
     as_json: AsJson = False,
@@ -53,7 +53,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     quiet: Quiet = False,
 ) -> None:
     """Find the groups of training examples that caused the mistakes (or that harm the queries given)."""
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_folder(out)
     from upweight.applications.slices import slices as run

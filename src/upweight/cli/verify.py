@@ -10,11 +10,11 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
     Folder,
-    Identifier,
     Measure,
     Method,
     OldReport,
@@ -23,12 +23,12 @@ from upweight.cli.options import (
     Quiet,
     Seed,
     Seeds,
-    Target,
     Task,
     renamed_option,
     require_folder,
 )
 from upweight.cli.output import page_keys, print_json, print_notes, print_table
+from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
     from upweight.evaluate.brittleness import Brittleness
@@ -39,11 +39,11 @@ FLIP_COLUMNS = 4  # columns of the table of flips to print; the ids would not fi
 
 
 @app.command()
+@expand_options
 def verify(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Query = None,
     method: Method = None,
     removals: Annotated[
@@ -63,7 +63,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     quiet: Quiet = False,
 ) -> None:
     """Retrain without some examples, and measure how far the scores of a method agree with the actual effects."""
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_folder(page)
     requested = None if method is None else recipe_for(method, seed)

@@ -10,26 +10,27 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, train_id
+from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     AsJson,
     At,
-    Identifier,
     Measure,
     Out,
     Query,
     Quiet,
     Seed,
-    Target,
     Task,
     require_folder,
 )
 from upweight.cli.output import print_application, signed
+from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
     from upweight.core.examples import Examples, Id
 
 
 @app.command("what-if")
+@expand_options
 def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
@@ -40,8 +41,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     reweight: Annotated[
         list[str] | None, typer.Option(help="ID=FACTOR on the weight of the example; may be repeated.")
     ] = None,
-    target: Target = None,
-    identifier: Identifier = None,
+    table: TableOptions,
     query: Query = None,
     out: Out = Path("what-if.html"),
     as_json: AsJson = False,
@@ -53,7 +53,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     """Predict the effect of removing, relabelling or reweighting training examples, then retrain to check it."""
     if not (remove or relabel or reweight):
         raise typer.BadParameter("say what to change: --remove, --relabel or --reweight", param_hint="--remove")
-    source = Source(task, target, identifier, measure, at)
+    source = Source(task, table, measure, at)
     require_folder(out)
     from upweight.applications.changes import Change
     from upweight.applications.what_if import what_if as run
