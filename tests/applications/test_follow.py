@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from network_families import NETWORKS
+from support.network_families import NETWORKS
 
 
 @pytest.fixture(scope="module")

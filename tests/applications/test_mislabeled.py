@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from flipped_labels import NAMES, cancer
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import upweight as uw
-from network_families import cross_entropy, mlp
+from support.flipped_labels import NAMES, cancer
+from support.network_families import cross_entropy, mlp
 from upweight.core.model import Measurable, Predictions, Retrainable
 
 

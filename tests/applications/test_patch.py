@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from flipped_labels import NAMES, cancer
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
+from support.flipped_labels import NAMES, cancer
 
 
 def decided():

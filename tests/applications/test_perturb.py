@@ -14,7 +14,7 @@ from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import upweight as uw
-from network_families import cross_entropy, mlp
+from support.network_families import cross_entropy, mlp
 
 TIGHT = {"tol": 1e-10, "max_iter": 10_000}
 

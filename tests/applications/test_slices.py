@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from network_families import cross_entropy, mlp
+from support.network_families import cross_entropy, mlp
 from upweight.applications.groups import groups_of
 
 

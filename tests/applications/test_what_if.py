@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import upweight as uw
-from network_families import cross_entropy, mlp
+from support.network_families import cross_entropy, mlp
 
 TIGHT = {"tol": 1e-12, "max_iter": 50_000}
 X, Y = load_breast_cancer(return_X_y=True)

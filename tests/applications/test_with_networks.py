@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import upweight as uw
-from network_families import cross_entropy, digits, mlp
+from support.network_families import cross_entropy, digits, mlp
 from upweight.applications.explain import explain
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from overlap import Overlap, problem
+
+from support.overlap_method import Overlap, problem
 
 
 def ways_to_ask(fitted, queries):

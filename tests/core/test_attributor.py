@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
-from overlap import FittedOverlap, Line, Overlap, Ruler, problem
 from scipy import sparse
 
+from support.overlap_method import FittedOverlap, Line, Overlap, Ruler, problem
 from upweight import Examples, Unit
 from upweight.core.provenance import identity_of
 

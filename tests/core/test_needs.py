@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from overlap import Line, Overlap, problem
 from sklearn.linear_model import LogisticRegression
 
+from support.overlap_method import Line, Overlap, problem
 from upweight.core.model import Embeddable
 
 

@@ -5,7 +5,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import (
+
+import upweight as uw
+from support.curved_nets import (
     INDEFINITE,
     MAKERS,
     bowl,
@@ -18,8 +20,6 @@ from curved_nets import (
     solve,
     untrained,
 )
-
-import upweight as uw
 from upweight.core.curvature_recipes import CG, Direct, Nystrom
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepare

@@ -5,9 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 pytest.importorskip("torch")
-from curved_nets import examples, untrained, with_limits
-
 import upweight as uw
+from support.curved_nets import examples, untrained, with_limits
 from upweight.curvature.damping import NEIGHBOUR_RATIOS, mean_rank_correlation, neighbouring_solutions
 
 

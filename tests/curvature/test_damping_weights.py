@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from curved_nets import DUAL_FORM, with_limits
 
 import upweight as uw
+from support.curved_nets import DUAL_FORM, with_limits
 
 RECIPES = [
     uw.GaussNewton(),

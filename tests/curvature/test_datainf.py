@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import cross_entropy, examples, untrained
 
 import upweight as uw
+from support.curved_nets import cross_entropy, examples, untrained
 from upweight.core.rows import DenseRows
 
 NETS = ["mlp", "cnn", "attention"]

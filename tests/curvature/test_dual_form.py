@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import DUAL_FORM, MAKERS, Attention, columns, cross_entropy, dense, examples, fit, untrained
 from torch import nn
 
 import upweight as uw
+from support.curved_nets import DUAL_FORM, MAKERS, Attention, columns, cross_entropy, dense, examples, fit, untrained
 from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import Direct
 from upweight.core.rows import DenseRows

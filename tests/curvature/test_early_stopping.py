@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import examples, untrained, with_limits
 from scipy.stats import spearmanr
 from torch import nn
 
 import upweight as uw
+from support.curved_nets import examples, untrained, with_limits
 from upweight.core.rows import DenseRows
 
 TIME = 0.5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from curved_nets import fit
 from torch import nn
 
 import upweight as uw
+from support.curved_nets import fit
 from upweight.core.rows import DenseRows
 
 N, CLASSES = 14, 3

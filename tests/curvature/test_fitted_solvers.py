@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import MAKERS, dense, examples, fit, untrained
 
 import upweight as uw
+from support.curved_nets import MAKERS, dense, examples, fit, untrained
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct
 from upweight.core.rows import DenseRows
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator

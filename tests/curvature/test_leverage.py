@@ -6,9 +6,9 @@ import pytest
 pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F  # noqa: N812
-from curved_nets import DUAL_FORM, MAKERS, cross_entropy, examples, fit, untrained
 
 import upweight as uw
+from support.curved_nets import DUAL_FORM, MAKERS, cross_entropy, examples, fit, untrained
 from upweight.curvature import ekfac
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from curved_nets import INDEFINITE, bowl, columns, damped, solve
-
+from support.curved_nets import INDEFINITE, bowl, columns, damped, solve
 from upweight.core.curvature_recipes import LiSSA
 from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.lissa import LissaSolver, largest_eigenvalue

@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import MAKERS, Attention, columns, cross_entropy, damped, dense, examples, operators
 from torch import nn
 
 import upweight as uw
+from support.curved_nets import MAKERS, Attention, columns, cross_entropy, damped, dense, examples, operators
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
 from upweight.curvature.summed_objective import SummedObjective
 

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
-from curved_nets import bowl, columns, cross_entropy, damped  # noqa: E402
 from torch import nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
+from support.curved_nets import bowl, columns, cross_entropy, damped  # noqa: E402
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom  # noqa: E402
 from upweight.curvature.operators import HessianOperator, Operator  # noqa: E402
 from upweight.curvature.solvers import prepare  # noqa: E402

@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402, N812
-from curved_nets import fit, with_limits  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
+from support.curved_nets import fit, with_limits  # noqa: E402
 from upweight.curvature import label_expectation  # noqa: E402
 from upweight.curvature.limits import Limits  # noqa: E402
 from upweight.curvature.output_roots import output_root  # noqa: E402

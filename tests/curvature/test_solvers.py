@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from curved_nets import (
+
+import upweight as uw
+from support.curved_nets import (
     INDEFINITE,
     MAKERS,
     SOLVERS,
@@ -20,8 +22,6 @@ from curved_nets import (
     operators,
     solve,
 )
-
-import upweight as uw
 from upweight.core.curvature_recipes import Arnoldi, Direct, Nystrom
 from upweight.curvature.limits import Limits
 from upweight.curvature.operators import HessianOperator

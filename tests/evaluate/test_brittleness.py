@@ -3,12 +3,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from game import StackedGame, game
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from logistic_fit import logistic_fit
-from network_families import cross_entropy, digits, mlp
+from support.additive_game import StackedGame, game
+from support.logistic_fit import logistic_fit
+from support.network_families import cross_entropy, digits, mlp
 from upweight.evaluate.brittleness import brittleness
 
 

@@ -4,13 +4,13 @@ import sys
 
 import numpy as np
 import pytest
-from game import game
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.additive_game import game
+from support.logistic_fit import logistic_fit
 from upweight.evaluate.compare import compare, cpu_seconds
 from upweight.evaluate.label_errors import plant
 from upweight.evaluate.lds import lds

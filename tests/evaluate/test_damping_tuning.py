@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.logistic_fit import logistic_fit
 from upweight.evaluate.damping_tuning import tune_damping
 from upweight.evaluate.lds import lds
 from upweight.evaluate.removals import subsets

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from game import game
 from scipy.stats import pearsonr, spearmanr
 
 import upweight as uw
+from support.additive_game import game
 from upweight.evaluate.lds import lds
 from upweight.evaluate.loo import loo
 from upweight.evaluate.noise_ceiling import noise_ceiling, spearman_brown

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from game import game
 
 import upweight as uw
+from support.additive_game import game
 from upweight.evaluate.removal_curve import removal_curve
 
 

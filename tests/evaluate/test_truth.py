@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from game import game
 
 import upweight as uw
-from logistic_fit import logistic_fit, retraining_effect
+from support.additive_game import game
+from support.logistic_fit import logistic_fit, retraining_effect
 from upweight.evaluate.noise_ceiling import noise_ceiling
 from upweight.evaluate.removals import default_removals, named_removals, random_groups, singles, subsets
 from upweight.evaluate.retrain_truth import retrain_truth

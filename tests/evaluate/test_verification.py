@@ -6,13 +6,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from game import game
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.additive_game import game
+from support.logistic_fit import logistic_fit
 from upweight.evaluate.removals import named_removals, singles
 from upweight.evaluate.retrain_truth import retrain_truth
 from upweight.evaluate.verify import check_against_truth

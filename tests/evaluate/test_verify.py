@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from logistic_fit import logistic_fit, retraining_effect
+from support.logistic_fit import logistic_fit, retraining_effect
 from upweight.evaluate.removals import columns_of
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import upweight as uw
-from network_families import cross_entropy, digits, mlp
+from support.network_families import cross_entropy, digits, mlp
 
 X, Y = digits()
 TRAIN, QUERIES = uw.Examples(X[:40], Y[:40]), uw.Examples(X[40:46], Y[40:46])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from small_nets import CLASSES, cross_entropy
 from torch import nn
 
 import upweight as uw
+from support.small_nets import CLASSES, cross_entropy
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 

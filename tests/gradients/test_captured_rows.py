@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import CASES, Case, cross_entropy
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from support.small_nets import CASES, Case, cross_entropy
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
 from upweight.gradients import inspection

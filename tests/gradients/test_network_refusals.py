@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import CLASSES, Case, cross_entropy, mlp
 from torch import nn
 
 import upweight as uw
+from support.small_nets import CLASSES, Case, cross_entropy, mlp
 from upweight.gradients.batches import collate
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from odd_nets import ODD_NETS, OddNet
 
 import upweight as uw
+from support.odd_nets import ODD_NETS, OddNet
 
 DAMPING = 0.1
 CURVATURES = [

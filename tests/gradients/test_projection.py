@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from small_nets import CASES, Case
 
+from support.small_nets import CASES, Case
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.projection import Projection
 

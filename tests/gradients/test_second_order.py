@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import Attention, Case, TinyGPT, cross_entropy, mlp, next_token
 from torch import nn
 
+from support.small_nets import Attention, Case, TinyGPT, cross_entropy, mlp, next_token
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import ggn_vp, gradient_rows, hvp
 from upweight.gradients.inspection import inspect

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small_nets import CLASSES
 
 import upweight as uw
+from support.small_nets import CLASSES
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import single_gradient
 from upweight.gradients.inspection import inspect

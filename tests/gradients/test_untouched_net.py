@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_nets import Case, Patches, TinyGPT, batch_norm, cross_entropy, mlp, next_token
 from torch import nn
 
+from support.small_nets import Case, Patches, TinyGPT, batch_norm, cross_entropy, mlp, next_token
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 

@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
-from linear_families import PROBLEMS
-from network_families import cross_entropy, mlp
-from tree_families import BOOSTERS
+from support.linear_families import PROBLEMS
+from support.network_families import cross_entropy, mlp
+from support.tree_families import BOOSTERS
 from upweight.testing import Case, EstimatorFamily, Family, Law, try_law
 from upweight.testing.families import TIGHT, scaled
 from upweight.testing.networks import NetworkFamily, pretrained

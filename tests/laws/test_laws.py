@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from linear_families import PROBLEMS
-from network_families import NETWORKS, RECORDED, TRAINED
-from tree_families import BOOSTERS, FORESTS
+from support.linear_families import PROBLEMS
+from support.network_families import NETWORKS, RECORDED, TRAINED
+from support.tree_families import BOOSTERS, FORESTS
 from upweight.core.capability_checks import can
 from upweight.core.model import Boosted
 from upweight.evaluate.agreement import agreement

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from linear_families import PROBLEMS
-from network_families import NETWORKS, RECORDED, TRAINED
-from tree_families import BOOSTERS, FORESTS
+from support.linear_families import PROBLEMS
+from support.network_families import NETWORKS, RECORDED, TRAINED
+from support.tree_families import BOOSTERS, FORESTS
 from upweight.testing import Family, ModelLaw, Outcome, try_model_law
 from upweight.testing.model_case import ModelCase
 

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
-from dense_problems import CONVEX, FAMILIES, KINDS, blocks_of, gradients, hessian, objective, problem_of, slope_of
 
+from support.dense_problems import (
+    CONVEX,
+    FAMILIES,
+    KINDS,
+    blocks_of,
+    gradients,
+    hessian,
+    objective,
+    problem_of,
+    slope_of,
+)
 from upweight.linear.cholesky import BlockCholesky, JointCholesky
 from upweight.linear.conjugate_gradients import ConjugateGradients, conjugate_gradients
 from upweight.linear.features import Features

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
-from dense_problems import CONVEX, blocks_of, curved, gradients, hessian, objective, penalty, problem_of, slope_of
 
+from support.dense_problems import (
+    CONVEX,
+    blocks_of,
+    curved,
+    gradients,
+    hessian,
+    objective,
+    penalty,
+    problem_of,
+    slope_of,
+)
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows
 from upweight.linear.curvature import LinearCurvature

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from dense_problems import KINDS, problem_of
 
+from support.dense_problems import KINDS, problem_of
 from upweight.core.rows import DenseRows
 from upweight.linear.features import Features
 from upweight.linear.rows import FactoredRows

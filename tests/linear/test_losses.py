@@ -2,10 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
-from dense_problems import CONVEX, FAMILIES, FOUR, PAIRS, THREE, TWO, draw
 from scipy.special import log_softmax
 from sklearn.metrics import mean_tweedie_deviance
 
+from support.dense_problems import CONVEX, FAMILIES, FOUR, PAIRS, THREE, TWO, draw
 from upweight.linear.losses.binary import LogisticLoss, SmoothHingeLoss, SquaredHingeLoss
 from upweight.linear.losses.softmax import SoftmaxLoss
 from upweight.linear.losses.squared import SquaredLoss

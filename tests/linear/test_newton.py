@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dense_problems import CONVEX, hessian, objective, problem_of, slope_of
 from scipy.optimize import minimize
 
+from support.dense_problems import CONVEX, hessian, objective, problem_of, slope_of
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem

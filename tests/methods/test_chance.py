@@ -1,7 +1,7 @@
 import numpy as np
-from small import small
 
 import upweight as uw
+from support.small_linear_models import small
 
 
 def scores_of(train, queries, seed=0):

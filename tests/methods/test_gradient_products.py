@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import upweight as uw
-from methods.small import small
+from support.small_linear_models import small
 
 KINDS = ("logistic", "softmax", "ridge", "poisson")
 

@@ -4,9 +4,9 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from small import KINDS, QUERIES, dense, losses, penalty, slope_of, small
 
 import upweight as uw
+from support.small_linear_models import KINDS, QUERIES, dense, losses, penalty, slope_of, small
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 
 EVERY = pytest.mark.parametrize("kind", KINDS)

@@ -3,9 +3,9 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from small import small
 
 import upweight as uw
+from support.small_linear_models import small
 
 
 @pytest.mark.parametrize("kind", ["softmax", "ridge", "poisson"])

@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
-from tree_families import BOOSTERS, FORESTS
+from support.tree_families import BOOSTERS, FORESTS
 from upweight.methods.registry import first_choice
 from upweight.trees.ensemble import ensemble_of
 

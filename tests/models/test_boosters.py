@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from read_boosters import PLAIN, QUIET, check
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
+from support.booster_check import PLAIN, QUIET, check
 from upweight.retraining import task as retraining_task
 from upweight.trees.losses import Custom
 

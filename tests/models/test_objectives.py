@@ -5,9 +5,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.svm import LinearSVC
-from trained import TIGHT, TWO
 
 import upweight as uw
+from support.trained_estimators import TIGHT, TWO
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC, LinearSVC
-from trained import THREE, TIGHT, TWO, mixed, outputs
 
 import upweight as uw
+from support.trained_estimators import THREE, TIGHT, TWO, mixed, outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 WORDS = ["sun", "rain", "snow", "wind", "cloud", "storm", "ice", "fog", "hail", "mist", "sea", "hill", "lake", "wood"]

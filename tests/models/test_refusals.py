@@ -21,9 +21,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
-from trained import CASES, NUMBERS, THREE, TIGHT, TWO, svc, trained
 
 import upweight as uw
+from support.trained_estimators import CASES, NUMBERS, THREE, TIGHT, TWO, svc, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 X, Y = TWO

@@ -16,9 +16,9 @@ from sklearn.linear_model import (
 )
 from sklearn.metrics import log_loss, mean_tweedie_deviance
 from sklearn.svm import SVC, LinearSVC
-from trained import CASES, NUMBERS, THREE, TIGHT, TWO, WORDS, mixed, outputs, trained
 
 import upweight as uw
+from support.trained_estimators import CASES, NUMBERS, THREE, TIGHT, TWO, WORDS, mixed, outputs, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 EVERY = pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from read_boosters import PLAIN, QUIET, check
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     GradientBoostingRegressor,
@@ -17,6 +16,7 @@ from sklearn.ensemble import (
 )
 
 import upweight as uw
+from support.booster_check import PLAIN, QUIET, check
 
 pd = pytest.importorskip("pandas")
 

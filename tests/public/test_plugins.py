@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributions import install, python
 
 import upweight as uw
+from support.installed_distributions import install, python
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "stability.md").read_text(encoding="utf-8")
 LIKENESS = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from stand_ins import HOSTILE, Removal, Retrained
 
+from support.report_stand_ins import HOSTILE, Removal, Retrained
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores, Unit

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from stand_ins import HOSTILE
 
 import upweight as uw
+from support.report_stand_ins import HOSTILE
 
 
 class Tags(HTMLParser):

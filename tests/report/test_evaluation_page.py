@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from stand_ins import HOSTILE
 
 import upweight as uw
+from support.report_stand_ins import HOSTILE
 from upweight.evaluate.agreement import agreement
 from upweight.evaluate.brittleness import Brittleness, Flip
 from upweight.evaluate.compare import Comparison, Entry

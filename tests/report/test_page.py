@@ -8,8 +8,8 @@ from html import unescape
 
 import numpy as np
 import pytest
-from stand_ins import HOSTILE
 
+from support.report_stand_ins import HOSTILE
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores, Unit

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from stand_ins import HOSTILE
 
 import upweight as uw
+from support.report_stand_ins import HOSTILE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

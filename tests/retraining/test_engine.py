@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mortal import QUERIES
 
 import upweight as uw
-from logistic_fit import logistic_fit
-from network_families import cross_entropy, mlp
+from support.dying_worker import QUERIES
+from support.logistic_fit import logistic_fit
+from support.network_families import cross_entropy, mlp
 from upweight.core.model import Predictions
 from upweight.retraining.engine import run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs

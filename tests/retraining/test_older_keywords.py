@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-import calls
 import numpy as np
 import pytest
-from calls import call, change, slicing, truth
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support import training_calls
+from support.logistic_fit import logistic_fit
+from support.training_calls import call, change, slicing, truth
 from upweight.retraining.retraining import ONE_BY_ONE
 
 
@@ -53,7 +53,7 @@ def test_older_keywords_give_the_same_result_and_warn_what_to_write(name, older,
     assert message.startswith(
         f"uw.{name}: {', '.join(f'{k}=' for k in older)} {'is' if len(older) == 1 else 'are'} deprecated; write "
     )
-    assert warning.filename == calls.__file__  # the caller of the function
+    assert warning.filename == training_calls.__file__  # the caller of the function
     for keyword in today:
         assert f"{keyword}=" in message.partition("; write ")[2]
     np.testing.assert_array_equal(before, call(name, **today))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from logistic_fit import logistic_fit
+from support.logistic_fit import logistic_fit
 from upweight.core.threads import one_thread
 from upweight.retraining.process_pool import available_processors, run_in_processes
 

@@ -1,14 +1,14 @@
 import errno
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from mortal import QUERIES, TRAIN, Mortal, truth, weights
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.dying_worker import QUERIES, TRAIN, Mortal, truth, weights
+from support.logistic_fit import logistic_fit
 from upweight.retraining import result_cache
 from upweight.retraining.engine import retrain_without
 
@@ -81,11 +81,11 @@ def test_a_killed_worker_loses_nothing(tmp_path):
 
 def test_a_killed_job_resumes_from_its_finished_results(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from mortal import *\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from support.dying_worker import *\n"
         "uw.retrain(Mortal(5.5, sys.argv[2], True), TRAIN, weights(), processes=1, folder=sys.argv[3])"
     )
     folder = tmp_path / "kept"
-    arguments = [os.path.dirname(__file__), str(tmp_path / "died"), str(folder)]
+    arguments = [str(Path(__file__).parents[1]), str(tmp_path / "died"), str(folder)]
     died = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
     assert died.returncode != 0
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npz")}

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from calls import call
-from mortal import TRAIN, Mortal, weights
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.dying_worker import TRAIN, Mortal, weights
+from support.logistic_fit import logistic_fit
+from support.training_calls import call
 from upweight.retraining.retraining import ONE_BY_ONE
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from naive_bayes import READER, NaiveBayes
 from sklearn.datasets import load_wine
 from sklearn.naive_bayes import GaussianNB
 
 import upweight as uw
+from support.naive_bayes import READER, NaiveBayes
 from upweight.models import registry
 from upweight.testing import EstimatorFamily, Law, ModelLaw, Outcome, check_method, check_model, families
 from upweight.testing.families import scaled

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from broken_methods import BROKEN, Correct
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
+from support.broken_methods import BROKEN, Correct
 from upweight.core.attributor import Promises
 from upweight.testing import (
     BrokenLawError,

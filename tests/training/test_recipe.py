@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from recipes import N, convolving, cross_entropy, fresh, model, queries, train
 from torch import nn
 
 import upweight as uw
+from support.small_trainings import N, convolving, cross_entropy, fresh, model, queries, train
 
 
 @pytest.mark.parametrize(

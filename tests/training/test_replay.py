@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from recipes import N, by_torch, convolving, dropping, fresh, model, queries, train
 
 import upweight as uw
+from support.small_trainings import N, by_torch, convolving, dropping, fresh, model, queries, train
 
 BATCHES = np.random.default_rng(0).permuted(np.tile(np.arange(N), (3, 1)), axis=1)[:, :36].reshape(9, 12)
 WEIGHTS = np.random.default_rng(1).uniform(0, 2, N)

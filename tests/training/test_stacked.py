@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from recipes import N, convolving, dropping, fresh, model, train
 from torch import nn
 
-from network_families import Transformer
+from support.network_families import Transformer
+from support.small_trainings import N, convolving, dropping, fresh, model, train
 from upweight.training import stacked, stacked_operations, trainer
 from upweight.training.traced_step import UntraceableError, trace
 

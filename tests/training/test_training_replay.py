@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from through_autograd import by_autograd, measured_gradients
 from torch import Tensor, nn
 
 import upweight as uw
+from support.autograd_through_training import by_autograd, measured_gradients
 from upweight.training import trainer
 from upweight.training.training_replay import TrainingReplay
 

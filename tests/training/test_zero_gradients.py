@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from through_autograd import by_autograd, measured_gradients
 from torch import Tensor, nn
 
 import upweight as uw
+from support.autograd_through_training import by_autograd, measured_gradients
 
 # Two examples a step. Gradients are sums of halves: a 0 is exact under every rounding. By column, the gradient of the
 # parameter is: 0 for every example; 0 in every step, as the two examples cancel; 0 until the fifth step; 0 in the first

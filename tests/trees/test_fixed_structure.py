@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import upweight as uw
-from tree_families import BOOSTERS
+from support.tree_families import BOOSTERS
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import (
     forward_derivative,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import upweight as uw
-from logistic_fit import logistic_fit
+from support.logistic_fit import logistic_fit
 from upweight.evaluate.baselines import held_out_loss
 from upweight.retraining.retraining import ONE_BY_ONE
 

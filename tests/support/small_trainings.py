@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import upweight as uw
-from network_families import cnn, cross_entropy, digits, mlp
+from support.network_families import cnn, cross_entropy, digits, mlp
 
 N = 40
 
