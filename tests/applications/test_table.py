@@ -3,7 +3,7 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
-from upweight.applications.table import fit_table, read_table  # noqa: E402
+from upweight.applications.table import fit_table, with_ids  # noqa: E402
 
 N = 80
 RNG = np.random.default_rng(5)
@@ -99,16 +99,9 @@ def test_what_cannot_be_fitted_is_refused_in_words():
         fit_table(frame()[["target"]].assign(one=1), "target")
 
 
-def test_reading_takes_ids_from_a_column(tmp_path):
-    path = tmp_path / "t.csv"
-    frame(name=np.arange(100, 100 + N)).to_csv(path, index=False)
-    assert read_table(path, "target", "name").index[:2].tolist() == [100, 101]
-    assert read_table(path, "target").index[:2].tolist() == [0, 1]
+def test_ids_come_from_a_column_or_are_row_numbers():
+    table = frame(name=np.arange(100, 100 + N))
+    assert with_ids(table, "target", "name", "t.csv").index[:2].tolist() == [100, 101]
+    assert with_ids(table, "target", None, "t.csv").index[:2].tolist() == [0, 1]
     with pytest.raises(ValueError, match="missing or repeat"):
-        read_table(path, "size", "target")
-
-
-def test_a_space_after_the_comma_is_no_part_of_the_value(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("size, target\n1, large\n2, small\n")
-    assert read_table(path, "target")["target"].tolist() == ["large", "small"]
+        with_ids(table, "size", "target", "t.csv")

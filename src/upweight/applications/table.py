@@ -1,12 +1,10 @@
-"""A default model for a CSV or Parquet file with a target column, and held-out rows as queries."""
+"""A default model for a data frame with a target column, and held-out rows as queries."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +15,6 @@ from upweight.core.examples import Examples
 if TYPE_CHECKING:
     import pandas
 
-READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("read_csv", {"skipinitialspace": True}),
-    ".parquet": ("read_parquet", {}),
-    ".pq": ("read_parquet", {}),
-}
 HELD_OUT_SHARE = 0.2  # of the rows, which become queries
 MAX_CLASSES = 20  # a whole-number target with more distinct values is a regression target
 MAX_CATEGORY_SHARE = 0.5  # of distinct values; a column with more is not a category
@@ -55,39 +48,25 @@ class FittedTable:
         return type(self.estimator[-1]).__name__
 
 
-def read_table(path: Path, target: str, identifier: str | None = None) -> pandas.DataFrame:
-    """The file as a data frame, indexed by the identifier column, or by row number from 0.
+def with_ids(frame: pandas.DataFrame, target: str, identifier: str | None, name: str) -> pandas.DataFrame:
+    """The frame indexed by the identifier column; without one, by its own index, or by row number from 0.
 
     Raises:
-        ModuleNotFoundError: pandas (or pyarrow, for Parquet) is not installed; the message names the extra.
-        KeyError: the target or identifier column does not exist.
-        ValueError: the file is not a table, or ids are missing or repeated.
+        KeyError: the target or identifier column does not exist. `name` is that of the file, for the message.
+        ValueError: ids are missing or repeated.
     """
-    try:
-        import pandas as pd
+    from pandas.api import types
 
-        reader, options = READERS[path.suffix.lower()]
-        if reader == "read_parquet":
-            importlib.import_module("pyarrow")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"reading {path.name} needs {error.name}; install it with: pip install 'upweight[tables]'"
-        ) from error
-    try:
-        frame = getattr(pd, reader)(path, **options)
-    except (ValueError, OSError) as error:  # the parsers' own errors are ValueErrors, pyarrow's too
-        raise ValueError(f"expected {path} to be a table, got: {error}") from error
-    frame.columns = [str(name) for name in frame.columns]
-    for name in filter(None, (target, identifier)):
-        if name not in frame.columns:
-            raise KeyError(f"{path.name} has no column {name!r}; it has {', '.join(frame.columns[:20])}")
+    for column in filter(None, (target, identifier)):
+        if column not in frame.columns:
+            raise KeyError(f"{name} has no column {column!r}; it has {', '.join(frame.columns[:20])}")
     if identifier is None:
-        return frame.reset_index(drop=True)
-    ids = frame.pop(identifier)
+        return frame
+    ids = frame[identifier]
     if ids.isna().any() or ids.duplicated().any():
         raise ValueError(f"expected one id per row in column {identifier!r}, got ids that are missing or repeated")
-    is_whole = pd.api.types.is_integer_dtype(ids)
-    return frame.set_index(ids.astype(int if is_whole else str).to_numpy())
+    is_whole = types.is_integer_dtype(ids)
+    return frame.drop(columns=identifier).set_index(ids.astype(int if is_whole else str).to_numpy())
 
 
 def fit_table(frame: pandas.DataFrame, target: str, queries: Collection[str] = (), seed: int = 0) -> FittedTable:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
 import upweight
+from upweight.cli.table_files.read import Table, is_table, read_table
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from upweight.core.examples import Examples, Id
     from upweight.core.progress import Progress
 
-TABLES = (".csv", ".parquet", ".pq")
 MAX_LABELS_LISTED = 12
 
 
@@ -43,12 +43,15 @@ class Source:
     at: str | None = None
 
     def __post_init__(self) -> None:
-        task, is_table = self.task, self.task.suffix.lower() in TABLES
-        if not is_table and task.suffix != ".py":
-            raise typer.BadParameter(f"expected a .py, {', '.join(TABLES)} file, got {task.name}", param_hint="TASK")
-        if is_table and self.table.target is None:
+        task, has_rows = self.task, is_table(self.task)
+        if not has_rows and task.suffix != ".py":
+            raise typer.BadParameter(
+                f"expected a .py file or a table (.csv, .tsv, .txt, .xlsx, .parquet, .feather), got {task.name}",
+                param_hint="TASK",
+            )
+        if has_rows and self.table.target is None:
             raise typer.BadParameter(f"{task.name} is a table: say which column to predict", param_hint="--target")
-        if not is_table and self.table.passed:
+        if not has_rows and self.table.passed:
             passed = self.table.passed
             verb = "is" if len(passed) == 1 else "are"
             raise typer.BadParameter(
@@ -66,6 +69,18 @@ class Source:
         """Run the Python file, or fit a default model to the table. Rows of the table in `held_out` become queries."""
         target = self.table.target
         return self._task(progress) if target is None else self._table(target, progress, held_out, seed)
+
+    def read_table(self) -> Table:
+        """The table as it stands in the file. The index of its frame has the ids of the rows."""
+        from upweight.applications.table import with_ids
+
+        target = str(self.table.target)
+        table = read_table(self.task, self.table.reading(), [target])
+        try:
+            frame = with_ids(table.frame, target, self.table.identifier, self.task.name)
+        except KeyError as error:
+            raise typer.BadParameter(error.args[0], param_hint="--target / --id") from None
+        return replace(table, frame=frame)
 
     def _task(self, progress: Progress) -> Inputs:
         from upweight.applications.task import read_task
@@ -93,20 +108,17 @@ class Source:
         return "optimum" if self.at == "optimum" else None
 
     def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int) -> Inputs:
-        from upweight.applications.table import fit_table, read_table
+        from upweight.applications.table import fit_table
 
         progress("read", 0, 1)
-        try:
-            frame = read_table(self.task, target, self.table.identifier)
-        except KeyError as error:
-            raise typer.BadParameter(error.args[0], param_hint="--target / --id") from None
+        table = self.read_table()
         progress("read", 1, 1)
         progress("train", 0, 1)
-        fitted = fit_table(frame, target, held_out or (), seed)
+        fitted = fit_table(table.frame, target, held_out or (), seed)
         progress("train", 1, 1)
         measure = measurement(self.measure, fitted.train)
         model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)
-        return Inputs(model, fitted.train, fitted.held_out, tuple(fitted.notes))
+        return Inputs(model, fitted.train, fitted.held_out, (*table.notes, *fitted.notes))
 
 
 def choose_queries(model: Any, queries: Examples, requested: list[str] | None) -> tuple[list[Id], list[str]]:

@@ -13,7 +13,8 @@ Task = Annotated[
     typer.Argument(
         exists=True,
         dir_okay=False,
-        help="A Python file that defines model, train and queries; or a CSV or Parquet file, with --target.",
+        help="A Python file that defines model, train and queries; or a table (text, Excel, Parquet, Feather), with "
+        "--target.",
     ),
 ]
 Query = Annotated[

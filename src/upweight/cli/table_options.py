@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from upweight.cli.table_files.table_format import ReadingOptions
+
 PANEL = "Options for tables"  # of the help
 
 
@@ -17,12 +19,41 @@ class TableOptions:
     Attributes:
         target: the column to predict.
         identifier: the column with the ids of the rows.
+        sep, encoding, decimal, header: how the file is written, as texts; found out from the file if not passed.
     """
 
     target: Annotated[str | None, typer.Option(help="The column to predict.", rich_help_panel=PANEL)] = None
     identifier: Annotated[
         str | None, typer.Option("--id", help="The column with the ids of the rows.", rich_help_panel=PANEL)
     ] = None
+
+    sep: Annotated[
+        str | None,
+        typer.Option(
+            help="What separates the columns: a character, or comma, semicolon, tab, pipe, space.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None, typer.Option(help="The encoding of the file, such as utf-8 or cp1252.", rich_help_panel=PANEL)
+    ] = None
+    decimal: Annotated[str | None, typer.Option(help="The decimal mark: . or ,", rich_help_panel=PANEL)] = None
+    header: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LINE",
+            help="The line with the names of the columns, counted from 1; or none.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def reading(self) -> ReadingOptions:
+        """How the file is written. Raises a usage error for values that no file has."""
+        try:
+            return ReadingOptions.parsed(self.sep, self.encoding, self.decimal, self.header)
+        except ValueError as error:
+            option, message = error.args
+            raise typer.BadParameter(message, param_hint=option) from None
 
     @property
     def passed(self) -> list[str]:

@@ -1,0 +1,108 @@
+"""`read_table`: a file → a data frame, its format, and notes on how it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upweight.cli.table_files.binary_files import read_binary, require_library
+from upweight.cli.table_files.column_types import column_of
+from upweight.cli.table_files.compression import contents_of
+from upweight.cli.table_files.encodings import decode
+from upweight.cli.table_files.layout import DIRECTIVE, lay_out
+from upweight.cli.table_files.numbers import find_decimal
+from upweight.cli.table_files.records import Record, records
+from upweight.cli.table_files.rows import Rows, read_rows
+from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
+
+if TYPE_CHECKING:
+    import pandas
+
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".xlsx", ".parquet", ".pq", ".feather", ".arrow")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table that was read from a file.
+
+    Attributes:
+        frame: one row per row of the file, in its order; its index is 0 … n−1, or that of a Parquet or Feather file.
+        form: how the file is written.
+        last_lines: of a text file, the line of the file in which each row ends, from 1; None for other files.
+        notes: sentences on what was found out or decided when the file was read.
+    """
+
+    frame: pandas.DataFrame
+    form: TableFormat
+    last_lines: list[int] | None
+    notes: tuple[str, ...]
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name of the file is one of a table, such as data.csv or data.tsv.gz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED_SUFFIXES:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def read_table(path: Path, options: ReadingOptions | None = None, targets: Collection[str] = ()) -> Table:
+    """Read a text, Excel, Parquet or Feather file, which may be compressed. The kind is found out from its contents.
+
+    Args:
+        path: the file.
+        options: what the user says about it; everything else is found out.
+        targets: columns in which only empty cells are missing, however few of the others are not numbers.
+
+    Raises:
+        ModuleNotFoundError: pandas or the library for the kind of file is not installed; the message names the extra.
+        ValueError: the file is not a table, or can be read in several ways; the message names the option that decides.
+    """
+    options = options or ReadingOptions()
+    data, kind, compression = contents_of(path.read_bytes(), path.name)
+    require_library(kind, path.name)
+    if kind != "text":
+        frame, notes = read_binary(data, kind, path.name)
+        return Table(frame, TableFormat(kind, compression), None, tuple(notes))
+    text, encoding, guess = decode(data, options.encoding, path.name)
+    rows = _rows(text, TableFormat(compression=compression, encoding=encoding), options, path.name)
+    return _typed(rows, options, targets, path.name, [guess] if guess else [])
+
+
+def read_records(path: Path, form: TableFormat) -> list[Record]:
+    """All records of a text file of this format, with header, comments and blank lines."""
+    text, _, _ = decode(contents_of(path.read_bytes(), path.name).data, form.encoding, path.name)
+    return list(records(text, form))
+
+
+def _rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> Rows:
+    """The rows of a text whose layout is found out."""
+    directive = DIRECTIVE.match(text)
+    separator = options.separator or (directive[1] if directive else None)
+    if directive:
+        text = "#\n" + text[directive.end() :]
+    line_end = "\r\n" if "\r\n" in text else "\n" if "\n" in text or "\r" not in text else "\r"
+    form = TableFormat(compression=form.compression, encoding=form.encoding, line_end=line_end)
+    return read_rows(text, lay_out(text, form, separator, name), options.header, name)
+
+
+def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: str, notes: list[str]) -> Table:
+    """The rows as columns of numbers, dates and texts."""
+    from dataclasses import replace
+
+    import pandas as pd
+
+    columns = list(zip(*rows.cells, strict=True)) or [()] * len(rows.names)
+    decimal = options.decimal or find_decimal(map(set, columns), rows.form.separator, name)
+    form = replace(rows.form, decimal=decimal)
+    if str(form):
+        notes.append(f"How {name} was read: {form}.")
+    notes += rows.notes
+    typed = {}
+    for column_name, cells in zip(rows.names, columns, strict=True):
+        typed[column_name], column_notes = column_of(column_name, cells, decimal, column_name in targets)
+        notes += column_notes
+    return Table(pd.DataFrame(typed), form, rows.last_lines, tuple(notes))
