@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import upweight as uw
 from upweight.core.model import Predictions, Retrainable, Stack, Stackable
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Game(Retrainable):
     """measure(q) = Σ of the worths of the remaining players (+ noise of the seed); predicts "win" if it is positive."""
 
-    worth: np.ndarray  # (queries, players)
+    worth: Array  # (queries, players)
     noise: float = 0.0
     refuses: frozenset[int] = frozenset()  # players without whom training raises an error
-    trained: np.ndarray | None = None
+    trained: Array | None = None
     seed: int = 0
     log: list[Any] = field(default_factory=list, compare=False)
 
     @property
-    def measurement(self):
+    def measurement(self) -> str:
         return "−loss (points)"
 
     @property
-    def parameters(self):
+    def parameters(self) -> Array:
         return np.ones(self.worth.shape[1]) if self.trained is None else self.trained
 
-    def with_parameters(self, parameters):
+    def with_parameters(self, parameters: Array) -> Game:
         return Game(self.worth, self.noise, self.refuses, parameters, self.seed, self.log)
 
-    def measure(self, queries):
+    def measure(self, queries: uw.Examples) -> Array:
         rows = np.array([int(str(i)[1:]) for i in queries.ids])
         measured = self.worth[rows] @ self.parameters
         if self.noise and self.trained is not None:
@@ -41,10 +45,10 @@ class Game(Retrainable):
             measured = measured + self.noise * np.random.default_rng(key).standard_normal(len(self.worth))[rows]
         return measured
 
-    def predict(self, examples):
+    def predict(self, examples: uw.Examples) -> Predictions:
         return Predictions(tuple("win" if v > 0 else "lose" for v in self.measure(examples)), ("lose", "win"))
 
-    def retrain(self, train, weights, seed=0):
+    def retrain(self, train: uw.Examples, weights: Array, seed: int = 0) -> Game:
         removed = set(np.flatnonzero(weights == 0).tolist())
         if removed & self.refuses:
             raise ValueError("nobody of class 'king' is left")
@@ -59,15 +63,17 @@ class StackedGame(Game, Stackable):
     stack_size: int = 1
     batches: list[int] = field(default_factory=list, compare=False)
 
-    def stack(self, train):
+    def stack(self, train: uw.Examples) -> Stack:
         return Stack(self.stack_size, "")
 
-    def retrain_many(self, train, weights, seeds):
+    def retrain_many(self, train: uw.Examples, weights: Array, seeds: Sequence[int]) -> list[Game]:
         self.batches.append(len(weights))
         return [self.retrain(train, row, seed) for row, seed in zip(weights, seeds, strict=True)]
 
 
-def game(queries=4, players=30, seed=0, **more):
+def game(
+    queries: int = 4, players: int = 30, seed: int = 0, **more: Any
+) -> tuple[Game, uw.Examples, uw.Examples, uw.Scores]:
     """(model, train, queries, scores = the true effects)."""
     rng = np.random.default_rng(seed)
     worth = rng.standard_normal((queries, players))

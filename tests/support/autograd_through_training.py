@@ -47,6 +47,7 @@ def by_autograd(
     model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
 ) -> np.ndarray:
     """∂m_q/∂wᵢ with a graph through every step, whose cotangents grow by at most the factor `clip` per step."""
+    assert isinstance(model.training, uw.Training)
     (run,) = trainer.make_runs(model.training, model.network, train, weights[None], [0])
     variable = torch.tensor(weights, requires_grad=True)
     effective = variable * torch.tensor(train.weights)

@@ -48,7 +48,7 @@ class Correct(Attributor):
     summary = "Inner products of gradients"
     cost = "a product of two matrices"
     needs = (Differentiable,)
-    answers: ClassVar[type[Fitted]] = FittedCorrect
+    answers: ClassVar[Any] = FittedCorrect
 
     @property
     def promises(self) -> Promises:
@@ -99,7 +99,7 @@ class Forgetful(Correct):
 
 
 class RoundedArray(FittedCorrect):
-    def attribute(self, queries: Any) -> Any:
+    def attribute(self, queries: Any = None) -> Any:
         return as_scores(Rounded, super().attribute(queries))
 
 
@@ -119,7 +119,7 @@ class ByCompany(FittedCorrect):
 
 
 class OtherUnit(FittedCorrect):
-    def attribute(self, queries: Any) -> Any:
+    def attribute(self, queries: Any = None) -> Any:
         answer = super().attribute(queries)
         self.unit = Unit.RANK
         return answer
@@ -128,7 +128,7 @@ class OtherUnit(FittedCorrect):
 class Drifting(FittedCorrect):
     questions = 0
 
-    def attribute(self, queries: Any) -> Any:
+    def attribute(self, queries: Any = None) -> Any:
         self.questions += 1
         answer = super().attribute(queries)
         return replace(answer, values=answer.values * (1 + 1e-3 * self.questions))
@@ -142,7 +142,7 @@ class Noisy(FittedCorrect):
 
 
 class TopWithoutFirst(FittedCorrect):
-    def top(self, queries: Any, k: int = 10) -> Top:
+    def top(self, queries: Any = None, k: int = 10) -> Top:
         top = super().top(queries, k)
         return replace(top, ids=top.ids[:, 1:], values=top.values[:, 1:])
 
@@ -153,12 +153,12 @@ class DoubledSelfInfluence(FittedCorrect):
 
 
 class DoubledGroupScores(FittedCorrect):
-    def attribute(self, queries: Any) -> Any:
+    def attribute(self, queries: Any = None) -> Any:
         return as_scores(Doubled, super().attribute(queries))
 
 
 class AcceptsAnyForm(FittedCorrect):
-    def remove(self, groups: Any, queries: Any, form: str | None = None) -> Any:
+    def remove(self, groups: Any, queries: Any = None, form: str | None = None) -> Any:
         return super().remove(groups, queries)
 
 
@@ -208,7 +208,8 @@ class Effects(Correct):
 
 def recipe_of(fitted: type[Fitted], base: type[Correct] = Correct) -> Attributor:
     """Make a recipe whose `fit` returns this class."""
-    return dataclass(frozen=True, kw_only=True)(type(f"{fitted.__name__}Method", (base,), {"answers": fitted}))()
+    recipe: type[Correct] = type(f"{fitted.__name__}Method", (base,), {"answers": fitted})
+    return dataclass(frozen=True, kw_only=True)(recipe)()
 
 
 BROKEN: Mapping[str, tuple[Attributor, Law]] = {

@@ -50,6 +50,7 @@ class Bowl(nn.Module):
     def __init__(self, matrix: np.ndarray) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.ones(len(matrix), dtype=torch.float64))
+        self.matrix: Tensor
         self.register_buffer("matrix", torch.as_tensor(matrix, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:

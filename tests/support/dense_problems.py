@@ -1,18 +1,26 @@
 """Small problems of every family, with everything about them written out as dense matrices."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from upweight.linear.features import Features
 from upweight.linear.losses.binary import LogisticLoss, SmoothHingeLoss, SquaredHingeLoss
+from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.losses.softmax import SoftmaxLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.linear.losses.tweedie import TweedieLoss
 from upweight.linear.problem import Problem
 
+Array = NDArray[np.float64]
 TWO, THREE, FOUR = np.arange(2), np.arange(3), np.arange(4)
 PAIRS = np.array([(0, 1), (0, 2), (1, 2)])
-FAMILIES = {
+FAMILIES: dict[str, Callable[[], LinearLoss]] = {
     "squared": lambda: SquaredLoss(2),
     "squared_on_classes": lambda: SquaredLoss(3, THREE),
     "softmax": lambda: SoftmaxLoss(FOUR),
@@ -36,7 +44,7 @@ FAMILIES = {
 CONVEX = [
     name for name in FAMILIES if not name.endswith("_identity") and name not in ("normal_log", "inverse_gaussian")
 ]
-KINDS = {
+KINDS: dict[str, Callable[[Array], Any]] = {
     "float64": np.asarray,
     "float32": lambda x: x.astype(np.float32),
     "csr": sparse.csr_array,
@@ -44,7 +52,7 @@ KINDS = {
 }
 
 
-def draw(family, n, rng):
+def draw(family: LinearLoss, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Outputs z (n, K) where the loss is smooth, and targets."""
     z = rng.standard_normal((n, family.outputs))
     if isinstance(family, TweedieLoss):
@@ -55,8 +63,19 @@ def draw(family, n, rng):
     return z, family.encode(rng.integers(0, len(family.classes), n))
 
 
-def problem_of(name, *, kind="float64", intercept=1.0, fixed=0.7, each=0.0, n=30, columns=4, weighted=True, seed=0):
-    """A problem at parameters that are no optimum."""
+def problem_of(
+    name: str,
+    *,
+    kind: str = "float64",
+    intercept: float = 1.0,
+    fixed: float = 0.7,
+    each: float = 0.0,
+    n: int = 30,
+    columns: int = 4,
+    weighted: bool = True,
+    seed: int = 0,
+) -> Problem:
+    """A problem at parameters that are not an optimum."""
     rng = np.random.default_rng(seed)
     family = FAMILIES[name]()
     x = rng.standard_normal((n, columns)) * (rng.random((n, columns)) < 0.7)
@@ -67,7 +86,7 @@ def problem_of(name, *, kind="float64", intercept=1.0, fixed=0.7, each=0.0, n=30
     return Problem(features, targets, weights, family, fixed, each, theta)
 
 
-def curved(problem):
+def curved(problem: Problem) -> Array:
     """wᵢAᵢ of every example, (n, K, K), entry by entry."""
     d, outputs = problem.derivatives, problem.family.outputs
     return problem.weights[:, None, None] * np.array(
@@ -75,17 +94,17 @@ def curved(problem):
     )
 
 
-def penalty(problem, share):
+def penalty(problem: Problem, share: float) -> Array:
     """share · M ⊗ diag(penalised) as a matrix."""
-    return share * np.kron(problem.family.metric(), np.diag(problem.features.penalised))
+    return np.asarray(share * np.kron(problem.family.metric(), np.diag(problem.features.penalised)), dtype=float)
 
 
-def blocks_of(problem):
+def blocks_of(problem: Problem) -> Array:
     """X̃ᵢ = I_K ⊗ xᵢᵀ of every example, (n, K, K·d)."""
     return np.stack([np.kron(np.eye(problem.family.outputs), x) for x in problem.features.dense()])
 
 
-def hessian(problem, weights=None):
+def hessian(problem: Problem, weights: Array | None = None) -> Array:
     """H = Σ vᵢ wᵢ X̃ᵢᵀ Aᵢ X̃ᵢ + λ(v w) M under weights v, as a matrix."""
     v = np.ones(len(problem.weights)) if weights is None else weights
     wide = blocks_of(problem)
@@ -93,21 +112,21 @@ def hessian(problem, weights=None):
     return data + penalty(problem, problem.fixed + problem.each * (v * problem.weights).sum())
 
 
-def gradients(problem):
+def gradients(problem: Problem) -> Array:
     """wᵢ(∇ℓᵢ + share of the regulariser) of every example, (n, K·d)."""
     data = np.einsum("ncp,nc->np", blocks_of(problem), problem.derivatives.gradient)
     return problem.weights[:, None] * (data + penalty(problem, problem.each) @ problem.theta.ravel())
 
 
-def objective(problem, theta, weights=None):
+def objective(problem: Problem, theta: Array, weights: Array | None = None) -> float:
     """J(θ; v w) from the losses alone."""
     w = problem.weights if weights is None else problem.weights * weights
     z = problem.features.dense() @ theta.reshape(problem.shape).T
     share = problem.fixed + problem.each * w.sum()
-    return w @ problem.family.at(z, problem.targets).loss + 0.5 * theta @ penalty(problem, share) @ theta
+    return float(w @ problem.family.at(z, problem.targets).loss + 0.5 * theta @ penalty(problem, share) @ theta)
 
 
-def slope_of(f, at, step=1e-6):
+def slope_of(f: Callable[[Array], Any], at: Array, step: float = 1e-6) -> Array:
     """Central differences of a function of a vector, one column per entry."""
     columns = []
     for j in range(len(at)):

@@ -28,5 +28,5 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A new interpreter that sees what was installed there, and the same upweight as this one."""
     path = os.pathsep.join([str(folder), str(Path(upweight.__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-    settings = {"capture_output": True, "text": True, "encoding": "utf-8", "check": False}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, **settings)  # noqa: PLW1510 - it is in `settings`
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)

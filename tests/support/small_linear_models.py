@@ -85,14 +85,14 @@ def second_of(f: Callable[[Array], Any], at: Array, step: float = 1e-3) -> Array
 
 def dense(model: Any, train: uw.Examples) -> tuple[Array, Array]:
     """(gradients (n, p), H (p, p)) of the summed objective at the model's θ, by differences of the losses."""
-    w = np.ones(len(train)) if train.weights is None else train.weights
-    theta = model.parameters
+    w = np.ones(len(train)) if train.weights is None else np.asarray(train.weights)
+    y, theta = np.asarray(train.y), model.parameters
 
     def example_losses(t: Array) -> Array:
         share = penalty(model, t, 1.0) if model.objective.reduction == "mean" else 0.0
-        return w * (losses(model, t, train.x, train.y) + share)
+        return w * (losses(model, t, train.x, y) + share)
 
     def objective(t: Array) -> Any:
-        return w @ losses(model, t, train.x, train.y) + penalty(model, t, w.sum())
+        return w @ losses(model, t, train.x, y) + penalty(model, t, w.sum())
 
     return slope_of(example_losses, theta), second_of(objective, theta)

@@ -176,9 +176,11 @@ class LowRank(nn.Linear):
 
 
 def batch_norm() -> nn.Module:
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, CLASSES), nn.BatchNorm1d(3))
-    with torch.no_grad():
-        net[1].running_mean.normal_(), net[1].running_var.uniform_(0.5, 2.0)
+    norm = nn.BatchNorm2d(4)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), norm, nn.Flatten(), nn.Linear(64, CLASSES), nn.BatchNorm1d(3))
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
     return net
 
 

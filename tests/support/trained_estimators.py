@@ -158,7 +158,7 @@ class Trained:
             estimator.set_params(class_weight=self.model.class_weights)
         weights: Any = self.train.weights
         more = {} if weights is None else {"sample_weight": weights[rows]}
-        return estimator.fit(self.train.x[rows], self.train.y[rows], **more)
+        return estimator.fit(self.train.x[rows], np.asarray(self.train.y)[rows], **more)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ import upweight as uw
 from support.logistic_fit import logistic_fit
 from upweight.evaluate.baselines import held_out_loss
 from upweight.retraining.retraining import ONE_BY_ONE
+
+T = TypeVar("T")
 
 
 def change() -> uw.Change:
@@ -33,6 +35,17 @@ def truth() -> uw.Truth:
     return uw.retrain_truth(model, train, queries, uw.subsets(train, 10), retraining=ONE_BY_ONE)
 
 
+def present(value: T | None) -> T:
+    """A part of a result that the call has asked for."""
+    assert value is not None
+    return value
+
+
+def retrained_parameters(models: Any) -> Any:
+    """The parameters of every model that `uw.retrain` trained, (trainings, parameters)."""
+    return models.parameters
+
+
 def call(name: str, **keywords: Any) -> Any:
     """The result of the function with this name, as one array."""
     model, train, queries, _, scores = logistic_fit()
@@ -41,17 +54,17 @@ def call(name: str, **keywords: Any) -> Any:
     two = replace(scores, values=scores.values[:2], query_ids=few.ids, measured=None, predictions=None)
     calls: dict[str, Callable[[], Any]] = {
         "verify": lambda: uw.verify(model, train, queries, scores, 3, **keywords).actual,
-        "explain": lambda: uw.explain(model, train, queries, **keywords).check.predicted,
+        "explain": lambda: present(uw.explain(model, train, queries, **keywords).check).predicted,
         "retrain_truth": lambda: uw.retrain_truth(model, train, queries, uw.subsets(train, 3), **keywords).after,
-        "retrain": lambda: uw.retrain(model, train, rows, **keywords).parameters,
+        "retrain": lambda: retrained_parameters(uw.retrain(model, train, rows, **keywords)),
         "brittleness": lambda: [f.tried for f in uw.brittleness(model, train, few, two, most=4, **keywords).flips],
         "removal_curve": lambda: uw.removal_curve(model, train, few, two, (0.1,), **keywords).spread,
         "slices": lambda: uw.slices(model, train, queries, keywords.pop("by", slicing()), **keywords).actual,
         "what_if": lambda: uw.what_if(model, train, queries, change(), **keywords).high,
-        "mislabeled": lambda: uw.mislabeled(model, train, folds=3, **keywords).held_out.loss,
+        "mislabeled": lambda: present(uw.mislabeled(model, train, folds=3, **keywords).held_out).loss,
         "held_out_loss": lambda: held_out_loss(model, train, 4, **keywords),
         "compare": lambda: np.array(
-            [e.found.auc for e in uw.compare(chance, *of, truth(), planted=["t1"], **keywords).entries]
+            [present(e.found).auc for e in uw.compare(chance, *of, truth(), planted=["t1"], **keywords).entries]
         ),
     }
     return calls[name]()
