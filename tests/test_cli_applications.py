@@ -56,6 +56,20 @@ def test_from_suspicion_to_a_better_model(task):
     assert "before: accuracy" in run("patch", "task.py", "patch.json").output
 
 
+def test_suspicious_regression_targets_are_said_in_words_and_in_json(task):
+    text = TASK.replace(
+        "y = (x[:, 0] + 0.3 * rng.normal(size=140) > 0).astype(int)", "y = x[:, 0] + 0.3 * rng.normal(size=140)"
+    )
+    text = text.replace("y[:6] = 1 - y[:6]", "y[:6] += 9").replace(', "labels": {0: "no", 1: "yes"}', "")
+    text = text.replace("LogisticRegression(tol=1e-8)", "Ridge()").replace("import LogisticRegression", "import Ridge")
+    (task / "task.py").write_text(text)
+    found = said("mislabeled", "task.py", "--budget", "6", "-o", "targets.html")
+    assert found["regression"] and {row["id"] for row in found["suspects"]} == {f"t{i}" for i in range(6)}
+    assert (task / "targets.html").exists() and found["suspects"][0]["residual"] > 6
+    output = run("mislabeled", "task.py", "--budget", "6").output
+    assert "standard deviations of the noise apart" in output and "6 of 100 targets" in output
+
+
 def test_a_patch_that_does_not_fit_is_one_message(task):
     empty = {"kind": "upweight patch", "version": 1, "train": {"checksum": "0", "examples": 3}}
     (task / "patch.json").write_text(json.dumps({**empty, "decisions": [{"id": "nobody", "old": 0, "drop": True}]}))

@@ -10,7 +10,6 @@ from upweight.applications.explain import explain as explain
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.groups import Groups as Groups
-from upweight.applications.mislabeled import Suspects as Suspects
 from upweight.applications.mislabeled import mislabeled as mislabeled
 from upweight.applications.patch import Decision as Decision
 from upweight.applications.patch import Patch as Patch
@@ -23,6 +22,7 @@ from upweight.applications.perturb import perturb as perturb
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices
+from upweight.applications.suspects import Suspects as Suspects
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts

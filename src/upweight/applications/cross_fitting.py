@@ -74,19 +74,18 @@ def held_out(
     Raises ValueError if no class has two examples, or for more folds than examples that can be left out.
     """
     foldable, alone = _foldable(train)
-    count = _fold_count(folds, len(foldable))
-    places = _folds(train, foldable, count, retraining.only_seed("mislabeled"))
+    places, count = fold_positions(train, foldable, folds, retraining.only_seed("mislabeled"))
     everything = np.ones(len(train), dtype=bool)
-    first = _round(retraining.part(0, 2 * count), model, train, places, everything)
+    first = train_on_folds(retraining.part(0, 2 * count), model, train, places, everything)
     suspicion = first.loss if leave_one_out is None else leave_one_out
     trusted = everything.copy()
     disagreements = int((~first.agrees[foldable]).sum())
     trusted[foldable[np.argsort(-suspicion[foldable], kind="stable")[:disagreements]]] = False
     _keep_classes(train, trusted, places)
-    second = _round(retraining.part(count, 2 * count), model, train, places, trusted)
+    second = train_on_folds(retraining.part(count, 2 * count), model, train, places, trusted)
     resolved = (second.agrees.sum() - first.agrees.sum()) / max(1, disagreements)
     helps = bool(resolved > MIN_RESOLVED_SHARE)
-    notes = _notes(train, alone, count if folds is None else FOLDS)
+    notes = [*fold_notes(count, folds), *_notes_of_single_classes(train, alone)]
     if not helps:
         notes.append(
             "Training without the labels that look wrong did not improve held-out predictions, so it was not used."
@@ -105,14 +104,17 @@ def held_out(
     )
 
 
-def _notes(train: Examples, alone: NDArray[np.intp], folds: int) -> list[str]:
-    """What few examples changed."""
+def fold_notes(count: int, requested: int | None) -> list[str]:
+    """That there are fewer folds than usual, because there are few examples."""
+    if requested is not None or count >= FOLDS:
+        return []
+    return [f"There are only {count} examples that can be left out, so there are {count} folds and not {FOLDS}."]
+
+
+def _notes_of_single_classes(train: Examples, alone: NDArray[np.intp]) -> list[str]:
+    """The examples that are the only ones of their class."""
     assert train.y is not None
     notes = []
-    if folds < FOLDS:
-        notes.append(
-            f"There are only {folds} examples that can be left out, so there are {folds} folds and not {FOLDS}."
-        )
     for position in alone[:MAX_ALONE_NAMED].tolist():
         identifier, label = train.ids[position].item(), train.y[position].item()
         notes.append(
@@ -124,21 +126,24 @@ def _notes(train: Examples, alone: NDArray[np.intp], folds: int) -> list[str]:
     return notes
 
 
-class _Round(NamedTuple):
-    """One training per fold, each measured on the fold that it was not trained on; see `HeldOut`."""
+class Round(NamedTuple):
+    """One training per fold, each measured on the fold that it was not trained on; see `HeldOut`.
+
+    `agrees` means nothing for regression targets.
+    """
 
     loss: Array
     agrees: NDArray[np.bool_]
     predictions: tuple[Predictions, ...]
 
 
-def _round(
+def train_on_folds(
     retraining: Retraining,
     model: Any,
     train: Examples,
     places: Sequence[NDArray[np.intp]],
     trusted: NDArray[np.bool_],
-) -> _Round:
+) -> Round:
     """Retrain without each fold, on the trusted examples of the other folds."""
     answers, seed = RetrainedOutputs.of(model, train), retraining.only_seed("mislabeled")
     tasks = []
@@ -153,7 +158,7 @@ def _round(
         labels = [train.label(i) for i in train.ids[fold].tolist()]
         agrees[fold] = [p == label for p, label in zip(predicted.predicted, labels, strict=True)]
         predictions.append(predicted)
-    return _Round(loss, agrees, tuple(predictions))
+    return Round(loss, agrees, tuple(predictions))
 
 
 def can_be_held_out(train: Examples) -> bool:
@@ -170,22 +175,32 @@ def _foldable(train: Examples) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return weighted[~is_alone], weighted[is_alone]
 
 
+def fold_positions(
+    train: Examples, foldable: NDArray[np.intp], folds: int | None, seed: int
+) -> tuple[tuple[NDArray[np.intp], ...], int]:
+    """Folds of these positions, and how many; in an order drawn by the seed.
+
+    Every class is spread evenly over the folds, and so are regression targets. None for five folds, or as many as there
+    are examples if these are fewer.
+    """
+    assert train.y is not None
+    count = _fold_count(folds, len(foldable))
+    shuffled = foldable[np.random.default_rng(seed).permutation(len(foldable))]
+    by_label = shuffled[np.argsort(train.y[shuffled], kind="stable")]
+    return tuple(np.sort(by_label[start::count]) for start in range(count)), count
+
+
 def _fold_count(folds: int | None, foldable: int) -> int:
-    if foldable == 0:
-        raise ValueError("expected a class with at least two examples: without its only example no model knows a class")
+    if foldable < 2:
+        raise ValueError(
+            "expected a class with at least two examples (or two examples of a regression): without its only example "
+            "no model knows a class"
+        )
     if folds is None:
         return min(FOLDS, foldable)
     if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= foldable:
         raise ValueError(f"expected between 2 and {foldable} folds, got {folds!r}")
     return int(folds)
-
-
-def _folds(train: Examples, foldable: NDArray[np.intp], folds: int, seed: int) -> tuple[NDArray[np.intp], ...]:
-    """Folds over which every class is spread evenly, in an order drawn by the seed."""
-    assert train.y is not None
-    shuffled = foldable[np.random.default_rng(seed).permutation(len(foldable))]
-    by_class = shuffled[np.argsort(train.y[shuffled], kind="stable")]
-    return tuple(np.sort(by_class[start::folds]) for start in range(folds))
 
 
 def _keep_classes(train: Examples, trusted: NDArray[np.bool_], places: Sequence[NDArray[np.intp]]) -> None:

@@ -1,9 +1,9 @@
-"""Label errors: which labels to review first under a budget, a suggested label for each, and the harm they do."""
+"""Label errors: which labels or targets to review first under a budget, what they may be, and the harm they do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from scipy.stats import rankdata
 
 from upweight.applications.changes import with_labels
 from upweight.applications.cross_fitting import HeldOut, can_be_held_out, held_out
+from upweight.applications.suspects import Suspects
+from upweight.applications.target_errors import TargetErrors, held_out_targets, target_errors
 from upweight.core.attributor import Fitted
 from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import accept_old_keywords
@@ -26,66 +28,6 @@ from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
 EVALUATION_BATCH = 256  # evaluation examples whose scores are held in memory at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Suspects:
-    """Training examples in the order in which their labels should be reviewed.
-
-    Attributes:
-        ids: (budget,), the examples to review, most suspicious first.
-        score: (n,), the score of suspicion of all training examples, in training order. It is a mean rank in (0, 1], or
-            a loss in nats if only one loss is available. An example of weight 0 is never chosen, and has the lowest
-            score.
-        loss: (n,), the loss under the model, which was trained with the label.
-        self_influence: (n,), how much the label lowers its own loss; loss + self-influence is the loss under a model
-            trained without the example. NaN if the model has no gradients.
-        held_out: predictions by models that were not trained with the label; None if the model cannot be retrained.
-        suggested: (budget,), the most likely other label.
-        chances: (budget, 2), the probabilities of the given and of the suggested label, by a model that was not trained
-            with the label; without `held_out`, and for the only example of a class, by the model itself. NaN if the
-            model has no probabilities.
-        harm: (budget,), the increase of the mean measurement on the evaluation set if the example were removed; None
-            without an evaluation set.
-        notes: sentences about what could not be computed.
-    """
-
-    ids: NDArray[Any]
-    score: Array
-    loss: Array
-    self_influence: Array
-    held_out: HeldOut | None
-    suggested: tuple[Any, ...]
-    chances: Array
-    harm: Array | None
-    train: Examples
-    evaluation: Examples | None
-    measurement: str
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, one entry per example to review."""
-        positions = self.train.positions(self.ids)
-        rows = []
-        for rank, (identifier, position) in enumerate(zip(self.ids.tolist(), positions.tolist(), strict=True)):
-            given, other = self.chances[rank].tolist()
-            rows.append(
-                {
-                    "id": identifier,
-                    "label": self.train.label(identifier),
-                    "suggested": self.train.labels.get(self.suggested[rank], self.suggested[rank]),
-                    "score": float(self.score[position]),
-                    "loss": float(self.loss[position]),
-                    "self_influence": _number(self.self_influence[position]),
-                    "probability": _number(given),
-                    "probability_of_suggested": _number(other),
-                    "harm": None if self.harm is None else float(self.harm[rank]),
-                }
-            )
-        return {"train": len(self.train), "measurement": self.measurement, "suspects": rows, "notes": list(self.notes)}
-
-    def __repr__(self) -> str:
-        return f"Suspects({len(self.ids)} of {len(self.train)} training labels to review)"
 
 
 @accept_old_keywords(
@@ -104,16 +46,20 @@ def mislabeled(
     folds: int | None = None,
     retraining: Retraining | None = None,
 ) -> Suspects:
-    """Rank the training labels by how likely they are wrong.
+    """Rank the training labels, or regression targets, by how likely they are wrong.
 
-    The score is the mean rank of three losses of each example: under the model itself, leave-one-out (loss +
+    For classes, the score is the mean rank of three losses: under the model itself, leave-one-out (loss +
     self-influence, from one factorisation), and out-of-fold. The out-of-fold loss takes two rounds of `folds`
     trainings; the second leaves out the examples that look wrong after the first, so that wrong labels do not support
     each other. The second round is used only if it predicts held-out labels better. Otherwise the score is the
     leave-one-out loss alone.
 
+    For regression, the score is the mean rank of two residuals in units of the noise: leave-one-out (that of the model
+    itself, unless it has gradients and a squared loss), and out-of-fold. The second round leaves out targets beyond
+    three standard deviations of the noise, which is estimated by medians, for similar predictions if it varies.
+
     Args:
-        model: a classifier that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
+        model: a model that measures −loss (the default measurement), `Differentiable` or `Retrainable`.
         train: the training set of the model.
         budget: how many labels can be reviewed: a whole number, or a share below 1 of the training examples with weight
             above 0.
@@ -125,7 +71,7 @@ def mislabeled(
             called with the stages "fit", "retrain" and "attribute" (the evaluation set).
 
     Raises:
-        ValueError: an invalid budget or number of folds; labels that are regression targets or of one class only; a
+        ValueError: an invalid budget or number of folds; labels of one class only; several targets per example; a
             measurement other than −loss; an evaluation set without labels.
         TypeError: a model that can neither be differentiated nor retrained.
     """
@@ -134,79 +80,119 @@ def mislabeled(
     report, weighted = retraining.progress or no_progress, weighted_positions(train)
     count, classes = _count(budget, len(weighted)), _classes(model, train, evaluation)
     report("fit", 0, 1)
-    loss, self_influence, fitted, out_of_fold, notes = _evidence(model, train, folds, retraining)
-    score = _suspicion(loss, None if fitted is None else loss + self_influence, out_of_fold, weighted)
+    evidence = _evidence(model, train, folds, retraining, is_regression=classes is None)
+    errors: TargetErrors | None = None
+    if classes is None:
+        leave_one_out = evidence.leave_one_out if evidence.calibrated else None
+        errors = target_errors(train, model.predict(train), evidence.loss, leave_one_out, evidence.held_out)
+        score, notes = errors.suspicion, [*evidence.notes, *errors.notes]
+    else:
+        score, notes = _suspicion(evidence, weighted), evidence.notes
     chosen = weighted[np.argsort(-score[weighted], kind="stable")[:count]]
-    suggested, chances = _suggestions(model, train, chosen, classes, out_of_fold)
+    if errors is None:
+        suggested, chances = _suggestions(model, train, chosen, classes or [], evidence.held_out)
+    else:
+        suggested, chances = tuple(errors.predicted[chosen].tolist()), np.full((count, 2), np.nan)
     harm = None
-    if evaluation is not None and fitted is not None:
-        total = _total_scores(fitted, evaluation, lambda done, total: report("attribute", done, total))
+    if evaluation is not None and evidence.fitted is not None:
+        total = _total_scores(evidence.fitted, evaluation, lambda done, total: report("attribute", done, total))
         harm = -total[chosen] / len(evaluation)
     elif evaluation is not None:
         notes.append("The harm to the evaluation set is not reported: it needs a model with gradients.")
     return Suspects(
-        train.ids[chosen],
-        score,
-        loss,
-        self_influence,
-        out_of_fold,
-        suggested,
-        chances,
-        harm,
-        train,
-        evaluation,
-        model.measurement,
-        tuple(notes),
+        ids=train.ids[chosen],
+        score=score,
+        loss=evidence.loss,
+        self_influence=evidence.self_influence,
+        held_out=evidence.held_out,
+        suggested=suggested,
+        chances=chances,
+        harm=harm,
+        train=train,
+        evaluation=evaluation,
+        measurement=model.measurement,
+        notes=tuple(notes),
+        residual=None if errors is None else errors.residual,
+        noise=None if errors is None else errors.noise,
     )
 
 
-def _evidence(
-    model: Any, train: Examples, folds: int | None, retraining: Retraining
-) -> tuple[Array, Array, Fitted[Any, Any] | None, HeldOut | None, list[str]]:
-    """Loss, self-influence, the fitted influence, out-of-fold predictions, and notes on what could not be computed."""
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What is known of every training example's label; see `Suspects`.
+
+    Attributes:
+        fitted: the fitted influence; None if the model has no gradients.
+        notes: what could not be computed.
+    """
+
+    loss: Array
+    self_influence: Array
+    fitted: Fitted[Any, Any] | None
+    held_out: HeldOut | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def leave_one_out(self) -> Array | None:
+        """The loss of each example under a model trained without it, (n,); None without gradients."""
+        return None if self.fitted is None else self.loss + self.self_influence
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the sizes of leave-one-out losses mean something."""
+        return self.fitted is not None and self.fitted.unit is not Unit.RANK
+
+
+def _evidence(model: Any, train: Examples, folds: int | None, retraining: Retraining, is_regression: bool) -> _Evidence:
+    """Loss, self-influence and out-of-fold predictions."""
     loss, notes = -model.measure(train), list(model.notes)
     fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
     self_influence = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
     (retraining.progress or no_progress)("fit", 1, 1)
-    if fitted is not None and fitted.unit is Unit.RANK:
+    evidence = _Evidence(loss, self_influence, fitted, None, notes)
+    if fitted is not None and not evidence.calibrated:
         notes.append(
             "For this model, leave-one-out losses and harm are not calibrated: only their order means something."
         )
-    out_of_fold = None
+    loss_word, label_word = ("residual", "targets") if is_regression else ("loss", "labels")
     if fitted is None:
-        notes.append(f"This {type(model).__name__} has no gradients: labels are ranked by out-of-fold loss alone.")
-    has_folds = can_be_held_out(train)
-    if not has_folds and fitted is not None:
+        consequence = "its own residuals stand for those of leave-one-out"
+        consequence = consequence if is_regression else "labels are ranked by out-of-fold loss alone"
+        notes.append(f"This {type(model).__name__} has no gradients: {consequence}.")
+    if not is_regression and not can_be_held_out(train) and fitted is not None:
         notes.append(
             "No class has two examples, so none can be left out: labels are ranked by leave-one-out loss alone."
         )
-    elif can(model, Retrainable):
-        leave_one_out = None if fitted is None else loss + self_influence
-        out_of_fold = held_out(model, train, leave_one_out, folds, retraining)
-        notes += out_of_fold.notes
+    elif not can(model, Retrainable):
+        notes.append(
+            f"This {type(model).__name__} cannot be retrained: {label_word} are ranked by leave-one-out {loss_word} "
+            "alone."
+        )
+    elif is_regression:
+        evidence = replace(evidence, held_out=held_out_targets(model, train, folds, retraining))
     else:
-        notes.append(f"This {type(model).__name__} cannot be retrained: labels are ranked by leave-one-out loss alone.")
-    return loss, self_influence, fitted, out_of_fold, notes
+        evidence = replace(evidence, held_out=held_out(model, train, evidence.leave_one_out, folds, retraining))
+    notes += [] if evidence.held_out is None else evidence.held_out.notes
+    return evidence
 
 
-def _suspicion(
-    loss: Array, leave_one_out: Array | None, out_of_fold: HeldOut | None, weighted: NDArray[np.intp]
-) -> Array:
+def _suspicion(evidence: _Evidence, weighted: NDArray[np.intp]) -> Array:
     """The score of suspicion, (n,): the mean relative rank of the three losses, or the one loss that is available.
 
     Losses are compared by rank, so that none dominates by its size: out-of-fold losses have a longer tail than the
     others. Examples of weight 0, which are not among `weighted`, have the lowest score.
     """
+    leave_one_out, out_of_fold = evidence.leave_one_out, evidence.held_out
     if leave_one_out is None:
         assert out_of_fold is not None
-        evidence = out_of_fold.counted[weighted]
+        suspicion = out_of_fold.counted[weighted]
     elif out_of_fold is None or not out_of_fold.helps:
-        evidence = leave_one_out[weighted]
+        suspicion = leave_one_out[weighted]
     else:
-        ranks = (rankdata(losses[weighted]) for losses in (loss, leave_one_out, out_of_fold.counted))
-        evidence = np.asarray(sum(ranks) / (3 * len(weighted)))
-    score = np.full(len(loss), evidence.min())
-    score[weighted] = evidence
+        ranks = (rankdata(losses[weighted]) for losses in (evidence.loss, leave_one_out, out_of_fold.counted))
+        suspicion = np.asarray(sum(ranks) / (3 * len(weighted)))
+    score = np.full(len(evidence.loss), suspicion.min())
+    score[weighted] = suspicion
     return score
 
 
@@ -218,8 +204,8 @@ def _count(budget: float, n: int) -> int:
     return min(n, max(1, round(budget * n)) if budget < 1 else int(budget))
 
 
-def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[Any]:
-    """The classes of the training labels. Raises an error if the model or the data cannot be reviewed."""
+def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[Any] | None:
+    """The classes of the training labels; None for regression. Raises an error if the labels cannot be reviewed."""
     if not can(model, Retrainable):
         require(model, [Differentiable], "mislabeled")
     if evaluation is not None and evaluation.y is None:
@@ -230,17 +216,16 @@ def _classes(model: Any, train: Examples, evaluation: Examples | None) -> list[A
         raise ValueError(
             f"expected a model that measures −loss, got {model.measurement!r}; make the model without measure="
         )
-    if not model.predict(train.take([0])).classes or train.y.ndim != 1:
+    if train.y.ndim != 1:
         raise ValueError(
-            "expected labels that are classes; for regression targets use "
-            "uw.Influence().fit(model, train).self_influence()"
+            f"expected one label or target per example, got labels of shape {train.y.shape}; review one at a time"
         )
     classes: list[Any] = np.unique(train.y[weighted_positions(train)]).tolist()
+    is_regression = not model.predict(train.take([0])).classes
     if len(classes) < 2:
-        raise ValueError(
-            f"expected at least two classes among the labels, got only {classes[0]!r}, so no label can be wrong"
-        )
-    return classes
+        noun = "different targets" if is_regression else "classes among the labels"
+        raise ValueError(f"expected at least two {noun}, got only {classes[0]!r}, so no label can be wrong")
+    return None if is_regression else classes
 
 
 def _suggestions(
@@ -289,7 +274,3 @@ def _total_scores(fitted: Any, evaluation: Examples, report: Callable[[int, int]
         done += len(part)
         report(done, len(evaluation))
     return total
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

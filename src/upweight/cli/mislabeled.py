@@ -1,9 +1,9 @@
-"""upweight mislabeled: which training labels to review first."""
+"""upweight mislabeled: which training labels or regression targets to review first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_folder
 from upweight.cli.output import print_json
 from upweight.cli.table_options import TableOptions
+
+if TYPE_CHECKING:
+    from upweight.applications.suspects import Suspects
 
 SUSPECTS_PRINTED = 10
 Budget = Annotated[float, typer.Option(help="How many labels can be reviewed, or a share below 1.")]
@@ -34,7 +37,7 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Rank training labels by how likely they are wrong, and write a page to review them."""
+    """Rank training labels or regression targets by how likely they are wrong, and write a page to review them."""
     source = Source(task, table)
     require_folder(out)
     from upweight.applications.mislabeled import mislabeled as run
@@ -58,7 +61,24 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         for note in (*notes, *suspects.notes):
             typer.echo(f"Note: {note}")
         for row in suspects.as_dict()["suspects"][:SUSPECTS_PRINTED]:
-            label, probability = row["label"], row["probability"]
-            text = "" if probability is None else f"; probability of {label} {probability:.3f}"
-            typer.echo(f"{row['id']}: labelled {label}, suggested {row['suggested']}{text}")
-        typer.echo(f"Page to review {len(suspects.ids)} of {len(train):,} labels: {out}")
+            typer.echo(_target_line(row) if suspects.is_regression else _label_line(row))
+        typer.echo(_page_line(suspects, out))
+
+
+def _label_line(row: dict[str, Any]) -> str:
+    label, probability = row["label"], row["probability"]
+    text = "" if probability is None else f"; probability of {label} {probability:.3f}"
+    return f"{row['id']}: labelled {label}, suggested {row['suggested']}{text}"
+
+
+def _target_line(row: dict[str, Any]) -> str:
+    size = abs(row["residual"]) / row["noise"]
+    return (
+        f"{row['id']}: target {row['label']:.4g}, predicted {row['suggested']:.4g}; "
+        f"{size:.1f} standard deviations of the noise apart"
+    )
+
+
+def _page_line(suspects: Suspects, out: Path) -> str:
+    noun = "targets" if suspects.is_regression else "labels"
+    return f"Page to review {len(suspects.ids)} of {len(suspects.train):,} {noun}: {out}"

@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from upweight.applications.mislabeled import Suspects
 from upweight.applications.patch import checksum
+from upweight.applications.suspects import Suspects
 from upweight.core.identity import digest
 from upweight.report.document import rendered
 from upweight.report.previews import Album
+from upweight.report.targets_page import targets_page
 from upweight.report.wording import count, label_text, number
 
 
 def review_page(suspects: Suspects) -> str:
-    """The page as text."""
+    """The page as text; for regression targets a table of them."""
+    if suspects.is_regression:
+        return targets_page(suspects)
     train = suspects.train
     album = Album(train, train)
     classes: list[Any] = [] if train.y is None else np.unique(train.y).tolist()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from upweight.applications.attack import Attack
-from upweight.applications.mislabeled import Suspects
 from upweight.applications.perturb import Perturbation
 from upweight.applications.slices import Slices
+from upweight.applications.suspects import Suspects
 from upweight.applications.what_if import WhatIf
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
