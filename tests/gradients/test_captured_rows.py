@@ -1,3 +1,5 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 from support.small_nets import CASES, Case, cross_entropy
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
-from upweight.gradients import inspection
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import single_gradient
+from upweight.gradients.inner_products import pairwise_inner_products, per_example_inner_products
 from upweight.gradients.inspection import inspect, inspections_of
 from upweight.gradients.network import Network
 from upweight.gradients.tensor_rows import TensorRows
@@ -80,14 +82,31 @@ def test_taken_rows_are_those_of_the_dense_matrix(setting):
     assert close(ours.take(where[:1]).dot(theirs.take(where[1:2])), dense[[5]] @ dense_queries[[0]].T)
 
 
-def test_batches_and_temporaries_of_any_size_give_the_same_products(setting, monkeypatch):
-    _, _, (ours, dense), (theirs, dense_queries) = setting
-    for name in ("gradient_terms", "inner_products"):
-        monkeypatch.setattr(f"upweight.gradients.{name}.MAX_TEMPORARY_NUMBERS", 7)
-    monkeypatch.setattr("upweight.gradients.captured_batch.GRAM_BLOCK_EXAMPLES", 2)
-    assert close(ours.gram(), dense @ dense.T)
-    monkeypatch.setattr(inspection, "MAX_BATCH_EXAMPLES", 2)
-    monkeypatch.setattr(CapturedRows.held, "__defaults__", (1,))
+def test_temporaries_of_any_size_give_the_same_products(setting):
+    _, network, (ours, _), (theirs, _) = setting
+    ((_, batch),), ((_, queries),) = ours.passes(size=7), theirs.passes(size=5)
+    rng = np.random.default_rng(4)
+    vectors, member = network.split(rng.standard_normal((3, network.size))), torch.as_tensor(rng.random((2, 7)))
+    for name, uses in batch.terms.items():
+        assert torch.allclose(batch.sum_of_squares(name, limit=7), batch.materialise(name).square().sum(0))
+        for term in uses:
+            gradients, matrices = term.materialise().flatten(1), vectors[name].flatten(1)
+            assert torch.allclose(term.dot_vectors(vectors[name], limit=7), gradients @ matrices.T)
+            assert torch.allclose(term.sums(member, limit=7).flatten(1), member @ gradients)
+            for other in queries.terms[name]:
+                products = pairwise_inner_products(term, other, limit=7)
+                assert torch.allclose(products, gradients @ other.materialise().flatten(1).T)
+            for other in uses:
+                products = per_example_inner_products(term, other, limit=7)
+                assert torch.allclose(products, (gradients * other.materialise().flatten(1)).sum(1))
+    assert torch.allclose(batch.gram(block_examples=2), batch.dot(batch))
+
+
+def test_batches_of_any_size_give_the_same_products(setting):
+    _, _, (large, dense), (large_queries, dense_queries) = setting
+    ours, theirs = copy(large), copy(large_queries)
+    for rows in (ours, theirs):
+        rows.max_batch_examples, rows.max_held_numbers = 2, 1
     assert close(ours.dot(theirs), dense @ dense_queries.T)
     assert close(ours.gram(), dense @ dense.T)
     assert close(ours.squares(), (dense**2).sum(axis=1))

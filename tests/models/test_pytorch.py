@@ -11,6 +11,7 @@ from torch import nn
 
 import upweight as uw
 from upweight.core.model import Differentiable
+from upweight.gradients.predictions import measurements, predictions
 from upweight.models.pytorch.torch_model import TorchModel
 
 X, Y = load_wine(return_X_y=True)
@@ -108,12 +109,10 @@ def test_a_model_with_other_parameters_is_a_copy():
     assert model.identity()["parameters"] != moved.identity()["parameters"]
 
 
-def test_measurements_and_predictions_do_not_depend_on_the_batch_size(monkeypatch):
+def test_measurements_and_predictions_do_not_depend_on_the_batch_size():
     model = TorchModel(mlp(), cross_entropy)
-    values, predictions = model.measure(TRAIN), model.predict(TRAIN)
-    monkeypatch.setattr("upweight.gradients.predictions.BATCH_EXAMPLES", 7)
-    assert np.allclose(model.measure(TRAIN), values)
-    assert model.predict(TRAIN).predicted == predictions.predicted
+    assert np.allclose(measurements(model.network, TRAIN, batch_examples=7), model.measure(TRAIN))
+    assert predictions(model.network, TRAIN, batch_examples=7).predicted == model.predict(TRAIN).predicted
 
 
 def test_a_prediction_that_the_loss_hides_is_none_and_not_minus_the_loss():

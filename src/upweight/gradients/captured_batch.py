@@ -125,7 +125,7 @@ class CapturedBatch:
         uses = [term.materialise() for term in self.terms[name]]
         return sum(uses[1:], uses[0]) if uses else self.like.new_zeros(self.count, *self.shapes[name])
 
-    def sum_of_squares(self, name: str) -> Tensor:
+    def sum_of_squares(self, name: str, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """Σ of the elementwise squared gradients of one parameter over the examples, (*shape).
 
         A single term of rank one per example needs only a product of squared factors.
@@ -133,7 +133,7 @@ class CapturedBatch:
         shape, uses = self.shapes[name], self.terms[name]
         if len(uses) == 1 and isinstance(uses[0], OuterTerm) and uses[0].length == 1:
             return (uses[0].left[:, 0].square().T @ uses[0].right[:, 0].square()).reshape(shape)
-        total, size = self.like.new_zeros(shape), max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(shape)))
+        total, size = self.like.new_zeros(shape), max(1, limit // max(1, prod(shape)))
         for where in blocks(self.count, size):
             total += self.take(where).materialise(name).square().sum(dim=0)
         return total
@@ -147,10 +147,10 @@ class CapturedBatch:
         """The gradients of these parameters alone."""
         return replace(self, terms={name: uses for name, uses in self.terms.items() if name in names})
 
-    def gram(self) -> Tensor:
-        """`dot(self)`, with little more than half of its products."""
+    def gram(self, block_examples: int = GRAM_BLOCK_EXAMPLES) -> Tensor:
+        """`dot(self)`, with little more than half of its products, for blocks of this many examples."""
         out = self.like.new_empty(self.count, self.count)
-        for rows in blocks(self.count, GRAM_BLOCK_EXAMPLES):
+        for rows in blocks(self.count, block_examples):
             products = self.take(rows).dot(self.take(slice(rows.start, None)))
             out[rows, rows.start :], out[rows.start :, rows] = products, products.T
         return out

@@ -16,7 +16,7 @@ from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.gradient_totals import collecting_totals
-from upweight.gradients.inspection import backpropagate, capture, inspect
+from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, backpropagate, capture, inspect
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
 
@@ -31,8 +31,8 @@ MAX_CACHED_NUMBERS = 1 << 26  # of a whole set of rows that is cached, 256 MB
 class CapturedRows(NetworkRows):
     """Row i = weightᵢ · (∇quantityᵢ + share), computed by a pass over the network whenever it is needed.
 
-    Memory holds one batch of captured factors and, for products of two such sets, up to `HELD` numbers of one of them;
-    never examples × parameters.
+    Memory holds one batch of captured factors and, for products of two such sets, up to `max_held_numbers` of one of
+    them; never examples × parameters.
 
     Args:
         network: the network, which is left unchanged.
@@ -44,6 +44,10 @@ class CapturedRows(NetworkRows):
             the quantity's own gradient.
         normalisation: "gradient" divides every weighted gradient by its norm, "layer" each layer's part of it by the
             norm of that part; a zero gradient stays zero. The share is added afterwards.
+
+    Attributes:
+        max_batch_examples: at most this many examples per pass over the network.
+        max_held_numbers: captured numbers of the side of a product that is held while the other streams past.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class CapturedRows(NetworkRows):
     ) -> None:
         self.network, self.examples, self.quantity, self.slopes = network, examples, quantity, slopes
         self.normalisation = normalisation
+        self.max_batch_examples, self.max_held_numbers = MAX_BATCH_EXAMPLES, MAX_HELD_NUMBERS
         self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
         wide = network.precision
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
@@ -85,7 +90,7 @@ class CapturedRows(NetworkRows):
             yield slice(start, len(self)), self._cache.take(slice(start, None))
             return
         inspection = inspect(self.network, self.quantity, self.examples)
-        for where in consecutive(len(self), size or inspection.batch_size, start):
+        for where in consecutive(len(self), size or min(self.max_batch_examples, inspection.batch_size), start):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.precision)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:
@@ -104,9 +109,9 @@ class CapturedRows(NetworkRows):
         rows._cache, rows._cache_limit = None, limit
         return rows
 
-    def held(self, limit: int = MAX_HELD_NUMBERS) -> Iterator[tuple[slice, CapturedBatch]]:
-        """Batches of up to `limit` numbers for the side of a product that is held, prepared for many products."""
-        for where, batch in merge_batches(self.passes(ready=True), limit):
+    def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
+        """Batches of up to `max_held_numbers` for the side of a product that is held, prepared for many products."""
+        for where, batch in merge_batches(self.passes(ready=True), self.max_held_numbers):
             if where == slice(0, len(self)) and batch.floats * batch.count <= self._cache_limit:
                 self._cache = batch
             yield where, batch

@@ -39,12 +39,12 @@ class GradientTerm(ABC):
         """(B, *shape)."""
 
     @abstractmethod
-    def dot_vectors(self, block: Tensor) -> Tensor:
-        """Inner products with k vectors (k, *shape): (B, k)."""
+    def dot_vectors(self, block: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+        """Inner products with k vectors (k, *shape): (B, k); no temporary tensor holds more than `limit` numbers."""
 
     @abstractmethod
-    def sums(self, member: Tensor) -> Tensor:
-        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape)."""
+    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape); `limit` as above."""
 
     @abstractmethod
     def take(self, where: slice) -> GradientTerm:
@@ -54,10 +54,9 @@ class GradientTerm(ABC):
     def scaled(self, by: Tensor) -> GradientTerm:
         """The gradient of every example times its entry of `by` (B,)."""
 
-    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+    def chunks(self, limit: int = MAX_TEMPORARY_NUMBERS) -> Iterator[tuple[slice, Tensor]]:
         """Materialised gradients as matrices (b, r·c), a few examples at a time."""
-        size = max(1, MAX_TEMPORARY_NUMBERS // max(1, prod(self.shape)))
-        for where in blocks(len(self), size):
+        for where in blocks(len(self), max(1, limit // max(1, prod(self.shape)))):
             yield where, flatten_each(self.take(where).materialise())
 
 
@@ -80,11 +79,11 @@ class DenseTerm(GradientTerm):
         """The values."""
         return self.values
 
-    def dot_vectors(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM."""
         return flatten_each(self.values) @ flatten_each(block).T
 
-    def sums(self, member: Tensor) -> Tensor:
+    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM."""
         return (member @ flatten_each(self.values)).reshape(len(member), *self.shape)
 
@@ -127,19 +126,19 @@ class OuterTerm(GradientTerm):
         """One batched GEMM."""
         return (self.left.transpose(1, 2) @ self.right).reshape(len(self), *self.shape)
 
-    def dot_vectors(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """Σ_t left_tᵀ X right_t for all matrices X: from materialised gradients if there are several positions and
         vectors, else by a GEMM with one factor.
         """
         if self.length > 1 and len(block) > 1:
             out = self.right.new_empty(len(self), len(block))
-            for where, gradients in self.chunks():
+            for where, gradients in self.chunks(limit):
                 out[where] = gradients @ flatten_each(block).T
             return out
         b, t, r, c = *self.left.shape, self.right.shape[-1]
         matrices, left, right = block.reshape(len(block), r, c), self.left, self.right
         out = self.right.new_empty(b, len(block))
-        size = max(1, MAX_TEMPORARY_NUMBERS // max(1, b * t * min(r, c)))
+        size = max(1, limit // max(1, b * t * min(r, c)))
         for where in blocks(len(block), size):
             x = matrices[where]
             if r <= c:
@@ -150,11 +149,11 @@ class OuterTerm(GradientTerm):
                 out[:, where] = torch.einsum("kbtc,btc->bk", mapped, right)
         return out
 
-    def sums(self, member: Tensor) -> Tensor:
+    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM over all positions per group; with several groups and positions, of materialised gradients."""
         if len(member) > 1 and self.length > 1:
             out = self.right.new_zeros(len(member), prod(self.shape))
-            for where, gradients in self.chunks():
+            for where, gradients in self.chunks(limit):
                 out += member[:, where] @ gradients
             return out.reshape(len(member), *self.shape)
         right = self.right.flatten(0, 1)
@@ -206,18 +205,18 @@ class LookupTerm(GradientTerm):
         indices = self.ids + rows * torch.arange(b, device=self.ids.device)[:, None]
         return out.index_add_(0, indices.flatten(), self.right.flatten(0, 1)).view(b, *self.shape)
 
-    def dot_vectors(self, block: Tensor) -> Tensor:
+    def dot_vectors(self, block: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """By one GEMM over the rows that occur, if they are few; else by gathering the rows of each vector."""
         if len(block) > 1:
             indices = torch.unique(self.ids)
             if len(indices) <= MAX_FLOP_RATIO * self.length:
                 vectors, out = flatten_each(block[:, indices]).T, self.right.new_empty(len(self), len(block))
-                for where, gradients in self.rows(indices).chunks():
+                for where, gradients in self.rows(indices).chunks(limit):
                     out[where] = gradients @ vectors
                 return out
         return torch.stack([(functional.embedding(self.ids, x) * self.right).sum((1, 2)) for x in block], dim=1)
 
-    def sums(self, member: Tensor) -> Tensor:
+    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """The weighted output gradients, added to the rows of an empty table."""
         out = self.right.new_zeros(len(member), *self.shape)
         for total, weights in zip(out, member, strict=True):

@@ -12,31 +12,32 @@ from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS, DenseTerm, 
 from upweight.gradients.matrices import flatten_each
 
 
-def pairwise_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
+def pairwise_inner_products(first: GradientTerm, second: GradientTerm, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
     """⟨Gᵢ, G'ⱼ⟩ of all pairs, (len(first), len(second)).
 
     Ghost products cost 2 T T' (r + c) flops per pair, materialised gradients 2 r c: the cheaper way is taken.
+    No temporary tensor holds more than `limit` numbers.
     """
     if isinstance(second, DenseTerm):
-        return first.dot_vectors(second.values)
+        return first.dot_vectors(second.values, limit)
     if isinstance(first, DenseTerm):
-        return second.dot_vectors(first.values).T
+        return second.dot_vectors(first.values, limit).T
     first, second = _common_rows(first, second)
     if ghost_is_cheaper(first, second.length):
-        return _ghost(first, second)
+        return _ghost(first, second, limit)
     out = first.right.new_empty(len(first), len(second))
-    for columns, b in second.chunks():
-        for rows, a in first.chunks():
+    for columns, b in second.chunks(limit):
+        for rows, a in first.chunks(limit):
             out[rows, columns] = a @ b.T
     return out
 
 
-def per_example_inner_products(first: GradientTerm, second: GradientTerm) -> Tensor:
+def per_example_inner_products(first: GradientTerm, second: GradientTerm, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
     """⟨Gᵢ, G'ᵢ⟩ of the same example in two terms of one parameter, (B,)."""
     if isinstance(first, DenseTerm) or isinstance(second, DenseTerm):
         return (flatten_each(first.materialise()) * flatten_each(second.materialise())).sum(1)
     first, second = _common_rows(first, second)
-    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, first.length * second.length, prod(first.shape)))
+    size = max(1, limit // max(1, first.length * second.length, prod(first.shape)))
     out = first.right.new_empty(len(first))
     for where in blocks(len(first), size):
         a, b = first.take(where), second.take(where)
@@ -69,12 +70,12 @@ def _common_rows(first: GradientTerm, second: GradientTerm) -> tuple[OuterTerm |
     return first.rows(indices), second.rows(indices)
 
 
-def _ghost(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm) -> Tensor:
+def _ghost(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm, limit: int) -> Tensor:
     length, other = first.length, second.length
     if length == other == 1:
         return _left_inner_products(first, second).mul_(first.right[:, 0] @ second.right[:, 0].T)
     out = first.right.new_empty(len(first), len(second))
-    size = max(1, MAX_TEMPORARY_NUMBERS // max(1, length * other * len(second)))
+    size = max(1, limit // max(1, length * other * len(second)))
     for where in blocks(len(first), size):
         term = first.take(where)
         products = _left_inner_products(term, second).mul_(term.right.flatten(0, 1) @ second.right.flatten(0, 1).T)

@@ -20,16 +20,16 @@ Array = NDArray[np.float64]
 BATCH_EXAMPLES = 256  # examples per forward pass
 
 
-def measurements(network: Network, queries: Examples) -> Array:
-    """The measurement of every query, (m,)."""
+def measurements(network: Network, queries: Examples, batch_examples: int = BATCH_EXAMPLES) -> Array:
+    """The measurement of every query, (m,), in forward passes of this many examples."""
 
     def measure(part: Examples) -> Tensor:
         return network.values("measure", network.batch(part), part.ids)
 
-    return np.concatenate(list(_without_graph(network, queries, measure)))
+    return np.concatenate(list(_without_graph(network, queries, measure, batch_examples)))
 
 
-def predictions(network: Network, examples: Examples) -> Predictions:
+def predictions(network: Network, examples: Examples, batch_examples: int = BATCH_EXAMPLES) -> Predictions:
     """The most likely class with softmax probabilities for outputs (n, C), else the output itself.
 
     If the net has no output of one number or one row per example, every prediction is None.
@@ -39,7 +39,7 @@ def predictions(network: Network, examples: Examples) -> Predictions:
         return output_values(network, network.batch(part), part.ids)
 
     try:
-        batches = list(_without_graph(network, examples, read_outputs))
+        batches = list(_without_graph(network, examples, read_outputs, batch_examples))
     except NoOutputsError:
         batches = []
     if not batches or any(z.ndim > 2 for z in batches):
@@ -55,10 +55,10 @@ def predictions(network: Network, examples: Examples) -> Predictions:
 
 
 def _without_graph(
-    network: Network, examples: Examples, compute: Callable[[Examples], Tensor]
+    network: Network, examples: Examples, compute: Callable[[Examples], Tensor], batch_examples: int
 ) -> Iterator[NDArray[Any]]:
     """What `compute` returns for each batch of the examples."""
-    for part in examples.batches(BATCH_EXAMPLES):
+    for part in examples.batches(batch_examples):
         with network.preserved():
             values = without_graph(partial(compute, part))
         yield np.asarray(values.detach().double().cpu().numpy())
