@@ -114,6 +114,7 @@ from upweight.evaluate.removals import singles as singles
 from upweight.evaluate.removals import subsets as subsets
 from upweight.evaluate.retrain_truth import retrain_truth as retrain_truth
 from upweight.evaluate.truth import Truth as Truth
+from upweight.evaluate.verdict import Judgement as Judgement
 from upweight.evaluate.verdict import Verdict as Verdict
 from upweight.evaluate.verification import Check as Check
 from upweight.evaluate.verification import Coverage as Coverage

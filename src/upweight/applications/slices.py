@@ -20,6 +20,7 @@ from upweight.core.group_removal import group_effects
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
+from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import run_tasks
@@ -67,6 +68,8 @@ class Slices:
         turned: (groups, slices), how many predictions of the slice flip without the group; −1 if not retrained.
         groups: names and members (positions in `train`), in the order of the rows.
         slices: name → query ids.
+        unit: EFFECT or RANK; EFFECT becomes RANK if retraining does not confirm the sizes.
+        judgement: how the effects agree with retraining, by group and slice; None if nothing was retrained.
     """
 
     effects: Array
@@ -81,6 +84,12 @@ class Slices:
     unit: Unit
     measurement: str
     diagnostics: Mapping[str, Any]
+    judgement: Judgement | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the effects agree with retraining; None if nothing could be compared."""
+        return None if self.judgement is None else self.judgement.verdict
 
     def worst(self, name: str | None = None, k: int = 5) -> list[tuple[str, float]]:
         """The k groups that harm this slice most, as (group, effect). Without a name, the first slice."""
@@ -113,6 +122,7 @@ class Slices:
         return {
             "measurement": self.measurement,
             "unit": str(self.unit),
+            **({"verdict": None} if self.judgement is None else self.judgement.as_dict()),
             "slices": {name: len(ids) for name, ids in self.slices.items()},
             "effects": rows,
             "warnings": list(self.diagnostics["warnings"]),
@@ -121,7 +131,7 @@ class Slices:
     def __repr__(self) -> str:
         return (
             f"Slices({len(self.groups.names)} training groups × {len(self.slices)} slices of queries, {self.unit} of "
-            f"{self.measurement})"
+            f"{self.measurement}: {result_words(self.judgement)})"
         )
 
 
@@ -188,10 +198,13 @@ def slices(
     low, high = _bootstrap(per_query, members_of_slices, seed)
     notes = [*diagnostics.get("warnings", ()), *groups.notes]
     actual, flips = np.full(effects.shape, np.nan), np.full(effects.shape, -1, dtype=np.intp)
+    judgement = None
     if removals and can(model, Retrainable):
         chosen = np.argsort(-np.abs(effects).max(axis=1), kind="stable")[:removals]
         members = [groups.members[g] for g in chosen.tolist()]
         actual[chosen], flips[chosen] = _retrain(retraining, model, train, sliced, members, members_of_slices)
+        judgement = judge(effects[chosen].T, actual[chosen].T, unit, float(np.abs(model.measure(sliced)).max()))
+        notes += judgement.warnings(unit, "effects", of="groups")
     elif removals:
         notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
     return Slices(
@@ -204,9 +217,10 @@ def slices(
         slices=named_slices,
         train=train,
         queries=queries,
-        unit=unit,
+        unit=unit if judgement is None else judgement.unit_after(unit),
         measurement=model.measurement,
         diagnostics={**diagnostics, "warnings": notes},
+        judgement=judgement,
     )
 
 

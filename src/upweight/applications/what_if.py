@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 from upweight.core.scores import Unit
+from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
@@ -41,6 +42,9 @@ class WhatIf:
         before: predictions without any change.
         after: predictions of each retrained model; empty if nothing was retrained.
         form: "newton" (to the optimum of the changed objective) or "first" (first order in the change).
+        unit: EFFECT or RANK; EFFECT becomes RANK if retraining does not confirm the sizes.
+        judgement: how predicted effects agree with retraining, over the changes and the random ones like them; None if
+            nothing was retrained.
     """
 
     predicted: Array
@@ -57,6 +61,12 @@ class WhatIf:
     unit: Unit
     measurement: str
     diagnostics: Mapping[str, Any]
+    judgement: Judgement | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the predicted effects agree with retraining; None if nothing could be compared."""
+        return None if self.judgement is None else self.judgement.verdict
 
     def flipped(self, change: str) -> list[Any]:
         """Ids of the queries whose prediction the change flips, by retraining."""
@@ -76,6 +86,7 @@ class WhatIf:
             "measurement": self.measurement,
             "unit": str(self.unit),
             "form": self.form,
+            **({"verdict": None} if self.judgement is None else self.judgement.as_dict()),
             "queries": self.queries.ids.tolist(),
             "changes": list(self.changes),
             "predicted": listed(self.predicted),
@@ -87,7 +98,7 @@ class WhatIf:
         }
 
     def __repr__(self) -> str:
-        check = "not retrained" if self.actual is None else "retrained"
+        check = "not retrained" if self.judgement is None else result_words(self.judgement)
         return (
             f"WhatIf({len(self.changes)} changes × {len(self.queries)} queries, {self.form}, {self.unit} of "
             f"{self.measurement}, {check})"
@@ -149,14 +160,18 @@ def what_if(
     adds_inputs = any(change.add is not None for change in named.values())
     forecast = ChangeForecast.of(model, train, queries, form, adds_inputs)
     predicted = forecast.effects(list(named.values()))
-    truth = low = high = None
+    truth = low = high = judgement = None
     if trainable and removals is not None:
         random_changes = [_random_changes(change, train, removals, seed) for change in named.values()]
         truth = ChangeEffects.of(retraining, forecast.model, train, queries, list(named.values()), random_changes)
+        random_forecasts = [forecast.effects(drawn) for drawn in random_changes if drawn]
         if removals:
-            columns = zip(random_changes, truth.random, predicted.T, strict=True)
-            width = [_half_width(forecast, *column) for column in columns]
-            low, high = predicted - np.stack(width, 1), predicted + np.stack(width, 1)
+            columns = zip(random_forecasts, truth.random, predicted.T, strict=True)
+            width = np.stack([_half_width(*column) for column in columns], axis=1)
+            low, high = predicted - width, predicted + width
+        both = [np.concatenate(s, axis=1) for s in ((predicted, *random_forecasts), (truth.actual, *truth.random))]
+        judgement = judge(both[0], both[1], forecast.unit, float(np.abs(model.measure(queries)).max()))
+        notes += judgement.warnings(forecast.unit, "effects", counted="change")
     diagnostics = forecast.diagnostics
     return WhatIf(
         predicted=predicted,
@@ -170,9 +185,10 @@ def what_if(
         train=train,
         queries=queries,
         form=forecast.form,
-        unit=forecast.unit,
+        unit=forecast.unit if judgement is None else judgement.unit_after(forecast.unit),
         measurement=model.measurement,
         diagnostics={**diagnostics, "warnings": [*model.notes, *diagnostics["warnings"], *notes]},
+        judgement=judgement,
     )
 
 
@@ -199,13 +215,14 @@ def _random_changes(change: Change, train: Examples, count: int, seed: int) -> l
     return [random_like(change, train, rng) for _ in range(count)]
 
 
-def _half_width(forecast: ChangeForecast, random_changes: Sequence[Change], actual: Array, predicted: Array) -> Array:
+def _half_width(forecasts: Array, actual: Array, predicted: Array) -> Array:
     """Half the width of the interval of every query, from random changes of the same kind and size.
 
-    Residuals are divided by √(predicted² + mean predicted² of the query), because errors grow with the effect.
+    `forecasts` and `actual` (queries, random changes) are their effects. Residuals are divided by √(predicted² + mean
+    predicted² of the query), because errors grow with the effect.
     """
-    forecasts = forecast.effects(random_changes)
     typical = np.sqrt((forecasts**2).mean(axis=1, keepdims=True))
     relative = np.abs(actual - forecasts) / np.maximum(np.hypot(forecasts, typical), 1e-300)
-    rank = min(1.0, math.ceil((len(random_changes) + 1) * LEVEL) / len(random_changes))
+    count = forecasts.shape[1]
+    rank = min(1.0, math.ceil((count + 1) * LEVEL) / count)
     return np.asarray(np.quantile(relative, rank, method="higher") * np.hypot(predicted, typical[:, 0]))

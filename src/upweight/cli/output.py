@@ -25,6 +25,19 @@ def print_application(result: Any, out: Path, as_json: bool, quiet: bool, lines:
         typer.echo(f"Page: {out}")
 
 
+def verdict_line(result: Any) -> str:
+    """The verdict on a result of `slices` or `what_if`, with the numbers behind it."""
+    from upweight.evaluate.agreement import formatted
+    from upweight.evaluate.verdict import result_words
+
+    judgement = result.judgement
+    if judgement is None or judgement.verdict is None:
+        return f"Verdict: {result_words(judgement)}."
+    agreed = judgement.agreement
+    numbers = f"Pearson {formatted(agreed.pearson, 2)}, slope {formatted(agreed.slope, 2)}"
+    return f"Verdict: {result_words(judgement)}. Effects compared with retraining: {numbers}."
+
+
 def print_json(value: Any) -> None:
     """Print JSON on stdout."""
     typer.echo(json.dumps(value, allow_nan=False))

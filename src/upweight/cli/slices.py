@@ -25,7 +25,7 @@ from upweight.cli.options import (
     renamed_option,
     require_folder,
 )
-from upweight.cli.output import print_application, signed
+from upweight.cli.output import print_application, signed, verdict_line
 from upweight.cli.table_options import TableOptions
 
 DEFAULT_REMOVALS = 8
@@ -70,4 +70,5 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
         result = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
     worst = result.worst(k=GROUPS_PRINTED)
     lines = [f"{group}: mean effect {signed(effect)} on {result.measurement}" for group, effect in worst]
-    print_application(result, out, as_json, quiet, lines or ["No group harms this slice."])
+    lines = [verdict_line(result), *(lines or ["No group harms this slice."])]
+    print_application(result, out, as_json, quiet, lines)

@@ -22,7 +22,7 @@ from upweight.cli.options import (
     Task,
     require_folder,
 )
-from upweight.cli.output import print_application, signed
+from upweight.cli.output import print_application, signed, verdict_line
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
         result = run(model, train, chosen, change, retraining=retraining)
-    lines = []
+    lines = [verdict_line(result)]
     for row, query_id in enumerate(result.queries.ids.tolist()):
         actual = "" if result.actual is None else f", actual {signed(result.actual[row, 0])}"
         lines.append(f"{query_id}: predicted effect {signed(result.predicted[row, 0])}{actual}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from upweight.evaluate.agreement import Agreement, agreement, formatted
 Array = NDArray[np.float64]
 Band = tuple[float, float]
 NOT_CHECKED = "not checked"
+NOT_COMPARABLE = "too few retrainings, or no effects, to compare"
 MIN_CORRELATION = 0.5
 MIN_R2 = 0.25  # that of calibrated predictions with the lowest correlation
 SLOPES = (0.5, 2.0)  # sizes within a factor of two
@@ -62,13 +64,51 @@ class Judgement:
     def __str__(self) -> str:
         return words(self.verdict)
 
-    def numbers(self) -> str:
+    def numbers(self, counted: str = "removal") -> str:
         """The numbers in words, such as "Pearson 0.26, at least −0.10, over 8 removals"."""
-        over = f"over {self.removals} removal{'' if self.removals == 1 else 's'}"
+        over = f"over {self.removals} {counted}{'' if self.removals == 1 else 's'}"
         if not math.isfinite(self.agreement.pearson):
             return f"no correlation, because one side is constant, {over}"
         low = f", at least {formatted(self.pearson[0], 2)}" if math.isfinite(self.pearson[0]) else ""
         return f"Pearson {formatted(self.agreement.pearson, 2)}{low}, {over}"
+
+    def unit_after(self, unit: Unit) -> Unit:
+        """What the verdict leaves of a unit: EFFECT becomes RANK if retraining does not confirm the sizes."""
+        return unit if self.verdict in (None, Verdict.AGREES) else Unit.RANK
+
+    def warnings(self, unit: Unit, judged: str, counted: str = "removal", of: str = "", clause: str = "") -> list[str]:
+        """A sentence that says why these do not agree with retraining; none if they do, or were not compared.
+
+        Args:
+            unit: theirs, before the verdict.
+            judged: what was compared, in the plural ("scores").
+            counted: what a retraining was done with or without ("removal").
+            of: what was removed, in the plural ("single examples"); empty if `counted` says it.
+            clause: a clause for the end of the sentence.
+        """
+        numbers = self.numbers(counted) + (f" of {of}" if of else "")
+        if self.verdict is Verdict.FAILS:
+            acted = "examples" if judged == "scores" else judged
+            return [f"These {judged} do not predict retraining here ({numbers}): do not act on single {acted}{clause}."]
+        if self.verdict is Verdict.ORDER_ONLY and unit == Unit.EFFECT:
+            slope = f", slope {self.agreement.slope:.2f}" if math.isfinite(self.agreement.slope) else ""
+            return [
+                f"Retraining confirms only the order of these {judged}, not their sizes ({numbers}{slope}, "
+                f"R² {self.agreement.r2:.2f}): their unit is RANK{clause}."
+            ]
+        return []
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        verdict = None if self.verdict is None else str(self.verdict)
+        return {"verdict": verdict, "agreement": {**self.agreement.as_dict(), "removals": self.removals}}
+
+
+def result_words(judgement: Judgement | None) -> str:
+    """The verdict on a result whose effects may have been retrained, as text."""
+    if judgement is None:
+        return NOT_CHECKED
+    return NOT_COMPARABLE if judgement.verdict is None else str(judgement)
 
 
 def words(verdict: Verdict | None) -> str:

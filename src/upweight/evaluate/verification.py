@@ -125,31 +125,14 @@ class Check:
         """
         judgement = self.judge()
         facts = {**self.scores.diagnostics, "verdict": str(judgement)}
-        if self.scores.unit != Unit.EFFECT or judgement.verdict in (None, Verdict.AGREES):
-            unit = self.scores.unit
-        else:
-            unit = Unit.RANK
         facts["warnings"] = [*self.scores.diagnostics.get("warnings", ()), *self.verdict_warnings]
-        return replace(self.scores, unit=unit, diagnostics=facts)
+        return replace(self.scores, unit=judgement.unit_after(self.scores.unit), diagnostics=facts)
 
     @property
     def verdict_warnings(self) -> list[str]:
         """A sentence that says why the scores do not agree with retraining; none if they do, or were not compared."""
-        judgement = self.judge()
         noun = "single examples" if self._deciding == "one" else "groups"
-        if judgement.verdict is Verdict.FAILS:
-            return [
-                f"These scores do not predict retraining here ({judgement.numbers()} of {noun}): do not act on single "
-                f"examples{self._noise_clause()}."
-            ]
-        if judgement.verdict is Verdict.ORDER_ONLY and self.scores.unit == Unit.EFFECT:
-            agreed = judgement.agreement
-            slope = f", slope {agreed.slope:.2f}" if math.isfinite(agreed.slope) else ""
-            return [
-                f"Retraining confirms only the order of these scores, not their sizes ({judgement.numbers()} of {noun}"
-                f"{slope}, R² {agreed.r2:.2f}): their unit is RANK{self._noise_clause()}."
-            ]
-        return []
+        return self.judge().warnings(self.scores.unit, "scores", of=noun, clause=self._noise_clause())
 
     def _noise_clause(self) -> str:
         """A clause about the noise of the training, if that may be the reason; else empty."""

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from upweight.applications.slices import Slices
+from upweight.evaluate.verdict import result_words
 from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page, effect_table, signed, unit_text
 from upweight.report.wording import count
 
@@ -32,6 +33,9 @@ def slices_page(slices: Slices) -> str:
             count(len(slices.slices), "slice"),
             slices.measurement,
             unit_text(slices.unit),
+            f"checked by retraining: {result_words(slices.judgement)}"
+            if slices.judgement
+            else "not checked by retraining",
         ],
         "An effect is the mean measurement of the slice with the group minus without it. If it is negative, the model "
         "would do better on the slice without the group.",

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from upweight.applications.what_if import WhatIf
+from upweight.evaluate.verdict import result_words
 from upweight.report.effect_tables import (
     MAX_ROWS,
     MAX_TABLES,
@@ -45,6 +46,9 @@ def what_if_page(result: WhatIf) -> str:
             count(len(result.queries), "query"),
             result.measurement,
             unit_text(result.unit),
+            f"checked by retraining: {result_words(result.judgement)}"
+            if result.judgement
+            else "not checked by retraining",
             method,
         ],
         "An effect is the measurement of the query with the change minus without it.",
