@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from upweight.applications.changes import Change, as_label
+from upweight.core.archive import MALFORMED
 from upweight.core.capability_checks import require, require_reads_examples
 from upweight.core.examples import Examples, Id
-from upweight.core.files import open_atomically
+from upweight.core.files import PATCH, open_atomically, open_regular
 from upweight.core.identity import digest
 from upweight.core.model import Measurable, Retrainable
 
 KIND = "upweight patch"
-VERSION = 2  # from version 2 on, checksums are digests
+VERSION = 3  # since version 2 the checksum of the training set is a digest; since 3 the patch has one of its own
 DROP = "drop"
+SCALARS = (type(None), bool, int, float, str)
 
 
 class Decision(NamedTuple):
@@ -51,33 +54,53 @@ class Patch:
         return cls(tuple(decisions), checksum(train), len(train))
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, atomically."""
-        with open_atomically(path) as file:
+        """Write as JSON, atomically. Raises ValueError if it would replace a file of something else."""
+        with open_atomically(path, PATCH) as file:
             file.write(json.dumps(self.as_dict(), indent=1, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Patch:
-        """Read what `save` or a review page wrote. Raises ValueError for anything else."""
+        """Read what `save` or a review page wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is anything else, or a patch that was changed since.
+        """
+        with open_regular(path) as file:
+            text = file.read()
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["kind"] != KIND or content["version"] > VERSION:
-                raise ValueError(f"it is a {content['kind']} of version {content['version']}")
+            content = json.loads(text.decode("utf-8-sig"))
+            version, train = content["version"], content["train"]
+            if content["kind"] != KIND or type(version) is not int or not 1 <= version <= VERSION:
+                raise ValueError(f"it is a {content['kind']!r:.40} of version {version!r:.40}")
+            if not isinstance(train["checksum"], str) or type(train["examples"]) is not int:
+                raise TypeError("it does not say for which training set it is")
             decisions = tuple(_decision(entry) for entry in content["decisions"])
             if len({d.id for d in decisions}) < len(decisions):
                 raise ValueError("an id occurs twice")
-            return cls(decisions, str(content["train"]["checksum"]), int(content["train"]["examples"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            patch = cls(decisions, train["checksum"], train["examples"])
+            if ("crc32" in content or version >= 3) and content["crc32"] != patch._crc32(version):
+                raise ValueError("it does not fit its checksum, so it was changed since it was saved")
+        except MALFORMED as error:
             raise ValueError(
                 f"{path} is not a complete patch that this version of upweight can read ({error})"
             ) from error
+        return patch
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the contents of the file."""
+        return {**self._content(VERSION), "crc32": self._crc32(VERSION)}
+
+    def _crc32(self, version: int) -> int:
+        """The checksum of the patch in a file of this version."""
+        return zlib.crc32(json.dumps(self._content(version), separators=(",", ":")).encode())
+
+    def _content(self, version: int) -> dict[str, Any]:
         entries = [
             {"id": d.id, "old": d.old, **({DROP: True} if d.new is None else {"new": d.new})} for d in self.decisions
         ]
         train = {"checksum": self.checksum, "examples": self.examples}
-        return {"kind": KIND, "version": VERSION, "train": train, "decisions": entries}
+        return {"kind": KIND, "version": version, "train": train, "decisions": entries}
 
     def change(self, train: Examples) -> Change:
         """The decisions as a `Change` of this training set.
@@ -203,7 +226,9 @@ def _label(train: Examples, identifier: Id) -> Any:
 
 
 def _decision(entry: Mapping[str, Any]) -> Decision:
-    dropped = entry.get(DROP, False)
-    if dropped is not True and entry.get("new") is None:
-        raise ValueError(f"{entry.get('id')!r} has no new label and is not dropped")
-    return Decision(entry["id"], entry["old"], None if dropped else entry["new"])
+    identifier, old, new, dropped = entry["id"], entry["old"], entry.get("new"), entry.get(DROP, False)
+    if type(dropped) is not bool or dropped == (new is not None):
+        raise ValueError(f"expected {identifier!r} to have a new label or to be dropped")
+    if type(identifier) not in (int, str, float, bool) or not all(isinstance(v, SCALARS) for v in (old, new)):
+        raise TypeError(f"expected an id and labels that are numbers or texts, got {entry!r:.80}")
+    return Decision(identifier, old, new)

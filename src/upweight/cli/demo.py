@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.options import AsJson, Out, Quiet, require_folder
+from upweight.cli.options import AsJson, Out, Quiet, require_output
 from upweight.cli.output import page_keys, print_json
 
 STRONGEST_PRINTED = 3
@@ -23,7 +23,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Explain the worst mistakes of a small model that reads scanned digits, and verify the scores."""
-    require_folder(out)
+    require_output(out)
     from upweight.demo import STAGES
     from upweight.demo import demo as run
     from upweight.report.terminal import print_explanation

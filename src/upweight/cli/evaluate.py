@@ -24,7 +24,7 @@ from upweight.cli.options import (
     Seeds,
     Task,
     renamed_option,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import page_keys, print_json, print_notes, print_table
 from upweight.cli.table_options import TableOptions
@@ -82,7 +82,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     """Compare methods and baselines with models retrained on random subsets: accuracy (LDS) and cost."""
     source = Source(task, table, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
-    require_folder(page)
+    require_output(page, task, planted)
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
     recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}

@@ -26,7 +26,7 @@ from upweight.cli.options import (
     Seed,
     Task,
     renamed_option,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import page_keys, print_json
 from upweight.cli.table_options import TableOptions
@@ -55,7 +55,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     """Find the training examples that caused predictions, and check the scores by retraining."""
     source = Source(task, table, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
-    require_folder(out)
+    require_output(out, task)
     requested = None if method is None else recipe_for(method, seed)
     from upweight.applications.explain import explain as run
     from upweight.methods.registry import first_choice

@@ -11,7 +11,7 @@ import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_folder
+from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
 from upweight.cli.output import print_json
 from upweight.cli.table_options import TableOptions
 
@@ -39,7 +39,7 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
 ) -> None:
     """Rank training labels or regression targets by how likely they are wrong, and write a page to review them."""
     source = Source(task, table)
-    require_folder(out)
+    require_output(out, task)
     from upweight.applications.mislabeled import mislabeled as run
     from upweight.report.write_page import write_page
 

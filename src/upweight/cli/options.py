@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from upweight.core.files import PAGE, Contents, destination
+
 Task = Annotated[
     Path,
     typer.Argument(
@@ -41,10 +43,8 @@ Folder = Annotated[
     Path | None,
     typer.Option(file_okay=False, help="Store every retraining here; an interrupted run continues from it."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.", dir_okay=False, writable=True)]
-OptionalOut = Annotated[
-    Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a page with plots to this file.")
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.")]
+OptionalOut = Annotated[Path | None, typer.Option("--out", "-o", help="Write a page with plots to this file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, with --json).")]
 OldVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
@@ -61,7 +61,19 @@ def renamed_option(value: Any, old_value: Any, old: str, new: str, default: Any 
     return old_value
 
 
-def require_folder(out: Path | None) -> None:
-    """Raise a usage error before the work if the folder that the page goes to does not exist."""
-    if out is not None and not out.resolve().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {out.resolve().parent}; make it first", param_hint="--out")
+def require_output(out: Path | None, *inputs: Path | None, contents: Contents = PAGE) -> None:
+    """Raise a usage error before the work if the output cannot be written there, or something would be lost by it.
+
+    Args:
+        out: the option `--out`.
+        inputs: the files that the command reads.
+        contents: what it writes.
+    """
+    if out is None:
+        return
+    try:
+        folder = destination(out, contents, [path for path in inputs if path is not None]).parent
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from None
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}; make it first", param_hint="--out")

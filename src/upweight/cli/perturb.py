@@ -19,7 +19,7 @@ from upweight.cli.options import (
     Quiet,
     Seed,
     Task,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
@@ -52,7 +52,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
 ) -> None:
     """Find the features of training examples that would move predictions; with --attack, move them and retrain."""
     source = Source(task, table, measure, at)
-    require_folder(out)
+    require_output(out, task)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
     with show_progress(stages, quiet, as_json) as progress:
         model, train, queries, _ = source.read(progress, query, seed)

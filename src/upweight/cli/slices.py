@@ -23,7 +23,7 @@ from upweight.cli.options import (
     Seed,
     Task,
     renamed_option,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import print_application, signed, verdict_line
 from upweight.cli.table_options import TableOptions
@@ -55,7 +55,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     """Find the groups of training examples that caused the mistakes (or that harm the queries given)."""
     source = Source(task, table, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
-    require_folder(out)
+    require_output(out, task)
     from upweight.applications.slices import slices as run
 
     stages = {

@@ -25,7 +25,7 @@ from upweight.cli.options import (
     Seeds,
     Task,
     renamed_option,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import page_keys, print_json, print_notes, print_table
 from upweight.cli.table_options import TableOptions
@@ -65,7 +65,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     """Retrain without some examples, and measure how far the scores of a method agree with the actual effects."""
     source = Source(task, table, measure, at)
     page = renamed_option(out, old_report, "--report", "--out")
-    require_folder(page)
+    require_output(page, task)
     requested = None if method is None else recipe_for(method, seed)
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice

@@ -20,7 +20,7 @@ from upweight.cli.options import (
     Quiet,
     Seed,
     Task,
-    require_folder,
+    require_output,
 )
 from upweight.cli.output import print_application, signed, verdict_line
 from upweight.cli.table_options import TableOptions
@@ -54,7 +54,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     if not (remove or relabel or reweight):
         raise typer.BadParameter("say what to change: --remove, --relabel or --reweight", param_hint="--remove")
     source = Source(task, table, measure, at)
-    require_folder(out)
+    require_output(out, task)
     from upweight.applications.changes import Change
     from upweight.applications.what_if import what_if as run
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
-from upweight.core.archive import as_plain, read_archive, write_archive
+from upweight.core.archive import as_plain, read_archive, well_formed, write_archive
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
@@ -96,14 +96,15 @@ class Attributor(ABC):
 
         Raises:
             ValueError: the recipe, the model (parameters, objective, loss, measurement, training) or the training set
-                differs from that of the saved fit, or the file is damaged.
+                differs from that of the saved fit, or the file is damaged, or a file of something else.
             TypeError: `model` is an estimator, or `train` is not an Examples.
         """
         require(model, [Measurable], type(self).__name__, train)
         state, facts = read_archive(path, "fitted", SCHEMA)
         identity = {"recipe": digest(self), **identity_of(model, train)}
-        require_same(f"the fit in {path}", facts.get("identity", {}), identity, "fit again")
-        return self.restore(model, train, state, facts)
+        with well_formed(path):
+            require_same(f"the fit in {path}", dict(facts["identity"]), identity, "fit again")
+            return self.restore(model, train, state, facts)
 
     def described(self) -> dict[str, Any]:
         """Name and settings of the method, as values that JSON can hold."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive import read_archive, write_archive
+from upweight.core.archive import well_formed
 from upweight.core.blocks import require_count
 from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
+from upweight.core.scores_file import read_scores, write_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -153,43 +154,14 @@ class Scores:
 
     def save(self, path: str | Path) -> None:
         """Write to one file, atomically; `load` gives the same scores back, bit for bit."""
-        arrays = {"values": self.values, "query_ids": self.query_ids, "train_ids": self.train_ids}
-        if self.measured is not None:
-            arrays["measured"] = self.measured
-        kinds = {"": self.predictions, "at_optimum_": self.at_optimum}
-        stored = {prefix: predictions for prefix, predictions in kinds.items() if predictions is not None}
-        for prefix, predictions in stored.items():
-            if predictions.probabilities is not None:
-                arrays[f"{prefix}probabilities"] = predictions.probabilities
-        plain = {prefix: {"predicted": p.predicted, "classes": p.classes} for prefix, p in stored.items()}
-        facts = {
-            "unit": str(self.unit),
-            "measurement": self.measurement,
-            "recipe": dict(self.recipe),
-            "diagnostics": dict(self.diagnostics),
-            "contents": self.contents,
-            "predictions": plain.get(""),
-            "at_optimum": plain.get("at_optimum_"),
-        }
-        write_archive(path, "scores", arrays, facts)
+        write_scores(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
-        arrays, facts = read_archive(path, "scores")
-        return cls(
-            values=arrays["values"],
-            query_ids=arrays["query_ids"],
-            train_ids=arrays["train_ids"],
-            unit=Unit(facts["unit"]),
-            measurement=facts["measurement"],
-            recipe=facts["recipe"],
-            diagnostics=facts["diagnostics"],
-            measured=arrays.get("measured"),
-            contents=None if facts.get("contents") is None else tuple(facts["contents"]),
-            predictions=_stored_predictions(facts["predictions"], arrays.get("probabilities")),
-            at_optimum=_stored_predictions(facts.get("at_optimum"), arrays.get("at_optimum_probabilities")),
-        )
+        fields = read_scores(path)
+        with well_formed(path):
+            return cls(**{**fields, "unit": Unit(fields["unit"])})
 
     def __repr__(self) -> str:
         m, n = self.values.shape
@@ -240,10 +212,6 @@ def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDA
             "check the features and the damping, a score is never anything but a number"
         )
     return values
-
-
-def _stored_predictions(stored: Any, probabilities: NDArray[np.float64] | None) -> Predictions | None:
-    return None if stored is None else Predictions(tuple(stored["predicted"]), tuple(stored["classes"]), probabilities)
 
 
 def _position(query_ids: NDArray[Any], query: Id) -> int:

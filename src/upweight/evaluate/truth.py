@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive import read_archive, write_archive
+from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores
+from upweight.core.scores_file import ID_KINDS
 from upweight.evaluate.removals import Removal, predicted_effects
 
 Array = NDArray[np.float64]
@@ -119,14 +120,8 @@ class Truth:
     def load(cls, path: str | Path) -> Truth:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
         arrays, facts = read_archive(path, "truth", SCHEMA)
-        ids = arrays["train_ids"]
-        removed = np.unpackbits(arrays["removed"], axis=1, count=len(ids)).astype(bool)
-        removals = tuple(
-            Removal(name, "one" if row.sum() == 1 else "group", tuple(ids[row].tolist()))
-            for name, row in zip(facts["names"], removed, strict=True)
-        )
-        seeds = tuple(facts["seeds"])
-        return cls(arrays["base"], arrays["after"], removals, seeds, arrays["query_ids"], ids, facts["facts"])
+        with well_formed(path):
+            return cls(**_stored(arrays, facts))
 
     def __repr__(self) -> str:
         return f"Truth({len(self.removals)} removals × {len(self.query_ids)} queries × {len(self.seeds)} seeds)"
@@ -144,3 +139,30 @@ class Truth:
             "seed_noise": self.facts.get("seed_noise"),
             "refused": dict(self.facts.get("refused", {})),
         }
+
+
+def _stored(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a truth from its file. Raises ValueError or TypeError for what no truth was written as."""
+    names, seeds, more = facts["names"], facts["seeds"], facts["facts"]
+    expected = ((names, list, str), (seeds, list, int), (more, dict, str))
+    if not all(type(part) is kind and all(type(value) is member for value in part) for part, kind, member in expected):
+        raise TypeError("expected names and seeds of trainings, and facts by name")
+    query_ids, train_ids = (stored_array(arrays, name, (None,), ID_KINDS) for name in ("query_ids", "train_ids"))
+    size = (len(seeds), len(query_ids))
+    packed = stored_array(arrays, "removed", (len(names), -(-len(train_ids) // 8)), "u")
+    removed = np.unpackbits(packed, axis=1, count=len(train_ids)).astype(bool)
+    removals = tuple(
+        Removal(name, "one" if row.sum() == 1 else "group", tuple(train_ids[row].tolist()))
+        for name, row in zip(names, removed, strict=True)
+    )
+    base = stored_array(arrays, "base", size, finite=False)
+    after = stored_array(arrays, "after", (*size, len(names)), finite=False)
+    return {
+        "base": base,
+        "after": after,
+        "removals": removals,
+        "seeds": tuple(seeds),
+        "query_ids": query_ids,
+        "train_ids": train_ids,
+        "facts": more,
+    }

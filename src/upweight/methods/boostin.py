@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
@@ -49,7 +50,9 @@ class BoostIn(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedBoostIn:
         """Take the shares from the saved state."""
-        return FittedBoostIn(self, model, train, state["shares"])
+        ensemble = model.trees()
+        shares = stored_array(state, "shares", (len(train), ensemble.trees, ensemble.width))
+        return FittedBoostIn(self, model, train, shares)
 
 
 class FittedBoostIn(Fitted[BoostIn, Boosted]):

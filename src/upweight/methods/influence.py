@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
@@ -94,7 +95,10 @@ class Influence(Attributor):
         fitted = self._first_order(model, train)
         if self._correct(fitted):
             fitted.undetermined = cast(ExactCurvature, fitted.curvature).undetermined()
-            fitted.followed, fitted.shifts = state["moved"], state["shifts"]
+            followed = stored_array(state, "moved", (None,), "i")
+            if (np.diff(followed, prepend=-1) <= 0).any() or (followed >= len(train)).any():
+                raise ValueError("expected ascending positions in the training set as 'moved'")
+            fitted.followed, fitted.shifts = followed, stored_array(state, "shifts", (len(followed), None))
         return fitted
 
     def _correct(self, fitted: FittedInfluence) -> bool:

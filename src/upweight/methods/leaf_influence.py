@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
@@ -104,7 +105,11 @@ class LeafInfluence(Attributor):
         """Take the derivatives from the saved state; bags are retrained, which gives the same boosters."""
         if self.bags or self.update == "all":
             return self.fit(model, train)
-        return FittedLeafInfluence(self, model, train, model.grown(train), state["change"], state["base"])
+        grown, n = model.grown(train), len(train)
+        leaves, trees, width = len(grown.ensemble.values), grown.ensemble.trees, grown.ensemble.width
+        change = stored_array(state, "change", (n, trees, width) if self.update == "single" else (leaves, width, n))
+        base = stored_array(state, "base", (len(grown.ensemble.base), n))
+        return FittedLeafInfluence(self, model, train, grown, change, base)
 
 
 class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
@@ -64,8 +65,10 @@ class LeafRefit(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedLeafRefit:
         """Take the leaf values from the saved state."""
-        _exact(model, train)
-        return FittedLeafRefit(self, model, train, state["change"], state["base"])
+        ensemble = _exact(model, train).ensemble
+        change = stored_array(state, "change", (*ensemble.values.shape, len(train)))
+        base = stored_array(state, "base", (len(ensemble.base), len(train)))
+        return FittedLeafRefit(self, model, train, change, base)
 
 
 class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
@@ -83,9 +84,11 @@ class LeaveOneOut(Attributor):
         """Take the retrained parameters from the saved state; a model that is not `Parametric` is retrained."""
         if "parameters" not in state:
             return self.fit(model, train)
-        refused = {int(position): why for position, why in facts.get("refused", {}).items()}
-        without = [None if i in refused else row for i, row in enumerate(state["parameters"])] if refused else None
-        return FittedLeaveOneOut(self, model, train, state["whole"], without or state["parameters"], refused)
+        refused = {int(position): str(why) for position, why in facts.get("refused", {}).items()}
+        whole = stored_array(state, "whole", (None,))
+        parameters = stored_array(state, "parameters", (len(train), len(whole)), finite=False)
+        without = [None if i in refused else row for i, row in enumerate(parameters)] if refused else None
+        return FittedLeaveOneOut(self, model, train, whole, without or parameters, refused)
 
 
 class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.curvature import PAIR_BLOCK, Curvature
@@ -70,7 +71,8 @@ class RelatIF(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedRelatIF:
         """Take the norms from the saved state, and compute the curvature again."""
-        return FittedRelatIF(self, model, train, *self._prepare(model, train), state["scale"])
+        scale = stored_array(state, "scale", (len(train),))
+        return FittedRelatIF(self, model, train, *self._prepare(model, train), scale)
 
     def _prepare(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))

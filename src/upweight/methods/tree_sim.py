@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
@@ -61,7 +62,10 @@ class TreeSim(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedTreeSim:
         """Take pseudo-residuals and counts from the saved state."""
-        return FittedTreeSim(self, model, train, state["pull"], state["counts"])
+        ensemble = model.trees()
+        pseudo_residuals = stored_array(state, "pull", (len(train), len(ensemble.base)))
+        counts = stored_array(state, "counts", (len(ensemble.values),), "fiu")
+        return FittedTreeSim(self, model, train, pseudo_residuals, counts)
 
 
 class FittedTreeSim(Fitted[TreeSim, TreeBased]):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import minimize
 
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
@@ -75,7 +76,10 @@ class TREX(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedTREX:
         """Take the surrogate from the saved state."""
-        return FittedTREX(self, model, train, state["alpha"], state["scale"], facts["faithful"])
+        ensemble = model.trees()
+        alpha = stored_array(state, "alpha", (len(train), len(ensemble.base)))
+        scale = stored_array(state, "scale", (len(ensemble.values),))
+        return FittedTREX(self, model, train, alpha, scale, float(facts["faithful"]))
 
 
 class FittedTREX(Fitted[TREX, TreeBased]):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from upweight.core.files import open_atomically
+from upweight.core.files import PAGE, open_atomically
 
 
 def rendered(
@@ -37,7 +37,7 @@ def rendered(
 
 def written(path: Path, text: str) -> Path:
     """Write the page atomically: a reader finds the old page or the complete new one. Returns the path."""
-    with open_atomically(path) as file:
+    with open_atomically(path, PAGE) as file:
         # Half a surrogate pair has no UTF-8 form; it becomes a question mark.
         file.write(text.encode("utf-8", errors="replace"))
     return path

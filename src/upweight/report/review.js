@@ -125,20 +125,33 @@ function draw(message) {
   remember();
 }
 
+function crc32(text) {
+  // Of a text of ASCII characters, as Python's zlib.crc32.
+  let crc = -1;
+  for (let i = 0; i < text.length; i += 1) {
+    crc ^= text.charCodeAt(i);
+    for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
+  }
+  return ~crc >>> 0;
+}
+
 function patch() {
+  // Ids and labels are pieces of JSON that Python wrote, so that the patch has them digit for digit.
   const decisions = [];
   for (const [place, decision] of [...REVIEW.decided].sort((a, b) => a[0] - b[0])) {
     const suspect = SUSPECTS[place];
     if (decision === KEEP || decision === suspect.label) continue;
-    const entry = { id: suspect.id, old: DATA.labels[suspect.label].value };
-    decisions.push(decision === DROP ? { ...entry, drop: true } : { ...entry, new: DATA.labels[decision].value });
+    const label = decision === DROP ? `"drop":true` : `"new":${DATA.labels[decision].value}`;
+    decisions.push(`{"id":${suspect.id},"old":${DATA.labels[suspect.label].value},${label}}`);
   }
-  return { kind: "upweight patch", version: 2, train: { checksum: DATA.train.checksum, examples: DATA.train.examples }, decisions };
+  const facts = JSON.stringify({ ...DATA.patch, train: { checksum: DATA.train.checksum, examples: DATA.train.examples } });
+  const text = (between) => `${facts.slice(0, -1)},"decisions":[${decisions.join(between)}]`;
+  return `${text(",\n ")},\n"crc32":${crc32(text(",") + "}")}}\n`;
 }
 
 function save() {
   if (byId("save").disabled) return;
-  const file = new Blob([JSON.stringify(patch(), null, 1)], { type: "application/json" });
+  const file = new Blob([patch()], { type: "application/json" });
   const link = el("a", { href: URL.createObjectURL(file), download: "patch.json" });
   document.body.append(link);
   link.click();

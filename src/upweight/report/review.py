@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 
-from upweight.applications.patch import checksum
+from upweight.applications.patch import KIND, VERSION, checksum
 from upweight.applications.suspects import Suspects
 from upweight.core.identity import digest
 from upweight.report.document import rendered
@@ -29,7 +30,7 @@ def review_page(suspects: Suspects) -> str:
         leave_one_out = suspects.loss[position] + suspects.self_influence[position]
         entries.append(
             {
-                "id": identifier,
+                "id": json.dumps(identifier),  # as text: JavaScript would round large numbers
                 "name": str(identifier),
                 "label": classes.index(train.y[position].item()),
                 "suggested": classes.index(suspects.suggested[rank]),
@@ -42,8 +43,9 @@ def review_page(suspects: Suspects) -> str:
         )
     data = {
         "suspects": entries,
-        "labels": [{"value": c, "text": label_text(train.labels.get(c, c))} for c in classes],
+        "labels": [{"value": json.dumps(c), "text": label_text(train.labels.get(c, c))} for c in classes],
         "train": {"checksum": checksum(train), "examples": len(train)},
+        "patch": {"kind": KIND, "version": VERSION},
         "key": digest(suspects.ids),
         "previews": album.entries,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive import read_archive, write_archive
+from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
 from upweight.core.identity import digest
 from upweight.core.provenance import identity_of
 from upweight.retraining.task import Job, Task
@@ -58,17 +58,22 @@ class ResultCache:
         if not path.exists():
             return None
         try:
-            arrays, _ = read_archive(path, KIND, SCHEMA)
+            arrays, facts = read_archive(path, KIND, SCHEMA)
+            with well_formed(path):
+                if facts.get("name") not in (None, path.stem):  # files of earlier versions do not say
+                    raise ValueError(f"it is the result {facts['name']!r} under another name")
+                result = arrays["result"]
+                return stored_array(arrays, "result", result.shape, "fiub", finite=False)
         except ValueError as error:
             logger.warning("%s; this training is repeated", error)
             return None
-        return np.asarray(arrays["result"])
 
     def write(self, task: Task, result: Array) -> None:
         """Save the result, whole or not at all. Raises OSError if the disk is full."""
         path = self.path(task)
         try:
-            write_archive(path, KIND, {"result": result}, {"seed": task.seed}, SCHEMA)
+            facts = {"seed": task.seed, "name": path.stem}
+            write_archive(path, KIND, {"result": result}, facts, SCHEMA, contents=None)
         except OSError as error:
             raise OSError(
                 error.errno,

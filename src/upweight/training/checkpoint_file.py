@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from upweight.core.archive import well_formed
 from upweight.core.examples import Id
-from upweight.core.files import open_atomically
+from upweight.core.files import open_atomically, open_regular
 from upweight.gradients.network import unwrap
 from upweight.training.trajectory_manifest import Shard
 
@@ -37,7 +38,8 @@ def read_checkpoint(folder: Path, shard: Shard) -> dict[str, Tensor]:
     """All tensors of a checkpoint. Raises ValueError if its file is missing or damaged."""
     path = folder / shard.file
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except FileNotFoundError as error:
         raise ValueError(
             f"the checkpoint of step {shard.step} is missing ({path}); without it the trajectory has a gap: record "
@@ -48,10 +50,27 @@ def read_checkpoint(folder: Path, shard: Shard) -> dict[str, Tensor]:
             f"the checkpoint of step {shard.step} ({path}) is damaged: its {len(data):,} bytes do not match their "
             "checksum; record the run again"
         )
-    try:
-        return load(data)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error})") from error
+    with well_formed(path):
+        try:
+            tensors = load(data)
+        except SafetensorError as error:
+            raise ValueError(f"not a safetensors file: {error}") from error
+        _require_steps(tensors)
+    return tensors
+
+
+def _require_steps(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError or TypeError unless the learning rates, and the ids of batches, are as they are written."""
+    rates = tensors[RATES]
+    if rates.dtype != torch.float64 or rates.ndim != 1 or not bool(torch.isfinite(rates).all()):
+        raise ValueError("expected one finite learning rate per step")
+    if BATCHES not in tensors:
+        return
+    batches = decode_batches(tensors[BATCHES])
+    if type(batches) is not list or len(batches) != len(rates):
+        raise ValueError(f"expected the ids of {len(rates)} batches")
+    if not all(type(ids) is list and all(type(i) in (int, str) for i in ids) for ids in batches):
+        raise TypeError("expected ids of examples, which are whole numbers or texts")
 
 
 def saved_tensors(net: nn.Module) -> dict[str, Tensor]:
@@ -76,7 +95,7 @@ def encode_batches(batches: Sequence[Sequence[Id]]) -> Tensor:
 
 def decode_batches(stored: Tensor) -> list[list[Id]]:
     """The inverse of `encode_batches`."""
-    batches: list[list[Id]] = json.loads(bytes(stored.tolist()))
+    batches: list[list[Id]] = json.loads(bytes(stored.numpy()))
     return batches
 
 

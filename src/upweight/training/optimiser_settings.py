@@ -44,6 +44,18 @@ class OptimiserSettings:
     nesterov: bool = False
     decays: Mapping[str, float] | None = None
 
+    def require_well_formed(self) -> None:
+        """Raise ValueError or TypeError for values that no optimiser has, as in a file that was changed."""
+        numbers = (self.gain, self.weight_decay, self.eps, self.beta, self.momentum, *(self.decays or {}).values())
+        if any(type(number) not in (int, float) or not np.isfinite(number) for number in numbers):
+            raise ValueError("the settings of its optimiser are not finite numbers")
+        if (
+            self.kind not in ("SGD", "Adam", "AdamW")
+            or type(self.decoupled) is not bool
+            or type(self.nesterov) is not bool
+        ):
+            raise ValueError(f"its optimiser is not one that a trajectory knows ({self.kind!r:.40})")
+
     def decay_of(self, name: str) -> float:
         """The weight decay of this parameter."""
         return self.weight_decay if self.decays is None else self.decays.get(name, 0.0)

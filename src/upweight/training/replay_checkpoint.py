@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.archive import read_archive, write_archive
+from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
 from upweight.training.optimiser_step import OptimiserState
 
 KIND = "replay"
@@ -55,19 +56,34 @@ class ReplayCheckpoint:
             return initial
         try:
             arrays, facts = read_archive(self.path, KIND, SCHEMA)
+            with well_formed(self.path):
+                return self._stored(arrays, facts, initial)
         except ValueError as error:
             logger.warning("%s; this replay starts from its beginning", error)
             return initial
-        after, first, second = (
-            torch.from_numpy(arrays[name]).to(initial.theta_cotangents) if name in arrays else None
-            for name in ("after", "first", "second")
-        )
+
+    def _stored(
+        self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], initial: BackwardState
+    ) -> BackwardState:
+        """The state in a file. Raises ValueError or TypeError unless it can follow from `initial`."""
+        t, clipped = facts["t"], facts["clipped"]
+        if type(t) is not int or type(clipped) is not int or not 0 <= t <= initial.t or clipped < 0:
+            raise TypeError(f"expected a step up to {initial.t} and a count, got {t!r} and {clipped!r}")
+        if facts.get("name") not in (None, self.path.stem):  # files of earlier versions do not say
+            raise ValueError(f"it is the replay {facts['name']!r} under another name")
+        shape = tuple(initial.theta_cotangents.shape)
+        expected = {"after": initial.theta_cotangents, **initial.state_cotangents._asdict()}
+        tensors = {
+            name: torch.from_numpy(stored_array(arrays, name, shape, finite=False)).to(initial.theta_cotangents)
+            for name, tensor in expected.items()
+            if t and tensor is not None
+        }
         return BackwardState(
-            facts["t"],
-            initial.theta_cotangents if after is None else after,
-            OptimiserState(first, second),
-            arrays["scores"],
-            facts["clipped"],
+            t,
+            tensors.get("after", initial.theta_cotangents),
+            OptimiserState(tensors.get("first"), tensors.get("second")),
+            stored_array(arrays, "scores", initial.scores.shape, finite=False),
+            clipped,
         )
 
     def write(self, state: BackwardState) -> None:
@@ -78,9 +94,8 @@ class ReplayCheckpoint:
             "second": state.state_cotangents.second,
         }
         arrays = {name: _to_numpy(tensor) for name, tensor in cotangents.items() if state.t and tensor is not None}
-        write_archive(
-            self.path, KIND, {"scores": state.scores, **arrays}, {"t": state.t, "clipped": state.clipped}, SCHEMA
-        )
+        facts = {"t": state.t, "clipped": state.clipped, "name": self.path.stem}
+        write_archive(self.path, KIND, {"scores": state.scores, **arrays}, facts, SCHEMA, contents=None)
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.generic]:

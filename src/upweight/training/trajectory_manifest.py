@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from upweight.core.files import open_atomically
+from upweight.core.archive import well_formed
+from upweight.core.files import open_atomically, open_regular
 from upweight.training.optimiser_settings import OptimiserSettings
 
 VERSION = 2  # 2 has the weight decay of every parameter, and evidence of the steps after checkpoints
@@ -40,16 +42,19 @@ def read_manifest(folder: Path) -> tuple[OptimiserSettings, list[Shard]] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+    with open_regular(path) as file:
+        text = file.read()
+    with well_formed(path):
+        manifest = json.loads(text)
         content = manifest["content"]
         if zlib.crc32(encode(content)) != manifest["crc32"]:
             raise ValueError("its checksum is wrong")
-        if content["version"] > VERSION:
-            raise ValueError(f"format {content['version']}, this version reads up to {VERSION}")
-        return OptimiserSettings(**content["steps"]), [Shard(**shard) for shard in content["shards"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
+        version = content["version"]
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise ValueError(f"format {version}, this version reads up to {VERSION}")
+        settings = OptimiserSettings(**content["steps"])
+        settings.require_well_formed()
+        return settings, _shards(content["shards"])
 
 
 def write_manifest(folder: Path, settings: OptimiserSettings, shards: Sequence[Shard]) -> None:
@@ -58,6 +63,20 @@ def write_manifest(folder: Path, settings: OptimiserSettings, shards: Sequence[S
     text = json.dumps({"crc32": zlib.crc32(encode(content)), "content": content}, indent=1)
     with open_atomically(folder / MANIFEST) as file:
         file.write(text.encode())
+
+
+def _shards(stored: Any) -> list[Shard]:
+    """The checkpoints in the order of their steps. Raises ValueError or TypeError for what no manifest lists."""
+    shards = [Shard(**shard) for shard in stored]
+    for shard in shards:
+        if type(shard.step) is not int or type(shard.crc32) is not int or type(shard.file) is not str:
+            raise TypeError(f"expected the step, the file and the checksum of a checkpoint, got {shard!r:.80}")
+        if Path(shard.file).name != shard.file or not math.isfinite(shard.travelled):
+            raise ValueError(f"expected a file in the folder and a sum of learning rates, got {shard!r:.80}")
+    steps = [shard.step for shard in shards]
+    if steps != sorted(set(steps)) or any(step < 0 for step in steps):
+        raise ValueError("its steps do not ascend")
+    return shards
 
 
 def encode(content: Any) -> bytes:

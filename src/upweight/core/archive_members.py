@@ -1,0 +1,61 @@
+"""The members of an archive as arrays: each is exactly as large as its header says, and none is decompressed."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import zipfile
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+SUFFIX = ".npy"
+
+
+def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    """Every member by its name without suffix.
+
+    Nothing larger than the file is ever allocated.
+
+    Raises:
+        ValueError: a member is compressed, occurs twice, or is not a whole array of numbers or texts.
+    """
+    infos = members.infolist()
+    names = [info.filename for info in infos]
+    assert members.fp is not None
+    file_size = members.fp.seek(0, os.SEEK_END)
+    if len(set(names)) < len(names) or not all(name.endswith(SUFFIX) for name in names):
+        raise ValueError(f"expected arrays with names of their own, got {names[:5]}")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos) or sum(i.file_size for i in infos) > file_size:
+        raise ValueError("its members are compressed or overlap")
+    arrays = {}
+    for info in infos:
+        with members.open(info) as member:
+            try:
+                arrays[info.filename.removesuffix(SUFFIX)] = _read_array(member, info.file_size)
+            except (SyntaxError, RecursionError, MemoryError, OverflowError, EOFError) as error:
+                raise ValueError(f"{info.filename} is not an array ({error})") from error
+    return arrays
+
+
+def _read_array(member: IO[bytes], size: int) -> NDArray[Any]:
+    version = npy.read_magic(member)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"numpy's format {version} is not known")
+    # Format 3.0 differs from 2.0 by UTF-8 in the names of fields, which no array of ours has.
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(member)
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        raise ValueError("an array of Python objects or records, which upweight does not write")
+    count: int = functools.reduce(operator.mul, shape, 1)  # in Python's integers, which do not overflow
+    expected = count * dtype.itemsize
+    if any(length < 0 for length in shape) or (dtype.itemsize == 0 and count):
+        raise ValueError(f"an array of shape {shape} in {dtype}")
+    content = member.read()
+    if len(content) != expected or expected > size:
+        raise ValueError(f"expected {expected} bytes for shape {shape} in {dtype}, got {len(content)}")
+    array = np.frombuffer(bytearray(content), dtype=dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")

@@ -1,0 +1,106 @@
+"""The file of scores: what it holds, and the refusal of what no scores can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
+from upweight.core.model import Predictions
+
+if TYPE_CHECKING:
+    from upweight.core.scores import Scores
+
+KIND = "scores"
+ID_KINDS = "biufU"  # kinds of dtype that ids have, as numpy's letters
+SCALARS = (type(None), bool, int, float, str)
+PREFIXES = {"predictions": "", "at_optimum": "at_optimum_"}  # of the names of their arrays
+
+
+def write_scores(path: str | Path, scores: Scores) -> None:
+    """Write scores to one file."""
+    arrays = {"values": scores.values, "query_ids": scores.query_ids, "train_ids": scores.train_ids}
+    if scores.measured is not None:
+        arrays["measured"] = scores.measured
+    facts: dict[str, Any] = {
+        "unit": str(scores.unit),
+        "measurement": scores.measurement,
+        "recipe": dict(scores.recipe),
+        "diagnostics": dict(scores.diagnostics),
+        "contents": scores.contents,
+    }
+    for name, prefix in PREFIXES.items():
+        predictions: Predictions | None = getattr(scores, name)
+        facts[name] = predictions and {"predicted": predictions.predicted, "classes": predictions.classes}
+        if predictions is not None and predictions.probabilities is not None:
+            arrays[f"{prefix}probabilities"] = predictions.probabilities
+    write_archive(path, KIND, arrays, facts)
+
+
+def read_scores(path: str | Path) -> dict[str, Any]:
+    """The fields of the scores in a file, by name; `unit` is still a text.
+
+    Raises ValueError for a file that no scores were written to.
+    """
+    arrays, facts = read_archive(path, KIND)
+    with well_formed(path):
+        query_ids, train_ids = (stored_array(arrays, name, (None,), ID_KINDS) for name in ("query_ids", "train_ids"))
+        rows = len(query_ids)
+        diagnostics = _object(facts, "diagnostics")
+        _require_texts(diagnostics.get("warnings", []))
+        if not isinstance(facts["measurement"], str):
+            raise TypeError(f"expected the measurement in words, got {facts['measurement']!r}")
+        return {
+            "values": stored_array(arrays, "values", (rows, len(train_ids)), finite=False),
+            "query_ids": query_ids,
+            "train_ids": train_ids,
+            "unit": facts["unit"],
+            "measurement": facts["measurement"],
+            "recipe": _object(facts, "recipe"),
+            "diagnostics": diagnostics,
+            "measured": stored_array(arrays, "measured", (rows,), finite=False) if "measured" in arrays else None,
+            "contents": _contents(facts.get("contents")),
+            **{name: _predictions(facts.get(name), arrays, prefix, rows) for name, prefix in PREFIXES.items()},
+        }
+
+
+def _object(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(facts[name], dict):
+        raise TypeError(f"expected {name} to be an object of JSON, got {facts[name]!r:.40}")
+    return dict(facts[name])
+
+
+def _require_texts(texts: Any) -> None:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"expected a list of sentences, got {texts!r:.40}")
+
+
+def _contents(stored: Any) -> tuple[int, int | None] | None:
+    """The checksums of the queries' ids and contents."""
+    if stored is None:
+        return None
+    if not isinstance(stored, list) or len(stored) != 2 or type(stored[0]) is not int:
+        raise TypeError(f"expected two checksums of the queries, got {stored!r:.40}")
+    if stored[1] is not None and type(stored[1]) is not int:
+        raise TypeError(f"expected two checksums of the queries, got {stored!r:.40}")
+    return stored[0], stored[1]
+
+
+def _predictions(stored: Any, arrays: Mapping[str, NDArray[np.generic]], prefix: str, rows: int) -> Predictions | None:
+    name = f"{prefix}probabilities"
+    if stored is None:
+        if name in arrays:
+            raise ValueError(f"it has {name!r} without predictions")
+        return None
+    predicted, classes = stored["predicted"], stored["classes"]
+    for values in (predicted, classes):
+        if not isinstance(values, list) or not all(isinstance(value, SCALARS) for value in values):
+            raise TypeError(f"expected a list of predictions or classes, got {values!r:.40}")
+    if len(predicted) != rows:
+        raise ValueError(f"expected a prediction for each of {rows} queries, got {len(predicted)}")
+    probabilities = stored_array(arrays, name, (rows, len(classes)), finite=False) if name in arrays else None
+    return Predictions(tuple(predicted), tuple(classes), probabilities)
