@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,14 +154,14 @@ class Scores:
 
     def save(self, path: str | Path) -> None:
         """Write to one file, atomically; `load` gives the same scores back, bit for bit."""
-        write_scores(path, self)
+        write_scores(path, {part.name: getattr(self, part.name) for part in fields(self)})
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
-        fields = read_scores(path)
+        stored = read_scores(path)
         with well_formed(path):
-            return cls(**{**fields, "unit": Unit(fields["unit"])})
+            return cls(**{**stored, "unit": Unit(stored["unit"])})
 
     def __repr__(self) -> str:
         m, n = self.values.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,29 +12,21 @@ from numpy.typing import NDArray
 from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
 from upweight.core.model import Predictions
 
-if TYPE_CHECKING:
-    from upweight.core.scores import Scores
-
 KIND = "scores"
 ID_KINDS = "biufU"  # kinds of dtype that ids have, as numpy's letters
 SCALARS = (type(None), bool, int, float, str)
 PREFIXES = {"predictions": "", "at_optimum": "at_optimum_"}  # of the names of their arrays
 
 
-def write_scores(path: str | Path, scores: Scores) -> None:
-    """Write scores to one file."""
-    arrays = {"values": scores.values, "query_ids": scores.query_ids, "train_ids": scores.train_ids}
-    if scores.measured is not None:
-        arrays["measured"] = scores.measured
-    facts: dict[str, Any] = {
-        "unit": str(scores.unit),
-        "measurement": scores.measurement,
-        "recipe": dict(scores.recipe),
-        "diagnostics": dict(scores.diagnostics),
-        "contents": scores.contents,
-    }
+def write_scores(path: str | Path, fields: Mapping[str, Any]) -> None:
+    """Write the fields of scores, by name, to one file."""
+    arrays = {name: fields[name] for name in ("values", "query_ids", "train_ids")}
+    if fields["measured"] is not None:
+        arrays["measured"] = fields["measured"]
+    facts = {name: fields[name] for name in ("measurement", "recipe", "diagnostics", "contents")}
+    facts["unit"] = str(fields["unit"])
     for name, prefix in PREFIXES.items():
-        predictions: Predictions | None = getattr(scores, name)
+        predictions: Predictions | None = fields[name]
         facts[name] = predictions and {"predicted": predictions.predicted, "classes": predictions.classes}
         if predictions is not None and predictions.probabilities is not None:
             arrays[f"{prefix}probabilities"] = predictions.probabilities
