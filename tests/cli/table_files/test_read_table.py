@@ -4,7 +4,7 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
-from upweight.cli.table_files.read import read_records, read_table  # noqa: E402
+from upweight.cli.table_files.read import read_all_records, read_table  # noqa: E402
 from upweight.cli.table_files.table_format import ReadingOptions, TableFormat  # noqa: E402
 
 ROWS = [("age", "town", "label"), ("41", "Zürich", "yes"), ("7", "Bern", "no"), ("63", "Zürich", "no")]
@@ -47,7 +47,8 @@ def test_records_have_the_lines_of_the_file_and_rows_are_among_them(written):
     table = read_table(path)
     assert columns(table) == {"name": ["a", "b"], "note": ["two\nlines", "one"]}
     assert table.last_lines == [4, 6]
-    rows = {record.last_line: record.fields for record in read_records(path, table.form)}
+    records = read_all_records(path, table.form)
+    rows = dict(zip(records.last_lines, records.fields, strict=True))
     assert [rows[line] for line in table.last_lines] == [["a", "two\nlines"], ["b", "one"]]
     assert rows[table.form.header] == ["name", "note"]
 

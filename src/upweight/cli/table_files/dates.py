@@ -18,17 +18,20 @@ NAMED_MONTH = re.compile(r"\s*(\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}|[A-Za-z]{3,9}
 NAMED_FORMATS = ("%d-%b-%Y", "%d %b %Y", "%d-%B-%Y", "%d %B %Y", "%d-%b-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y")
 
 
-def find_dates(
-    name: str, cells: Sequence[str], values: Collection[str], missing: Collection[str]
-) -> tuple[pandas.Series | None, list[str]]:
-    """(dates, []); (None, a sentence) if the dates have two meanings; (None, []) if the texts are not dates."""
-    column, notes = None, []
+def find_dates(name: str, texts: Sequence[str], values: Collection[str]) -> tuple[pandas.Series | None, list[str]]:
+    """(dates, []); (None, a sentence) if the dates have two meanings; (None, []) if `values` are not dates.
+
+    The dates are one for each of `texts`, missing for those that are not among `values`.
+    """
+    column, notes = None, list[str]()
+    if not values:
+        return None, notes
     if all(map(ISO.fullmatch, values)):
-        column = _parsed(cells, missing, "ISO8601")
+        column = _parsed(texts, values, "ISO8601")
     elif all(map(YEAR_FIRST.fullmatch, values)):
-        column = _parsed(cells, missing, "mixed")
+        column = _parsed(texts, values, "mixed")
     elif all(map(NAMED_MONTH.fullmatch, values)):
-        dates = (_parsed(cells, missing, each) for each in NAMED_FORMATS)
+        dates = (_parsed(texts, values, each) for each in NAMED_FORMATS)
         column = next((each for each in dates if each is not None), None)
     elif all(map(DAY_AND_MONTH.fullmatch, values)):
         day_first = _is_day_first(values)
@@ -39,7 +42,7 @@ def find_dates(
                 "write them as 2020-12-31."
             )
         else:
-            column = _parsed(cells, missing, "mixed", day_first)
+            column = _parsed(texts, values, "mixed", day_first)
     return column, notes
 
 
@@ -53,13 +56,14 @@ def _is_day_first(values: Collection[str]) -> bool | None:
     return day_first
 
 
-def _parsed(cells: Sequence[str], missing: Collection[str], form: str, day_first: bool = False) -> pandas.Series | None:
-    """The dates; None if one of them does not exist. Times of several zones become UTC."""
+def _parsed(texts: Sequence[str], values: Collection[str], form: str, day_first: bool = False) -> pandas.Series | None:
+    """The texts as dates, missing where they are not among `values`; None if a date does not exist. With zones: UTC."""
     import pandas as pd
 
-    texts = pd.Series([None if cell in missing else cell.strip() for cell in cells], dtype=object)
-    has_zones = form == "ISO8601" and texts.dropna().map(lambda text: bool(ZONE.search(text))).any()
+    dated = set(values)
+    column = pd.Series([text.strip() if text in dated else None for text in texts], dtype=object)
+    has_zones = form == "ISO8601" and any(ZONE.search(text.strip()) for text in values)
     try:
-        return pd.to_datetime(texts, format=form, dayfirst=day_first, utc=bool(has_zones))
+        return pd.to_datetime(column, format=form, dayfirst=day_first, utc=has_zones)
     except (ValueError, OverflowError):
         return None

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
-from upweight.cli.table_files.records import records
+from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.table_format import SEPARATOR_NAMES, Quoting, TableFormat
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -72,14 +72,13 @@ def _best_fit(sample: str, is_whole: bool, form: TableFormat) -> Fit:
 
 
 def _fit(sample: str, is_whole: bool, form: TableFormat) -> Fit:
-    rows: list[list[str]] = []
+    listed = Records([], [])
     failed = False
     try:
-        for record in records(sample, form):
-            if not record.is_blank and not record.fields[0].startswith(COMMENT):
-                rows.append(record.fields)
+        read_records(sample, form, listed)
     except ValueError:
-        failed = is_whole or len(rows) < 2  # the end of a part may lie inside of a field
+        failed = is_whole or len(listed.fields) < 2  # the end of a part may lie inside of a field
+    rows = [record for record in listed.fields if any(record) and not record[0].startswith(COMMENT)]
     if not rows or failed:
         return Fit(0, 1.0, rows, form)
     columns = Counter(map(len, rows)).most_common(1)[0][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 POINT_NUMBER = re.compile(
     r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*", re.IGNORECASE | re.ASCII
@@ -25,7 +25,7 @@ def is_number(text: str) -> bool:
     return bool(POINT_NUMBER.fullmatch(text) or COMMA_NUMBER.fullmatch(text))
 
 
-def find_decimal(columns: Iterable[set[str]], separator: str, name: str) -> str:
+def find_decimal(columns: Iterable[Sequence[str]], separator: str, name: str) -> str:
     """The decimal mark of the numbers in these columns, each given by its distinct texts.
 
     A mark before exactly three digits may stand for a thousand, and decides nothing.

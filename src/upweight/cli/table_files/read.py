@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upweight.cli.table_files.binary_files import read_binary, require_library
-from upweight.cli.table_files.column_types import column_of
+from upweight.cli.table_files.column_types import Cells, column_of
 from upweight.cli.table_files.compression import contents_of
 from upweight.cli.table_files.encodings import decode
 from upweight.cli.table_files.layout import DIRECTIVE, lay_out
 from upweight.cli.table_files.numbers import find_decimal
-from upweight.cli.table_files.records import Record, records
+from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.rows import Rows, read_rows
 from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
 
@@ -72,10 +72,10 @@ def read_table(path: Path, options: ReadingOptions | None = None, targets: Colle
     return _typed(rows, options, targets, path.name, [guess] if guess else [])
 
 
-def read_records(path: Path, form: TableFormat) -> list[Record]:
+def read_all_records(path: Path, form: TableFormat) -> Records:
     """All records of a text file of this format, with header, comments and blank lines."""
     text, _, _ = decode(contents_of(path.read_bytes(), path.name).data, form.encoding, path.name)
-    return list(records(text, form))
+    return read_records(text, form)
 
 
 def _rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> Rows:
@@ -91,12 +91,11 @@ def _rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> R
 
 def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: str, notes: list[str]) -> Table:
     """The rows as columns of numbers, dates and texts."""
-    from dataclasses import replace
-
     import pandas as pd
 
-    columns = list(zip(*rows.cells, strict=True)) or [()] * len(rows.names)
-    decimal = options.decimal or find_decimal(map(set, columns), rows.form.separator, name)
+    fields, last_lines = rows.records
+    columns = [Cells.of([row[place] for row in fields]) for place in range(len(rows.names))]
+    decimal = options.decimal or find_decimal((column.texts for column in columns), rows.form.separator, name)
     form = replace(rows.form, decimal=decimal)
     if str(form):
         notes.append(f"How {name} was read: {form}.")
@@ -105,4 +104,4 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
     for column_name, cells in zip(rows.names, columns, strict=True):
         typed[column_name], column_notes = column_of(column_name, cells, decimal, column_name in targets)
         notes += column_notes
-    return Table(pd.DataFrame(typed), form, rows.last_lines, tuple(notes))
+    return Table(pd.DataFrame(typed), form, last_lines, tuple(notes))

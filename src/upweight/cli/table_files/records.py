@@ -16,38 +16,52 @@ QUOTING: dict[Quoting, dict[str, Any]] = {
     "escaped": {"doublequote": False, "escapechar": "\\"},
     "none": {"quoting": csv.QUOTE_NONE},
 }
+MAX_FIELD_CHARACTERS = min(sys.maxsize, 2**31 - 1)
 
 
-class Record(NamedTuple):
-    """One record of a text file: its fields, and its last line in the file, from 1. A blank line has no fields."""
+class Records(NamedTuple):
+    """The records of a text, blank ones included: the fields of each, and its last line in the file, from 1."""
 
-    fields: list[str]
-    last_line: int
+    fields: list[list[str]]
+    last_lines: list[int]
 
-    @property
-    def is_blank(self) -> bool:
-        """Whether the record has nothing in it."""
-        return not any(self.fields)
+    def where(self, chosen: list[bool]) -> Records:
+        """The records for which it is true."""
+        if all(chosen):
+            return self
+        pairs = [pair for pair, is_chosen in zip(zip(*self, strict=True), chosen, strict=True) if is_chosen]
+        return Records([fields for fields, _ in pairs], [line for _, line in pairs])
 
 
-def records(text: str, form: TableFormat) -> Iterator[Record]:
-    """The records of a text, blank ones included. Raises ValueError for a field that is not closed."""
-    settings: dict[str, Any] = {"delimiter": form.separator, "skipinitialspace": form.spaced, "strict": True}
-    reader = csv.reader(io.StringIO(text, newline=""), **settings, **QUOTING[form.quoting])
+def read_records(text: str, form: TableFormat, last: Records | None = None) -> Records:
+    """The records of a text of this format. Those before an error are put into `last`, if it is given.
+
+    Raises ValueError, with the line, for a quotation mark that is not closed or stands inside of a field.
+    """
+    fields, last_lines = last or Records([], [])
     with _fields_of_any_length():
-        while True:
-            try:
-                yield Record(next(reader), reader.line_num)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise ValueError(f"line {reader.line_num}: {error}") from None
+        try:
+            reader = _reader(text, form)
+            fields += reader
+            if reader.line_num == len(fields):
+                last_lines += range(1, len(fields) + 1)
+                return Records(fields, last_lines)
+            reader = _reader(text, form)
+            last_lines += [reader.line_num for _ in reader]
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+    return Records(fields, last_lines)
+
+
+def _reader(text: str, form: TableFormat) -> Any:
+    settings: dict[str, Any] = {"delimiter": form.separator, "skipinitialspace": form.spaced, "strict": True}
+    return csv.reader(io.StringIO(text, newline=""), **settings, **QUOTING[form.quoting])
 
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
     """Lift the limit of the csv module, which is one for the whole process, for a while."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
     try:
         yield
     finally:

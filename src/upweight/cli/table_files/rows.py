@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from upweight.cli.table_files.header import find_header, numbered_names, unique_names
 from upweight.cli.table_files.layout import COMMENT
-from upweight.cli.table_files.records import Record, records
+from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.table_format import TableFormat
 
 SHOWN_CHARACTERS = 60  # of a line in a message
@@ -20,15 +19,13 @@ class Rows:
 
     Attributes:
         names: one per column, each its own.
-        cells: one list of texts per row, as long as `names`.
-        last_lines: the last line of each row in the file, from 1.
+        records: the fields of each row, as many as `names`, and its last line in the file.
         form: the format, with header and trailing separator.
         notes: sentences about what was left out or renamed.
     """
 
     names: list[str]
-    cells: list[list[str]]
-    last_lines: list[int]
+    records: Records
     form: TableFormat
     notes: tuple[str, ...]
 
@@ -39,87 +36,85 @@ def read_rows(text: str, form: TableFormat, header: int | None, name: str) -> Ro
     Raises:
         ValueError: there is no row, or rows have different numbers of fields; the message names the line.
     """
-    listed, notes = _without_comments(_listed(text, form, name))
-    if header:
-        listed = [record for record in listed if record.last_line >= header]
-    if not listed:
-        raise ValueError(
-            f"expected {name} to be a table, got " + ("an empty file" if not header else f"no line {header} (--header)")
-        )
-    columns = Counter(len(record.fields) for record in listed).most_common(1)[0][0]
-    if columns > 1:
-        listed = [record for record in listed if not record.is_blank or len(record.fields) == columns]
-    listed, trailing = _without_trailing(listed, columns)
-    columns -= trailing
-    first, rest = listed[0], listed[1:]
-    has_row_names = bool(rest) and len(first.fields) == columns - 1 and header != 0
-    _require_even(rest if has_row_names else listed, columns, form, name)
+    records = _from_line(header or 0, _all_records(text, form, name), name)
+    columns = _usual_width(records)
+    records, notes = _without_comments(_without_blank_lines(records, columns), columns)
+    records, columns, trailing = _without_trailing(records, columns)
+    has_row_names = header != 0 and len(records.fields) > 1 and len(records.fields[0]) == columns - 1
+    body = Records(records.fields[1:], records.last_lines[1:])
+    _require_even(body if has_row_names else records, columns, form, name)
+    first, first_line = records.fields[0], records.last_lines[0]
     if header is None:
-        is_header = has_row_names or find_header(first.fields, [record.fields for record in rest], name)
-        header = first.last_line if is_header else 0
-    names = first.fields if header else numbered_names(columns)
+        header = first_line if has_row_names or find_header(first, body.fields, name) else 0
+    names = first if header else numbered_names(columns)
     if has_row_names:
         names = ["", *names]
-        notes.append(f"The header of {name} has one name fewer than its rows have fields: the first one was left out.")
+        notes.append(f"Line {first_line} of {name} names one column fewer than the rows have: the first has no name.")
     names, name_notes = unique_names(names, columns)
-    body = rest if header else listed
-    form = replace(form, trailing=bool(trailing), header=header)
-    cells = [record.fields for record in body]
-    if form.spaced or columns == 1:
-        cells = [[field.strip() for field in row] if row else [""] for row in cells]
-    return Rows(names, cells, [record.last_line for record in body], form, (*notes, *name_notes))
+    form = replace(form, trailing=trailing, header=first_line if header else 0)
+    return Rows(names, body if header else records, form, (*notes, *name_notes))
 
 
-def _listed(text: str, form: TableFormat, name: str) -> list[Record]:
-    """All records but the blank ones at the end."""
+def _all_records(text: str, form: TableFormat, name: str) -> Records:
     try:
-        listed = list(records(text, form))
+        return read_records(text, form)
     except ValueError as error:
         raise ValueError(
             f"{name}, {error}: a quotation mark is not closed or stands inside of a field; double it there, or name "
             "another separator with --sep"
         ) from None
-    while listed and listed[-1].is_blank:
-        listed.pop()
-    return listed
 
 
-def _without_comments(listed: list[Record]) -> tuple[list[Record], list[str]]:
+def _from_line(line: int, records: Records, name: str) -> Records:
+    """The records from this line on. Raises ValueError if they are all blank."""
+    records = records.where([last_line >= line for last_line in records.last_lines])
+    if not any(map(any, records.fields)):
+        got = f"no line {line}, as --header says" if line > 1 else "an empty file"
+        raise ValueError(f"expected {name} to be a table, got {got}")
+    return records
+
+
+def _usual_width(records: Records) -> int:
+    """The most frequent number of fields of records that are not blank."""
+    return Counter(len(record) for record in records.fields if any(record)).most_common(1)[0][0]
+
+
+def _without_blank_lines(records: Records, columns: int) -> Records:
+    """The records without blank lines; in a table of one column, only without those at the end."""
+    fields = records.fields
+    if columns > 1:
+        return records.where([len(record) == columns or bool("".join(record).strip()) for record in fields])
+    count = max(number for number, record in enumerate(fields, 1) if any(record))
+    return Records([record or [""] for record in fields[:count]], records.last_lines[:count])
+
+
+def _without_comments(records: Records, columns: int) -> tuple[Records, list[str]]:
     """The records without lines that begin with # and have another number of fields than most."""
-    widths = Counter(len(record.fields) for record in listed if not record.is_blank)
-    columns = widths.most_common(1)[0][0] if widths else 0
-    comments = {
-        record.last_line
-        for record in listed
-        if not record.is_blank and record.fields[0].startswith(COMMENT) and len(record.fields) != columns
-    }
-    notes = [f"Lines left out because they begin with #: {len(comments)}."] if comments else []
-    return [record for record in listed if record.last_line not in comments], notes
+    is_row = [len(record) == columns or not record[0].startswith(COMMENT) for record in records.fields]
+    comments = is_row.count(False)
+    return records.where(is_row), [f"Lines left out because they begin with #: {comments:,}."] if comments else []
 
 
-def _without_trailing(listed: list[Record], columns: int) -> tuple[list[Record], int]:
-    """The records without their last field, and 1, if that one is empty in all of them (the first may lack it)."""
-    full = listed if len(listed[0].fields) == columns else listed[1:]
-    if columns < 3 or not full or any(len(record.fields) == columns and record.fields[-1].strip() for record in full):
-        return listed, 0
-    return [
-        Record(record.fields[: columns - 1], record.last_line) if len(record.fields) == columns else record
-        for record in listed
-    ], 1
+def _without_trailing(records: Records, columns: int) -> tuple[Records, int, bool]:
+    """(records, columns, whether rows ended with a separator): without the last field if it is empty in all rows.
+
+    The first record, the header, may lack that field.
+    """
+    full = [record for record in records.fields if len(record) == columns]
+    has_all = len(full) >= len(records.fields) - 1 and columns > 2
+    if not has_all or any(record[-1].strip() for record in full):
+        return records, columns, False
+    return Records([record[: columns - 1] for record in records.fields], records.last_lines), columns - 1, True
 
 
-def _require_even(listed: Sequence[Record], columns: int, form: TableFormat, name: str) -> None:
+def _require_even(records: Records, columns: int, form: TableFormat, name: str) -> None:
     """Raise ValueError for the first record that has another number of fields."""
-    odd = next((record for record in listed if len(record.fields) != columns), None)
-    if odd is None:
-        return
-    line = form.separator.join(odd.fields)
-    shown = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}…"
-    raise ValueError(
-        f"line {odd.last_line} of {name} has {_fields(len(odd.fields))}, and most lines have {columns}: {shown!r}; "
-        "mend it, or say with --sep what separates the columns, or with --header in which line their names are"
-    )
-
-
-def _fields(count: int) -> str:
-    return "1 field" if count == 1 else f"{count} fields"
+    for fields, line in zip(*records, strict=True):
+        if len(fields) != columns:
+            text = form.separator.join(fields)
+            shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+            count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+            raise ValueError(
+                f"line {line} of {name} has {count}, and most lines have {columns}: {shown!r}; mend it, or say with "
+                "--sep what separates the columns, or with --header in which line their names are"
+            )
