@@ -75,7 +75,8 @@ class Source:
         from upweight.applications.table import with_ids
 
         target = str(self.table.target)
-        table = read_table(self.task, self.table.reading(), [target])
+        columns = tuple(filter(None, (target, self.table.identifier)))
+        table = read_table(self.task, replace(self.table.reading(), columns=columns), [target])
         try:
             frame = with_ids(table.frame, target, self.table.identifier, self.task.name)
         except KeyError as error:

@@ -44,7 +44,7 @@ def test_the_format_is_found_out_and_said(written, separator, encoding, line_end
 
 def test_records_have_the_lines_of_the_file_and_rows_are_among_them(written):
     path = written('# a title\nname,note\na,"two\nlines"\n\nb,one\n')
-    table = read_table(path)
+    table = read_table(path, ReadingOptions(columns=("note",)))
     assert columns(table) == {"name": ["a", "b"], "note": ["two\nlines", "one"]}
     assert table.last_lines == [4, 6]
     records = read_all_records(path, table.form)

@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from upweight.cli.table_files.numbers import MISSING_WORDS, is_number
 
 SAMPLE_ROWS = 2000  # compared with the first record
+MAX_SINGLE_SHARE = 0.05  # of values that occur once; in a column with more, the first text says nothing
+SHOWN_CHARACTERS = 60  # of the first line in a message
 FIRST_YEAR, LAST_YEAR = 1800, 2100
 
 
-def find_header(first: Sequence[str], body: Sequence[Sequence[str]], name: str) -> bool:
-    """Whether the first record has names: texts above columns of numbers, or texts that no row has again.
+def find_header(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: Collection[str], name: str) -> bool:
+    """Whether the first record has names: those that the user mentions, or texts above numbers or repeated texts.
 
     Raises:
-        ValueError: numbers above columns of numbers may be names (years); the message names `--header`.
+        ValueError: nothing speaks for or against it, or numbers may be names (years); the message names `--header`.
     """
-    sample = body[:SAMPLE_ROWS]
-    if not sample:
-        return not any(is_number(field) for field in first)
-    columns = list(zip(*sample, strict=True))
-    numeric = [_is_numeric(column) for column in columns]
-    texts_above_numbers = [
-        field
-        for field, is_numeric in zip(first, numeric, strict=True)
-        if is_numeric and not is_number(field) and field.strip() not in MISSING_WORDS
-    ]
-    numbers_above_numbers = [f for f, is_numeric in zip(first, numeric, strict=True) if is_numeric and is_number(f)]
-    if texts_above_numbers:
+    stripped = set(map(str.strip, first))
+    if mentioned and stripped.issuperset(mentioned):
         return True
-    texts = [(field, column) for field, column, n in zip(first, columns, numeric, strict=True) if not n]
-    occurs_again = any(field in column for field, column in texts)
-    if numbers_above_numbers:
-        if texts and not occurs_again and _are_years(numbers_above_numbers):
-            years = ", ".join(numbers_above_numbers[:3])
-            raise ValueError(
-                f"the first line of {name} has {years}, which may be names of columns or values; say --header 1 or "
-                "--header none"
-            )
+    if mentioned and set(numbered_names(len(first))).issuperset(mentioned):
         return False
-    return not occurs_again
+    if not body:
+        return not any(map(is_number, first))
+    pairs = list(zip(first, map(Counter, zip(*body[:SAMPLE_ROWS], strict=True)), strict=True))
+    above_numbers = [field for field, column in pairs if _is_numeric(column)]
+    numbers = [field for field in above_numbers if is_number(field)]
+    if any(field.strip() not in MISSING_WORDS and not is_number(field) for field in above_numbers):
+        return True
+    texts = [(field, column) for field, column in pairs if not _is_numeric(column)]
+    if any(field in column for field, column in texts if field) or (numbers and not (texts and _are_years(numbers))):
+        return False
+    if not numbers and any(_are_repeated(column) for _, column in texts):
+        return True
+    shown = ", ".join(first[:3])[:SHOWN_CHARACTERS]
+    raise ValueError(
+        f"the first line of {name} may have names of columns or values ({shown}); say --header 1 or --header none"
+    )
 
 
-def _is_numeric(column: Sequence[str]) -> bool:
+def _are_repeated(column: Counter[str]) -> bool:
+    """Whether nearly all values of a column occur more than once."""
+    singles = sum(count == 1 for count in column.values())
+    return singles <= MAX_SINGLE_SHARE * column.total()
+
+
+def _is_numeric(column: Iterable[str]) -> bool:
     values = [field for field in column if field.strip() not in MISSING_WORDS]
     return bool(values) and all(map(is_number, values))
 

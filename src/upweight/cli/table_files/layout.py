@@ -12,6 +12,7 @@ from upweight.cli.table_files.table_format import SEPARATOR_NAMES, Quoting, Tabl
 
 SEPARATORS = (",", ";", "\t", "|")
 LATE_SEPARATORS = (" ", ":")  # tried only if no other separator fits
+UNIT_SEPARATOR = "\x1f"  # of a table of one column, if its texts have all others
 SAMPLE_CHARACTERS = 200_000
 MAX_UNEVEN_SHARE = 0.2  # of the records, which have another number of fields and will be refused by their line
 COMMENT = "#"
@@ -46,7 +47,8 @@ def lay_out(text: str, form: TableFormat, separator: str | None, name: str) -> T
             nearly = [fit for fit in fits if fit.columns > 1 and fit.uneven <= MAX_UNEVEN_SHARE]
     if nearly:
         return min(nearly, key=lambda fit: fit.uneven).form
-    return _best_fit(sample, is_whole, form).form  # one column
+    unused = next(each for each in (*SEPARATORS, UNIT_SEPARATOR) if each not in text or each == UNIT_SEPARATOR)
+    return _best_fit(sample, is_whole, replace(form, separator=unused)).form  # one column
 
 
 def _sample(text: str) -> tuple[str, bool]:
@@ -68,7 +70,7 @@ def _best_fit(sample: str, is_whole: bool, form: TableFormat) -> Fit:
     if plain.form.quoting == "none" and plain.columns > 1 and plain.uneven == 0:
         # Every line is a record: a quotation mark that joined lines would have to hide just the right separators.
         fits = [fit for fit in fits if len(fit.rows) == len(plain.rows)]
-    return min(fits, key=lambda fit: (fit.columns < 2, fit.uneven))
+    return min(fits, key=lambda fit: fit.uneven)
 
 
 def _fit(sample: str, is_whole: bool, form: TableFormat) -> Fit:

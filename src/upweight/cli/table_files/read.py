@@ -86,7 +86,7 @@ def _rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> R
         text = "#\n" + text[directive.end() :]
     line_end = "\r\n" if "\r\n" in text else "\n" if "\n" in text or "\r" not in text else "\r"
     form = TableFormat(compression=form.compression, encoding=form.encoding, line_end=line_end)
-    return read_rows(text, lay_out(text, form, separator, name), options.header, name)
+    return read_rows(text, lay_out(text, form, separator, name), options, name)
 
 
 def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: str, notes: list[str]) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from upweight.cli.table_files.header import find_header, numbered_names, unique_names
 from upweight.cli.table_files.layout import COMMENT
 from upweight.cli.table_files.records import Records, read_records
-from upweight.cli.table_files.table_format import TableFormat
+from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
 
 SHOWN_CHARACTERS = 60  # of a line in a message
 
@@ -30,12 +30,13 @@ class Rows:
     notes: tuple[str, ...]
 
 
-def read_rows(text: str, form: TableFormat, header: int | None, name: str) -> Rows:
-    """Split the text into rows. `header` is the line with the names, 0 for none, None if it is to be found out.
+def read_rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> Rows:
+    """Split the text into rows. A first line that has the names that the user mentions is the header.
 
     Raises:
         ValueError: there is no row, or rows have different numbers of fields; the message names the line.
     """
+    header = options.header
     records = _from_line(header or 0, _all_records(text, form, name), name)
     columns = _usual_width(records)
     records, notes = _without_comments(_without_blank_lines(records, columns), columns)
@@ -45,7 +46,8 @@ def read_rows(text: str, form: TableFormat, header: int | None, name: str) -> Ro
     _require_even(body if has_row_names else records, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
     if header is None:
-        header = first_line if has_row_names or find_header(first, body.fields, name) else 0
+        is_header = has_row_names or find_header(first, body.fields, options.columns, name)
+        header = first_line if is_header else 0
     names = first if header else numbered_names(columns)
     if has_row_names:
         names = ["", *names]

@@ -26,12 +26,14 @@ class ReadingOptions:
         encoding: a name that Python knows.
         decimal: the decimal mark of numbers, "." or ",".
         header: the line with the names of the columns, from 1; 0: the file has no names.
+        columns: names of columns that the user mentions.
     """
 
     separator: str | None = None
     encoding: str | None = None
     decimal: str | None = None
     header: int | None = None
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def parsed(cls, sep: str | None, encoding: str | None, decimal: str | None, header: str | None) -> ReadingOptions:
