@@ -127,6 +127,7 @@ from upweight.models.registry import explainable as explainable
 from upweight.models.sklearn.frozen_network import FrozenFeatures as FrozenFeatures
 from upweight.report.evaluation import write_evaluation as write_evaluation
 from upweight.report.page import write_report as write_report
+from upweight.report.page_limits import PageLimits as PageLimits
 from upweight.report.write_page import write_page as write_page
 from upweight.retraining.retrain import Retrained as Retrained
 from upweight.retraining.retrain import retrain as retrain

@@ -10,7 +10,8 @@ import pytest
 from upweight.applications.follow import Course
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
-from upweight.report import payload, write_report
+from upweight.report import write_report
+from upweight.report.page_limits import PageLimits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGS = [
@@ -184,7 +185,7 @@ def test_a_text_among_the_columns_of_a_row_can_be_read(visit, digits):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_sixty_thousand_rows_stay_fast_and_left_out_scores_are_reported(visit, monkeypatch):
+def test_sixty_thousand_rows_stay_fast_and_left_out_scores_are_reported(visit):
     random = np.random.default_rng(0)
     train, queries = Examples(np.zeros((60_000, 1)), np.arange(60_000) % 10), Examples(np.zeros((2, 1)), [0, 1])
     scores = Scores(random.normal(size=(2, 60_000)), queries.ids, train.ids, Unit.EFFECT)
@@ -193,8 +194,7 @@ def test_sixty_thousand_rows_stay_fast_and_left_out_scores_are_reported(visit, m
             "() => { const t = performance.now(); sortBy('id'); choose(1); return performance.now() - t; }"
         )
         assert spent < 1500 and "of 60,000" in page.inner_text("#table-count")
-    monkeypatch.setattr(payload, "MAX_SCORES", 1000)
-    with visit(scores, train, queries) as page:
+    with visit(scores, train, queries, None, None, PageLimits(scores=1000)) as page:
         assert "125 highest and the 125 lowest" in page.inner_text("#table-notes")
         page.click("#column-rank button")
         page.click("#page-last")

@@ -15,7 +15,8 @@ from upweight.core.model import Predictions
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.verification import Check
-from upweight.report import payload, write_report
+from upweight.report import write_report
+from upweight.report.page_limits import PageLimits
 
 
 def data_of(path):
@@ -102,10 +103,8 @@ def test_the_old_page_survives_a_failure(tmp_path, digits, monkeypatch):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["r.html"]
 
 
-def test_the_page_reports_what_was_left_out(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(payload, "MAX_SCORES", 100)
-    monkeypatch.setattr(payload, "MAX_QUERIES", 3)
-    data = data_of(write_report(tmp_path / "r.html", *digits))
+def test_the_page_reports_what_was_left_out(tmp_path, digits):
+    data = data_of(write_report(tmp_path / "r.html", *digits, limits=PageLimits(queries=3, scores=100)))
     assert "The first 3 of 4 queries" in data["queriesLeftOut"]
     assert "10 highest and the 10 lowest scores of 60 training examples" in data["tableNotes"][0]
     scores, entry = digits[0], data["queries"][1]

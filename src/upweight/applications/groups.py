@@ -132,11 +132,18 @@ def _values_of(values: NDArray[Any]) -> list[tuple[str, NDArray[np.intp]]]:
         bins = np.searchsorted(edges, known.astype(np.float64))
         values_of = [(_bin_name(edges, b), present[bins == b]) for b in range(len(edges) + 1)]
     else:
-        values_of = [(f"= {v:g}", present[known == v]) for v in distinct.tolist()]
+        values_of = [(f"= {v:.15g}", present[known == v]) for v in distinct.tolist()]
     return [*values_of, ("= missing", np.flatnonzero(missing))] if missing.any() else values_of
 
 
 def _bin_name(edges: NDArray[np.float64], number: int) -> str:
     if number == 0:
-        return f"≤ {edges[0]:.4g}"
-    return f"> {edges[-1]:.4g}" if number == len(edges) else f"from {edges[number - 1]:.4g} to {edges[number]:.4g}"
+        return f"≤ {_edge(edges[0])}"
+    if number == len(edges):
+        return f"> {_edge(edges[-1])}"
+    return f"from {_edge(edges[number - 1])} to {_edge(edges[number])}"
+
+
+def _edge(value: float) -> str:
+    """To four digits, with the whole part in full: the column may hold ids."""
+    return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

@@ -251,12 +251,12 @@ class Examples:
         value = value.item() if isinstance(value, np.generic) else value
         return self.labels.get(value, value) if not isinstance(value, np.ndarray) else value.tolist()
 
-    def preview(self, identifier: Id, columns: Sequence[int] | None = None) -> Preview:
-        """Image, text or table row of one example, for a report; of a row these columns, by default the first ones."""
+    def preview(self, identifier: Id) -> Preview:
+        """Image, text or table row of one example, for a report; of a row the first columns."""
         position = int(self.positions([identifier])[0])
         source = self.x if self.shown is None else self.shown
         names = self.names if self.shown is None else columns_of(source)
-        return preview_of(take_rows(source, np.array([position])), names, columns)
+        return preview_of(take_rows(source, np.array([position])), names)
 
 
 def _is_column(y: Any) -> bool:

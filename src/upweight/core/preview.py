@@ -26,17 +26,16 @@ class Preview:
     value: Any
 
 
-def preview_of(single: Any, names: list[str] | None, columns: Sequence[int] | None = None) -> Preview:
+def preview_of(single: Any, names: list[str] | None) -> Preview:
     """The preview of inputs that hold a single example.
 
-    Of a table row it has these columns, in this order, by default the first ones. A sparse row shows its largest
-    values instead.
+    A table row shows its first columns, a sparse row its largest values.
     """
     if columns_of(single) is not None:
-        shown = list(range(min(single.shape[1], MAX_COLUMNS)) if columns is None else columns)
+        shown = list(range(min(single.shape[1], MAX_COLUMNS)))
         part = single.iloc[:, shown] if hasattr(single, "iloc") else single[:, shown]  # most columns cost most time
         values = next(part.itertuples(index=False, name=None)) if hasattr(part, "iloc") else part.row(0)
-        return _row(names or [str(name) for name in single.columns], values, shown)
+        return _row(names or [str(name) for name in part.columns], values)
     if is_sparse(single):
         row = single.tocsr()
         largest = np.argsort(-np.abs(row.data), kind="stable")[:MAX_COLUMNS]
@@ -49,9 +48,8 @@ def preview_of(single: Any, names: list[str] | None, columns: Sequence[int] | No
     if array.ndim >= 2:
         return Preview("image", array)
     flat = array.reshape(-1)
-    shown = list(range(min(len(flat), MAX_COLUMNS)) if columns is None else columns)
-    return _row(names or [f"x{i}" for i in range(len(flat))], flat[shown].tolist(), shown)
+    return _row(names or [f"x{i}" for i in range(len(flat))], flat[:MAX_COLUMNS].tolist())
 
 
-def _row(names: Sequence[str], values: Sequence[Any], columns: list[int]) -> Preview:
-    return Preview("row", tuple((names[i], value) for i, value in zip(columns, values, strict=True)))
+def _row(names: Sequence[str], values: Sequence[Any]) -> Preview:
+    return Preview("row", tuple(zip(names, values, strict=False)))  # of the first columns

@@ -6,7 +6,7 @@ import numpy as np
 
 from upweight.applications.attack import Attack
 from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page, effect_table
-from upweight.report.wording import MINUS, count, label_text
+from upweight.report.wording import count, label_text, significant
 
 
 def attack_page(attack: Attack) -> str:
@@ -16,7 +16,7 @@ def attack_page(attack: Attack) -> str:
     moved = [
         EffectRow(
             f"{identifier} (label {label_text(attack.train.label(identifier))})",
-            [f"{move.max():.3g}", f"{move.mean():.3g}"],
+            [significant(move.max(), 3), significant(move.mean(), 3)],
             float(move.max()),
         )
         for identifier, move in zip(attack.moved.tolist(), moves, strict=True)
@@ -46,6 +46,6 @@ def attack_page(attack: Attack) -> str:
 
 def _query_row(attack: Attack, q: int, name: str) -> EffectRow:
     before, after = (label_text(predicted[q]) for predicted in attack.predicted)
-    measured = [f"{attack.measured[end, q]:.4g}".replace("-", MINUS) for end in (0, -1)]
+    measured = [significant(attack.measured[end, q], 4) for end in (0, -1)]
     prediction = str(before) if before == after else f"{before} → {after}"
     return EffectRow(name, [*measured, prediction], float(attack.measured[-1, q] - attack.measured[0, q]))

@@ -1,83 +1,87 @@
-"""The columns of a wide table that a page shows: those that go most with the labels, strongest first."""
+"""How far each column of a table goes with the labels, so that a page shows the columns that matter first."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.input_kinds import columns_of, is_sparse, take_rows
+from upweight.report.table_columns import Table, table_of
+from upweight.report.wording import cell_text
 
 Array = NDArray[np.float64]
-COLUMNS_SHOWN = 24  # of one row
 MAX_ROWS = 2_000  # of the training set and of the queries, from which columns are chosen
-MAX_CLASSES = 50  # labels compared with the columns
-MAX_CATEGORIES = 50  # values of one column compared with the labels
+MAX_CELLS = 2_000_000  # read for it: of wide tables fewer rows
+MAX_LABELS = 50  # classes or targets compared with the columns
+PRIOR_ROWS = 10  # rows of the mean label that are added to every category, so that rare ones do not come first
 
 
-def deciding_columns(train: Examples, queries: Examples) -> list[int] | None:
-    """Positions of the columns to show, strongest first; None for inputs whose previews show all that they need.
+@dataclass(frozen=True)
+class Column:
+    """One column and the label that it alone would predict, as a shift from the mean in standard deviations.
 
-    A column counts by its correlation with a label, times its largest distance from the training mean among the
-    queries, in standard deviations: the contribution that a model of this column alone would give to a prediction.
-    Without labels, a column counts by that distance.
+    Attributes:
+        position: of the column in the table.
+        slope, mean: of a column of numbers; the shift of a value is slope · (value − mean).
+        shifts: of a column of categories: text → shift; a value that is not listed has none.
+        strength: the root of the mean squared shift of the queries.
     """
-    width = _width(train)
-    if width <= COLUMNS_SHOWN or _width(queries) != width:
-        return None
-    rows = np.unique(np.linspace(0, len(train) - 1, MAX_ROWS).astype(int))
-    asked = np.unique(np.linspace(0, len(queries) - 1, MAX_ROWS).astype(int))
+
+    position: int
+    slope: float = 0.0
+    mean: float = 0.0
+    shifts: dict[str, float] = field(default_factory=dict)
+    strength: float = 0.0
+
+
+def deciding_columns(train: Examples, queries: Examples) -> list[Column]:
+    """All columns of the table, the strongest first; none for inputs that are not a table of rows.
+
+    The shift is that of the label with which the column goes most. Without labels, the shift of a number is its
+    distance from the training mean in standard deviations, and that of a category its rarity.
+    """
+    known, new = table_of(train), table_of(queries)
+    if known is None or new is None or known.width != new.width:
+        return []
+    most = max(50, min(MAX_ROWS, MAX_CELLS // max(1, known.width)))
+    rows = np.unique(np.linspace(0, len(train) - 1, most).astype(int))
+    known, new = known.take(rows), new.take(np.unique(np.linspace(0, len(queries) - 1, most).astype(int)))
     labels = None if train.y is None else _standardised(_label_columns(train.y[rows]))[0]
-    known, new = take_rows(_shown(train), rows), take_rows(_shown(queries), asked)
-    strength = np.zeros(width)
-    columns, numbers = _numbers(known)
-    if len(columns):
-        z, mean, spread = _standardised(numbers)
-        distance = np.abs(np.nan_to_num((_columns(new, columns) - mean) / spread)).max(axis=0)
-        strength[columns] = distance * (1.0 if labels is None else _correlation(z, labels))
+    numeric = known.numeric & new.numeric
+    columns = _of_numbers(known, new, np.flatnonzero(numeric), labels)
+    columns += [_of_categories(known, new, column, labels) for column in np.flatnonzero(~numeric).tolist()]
+    return sorted(columns, key=lambda column: (-column.strength, column.position))
+
+
+def _of_numbers(known: Table, new: Table, positions: NDArray[np.intp], labels: Array | None) -> list[Column]:
+    z, means, spreads = _standardised(known.numbers(positions))
+    slopes = 1.0 / spreads
     if labels is not None:
-        for column in np.setdiff1d(np.arange(width), columns).tolist():
-            strength[column] = 2.0 * _of_categories(known, column, labels)
-    strongest: list[int] = np.argsort(-strength, kind="stable")[:COLUMNS_SHOWN].tolist()
-    return strongest
+        slopes = slopes * np.abs(z.T @ labels).max(axis=1, initial=0.0) / max(1, len(z))
+    distances = np.sqrt((np.nan_to_num(new.numbers(positions) - means, posinf=0.0, neginf=0.0) ** 2).mean(axis=0))
+    return [
+        Column(int(position), float(slope), float(mean), strength=float(slope * distance))
+        for position, slope, mean, distance in zip(positions, slopes, means, distances, strict=True)
+    ]
 
 
-def _shown(examples: Examples) -> Any:
-    return examples.x if examples.shown is None else examples.shown
-
-
-def _width(examples: Examples) -> int:
-    """Number of columns of a table of rows; 0 for sparse rows, pictures and texts."""
-    x = _shown(examples)
-    shape: tuple[int, ...] = getattr(x, "shape", ())
-    return 0 if is_sparse(x) or len(shape) != 2 else int(shape[1])
-
-
-def _numbers(x: Any) -> tuple[NDArray[np.intp], Array]:
-    """(positions of the numeric columns, their values)."""
-    if columns_of(x) is None:
-        array = np.asarray(x)
-        columns = np.arange(array.shape[1] if array.dtype.kind in "fiub" else 0)
-    elif hasattr(x, "iloc"):
-        columns = np.array([i for i, kind in enumerate(x.dtypes) if _is_number(kind)], dtype=np.intp)
+def _of_categories(known: Table, new: Table, position: int, labels: Array | None) -> Column:
+    code_of: dict[str, int] = {}
+    codes = np.array([code_of.setdefault(text, len(code_of)) for text in map(cell_text, known.values(position))])
+    counts = np.bincount(codes, minlength=len(code_of))
+    if labels is None:
+        by_code = 1.0 - counts / len(codes)
     else:
-        columns = np.array([i for i, kind in enumerate(x.dtypes) if kind.is_numeric()], dtype=np.intp)
-    return columns, _columns(x, columns)
-
-
-def _is_number(kind: Any) -> bool:
-    return getattr(kind, "kind", "O") in "fiub"
-
-
-def _columns(x: Any, columns: NDArray[np.intp]) -> Array:
-    """These columns as floats; missing values and everything that is no number are NaN."""
-    if columns_of(x) is None:
-        return np.asarray(np.asarray(x)[:, columns], dtype=np.float64)
-    if hasattr(x, "iloc"):
-        return np.asarray(x.iloc[:, columns].to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.asarray(x[:, columns.tolist()].to_numpy(), dtype=np.float64)
+        sums = np.stack([np.bincount(codes, label, minlength=len(code_of)) for label in labels.T], axis=1)
+        means = sums / (counts + PRIOR_ROWS)[:, None]
+        best = np.abs((means**2 * counts[:, None]).sum(axis=0)).argmax()
+        by_code = means[:, best]
+    shifts = dict(zip(code_of, by_code.tolist(), strict=True))
+    of_queries = np.array([shifts.get(text, 0.0) for text in map(cell_text, new.values(position))])
+    return Column(position, shifts=shifts, strength=float(np.sqrt((of_queries**2).mean())))
 
 
 def _standardised(values: Array) -> tuple[Array, Array, Array]:
@@ -91,22 +95,9 @@ def _standardised(values: Array) -> tuple[Array, Array, Array]:
     return centred / spread, mean, spread
 
 
-def _correlation(z: Array, labels: Array) -> Array:
-    """The largest absolute correlation of every column with a label."""
-    return np.asarray(np.abs(z.T @ labels).max(axis=1) / len(z))
-
-
 def _label_columns(y: NDArray[Any]) -> Array:
     """Regression targets as they are, classes as one column of zeros and ones each."""
     if y.ndim > 1 or y.dtype.kind == "f":
-        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        return np.asarray(y, dtype=np.float64).reshape(len(y), -1)[:, :MAX_LABELS]
     classes, counts = np.unique(y, return_counts=True)
-    return np.asarray(y[:, None] == classes[np.argsort(-counts, kind="stable")[:MAX_CLASSES]], dtype=np.float64)
-
-
-def _of_categories(x: Any, column: int, labels: Array) -> float:
-    """The largest absolute correlation between a value of a column and a label."""
-    values = np.asarray(x.iloc[:, column] if hasattr(x, "iloc") else x[:, column]).astype(str)
-    names, counts = np.unique(values, return_counts=True)
-    usual = names[np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]]
-    return float(_correlation(_standardised((values[:, None] == usual).astype(np.float64))[0], labels).max())
+    return np.asarray(y[:, None] == classes[np.argsort(-counts, kind="stable")[:MAX_LABELS]], dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 from upweight.core.scores import Unit
 from upweight.report.document import rendered
-from upweight.report.wording import MINUS
+from upweight.report.wording import significant
 
 MAX_ROWS = 200  # of one table
 MAX_TABLES = 20  # of one page
@@ -100,4 +100,4 @@ def unit_text(unit: Unit) -> str:
 
 def signed(value: float) -> str:
     """A number with its sign and a true minus; a dash if there is none."""
-    return f"{value:+.3g}".replace("-", MINUS) if math.isfinite(value) else "–"
+    return significant(value, 3, "+") if math.isfinite(value) else "–"

@@ -91,28 +91,8 @@ function passage(preview, limit) {
   return el("div", null, start, whole, more);
 }
 
-const PROSE = 60;  // characters; a longer value of a row is shown as a passage
-
-function pairs(preview, limit, compared) {
-  const other = new Map(compared && compared.kind === "row" ? compared.pairs : []);
-  const line = ([name, value]) => {
-    const same = other.get(name) === value, prose = value.length > PROSE;
-    return el("div", { class: (same ? "same " : "") + (prose ? "prose" : ""), title: same ? "the same value as the query" : null },
-      el("dt", { title: name }, name), prose ? el("dd", null, passage({ text: value }, limit)) : el("dd", { title: value }, value));
-  };
-  const first = el("dl", { class: "pairs" }, preview.pairs.slice(0, 8).map(line));
-  if (preview.pairs.length <= 8 && !preview.more) return first;
-  const rest = preview.pairs.slice(8);
-  const total = preview.pairs.length + preview.more;
-  return el("div", null, first,
-    el("details", { class: "rest" },
-      el("summary", null, rest.length ? `${rest.length} more columns` : "other columns"),
-      el("dl", { class: "pairs" }, rest.map(line)),
-      preview.more ? el("p", { class: "quiet" }, `${preview.pairs.length} of ${total.toLocaleString("en-US")} columns are on this page`) : null));
-}
-
 function show(index, what, limit, compared) {
   const preview = DATA.previews[index];
   if (preview.kind === "image") return picture(preview, what);
-  return preview.kind === "text" ? passage(preview, limit) : pairs(preview, limit, compared);
+  return preview.kind === "text" ? passage(preview, limit) : rowNode(preview, limit, compared);
 }

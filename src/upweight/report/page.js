@@ -50,7 +50,7 @@ function navigatorItem(q) {
   const tooltip = entry.wrong ? `true label ${entry.label}, wrongly predicted ${entry.predicted}`
     : [entry.label === null ? "" : "true label " + entry.label, entry.predicted === null ? "" : "predicted " + entry.predicted].filter(Boolean).join(", ");
   const text = preview.kind === "text" ? preview.text.slice(0, 70)
-    : preview.kind === "row" ? preview.pairs.slice(0, 2).map(([name, value]) => `${name} ${value}`).join(", ") : null;
+    : preview.kind === "row" ? rowInWords(preview, 2) : null;
   return el("li", null, el("button", { type: "button", "data-query": q, title: tooltip, onclick: () => choose(q, { scroll: false }) },
     preview.kind === "image" ? picture(preview, "") : null,
     el("span", { class: "who" }, el("span", { class: "id" }, entry.id), text ? el("span", { class: "excerpt", dir: "auto" }, text) : null,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report.document import rendered, written
+from upweight.report.page_limits import PageLimits
 from upweight.report.payload import payload
 from upweight.report.verification import LEVEL, headline, judged, same_scores, trust
 from upweight.report.wording import count, settings, wording
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
-SCRIPTS = ("elements.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
+SCRIPTS = ("elements.js", "rows.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
 
 
 def write_report(
@@ -26,8 +27,12 @@ def write_report(
     queries: Examples,
     check: Check | None = None,
     course: Course | None = None,
+    limits: PageLimits | None = None,
 ) -> Path:
     """Write one self-contained HTML page that shows, for every query, what caused its prediction.
+
+    Rows of a table are shown with the columns that matter first, and with the values that differ from those of the
+    query; all other columns unfold. Printing the page gives all queries.
 
     The file contains its data, pictures, style and script, and works from `file://` without a network. Everything
     from the data set is shown as text, never as HTML. If the data are too large for one page, the page shows a part
@@ -39,6 +44,7 @@ def write_report(
         train, queries: the examples behind the two axes of the scores.
         check: the verification of these scores by retraining, if there was one.
         course: the examples over the training, from `follow`, if checkpoints were recorded.
+        limits: how much of the data the page holds; by default enough for 200 queries and some megabytes.
 
     Returns:
         The path written to.
@@ -50,7 +56,8 @@ def write_report(
     _require_ids("train", scores.train_ids, train, "train")
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
-    return written(Path(path), _render(scores, train, queries, check, course))
+    scores = judged(check, scores)
+    return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -64,16 +71,13 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(
-    scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
-) -> str:
-    scores = judged(check, scores)
+def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
         ("page.css",),
         SCRIPTS,
-        payload(scores, train, queries, check, course),
+        data,
         words=words,
         unit=_unit_sentence(scores.unit, words.unit),
         method=str(scores.recipe.get("method", "unnamed method")),

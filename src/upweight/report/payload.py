@@ -12,6 +12,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores
 from upweight.report.follow import course_data
+from upweight.report.page_limits import PageLimits
 from upweight.report.previews import Album
 from upweight.report.verification import check_data, intervals
 from upweight.report.wording import count, label_text, number, regression_text, wording
@@ -21,20 +22,23 @@ if TYPE_CHECKING:
     from upweight.evaluate.verify import Check
 
 STRONGEST_SHOWN = 10  # per query and side
-MAX_QUERIES = 200
-MAX_SCORES = 1_000_000  # float32 in base64: 5.3 MB
 MAX_CLASSES = 12  # with more, only the most probable are shown
 PROBABLE_CLASSES_SHOWN = 5
 
 
 def payload(
-    scores: Scores, train: Examples, queries: Examples, check: Check | None, course: Course | None = None
+    scores: Scores,
+    train: Examples,
+    queries: Examples,
+    check: Check | None,
+    course: Course | None = None,
+    limits: PageLimits | None = None,
 ) -> dict[str, Any]:
     """All data that the script of the page reads."""
-    words = wording(scores)
-    m = min(len(scores.query_ids), MAX_QUERIES)
-    album = Album(train, queries)
-    kept, embedded, notes = _embedded(scores.values[:m])
+    words, limits = wording(scores), limits or PageLimits()
+    m = min(len(scores.query_ids), limits.queries)
+    album = Album(train, queries, limits)
+    kept, embedded, notes = _embedded(scores.values[:m], limits.scores)
     position_of = {identifier: position for position, identifier in enumerate(scores.train_ids[kept].tolist())}
     tops = [_top(scores, query, position_of) for query in scores.query_ids[:m].tolist()]
     ranges, interval_notes = intervals(check, scores, [_strongest_first(top) for top in tops])
@@ -70,6 +74,7 @@ def payload(
             f"The first {m} of {count(len(scores.query_ids), 'query')} are on this page; "
             "write the others to a second page."
         )
+    data["table"] = album.table()
     data["tableNotes"] = notes
     data["notes"] = interval_notes + album.remarks()
     data["previews"] = album.entries
@@ -83,15 +88,15 @@ def _has_classes(scores: Scores, train: Examples) -> bool:
     return train.y is not None and train.y.ndim == 1 and train.y.dtype.kind != "f"
 
 
-def _embedded(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[dict[str, Any]], list[str]]:
+def _embedded(values: NDArray[np.float64], most: int) -> tuple[NDArray[np.intp], list[dict[str, Any]], list[str]]:
     """The positions of the training examples on the page, the scores of each query, and notes on what was left out.
 
-    All scores are on the page if they fit; otherwise the highest and the lowest scores of each query.
+    All scores are on the page if there are at most `most`; otherwise the highest and the lowest scores of each query.
     """
     m, n = values.shape
-    if m * n <= MAX_SCORES:
+    if m * n <= most:
         return np.arange(n), [{"scores": _base64(row, "<f4")} for row in values], []
-    each = max(STRONGEST_SHOWN, MAX_SCORES // (4 * m))  # a position and a score, at two ends
+    each = max(STRONGEST_SHOWN, most // (4 * m))  # a position and a score, at two ends
     chosen = [_ends(row, each) for row in values]
     kept = np.unique(np.concatenate(chosen))
     rows = [
@@ -99,7 +104,7 @@ def _embedded(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], list[dict[
         for q, columns in enumerate(chosen)
     ]
     note = (
-        f"{count(m * n, 'score')} would make this page too large ({MAX_SCORES:,} fit). It holds, for each query, the "
+        f"{count(m * n, 'score')} would make this page too large ({most:,} fit). It holds, for each query, the "
         f"{each:,} highest and the {each:,} lowest scores of {count(n, 'training example')}; the others are in the "
         "scores themselves, or in a report of fewer queries."
     )

@@ -9,7 +9,7 @@ import numpy as np
 from upweight.applications.perturb import Perturbation
 from upweight.report.effect_tables import MAX_TABLES, EffectRow, application_page, effect_table, signed, unit_text
 from upweight.report.heatmap import contribution_pictures
-from upweight.report.wording import MINUS, count, label_text
+from upweight.report.wording import cell_text, count, label_text
 
 FEATURES_SHOWN = 12  # of one training example
 
@@ -44,7 +44,7 @@ def _section(perturbation: Perturbation, i: int) -> dict[str, Any]:
     rows = [
         EffectRow(
             feature.name,
-            [f"{feature.value:.4g}".replace("-", MINUS), signed(feature.contribution), signed(feature.gradient)],
+            [cell_text(feature.value), signed(feature.contribution), signed(feature.gradient)],
             feature.contribution,
         )
         for feature in perturbation.features(query, example, FEATURES_SHOWN)

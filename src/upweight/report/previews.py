@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.preview import Preview
-from upweight.report.deciding_columns import deciding_columns
+from upweight.report.page_limits import PageLimits
+from upweight.report.table_cells import Cells
 from upweight.report.wording import cell_text, count
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
 MAX_TEXT = 20_000  # characters of one text
-MAX_PICTURE_BYTES = 8_000_000  # of the data URIs of all pictures on one page
 MAX_SHEET_BYTES = 1_500_000  # of the contact sheet behind the table
-MAX_TILES = 3_000
 TILE_SIDE = 32  # pixels, of a picture in the table
 MAX_EXCERPT = 90  # characters of a text or row in the table
 MAX_EXCERPTS = 5_000
@@ -31,19 +30,12 @@ Pixels = NDArray[np.uint8]
 class Album:
     """The previews of one page, each stored once; `remarks` lists what was changed or left out."""
 
-    def __init__(
-        self,
-        train: Examples,
-        queries: Examples,
-        max_picture_bytes: int = MAX_PICTURE_BYTES,
-        max_tiles: int = MAX_TILES,
-    ) -> None:
-        self.max_picture_bytes = max_picture_bytes
-        self.max_tiles = max_tiles
+    def __init__(self, train: Examples, queries: Examples, limits: PageLimits | None = None) -> None:
+        self.limits = limits or PageLimits()
         self.sides = {"train": train, "query": queries}
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self._columns = deciding_columns(train, queries)
+        self._cells = Cells(train, queries, self.limits.cell_bytes)
         self.scale = _scale_of([_sample(train, 300), _sample(queries, 100)])
         self._positions: dict[tuple[str, Id], int] = {}
         self._picture_bytes = 0
@@ -64,7 +56,7 @@ class Album:
             return None
         tiles = (
             [_reduced(_pixels(train.preview(i).value, self.scale), TILE_SIDE) for i in ids]
-            if len(ids) <= self.max_tiles
+            if len(ids) <= self.limits.tiles
             else []
         )
         if not tiles or any(tile is None or tile.shape != tiles[0].shape for tile in tiles):
@@ -89,15 +81,29 @@ class Album:
         if len(ids) > MAX_EXCERPTS:
             self.notes.append("The table shows excerpts only for the strongest examples of each query.")
             return None
+        if self._cells:
+            return [_cut(line) for line in self._cells.excerpts(ids)]
         return [_excerpt(self._preview("train", i)) for i in ids]
+
+    def table(self) -> dict[str, Any]:
+        """The columns of the rows that were added, for the script of the page; no columns if they are no rows."""
+        table = self._cells.data()
+        shown, total = len(table["columns"]), table["total"]
+        if shown:
+            self.notes.append(
+                "Columns are ordered by the shift of the label that a value alone would predict: the largest shift of "
+                "the query first, and of a training example the largest of its own, the query’s, and their difference."
+            )
+        if 0 < shown < total:
+            self.notes.append(
+                f"The {count(shown, 'column')} that go most with the labels are on this page, of {total:,}; all would "
+                "make it too large. The others are in the examples themselves, or in a report of fewer queries."
+            )
+        return table
 
     def remarks(self) -> list[str]:
         """Notes on how the previews were made and which of them are not on the page."""
         remarks = []
-        if self._columns is not None:
-            remarks.append(
-                f"Of every row, the {count(len(self._columns), 'column')} that go most with the labels are shown."
-            )
         if self.scale is not None:
             low, high = self.scale
             remarks.append(
@@ -106,14 +112,16 @@ class Album:
         if self._pictures_left_out:
             remarks.append(
                 f"{count(self._pictures_left_out, 'picture')} left out to keep the page below "
-                f"{self.max_picture_bytes / 1e6:.0f} MB of pictures; report fewer queries to see them all."
+                f"{self.limits.picture_bytes / 1e6:.0f} MB of pictures; report fewer queries to see them all."
             )
         return self.notes + remarks
 
     def _preview(self, side: str, identifier: Id) -> Preview:
-        return self.sides[side].preview(identifier, self._columns)
+        return self.sides[side].preview(identifier)
 
     def _entry(self, side: str, identifier: Id) -> dict[str, Any]:
+        if self._cells:
+            return {"kind": "row", "row": self._cells.add(side, identifier)}
         preview = self._preview(side, identifier)
         if preview.kind == "text":
             text = preview.value
@@ -127,7 +135,7 @@ class Album:
             return {"kind": "text", "text": f"array of {shape}, which is not a picture", "more": 0}
         small = _reduced(pixels, MAX_PICTURE_SIDE)
         uri = _encoded(small, lossless=small is pixels)
-        if self._picture_bytes + len(uri) > self.max_picture_bytes:
+        if self._picture_bytes + len(uri) > self.limits.picture_bytes:
             self._pictures_left_out += 1
             return {"kind": "text", "text": "picture left out", "more": 0}
         self._picture_bytes += len(uri)
@@ -213,6 +221,10 @@ def _excerpt(preview: Preview) -> str:
         line = ", ".join(f"{name} {cell_text(value)}" for name, value in preview.value[:4])
     else:
         line = ""
+    return _cut(line)
+
+
+def _cut(line: str) -> str:
     return line if len(line) <= MAX_EXCERPT else line[: MAX_EXCERPT - 1] + "…"
 
 

@@ -130,7 +130,7 @@ function drawStrongest(q) {
   byId("strongest").replaceChildren(
     el("p", { class: "definition" }, el("b", null, "Score"),
       ` = ${WORDS.measurement} of this query with the training example minus without it. All bars share one scale.`,
-      DATA.previews[entry.preview].kind === "row" ? " Values marked = are equal to those of the query." : null),
+      DATA.previews[entry.preview].kind === "row" ? " = marks a value that the query has too; ≠ stands before the query’s own value where it differs." : null),
     el("div", { class: "sides" },
       column("Proponents", words[0], "pro", proponents, entry, scale, `Removing one would ${without[0]}.`),
       column("Opponents", words[1], "opp", opponents, entry, scale, `Removing one would ${without[1]}.`)));

@@ -48,11 +48,12 @@ def review_page(suspects: Suspects) -> str:
         "patch": {"kind": KIND, "version": VERSION},
         "key": digest(suspects.ids),
         "previews": album.entries,
+        "table": album.table(),
     }
     return rendered(
         "review.html.j2",
         ("page.css", "review.css"),
-        ("elements.js", "review.js"),
+        ("elements.js", "rows.js", "review.js"),
         data,
         size=count(len(suspects.ids), "label"),
         total=f"{len(train):,}",

@@ -95,7 +95,7 @@ function glance(place) {
   if (index === undefined) return null;
   const preview = DATA.previews[index];
   if (preview.kind === "image") return picture(preview, "");
-  const text = preview.kind === "text" ? preview.text : preview.pairs.slice(0, 4).map(([n, v]) => `${n} ${v}`).join(", ");
+  const text = preview.kind === "text" ? preview.text : rowInWords(preview, 4);
   return el("span", { class: "excerpt", dir: "auto" }, text.length > 90 ? text.slice(0, 89) + "…" : text);
 }
 

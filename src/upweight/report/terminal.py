@@ -19,7 +19,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
-from upweight.report.wording import count
+from upweight.report.wording import count, significant
 
 MAX_WIDTH = 78  # columns, so that lines fit the narrowest usual terminal
 COLOURS = ("cyan", "magenta")  # of proponents, of opponents
@@ -210,7 +210,7 @@ def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[A
     if measurement.startswith("−"):
         measurement, lower = measurement[1:], not lower
     unit = "" if "loss" in unit else unit  # a squared loss is measured in squared loss
-    size = f"{_word(float(f'{abs(strongest.score):.3g}'))} {unit}".strip()
+    size = f"{significant(abs(strongest.score), 3)} {unit}".strip()
     sentence = (
         f"A score of {_signed(strongest.score)} means: if the model were trained without #{strongest.id}, its "
         f"{measurement} here would be {size} {'lower' if lower else 'higher'}"
@@ -270,12 +270,11 @@ def _excerpt(examples: Examples, identifier: Id) -> str:
 def _word(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    whole = value.is_integer() and abs(value) < 1e9
-    return f"{value:.{0 if whole else 4}{'f' if whole else 'g'}}".replace("-", "−", 1)
+    return significant(value, 4)
 
 
 def _signed(score: float) -> str:
-    return f"{score:+.3g}".replace("-", "−", 1)
+    return significant(score, 3, "+")
 
 
 def _percent(probability: float) -> str:

@@ -14,6 +14,7 @@ from upweight.core.example_columns import is_missing
 from upweight.core.scores import Scores, Unit
 
 MINUS = "−"
+EXACT = 2**53  # the largest whole number up to which floats, and the numbers of a browser, are exact
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,42 @@ def label_text(value: Any) -> str | None:
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(str(label_text(part)) for part in value)
     if isinstance(value, float):
-        return f"{value:.6g}".replace("-", MINUS, 1) if math.isfinite(value) else str(value)
+        return str(rounded(value)).replace("-", MINUS)
     return str(value)
 
 
 def regression_text(value: Any) -> str | None:
-    """A predicted regression target, to four digits."""
+    """A predicted regression target: four significant digits, and the whole part in full."""
     parts = np.atleast_1d(np.asarray(value))
     if parts.dtype.kind not in "iuf":
         return label_text(value)
-    return ", ".join(f"{part:.4g}".replace("-", MINUS, 1) for part in parts.astype(float).ravel().tolist())
+    return ", ".join(significant(part, 4) for part in parts.astype(float).ravel().tolist())
 
 
 def cell_text(value: Any) -> str:
-    """A table cell as text: numbers to six significant digits, `missing` for a missing value."""
+    """A table cell as text: a number as in `rounded`, `missing` for a missing value."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     if is_missing(value):
         return "missing"
-    return f"{value:.6g}".replace("-", MINUS, 1) if isinstance(value, float) else str(value)
+    return str(rounded(value)).replace("-", MINUS) if isinstance(value, float) else str(value)
+
+
+def rounded(value: float) -> float:
+    """A value as it is shown: the whole part in full (it may be an id), and six significant digits at least."""
+    if not math.isfinite(value):
+        return value
+    if value.is_integer() and abs(value) <= EXACT:
+        return int(value)
+    return round(value, 1) if abs(value) >= 1e5 else float(f"{value:.6g}")
+
+
+def significant(value: float, digits: int, sign: str = "") -> str:
+    """A number to this many significant digits, its whole part in full, with a true minus; `sign` may be `+`."""
+    is_long = 10**digits - 0.5 <= abs(value) <= EXACT
+    return f"{value:{sign}{'.0f' if is_long else f'.{digits}g'}}".replace("-", MINUS)
 
 
 def number(value: Any) -> float | None:
