@@ -33,17 +33,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     chosen = parser.parse_args(arguments)
-    one, groups = _single_table(), _group_table()
+    single, groups = _single_table(), _group_table()
     for name in chosen.sets:
         for scaled in (True, False):
             problem = small(name, scaled)
             label = f"{name}{', standardised' if scaled else ''}"
             print(label, flush=True)
             model = uw.explainable(problem.estimator, problem.train)
-            _add_single(one, label, problem, model)
+            _add_single(single, label, problem, model)
             _add_groups(groups, label, problem, model)
     Section(
-        "accuracy", "Accuracy: compared with retraining", "python -m benchmarks --only accuracy", [one, groups]
+        "accuracy", "Accuracy: compared with retraining", "python -m benchmarks --only accuracy", [single, groups]
     ).keep()
 
 

@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     page: dict[str, Any] = {}
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)), page)
     with tempfile.TemporaryDirectory() as folder:
-        found = answers(install(chosen.peers_env), page, Path(folder))
+        peer_answers = answers(install(chosen.peers_env), page, Path(folder))
     names = [name for name in page["theirs"] if not name.startswith(OLD)]
     command = "python -m benchmarks --only coming_from --peers-env DIR"
     title = "Coming from other tools: their numbers computed from ours"
-    Section("coming_from", title, command, [table(names, page["theirs"], found)], versions(["upweight"])).keep()
+    Section("coming_from", title, command, [table(names, page["theirs"], peer_answers)], versions(["upweight"])).keep()
 
 
 def answers(python: Path, page: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -51,11 +51,11 @@ def answers(python: Path, page: dict[str, Any], folder: Path) -> dict[str, Any]:
     env = one_thread() | {"PYTHONPATH": str(ROOT)}
     worker = [python, "-m", "benchmarks.coming_from_peers", folder]
     subprocess.run(worker, check=True, env=env, cwd=os.fspath(folder), stdout=subprocess.DEVNULL)
-    with np.load(folder / "answers.npz") as kept:
-        return {name: kept[name] for name in kept.files}
+    with np.load(folder / "answers.npz") as archive:
+        return {name: archive[name] for name in archive.files}
 
 
-def table(names: list[str], ours: dict[str, NDArray[np.float64]], found: dict[str, Any]) -> Table:
+def table(names: list[str], ours: dict[str, NDArray[np.float64]], peer_answers: dict[str, Any]) -> Table:
     result = Table(
         "A softmax regression on 300 digits, 20 queries",
         f"their number from ours to {NEAR:g} of the largest; correlation over {ALIKE:g} where they draw labels",
@@ -66,7 +66,7 @@ def table(names: list[str], ours: dict[str, NDArray[np.float64]], found: dict[st
         ],
     )
     for name in names:
-        theirs = found.get(name, np.array("no answer"))
+        theirs = peer_answers.get(name, np.array("no answer"))
         if theirs.dtype.kind == "U":
             result.add(name, str(theirs), "", "", "not measured")
             continue

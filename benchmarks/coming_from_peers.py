@@ -30,8 +30,8 @@ def main() -> None:
 
 
 def page_task(path: Path) -> Task:
-    with np.load(path) as kept:
-        arrays = {name: torch.from_numpy(kept[name]) for name in kept.files}
+    with np.load(path) as archive:
+        arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
     net = nn.Sequential(nn.Linear(64, 10))
     net.load_state_dict({"0.weight": arrays["weight"].float(), "0.bias": arrays["bias"].float()})
     kind = replace(KINDS["softmax"], l2=float(arrays["l2"]))

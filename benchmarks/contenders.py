@@ -28,8 +28,8 @@ class Task:
     """Training set, queries, parameters (classes, columns) and l2, as `problem.npz` holds them."""
 
     def __init__(self, path: Path) -> None:
-        with np.load(path) as kept:
-            self.arrays = {name: kept[name] for name in kept.files}
+        with np.load(path) as archive:
+            self.arrays = {name: archive[name] for name in archive.files}
         self.l2 = float(self.arrays["l2"])
         self.count = len(self.arrays["x"])
 

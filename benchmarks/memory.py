@@ -86,8 +86,8 @@ def _held() -> int:
 def _fresh(data: Path, problem: str, method: str, queries: int) -> dict[str, Any]:
     print(problem, method, flush=True)
     command = [sys.executable, "-m", "benchmarks.memory", "--data", data, "--case", problem, method, str(queries)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return measured
 
 

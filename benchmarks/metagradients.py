@@ -135,9 +135,9 @@ def gate(tasks: list[Task]) -> Table:
             keep(path, unit=unit, numbers=[agrees, fitted.diagnostics["metasmoothness"]])
         values, _ = scored(task, CENTRE, ways(task)[CENTRE], share)
         lds = agreement(-values @ (1 - task.removed(share)).T, task.truth(share))[1]
-        with np.load(path) as kept:
-            agrees, smooth = kept["numbers"].tolist()
-            table.add(task.name, f"{share:.0%}", lds, f"{agrees:.2f}", f"{smooth:.2f}", str(kept["unit"]))
+        with np.load(path) as archive:
+            agrees, smooth = archive["numbers"].tolist()
+            table.add(task.name, f"{share:.0%}", lds, f"{agrees:.2f}", f"{smooth:.2f}", str(archive["unit"]))
         print(table.rows[-1], flush=True)
     return table
 

@@ -31,8 +31,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (t.unflatten(2, (HEADS, -1)).transpose(1, 2) for t in self.qkv(self.before(x)).chunk(3, dim=2))
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.between(x))))
 
 
@@ -69,14 +69,14 @@ def cnn() -> nn.Module:
     )
 
 
-def class_losses(said: Tensor, y: Tensor) -> Tensor:
+def class_losses(outputs: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of every example, (n,)."""
-    return F.cross_entropy(said, y, reduction="none")
+    return F.cross_entropy(outputs, y, reduction="none")
 
 
-def token_losses(said: Tensor, y: Tensor) -> Tensor:
+def token_losses(outputs: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of every sequence, averaged over its tokens, (n,)."""
-    return F.cross_entropy(said.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+    return F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Task:
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Task:
-        with np.load(folder / f"{name}.npz") as kept:
-            x, y, xq, yq = (torch.from_numpy(kept[part]) for part in ("x", "y", "xq", "yq"))
+        with np.load(folder / f"{name}.npz") as archive:
+            x, y, xq, yq = (torch.from_numpy(archive[part]) for part in ("x", "y", "xq", "yq"))
         net = KINDS[name].make()
         net.load_state_dict(torch.load(folder / f"{name}.pt"))
         return cls(KINDS[name], x, y, xq, yq, net.eval())

@@ -60,8 +60,8 @@ class _SummedLoss(nn.Module):
         super().__init__()
         self.task = task
 
-    def forward(self, said: Tensor, y: Tensor) -> Tensor:
-        return self.task.kind.losses(said, y).sum()
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.task.kind.losses(outputs, y).sum()
 
 
 def kronfluence(strategy: str, draws: int = 1, **score: Any) -> Contender:
@@ -79,12 +79,12 @@ def kronfluence(strategy: str, draws: int = 1, **score: Any) -> Contender:
 
         class Says(Described):
             def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
-                said, y = model(batch[0]), batch[1]
+                outputs, y = model(batch[0]), batch[1]
                 if sample:
                     with torch.no_grad():
-                        chances = torch.softmax(said.detach().flatten(0, -2), dim=-1)
+                        chances = torch.softmax(outputs.detach().flatten(0, -2), dim=-1)
                         y = torch.multinomial(chances, 1).view(y.shape)
-                return task.kind.losses(said, y).sum()
+                return task.kind.losses(outputs, y).sum()
 
             def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
                 return self.compute_train_loss(batch, model)
@@ -113,8 +113,8 @@ def pydvl(name: str, **settings: Any) -> Contender:
     def run(task: Task) -> Tensor:
         from pydvl.influence import torch as rooms
 
-        def loss(said: Tensor, y: Tensor) -> Tensor:
-            return task.kind.losses(said, y).mean()
+        def loss(outputs: Tensor, y: Tensor) -> Tensor:
+            return task.kind.losses(outputs, y).mean()
 
         loader = DataLoader(TensorDataset(task.x, task.y), batch_size=len(task.x))
         influence = getattr(rooms, name)
@@ -173,7 +173,7 @@ def dattri_trak(task: Task) -> Tensor:
     """One checkpoint, 512 projected directions."""
     from dattri.algorithm.trak import TRAKAttributor
 
-    chance = _described(task, lambda said, y: torch.exp(-task.kind.losses(said, y)))[0]
+    chance = _described(task, lambda outputs, y: torch.exp(-task.kind.losses(outputs, y)))[0]
     settings = {"proj_dim": 512}
     attributor = TRAKAttributor(_described(task, _margins(task))[1], chance, projector_kwargs=settings)
     train, queries = _loaders(task, BATCH)
@@ -185,8 +185,8 @@ def dattri_trak(task: Task) -> Tensor:
 def _margins(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     """log p − log(1 − p) of every example."""
 
-    def margins(said: Tensor, y: Tensor) -> Tensor:
-        logp = -task.kind.losses(said, y)
+    def margins(outputs: Tensor, y: Tensor) -> Tensor:
+        logp = -task.kind.losses(outputs, y)
         return logp - torch.log(-torch.expm1(logp).clamp(max=-1e-7))
 
     return margins
@@ -208,8 +208,8 @@ def trak(dimensions: int | None, lambda_reg: float = 0.0) -> Contender:
                 return _margins(task)(functional_call(net, (weights, buffers), (x[None],)), y[None]).sum()
 
             def get_out_to_loss_grad(self, net: Any, weights: Any, buffers: Any, batch: Any) -> Tensor:
-                said = functional_call(net, (weights, buffers), (batch[0],))
-                return (1 - torch.exp(-task.kind.losses(said, batch[1]))).detach()[:, None]
+                outputs = functional_call(net, (weights, buffers), (batch[0],))
+                return (1 - torch.exp(-task.kind.losses(outputs, batch[1]))).detach()[:, None]
 
         size = sum(p.numel() for p in task.net.parameters())
         kept, kind = dimensions or size, ProjectionType.rademacher

@@ -45,7 +45,7 @@ def measure(run: Any, task: Task, target: str) -> dict[str, Any]:
     """Median processor seconds, the most memory beyond what was held before, and an epoch's seconds beside it."""
     run(task.few(24, 4))  # imports and first calls are not counted
     epoch(task)
-    floor, cpu, held = epoch(task), [], _held()
+    floor, cpu, memory = epoch(task), [], _held()
     while not cpu or (sum(cpu) < REPEATED and len(cpu) < TIMES):
         soft = int(time.process_time()) + LIMIT
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
@@ -56,7 +56,7 @@ def measure(run: Any, task: Task, target: str) -> dict[str, Any]:
     scores = scores.detach().numpy() if hasattr(scores, "detach") else np.asarray(scores)
     assert scores.shape == (len(task.xq), len(task.x)), scores.shape
     np.save(target, scores.astype(np.float64))
-    return {"cpu": float(np.median(cpu)), "memory": max(0, most - held), "epoch": min(floor, epoch(task))}
+    return {"cpu": float(np.median(cpu)), "memory": max(0, most - memory), "epoch": min(floor, epoch(task))}
 
 
 def epoch(task: Task) -> float:

@@ -103,8 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
         folder = prepare(task, chosen.data)
         for name in contenders(task):
             interpreter = sys.executable if name.startswith("upweight") else python
-            wanted = name.startswith(chosen.again) and not (chosen.missing and result_path(folder, task, name).exists())
-            if wanted and interpreter:
+            is_chosen = name.startswith(chosen.again) and not (
+                chosen.missing and result_path(folder, task, name).exists()
+            )
+            if is_chosen and interpreter:
                 print(task, name, flush=True)
                 run(interpreter, folder, task, name)
     folders = {task: prepare(task, chosen.data) for task in KINDS}
@@ -124,10 +126,10 @@ def run(python: Path | str, folder: Path, task: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:  # libraries write files into the working folder
         env = one_thread() | {"PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE.parent)])}
         command = [python, "-m", "benchmarks.network_worker", folder, task, name, path.with_suffix(".npy")]
-        done = subprocess.run(
+        process = subprocess.run(
             command, check=False, env=env, cwd=scratch, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-    lines = done.stdout.splitlines()
+    lines = process.stdout.splitlines()
     path.write_text(lines[-1] if lines else json.dumps({"error": "stopped at the limit of processor seconds"}))
 
 

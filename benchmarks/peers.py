@@ -73,15 +73,15 @@ def main(arguments: list[str] | None = None) -> None:
 def install(folder: Path) -> Path:
     """The environment's Python; pip runs only when it is new or lacks something."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp, wanted = folder / ".installed", "\n".join(NEEDED)
-    if not stamp.exists() or stamp.read_text() != wanted:
+    stamp, requirements = folder / ".installed", "\n".join(NEEDED)
+    if not stamp.exists() or stamp.read_text() != requirements:
         if not python.exists():
             venv.create(folder, with_pip=True)
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", *NEEDED], check=True)
         # Dependencies pull in a torchvision that does not match torch and fails at import; nothing here needs it.
         subprocess.run([*pip, "uninstall", "-y", "torchvision"], check=True)
-        stamp.write_text(wanted)
+        stamp.write_text(requirements)
     return python
 
 
@@ -138,9 +138,9 @@ def table(first: dict[str, Any], rounds: list[dict[str, Any]]) -> Table:
             assert far < EXACT, f"{name} computes something else: {far:.2g}"
             slower[name] = slow
         said = verdict(slow >= (20 if name == "captum" else 3)) if name in PEERS[:-1] else ""
-        shown = f"{far:.1e}" if name != OURS[1] else "(others)"
+        difference = f"{far:.1e}" if name != OURS[1] else "(others)"
         cpu, wall = median(r["cpu"] for r in runs), median(r["wall"] for r in runs)
-        found.add(name, shown, cpu, wall, f"{slow:.1f}", said)
+        found.add(name, difference, cpu, wall, f"{slow:.1f}", said)
     if slower:
         fastest = min(slower, key=lambda name: slower[name])
         found.notes.append(f"Fastest exact peer: {fastest}, {slower[fastest]:.1f} times our processor time.")

@@ -54,7 +54,7 @@ def mnist(data: Path, queries: int = 500, dtype: str = "float64") -> Problem:
     """Softmax regression on all of MNIST: 60,000 × 784, ten classes; pixels in [0, 1]."""
     x, y = _mnist_arrays(data, "tr", dtype)
     estimator = LogisticRegression(C=0.1, tol=1e-6, max_iter=1000)
-    _kept("mnist", estimator, lambda: _mnist_arrays(data, "tr", "float64"), x.shape[1])
+    _save_problem("mnist", estimator, lambda: _mnist_arrays(data, "tr", "float64"), x.shape[1])
     x_queries, y_queries = _mnist_arrays(data, "te", dtype)
     return Problem(f"MNIST, {dtype}", estimator, x, y, x_queries[:queries].copy(), y_queries[:queries])
 
@@ -66,7 +66,7 @@ def sst2(data: Path, rows: int = 20_000, queries: int = 500) -> Problem:
     x = vectorizer.fit_transform(texts[:rows])
     more = slice(rows, rows + queries)
     estimator = LogisticRegression(tol=1e-8, max_iter=1000)
-    _kept(f"sst2-{rows}", estimator, lambda: (x, labels[:rows]), x.shape[1])
+    _save_problem(f"sst2-{rows}", estimator, lambda: (x, labels[:rows]), x.shape[1])
     return Problem("SST-2", estimator, x, labels[:rows], vectorizer.transform(texts[more]), labels[more])
 
 
@@ -81,7 +81,7 @@ def zipf(rows: int = 20_000, columns: int = 7000, words: int = 90, queries: int 
     x = normalize(TfidfTransformer().fit_transform(bags)).tocsr()
     y = (x @ rng.normal(size=columns) * 8 + rng.logistic(size=count) > 0).astype(int)
     estimator = LogisticRegression(tol=1e-8, max_iter=1000)
-    _kept(f"zipf-{rows}-{words}", estimator, lambda: (x[:rows], y[:rows]), columns)
+    _save_problem(f"zipf-{rows}-{words}", estimator, lambda: (x[:rows], y[:rows]), columns)
     more = slice(rows, rows + queries)
     return Problem("random texts", estimator, x[:rows], y[:rows], x[more], y[more])
 
@@ -108,24 +108,31 @@ def small(name: str, scaled: bool, C: float = 1.0) -> Problem:
     """One of scikit-learn's own classification sets, a third of it (at most 100 examples) held out as queries."""
     x, y = SETS[name](return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
-    x, y, held = x[order], y[order], min(100, len(x) // 3)
+    x, y, query_count = x[order], y[order], min(100, len(x) // 3)
     if scaled:
-        x = StandardScaler().fit(x[held:]).transform(x)
+        x = StandardScaler().fit(x[query_count:]).transform(x)
     solver = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10, max_iter=1000)
-    return Problem(name, solver.fit(x[held:], y[held:]), x[held:], y[held:], x[:held], y[:held])
+    return Problem(
+        name,
+        solver.fit(x[query_count:], y[query_count:]),
+        x[query_count:],
+        y[query_count:],
+        x[:query_count],
+        y[:query_count],
+    )
 
 
 def _mnist_arrays(data: Path, part: str, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kept as plain arrays too, which load without a second copy in memory."""
-    kept = CACHE / f"mnist-{part}-{dtype}.npy"
+    cache_file = CACHE / f"mnist-{part}-{dtype}.npy"
     labels = CACHE / f"mnist-{part}-labels.npy"
-    if not kept.exists() or not labels.exists():
+    if not cache_file.exists() or not labels.exists():
         CACHE.mkdir(exist_ok=True)
         with np.load(data / "mnist.npz") as archive:
             pixels = archive[f"x{part}"]
-            np.save(kept, (pixels.reshape(len(pixels), -1) / 255.0).astype(dtype))
+            np.save(cache_file, (pixels.reshape(len(pixels), -1) / 255.0).astype(dtype))
             np.save(labels, archive[f"y{part}"].astype(np.int64))
-    return np.load(kept), np.load(labels)
+    return np.load(cache_file), np.load(labels)
 
 
 def _sst2_texts(data: Path) -> tuple[list[str], NDArray[Any]]:
@@ -136,7 +143,7 @@ def _sst2_texts(data: Path) -> tuple[list[str], NDArray[Any]]:
     return [pairs[i][0] for i in order], np.array([int(pairs[i][1]) for i in order])
 
 
-def _kept(name: str, estimator: LogisticRegression, read: Callable[[], tuple[Any, Any]], columns: int) -> None:
+def _save_problem(name: str, estimator: LogisticRegression, read: Callable[[], tuple[Any, Any]], columns: int) -> None:
     """Fit it; the coefficients stay in a temporary folder, so that only the first run trains."""
     settings = "-".join(f"{k}{getattr(estimator, k)}" for k in ("C", "tol", "max_iter"))
     path = CACHE / f"{name}-{settings}.npz"

@@ -89,19 +89,19 @@ class Task:
 
         `steps`: with the batch of every step, and where the first began.
         """
-        given, net = self.training, self.fresh(self.training.seed)
-        settings = {"lr": 1.0, "weight_decay": given.weight_decay}
+        recipe, net = self.training, self.fresh(self.training.seed)
+        settings = {"lr": 1.0, "weight_decay": recipe.weight_decay}
         kinds: dict[str, Callable[..., Any]] = {
-            "sgd": lambda p: torch.optim.SGD(p, momentum=given.momentum, **settings),
-            "adamw": lambda p: torch.optim.AdamW(p, betas=given.betas, eps=given.eps, **settings),
+            "sgd": lambda p: torch.optim.SGD(p, momentum=recipe.momentum, **settings),
+            "adamw": lambda p: torch.optim.AdamW(p, betas=recipe.betas, eps=recipe.eps, **settings),
         }
         net.load_state_dict(self.begins)
-        optimiser = kinds[given.optimiser](net.parameters())
-        batches = given.drawn(np.arange(len(self.train)), given.seed)
+        optimiser = kinds[recipe.optimiser](net.parameters())
+        batches = recipe.drawn(np.arange(len(self.train)), recipe.seed)
         trajectory = uw.Trajectory(folder, every=len(batches) // checkpoints)
         if steps:
             trajectory.save(net, optimiser)
-        for where, rate in zip(batches, given.rates(len(batches)), strict=True):
+        for where, rate in zip(batches, recipe.rates(len(batches)), strict=True):
             optimiser.param_groups[0]["lr"] = float(rate)
             optimiser.zero_grad()
             losses = self.loss(net, self.model.network.batch(self.train.take(where)))
@@ -110,7 +110,7 @@ class Task:
             trajectory.record(net, optimiser, batch=where if steps else None)
         trajectory.save(net, optimiser)
         return uw.TorchModel(
-            net, self.loss, self.measure, objective=uw.Objective("mean", l2=given.l2), trajectory=trajectory
+            net, self.loss, self.measure, objective=uw.Objective("mean", l2=recipe.l2), trajectory=trajectory
         )
 
 
@@ -162,7 +162,7 @@ def mnist(data: Path, count: int, queries: int) -> tuple[uw.Examples, uw.Example
     return parts[0], parts[1]
 
 
-def regime(name: str, data: Path, asked: int = 16, **settings: Any) -> Task:
+def regime(name: str, data: Path, query_count: int = 16, **settings: Any) -> Task:
     """The 0.54-million-parameter net on 2,000 digits."""
     training = uw.Training(**{"epochs": 8, "batch_size": 100, "momentum": 0.9, "schedule": "linear", **settings})
     decays = training.schedule == "linear"
@@ -171,7 +171,7 @@ def regime(name: str, data: Path, asked: int = 16, **settings: Any) -> Task:
         "MLP 784-512-256-10, 0.54 million parameters, 2,000 MNIST digits, 160 steps of 100, SGD, "
         f"{rate}, {training.denominator} denominator"
     )
-    train, queries = mnist(data, 2000, asked)
+    train, queries = mnist(data, 2000, query_count)
     return Task(name, title, training, _mlp, loss, margin, train, queries, 40, (0.01, 0.1, 0.5))
 
 
@@ -239,8 +239,8 @@ def _start(kind: Kind, before: Tensor, after: Tensor) -> dict[str, Tensor]:
     if not path.exists():
         net = pretrained(kind, before, after, None, 0, epochs=1)
         keep(path, **{name: tensor.numpy() for name, tensor in net.state_dict().items()})
-    with np.load(path) as kept:
-        return {name: torch.from_numpy(kept[name]) for name in kept.files}
+    with np.load(path) as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files}
 
 
 TASKS: dict[str, Callable[[Path], Task]] = {

@@ -31,12 +31,12 @@ CLIPPED = ("digits", "hard", "rough", "cnn")
 class Way:
     """How scores are made.
 
-    `everywhere`: the same for every share. `kept`: the name they are kept under, where it is not their own.
+    `everywhere`: the same for every share. `saved_as`: the name that they are saved under if it is not their own.
     """
 
     scores: Callable[[Task, float], Array]
     everywhere: bool = False
-    kept: str = ""
+    saved_as: str = ""
 
 
 def metagradient(**settings: Any) -> Way:
@@ -72,30 +72,33 @@ def source(recipe: uw.SOURCE, checkpoints: int) -> Callable[[Task, float], Array
 
 
 def ways(task: Task, bergson: Path | None = None) -> dict[str, Way]:
-    found = {FULL: metagradient(at="full")}
+    chosen_ways = {FULL: metagradient(at="full")}
     if task.name == "digits" and (bergson or task.path(BERGSON).exists()):
-        found[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
-    found[CENTRE] = metagradient()
+        chosen_ways[BERGSON] = Way(lambda task, share: magic(task, bergson or Path()), True)
+    chosen_ways[CENTRE] = metagradient()
     if task.name in CLIPPED:
-        found |= {CLIP.format(clip): metagradient(clip=clip) for clip in CLIPS}
+        chosen_ways |= {CLIP.format(clip): metagradient(clip=clip) for clip in CLIPS}
     if task.samples:
-        found[MEAN.format(task.samples)] = metagradient(samples=task.samples)
+        chosen_ways[MEAN.format(task.samples)] = metagradient(samples=task.samples)
         jittered, some = JITTERED.format(task.samples), {"samples": task.samples, "jitter": 0.1}
-        found |= {jittered: metagradient(**some), f"{jittered}, clip {CLIPS[0]}": metagradient(**some, clip=CLIPS[0])}
+        chosen_ways |= {
+            jittered: metagradient(**some),
+            f"{jittered}, clip {CLIPS[0]}": metagradient(**some, clip=CLIPS[0]),
+        }
     if task.name in ("digits", "calm", "hard", "cnn", "gpt"):
         if task.name != "gpt":  # more than three processor minutes, without a time that damping could be matched to
-            found[LAST] = Way(influence, kept=f"{LAST}, later half")
+            chosen_ways[LAST] = Way(influence, saved_as=f"{LAST}, later half")
         count = MORE if task.name == "hard" else CHECKPOINTS
-        found[STEPS.format(count)] = Way(source(uw.SOURCE(), count))
+        chosen_ways[STEPS.format(count)] = Way(source(uw.SOURCE(), count))
     if task.name == "digits":  # a wider net takes hundreds of trainings for its series of products
-        found[SOURCE] = Way(source(uw.SOURCE(segments=SEGMENTS), CHECKPOINTS), kept="SOURCE")
-    return found
+        chosen_ways[SOURCE] = Way(source(uw.SOURCE(segments=SEGMENTS), CHECKPOINTS), saved_as="SOURCE")
+    return chosen_ways
 
 
 def scored(task: Task, name: str, way: Way, share: float) -> tuple[Array, float]:
     """(scores, processor time in trainings); made once, then read."""
-    kept = way.kept or name
-    path = task.path(kept if way.everywhere else f"{kept} {share}")
+    saved_as = way.saved_as or name
+    path = task.path(saved_as if way.everywhere else f"{saved_as} {share}")
     if not path.exists():
         once = []
         for _ in range(4):  # the first one is slower

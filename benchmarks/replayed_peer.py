@@ -59,18 +59,18 @@ def magic(task: Task, installed: Path) -> NDArray[np.float64]:
     import torchopt
     from bergson.magic.trainer import BackwardState, Trainer
 
-    given, stream = task.training, Stream(task)
-    rates = torch.from_numpy(given.rates(len(stream)))
-    optimiser = torchopt.sgd(lambda t: float(rates[int(t)]), momentum=given.momentum, weight_decay=given.weight_decay)
-    net = task.fresh(given.seed)
+    recipe, stream = task.training, Stream(task)
+    rates = torch.from_numpy(recipe.rates(len(stream)))
+    optimiser = torchopt.sgd(lambda t: float(rates[int(t)]), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    net = task.fresh(recipe.seed)
     net.load_state_dict(task.begins)
     trainer, state = Trainer.initialize(Weighted(net, task), optimiser)
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         end = trainer.train(state, stream, save_dir=folder, save_mode="sqrt")
         for row in _cotangents(task, end):
-            held = [torch.zeros_like(t) for t in end.differentiable_tensors()[len(end.params) :]]
-            back = BackwardState(row, held, torch.zeros_like(stream.weights))
+            moments = [torch.zeros_like(t) for t in end.differentiable_tensors()[len(end.params) :]]
+            back = BackwardState(row, moments, torch.zeros_like(stream.weights))
             done = trainer.backward(folder, stream, back, copy.copy(end), cleanup=False)
             scores.append(done.weight_grads.detach().double().numpy())
     return np.stack(scores)

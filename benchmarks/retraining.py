@@ -103,8 +103,8 @@ def one_case(sizes: tuple[int, ...], batch: int, optimiser: str, epochs: int = 3
     def plain() -> None:
         torch.manual_seed(0)
         net, w = mlp(*sizes)(0), torch.as_tensor(weights[0], dtype=torch.float32)
-        made: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-        steps = made[optimiser](net.parameters(), **settings)
+        optimisers: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+        steps = optimisers[optimiser](net.parameters(), **settings)
         for _ in range(epochs):
             for where in torch.randperm(len(x)).split(batch):
                 steps.zero_grad()

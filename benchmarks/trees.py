@@ -83,8 +83,8 @@ def order(x: pd.DataFrame, y: np.ndarray) -> Table:
         (*load_breast_cancer(return_X_y=True), booster(n_estimators=50, **small)),
         (*load_diabetes(return_X_y=True), amounts),
     ]
-    held = [held_out(*problem) for problem in problems]
-    values_of = {name: [agreement(method, *problem) for problem in held] for name, method in METHODS.items()}
+    splits = [held_out(*problem) for problem in problems]
+    values_of = {name: [agreement(method, *problem) for problem in splits] for name, method in METHODS.items()}
     best = [max(column) for column in zip(*values_of.values(), strict=True)]
     for name, values in values_of.items():
         table.add(name, *values)

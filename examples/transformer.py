@@ -120,12 +120,12 @@ def words_of(sentence: uw.Examples) -> uw.Examples:
     length = (sentence.x != PAD).sum(1)
     owner = np.repeat(np.arange(len(sentence)), length - 1)
     place = np.concatenate([np.arange(1, n) for n in length])
-    shown, ids = [], []
+    texts, ids = [], []
     for i, j in zip(owner, place, strict=True):
         words = sentence.shown[i].split()
-        shown.append(" ".join([*words[: j - 1], f"[{words[j - 1]}]", *words[j:]]))
+        texts.append(" ".join([*words[: j - 1], f"[{words[j - 1]}]", *words[j:]]))
         ids.append(f"{sentence.ids[i]}, word {j}")
-    return uw.Examples(sentence.x[owner], place, ids=ids, shown=shown)
+    return uw.Examples(sentence.x[owner], place, ids=ids, shown=texts)
 
 
 def main(report: str = "transformer.html") -> None:

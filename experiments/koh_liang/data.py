@@ -116,29 +116,29 @@ def content_hash(members: Iterable[tuple[str, bytes]]) -> str:
     return digest.hexdigest()
 
 
-def zipped(wanted: Callable[[str], str | None]) -> Callable[[Path], Members]:
+def zipped(member_name: Callable[[str], str | None]) -> Callable[[Path], Members]:
     """A reader of zip archives: `wanted` gives a member's name here, None for what is not wanted."""
 
     def read(path: Path) -> Members:
         with zipfile.ZipFile(path) as archive:
-            named = [(wanted(name), name) for name in archive.namelist() if not name.startswith("__MACOSX")]
+            named = [(member_name(name), name) for name in archive.namelist() if not name.startswith("__MACOSX")]
             return [(ours, archive.read(name)) for ours, name in named if ours is not None]
 
     return read
 
 
-def tarred(wanted: Callable[[str], str | None]) -> Callable[[Path], Members]:
+def tarred(member_name: Callable[[str], str | None]) -> Callable[[Path], Members]:
     """The same for tar archives."""
 
     def read(path: Path) -> Members:
-        found = []
+        members = []
         with tarfile.open(path) as archive:
             for member in archive:
-                ours = wanted(member.name) if member.isfile() else None
+                ours = member_name(member.name) if member.isfile() else None
                 file = archive.extractfile(member) if ours is not None else None
                 if ours is not None and file is not None:
-                    found.append((ours, file.read()))
-        return found
+                    members.append((ours, file.read()))
+        return members
 
     return read
 
@@ -149,19 +149,19 @@ def whole(path: Path) -> Members:
 
 
 def _mnist_arrays(path: Path) -> Members:
-    with np.load(path) as kept:
-        names = ("xtr", "ytr", "xte", "yte") if "xtr" in kept else ("x_train", "y_train", "x_test", "y_test")
-        arrays = [kept[name] for name in names]
+    with np.load(path) as archive:
+        names = ("xtr", "ytr", "xte", "yte") if "xtr" in archive else ("x_train", "y_train", "x_test", "y_test")
+        arrays = [archive[name] for name in names]
     return [(name, array.astype(np.uint8).tobytes()) for name, array in zip(MNIST_PARTS, arrays, strict=True)]
 
 
 def _mnist_originals(path: Path) -> Members:
-    found = []
+    members = []
     for part, name in zip(MNIST_PARTS, IDX, strict=True):
         content = gzip.decompress((path.parent / name).read_bytes())
         dimensions = struct.unpack(">I", content[:4])[0] & 0xFF
-        found.append((part, content[4 + 4 * dimensions :]))
-    return found
+        members.append((part, content[4 + 4 * dimensions :]))
+    return members
 
 
 MNIST_PARTS = ("train images", "train labels", "test images", "test labels")

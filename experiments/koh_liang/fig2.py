@@ -47,10 +47,10 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         seconds[name] = time.process_time() - start
     removed = np.argsort(-np.abs(predicted["exact"]), kind="stable")[: 50 if fast else REMOVED]
     actual, minutes = left_out(exact, removed, query)
-    found = {name: float(np.corrcoef(values[removed], actual)[0, 1]) for name, values in predicted.items()}
+    correlations = {name: float(np.corrcoef(values[removed], actual)[0, 1]) for name, values in predicted.items()}
     figure, axes = panels(3)
     for ax, (name, values) in zip(axes, predicted.items(), strict=True):
-        agree(ax, actual, values[removed], f"{name}, R = {found[name]:.4f}")
+        agree(ax, actual, values[removed], f"{name}, R = {correlations[name]:.4f}")
     save(figure, path)
     slope = float(actual @ predicted["exact"][removed] / (predicted["exact"][removed] @ predicted["exact"][removed]))
     return Result(
@@ -58,7 +58,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         claim="Predicted and actual changes of one test digit's loss lie on a line of slope 1, whether the Hessian is "
         "inverted exactly or approximately.",
         rows=[
-            *[Row(f"Pearson, {name}", "≥ .99", f"{r:.4f}", r >= 0.99) for name, r in found.items()],
+            *[Row(f"Pearson, {name}", "≥ .99", f"{r:.4f}", r >= 0.99) for name, r in correlations.items()],
             Row("slope of actual on predicted, exact", "1", f"{slope:.3f}", abs(slope - 1) < 0.05),
             Row("same sign, exact", "1.0", f"{(np.sign(actual) == np.sign(predicted['exact'][removed])).mean():.3f}"),
             Row(f"{len(removed)} refits, minutes", f"< {MINUTES:.0f}", f"{minutes:.1f}", minutes < MINUTES),

@@ -92,23 +92,24 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     start = time.process_time()
     actual, drift = left_out(model, train, query, removed)
     minutes = (time.process_time() - start) / 60
-    found = {name: float(np.corrcoef(values[removed], actual)[0, 1]) for name, values in predicted.items()}
+    correlations = {name: float(np.corrcoef(values[removed], actual)[0, 1]) for name, values in predicted.items()}
     figure, axes = panels(len(predicted))
     for ax, (name, values) in zip(axes, predicted.items(), strict=True):
-        agree(ax, actual, values[removed], f"{name}, R = {found[name]:.3f}")
+        agree(ax, actual, values[removed], f"{name}, R = {correlations[name]:.3f}")
     save(figure, path)
+    r = {name: f"{correlation:.3f}" for name, correlation in correlations.items()}
     right = float(np.mean(np.array(model.predict(test).predicted) == test.y))
     return Result(
         title="Fig. 2, middle: leaving digits out of a convolutional net",
         claim="On a net that is not convex and not at an optimum, influence still predicts the effect of leaving out "
         "a digit on a test digit's loss; the derivative through training predicts it best.",
         rows=[
-            Row(f"Pearson, influence (Hessian + {DAMPING:g}, CG)", ".86 (released run .875)", f"{found['Hessian']:.3f}",
-                None if fast else found["Hessian"] >= FLOOR),
-            Row("Pearson, influence (Gauss–Newton, block-PCG)", "–", f"{found['Gauss–Newton']:.3f}",
-                None if fast else found["Gauss–Newton"] >= FLOOR),
-            Row("Pearson, influence (EK-FAC)", "–", f"{found['EK-FAC']:.3f}"),
-            Row("Pearson, metagradient", "–", f"{found['metagradient']:.3f}"),
+            Row(f"Pearson, influence (Hessian + {DAMPING:g}, CG)", ".86 (released run .875)", r["Hessian"],
+                None if fast else correlations["Hessian"] >= FLOOR),
+            Row("Pearson, influence (Gauss–Newton, block-PCG)", "–", r["Gauss–Newton"],
+                None if fast else correlations["Gauss–Newton"] >= FLOOR),
+            Row("Pearson, influence (EK-FAC)", "–", r["EK-FAC"]),
+            Row("Pearson, metagradient", "–", r["metagradient"]),
             Row("slope of actual on predicted, in this order", "–",
                 ", ".join(f"{slope(v[removed], actual):.2f}" for v in predicted.values())),
             Row("retrained on all examples: change, relative to the largest effect", "0", f"{drift:.1e}"),

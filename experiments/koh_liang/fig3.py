@@ -69,10 +69,15 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         )
     actual = check.actual[0]
     predicted = {0.0: zero[removed], **{t: s.values[0][removed] for t, s in scores.items()}}
-    found = {t: float(np.corrcoef(p, actual)[0, 1]) for t, p in predicted.items()}
-    draw(path, actual, predicted, found)
+    correlations = {t: float(np.corrcoef(p, actual)[0, 1]) for t, p in predicted.items()}
+    draw(path, actual, predicted, correlations)
     rows = [
-        Row(f"Pearson, t = {t:g}", f"{PAPER[t]:.3f}", f"{found[t]:.3f}", bool(abs(found[t] - PAPER[t]) <= BAND))
+        Row(
+            f"Pearson, t = {t:g}",
+            f"{PAPER[t]:.3f}",
+            f"{correlations[t]:.3f}",
+            bool(abs(correlations[t] - PAPER[t]) <= BAND),
+        )
         for t in (0.001, 0.0, 0.1)
     ]
     return Result(
@@ -91,7 +96,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     )
 
 
-def draw(path: Path, actual: Array, predicted: dict[float, Array], found: dict[float, float]) -> None:
+def draw(path: Path, actual: Array, predicted: dict[float, Array], correlations: dict[float, float]) -> None:
     """The smooth hinges, then one scatter for each temperature."""
     figure, axes = panels(4, size=(3.1, 3.0))
     s = np.linspace(0.8, 1.2, 200)
@@ -101,6 +106,6 @@ def draw(path: Path, actual: Array, predicted: dict[float, Array], found: dict[f
     axes[0].legend(fontsize=7)
     axes[0].set(xlabel="s", title="smooth hinge")
     for ax, (t, values) in zip(axes[1:], predicted.items(), strict=True):
-        agree(ax, actual, values, f"t = {t:g}, R = {found[t]:.2f}")
+        agree(ax, actual, values, f"t = {t:g}, R = {correlations[t]:.2f}")
         ax.set_xlim(actual.min() * 1.1, actual.max() * 1.1)
     save(figure, path)

@@ -60,11 +60,13 @@ def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan
     known, told = known[np.argsort(p[known])], []
     for place in SURE:
         which = known[int(place * len(known))]
-        seen = views(test.pictures[which], plan.group)
+        views_of_picture = views(test.pictures[which], plan.group)
         with torch.no_grad():
-            features = np.concatenate([net(channels_first(few)).double().numpy() for few in np.array_split(seen, 3)])
-        shown = Photographs(seen, np.full(len(seen), test.y[which]), features, test.kinds)
-        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(seen))).p_true() > 0.5)
+            features = np.concatenate(
+                [net(channels_first(few)).double().numpy() for few in np.array_split(views_of_picture, 3)]
+            )
+        shown = Photographs(views_of_picture, np.full(len(views_of_picture), test.y[which]), features, test.kinds)
+        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(views_of_picture))).p_true() > 0.5)
         attack = Attack(net, train, shown, right)
         attack.run(attack.choose(plan.candidates, 1), plan.group_steps, plan.group_size, stop=False)
         told.append(f"{int((attack.p_true() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
@@ -73,9 +75,9 @@ def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan
 
 def views(picture: Array, count: int) -> Array:
     """The picture shifted by up to twenty pixels, turned over or not, up to 15 % lighter or darker."""
-    rng, found = np.random.default_rng(0), []
+    rng, pictures = np.random.default_rng(0), []
     for _ in range(count):
-        seen = picture[:, ::-1] if rng.random() < 0.5 else picture
-        seen = np.roll(seen, tuple(rng.integers(-20, 21, 2)), axis=(0, 1))
-        found.append(np.clip(seen * rng.uniform(0.85, 1.15), 0, 255))
-    return np.array(found).round().astype(picture.dtype)
+        view = picture[:, ::-1] if rng.random() < 0.5 else picture
+        view = np.roll(view, tuple(rng.integers(-20, 21, 2)), axis=(0, 1))
+        pictures.append(np.clip(view * rng.uniform(0.85, 1.15), 0, 255))
+    return np.array(pictures).round().astype(picture.dtype)

@@ -70,14 +70,14 @@ def one(seed: int, train: tuple[Any, Array], test: tuple[Any, Array]) -> tuple[f
     step = len(y) // 20
     wrong, flips, rng = flip(seed, y)
     machine = fitted(x, wrong)
-    found = np.empty((len(METHODS), 2, len(CHECKED)))
-    for order, out in zip(orders(x, wrong, machine, rng).values(), found, strict=True):
+    shares = np.empty((len(METHODS), 2, len(CHECKED)))
+    for order, out in zip(orders(x, wrong, machine, rng).values(), shares, strict=True):
         for place, twentieths in enumerate(CHECKED):
             checked = order[: twentieths * step]
             repaired = wrong.copy()
             repaired[checked] = y[checked]
             out[:, place] = fitted(x, repaired).score(*test), np.isin(flips, checked).mean()
-    return machine.score(*test), found
+    return machine.score(*test), shares
 
 
 def reproduce(folder: Path, fast: bool, path: Path) -> Result:
@@ -86,11 +86,11 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     train, test = bags(lemmas(mails), y, 0.8)
     clean = fitted(*train).score(*test)
     seeds = [120 + 2 * k for k in range(2 if fast else 40)]  # the release's
-    accuracies, found = zip(*(one(seed, train, test) for seed in seeds), strict=True)
-    flipped, table = float(np.mean(accuracies)), np.mean(found, axis=0)
-    draw(path, np.array(found), flipped, clean)
+    accuracies, shares = zip(*(one(seed, train, test) for seed in seeds), strict=True)
+    flipped, table = float(np.mean(accuracies)), np.mean(shares, axis=0)
+    draw(path, np.array(shares), flipped, clean)
     combined = np.mean([suspected(seed, train) for seed in seeds[:COMBINED]])
-    alone = np.mean(found[:COMBINED], axis=0)[[METHODS.index("influence"), METHODS.index("loss")], 1, 1]
+    alone = np.mean(shares[:COMBINED], axis=0)[[METHODS.index("influence"), METHODS.index("loss")], 1, 1]
     rows = [
         Row("influence finds at least what the loss finds", "yes", *_answer((table[0, 1] >= table[2, 1]).all())),
         _row("accuracy, clean labels", (0.976,), [clean]),
@@ -127,7 +127,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
             "numbers; the rows «influence» are ranked by the formula of the text. The formula without the square "
             "finds a few more flips and repairs the filter faster at first, and finds fewer later.",
         ],
-        numbers={"found": np.array(found).round(4).tolist(), "methods": METHODS},
+        numbers={"found": np.array(shares).round(4).tolist(), "methods": METHODS},
     )
 
 
@@ -136,21 +136,21 @@ def _answer(yes: bool) -> tuple[str, bool]:
 
 
 def _row(what: str, paper: tuple[float, ...] | None, ours: Any) -> Row:
-    here = _numbers(ours)
+    numbers = _numbers(ours)
     if paper is None:
-        return Row(what, "–", here)
-    return Row(what, _numbers(paper), here, bool((np.abs(np.subtract(ours, paper)) <= BAND + 5e-4).all()))
+        return Row(what, "–", numbers)
+    return Row(what, _numbers(paper), numbers, bool((np.abs(np.subtract(ours, paper)) <= BAND + 5e-4).all()))
 
 
 def _numbers(values: Any) -> str:
     return " ".join(f"{v:.3f}"[1:] for v in values)
 
 
-def draw(path: Path, found: Array, flipped: float, clean: float) -> None:
+def draw(path: Path, shares: Array, flipped: float, clean: float) -> None:
     """Means with standard errors, as in the paper; the paper's own numbers as crosses."""
     figure, axes = panels(2, size=(4.2, 3.4))
     share = np.concatenate([[0], CHECKED * 5])
-    mean, error = found.mean(axis=0), found.std(axis=0) / np.sqrt(len(found))
+    mean, error = shares.mean(axis=0), shares.std(axis=0) / np.sqrt(len(shares))
     for m, name in enumerate(METHODS):
         for which, ax, start in ((0, axes[0], flipped), (1, axes[1], 0.0)):
             bars = ax.errorbar(share, [start, *mean[m, which]], [0, *error[m, which]], label=name, capsize=2)

@@ -16,10 +16,10 @@ COMPONENTS = 700
 
 def cluster(test: Photographs, right: Array, p: Array, count: int) -> Array:
     """The `count` correct images of the first class that are nearest in features to the least confident one."""
-    own = right[test.y[right] == 0]
-    middle = own[np.argmin(p[own])]
-    far = np.linalg.norm(test.features[own] - test.features[middle], axis=1)
-    return np.asarray(own[np.argsort(far, kind="stable")[:count]])
+    same_class = right[test.y[right] == 0]
+    middle = same_class[np.argmin(p[same_class])]
+    far = np.linalg.norm(test.features[same_class] - test.features[middle], axis=1)
+    return np.asarray(same_class[np.argsort(far, kind="stable")[:count]])
 
 
 def observations(head: LogisticRegression, train: Photographs, place: int, moved: Array, after: Array) -> list[Row]:

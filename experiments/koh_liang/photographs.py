@@ -97,8 +97,8 @@ def extractor(folder: Path) -> Extractor:
 
 def spread(photographs: Photographs, label: int) -> float:
     """Mean distance in features of one class to its centre."""
-    own = photographs.features[photographs.y == label]
-    return float(np.linalg.norm(own - own.mean(axis=0), axis=1).mean())
+    same_class = photographs.features[photographs.y == label]
+    return float(np.linalg.norm(same_class - same_class.mean(axis=0), axis=1).mean())
 
 
 @cache

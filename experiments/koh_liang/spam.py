@@ -21,19 +21,19 @@ COMMON = 5  # times that a shorter form must be seen to be a word
 def lemmas(mails: list[str]) -> list[str]:
     """Each mail as its lemmas: words of letters, without stop words, endings taken off where that leaves a word."""
     words = [[w for w in WORD.findall(mail.lower()) if w not in ENGLISH_STOP_WORDS] for mail in mails]
-    seen = Counter(word for mail in words for word in mail)
-    lemma = {word: _lemma(word, seen) for word in seen}
+    counts = Counter(word for mail in words for word in mail)
+    lemma = {word: _lemma(word, counts) for word in counts}
     return [" ".join(lemma[word] for word in mail) for mail in words]
 
 
-def _lemma(word: str, seen: Counter[str]) -> str:
+def _lemma(word: str, counts: Counter[str]) -> str:
     for ending, instead in RULES:
         stem = word[: len(word) - len(ending)] + instead
         if not word.endswith(ending) or len(stem) < 3 or word.endswith("ss"):
             continue
-        if seen[stem] >= COMMON:
+        if counts[stem] >= COMMON:
             return stem
-        if not instead and stem[-1] == stem[-2] and seen[stem[:-1]] >= COMMON:
+        if not instead and stem[-1] == stem[-2] and counts[stem[:-1]] >= COMMON:
             return stem[:-1]  # running, dropped
     return word
 

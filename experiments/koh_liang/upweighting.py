@@ -25,15 +25,15 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     examples, machine = train.examples(), head(train)
     p = machine.predict_proba(test.features)[:, 0]
     query = int(np.argmin(np.where(test.y == 0, np.abs(p - 0.82), np.inf)))
-    asked = test.examples().take([query])
+    queries = test.examples().take([query])
     loss = uw.explainable(machine, examples, objective="mean")
     dog = uw.explainable(machine, examples, uw.Probability(of=0), objective="mean")
     first = uw.Influence(correction=None)
-    effect, effect_p = (first.fit(m, examples).attribute(asked).values[0] for m in (loss, dog))
+    effect, effect_p = (first.fit(m, examples).attribute(queries).values[0] for m in (loss, dog))
     place = int(np.argmin(effect_p))  # the image that lowers p(dog) most: upweighted, it lowers it further
     times = np.concatenate([[0.0], np.linspace(0.5, 1.5, 5), np.geomspace(2, MOST, 4 if fast else 10)])
-    losses, chances = curve(loss, dog, examples, asked, place, times)
-    near, _ = curve(loss, dog, examples, asked, place, np.array([1 - SMALL, 1 + SMALL]))
+    losses, chances = curve(loss, dog, examples, queries, place, times)
+    near, _ = curve(loss, dog, examples, queries, place, np.array([1 - SMALL, 1 + SMALL]))
     slope, predicted = (near[1] - near[0]) / (2 * SMALL), -effect[place]
     whole = dict(zip(times.tolist(), chances, strict=True))
     figure, axes = panels(4, size=(2.9, 2.8))
@@ -68,13 +68,15 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     )
 
 
-def curve(loss: Any, dog: Any, train: uw.Examples, asked: uw.Examples, place: int, times: Array) -> tuple[Array, Array]:
+def curve(
+    loss: Any, dog: Any, train: uw.Examples, queries: uw.Examples, place: int, times: Array
+) -> tuple[Array, Array]:
     """(loss, p) of the query after training with so many times the image's weight."""
     losses, chances = np.empty(len(times)), np.empty(len(times))
     for i, many in enumerate(times):
         weights = np.ones(len(train))
         weights[place] = many
         parameters = loss.retrain(train, weights).parameters
-        losses[i] = -loss.with_parameters(parameters).measure(asked)[0]
-        chances[i] = dog.with_parameters(parameters).measure(asked)[0]
+        losses[i] = -loss.with_parameters(parameters).measure(queries)[0]
+        chances[i] = dog.with_parameters(parameters).measure(queries)[0]
     return losses, chances

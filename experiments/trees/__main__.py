@@ -22,12 +22,12 @@ def main() -> None:
     chosen = parser.parse_args()
     frame, y = adult(chosen.data)
     x = frame.apply(lambda c: c.cat.codes if c.dtype == "category" else c).astype(float).to_numpy()
-    known = versions(["numpy", "scipy", "scikit-learn", "lightgbm", "catboost", "upweight"])
+    installed = versions(["numpy", "scipy", "scikit-learn", "lightgbm", "catboost", "upweight"])
     for name in chosen.only:
         start = time.process_time()
-        found = RUNS[name](np.ascontiguousarray(x), y)
-        found = replace(found, seconds=time.process_time() - start, versions=known)
-        print(found.keep(Path(__file__).parent / "results"))
+        result = RUNS[name](np.ascontiguousarray(x), y)
+        result = replace(result, seconds=time.process_time() - start, versions=installed)
+        print(result.keep(Path(__file__).parent / "results"))
 
 
 if __name__ == "__main__":

@@ -22,22 +22,22 @@ METHODS: dict[str, Attributor] = {
 }
 
 
-def run(x: np.ndarray, y: np.ndarray, rows: int = 2_000, asked: int = 15) -> Result:
+def run(x: np.ndarray, y: np.ndarray, rows: int = 2_000, query_count: int = 15) -> Result:
     """The mean rise of the test loss, method by method and share by share."""
     whole = uw.Examples(x, y)
-    train, queries = whole.take(np.arange(rows)), whole.take(np.arange(rows, rows + asked))
+    train, queries = whole.take(np.arange(rows)), whole.take(np.arange(rows, rows + query_count))
     booster = lightgbm.LGBMClassifier(n_estimators=100, num_leaves=15, n_jobs=1, verbose=-1)
     model = uw.explainable(booster.fit(train.x, train.y), train)
     before = model.measure(queries)
     rises = {}
     for name, recipe in METHODS.items():
         order = np.argsort(-recipe.fit(model, train).attribute(queries).values, axis=1, kind="stable")
-        found = np.empty((asked, len(SHARES)))
-        for q, place in np.ndindex(found.shape):
+        changes = np.empty((query_count, len(SHARES)))
+        for q, place in np.ndindex(changes.shape):
             weights = np.ones(rows)
             weights[order[q, : max(1, round(SHARES[place] * rows))]] = 0.0
-            found[q, place] = before[q] - model.retrain(train, weights).measure(queries.take([q]))[0]
-        rises[name] = found.mean(axis=0)
+            changes[q, place] = before[q] - model.retrain(train, weights).measure(queries.take([q]))[0]
+        rises[name] = changes.mean(axis=0)
         print(name, rises[name], flush=True)
     total = {name: float(rise.mean()) for name, rise in rises.items()}
     published = {name: total[name] for name in ("BoostIn", "LeafInfSP", "TREX", "TreeSim")}
@@ -54,10 +54,10 @@ def run(x: np.ndarray, y: np.ndarray, rows: int = 2_000, asked: int = 15) -> Res
                 for name, rise in rises.items()
             ],
         ],
-        settings=f"Adult, {rows:,} rows, {asked} test rows; LightGBM, 100 trees of 15 leaves; mean rise of the loss "
-        f"in "
-        f"nats with {', '.join(f'{100 * share:g}' for share in SHARES)} % of the rows removed, with retraining each "
-        f"time.",
+        settings=f"Adult, {rows:,} rows, {query_count} test rows; LightGBM, 100 trees of 15 leaves; mean rise of the "
+        "loss in nats with "
+        f"{', '.join(f'{100 * share:g}' for share in SHARES)} % of the rows removed, with retraining each "
+        "time.",
         section="Boosted trees: Sharchilev et al. (2018), Brophy et al. (2023)",
         name="brophy",
         command="python -m experiments.trees --data DIR",

@@ -32,27 +32,27 @@ def test_the_attack_lowers_the_measurement_inside_its_box():
     train, queries = threes_and_eights()
     model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
     query = doubtful(model, queries)
-    found = uw.attack(model, train, query, 2, pgd=uw.PGD(grey=1 / 16, radius=0.5, step=0.05, steps=10))
-    moved = train.positions(found.moved)
+    attack = uw.attack(model, train, query, 2, pgd=uw.PGD(grey=1 / 16, radius=0.5, step=0.05, steps=10))
+    moved = train.positions(attack.moved)
     others = np.setdiff1d(np.arange(70), moved)
-    assert (found.train.x[others] == train.x[others]).all()
-    assert np.abs(found.train.x - train.x).max() <= 0.5 / 16 + 1e-12 and found.farthest <= 0.5 + 1e-9
-    assert (np.rint(found.train.x * 16) == train.x * 16).all(), "the same picture once it is rounded to grey levels"
-    assert found.train.x.min() >= 0 and found.train.x.max() <= 1
-    assert found.measured[-1, 0] < found.measured[0, 0]
-    assert (np.diff(found.measured[:, 0]) < 1e-9).mean() > 0.8
-    truth = LogisticRegression(C=100.0, **TIGHT).fit(found.train.x, train.y)
-    said = truth.predict_log_proba(query.x)[0, query.y[0]]
-    assert found.measured[-1, 0] == pytest.approx(said, rel=1e-3)
+    assert (attack.train.x[others] == train.x[others]).all()
+    assert np.abs(attack.train.x - train.x).max() <= 0.5 / 16 + 1e-12 and attack.farthest <= 0.5 + 1e-9
+    assert (np.rint(attack.train.x * 16) == train.x * 16).all(), "the same picture once it is rounded to grey levels"
+    assert attack.train.x.min() >= 0 and attack.train.x.max() <= 1
+    assert attack.measured[-1, 0] < attack.measured[0, 0]
+    assert (np.diff(attack.measured[:, 0]) < 1e-9).mean() > 0.8
+    truth = LogisticRegression(C=100.0, **TIGHT).fit(attack.train.x, train.y)
+    log_probability = truth.predict_log_proba(query.x)[0, query.y[0]]
+    assert attack.measured[-1, 0] == pytest.approx(log_probability, rel=1e-3)
 
 
 def test_it_stops_when_every_prediction_has_turned():
     train, queries = threes_and_eights()
     model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
     query = doubtful(model, queries)
-    found = uw.attack(model, train, query, 20, pgd=uw.PGD(grey=1 / 16, radius=4, step=0.5, steps=30))
-    assert found.turned == query.ids.tolist() and len(found.measured) < 31
-    truth = LogisticRegression(C=100.0, **TIGHT).fit(found.train.x, train.y)
+    attack = uw.attack(model, train, query, 20, pgd=uw.PGD(grey=1 / 16, radius=4, step=0.5, steps=30))
+    assert attack.turned == query.ids.tolist() and len(attack.measured) < 31
+    truth = LogisticRegression(C=100.0, **TIGHT).fit(attack.train.x, train.y)
     assert truth.predict(query.x)[0] != model.predictor.predict(query.x)[0]
 
 
@@ -62,17 +62,17 @@ def test_through_a_frozen_network():
     train, queries = threes_and_eights()
     head = make_pipeline(uw.FrozenFeatures(net), LogisticRegression(C=100.0, **TIGHT)).fit(train.x, train.y)
     model = uw.explainable(head, train)
-    found = uw.perturb(model, train, queries.take([0]), k=1)
-    assert found.described == "inputs" and net.training
-    place = int(train.positions(found.example_ids)[0])
-    column = int(np.abs(found.gradients[0, 0]).argmax())
+    attack = uw.perturb(model, train, queries.take([0]), k=1)
+    assert attack.described == "inputs" and net.training
+    place = int(train.positions(attack.example_ids)[0])
+    column = int(np.abs(attack.gradients[0, 0]).argmax())
     ends = []
     for move in (1e-4, -1e-4):
         x = train.x.copy()
         x[place, column] += move
         refit = model.hypothetical(True).retrain(uw.Examples(x, train.y), np.ones(70))
         ends.append(refit.measure(queries.take([0]))[0])
-    assert found.gradients[0, 0, column] == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-3)
+    assert attack.gradients[0, 0, column] == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-3)
     query = doubtful(model, queries)
     hit = uw.attack(model, train, query, [0, 5], pgd=uw.PGD(grey=1 / 16, step=0.1, steps=3))
     assert hit.moved.tolist() == [0, 5] and hit.measured[-1, 0] < hit.measured[0, 0]

@@ -35,10 +35,10 @@ class Unable(Measurable):
 
 def test_mistakes_are_wrong_and_the_surest_come_first():
     model = logistic()
-    found = confident_mistakes(model, QUERIES, k=3)
-    said = model.predict(QUERIES.select(found))
-    assert all(p != QUERIES.label(i) for i, p in zip(found, said.predicted, strict=True))
-    sure = said.probabilities.max(axis=1)
+    mistakes = confident_mistakes(model, QUERIES, k=3)
+    predictions = model.predict(QUERIES.select(mistakes))
+    assert all(p != QUERIES.label(i) for i, p in zip(mistakes, predictions.predicted, strict=True))
+    sure = predictions.probabilities.max(axis=1)
     assert (np.diff(sure) <= 0).all()
     assert len(confident_mistakes(model, QUERIES, k=99)) < len(QUERIES)
 
@@ -50,15 +50,15 @@ def test_mistakes_do_not_depend_on_the_order_of_queries():
 
 def test_mistakes_of_a_machine_without_probabilities_are_those_of_lowest_measurement():
     model = explainable(LinearSVC(tol=1e-10, max_iter=100_000).fit(TRAIN.x, TRAIN.y), TRAIN)
-    found = confident_mistakes(model, QUERIES, k=3)
-    assert (np.diff(model.measure(QUERIES.select(found))) >= 0).all()
+    mistakes = confident_mistakes(model, QUERIES, k=3)
+    assert (np.diff(model.measure(QUERIES.select(mistakes))) >= 0).all()
 
 
 def test_mistakes_of_a_regression_are_its_largest_errors():
     train, queries = Examples(X[:35], X[:35, 1] + Y[:35]), Examples(X[35:], X[35:, 1] + Y[35:])
     fitted = Ridge().fit(train.x, train.y)
-    found = confident_mistakes(explainable(fitted, train), queries, k=2)
-    assert found == np.argsort(-np.abs(fitted.predict(queries.x) - queries.y))[:2].tolist()
+    mistakes = confident_mistakes(explainable(fitted, train), queries, k=2)
+    assert mistakes == np.argsort(-np.abs(fitted.predict(queries.x) - queries.y))[:2].tolist()
 
 
 def test_queries_without_labels_hold_no_mistakes_but_are_worth_explaining():
@@ -66,31 +66,31 @@ def test_queries_without_labels_hold_no_mistakes_but_are_worth_explaining():
     model = logistic(Probability(of=1))
     with pytest.raises(ValueError, match="no labels"):
         confident_mistakes(model, unlabelled)
-    found, why = worth_explaining(model, unlabelled, k=2)
-    chances = model.predict(unlabelled.select(found)).probabilities.max(axis=1)
-    assert len(found) == 2 and chances[0] <= chances[1] and "least confident" in why
+    mistakes, why = worth_explaining(model, unlabelled, k=2)
+    chances = model.predict(unlabelled.select(mistakes)).probabilities.max(axis=1)
+    assert len(mistakes) == 2 and chances[0] <= chances[1] and "least confident" in why
 
 
 def test_a_model_without_mistakes_still_has_something_worth_explaining():
     model = logistic()
     right = QUERIES.without(confident_mistakes(model, QUERIES, k=99))
-    found, why = worth_explaining(model, right, k=3)
-    assert len(found) == 3 and "every query right" in why
+    mistakes, why = worth_explaining(model, right, k=3)
+    assert len(mistakes) == 3 and "every query right" in why
 
 
 def test_progress_reports_every_stage_from_start_to_end():
-    told = []
+    reports = []
     explain(
         logistic(),
         TRAIN,
         QUERIES,
         Influence(),
         removals=2,
-        retraining=Retraining(progress=lambda *news: told.append(news)),
+        retraining=Retraining(progress=lambda *news: reports.append(news)),
     )
-    assert [(s, d) for s, d, _ in told if d == 0] == [("fit", 0), ("attribute", 0), ("retrain", 0)]
-    assert [s for s, d, total in told if d == total] == ["fit", "attribute", "retrain"]
-    assert told[-1][0] == "retrain" and told[-1][2] >= 2
+    assert [(s, d) for s, d, _ in reports if d == 0] == [("fit", 0), ("attribute", 0), ("retrain", 0)]
+    assert [s for s, d, total in reports if d == total] == ["fit", "attribute", "retrain"]
+    assert reports[-1][0] == "retrain" and reports[-1][2] >= 2
 
 
 def test_a_model_that_cannot_be_retrained_is_explained_with_a_warning():

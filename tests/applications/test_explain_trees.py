@@ -40,10 +40,10 @@ def task():
 def test_a_prediction_is_explained_and_verified_with_rows_to_look_at(task, tmp_path):
     booster, train, queries = task
     model = uw.explainable(booster, train)
-    told = explain(model, train, queries.take([0, 1]), uw.LeafRefit(), removals=4)
-    assert len(told.check.removals) == 4 and np.isfinite(told.check.actual).all()
-    assert any("Splits are held" in warning for warning in told.warnings)
-    uw.write_report(tmp_path / "report.html", told.scores, train, told.queries, told.check)
+    explanation = explain(model, train, queries.take([0, 1]), uw.LeafRefit(), removals=4)
+    assert len(explanation.check.removals) == 4 and np.isfinite(explanation.check.actual).all()
+    assert any("Splits are held" in warning for warning in explanation.warnings)
+    uw.write_report(tmp_path / "report.html", explanation.scores, train, explanation.queries, explanation.check)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "clerk" in page and "LeafRefit" in page and "Splits are held" in page
 
@@ -55,8 +55,8 @@ def test_the_command_line_takes_a_task_with_a_booster(tmp_path, monkeypatch, met
     chosen = [] if method is None else ["--method", method]
     ran = CliRunner().invoke(app, ["explain", "jobs_task.py", "--removals", "2", "--json", *chosen])
     assert ran.exit_code == 0, ran.output
-    told = json.loads(ran.stdout)
-    assert told["method"]["method"] == expected and told["queries"][0]["opponents"]
+    output = json.loads(ran.stdout)
+    assert output["method"]["method"] == expected and output["queries"][0]["opponents"]
 
 
 def test_no_torch_is_needed(tmp_path):

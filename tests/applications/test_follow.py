@@ -19,12 +19,12 @@ def followed():
 def test_pushes_add_up_to_tracin(followed):
     _, train, queries, scores, course = followed
     for row, query in enumerate(queries.ids.tolist()):
-        shown = [a.id for a in [*scores.proponents(query, 3), *scores.opponents(query, 3)]]
-        columns = [course.train_ids.tolist().index(i) for i in shown]
+        ids = [a.id for a in [*scores.proponents(query, 3), *scores.opponents(query, 3)]]
+        columns = [course.train_ids.tolist().index(i) for i in ids]
         total = course.pushes[:, row, columns].sum(axis=0) * len(train)
-        expected = scores.values[row, train.positions(shown)]
+        expected = scores.values[row, train.positions(ids)]
         assert np.allclose(total, expected, rtol=1e-5)
-        assert np.isfinite(course.pushes[0, row]).sum() == len(shown)
+        assert np.isfinite(course.pushes[0, row]).sum() == len(ids)
 
 
 def test_measurements_end_where_the_model_is(followed):

@@ -73,12 +73,14 @@ def test_agrees_with_refits(name):
     estimator, x, y = CASES[name]()
     train, queries = split(x, y)
     model = uw.explainable(estimator.fit(train.x, train.y), train)
-    found = uw.perturb(model, train, queries, k=2)
-    assert found.described == "inputs" and found.unit == uw.Unit.EFFECT
-    for i, place in enumerate(train.positions(found.example_ids)):
-        for column in np.argsort(-np.abs(found.gradients[:, i]).max(axis=0))[:3]:
+    perturbation = uw.perturb(model, train, queries, k=2)
+    assert perturbation.described == "inputs" and perturbation.unit == uw.Unit.EFFECT
+    for i, place in enumerate(train.positions(perturbation.example_ids)):
+        for column in np.argsort(-np.abs(perturbation.gradients[:, i]).max(axis=0))[:3]:
             truth = refitted_slope(model, train, queries, place, column, 1e-4 * max(1.0, x[:, column].std()))
-            np.testing.assert_allclose(found.gradients[:, i, column], truth, rtol=2e-3, atol=1e-6 * np.abs(truth).max())
+            np.testing.assert_allclose(
+                perturbation.gradients[:, i, column], truth, rtol=2e-3, atol=1e-6 * np.abs(truth).max()
+            )
 
 
 def test_weights_are_part_of_the_slope():
@@ -88,9 +90,9 @@ def test_weights_are_part_of_the_slope():
     weights = np.random.default_rng(1).uniform(0.5, 3, len(train))
     train = uw.Examples(train.x, train.y, ids=train.ids, weights=weights)
     model = uw.explainable(LogisticRegression(**TIGHT).fit(train.x, train.y, sample_weight=weights), train)
-    found = uw.perturb(model, train, queries, examples=["e4"])
+    perturbation = uw.perturb(model, train, queries, examples=["e4"])
     truth = refitted_slope(model, train, queries, 4, 2, 1e-4)
-    np.testing.assert_allclose(found.gradients[:, 0, 2], truth, rtol=2e-3)
+    np.testing.assert_allclose(perturbation.gradients[:, 0, 2], truth, rtol=2e-3)
 
 
 def test_an_early_stop_is_followed_to_the_optimum():
@@ -107,44 +109,46 @@ def test_after_an_encoder_features_are_its_columns():
     train = uw.Examples(x, y)
     encoder = OneHotEncoder(sparse_output=True)
     model = uw.explainable(make_pipeline(encoder, LogisticRegression(**TIGHT)).fit(x, y), train)
-    found = uw.perturb(model, train, train.take([0]), examples=[3])
-    assert found.names == ("x0_a", "x0_b", "x1_x", "x1_y")
-    assert "columns that enter LogisticRegression" in found.diagnostics["warnings"][-1]
-    named = [f.name for f in found.features(0, 3, k=4)]
+    perturbation = uw.perturb(model, train, train.take([0]), examples=[3])
+    assert perturbation.names == ("x0_a", "x0_b", "x1_x", "x1_y")
+    assert "columns that enter LogisticRegression" in perturbation.diagnostics["warnings"][-1]
+    named = [f.name for f in perturbation.features(0, 3, k=4)]
     assert set(named[:2]) == {"x0_b", "x1_x"}, "a dummy that the row does not have contributes nothing"
-    assert [f.contribution for f in found.features(0, 3, k=4)][2:] == [0.0, 0.0]
+    assert [f.contribution for f in perturbation.features(0, 3, k=4)][2:] == [0.0, 0.0]
 
 
 def test_words_are_columns_too():
     texts = ["good film", "bad film", "good plot", "bad wit"] * 6
     train = uw.Examples(texts, np.array([1, 0, 1, 0] * 6))
     model = uw.explainable(make_pipeline(TfidfVectorizer(), LogisticRegression(**TIGHT)).fit(texts, train.y), train)
-    found = uw.perturb(model, train, train.take([1]), examples=[0])
-    assert {f.name for f in found.features(1, 0, k=2)} == {"good", "film"}
+    perturbation = uw.perturb(model, train, train.take([1]), examples=[0])
+    assert {f.name for f in perturbation.features(1, 0, k=2)} == {"good", "film"}
 
 
 def test_the_prediction_of_a_move_is_that_of_its_refit():
     estimator, x, y = CASES["logistic behind a scaler"]()
     train, queries = split(x, y)
     model = uw.explainable(estimator.fit(train.x, train.y), train)
-    found = uw.perturb(model, train, queries, k=2)
+    perturbation = uw.perturb(model, train, queries, k=2)
     step = 0.02 * x.std(axis=0) * np.random.default_rng(0).standard_normal(x.shape[1])
-    identifier = found.example_ids[0].item()
+    identifier = perturbation.example_ids[0].item()
     after = train.x.copy()
     after[train.positions([identifier])[0]] += step
     refit = model.hypothetical(True).retrain(uw.Examples(after, train.y), np.ones(len(train)))
     truth = refit.measure(queries) - model.retrain(train, np.ones(len(train))).measure(queries)
-    np.testing.assert_allclose(found.predicted({identifier: step}), truth, rtol=0.05)
+    np.testing.assert_allclose(perturbation.predicted({identifier: step}), truth, rtol=0.05)
 
 
 def test_reach_ranks_the_training_examples():
     estimator, x, y = CASES["softmax behind a projection"]()
     train, queries = split(x, y)
     model = uw.explainable(estimator.fit(train.x, train.y), train)
-    found = uw.perturb(model, train, queries, examples=train.ids.tolist())
-    np.testing.assert_allclose(found.reach, np.abs(found.gradients).sum(axis=2))
+    perturbation = uw.perturb(model, train, queries, examples=train.ids.tolist())
+    np.testing.assert_allclose(perturbation.reach, np.abs(perturbation.gradients).sum(axis=2))
     few = uw.perturb(model, train, queries, k=4)
-    assert few.example_ids.tolist() == train.ids[np.argsort(-found.reach.max(axis=0), kind="stable")[:4]].tolist()
+    assert (
+        few.example_ids.tolist() == train.ids[np.argsort(-perturbation.reach.max(axis=0), kind="stable")[:4]].tolist()
+    )
 
 
 def test_only_the_named_are_looked_into(monkeypatch):
@@ -158,9 +162,9 @@ def test_only_the_named_are_looked_into(monkeypatch):
         type(model), "input_gradients", lambda self, some, v: looked.append(len(some)) or gradients(self, some, v)
     )
     named = train.ids[[7, 3]].tolist()
-    found = uw.perturb(model, train, queries, examples=named)
-    assert looked == [2] and found.example_ids.tolist() == named
-    np.testing.assert_allclose(found.reach, every.reach[:, [7, 3]])
+    perturbation = uw.perturb(model, train, queries, examples=named)
+    assert looked == [2] and perturbation.example_ids.tolist() == named
+    np.testing.assert_allclose(perturbation.reach, every.reach[:, [7, 3]])
 
 
 def frozen_then_linear():
@@ -199,13 +203,15 @@ def test_through_a_frozen_body_agrees_with_refits():
             net[2].bias.copy_(head.view(13, 3)[12])
         return uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=l2))
 
-    found = uw.perturb(trained(train.x), train, queries, k=1, recipe=uw.Influence(curvature=uw.Hessian(), damping=0.0))
-    place = train.positions(found.example_ids)[0]
-    for column in np.argsort(-np.abs(found.gradients[:, 0]).max(axis=0))[:2]:
+    perturbation = uw.perturb(
+        trained(train.x), train, queries, k=1, recipe=uw.Influence(curvature=uw.Hessian(), damping=0.0)
+    )
+    place = train.positions(perturbation.example_ids)[0]
+    for column in np.argsort(-np.abs(perturbation.gradients[:, 0]).max(axis=0))[:2]:
         ends = []
         for step in (1e-3, -1e-3):
             ends.append(trained(moved(train, place, column, step).x).measure(queries))
-        np.testing.assert_allclose(found.gradients[:, 0, column], (ends[0] - ends[1]) / 2e-3, rtol=1e-4)
+        np.testing.assert_allclose(perturbation.gradients[:, 0, column], (ends[0] - ends[1]) / 2e-3, rtol=1e-4)
 
 
 def test_double_backward_is_the_derivative_of_rows():
@@ -216,10 +222,10 @@ def test_double_backward_is_the_derivative_of_rows():
     torch.manual_seed(0)
     model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.01))
     v = np.random.default_rng(1).standard_normal((2, model.network.size))
-    found = model.input_gradients(train, v)
+    gradients = model.input_gradients(train, v)
     for place, column in ((0, 20), (68, 35)):
         ends = [model.loss_rows(moved(train, place, column, s)).take(np.array([place])).dense() for s in (1e-5, -1e-5)]
-        np.testing.assert_allclose(found[:, place, column], ((ends[0] - ends[1]) / 2e-5 @ v.T)[0], rtol=1e-6)
+        np.testing.assert_allclose(gradients[:, place, column], ((ends[0] - ends[1]) / 2e-5 @ v.T)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, -1])

@@ -33,8 +33,8 @@ def test_columns_are_read_by_what_is_in_them():
     assert steps(fitted)["numbers"] == ["size"]
     assert steps(fitted)["categories"] == ["colour", "flag"]
     assert steps(fitted)["text note"] == "note"
-    told = " ".join(fitted.notes)
-    assert all(f"Column {name} was left out" in told for name in ("code", "day", "never"))
+    notes = " ".join(fitted.notes)
+    assert all(f"Column {name} was left out" in notes for name in ("code", "day", "never"))
 
 
 @pytest.mark.parametrize("dtype", ["string", "category", "object"])
@@ -65,8 +65,8 @@ def test_the_split_is_the_seeds_and_asked_rows_are_held_out():
     first, again, other = (fit_table(table, "target", seed=s) for s in (0, 0, 1))
     assert first.held_out.ids.tolist() == again.held_out.ids.tolist() != other.held_out.ids.tolist()
     assert len(first.held_out) == 16 and not set(first.train.ids.tolist()) & set(first.held_out.ids.tolist())
-    asked = {str(i) for i in first.train.ids[:3].tolist()}
-    assert asked <= {str(i) for i in fit_table(table, "target", asked).held_out.ids.tolist()}
+    train_ids = {str(i) for i in first.train.ids[:3].tolist()}
+    assert train_ids <= {str(i) for i in fit_table(table, "target", train_ids).held_out.ids.tolist()}
 
 
 def test_a_class_that_training_would_not_see_is_not_held_out():

@@ -60,11 +60,11 @@ PARTS = {
 @pytest.mark.parametrize("names", [["remove"], ["relabel"], ["reweight"], ["add"], list(PARTS)], ids="+".join)
 def test_predicts_and_does_what_scikit_learn_does(names):
     change = uw.Change(**{k: v for name in names for k, v in PARTS[name].items()})
-    found = uw.what_if(logistic(), TRAIN, QUERIES, change, removals=0)
+    effects = uw.what_if(logistic(), TRAIN, QUERIES, change, removals=0)
     truth = changed(names)
-    assert found.form == "newton" and found.unit == uw.Unit.EFFECT
-    np.testing.assert_allclose(found.actual[:, 0], truth, rtol=1e-4, atol=1e-8)
-    np.testing.assert_allclose(found.predicted[:, 0], truth, rtol=1e-4, atol=1e-8)
+    assert effects.form == "newton" and effects.unit == uw.Unit.EFFECT
+    np.testing.assert_allclose(effects.actual[:, 0], truth, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(effects.predicted[:, 0], truth, rtol=1e-4, atol=1e-8)
 
 
 def test_first_order_is_the_derivative():
@@ -73,21 +73,21 @@ def test_first_order_is_the_derivative():
     small = {f"t{i}": 1 + 1e-4 * s for i, s in zip(range(30, 34), (1, -1, 1, 1), strict=True)}
     both = uw.what_if(model, TRAIN, QUERIES, uw.Change(reweight=small), form="first", removals=0)
     np.testing.assert_allclose(both.predicted, both.actual, rtol=1e-3)
-    one = uw.what_if(model, TRAIN, QUERIES, uw.Change(remove=["t7"]), form="first", removals=None)
+    removal_of_t7 = uw.what_if(model, TRAIN, QUERIES, uw.Change(remove=["t7"]), form="first", removals=None)
     score = uw.Influence(correction=None).fit(model, TRAIN).attribute(QUERIES).values[:, 7]
-    np.testing.assert_allclose(one.predicted[:, 0], -score, rtol=1e-5)
-    assert "first order" in one.diagnostics["warnings"][-1]
+    np.testing.assert_allclose(removal_of_t7.predicted[:, 0], -score, rtol=1e-5)
+    assert "first order" in removal_of_t7.diagnostics["warnings"][-1]
 
 
 def test_intervals_hold_what_happens():
     """First order errs; nine in ten of the changes must still be inside, of which these are many."""
     rng = np.random.default_rng(5)
     changes = {f"c{i}": uw.Change(remove=rng.choice(TRAIN.ids, 20, replace=False)) for i in range(8)}
-    found = uw.what_if(logistic(), TRAIN, QUERIES, changes, form="first", removals=10)
-    inside = (found.low <= found.actual) & (found.actual <= found.high)
+    effects = uw.what_if(logistic(), TRAIN, QUERIES, changes, form="first", removals=10)
+    inside = (effects.low <= effects.actual) & (effects.actual <= effects.high)
     assert inside.mean() >= 0.8
-    width = found.high - found.low
-    assert (width > 0).all() and np.median(width) < 6 * np.abs(found.actual).mean()
+    width = effects.high - effects.low
+    assert (width > 0).all() and np.median(width) < 6 * np.abs(effects.actual).mean()
 
 
 @pytest.mark.parametrize("estimator", [Ridge(alpha=2.0), PoissonRegressor(alpha=0.1, **TIGHT)], ids=["sum", "mean"])
@@ -97,14 +97,14 @@ def test_amounts(estimator):
     queries = uw.Examples(X[200:204], y[200:204], ids=range(200, 204))
     model = uw.explainable(estimator.fit(train.x, train.y), train)
     change = uw.Change(relabel={3: 2.5}, remove=[8, 9])
-    found = uw.what_if(model, train, queries, change, removals=9)
+    effects = uw.what_if(model, train, queries, change, removals=9)
     other = train.y.copy()
     other[3] = 2.5
-    kept = ~np.isin(np.arange(150), [8, 9])
-    again = estimator.fit(train.x[kept], other[kept]).predict(queries.x)
-    np.testing.assert_allclose(found.after[0].predicted, again, rtol=1e-6)
-    np.testing.assert_allclose(found.predicted, found.actual, rtol=1e-4, atol=1e-9)
-    assert found.flipped("change") == []
+    remaining = ~np.isin(np.arange(150), [8, 9])
+    again = estimator.fit(train.x[remaining], other[remaining]).predict(queries.x)
+    np.testing.assert_allclose(effects.after[0].predicted, again, rtol=1e-6)
+    np.testing.assert_allclose(effects.predicted, effects.actual, rtol=1e-4, atol=1e-9)
+    assert effects.flipped("change") == []
 
 
 def test_texts_with_new_words_in_the_middle_of_a_pipeline():
@@ -113,11 +113,11 @@ def test_texts_with_new_words_in_the_middle_of_a_pipeline():
     train, queries = uw.Examples(texts, y), uw.Examples(["good film", "bad cast"], ["praise", "blame"], ids=["a", "b"])
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression(**TIGHT)).fit(texts, y)
     new = uw.Examples(["good bad", "film dull plot"], ["blame", "blame"], ids=[100, 101])
-    found = uw.what_if(uw.explainable(pipeline, train), train, queries, uw.Change(add=new), removals=0)
+    effects = uw.what_if(uw.explainable(pipeline, train), train, queries, uw.Change(add=new), removals=0)
     head = LogisticRegression(**TIGHT).fit(pipeline[:-1].transform([*texts, *new.x]), np.append(y, new.y))
-    said = head.predict_log_proba(pipeline[:-1].transform(queries.x)) - pipeline.predict_log_proba(queries.x)
-    np.testing.assert_allclose(found.actual[:, 0], [said[0, 1], said[1, 0]], rtol=1e-4)
-    np.testing.assert_allclose(found.predicted, found.actual, rtol=1e-4)
+    log_ratios = head.predict_log_proba(pipeline[:-1].transform(queries.x)) - pipeline.predict_log_proba(queries.x)
+    np.testing.assert_allclose(effects.actual[:, 0], [log_ratios[0, 1], log_ratios[1, 0]], rtol=1e-4)
+    np.testing.assert_allclose(effects.predicted, effects.actual, rtol=1e-4)
 
 
 def test_frames_and_flips():
@@ -128,11 +128,11 @@ def test_frames_and_flips():
     new = uw.Examples(
         pd.DataFrame(X[400:500, :3], columns=["a", "b", "c"]), 1 - Y[400:500], ids=[f"n{i}" for i in range(100)]
     )
-    found = uw.what_if(model, train, queries, {"noise": uw.Change(add=new)}, removals=0)
+    effects = uw.what_if(model, train, queries, {"noise": uw.Change(add=new)}, removals=0)
     truth = LogisticRegression(C=10.0, **TIGHT).fit(pd.concat([frame, new.x]), np.append(Y[:200], new.y))
     expected = np.flatnonzero(truth.predict(queries.x) != model.predictor.predict(queries.x)).tolist()
-    assert found.flipped("noise") == expected and len(expected) > 0
-    assert json.loads(json.dumps(found.as_dict()))["flipped"]["noise"] == expected
+    assert effects.flipped("noise") == expected and len(expected) > 0
+    assert json.loads(json.dumps(effects.as_dict()))["flipped"]["noise"] == expected
 
 
 def test_networks_are_predicted_to_first_order_and_say_so():
@@ -141,9 +141,9 @@ def test_networks_are_predicted_to_first_order_and_say_so():
     torch.manual_seed(0)
     model = uw.TorchModel(mlp().double(), cross_entropy, objective=uw.Objective("mean", l2=0.1))
     change = uw.Change(remove=[3], relabel={5: (y[5] + 1) % 3})
-    found = uw.what_if(model, train, queries, change)
-    assert found.form == "first" and found.actual is None and found.low is None
-    assert "cannot be retrained" in found.diagnostics["warnings"][-1]
+    effects = uw.what_if(model, train, queries, change)
+    assert effects.form == "first" and effects.actual is None and effects.low is None
+    assert "cannot be retrained" in effects.diagnostics["warnings"][-1]
     curvature = model.curvature(train, None, None)
     wrong = uw.Examples(train.x[[5]], (y[[5]] + 1) % 3, ids=[0])
     pulled = -model.loss_rows(train.take([3])).dense()[0] - model.loss_rows(train.take([5])).dense()[0]
@@ -151,13 +151,13 @@ def test_networks_are_predicted_to_first_order_and_say_so():
     from upweight.core.rows import DenseRows
 
     moved = -curvature.solve(DenseRows(pulled[None])).rows.dense()[0]
-    np.testing.assert_allclose(found.predicted[:, 0], model.measure_rows(queries).dense() @ moved, rtol=1e-4)
+    np.testing.assert_allclose(effects.predicted[:, 0], model.measure_rows(queries).dense() @ moved, rtol=1e-4)
 
 
 def test_a_kernel_machine_takes_new_labels_but_no_new_inputs():
     model = uw.explainable(SVC(tol=1e-9).fit(TRAIN.x, TRAIN.y), TRAIN)
-    found = uw.what_if(model, TRAIN, QUERIES, uw.Change(relabel={"t5": 1 - Y[5]}), removals=0)
-    np.testing.assert_allclose(found.predicted, found.actual, atol=0.05 * np.abs(found.actual).max() + 1e-3)
+    effects = uw.what_if(model, TRAIN, QUERIES, uw.Change(relabel={"t5": 1 - Y[5]}), removals=0)
+    np.testing.assert_allclose(effects.predicted, effects.actual, atol=0.05 * np.abs(effects.actual).max() + 1e-3)
     with pytest.raises(TypeError, match="kernel machine"):
         uw.what_if(model, TRAIN, QUERIES, uw.Change(add=EXTRA))
 

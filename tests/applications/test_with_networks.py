@@ -23,8 +23,12 @@ def task():
 
 def test_explain_with_its_check():
     model, train, queries = task()
-    told = explain(model, train, queries.take([0]), removals=2)
-    assert told.check is not None and len(told.check.removals) == 2 and np.isfinite(told.check.actual).all()
+    explanation = explain(model, train, queries.take([0]), removals=2)
+    assert (
+        explanation.check is not None
+        and len(explanation.check.removals) == 2
+        and np.isfinite(explanation.check.actual).all()
+    )
 
 
 def test_mislabeled_with_held_out_answers_and_a_patch():
@@ -37,8 +41,8 @@ def test_mislabeled_with_held_out_answers_and_a_patch():
     model = uw.TorchModel.trained(mlp().double(), cross_entropy, flipped, training=training)
     suspects = uw.mislabeled(model, flipped, budget=6, folds=3, evaluation=queries)
     assert {4, 30, 50} <= set(suspects.ids.tolist()) and suspects.held_out is not None
-    done = uw.repair(model, flipped, uw.Patch.of(flipped, {i: int(train.y[i]) for i in (4, 30, 50)}), queries)
-    assert done.after.measured > done.before.measured
+    repaired = uw.repair(model, flipped, uw.Patch.of(flipped, {i: int(train.y[i]) for i in (4, 30, 50)}), queries)
+    assert repaired.after.measured > repaired.before.measured
 
 
 def test_mislabeled_reports_whose_probabilities_it_shows_and_that_losses_only_rank(tmp_path):
@@ -46,8 +50,8 @@ def test_mislabeled_reports_whose_probabilities_it_shows_and_that_losses_only_ra
     alone = uw.TorchModel(model.network.net, cross_entropy)
     suspects = uw.mislabeled(alone, train, budget=3, evaluation=queries)
     assert suspects.held_out is None and any("only their order means something" in note for note in suspects.notes)
-    own = alone.predict(train.select(suspects.ids)).probabilities
-    np.testing.assert_allclose(suspects.chances[:, 0], own[np.arange(3), train.select(suspects.ids).y])
+    probabilities = alone.predict(train.select(suspects.ids)).probabilities
+    np.testing.assert_allclose(suspects.chances[:, 0], probabilities[np.arange(3), train.select(suspects.ids).y])
     page = uw.write_page(tmp_path / "review.html", suspects).read_text(encoding="utf-8")
     assert "Probabilities come from the model itself" in page and "were not trained with the label" not in page
     again = uw.write_page(tmp_path / "again.html", uw.mislabeled(model, train, budget=3, folds=2))
@@ -56,31 +60,31 @@ def test_mislabeled_reports_whose_probabilities_it_shows_and_that_losses_only_ra
 
 def test_slices_are_verified_by_training_without_them():
     model, train, queries = task()
-    found = uw.slices(
+    slices = uw.slices(
         model, train, queries, uw.Slicing({"early": np.arange(60) < 20}, {"all": queries.ids}), removals=2
     )
     weights = np.ones(60)
-    weights[found.groups.members[0]] = 0.0
+    weights[slices.groups.members[0]] = 0.0
     truth = (model.measure(queries) - model.retrain(train, weights).measure(queries)).mean()
-    assert found.actual[0, 0] == pytest.approx(truth)
+    assert slices.actual[0, 0] == pytest.approx(truth)
 
 
 def test_what_if_with_new_labels_is_really_done():
     model, train, queries = task()
     change = uw.Change(relabel={3: (train.y[3] + 1) % 3}, remove=[7])
-    found = uw.what_if(model, train, queries, change, removals=0)
+    effects = uw.what_if(model, train, queries, change, removals=0)
     y, weights = train.y.copy(), np.ones(60)
     y[3], weights[7] = (y[3] + 1) % 3, 0.0
     truth = model.retrain(uw.Examples(train.x, y), weights).measure(queries) - model.measure(queries)
-    np.testing.assert_allclose(found.actual[:, 0], truth, atol=1e-10)
+    np.testing.assert_allclose(effects.actual[:, 0], truth, atol=1e-10)
 
 
 def test_perturb_and_attack():
     model, train, queries = task()
-    one = queries.take([int(model.measure(queries).argmin())])
-    found = uw.perturb(model, train, one, examples=[5, 9])
-    assert found.gradients.shape == (1, 2, 64) and found.reach.shape == (1, 2)
-    hit = uw.attack(model, train, one, 3, pgd=uw.PGD(grey=1 / 16, step=0.25, steps=3))
+    query = queries.take([int(model.measure(queries).argmin())])
+    perturbation = uw.perturb(model, train, query, examples=[5, 9])
+    assert perturbation.gradients.shape == (1, 2, 64) and perturbation.reach.shape == (1, 2)
+    hit = uw.attack(model, train, query, 3, pgd=uw.PGD(grey=1 / 16, step=0.25, steps=3))
     assert hit.measured[-1, 0] < hit.measured[0, 0] and hit.farthest <= 0.5 + 1e-6
 
 

@@ -32,8 +32,8 @@ def task(request):
 
 def test_explain(task):
     model, train, queries = task
-    told = explain(model, train, queries.take([0, 1]), removals=2)
-    assert len(told.check.removals) == 2 and np.isfinite(told.check.actual).all()
+    explanation = explain(model, train, queries.take([0, 1]), removals=2)
+    assert len(explanation.check.removals) == 2 and np.isfinite(explanation.check.actual).all()
 
 
 def test_mislabeled_by_models_that_did_not_see_the_label(task):
@@ -45,12 +45,12 @@ def test_mislabeled_by_models_that_did_not_see_the_label(task):
 
 def test_slices_by_what_suits_trees(task):
     model, train, queries = task
-    found = uw.slices(
+    slices = uw.slices(
         model, train, queries, uw.Slicing({"flipped": np.isin(np.arange(150), WRONG)}, {"all": queries.ids}), removals=1
     )
-    assert np.isfinite(found.effects).all() and np.isfinite(found.actual).sum() == found.actual.shape[1]
+    assert np.isfinite(slices.effects).all() and np.isfinite(slices.actual).sum() == slices.actual.shape[1]
     whole = uw.LeafRefit().fit(model, train).remove({"flipped": WRONG}, queries).values.mean()
-    np.testing.assert_allclose(found.effects[found.groups.names.index("flipped = True"), 0], whole)
+    np.testing.assert_allclose(slices.effects[slices.groups.names.index("flipped = True"), 0], whole)
 
 
 def test_what_if_refuses_a_model_without_gradients(task):

@@ -36,12 +36,12 @@ MISFITS = {
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_blocks_of_another_form_are_refused_by_everything_that_reads_them(misfit, monkeypatch):
-    blocks, kind, said = MISFITS[misfit]
+    blocks, kind, message = MISFITS[misfit]
     model, train, queries = problem(n=9, m=3)
     fitted = Overlap().fit(model, train)
     monkeypatch.setattr(fitted, "blocks", lambda queries: blocks)
     for ask in ways_to_ask(fitted, queries):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             ask()
 
 

@@ -154,7 +154,7 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path):
         return set(Scores.load(path).values.ravel().tolist())
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(len(found) == 1 for found in pool.map(write, np.arange(40.0)))
+        assert all(len(contents) == 1 for contents in pool.map(write, np.arange(40.0)))
     assert os.listdir(tmp_path) == ["scores.npz"]
 
 

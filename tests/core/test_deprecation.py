@@ -35,9 +35,9 @@ def send(what, name="nobody", *, place=None):
 
 
 def test_older_keywords_become_todays_and_the_warning_says_what_to_write():
-    with pytest.warns(DeprecationWarning) as seen:
+    with pytest.warns(DeprecationWarning) as warned:
         assert send("letter", label="ann", street="high", house=2) == ("letter", "ann", Place("high", 20))
-    (warning,) = seen
+    (warning,) = warned
     assert str(warning.message) == (
         "uw.send: label=, street=, house= are deprecated; write name=…, place=uw.Place(street=…, number=10 …)"
     )
@@ -95,32 +95,32 @@ def test_a_dataclass_takes_older_names_of_its_fields():
         row: str = "a"
         number: int = 1
 
-    with pytest.warns(DeprecationWarning, match=r"uw.Seat: nr= is deprecated; write number=…") as seen:
-        assert Seat(nr=3) == Seat(number=3) and seen[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"uw.Seat: nr= is deprecated; write number=…") as warned:
+        assert Seat(nr=3) == Seat(number=3) and warned[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert replace(Seat(row="b"), number=4) == Seat(row="b", number=4)
 
 
 def test_progress_of_two_arguments_is_told_without_the_stage():
-    seen = []
+    reports = []
     with pytest.warns(DeprecationWarning, match=r"uw.tune: write progress\(stage, done, total\)"):
-        as_progress(lambda done, total: seen.append((done, total)), "tune")("fit", 1, 2)
-    adapt_old_progress(lambda done, total: seen.append((done, total)))("fit", 2, 2)
-    assert seen == [(1, 2), (2, 2)] and adapt_old_progress(None) is None and rename_stages({}, None) is None
+        as_progress(lambda done, total: reports.append((done, total)), "tune")("fit", 1, 2)
+    adapt_old_progress(lambda done, total: reports.append((done, total)))("fit", 2, 2)
+    assert reports == [(1, 2), (2, 2)] and adapt_old_progress(None) is None and rename_stages({}, None) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_progress(lambda *news: seen.append(news), "tune")("fit", 1, 2)
+        as_progress(lambda *news: reports.append(news), "tune")("fit", 1, 2)
         as_progress(None, "tune")("fit", 1, 2)
-    assert seen[-1] == ("fit", 1, 2)
+    assert reports[-1] == ("fit", 1, 2)
 
 
 def test_stages_are_renamed():
-    seen = []
-    told = rename_stages({"retrain": "verify"}, lambda *news: seen.append(news))
-    told("retrain", 1, 2)
-    told("fit", 1, 1)
-    assert seen == [("verify", 1, 2), ("fit", 1, 1)]
+    reports = []
+    renamed = rename_stages({"retrain": "verify"}, lambda *news: reports.append(news))
+    renamed("retrain", 1, 2)
+    renamed("fit", 1, 1)
+    assert reports == [("verify", 1, 2), ("fit", 1, 1)]
 
 
 def test_how_many_arguments_a_function_takes():

@@ -50,7 +50,7 @@ def test_every_kind_of_input_keeps_ids_with_rows(kind):
     x = KINDS[kind]()
     ids, y, weights = [f"id-{i}" for i in range(5)], np.arange(5) * 10, np.arange(5) + 1.0
     whole = Examples(x, y, ids, weights=weights)
-    there = {i: (row, label, w) for i, row, label, w in zip(ids, rows(whole.x), y, weights, strict=True)}
+    contents = {i: (row, label, w) for i, row, label, w in zip(ids, rows(whole.x), y, weights, strict=True)}
     for part in (
         whole.take([3, 0, 4]),
         whole.take(np.array([True, False, False, True, True])),
@@ -58,9 +58,9 @@ def test_every_kind_of_input_keeps_ids_with_rows(kind):
         whole.without(["id-2"]),
         *whole.batches(2),
     ):
-        assert rows(part.x) == [there[i][0] for i in part.ids]
-        assert part.y.tolist() == [there[i][1] for i in part.ids]
-        assert part.weights.tolist() == [there[i][2] for i in part.ids]
+        assert rows(part.x) == [contents[i][0] for i in part.ids]
+        assert part.y.tolist() == [contents[i][1] for i in part.ids]
+        assert part.weights.tolist() == [contents[i][2] for i in part.ids]
 
 
 @every_kind

@@ -52,14 +52,14 @@ def typed(value: Any) -> str:
 
 
 @given(PLAIN, PLAIN)
-def test_values_have_the_same_digest_exactly_when_they_are_the_same(one: Any, other: Any) -> None:
-    assert digest(one) == digest(copy.deepcopy(one))
-    assert (digest(one) == digest(other)) == (typed(one) == typed(other))
-    assert checksum(one) == checksum(copy.deepcopy(one))
+def test_values_have_the_same_digest_exactly_when_they_are_the_same(first: Any, other: Any) -> None:
+    assert digest(first) == digest(copy.deepcopy(first))
+    assert (digest(first) == digest(other)) == (typed(first) == typed(other))
+    assert checksum(first) == checksum(copy.deepcopy(first))
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "other"),
     [
         (["ab", "c"], ["a", "bc"]),
         (["a", "b"], ["a", "b", ""]),
@@ -79,12 +79,12 @@ def test_values_have_the_same_digest_exactly_when_they_are_the_same(one: Any, ot
         (range(3), range(4)),
     ],
 )
-def test_values_that_look_alike_are_told_apart(one: Any, other: Any) -> None:
-    assert digest(one) != digest(other)
+def test_values_that_look_alike_are_told_apart(first: Any, other: Any) -> None:
+    assert digest(first) != digest(other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "other"),
     [
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         ({"x", "y", "z"}, {"z", "y", "x"}),
@@ -98,8 +98,8 @@ def test_values_that_look_alike_are_told_apart(one: Any, other: Any) -> None:
         (Path("a") / "b", Path("a/b")),
     ],
 )
-def test_the_form_in_which_contents_are_held_does_not_count(one: Any, other: Any) -> None:
-    assert digest(one) == digest(other)
+def test_the_form_in_which_contents_are_held_does_not_count(first: Any, other: Any) -> None:
+    assert digest(first) == digest(other)
 
 
 def made(factor: float, power: int = 2) -> Any:
@@ -222,7 +222,7 @@ def test_what_two_processes_see_is_the_same(tmp_path: Path) -> None:
         "texts = TfidfVectorizer(stop_words=['of']).fit(['a text of words', 'other words'])\n"
         "print(digest(f, K, {'x': 1}, np.tanh, torch.sigmoid, torch.nn.Linear(2, 2), texts))\n"
     )
-    seen = {
+    digests = {
         subprocess.run(
             [sys.executable, str(script)],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -232,7 +232,7 @@ def test_what_two_processes_see_is_the_same(tmp_path: Path) -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(seen) == 1
+    assert len(digests) == 1
 
 
 def test_a_fitted_pipeline_is_told_apart_by_what_it_learned() -> None:
@@ -327,8 +327,8 @@ def test_a_change_in_place_is_noticed(form: str, through: str) -> None:
 
 
 def test_frames_of_polars_have_contents_too() -> None:
-    one, other = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "z"]})
-    assert digest(one) == digest(one.clone()) != digest(other)
+    first, other = pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [1, 2], "b": ["x", "z"]})
+    assert digest(first) == digest(first.clone()) != digest(other)
 
 
 def test_lambdas_of_a_library_are_told_apart_by_their_code():
@@ -396,7 +396,7 @@ def with_attribute(k: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "other"),
     [
         (Divided(1.0), Divided(5.0)),
         (nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Tanh(), nn.ReLU())),
@@ -418,8 +418,8 @@ def with_attribute(k: int) -> Any:
         (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
     ],
 )
-def test_what_changes_results_without_showing_itself_is_told_apart(one: Any, other: Any) -> None:
-    assert digest(one) == digest(copy.deepcopy(one)) != digest(other)
+def test_what_changes_results_without_showing_itself_is_told_apart(first: Any, other: Any) -> None:
+    assert digest(first) == digest(copy.deepcopy(first)) != digest(other)
 
 
 @pytest.mark.parametrize("make", [lambda: Divided(1.0), Cached], ids=["net", "cached property"])
@@ -432,8 +432,8 @@ def test_what_use_leaves_behind_does_not_count(make: Any) -> None:
 def test_threads_printing_and_caches_of_libraries_do_not_count(tmp_path: Path) -> None:
     plain, loud = LogisticRegression(), LogisticRegression(n_jobs=2, verbose=1)
     assert digest(plain) == digest(loud) != digest(LogisticRegression(C=2.0))
-    kept = make_pipeline(LogisticRegression(), memory=str(tmp_path))
-    assert digest(kept) == digest(make_pipeline(LogisticRegression()))
+    cached_pipeline = make_pipeline(LogisticRegression(), memory=str(tmp_path))
+    assert digest(cached_pipeline) == digest(make_pipeline(LogisticRegression()))
 
 
 def test_modules_imported_inside_a_function_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,14 +444,14 @@ def test_modules_imported_inside_a_function_count(tmp_path: Path, monkeypatch: p
 
         return outputs + shift_of_outputs.SHIFT
 
-    seen = []
+    reports = []
     for shift in (1, 20):
         (tmp_path / "shift_of_outputs.py").write_text(f"SHIFT = {shift}\n")
         sys.modules.pop("shift_of_outputs", None)
         importlib.invalidate_caches()
-        seen.append(digest(measure))
+        reports.append(digest(measure))
     sys.modules.pop("shift_of_outputs", None)
-    assert seen[0] != seen[1]
+    assert reports[0] != reports[1]
 
 
 def test_names_of_ufuncs_are_found_where_they_are() -> None:

@@ -21,27 +21,27 @@ class Featured(Overlap):
 
 
 @pytest.mark.parametrize(
-    ("method", "model", "said"),
+    ("method", "model", "message"),
     [
         (Featured(), Line(1.0, 1.0), "Featured needs a model that is Embeddable, got Line; this model does not"),
         (Featured(), LogisticRegression(), "got LogisticRegression; wrap a fitted estimator with upweight.explainable"),
         (Overlap(), LogisticRegression(), "Overlap needs a model that is Measurable, got LogisticRegression"),
     ],
 )
-def test_a_model_that_lacks_what_a_method_declares_is_refused_before_its_fit(method, model, said):
+def test_a_model_that_lacks_what_a_method_declares_is_refused_before_its_fit(method, model, message):
     _, train, _ = problem()
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError, match=message):
         method.fit(model, train)
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError, match=message):
         method.fit(train=train, model=model)
 
 
 def test_a_training_set_that_is_none_is_refused_before_the_fit(tmp_path):
     model, train, _ = problem()
     Overlap().fit(model, train).save(tmp_path / "fit")
-    arrays, said = train.x, r"expected the examples as upweight.Examples\(x, y\), got ndarray"
+    arrays, message = train.x, r"expected the examples as upweight.Examples\(x, y\), got ndarray"
     for ask in (Overlap().fit, lambda *given: Overlap().load(tmp_path / "fit", *given)):
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             ask(model, arrays)
         with pytest.raises(TypeError, match="Overlap needs a model that is Measurable, got LogisticRegression"):
             ask(LogisticRegression(), train)

@@ -68,8 +68,8 @@ def test_a_round_trip_changes_no_bit(tmp_path_factory, scores):
 
 def test_predictions_come_back_too(tmp_path):
     probabilities = np.array([[0.1, 0.9], [2 / 3, 1 / 3]])
-    said = Predictions((np.int64(1), "spam"), ("ham", np.str_("spam")), probabilities)
-    replace(some_scores(), predictions=said).save(tmp_path / "s")
+    predictions = Predictions((np.int64(1), "spam"), ("ham", np.str_("spam")), probabilities)
+    replace(some_scores(), predictions=predictions).save(tmp_path / "s")
     back = Scores.load(tmp_path / "s").predictions
     assert (back.predicted, back.classes) == ((1, "spam"), ("ham", "spam"))
     assert back.probabilities.tobytes() == probabilities.tobytes()
@@ -89,8 +89,10 @@ def test_another_process_without_scipy_or_sklearn_can_read_them(tmp_path):
         "import sys, upweight; print(upweight.Scores.load(sys.argv[1]).values.tolist());"
         "assert not {'scipy', 'sklearn', 'pandas', 'torch'} & set(sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code, tmp_path / "s.npz"], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == repr(some_scores().values.tolist())
+    process = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "s.npz"], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == repr(some_scores().values.tolist())
 
 
 @given(any_scores(), st.integers(1, 10))
@@ -230,11 +232,11 @@ def test_scores_know_the_queries_that_they_are_of(tmp_path):
     values = Scores(np.ones((2, 3)), queries.ids, [0, 1, 2], Unit.RANK)
     scores = replace(values, contents=(checksum(queries.ids), queries.checksum()))
     scores.save(tmp_path / "scores.uw")
-    for known in (scores, Scores.load(tmp_path / "scores.uw")):
-        known.require_queries(Examples(np.eye(2), [0, 1]))
+    for same_scores in (scores, Scores.load(tmp_path / "scores.uw")):
+        same_scores.require_queries(Examples(np.eye(2), [0, 1]))
         with pytest.raises(ValueError, match="other inputs or labels than when they were scored"):
-            known.require_queries(queries.replaced(y=[1, 1]))
+            same_scores.require_queries(queries.replaced(y=[1, 1]))
         with pytest.raises(ValueError, match="exactly these queries"):
-            known.require_queries(queries.take([1, 0]))
+            same_scores.require_queries(queries.take([1, 0]))
     values.require_queries(queries.replaced(y=[1, 1]))  # of an earlier version
     replace(scores, values=scores.values[:1], query_ids=[0]).require_queries(queries.take([0]))

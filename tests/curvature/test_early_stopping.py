@@ -75,10 +75,10 @@ def test_quadratic_losses_and_given_dampings_keep_the_final_gradients():
     net = nn.Linear(12, 3).double()
     squared = timed(uw.TorchModel(net, lambda net, batch: ((net(batch.x) - 1.0) ** 2).sum(dim=1)))
     assert uw.Influence().fit(squared, train).early_stopping is None
-    given = uw.Influence(damping=2 / TIME).fit(timed(untrained("mlp", l2=0.01)), train)
-    assert given.early_stopping is None
+    damped = uw.Influence(damping=2 / TIME).fit(timed(untrained("mlp", l2=0.01)), train)
+    assert damped.early_stopping is None
     assert uw.Influence().fit(timed(untrained("mlp", l2=0.01)), train).early_stopping is not None
-    assert given.attribute(queries).values.shape == (3, 25)
+    assert damped.attribute(queries).values.shape == (3, 25)
 
 
 def test_a_training_that_stopped_early_is_predicted_better_than_from_its_last_gradients():

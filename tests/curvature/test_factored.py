@@ -141,9 +141,9 @@ def test_the_damping_is_chosen_and_reported() -> None:
     assert scores.unit == uw.Unit.RANK
     assert scores.diagnostics["damping"] > 0
     assert "mean eigenvalue" in scores.diagnostics["damping_from"]
-    given = uw.Influence(curvature=uw.EKFAC(), damping=0.5).fit(model, train).attribute(queries)
-    assert given.diagnostics["damping"] == pytest.approx(0.5)
-    assert given.diagnostics["damping_from"] == "as given"
+    damped = uw.Influence(curvature=uw.EKFAC(), damping=0.5).fit(model, train).attribute(queries)
+    assert damped.diagnostics["damping"] == pytest.approx(0.5)
+    assert damped.diagnostics["damping_from"] == "as given"
 
 
 @pytest.mark.parametrize("recipe", [uw.Hessian(), uw.GaussNewton()], ids=str)

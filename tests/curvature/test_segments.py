@@ -92,10 +92,10 @@ def oracle(kind, model, train, group, covectors):
     average = sum(c.travelled / tau * dense_gauss_newton(c.model(), train) for c in group)
     size, decay = len(average), np.diag(decays_of(kind, model))
     metric = np.eye(size)
-    known = [(c, c.metric(model.network.names)) for c in group]
+    metrics = [(c, c.metric(model.network.names)) for c in group]
     if not kind.startswith("SGD"):
-        weigh = sum(c.travelled for c, m in known if m)
-        flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in known if m]
+        weigh = sum(c.travelled for c, m in metrics if m)
+        flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in metrics if m]
         metric = np.diag(sum(c.travelled / weigh * p for c, p in flat))
     # dδ = −(P (G + inside) + outside) δ; covectors use the transpose
     generator = (average + decay) @ metric if not kind.startswith("AdamW") else average @ metric + decay

@@ -15,11 +15,11 @@ rng = np.random.default_rng(0)
 def test_agreement_equals_scipy(shape):
     predicted = rng.standard_normal(shape)
     actual = 2.0 * predicted + rng.standard_normal(shape)
-    found, p, a = agreement(predicted, actual), predicted.ravel(), actual.ravel()
-    assert found.slope == pytest.approx(np.linalg.lstsq(p[:, None], a, rcond=None)[0][0])
-    assert found.pearson == pytest.approx(pearsonr(p, a).statistic)
-    assert found.spearman == pytest.approx(spearmanr(p, a).statistic)
-    assert found.count == 50
+    result, p, a = agreement(predicted, actual), predicted.ravel(), actual.ravel()
+    assert result.slope == pytest.approx(np.linalg.lstsq(p[:, None], a, rcond=None)[0][0])
+    assert result.pearson == pytest.approx(pearsonr(p, a).statistic)
+    assert result.spearman == pytest.approx(spearmanr(p, a).statistic)
+    assert result.count == 50
 
 
 def test_ties_share_their_rank():
@@ -30,8 +30,10 @@ def test_ties_share_their_rank():
 @settings(max_examples=20)
 @given(hnp.arrays(np.float64, 8, elements=st.floats(-1e3, 1e3).map(lambda v: round(v, 3)), unique=True))
 def test_agreement_with_itself_is_perfect(values):
-    found = agreement(values, values)
-    assert found.slope == pytest.approx(1) and found.pearson == pytest.approx(1) and found.spearman == pytest.approx(1)
+    result = agreement(values, values)
+    assert (
+        result.slope == pytest.approx(1) and result.pearson == pytest.approx(1) and result.spearman == pytest.approx(1)
+    )
     turned = agreement(values, -3 * values)
     assert turned.slope == pytest.approx(-3) and turned.pearson == pytest.approx(-1)
 
@@ -39,8 +41,8 @@ def test_agreement_with_itself_is_perfect(values):
 def test_a_constant_has_no_correlation():
     varied, constant = rng.standard_normal(10), np.full(10, 0.1)
     for p, a in ((varied, constant), (constant, varied)):
-        found = agreement(p, a)
-        assert np.isnan(found.pearson) and np.isnan(found.spearman)
+        result = agreement(p, a)
+        assert np.isnan(result.pearson) and np.isnan(result.spearman)
     assert np.isnan(agreement(np.zeros(3), varied[:3]).slope)
     assert np.isnan(correlation(np.ones(3), varied[:3]))
     assert agreement(varied, constant).slope == pytest.approx(0.1 * varied.sum() / (varied**2).sum())

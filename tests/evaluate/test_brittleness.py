@@ -32,10 +32,10 @@ def flips(model, train, query, ids):
 
 def test_brute_force_finds_no_smaller_removal_but_by_one():
     model, train, queries, scores = tiny()
-    found = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
-    assert {f.size is None for f in found.flips} == {False}
+    result = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
+    assert {f.size is None for f in result.flips} == {False}
     equal = 0
-    for flip in found.flips:
+    for flip in result.flips:
         query = queries.select([flip.query])
         sizes = (
             k for k in range(1, flip.size + 1)
@@ -51,9 +51,9 @@ def test_a_flip_is_confirmed_by_the_trainings_with_k_and_k_minus_one_removed():
     model, train, queries, _, _ = logistic_fit()
     model = uw.explainable(LogisticRegression(tol=1e-12).fit(train.x, train.y), train)
     scores = uw.Influence().fit(model, train).attribute(queries)
-    found = brittleness(model, train, queries, scores, most=60, retraining=uw.Retraining(processes=1))
-    assert any(f.size and f.size > 4 for f in found.flips)
-    for flip in found.flips:
+    result = brittleness(model, train, queries, scores, most=60, retraining=uw.Retraining(processes=1))
+    assert any(f.size and f.size > 4 for f in result.flips)
+    for flip in result.flips:
         query = queries.select([flip.query])
         assert flip.before == model.predict(query).predicted[0]
         if flip.size is not None:
@@ -64,25 +64,25 @@ def test_a_flip_is_confirmed_by_the_trainings_with_k_and_k_minus_one_removed():
 
 def test_in_an_additive_game_greedy_is_best_and_bisection_finds_its_size():
     model, train, queries, scores = game(queries=8, players=60, seed=5)
-    found = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
-    for place, flip in enumerate(found.flips):
+    result = brittleness(model, train, queries, scores, most=59, retraining=uw.Retraining(processes=1))
+    for place, flip in enumerate(result.flips):
         worth = np.sort(model.worth[place])[::-1]
         wins = worth.sum() > 0
         left = worth.sum() - np.cumsum(worth if wins else worth[::-1])
         assert flip.before == ("win" if wins else "lose")
         assert flip.size == int(np.argmax((left > 0) != wins)) + 1
-    assert found.trainings == len([g for g, _ in model.log]) < 8 * 14
-    assert found.share(found.flips[0].size) > 0 and found.median == np.median([f.size for f in found.flips])
+    assert result.trainings == len([g for g, _ in model.log]) < 8 * 14
+    assert result.share(result.flips[0].size) > 0 and result.median == np.median([f.size for f in result.flips])
 
 
 def test_a_prediction_that_no_removal_flips_is_reported():
     model, train, queries, scores = game(queries=3, players=40)
     model.worth[:] = np.abs(model.worth)
     scores = replace(scores, values=model.worth)
-    found = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
-    assert [(f.size, f.tried, f.after) for f in found.flips] == [(None, 6, None)] * 3
-    assert "not flipped up to 6" in str(found.flips[0]) and "0 of 3 predictions flipped up to 6" in repr(found)
-    assert found.as_dict()["flips"][0]["size"] is None and found.median == np.inf
+    result = brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=1))
+    assert [(f.size, f.tried, f.after) for f in result.flips] == [(None, 6, None)] * 3
+    assert "not flipped up to 6" in str(result.flips[0]) and "0 of 3 predictions flipped up to 6" in repr(result)
+    assert result.as_dict()["flips"][0]["size"] is None and result.median == np.inf
     negative = brittleness(
         model, train, queries, replace(scores, values=-model.worth), most=6, retraining=uw.Retraining(processes=1)
     )
@@ -114,10 +114,10 @@ def test_queries_that_cannot_flip_are_refused():
 
 def test_two_processes_give_the_same_flips():
     model, train, queries, scores = tiny()
-    one, two = (
+    sequential, parallel = (
         brittleness(model, train, queries, scores, most=6, retraining=uw.Retraining(processes=p)) for p in (1, 2)
     )
-    assert one == two and "→" in one._repr_html_()
+    assert sequential == parallel and "→" in sequential._repr_html_()
 
 
 @pytest.mark.parametrize("size", [8, 24, 100])
@@ -150,8 +150,8 @@ def test_a_small_net_is_searched_many_trainings_at_a_time():
     training = uw.Training(lr=0.1, epochs=3, batch_size=20)
     model = uw.TorchModel.trained(lambda seed: mlp(), cross_entropy, train, training=training)
     scores = uw.GradDot().fit(model, train).attribute(queries)
-    found = brittleness(model, train, queries, scores, most=20, retraining=uw.Retraining(processes=1))
-    for flip in (f for f in found.flips if f.size):
+    result = brittleness(model, train, queries, scores, most=20, retraining=uw.Retraining(processes=1))
+    for flip in (f for f in result.flips if f.size):
         assert flips(model, train, queries.select([flip.query]), list(flip.removed))
         if flip.size > 1:
             assert not flips(model, train, queries.select([flip.query]), list(flip.removed[:-1]))

@@ -24,10 +24,10 @@ def truth_of(model, train, queries, count=20):
 
 def test_every_method_is_compared_with_the_same_truth():
     model, train, queries, _, scores = logistic_fit()
-    truth, seen = truth_of(model, train, queries), []
+    truth, reports = truth_of(model, train, queries), []
     comparison = compare(
         {"chance": uw.Chance(), "influence": uw.Influence()}, model, train, queries, truth,
-        retraining=uw.Retraining(progress=lambda *a: seen.append(a)),
+        retraining=uw.Retraining(progress=lambda *a: reports.append(a)),
     )  # fmt: skip
     assert [e.name for e in comparison.entries] == ["influence", "chance", "similar"]
     assert (
@@ -36,7 +36,7 @@ def test_every_method_is_compared_with_the_same_truth():
     )
     assert comparison["influence"].lds.mean > comparison["similar"].lds.mean > comparison["chance"].lds.mean
     assert np.isnan(comparison["chance"].slope) and 0.5 < comparison["influence"].slope < 1.5
-    assert comparison["influence"].seconds > 0 and seen == [("compare", done, 3) for done in (1, 2, 3)]
+    assert comparison["influence"].seconds > 0 and reports == [("compare", done, 3) for done in (1, 2, 3)]
     assert comparison.warnings == [] and "influence" in repr(comparison) and "of ceiling" in comparison._repr_html_()
     with pytest.raises(KeyError, match="no method is called 'inflence'; there are influence"):
         comparison["inflence"]

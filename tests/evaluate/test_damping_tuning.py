@@ -21,26 +21,26 @@ def tuned(dampings=DAMPINGS, recipe=None, count=24):
 
 
 def test_the_best_damping_is_that_of_the_best_order_on_the_half_that_chooses():
-    found, truth = tuned()
+    tuning, truth = tuned()
     model, train, queries, _, _ = logistic_fit()
     order = sorted(range(24), key=lambda c: len(truth.removals[c].ids))
     means = {}
     for damping in DAMPINGS:
         scores = uw.Influence(correction=None, damping=damping).fit(model, train).attribute(queries)
         means[damping] = lds(scores, truth.take(order[::2]), draws=1).mean
-    assert dict(found.table) == pytest.approx(means)
-    assert found.damping == max(means, key=means.get) and found.recipe.correction is None
-    np.testing.assert_array_equal(found.scores.values, found.recipe.fit(model, train).attribute(queries).values)
-    assert found.held_out.subsets == 12
-    assert found.held_out.mean == pytest.approx(lds(found.scores, truth.take(order[1::2])).mean)
+    assert dict(tuning.table) == pytest.approx(means)
+    assert tuning.damping == max(means, key=means.get) and tuning.recipe.correction is None
+    np.testing.assert_array_equal(tuning.scores.values, tuning.recipe.fit(model, train).attribute(queries).values)
+    assert tuning.held_out.subsets == 12
+    assert tuning.held_out.mean == pytest.approx(lds(tuning.scores, truth.take(order[1::2])).mean)
 
 
 def test_a_damping_that_ruins_the_order_is_not_chosen_and_a_choice_at_the_end_has_a_warning():
-    found, _ = tuned([1e-4, 1e5])
-    assert found.damping == 1e-4 and "at the end of the candidates" in found.warnings[0]
-    document = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    tuning, _ = tuned([1e-4, 1e5])
+    assert tuning.damping == 1e-4 and "at the end of the candidates" in tuning.warnings[0]
+    document = json.loads(json.dumps(tuning.as_dict(), allow_nan=False))
     assert document["damping"] == 1e-4 and len(document["table"]) == 2
-    assert "held-out LDS" in repr(found) and "<td>0.0001</td>" in found._repr_html_()
+    assert "held-out LDS" in repr(tuning) and "<td>0.0001</td>" in tuning._repr_html_()
 
 
 def test_a_check_can_stand_for_its_truth():

@@ -33,15 +33,17 @@ def test_every_draw_is_that_of_the_set_without_absent_rows():
 
 def test_verification_and_curves_are_those_of_the_set_without_absent_rows():
     ((model, train), (other, some)), queries = setting()
-    found = []
+    statistics = []
     for m, t in ((model, train), (other, some)):
         scores = uw.Influence().fit(m, t).attribute(queries)
         check = uw.verify(m, t, queries, scores, 6, processes=1)
         curve = uw.removal_curve(m, t, queries, scores, (0.1, 0.3), draws=2, processes=1)
         brittle = uw.brittleness(m, t, queries, scores, processes=1)
-        found.append((check.actual, curve.effects["random"], curve.effects["proponents"], curve.sizes, brittle.most))
+        statistics.append(
+            (check.actual, curve.effects["random"], curve.effects["proponents"], curve.sizes, brittle.most)
+        )
         assert check.slope > 0.9 and not check.diagnostics["warnings"]
-    for ours, theirs in zip(*found, strict=True):
+    for ours, theirs in zip(*statistics, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
 

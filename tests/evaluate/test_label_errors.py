@@ -25,12 +25,12 @@ def test_auc_is_scikit_learns(ties):
 
 def test_found_counts_the_planted_among_the_most_suspicious():
     values = -np.arange(50.0)
-    found = found_at(values, TRAIN, ["t0", "t3", "t4", "t30"], shares=(0.02, 0.1, 1.0))
-    assert found.found == (0.25, 0.75, 1.0) and found.planted == 4
-    assert found.as_dict()["found"] == {"0.02": 0.25, "0.1": 0.75, "1": 1.0}
+    detection = found_at(values, TRAIN, ["t0", "t3", "t4", "t30"], shares=(0.02, 0.1, 1.0))
+    assert detection.found == (0.25, 0.75, 1.0) and detection.planted == 4
+    assert detection.as_dict()["found"] == {"0.02": 0.25, "0.1": 0.75, "1": 1.0}
     even = found_at(np.zeros(50), TRAIN, ["t0", "t3"], shares=(0.1, 0.5))
     assert even.found == pytest.approx((0.1, 0.5)) and even.auc == 0.5
-    assert "75%" in found._repr_html_() and "75% in the first 10%" in repr(found)
+    assert "75%" in detection._repr_html_() and "75% in the first 10%" in repr(detection)
 
 
 def test_bad_suspicions_are_refused():
@@ -69,9 +69,9 @@ def test_every_suspicion_finds_planted_labels_better_than_chance_does():
     x = StandardScaler().fit_transform(x)[:300, :10]
     train, ids = plant(uw.Examples(x, y[:300]), 0.1)
     model = uw.explainable(LogisticRegression(tol=1e-10).fit(x, train.y), train)
-    own = uw.Influence().fit(model, train).self_influence().values
+    self_influence = uw.Influence().fit(model, train).self_influence().values
     auc = {name: found_at(values, train, ids).auc for name, values in {
-        "influence": own, "loss": plain_loss(model, train), "held out": held_out_loss(model, train),
+        "influence": self_influence, "loss": plain_loss(model, train), "held out": held_out_loss(model, train),
         "neighbours": unlike_neighbours(train),
     }.items()}  # fmt: skip
     assert min(auc.values()) > 0.85, auc
@@ -84,11 +84,11 @@ def test_a_held_out_loss_is_measured_by_models_without_the_fold():
     x, y = StandardScaler().fit_transform(x)[:60, :4], y[:60]
     train = uw.Examples(x, y)
     model = uw.explainable(LogisticRegression(tol=1e-12).fit(x, y), train)
-    found = held_out_loss(model, train, folds=60)
+    losses = held_out_loss(model, train, folds=60)
     for i in (0, 7):
-        kept = np.arange(60) != i
-        p = LogisticRegression(tol=1e-12).fit(x[kept], y[kept]).predict_proba(x[[i]])[0, y[i]]
-        assert found[i] == pytest.approx(-np.log(p), rel=1e-4)
+        remaining = np.arange(60) != i
+        p = LogisticRegression(tol=1e-12).fit(x[remaining], y[remaining]).predict_proba(x[[i]])[0, y[i]]
+        assert losses[i] == pytest.approx(-np.log(p), rel=1e-4)
     with pytest.raises(ValueError, match="expected between 2 and 60 folds, got 1"):
         held_out_loss(model, train, folds=1)
 

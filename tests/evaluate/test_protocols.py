@@ -16,9 +16,11 @@ from upweight.evaluate.retrain_truth import retrain_truth
 
 
 def made(count=40, seeds=1, queries=4, **more):
-    model, train, asked, scores = game(queries=queries, **more)
+    model, train, query_examples, scores = game(queries=queries, **more)
     return (
-        retrain_truth(model, train, asked, subsets(train, count), retraining=uw.Retraining(processes=1, seeds=seeds)),
+        retrain_truth(
+            model, train, query_examples, subsets(train, count), retraining=uw.Retraining(processes=1, seeds=seeds)
+        ),
         scores,
         train,
     )
@@ -31,20 +33,20 @@ def noisy(scores, size, seed=1):
 
 def test_true_effects_of_an_additive_game_score_one():
     truth, scores, _ = made()
-    found = lds(scores, truth)
-    assert (found.mean, found.low, found.high, found.relative) == pytest.approx((1, 1, 1, 1))
-    assert (found.subsets, found.share) == (40, 0.5) and found.ceiling.value == 1
+    result = lds(scores, truth)
+    assert (result.mean, result.low, result.high, result.relative) == pytest.approx((1, 1, 1, 1))
+    assert (result.subsets, result.share) == (40, 0.5) and result.ceiling.value == 1
     assert lds(replace(scores, values=-scores.values), truth).mean == pytest.approx(-1)
 
 
 def test_lds_is_the_mean_rank_correlation_of_kept_sums():
     truth, scores, train = made()
     guess = noisy(scores, 1.0)
-    kept = np.array([[i not in one.ids for i in train.ids.tolist()] for one in truth.removals])
-    expected = [spearmanr(row @ kept.T, m).statistic for row, m in zip(guess.values, truth.after[0], strict=True)]
-    found = lds(guess, truth)
-    np.testing.assert_allclose(found.per_query, expected, atol=1e-12)
-    assert found.mean == pytest.approx(np.mean(expected)) and found.low < found.mean < found.high
+    is_kept = np.array([[i not in one.ids for i in train.ids.tolist()] for one in truth.removals])
+    expected = [spearmanr(row @ is_kept.T, m).statistic for row, m in zip(guess.values, truth.after[0], strict=True)]
+    result = lds(guess, truth)
+    np.testing.assert_allclose(result.per_query, expected, atol=1e-12)
+    assert result.mean == pytest.approx(np.mean(expected)) and result.low < result.mean < result.high
 
 
 def test_the_interval_over_subsets_contains_the_lds_of_many_subsets():
@@ -68,9 +70,9 @@ def test_a_constant_prediction_has_no_correlation():
     truth, scores, _ = made()
     flat = scores.values.copy()
     flat[1] = 0.0
-    found = lds(replace(scores, values=flat), truth)
-    assert np.isnan(found.per_query).tolist() == [False, True, False, False] and found.mean == pytest.approx(1)
-    assert found.as_dict()["per_query"][1] is None
+    result = lds(replace(scores, values=flat), truth)
+    assert np.isnan(result.per_query).tolist() == [False, True, False, False] and result.mean == pytest.approx(1)
+    assert result.as_dict()["per_query"][1] is None
     none = lds(replace(scores, values=0 * flat), truth).as_dict()
     assert none["mean"] is None and none["interval"] == [None, None] and none["relative"] is None
     assert "–" in repr(lds(replace(scores, values=0 * flat), truth))
@@ -86,17 +88,17 @@ def test_spearman_brown_in_closed_form():
 
 def test_the_ceiling_is_what_the_true_effects_reach():
     truth, scores, _ = made(count=400, seeds=6, noise=4.0)
-    found = noise_ceiling(truth)
+    ceiling = noise_ceiling(truth)
     reached = lds(scores, truth)
-    assert found.value == pytest.approx(reached.mean, abs=0.03) and found.value < 0.97
+    assert ceiling.value == pytest.approx(reached.mean, abs=0.03) and ceiling.value < 0.97
     assert reached.relative == pytest.approx(1.0, abs=0.04)
     single = truth.each[0]  # and the reliability is the correlation with six fresh seeds
-    assert found.reliability > np.mean([pearsonr(a, b)[0] for a, b in zip(single, truth.each[1], strict=True)])
+    assert ceiling.reliability > np.mean([pearsonr(a, b)[0] for a, b in zip(single, truth.each[1], strict=True)])
 
 
 def test_the_ceiling_of_one_noisy_seed_is_not_known():
-    one = noise_ceiling(made(noise=1.0)[0])
-    assert np.isnan(one.value) and "one seed says nothing" in one.note and one.as_dict()["value"] is None
+    ceiling = noise_ceiling(made(noise=1.0)[0])
+    assert np.isnan(ceiling.value) and "one seed says nothing" in ceiling.note and ceiling.as_dict()["value"] is None
     same = noise_ceiling(made(seeds=3)[0])
     assert same.value == 1 and "does not depend on its seed" in same.note
     assert np.isnan(lds(*made(noise=1.0)[1::-1]).relative)
@@ -121,9 +123,9 @@ def test_loo_is_the_agreement_with_single_removals():
 def test_ranks_have_no_slope():
     model, train, queries, scores = game()
     truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
-    found = loo(replace(scores, unit=uw.Unit.RANK), truth).as_dict()
-    assert found["pooled"]["slope"] is None and found["pooled"]["r2"] is None
-    assert found["pooled"]["spearman"] == pytest.approx(1)
+    result = loo(replace(scores, unit=uw.Unit.RANK), truth).as_dict()
+    assert result["pooled"]["slope"] is None and result["pooled"]["r2"] is None
+    assert result["pooled"]["spearman"] == pytest.approx(1)
     with pytest.raises(ValueError, match="at least three removals of one example, got 2"):
         loo(scores, truth.take([0, 1]))
 
@@ -132,6 +134,6 @@ def test_ranks_have_no_slope():
 def test_results_have_text_and_html_forms(protocol):
     model, train, queries, scores = game()
     truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
-    found = protocol(scores, truth)
-    assert "4 queries" in repr(found) and "<table>" in found._repr_html_() and "q3" in found._repr_html_()
+    result = protocol(scores, truth)
+    assert "4 queries" in repr(result) and "<table>" in result._repr_html_() and "q3" in result._repr_html_()
     assert "Truth(30 removals" in truth._repr_html_() and "ceiling" in noise_ceiling(truth)._repr_html_()

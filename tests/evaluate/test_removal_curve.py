@@ -16,31 +16,33 @@ def curve(removals=5, **more):
 
 
 def test_in_an_additive_game_the_curves_are_sums_of_the_ends():
-    model, found = curve()
-    assert found.sizes == (2, 4, 10)
+    model, result = curve()
+    assert result.sizes == (2, 4, 10)
     ordered = np.sort(model.worth, axis=1)
-    for point, size in enumerate(found.sizes):
-        np.testing.assert_allclose(found.effects["proponents"][:, point], ordered[:, -size:].sum(axis=1))
-        np.testing.assert_allclose(found.effects["opponents"][:, point], ordered[:, :size].sum(axis=1))
-        assert (found.effects["opponents"][:, point] < found.effects["random"][:, point]).all()
-        assert (found.effects["random"][:, point] < found.effects["proponents"][:, point]).all()
-    assert (found.spread > 0).all() and found.warnings == ()
+    for point, size in enumerate(result.sizes):
+        np.testing.assert_allclose(result.effects["proponents"][:, point], ordered[:, -size:].sum(axis=1))
+        np.testing.assert_allclose(result.effects["opponents"][:, point], ordered[:, :size].sum(axis=1))
+        assert (result.effects["opponents"][:, point] < result.effects["random"][:, point]).all()
+        assert (result.effects["random"][:, point] < result.effects["proponents"][:, point]).all()
+    assert (result.spread > 0).all() and result.warnings == ()
 
 
 def test_random_removals_are_the_same_for_all_queries_and_average_to_the_mean():
-    model, found = curve(removals=200)
-    expected = np.outer(model.worth.mean(axis=1), found.sizes)
-    np.testing.assert_allclose(found.effects["random"], expected, atol=0.7)
+    model, result = curve(removals=200)
+    expected = np.outer(model.worth.mean(axis=1), result.sizes)
+    np.testing.assert_allclose(result.effects["random"], expected, atol=0.7)
 
 
 def test_the_effect_of_a_refused_removal_is_nan():
     model, train, queries, scores = game(queries=3, players=40)
     best = int(model.worth[0].argmax())
     stuck = replace(model, refuses=frozenset({best}))
-    found = removal_curve(stuck, train, queries, scores, (0.05, 0.1), retraining=uw.Retraining(processes=1), removals=1)
-    assert np.isnan(found.effects["proponents"][0]).all() and np.isfinite(found.effects["proponents"][1:]).any()
-    assert any("was left out" in w for w in found.warnings)
-    json = found.as_dict()
+    result = removal_curve(
+        stuck, train, queries, scores, (0.05, 0.1), retraining=uw.Retraining(processes=1), removals=1
+    )
+    assert np.isnan(result.effects["proponents"][0]).all() and np.isfinite(result.effects["proponents"][1:]).any()
+    assert any("was left out" in w for w in result.warnings)
+    json = result.as_dict()
     assert json["sizes"] == [2, 4] and all(v is None or np.isfinite(v) for v in json["proponents"])
 
 

@@ -20,9 +20,9 @@ def truth_of(model, train, queries, removals, strict=False, **more):
 def test_effects_are_those_of_training_twice():
     model, train, queries, _, _ = logistic_fit()
     truth = truth_of(model, train, queries, [*singles(train, ["t3"]), *subsets(train, 2, 0.8)])
-    for column, one in enumerate(truth.removals):
+    for column, removal in enumerate(truth.removals):
         np.testing.assert_allclose(
-            truth.actual[:, column], retraining_effect(model, train, queries, one.ids), atol=1e-8
+            truth.actual[:, column], retraining_effect(model, train, queries, removal.ids), atol=1e-8
         )
     assert truth.deterministic and truth.warnings == []
 
@@ -30,9 +30,11 @@ def test_effects_are_those_of_training_twice():
 def test_subsets_keep_their_share_and_come_from_their_seed():
     train = game()[1]
     drawn = subsets(train, 20, 0.8, seed=3)
-    assert {len(set(one.ids)) for one in drawn} == {6} and len({one.ids for one in drawn}) == 20
+    assert {len(set(removal.ids)) for removal in drawn} == {6} and len({removal.ids for removal in drawn}) == 20
     assert drawn == subsets(train, 20, 0.8, seed=3) != subsets(train, 20, 0.8, seed=4)
-    assert [len(one.ids) for one in subsets(train, 1, 0.001)] == [29] and subsets(train, 1, 0.999)[0].kind == "one"
+    assert [len(removal.ids) for removal in subsets(train, 1, 0.001)] == [29] and subsets(train, 1, 0.999)[
+        0
+    ].kind == "one"
     for count, share in ((0, 0.5), (3, 0.0), (3, 1.0)):
         with pytest.raises(ValueError, match="at least one subset that keeps a share between 0 and 1"):
             subsets(train, count, share)
@@ -104,10 +106,12 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         truth_of(model, train, queries, singles(train), seeds=2, folder=folder, progress=broken)
     model.log.clear()
-    seen = []
-    again = truth_of(model, train, queries, singles(train), seeds=2, folder=folder, progress=lambda *a: seen.append(a))
+    reports = []
+    again = truth_of(
+        model, train, queries, singles(train), seeds=2, folder=folder, progress=lambda *a: reports.append(a)
+    )
     np.testing.assert_array_equal(again.after, whole.after)
-    assert seen[0] == ("retrain", 30, 60) and seen[-1] == ("retrain", 60, 60) and seen == sorted(seen)
+    assert reports[0] == ("retrain", 30, 60) and reports[-1] == ("retrain", 60, 60) and reports == sorted(reports)
     assert count == 2 * 31 and len(model.log) == count - 31 - 12  # one seed; everything and eleven of the other
     model.log.clear()
     truth_of(model, train, queries, singles(train), seeds=2, folder=folder)

@@ -41,22 +41,22 @@ def groups(train, size, count, seed):
 
 
 @cache
-def of_groups(made, seed):
-    model, train, queries, _ = made()
+def of_groups(draw, seed):
+    model, train, queries, _ = draw()
     return retrain_truth(model, train, queries, groups(train, 9, 250, seed), retraining=uw.Retraining(processes=1))
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
-@pytest.mark.parametrize("made", [ridge, logistic])
-def test_intervals_cover_fresh_removals_at_their_level(made, level):
-    model, train, queries, scores = made()
-    known, fresh = (of_groups(made, seed) for seed in (1, 2))
-    check = check_against_truth(scores, known, model, train, queries)
-    found = check.coverage(fresh, level)
-    assert found.rate == pytest.approx(level, abs=0.05) and found.promised == level
+@pytest.mark.parametrize("draw", [ridge, logistic])
+def test_intervals_cover_fresh_removals_at_their_level(draw, level):
+    model, train, queries, scores = draw()
+    verified, fresh = (of_groups(draw, seed) for seed in (1, 2))
+    check = check_against_truth(scores, verified, model, train, queries)
+    coverage = check.coverage(fresh, level)
+    assert coverage.rate == pytest.approx(level, abs=0.05) and coverage.promised == level
     low, high = check.interval(fresh.removals[7].ids, level)
-    np.testing.assert_allclose([found.low[:, 7], found.high[:, 7]], [low, high])
-    np.testing.assert_array_equal(found.inside[:, 7], (low <= fresh.actual[:, 7]) & (fresh.actual[:, 7] <= high))
+    np.testing.assert_allclose([coverage.low[:, 7], coverage.high[:, 7]], [low, high])
+    np.testing.assert_array_equal(coverage.inside[:, 7], (low <= fresh.actual[:, 7]) & (fresh.actual[:, 7] <= high))
 
 
 def test_intervals_from_one_half_of_a_check_cover_the_other_half():
@@ -69,13 +69,13 @@ def test_intervals_from_one_half_of_a_check_cover_the_other_half():
         train,
         queries,
     )
-    found = check.coverage(level=0.9)
-    assert np.isfinite(found.low).all() and found.rate == pytest.approx(0.9, abs=0.08)
+    coverage = check.coverage(level=0.9)
+    assert np.isfinite(coverage.low).all() and coverage.rate == pytest.approx(0.9, abs=0.08)
     # A removal's own residual has no part in its interval: one that is far off moves the others' only.
     actual = check.actual.copy()
     actual[:, 5] += 1e3
     moved = replace(check, actual=actual).coverage(level=0.9)
-    np.testing.assert_array_equal(moved.low[:, 5], found.low[:, 5])
+    np.testing.assert_array_equal(moved.low[:, 5], coverage.low[:, 5])
     assert not moved.inside[:, 5].any()
 
 
@@ -141,12 +141,12 @@ def test_scores_that_no_factor_can_correct_are_refused():
 
 def test_seeds_are_averaged_and_give_a_ceiling():
     model, train, queries, scores = game(noise=3.0)
-    one = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
+    check = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1))
     many = uw.verify(model, train, queries, scores, 12, retraining=uw.Retraining(processes=1, seeds=8), seed=5)
-    assert np.abs(many.actual - many.predicted).mean() < 0.6 * np.abs(one.actual - one.predicted).mean()
+    assert np.abs(many.actual - many.predicted).mean() < 0.6 * np.abs(check.actual - check.predicted).mean()
     assert many.diagnostics["seeds"] == list(range(8)) and many.diagnostics["trainings"] == 13 * 8
-    assert 0.3 < many.ceiling.value < 1 and np.isnan(one.ceiling.value)
-    assert one.diagnostics["seed_noise"] > 0 and "retrain with several" in one.ceiling.note
+    assert 0.3 < many.ceiling.value < 1 and np.isnan(check.ceiling.value)
+    assert check.diagnostics["seed_noise"] > 0 and "retrain with several" in check.ceiling.note
     with pytest.raises(ValueError, match="at least one seed"):
         uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=1, seeds=0))
 

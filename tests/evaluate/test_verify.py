@@ -51,15 +51,21 @@ def test_the_seed_chooses_the_groups():
 
 def test_two_processes_give_the_same_effects_as_one():
     model, train, queries, _, scores = logistic_fit()
-    one, two = (uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=p)) for p in (1, 2))
-    np.testing.assert_allclose(two.actual, one.actual, atol=1e-12)
+    sequential, parallel = (
+        uw.verify(model, train, queries, scores, 4, retraining=uw.Retraining(processes=p)) for p in (1, 2)
+    )
+    np.testing.assert_allclose(parallel.actual, sequential.actual, atol=1e-12)
 
 
 def test_progress_counts_the_removals():
-    seen = []
-    verified(4, progress=lambda *progress: seen.append(progress))
-    assert [d for _, d, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1] == ("retrain", len(seen), len(seen))
-    assert len(seen) >= 4
+    reports = []
+    verified(4, progress=lambda *progress: reports.append(progress))
+    assert [d for _, d, _ in reports] == list(range(1, len(reports) + 1)) and reports[-1] == (
+        "retrain",
+        len(reports),
+        len(reports),
+    )
+    assert len(reports) >= 4
 
 
 def test_scores_of_groups_are_compared_with_removals_of_the_groups():
@@ -125,8 +131,8 @@ def fresh(train, size, count, seed):
 def test_intervals_cover_fresh_groups_about_as_often_as_they_say(level):
     model, train, queries, _, _ = logistic_fit()
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries)  # whose errors are not small
-    known = {str(i): ids for i, ids in enumerate(fresh(train, 8, 60, seed=1))}
-    check = uw.verify(model, train, queries, plain, known, retraining=uw.Retraining(processes=1))
+    groups = {str(i): ids for i, ids in enumerate(fresh(train, 8, 60, seed=1))}
+    check = uw.verify(model, train, queries, plain, groups, retraining=uw.Retraining(processes=1))
     inside = []
     for ids in fresh(train, 8, 60, seed=2):
         low, high = check.interval(ids, level)

@@ -57,8 +57,10 @@ def test_training_with_unseeded_random_numbers_has_a_warning():
 
 def test_a_training_function_of_the_user_gives_the_same_truth():
     model = trained()
-    own = uw.TorchModel(model.network.net, cross_entropy, training=lambda w, s: model.retrain(TRAIN, w, s).network.net)
-    ours, theirs = checked(model, how="processes"), checked(own)
+    retrainable = uw.TorchModel(
+        model.network.net, cross_entropy, training=lambda w, s: model.retrain(TRAIN, w, s).network.net
+    )
+    ours, theirs = checked(model, how="processes"), checked(retrainable)
     assert np.array_equal(ours.actual, theirs.actual) and theirs.diagnostics["drift"] == 0
 
 
@@ -88,8 +90,8 @@ def test_every_protocol_passes_on_the_warning_of_another_training():
         model, TRAIN, QUERIES, uw.subsets(TRAIN, 6, share=0.1), retraining=uw.Retraining(processes=1)
     )
     assert "not the one that made the model" in truth.warnings[0]
-    told = uw.compare({"chance": uw.Chance()}, model, TRAIN, QUERIES, truth).warnings
-    assert "not the one that made the model" in told[0]
+    messages = uw.compare({"chance": uw.Chance()}, model, TRAIN, QUERIES, truth).warnings
+    assert "not the one that made the model" in messages[0]
     seeded = uw.retrain_truth(
         trained(), TRAIN, QUERIES, uw.singles(TRAIN, [1, 2]), retraining=uw.Retraining(seeds=(1, 2), processes=1)
     )

@@ -24,7 +24,7 @@ IDS = [case.name for case in CASES]
 def truth(case: Case, network, examples, quantity="loss") -> np.ndarray:
     """Gradients of each example in a batch of its own, by autograd."""
     with network.preserved():
-        each = [single_gradient(network, quantity, one, network.names) for one in examples.batches(1)]
+        each = [single_gradient(network, quantity, example, network.names) for example in examples.batches(1)]
     return network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
 
 

@@ -92,15 +92,15 @@ def test_the_examples_to_compare_share_labels_and_differ_in_them() -> None:
 
 
 def test_a_column_of_labels_reaches_the_loss_as_a_column() -> None:
-    train, seen = examples(20, 2), []
+    train, sizes = examples(20, 2), []
 
     def loss(net: nn.Module, batch: Any) -> Tensor:
-        seen.append(tuple(batch.y.shape[1:]))
+        sizes.append(tuple(batch.y.shape[1:]))
         return ((net(batch.x)[:, :1] - batch.y) ** 2).mean(1)
 
     column = uw.Examples(train.x, np.asarray(train.y, dtype=np.float32)[:, None])
     scores = uw.GradDot().fit(uw.TorchModel(net(), loss), column).attribute(column.take([3, 4]))
     flat = uw.GradDot().fit(uw.TorchModel(net(), lambda n, b: (n(b.x)[:, 0] - b.y) ** 2), train)
     np.testing.assert_allclose(scores.values, flat.attribute(train.take([3, 4])).values, rtol=1e-5, atol=1e-6)
-    assert set(seen) == {(1,)} and column.y.shape == (20,)
+    assert set(sizes) == {(1,)} and column.y.shape == (20,)
     assert column.replaced(y=1 - column.y).is_column and column.without([0]).is_column and not train.is_column

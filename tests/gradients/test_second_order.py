@@ -25,7 +25,7 @@ def test_hessian_products(case):
     v = vectors(network)
     with network.preserved():
         batch = network.batch(examples)
-        found = hvp(lambda: network.values("loss", batch, examples.ids), network.parameters(), v)
+        products = hvp(lambda: network.values("loss", batch, examples.ids), network.parameters(), v)
 
     # central differences of the gradient, for the oracle differentiates with the same rules
     def gradient(shift):
@@ -42,7 +42,7 @@ def test_hessian_products(case):
         up = gradient({name: 1e-5 * block[k] for name, block in v.items()})
         down = gradient({name: -1e-5 * block[k] for name, block in v.items()})
         expected = (up - down) / 2e-5
-        assert np.abs(network.join(found)[k] - expected).max() < 1e-6 * np.abs(expected).max()
+        assert np.abs(network.join(products)[k] - expected).max() < 1e-6 * np.abs(expected).max()
 
 
 @SETTING
@@ -51,7 +51,7 @@ def test_gauss_newton_products(case):
     v, weights = vectors(network), torch.tensor([1.0, 0.5, 0.0, 2.0]).double()
     with network.preserved():
         out = outputs(network, network.batch(examples), examples.ids)
-        found = network.join(ggn_vp(out.values, out.hessian_product(weights), network.parameters(), v))
+        products = network.join(ggn_vp(out.values, out.hessian_product(weights), network.parameters(), v))
         flat = out.values.flatten(1)
         rows = [torch.autograd.grad(z, list(network.parameters().values()), retain_graph=True, allow_unused=True)
                 for z in flat.flatten()]  # fmt: skip
@@ -62,7 +62,7 @@ def test_gauss_newton_products(case):
         hessians = out.hessians()
     G = torch.einsum("b,bcp,bcd,bdq->pq", weights, jacobian, hessians, jacobian).numpy()
     expected = network.join(v) @ G
-    assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+    assert np.abs(products - expected).max() < 1e-10 * np.abs(expected).max()
 
 
 def test_output_hessians_of_cross_entropy():
@@ -94,9 +94,9 @@ def test_a_loss_that_ignores_the_net_it_is_given():
 @SETTING
 def test_vmap_and_loop_agree(case):
     network, examples = case.network(), case.examples()
-    found = inspect(network, "loss", examples)
+    inspection = inspect(network, "loss", examples)
     with network.preserved():
-        fast = gradient_rows(network, "loss", examples, network.names, found.sliced)
+        fast = gradient_rows(network, "loss", examples, network.names, inspection.sliced)
         slow = gradient_rows(network, "loss", examples, network.names, None)
     assert np.abs(network.join(fast) - network.join(slow)).max() < 1e-12
     assert np.abs(network.join(fast) - CapturedRows(network, examples, "loss").dense()).max() < 1e-12

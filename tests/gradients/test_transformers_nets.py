@@ -56,7 +56,7 @@ def test_rows_are_those_of_autograd(build, loss, examples):
     network = Network(build().double(), loss)
     rows = CapturedRows(network, examples, "loss")
     with network.preserved():
-        each = [single_gradient(network, "loss", one, network.names) for one in examples.batches(1)]
+        each = [single_gradient(network, "loss", example, network.names) for example in examples.batches(1)]
     expected = network.join({name: torch.stack([g[name] for g in each]) for name in network.names})
     assert np.abs(rows.dense() - expected).max() < 1e-10
     assert np.abs(rows.gram() - expected @ expected.T).max() < 1e-8 * np.abs(expected @ expected.T).max()

@@ -89,6 +89,10 @@ def test_with_splits_held_fixed_trees_agree_with_retraining_on_average(method: t
 
 @pytest.mark.parametrize("family", PROBLEMS[:2], ids=repr)
 def test_two_processes_give_the_scores_of_one(family: Family) -> None:
-    one, two = (uw.LeaveOneOut(processes=p).fit(family.trained, family.train).attribute(family.queries) for p in (1, 2))
-    assert np.abs(two.values - one.values).max() <= 1e-9 * np.abs(one.values).max()
-    assert [a.id for a in two.proponents(two.query_ids[0])] == [a.id for a in one.proponents(one.query_ids[0])]
+    sequential, parallel = (
+        uw.LeaveOneOut(processes=p).fit(family.trained, family.train).attribute(family.queries) for p in (1, 2)
+    )
+    assert np.abs(parallel.values - sequential.values).max() <= 1e-9 * np.abs(sequential.values).max()
+    assert [a.id for a in parallel.proponents(parallel.query_ids[0])] == [
+        a.id for a in sequential.proponents(sequential.query_ids[0])
+    ]

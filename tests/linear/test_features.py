@@ -52,8 +52,8 @@ def forms(dense, matrix):
     return np.einsum("ni,ij,nj->n", dense, matrix, dense)
 
 
-def equal(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11 * max(1.0, np.abs(expected).max(initial=0.0)))
+def equal(result, expected):
+    np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11 * max(1.0, np.abs(expected).max(initial=0.0)))
 
 
 @EVERY

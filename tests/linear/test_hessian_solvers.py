@@ -213,10 +213,16 @@ def test_examples_of_weight_zero_are_not_there(name, kind):
     problem = problem_of(name, kind=kind)
     weights = problem.weights.copy()
     weights[::3] = 0.0
-    kept = weights > 0
+    present = weights > 0
     zeroed = Problem(problem.features, problem.targets, weights, problem.family, 0.7, 0.0, problem.theta)
     fewer = Problem(
-        problem.features.take(kept), problem.targets[kept], weights[kept], problem.family, 0.7, 0.0, problem.theta
+        problem.features.take(present),
+        problem.targets[present],
+        weights[present],
+        problem.family,
+        0.7,
+        0.0,
+        problem.theta,
     )
     v = vectors(problem)
     np.testing.assert_allclose(direct(zeroed).solve(v), direct(fewer).solve(v), atol=1e-10)

@@ -149,10 +149,10 @@ def test_part_matvec_is_the_share_of_the_group(name, fixed, each):
     rng = np.random.default_rng(4)
     member = (rng.random((3, 30)) < 0.3) * 1.0
     vectors = rng.standard_normal((3, problem.size))
-    got = curvature_of(problem).part_matvec(member, vectors)
+    product = curvature_of(problem).part_matvec(member, vectors)
     for g in range(3):
         part = hessian(problem) - hessian(problem, 1.0 - member[g])
-        np.testing.assert_allclose(got[g], part @ vectors[g], atol=1e-9)
+        np.testing.assert_allclose(product[g], part @ vectors[g], atol=1e-9)
 
 
 def test_a_point_of_leverage_one_has_directions_that_it_alone_determines():
@@ -180,8 +180,8 @@ def test_news_of_the_solver_travel_along():
     solved = curvature.solve(rows_of(problem))
     assert not solved.converged and solved.steps == 1
     assert any("Conjugate gradients stopped" in w for w in curvature.diagnostics["warnings"])
-    told = curvature_of(problem).diagnostics
-    assert told["parameters"] == problem.size and told["l2"] == 0.7 and told["warnings"] == []
+    diagnostics = curvature_of(problem).diagnostics
+    assert diagnostics["parameters"] == problem.size and diagnostics["l2"] == 0.7 and diagnostics["warnings"] == []
 
 
 def test_rows_of_something_else_are_refused():

@@ -79,32 +79,34 @@ def test_every_estimator_counts_by_weight(estimator: Any, weights: np.ndarray) -
 def test_a_choice_by_cross_validation_counts_by_weight() -> None:
     x, y = data(2)
     estimator = LogisticRegressionCV(Cs=[0.1, 1.0], use_legacy_attributes=False, **TIGHT).fit(x, y, ABSENT)
-    train, there = uw.Examples(x, y, weights=ABSENT), np.flatnonzero(ABSENT)
-    some = uw.Examples(x[there], y[there])
+    train, present = uw.Examples(x, y, weights=ABSENT), np.flatnonzero(ABSENT)
+    some = uw.Examples(x[present], y[present])
     ours, theirs = (
         uw.Influence().fit(uw.explainable(estimator, t), t).attribute(some.take([0])) for t in (train, some)
     )
-    np.testing.assert_allclose(ours.values[:, there], theirs.values, rtol=1e-8)
+    np.testing.assert_allclose(ours.values[:, present], theirs.values, rtol=1e-8)
 
 
 def test_cooks_distance_of_rows_beside_absent_ones_is_the_textbooks() -> None:
     x, y = data()
     model, train = both(LinearRegression(), x, y, ABSENT)[0]
-    found = uw.Influence().fit(model, train).cooks_distance()
-    kept = ABSENT > 0
-    design = np.c_[np.ones(kept.sum()), x[kept]]
+    distances = uw.Influence().fit(model, train).cooks_distance()
+    present = ABSENT > 0
+    design = np.c_[np.ones(present.sum()), x[present]]
     h = np.diag(design @ np.linalg.pinv(design))
-    r = y[kept] - design @ np.linalg.lstsq(design, y[kept], rcond=None)[0]
+    r = y[present] - design @ np.linalg.lstsq(design, y[present], rcond=None)[0]
     p = design.shape[1]
-    np.testing.assert_allclose(found[kept], r**2 * h / (1 - h) ** 2 / (p * (r @ r) / (kept.sum() - p)), rtol=1e-7)
-    assert (found[~kept] == 0).all()
+    np.testing.assert_allclose(
+        distances[present], r**2 * h / (1 - h) ** 2 / (p * (r @ r) / (present.sum() - p)), rtol=1e-7
+    )
+    assert (distances[~present] == 0).all()
 
 
 def test_cooks_distance_of_a_weighted_row_takes_all_its_copies() -> None:
     """s² counts copies, and Δθ is the refit without any of them."""
     x, y = data()
     model, train = both(LinearRegression(), x, y, COPIES)[0]
-    found = uw.Influence().fit(model, train).cooks_distance()
+    distances = uw.Influence().fit(model, train).cooks_distance()
     design, w = np.c_[x, np.ones(N)], COPIES
     gram = design.T @ (w[:, None] * design)
     theta = np.linalg.solve(gram, design.T @ (w * y))
@@ -112,14 +114,14 @@ def test_cooks_distance_of_a_weighted_row_takes_all_its_copies() -> None:
     for i in (0, 5, 17):
         without = np.where(np.arange(N) == i, 0.0, w)
         moved = np.linalg.solve(design.T @ (without[:, None] * design), design.T @ (without * y)) - theta
-        assert found[i] == pytest.approx(moved @ gram @ moved / (5 * s2), rel=1e-7)
+        assert distances[i] == pytest.approx(moved @ gram @ moved / (5 * s2), rel=1e-7)
 
 
 def test_fractional_weights_are_precisions() -> None:
     """As in weighted least squares: n counts rows, and no unit of the weights changes a distance."""
     x, y = data()
     weights = np.random.default_rng(1).uniform(0.1, 3.0, N)
-    found = []
+    lines = []
     for scale in (1.0, 0.01):
         model, train = (
             uw.explainable(
@@ -127,8 +129,8 @@ def test_fractional_weights_are_precisions() -> None:
             ),
             some,
         )
-        found.append(uw.Influence().fit(model, train).cooks_distance())
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+        lines.append(uw.Influence().fit(model, train).cooks_distance())
+    np.testing.assert_allclose(lines[1], lines[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [ABSENT, COPIES], ids=["absent", "copies"])
@@ -179,7 +181,10 @@ def test_a_class_of_weight_zero_alone_is_not_missed() -> None:
     estimator = LogisticRegression(**TIGHT).fit(x, y, weights)
     train = uw.Examples(x, y, weights=weights)
     model = uw.explainable(estimator, train)
-    again, there = model.retrain(train, np.ones(N)), train.take(weights > 0)  # the intercept of class 1 has no optimum
-    np.testing.assert_allclose(again.measure(there), model.measure(there), atol=1e-5)
+    again, present_rows = (
+        model.retrain(train, np.ones(N)),
+        train.take(weights > 0),
+    )  # the intercept of class 1 has no optimum
+    np.testing.assert_allclose(again.measure(present_rows), model.measure(present_rows), atol=1e-5)
     with pytest.raises(ValueError, match="none of class 0 is left"):
         model.retrain(train, np.where(y == 0, 0.0, 1.0))

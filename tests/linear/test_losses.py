@@ -42,20 +42,20 @@ def test_gradient_is_the_slope_of_the_loss(name, rng):
 def test_second_derivative_is_the_slope_of_the_gradient(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 40, rng)
-    here = family.at(z, targets)
+    derivatives = family.at(z, targets)
     for k, up, down in steps(family, z):
         slope = (family.at(up, targets).gradient - family.at(down, targets).gradient) / (2 * STEP)
         for c in range(family.outputs):
-            np.testing.assert_allclose(here.second(c, k), slope[:, c], rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(derivatives.second(c, k), slope[:, c], rtol=1e-6, atol=1e-7)
 
 
 @EVERY
 def test_apply_is_the_product_with_the_second_derivative(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 10, rng)
-    here, v = family.at(z, targets), rng.standard_normal(z.shape)
-    dense = np.array([[here.second(c, k) for k in range(family.outputs)] for c in range(family.outputs)])
-    np.testing.assert_allclose(here.apply(v), np.einsum("ckn,nk->nc", dense, v), atol=1e-12)
+    derivatives, v = family.at(z, targets), rng.standard_normal(z.shape)
+    dense = np.array([[derivatives.second(c, k) for k in range(family.outputs)] for c in range(family.outputs)])
+    np.testing.assert_allclose(derivatives.apply(v), np.einsum("ckn,nk->nc", dense, v), atol=1e-12)
 
 
 @EVERY
@@ -63,30 +63,30 @@ def test_a_second_axis_of_groups_changes_nothing(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 6, rng)
     alone, three = family.at(z, targets), family.at(np.repeat(z[:, None], 3, axis=1), targets[:, None])
-    kept = three.select_groups(np.array([True, False, True]))
+    selected = three.select_groups(np.array([True, False, True]))
     for g in range(2):
-        np.testing.assert_allclose(kept.loss[:, g], alone.loss, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(kept.gradient[:, g], alone.gradient, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(kept.second(0, 0)[:, g], alone.second(0, 0), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(selected.loss[:, g], alone.loss, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(selected.gradient[:, g], alone.gradient, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(selected.second(0, 0)[:, g], alone.second(0, 0), rtol=1e-12, atol=1e-14)
 
 
 @EVERY
 def test_coupled_and_constant_say_what_the_second_derivative_is(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 10, rng)
-    here = family.at(z, targets)
+    derivatives = family.at(z, targets)
     if not family.coupled:
-        assert all(not here.second(c, k).any() for c in range(family.outputs) for k in range(c))
+        assert all(not derivatives.second(c, k).any() for c in range(family.outputs) for k in range(c))
     if family.constant:
-        assert (here.diagonal == 1).all()
+        assert (derivatives.diagonal == 1).all()
 
 
 @pytest.mark.parametrize("name", CONVEX)
 def test_the_convex_families_never_bend_down(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 50, rng)
-    here = family.at(3 * z, targets)
-    dense = np.array([[here.second(c, k) for k in range(family.outputs)] for c in range(family.outputs)])
+    derivatives = family.at(3 * z, targets)
+    dense = np.array([[derivatives.second(c, k) for k in range(family.outputs)] for c in range(family.outputs)])
     assert np.linalg.eigvalsh(dense.transpose(2, 0, 1)).min() >= -1e-12
 
 
@@ -107,16 +107,16 @@ def test_normal_loss_of_a_negative_target_is_half_the_square():
 
 
 def test_normal_family_bends_by_one_at_an_output_of_zero():
-    here = TweedieLoss(0.0, log_link=False).at(np.zeros((1, 1)), np.ones((1, 1)))
-    np.testing.assert_array_equal([here.gradient[0, 0], here.second(0, 0)[0]], [-1.0, 1.0])
+    derivatives = TweedieLoss(0.0, log_link=False).at(np.zeros((1, 1)), np.ones((1, 1)))
+    np.testing.assert_array_equal([derivatives.gradient[0, 0], derivatives.second(0, 0)[0]], [-1.0, 1.0])
 
 
 @pytest.mark.parametrize("power", [1, 1.5])
 def test_a_count_of_zero_has_a_finite_loss(power):
-    here = TweedieLoss(float(power), log_link=True).at(np.array([[0.3]]), np.zeros((1, 1)))
+    derivatives = TweedieLoss(float(power), log_link=True).at(np.array([[0.3]]), np.zeros((1, 1)))
     expected = mean_tweedie_deviance([0.0], [np.exp(0.3)], power=power) / 2
-    np.testing.assert_allclose(here.loss, expected)
-    assert np.isfinite(here.gradient).all() and np.isfinite(here.second(0, 0)).all()
+    np.testing.assert_allclose(derivatives.loss, expected)
+    assert np.isfinite(derivatives.gradient).all() and np.isfinite(derivatives.second(0, 0)).all()
 
 
 def test_softmax_by_reference_is_the_full_softmax(rng):
@@ -163,10 +163,10 @@ def test_smooth_hinge_needs_a_temperature(temperature):
 
 
 def test_squared_hinge_is_zero_beyond_the_margin():
-    here = SquaredHingeLoss(1, TWO).at(np.array([[1.5], [0.0], [-2.0]]), np.ones((3, 1)))
-    np.testing.assert_array_equal(here.loss, [0.0, 1.0, 9.0])
-    np.testing.assert_array_equal(here.gradient[:, 0], [0.0, -2.0, -6.0])
-    np.testing.assert_array_equal(here.second(0, 0), [0.0, 2.0, 2.0])
+    derivatives = SquaredHingeLoss(1, TWO).at(np.array([[1.5], [0.0], [-2.0]]), np.ones((3, 1)))
+    np.testing.assert_array_equal(derivatives.loss, [0.0, 1.0, 9.0])
+    np.testing.assert_array_equal(derivatives.gradient[:, 0], [0.0, -2.0, -6.0])
+    np.testing.assert_array_equal(derivatives.second(0, 0), [0.0, 2.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -174,18 +174,22 @@ def test_squared_hinge_is_zero_beyond_the_margin():
 )
 def test_large_outputs_overflow_nothing(family):
     z = np.array([800.0, -800.0])[:, None] * np.ones(family.outputs)
-    here = family.at(z, family.encode(np.array([0, 1])))
-    assert np.isfinite(here.loss).all() and np.isfinite(here.gradient).all() and np.isfinite(here.diagonal).all()
-    assert here.loss.max() >= 799
+    derivatives = family.at(z, family.encode(np.array([0, 1])))
+    assert (
+        np.isfinite(derivatives.loss).all()
+        and np.isfinite(derivatives.gradient).all()
+        and np.isfinite(derivatives.diagonal).all()
+    )
+    assert derivatives.loss.max() >= 799
 
 
 def test_machines_that_do_not_see_an_example_lose_nothing():
     family = SmoothHingeLoss(3, THREE, 0.5, PAIRS)
     targets = family.encode(np.array([0, 1, 2]))
     np.testing.assert_array_equal(targets, [[1, 1, 0], [-1, 0, 1], [0, -1, -1]])
-    here = family.at(np.zeros((3, 3)), targets)
-    np.testing.assert_array_equal(here.gradient == 0, targets == 0)
-    np.testing.assert_array_equal(here.diagonal == 0, targets == 0)
+    derivatives = family.at(np.zeros((3, 3)), targets)
+    np.testing.assert_array_equal(derivatives.gradient == 0, targets == 0)
+    np.testing.assert_array_equal(derivatives.diagonal == 0, targets == 0)
 
 
 def test_one_against_the_rest_normalises_its_probabilities(rng):

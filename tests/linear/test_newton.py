@@ -13,11 +13,11 @@ SMOOTH = [n for n in CONVEX if n not in ("squared_hinge", "smooth_hinge_of_pairs
 EVERY = pytest.mark.parametrize("name", SMOOTH)
 
 
-def minimum(problem, kept):
+def minimum(problem, weights):
     """The optimum under these weights, found without upweight's gradient or Hessian."""
 
     def f(theta):
-        return objective(problem, theta, kept)
+        return objective(problem, theta, weights)
 
     start = problem.theta.ravel()
     return minimize(f, start, jac=lambda t: slope_of(f, t, 1e-5), method="BFGS", options={"gtol": 1e-6}).x
@@ -25,34 +25,34 @@ def minimum(problem, kept):
 
 def masks(n, sizes=(1, 3, 15), seed=0):
     rng = np.random.default_rng(seed)
-    kept = np.ones((len(sizes), n))
-    for row, size in zip(kept, sizes, strict=True):
+    weights = np.ones((len(sizes), n))
+    for row, size in zip(weights, sizes, strict=True):
         row[rng.choice(n, size, replace=False)] = 0.0
-    return kept
+    return weights
 
 
-def newton(problem, kept, start=None, steps=50, **more):
-    return LinearCurvature(problem, None, 0.0).after(kept, start, steps, **more)
+def newton(problem, weights, start=None, steps=50, **more):
+    return LinearCurvature(problem, None, 0.0).after(weights, start, steps, **more)
 
 
 @EVERY
 @pytest.mark.parametrize("each", [0.0, 0.05])
 def test_newton_steps_end_at_the_minimum(name, each):
     problem = problem_of(name, fixed=0.0 if each else 0.7, each=each)
-    kept = np.vstack([np.ones((1, 30)), masks(30)])
-    moved = newton(problem, kept)
+    weights = np.vstack([np.ones((1, 30)), masks(30)])
+    moved = newton(problem, weights)
     assert (moved.residual <= 1e-10).all()
-    for row, shift in zip(kept, moved.shifts, strict=True):
-        there = problem.theta.ravel() + shift
-        np.testing.assert_allclose(there, minimum(problem, row), atol=2e-4)
-        assert objective(problem, there, row) <= objective(problem, minimum(problem, row), row) + 1e-9
+    for row, shift in zip(weights, moved.shifts, strict=True):
+        theta = problem.theta.ravel() + shift
+        np.testing.assert_allclose(theta, minimum(problem, row), atol=2e-4)
+        assert objective(problem, theta, row) <= objective(problem, minimum(problem, row), row) + 1e-9
 
 
 @EVERY
 def test_removing_is_leaving_out(name):
     problem = problem_of(name)
-    kept = masks(30)
-    for row, shift in zip(kept, newton(problem, kept).shifts, strict=True):
+    weights = masks(30)
+    for row, shift in zip(weights, newton(problem, weights).shifts, strict=True):
         inside = row > 0
         fewer = Problem(
             problem.features.take(inside), problem.targets[inside], problem.weights[inside], problem.family, 0.7, 0.0,
@@ -64,24 +64,24 @@ def test_removing_is_leaving_out(name):
 @pytest.mark.parametrize("name", ["softmax", "logistic", "poisson", "squared_hinge"])
 def test_a_group_does_not_depend_on_the_other_groups(name):
     problem = problem_of(name)
-    kept = masks(30, (1, 2, 4, 8, 20))
-    together = newton(problem, kept)
-    for g in range(len(kept)):
-        np.testing.assert_allclose(together.shifts[g], newton(problem, kept[g : g + 1]).shifts[0], atol=1e-8)
+    weights = masks(30, (1, 2, 4, 8, 20))
+    together = newton(problem, weights)
+    for g in range(len(weights)):
+        np.testing.assert_allclose(together.shifts[g], newton(problem, weights[g : g + 1]).shifts[0], atol=1e-8)
 
 
 def test_the_number_of_groups_in_memory_changes_nothing():
     problem = problem_of("softmax")
-    kept = masks(30, (1, 2, 4, 8, 20))
-    together = newton(problem, kept).shifts
+    weights = masks(30, (1, 2, 4, 8, 20))
+    together = newton(problem, weights).shifts
     few = Newton(problem, LinearCurvature(problem, None, 0.0).solver, max_outputs=200)
-    np.testing.assert_allclose(few.after(kept, None, 50).shifts, together, atol=1e-8)
-    np.testing.assert_allclose(few.after(kept, together + 0.01, 50).shifts, together, atol=1e-8)
+    np.testing.assert_allclose(few.after(weights, None, 50).shifts, together, atol=1e-8)
+    np.testing.assert_allclose(few.after(weights, together + 0.01, 50).shifts, together, atol=1e-8)
 
 
 def test_beside_large_features_more_groups_are_in_memory(monkeypatch):
     problem = problem_of("softmax")
-    kept = masks(30, (1, 2, 4, 8, 20))
+    weights = masks(30, (1, 2, 4, 8, 20))
     sizes = []
     optimise = Newton._optimise
 
@@ -92,38 +92,38 @@ def test_beside_large_features_more_groups_are_in_memory(monkeypatch):
     monkeypatch.setattr(Newton, "_optimise", counted)
     solver = LinearCurvature(problem, None, 0.0).solver
     for features_per_output in (problem.features.width, 1e-9):
-        Newton(problem, solver, max_outputs=1, features_per_output=features_per_output).after(kept, None, 50)
+        Newton(problem, solver, max_outputs=1, features_per_output=features_per_output).after(weights, None, 50)
     assert sizes == [1, 1, 1, 1, 1, 5]
 
 
 @EVERY
 def test_a_first_guess_changes_the_number_of_steps_and_not_the_optimum(name):
     problem = problem_of(name)
-    kept = masks(30)
-    plain = newton(problem, kept)
+    weights = masks(30)
+    plain = newton(problem, weights)
     rng = np.random.default_rng(2)
     for start in (plain.shifts, plain.shifts + 0.05, 30 * rng.standard_normal(plain.shifts.shape)):
-        np.testing.assert_allclose(newton(problem, kept, start).shifts, plain.shifts, atol=1e-7)
-    assert newton(problem, kept, plain.shifts).steps <= 1
+        np.testing.assert_allclose(newton(problem, weights, start).shifts, plain.shifts, atol=1e-7)
+    assert newton(problem, weights, plain.shifts).steps <= 1
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic", "poisson", "gamma"])
 def test_the_residual_is_the_gradient_that_is_left(name):
     problem = problem_of(name)
-    kept = masks(30)
+    weights = masks(30)
     for steps in (0, 1, 2):
-        moved = newton(problem, kept, steps=steps)
-        for row, shift, left in zip(kept, moved.shifts, moved.residual, strict=True):
+        moved = newton(problem, weights, steps=steps)
+        for row, shift, left in zip(weights, moved.shifts, moved.residual, strict=True):
             slope = slope_of(lambda t, row=row: objective(problem, t, row), problem.theta.ravel() + shift)
             np.testing.assert_allclose(left * problem.noise, np.linalg.norm(slope), rtol=1e-3, atol=1e-5)
-    assert newton(problem, kept, steps=0).steps == 0 and not newton(problem, kept, steps=0).shifts.any()
+    assert newton(problem, weights, steps=0).steps == 0 and not newton(problem, weights, steps=0).shifts.any()
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic", "squared"])
 def test_one_step_is_the_newton_step(name):
     problem = problem_of(name)
-    kept = masks(30)
-    for row, shift in zip(kept, newton(problem, kept, steps=1).shifts, strict=True):
+    weights = masks(30)
+    for row, shift in zip(weights, newton(problem, weights, steps=1).shifts, strict=True):
         slope = slope_of(lambda t, row=row: objective(problem, t, row), problem.theta.ravel())
         np.testing.assert_allclose(shift, -np.linalg.solve(hessian(problem, row), slope), rtol=1e-4, atol=1e-5)
 
@@ -131,9 +131,9 @@ def test_one_step_is_the_newton_step(name):
 @pytest.mark.parametrize("name", ["softmax", "logistic", "poisson"])
 def test_weights_between_0_and_1_and_above_1_lead_to_their_optimum(name):
     problem = problem_of(name)
-    kept = np.random.default_rng(3).uniform(0.2, 3.0, (1, 30))
-    optimum = problem.theta.ravel() + newton(problem, kept).shifts[0]
-    np.testing.assert_allclose(optimum, minimum(problem, kept[0]), atol=2e-4)
+    weights = np.random.default_rng(3).uniform(0.2, 3.0, (1, 30))
+    optimum = problem.theta.ravel() + newton(problem, weights).shifts[0]
+    np.testing.assert_allclose(optimum, minimum(problem, weights[0]), atol=2e-4)
 
 
 def test_steps_that_would_climb_are_halved():
@@ -146,19 +146,19 @@ def test_steps_that_would_climb_are_halved():
 def test_the_chord_method_ends_at_the_same_optimum(monkeypatch):
     rough = problem_of("softmax", n=2_000)
     problem = replace(rough, theta=rough.theta + newton(rough, np.ones((1, 2_000))).shifts.reshape(rough.shape))
-    kept, products = masks(2_000, (1, 2)), []
+    weights, products = masks(2_000, (1, 2)), []
     step = Newton._step
     monkeypatch.setattr(Newton, "_step", lambda self, *given: products.append(1) or step(self, *given))
-    chord = newton(problem, kept)
+    chord = newton(problem, weights)
     assert (chord.residual <= 1e-10).all() and not products
     exact = Newton(problem, LinearCurvature(problem, None, 0.0).solver, chord_share=0.0)
-    np.testing.assert_allclose(chord.shifts, exact.after(kept, None, 50, forcing=1e-6).shifts, atol=1e-9)
+    np.testing.assert_allclose(chord.shifts, exact.after(weights, None, 50, forcing=1e-6).shifts, atol=1e-9)
     assert products
 
 
 def test_the_chord_method_gives_way_if_its_steps_gain_too_little():
-    problem, kept = problem_of("softmax", fixed=0.1), masks(30)
+    problem, weights = problem_of("softmax", fixed=0.1), masks(30)
     overdamped = LinearCurvature(problem, None, 20.0).solver
-    moved = Newton(problem, overdamped, chord_share=1.0).after(kept, None, 50)
+    moved = Newton(problem, overdamped, chord_share=1.0).after(weights, None, 50)
     assert (moved.residual <= 1e-10).all()
-    np.testing.assert_allclose(moved.shifts, newton(problem, kept).shifts, atol=1e-7)
+    np.testing.assert_allclose(moved.shifts, newton(problem, weights).shifts, atol=1e-7)

@@ -27,8 +27,8 @@ def test_scores_are_about_standard_normal_and_only_a_rank():
     scores = scores_of(train, queries)
     assert scores.unit == uw.Unit.RANK and abs(scores.values.mean()) < 0.1 and abs(scores.values.std() - 1) < 0.15
     assert "random" in scores.diagnostics["warnings"][0]
-    own = uw.Chance().fit(small("logistic")[0], train).self_influence().values
-    assert abs(own.std() - 1) < 0.15
+    self_influence = uw.Chance().fit(small("logistic")[0], train).self_influence().values
+    assert abs(self_influence.std() - 1) < 0.15
 
 
 def test_a_number_and_its_text_are_different_ids():

@@ -67,13 +67,13 @@ def test_the_leverage_correction_is_the_newton_step_of_leaving_one_out(kind, wei
     scores = uw.Influence(polish=0).fit(model, train).attribute(queries)
     assert scores.diagnostics["newton_followed"] == 0
     for i in (0, 13, 44):
-        one = train.take([i])
-        own = slope_of(
-            lambda t, one=one: slope_of(lambda s: w[i] * losses(model, s, one.x, one.y)[0], t, 1e-3),  # noqa: B023
+        example = train.take([i])
+        curvature = slope_of(
+            lambda t, example=example: slope_of(lambda s: w[i] * losses(model, s, example.x, example.y)[0], t, 1e-3),  # noqa: B023
             model.parameters,
             1e-3,
         )
-        shift = np.linalg.solve(hessian - own, gradients[i])
+        shift = np.linalg.solve(hessian - curvature, gradients[i])
         np.testing.assert_allclose(
             scores.values[:, i],
             -measure_gradients(model, queries) @ shift,
@@ -177,8 +177,8 @@ def test_a_group_of_second_order_is_two_terms_of_the_series(kind, weighted):
 
         def share(t, part=part, places=places):
             mean = model.objective.reduction == "mean"
-            own = penalty(model, t, w[places].sum()) if mean else 0.0
-            return w[places] @ losses(model, t, part.x, part.y) + own
+            shared = penalty(model, t, w[places].sum()) if mean else 0.0
+            return w[places] @ losses(model, t, part.x, part.y) + shared
 
         h_u = slope_of(lambda t, share=share: slope_of(share, t, 1e-3), model.parameters, 1e-3)
         first = np.linalg.solve(hessian, gradients[places].sum(axis=0))
@@ -231,11 +231,11 @@ def test_an_example_named_twice_is_removed_once():
 @WEIGHTED
 def test_self_influence_is_what_the_example_does_to_itself(kind, weighted):
     model, train, _ = small(kind, weighted=weighted)
-    own = uw.Influence().fit(model, train).self_influence()
+    self_influence = uw.Influence().fit(model, train).self_influence()
     base = without(model, train).measure(train)
     expected = [base[i] - without(model, train, i).measure(train.take([i]))[0] for i in range(len(train))]
-    assert largest_error(own.values[0], np.array(expected)) < 1e-3
-    assert own.query_ids.tolist() == ["self"] and own.train_ids.tolist() == train.ids.tolist()
+    assert largest_error(self_influence.values[0], np.array(expected)) < 1e-3
+    assert self_influence.query_ids.tolist() == ["self"] and self_influence.train_ids.tolist() == train.ids.tolist()
     plain = uw.Influence(correction=None).fit(model, train).self_influence().values[0]
     gradients, hessian = dense(model, train)
     own_loss = measure_gradients(model, train)
@@ -368,12 +368,12 @@ def test_self_influence_does_not_run_a_pipeline_for_every_example(method):
     assert len(runs) <= 5
 
 
-@pytest.mark.parametrize("asked", ["leverage", "cooks_distance", "dfbeta"])
-def test_answers_about_training_examples_that_were_changed_since_are_refused(asked):
+@pytest.mark.parametrize("question", ["leverage", "cooks_distance", "dfbeta"])
+def test_answers_about_training_examples_that_were_changed_since_are_refused(question):
     x = np.random.default_rng(0).normal(size=(30, 2))
     train = uw.Examples(x, x @ [1.0, 2.0] + np.random.default_rng(1).normal(size=30))
     fitted = uw.Influence().fit(uw.explainable(LinearRegression().fit(train.x, train.y), train), train)
-    assert np.isfinite(getattr(fitted, asked)()).all()
+    assert np.isfinite(getattr(fitted, question)()).all()
     x[0] += 1.0
     with pytest.raises(ValueError, match="changed in place since this fit"):
-        getattr(fitted, asked)()
+        getattr(fitted, question)()

@@ -21,9 +21,9 @@ def test_leave_one_out_is_retraining(kind):
 
 def test_two_processes_give_the_scores_of_one():
     model, train, queries = small("softmax", n=30)
-    one, two = (uw.LeaveOneOut(processes=p).fit(model, train) for p in (1, 2))
-    np.testing.assert_allclose(two.attribute(queries).values, one.attribute(queries).values, atol=1e-12)
-    np.testing.assert_allclose(two.self_influence().values, one.self_influence().values, atol=1e-12)
+    sequential, parallel = (uw.LeaveOneOut(processes=p).fit(model, train) for p in (1, 2))
+    np.testing.assert_allclose(parallel.attribute(queries).values, sequential.attribute(queries).values, atol=1e-12)
+    np.testing.assert_allclose(parallel.self_influence().values, sequential.self_influence().values, atol=1e-12)
 
 
 def test_self_influence_is_the_examples_own_column():
@@ -91,8 +91,8 @@ def test_an_example_the_model_cannot_do_without_is_nan_and_named(tmp_path):
         top = fitted.top(queries, k)
         assert [top.proponents(q) for q in range(4)] == [scores.proponents(q, k) for q in range(4)]
         assert [top.opponents(q) for q in range(4)] == [scores.opponents(q, k) for q in range(4)]
-    own = fitted.self_influence().values[0]
-    assert np.isnan(own[5]) and np.isfinite(np.delete(own, 5)).all()
+    self_influence = fitted.self_influence().values[0]
+    assert np.isnan(self_influence[5]) and np.isfinite(np.delete(self_influence, 5)).all()
     fitted.save(tmp_path / "fit.npz")
     again = uw.LeaveOneOut().load(tmp_path / "fit.npz", model, train).attribute(queries)
     np.testing.assert_array_equal(again.values, scores.values)

@@ -130,11 +130,11 @@ def test_slopes_at_half_the_weight_of_a_group_predict_its_removal() -> None:
     fitted = uw.Metagradient(removals=0).fit(model(), train)
     weights, actual = truth(0.1)
     groups = {f"g{i}": train.ids[weights[i] == 0].tolist() for i in range(2)}
-    found = {rule: fitted.remove(groups, queries, form=rule) for rule in ("first", "midpoint", "simpson")}
-    off = {rule: float(np.abs(scores.values - actual[:, :2]).mean()) for rule, scores in found.items()}
+    effects = {rule: fitted.remove(groups, queries, form=rule) for rule in ("first", "midpoint", "simpson")}
+    off = {rule: float(np.abs(scores.values - actual[:, :2]).mean()) for rule, scores in effects.items()}
     assert off["midpoint"] < 0.5 * off["first"] and off["simpson"] < 0.02 * off["first"]
-    told = found["simpson"].diagnostics["form_error"]
-    assert told == pytest.approx(float(np.abs(found["simpson"].values - found["midpoint"].values).max()))
+    error_estimates = effects["simpson"].diagnostics["form_error"]
+    assert error_estimates == pytest.approx(float(np.abs(effects["simpson"].values - effects["midpoint"].values).max()))
 
 
 def test_scores_are_the_mean_over_the_runs_of_the_seeds() -> None:
@@ -242,9 +242,13 @@ def test_the_random_removals_do_not_depend_on_smoothing_and_warnings_name_what_i
     assert bare.gate is not None and jittered.gate is not None
     assert np.array_equal(bare.gate.removals, jittered.gate.removals)
     answers = [fitted.attribute(queries) for fitted in (bare, jittered, both)]
-    told = [" ".join(scores.diagnostics["warnings"]) for scores in answers]
-    assert [("clip=" in words, "jitter=" in words) for words in told] == [(True, True), (True, False), (False, False)]
-    assert all("SOURCE" in words for words in told)
+    warnings = [" ".join(scores.diagnostics["warnings"]) for scores in answers]
+    assert [("clip=" in words, "jitter=" in words) for words in warnings] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert all("SOURCE" in words for words in warnings)
     assert 0 < answers[2].diagnostics["clipped"] < 1 and answers[2].diagnostics["spread"] > 0
     fitted = uw.Metagradient(removals=3).fit(model(*BREAKS["tiny batches"]), train)
     with pytest.raises(ValueError, match=r"clip=.*jitter=.*SOURCE"):
@@ -265,9 +269,9 @@ def test_another_training_than_that_of_the_model_is_refused_at_once(settings: di
     train, _ = data()
     begins = fresh(0)
     trained = uw.TorchModel.trained(begins, loss, train, training=CALM)
-    own = replace(CALM, initial=begins)
-    uw.Metagradient(removals=0).fit(uw.TorchModel(trained.network.net, loss, training=own), train)
-    other = replace(own, **settings)
+    replaced = replace(CALM, initial=begins)
+    uw.Metagradient(removals=0).fit(uw.TorchModel(trained.network.net, loss, training=replaced), train)
+    other = replace(replaced, **settings)
     with pytest.raises(ValueError, match="not how this net was trained"):
         uw.Metagradient().fit(uw.TorchModel(trained.network.net, loss, training=other), train)
 
@@ -287,9 +291,9 @@ def test_a_training_that_does_not_repeat_is_refused_at_once() -> None:
         calls.append(len(batch.y))
         return loss(net, batch) * (1 + 1e-9 * rng.random())
 
-    own = uw.TorchModel(model().network.net, noisy, training=model().training)
+    replaced = uw.TorchModel(model().network.net, noisy, training=model().training)
     with pytest.raises(ValueError, match=r"not deterministic.*seeded in every step"):
-        uw.Metagradient().fit(own, train)
+        uw.Metagradient().fit(replaced, train)
     assert len(calls) < 6  # of 36 steps
 
 

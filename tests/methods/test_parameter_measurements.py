@@ -75,9 +75,11 @@ def test_coefficients_of_classifiers_are_those_of_the_estimator(solver: str) -> 
         for column, name in ((2, 2), (-1, "intercept")):
             of = uw.Coefficient((int(estimator.classes_[row]), name) if rows > 1 else name)
             fitted, scores = scores_of(estimator, x, y, of)
-            own = (lambda e, r=row: e.intercept_[r]) if column < 0 else (lambda e, r=row, c=column: e.coef_[r, c])
-            assert fitted.attribute().measured[0] == pytest.approx(own(estimator), rel=1e-4)
-            expected = refits(estimator, x, y, own, (60, 99))
+            read_parameter = (
+                (lambda e, r=row: e.intercept_[r]) if column < 0 else (lambda e, r=row, c=column: e.coef_[r, c])
+            )
+            assert fitted.attribute().measured[0] == pytest.approx(read_parameter(estimator), rel=1e-4)
+            expected = refits(estimator, x, y, read_parameter, (60, 99))
             np.testing.assert_allclose(scores[[60, 99]], expected, atol=1e-3 * np.abs(scores).max())
 
 

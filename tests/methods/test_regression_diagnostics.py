@@ -66,10 +66,10 @@ def test_cooks_distance_divides_by_the_dispersion(name: str) -> None:
 def test_rows_of_weight_0_are_absent_from_the_dispersion(name: str) -> None:
     x, y = skewed()
     weights = (np.arange(N) % 5 > 0).astype(float)
-    there = weights > 0
-    beside, alone = fit(clone(GLMS[name][0]), x, y, weights), fit(clone(GLMS[name][0]), x[there], y[there])
-    np.testing.assert_allclose(beside.cooks_distance()[there], alone.cooks_distance(), rtol=1e-6)
-    assert (beside.cooks_distance()[~there] == 0).all()
+    present = weights > 0
+    beside, alone = fit(clone(GLMS[name][0]), x, y, weights), fit(clone(GLMS[name][0]), x[present], y[present])
+    np.testing.assert_allclose(beside.cooks_distance()[present], alone.cooks_distance(), rtol=1e-6)
+    assert (beside.cooks_distance()[~present] == 0).all()
 
 
 def test_observed_and_expected_information_agree_for_canonical_links_alone() -> None:
@@ -108,17 +108,17 @@ def test_a_row_of_leverage_one_has_no_deletion_diagnostics(levels: bool, weight:
 def test_the_self_influence_of_a_row_of_leverage_one_is_that_of_the_refit(polish: int, tmp_path: Any) -> None:
     x, y = lone_dummy()
     fitted = fit(LinearRegression(), x, y, polish=polish)
-    own = fitted.self_influence()
+    self_influence = fitted.self_influence()
     refit = LinearRegression().fit(x[1:], y[1:])
-    assert own.values[0, 0] == pytest.approx(0.5 * (refit.predict(x[:1])[0] - y[0]) ** 2, rel=1e-8)
-    assert own.values[0].argmax() == 0
-    assert any("'r0' has leverage 1" in warning for warning in own.diagnostics["warnings"])
+    assert self_influence.values[0, 0] == pytest.approx(0.5 * (refit.predict(x[:1])[0] - y[0]) ** 2, rel=1e-8)
+    assert self_influence.values[0].argmax() == 0
+    assert any("'r0' has leverage 1" in warning for warning in self_influence.diagnostics["warnings"])
     retrained = fitted.model.retrain(fitted.train, (np.arange(N) > 0).astype(float))
     np.testing.assert_allclose(retrained.theta[0, :-1], refit.coef_, atol=1e-8)
     fitted.save(tmp_path / "fit")
     loaded = fitted.recipe.load(tmp_path / "fit", fitted.handed_in, fitted.train)
-    np.testing.assert_array_equal(loaded.self_influence().values, own.values)
-    assert loaded.self_influence().diagnostics["warnings"] == own.diagnostics["warnings"]
+    np.testing.assert_array_equal(loaded.self_influence().values, self_influence.values)
+    assert loaded.self_influence().diagnostics["warnings"] == self_influence.diagnostics["warnings"]
 
 
 @pytest.mark.parametrize("columns", [2, 80])
@@ -169,8 +169,8 @@ def test_every_objective_keeps_its_l2(reduction: Any) -> None:
     model = replace(uw.explainable(Ridge(0.3).fit(x, y), train), objective=uw.Objective(reduction, l2), _cache={})
     scores = uw.Influence().fit(model, train).attribute(queries).values
     for i in (0, 7):
-        kept = np.arange(N) != i
-        alpha = l2 * kept.sum() if reduction == "mean" else 0.3
-        before, after = (Ridge(a).fit(x[k], y[k]) for a, k in ((0.3, kept | True), (alpha, kept)))
+        remaining = np.arange(N) != i
+        alpha = l2 * remaining.sum() if reduction == "mean" else 0.3
+        before, after = (Ridge(a).fit(x[k], y[k]) for a, k in ((0.3, remaining | True), (alpha, remaining)))
         losses = [0.5 * (m.predict(queries.x) - queries.y) ** 2 for m in (before, after)]
         np.testing.assert_allclose(scores[:, i], losses[1] - losses[0], atol=1e-5)

@@ -92,19 +92,19 @@ def test_copies_and_absent_rows_count_as_elsewhere() -> None:
     x, mean = table()
     y = np.random.default_rng(1).gamma(3, np.exp(mean) / 3)
     weights = (np.arange(N) % 5 > 0).astype(float)
-    there = weights > 0
+    present = weights > 0
     for estimator in (GammaRegressor(alpha=0, **TIGHT), LinearRegression()):
         beside = frame_of(estimator, x, y, weights)
-        alone = frame_of(estimator, x[there], y[there])
-        np.testing.assert_allclose(beside[there], alone, rtol=1e-6)
-        assert (beside.loc[~there, ["cooks_d", "hat_diag", "dffits", "dfb_a"]] == 0).all(axis=None)
-        assert beside.loc[~there, ["standard_resid", "student_resid"]].isna().all(axis=None)
+        alone = frame_of(estimator, x[present], y[present])
+        np.testing.assert_allclose(beside[present], alone, rtol=1e-6)
+        assert (beside.loc[~present, ["cooks_d", "hat_diag", "dffits", "dfb_a"]] == 0).all(axis=None)
+        assert beside.loc[~present, ["standard_resid", "student_resid"]].isna().all(axis=None)
         np.testing.assert_allclose(
-            beside.loc[~there, "resid_press"], (y - estimator.fit(x[there], y[there]).predict(x))[~there]
+            beside.loc[~present, "resid_press"], (y - estimator.fit(x[present], y[present]).predict(x))[~present]
         )
     weights[1] = 3.0
     weighted = frame_of(LinearRegression(), x, y, weights)
-    rest = there & (np.arange(N) != 1)
+    rest = present & (np.arange(N) != 1)
     refit = LinearRegression().fit(x[rest], y[rest])
     assert weighted["resid_press"].iloc[1] == pytest.approx(y[1] - refit.predict(x.iloc[[1]])[0])
 

@@ -35,8 +35,8 @@ def test_boostin_is_the_sum_over_shared_leaves(case):
             k = int(ensemble.outputs[t])
             for i, leaf in enumerate(train_leaves[:, t]):
                 theta = ensemble.values[leaf, 0] / grown.rule.learning_rate
-                own = step.gradient[k, i] + theta * step.hessian[k, i]
-                share = -grown.rule.learning_rate * own / (below[leaf, 0] + grown.rule.l2[leaf])
+                derivative = step.gradient[k, i] + theta * step.hessian[k, i]
+                share = -grown.rule.learning_rate * derivative / (below[leaf, 0] + grown.rule.l2[leaf])
                 expected[:, i] += slopes[:, k] * share * (query_leaves[:, t] == leaf)
         for t in step.trees:
             margins[:, ensemble.outputs[t]] += ensemble.values[query_leaves[:, t], 0]
@@ -86,8 +86,8 @@ def test_a_group_of_one_is_the_single_removal(case):
 
 def test_two_processes_give_the_same_effects(case):
     model, train, queries = case
-    one, two = (uw.LeafRefit(processes=p).fit(model, train).attribute(queries).values for p in (1, 2))
-    np.testing.assert_allclose(two, one, atol=1e-12)
+    sequential, parallel = (uw.LeafRefit(processes=p).fit(model, train).attribute(queries).values for p in (1, 2))
+    np.testing.assert_allclose(parallel, sequential, atol=1e-12)
 
 
 def test_bags_order_removals_better_than_one_structure():
@@ -99,18 +99,18 @@ def test_bags_order_removals_better_than_one_structure():
     booster = lightgbm.LGBMClassifier(n_estimators=30, num_leaves=6, n_jobs=1, verbose=-1).fit(train.x, train.y)
     model = uw.explainable(booster, train)
     rng = np.random.default_rng(0)
-    kept = (rng.random((40, 300)) < 0.5).astype(float)
-    truth = np.stack([model.retrain(train, weights).measure(queries) for weights in kept], axis=1)
+    masks = (rng.random((40, 300)) < 0.5).astype(float)
+    truth = np.stack([model.retrain(train, weights).measure(queries) for weights in masks], axis=1)
     from upweight.evaluate.agreement import rank_correlations
 
-    found = [
+    correlations = [
         rank_correlations(
-            uw.LeafInfluence(bags=bags).fit(model, train).attribute(queries).values @ kept.T, truth
+            uw.LeafInfluence(bags=bags).fit(model, train).attribute(queries).values @ masks.T, truth
         ).mean()
         for bags in (0, 40)
     ]
-    assert found[1] > found[0] + 0.05
-    assert found[1] > 0.4
+    assert correlations[1] > correlations[0] + 0.05
+    assert correlations[1] > 0.4
 
 
 def test_leaf_weights_are_leaf_means_without_the_example():

@@ -60,9 +60,9 @@ def test_accepted_scores_of_the_optimum_show_the_predictions_of_the_model_and_na
     assert scores.predictions is not None and scores.predictions.probabilities is not None
     assert scores.measured is not None and scores.at_optimum is not None
     assert scores.at_optimum.probabilities is not None
-    own = estimator.predict_proba(queries.x)
-    np.testing.assert_array_equal(scores.predictions.probabilities, own)
-    np.testing.assert_allclose(scores.measured, np.log(own[np.arange(100), queries.y]), rtol=1e-9)
+    probabilities = estimator.predict_proba(queries.x)
+    np.testing.assert_array_equal(scores.predictions.probabilities, probabilities)
+    np.testing.assert_allclose(scores.measured, np.log(probabilities[np.arange(100), queries.y]), rtol=1e-9)
     optimum = LogisticRegression(solver="newton-cholesky", tol=1e-12, max_iter=1000).fit(train.x, train.y)
     np.testing.assert_allclose(scores.at_optimum.probabilities, optimum.predict_proba(queries.x), atol=1e-6)
     assert any("the model's own" in w and "query" in w for w in scores.diagnostics["warnings"])

@@ -74,8 +74,8 @@ def test_a_table_goes_through_its_pipeline(kind):
         matrix = before.transform(examples.x)
         return uw.Examples(matrix.toarray() if hasattr(matrix, "toarray") else matrix, examples.y)
 
-    got = scores_of(estimator, train, queries)
-    np.testing.assert_allclose(got, scores_of(final, by_hand(train), by_hand(queries)), atol=1e-9)
+    values = scores_of(estimator, train, queries)
+    np.testing.assert_allclose(values, scores_of(final, by_hand(train), by_hand(queries)), atol=1e-9)
     assert uw.explainable(estimator, train).predict(queries).predicted == tuple(estimator.predict(queries.x))
     answer = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(queries)
     assert answer.query_ids.tolist() == queries.ids.tolist() and answer.train_ids.tolist() == train.ids.tolist()

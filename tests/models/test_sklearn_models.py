@@ -77,8 +77,8 @@ def test_a_weight_of_two_is_the_example_twice(name):
     weights = ones(t.train)
     weights[:20] = 2.0
     twice = t.refitted(np.concatenate([np.arange(len(t.train)), np.arange(20)]))
-    got = t.model.retrain(t.train, weights).measure(t.queries)
-    assert largest(got, mixed(outputs(twice, t.queries.x))) < 2 * close(name)
+    measured = t.model.retrain(t.train, weights).measure(t.queries)
+    assert largest(measured, mixed(outputs(twice, t.queries.x))) < 2 * close(name)
 
 
 def against_retraining(t, ids):
@@ -97,17 +97,17 @@ def chosen(t):
 @SMOOTH
 def test_influence_of_a_smooth_loss_is_the_effect_of_retraining(name):
     t = trained(name)
-    got, true = against_retraining(t, chosen(t))
-    assert np.corrcoef(got, true)[0, 1] >= 0.9999
-    assert (got @ true) / (got @ got) == pytest.approx(1.0, abs=0.005)
+    estimated, true = against_retraining(t, chosen(t))
+    assert np.corrcoef(estimated, true)[0, 1] >= 0.9999
+    assert (estimated @ true) / (estimated @ estimated) == pytest.approx(1.0, abs=0.005)
 
 
 @HINGE
 def test_influence_of_a_hinge_is_close_to_the_effect_of_retraining(name):
     t = trained(name)
-    got, true = against_retraining(t, chosen(t))
-    assert np.corrcoef(got, true)[0, 1] >= 0.99
-    assert (got @ true) / (got @ got) == pytest.approx(1.0, abs=0.05)
+    estimated, true = against_retraining(t, chosen(t))
+    assert np.corrcoef(estimated, true)[0, 1] >= 0.99
+    assert (estimated @ true) / (estimated @ estimated) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["softmax", "ridge", "poisson", "squared_hinge", "logistic_balanced"])
@@ -239,9 +239,9 @@ def test_dense_and_sparse_inputs_have_the_same_scores(name, kind):
     train = uw.Examples(kind(t.train.x), t.train.y, weights=t.train.weights)
     estimator = clone(t.estimator).fit(train.x, train.y, **weights)
     queries = uw.Examples(kind(t.queries.x), t.queries.y)
-    got = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(queries).values
+    values = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(queries).values
     expected = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
-    assert largest(got, expected) < (0.1 if CASES[name].hinge else 1e-4)
+    assert largest(values, expected) < (0.1 if CASES[name].hinge else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic_weighted", "ridge", "poisson", "squared_hinge", "svc_rbf"])
@@ -249,9 +249,9 @@ def test_single_precision_inputs_have_nearly_the_same_scores(name):
     t = trained(name)
     train = uw.Examples(t.train.x.astype(np.float32), t.train.y, weights=t.train.weights)
     queries = uw.Examples(t.queries.x.astype(np.float32), t.queries.y)
-    got = uw.Influence().fit(uw.explainable(t.estimator, train), train).attribute(queries).values
+    values = uw.Influence().fit(uw.explainable(t.estimator, train), train).attribute(queries).values
     expected = uw.Influence().fit(t.model, t.train).attribute(t.queries).values
-    assert largest(got, expected) < (0.05 if CASES[name].hinge else 1e-4)
+    assert largest(values, expected) < (0.05 if CASES[name].hinge else 1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool, np.float32])

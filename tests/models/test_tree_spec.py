@@ -162,8 +162,8 @@ def test_trees_with_the_same_leaves_and_other_splits_have_another_identity(famil
     }[family]
     identities = []
     for constant in (1, 0, 1):  # the column whose splits move to its twin
-        shown = x.copy()
-        shown[:, constant] = 0.0
-        train = uw.Examples(shown, y)
-        identities.append(uw.explainable(make().fit(shown, y), train).identity()["parameters"])
+        altered = x.copy()
+        altered[:, constant] = 0.0
+        train = uw.Examples(altered, y)
+        identities.append(uw.explainable(make().fit(altered, y), train).identity()["parameters"])
     assert identities[0] == identities[2] != identities[1]

@@ -40,13 +40,13 @@ def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 def circle_through(graph: Graph, start: str) -> list[str] | None:
     """The shortest way from a module back to itself; None if there is none."""
-    ways, seen = [[start]], {start}
+    ways, reached = [[start]], {start}
     for way in ways:
         for module in sorted(graph[way[-1]]):
             if module == start:
                 return [*way, start]
-            if module not in seen:
-                seen.add(module)
+            if module not in reached:
+                reached.add(module)
                 ways.append([*way, module])
     return None
 

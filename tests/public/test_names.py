@@ -33,11 +33,11 @@ def value(name):
 
 @pytest.mark.parametrize("name", uw.__all__)
 def test_a_public_name_resolves_to_what_is_called_so(name):
-    found = value(name)
+    public_value = value(name)
     assert name in dir(uw)
-    assert found.__module__ == uw._MODULES[name] if inspect.isclass(found) else callable(found)
-    if inspect.isclass(found) or inspect.isfunction(found):
-        assert found.__name__ == name
+    assert public_value.__module__ == uw._MODULES[name] if inspect.isclass(public_value) else callable(public_value)
+    if inspect.isclass(public_value) or inspect.isfunction(public_value):
+        assert public_value.__name__ == name
 
 
 def test_the_names_at_run_time_are_those_that_type_checkers_read():
@@ -104,7 +104,7 @@ def test_importing_the_package_imports_nothing_else():
 def classes(hint):
     """All classes of this package inside a type."""
     for part in typing.get_args(hint):
-        yield from (c for one in (part if isinstance(part, list) else [part]) for c in classes(one))
+        yield from (c for argument in (part if isinstance(part, list) else [part]) for c in classes(argument))
     for kind in (hint, typing.get_origin(hint)):
         if inspect.isclass(kind) and kind.__module__.startswith("upweight."):
             yield kind
@@ -112,14 +112,14 @@ def classes(hint):
 
 def returned(owner):
     """What a public function returns, and what the fields and properties of a public result class hold."""
-    known = {name: getattr(uw, name) for name in uw.__all__ if name not in TORCH}
+    public_names = {name: getattr(uw, name) for name in uw.__all__ if name not in TORCH}
     if inspect.isfunction(owner):
-        yield typing.get_type_hints(owner, localns=known)["return"]
+        yield typing.get_type_hints(owner, localns=public_names)["return"]
     elif dataclasses.is_dataclass(owner):
-        yield from typing.get_type_hints(owner, localns=known).values()
+        yield from typing.get_type_hints(owner, localns=public_names).values()
         for member in vars(owner).values():
             if isinstance(member, property):
-                yield typing.get_type_hints(member.fget, localns=known)["return"]
+                yield typing.get_type_hints(member.fget, localns=public_names)["return"]
 
 
 ROOMS = ("upweight.core.", "upweight.evaluate.", "upweight.applications.", "upweight.report.")
@@ -128,5 +128,5 @@ OFFERED = [name for name in uw.__all__ if uw._MODULES[name].startswith(ROOMS)]
 
 @pytest.mark.parametrize("name", OFFERED)
 def test_what_a_user_holds_has_a_public_name(name):
-    held = {kind.__name__ for hint in returned(getattr(uw, name)) for kind in classes(hint)}
-    assert held <= set(uw.__all__)
+    returned_classes = {kind.__name__ for hint in returned(getattr(uw, name)) for kind in classes(hint)}
+    assert returned_classes <= set(uw.__all__)

@@ -168,8 +168,8 @@ print(json.dumps([names, twice, own, refused, read, [[w.category.__name__, str(w
 """,
     )
     assert ran.returncode == 0, ran.stderr
-    names, twice, own, refused, read, warned = json.loads(ran.stdout)
-    assert names == [*uw.methods(), "twice"] and own
+    names, twice, own_methods, refused, read, warned = json.loads(ran.stdout)
+    assert names == [*uw.methods(), "twice"] and own_methods
     assert twice == "upweight.methods.chance"  # the first package's, which took a method of ours under its name
     assert "got GaussianNB. Supported" in refused and read == "LinearModel"
     assert {category for category, _ in warned} == {"UserWarning"}

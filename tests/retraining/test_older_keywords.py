@@ -46,9 +46,9 @@ CASES = [
 def test_older_keywords_give_the_same_result_and_warn_what_to_write(name, older, today):
     if today is None:
         today = {"retraining": uw.Retraining(**{k: v for k, v in older.items() if k != "progress"})}
-    with pytest.warns(DeprecationWarning) as seen:
+    with pytest.warns(DeprecationWarning) as warned:
         before = call(name, **older)
-    (warning,) = (w for w in seen if str(w.message).startswith("uw."))
+    (warning,) = (w for w in warned if str(w.message).startswith("uw."))
     message = str(warning.message)
     assert message.startswith(
         f"uw.{name}: {', '.join(f'{k}=' for k in older)} {'is' if len(older) == 1 else 'are'} deprecated; write "
@@ -95,18 +95,18 @@ def test_older_keywords_of_attack(older, today):
 
 def test_older_progress_of_functions_that_keep_the_keyword():
     model, train, queries, *_ = logistic_fit()
-    seen, moves = [], uw.PGD(grey=0.1, steps=1)
+    reports, moves = [], uw.PGD(grey=0.1, steps=1)
     with pytest.warns(DeprecationWarning, match=r"uw.attack: write progress\(stage, done, total\)") as warned:
-        uw.attack(model, train, queries, pgd=moves, progress=lambda done, total: seen.append((done, total)))
-    assert warned[0].filename == __file__ and seen == [(1, 1)]
-    uw.attack(model, train, queries, pgd=moves, progress=lambda *report: seen.append(report))
+        uw.attack(model, train, queries, pgd=moves, progress=lambda done, total: reports.append((done, total)))
+    assert warned[0].filename == __file__ and reports == [(1, 1)]
+    uw.attack(model, train, queries, pgd=moves, progress=lambda *report: reports.append(report))
     with pytest.warns(DeprecationWarning, match=r"uw.tune_damping: write progress\(stage, done, total\)") as warned:
         uw.tune_damping(uw.Influence(), [0, 1], model, train, queries, truth(), progress=quiet)
     assert warned[0].filename == __file__
     uw.tune_damping(
-        uw.Influence(), [0, 1], model, train, queries, truth(), progress=lambda *report: seen.append(report)
+        uw.Influence(), [0, 1], model, train, queries, truth(), progress=lambda *report: reports.append(report)
     )
-    assert seen[1:] == [("retrain", 1, 1), ("tune", 1, 2), ("tune", 2, 2)]
+    assert reports[1:] == [("retrain", 1, 1), ("tune", 1, 2), ("tune", 2, 2)]
 
 
 def test_older_names_of_recipes():

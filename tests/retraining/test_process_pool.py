@@ -56,9 +56,9 @@ def test_every_task_is_done_once_in_any_number_of_processes(processes):
 
 
 def test_one_process_is_this_one_and_several_are_others():
-    own = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
+    process_ids = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
     workers = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2, 3, 4], 2)}
-    assert own == {os.getpid()} and os.getpid() not in workers
+    assert process_ids == {os.getpid()} and os.getpid() not in workers
 
 
 def test_results_come_in_the_order_in_which_tasks_finish(tmp_path):
@@ -98,8 +98,8 @@ def test_an_unguarded_script_that_workers_run_again_gets_an_error_that_names_the
     (error,) = (line for line in failed.stderr.splitlines() if line.startswith("RuntimeError: worker processes died"))
     assert 'if __name__ == "__main__":' in error
     script.write_text(UNGUARDED.replace("print(", "if __name__ == '__main__': print("))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
-    assert sorted(eval(done.stdout)) == [(0, 2), (1, 3), (2, 4)]
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
+    assert sorted(eval(process.stdout)) == [(0, 2), (1, 3), (2, 4)]
 
 
 # A worker that waits for threads which the fork did not copy ends itself, and with it this script.
@@ -125,8 +125,8 @@ def test_workers_do_not_wait_for_the_torch_threads_of_their_parent(tmp_path):
     pytest.importorskip("torch")
     script = tmp_path / "script.py"
     script.write_text(THREADED)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert done.stdout == "[(0, 1.0), (1, 1.0), (2, 1.0)] 2\n", done.stderr
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert process.stdout == "[(0, 1.0), (1, 1.0), (2, 1.0)] 2\n", process.stderr
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -37,7 +37,7 @@ def test_one_seed_counts_for_all_rows_or_each_row_has_its_own():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("weights", "message"),
     [
         (np.ones(5), r"expected one weight per training example \(12,\), got shape \(5,\)"),
         (np.ones((2, 5)), r"expected one weight per training example \(2, 12\), got shape \(2, 5\)"),
@@ -48,9 +48,9 @@ def test_one_seed_counts_for_all_rows_or_each_row_has_its_own():
         (np.ones((0, 12)), "at least one model"),
     ],
 )
-def test_invalid_weights_are_refused(given, message):
+def test_invalid_weights_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
-        uw.retrain(Mortal(5.5), TRAIN, given)
+        uw.retrain(Mortal(5.5), TRAIN, weights)
 
 
 def test_unknown_ways_to_retrain_and_models_that_cannot_be_retrained_are_refused():
@@ -90,15 +90,15 @@ def test_a_killed_job_resumes_from_its_finished_results(tmp_path):
     assert died.returncode != 0
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.npz")}
     assert len(before) == 3
-    seen = []
+    reports = []
     retrained = uw.retrain(
         Mortal(5.5),
         TRAIN,
         weights(),
-        retraining=uw.Retraining(processes=1, folder=folder, progress=lambda *report: seen.append(report)),
+        retraining=uw.Retraining(processes=1, folder=folder, progress=lambda *report: reports.append(report)),
     )
     assert np.allclose(retrained.parameters, truth())
-    assert seen[0] == ("retrain", 3, 12) and seen[-1] == ("retrain", 12, 12)
+    assert reports[0] == ("retrain", 3, 12) and reports[-1] == ("retrain", 12, 12)
     assert all((folder / name).stat().st_mtime_ns == when for name, when in before.items())
 
 
@@ -116,23 +116,25 @@ def test_a_damaged_file_is_logged_and_its_training_repeated(tmp_path, caplog):
 
 def test_jobs_that_share_a_folder_never_read_each_others_results(tmp_path):
     def is_cached(model=None, train=TRAIN, **more):
-        seen = []
+        reports = []
         uw.retrain(
             model or Mortal(5.5),
             train,
             weights()[:2],
-            retraining=uw.Retraining(processes=1, folder=tmp_path, progress=lambda stage, done, of: seen.append(done)),
+            retraining=uw.Retraining(
+                processes=1, folder=tmp_path, progress=lambda stage, done, of: reports.append(done)
+            ),
             **more,
         )
-        return seen == [2]  # no training was left
+        return reports == [2]  # no training was left
 
     assert not is_cached() and is_cached()
     assert not is_cached(Mortal(5.6)) and not is_cached(seed=1)
     assert not is_cached(train=uw.Examples(TRAIN.x + 1, TRAIN.y))
-    seen = []
-    retraining = uw.Retraining(folder=tmp_path, progress=lambda *report: seen.append(report))
+    reports = []
+    retraining = uw.Retraining(folder=tmp_path, progress=lambda *report: reports.append(report))
     base, after = retrain_without(retraining, Mortal(5.5), TRAIN, QUERIES, [np.array([0])])
-    assert seen == [("retrain", 1, 2), ("retrain", 2, 2)]
+    assert reports == [("retrain", 1, 2), ("retrain", 2, 2)]
     assert np.allclose(base, 5.5 + np.arange(3)) and np.allclose(after[:, 0], 6 + np.arange(3))
 
 

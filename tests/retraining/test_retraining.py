@@ -20,7 +20,7 @@ from upweight.retraining.retraining import ONE_BY_ONE
         ({"seeds": 0}, ValueError, "at least one seed, and each seed once, got 0"),
         ({"seeds": []}, ValueError, "at least one seed, and each seed once"),
         ({"seeds": [2, 2]}, ValueError, "at least one seed, and each seed once"),
-        ({"progress": lambda done, total: None}, TypeError, r"called with \(stage, done, total\)"),
+        ({"progress": lambda trainings, total: None}, TypeError, r"called with \(stage, done, total\)"),
     ],
 )
 def test_invalid_settings_are_refused(settings, error, message):
@@ -61,10 +61,10 @@ def test_every_function_resumes_from_its_folder(name, tmp_path, monkeypatch):
     assert len(trained) == len(list(tmp_path.glob("*.npz"))) == 3
     stop[0] = -1
     np.testing.assert_array_equal(call(name, retraining=retraining), whole)
-    done = len(trained)
-    assert done == len(list(tmp_path.glob("*.npz"))) > 3  # no training was repeated
+    trainings = len(trained)
+    assert trainings == len(list(tmp_path.glob("*.npz"))) > 3  # no training was repeated
     np.testing.assert_array_equal(call(name, retraining=retraining), whole)
-    assert len(trained) == done
+    assert len(trained) == trainings
 
 
 @pytest.mark.parametrize("name", TRAINING)

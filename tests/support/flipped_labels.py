@@ -25,10 +25,10 @@ def cancer_data(flips: float = 0.1, seed: int = 0) -> CancerData:
     order = rng.permutation(len(y))
     x, y = x[order], y[order]
     wrong = rng.choice(400, round(400 * flips), replace=False)
-    given = y.copy()
-    given[wrong] = 1 - given[wrong]
+    noisy = y.copy()
+    noisy[wrong] = 1 - noisy[wrong]
     ids = np.array([f"p{i}" for i in range(len(y))])
-    train = uw.Examples(x[:400], given[:400], ids=ids[:400], labels=NAMES)
+    train = uw.Examples(x[:400], noisy[:400], ids=ids[:400], labels=NAMES)
     return train, uw.Examples(x[400:], y[400:], ids=ids[400:], labels=NAMES), y[:400], wrong
 
 

@@ -75,8 +75,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.batch_first else x.transpose(0, 1)
-        seen = self.attend(x, x, x, need_weights=False)[0]
-        return self.out(seen).mean(1 if self.batch_first else 0)
+        attended = self.attend(x, x, x, need_weights=False)[0]
+        return self.out(attended).mean(1 if self.batch_first else 0)
 
 
 class Block(nn.Module):
@@ -88,8 +88,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (t.unflatten(2, (2, -1)).transpose(1, 2) for t in self.attn(self.norm(x)).chunk(3, dim=2))
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.proj(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(attended.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 

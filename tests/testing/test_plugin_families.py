@@ -26,14 +26,14 @@ def family(monkeypatch: pytest.MonkeyPatch) -> EstimatorFamily:
 def test_methods_keep_the_laws_on_a_plugin_family(method: type[uw.Attributor], family: EstimatorFamily) -> None:
     report = check_method(method(), [family])
     assert isinstance(family.trained, NaiveBayes) and not report.no_pairs
-    held = {result.law for result in report.results if result.outcome == Outcome.HELD}
-    assert {str(Law.SHAPE), str(Law.IDENTITY), str(Law.UNTOUCHED), str(Law.PERMUTATION)} <= held
+    held_laws = {result.law for result in report.results if result.outcome == Outcome.HELD}
+    assert {str(Law.SHAPE), str(Law.IDENTITY), str(Law.UNTOUCHED), str(Law.PERMUTATION)} <= held_laws
 
 
 def test_a_plugin_model_keeps_the_laws_of_models(family: EstimatorFamily) -> None:
     report = check_model(family.trained, family.train, family.queries, others=family.other_models)
-    held = {result.law for result in report.results if result.outcome == Outcome.HELD}
-    assert {str(ModelLaw.RETRAIN), str(ModelLaw.WEIGHTS), str(ModelLaw.EMBED), str(ModelLaw.FOLDER)} <= held
+    held_laws = {result.law for result in report.results if result.outcome == Outcome.HELD}
+    assert {str(ModelLaw.RETRAIN), str(ModelLaw.WEIGHTS), str(ModelLaw.EMBED), str(ModelLaw.FOLDER)} <= held_laws
 
 
 def test_other_measurements_that_the_reader_refuses_are_left_out(family: EstimatorFamily) -> None:

@@ -36,8 +36,8 @@ def family() -> EstimatorFamily:
 def test_a_correct_method_keeps_all_laws():
     report = check_method(Correct, families())
     assert not report.broken and not report.no_pairs
-    held = {result.law for result in report.results if result.outcome == Outcome.HELD}
-    assert held == {str(law) for law in Law}
+    held_laws = {result.law for result in report.results if result.outcome == Outcome.HELD}
+    assert held_laws == {str(law) for law in Law}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -83,16 +83,16 @@ def test_all_missing_facts_are_listed_at_once():
     assert "expected a floor against retraining" in result.reason
 
 
-@pytest.mark.parametrize("given", ["graddot", None, LogisticRegression])
-def test_anything_that_is_not_a_method_is_refused(given):
+@pytest.mark.parametrize("wrong", ["graddot", None, LogisticRegression])
+def test_anything_that_is_not_a_method_is_refused(wrong):
     with pytest.raises(TypeError, match=r"expected a method, as a recipe such as GradDot\(\) or as its class, got "):
-        check_method(given)
+        check_method(wrong)
 
 
-@pytest.mark.parametrize("given", ["ridge", LogisticRegression()])
-def test_anything_that_is_not_a_list_of_families_is_refused(given):
+@pytest.mark.parametrize("wrong", ["ridge", LogisticRegression()])
+def test_anything_that_is_not_a_list_of_families_is_refused(wrong):
     with pytest.raises(TypeError, match=r"expected families as a list of upweight\.testing\.Family, got "):
-        check_method(uw.GradDot(), [given])
+        check_method(uw.GradDot(), [wrong])
     with pytest.raises(TypeError, match="expected families as a list"):
         check_method(uw.GradDot(), family())
 

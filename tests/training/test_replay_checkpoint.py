@@ -141,9 +141,9 @@ def test_passes_that_share_a_folder_never_read_each_others_files(segments: Segme
         "queries": (model, replay, queries.take([1, 0, 2])),
         "model and data": (other_net, other_net.replay(other_train, np.ones(N)), queries),
     }
-    for what, (other_model, other_replay, asked) in others.items():
+    for what, (other_model, other_replay, queries_asked) in others.items():
         segments.interrupt_at(None)
-        rows = rows_of(other_model, other_replay, asked)
+        rows = rows_of(other_model, other_replay, queries_asked)
         gradients = other_replay.gradients(rows, tmp_path)
         assert segments.seen == [12, 8, 4, 0], what
         assert np.array_equal(gradients, other_replay.gradients(rows)), what

@@ -284,9 +284,9 @@ def test_parameters_that_the_optimiser_never_held_are_fixed(tmp_path: Any) -> No
         return scores.values, scores.diagnostics["warnings"]
 
     methods = [uw.SOURCE(), uw.SOURCE(segments=2), uw.TracIn(), uw.GAS()]
-    held = [scores_and_warnings(method) for method in methods]
+    answers = [scores_and_warnings(method) for method in methods]
     net[0].requires_grad_(False)  # type: ignore[index]
-    for method, (values, warnings) in zip(methods, held, strict=True):
+    for method, (values, warnings) in zip(methods, answers, strict=True):
         assert np.allclose(values, scores_and_warnings(method)[0], rtol=1e-9, atol=1e-12)
         assert any("never held" in warning for warning in warnings)
     for parameter in net.parameters():
