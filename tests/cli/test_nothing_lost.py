@@ -1,11 +1,17 @@
 """What the command line must not lose: files that it reads, and what stands on the terminal and in JSON."""
 
+import json
 import os
+import subprocess
+import sys
+from functools import partial
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from upweight.cli import app
+from upweight.cli.what_if import _pair
 
 TASK = """
 import numpy as np
@@ -68,3 +74,119 @@ def test_listed_ids_are_an_input_too(task):
     listed = written(task.parent / "wrong.html", "t1\n")
     refused = run("evaluate", task, "--planted", listed, "--out", listed, code=2)
     assert "is an input" in words(refused.stderr) and listed.read_text() == "t1\n"
+
+
+PRINTS = """
+import atexit, ctypes, subprocess, sys
+print("from Python")
+subprocess.run([sys.executable, "-c", "print('from a child')"])
+ctypes.CDLL(None).puts(b"from C")
+atexit.register(print, "at the end")
+print("without a line break", end="")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no C library of that name")
+def test_json_is_one_document_whatever_a_task_prints(task):
+    written(task, TASK + PRINTS)
+    command = [sys.executable, "-m", "upweight", "perturb", task.name, "--query", "q1", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["page"].endswith("perturb.html"), done.stderr
+    assert done.stdout.count("\n") == 1
+    for text in ("from Python", "from a child", "from C", "at the end", "without a line break"):
+        assert text in done.stderr
+
+
+def test_json_stands_alone_for_a_caller_in_the_same_process(task):
+    written(task, TASK + 'print("hello")\n')
+    result = run("perturb", task, "--query", "q1", "--json")
+    assert json.loads(result.stdout) and "hello" in result.stderr
+    assert "hello" in run("perturb", task, "--query", "q1").stdout  # stdout is as before
+
+
+ESCAPES = ("\x1b]0;owned\x07", "\x1b[31m", "\x9b31m", "\r", "\u202e", "\x08")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("explain", "--removals", "4"),
+        ("mislabeled",),
+        ("perturb",),
+        ("verify", "--removals", "6", "--brittleness"),
+        ("slices", "--by", "label", "--removals", "0"),
+        ("what-if", "--query", "nobody", "--remove", "x"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_escape_codes_of_the_data_are_shown_and_not_obeyed(verb, task):
+    text = TASK.replace('f"t{i}"', 'f"t{i}" + EVIL').replace('f"q{i}"', 'f"q{i}" + EVIL')
+    more = ', labels={0: "no" + EVIL, 1: "yes"}, names=["a" + EVIL, "b", "[red]"])\n'
+    evil = "".join(ESCAPES)
+    name = written(task.parent / f"evil{evil}.py", f"EVIL = {evil!r}\n" + text.replace("])\n", "]" + more))
+    result = CliRunner().invoke(app, [verb[0], str(name), *verb[1:]])
+    output = result.stdout + result.stderr
+    assert not set("\x1b\x07\x9b\r\u202e\x08") & set(output), output
+    assert r"\x1b" in output
+
+
+def test_markup_in_data_is_text(task):
+    written(task, TASK.replace('f"q{i}"', 'f"[red]q{i}[/]"'))
+    assert "[red]q1[/]" in run("explain", task, "--removals", "0", "--query", "[red]q1[/]").stdout
+
+
+LABELS_WITH_EQUALS = TASK.replace("y[:40], ids=", 'np.where(y[:40] > 0, ">50K", "<=50K"), ids=').replace(
+    "y[40:], ids=", 'np.where(y[40:] > 0, ">50K", "<=50K"), ids='
+)
+
+
+@pytest.mark.parametrize("given", ["<=50K", ">50K"])
+def test_a_label_may_hold_an_equals_sign(given, task):
+    written(task, LABELS_WITH_EQUALS)
+    results = [run_json("what-if", task, "--query", "q1", "--relabel", f"t{i}={given}") for i in range(4)]
+    assert any(isinstance(result, dict) for result in results)
+    assert all(isinstance(result, dict) or "already" in result for result in results), results
+
+
+def run_json(*arguments):
+    """The document, or the message of an error."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    return json.loads(result.stdout) if result.exit_code == 0 else words(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "expected"),
+    [
+        (["a=b", "c"], "a=b=<=50K", ("a=b", "<=50K")),
+        (["a", "a=b"], "a=b=<=50K", ("a=b", "<=50K")),
+        (["a", "a=<"], "a=<=50K", ("a", "<=50K")),
+        (["a"], "a=unheard=of", ("a", "unheard=of")),
+        (["", "a"], "=<=50K", ("", "<=50K")),
+        (["a", "a=b"], "a=b=c", "can mean 'b=c' for 'a' or 'c' for 'a=b'"),
+        (["a"], "b=<=50K", "no training example has the id 'b'"),
+        (["a"], "a", "expected ID=VALUE"),
+    ],
+)
+def test_an_equals_sign_is_read_by_the_ids_that_exist(ids, text, expected):
+    split = partial(_pair, {i: i for i in ids}, text, "--relabel", {"<=50K", ">50K"}.__contains__)
+    if isinstance(expected, tuple):
+        assert split() == expected
+    else:
+        with pytest.raises(typer.BadParameter, match=expected):
+            split()
+
+
+def test_a_query_that_is_a_training_example_is_named(task):
+    refused = run("explain", task, "--query", "t3", code=2)
+    assert "'t3' is a training example and not one of the queries" in words(refused.stderr)
+
+
+def test_what_becomes_of_a_training_row_that_is_a_query_is_said(task):
+    rows = "".join(f"{i * 7 % 13},{i * 5 % 11},{'yes' if i * 7 % 13 > 6 else 'no'}\n" for i in range(40))
+    table = written(task.parent / "data.csv", "a,b,label\n" + rows + "1,2,alone\n")
+    said = "are left out of training: the model has not seen them"
+    for verb, option in (("explain", "--removals"), ("perturb", "--k")):
+        result = run(verb, table, "--target", "label", "--query", "3", "--query", "4", option, 1)
+        assert f"The rows of --query (3, 4) {said}" in words(result.stdout)
+    refused = run("explain", table, "--target", "label", "--query", "40", code=2)
+    assert "row '40' has to stay in the training set" in words(refused.stderr)

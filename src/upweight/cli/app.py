@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import upweight
+from upweight.cli.reserved_stdout import divert_stdout
+from upweight.core.printable import printable
 
 if TYPE_CHECKING:
     from upweight.report.terminal import ProgressDisplay
 
+JSON_OPTION = "--json"
 LOG_LEVEL_VARIABLE = "UPWEIGHT_LOG_LEVEL"
 HELP_ORDER = ("demo", "explain", "verify", "evaluate", "mislabeled", "patch", "slices", "perturb", "what-if", "methods")
 log = logging.getLogger("upweight")
@@ -32,7 +37,10 @@ class Commands(TyperGroup):
         """Run the command. Usage errors and exits are left to the parser."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+        except (typer.Exit, typer.Abort):
+            raise
+        except typer.BadParameter as error:
+            error.message = printable(error.message)
             raise
         except Exception as error:
             if hasattr(error, "exit_code"):  # another error of the parser, whichever parser typer brings
@@ -40,7 +48,7 @@ class Commands(TyperGroup):
             log.debug("failed", exc_info=True)
             # The text of a KeyError is the repr of its message.
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            typer.echo(f"Error: {str(message) or type(error).__name__}", err=True)
+            typer.echo(f"Error: {printable(str(message)) or type(error).__name__}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -52,7 +60,31 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without a true minus prints a question mark instead
-    app()
+    warnings.formatwarning = _printable_warning
+    try:
+        app()
+    finally:
+        if JSON_OPTION in sys.argv:
+            divert_stdout()  # from what still prints when Python exits
+
+
+def _printable_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+    format_warning: Callable[..., str] = warnings.formatwarning,
+) -> str:
+    return printable(format_warning(message, category, filename, lineno, line))
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log messages in which control characters of the data are shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as a text that a terminal can print."""
+        return printable(super().format(record))
 
 
 def _print_version(requested: bool) -> None:
@@ -71,7 +103,7 @@ def root(version: Annotated[bool, VERSION] = False) -> None:
     if level not in logging.getLevelNamesMapping():
         raise typer.BadParameter(f"expected DEBUG, INFO, WARNING or ERROR, got {level}", param_hint=LOG_LEVEL_VARIABLE)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
 

@@ -68,7 +68,22 @@ class Source:
     def read(self, progress: Progress, held_out: list[str] | None = None, seed: int = 0) -> Inputs:
         """Run the Python file, or fit a default model to the table. Rows of the table in `held_out` become queries."""
         target = self.table.target
-        return self._task(progress) if target is None else self._table(target, progress, held_out, seed)
+        inputs = self._task(progress) if target is None else self._table(target, progress, held_out, seed)
+        self._refuse_training_rows(inputs, held_out or [])
+        return inputs
+
+    def _refuse_training_rows(self, inputs: Inputs, requested: list[str]) -> None:
+        """Raise a usage error if a requested query is a training example and no query."""
+        trained = {str(i) for i in inputs.train.ids.tolist()} - {str(i) for i in inputs.queries.ids.tolist()}
+        for text in requested:
+            if text not in trained:
+                continue
+            because = (
+                f"{text!r} is a training example and not one of the queries; add it to queries in {self.task.name}"
+                if self.table.target is None
+                else f"row {text!r} has to stay in the training set, because no other row has its {self.table.target}"
+            )
+            raise typer.BadParameter(because, param_hint="--query")
 
     def read_table(self) -> Table:
         """The table as it stands in the file. The index of its frame has the ids of the rows."""
@@ -119,7 +134,10 @@ class Source:
         progress("train", 1, 1)
         measure = measurement(self.measure, fitted.train)
         model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)
-        return Inputs(model, fitted.train, fitted.held_out, (*table.notes, *fitted.notes))
+        named = [text for text in dict.fromkeys(held_out or ()) if text in set(map(str, fitted.held_out.ids.tolist()))]
+        note = f"The rows of --query ({', '.join(named)}) are left out of training: the model has not seen them."
+        notes = (*table.notes, *fitted.notes, *([note] if named else []))
+        return Inputs(model, fitted.train, fitted.held_out, notes)
 
 
 def choose_queries(model: Any, queries: Examples, requested: list[str] | None) -> tuple[list[Id], list[str]]:

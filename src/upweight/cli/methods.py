@@ -30,7 +30,7 @@ def methods(as_json: AsJson = False) -> None:
     for row in rows:
         cost = Text(f"\nCost: {row['cost']}." if row["cost"] else "", "dim")
         needs = Text(f"\nNeeds: {', '.join(row['needs'])}.", "dim")
-        table.add_row(row["name"], row["unit"], Text.assemble(row["summary"], cost, needs))
+        table.add_row(Text(row["name"]), row["unit"], Text.assemble(row["summary"], cost, needs))
     print_rich(table)
 
 

@@ -12,7 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
-from upweight.cli.output import print_json
+from upweight.cli.output import print_json, print_line
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         print_json({**suspects.as_dict(), "page": str(out.resolve())})
     elif not quiet:
         for note in (*notes, *suspects.notes):
-            typer.echo(f"Note: {note}")
+            print_line(f"Note: {note}")
         for row in suspects.as_dict()["suspects"][:SUSPECTS_PRINTED]:
-            typer.echo(_target_line(row) if suspects.is_regression else _label_line(row))
-        typer.echo(_page_line(suspects, out))
+            print_line(_target_line(row) if suspects.is_regression else _label_line(row))
+        print_line(_page_line(suspects, out))
 
 
 def _label_line(row: dict[str, Any]) -> str:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from upweight.cli.reserved_stdout import reserve_stdout
 from upweight.core.files import PAGE, Contents, destination
+
+
+def _reserve_stdout(context: typer.Context, as_json: bool) -> bool:
+    """Keep stdout for the document, from here to the end of the command."""
+    if as_json:
+        context.with_resource(reserve_stdout())
+    return as_json
+
 
 Task = Annotated[
     Path,
@@ -45,7 +54,9 @@ Folder = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.")]
 OptionalOut = Annotated[Path | None, typer.Option("--out", "-o", help="Write a page with plots to this file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", callback=_reserve_stdout, help="Print JSON on stdout, and nothing else there.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, with --json).")]
 OldVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
 OldReport = Annotated[Path | None, typer.Option("--report", hidden=True)]

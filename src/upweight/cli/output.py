@@ -9,20 +9,27 @@ from typing import Any
 
 import typer
 
+from upweight.cli.reserved_stdout import write_document
+from upweight.core.printable import printable
 
-def print_application(result: Any, out: Path, as_json: bool, quiet: bool, lines: Sequence[str]) -> None:
-    """Write the page of an application's result; print its warnings and these lines, or the result as JSON."""
+
+def print_application(
+    result: Any, out: Path, as_json: bool, quiet: bool, lines: Sequence[str], notes: Sequence[str] = ()
+) -> None:
+    """Write the page of an application's result; print notes, its warnings and these lines, or the result as JSON."""
     from upweight.report.write_page import write_page
 
     write_page(out, result)
     if as_json:
-        print_json({**result.as_dict(), "page": str(out.resolve())})
+        print_json({**result.as_dict(), "notes": list(notes), "page": str(out.resolve())})
     elif not quiet:
+        for note in notes:
+            print_line(f"Note: {note}")
         for warning in result.diagnostics["warnings"]:
-            typer.echo(f"Warning: {warning}")
+            print_line(f"Warning: {warning}")
         for line in lines:
-            typer.echo(line)
-        typer.echo(f"Page: {out}")
+            print_line(line)
+        print_line(f"Page: {out}")
 
 
 def verdict_line(result: Any) -> str:
@@ -40,7 +47,12 @@ def verdict_line(result: Any) -> str:
 
 def print_json(value: Any) -> None:
     """Print JSON on stdout."""
-    typer.echo(json.dumps(value, allow_nan=False))
+    write_document(json.dumps(value, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    """Print a line on stdout. Control characters of the data are shown."""
+    typer.echo(printable(text))
 
 
 def page_keys(page: Path | None) -> dict[str, Any]:
@@ -62,11 +74,11 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
 
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for column, name in enumerate(head):
-        table.add_column(name, justify="right" if column else "left", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right" if column else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell, keep="")) for cell in row))
     console = Console(highlight=False)
-    console.print(Text(f"\n{title}", "bold"))
+    console.print(Text(printable(f"\n{title}"), "bold"))
     console.print(table)
 
 
@@ -77,8 +89,8 @@ def print_notes(notes: Sequence[str], warnings: Sequence[str], page: Path | None
 
     console = Console(highlight=False)
     for note in notes:
-        console.print(Text(note, "dim"))
+        console.print(Text(printable(note), "dim"))
     for warning in warnings:
-        console.print(Text(f"! {warning}", "yellow"))
+        console.print(Text(printable(f"! {warning}"), "yellow"))
     if page is not None:
         console.print(Text.assemble(("\nReport  ", "bold"), page.resolve().as_uri()), soft_wrap=True)

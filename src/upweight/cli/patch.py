@@ -11,7 +11,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Quiet, Seed, Task
-from upweight.cli.output import print_json, signed
+from upweight.cli.output import print_json, print_line, signed
 from upweight.cli.table_options import TableOptions
 
 
@@ -38,8 +38,8 @@ def patch(
         print_json(repaired)
     elif not quiet:
         relabelled, dropped, left = repaired["relabelled"], repaired["dropped"], repaired["examples"]
-        typer.echo(f"{relabelled} relabelled, {dropped} dropped; {left:,} training examples left")
+        print_line(f"{relabelled} relabelled, {dropped} dropped; {left:,} training examples left")
         for name in ("before", "after"):
             accuracy, measured = repaired[name]["accuracy"], repaired[name]["measured"]
             text = "" if accuracy is None else f"accuracy {accuracy:.4f}, "
-            typer.echo(f"{name}: {text}mean {model.measurement} {signed(measured)}")
+            print_line(f"{name}: {text}mean {model.measurement} {signed(measured)}")

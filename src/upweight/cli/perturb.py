@@ -55,7 +55,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, _ = source.read(progress, query, seed)
+        model, train, queries, notes = source.read(progress, query, seed)
         chosen = queries.select(choose_queries(model, queries, query)[0])
         if attack is not None:
             from upweight.applications.attack import PGD
@@ -69,7 +69,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
             result = run(model, train, chosen, k=k)
     if attack is not None:
         lines = [repr(attacked), *(f"{query_id}: prediction flipped" for query_id in attacked.turned)]
-        print_application(attacked, out, as_json, quiet, lines)
+        print_application(attacked, out, as_json, quiet, lines, notes)
         return
     lines = []
     first_query = result.query_ids[0].item()
@@ -77,4 +77,4 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
         features = result.features(first_query, example, k=FEATURES_PRINTED)
         contributions = ", ".join(f"{feature.name} {signed(feature.contribution)}" for feature in features)
         lines.append(f"Training example {example}, contributions to query {first_query}: {contributions}")
-    print_application(result, out, as_json, quiet, lines)
+    print_application(result, out, as_json, quiet, lines, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,11 +60,11 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.applications.what_if import what_if as run
 
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
-        model, train, queries, _ = source.read(progress, query, seed)
+        model, train, queries, notes = source.read(progress, query, seed)
         change = Change(
             remove=[train_id(train, text) for text in remove or ()],
-            relabel=dict(_pairs(train, relabel, "--relabel")),
-            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight")},
+            relabel=dict(_pairs(train, relabel, "--relabel", _labels(train).__contains__)),
+            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight", _is_number)},
         )
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
@@ -72,22 +73,50 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     for row, query_id in enumerate(result.queries.ids.tolist()):
         actual = "" if result.actual is None else f", actual {signed(result.actual[row, 0])}"
         lines.append(f"{query_id}: predicted effect {signed(result.predicted[row, 0])}{actual}")
-    print_application(result, out, as_json, quiet, lines)
+    print_application(result, out, as_json, quiet, lines, notes)
 
 
-def _pairs(train: Examples, texts: list[str] | None, option: str) -> list[tuple[Id, str]]:
-    """(training id, value) of every ID=VALUE."""
-    pairs = []
-    for text in texts or ():
-        identifier, equals, value = text.rpartition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected ID=VALUE, got {text!r}", param_hint=option)
-        pairs.append((train_id(train, identifier), value))
-    return pairs
+def _pairs(
+    train: Examples, texts: list[str] | None, option: str, is_value: Callable[[str], bool]
+) -> list[tuple[Id, str]]:
+    """(training id, value) of every ID=VALUE; ids and values may hold "=" themselves."""
+    ids = {str(i): i for i in train.ids.tolist()}
+    return [_pair(ids, text, option, is_value) for text in texts or ()]
+
+
+def _pair(ids: dict[str, Id], text: str, option: str, is_value: Callable[[str], bool]) -> tuple[Id, str]:
+    """The only split of the text whose left part is an id; if several are, the only one whose right part is a value."""
+    places = [place for place, character in enumerate(text) if character == "="]
+    if not places:
+        raise typer.BadParameter(f"expected ID=VALUE, got {text!r}", param_hint=option)
+    splits = [(text[:place], text[place + 1 :]) for place in places if text[:place] in ids]
+    if len(splits) > 1:
+        splits = [split for split in splits if is_value(split[1])] or splits
+    if len(splits) > 1:
+        readings = " or ".join(f"{value!r} for {identifier!r}" for identifier, value in splits)
+        raise typer.BadParameter(f"{text!r} can mean {readings}; rename one of these ids", param_hint=option)
+    if not splits:
+        first = ", ".join(list(ids)[:5])
+        raise typer.BadParameter(
+            f"no training example has the id {text[: places[0]]!r}; ids look like {first}", param_hint=option
+        )
+    return ids[splits[0][0]], splits[0][1]
+
+
+def _labels(train: Examples) -> set[str]:
+    """The labels as they may be written."""
+    return {str(label) for label in [*([] if train.y is None else train.y.tolist()), *train.labels.values()]}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _factor(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a number as factor, got {text!r}", param_hint="--reweight") from None
+    if not _is_number(text):
+        raise typer.BadParameter(f"expected a number as factor, got {text!r}", param_hint="--reweight")
+    return float(text)

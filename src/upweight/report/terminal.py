@@ -16,6 +16,7 @@ from rich.text import Text
 
 from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
+from upweight.core.printable import printable
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
@@ -43,10 +44,10 @@ class ProgressDisplay:
 
     def __init__(self, console: Console, stages: Mapping[str, str]) -> None:
         self.console = console
-        self.stages = {**STAGES, **stages}
+        self.stages = {stage: printable(text, keep="") for stage, text in {**STAGES, **stages}.items()}
         self._started: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
-        texts = (TextColumn(" "), SpinnerColumn(), TextColumn("{task.description}"))
+        texts = (TextColumn(" "), SpinnerColumn(), TextColumn("{task.description}", markup=False))
         columns = (*texts, BarColumn(16), TextColumn("{task.fields[count]}", style="dim"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
@@ -59,7 +60,7 @@ class ProgressDisplay:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """A stage starts (done = 0), continues, or ends (done = total)."""
-        description = self.stages.get(stage, stage)
+        description = self.stages.get(stage, printable(stage, keep=""))
         if stage not in self._started:
             self._started[stage] = time.perf_counter()
             self._tasks[stage] = self._progress.add_task(description, total=None, count="")
@@ -101,7 +102,7 @@ def summary(
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
         add(_agreement_table(explanation.check, noun), above=0)
     for number, warning in enumerate(explanation.warnings):
-        add(Text(f"! {warning}", "yellow"), above=int(number == 0))
+        add(Text(printable(f"! {warning}"), "yellow"), above=int(number == 0))
     return Group(*parts)
 
 
@@ -121,7 +122,7 @@ def print_explanation(
 def _headline(explanation: Explanation, position: int, noun: str) -> Text:
     identifier = explanation.queries.ids[position].item()
     label, predictions = explanation.queries.label(identifier), explanation.scores.predictions
-    line = Text.assemble((f"{noun.capitalize()} {identifier}", "bold"))
+    line = Text.assemble((f"{noun.capitalize()} {_word(identifier)}", "bold"))
     if label is not None:
         line.append(f" is labelled {_word(label)}")
     if predictions is not None and predictions.predicted[position] is not None:
@@ -140,7 +141,7 @@ def _headline(explanation: Explanation, position: int, noun: str) -> Text:
         line.append("." if of_optimum[1] is None else f" with probability {_percent(of_optimum[1])}.")
     measured = explanation.scores.measured
     if measured is not None and not explanation.scores.measurement.startswith("−loss"):
-        line.append(f" Its {explanation.scores.measurement}: {_word(float(measured[position]))}.")
+        line.append(f" Its {printable(explanation.scores.measurement)}: {_word(float(measured[position]))}.")
     return line
 
 
@@ -169,7 +170,7 @@ def _table(explanation: Explanation, position: int, sides: Sequence[Sequence[Att
 def _pictures(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Table:
     """The query at twice the size; beside it the examples with label, id, score and the probability without each."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    grid.add_column(Text(f"{noun} {explanation.queries.ids[position]}", "dim"), width=2 * MAX_DRAWN_SIDE)
+    grid.add_column(Text(f"{noun} {_word(explanation.queries.ids[position].item())}", "dim"), width=2 * MAX_DRAWN_SIDE)
     cells: list[RenderableType] = [_drawn(explanation.queries, explanation.queries.ids[position].item(), scale=2)]
     for side, title, colour in zip(sides, _titles(explanation, noun), COLOURS, strict=True):
         grid.add_column(Text(title, f"bold {colour}"), no_wrap=True)
@@ -189,7 +190,7 @@ def _cells(explanation: Explanation, position: int, a: Attribution) -> tuple[str
     before = explanation.probability(position)[1]
     change = "" if without is None or before is None else "→".join(_percents(before, without)) + "%"
     label = explanation.train.label(a.id)
-    return "" if label is None else _word(label), f"#{a.id}", _signed(a.score), change
+    return "" if label is None else _word(label), f"#{_word(a.id)}", _signed(a.score), change
 
 
 def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:
@@ -212,7 +213,7 @@ def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[A
     unit = "" if "loss" in unit else unit  # a squared loss is measured in squared loss
     size = f"{significant(abs(strongest.score), 3)} {unit}".strip()
     sentence = (
-        f"A score of {_signed(strongest.score)} means: if the model were trained without #{strongest.id}, its "
+        f"A score of {_signed(strongest.score)} means: if the model were trained without #{_word(strongest.id)}, its "
         f"{measurement} here would be {size} {'lower' if lower else 'higher'}"
     )
     without, before = explanation.without(position, strongest.score), explanation.probability(position)[1]
@@ -220,7 +221,7 @@ def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[A
         label = _word(explanation.queries.label(explanation.queries.ids[position].item()))
         now, then = _percents(before, without)
         sentence += f", and the probability of {label} would be {then}% instead of {now}%"
-    return Text(f"{sentence}.", "dim")
+    return Text(printable(f"{sentence}."), "dim")
 
 
 def _agreement_table(check: Check, noun: str) -> Table:
@@ -269,7 +270,7 @@ def _excerpt(examples: Examples, identifier: Id) -> str:
 
 def _word(value: Any) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return printable(str(value), keep="")
     return significant(value, 4)
 
 
