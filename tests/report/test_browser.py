@@ -162,6 +162,38 @@ def test_light_and_dark_on_a_phone(visit, digits, check):
         assert page.locator(".side.pro .card:visible").count() == 10
 
 
+def test_paper_has_every_query(visit, digits, check):
+    with visit(*digits, check) as page:
+        headings = page.locator("h2:visible", has_text="Query q")
+        assert headings.all_inner_texts() == ["Query q0"]
+        page.emulate_media(media="print")
+        assert headings.all_inner_texts() == ["Query q0", "Query q1", "Query q2", "Query q3"]
+        assert page.locator("#printed .side.opp .card:visible").count() == 40
+        page.emulate_media(media="screen")
+        assert headings.all_inner_texts() == ["Query q0"] and page.locator("#printed *").count() == 0
+
+
+def test_a_row_shows_first_what_matters_and_marks_what_differs(visit):
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(42, 40)).round(3), columns=[f"c{i}" for i in range(40)])
+    frame["insulin"] = np.arange(42) % 2 * 1.5
+    frame["town"] = "Ulm"
+    examples = Examples(frame, np.arange(42) % 2)
+    train, queries = examples.take(range(40)), examples.take([40, 41])
+    scores = Scores(rng.normal(size=(2, 40)), queries.ids, train.ids, Unit.EFFECT)
+    with visit(scores, train, queries) as page:
+        assert page.locator("#query dt").first.inner_text() == "insulin"
+        for card in page.locator(".card").all():
+            is_odd = int(card.locator(".id").inner_text()) % 2
+            value = "1.5 ≠ 0" if is_odd else "0 ="
+            assert [card.locator("dt").first.inner_text(), card.locator("dd").first.inner_text()] == ["insulin", value]
+        card = page.locator(".card").first
+        assert card.locator("dt").count() == 8
+        card.locator("summary").click()
+        assert card.locator("dt").count() == 42 and "Ulm =" in card.inner_text()
+
+
 def test_hostile_text_is_shown_and_never_run(visit, hostile):
     with visit(*hostile) as page:
         page.click("text=Diagnostics and settings")

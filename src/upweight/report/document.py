@@ -14,15 +14,20 @@ import numpy as np
 
 from upweight.core.files import PAGE, open_atomically
 
+STYLES = ("page.css", "examples.css", "figures.css", "narrow.css", "print.css")  # of all pages
+
 
 def rendered(
     template: str, styles: Sequence[str], scripts: Sequence[str], data: Mapping[str, Any] | None, **facts: Any
 ) -> str:
-    """The page as text. Styles, scripts and templates are files of this package; everything else is escaped."""
+    """The page as text. Styles (after those of all pages), scripts and templates are files of this package.
+
+    Everything else is escaped.
+    """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    style, script = ("\n".join(_read(name) for name in names) for names in (styles, scripts))
+    style, script = ("\n".join(_read(name) for name in names) for names in ((*STYLES, *styles), scripts))
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_read)
     )

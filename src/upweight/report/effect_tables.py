@@ -81,7 +81,7 @@ def application_page(
     """The page as text: facts, the definition of an effect, one table per section, and notes at the end."""
     return rendered(
         "application.html.j2",
-        ("page.css", "application.css"),
+        ("application.css",),
         (),
         None,
         title=title,

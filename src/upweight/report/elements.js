@@ -64,7 +64,7 @@ function percent(p) {
 }
 
 function counted(n, noun) {
-  return n.toLocaleString("en-US") + " " + noun + (n === 1 ? "" : "s");
+  return n.toLocaleString("en-US") + " " + (n === 1 ? noun : noun.endsWith("y") ? noun.slice(0, -1) + "ies" : noun + "s");
 }
 
 // ---- previews ------------------------------------------------------------------------------------------------------

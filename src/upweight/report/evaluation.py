@@ -23,7 +23,7 @@ from upweight.report.wording import count, settings, wording
 
 LEVEL = 0.9
 MAX_POINTS = 600  # of one plot; more would hide each other
-STYLES = ("page.css", "evaluation.css")
+STYLES = ("evaluation.css",)
 
 
 def write_evaluation(

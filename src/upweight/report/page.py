@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
-SCRIPTS = ("elements.js", "rows.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "page.js")
+SCRIPTS = ("elements.js", "rows.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "print.js", "page.js")
 
 
 def write_report(
@@ -75,7 +75,7 @@ def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
-        ("page.css",),
+        (),
         SCRIPTS,
         data,
         words=words,

@@ -59,16 +59,23 @@ function answer(entry) {
   return parts.length ? el("p", { class: "answer" }, parts) : null;
 }
 
-function drawQuery(q) {
-  const entry = DATA.queries[q];
-  const preview = DATA.previews[entry.preview];
-  byId("query").className = "query " + preview.kind;
-  byId("query").replaceChildren(
+function kindOf(entry) {
+  return DATA.previews[entry.preview].kind;
+}
+
+function queryParts(entry, titleId = null) {
+  return [
     el("div", { class: "seen" }, show(entry.preview, "query " + entry.id, 700)),
     el("div", { class: "query-text" },
-      el("h2", { id: "query-title" }, "Query ", el("span", { class: "id" }, entry.id)),
+      el("h2", { id: titleId }, "Query ", el("span", { class: "id" }, entry.id)),
       verdict(entry), optimumLine(entry), measuredLine(entry), answer(entry)),
-    ...[chances(entry)].filter(Boolean));
+    chances(entry)].filter(Boolean);
+}
+
+function drawQuery(q) {
+  const entry = DATA.queries[q];
+  byId("query").className = "query " + kindOf(entry);
+  byId("query").replaceChildren(...queryParts(entry, "query-title"));
 }
 
 // ---- proponents and opponents --------------------------------------------------------------------------------------
@@ -120,18 +127,22 @@ function column(title, word, side, examples, entry, scale, explains) {
     el("p", { class: "quiet" }, explains), body);
 }
 
-function drawStrongest(q) {
-  const entry = DATA.queries[q];
+function strongestParts(entry) {
   const { proponents, opponents } = entry.top;
   const scale = Math.max(1e-300, ...[...proponents, ...opponents].map(([, score]) => Math.abs(score)));
   const without = WORDS.loss ? ["raise the loss", "lower the loss"] : [`lower the ${WORDS.quantity}`, `raise the ${WORDS.quantity}`];
   const words = WORDS.loss ? ["helped", "harmed"] : ["raised it", "lowered it"];
-  byId("strongest").className = DATA.previews[entry.preview].kind;
-  byId("strongest").replaceChildren(
+  return [
     el("p", { class: "definition" }, el("b", null, "Score"),
       ` = ${WORDS.measurement} of this query with the training example minus without it. All bars share one scale.`,
-      DATA.previews[entry.preview].kind === "row" ? " = marks a value that the query has too; ≠ stands before the query’s own value where it differs." : null),
+      kindOf(entry) === "row" ? " = marks a value that the query has too; ≠ stands before the query’s own value where it differs." : null),
     el("div", { class: "sides" },
       column("Proponents", words[0], "pro", proponents, entry, scale, `Removing one would ${without[0]}.`),
-      column("Opponents", words[1], "opp", opponents, entry, scale, `Removing one would ${without[1]}.`)));
+      column("Opponents", words[1], "opp", opponents, entry, scale, `Removing one would ${without[1]}.`))];
+}
+
+function drawStrongest(q) {
+  const entry = DATA.queries[q];
+  byId("strongest").className = kindOf(entry);
+  byId("strongest").replaceChildren(...strongestParts(entry));
 }

@@ -52,7 +52,7 @@ def review_page(suspects: Suspects) -> str:
     }
     return rendered(
         "review.html.j2",
-        ("page.css", "review.css"),
+        ("review.css",),
         ("elements.js", "rows.js", "review.js"),
         data,
         size=count(len(suspects.ids), "label"),
