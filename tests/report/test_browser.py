@@ -167,9 +167,11 @@ def test_paper_has_every_query(visit, digits, check):
         headings = page.locator("h2:visible", has_text="Query q")
         assert headings.all_inner_texts() == ["Query q0"]
         page.emulate_media(media="print")
+        page.wait_for_selector("#printed article")
         assert headings.all_inner_texts() == ["Query q0", "Query q1", "Query q2", "Query q3"]
         assert page.locator("#printed .side.opp .card:visible").count() == 40
         page.emulate_media(media="screen")
+        page.wait_for_selector("#printed article", state="detached")
         assert headings.all_inner_texts() == ["Query q0"] and page.locator("#printed *").count() == 0
 
 
