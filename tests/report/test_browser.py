@@ -178,12 +178,12 @@ def test_paper_has_every_query(visit, digits, check):
 def test_a_row_shows_first_what_matters_and_marks_what_differs(visit):
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame(rng.normal(size=(42, 40)).round(3), columns=[f"c{i}" for i in range(40)])
-    frame["insulin"] = np.arange(42) % 2 * 1.5
+    frame = pd.DataFrame(rng.normal(size=(402, 40)).round(3), columns=[f"c{i}" for i in range(40)])
+    frame["insulin"] = np.arange(402) % 2 * 1.5
     frame["town"] = "Ulm"
-    examples = Examples(frame, np.arange(42) % 2)
-    train, queries = examples.take(range(40)), examples.take([40, 41])
-    scores = Scores(rng.normal(size=(2, 40)), queries.ids, train.ids, Unit.EFFECT)
+    examples = Examples(frame, np.arange(402) % 2)
+    train, queries = examples.take(range(400)), examples.take([400, 401])
+    scores = Scores(rng.normal(size=(2, 400)), queries.ids, train.ids, Unit.EFFECT)
     with visit(scores, train, queries) as page:
         assert page.locator("#query dt").first.inner_text() == "insulin"
         for card in page.locator(".card").all():

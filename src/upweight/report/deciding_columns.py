@@ -60,7 +60,8 @@ def _of_numbers(known: Table, new: Table, positions: NDArray[np.intp], labels: A
     z, means, spreads = _standardised(known.numbers(positions))
     slopes = 1.0 / spreads
     if labels is not None:
-        slopes = slopes * np.abs(z.T @ labels).max(axis=1, initial=0.0) / max(1, len(z))
+        correlations = np.abs(z.T @ labels).max(axis=1, initial=0.0) / len(z)
+        slopes = slopes * np.sqrt(np.maximum(correlations**2 - 1 / len(z), 0.0))  # less what chance gives
     distances = np.sqrt((np.nan_to_num(new.numbers(positions) - means, posinf=0.0, neginf=0.0) ** 2).mean(axis=0))
     return [
         Column(int(position), float(slope), float(mean), strength=float(slope * distance))
