@@ -36,7 +36,7 @@ Forms = dict[str, Form]
 PARTS = {
     "Hessian products": "weighted_gram",
     "Hessian and Cholesky": "_cholesky",
-    "to the optimum": "settled",
+    "to the optimum": "reoptimised",
     "leverages": "leverages",
     "Newton steps": "polish",
     "solves for the queries and scores": "attribute",

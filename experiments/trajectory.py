@@ -130,7 +130,7 @@ def main() -> None:
         model = uw.TorchModel(
             net, loss, margin, objective=uw.Objective("mean", l2=l2), trajectory=uw.Trajectory(folder)
         )
-        tau = sum(c.travelled for c in model.checkpoints())
+        tau = sum(c.learning_rate_sum for c in model.checkpoints())
         accuracy = np.mean(np.array(model.predict(queries).predicted) == queries.y)
         print(
             f"{model.network.size} parameters, {options.optimiser}, τ = {tau:.3g}, accuracy {accuracy:.3f}, {options}"

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -33,11 +34,18 @@ def _modules(file: str = "__init__.pyi") -> dict[str, str]:
     return modules
 
 
+# deprecated name → current one
+_RENAMED = {"Found": "Detection", "Moved": "NewtonSteps", "found_at": "detection_rates"}
 _MODULES = _modules()
 __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(f"uw.{name} is deprecated; write uw.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[__name__], _RENAMED[name])
     if name not in _MODULES:
         raise AttributeError(f"module 'upweight' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)

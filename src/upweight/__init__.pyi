@@ -36,7 +36,7 @@ from upweight.core.checkpoints import Stepwise as Stepwise
 from upweight.core.contents import UnidentifiedError as UnidentifiedError
 from upweight.core.curvature import Curvature as Curvature
 from upweight.core.curvature import ExactCurvature as ExactCurvature
-from upweight.core.curvature import Moved as Moved
+from upweight.core.curvature import NewtonSteps as NewtonSteps
 from upweight.core.curvature import Solved as Solved
 from upweight.core.curvature_recipes import CG as CG
 from upweight.core.curvature_recipes import EKFAC as EKFAC
@@ -98,8 +98,8 @@ from upweight.evaluate.compare import Entry as Entry
 from upweight.evaluate.compare import compare as compare
 from upweight.evaluate.damping_tuning import Tuned as Tuned
 from upweight.evaluate.damping_tuning import tune_damping as tune_damping
-from upweight.evaluate.label_errors import Found as Found
-from upweight.evaluate.label_errors import found_at as found_at
+from upweight.evaluate.label_errors import Detection as Detection
+from upweight.evaluate.label_errors import detection_rates as detection_rates
 from upweight.evaluate.label_errors import plant as plant
 from upweight.evaluate.lds import LDS as LDS
 from upweight.evaluate.lds import lds as lds

@@ -51,7 +51,7 @@ def test_it_stops_when_every_prediction_has_turned():
     model = uw.explainable(LogisticRegression(C=100.0, **TIGHT).fit(train.x, train.y), train)
     query = doubtful(model, queries)
     attack = uw.attack(model, train, query, 20, pgd=uw.PGD(grey=1 / 16, radius=4, step=0.5, steps=30))
-    assert attack.turned == query.ids.tolist() and len(attack.measured) < 31
+    assert attack.flipped == query.ids.tolist() and len(attack.measured) < 31
     truth = LogisticRegression(C=100.0, **TIGHT).fit(attack.train.x, train.y)
     assert truth.predict(query.x)[0] != model.predictor.predict(query.x)[0]
 

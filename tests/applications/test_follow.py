@@ -21,10 +21,10 @@ def test_pushes_add_up_to_tracin(followed):
     for row, query in enumerate(queries.ids.tolist()):
         ids = [a.id for a in [*scores.proponents(query, 3), *scores.opponents(query, 3)]]
         columns = [course.train_ids.tolist().index(i) for i in ids]
-        total = course.pushes[:, row, columns].sum(axis=0) * len(train)
+        total = course.contributions[:, row, columns].sum(axis=0) * len(train)
         expected = scores.values[row, train.positions(ids)]
         assert np.allclose(total, expected, rtol=1e-5)
-        assert np.isfinite(course.pushes[0, row]).sum() == len(ids)
+        assert np.isfinite(course.contributions[0, row]).sum() == len(ids)
 
 
 def test_measurements_end_where_the_model_is(followed):
@@ -39,7 +39,8 @@ def test_order_of_the_queries_is_that_of_the_scores(followed):
     model, train, queries, scores, course = followed
     again = uw.follow(model, train, queries.take(np.arange(len(queries))[::-1]), scores, k=3)
     # A product of matrices may round a row otherwise at another place.
-    np.testing.assert_allclose(again.pushes, course.pushes, rtol=1e-9, atol=1e-12 * np.nanmax(np.abs(course.pushes)))
+    largest = np.nanmax(np.abs(course.contributions))
+    np.testing.assert_allclose(again.contributions, course.contributions, rtol=1e-9, atol=1e-12 * largest)
 
 
 def test_what_cannot_be_followed_is_refused(followed):

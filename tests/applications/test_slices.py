@@ -46,7 +46,7 @@ def test_the_children_are_to_blame_for_the_children():
     np.testing.assert_allclose(slices.actual[row, 0], truth.mean(), rtol=1e-3)
     np.testing.assert_allclose(slices.effects[row, 0], truth.mean(), rtol=1e-3)
     expected = int((model.predictor.predict(children_queries.x) != alone.predict(children_queries.x)).sum())
-    assert slices.turned[row, 0] == expected > 0
+    assert slices.flips[row, 0] == expected > 0
     assert (slices.low <= slices.effects).all() and (slices.effects <= slices.high).all()
     assert json.loads(json.dumps(slices.as_dict(), allow_nan=False))["effects"][0]["group"] == "age = child"
 
@@ -91,7 +91,7 @@ def test_intervals_widen_for_few_queries():
     few, many = queries.ids[50:55], queries.ids[50:150]
     slices = uw.slices(model, train, queries, uw.Slicing("child", {"few": few, "many": many}), removals=0)
     assert ((slices.high - slices.low)[:, 0] > (slices.high - slices.low)[:, 1]).all()
-    assert np.isnan(slices.actual).all() and (slices.turned == -1).all()
+    assert np.isnan(slices.actual).all() and (slices.flips == -1).all()
 
 
 def test_first_order_groups_are_sums_of_scores():

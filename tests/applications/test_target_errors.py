@@ -50,7 +50,7 @@ def test_planted_errors_are_found_as_by_residuals_or_better_and_far_better_than_
             (residuals, np.abs(given - estimator.predict(x))),
             (chance, np.random.default_rng(seed).random(len(x))),
         ):
-            scores.append(uw.found_at(ranking, suspects.train, wrong).auc)
+            scores.append(uw.detection_rates(ranking, suspects.train, wrong).auc)
     assert np.mean(ours) > 0.9 and np.mean(ours) > np.mean(residuals) - 0.01
     assert np.mean(ours) > np.mean(chance) + 0.35
     if kind == "digit":

@@ -1,12 +1,14 @@
 """Older keywords: what they become, what the warning says, and what stays visible of the function."""
 
+import dataclasses
 import inspect
 import warnings
 from dataclasses import dataclass, replace
 
 import pytest
 
-from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_fields, accept_old_keywords
+import upweight as uw
+from upweight.core.deprecation import BuiltBy, RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.progress import accepts_arguments, adapt_old_progress, as_progress, rename_stages
 
 
@@ -130,3 +132,48 @@ def test_how_many_arguments_a_function_takes():
         and accepts_arguments(print, 3)
         and accepts_arguments(max, 3)
     )
+
+
+def renamed_attributes():
+    for name in uw.__all__:
+        public = getattr(uw, name)
+        for base in getattr(public, "__mro__", ()):
+            for old, attribute in vars(base).items():
+                if isinstance(attribute, RenamedAttribute):
+                    yield base, old, attribute.name
+
+
+@pytest.mark.parametrize(("owner", "old", "current"), sorted(set(renamed_attributes()), key=str))
+def test_a_renamed_attribute_reads_the_current_one_and_warns(owner, old, current):
+    fields = {field.name for field in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
+    assert current in fields | {*vars(owner)} or owner in (uw.Fitted, uw.Segment)
+    instance = object.__new__(type("Example", (), {old: RenamedAttribute(current), current: "value"}))
+    with pytest.warns(DeprecationWarning, match=rf"Example.{old} is deprecated; write .{current}") as warned:
+        assert getattr(instance, old) == "value"
+    assert warned[0].filename == __file__
+
+
+def test_renamed_fields_are_accepted_by_name():
+    with pytest.warns(DeprecationWarning, match="found= is deprecated; write recall="):
+        detection = uw.Detection(auc=0.5, shares=(0.1,), found=(0.2,), planted=1, examples=10)
+    with pytest.warns(DeprecationWarning, match=r"Detection.found is deprecated"):
+        assert detection.found == detection.recall == (0.2,)
+
+
+@pytest.mark.parametrize(
+    ("old", "current"), [("Found", "Detection"), ("Moved", "NewtonSteps"), ("found_at", "detection_rates")]
+)
+def test_renamed_public_names_are_the_current_ones(old, current):
+    with pytest.warns(DeprecationWarning, match=rf"uw.{old} is deprecated; write uw.{current}") as warned:
+        assert getattr(uw, old) is getattr(uw, current)
+    assert warned[0].filename == __file__ and old not in uw.__all__
+
+
+def test_a_subclass_may_still_define_a_method_by_its_old_name():
+    with pytest.warns(DeprecationWarning, match="Exact defines settled, which is deprecated; call it reoptimised"):
+
+        class Exact(uw.ExactCurvature):
+            def settled(self):
+                return "optimum"
+
+    assert Exact.reoptimised is Exact.settled and "reoptimised" not in Exact.__abstractmethods__

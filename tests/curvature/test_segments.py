@@ -88,15 +88,15 @@ def dense_gauss_newton(model, train):
 
 def oracle(kind, model, train, group, covectors):
     """(P ∫e^{−sHP} ds u, e^{−τHP} u) from a matrix exponential and its integral."""
-    tau = sum(c.travelled for c in group)
-    average = sum(c.travelled / tau * dense_gauss_newton(c.model(), train) for c in group)
+    tau = sum(c.learning_rate_sum for c in group)
+    average = sum(c.learning_rate_sum / tau * dense_gauss_newton(c.model(), train) for c in group)
     size, decay = len(average), np.diag(decays_of(kind, model))
     metric = np.eye(size)
     metrics = [(c, c.metric(model.network.names)) for c in group]
     if not kind.startswith("SGD"):
-        weigh = sum(c.travelled for c, m in metrics if m)
+        weigh = sum(c.learning_rate_sum for c, m in metrics if m)
         flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in metrics if m]
-        metric = np.diag(sum(c.travelled / weigh * p for c, p in flat))
+        metric = np.diag(sum(c.learning_rate_sum / weigh * p for c, p in flat))
     # dδ = −(P (G + inside) + outside) δ; covectors use the transpose
     generator = (average + decay) @ metric if not kind.startswith("AdamW") else average @ metric + decay
     both = expm(np.block([[-generator * tau, np.eye(size) * tau], [np.zeros((size, 2 * size))]]))
@@ -124,7 +124,8 @@ def test_source_is_the_unrolled_sum(run):
     for segment in reversed(model.segments(train, None, 2)):
         response, covectors = oracle(kind, model, train, segment.checkpoints, covectors)
         gradients = sum(
-            c.travelled / segment.travelled * c.model().loss_rows(train).dense() for c in segment.checkpoints
+            c.learning_rate_sum / segment.learning_rate_sum * c.model().loss_rows(train).dense()
+            for c in segment.checkpoints
         )
         expected = expected - response @ gradients.T / N
     assert np.abs(scores.values - expected).max() <= 1e-9 * np.abs(expected).max()
@@ -137,8 +138,8 @@ def test_factored_eigenvalues_have_the_trace_of_the_mean(run):
         assert segment.passed(model.measure_rows(train))[0].dense().shape == (N, model.network.size)
         return
     trace = sum(float(layer.values.sum()) for layer in segment.spectrum.layers.values())
-    tau = segment.travelled
-    mean = sum(c.travelled / tau * np.trace(dense_gauss_newton(c.model(), train)) for c in segment.checkpoints)
+    tau = segment.learning_rate_sum
+    mean = sum(c.learning_rate_sum / tau * np.trace(dense_gauss_newton(c.model(), train)) for c in segment.checkpoints)
     assert trace == pytest.approx(mean + decays_of(kind, model).sum(), rel=1e-6)
 
 
@@ -149,10 +150,10 @@ def test_a_short_training_is_a_sum_of_gradient_products(run):
         return
     moments = [SimpleNamespace(**vars(m), metric=m.metric) for m in model.checkpoints()]
     for moment in moments:
-        moment.travelled *= 1e-9
+        moment.learning_rate_sum *= 1e-9
     (segment,) = segments(moments, train.weights, train, None, 1)
     rows = model.measure_rows(train)
-    assert np.allclose(segment.passed(rows)[0].dense(), segment.travelled * rows.dense(), rtol=1e-6, atol=1e-18)
+    assert np.allclose(segment.passed(rows)[0].dense(), segment.learning_rate_sum * rows.dense(), rtol=1e-6, atol=1e-18)
 
 
 def test_bad_segments_are_refused(run):

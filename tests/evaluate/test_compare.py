@@ -49,10 +49,10 @@ def test_every_method_is_tested_on_planted_labels():
     truth = truth_of(model, train, queries)
     comparison = compare({"influence": uw.Influence()}, model, train, queries, truth, planted=ids)
     assert {e.name for e in comparison.entries} == {"influence", "chance", "similar", "loss", "held_out_loss"}
-    assert all(e.found is not None and e.found.planted == len(ids) for e in comparison.entries)
-    assert comparison["influence"].found.auc > 0.75 and comparison["held_out_loss"].lds is None
+    assert all(e.detection is not None and e.detection.planted == len(ids) for e in comparison.entries)
+    assert comparison["influence"].detection.auc > 0.75 and comparison["held_out_loss"].lds is None
     document = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))
-    assert document["methods"][0]["found"]["auc"] == comparison["influence"].found.auc
+    assert document["methods"][0]["found"]["auc"] == comparison["influence"].detection.auc
     with pytest.raises(KeyError, match="no example has the id"):
         compare({"influence": uw.Influence()}, model, train, queries, truth, planted=["nobody"])
 

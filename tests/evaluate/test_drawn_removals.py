@@ -59,5 +59,5 @@ def test_planted_errors_are_drawn_among_examples_of_weight_above_zero():
     wrong, planted = uw.plant(train, 0.2)
     assert (WEIGHTS[planted] > 0).all() and uw.plant(some, 0.2)[1] == planted
     suspicion = np.random.default_rng(0).normal(size=N)
-    ours, theirs = uw.found_at(suspicion, wrong, planted), uw.found_at(suspicion[WEIGHTED], some, planted)
-    assert (ours.auc, ours.found) == (theirs.auc, theirs.found)
+    ours, theirs = uw.detection_rates(suspicion, wrong, planted), uw.detection_rates(suspicion[WEIGHTED], some, planted)
+    assert (ours.auc, ours.recall) == (theirs.auc, theirs.recall)

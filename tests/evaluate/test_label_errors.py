@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
 from upweight.evaluate.baselines import bm25, held_out_loss, plain_loss, similar, unlike_neighbours
-from upweight.evaluate.label_errors import found_at, plant
+from upweight.evaluate.label_errors import detection_rates, plant
 
 rng = np.random.default_rng(0)
 TRAIN = uw.Examples(np.zeros((50, 1)), np.arange(50) % 3, ids=[f"t{i}" for i in range(50)])
@@ -20,30 +20,30 @@ def test_auc_is_scikit_learns(ties):
     values = rng.standard_normal(50).round(0 if ties else 9)
     planted = [f"t{i}" for i in range(0, 50, 4)]
     expected = roc_auc_score(np.isin(TRAIN.ids, planted), values)
-    assert found_at(values, TRAIN, planted).auc == pytest.approx(expected)
+    assert detection_rates(values, TRAIN, planted).auc == pytest.approx(expected)
 
 
 def test_found_counts_the_planted_among_the_most_suspicious():
     values = -np.arange(50.0)
-    detection = found_at(values, TRAIN, ["t0", "t3", "t4", "t30"], shares=(0.02, 0.1, 1.0))
-    assert detection.found == (0.25, 0.75, 1.0) and detection.planted == 4
+    detection = detection_rates(values, TRAIN, ["t0", "t3", "t4", "t30"], shares=(0.02, 0.1, 1.0))
+    assert detection.recall == (0.25, 0.75, 1.0) and detection.planted == 4
     assert detection.as_dict()["found"] == {"0.02": 0.25, "0.1": 0.75, "1": 1.0}
-    even = found_at(np.zeros(50), TRAIN, ["t0", "t3"], shares=(0.1, 0.5))
-    assert even.found == pytest.approx((0.1, 0.5)) and even.auc == 0.5
+    even = detection_rates(np.zeros(50), TRAIN, ["t0", "t3"], shares=(0.1, 0.5))
+    assert even.recall == pytest.approx((0.1, 0.5)) and even.auc == 0.5
     assert "75%" in detection._repr_html_() and "75% in the first 10%" in repr(detection)
 
 
 def test_bad_suspicions_are_refused():
     for values in (np.zeros(49), np.full(50, np.nan)):
         with pytest.raises(ValueError, match=r"one finite suspicion per training example \(50\)"):
-            found_at(values, TRAIN, ["t1"])
+            detection_rates(values, TRAIN, ["t1"])
     for planted in ([], TRAIN.ids.tolist()):
         with pytest.raises(ValueError, match="expected some planted errors and some unchanged examples"):
-            found_at(np.zeros(50), TRAIN, planted)
+            detection_rates(np.zeros(50), TRAIN, planted)
     with pytest.raises(KeyError, match="no example has the id 'nobody'"):
-        found_at(np.zeros(50), TRAIN, ["nobody"])
+        detection_rates(np.zeros(50), TRAIN, ["nobody"])
     with pytest.raises(ValueError, match="shares above 0"):
-        found_at(np.zeros(50), TRAIN, ["t1"], shares=(0.0,))
+        detection_rates(np.zeros(50), TRAIN, ["t1"], shares=(0.0,))
 
 
 def test_planted_labels_are_other_labels_and_come_from_their_seed():
@@ -70,13 +70,13 @@ def test_every_suspicion_finds_planted_labels_better_than_chance_does():
     train, ids = plant(uw.Examples(x, y[:300]), 0.1)
     model = uw.explainable(LogisticRegression(tol=1e-10).fit(x, train.y), train)
     self_influence = uw.Influence().fit(model, train).self_influence().values
-    auc = {name: found_at(values, train, ids).auc for name, values in {
+    auc = {name: detection_rates(values, train, ids).auc for name, values in {
         "influence": self_influence, "loss": plain_loss(model, train), "held out": held_out_loss(model, train),
         "neighbours": unlike_neighbours(train),
     }.items()}  # fmt: skip
     assert min(auc.values()) > 0.85, auc
     chance = uw.Chance().fit(model, train).self_influence().values
-    assert abs(found_at(chance, train, ids).auc - 0.5) < 0.15
+    assert abs(detection_rates(chance, train, ids).auc - 0.5) < 0.15
 
 
 def test_a_held_out_loss_is_measured_by_models_without_the_fold():

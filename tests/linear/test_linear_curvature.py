@@ -43,21 +43,22 @@ def without(problem, i):
 @EVERY
 @REDUCTIONS
 def test_settling_ends_at_the_optimum(name, fixed, each):
-    settled = curvature_of(problem_of(name, fixed=fixed, each=each)).settled()
-    assert settled.problem.off_optimum < 1e-9
-    slope = slope_of(lambda t: objective(settled.problem, t), settled.parameters)
+    reoptimised = curvature_of(problem_of(name, fixed=fixed, each=each)).reoptimised()
+    assert reoptimised.problem.off_optimum < 1e-9
+    slope = slope_of(lambda t: objective(reoptimised.problem, t), reoptimised.parameters)
     np.testing.assert_allclose(slope, 0.0, atol=1e-5)
-    again = settled.settled()
-    np.testing.assert_allclose(again.parameters, settled.parameters, atol=1e-9)
+    again = reoptimised.reoptimised()
+    np.testing.assert_allclose(again.parameters, reoptimised.parameters, atol=1e-9)
 
 
 @EVERY
-def test_the_settled_curvature_is_taken_where_it_settled(name):
-    settled = curvature_of(problem_of(name)).settled()
-    dense = hessian(settled.problem)
+def test_the_reoptimised_curvature_is_taken_at_the_optimum(name):
+    reoptimised = curvature_of(problem_of(name)).reoptimised()
+    dense = hessian(reoptimised.problem)
     v = np.random.default_rng(0).standard_normal((2, len(dense)))
-    np.testing.assert_allclose(settled.matvec(v), v @ dense, atol=1e-9)
-    np.testing.assert_allclose(settled.solve(DenseRows(v)).rows.dense(), v @ np.linalg.inv(dense), rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(reoptimised.matvec(v), v @ dense, atol=1e-9)
+    solved = reoptimised.solve(DenseRows(v)).rows.dense()
+    np.testing.assert_allclose(solved, v @ np.linalg.inv(dense), rtol=2e-3, atol=1e-4)
 
 
 @EVERY
@@ -76,7 +77,7 @@ def test_damping_is_on_the_scale_of_the_mean_loss(name, solver, damping):
 
 @EVERY
 def test_a_corrected_row_is_the_newton_step_of_leaving_that_one_out(name):
-    problem = curvature_of(problem_of(name)).settled().problem
+    problem = curvature_of(problem_of(name)).reoptimised().problem
     curvature = curvature_of(problem)
     shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
     for i in range(0, 30, 7):
@@ -86,7 +87,7 @@ def test_a_corrected_row_is_the_newton_step_of_leaving_that_one_out(name):
 
 @EVERY
 def test_of_a_mean_the_corrected_row_takes_its_share_of_the_regulariser_along(name):
-    problem = curvature_of(problem_of(name, fixed=0.0, each=0.05)).settled().problem
+    problem = curvature_of(problem_of(name, fixed=0.0, each=0.05)).reoptimised().problem
     curvature = curvature_of(problem)
     shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
     wide, bent = blocks_of(problem), curved(problem)
@@ -99,10 +100,10 @@ def test_of_a_mean_the_corrected_row_takes_its_share_of_the_regulariser_along(na
 
 @pytest.mark.parametrize("name", ["squared", "squared_on_classes", "normal"])
 def test_least_squares_needs_no_second_step(name):
-    problem = curvature_of(problem_of(name)).settled().problem
+    problem = curvature_of(problem_of(name)).reoptimised().problem
     curvature = curvature_of(problem)
     shifts = curvature.solve(curvature.corrected(rows_of(problem))).rows.dense()
-    truth = curvature.after(1.0 - np.eye(30), None, 50).shifts
+    truth = curvature.newton_steps(1.0 - np.eye(30), None, 50).shifts
     np.testing.assert_allclose(shifts, truth, atol=1e-9)
 
 
@@ -163,7 +164,7 @@ def test_a_point_of_leverage_one_has_directions_that_it_alone_determines():
     problem = type(problem)(
         type(problem.features)(x, 1.0), problem.targets, problem.weights, problem.family, 0.0, 0.0, problem.theta
     )
-    curvature = curvature_of(problem).settled()
+    curvature = curvature_of(problem).reoptimised()
     assert curvature.leverage()[4] > problem.family.outputs - 1e-9
     rows = curvature.corrected(rows_of(curvature.problem))
     assert np.isfinite(rows.dense()).all()

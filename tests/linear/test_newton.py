@@ -32,7 +32,7 @@ def masks(n, sizes=(1, 3, 15), seed=0):
 
 
 def newton(problem, weights, start=None, steps=50, **more):
-    return LinearCurvature(problem, None, 0.0).after(weights, start, steps, **more)
+    return LinearCurvature(problem, None, 0.0).newton_steps(weights, start, steps, **more)
 
 
 @EVERY
@@ -75,8 +75,8 @@ def test_the_number_of_groups_in_memory_changes_nothing():
     weights = masks(30, (1, 2, 4, 8, 20))
     together = newton(problem, weights).shifts
     few = Newton(problem, LinearCurvature(problem, None, 0.0).solver, max_outputs=200)
-    np.testing.assert_allclose(few.after(weights, None, 50).shifts, together, atol=1e-8)
-    np.testing.assert_allclose(few.after(weights, together + 0.01, 50).shifts, together, atol=1e-8)
+    np.testing.assert_allclose(few.newton_steps(weights, None, 50).shifts, together, atol=1e-8)
+    np.testing.assert_allclose(few.newton_steps(weights, together + 0.01, 50).shifts, together, atol=1e-8)
 
 
 def test_beside_large_features_more_groups_are_in_memory(monkeypatch):
@@ -92,7 +92,7 @@ def test_beside_large_features_more_groups_are_in_memory(monkeypatch):
     monkeypatch.setattr(Newton, "_optimise", counted)
     solver = LinearCurvature(problem, None, 0.0).solver
     for features_per_output in (problem.features.width, 1e-9):
-        Newton(problem, solver, max_outputs=1, features_per_output=features_per_output).after(weights, None, 50)
+        Newton(problem, solver, max_outputs=1, features_per_output=features_per_output).newton_steps(weights, None, 50)
     assert sizes == [1, 1, 1, 1, 1, 5]
 
 
@@ -152,13 +152,13 @@ def test_the_chord_method_ends_at_the_same_optimum(monkeypatch):
     chord = newton(problem, weights)
     assert (chord.residual <= 1e-10).all() and not products
     exact = Newton(problem, LinearCurvature(problem, None, 0.0).solver, chord_share=0.0)
-    np.testing.assert_allclose(chord.shifts, exact.after(weights, None, 50, forcing=1e-6).shifts, atol=1e-9)
+    np.testing.assert_allclose(chord.shifts, exact.newton_steps(weights, None, 50, forcing=1e-6).shifts, atol=1e-9)
     assert products
 
 
 def test_the_chord_method_gives_way_if_its_steps_gain_too_little():
     problem, weights = problem_of("softmax", fixed=0.1), masks(30)
     overdamped = LinearCurvature(problem, None, 20.0).solver
-    moved = Newton(problem, overdamped, chord_share=1.0).after(weights, None, 50)
+    moved = Newton(problem, overdamped, chord_share=1.0).newton_steps(weights, None, 50)
     assert (moved.residual <= 1e-10).all()
     np.testing.assert_allclose(moved.shifts, newton(problem, weights).shifts, atol=1e-7)

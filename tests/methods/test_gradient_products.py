@@ -78,7 +78,7 @@ def expected(run, form, names):
     total = 0.0
     for checkpoint in model.checkpoints():
         net = checkpoint.model().network.net
-        total = total - checkpoint.travelled * form(
+        total = total - checkpoint.learning_rate_sum * form(
             gradients(net, queries, margin, names), gradients(net, train, losses, names)
         )
     return total
@@ -86,7 +86,7 @@ def expected(run, form, names):
 
 def test_tracin_is_a_sum_over_checkpoints(net_run):
     model, train, queries = net_run
-    assert sum(c.travelled for c in model.checkpoints()) == pytest.approx(9 * 0.3)
+    assert sum(c.learning_rate_sum for c in model.checkpoints()) == pytest.approx(9 * 0.3)
     scores = uw.TracIn().fit(model, train).attribute(queries)
     expected_values = expected(net_run, lambda q, g: q @ g.T, EVERY) * train.weights
     assert np.allclose(scores.values, expected_values, atol=1e-12)

@@ -56,7 +56,7 @@ def pearson(name: str, estimator: Any, x: np.ndarray, y: np.ndarray) -> dict[str
 def test_cooks_distance_divides_by_the_dispersion(name: str) -> None:
     x, y = skewed()
     fitted = fit(clone(GLMS[name][0]), x, y)
-    of = pearson(name, fitted.handed_in.predictor, x, y)
+    of = pearson(name, fitted.original_model.predictor, x, y)
     expected = of["residual"] ** 2 / of["phi"] / 4 * of["h"] / (1 - of["h"]) ** 2
     np.testing.assert_allclose(fitted.cooks_distance(), expected, rtol=1e-4)
     np.testing.assert_allclose(fitted.leverage("expected"), of["h"], rtol=1e-4)
@@ -116,7 +116,7 @@ def test_the_self_influence_of_a_row_of_leverage_one_is_that_of_the_refit(polish
     retrained = fitted.model.retrain(fitted.train, (np.arange(N) > 0).astype(float))
     np.testing.assert_allclose(retrained.theta[0, :-1], refit.coef_, atol=1e-8)
     fitted.save(tmp_path / "fit")
-    loaded = fitted.recipe.load(tmp_path / "fit", fitted.handed_in, fitted.train)
+    loaded = fitted.recipe.load(tmp_path / "fit", fitted.original_model, fitted.train)
     np.testing.assert_array_equal(loaded.self_influence().values, self_influence.values)
     assert loaded.self_influence().diagnostics["warnings"] == self_influence.diagnostics["warnings"]
 
@@ -132,7 +132,7 @@ def test_a_group_that_alone_determines_a_coefficient_is_followed_to_the_smallest
     removed = fitted.remove({"pair": ["r0", "r1"], "other": ["r1", "r5"]}, queries)
     for column, gone in enumerate(([0, 1], [1, 5])):
         refit = LinearRegression().fit(np.delete(x, gone, axis=0), np.delete(y, gone))
-        losses = [0.5 * (m.predict(queries.x) - queries.y) ** 2 for m in (fitted.handed_in.predictor, refit)]
+        losses = [0.5 * (m.predict(queries.x) - queries.y) ** 2 for m in (fitted.original_model.predictor, refit)]
         np.testing.assert_allclose(removed.values[:, column], losses[1] - losses[0], rtol=1e-5, atol=1e-6)
         retrained = fitted.model.retrain(fitted.train, (~np.isin(np.arange(160), gone)).astype(float))
         np.testing.assert_allclose(retrained.theta[0, :-1], refit.coef_, atol=1e-6)

@@ -13,7 +13,7 @@ from support.report_stand_ins import HOSTILE
 from upweight.evaluate.agreement import agreement
 from upweight.evaluate.brittleness import Brittleness, Flip
 from upweight.evaluate.compare import Comparison, Entry
-from upweight.evaluate.label_errors import Found
+from upweight.evaluate.label_errors import Detection
 from upweight.evaluate.lds import LDS
 from upweight.evaluate.noise_ceiling import Ceiling
 from upweight.evaluate.removal_curve import RemovalCurve
@@ -62,7 +62,7 @@ def comparison_of(word=""):
         Entry(
             name, kind, uw.Unit.EFFECT if kind == "method" else uw.Unit.RANK, scores,
             LDS(mean, mean - 0.1, mean + 0.1, 0.95, np.full(4, mean), truth.query_ids, ceiling, 24, 0.8),
-            agreement(truth.predicted(scores), truth.actual), Found(0.9, (0.1,), (0.5,), 4, 40), cost,
+            agreement(truth.predicted(scores), truth.actual), Detection(0.9, (0.1,), (0.5,), 4, 40), cost,
         )
         for name, kind, mean, cost in dots
     ]  # fmt: skip

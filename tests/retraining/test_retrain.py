@@ -141,11 +141,11 @@ def test_jobs_that_share_a_folder_never_read_each_others_results(tmp_path):
 def test_a_full_disk_reports_what_is_saved_and_the_next_call_resumes(tmp_path, monkeypatch):
     write, writes_left = result_cache.write_archive, [5]
 
-    def until_full(*arguments):
+    def until_full(*arguments, **keywords):
         writes_left[0] -= 1
         if writes_left[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(*arguments)
+        write(*arguments, **keywords)
 
     monkeypatch.setattr(result_cache, "write_archive", until_full)
     with pytest.raises(

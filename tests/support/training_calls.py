@@ -64,7 +64,7 @@ def call(name: str, **keywords: Any) -> Any:
         "mislabeled": lambda: present(uw.mislabeled(model, train, folds=3, **keywords).held_out).loss,
         "held_out_loss": lambda: held_out_loss(model, train, 4, **keywords),
         "compare": lambda: np.array(
-            [present(e.found).auc for e in uw.compare(chance, *of, truth(), planted=["t1"], **keywords).entries]
+            [present(e.detection).auc for e in uw.compare(chance, *of, truth(), planted=["t1"], **keywords).entries]
         ),
     }
     return calls[name]()

@@ -54,7 +54,7 @@ def test_each_learning_rate_counts_for_the_nearest_checkpoint(tmp_path):
     checkpoints = model_of(net, tmp_path / "run").checkpoints()
     assert [c.step for c in checkpoints] == [0, 4, 8, 10]
     expected = [rates[:2].sum(), rates[2:6].sum(), rates[6:9].sum(), rates[9:].sum()]
-    assert np.allclose([c.travelled for c in checkpoints], np.array(expected) / (1 - 0.9))
+    assert np.allclose([c.learning_rate_sum for c in checkpoints], np.array(expected) / (1 - 0.9))
 
 
 def test_a_checkpoint_is_the_net_at_its_step(tmp_path):
@@ -90,8 +90,8 @@ def test_an_interrupted_loop_continues_bit_for_bit(tmp_path, kind):
     continued, uninterrupted = (
         model_of(n, tmp_path / f).checkpoints() for n, f in ((net, "parts"), (whole[0], "whole"))
     )
-    assert [(c.step, c.travelled, c.identity) for c in continued] == [
-        (c.step, c.travelled, c.identity) for c in uninterrupted
+    assert [(c.step, c.learning_rate_sum, c.identity) for c in continued] == [
+        (c.step, c.learning_rate_sum, c.identity) for c in uninterrupted
     ]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.input_gradients import InputGradients
 from upweight.core.capability_checks import require, require_reads_examples
-from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
+from upweight.core.deprecation import BuiltBy, RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
 from upweight.core.model import Measurable, Perturbable, Retrainable
@@ -43,9 +43,10 @@ class Attack:
     moves: Array
     measurement: str
     diagnostics: Mapping[str, Any]
+    turned = RenamedAttribute("flipped")
 
     @property
-    def turned(self) -> list[Any]:
+    def flipped(self) -> list[Any]:
         """Ids of the queries whose prediction flipped."""
         pairs = zip(self.queries.ids.tolist(), *self.predicted, strict=True)
         return [identifier for identifier, before, after in pairs if before != after]
@@ -66,14 +67,14 @@ class Attack:
             "queries": [
                 {"id": i, "before": float(m), "after": float(n), "predicted": [a, b]} for i, m, n, a, b in rows
             ],
-            "turned": self.turned,
+            "turned": self.flipped,
             "warnings": list(self.diagnostics["warnings"]),
         }
 
     def __repr__(self) -> str:
         return (
             f"Attack({len(self.moved)} training examples moved by at most {self.farthest:.2f} grey levels, "
-            f"{len(self.turned)} of {self.measured.shape[1]} predictions flipped in {len(self.measured) - 1} steps)"
+            f"{len(self.flipped)} of {self.measured.shape[1]} predictions flipped in {len(self.measured) - 1} steps)"
         )
 
 

@@ -49,7 +49,7 @@ class ChangeForecast:
         ready = model.hypothetical(new_inputs=new_inputs)
         curvature = ready.curvature(train, None, None)
         if isinstance(curvature, ExactCurvature):
-            curvature = curvature.settled()
+            curvature = curvature.reoptimised()
             optimum = ready.with_parameters(curvature.parameters)
             departure = departure_of(model, optimum, train, queries)
             return cls(optimum, train, queries, curvature, form or "newton", departure)
@@ -76,7 +76,7 @@ class ChangeForecast:
         if self.form == "newton":
             exact = self.model.curvature(union, None, None)
             assert isinstance(exact, ExactCurvature)
-            shifts = exact.after(factors, None, NEWTON_STEPS).shifts
+            shifts = exact.newton_steps(factors, None, NEWTON_STEPS).shifts
             effects = self.model.measure_shifted(self.queries, shifts) - self.model.measure(self.queries)[:, None]
         else:
             before = np.arange(len(union)) < len(self.train)

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores
 
 Array = NDArray[np.float64]
 
 
+@accept_old_fields({"pushes": ReplacedBy("contributions")})
 @dataclass(frozen=True, eq=False)
 class Course:
     """Queries and their strongest training examples at every checkpoint.
@@ -25,9 +27,9 @@ class Course:
         steps: (c,) optimiser steps taken before each checkpoint.
         query_ids, train_ids: the queries and training examples followed, (m,) and (k,).
         of_queries, of_train: their measurements, (c, m) and (c, k); higher = more of the behaviour.
-        pushes: (c, m, k), −τ_c ∇m_q·∇ℓ_i / n: the effect of the steps nearest to the checkpoint, along the gradient of
-            the training example, on the measurement of the query. These are the terms of TracIn. NaN for pairs that
-            were not followed.
+        contributions: (c, m, k), −τ_c ∇m_q·∇ℓ_i / n: the effect of the steps nearest to the checkpoint, along the
+            gradient of the training example, on the measurement of the query. These are the terms of TracIn. NaN for
+            pairs that were not followed.
     """
 
     steps: NDArray[np.intp]
@@ -35,7 +37,8 @@ class Course:
     train_ids: NDArray[Any]
     of_queries: Array
     of_train: Array
-    pushes: NDArray[np.float32]
+    contributions: NDArray[np.float32]
+    pushes = RenamedAttribute("contributions")
 
 
 def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
@@ -57,14 +60,15 @@ def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scor
     for row, of_query in zip(pairs, strongest, strict=True):
         row[followed.positions(of_query)] = True
     of_queries, of_train = np.empty((len(checkpoints), len(scored))), np.empty((len(checkpoints), len(ids)))
-    pushes, denominator = np.full((len(checkpoints), *pairs.shape), np.nan, dtype=np.float32), model.mean_over(train)
+    contributions = np.full((len(checkpoints), *pairs.shape), np.nan, dtype=np.float32)
+    denominator = model.mean_over(train)
     for c, checkpoint in enumerate(checkpoints):
         snapshot = checkpoint.model()
         of_queries[c], of_train[c] = snapshot.measure(scored), snapshot.measure(followed)
         products = snapshot.measure_rows(scored).dot(snapshot.loss_rows(followed))
-        pushes[c][pairs] = (-checkpoint.travelled / denominator * products)[pairs]
+        contributions[c][pairs] = (-checkpoint.learning_rate_sum / denominator * products)[pairs]
     steps = np.array([checkpoint.step for checkpoint in checkpoints], dtype=np.intp)
-    return Course(steps, scored.ids, followed.ids, of_queries, of_train, pushes)
+    return Course(steps, scored.ids, followed.ids, of_queries, of_train, contributions)
 
 
 def _strongest(scores: Scores, query: Id, k: int) -> list[Id]:

@@ -14,7 +14,7 @@ from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
-from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
+from upweight.core.deprecation import BuiltBy, RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import group_effects
 from upweight.core.model import Measurable, Retrainable
@@ -54,6 +54,7 @@ class Slicing:
             raise ValueError(f"expected smallest ≥ 1, got {self.smallest}")
 
 
+@accept_old_fields({"turned": ReplacedBy("flips")})
 @dataclass(frozen=True, eq=False)
 class Slices:
     """A table of effects: groups of training examples × slices of queries.
@@ -65,7 +66,7 @@ class Slices:
         effects: (groups, slices), predicted for the removal of the whole group.
         low, high: (groups, slices), 90 % bootstrap interval over the queries of the slice.
         actual: (groups, slices), by retraining without the group; NaN if the group was not retrained.
-        turned: (groups, slices), how many predictions of the slice flip without the group; −1 if not retrained.
+        flips: (groups, slices), how many predictions of the slice flip without the group; −1 if not retrained.
         groups: names and members (positions in `train`), in the order of the rows.
         slices: name → query ids.
         unit: EFFECT or RANK; EFFECT becomes RANK if retraining does not confirm the sizes.
@@ -76,7 +77,7 @@ class Slices:
     low: Array
     high: Array
     actual: Array
-    turned: NDArray[np.intp]
+    flips: NDArray[np.intp]
     groups: Groups
     slices: Mapping[str, list[Any]]
     train: Examples
@@ -85,6 +86,7 @@ class Slices:
     measurement: str
     diagnostics: Mapping[str, Any]
     judgement: Judgement | None = None
+    turned = RenamedAttribute("flips")
 
     @property
     def verdict(self) -> Verdict | None:
@@ -116,7 +118,7 @@ class Slices:
                         "low": float(self.low[g, s]),
                         "high": float(self.high[g, s]),
                         "actual": None if math.isnan(actual) else actual,
-                        "turned": None if math.isnan(actual) else int(self.turned[g, s]),
+                        "turned": None if math.isnan(actual) else int(self.flips[g, s]),
                     }
                 )
         return {
@@ -212,7 +214,7 @@ def slices(
         low=low,
         high=high,
         actual=actual,
-        turned=flips,
+        flips=flips,
         groups=groups,
         slices=named_slices,
         train=train,

@@ -68,7 +68,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
 
             result = run(model, train, chosen, k=k)
     if attack is not None:
-        lines = [repr(attacked), *(f"{query_id}: prediction flipped" for query_id in attacked.turned)]
+        lines = [repr(attacked), *(f"{query_id}: prediction flipped" for query_id in attacked.flipped)]
         print_application(attacked, out, as_json, quiet, lines, notes)
         return
     lines = []

@@ -19,6 +19,7 @@ from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, require_examples
 from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions
@@ -118,21 +119,24 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     Attributes:
         recipe: the settings.
         model: the model that is measured: the one passed to `fit`, or the same at the optimum of its training.
-        handed_in: the model passed to `fit`.
+        original_model: the model passed to `fit`.
         train: the training set.
         unit: of its answers, unless an answer states another.
     """
 
+    handed_in = RenamedAttribute("original_model")
+
+    @accept_old_keywords({"handed_in": ReplacedBy("original_model")})
     def __init__(
-        self, recipe: RecipeT, model: ModelT, train: Examples, unit: Unit, handed_in: ModelT | None = None
+        self, recipe: RecipeT, model: ModelT, train: Examples, unit: Unit, original_model: ModelT | None = None
     ) -> None:
         self.recipe = recipe
         self.model = model
-        self.handed_in = model if handed_in is None else handed_in
+        self.original_model = model if original_model is None else original_model
         self.train = train
         self.unit = unit
         self._contents = self._checksum()
-        self._version = self.handed_in.version()
+        self._version = self.original_model.version()
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
@@ -171,13 +175,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         queries = self.require_queries(queries)
         self.require_unchanged()
-        measured = self.handed_in.measure(queries)  # first: it refuses queries of another shape in our own words
+        measured = self.original_model.measure(queries)  # first: it refuses queries of another shape in our own words
         departure = self.departure(queries)
         values = np.empty((len(queries), len(self.train)))
         answer = self.answer(queries)
         for where, block in answer:
             values[:, where] = block
-        predictions = self.handed_in.predict(queries) if departure is None else departure.own
+        predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
         scores = with_departure(scores, departure)
         return replace(scores, contents=(checksum(queries.ids), queries.checksum()))
@@ -188,7 +192,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         Raises:
             ValueError: for one of the queries the optimum is another model, and the user did not accept this.
         """
-        return departure_of(self.handed_in, self.model, self.train, queries)
+        return departure_of(self.original_model, self.model, self.train, queries)
 
     @check_changes_once
     def self_influence(self) -> Scores:
@@ -231,7 +235,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         self.require_unchanged()
         arrays, facts = self.state()
-        identity = {"recipe": digest(self.recipe), **identity_of(self.handed_in, self.train)}
+        identity = {"recipe": digest(self.recipe), **identity_of(self.original_model, self.train)}
         write_archive(
             path, "fitted", arrays, {**facts, "described": self.recipe.described(), "identity": identity}, SCHEMA
         )
@@ -268,7 +272,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     def require_unchanged(self) -> None:
         """Raise ValueError if the training set or the model was changed in place since the fit."""
-        if self.handed_in.version() != self._version:
+        if self.original_model.version() != self._version:
             raise ValueError(
                 "the model was changed, moved or copied since this fit (for instance trained further), so "
                 "the fit belongs to neither model; fit again, or fit a model of a copy that does not change: "
@@ -283,7 +287,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     @cached_property
     def _only_of_class(self) -> str | None:
         """A warning if a class has one training example only, whose removal would take the class away."""
-        alone = {} if self.handed_in.classes is None else only_examples(self.train)
+        alone = {} if self.original_model.classes is None else only_examples(self.train)
         if not alone:
             return None
         described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]

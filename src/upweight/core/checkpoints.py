@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts, sample_weights
 
 
+@accept_old_fields({"travelled": ReplacedBy("learning_rate_sum")})
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The model at one step of its training.
 
     Attributes:
         step: optimiser steps taken before the checkpoint; 0 for the initial model, None if the training is not known.
-        travelled: Σ effective learning rates (with the factor of momentum) of the steps that are nearer to this
+        learning_rate_sum: Σ effective learning rates (with the factor of momentum) of the steps that are nearer to this
             checkpoint than to another one. The sum over all checkpoints is that of the whole training.
         identity: a digest of the checkpoint's contents.
         model: loads the model from disk. Its loss rows carry no share of the regulariser, because training applies the
@@ -30,24 +32,26 @@ class Checkpoint:
     """
 
     step: int | None
-    travelled: float
+    learning_rate_sum: float
     identity: str
     model: Callable[[], Differentiable]
+    travelled = RenamedAttribute("learning_rate_sum")
 
 
 class Segment(ABC):
     """A segment of training with constant curvature H and gradients; τ = Σ effective learning rates.
 
     Attributes:
-        checkpoints: over which H and the gradients are averaged, weighted by `Checkpoint.travelled`.
+        checkpoints: over which H and the gradients are averaged, weighted by `Checkpoint.learning_rate_sum`.
     """
 
     checkpoints: Sequence[Checkpoint]
+    travelled = RenamedAttribute("learning_rate_sum")
 
     @property
-    def travelled(self) -> float:
+    def learning_rate_sum(self) -> float:
         """τ, the sum of the effective learning rates."""
-        return sum(checkpoint.travelled for checkpoint in self.checkpoints)
+        return sum(checkpoint.learning_rate_sum for checkpoint in self.checkpoints)
 
     @abstractmethod
     def passed(self, rows: Rows) -> tuple[Rows, Rows]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
+from upweight.core.deprecation import RenamedAttribute, adopt_renamed_methods
 from upweight.core.rows import Rows
 
 PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
@@ -34,7 +35,7 @@ class Solved:
 
 
 @dataclass(frozen=True)
-class Moved:
+class NewtonSteps:
     """The change of the trained parameters when the training weights change.
 
     Attributes:
@@ -105,13 +106,20 @@ class Curvature(ABC):
 class ExactCurvature(Curvature):
     """An exact curvature, with which the new optimum after a removal can be computed."""
 
+    settled = RenamedAttribute("reoptimised")
+    after = RenamedAttribute("newton_steps")
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        adopt_renamed_methods(cls)
+
     @property
     @abstractmethod
     def parameters(self) -> NDArray[np.float64]:
         """The parameters at which the curvature is taken, as one vector."""
 
     @abstractmethod
-    def settled(self) -> ExactCurvature:
+    def reoptimised(self) -> ExactCurvature:
         """The curvature at the optimum of the training objective, reached by Newton steps."""
 
     @abstractmethod
@@ -149,13 +157,13 @@ class ExactCurvature(Curvature):
         """
 
     @abstractmethod
-    def after(
-        self, kept: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int, tolerance: float = 1e-10
-    ) -> Moved:
+    def newton_steps(
+        self, factors: NDArray[np.float64], start: NDArray[np.float64] | None, steps: int, tolerance: float = 1e-10
+    ) -> NewtonSteps:
         """Newton steps towards the optimum under other example weights.
 
         Args:
-            kept: factors of the training weights, (groups, n); 0 removes an example.
+            factors: of the training weights, (groups, n); 0 removes an example.
             start: first guess of the shifts, (groups, parameters); None for no shift.
             steps: Newton steps at most.
             tolerance: a group is done when its gradient norm is below this, relative to that of gradients with random

@@ -1,4 +1,4 @@
-"""Deprecated keywords: they still work, with a warning that says what to write instead."""
+"""Deprecated keywords and attributes: they still work, with a warning that says what to write instead."""
 
 from __future__ import annotations
 
@@ -15,6 +15,38 @@ C = TypeVar("C")
 
 def _unchanged(value: Any) -> Any:
     return value
+
+
+class RenamedAttribute:
+    """A class attribute that lets an old name of an attribute or method work; `name` is the current one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __set_name__(self, owner: type, old: str) -> None:
+        self.old = old
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        name = type(instance).__name__
+        warnings.warn(f"{name}.{self.old} is deprecated; write .{self.name}", DeprecationWarning, stacklevel=2)
+        return getattr(instance, self.name)
+
+
+def adopt_renamed_methods(cls: type) -> None:
+    """Give a subclass that still defines methods by their old names these methods by the current ones."""
+    renamed = {
+        old: attribute.name
+        for base in cls.__mro__[1:]
+        for old, attribute in vars(base).items()
+        if isinstance(attribute, RenamedAttribute)
+    }
+    for old, name in renamed.items():
+        if old in vars(cls) and name not in vars(cls):
+            message = f"{cls.__name__} defines {old}, which is deprecated; call it {name}"
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
+            setattr(cls, name, vars(cls)[old])
 
 
 class ReplacedBy(NamedTuple):

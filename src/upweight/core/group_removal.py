@@ -70,10 +70,10 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
             raise ValueError(f"expected form to be one of {', '.join(self.forms)}, got {form!r}")
         member = self._members(groups)
         departure = self.departure(queries)
-        measured = self.handed_in.measure(queries)
+        measured = self.original_model.measure(queries)
         values, facts = removed(member, queries, form)
         names = np.array(list(groups))
-        predictions = self.handed_in.predict(queries) if departure is None else departure.own
+        predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, names, measured, predictions, facts)
         return with_departure(scores, departure)
 

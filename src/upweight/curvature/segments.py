@@ -29,7 +29,7 @@ class TrajectoryPoint(Protocol):
     """A checkpoint of a network together with the optimiser's metric."""
 
     @property
-    def travelled(self) -> float:
+    def learning_rate_sum(self) -> float:
         """Effective learning rate, as of every `Checkpoint`."""
 
     @property
@@ -128,7 +128,7 @@ class FittedSegment(Segment):
 
     def passed(self, rows: Rows) -> tuple[Rows, Rows]:
         """(response, before) of covectors at the end of the segment, as `Segment.passed` defines them."""
-        blocks, tau = TensorRows.of(self.network, rows).blocks, self.travelled
+        blocks, tau = TensorRows.of(self.network, rows).blocks, self.learning_rate_sum
         response, before = self.spectrum.functions(self._times(blocks, 1), [response_to_gradients(tau), decay(tau)])
         return (
             TensorRows(self.network, self._times(response, 1)),
@@ -139,7 +139,7 @@ class FittedSegment(Segment):
     def diagnostics(self) -> dict[str, Any]:
         """The checkpoints, their effective learning rate, and how the exponential was computed."""
         steps = [checkpoint.step for checkpoint in self.checkpoints]
-        return {"checkpoints": steps, "travelled": self.travelled, **self.spectrum.diagnostics}
+        return {"checkpoints": steps, "learning_rate_sum": self.learning_rate_sum, **self.spectrum.diagnostics}
 
     def _times(self, blocks: Blocks, power: int) -> Blocks:
         """P^½ or P^−½ times blocks."""
@@ -166,9 +166,9 @@ def response_to_gradients(tau: float) -> Callable[[Array], Array]:
 
 def segment_shares(checkpoints: Sequence[Checkpoint]) -> Array:
     """The weight of each checkpoint in its segment's averages; the weights sum to 1."""
-    travelled = np.array([checkpoint.travelled for checkpoint in checkpoints])
-    total = travelled.sum()
-    return travelled / total if total > 0 else np.full(len(travelled), 1.0 / len(travelled))
+    sums = np.array([checkpoint.learning_rate_sum for checkpoint in checkpoints])
+    total = sums.sum()
+    return sums / total if total > 0 else np.full(len(sums), 1.0 / len(sums))
 
 
 def _metrics(groups: Sequence[Sequence[Any]]) -> list[dict[str, Tensor] | None]:

@@ -2,7 +2,7 @@
 
 `similar` and `bm25` give a score for every query and training example. RANK: examples with the query's label help,
 others harm. `plain_loss`, `held_out_loss` and `unlike_neighbours` give a suspicion, one number per training example,
-for `found_at`. Random scores and random suspicions come from the method `Chance`.
+for `detection_rates`. Random scores and random suspicions come from the method `Chance`.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor
-from upweight.core.deprecation import accept_old_keywords
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, finite_or_none, formatted
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
-from upweight.evaluate.label_errors import Found, found_at
+from upweight.evaluate.label_errors import Detection, detection_rates
 from upweight.evaluate.lds import LDS, lds
 from upweight.evaluate.truth import Truth
 from upweight.evaluate.verdict import Verdict, judge
@@ -33,6 +33,7 @@ Kind = Literal["method", "baseline"]
 HEAD = ("method", "unit", "LDS", "interval", "of ceiling", "slope", "AUC", "cost (s)")
 
 
+@accept_old_fields({"found": ReplacedBy("detection")})
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One row: a method or a baseline on the truth; None for questions that it does not answer.
@@ -41,7 +42,7 @@ class Entry:
         seconds: CPU-seconds of fit and attribute, including those of child processes.
         agreed: agreement of predicted with actual effects of the truth's removals, over all queries.
         verdict: the verdict on these effects; None if it has no scores, or nothing could be compared.
-        found: how well its self-influence (for a baseline: its suspicion) finds planted errors.
+        detection: how well its self-influence (for a baseline: its suspicion) finds planted errors.
         why: why it was not run, in a sentence; empty if it was.
     """
 
@@ -51,10 +52,11 @@ class Entry:
     scores: Scores | None = None
     lds: LDS | None = None
     agreed: Agreement | None = None
-    found: Found | None = None
+    detection: Detection | None = None
     seconds: float = float("nan")
     why: str = ""
     verdict: Verdict | None = None
+    found = RenamedAttribute("detection")
 
     @property
     def slope(self) -> float:
@@ -78,7 +80,7 @@ class Entry:
             if score is None or finite_or_none(score.relative) is None
             else f"{score.relative:.0%}".replace("-", "−"),
             formatted(self.slope),
-            formatted(self.found.auc) if self.found else "–",
+            formatted(self.detection.auc) if self.detection else "–",
             "–" if finite_or_none(self.seconds) is None else f"{self.seconds:.2g}",
         ]
 
@@ -91,7 +93,7 @@ class Entry:
             "lds": None if self.lds is None else self.lds.as_dict(),
             "verdict": None if self.verdict is None else str(self.verdict),
             "slope": finite_or_none(self.slope),
-            "found": None if self.found is None else self.found.as_dict(),
+            "found": None if self.detection is None else self.detection.as_dict(),
             "seconds": finite_or_none(self.seconds),
             "why": self.why or None,
         }
@@ -229,14 +231,14 @@ class _Setting:
 
     def _evaluated(self, entry: Entry, suspicion: Array | None) -> Entry:
         """The row with its agreement with the truth, and how well the suspicion finds planted errors."""
-        found = None if suspicion is None else found_at(suspicion, self.train, self.planted)
+        detection = None if suspicion is None else detection_rates(suspicion, self.train, self.planted)
         if entry.scores is None:
-            return replace(entry, found=found)
+            return replace(entry, detection=detection)
         scale = float(np.abs(self.truth.base).max(initial=0.0))
         judgement = judge(self.truth.predicted(entry.scores), self.truth.actual, entry.scores.unit, scale)
         return replace(
             entry,
-            found=found,
+            detection=detection,
             agreed=judgement.agreement,
             lds=lds(entry.scores, self.truth),
             verdict=judgement.verdict,

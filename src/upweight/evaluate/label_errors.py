@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.weights import weighted_positions
 
@@ -18,41 +19,45 @@ Array = NDArray[np.float64]
 SHARES = (0.05, 0.1, 0.2, 0.3)
 
 
+@accept_old_fields({"found": ReplacedBy("recall")})
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """How well a suspicion finds planted label errors.
 
     Attributes:
         auc: probability that a planted error is more suspicious than an unchanged example; ties count half.
         shares: shares of the examples that are inspected, the most suspicious first.
-        found: share of the planted errors among them, for each of `shares`. Among equally suspicious examples, the
+        recall: share of the planted errors among them, for each of `shares`. Among equally suspicious examples, the
             planted ones are spread evenly.
         planted, examples: number of planted errors and of examples.
     """
 
     auc: float
     shares: tuple[float, ...]
-    found: tuple[float, ...]
+    recall: tuple[float, ...]
     planted: int
     examples: int
+    found = RenamedAttribute("recall")
 
     def __repr__(self) -> str:
-        text = ", ".join(f"{f:.0%} in the first {s:.0%}" for s, f in zip(self.shares, self.found, strict=True))
-        return f"Found(AUC {self.auc:.3f}, {self.planted} planted in {self.examples}: {text})"
+        text = ", ".join(f"{f:.0%} in the first {s:.0%}" for s, f in zip(self.shares, self.recall, strict=True))
+        return f"Detection(AUC {self.auc:.3f}, {self.planted} planted in {self.examples}: {text})"
 
     def _repr_html_(self) -> str:
-        pairs = zip(self.shares, self.found, strict=True)
+        pairs = zip(self.shares, self.recall, strict=True)
         rows = "".join(f"<tr><td>{s:.0%}</td><td>{f:.0%}</td></tr>" for s, f in pairs)
         head = "<tr><th>looked at</th><th>found</th></tr>"
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        at = {f"{s:g}": f for s, f in zip(self.shares, self.found, strict=True)}
+        at = {f"{s:g}": f for s, f in zip(self.shares, self.recall, strict=True)}
         return {"auc": self.auc, "found": at, "planted": self.planted, "examples": self.examples}
 
 
-def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: Sequence[float] = SHARES) -> Found:
+def detection_rates(
+    suspicion: Array, train: Examples, planted: Sequence[Id], shares: Sequence[float] = SHARES
+) -> Detection:
     """Measure how well a suspicion finds the examples that are known to be wrong.
 
     These are the AUC and 'found by inspecting 10 %' of Koh & Liang (2017), §5.4.
@@ -81,8 +86,8 @@ def found_at(suspicion: Array, train: Examples, planted: Sequence[Id], shares: S
     if p == 0 or unchanged == 0:
         raise ValueError(f"expected some planted errors and some unchanged examples, got {p} and {unchanged}")
     auc = (rankdata(values)[is_planted].sum() - p * (p + 1) / 2) / (p * unchanged)
-    found = tuple(_expected_count(values, is_planted, max(1, round(share * len(values)))) / p for share in shares)
-    return Found(float(auc), tuple(shares), found, p, len(positions))
+    recall = tuple(_expected_count(values, is_planted, max(1, round(share * len(values)))) / p for share in shares)
+    return Detection(float(auc), tuple(shares), recall, p, len(positions))
 
 
 def _expected_count(values: Array, is_planted: NDArray[np.bool_], inspected: int) -> float:

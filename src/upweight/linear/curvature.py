@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
-from upweight.core.curvature import ExactCurvature, Moved, Solved
+from upweight.core.curvature import ExactCurvature, NewtonSteps, Solved
 from upweight.core.curvature_recipes import CG, Direct, Hessian
 from upweight.core.rows import DenseRows, Rows
 from upweight.linear.cholesky import BlockCholesky, JointCholesky
@@ -77,14 +77,14 @@ class LinearCurvature(ExactCurvature):
         """θ, (K·d,)."""
         return self.problem.theta.ravel()
 
-    def settled(self) -> LinearCurvature:
+    def reoptimised(self) -> LinearCurvature:
         """The curvature at the optimum, from where removals are measured; a fit that stopped early is continued to it.
 
         The Hessian is factored again if the outputs changed on the way. A stiff loss needs this more than once.
         """
         current = self
         for _ in range(MAX_FACTORISATIONS):
-            moved = current.after(np.ones((1, len(current.problem.features))), None, 5)
+            moved = current.newton_steps(np.ones((1, len(current.problem.features))), None, 5)
             if moved.steps == 0:
                 break
             theta = current.problem.theta + moved.shifts[0].reshape(current.problem.shape)
@@ -224,10 +224,10 @@ class LinearCurvature(ExactCurvature):
             ) * problem.penalty_gradient(v)
         return out.reshape(vectors.shape)
 
-    def after(self, kept: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> Moved:
+    def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """Newton steps under other example weights; each system is solved only as exactly as the tolerance needs."""
         forcing = 0.03 if start is not None else 1e-6
-        return Newton(self.problem, self.solver).after(kept, start, steps, tolerance, forcing)
+        return Newton(self.problem, self.solver).newton_steps(factors, start, steps, tolerance, forcing)
 
     @property
     def step_cost(self) -> tuple[float, float]:

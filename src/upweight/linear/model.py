@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.data_cache import DataCache
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
@@ -35,6 +36,7 @@ RETRAINING_STEPS = 100  # Newton steps of one retraining at most
 RETRAINING_TOLERANCE = 1e-11  # gradient norm to which a retraining is taken, relative to random-sign gradients
 
 
+@accept_old_fields({"handed_in": ReplacedBy("is_original")})
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     """A generalised linear model as scikit-learn and others fit it.
@@ -58,7 +60,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             model on other data, which is not at their optimum.
         notes: warnings for the reader of the scores.
         elsewhere: accept training sets that the model was not fitted on.
-        handed_in: `theta` are the parameters of `predictor`.
+        is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
     """
 
@@ -78,7 +80,8 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     at_optimum: bool | None = False
     notes: tuple[str, ...] = ()
     elsewhere: bool = False
-    handed_in: bool = True
+    is_original: bool = True
+    handed_in = RenamedAttribute("is_original")
     column_names: tuple[str, ...] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -112,7 +115,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def why_off_optimum(self, train: Examples) -> str | None:
         """That rows seem to be missing, if the solver stopped by itself at a smaller gradient than there is here."""
-        if not self.handed_in or self.elsewhere:
+        if not self.is_original or self.elsewhere:
             return None
         cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
         return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
@@ -167,9 +170,9 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def with_parameters(self, parameters: Array) -> LinearModel:
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
-        is_unchanged = self.handed_in and np.array_equal(theta, self.theta)
+        is_unchanged = self.is_original and np.array_equal(theta, self.theta)
         features = self._cache.setdefault("features", DataCache(2))
-        return replace(self, theta=theta, handed_in=is_unchanged, _cache={"features": features})
+        return replace(self, theta=theta, is_original=is_unchanged, _cache={"features": features})
 
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """The model without the check of the training set; for new inputs, with parameters on the columns."""
@@ -209,7 +212,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """The estimator's predictions as readable labels; at other parameters, those of the linear model."""
         if isinstance(self.measurement_of, ParameterMeasurement) and np.shape(examples.x) == (len(examples), 0):
             return Predictions(tuple(self.measure(examples).tolist()))  # not a query, but the measurement itself
-        if not self.handed_in:
+        if not self.is_original:
             return self._predict_at_theta(examples)
         predicted = self.predictor.predict(examples.x)
         readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
@@ -330,9 +333,9 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             scaled = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
             return self.with_parameters(self.refit(problem.features, problem.targets, scaled))
         if "optimum" not in self._cache:  # the warm start of all retrainings
-            self._cache["optimum"] = LinearCurvature(problem, None, 0.0).settled()
+            self._cache["optimum"] = LinearCurvature(problem, None, 0.0).reoptimised()
         start = self._cache["optimum"]
-        moved = start.after(weights[None], None, RETRAINING_STEPS, RETRAINING_TOLERANCE)
+        moved = start.newton_steps(weights[None], None, RETRAINING_STEPS, RETRAINING_TOLERANCE)
         return self.with_parameters(self._smallest(start, start.parameters + moved.shifts[0], weights))
 
     def _smallest(self, start: LinearCurvature, parameters: Array, weights: Array) -> Array:
@@ -347,7 +350,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         require_classes(train, weights, self.family)
         remaining = np.flatnonzero(weights * sample_weights(train))
         design, theta = self.again(train.take(remaining), weights[remaining])
-        return replace(self, design=design, theta=theta, elsewhere=True, handed_in=False, at_optimum=None, _cache={})
+        return replace(self, design=design, theta=theta, elsewhere=True, is_original=False, at_optimum=None, _cache={})
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""

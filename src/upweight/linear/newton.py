@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
-from upweight.core.curvature import Moved
+from upweight.core.curvature import NewtonSteps
 from upweight.core.threads import one_thread
 from upweight.linear.conjugate_gradients import conjugate_gradients
 from upweight.linear.hessian_solver import HessianSolver
@@ -84,14 +84,14 @@ class Newton:
         self._features_per_output = features_per_output
         self._chord_share = chord_share
 
-    def after(
+    def newton_steps(
         self,
         factors: Array,
         start: Array | None = None,
         steps: int = 2,
         tolerance: float = 1e-10,
         forcing: float = 1e-3,
-    ) -> Moved:
+    ) -> NewtonSteps:
         """The optimum for each row of weight factors.
 
         Args:
@@ -118,7 +118,7 @@ class Newton:
                 block_shifts, residual[block], taken = self._optimise(factors[block], guess, steps, tolerance, forcing)
                 shifts[block] = block_shifts.reshape(len(block_shifts), -1)
                 most_steps = max(most_steps, taken)
-        return Moved(shifts, residual, most_steps)
+        return NewtonSteps(shifts, residual, most_steps)
 
     def _optimise(
         self, factors: Array, start: Array | None, steps: int, tolerance: float, forcing: float

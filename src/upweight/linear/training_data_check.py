@@ -85,7 +85,7 @@ def missing_rows(problem: Problem, name: str, stopping: Stopping | None) -> str 
 
 def _predicts_like_its_optimum(problem: Problem) -> bool:
     """Whether an unfinished fit gives the same predictions on the training set as the optimum of its objective."""
-    at_optimum = LinearCurvature(problem, None, 0.0).settled().problem.outputs
+    at_optimum = LinearCurvature(problem, None, 0.0).reoptimised().problem.outputs
     fitted, optimal = problem.family.expand(problem.outputs), problem.family.expand(at_optimum)
     if problem.family.classes is None:
         return bool(np.corrcoef(fitted.ravel(), optimal.ravel())[0, 1] >= AGREEMENT)

@@ -61,11 +61,11 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
         self,
         recipe: Attributor,
         model: Differentiable,
-        handed_in: Differentiable,
+        original_model: Differentiable,
         train: Examples,
         curvature: Curvature,
     ) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, handed_in)
+        super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, original_model)
         self.curvature = curvature
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows
@@ -79,7 +79,7 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
     def gradient_norm(self) -> float | None:
         """The gradient norm of the model passed to `fit`, computed late, since scoring may sum the gradients anyway."""
         self.require_unchanged()
-        return self.handed_in.gradient_norm(self.train)
+        return self.original_model.gradient_norm(self.train)
 
     def polish(self, max_steps: int) -> None:
         """Take Newton steps for the removals that move the model most, as many as the budget allows."""
@@ -267,10 +267,10 @@ class FittedInfluence(GroupRemoval[Attributor, Differentiable], InverseHVP[Attri
     def _off_optimum_warnings(self) -> list[str]:
         """That the model handed in is not at its optimum on these examples, with the likely cause."""
         gradient_norm = self.gradient_norm
-        cause = None if gradient_norm is None else self.handed_in.why_off_optimum(self.train)
+        cause = None if gradient_norm is None else self.original_model.why_off_optimum(self.train)
         if cause is not None or gradient_norm is None or gradient_norm <= OFF_OPTIMUM:
             return [] if cause is None else [cause]
-        is_moved, is_exact = self.model is not self.handed_in, isinstance(self.curvature, ExactCurvature)
+        is_moved, is_exact = self.model is not self.original_model, isinstance(self.curvature, ExactCurvature)
         consequence = "at the optimum that Newton steps reach from it" if is_moved else "where it stopped"
         advice = "lower tol or raise max_iter" if is_exact else "usual after early stopping; more steps lower it"
         return [

@@ -74,7 +74,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
             train = self.train.take(np.arange(block.start, block.stop))
             scores = np.zeros((len(queries), len(train)))
             for checkpoint, measure_rows, loss_rows in self._gradients(queries, train):
-                scores -= checkpoint.travelled * measure_rows.dot(loss_rows)
+                scores -= checkpoint.learning_rate_sum * measure_rows.dot(loss_rows)
             yield block, scores * self._factors[block]
 
     def self_values(self) -> Array:
@@ -84,7 +84,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
             for block in blocks(len(values), SELF_BLOCK):
                 positions = np.arange(block.start, block.stop)
                 products = measure_rows.take(positions).dot(loss_rows.take(positions))
-                values[block] -= checkpoint.travelled * np.diagonal(products)
+                values[block] -= checkpoint.learning_rate_sum * np.diagonal(products)
         return values * self._factors
 
     @property
@@ -103,7 +103,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
     def _gradients(self, queries: Examples, train: Examples) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
         """(checkpoint, ∇m of the queries, ∇ℓ of the training examples) at every checkpoint that counts."""
         for checkpoint in self.checkpoints:
-            if checkpoint.travelled == 0.0:
+            if checkpoint.learning_rate_sum == 0.0:
                 continue
             model = checkpoint.model()
             if self.layers is not None and isinstance(model, Layered):

@@ -121,7 +121,7 @@ class Influence(Attributor):
         """The fit without correction, at the optimum of the objective if the curvature can be taken there."""
         curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
         if self.correction is not None and isinstance(curvature, ExactCurvature):
-            at_optimum = curvature.settled()
+            at_optimum = curvature.reoptimised()
             if at_optimum is not curvature:
                 optimum = cast(Differentiable, cast(Parametric, model).with_parameters(at_optimum.parameters))
                 return FittedInfluence(self, optimum, model, train, at_optimum)

@@ -104,13 +104,13 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     def __init__(
         self,
         recipe: LeaveOneOut,
-        handed_in: Any,
+        original_model: Any,
         train: Examples,
         whole: Any,
         without: Any,
         refused: Mapping[int, str] | None = None,
     ):
-        super().__init__(recipe, _as_model(handed_in, whole), train, Unit.EFFECT, handed_in)
+        super().__init__(recipe, _as_model(original_model, whole), train, Unit.EFFECT, original_model)
         self.whole, self.without, self.refused = whole, without, dict(refused or {})
         self.model_block = MODEL_BLOCK
 
@@ -135,7 +135,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """The measurements of the model trained without this example; NaN if it cannot be trained without it."""
         if position in self.refused:
             return np.full(len(examples), np.nan)
-        measurements: Array = _as_model(self.handed_in, self.without[position]).measure(examples)
+        measurements: Array = _as_model(self.original_model, self.without[position]).measure(examples)
         return measurements
 
     @property
@@ -160,13 +160,13 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
     @cached_property
     def _drift_warnings(self) -> list[str]:
         """A warning if retraining on everything gives another model; none for a training that converges."""
-        if cast(Retrainable, self.handed_in).converges:
+        if cast(Retrainable, self.original_model).converges:
             return []
         probed = [i for i in weighted_positions(self.train).tolist() if i not in self.refused][:PROBE_EXAMPLES]
         examples = self.train.take(probed)
         with_all = self.model.measure(examples)
-        drift = float(np.abs(with_all - self.handed_in.measure(examples)).max())
-        without = (_as_model(self.handed_in, self.without[position]) for position in probed)
+        drift = float(np.abs(with_all - self.original_model.measure(examples)).max())
+        without = (_as_model(self.original_model, self.without[position]) for position in probed)
         effects = [np.abs(with_all - model.measure(examples)).max() for model in without]
         if drift <= MAX_DRIFT * float(np.median(effects)):
             return []
@@ -177,7 +177,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """All retrained parameters; nothing for models that are not `Parametric`, which have no safe form on disk."""
-        if not isinstance(self.handed_in, Parametric):
+        if not isinstance(self.original_model, Parametric):
             return {}, {}
         nothing = np.full_like(self.whole, np.nan)
         without = [nothing if i in self.refused else row for i, row in enumerate(self.without)]
@@ -193,6 +193,6 @@ def _is_only_of_its_class(train: Examples, positions: NDArray[np.intp]) -> NDArr
     return np.asarray(counts[class_of] == 1)
 
 
-def _as_model(handed_in: Any, retrained: Any) -> Any:
+def _as_model(original_model: Any, retrained: Any) -> Any:
     """The retrained model, made from its parameters if only these are stored."""
-    return handed_in.with_parameters(retrained) if isinstance(handed_in, Parametric) else retrained
+    return original_model.with_parameters(retrained) if isinstance(original_model, Parametric) else retrained

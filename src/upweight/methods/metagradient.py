@@ -238,7 +238,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """Number of runs and metasmoothness. Agreement with retraining belongs to each answer."""
-        warnings = list(self.handed_in.notes)
+        warnings = list(self.original_model.notes)
         if self.gate is None:
             warnings.append("There was no retraining (removals=0), so it is not known whether these scores predict it.")
         metasmoothness = None if self.gate is None else self.gate.metasmoothness

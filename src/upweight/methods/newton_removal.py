@@ -45,7 +45,7 @@ def follow_largest_removals(
     remaining = np.ones((count, len(weights)))
     remaining[np.arange(count), largest] = 0.0
     tolerance = 1e-4 / float(np.sqrt(example_counts(weights).sum()))
-    shifts = curvature.after(remaining, first_steps, max_steps, tolerance).shifts
+    shifts = curvature.newton_steps(remaining, first_steps, max_steps, tolerance).shifts
     ascending = np.argsort(largest)
     return largest[ascending], shifts[ascending]
 
@@ -60,7 +60,7 @@ def smallest_norm_shifts(curvature: ExactCurvature, undetermined: Mapping[int, A
     """
     remaining = np.ones((len(undetermined), examples))
     remaining[np.arange(len(undetermined)), list(undetermined)] = 0.0
-    shifts = curvature.after(remaining, None, MAX_GROUP_STEPS).shifts
+    shifts = curvature.newton_steps(remaining, None, MAX_GROUP_STEPS).shifts
     trained = curvature.parameters
     for shift, directions in zip(shifts, undetermined.values(), strict=True):
         shift[:] = curvature.smallest(trained + shift, directions) - trained
@@ -72,7 +72,7 @@ def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: i
 
     Returns the shifts of the parameters, and how near to the new optima the steps end.
     """
-    moved = curvature.after(1.0 - member.astype(np.float64), None, steps)
+    moved = curvature.newton_steps(1.0 - member.astype(np.float64), None, steps)
     facts: dict[str, Any] = {
         "residual": float(moved.residual.max()),
         "converged": bool((moved.residual <= AT_OPTIMUM).all()),

@@ -194,9 +194,9 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
         """(response of the segment, weight of the checkpoint in it, loss gradients there) of every checkpoint."""
         for segment, response in zip(self.segments, responses, strict=True):
             for checkpoint in segment.checkpoints:
-                if checkpoint.travelled > 0:
+                if checkpoint.learning_rate_sum > 0:
                     rows = cast(Checkpointed, checkpoint.model()).loss_rows(train)
-                    yield response, checkpoint.travelled / segment.travelled, rows
+                    yield response, checkpoint.learning_rate_sum / segment.learning_rate_sum, rows
 
 
 def _early_end_facts(ended_early: Counter[int]) -> AnswerFacts:

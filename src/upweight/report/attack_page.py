@@ -24,7 +24,7 @@ def attack_page(attack: Attack) -> str:
     return application_page(
         "What can invisible changes of training examples do to these predictions?",
         [
-            f"{len(attack.turned)} of {count(len(attack.queries), 'prediction')} flipped",
+            f"{len(attack.flipped)} of {count(len(attack.queries), 'prediction')} flipped",
             count(steps, "step"),
             attack.measurement,
         ],

@@ -159,14 +159,14 @@ def _point(check: Check, coverage: Any, q: int, c: int) -> dict[str, Any]:
 
 
 def _table(comparison: Comparison) -> dict[str, Any]:
-    planted = any(e.found for e in comparison.entries)
+    planted = any(e.detection for e in comparison.entries)
     columns = [i for i, name in enumerate(HEAD) if name != "AUC" or planted]
     rows = [
         {
             "cells": [e.cells()[i] for i in columns],
             "kind": e.kind,
             "why": e.why,
-            "planted": repr(e.found) if e.found else "",
+            "planted": repr(e.detection) if e.detection else "",
         }
         for e in comparison.entries
     ]

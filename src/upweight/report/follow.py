@@ -29,7 +29,7 @@ def course_data(
         if row is None or not followed:
             per_query.append(None)
             continue
-        pushes = {str(position_of[i]): _rounded(course.pushes[:, row, columns[i]]) for i in followed}
+        pushes = {str(position_of[i]): _rounded(course.contributions[:, row, columns[i]]) for i in followed}
         per_query.append({"measured": _rounded(course.of_queries[:, row]), "pushes": pushes})
     train = sorted({i for strongest in shown for i in strongest if i in columns}, key=position_of.__getitem__)
     return {
@@ -40,7 +40,7 @@ def course_data(
 
 
 def _followed(course: Course, row: int, column: int) -> bool:
-    return not bool(np.isnan(course.pushes[:, row, column]).any())
+    return not bool(np.isnan(course.contributions[:, row, column]).any())
 
 
 def _rounded(values: Any) -> list[float | None]:

@@ -47,7 +47,7 @@ def slices_page(slices: Slices) -> str:
 
 def _row(slices: Slices, g: int, s: int, queries: int) -> EffectRow:
     effect, actual = float(slices.effects[g, s]), float(slices.actual[g, s])
-    flipped = f"{slices.turned[g, s]} of {queries}" if math.isfinite(actual) else "–"
+    flipped = f"{slices.flips[g, s]} of {queries}" if math.isfinite(actual) else "–"
     cells = [f"{len(slices.groups.members[g]):,}", signed(effect), signed(actual), flipped]
     interval = (float(slices.low[g, s]), float(slices.high[g, s]))
     return EffectRow(slices.groups.names[g], cells, effect, interval, actual)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from upweight.core.capability_checks import require
-from upweight.core.deprecation import accept_old_keywords
+from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.weights import checked_weights
@@ -23,30 +23,32 @@ Array = NDArray[np.float64]
 ModelT = TypeVar("ModelT", bound=Retrainable)
 
 
+@accept_old_fields({"found": ReplacedBy("results")})
 @dataclass(frozen=True, eq=False)
 class Retrained(Generic[ModelT]):
     """The results of retraining one model many times.
 
     Attributes:
         model: the model that was retrained.
-        found: the retrained parameters (M, p), one row per training; or a list of retrained models if the model has no
-            parameter vector (trees).
+        results: the retrained parameters (M, p), one row per training; or a list of retrained models if the model has
+            no parameter vector (trees).
     """
 
     model: ModelT
-    found: Any
+    results: Any
+    found = RenamedAttribute("results")
 
     @property
     def parameters(self) -> Array:
         """(M, p), one row per training. Raises TypeError for models without a parameter vector."""
         require(self.model, [Parametric], "parameters")
-        return np.asarray(self.found)
+        return np.asarray(self.results)
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.results)
 
     def __getitem__(self, position: int) -> ModelT:
-        result: Any = self.found[position]
+        result: Any = self.results[position]
         return cast(ModelT, self.model.with_parameters(result) if isinstance(self.model, Parametric) else result)
 
     def __iter__(self) -> Iterator[ModelT]:
