@@ -13,8 +13,9 @@ from upweight.core.change_checks import SEEN_CHECKSUMS
 from upweight.core.contents import UnidentifiedError
 from upweight.core.example_columns import as_column, as_column_names, as_ids, as_weights, is_arrow_table
 from upweight.core.identity import checksum, digest
-from upweight.core.input_kinds import columns_of, index_of, join_rows, length_of, read_dataset, take_rows
+from upweight.core.input_kinds import columns_of, join_rows, length_of, read_dataset, take_rows
 from upweight.core.preview import Preview, preview_of
+from upweight.core.row_index import ids_of, require_same_index
 
 Id = int | str
 PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")
@@ -29,7 +30,8 @@ class Examples:
             polars data frame, an Arrow table, or a list of texts.
         y: labels or target values, shape (n,) or (n, outputs). Queries may have none. A column (n, 1) is held as (n,);
             the loss of a network gets it as (n, 1) again, as it came.
-        ids: one unique int or str per example. Default: the index of the data frame if x has one, else 0 … n−1.
+        ids: one unique int or str per example. Default: the index of the data frame if x has one (dates, pairs and
+            other labels as texts, with a warning), else 0 … n−1.
         names: one name per input column, used in previews. Default: the column names of the data frame.
         weights: one non-negative sample weight per example, as passed to the estimator's `fit`. An example of
             weight 0 is absent; if all weights are whole numbers, weight k means k copies.
@@ -44,7 +46,8 @@ class Examples:
     training set that has changed.
 
     Raises:
-        ValueError: the set is empty, lengths disagree, ids repeat, or targets or weights are not finite.
+        ValueError: the set is empty, lengths disagree, ids repeat, targets or weights are not finite, or two frames or
+            series have different indexes (they are never paired by position).
 
     >>> import numpy as np
     >>> train = Examples(np.eye(3), [0, 1, 1], ids=["a", "b", "c"], names=["u", "v", "w"])
@@ -77,6 +80,7 @@ class Examples:
         n = length_of(x)
         if n == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
+        require_same_index({"x": x, "y": y, "ids": ids, "weights": weights, "shown": shown})
         columns = columns_of(x) if names is None else [str(name) for name in names]
         if shown is not None and len(shown) != n:
             raise ValueError(f"expected `shown` to have one entry per example ({n}), got {len(shown)}")
@@ -84,7 +88,7 @@ class Examples:
             x=x,
             y=None if y is None else as_column("y", y, n),
             is_column=_is_column(y),
-            ids=as_ids(index_of(x, n) if ids is None else ids, n),
+            ids=as_ids(ids_of(x, n) if ids is None else ids, n),
             names=as_column_names(columns, x),
             weights=None if weights is None else as_weights(weights, n),
             labels=dict(labels or {}),

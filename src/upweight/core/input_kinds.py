@@ -23,14 +23,20 @@ def columns_of(x: Any) -> list[str] | None:
     return None
 
 
-def index_of(x: Any, n: int) -> NDArray[Any]:
-    """The ids in the index of a data frame; 0 … n−1 if it has none."""
-    index = getattr(x, "index", None)
-    if index is not None and hasattr(x, "iloc"):
-        values = np.asarray(index)
-        if values.dtype.kind in "iuU" or (values.dtype == object and all(isinstance(v, str) for v in values)):
-            return values
-    return np.arange(n)
+def as_array(x: Any) -> NDArray[Any]:
+    """x as an array, data frames as scikit-learn takes them.
+
+    Columns of nullable, Arrow-backed or mixed kinds become float64 with NaN where one is missing; if they are not all
+    numbers, the array is one of objects.
+    """
+    array = np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x)
+    if array.dtype != object:
+        return array
+    try:
+        missing = {"na_value": np.nan} if hasattr(x, "iloc") else {}
+        return np.asarray(x.to_numpy(dtype=np.float64, **missing) if missing else array.astype(np.float64))
+    except (ValueError, TypeError):
+        return array
 
 
 def length_of(x: Any) -> int:

@@ -18,7 +18,7 @@ from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.input_kinds import is_sparse
+from upweight.core.input_kinds import as_array, is_sparse
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
@@ -142,7 +142,7 @@ def _numbers(x: Any) -> Array:
     """Inputs as a matrix (n, features); of a data frame the numeric columns."""
     if hasattr(x, "select_dtypes"):
         x = x.select_dtypes("number")
-    array = np.asarray(x)
+    array = as_array(x)
     if array.dtype.kind not in "iufb" or array.size == 0:
         raise TypeError("expected inputs that are numbers or texts; these have no features to compare")
     return array.reshape(len(array), -1).astype(np.float64)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.core.input_kinds import is_sparse
+from upweight.core.input_kinds import as_array, is_sparse
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _stack(values: Any, what: str) -> Any:
         values = values.toarray()
     if isinstance(values, list | tuple):
         return _stack_items(list(values), what)
-    array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
+    array = as_array(values) if hasattr(values, "to_numpy") else np.asarray(values)
     if array.dtype.kind not in "biufc":
         raise TypeError(
             f"the {what} are {array.dtype}, which a tensor cannot hold; encode them as numbers in the Examples, or "

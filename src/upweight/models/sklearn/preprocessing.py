@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from upweight.core.input_kinds import columns_of, is_sparse
+from upweight.core.input_kinds import as_array, columns_of, is_sparse
 from upweight.models.input_checks import require_column_count, require_column_names, transform
 
 Array = NDArray[np.float64]
@@ -38,8 +38,7 @@ class PreprocessingSteps:
         given = columns_of(matrix)
         if self.columns_named is not None and given is not None:
             require_column_names(self.columns_named, given)
-        matrix = matrix.to_numpy() if hasattr(matrix, "to_numpy") else matrix
-        matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
+        matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else as_array(matrix)
         if self.columns is not None:
             require_column_count(matrix.shape, self.columns)
         return matrix
@@ -61,7 +60,7 @@ class PreprocessingSteps:
         """The inputs as an array."""
         if is_sparse(x):
             return np.asarray(x.toarray())
-        return np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x)
+        return as_array(x)
 
     def pull_back(self, x: Any, gradients: Array) -> Array:
         """Gradients (k, n, columns) of the last step's input as gradients of x, (k, n, …)."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.input_kinds import as_array
 from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
@@ -84,7 +85,7 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
 
     def leaf_numbers(x: Any) -> NDArray[Any]:
         # The single trees were fitted without column names, and warn if `x` has some.
-        return look_up(estimator.apply(x.to_numpy() if hasattr(x, "to_numpy") else x))
+        return look_up(estimator.apply(as_array(x) if hasattr(x, "to_numpy") else x))
 
     def margins(x: Any) -> Array:
         return np.asarray(estimator.predict(x) if loss.classes is None else estimator.decision_function(x))
