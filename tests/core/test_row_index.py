@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
+import upweight as uw
+from upweight.applications.groups import groups_of, slice_of
 from upweight.core.examples import Examples
 
 pd = pytest.importorskip("pandas")
@@ -69,3 +72,28 @@ def test_parts_with_the_same_index_belong_together_also_after_a_selection():
     part = examples.select(["s", "q"])
     assert part.label("s") == 1 and part.replaced(y=Y.loc[["s", "q"]]).label("q") == 1
     assert examples.take([0]).joined(examples.take([1])).ids.tolist() == ["p", "q"]
+
+
+PAIRINGS = {
+    "take": lambda values: MASKED.take(values > 1),
+    "group": lambda values: SCORES.group(values.astype(int)),
+    "retrain": lambda values: uw.retrain(MODEL, MASKED, values),
+    "slices by": lambda values: groups_of(MASKED, {"half": values > 1}, 1, classes=False),
+    "failing": lambda values: slice_of(MODEL, MASKED, {"half": values > 1}),
+}
+MASKED = Examples(X, Y)
+MODEL = uw.explainable(Ridge().fit(X, Y), MASKED)
+SCORES = uw.Influence().fit(MODEL, MASKED).attribute(MASKED)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_a_series_goes_with_examples_by_their_ids_or_by_positions_from_0(pairing):
+    values = pd.Series([0.5, 1.0, 2.0, 3.0], index=list("pqrs"))
+    for accepted in (values, values.reset_index(drop=True), values.to_numpy()):
+        PAIRINGS[pairing](accepted)
+    with pytest.raises(ValueError, match="the same in another order"):
+        PAIRINGS[pairing](values.iloc[::-1])
+    with pytest.raises(ValueError, match="got others"):
+        PAIRINGS[pairing](values.set_axis(list("klmn")))
+    with pytest.raises(ValueError, match="got others"):
+        PAIRINGS[pairing](values.set_axis([5, 6, 7, 8]))

@@ -14,6 +14,7 @@ from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.model import Measurable
+from upweight.core.row_index import require_index_of_ids
 from upweight.core.weights import weighted_positions
 
 MAX_DISTINCT_NUMBERS = 10  # a column with more is cut into quantile bins
@@ -49,6 +50,7 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
     too_small, whole_class = left_out
     weighted = weighted_positions(train)
     for column, values in columns.items():
+        require_index_of_ids(column, values, train.ids)
         array = _column(train, column) if values is None else np.asarray(values)
         if array.ndim != 1 or len(array) != len(train):
             raise ValueError(
@@ -93,6 +95,7 @@ def slice_of(model: Measurable, queries: Examples, failing: Any) -> dict[str, li
     for name, ids_or_mask in named.items():
         array = np.atleast_1d(np.asarray(ids_or_mask))
         if array.dtype == bool:
+            require_index_of_ids("failing", ids_or_mask, queries.ids)
             if len(array) != len(queries):
                 raise ValueError(f"expected a mask with one entry per query ({len(queries)}), got {len(array)}")
             ids = queries.ids[array].tolist()

@@ -16,6 +16,8 @@ def as_names(what: str, values: Any, n: int) -> NDArray[Any]:
         raise ValueError(f"expected `{what}` to have one entry per example ({n}), got an array of shape {array.shape}")
     if array.dtype.kind in "OU" and all(isinstance(v, str) for v in values):
         return array.astype(str)
+    if array.dtype == object and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        array = array.astype(np.int64)  # a nullable column
     if array.dtype.kind not in "iufb" or (array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max):
         kinds = " and ".join(sorted({type(v).__name__ for v in values}))
         raise ValueError(

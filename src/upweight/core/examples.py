@@ -15,7 +15,7 @@ from upweight.core.example_columns import as_column, as_column_names, as_ids, as
 from upweight.core.identity import checksum, digest
 from upweight.core.input_kinds import columns_of, join_rows, length_of, read_dataset, take_rows
 from upweight.core.preview import Preview, preview_of
-from upweight.core.row_index import ids_of, require_same_index
+from upweight.core.row_index import ids_of, require_index_of_ids, require_same_index
 
 Id = int | str
 PARTS = ("x", "y", "ids", "names", "weights", "labels", "shown")
@@ -192,6 +192,8 @@ class Examples:
     def take(self, positions: Any) -> Examples:
         """The examples at these positions (or where a boolean mask is true), with their ids."""
         where = np.atleast_1d(np.asarray(positions))
+        if where.dtype == bool:
+            require_index_of_ids("mask", positions, self.ids)
         if where.dtype == bool and len(where) != len(self):
             raise ValueError(f"expected a mask with one entry per example ({len(self)}), got {len(where)}")
         where = np.flatnonzero(where) if where.dtype == bool else where.astype(np.intp)

@@ -32,22 +32,44 @@ def ids_of(x: Any, n: int) -> NDArray[Any]:
         raise ValueError(
             "expected an index without missing labels, got one that has some; pass ids=, or reset the index"
         )
+    ids, are_labels = _as_ids(index)
+    if not are_labels:
+        warnings.warn(
+            f"The labels of the index ({index.dtype}) are neither whole numbers nor texts; as ids they are texts, such "
+            f"as {ids[0]!s}. Pass ids= for others.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return ids
+
+
+def _as_ids(index: Any) -> tuple[NDArray[Any], bool]:
+    """(the labels as ids, whether they are the labels themselves and not texts of them)."""
     values = np.asarray(index)
     if values.dtype.kind in "iuU":
-        return values
+        return values, True
     labels = index.tolist()
     if all(isinstance(label, str) for label in labels):
-        return np.array(labels)
+        return np.array(labels), True
     if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
-        return np.array(labels, dtype=np.int64)
+        return np.array(labels, dtype=np.int64), True
     texts = index.astype(str).tolist() if index.nlevels == 1 else [f"({', '.join(map(str, pair))})" for pair in labels]
-    warnings.warn(
-        f"The labels of the index ({index.dtype}) are neither whole numbers nor texts; as ids they are texts, such as "
-        f"{texts[0]!r}. Pass ids= for others.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return np.array(texts)
+    return np.array(texts), False
+
+
+def require_index_of_ids(name: str, values: Any, ids: NDArray[Any]) -> None:
+    """Raise ValueError if `values` have an index that is neither these ids in this order nor positions from 0."""
+    index = index_of(values)
+    if index is None or len(index) != len(ids):
+        return
+    labels = _as_ids(index)[0].tolist()
+    same = set(labels) == set(ids.tolist())
+    if labels != ids.tolist() and (same or labels != list(range(len(ids)))):
+        got = "the same in another order" if same else "others"
+        raise ValueError(
+            f"expected `{name}` to have the ids as its index ({_shown(ids)}), got {got} ({_shown(index)}); pass "
+            f"{name}.loc[ids] to pair them by label, or {name}.to_numpy() to pair them by position"
+        )
 
 
 def require_same_index(parts: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
+from upweight.core.row_index import require_index_of_ids
 from upweight.core.scores_file import read_scores, write_scores
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Scores:
             if missing:
                 raise ValueError(f"expected a group for every training example, got none for {missing[:3]}")
             by = [by[i] for i in self.train_ids.tolist()]
+        require_index_of_ids("by", by, self.train_ids)
         names, member = np.unique(as_names("by", by, len(self.train_ids)), return_inverse=True)
         sums = np.zeros((len(names), len(self.query_ids)))
         np.add.at(sums, member, self.values.T)

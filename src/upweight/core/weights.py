@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.row_index import require_index_of_ids
 
 Array = NDArray[np.float64]
 
@@ -91,6 +92,7 @@ def checked_weights(train: Examples, weights: Any, models: int | None = None) ->
     Raises ValueError if the shape is wrong, if weights are negative or not finite, or if nothing is left to train on:
     every example has weight 0 here or as its sample weight.
     """
+    require_index_of_ids("weights", weights, train.ids)
     checked = np.asarray(weights, dtype=np.float64)
     shape = (len(train),) if models is None else (models, len(train))
     if checked.shape != shape:
