@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
+from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
@@ -178,6 +179,10 @@ class Embeddable(Measurable):
     @abstractmethod
     def embed(self, examples: Examples) -> Any:
         """The features of every example, (n, d): an array, or a sparse matrix if most of them are 0."""
+
+    def head_objective(self, train: Examples) -> HeadObjective | None:
+        """What training minimised as a function of the last step; None if that is no cross-entropy with l2."""
+        return None
 
 
 class Retrainable(Measurable):

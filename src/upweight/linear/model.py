@@ -14,6 +14,7 @@ from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
+from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
@@ -25,7 +26,9 @@ from upweight.linear.coefficients import CoefficientMap
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.features import Features
+from upweight.linear.losses.binary import LogisticLoss
 from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.losses.softmax import SoftmaxLoss
 from upweight.linear.missing_rows import Stopping
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
@@ -161,6 +164,16 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def embed(self, examples: Examples) -> Any:
         """The columns that enter the linear model, without the intercept, (n, d); sparse if the features are."""
         return self._features(examples).x
+
+    def head_objective(self, train: Examples) -> HeadObjective | None:
+        """The objective of a logistic or softmax regression with l2 and no penalty on the intercept; else None."""
+        problem = self.problem(train)
+        is_binary = isinstance(self.family, LogisticLoss) and self.family.outputs == 1
+        is_ridge = self.refit is None and problem.ridge > 0 and not problem.features.penalised_intercept
+        if not is_ridge or not (is_binary or isinstance(self.family, SoftmaxLoss)):
+            return None
+        l2 = (2.0 if is_binary else 1.0) * problem.ridge / float(problem.weights.sum())
+        return HeadObjective(problem.weights, l2, problem.features.intercept != 0)
 
     @property
     def parameters(self) -> Array:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from upweight.core.curvature import Curvature
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
+from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
 from upweight.core.model import (
     Embeddable,
@@ -186,6 +187,12 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
     def embed(self, examples: Examples) -> Array:
         """The inputs of the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
         return features(self.network, examples)
+
+    def head_objective(self, train: Examples) -> HeadObjective | None:
+        """The weights of the examples and the objective's l2; None if it has none."""
+        weights = self.weights(train)
+        ridge = self.objective.ridge(weights)
+        return HeadObjective(weights, ridge / float(weights.sum())) if ridge > 0 else None
 
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), with the second term only if the objective is a mean."""
