@@ -138,6 +138,18 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self._contents = self._checksum()
         self._version = self.original_model.version()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the version of the estimator, which is recognised by its objects; a copy has others.
+
+        Raises ValueError if the model or the training set was changed in place since the fit.
+        """
+        self.require_unchanged()
+        return {name: value for name, value in vars(self).items() if name != "_version"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._version = self.handed_in.version()
+
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
         """Yield scores of all queries for consecutive blocks of training examples: (slice, (m, block)).

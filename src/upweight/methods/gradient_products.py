@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -117,7 +118,11 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
 
 def final_checkpoint(model: Differentiable) -> tuple[Checkpoint]:
     """The model as the only checkpoint, with an effective learning rate of 1."""
-    return (Checkpoint(None, 1.0, "as handed in", lambda: model),)
+    return (Checkpoint(None, 1.0, "as handed in", partial(_same, model)),)
+
+
+def _same(model: Differentiable) -> Differentiable:
+    return model
 
 
 def _layer_names(model: Any, layers: Layers, wanted_by: str) -> tuple[str, ...] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,26 @@ def read_trees(
     return _with_training(model, train)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What a model is read from."""
+
+    read_spec: SpecReader
+    estimator: Any
+    train: Examples
+    steps: Any
+    measure: Measurement
+    loss: BoostingLoss | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Reading:
+        # By pickle, because LightGBM's own copy of a Booster loses its settings.
+        estimator = pickle.loads(pickle.dumps(self.estimator))
+        return replace(self, estimator=estimator, train=copy.deepcopy(self.train, memo))
+
+    def __call__(self) -> TreeModel:
+        return _model(self.read_spec, self.estimator, self.train, self.steps, self.measure, self.loss)
+
+
 def _model(
     read_spec: SpecReader, estimator: Any, train: Examples, steps: Any, measure: Measurement, loss: BoostingLoss | None
 ) -> TreeModel:
@@ -70,6 +92,7 @@ def _model(
         threads=spec.threads,
         settings=(_settings(estimator), spec.inputs),
         splits=spec.splits,
+        read_again=_Reading(read_spec, estimator, train, steps, measure, loss),
     )
     _require_margins(model, spec.margins(spec.inputs(train.x)), train, spec.library)
     return model

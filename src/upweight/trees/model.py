@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
+from upweight.core.picklable import require_picklable
 from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import BoostingLoss
@@ -37,6 +39,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         numbers: inputs as `Examples.x` → the local number of each example's leaf in every tree, (n, trees).
         grow: (leaves, targets, weights) → the `Boosting` or `Forest` of these training examples.
         retrain_on: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
+        read_again: makes the model anew from its estimator, for pickle and copy.deepcopy, which cannot take closures.
         is_boosted: whether each tree was fitted to what those before it left over; otherwise they are a forest.
         notes: warnings for the reader of scores.
         threads: whether the library trains with threads of its own.
@@ -54,12 +57,21 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Indices, Array, Array], Boosting | Forest]
     retrain_on: Callable[[Examples, int], TreeModel]
+    read_again: Callable[[], TreeModel]
     is_boosted: bool = True
     notes: tuple[str, ...] = ()
     threads: bool = False
     settings: Any = None
     splits: Any = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = (self.read_again, self.measurement_of, self.notes)
+        require_picklable(self.name, {"loss": self.loss, "measurement": self.measurement_of, "reading": parts})
+        return _read_again, parts
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TreeModel:
+        return _read_again(*copy.deepcopy((self.read_again, self.measurement_of, self.notes), memo))
 
     @property
     def measurement(self) -> str:
@@ -156,3 +168,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         if remaining.weights is not None or (total != 1).any():
             remaining = remaining.replaced(weights=total)
         return self.retrain_on(remaining, seed)
+
+
+def _read_again(read: Callable[[], TreeModel], measure: Measurement, notes: tuple[str, ...]) -> TreeModel:
+    return replace(read(), measurement_of=measure, notes=notes)

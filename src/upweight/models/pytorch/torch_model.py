@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ from upweight.core.model import (
     Predictions,
 )
 from upweight.core.objective import Objective
+from upweight.core.picklable import require_picklable
 from upweight.gradients import input_gradients, optimality, predictions
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.features import features
@@ -91,6 +93,17 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         if trajectory is not None:
             trajectory.require_end(self.network.net)
             self.network = hold_untrained_fixed(self.network, trajectory)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        network = self.network
+        parts = {"loss": network.loss, "measurement": network.measure, "collate": network.collate}
+        require_picklable("TorchModel", {**parts, "training": self.training})
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TorchModel:
+        copied = memo[id(self)] = object.__new__(type(self))
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
     @classmethod
     def trained(
