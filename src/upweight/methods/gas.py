@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.examples import Examples
-from upweight.methods.gradient_products import Cosines, FittedProducts, require_same_checkpoints
+from upweight.methods.parts.gradient_products import Cosines, FittedProducts, require_same_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)

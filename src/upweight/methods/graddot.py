@@ -8,7 +8,7 @@ from typing import Any
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.methods.gradient_products import FittedProducts, Layers, final_checkpoint
+from upweight.methods.parts.gradient_products import FittedProducts, Layers, final_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

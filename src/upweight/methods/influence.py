@@ -16,7 +16,7 @@ from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf,
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.scores import Unit
-from upweight.methods.fitted_influence import FittedInfluence
+from upweight.methods.parts.fitted_influence import FittedInfluence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from upweight.core.model import Differentiable, Parametric, Replayable
 from upweight.core.replay import Replay
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
-from upweight.methods.metagradient_unit import EFFECT_SLOPES, answer_facts, require_agreement
+from upweight.methods.parts.metagradient_unit import EFFECT_SLOPES, answer_facts, require_agreement
 from upweight.retraining.retrained_removals import RetrainedRemovals
 
 Array = NDArray[np.float64]

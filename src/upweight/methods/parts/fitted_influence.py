@@ -24,7 +24,7 @@ from upweight.core.weights import sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.deletion_diagnostics import deletion_diagnostics
 from upweight.linear.model import LinearModel
-from upweight.methods.newton_removal import (
+from upweight.methods.parts.newton_removal import (
     MAX_GROUP_STEPS,
     follow_groups,
     follow_largest_removals,

@@ -1,0 +1,1 @@
+"""Parts that methods are made of. None of them is a method, and none imports one."""
