@@ -98,6 +98,7 @@ from upweight.evaluate.compare import Entry as Entry
 from upweight.evaluate.compare import compare as compare
 from upweight.evaluate.damping_tuning import Tuned as Tuned
 from upweight.evaluate.damping_tuning import tune_damping as tune_damping
+from upweight.evaluate.intervals import Coverage as Coverage
 from upweight.evaluate.label_errors import Detection as Detection
 from upweight.evaluate.label_errors import detection_rates as detection_rates
 from upweight.evaluate.label_errors import plant as plant
@@ -117,7 +118,6 @@ from upweight.evaluate.truth import Truth as Truth
 from upweight.evaluate.verdict import Judgement as Judgement
 from upweight.evaluate.verdict import Verdict as Verdict
 from upweight.evaluate.verification import Check as Check
-from upweight.evaluate.verification import Coverage as Coverage
 from upweight.evaluate.verify import verify as verify
 from upweight.linear.model import LinearModel as LinearModel
 from upweight.methods import methods as methods

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
+from upweight.evaluate.intervals import Coverage, half_widths, require_similar_size, slope_band
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted_effects
 from upweight.evaluate.truth import Truth
@@ -24,36 +24,7 @@ from upweight.evaluate.verdict import Judgement, Verdict, judge, words
 Array = NDArray[np.float64]
 Kind = Literal["one", "group"]
 MIN_REMOVALS = 4  # for a bootstrap band of the slope
-BOOTSTRAP_SAMPLES = 1000
 MIN_CEILING = 0.5  # of the rank correlation; below it, a verdict mentions the noise of the training
-MAX_GROWTH, WARNED_GROWTH = 2.0, 1.25  # how many times larger than those retrained a group with an interval may be
-
-
-@dataclass(frozen=True, eq=False)
-class Coverage:
-    """How often intervals contain the actual effect.
-
-    Attributes:
-        low, high: ends of the intervals, (queries, removals); NaN if there is no interval.
-        inside: whether the actual effect lies in its interval, (queries, removals).
-        level: the probability for which the intervals were made.
-        promised: the highest probability that so few removals can promise.
-    """
-
-    low: Array
-    high: Array
-    inside: NDArray[np.bool_]
-    level: float
-    promised: float
-
-    @property
-    def rate(self) -> float:
-        """Share of pairs with an interval that contains the actual effect."""
-        has_interval = np.isfinite(self.low)
-        return float(self.inside[has_interval].mean()) if has_interval.any() else float("nan")
-
-    def __repr__(self) -> str:
-        return f"Coverage({self.rate:.3f} of {int(np.isfinite(self.low).sum())} pairs at level {self.level:g})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +142,7 @@ class Check:
             raise ValueError(f"expected a level between 0 and 1, got {level}")
         if len(columns) == 0:
             raise ValueError(f"no removal of kind {kind!r} was verified; pass removals= that include some")
-        self._require_similar_size(len(set(ids)), max(len(self.removals[c].ids) for c in columns))
+        require_similar_size(len(set(ids)), max(len(self.removals[c].ids) for c in columns))
         score_columns = columns_of(self.scores, tuple(ids))
         middle = self.scores.values[:, score_columns].sum(axis=1)
         if np.isnan(middle).any():
@@ -183,23 +154,6 @@ class Check:
         if np.isnan(width).any():
             raise ValueError("expected scores that are not all zero, since intervals scale with the scores")
         return middle - width, middle + width
-
-    def _require_similar_size(self, size: int, largest: int) -> None:
-        """Raise ValueError if a group is far larger than the largest retrained one; warn if it is somewhat larger."""
-        if size <= WARNED_GROWTH * largest:
-            return
-        retry = f'verify with groups of that size: verify(…, removals={{"name": ids, …}}) with groups of {size:,}'
-        if size > MAX_GROWTH * largest:
-            raise ValueError(
-                f"expected a group of a size that was retrained, got {size:,} examples where the largest retrained "
-                f"group has {largest:,}, so the interval would promise too much; {retry}"
-            )
-        warnings.warn(
-            f"This group of {size:,} examples is larger than the largest retrained group ({largest:,}), so its "
-            f"interval may contain the effect less often than promised; {retry}.",
-            UserWarning,
-            stacklevel=3,
-        )
 
     def coverage(self, fresh: Truth | None = None, level: float = 0.9) -> Coverage:
         """How often intervals contain effects that they were not made from.
@@ -239,14 +193,9 @@ class Check:
         columns = np.flatnonzero(self._is_of(kind))
         if len(columns) < MIN_REMOVALS:
             raise ValueError(f"expected at least {MIN_REMOVALS} removals for a band of the slope, got {len(columns)}")
-        cross, power = ((self.predicted * other)[:, columns].sum(axis=0) for other in (self.actual, self.predicted))
-        drawn = np.random.default_rng(seed).integers(len(columns), size=(BOOTSTRAP_SAMPLES, len(columns)))
-        powers = power[drawn].sum(axis=1)
-        slopes = cross[drawn].sum(axis=1)[powers > 0] / powers[powers > 0]
-        if len(slopes) == 0 or math.isnan(self.of(kind).slope):
+        if math.isnan(self.of(kind).slope):
             return float("nan"), float("nan")
-        low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return slope_band(self.predicted[:, columns], self.actual[:, columns], level, seed)
 
     def calibrated(self, level: float = 0.95) -> Scores:
         """The scores multiplied by the slope, if its band does not contain 1; otherwise the scores as they are.
@@ -321,15 +270,8 @@ class Check:
 
     def _half_widths(self, columns: NDArray[np.intp], target_sizes: Array, level: float) -> Array:
         """Half widths of intervals for removals of these sizes (queries, …), from the residuals of these columns."""
-        count, sizes = len(columns), self._sizes[:, columns]
-        floor = np.sqrt((sizes**2).mean(axis=1, keepdims=True))
-        if not floor.any():  # scores that are zero everywhere give residuals no unit
-            return np.full(target_sizes.shape, np.nan)
-        floor = np.where(floor > 0, floor, floor[floor > 0].mean())
-        residuals = np.abs(self.actual - self.predicted)[:, columns] / np.hypot(sizes, floor)
-        share = min(1.0, level * (count + 1) / count)
-        bound = float(np.quantile(residuals, share, method="inverted_cdf"))
-        return np.asarray(bound * np.hypot(target_sizes, floor))
+        residuals = (self.actual - self.predicted)[:, columns]
+        return half_widths(residuals, self._sizes[:, columns], target_sizes, level)
 
     @cached_property
     def _sizes(self) -> Array:

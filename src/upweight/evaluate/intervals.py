@@ -1,0 +1,89 @@
+"""Intervals from retrained removals: conformal ones for effects of other removals, and a bootstrap band of the slope."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+BOOTSTRAP_SAMPLES = 1000
+MAX_GROWTH, WARNED_GROWTH = 2.0, 1.25  # how many times larger than those retrained a group with an interval may be
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """How often intervals contain the actual effect.
+
+    Attributes:
+        low, high: ends of the intervals, (queries, removals); NaN if there is no interval.
+        inside: whether the actual effect lies in its interval, (queries, removals).
+        level: the probability for which the intervals were made.
+        promised: the highest probability that so few removals can promise.
+    """
+
+    low: Array
+    high: Array
+    inside: NDArray[np.bool_]
+    level: float
+    promised: float
+
+    @property
+    def rate(self) -> float:
+        """Share of pairs with an interval that contains the actual effect."""
+        has_interval = np.isfinite(self.low)
+        return float(self.inside[has_interval].mean()) if has_interval.any() else float("nan")
+
+    def __repr__(self) -> str:
+        return f"Coverage({self.rate:.3f} of {int(np.isfinite(self.low).sum())} pairs at level {self.level:g})"
+
+
+def require_similar_size(size: int, largest: int) -> None:
+    """Raise ValueError if a group is far larger than the largest retrained one; warn if it is somewhat larger."""
+    if size <= WARNED_GROWTH * largest:
+        return
+    retry = f'verify with groups of that size: verify(…, removals={{"name": ids, …}}) with groups of {size:,}'
+    if size > MAX_GROWTH * largest:
+        raise ValueError(
+            f"expected a group of a size that was retrained, got {size:,} examples where the largest retrained "
+            f"group has {largest:,}, so the interval would promise too much; {retry}"
+        )
+    warnings.warn(
+        f"This group of {size:,} examples is larger than the largest retrained group ({largest:,}), so its "
+        f"interval may contain the effect less often than promised; {retry}.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def half_widths(residuals: Array, sizes: Array, target_sizes: Array, level: float) -> Array:
+    """Half widths of split-conformal intervals for removals of these target sizes, (queries, …).
+
+    Args:
+        residuals: actual minus predicted effects of the retrained removals, (queries, removals).
+        sizes: √Σ score² of these removals, (queries, removals): the unit of their residuals.
+        target_sizes: √Σ score² of the removals that get an interval.
+        level: the probability with which an interval contains the effect.
+    """
+    floor = np.sqrt((sizes**2).mean(axis=1, keepdims=True))
+    if not floor.any():  # scores that are zero everywhere give residuals no unit
+        return np.full(target_sizes.shape, np.nan)
+    floor = np.where(floor > 0, floor, floor[floor > 0].mean())
+    relative, count = np.abs(residuals) / np.hypot(sizes, floor), residuals.shape[1]
+    share = min(1.0, level * (count + 1) / count)
+    bound = float(np.quantile(relative, share, method="inverted_cdf"))
+    return np.asarray(bound * np.hypot(target_sizes, floor))
+
+
+def slope_band(predicted: Array, actual: Array, level: float, seed: int) -> tuple[float, float]:
+    """Bootstrap interval, over removals, of the slope of actual on predicted effects (queries, removals); NaN if none."""
+    cross, power = (predicted * actual).sum(axis=0), (predicted * predicted).sum(axis=0)
+    drawn = np.random.default_rng(seed).integers(len(cross), size=(BOOTSTRAP_SAMPLES, len(cross)))
+    powers = power[drawn].sum(axis=1)
+    slopes = cross[drawn].sum(axis=1)[powers > 0] / powers[powers > 0]
+    if len(slopes) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(slopes, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
