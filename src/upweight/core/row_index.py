@@ -32,7 +32,7 @@ def ids_of(x: Any, n: int) -> NDArray[Any]:
         raise ValueError(
             "expected an index without missing labels, got one that has some; pass ids=, or reset the index"
         )
-    ids, are_labels = _as_ids(index)
+    ids, are_labels = labels_as_ids(index)
     if not are_labels:
         warnings.warn(
             f"The labels of the index ({index.dtype}) are neither whole numbers nor texts; as ids they are texts, such "
@@ -43,7 +43,7 @@ def ids_of(x: Any, n: int) -> NDArray[Any]:
     return ids
 
 
-def _as_ids(index: Any) -> tuple[NDArray[Any], bool]:
+def labels_as_ids(index: Any) -> tuple[NDArray[Any], bool]:
     """(the labels as ids, whether they are the labels themselves and not texts of them)."""
     values = np.asarray(index)
     if values.dtype.kind in "iuU":
@@ -62,7 +62,7 @@ def require_index_of_ids(name: str, values: Any, ids: NDArray[Any]) -> None:
     index = index_of(values)
     if index is None or len(index) != len(ids):
         return
-    labels = _as_ids(index)[0].tolist()
+    labels = labels_as_ids(index)[0].tolist()
     same = set(labels) == set(ids.tolist())
     if labels != ids.tolist() and (same or labels != list(range(len(ids)))):
         got = "the same in another order" if same else "others"

@@ -1,39 +1,32 @@
-"""Excel, Parquet and Feather files → data frames with types of their own."""
+"""Parquet and Feather files → data frames with types and index of their own; the cells of an Excel sheet → texts."""
 
 from __future__ import annotations
 
 import importlib
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upweight.cli.table_files.header import unique_names
+from upweight.cli.table_files.records import Records
 from upweight.cli.table_files.table_format import Kind
+from upweight.core.row_index import labels_as_ids
 
 if TYPE_CHECKING:
     import pandas
 
 LIBRARIES = {"excel": ("openpyxl", "excel"), "parquet": ("pyarrow", "tables"), "feather": ("pyarrow", "tables")}
+NESTED = (list, tuple, dict, set, bytes)
 
 
-def read_binary(data: bytes, kind: Kind, name: str) -> tuple[pandas.DataFrame, list[str]]:
-    """(frame with the index of the file, notes).
+class Sheet(NamedTuple):
+    """The cells of an Excel sheet as texts, with their row numbers from 1."""
 
-    Raises:
-        ModuleNotFoundError: the library for the kind is not installed; the message names the extra.
-        ValueError: the file is damaged, or has no table.
-    """
-    require_library(kind, name)
-    import pandas as pd
-
-    try:
-        if kind == "excel":
-            return _read_excel(data, name)
-        read: Any = pd.read_parquet if kind == "parquet" else pd.read_feather
-        frame = read(io.BytesIO(data))
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"expected {name} to be a whole {kind} file, got: {error}") from error
-    frame.columns, notes = unique_names([str(column) for column in frame.columns], frame.shape[1])
-    return frame, notes
+    title: str
+    records: Records
+    notes: list[str]
 
 
 def require_library(kind: Kind, name: str) -> None:
@@ -48,21 +41,86 @@ def require_library(kind: Kind, name: str) -> None:
             ) from error
 
 
-def _read_excel(data: bytes, name: str) -> tuple[pandas.DataFrame, list[str]]:
-    """The first sheet that has cells."""
+def read_frame(data: bytes, kind: Kind, mentioned: Collection[str], name: str) -> tuple[pandas.DataFrame, list[str]]:
+    """(the frame of a Parquet or Feather file, notes). Its index has ids, or 0 … n−1.
+
+    Levels of the index become columns if the user mentions one of them.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     import pandas as pd
 
-    sheets = pd.read_excel(
-        io.BytesIO(data), sheet_name=None, header=None, dtype=object, keep_default_na=False, na_values=[""]
-    )
-    filled = {title: sheet for title, sheet in sheets.items() if not sheet.empty}
-    if not filled:
-        raise ValueError("its sheets are empty")
-    title, sheet = next(iter(filled.items()))
+    read: Any = pd.read_parquet if kind == "parquet" else pd.read_feather
+    try:
+        frame = read(io.BytesIO(data))
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"expected {name} to be a whole {kind} file, got: {error}") from error
+    notes: list[str] = []
+    if any(level in mentioned for level in frame.index.names):
+        frame = frame.reset_index()
+    else:
+        frame, notes = _with_ids_as_index(frame, name)
+    frame.columns, name_notes = unique_names([str(column) for column in frame.columns], frame.shape[1])
+    frame, value_notes = _with_plain_values(frame)
+    return frame, [*notes, *name_notes, *value_notes]
+
+
+def _with_ids_as_index(frame: pandas.DataFrame, name: str) -> tuple[pandas.DataFrame, list[str]]:
+    """The frame with its own index as ids, if every row has one of its own; else with the index as columns."""
+    index = frame.index
+    if index.equals(frame.reset_index(drop=True).index):
+        return frame.reset_index(drop=True), []
+    if index.has_duplicates or index.to_frame().isna().any(axis=None):
+        note = f"The index of {name} has repeated or missing labels; it was read as a column, and rows count from 0."
+        return frame.reset_index(), [note]
+    title = ", ".join(str(level) for level in index.names if level is not None)
+    return frame.set_axis(labels_as_ids(index)[0], axis=0), [f"The ids of the rows are the index {title} of {name}."]
+
+
+def _with_plain_values(frame: pandas.DataFrame) -> tuple[pandas.DataFrame, list[str]]:
+    """The frame with decimals as floats, and without columns of lists and the like, each of which has a note."""
     notes = []
-    if len(filled) > 1:
-        notes.append(f"Only the first of {len(filled)} sheets of {name} was read: {title}.")
-    names, name_notes = unique_names(["" if pd.isna(cell) else str(cell) for cell in sheet.iloc[0]], sheet.shape[1])
-    frame = sheet.iloc[1:].reset_index(drop=True)
-    frame.columns = names
-    return frame.infer_objects(), [*notes, *name_notes]
+    for column in list(frame.columns):
+        values = frame[column].dropna() if frame[column].dtype == object else ()
+        kinds = {type(value) for value in values}
+        if kinds == {Decimal}:
+            frame[column] = frame[column].astype("float64")
+        elif any(issubclass(kind, NESTED) or kind.__module__ == "numpy" for kind in kinds):
+            named = ", ".join(sorted(kind.__name__ for kind in kinds))
+            notes.append(f"Column {column} was left out: its values are of the type {named}.")
+            frame = frame.drop(columns=column)
+    return frame, notes
+
+
+def read_sheet(data: bytes, name: str) -> Sheet:
+    """The first sheet of an Excel workbook that has cells. Rows and columns without a value are left out.
+
+    Raises:
+        ValueError: the file is damaged, or has no values.
+    """
+    from openpyxl import load_workbook
+
+    try:
+        workbook: Any = load_workbook(io.BytesIO(data), data_only=True)
+        filled = [sheet for sheet in workbook.worksheets if any(map(any, _cells(sheet)))]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"expected {name} to be a whole Excel file, got: {error}") from error
+    if not filled:
+        raise ValueError(f"expected {name} to have a table, got sheets without values")
+    sheet, others = filled[0], filled[1:]
+    cells = _cells(sheet)
+    columns = [place for place, column in enumerate(zip(*cells, strict=True)) if any(column)]
+    rows = {number: [row[place] for place in columns] for number, row in enumerate(cells, 1) if any(row)}
+    notes = [f"Only the first of {1 + len(others)} sheets of {name} was read: {sheet.title}."] if others else []
+    return Sheet(sheet.title, Records(list(rows.values()), list(rows)), notes)
+
+
+def _cells(sheet: Any) -> list[list[str]]:
+    return [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime | date):
+        return value.isoformat(*[" "] * isinstance(value, datetime))
+    return "" if value is None else str(value)

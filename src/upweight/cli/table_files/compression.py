@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from upweight.cli.table_files.table_format import Compression, Kind
 
-COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
+ZIP = b"PK\x03\x04"
+COMPRESSIONS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", ZIP: "zip"}
 KINDS: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "feather", b"FEA1": "feather"}
 FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
@@ -37,9 +38,11 @@ def contents_of(data: bytes, name: str) -> Contents:
     """What the bytes of a file hold. Raises ValueError for what is not a table, or is damaged."""
     compression = next((each for mark, each in COMPRESSIONS.items() if data.startswith(mark)), None)
     if compression == "zip" and _is_excel(data, name):
-        return Contents(data, "excel", None)
+        compression = None
     if compression is not None:
         data = _decompressed(data, compression, name)
+    if data.startswith(ZIP) and _is_excel(data, name):
+        return Contents(data, "excel", compression)
     foreign = next((what for mark, what in FOREIGN.items() if data.startswith(mark)), None)
     if foreign is not None:
         raise ValueError(f"expected {name} to be a table, got {foreign}; save it as .csv, .xlsx or .parquet")

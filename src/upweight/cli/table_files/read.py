@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from upweight.cli.table_files.binary_files import read_binary, require_library
+from upweight.cli.table_files.binary_files import read_frame, read_sheet, require_library
 from upweight.cli.table_files.column_types import Cells, column_of
 from upweight.cli.table_files.compression import contents_of
 from upweight.cli.table_files.encodings import decode
 from upweight.cli.table_files.layout import DIRECTIVE, lay_out
 from upweight.cli.table_files.numbers import find_decimal
 from upweight.cli.table_files.records import Records, read_records
-from upweight.cli.table_files.rows import Rows, read_rows
-from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
+from upweight.cli.table_files.rows import Rows, from_line, named_rows, read_rows
+from upweight.cli.table_files.table_format import Kind, ReadingOptions, TableFormat
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +31,7 @@ class Table:
     Attributes:
         frame: one row per row of the file, in its order; its index is 0 … n−1, or that of a Parquet or Feather file.
         form: how the file is written.
-        last_lines: of a text file, the line of the file in which each row ends, from 1; None for other files.
+        last_lines: the line of a text file in which each row ends, or its row in an Excel sheet, from 1; else None.
         notes: sentences on what was found out or decided when the file was read.
     """
 
@@ -64,12 +64,31 @@ def read_table(path: Path, options: ReadingOptions | None = None, targets: Colle
     options = options or ReadingOptions()
     data, kind, compression = contents_of(path.read_bytes(), path.name)
     require_library(kind, path.name)
+    form = TableFormat(kind, compression)
     if kind != "text":
-        frame, notes = read_binary(data, kind, path.name)
-        return Table(frame, TableFormat(kind, compression), None, tuple(notes))
+        _require_no_options(options, kind, path.name)
+    if kind == "excel":
+        sheet = read_sheet(data, path.name)
+        records = from_line(options.header or 0, sheet.records, path.name)
+        form = replace(form, sheet=sheet.title)
+        rows = named_rows(records, len(records.fields[0]), form, options, path.name, sheet.notes)
+        return _typed(rows, options, targets, path.name, [])
+    if kind != "text":
+        frame, notes = read_frame(data, kind, options.columns, path.name)
+        return Table(frame, form, None, tuple(notes))
     text, encoding, guess = decode(data, options.encoding, path.name)
-    rows = _rows(text, TableFormat(compression=compression, encoding=encoding), options, path.name)
+    rows = _rows(text, replace(form, encoding=encoding), options, path.name)
     return _typed(rows, options, targets, path.name, [guess] if guess else [])
+
+
+def _require_no_options(options: ReadingOptions, kind: Kind, name: str) -> None:
+    """Raise ValueError for an option that this kind of file has no use for."""
+    passed: dict[str, Any] = {"--sep": options.separator, "--encoding": options.encoding, "--decimal": options.decimal}
+    if kind != "excel":
+        passed["--header"] = options.header
+    names = " and ".join(option for option, value in passed.items() if value is not None)
+    if names:
+        raise ValueError(f"{names} is for text files, and {name} is {kind}, which says itself how it is to be read")
 
 
 def read_all_records(path: Path, form: TableFormat) -> Records:
@@ -85,8 +104,7 @@ def _rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> R
     if directive:
         text = "#\n" + text[directive.end() :]
     line_end = "\r\n" if "\r\n" in text else "\n" if "\n" in text or "\r" not in text else "\r"
-    form = TableFormat(compression=form.compression, encoding=form.encoding, line_end=line_end)
-    return read_rows(text, lay_out(text, form, separator, name), options, name)
+    return read_rows(text, lay_out(text, replace(form, line_end=line_end), separator, name), options, name)
 
 
 def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: str, notes: list[str]) -> Table:
@@ -95,7 +113,9 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
 
     fields, last_lines = rows.records
     columns = [Cells.of([row[place] for row in fields]) for place in range(len(rows.names))]
-    decimal = options.decimal or find_decimal((column.texts for column in columns), rows.form.separator, name)
+    decimal = options.decimal or "."
+    if rows.form.kind == "text" and options.decimal is None:
+        decimal = find_decimal((column.texts for column in columns), rows.form.separator, name)
     form = replace(rows.form, decimal=decimal)
     if str(form):
         notes.append(f"How {name} was read: {form}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from upweight.cli.table_files.header import find_header, numbered_names, unique_names
@@ -31,29 +32,39 @@ class Rows:
 
 
 def read_rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> Rows:
-    """Split the text into rows. A first line that has the names that the user mentions is the header.
+    """Split a text into rows.
 
     Raises:
         ValueError: there is no row, or rows have different numbers of fields; the message names the line.
     """
-    header = options.header
-    records = _from_line(header or 0, _all_records(text, form, name), name)
+    records = from_line(options.header or 0, _all_records(text, form, name), name)
     columns = _usual_width(records)
     records, notes = _without_comments(_without_blank_lines(records, columns), columns)
     records, columns, trailing = _without_trailing(records, columns)
+    return named_rows(records, columns, replace(form, trailing=trailing), options, name, notes)
+
+
+def named_rows(
+    records: Records, columns: int, form: TableFormat, options: ReadingOptions, name: str, notes: Sequence[str] = ()
+) -> Rows:
+    """The records with names for this number of columns: those of the first record if it is a header.
+
+    Raises:
+        ValueError: rows have different numbers of fields, or nothing tells whether there is a header.
+    """
+    header = options.header
     has_row_names = header != 0 and len(records.fields) > 1 and len(records.fields[0]) == columns - 1
     body = Records(records.fields[1:], records.last_lines[1:])
     _require_even(body if has_row_names else records, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
     if header is None:
-        is_header = has_row_names or find_header(first, body.fields, options.columns, name)
-        header = first_line if is_header else 0
+        header = has_row_names or find_header(first, body.fields, options.columns, name)
     names = first if header else numbered_names(columns)
     if has_row_names:
         names = ["", *names]
-        notes.append(f"Line {first_line} of {name} names one column fewer than the rows have: the first has no name.")
+        notes = [*notes, f"Line {first_line} of {name} has a name for every column but the first."]
     names, name_notes = unique_names(names, columns)
-    form = replace(form, trailing=trailing, header=first_line if header else 0)
+    form = replace(form, header=first_line if header else 0)
     return Rows(names, body if header else records, form, (*notes, *name_notes))
 
 
@@ -67,7 +78,7 @@ def _all_records(text: str, form: TableFormat, name: str) -> Records:
         ) from None
 
 
-def _from_line(line: int, records: Records, name: str) -> Records:
+def from_line(line: int, records: Records, name: str) -> Records:
     """The records from this line on. Raises ValueError if they are all blank."""
     records = records.where([last_line >= line for last_line in records.last_lines])
     if not any(map(any, records.fields)):

@@ -72,7 +72,7 @@ def _header_line(text: str | None) -> int | None:
 class TableFormat:
     """How a table is written in its file: what has to be known to write another table in the same form.
 
-    All fields after `compression` are of text files.
+    All fields after `compression` are of text files; `header` and `sheet` are of Excel files.
 
     Attributes:
         kind: the kind of the file, by its contents and not by its name.
@@ -86,6 +86,7 @@ class TableFormat:
         decimal: the decimal mark of numbers.
         header: the line with the names of the columns, from 1; 0 if the file has no names.
         line_end: what ends a line.
+        sheet: the title of an Excel sheet.
     """
 
     kind: Kind = "text"
@@ -98,10 +99,11 @@ class TableFormat:
     decimal: str = "."
     header: int = 1
     line_end: str = "\n"
+    sheet: str | None = None
 
     def __str__(self) -> str:
         """What is unlike a plain CSV file (commas, UTF-8, names in the first line), in words; empty if nothing is."""
-        if self.kind != "text":
+        if self.kind not in ("text", "excel"):
             return ""
         parts = []
         if self.separator != ",":
