@@ -95,7 +95,8 @@ class Source:
         try:
             frame = with_ids(table.frame, target, self.table.identifier, self.task.name)
         except KeyError as error:
-            raise typer.BadParameter(error.args[0], param_hint="--target / --id") from None
+            form = f". It was read with {table.form}; --sep and --header change that" if str(table.form) else ""
+            raise typer.BadParameter(f"{error.args[0]}{form}", param_hint="--target / --id") from None
         return replace(table, frame=frame)
 
     def _task(self, progress: Progress) -> Inputs:
