@@ -125,6 +125,24 @@ def test_asked_queries_come_in_the_order_asked(task):
     assert answer["check"] is None
 
 
+def test_all_queries_are_explained_mistakes_first_with_an_overview(task):
+    answer = json.loads(run("explain", task, "--queries", "all", "--removals", "0", "--json").stdout)
+    wrong = [query["label"] != query["predicted"] for query in answer["queries"]]
+    assert len(wrong) > 8 and wrong == sorted(wrong, reverse=True)
+    overview = answer["overview"]
+    assert overview["queries"] == len(wrong)
+    assert sum(len(group["queries"]) for group in overview["mistakes"]) == sum(wrong)
+    three = run("explain", task, "--queries", "3", "--removals", "0")
+    assert "Over all queries (mean scores of 3 queries)" in three.stdout
+    assert f"#{overview['strongest'][0]['id']}" in run("explain", task, "--queries", "all", "--removals", "0").stdout
+
+
+@pytest.mark.parametrize("queries", ["0", "-1", "some", "1.5"])
+def test_a_number_of_queries_is_a_number_or_all(task, queries):
+    assert "expected a number of queries or all" in words(run("explain", task, "--queries", queries, code=2).stderr)
+    assert "only one of --query" in words(run("explain", task, "--queries", "2", "--query", "q1", code=2).stderr)
+
+
 def test_an_unknown_query_id_is_a_usage_error_that_shows_ids(task):
     said = words(run("explain", task, "--query", "nobody", code=2).stderr)
     assert "no query has the id 'nobody'" in said and "q0, q1" in said

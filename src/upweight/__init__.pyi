@@ -11,6 +11,9 @@ from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.groups import Groups as Groups
 from upweight.applications.mislabeled import mislabeled as mislabeled
+from upweight.applications.overview import Mistakes as Mistakes
+from upweight.applications.overview import Overview as Overview
+from upweight.applications.overview import overview as overview
 from upweight.applications.patch import Decision as Decision
 from upweight.applications.patch import Patch as Patch
 from upweight.applications.patch import Quality as Quality

@@ -162,6 +162,26 @@ def test_light_and_dark_on_a_phone(visit, digits, check):
         assert page.locator(".side.pro .card:visible").count() == 10
 
 
+def test_the_overview_leads_to_the_mistakes_and_orders_the_training_examples(visit, digits, check):
+    scores, train, queries = digits
+    with visit(*digits, check) as page:
+        assert "4 queries, of which 1 are mistakes" in page.inner_text("#overview")
+        first = page.locator("#overview-body .overall:not(.kinds) tbody .id")
+        assert first.first.inner_text() == str(np.abs(scores.values).mean(axis=0).argmax())
+        page.click("text=harmed most")
+        assert first.first.inner_text() == str(scores.values.mean(axis=0).argmin())
+        page.click("text=behind mistakes")
+        assert sorted(first.all_inner_texts()) == sorted(str(a.id) for a in scores.opponents("q3", 10))
+        assert page.inner_text(".kinds .wrong") == "0 → 1"
+        page.click(".kinds .link")
+        assert title(page) == "Query q3"
+    one = Scores(scores.values[:1], scores.query_ids[:1], scores.train_ids, Unit.EFFECT)
+    with visit(one, train, queries) as page:
+        assert page.locator("#overview").is_hidden() and page.locator("#to-overview").is_hidden()
+    with visit(*digits, check, width=390) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_paper_has_every_query(visit, digits, check):
     with visit(*digits, check) as page:
         headings = page.locator("h2:visible", has_text="Query q")

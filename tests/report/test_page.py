@@ -114,6 +114,16 @@ def test_the_page_reports_what_was_left_out(tmp_path, digits):
     assert set(ids[places]) == set(np.argsort(scores.values[1])[np.r_[:10, -10:0]])
 
 
+def test_the_overview_is_of_all_queries_also_of_those_not_on_the_page(tmp_path, digits):
+    data = data_of(write_report(tmp_path / "r.html", *digits, limits=PageLimits(queries=2)))
+    overview, scores = data["overview"], digits[0]
+    assert (overview["count"], overview["mistakes"]) == (4, 1)
+    assert [(group["name"], group["count"], group["queries"]) for group in overview["groups"]] == [("0 → 1", 1, [])]
+    row = overview["rows"][overview["orders"]["strength"][0]]
+    assert row["id"] == str(np.abs(scores.values).mean(axis=0).argmax())
+    assert row["mean"] == pytest.approx(scores.values[:, int(row["id"])].mean(), rel=1e-5)
+
+
 def test_nothing_is_left_out_of_small_sets(tmp_path, digits):
     data = data_of(write_report(tmp_path / "r.html", *digits))
     assert data["tableNotes"] == [] and "queriesLeftOut" not in data

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.applications.overview import Overview, overview
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
@@ -63,7 +64,7 @@ class Explanation:
         `predicted` and `probability` at the optimum that the scores are taken at, if it differs), `measured`,
         `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `verdict`,
         `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
-        `warnings`, `seconds`.
+        `overview` (`Overview.as_dict(k)`; None for a single query), `warnings`, `seconds`.
         """
         return {
             "method": dict(self.scores.recipe),
@@ -72,9 +73,14 @@ class Explanation:
             "train": len(self.train),
             "queries": [self._query(place, k) for place in range(len(self.queries))],
             "check": None if self.check is None else _check_dict(self.check),
+            "overview": None if len(self.queries) < 2 else self.overview().as_dict(k),
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
         }
+
+    def overview(self) -> Overview:
+        """Which training examples matter over all of these queries, and for which mistakes."""
+        return overview(self.scores, self.queries)
 
     def probability(self, place: int) -> tuple[float | None, float | None]:
         """The probabilities of the predicted and of the true label of this query; None without probabilities."""
@@ -224,6 +230,16 @@ def worth_explaining(model: Measurable, queries: Examples, k: int = 8) -> tuple[
     doubt = -model.measure(queries) if probabilities is None else -probabilities.max(axis=1)
     why = "The queries have no labels" if queries.y is None else "The model gets every query right"
     return _largest(queries, doubt, k), f"{why}; these are the queries with the least confident predictions."
+
+
+def mistakes_first(model: Measurable, queries: Examples, k: int) -> list[Id]:
+    """Ids of at most k queries: the most confident mistakes, then the others, least confident predictions first."""
+    require_count("k", k)
+    mistakes = [] if queries.y is None else confident_mistakes(model, queries, len(queries))
+    probabilities = model.predict(queries).probabilities
+    doubt = -model.measure(queries) if probabilities is None else -probabilities.max(axis=1)
+    others = _largest(queries, doubt, len(queries))
+    return list(dict.fromkeys([*mistakes, *others, *queries.ids.tolist()]))[:k]
 
 
 def agreed_on(check: Check, kind: Literal["one", "group"]) -> Agreement | None:

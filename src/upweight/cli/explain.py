@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,15 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     *,
     table: TableOptions,
     query: Query = None,
+    number: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="N|all",
+            help="How many queries to explain if none is named, mistakes first; also print which training examples "
+            "matter over all of them. Default: at most 8 mistakes.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents to print.")] = 5,
     out: Out = Path("report.html"),
     as_json: AsJson = False,
@@ -57,6 +67,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     requested = None if method is None else recipe_for(method, seed)
+    most = _number_of_queries(number, query)
     from upweight.applications.explain import explain as run
     from upweight.methods.registry import first_choice
     from upweight.report.page import write_report
@@ -65,7 +76,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     start = time.perf_counter()
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
         model, train, queries, notes = source.read(progress, query, seed)
-        chosen, why_chosen = choose_queries(model, queries, query)
+        chosen, why_chosen = choose_queries(model, queries, query, most)
         recipe = first_choice(model, train) if requested is None else requested
         retraining = upweight.Retraining(progress=progress)
         explained = run(
@@ -79,4 +90,17 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     if as_json:
         print_json({**explained.as_dict(k), **page_keys(out)})
     elif not quiet:
-        print_explanation(explained, out, chosen if query else chosen[:1], k)
+        print_explanation(explained, out, chosen if query else chosen[:1], k, overall=most is not None)
+
+
+def _number_of_queries(text: str | None, named: list[str] | None) -> int | None:
+    """The number of queries to explain; None if it is not given. Raises a usage error for anything but N or `all`."""
+    if text is None:
+        return None
+    if named:
+        raise typer.BadParameter("--query names the queries; pass only one of --query and --queries")
+    if text == "all":
+        return sys.maxsize
+    if not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"expected a number of queries or all, got {text!r}", param_hint="--queries")
+    return int(text)

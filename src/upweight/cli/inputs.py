@@ -141,12 +141,19 @@ class Source:
         return Inputs(model, fitted.train, fitted.held_out, notes)
 
 
-def choose_queries(model: Any, queries: Examples, requested: list[str] | None) -> tuple[list[Id], list[str]]:
-    """The ids of the requested queries; without a request, of those worth explaining, with a note that says why."""
-    from upweight.applications.explain import worth_explaining
+def choose_queries(
+    model: Any, queries: Examples, requested: list[str] | None, number: int | None = None
+) -> tuple[list[Id], list[str]]:
+    """The ids of the requested queries, or of this number of them with the mistakes first.
+
+    Without a request, of those worth explaining, with a note that says why.
+    """
+    from upweight.applications.explain import mistakes_first, worth_explaining
 
     if requested:
         return named_queries(queries, requested), []
+    if number is not None:
+        return mistakes_first(model, queries, number), []
     chosen, note = worth_explaining(model, queries)
     return chosen, [note] if note else []
 

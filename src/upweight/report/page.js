@@ -126,6 +126,7 @@ function start() {
   fitPlot();
   fitCourse();
   buildTable();
+  startOverview();
   startPrinting();
   drawNavigator();
   choose(Math.max(0, fromAddress()), { scroll: false });

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
-SCRIPTS = ("elements.js", "rows.js", "draw.js", "query.js", "plot.js", "course.js", "table.js", "print.js", "page.js")
+SCRIPTS = (
+    "elements.js",
+    "rows.js",
+    "draw.js",
+    "query.js",
+    "plot.js",
+    "course.js",
+    "table.js",
+    "overview.js",
+    "print.js",
+    "page.js",
+)
 
 
 def write_report(

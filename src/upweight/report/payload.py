@@ -12,6 +12,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Predictions
 from upweight.core.scores import Scores
 from upweight.report.follow import course_data
+from upweight.report.overview_section import overview_data
 from upweight.report.page_limits import PageLimits
 from upweight.report.previews import Album
 from upweight.report.verification import check_data, intervals
@@ -74,6 +75,8 @@ def payload(
             f"The first {m} of {count(len(scores.query_ids), 'query')} are on this page; "
             "write the others to a second page."
         )
+    on_page = {identifier: position for position, identifier in enumerate(scores.query_ids[:m].tolist())}
+    data["overview"] = overview_data(scores, queries, on_page, album)
     data["table"] = album.table()
     data["tableNotes"] = notes
     data["notes"] = interval_notes + album.remarks()

@@ -20,6 +20,8 @@ from upweight.core.printable import printable
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
+from upweight.report.page_limits import PageLimits
+from upweight.report.terminal_overview import overview_summary
 from upweight.report.wording import count, significant
 
 MAX_WIDTH = 78  # columns, so that lines fit the narrowest usual terminal
@@ -107,14 +109,25 @@ def summary(
 
 
 def print_explanation(
-    explanation: Explanation, report: Path, queries: Sequence[Id], k: int = 3, noun: str = "example"
+    explanation: Explanation,
+    report: Path,
+    queries: Sequence[Id],
+    k: int = 3,
+    noun: str = "example",
+    overall: bool = False,
 ) -> None:
-    """Print the summary of these queries on stdout, then where the report is and how long everything took."""
+    """Print the summary of these queries on stdout, then where the report is and how long everything took.
+
+    `overall`: also which training examples matter over all queries of the explanation.
+    """
     console = Console(highlight=False)
     console.print(summary(explanation, queries, console, k, noun))
+    if overall:
+        console.print(overview_summary(explanation.overview(), explanation.train, k))
     m = len(explanation.queries)
-    shown = f"this {noun}" if m == 1 else f"{m} {noun}s"
-    contents = f"{shown} with all scores; {explanation.seconds:.1f} s in total"
+    most = PageLimits().queries
+    shown = f"this {noun}" if m == 1 else f"{m} {noun}s" if m <= most else f"the first {most} of {m:,} {noun}s"
+    contents = f"{shown} with scores; {explanation.seconds:.1f} s in total"
     address = (("\n  Report  ", "bold"), report.resolve().as_uri(), (f"\n          {contents}\n", "dim"))
     console.print(Text.assemble(*address), soft_wrap=True)  # an address that is not wrapped can be clicked
 
