@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from upweight.cli.table_files.header import unique_names
 from upweight.cli.table_files.records import Records
 from upweight.cli.table_files.table_format import Kind
-from upweight.core.row_index import labels_as_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -68,6 +67,8 @@ def read_frame(data: bytes, kind: Kind, mentioned: Collection[str], name: str) -
 
 def _with_ids_as_index(frame: pandas.DataFrame, name: str) -> tuple[pandas.DataFrame, list[str]]:
     """The frame with its own index as ids, if every row has one of its own; else with the index as columns."""
+    from upweight.core.row_index import labels_as_ids
+
     index = frame.index
     if index.equals(frame.reset_index(drop=True).index):
         return frame.reset_index(drop=True), []
