@@ -50,6 +50,8 @@ class CoefficientMap:
         )
         coding, has_intercept = self.family.coding(), self.design.intercept != 0
         intercepts = theta[:, -1] * self.design.intercept if has_intercept else np.zeros(len(theta))
+        if self.design.offset is not None:
+            intercepts = intercepts - on_columns @ self.design.offset
         values = coding @ on_columns
         names = self.names if self.names is not None and len(self.names) == values.shape[1] else None
         columns = names or tuple(f"x{j}" for j in range(values.shape[1]))
@@ -59,6 +61,8 @@ class CoefficientMap:
         """Gradients with respect to coefficients and intercepts as gradients with respect to θ, (K, width)."""
         coding, inner = self.family.coding(), self._inner_width(width)
         on_columns = coding.T @ values
+        if self.design.offset is not None:
+            on_columns = on_columns - np.outer(coding.T @ intercepts, self.design.offset)
         if self.design.coordinates is not None:
             on_columns = on_columns @ self.design.coordinates.lift(np.eye(inner)).T
         if not self.design.intercept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,22 @@ from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
 from upweight.core.curvature import ExactCurvature, NewtonSteps, Solved
-from upweight.core.curvature_recipes import CG, Direct, Hessian
+from upweight.core.curvature_recipes import Hessian
 from upweight.core.rows import DenseRows, Rows
-from upweight.linear.cholesky import BlockCholesky, JointCholesky
 from upweight.linear.conjugate_gradients import ConjugateGradients
-from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.newton import Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
-from upweight.linear.undetermined import leading_eigenvectors, only_determined_by, smallest_norm
+from upweight.linear.solver_choice import solver_for
+from upweight.linear.undetermined import (
+    NullSpace,
+    leading_eigenvectors,
+    only_determined_by,
+    singular_warning,
+    smallest_norm,
+)
 
 Array = NDArray[np.float64]
-MAX_CHOLESKY = 15_000  # rows of a matrix up to which it is factored
 MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in memory at a time
 MAX_FACTORISATIONS = 20  # on the way to the optimum
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
@@ -49,7 +54,7 @@ class LinearCurvature(ExactCurvature):
         max_leverage_entries: int = MAX_LEVERAGE_ENTRIES,
     ) -> None:
         self.problem = problem
-        self.solver = _solver_for(problem, recipe, damping * float(problem.weights.sum()))
+        self.solver = solver_for(problem, recipe, damping * float(problem.weights.sum()))
         self._recipe = recipe
         self._max_leverage_entries = max_leverage_entries
         self._suspects: dict[int, Array] = {}  # S_i of examples whose leverage may be 1
@@ -62,7 +67,10 @@ class LinearCurvature(ExactCurvature):
 
     def solve(self, rows: Rows) -> Solved:
         """(H + λ)⁻¹ rows; the residual is measured for the direct solver too."""
-        vectors = rows.dense().reshape(len(rows), *self.problem.shape)
+        gradients = rows.dense()
+        if self.null_space is not None:
+            gradients = self.null_space.determined(gradients)
+        vectors = gradients.reshape(len(rows), *self.problem.shape)
         x = self.solver.solve(vectors)
         residual = self.solver.residual
         if residual is None:
@@ -70,7 +78,10 @@ class LinearCurvature(ExactCurvature):
             error = np.linalg.norm((self.solver.matvec(x[:2]) - probe).reshape(len(probe), -1), axis=1)
             size = np.linalg.norm(probe.reshape(len(probe), -1), axis=1)
             residual = float((error / np.where(size > 0, size, 1.0)).max(initial=0.0))
-        return Solved(DenseRows(x.reshape(len(x), -1)), residual, self.solver.steps, self.solver.converged)
+        steps = x.reshape(len(x), -1)
+        if self.null_space is not None:
+            steps = self.null_space.shortened(steps)
+        return Solved(DenseRows(steps), residual, self.solver.steps, self.solver.converged)
 
     @property
     def parameters(self) -> Array:
@@ -91,13 +102,18 @@ class LinearCurvature(ExactCurvature):
             problem = replace(current.problem, theta=theta)
             change = np.sqrt(problem.mean_of(((problem.outputs - current.problem.outputs) ** 2).mean(axis=1)))
             is_same = change < SAME_HESSIAN
-            solver = current.solver.at(problem) if is_same else _solver_for(problem, self._recipe, self.solver.damping)
+            solver = current.solver.at(problem) if is_same else solver_for(problem, self._recipe, self.solver.damping)
             current = copy(current)
             current.problem, current.solver = problem, solver
             current._cached_leverages, current._cached_sums = None, None
             if is_same:
                 break
         return current
+
+    @cached_property
+    def null_space(self) -> NullSpace | None:
+        """Directions that no example determines, if the Hessian of a squared loss is singular."""
+        return NullSpace.of(self.solver)
 
     @property
     def calibrated(self) -> bool:
@@ -194,7 +210,8 @@ class LinearCurvature(ExactCurvature):
 
     def smallest(self, parameters: Array, directions: Array) -> Array:
         """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest norm."""
-        return smallest_norm(self.problem, parameters, directions)
+        free = directions if self.null_space is None else np.vstack([directions, self.null_space.directions])
+        return smallest_norm(self.problem, parameters, free)
 
     def paired(self, left: Rows, right: Rows) -> Array:
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""
@@ -227,7 +244,10 @@ class LinearCurvature(ExactCurvature):
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """Newton steps under other example weights; each system is solved only as exactly as the tolerance needs."""
         forcing = 0.03 if start is not None else 1e-6
-        return Newton(self.problem, self.solver).newton_steps(factors, start, steps, tolerance, forcing)
+        moved = Newton(self.problem, self.solver).newton_steps(factors, start, steps, tolerance, forcing)
+        if self.null_space is None:
+            return moved
+        return replace(moved, shifts=self.null_space.shortened(moved.shifts))
 
     @property
     def step_cost(self) -> tuple[float, float]:
@@ -244,10 +264,7 @@ class LinearCurvature(ExactCurvature):
         """Kind, solver, size, l2, damping, and warnings about singularity and convergence."""
         warnings = []
         if self.solver.jitter:
-            warnings.append(
-                f"The Hessian is singular (no l2, dependent columns): damped by {self.solver.jitter:.2g}; directions "
-                "that the data do not determine have no effect on scores, others change by a relative 1e-10."
-            )
+            warnings.append(singular_warning(self.solver, self.null_space))
         if not self.solver.converged:
             warnings.append(f"Conjugate gradients stopped at a relative residual of {self.solver.residual:.2g}.")
         return {
@@ -277,17 +294,3 @@ def _as_factored(rows: Rows) -> FactoredRows:
     if not isinstance(rows, FactoredRows):
         raise TypeError(f"expected the rows of this model's training examples, got {type(rows).__name__}")
     return rows
-
-
-def _solver_for(problem: Problem, recipe: Hessian | None, damping: float) -> HessianSolver:
-    solver = None if recipe is None else recipe.solver
-    height = problem.size if problem.family.coupled else problem.features.width
-    if solver is None:
-        solver = Direct() if height <= MAX_CHOLESKY else CG()
-    if isinstance(solver, CG):
-        return ConjugateGradients(problem, damping, solver.tolerance, solver.steps)
-    return (
-        JointCholesky(problem, damping)
-        if problem.family.coupled and problem.family.outputs > 1
-        else BlockCholesky(problem, damping)
-    )

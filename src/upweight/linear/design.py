@@ -44,17 +44,24 @@ class Design:
         intercept: value of the intercept's column, 0 for none.
         penalised_intercept: whether the regulariser includes the intercept.
         coordinates: the Gram coordinates that follow; None for the columns themselves.
+        offset: (columns,) what is subtracted from the columns, so that numbers far from 0 that hardly vary lose no
+            digits; θ then has another intercept. None for nothing.
     """
 
     inputs: Inputs
     intercept: float
     penalised_intercept: bool
     coordinates: GramCoordinates | None = None
+    offset: Array | None = None
 
     def __call__(self, x: Any) -> Features:
         """Features of these inputs; raises ValueError for NaN, text, or another number of columns."""
         features = self._features(self.inputs(x))
         return features if self.coordinates is None else self._features(self.coordinates.transform(features.x))
+
+    def shifted(self, offset: Array) -> Design:
+        """The same design with an offset of the columns."""
+        return replace(self, offset=offset)
 
     def in_gram_coordinates(self, matrix: Any, kernel: Kernel | None) -> Design:
         """The same design, in Gram coordinates of this training matrix."""
@@ -90,4 +97,6 @@ class Design:
         return coordinates.solve(outputs).T
 
     def _features(self, matrix: Any) -> Features:
-        return Features(matrix, self.intercept, self.penalised_intercept)
+        return Features(
+            matrix if self.offset is None else matrix - self.offset, self.intercept, self.penalised_intercept
+        )

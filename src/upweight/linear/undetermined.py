@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ Array = NDArray[np.float64]
 ROUNDING = 1e-9  # curvature of all other examples, relative to that of these, up to which it is a rounding error
 MAX_DENSE_EIGEN = 64  # parameters up to which all eigenvectors are computed
 MAX_EIGENVECTORS = 8  # of more parameters
+MAX_NULL = 500  # parameters up to which the null space of a singular Hessian is computed
+NULL = 1e-11  # eigenvalue of the Hessian scaled to a diagonal of 1, up to which it is a rounding error
 
 
 def only_determined_by(solver: HessianSolver, examples: Sequence[int] | NDArray[np.bool_], directions: Array) -> Array:
@@ -48,6 +51,56 @@ def leading_eigenvectors(matvec: Callable[[Array], Array], size: int, smallest: 
     return np.real(vectors[:, np.real(values) > smallest]).T
 
 
+@dataclass(frozen=True)
+class NullSpace:
+    """Directions along which no example determines the parameters of a least-squares fit (dependent columns).
+
+    Along them a step is free, and least squares takes the one to the smallest penalised norm: ΠΔ with
+    Π = I − V(VᵀPV)⁻¹VᵀP, where V are the directions and P the penalised columns.
+
+    Attributes:
+        directions: V, (r, K·d).
+        penalised: P V, (r, K·d).
+    """
+
+    directions: Array
+    penalised: Array
+
+    @classmethod
+    def of(cls, solver: HessianSolver) -> NullSpace | None:
+        """The null space of a singular Hessian; None if it is regular or too large, or for a loss that is not squared.
+
+        Solvers of other losses start from 0 and take steps within the space of the examples, as Newton steps do.
+        """
+        problem = solver.problem
+        if not solver.jitter or solver.damping or problem.ridge or not problem.family.constant:
+            return None
+        if problem.size > MAX_NULL:
+            return None
+        hessian = solver.matvec(np.eye(problem.size).reshape(-1, *problem.shape)).reshape(problem.size, problem.size)
+        hessian[np.diag_indices(problem.size)] -= solver.jitter
+        diagonal = hessian.diagonal()
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        values, vectors = np.linalg.eigh(hessian * scale[:, None] * scale)
+        directions = np.asarray((vectors[:, np.abs(values) <= NULL] * scale[:, None]).T)
+        if not len(directions):
+            return None
+        return cls(
+            directions, (directions.reshape(-1, *problem.shape) * problem.features.penalised).reshape(-1, problem.size)
+        )
+
+    def shortened(self, steps: Array) -> Array:
+        """ΠΔ for steps (g, K·d)."""
+        return np.asarray(steps - self._coordinates(steps @ self.penalised.T) @ self.directions)
+
+    def determined(self, gradients: Array) -> Array:
+        """Πᵀg for gradients (m, K·d): their products with any step Δ are those of g with ΠΔ."""
+        return np.asarray(gradients - self._coordinates(gradients @ self.directions.T) @ self.penalised)
+
+    def _coordinates(self, products: Array) -> Array:
+        return np.asarray(np.linalg.lstsq(self.penalised @ self.directions.T, products.T, rcond=None)[0].T)
+
+
 def smallest_norm(problem: Problem, parameters: Array, directions: Array) -> Array:
     """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest penalised norm.
 
@@ -58,3 +111,14 @@ def smallest_norm(problem: Problem, parameters: Array, directions: Array) -> Arr
     weighted = (np.einsum("ck,...kd->...cd", metric, vectors) * penalised).reshape(directions.shape)
     steps = np.linalg.lstsq(weighted @ directions.T, -weighted @ parameters, rcond=None)[0]
     return np.asarray(parameters + steps @ directions)
+
+
+def singular_warning(solver: HessianSolver, null_space: NullSpace | None) -> str:
+    """What scores are if the Hessian is singular."""
+    consequence = "where the data do not determine the model, they are those of the parameters of smallest norm"
+    if null_space is None:
+        consequence = "directions that the data do not determine have no effect on them"
+    return (
+        f"The Hessian is singular (no l2, dependent columns): damped by {solver.jitter:.2g}, which changes scores by a "
+        f"relative 1e-10; {consequence}."
+    )

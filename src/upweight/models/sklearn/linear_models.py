@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
+from upweight.core.input_kinds import is_sparse
 from upweight.core.measurement import Measurement
 from upweight.core.objective import Objective
 from upweight.core.weights import weighted_positions
@@ -30,6 +31,7 @@ from upweight.models.sklearn.stopping import may_be_unfinished, stopping_of
 from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
 
 Array = NDArray[np.float64]
+FAR_FROM_ZERO = 1e3  # standard deviations of a column, from which its offset costs digits
 
 SPEC_READERS: dict[str, LinearSpecReader] = {
     "LogisticRegression": logistic_regression,
@@ -185,10 +187,24 @@ def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[
     design, theta = _column_design(spec, inputs)
     is_wide = matrix.shape[0] < matrix.shape[1] and spec.objective.l2 > 0
     if spec.kernel is None and not is_wide:
-        return design, theta
+        return _without_offset(design, theta, matrix)
     design = design.in_gram_coordinates(matrix, spec.kernel)
     coordinates = design.parameters(matrix, spec.coefficients if spec.support is None else spec.support)
     return design, np.hstack([coordinates, theta[:, spec.coefficients.shape[1] :]])
+
+
+def _without_offset(design: Design, theta: Array, matrix: Any) -> tuple[Design, Array]:
+    """The design and θ with columns far from 0 shifted to their means, if a free intercept takes up the shift."""
+    if is_sparse(matrix) or not design.intercept or design.penalised_intercept:
+        return design, theta
+    columns = np.asarray(matrix, dtype=np.float64)
+    means = columns.mean(axis=0)
+    offset = np.where(np.abs(means) > FAR_FROM_ZERO * columns.std(axis=0), means, 0.0)
+    if not offset.any():
+        return design, theta
+    shifted = theta.copy()
+    shifted[:, -1] += theta[:, :-1] @ offset / design.intercept
+    return design.shifted(offset), shifted
 
 
 def _class_weights(estimator: Any, train: Examples) -> dict[Any, float] | None:
