@@ -164,6 +164,55 @@ def test_complete_training_sets_are_not_said_to_lack_rows(estimator: object) -> 
             assert not any(ROWS_MISSING.search(message) for message in messages), (seed, messages)
 
 
+AVERAGED = [
+    LogisticRegression(solver="sag", tol=1e-7, max_iter=9999),
+    LogisticRegression(solver="saga", tol=1e-7, max_iter=9999),
+    Ridge(solver="sag", tol=1e-7, max_iter=9999),
+    Ridge(solver="saga", tol=1e-7, max_iter=9999),
+    Ridge(solver="lsqr"),
+    Ridge(solver="sparse_cg"),
+]
+
+
+@pytest.mark.parametrize("estimator", AVERAGED, ids=str)
+def test_a_missing_row_is_named_for_solvers_that_do_not_look_at_the_gradient_too(estimator: object) -> None:
+    for seed in range(3):
+        x, y = _data(estimator, seed)
+        fitted = clone(estimator).fit(x, y)
+        assert not any(ROWS_MISSING.search(message) for message in _warnings(fitted, x, y))
+        assert any(ROWS_MISSING.search(message) for message in _warnings(fitted, x[:-5], y[:-5])), seed
+        assert any(ROWS_MISSING.search(message) for message in _warnings(fitted, x[:-1], y[:-1])), seed
+
+
+@pytest.mark.parametrize("estimator", [*AVERAGED, Ridge(solver="sag"), LogisticRegression(solver="sag")], ids=str)
+def test_complete_sets_are_not_said_to_lack_rows_for_these_solvers(estimator: object) -> None:
+    for seed in range(4):
+        x, y = _data(estimator, seed)
+        x = x * np.array([10.0, 1.0, 1.0, 1.0, 1.0]) + np.array([3.0, 0.0, 0.0, 0.0, 0.0])
+        fitted = clone(estimator).set_params(tol=1e-4).fit(x, y)
+        assert not any(ROWS_MISSING.search(message) for message in _warnings(fitted, x, y))
+
+
+def test_rows_missing_from_a_logistic_fit_in_single_precision_are_named_and_complete_fits_are_not_accused() -> None:
+    for seed in range(3):
+        x, y = _data(LogisticRegression(), seed)
+        x = x.astype(np.float32)
+        fitted = LogisticRegression(tol=1e-6, max_iter=999).fit(x, y)
+        assert not any(ROWS_MISSING.search(message) for message in _warnings(fitted, x, y))
+        assert any(ROWS_MISSING.search(message) for message in _warnings(fitted, x[:-20], y[:-20])), seed
+
+
+@pytest.mark.parametrize("kind", [PoissonRegressor, GammaRegressor])
+def test_a_solver_that_gave_up_is_told_to_converge_and_not_that_rows_are_missing(kind: type) -> None:
+    x, y = _data(kind(), 0)
+    x = x * np.array([1.0, 10.0, 1e-3, 1e3, 1e5])
+    (message,) = _warnings(kind().fit(x, y), x, y)
+    assert "given up far from the optimum: scale the features" in message and not ROWS_MISSING.search(message)
+    scaled = StandardScaler().fit_transform(x)
+    fitted = kind(tol=1e-7, max_iter=999).fit(scaled, y)
+    assert any(ROWS_MISSING.search(message) for message in _warnings(fitted, scaled[:-60], y[:-60]))
+
+
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
 def test_real_tables_with_all_their_rows_are_not_said_to_lack_rows(tolerance: float) -> None:
     for load in (load_breast_cancer, load_wine):

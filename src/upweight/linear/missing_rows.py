@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from upweight.linear.curvature import LinearCurvature
+from upweight.linear.features import Features
 from upweight.linear.problem import Array, Problem
 
 BEYOND_TOLERANCE = 1.1  # times the tolerance of the solver, from which a gradient is not the solver's
@@ -14,6 +16,8 @@ BEYOND_EXACT = 1e-7  # ‖∇J‖ relative to random-sign gradients, that a clos
 BEYOND_EXACT_WIDE = 1e-3  # the same with as many columns as rows, where the system is often ill-conditioned
 BEYOND_STALLING = 1e-4  # the same for a solver that stops where the objective falls no more
 STALLED = 5e-9  # distance to the lowest objective, relative to it, within which solvers may stall
+STALLED_ROUNDINGS = 512.0  # the same in units of the precision, for single precision
+PROGRESS = 0.9  # share of what can be gained over a constant prediction that a solver that converged has gained
 ROUNDING = 100.0  # times the precision, of the data's own scale, within which a gradient is a rounding error
 SAME_ROW = 0.01  # relative error of a gradient to be that of one row
 
@@ -23,14 +27,15 @@ class Stopping:
     """The gradient at which a solver stops by itself.
 
     Attributes:
-        tolerance: the largest entry of the gradient per unit of weight, or the share of the gradient at θ = 0; 0 for a
-            solution in closed form; None if the solver looks at something else.
-        relative: `tolerance` is a share of the gradient at θ = 0.
+        tolerance: of the gradient, in units of `scale`; 0 for a solution in closed form; None if the solver looks at
+            something that says nothing of the gradient.
+        scale: "weight" for its largest entry per unit of weight, "start" for a share of the gradient at θ = 0,
+            "residuals" for a share of ‖X‖·‖residuals‖ (LSQR).
         precision: machine epsilon of its arithmetic.
     """
 
     tolerance: float | None
-    relative: bool = False
+    scale: Literal["weight", "start", "residuals"] = "weight"
     precision: float = float(np.finfo(np.float64).eps)
 
 
@@ -50,29 +55,57 @@ def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
     if stopping.tolerance == 0.0:
         is_wide = problem.features.columns >= len(problem.features)
         return norm > (BEYOND_EXACT_WIDE if is_wide else BEYOND_EXACT) * problem.noise
-    if stopping.tolerance is not None and norm > BEYOND_STALLING * problem.noise and _is_above_minimum(problem):
+    stalled = max(STALLED, STALLED_ROUNDINGS * stopping.precision)
+    if stopping.tolerance is not None and norm > BEYOND_STALLING * problem.noise and _excess(problem) > stalled:
         return True
     return _is_gradient_of_one_row(problem)
+
+
+def solver_gave_up(problem: Problem) -> bool:
+    """Whether the parameters are hardly better than a constant prediction beside what one more Newton step gains.
+
+    A solver whose line search fails stops by itself, far from the optimum. A model trained on more rows is not that
+    much worse on those given here.
+    """
+    features = problem.features
+    constant = Features(np.empty((len(features), 0)), features.intercept, features.penalised_intercept)
+    start = replace(problem, features=constant, theta=problem.theta[:, features.columns :])
+    lowest = LinearCurvature(start, None, 0.0).settled().problem if features.intercept else None
+    at_start = _objective(problem, zero=True) if lowest is None else _objective(lowest)
+    gained, excess = at_start - _objective(problem), _excess(problem) * _size(problem)
+    return not gained > PROGRESS * (gained + excess)
 
 
 def _tolerated(problem: Problem, stopping: Stopping) -> float:
     """The norm of the gradient at which the solver stops."""
     if not stopping.tolerance:
         return 0.0
-    if stopping.relative:
+    if stopping.scale == "residuals":
+        columns = float(problem.weights @ problem.features.squares()) + problem.ridge * problem.features.width
+        residuals = 2.0 * _objective(problem)
+        return stopping.tolerance * float(np.sqrt(columns * residuals))
+    if stopping.scale == "start":
         start = replace(problem, theta=np.zeros_like(problem.theta))
         return stopping.tolerance * float(np.linalg.norm(start.gradient()))
     return stopping.tolerance * float(problem.weights.sum()) * float(np.sqrt(problem.size))
 
 
-def _is_above_minimum(problem: Problem) -> bool:
-    """Whether the objective is above its minimum by more than solvers leave when they stall."""
-    gradient, theta = problem.gradient(), problem.theta
+def _excess(problem: Problem) -> float:
+    """How far the objective is above its minimum, to second order, relative to its size."""
+    gradient = problem.gradient()
     step = LinearCurvature(problem, None, 0.0).solver.solve(gradient[None])[0]
-    penalty = 0.5 * problem.ridge * float((theta * problem.penalty_gradient(theta)).sum())
-    objective = float(problem.weights @ problem.derivatives.loss) + penalty
-    excess = 0.5 * float((gradient * step).sum())
-    return excess > STALLED * max(abs(objective), float(problem.weights.sum()))
+    return 0.5 * float((gradient * step).sum()) / _size(problem)
+
+
+def _size(problem: Problem) -> float:
+    return max(abs(_objective(problem)), float(problem.weights.sum()))
+
+
+def _objective(problem: Problem, zero: bool = False) -> float:
+    """The training objective at the parameters, or at θ = 0."""
+    at = replace(problem, theta=np.zeros_like(problem.theta)) if zero else problem
+    penalty = 0.5 * at.ridge * float((at.theta * at.penalty_gradient(at.theta)).sum())
+    return float(at.weights @ at.derivatives.loss) + penalty
 
 
 def _is_gradient_of_one_row(problem: Problem) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upweight.linear.curvature import LinearCurvature
-from upweight.linear.missing_rows import Stopping, rows_are_missing
+from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
 from upweight.linear.problem import Problem
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
@@ -62,6 +62,11 @@ def _advice(problem: Problem, solver: SolverState) -> str:
     """What to do about a model that is far from the optimum on its data."""
     same = "Pass the same rows, labels and sample weights as to fit()"
     if solver.stopping is not None and rows_are_missing(problem, solver.stopping):
+        if solver.stopping.tolerance != 0.0 and solver_gave_up(problem):
+            return (
+                "Its solver seems to have given up far from the optimum: scale the features or use another solver, and "
+                f"fit it again until it converges. If it did converge: {same[0].lower()}{same[1:]}"
+            )
         return (
             f"Its solver stopped by itself, so rows may be missing, or others than in fit(). {same}; if they are the "
             "same, the solver gave up early: scale the features, or use another solver"
@@ -75,6 +80,8 @@ def _advice(problem: Problem, solver: SolverState) -> str:
 def missing_rows(problem: Problem, name: str, stopping: Stopping | None) -> str | None:
     """The warning that rows seem to be missing; None if they do not."""
     if stopping is None or not rows_are_missing(problem, stopping):
+        return None
+    if stopping.tolerance != 0.0 and solver_gave_up(problem):
         return None
     return (
         f"Training rows may be missing here, or be others than in fit(): {name} itself had converged, and at these "

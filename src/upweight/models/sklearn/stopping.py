@@ -12,6 +12,9 @@ from upweight.linear.missing_rows import Stopping
 BY_GRADIENT = ("lbfgs", "newton-cg", "newton-cholesky")  # solvers that stop at a largest entry of the gradient
 CLOSED_FORM = ("cholesky", "svd")
 FALLBACK = 0.9  # share of max_iter from which newton-cholesky may have stopped short of the optimum
+# Gradient at which SAG and SAGA stop, in units of tol · largest coefficient · L/n; their steps are random.
+AVERAGED_STEPS = {"sag": 160.0, "saga": 60.0}
+LSQR = 3.0  # times tol; its estimate of ‖X‖ grows with its steps
 SMALLEST_CLASS = 0.5  # liblinear multiplies tol by the share of the smaller class
 
 
@@ -29,19 +32,59 @@ def stopping_of(estimator: Any, matrix: Any) -> Stopping | None:
     name = type(estimator).__name__
     if may_be_unfinished(estimator) or name == "SVC" or getattr(estimator, "loss", None) == "hinge":
         return None
-    kind = np.asarray(estimator.coef_).dtype
-    if kind == np.float32:  # rounding stops its solvers at gradients that say nothing of the data
-        return Stopping(None, precision=float(np.finfo(np.float32).eps))
     solver = getattr(estimator, "solver_", getattr(estimator, "solver", "liblinear" if name == "LinearSVC" else "svd"))
-    if solver in BY_GRADIENT and name not in ("Ridge", "RidgeClassifier"):
-        return Stopping(float(estimator.tol))
-    if solver == "liblinear":
+    is_ridge = name in ("Ridge", "RidgeClassifier")
+    if np.asarray(estimator.coef_).dtype == np.float32:
+        by_gradient = solver in BY_GRADIENT and not is_ridge  # rounding stops the others
+        return Stopping(estimator.tol if by_gradient else None, precision=float(np.finfo(np.float32).eps))
+    return _stopping_of_ridge(estimator, matrix, solver) if is_ridge else _stopping_of_others(estimator, matrix, solver)
+
+
+def _stopping_of_ridge(estimator: Any, matrix: Any, solver: str) -> Stopping:
+    """Ridge and RidgeClassifier."""
+    stopping = Stopping(None)
+    if solver in ("sag", "saga"):
+        stopping = Stopping(_gradient_of_averaged_steps(estimator, matrix, solver, 1.0))
+    elif solver == "lsqr":
+        stopping = Stopping(LSQR * float(estimator.tol), "residuals")
+    elif solver == "sparse_cg" and _is_tall(matrix):
+        stopping = Stopping(float(estimator.tol), "start")
+    elif solver in (*CLOSED_FORM, "auto") and not is_sparse(matrix):
+        stopping = Stopping(0.0)
+    return stopping
+
+
+def _stopping_of_others(estimator: Any, matrix: Any, solver: str) -> Stopping:
+    """Logistic and Tweedie models, least squares and LinearSVC."""
+    stopping = Stopping(None)
+    if solver in BY_GRADIENT:
+        stopping = Stopping(float(estimator.tol))
+    elif solver in ("sag", "saga"):
+        stopping = Stopping(_gradient_of_averaged_steps(estimator, matrix, solver, 0.25))
+    elif solver == "liblinear":
         is_primal = not getattr(estimator, "dual", False) or (estimator.dual == "auto" and _is_tall(matrix))
-        return Stopping(SMALLEST_CLASS * float(estimator.tol) if is_primal else None, True)
-    # LinearRegression solves sparse inputs by iterations, and drops directions that the data hardly determine.
-    is_closed = solver in CLOSED_FORM or (solver == "auto" and name.startswith("Ridge"))
-    is_closed = is_closed and getattr(estimator, "rank_", matrix.shape[1]) == matrix.shape[1]
-    return Stopping(0.0 if is_closed and not is_sparse(matrix) else None)
+        stopping = Stopping(SMALLEST_CLASS * float(estimator.tol) if is_primal else None, "start")
+    elif solver in CLOSED_FORM and not is_sparse(matrix):
+        # LinearRegression solves sparse inputs by iterations, and drops directions that the data hardly determine.
+        has_full_rank = getattr(estimator, "rank_", matrix.shape[1]) == matrix.shape[1]
+        stopping = Stopping(0.0 if has_full_rank else None)
+    return stopping
+
+
+def _gradient_of_averaged_steps(estimator: Any, matrix: Any, solver: str, curvature: float) -> float | None:
+    """The largest gradient, per unit of weight, at which SAG or SAGA stops.
+
+    They stop when no coefficient changes in an epoch by more than tol times the largest one. An epoch moves the
+    coefficients by about n · step · gradient (Schmidt, Le Roux & Bach 2017), where the step is 1/L or 1/(3L) with the
+    Lipschitz constant L of the gradient, so that the gradient is about tol · largest coefficient · L/n.
+    `curvature` is the largest second derivative of the loss.
+    """
+    if getattr(estimator, "class_weight", None) is not None:
+        return None
+    squares = np.asarray(matrix.multiply(matrix).sum(axis=1) if is_sparse(matrix) else (matrix**2).sum(axis=1))
+    lipschitz = curvature * (float(squares.max()) + 1.0)
+    change = float(estimator.tol) * float(np.abs(estimator.coef_).max())
+    return AVERAGED_STEPS[solver] * change * lipschitz / int(matrix.shape[0])
 
 
 def _is_tall(matrix: Any) -> bool:
