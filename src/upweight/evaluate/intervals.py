@@ -1,4 +1,4 @@
-"""Intervals from retrained removals: conformal ones for effects of other removals, and a bootstrap band of the slope."""
+"""Intervals from retrained removals: conformal ones for effects of other removals, and a bootstrap band of a slope."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def half_widths(residuals: Array, sizes: Array, target_sizes: Array, level: floa
 
 
 def slope_band(predicted: Array, actual: Array, level: float, seed: int) -> tuple[float, float]:
-    """Bootstrap interval, over removals, of the slope of actual on predicted effects (queries, removals); NaN if none."""
+    """Bootstrap interval over removals of the slope of actual on predicted effects, both (queries, removals)."""
     cross, power = (predicted * actual).sum(axis=0), (predicted * predicted).sum(axis=0)
     drawn = np.random.default_rng(seed).integers(len(cross), size=(BOOTSTRAP_SAMPLES, len(cross)))
     powers = power[drawn].sum(axis=1)
