@@ -148,7 +148,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._version = self.handed_in.version()
+        self._version = self.original_model.version()
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
