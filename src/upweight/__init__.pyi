@@ -75,7 +75,6 @@ from upweight.core.model import Replayable as Replayable
 from upweight.core.model import Retrainable as Retrainable
 from upweight.core.model import Stack as Stack
 from upweight.core.model import Stackable as Stackable
-from upweight.core.model import TreeBased as TreeBased
 from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.objective import Objective as Objective
 from upweight.core.parameter_measurement import Coefficient as Coefficient
@@ -92,6 +91,7 @@ from upweight.core.scores import Attribution as Attribution
 from upweight.core.scores import Scores as Scores
 from upweight.core.scores import Top as Top
 from upweight.core.scores import Unit as Unit
+from upweight.core.tree_based import TreeBased as TreeBased
 from upweight.evaluate.agreement import Agreement as Agreement
 from upweight.evaluate.brittleness import Brittleness as Brittleness
 from upweight.evaluate.brittleness import Flip as Flip

@@ -10,7 +10,7 @@ from support.linear_families import PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.tree_families import BOOSTERS, FORESTS
 from upweight.core.capability_checks import can
-from upweight.core.model import Boosted
+from upweight.core.tree_based import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
 

@@ -26,17 +26,18 @@ from upweight.linear.coefficients import CoefficientMap
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.features import Features
-from upweight.linear.losses.binary import LogisticLoss
+from upweight.linear.head_objective import head_objective
+from upweight.linear.loss_rows import column_gradients, loss_rows
 from upweight.linear.losses.loss import LinearLoss
-from upweight.linear.losses.softmax import SoftmaxLoss
 from upweight.linear.missing_rows import Stopping
+from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
+from upweight.linear.retraining import retrained_parameters
 from upweight.linear.rows import FactoredRows
 from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
+from upweight.linear.training_problem import Weighting, training_problem
 
 Array = NDArray[np.float64]
-RETRAINING_STEPS = 100  # Newton steps of one retraining at most
-RETRAINING_TOLERANCE = 1e-11  # gradient norm to which a retraining is taken, relative to random-sign gradients
 
 
 @accept_old_fields({"handed_in": ReplacedBy("is_original")})
@@ -96,23 +97,11 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def _make_problem(self, train: Examples) -> Problem:
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
-        features = self._features(train)
-        weights = sample_weights(train)
-        counts = None if train.weights is None else example_counts(weights)
-        if self.class_weights is not None:
-            weights = weights * np.array([self.class_weights.get(label, 1.0) for label in train.y.tolist()])
-        fixed = 0.0 if self.objective.reduction == "mean" else self.objective.ridge(weights)
-        each, shares = self.objective.l2 if self.objective.reduction == "mean" else 0.0, None
-        if self.counts_examples:  # SGD shrinks θ at every row, also at rows of weight 0, whose share always stays
-            shares = (weights > 0).astype(np.float64)
-            fixed += each * float((shares == 0).sum())
-        targets = self.family.encode(train.y)
-        problem = Problem(features, targets, weights, self.family, fixed, each, self.theta, shares, counts)
+        weighting = Weighting(self.objective, self.class_weights, self.counts_examples)
+        problem = training_problem(train, self._features(train), self.family, self.theta, weighting)
         if not self.elsewhere:
-            solver = SolverState(
-                self.name, self.refit is not None, self.unfinished, self.stopping, bool(self.at_optimum)
-            )
-            require_training_data(problem, solver)
+            accepted, has_refit = bool(self.at_optimum), self.refit is not None
+            require_training_data(problem, SolverState(self.name, has_refit, self.unfinished, self.stopping, accepted))
         self._cache.pop("optimum", None)
         return problem
 
@@ -167,13 +156,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def head_objective(self, train: Examples) -> HeadObjective | None:
         """The objective of a logistic or softmax regression with l2 and no penalty on the intercept; else None."""
-        problem = self.problem(train)
-        is_binary = isinstance(self.family, LogisticLoss) and self.family.outputs == 1
-        is_ridge = self.refit is None and problem.ridge > 0 and not problem.features.penalised_intercept
-        if not is_ridge or not (is_binary or isinstance(self.family, SoftmaxLoss)):
-            return None
-        l2 = (2.0 if is_binary else 1.0) * problem.ridge / float(problem.weights.sum())
-        return HeadObjective(problem.weights, l2, problem.features.intercept != 0)
+        return None if self.refit is not None else head_objective(self.problem(train))
 
     @property
     def parameters(self) -> Array:
@@ -208,7 +191,8 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, K·d): (m, g)."""
         if isinstance(self.measurement_of, ParameterMeasurement):
-            return self._measure_shifted_parameters(self.measurement_of, len(queries), shifts)
+            at, thetas = self.coefficient_map(), self.theta + shifts.reshape(-1, *self.theta.shape)
+            return np.tile([self.measurement_of.of_coefficients(at.of(theta)) for theta in thetas], (len(queries), 1))
         features = self._features(queries)
         base = features.times(self.theta.T)
         thetas = shifts.reshape(-1, *self.theta.shape)
@@ -217,37 +201,16 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             measured[:, g] = self.measurement_of.value(self.family, base + features.times(shift.T), queries.y)
         return measured
 
-    def _measure_shifted_parameters(self, measurement: ParameterMeasurement, count: int, shifts: Array) -> Array:
-        thetas, at = self.theta + shifts.reshape(-1, *self.theta.shape), self.coefficient_map()
-        return np.tile([measurement.of_coefficients(at.of(theta)) for theta in thetas], (count, 1))
-
     def predict(self, examples: Examples) -> Predictions:
         """The estimator's predictions as readable labels; at other parameters, those of the linear model."""
         if isinstance(self.measurement_of, ParameterMeasurement) and np.shape(examples.x) == (len(examples), 0):
             return Predictions(tuple(self.measure(examples).tolist()))  # not a query, but the measurement itself
-        if not self.is_original:
-            return self._predict_at_theta(examples)
-        predicted = self.predictor.predict(examples.x)
-        readable = tuple(_readable(v, examples.labels) for v in predicted.tolist())
-        if self.family.classes is None:
-            return Predictions(readable)
-        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
-        probabilities = None
-        if hasattr(self.predictor, "predict_proba"):
-            probabilities = np.asarray(self.predictor.predict_proba(examples.x))
-        return Predictions(readable, classes, probabilities)
-
-    def _predict_at_theta(self, examples: Examples) -> Predictions:
-        """Predictions of the linear model at `theta`, without the estimator."""
-        z = self._features(examples).times(self.theta.T)
-        if self.family.classes is None:
-            means = self.family.expand(z)
-            return Predictions(tuple((means[:, 0] if means.shape[1] == 1 else means).tolist()))
-        classes = tuple(_readable(v, examples.labels) for v in self.family.classes.tolist())
+        if self.is_original:
+            return predictions_of_estimator(self.predictor, self.family, examples)
         # The probabilities of a support vector machine are a second fit, which is not part of theta.
         has_probabilities = hasattr(self.predictor, "predict_proba") and self.refit is None
-        probabilities = np.asarray(self.family.probabilities(z)) if has_probabilities else None
-        return Predictions(tuple(classes[position] for position in self.family.decide(z)), classes, probabilities)
+        outputs = self._features(examples).times(self.theta.T)
+        return predictions_at(outputs, self.family, examples.labels, has_probabilities)
 
     def movable(self, examples: Examples) -> Movable:
         """The raw inputs if gradients can be backpropagated through the pipeline; else the columns of its last step."""
@@ -259,36 +222,17 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         return Movable(np.asarray(inputs.raw(inputs(examples.x))), inputs.names, description, False)
 
     def input_gradients(self, train: Examples, vectors: Array) -> Array:
-        """wᵢ (Vᵀrᵢ + ΘᵀAᵢVxᵢ), backpropagated through the pipeline to the raw inputs if that is possible.
-
-        Source: Koh & Liang (2017), §2.2: ∇ₓ∇θ of the loss, contracted with v.
-        """
+        """`column_gradients`, backpropagated through the pipeline to the raw inputs if that is possible."""
         if self.design.coordinates is not None:
             raise TypeError(
                 f"the parameters of {self.name} belong to its training inputs; use model.hypothetical(new_inputs=True)"
             )
-        problem, columns = self.problem(train), self.design.columns_of(self.theta)
-        derivatives, thetas = problem.derivatives, vectors.reshape(-1, *self.theta.shape)
-        gradients = np.empty((len(thetas), len(train), columns.shape[1]))
-        for k, v in enumerate(thetas):
-            curved = derivatives.apply(problem.features.times(v.T))
-            gradients[k] = derivatives.gradient @ self.design.columns_of(v) + curved @ columns
-        gradients *= problem.weights[:, None]
-        inputs = self.design.inputs
+        gradients, inputs = column_gradients(self.problem(train), self.design, vectors), self.design.inputs
         return inputs.pull_back(train.x, gradients) if inputs.has_pullback else gradients
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + the example's share of the l2 gradient); the share is zero if the objective sums losses."""
-        return self._loss_rows(self.problem(train))
-
-    @staticmethod
-    def _loss_rows(problem: Problem) -> FactoredRows:
-        slopes = problem.weights[:, None] * problem.derivatives.gradient
-        if problem.each == 0:
-            return FactoredRows(problem.features, slopes)
-        return FactoredRows(
-            problem.features, slopes, problem.carried, problem.each * problem.penalty_gradient(problem.theta)
-        )
+        return loss_rows(self.problem(train))
 
     def measure_rows(self, queries: Examples) -> FactoredRows | DenseRows:
         """∇θ of every query's measurement."""
@@ -313,20 +257,12 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """
         if not self.family.has_dispersion:
             return 1.0
-        problem = self.problem(train)
-        if self.family.constant:
-            squares = 2.0 * float(problem.weights @ problem.derivatives.loss)
-        else:
-            expected = self.family.expected().at(problem.outputs, problem.targets)
-            squares = float(problem.weights @ (expected.gradient**2 / expected.diagonal).sum(axis=1))
-        count = float(example_counts(sample_weights(train)).sum())
-        return max(squares / max(count - effective, 1.0), 1e-300)
+        return self.problem(train).dispersion(effective, float(example_counts(sample_weights(train)).sum()))
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> LinearCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""
-        if not (recipe is None or isinstance(recipe, Hessian)) or isinstance(
-            getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom
-        ):
+        is_hessian = recipe is None or isinstance(recipe, Hessian)
+        if not is_hessian or isinstance(getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom):
             raise TypeError(
                 f"expected Hessian(solver=Direct() | CG()) or None for {self.name}, whose Hessian is exact, "
                 f"got {recipe!r}"
@@ -347,14 +283,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             return self.with_parameters(self.refit(problem.features, problem.targets, scaled))
         if "optimum" not in self._cache:  # the warm start of all retrainings
             self._cache["optimum"] = LinearCurvature(problem, None, 0.0).reoptimised()
-        start = self._cache["optimum"]
-        moved = start.newton_steps(weights[None], None, RETRAINING_STEPS, RETRAINING_TOLERANCE)
-        return self.with_parameters(self._smallest(start, start.parameters + moved.shifts[0], weights))
-
-    def _smallest(self, start: LinearCurvature, parameters: Array, weights: Array) -> Array:
-        """The parameters of smallest norm if, without l2, some directions are undetermined under these weights."""
-        directions = start.undetermined_without(weights == 0)
-        return start.smallest(parameters, directions) if len(directions) else parameters
+        return self.with_parameters(retrained_parameters(self._cache["optimum"], weights))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""
@@ -369,7 +298,3 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""
         cache: DataCache[Features] = self._cache.setdefault("features", DataCache(2))
         return cache.get_or_make(examples, lambda: self.design(examples.x))
-
-
-def _readable(value: Any, labels: dict[Any, str]) -> Any:
-    return labels.get(value, value) if not isinstance(value, list) else value

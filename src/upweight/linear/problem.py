@@ -127,3 +127,12 @@ class Problem:
     def gradient_norm(self) -> float:
         """‖∇J‖ relative to `noise_of_copies`, as reported to users."""
         return self.off_optimum * self.noise / self.noise_of_copies
+
+    def dispersion(self, effective: float, count: float) -> float:
+        """Pearson's Σ wᵢ(yᵢ − μᵢ)²/V(μᵢ) / (count − effective parameters), for `count` examples."""
+        if self.family.constant:
+            squares = 2.0 * float(self.weights @ self.derivatives.loss)
+        else:
+            expected = self.family.expected().at(self.outputs, self.targets)
+            squares = float(self.weights @ (expected.gradient**2 / expected.diagonal).sum(axis=1))
+        return max(squares / max(count - effective, 1.0), 1e-300)

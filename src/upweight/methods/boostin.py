@@ -13,8 +13,8 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
-from upweight.core.model import Boosted
 from upweight.core.scores import Unit
+from upweight.core.tree_based import Boosted
 from upweight.trees.boosting import Boosting
 
 Array = NDArray[np.float64]

@@ -13,8 +13,8 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
-from upweight.core.model import Averaged
 from upweight.core.scores import Unit
+from upweight.core.tree_based import Averaged
 from upweight.trees.ensemble import Indices, TreeEnsemble
 from upweight.trees.forest import Forest
 

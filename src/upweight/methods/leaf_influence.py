@@ -15,8 +15,9 @@ from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
-from upweight.core.model import Boosted, Retrainable
+from upweight.core.model import Retrainable
 from upweight.core.scores import Unit
+from upweight.core.tree_based import Boosted
 from upweight.core.weights import weighted_positions
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import (

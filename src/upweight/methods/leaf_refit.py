@@ -15,8 +15,8 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupEffects, GroupRemoval
-from upweight.core.model import Boosted
 from upweight.core.scores import Unit
+from upweight.core.tree_based import Boosted
 from upweight.retraining.process_pool import run_in_processes
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import margin_blocks, margin_changes, refit

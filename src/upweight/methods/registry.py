@@ -8,8 +8,9 @@ from typing import Any, TypeGuard
 from upweight.core.attributor import Attributor
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import Averaged, Differentiable, Embeddable, Measurable, Retrainable, TreeBased
+from upweight.core.model import Differentiable, Embeddable, Measurable, Retrainable
 from upweight.core.plugins import METHODS, plugins
+from upweight.core.tree_based import Averaged, TreeBased
 from upweight.methods import built_in
 from upweight.methods.boostin import BoostIn
 from upweight.methods.forest_weights import ForestWeights

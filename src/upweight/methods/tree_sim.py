@@ -13,8 +13,8 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
-from upweight.core.model import TreeBased
 from upweight.core.scores import Unit
+from upweight.core.tree_based import TreeBased
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]

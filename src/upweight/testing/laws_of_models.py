@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import (
-    Differentiable,
-    Embeddable,
-    Measurable,
-    Parametric,
-    Replayable,
-    Retrainable,
-    Stackable,
-    TreeBased,
-)
+from upweight.core.model import Differentiable, Embeddable, Measurable, Parametric, Replayable, Retrainable, Stackable
 from upweight.core.rows import Rows
+from upweight.core.tree_based import TreeBased
 from upweight.testing.assertions import (
     DIFFERENCE_STEP,
     DIFFERENCE_TOLERANCE,

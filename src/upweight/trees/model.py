@@ -15,8 +15,9 @@ from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
-from upweight.core.model import Averaged, Boosted, Embeddable, Predictions, Retrainable
+from upweight.core.model import Embeddable, Predictions, Retrainable
 from upweight.core.picklable import require_picklable
+from upweight.core.tree_based import Averaged, Boosted
 from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
 from upweight.trees.boosting import Boosting
 from upweight.trees.boosting_loss import BoostingLoss

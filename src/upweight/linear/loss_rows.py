@@ -1,0 +1,37 @@
+"""Gradients of the training losses of a linear model, and their derivatives in the inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.linear.design import Design
+from upweight.linear.problem import Problem
+from upweight.linear.rows import FactoredRows
+
+Array = NDArray[np.float64]
+
+
+def loss_rows(problem: Problem) -> FactoredRows:
+    """wᵢ(∇ℓᵢ + the example's share of the l2 gradient); the share is zero if the objective sums losses."""
+    slopes = problem.weights[:, None] * problem.derivatives.gradient
+    if problem.each == 0:
+        return FactoredRows(problem.features, slopes)
+    return FactoredRows(
+        problem.features, slopes, problem.carried, problem.each * problem.penalty_gradient(problem.theta)
+    )
+
+
+def column_gradients(problem: Problem, design: Design, vectors: Array) -> Array:
+    """∂⟨rowᵢ, v⟩/∂xᵢ = wᵢ (Vᵀrᵢ + ΘᵀAᵢVxᵢ) in the columns, for vectors v (k, K·d): (k, n, columns).
+
+    Source: Koh & Liang (2017), §2.2: ∇ₓ∇θ of the loss, contracted with v.
+    """
+    derivatives, thetas = problem.derivatives, vectors.reshape(-1, *problem.theta.shape)
+    columns = design.columns_of(problem.theta)
+    gradients = np.empty((len(thetas), len(problem.weights), columns.shape[1]))
+    for k, v in enumerate(thetas):
+        curved = derivatives.apply(problem.features.times(v.T))
+        gradients[k] = derivatives.gradient @ design.columns_of(v) + curved @ columns
+    gradients *= problem.weights[:, None]
+    return gradients

@@ -1,0 +1,50 @@
+"""The training objective of a linear model on a training set, from the weights that its training used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.core.weights import example_counts, sample_weights
+from upweight.linear.features import Features
+from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.problem import Problem
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """How losses and regulariser are weighted.
+
+    Attributes:
+        objective: how losses are combined, with the l2.
+        class_weights: class → weight; None for ones.
+        counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
+    """
+
+    objective: Objective
+    class_weights: Mapping[Any, float] | None
+    counts_examples: bool
+
+
+def training_problem(
+    train: Examples, features: Features, family: LinearLoss, theta: NDArray[np.float64], weighting: Weighting
+) -> Problem:
+    """The objective on these examples, which have labels, at the parameters θ (K, d)."""
+    assert train.y is not None
+    weights = sample_weights(train)
+    counts = None if train.weights is None else example_counts(weights)
+    if weighting.class_weights is not None:
+        weights = weights * np.array([weighting.class_weights.get(label, 1.0) for label in train.y.tolist()])
+    is_mean, l2 = weighting.objective.reduction == "mean", weighting.objective.l2
+    fixed = 0.0 if is_mean else weighting.objective.ridge(weights)
+    each, shares = l2 if is_mean else 0.0, None
+    if weighting.counts_examples:  # SGD shrinks θ at every row, also at rows of weight 0, whose share always stays
+        shares = (weights > 0).astype(np.float64)
+        fixed += each * float((shares == 0).sum())
+    return Problem(features, family.encode(train.y), weights, family, fixed, each, theta, shares, counts)
