@@ -10,8 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import upweight as uw
 from upweight.cli import app
+from upweight.cli.inputs import Source
+from upweight.cli.table_options import TableOptions
 from upweight.cli.what_if import _pair
+from upweight.core.progress import no_progress
 
 TASK = """
 import numpy as np
@@ -190,3 +194,25 @@ def test_what_becomes_of_a_training_row_that_is_a_query_is_said(task):
         assert f"The rows of --query (3, 4) {said}" in words(result.stdout)
     refused = run("explain", table, "--target", "label", "--query", "40", code=2)
     assert "row '40' has to stay in the training set" in words(refused.stderr)
+
+
+def test_a_patch_writes_the_cleaned_table_in_the_form_it_came(task):
+    rows = [f"{i};{i * 7 % 13},5;{'<=50K' if i * 7 % 13 > 6 else '>50K'}" for i in range(60)]
+    table = task.parent / "data.csv"
+    table.write_bytes("\r\n".join(["id;größe;label", *rows, ""]).encode("cp1252"))
+    options = ("--target", "label", "--id", "id")
+    run("mislabeled", table, *options, "--budget", "4")
+    train = Source(table, TableOptions(target="label", identifier="id")).read(no_progress).train
+    first, second = train.ids[:2].tolist()
+    other = {"<=50K": ">50K", ">50K": "<=50K"}[train.label(first)]
+    uw.Patch.of(train, {first: other, second: "drop"}).save("patch.json")
+    document = run_json("patch", table, "patch.json", *options, "--out", "cleaned.csv")
+    assert document["table"].endswith("cleaned.csv") and (document["relabelled"], document["dropped"]) == (1, 1)
+    rows[first] = rows[first].rpartition(";")[0] + f";{other}"
+    del rows[second]
+    expected = "\r\n".join(["id;größe;label", *rows, ""]).encode("cp1252")
+    assert (task.parent / "cleaned.csv").read_bytes() == expected
+    for name in (table, "patch.json", "cleaned.parquet", "cleaned"):
+        refused = run("patch", table, "patch.json", *options, "--out", name, code=2)
+        assert "is an input" in words(refused.stderr) or "in the form in which it came" in words(refused.stderr)
+    assert "is not a table" in words(run("patch", task, "patch.json", "--out", "c.csv", code=2).stderr)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from upweight.cli.app import app, show_progress
+from upweight.cli.cleaned_table import require_table_output, write_cleaned
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Quiet, Seed, Task
@@ -22,20 +23,26 @@ def patch(
     decisions: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The patch saved by a review page.")],
     *,
     table: TableOptions,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the table with the decisions carried out to this file.")
+    ] = None,
     as_json: AsJson = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Apply reviewed labels (all of them or none), retrain, and compare both models on the held-out examples."""
     source = Source(task, table)
+    require_table_output(out, source, decisions)
     from upweight.applications.patch import Patch, repair
 
     loaded = Patch.load(decisions)
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
         model, train, queries, _ = source.read(progress, None, seed)
     repaired = repair(model, train, loaded, queries, seed).as_dict()
+    if out is not None:
+        write_cleaned(out, source, loaded)
     if as_json:
-        print_json(repaired)
+        print_json({**repaired, "table": None if out is None else str(out.resolve())})
     elif not quiet:
         relabelled, dropped, left = repaired["relabelled"], repaired["dropped"], repaired["examples"]
         print_line(f"{relabelled} relabelled, {dropped} dropped; {left:,} training examples left")
@@ -43,3 +50,5 @@ def patch(
             accuracy, measured = repaired[name]["accuracy"], repaired[name]["measured"]
             text = "" if accuracy is None else f"accuracy {accuracy:.4f}, "
             print_line(f"{name}: {text}mean {model.measurement} {signed(measured)}")
+        if out is not None:
+            print_line(f"Table: {out}")
