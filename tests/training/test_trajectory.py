@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import upweight as uw
+from upweight.training.checkpoint_file import write_checkpoint
 from upweight.training.trajectory_manifest import MANIFEST, encode
 
 X = np.random.default_rng(0).normal(size=(20, 3))
@@ -261,3 +262,45 @@ def test_a_trajectory_of_the_first_format_is_read_and_continued(tmp_path):
     assert earlier.resume(net, optimiser) == 4
     steps(net, optimiser, earlier, 2, start=4)
     assert len(uw.Trajectory(tmp_path)) == 3
+
+
+def _sealed(content):
+    return json.dumps({"crc32": zlib.crc32(encode(content)), "content": content})
+
+
+def test_a_forged_manifest_or_checkpoint_is_refused(tmp_path):
+    """Their checksums are made to fit, as somebody would who forges a file."""
+    net = nn.Linear(2, 1)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    trajectory = uw.Trajectory(tmp_path)
+    net(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    trajectory.record(net, optimiser, batch=[3])
+    content = json.loads((tmp_path / MANIFEST).read_text())["content"]
+    shard, wrong = content["shards"][0], [None, True, -1, 1.5, float("nan"), "x", "../x", [], {}, [[]]]
+    forged = ["[" * 100_000, "", "null", "[]", '{"content": {}}', json.dumps({"crc32": 1, "content": content})]
+    forged += [_sealed({**content, name: value}) for name in ("version", "steps") for value in wrong]
+    forged += [_sealed({**content, "shards": value}) for value in wrong if value not in ([], {})]
+    forged += [_sealed({**content, "shards": [{**shard, "file": value}]}) for value in ("../x", None, 1)]
+    parts = [{"travelled": float("nan")}, *({name: value} for name in ("step", "crc32") for value in ("x", None))]
+    forged += [_sealed({**content, "shards": [{**shard, **part}]}) for part in parts]
+    forged.append(_sealed({**content, "shards": [shard, shard]}))
+    for text in forged:
+        (tmp_path / MANIFEST).write_text(text)
+        with pytest.raises(ValueError, match="is damaged or was not written by upweight"):
+            uw.Trajectory(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(ValueError, match="to be a file"):
+        uw.Trajectory(tmp_path)
+    (tmp_path / MANIFEST).rmdir()
+    tensors = trajectory.read(0)
+    rates = [{"rates": None}, {"rates": torch.ones(1)}, {"rates": torch.tensor([torch.nan]).double()}]
+    texts = [b"[" * 100_000, b"[[[1]]]", b"[[1], [2]]", b"null", b"\xff"]
+    batches = [{"batches": torch.frombuffer(bytearray(text), dtype=torch.uint8)} for text in texts]
+    for changed in (*rates, *batches, {"batches": torch.ones(3)}):
+        kept = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
+        crc = write_checkpoint(tmp_path / shard["file"], kept)
+        (tmp_path / MANIFEST).write_text(_sealed({**content, "shards": [{**shard, "crc32": crc}]}))
+        with pytest.raises(ValueError, match="is damaged or was not written by upweight"):
+            uw.Trajectory(tmp_path).read(0)

@@ -34,28 +34,31 @@ def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     arrays = {}
     for info in infos:
         with members.open(info) as member:
-            try:
-                arrays[info.filename.removesuffix(SUFFIX)] = _read_array(member, info.file_size)
-            except (SyntaxError, RecursionError, MemoryError, OverflowError, EOFError) as error:
-                raise ValueError(f"{info.filename} is not an array ({error})") from error
+            arrays[info.filename.removesuffix(SUFFIX)] = _read_array(member, info.file_size)
     return arrays
 
 
 def _read_array(member: IO[bytes], size: int) -> NDArray[Any]:
-    version = npy.read_magic(member)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"numpy's format {version} is not known")
-    # Format 3.0 differs from 2.0 by UTF-8 in the names of fields, which no array of ours has.
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(member)
+    try:
+        shape, is_fortran, dtype = _read_header(member)
+    except Exception as error:  # numpy and the parser inside of it raise many types of error for damaged headers
+        raise ValueError(f"a member is not an array ({error})") from error
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
         raise ValueError("an array of Python objects or records, which upweight does not write")
     count: int = functools.reduce(operator.mul, shape, 1)  # in Python's integers, which do not overflow
     expected = count * dtype.itemsize
     if any(length < 0 for length in shape) or (dtype.itemsize == 0 and count):
         raise ValueError(f"an array of shape {shape} in {dtype}")
-    content = member.read()
-    if len(content) != expected or expected > size:
-        raise ValueError(f"expected {expected} bytes for shape {shape} in {dtype}, got {len(content)}")
-    array = np.frombuffer(bytearray(content), dtype=dtype)
+    if expected != size - member.tell():
+        raise ValueError(f"expected {expected} bytes for shape {shape} in {dtype}, got {size - member.tell()}")
+    array = np.frombuffer(bytearray(member.read()), dtype=dtype)
     return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(member)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"numpy's format {version} is not known")
+    # Format 3.0 differs from 2.0 by UTF-8 in the names of fields, which no array of ours has.
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    return read_header(member)
