@@ -90,6 +90,14 @@ def test_slices(task):
     assert result.exit_code == 1 and "no column 'age'" in result.output
 
 
+def test_prototypes(task):
+    chosen = said("prototypes", "task.py", "--k", "4", "-o", "sets.html")
+    assert len(chosen["prototypes"]) == len(chosen["criticisms"]) == 4 and (task / "sets.html").exists()
+    of_queries = said("prototypes", "task.py", "--k", "3", "--query", "q1", "--query", "q2")
+    assert of_queries["stands_for"] == "2 queries" and of_queries["kernel"] == "FisherKernel"
+    assert "no: prototypes" in run("prototypes", "task.py").output
+
+
 def test_perturb(task):
     found = said("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
     assert (task / "p.html").exists() and len(found["features"]) == 2

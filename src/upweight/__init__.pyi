@@ -5,6 +5,10 @@ from upweight.applications.attack import Attack as Attack
 from upweight.applications.attack import attack as attack
 from upweight.applications.changes import Change as Change
 from upweight.applications.cross_fitting import HeldOut as HeldOut
+from upweight.applications.example_kernels import ExampleKernel as ExampleKernel
+from upweight.applications.example_kernels import FisherKernel as FisherKernel
+from upweight.applications.example_kernels import KernelRecipe as KernelRecipe
+from upweight.applications.example_kernels import RBFKernel as RBFKernel
 from upweight.applications.explain import Explanation as Explanation
 from upweight.applications.explain import explain as explain
 from upweight.applications.follow import Course as Course
@@ -22,6 +26,8 @@ from upweight.applications.patch import repair as repair
 from upweight.applications.perturb import Feature as Feature
 from upweight.applications.perturb import Perturbation as Perturbation
 from upweight.applications.perturb import perturb as perturb
+from upweight.applications.prototypes import Prototypes as Prototypes
+from upweight.applications.prototypes import prototypes as prototypes
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices

@@ -46,6 +46,13 @@ def rendered(tmp_path, found):
     return html
 
 
+def test_prototypes(tmp_path, fitted):
+    model, train, _ = fitted
+    html = rendered(tmp_path, uw.prototypes(model, train, k=4))
+    assert html.count("<h2>Class") == 2 and HOSTILE not in html
+    assert "</span> denser" in html or "</span> thinner" in html
+
+
 def test_slices(tmp_path, fitted):
     model, train, queries = fitted
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}

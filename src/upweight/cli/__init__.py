@@ -1,6 +1,18 @@
 """The command line, one file per command. Strings become objects here and nowhere else; heavy imports come late."""
 
-from upweight.cli import demo, evaluate, explain, methods, mislabeled, patch, perturb, slices, verify, what_if
+from upweight.cli import (
+    demo,
+    evaluate,
+    explain,
+    methods,
+    mislabeled,
+    patch,
+    perturb,
+    prototypes,
+    slices,
+    verify,
+    what_if,
+)
 from upweight.cli.app import app, main
 
 __all__ = [
@@ -13,6 +25,7 @@ __all__ = [
     "mislabeled",
     "patch",
     "perturb",
+    "prototypes",
     "slices",
     "verify",
     "what_if",

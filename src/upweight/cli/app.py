@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
 JSON_OPTION = "--json"
 LOG_LEVEL_VARIABLE = "UPWEIGHT_LOG_LEVEL"
-HELP_ORDER = ("demo", "explain", "verify", "evaluate", "mislabeled", "patch", "slices", "perturb", "what-if", "methods")
+HELP_ORDER = (
+    "demo",
+    "explain",
+    "verify",
+    "evaluate",
+    "mislabeled",
+    "patch",
+    "slices",
+    "prototypes",
+    "perturb",
+    "what-if",
+    "methods",
+)
 log = logging.getLogger("upweight")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from upweight.applications.attack import Attack
 from upweight.applications.perturb import Perturbation
+from upweight.applications.prototypes import Prototypes
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
 from upweight.applications.what_if import WhatIf
@@ -15,6 +16,7 @@ from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
 from upweight.report.document import written
 from upweight.report.perturb_page import perturb_page
+from upweight.report.prototypes_page import prototypes_page
 from upweight.report.review import review_page
 from upweight.report.slices_page import slices_page
 from upweight.report.what_if_page import what_if_page
@@ -23,6 +25,7 @@ PAGES: dict[type, Callable[[Any], str]] = {
     Suspects: review_page,
     Slices: slices_page,
     Perturbation: perturb_page,
+    Prototypes: prototypes_page,
     Attack: attack_page,
     WhatIf: what_if_page,
 }
@@ -30,10 +33,11 @@ PAGES: dict[type, Callable[[Any], str]] = {
 
 @accept_old_keywords({"found": ReplacedBy("result")})
 def write_page(path: str | Path, result: Any) -> Path:
-    """Write the result of `mislabeled`, `slices`, `perturb`, `attack` or `what_if` as one self-contained HTML page.
+    """Write the result of an application as one self-contained HTML page.
 
-    The page holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person
-    decides with the keyboard. An existing file is replaced in one step or not at all.
+    Applications are `mislabeled`, `slices`, `prototypes`, `perturb`, `attack` and `what_if`. The page holds everything
+    it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard.
+    An existing file is replaced in one step or not at all.
 
     Raises:
         TypeError: the result of anything else; for scores, use `write_report`.
@@ -41,7 +45,7 @@ def write_page(path: str | Path, result: Any) -> Path:
     page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            f"expected a result of mislabeled, slices, perturb, attack or what_if, got {type(result).__name__}; for "
-            "scores, use write_report"
+            "expected a result of mislabeled, slices, prototypes, perturb, attack or what_if, got "
+            f"{type(result).__name__}; for scores, use write_report"
         )
     return written(Path(path), page(result))
