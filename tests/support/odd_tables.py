@@ -87,5 +87,9 @@ def odd_texts(text: str, columns: dict[str, Column]) -> dict[str, tuple[str, dic
         "no-header-of-words": (
             "no\tgo\nyes\tcome\nno\tgo on\n", {"column_1": ["no", "yes", "no"], "column_2": ["go", "come", "go on"]},
         ),
+        "runs-of-spaces": (
+            ' a   b  label\n 1  2.5  "x  y"\n30 4.5  no  \n', {"a": [1, 30], "b": [2.5, 4.5], "label": ["x  y", "no"]},
+        ),
+        "end-of-file-mark": ("a,label\n1,x\n2,y\n\x1a", {"a": [1, 2], "label": ["x", "y"]}),
         "spaces": ("a b label\n1 2.5 yes\n3 4.5 no\n", {"a": [1, 3], "b": [2.5, 4.5], "label": ["yes", "no"]}),
     }  # fmt: skip

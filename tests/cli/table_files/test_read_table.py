@@ -64,3 +64,56 @@ def test_options_win_over_what_would_be_found_out(written):
     options = ReadingOptions(separator=";", decimal=",", header=0, encoding="cp1252")
     assert columns(read_table(path, options)) == {"column_1": [1.5, 3.5], "column_2": [2, 4]}
     assert list(read_table(path, ReadingOptions(header=1)).frame.columns) == ["1,5", "2"]
+
+
+def test_a_mentioned_column_decides_whether_there_is_a_header_and_cannot_be_two(written):
+    path = written("text,label\nfine,pos\nbad,neg\n")
+    assert columns(read_table(path, ReadingOptions(columns=("label",)))) == {
+        "text": ["fine", "bad"], "label": ["pos", "neg"],
+    }  # fmt: skip
+    assert len(read_table(path, ReadingOptions(columns=("column_2",))).frame) == 3
+    with pytest.raises(ValueError, match="several columns called label"):
+        read_table(written("label,a,label\n1,2,3\n"), ReadingOptions(columns=("label",)))
+
+
+def test_a_file_without_a_separator_is_refused_if_another_column_is_mentioned(written):
+    with pytest.raises(ValueError, match=r"no separator was found in t\.csv.*--sep"):
+        read_table(written("1::2::3\n4::5::6\n"), ReadingOptions(columns=("label",)))
+
+
+@pytest.mark.parametrize("words", [["NA", "None", "null", "nan"], ["0", "1", "NA"], ["1.5", "2.5", "null"]])
+def test_no_spelling_of_a_target_is_missing(written, words):
+    path = written("a,label\n" + "".join(f"{i},{words[i % len(words)]}\n" for i in range(12)) + "12,\n")
+    label = read_table(path, targets=["label"]).frame["label"]
+    assert label.tolist()[:12] == [words[i % len(words)] for i in range(12)] and label.isna().tolist()[12:] == [True]
+
+
+def test_words_for_missing_numbers_are_said_with_their_count(written):
+    table = read_table(written("a,b\n1,x\nNA,y\nNA,z\n?,y\n"))
+    assert table.frame["a"].isna().tolist() == [False, True, True, True]
+    assert any("column a" in note and "? (1), NA (2)" in note for note in table.notes)
+
+
+def test_a_file_longer_than_the_sample_is_read_whole(written):
+    rows = "".join(f'{i},"a remark\non two lines, {i}",yes\n' for i in range(9000))
+    table = read_table(written("n,remark,label\n" + rows))
+    assert len(rows) > 200_000 and table.frame.shape == (9000, 3)
+    assert table.frame["remark"].iloc[-1] == "a remark\non two lines, 8999" and table.last_lines[-1] == 18_001
+    with pytest.raises(ValueError, match=r"line 18002 of t\.csv has 2 fields"):
+        read_table(written("n,remark,label\n" + rows + "1,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("ab", None, None, None), "--sep"),
+        ((None, "utf-9", None, None), "--encoding"),
+        ((None, None, "x", None), "--decimal"),
+        ((",", None, ",", None), "--decimal"),
+        ((None, None, None, "0"), "--header"),
+    ],
+)
+def test_values_that_no_file_has_are_refused_with_their_option(words, option):
+    with pytest.raises(ValueError) as refusal:
+        ReadingOptions.parsed(*words)
+    assert refusal.value.args[0] == option

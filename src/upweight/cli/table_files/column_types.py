@@ -86,6 +86,12 @@ def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[p
     dates, note = find_dates(name, cells.texts, values)
     if dates is not None:
         return cells.spread(dates), _missing_note(name, cells, set(texts) - set(values))
+    if is_target and not note and (words := sorted({text.strip() for text in texts} & MISSING_WORDS)):
+        rest = [text for text in texts if text.strip() not in MISSING_WORDS]
+        if rest and all(map(numbers.fullmatch, rest)):
+            note = [
+                f"Column {name} was read as text, with {words[0]!r} as a value: its cells are missing only if empty."
+            ]
     return _texts(cells), note or _text_note(name, cells, numbers)
 
 

@@ -13,6 +13,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MARK = "\ufeff"
+END_OF_FILE = "\x1a"  # which DOS wrote
 PROBED_BYTES = 4096  # in which zero bytes are counted
 MIN_ZERO_SHARE = 0.3  # of the bytes on one side of UTF-16 without a mark
 # Four letters beyond ASCII in a row are rare in the languages of Western Europe, and usual in Greek, Russian, Chinese.
@@ -62,14 +63,14 @@ def _decode_as(data: bytes, encoding: str, name: str) -> tuple[str, str]:
 
 
 def _checked(text: str, encoding: str, name: str) -> tuple[str, str]:
-    """The same. Raises ValueError if the text has NUL characters, which no table has."""
+    """The same, without an end-of-file mark. Raises ValueError if the text has NUL characters, which no table has."""
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(
             f"expected {name} to be text, got a NUL character in line {line} as {encoding}: the file is damaged or "
             "binary, or its encoding is another, to be named with --encoding"
         )
-    return text, encoding
+    return text.rstrip(END_OF_FILE), encoding
 
 
 def _utf_16_without_mark(data: bytes) -> str | None:

@@ -11,7 +11,7 @@ from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.table_format import SEPARATOR_NAMES, Quoting, TableFormat
 
 SEPARATORS = (",", ";", "\t", "|")
-LATE_SEPARATORS = (" ", ":")  # tried only if no other separator fits
+LATE_SEPARATORS = (" ",)  # tried only if no other separator fits
 UNIT_SEPARATOR = "\x1f"  # of a table of one column, if its texts have all others
 SAMPLE_CHARACTERS = 200_000
 MAX_UNEVEN_SHARE = 0.2  # of the records, which have another number of fields and will be refused by their line

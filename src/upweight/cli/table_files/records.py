@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ QUOTING: dict[Quoting, dict[str, Any]] = {
     "escaped": {"doublequote": False, "escapechar": "\\"},
     "none": {"quoting": csv.QUOTE_NONE},
 }
+SPACES = re.compile(r'("[^"]*")|[ \t]+')
+LINE_MARGINS = re.compile(r"^ | (?=\r?$)", re.MULTILINE)
 MAX_FIELD_CHARACTERS = min(sys.maxsize, 2**31 - 1)
 
 
@@ -54,6 +57,8 @@ def read_records(text: str, form: TableFormat, last: Records | None = None) -> R
 
 
 def _reader(text: str, form: TableFormat) -> Any:
+    if form.separator == " ":  # any number of spaces and tabs is one separator
+        text = LINE_MARGINS.sub("", SPACES.sub(lambda match: match[1] or " ", text))
     settings: dict[str, Any] = {"delimiter": form.separator, "skipinitialspace": form.spaced, "strict": True}
     return csv.reader(io.StringIO(text, newline=""), **settings, **QUOTING[form.quoting])
 

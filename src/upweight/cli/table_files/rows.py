@@ -57,12 +57,21 @@ def named_rows(
     body = Records(records.fields[1:], records.last_lines[1:])
     _require_even(body if has_row_names else records, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
+    mentioned = {*options.columns}
+    if columns == 1 and mentioned and mentioned.isdisjoint([first[0].strip(), *numbered_names(1)]):
+        raise ValueError(
+            f"no separator was found in {name}, whose first line is {first[0][:SHOWN_CHARACTERS]!r}; say with --sep "
+            "what separates its columns"
+        )
     if header is None:
         header = has_row_names or find_header(first, body.fields, options.columns, name)
     names = first if header else numbered_names(columns)
     if has_row_names:
         names = ["", *names]
         notes = [*notes, f"Line {first_line} of {name} has a name for every column but the first."]
+    repeated = mentioned & {text for text, count in Counter(map(str.strip, names)).items() if count > 1}
+    if repeated:
+        raise ValueError(f"{name} has several columns called {min(repeated)}; rename all but one")
     names, name_notes = unique_names(names, columns)
     form = replace(form, header=first_line if header else 0)
     return Rows(names, body if header else records, form, (*notes, *name_notes))

@@ -78,7 +78,7 @@ class TableFormat:
         kind: the kind of the file, by its contents and not by its name.
         compression: of the whole file; None if it is not compressed.
         encoding: a name of Python's; "utf-8-sig", "utf-16" and "utf-32" write a byte order mark.
-        separator: the character between fields.
+        separator: the character between fields; a space stands for any number of spaces and tabs.
         quoting: how a field holds a quotation mark: "doubled", "escaped" with a backslash, or "none" if quotation marks
             are ordinary characters.
         spaced: whether every separator is followed by a space that is no part of the value.
