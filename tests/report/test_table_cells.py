@@ -13,6 +13,7 @@ import pytest
 import upweight as uw
 from upweight.core.scores import Scores, Unit
 from upweight.report.page_limits import PageLimits
+from upweight.report.previews import Album
 from upweight.report.table_cells import Cells
 
 
@@ -74,6 +75,18 @@ def test_rows_of_both_sides_keep_their_values_in_every_kind_of_table() -> None:
         examples = uw.Examples(x, [0, 1] * 3)
         shown = cells_of(examples.take(range(4)), examples.take([4, 5]))
         assert shown == {f"x{i}": array[:, i].tolist() for i in range(30)}
+
+
+def test_a_sparse_row_shows_its_largest_values_and_counts_the_others() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    dense = np.zeros((2, 500))
+    dense[0, 100:350] = -np.arange(1, 251)
+    dense[1, 3] = 2.5
+    examples = uw.Examples(sparse.csc_array(dense), [0, 1])
+    album = Album(examples, examples)
+    first, second = (album.entries[album.add("train", i)] for i in (0, 1))
+    assert first["pairs"][0] == ["x349", "−250"] and len(first["pairs"]) + first["more"] == 250
+    assert (second["pairs"], second["more"]) == ([["x3", "2.5"]], 0)
 
 
 def report_of(x: Any, folder: Path, **limits: int) -> tuple[str, dict[str, Any]]:

@@ -18,13 +18,14 @@ SCALE_START, SCALE_WIDTH = 4, 192  # of the drawing, which is 200 wide
 
 @dataclass(frozen=True)
 class EffectRow:
-    """One row: its name, its cells as text, and the effect, interval and actual value that are drawn."""
+    """One row: its name, its cells as text, the effect, interval and actual value that are drawn, and an excerpt."""
 
     name: str
     cells: Sequence[str]
     effect: float
     interval: tuple[float, float] | None = None
     actual: float = math.nan
+    excerpt: str = ""
 
 
 def effect_table(
@@ -48,6 +49,7 @@ def effect_table(
             {
                 "name": row.name,
                 "cells": row.cells,
+                "excerpt": row.excerpt,
                 "description": f"effect {signed(row.effect)}{actual}",
                 "bar": {
                     "x": min(x(0.0), x(row.effect)),

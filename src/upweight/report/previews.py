@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
+from upweight.core.input_kinds import is_sparse
 from upweight.core.preview import Preview
 from upweight.report.page_limits import PageLimits
+from upweight.report.sparse_rows import SparseRows
 from upweight.report.table_cells import Cells
+from upweight.report.table_columns import shown_of
 from upweight.report.wording import cell_text, count
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
@@ -36,6 +39,7 @@ class Album:
         self.entries: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._cells = Cells(train, queries, self.limits.cell_bytes)
+        self._sparse = {side: SparseRows(e) for side, e in self.sides.items() if is_sparse(shown_of(e))}
         self.scale = _scale_of([_sample(train, 300), _sample(queries, 100)])
         self._positions: dict[tuple[str, Id], int] = {}
         self._picture_bytes = 0
@@ -122,6 +126,8 @@ class Album:
     def _entry(self, side: str, identifier: Id) -> dict[str, Any]:
         if self._cells:
             return {"kind": "row", "row": self._cells.add(side, identifier)}
+        if side in self._sparse:
+            return self._sparse[side].entry(identifier)
         preview = self._preview(side, identifier)
         if preview.kind == "text":
             text = preview.value
@@ -129,9 +135,12 @@ class Album:
         if preview.kind == "row":
             pairs = [[str(name), cell_text(value)[:MAX_TEXT]] for name, value in preview.value]
             return {"kind": "row", "pairs": pairs, "more": max(0, _columns(self.sides[side]) - len(pairs))}
-        pixels = _pixels(preview.value, self.scale)
+        return self._picture(preview.value)
+
+    def _picture(self, value: Any) -> dict[str, Any]:
+        pixels = _pixels(value, self.scale)
         if pixels is None:
-            shape = " × ".join(str(side) for side in np.shape(preview.value))
+            shape = " × ".join(str(side) for side in np.shape(value))
             return {"kind": "text", "text": f"array of {shape}, which is not a picture", "more": 0}
         small = _reduced(pixels, MAX_PICTURE_SIDE)
         uri = _encoded(small, lossless=small is pixels)

@@ -20,7 +20,9 @@ function shiftOf(column, row) {
 function cellsOf(preview, compared) {
   if (preview.pairs) {
     const other = new Map(compared && compared.pairs ? compared.pairs : []);
-    return preview.pairs.map(([name, value]) => () => ({ name, value, other: compared ? other.get(name) ?? "0" : undefined }));
+    // A value that is not listed is 0, unless some values of the query are not on the page.
+    const absent = compared && compared.sparse && !compared.more ? "0" : undefined;
+    return preview.pairs.map(([name, value]) => () => ({ name, value, other: other.get(name) ?? absent }));
   }
   const query = compared && compared.row !== undefined ? compared.row : null;
   const weight = (column) => {
@@ -57,12 +59,12 @@ function rowNode(preview, limit, compared) {
   const total = preview.pairs ? cells.length + preview.more : DATA.table.total;
   if (total <= FIRST_COLUMNS) return first;
   const rest = cells.slice(FIRST_COLUMNS);
-  const all = el("details", { class: "rest" }, el("summary", null, rest.length ? `${rest.length.toLocaleString("en-US")} more columns` : "other columns"));
+  const all = el("details", { class: "rest" }, el("summary", null, rest.length ? counted(rest.length, preview.sparse ? "more value" : "more column") : "other columns"));
   // A wide row has thousands of cells: they are made when somebody wants to see them.
   all.addEventListener("toggle", () => {
     if (!all.open || all.querySelector("dl")) return;
     all.append(el("dl", { class: "pairs" }, shown(rest)),
-      cells.length < total ? el("p", { class: "quiet" }, `${cells.length.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} columns are on this page.`) : "");
+      cells.length < total ? el("p", { class: "quiet" }, `${cells.length.toLocaleString("en-US")} of ${counted(total, preview.sparse ? "value" : "column")} are on this page.`) : "");
   });
   return el("div", null, first, all);
 }

@@ -73,9 +73,14 @@ class Table:
         return any_number
 
 
+def shown_of(examples: Examples) -> Any:
+    """What reports show of these examples: `shown`, or the inputs."""
+    return examples.x if examples.shown is None else examples.shown
+
+
 def table_of(examples: Examples) -> Table | None:
     """What is shown of these examples as a table; None for sparse rows, pictures, texts and lists."""
-    x = examples.x if examples.shown is None else examples.shown
+    x = shown_of(examples)
     shape: tuple[int, ...] = getattr(x, "shape", ())
     if is_sparse(x) or len(shape) != 2:
         return None

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from upweight.applications.suspects import Suspects
 from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page, effect_table, signed
+from upweight.report.previews import Album
 from upweight.report.wording import count, regression_text
 
-COLUMNS = ["target", "predicted without it", "residual", "in units of the noise", "harm"]
+
+def _columns(suspects: Suspects) -> list[str]:
+    predicted = "predicted" if suspects.held_out is None else "predicted without it"
+    return ["target", predicted, "residual", "in units of the noise", *([] if suspects.harm is None else ["harm"])]
 
 
 def targets_page(suspects: Suspects) -> str:
     """The targets with their predictions by models that were not trained with them."""
     listed = suspects.as_dict()["suspects"]
+    ids = [row["id"] for row in listed[:MAX_ROWS]]
+    excerpts = Album(suspects.train, suspects.train).excerpts(ids) or [""] * len(ids)
     rows = [
         EffectRow(
             str(row["id"]),
@@ -20,12 +26,13 @@ def targets_page(suspects: Suspects) -> str:
                 str(regression_text(row["suggested"])),
                 signed(row["residual"]),
                 f"{abs(row['residual']) / row['noise']:.1f}",
-                "–" if row["harm"] is None else signed(row["harm"]),
+                *([] if suspects.harm is None else [signed(row["harm"])]),
             ],
             row["residual"],
             (-row["noise"], row["noise"]),
+            excerpt=excerpt,
         )
-        for row in listed[:MAX_ROWS]
+        for row, excerpt in zip(listed[:MAX_ROWS], excerpts, strict=True)
     ]
     harm = f"Harm is the increase of the mean {suspects.measurement} on the evaluation set without the example."
     return application_page(
@@ -34,7 +41,7 @@ def targets_page(suspects: Suspects) -> str:
         "A residual is the target minus its prediction by a model that was not trained with it."
         if suspects.held_out is not None
         else "A residual is the target minus its prediction by the model itself, which was trained with it.",
-        [effect_table("Most suspicious first", "training example", COLUMNS, "residual and noise", rows)],
+        [effect_table("Most suspicious first", "training example", _columns(suspects), "residual and noise", rows)],
         suspects.notes,
         [
             "The line is one standard deviation of the noise to either side, estimated from similar predictions.",
