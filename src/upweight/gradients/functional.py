@@ -5,6 +5,7 @@ Second-order products need attention in its plain form, because the fused kernel
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import map_tensors
+from upweight.gradients.batches import collate, map_tensors
 from upweight.gradients.network import Network, Quantity
 
 Blocks = Mapping[str, Tensor]
@@ -55,6 +56,33 @@ def gradient_rows(
             pass  # vmap fails for data-dependent branches, in-place writes and operators without a batching rule
     rows = [single_gradient(network, quantity, example, names) for example in examples.batches(1)]
     return {name: torch.stack([row[name] for row in rows]) for name in names}
+
+
+def values_alone(network: Network, quantity: Quantity, examples: Examples) -> Tensor | None:
+    """The values of examples in batches of one, (n,), in one pass by vmap and without a graph; None if that fails.
+
+    It fails for batches that are not stacked example by example, which may be padded to the longest of them, and for
+    what vmap does not allow: random numbers, data-dependent branches, in-place writes. Call it inside
+    `network.preserved()`.
+    """
+    if network.collate is not collate:
+        return None
+    batch, module = network.batch(examples), LossModule(network, quantity)
+
+    def value(tensors: Sequence[Tensor]) -> Tensor:
+        remaining = iter(tensors)
+        values: Tensor = module(map_tensors(lambda _: next(remaining)[None], batch))
+        return values.reshape(())
+
+    try:
+        tensors = batch_tensors(batch)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return torch.func.vmap(value)(tensors)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return None
 
 
 def single_gradient(network: Network, quantity: Quantity, example: Examples, names: Sequence[str]) -> dict[str, Tensor]:

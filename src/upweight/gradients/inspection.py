@@ -24,6 +24,7 @@ from upweight.gradients.hooks import (
 from upweight.gradients.interaction import (
     COMPARED_EXAMPLES,
     GRADIENT_EXAMPLES,
+    GradientsAlone,
     checked_sets,
     choose_examples,
     differing_parameters,
@@ -205,13 +206,14 @@ def _backpropagate(network: Network, examples: Examples, inspection: Inspection,
 
 def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> Inspection:
     with network.preserved():
-        refuse_interaction(network, quantity, few)
-        layouts, wrong, floats = _find_layouts(network, quantity, few)
+        alone = GradientsAlone(network, quantity, few)
+        refuse_interaction(alone)
+        layouts, wrong, floats = _find_layouts(alone)
         fallback = tuple(name for name in network.names if name in wrong)
         sliced = _sliced(network, few)
         if fallback:
             rows = gradient_rows(network, quantity, few, fallback, sliced)
-            if differing_parameters(network, quantity, few, lambda i: {name: block[i] for name, block in rows.items()}):
+            if differing_parameters(alone, lambda i: {name: block[i] for name, block in rows.items()}):
                 sliced = None
     missing = sum(prod(network.shapes[name]) for name in fallback)
     return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing)
@@ -225,7 +227,7 @@ def _compare_batch(network: Network, quantity: Quantity, few: Examples, inspecti
     wrong: set[str] = set()
     with network.preserved():
         if values_change_with_batch(network, quantity, few):
-            refuse_interaction(network, quantity, few)
+            refuse_interaction(GradientsAlone(network, quantity, few))
         while True:
             without = frozenset({*inspection.fallback, *wrong})
             names = [name for name in network.names if name not in without]
@@ -246,10 +248,9 @@ def _compare_batch(network: Network, quantity: Quantity, few: Examples, inspecti
             return {*wrong, *hooked.failed_names, *differing_sums(network, quantity, few, truth, sums)}
 
 
-def _find_layouts(
-    network: Network, quantity: Quantity, few: Examples
-) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
+def _find_layouts(alone: GradientsAlone) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
     """Layouts under which hooks agree with autograd, the parameters for which none does, numbers per example."""
+    network, quantity, few = alone.network, alone.quantity, alone.few
     layouts: dict[CallSite, ExampleLayout] = {}
     given_up: set[str] = set()
     for _ in range(MAX_LAYOUT_TRIALS):
@@ -270,7 +271,7 @@ def _find_layouts(
                 break
             given_up |= changed
             continue
-        wrong = set(differing_parameters(network, quantity, few, result.row))
+        wrong = set(differing_parameters(alone, result.row))
         wrong |= hooked.failed_names
         layouts |= {call.site: call.layout for call in hooked.calls}
         if not wrong:

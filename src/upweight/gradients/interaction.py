@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.gradients.functional import gradient, single_gradient
+from upweight.gradients.functional import gradient, single_gradient, values_alone
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.preserve_model import without_graph
@@ -25,6 +25,7 @@ from upweight.gradients.preserve_model import without_graph
 COMPARED_EXAMPLES = 16  # at most, in one batch and alone
 GRADIENT_EXAMPLES = 3  # of these, the ones whose gradients are compared in any case
 MAX_CANDIDATES = 2048  # examples among which these are chosen
+MAX_COMPUTED_NUMBERS = 1 << 22  # of gradients of examples alone that are held in memory, 16 MB
 Blocks = Mapping[str, Tensor]
 
 
@@ -84,18 +85,50 @@ def share_checked_sets(source: Network, target: Network) -> None:
     _CHECKED.share(source, target)
 
 
-def refuse_interaction(network: Network, quantity: Quantity, few: Examples) -> None:
+class GradientsAlone:
+    """The gradients of a few examples, each in a batch of one; those of a small network are computed once.
+
+    Raises ValueError for a gradient that is NaN or infinite. Use it inside `network.preserved()`.
+    """
+
+    def __init__(self, network: Network, quantity: Quantity, few: Examples) -> None:
+        self.network, self.quantity, self.few = network, quantity, few
+        self._computed: dict[int, Blocks] = {}
+
+    def __getitem__(self, position: int) -> Blocks:
+        if position in self._computed:
+            return self._computed[position]
+        few = self.few
+        blocks = _gradient_alone(self.network, self.quantity, few.take([position]), len(few))
+        if not all(isfinite(_square(block)) for block in blocks.values()):
+            raise ValueError(
+                f"the gradient of {self.quantity} is NaN or infinite for example {few.ids[position].item()!r}; check "
+                "the loss for a square root or a logarithm at zero"
+            )
+        if self.network.size * len(few) <= MAX_COMPUTED_NUMBERS:
+            self._computed[position] = blocks
+        return blocks
+
+    def sum(self, factors: Tensor) -> Blocks:
+        """Σ factorᵢ · gradientᵢ."""
+        total: dict[str, Tensor] = {}
+        for i, factor in enumerate(factors):
+            for name, block in self[i].items():
+                term = block * factor.to(block)
+                total[name] = total[name] + term if name in total else term
+        return total
+
+
+def refuse_interaction(alone: GradientsAlone) -> None:
     """Raise ValueError if the gradient of an example depends on the other examples of its batch.
 
     Call it inside `network.preserved()`.
     """
-    parameters = list(network.parameters().values())
+    network, quantity, few = alone.network, alone.quantity, alone.few
     values = network.values(quantity, network.batch(few), few.ids)
-
-    def in_batch(i: int) -> Blocks:
-        return gradient(values[i], parameters, network.names, keep=True)
-
-    different = differing_parameters(network, quantity, few, in_batch)
+    factors = random_factors(len(few), values)
+    together = gradient(values @ factors, list(network.parameters().values()), network.names)
+    different = differing_sums(network, quantity, few, alone.sum(factors), together)
     if different:
         raise ValueError(
             f"expected a {quantity} that treats examples separately, but the gradient of an example changes with the "
@@ -111,34 +144,28 @@ def values_change_with_batch(network: Network, quantity: Quantity, few: Examples
 
     Call it inside `network.preserved()`.
     """
-    together = _values(network, quantity, few)
-    alone = torch.cat([_value_alone(network, quantity, example, len(few)) for example in few.batches(1)])
+    together, alone = _values(network, quantity, few), values_alone(network, quantity, few)
+    if alone is None:
+        alone = torch.cat([_value_alone(network, quantity, example, len(few)) for example in few.batches(1)])
     tolerance = torch.finfo(network.dtype).eps ** 0.5
     return not bool(((alone - together).abs() <= tolerance * (together.abs() + 0.1 * together.abs().mean())).all())
 
 
-def differing_parameters(
-    network: Network, quantity: Quantity, few: Examples, row: Callable[[int], Blocks]
-) -> list[str]:
+def differing_parameters(alone: GradientsAlone, row: Callable[[int], Blocks]) -> list[str]:
     """Parameters whose gradients in `row(i)` differ from those of example i alone by more than rounding.
 
-    One example at a time, so that memory holds two gradients and not those of all examples.
+    One example at a time, so that memory holds two gradients of a large network and not those of all examples.
     """
     differences: dict[str, float] = {}
     sizes: dict[str, float] = {}
     total = 0.0
-    for i, example in enumerate(few.batches(1)):
-        truth = _gradient_alone(network, quantity, example, len(few))
+    for i in range(len(alone.few)):
+        truth = alone[i]
         total += sum(_square(block) for block in truth.values())
         for name, block in row(i).items():
             differences[name] = differences.get(name, 0.0) + _square(block - truth[name])
             sizes[name] = sizes.get(name, 0.0) + _square(truth[name])
-    if not isfinite(total):
-        raise ValueError(
-            f"the gradient of {quantity} is NaN or infinite for one of the examples {few.ids.tolist()}; check the loss "
-            "for a square root or a logarithm at zero"
-        )
-    return _beyond_rounding(network, quantity, few, differences, sizes, total)
+    return _beyond_rounding(alone.network, alone.quantity, alone.few, differences, sizes, total)
 
 
 def differing_sums(network: Network, quantity: Quantity, few: Examples, truth: Blocks, sums: Blocks) -> list[str]:

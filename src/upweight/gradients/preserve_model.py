@@ -27,7 +27,7 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     sparse = [m for m in net.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     devices = {p.device.index for _, p, _ in flags if p.device.type == "cuda"}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
     try:
         with (
             torch.random.fork_rng(devices=sorted(d for d in devices if d is not None)),
