@@ -94,9 +94,11 @@ class RecordedSteps(Stepwise):
         sizes = [p.numel() for p in copy.parameters().values()]
         decay = torch.repeat_interleave(torch.tensor(decays, dtype=copy.dtype), torch.tensor(sizes)).to(copy.device)
         self._decay = decay if any(value != settings.weight_decay for value in decays) else None
-        check = StepCheck(self._run, trajectory, settings, self._point, self._mean_weights, decay)
+        self._tensors = lru_cache(maxsize=2)(trajectory.read)
+        check = StepCheck(self._run, trajectory, self._tensors, settings, self._point, self._mean_weights, decay)
         mismatches = check.compare()
         self.checked, self.contradictions = mismatches.checked, explain(check, mismatches)
+        self._tensors = trajectory.read
         self.max_growth = MAX_GROWTH
         self.lost: dict[int, int] = {}
 
@@ -161,7 +163,7 @@ class RecordedSteps(Stepwise):
 
     def _read_checkpoint(self, position: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
         """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not need its momentum."""
-        network, tensors = self._run.network, self._trajectory.read(position)
+        network, tensors = self._run.network, self._tensors(position)
         buffers = {name: tensors[name] for name, _ in network.net.named_buffers() if name in tensors}
         theta = torch.cat([tensors[name].reshape(-1) for name in network.names]).to(network.device)
         if self._run.training.optimiser == "sgd":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +48,12 @@ class Difference(NamedTuple):
     @property
     def length(self) -> float:
         """The length of the longer vector."""
-        return max(float(self.recorded.norm()), float(self.replayed.norm()))
+        return max(_norm(self.recorded), _norm(self.replayed))
 
     @property
     def size(self) -> float:
         """The length of the difference, relative to the longer vector."""
-        return float((self.recorded - self.replayed).norm()) / (self.length or 1.0)
+        return _norm(self.recorded - self.replayed) / (self.length or 1.0)
 
     @property
     def typical_size(self) -> float:
@@ -64,18 +64,18 @@ class Difference(NamedTuple):
     @property
     def ratio(self) -> float:
         """The length of the recorded vector, relative to the replayed one."""
-        return float(self.recorded.norm()) / (float(self.replayed.norm()) or np.inf)
+        return _norm(self.recorded) / (_norm(self.replayed) or np.inf)
 
     def exceeds(self, tolerance: float) -> bool:
         """Whether the vectors differ by more than rounding and this share of their length; true for NaN."""
-        return not self.size * self.length <= tolerance * self.length + self.allowed
+        return not _norm(self.recorded - self.replayed) <= tolerance * self.length + self.allowed
 
     def is_parallel(self, tolerance: float) -> bool:
         """Whether the vectors have the same direction."""
-        lengths = float(self.recorded.norm()), float(self.replayed.norm())
+        lengths = _norm(self.recorded), _norm(self.replayed)
         if not all(lengths):
             return False
-        return float((self.recorded / lengths[0] - self.replayed / lengths[1]).norm()) <= 2 * tolerance
+        return _norm(self.recorded / lengths[0] - self.replayed / lengths[1]) <= 2 * tolerance
 
 
 class Mismatches(NamedTuple):
@@ -101,6 +101,7 @@ class StepCheck:
     Args:
         run: the steps; its net, in eval mode, is overwritten.
         trajectory: the recorded training.
+        read: `trajectory.read`, or one that remembers the last two checkpoints.
         settings: those of its optimiser.
         point: t → parameters (p,) and Adam's moments before step t; it also loads the buffers into the net.
         weights: t → weights (n,) of the examples in the mean of step t.
@@ -109,6 +110,7 @@ class StepCheck:
 
     run: Run
     trajectory: Trajectory
+    read: Callable[[int], dict[str, Tensor]]
     settings: OptimiserSettings
     point: Callable[[int], tuple[Tensor, OptimiserState]]
     weights: Callable[[int], Array]
@@ -119,18 +121,17 @@ class StepCheck:
         gradients: list[Difference] = []
         updates: list[Difference] = []
         largest = 0.0
-        read = lru_cache(maxsize=2)(self.trajectory.read)
         for place in self._places():
             before, after = self.trajectory.shards[place : place + 2]
-            tensors = read(place)
-            evidence = read_evidence(read(place + 1), is_next_step=after.step == before.step + 1)
+            tensors = self.read(place)
+            evidence = read_evidence(self.read(place + 1), is_next_step=after.step == before.step + 1)
             if evidence is None:
                 continue
             theta, state = self.point(before.step)
             if len(gradients) % SCALE_EVERY == 0:
                 largest = max(largest, self._example_scale(before.step, theta))
             gradient = self.gradient(before.step, theta)
-            largest = max(largest, float(torch.linalg.vector_norm(gradient, dtype=torch.float64)))
+            largest = max(largest, _norm(gradient))
             gradients.append(self._gradient_difference(before.step, tensors, evidence, gradient))
             updates.append(self._update_difference(before.step, tensors, evidence, theta, state, gradient))
         rounding = ROUNDING * self.precision * largest
@@ -162,8 +163,7 @@ class StepCheck:
             # With random signs, the squared length of the sum is on average the sum of the squared lengths.
             signs = torch.randint(0, 2, weighted.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
             gradient = _gradient_of((weighted * signs.to(weighted)).sum(), self.run)
-        length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-        return length * float(np.sqrt(len(weighted)))
+        return _norm(gradient) * float(np.sqrt(len(weighted)))
 
     def _weighted_losses(self, t: int, theta: Tensor, run: Run) -> Tensor:
         set_parameter_views(list(run.network.parameters().values()), theta)
@@ -181,6 +181,10 @@ class StepCheck:
     @property
     def _names(self) -> tuple[str, ...]:
         return self.run.network.names
+
+    @cached_property
+    def _decays(self) -> bool:
+        return bool(self.decay.any())
 
     @cached_property
     def _undecayed(self) -> Training:
@@ -207,7 +211,7 @@ class StepCheck:
         theta = torch.cat([tensors[name].reshape(-1) for name in self._names])
         moments = moment_sketches(tensors), evidence["moments"]
         before, after = (self._join(sketches) for sketches in moments)
-        sources = float(before.norm() + after.norm())
+        sources = _norm(before) + _norm(after)
         # Torch leaves out parameters that no loss has used so far, and so does their weight decay.
         decay = self._decay_sketch(theta, {name for name in self._names if name in moments[1]})
         if settings.kind != "SGD":
@@ -221,18 +225,19 @@ class StepCheck:
             start, end = self.sketch(theta), self._join(evidence["parameters"])
             moved = zip(self._names, torch.split(end != start, self._widths), strict=True)
             decay = self._decay_sketch(theta, {name for name, part in moved if bool(part.any())})
-            recorded, sources = (start - end) / rate - decay, float(start.norm()) / rate
+            recorded, sources = (start - end) / rate - decay, _norm(start) / rate
         else:
             recorded = self.sketch(gradient)
-        allowed = STATE_ROUNDING * self.precision * (sources + float(decay.norm()))
+        allowed = STATE_ROUNDING * self.precision * (sources + _norm(decay))
         return Difference(t, recorded, self.sketch(gradient), allowed)
 
     def _decay_sketch(self, theta: Tensor, names: set[str]) -> Tensor:
         """Sketch of the weight decay's share in the recorded gradients of these parameters; 0 if it is decoupled."""
+        if self.settings.decoupled or not self._decays:
+            return torch.zeros(sum(self._widths), dtype=torch.float64)
         decays = torch.split(theta * self.decay.to(theta), self._sizes)
         parts = zip(self._names, decays, strict=True)
-        share = 0.0 if self.settings.decoupled else 1.0
-        return torch.cat([sketch(part) * (share if name in names else 0.0) for name, part in parts])
+        return torch.cat([sketch(part) * float(name in names) for name, part in parts])
 
     def _update_difference(
         self,
@@ -261,7 +266,7 @@ class StepCheck:
         if not pairs:
             return Difference(t, recorded[:0], replayed[:0], 0.0)
         recorded, replayed = (torch.cat(vectors) for vectors in zip(*pairs, strict=True))
-        return Difference(t, recorded, replayed, STATE_ROUNDING * self.precision * float(start.norm()))
+        return Difference(t, recorded, replayed, STATE_ROUNDING * self.precision * _norm(start))
 
     def _is_other_update(self, difference: Difference, gradient_rounding: float, tolerance: float) -> bool:
         if not len(difference.recorded):
@@ -272,6 +277,10 @@ class StepCheck:
         typical = ADAM_TOLERANCES.get(self.run.network.dtype, LOW_PRECISION_TOLERANCE)
         is_typical = difference.typical_size > typical and difference.exceeds(typical)
         return is_typical or difference.exceeds(ADAM_LARGEST_DIFFERENCE)
+
+
+def _norm(vector: Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
 
 
 def _gradient_of(value: Tensor, run: Run) -> Tensor:

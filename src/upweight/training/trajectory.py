@@ -69,6 +69,9 @@ class Trajectory:
         self._rates: list[float] = []  # since the last checkpoint
         self._batches: list[list[Id]] = []
         self._evidence: dict[str, Tensor] = {}  # of the step after the last checkpoint
+        self._steps_of: dict[
+            Shard, tuple[Tensor, Tensor | None]
+        ] = {}  # rates and batches of checkpoints that were read
         self._step = 0
         self._may_continue = True  # whether recorded steps follow those in the folder
         recorded = read_manifest(self.folder)
@@ -150,11 +153,14 @@ class Trajectory:
 
     def read(self, position: int) -> dict[str, Tensor]:
         """All tensors of one checkpoint. Raises ValueError if its file is missing or damaged."""
-        return read_checkpoint(self.folder, self.shards[position])
+        shard = self.shards[position]
+        tensors = read_checkpoint(self.folder, shard)
+        self._steps_of.setdefault(shard, (tensors[RATES], tensors.get(BATCHES)))
+        return tensors
 
     def rates(self) -> NDArray[np.float64]:
-        """The learning rate of every step up to the last checkpoint, (steps,). Reads, and so checks, every file."""
-        stored = [self.read(position)[RATES].numpy() for position in range(len(self))]
+        """The learning rate of every step up to the last checkpoint, (steps,). Every file is read once, and checked."""
+        stored = [rates.numpy() for rates, _ in self._recorded()]
         for shard, rates, previous in zip(self.shards, stored, [0, *(s.step for s in self.shards)], strict=False):
             require_rates(shard, rates, previous)
         return np.concatenate(stored) if stored else np.empty(0)
@@ -164,7 +170,7 @@ class Trajectory:
 
         Raises ValueError if only some of the steps recorded them.
         """
-        stored = [(len(tensors[RATES]), tensors.get(BATCHES)) for tensors in map(self.read, range(len(self)))]
+        stored = [(len(rates), batches) for rates, batches in self._recorded()]
         recorded = [batches for _, batches in stored if batches is not None]
         if not recorded:
             return None
@@ -174,6 +180,13 @@ class Trajectory:
                 "every step, or ask for segments=3, which does not need it"
             )
         return [ids for batches in recorded for ids in decode_batches(batches)]
+
+    def _recorded(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Learning rates and encoded batches of the steps before every checkpoint."""
+        for position, shard in enumerate(self.shards):
+            if shard not in self._steps_of:
+                self.read(position)
+        return [self._steps_of[shard] for shard in self.shards]
 
     def name_of(self, position: int) -> str:
         """One checkpoint in words."""
