@@ -17,8 +17,8 @@ from upweight.trees.fixed_structure import (
     refit,
     reverse_derivative,
     single_point_derivative,
-    top_leaves_derivative,
 )
+from upweight.trees.top_leaves import top_leaves_derivative
 
 
 def slow_replay(

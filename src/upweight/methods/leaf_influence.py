@@ -25,8 +25,8 @@ from upweight.trees.fixed_structure import (
     margin_changes,
     reverse_derivative,
     single_point_derivative,
-    top_leaves_derivative,
 )
+from upweight.trees.top_leaves import top_leaves_derivative
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import final
 
@@ -94,7 +95,7 @@ class RecordedSteps(Stepwise):
         sizes = [p.numel() for p in copy.parameters().values()]
         decay = torch.repeat_interleave(torch.tensor(decays, dtype=copy.dtype), torch.tensor(sizes)).to(copy.device)
         self._decay = decay if any(value != settings.weight_decay for value in decays) else None
-        self._tensors = lru_cache(maxsize=2)(trajectory.read)
+        self._tensors: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=2)(trajectory.read)
         check = StepCheck(self._run, trajectory, self._tensors, settings, self._point, self._mean_weights, decay)
         mismatches = check.compare()
         self.checked, self.contradictions = mismatches.checked, explain(check, mismatches)

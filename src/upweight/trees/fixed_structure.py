@@ -130,58 +130,6 @@ def forward_derivative(boosting: Boosting, examples: Indices) -> tuple[Array, Ar
     return change, base
 
 
-def top_leaves_derivative(boosting: Boosting, examples: Indices, k: int) -> tuple[Array, Array]:
-    """∂ leaf values / ∂ log weight of each of these examples, (leaves, width, examples); of the base (K, examples).
-
-    LeafInfluence with the update set TopKLeaves (Sharchilev et al. 2018, section 3.1.3). In every tree, the k leaves in
-    which Σ |∂ margin| is largest before the tree are followed: their values change with the margins of all their
-    examples, and the margins of all their examples change with their values. The example itself is always followed.
-    If its leaf is not among the k, that leaf changes with the margin of this example alone, and moves no other
-    example. Ties, as in the first tree, go to the leaf with the smaller number. All of this is as CatBoost does it.
-
-    A row that counts for several examples is that many copies, each of which follows its own margin.
-    """
-    ensemble, rule, n = boosting.ensemble, boosting.rule, len(boosting.weights)
-    columns, targets = np.arange(len(examples)), boosting.targets
-    counts = np.maximum(boosting.counts, 1.0)[examples]
-    copy_weights, is_one = boosting.weights[examples] / counts, counts <= 1.0
-    base = base_derivative(boosting)[:, examples] * boosting.weights[examples]
-    own = base / counts  # (K, examples), of the copy whose weight changes
-    dz = np.repeat(own[:, None, :], n, axis=1)  # (K, n, examples), of all rows; of the example's own, the other copies
-    change = np.zeros((*ensemble.values.shape, len(examples)))
-    old, (_, h_totals) = boosting.reproduced, boosting.leaf_totals
-    for step in boosting.steps():
-        dg, dh = boosting.loss.derivatives_jvp(step.margins[..., None], targets[..., None], dz)
-        own_dg, own_dh = boosting.loss.derivatives_jvp(step.margins[:, examples], targets[:, examples], own)
-        moved, own_moved = _moved(boosting, step.trees, dz), _moved(boosting, step.trees, own)
-        for tree in step.trees:
-            in_tree, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
-            matrix, outputs = boosting.leaf_matrices[tree], ensemble.outputs_of(tree)
-            at = (local[examples], columns)
-            total_moved = np.asarray(matrix @ moved[tree])
-            total_moved[at] += copy_weights * (own_moved[tree] - moved[tree][examples, columns])
-            is_top = _largest(total_moved, k)
-            for column, output in enumerate(range(*outputs.indices(len(targets)))):
-                sums = []
-                derivatives = (dg, own_dg, step.gradient), (dh if rule.newton else None, own_dh, step.hessian)
-                for of_all, of_own, direct in derivatives:
-                    total = np.zeros(total_moved.shape)
-                    if of_all is not None and of_own is not None:
-                        own_part = copy_weights * of_own[output]
-                        total = np.asarray(matrix @ of_all[output]) * is_top
-                        total[at] -= is_top[at] * copy_weights * of_all[output, examples, columns]
-                        total[at] += own_part
-                    total[at] += copy_weights * direct[output, examples]
-                    sums.append(total)
-                value, h_total = old[in_tree, column, None], h_totals[in_tree, column, None]
-                copy_change = rule.value_change(value, h_total, sums[0], sums[1], in_tree)
-                change[in_tree, column] = copy_change * counts
-                own[output] += copy_change[at]
-                dz[output] += (copy_change * is_top)[local]
-                dz[output, examples[is_one], columns[is_one]] = own[output, is_one]
-    return change, base
-
-
 def single_point_derivative(boosting: Boosting) -> tuple[Array, Array]:
     """∂ (value of the leaf that i is in) / ∂ log weight of i, with the others' margins held.
 
@@ -255,18 +203,3 @@ def base_derivative(boosting: Boosting) -> Array:
     if boosting.base_weights is None:
         return slope
     return slope * np.divide(weights, boosting.weights, out=np.ones_like(weights), where=boosting.weights > 0)
-
-
-def _moved(boosting: Boosting, trees: range, dz: Array) -> dict[int, Array]:
-    """Σ |dz| over the outputs that the gradients of each tree depend on: all of them if the classes are coupled."""
-    if boosting.loss.coupled:
-        return dict.fromkeys(trees, np.abs(dz).sum(axis=0))
-    return {tree: np.abs(dz[boosting.ensemble.outputs_of(tree)]).sum(axis=0) for tree in trees}
-
-
-def _largest(numbers: Array, k: int) -> NDArray[np.bool_]:
-    """Which numbers ≥ 0 (leaves, examples) are among the k largest of each example; ties go to the first leaf."""
-    share = np.round(numbers / np.maximum(numbers.max(axis=0), 1e-300), 10)  # sums that differ by rounding are equal
-    is_largest = np.zeros(numbers.shape, dtype=bool)
-    np.put_along_axis(is_largest, np.argsort(-share, axis=0, kind="stable")[:k], True, axis=0)
-    return is_largest
