@@ -85,3 +85,21 @@ def test_half_precision_nets_have_rows_in_single_precision():
     network = Network(net, lambda net, b: cross_entropy(net, b).float())
     rows = CapturedRows(network, uw.Examples(X, Y), "loss")
     assert np.allclose(rows.dense(), expected(net.double()), atol=0.05)
+
+
+def test_a_column_of_labels_reaches_a_collate_of_the_user_as_a_column():
+    shapes = []
+
+    def collate(examples: uw.Examples) -> Pair:
+        shapes.append(np.shape(examples.y)[1:])
+        return Pair(torch.as_tensor(examples.x), torch.as_tensor(examples.y))
+
+    def loss(net: Any, batch: Pair) -> torch.Tensor:
+        return (net(batch.first) - batch.second).square().mean(1)
+
+    torch.manual_seed(0)
+    column, flat = uw.Examples(X, Y[:, None].astype(float)), uw.Examples(X, Y.astype(float))
+    given = CapturedRows(Network(net := nn.Linear(5, 1).double(), loss, collate=collate), column, "loss").dense()
+    expected = CapturedRows(Network(net, lambda n, b: (n(b.x)[:, 0] - b.y).square()), flat, "loss").dense()
+    np.testing.assert_allclose(given, expected, rtol=1e-10)
+    assert set(shapes) == {(1,)} and column.y.shape == (6,) and flat.with_column() is flat

@@ -117,3 +117,25 @@ def test_a_batch_norm_in_the_loss_is_refused_and_leaves_no_hooks():
 def test_vectors_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"shape \(k, 66\)"):
         rows(cross_entropy).project(np.zeros((5, 2)))
+
+
+def test_sharded_parameters_are_refused(tmp_path):
+    distributed = pytest.importorskip("torch.distributed")
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("needs gloo")
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net = nn.Linear(5, CLASSES)
+        fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match="'weight' is sharded over processes"):
+            Network(net, cross_entropy)
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_parameters_without_values_are_refused():
+    with pytest.raises(ValueError, match="'weight' is on the meta device"):
+        Network(nn.Linear(5, CLASSES, device="meta"), cross_entropy)

@@ -203,3 +203,28 @@ def test_the_older_keyword_l2_sets_the_l2_of_the_objective():
         assert TorchModel(net, binary_loss, l2=0.2, training=summed).objective == uw.Objective("fixed", 0.2)
     with pytest.warns(DeprecationWarning), pytest.raises(ValueError, match="expected one l2"):
         TorchModel(net, binary_loss, objective=uw.Objective("mean", 0.2), l2=0.3)
+
+
+@pytest.mark.parametrize("outputs", [3, 1])
+@pytest.mark.parametrize("method", [uw.Influence(curvature=uw.EmpiricalFisher()), uw.GradDot()])
+def test_the_only_example_of_a_class_is_marked(method, outputs):
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 2 if outputs == 3 else np.zeros(30)
+    y[4] = outputs - 1 if outputs == 3 else 1.0
+    train = uw.Examples(rng.normal(size=(30, 4)).astype(np.float32), y)
+    torch.manual_seed(0)
+    loss = cross_entropy if outputs == 3 else binary_loss
+    model = TorchModel(nn.Linear(4, outputs), loss)
+
+    def marks(train):
+        warnings = method.fit(model, train).attribute(train.take([0])).diagnostics["warnings"]
+        return [text for text in warnings if "one training example only" in text]
+
+    assert len(marks(train)) == 1 and "4 of class" in marks(train)[0] and "retrained" not in marks(train)[0]
+    assert marks(train.replaced(y=np.where(np.arange(30) < 3, y[4], y))) == []
+
+
+def test_counts_are_no_classes():
+    train = uw.Examples(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), np.arange(20))
+    model = TorchModel(nn.Linear(4, 1), lambda net, b: (net(b.x)[:, 0] - b.y).square())
+    assert model.only_examples(train) == {}

@@ -27,7 +27,6 @@ from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.scores import Scores, Top, Unit
 from upweight.core.strongest import strongest_of
-from upweight.core.weights import only_examples
 
 __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
@@ -299,14 +298,15 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     @cached_property
     def _only_of_class(self) -> str | None:
         """A warning if a class has one training example only, whose removal would take the class away."""
-        alone = {} if self.original_model.classes is None else only_examples(self.train)
+        alone, is_needed = self.original_model.only_examples(self.train), self.original_model.classes is not None
         if not alone:
             return None
         described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]
         return (
             f"Of {len(alone)} class{'es'[: 2 * (len(alone) > 1)]} there is one training example only "
-            f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone and "
-            "this model cannot be retrained, so its scores are an extrapolation that no retraining confirms."
+            f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone"
+            f"{' and this model cannot be retrained' * is_needed}, so its scores are an extrapolation"
+            f"{' that no retraining confirms' * is_needed}."
         )
 
     def _checksum(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,14 @@ class Examples:
         if seen is not None:
             seen[id(self)] = self, contents
         return contents
+
+    def with_column(self) -> Examples:
+        """The same examples, whose `y` is (n, 1) if it came so; for functions of the user that make batches."""
+        if not self.is_column or self.y is None:
+            return self
+        given = copy(self)
+        given.__dict__["y"] = self.y[:, None]
+        return given
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
         """Positions of these ids, shape (len(ids),). Raises KeyError with the first unknown id."""

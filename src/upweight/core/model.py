@@ -21,6 +21,7 @@ from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
+from upweight.core.weights import only_examples
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Measurable(ABC):
     def classes(self) -> NDArray[Any] | None:
         """The class labels, if training needs an example of each; None for numeric targets, or if not known."""
         return None
+
+    def only_examples(self, train: Examples) -> Mapping[Any, Any]:
+        """Class → id of its only training example of positive weight; none if labels are not classes."""
+        return {} if self.classes is None else only_examples(train)
 
     def parameter_query(self) -> Examples | None:
         """One query for a measurement that depends on the parameters alone; None if queries are what is measured."""

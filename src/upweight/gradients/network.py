@@ -40,7 +40,7 @@ class Network:
         notes: facts that a reader of the scores should know, as sentences.
 
     Raises:
-        ValueError: the net has no trainable parameters, complex or lazy parameters, batch norm without running
+        ValueError: the net has no trainable parameters, complex, lazy or sharded parameters, batch norm without running
             statistics, or an embedding that renormalises its weights.
     """
 
@@ -70,6 +70,18 @@ class Network:
             raise ValueError(
                 "expected a net with trainable parameters, but none requires gradients; set requires_grad_(True)"
             )
+        for name, parameter in named.items():
+            if hasattr(parameter, "device_mesh"):  # a DTensor, as fully_shard makes
+                raise ValueError(
+                    f"parameter {name!r} is sharded over processes, and gradients of single examples need whole "
+                    "parameters; pass the net before fully_shard, or load the full state dict (torch.distributed."
+                    "checkpoint.state_dict.get_model_state_dict with full_state_dict=True) into a net that is not "
+                    "sharded"
+                )
+            if parameter.is_meta:
+                raise ValueError(
+                    f"parameter {name!r} is on the meta device and has no values; load the weights into the net first"
+                )
         for name in self.names:
             if isinstance(named[name], nn.parameter.UninitializedParameter):
                 raise ValueError(f"parameter {name!r} has no shape yet (a lazy module); run one batch through the net")
@@ -177,6 +189,8 @@ class Network:
 
     def batch(self, examples: Examples) -> Any:
         """The batch that the loss takes, on the device of the network."""
+        if self.collate is not stack:
+            examples = examples.with_column()
         return to_device(self.collate(examples), self.device, self.dtype)
 
     def preserved(self) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from upweight.core.model import (
 )
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
+from upweight.core.weights import only_examples
 from upweight.gradients import input_gradients, optimality, predictions
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.features import features
@@ -56,7 +57,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
             `uw.Objective("mean", l2=…)`, the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of
             `torch.optim.SGD`). None: the objective of `training`, else "mean" without a regulariser.
         collate: `collate(examples) -> batch`, which makes the batches for `loss`; None for an object with tensors `.x`
-            and `.y`.
+            and `.y`. Labels that came as a column (n, 1) are one in `examples.y` too.
         training: how the net was trained: a `Training` with its `initial`, or your own `train_fn(weights, seed) -> net`
             that trains a new net with these example weights (n,). Weights of 1 and seed 0 have to give this net.
             Without `training` the model cannot be retrained.
@@ -196,6 +197,16 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         If the loss has no output with one number or one row per example, every prediction is None.
         """
         return predictions.predictions(self.network, examples)
+
+    def only_examples(self, train: Examples) -> Mapping[Any, Any]:
+        """Class → id of its only training example, if labels are 0 and 1 or positions among the net's outputs."""
+        alone = only_examples(train)
+        if not alone or train.y is None:
+            return {}
+        if np.isin(train.y, (0, 1)).all():
+            return alone
+        outputs = self.predict(train.take([0])).classes if train.y.dtype.kind in "iu" else ()
+        return alone if train.y.min() >= 0 and train.y.max() < len(outputs) else {}
 
     def embed(self, examples: Examples) -> Array:
         """The inputs of the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
