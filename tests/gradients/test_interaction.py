@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import upweight as uw
+from upweight.gradients.functional import values_alone
 from upweight.gradients.interaction import choose_examples
 
 
@@ -104,3 +105,32 @@ def test_a_column_of_labels_reaches_the_loss_as_a_column() -> None:
     np.testing.assert_allclose(scores.values, flat.attribute(train.take([3, 4])).values, rtol=1e-5, atol=1e-6)
     assert set(sizes) == {(1,)} and column.y.shape == (20,)
     assert column.replaced(y=1 - column.y).is_column and column.without([0]).is_column and not train.is_column
+
+
+def test_padding_that_the_net_reads_is_an_interaction() -> None:
+    rng = np.random.default_rng(0)
+    words = [rng.normal(size=(2 + i % 5, 6)).astype(np.float32) for i in range(40)]
+    train = uw.Examples(np.arange(40)[:, None], np.arange(40) % 2)
+
+    def padded(part: uw.Examples) -> Any:
+        rows = [torch.as_tensor(words[int(i)]) for i in np.asarray(part.x)[:, 0]]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1.0), torch.as_tensor(part.y)
+
+    def mean_of_all(net: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(net(batch[0]).mean(1), batch[1], reduction="none")
+
+    model = uw.TorchModel(net(), mean_of_all, collate=padded)
+    assert values_alone(model.network, "loss", train.take([0, 1])) is None  # the batch cannot be cut into examples
+    with pytest.raises(ValueError, match="other examples of its batch"):
+        uw.GradDot().fit(model, train).attribute(train.take([0]))
+
+
+def test_the_values_of_examples_alone_come_from_one_pass_where_that_is_the_same() -> None:
+    train, calls = examples(60, 3), []
+
+    def counting(net: nn.Module, batch: Any) -> Tensor:
+        calls.append(len(batch.y))
+        return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+    uw.GradDot().fit(uw.TorchModel(net(), counting), train).attribute(train.take([0, 1, 2, 4]))
+    assert calls.count(1) <= 5  # three gradients alone, and one pass over the values of each set alone

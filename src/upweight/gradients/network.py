@@ -34,7 +34,8 @@ class Network:
         collate: `collate(examples) -> batch`; None for a `Batch(x, y)` of tensors.
 
     Attributes:
-        names: trainable parameters in the order of `net.named_parameters()`; tied parameters appear once.
+        names: trainable parameters in the order of `net.named_parameters()`; tied parameters appear once, and those
+            without numbers do not appear.
         shapes: name → shape.
         frozen: names of the parameters that do not require gradients, which are held fixed.
         notes: facts that a reader of the scores should know, as sentences.
@@ -58,7 +59,7 @@ class Network:
         self.net, self.loss, self.measure = net, loss, measure
         self.collate = stack if collate is None else collate
         named = dict(net.named_parameters())
-        self.names = tuple(name for name, p in named.items() if p.requires_grad)
+        self.names = tuple(name for name, p in named.items() if p.requires_grad and not _is_empty(p))
         self.frozen = tuple(name for name, p in named.items() if not p.requires_grad)
         self._refuse(named)
         self.shapes = {name: tuple(named[name].shape) for name in self.names}
@@ -231,6 +232,11 @@ class Network:
             raise
         require_one_per_example(quantity if sign > 0 else "loss", values, ids)
         return values if sign > 0 else -values
+
+
+def _is_empty(parameter: Tensor) -> bool:
+    """Whether a parameter holds no numbers; one of a lazy module has no shape yet."""
+    return not isinstance(parameter, nn.parameter.UninitializedParameter) and parameter.numel() == 0
 
 
 def _is_half(tensor: Tensor) -> bool:

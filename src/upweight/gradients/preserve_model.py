@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 T = TypeVar("T")
 
@@ -25,7 +26,9 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     modes = [(module, module.training) for module in net.modules()]
     flags = [(name, p, p.requires_grad) for name, p in net.named_parameters()]
     sparse = [m for m in net.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    # A buffer that is restored has its old contents, so that its version counts no write.
+    buffers = [(buffer, buffer.clone(), _unsafe_preserve_version_counter(buffer)) for buffer in net.buffers()]
+    assigned = [(module, dict(module._buffers)) for module, _ in modes if module._buffers]
     devices = {p.device.index for _, p, _ in flags if p.device.type == "cuda"}
     python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
     try:
@@ -51,9 +54,11 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
         for _, p, flag in flags:
             if p.requires_grad != flag:
                 p.requires_grad_(flag)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
+        for module, own in assigned:
+            module._buffers.update(own)
+        for buffer, before, same_version in buffers:
+            if not torch.equal(buffer, before):
+                with torch.no_grad(), same_version:
                     buffer.copy_(before)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
