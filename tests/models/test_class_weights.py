@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
 from upweight.trees.fixed_structure import base_changes, base_derivative
@@ -192,3 +194,20 @@ def test_class_weights_are_no_copies():
     training = uw.explainable(booster.fit(x, y), train).grown(train)
     np.testing.assert_array_equal(training.counts, np.ones(ROWS))
     np.testing.assert_array_equal(training.weights, np.where(y == 0, 2.0, 1.0))
+
+
+def test_a_linear_model_says_that_removals_keep_balanced_weights() -> None:
+    """Effects are those of a refit with the weights held, not balanced anew."""
+    x, y = TABLES["two"]
+    x = StandardScaler().fit_transform(x[:, :4])
+    train, tight = uw.Examples(x, y), {"tol": 1e-10, "max_iter": 9999}
+    balanced = LogisticRegression(class_weight="balanced", **tight).fit(x, y)
+    scores = uw.Influence().fit(uw.explainable(balanced, train), train).attribute(train.take(range(5)))
+    assert any("does not either" in warning for warning in scores.diagnostics["warnings"])
+    held = dict(zip(*[part.tolist() for part in (np.arange(2), len(y) / (2 * np.bincount(y)))], strict=True))
+    again = LogisticRegression(class_weight=held, **tight).fit(x[1:], y[1:])
+    losses = [-np.log(fit.predict_proba(x[:5])[np.arange(5), y[:5]]) for fit in (again, balanced)]
+    np.testing.assert_allclose(scores.values[:, 0], losses[0] - losses[1], rtol=1e-2, atol=1e-6)
+    given = LogisticRegression(class_weight=held, **tight).fit(x, y)
+    scores = uw.Influence().fit(uw.explainable(given, train), train).attribute(train.take([0]))
+    assert not scores.diagnostics["warnings"]

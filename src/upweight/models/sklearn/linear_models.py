@@ -95,7 +95,7 @@ def read(
         unfinished=may_be_unfinished(final),
         stopping=stopping_of(final, matrix),
         at_optimum=at == "optimum",
-        notes=(*choice_notes, *spec.notes),
+        notes=(*choice_notes, *spec.notes, *_notes_on_class_weights(final)),
         column_names=_column_names(inputs, train),
     )
     query = model.parameter_query()
@@ -205,6 +205,17 @@ def _without_offset(design: Design, theta: Array, matrix: Any) -> tuple[Design, 
     shifted = theta.copy()
     shifted[:, -1] += theta[:, :-1] @ offset / design.intercept
     return design.shifted(offset), shifted
+
+
+def _notes_on_class_weights(estimator: Any) -> tuple[str, ...]:
+    """That balanced weights of classes are held."""
+    class_weight = getattr(estimator, "class_weight", None)
+    if not isinstance(class_weight, str):
+        return ()
+    return (
+        f"class_weight={class_weight!r}: the classes keep the weights of the full training set. Removals do not "
+        "balance them anew, and retraining does not either.",
+    )
 
 
 def _class_weights(estimator: Any, train: Examples) -> dict[Any, float] | None:
