@@ -46,10 +46,9 @@ def require_table_output(out: Path | None, source: Source, decisions: Path) -> N
 def write_cleaned(out: Path, source: Source, patch: Patch) -> None:
     """Write the table with the labels of the patch, and without the rows that it drops."""
     target = str(source.table.target)
-    ids = source.read_table().frame.index.tolist()
-    row_of = {identifier: row for row, identifier in enumerate(ids)}
-    values = {row_of[d.id]: d.new for d in patch.decisions if d.new is not None and d.new != d.old}
-    dropped = [row_of[d.id] for d in patch.decisions if d.new is None]
+    row_of = {str(identifier): row for row, identifier in enumerate(source.read_table().frame.index.tolist())}
+    values = {row_of[str(d.id)]: d.new for d in patch.decisions if d.new is not None and d.new != d.old}
+    dropped = [row_of[str(d.id)] for d in patch.decisions if d.new is None]
     table = read_table(source.task, source.table.reading(), [target])
     data = changed_table(source.task, table, target, values, dropped, out)
     with open_atomically(out, TABLE) as file:

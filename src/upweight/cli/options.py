@@ -84,7 +84,9 @@ def require_output(out: Path | None, *inputs: Path | None, contents: Contents = 
         return
     try:
         folder = destination(out, contents, [path for path in inputs if path is not None]).parent
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{out} cannot be written: {error.strerror}", param_hint="--out") from None
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}; make it first", param_hint="--out")
