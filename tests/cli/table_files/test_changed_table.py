@@ -112,3 +112,18 @@ def test_other_files_keep_their_types(suffix, tmp_path):
     pd.testing.assert_frame_equal(
         read_table(out).frame, expected.drop(index=3).reset_index(drop=True), check_index_type=False
     )
+
+
+def test_a_sheet_with_empty_rows_and_columns_keeps_its_place_and_types(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook, path = openpyxl.Workbook(), tmp_path / "data.xlsx"
+    sheet = workbook.active
+    for number, row in enumerate([("size", "label"), (1.5, 0), (2.5, 1), (3.5, 0), (4.5, 1)]):
+        sheet.cell(3 + number + (number > 2), 2).value, sheet.cell(3 + number + (number > 2), 4).value = row
+    workbook.create_sheet("more")["A1"] = "kept"
+    workbook.save(path)
+    path.write_bytes(changed_table(path, read_table(path), "label", {0: 1, 3: 0}, [2], path))
+    changed = openpyxl.load_workbook(path)
+    assert [cell.value for cell in changed.active["D"]] == [None, None, "label", 1, 1, None, 0]
+    assert [cell.value for cell in changed.active["B"]] == [None, None, "size", 1.5, 2.5, None, 4.5]
+    assert changed["more"]["A1"].value == "kept"

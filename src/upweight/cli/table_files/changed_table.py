@@ -53,7 +53,7 @@ def changed_table(
         case "text":
             data = _changed_text(contents.data, table, place, values, dropped, path.name)
         case "excel":
-            data = _changed_workbook(contents.data, place, values, dropped)
+            data = _changed_workbook(contents.data, table, place, values, dropped)
         case _:
             data = _changed_arrow(contents.data, table.form, column, values, dropped)
     return _compressed(data, out)
@@ -112,18 +112,31 @@ def _encoded(text: str, encoding: str, original: str, data: bytes) -> bytes:
     return text.encode(encoding) if codec is None else mark + text.encode(codec)
 
 
-def _changed_workbook(data: bytes, place: int, values: Mapping[int, Any], dropped: Collection[int]) -> bytes:
+def _changed_workbook(
+    data: bytes, table: Table, place: int, values: Mapping[int, Any], dropped: Collection[int]
+) -> bytes:
+    """With formulas and formats as they are. A value is written as the cell of another row that has it."""
     import openpyxl
 
+    assert table.last_lines is not None
     workbook = openpyxl.load_workbook(io.BytesIO(data))
-    sheet = next(sheet for sheet in workbook.worksheets if any(any(c is not None for c in r) for r in sheet.values))
+    sheet = next(each for each in workbook.worksheets if any(map(any, _filled(each))))
+    columns = [number for number, column in enumerate(zip(*_filled(sheet), strict=True), 1) if any(column)]
+    column = columns[place]
+    cells = [sheet.cell(row, column).value for row in table.last_lines]
+    written = dict(zip(table.frame.iloc[:, place].tolist(), cells, strict=True))
     for row, value in values.items():
-        sheet.cell(row + 2, place + 1).value = value  # the first row has the names; both count from 1
+        sheet.cell(table.last_lines[row], column).value = written.get(value, value)
     for row in sorted(dropped, reverse=True):
-        sheet.delete_rows(row + 2)
+        sheet.delete_rows(table.last_lines[row])
     out = io.BytesIO()
     workbook.save(out)
     return out.getvalue()
+
+
+def _filled(sheet: Any) -> list[list[bool]]:
+    """Whether each cell has a value."""
+    return [[value not in (None, "") for value in row] for row in sheet.iter_rows(values_only=True)]
 
 
 def _changed_arrow(
