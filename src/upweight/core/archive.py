@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive_members import read_members
+from upweight.core.archive_members import read_members, require_stored
 from upweight.core.files import ARCHIVE, Contents, open_atomically, open_regular
 from upweight.core.identity import checksum
 
@@ -64,6 +64,7 @@ def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str
     with open_regular(path) as file:
         try:
             with zipfile.ZipFile(file) as members:
+                require_stored(members)
                 broken = members.testzip()
         except Exception as error:  # zipfile raises many types of error for damaged files
             raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error

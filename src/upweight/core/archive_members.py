@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 SUFFIX = ".npy"
 
 
-def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    """Every member by its name without suffix.
+def require_stored(members: zipfile.ZipFile) -> None:
+    """Raise ValueError if a member is compressed, occurs twice, or is no array: together they are as large as the file.
 
-    Nothing larger than the file is ever allocated.
-
-    Raises:
-        ValueError: a member is compressed, occurs twice, or is not a whole array of numbers or texts.
+    Nothing is read.
     """
     infos = members.infolist()
     names = [info.filename for info in infos]
@@ -31,8 +28,12 @@ def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
         raise ValueError(f"expected arrays with names of their own, got {names[:5]}")
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos) or sum(i.file_size for i in infos) > file_size:
         raise ValueError("its members are compressed or overlap")
+
+
+def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    """Every member by its name without suffix. Raises ValueError for what is not a whole array of numbers or texts."""
     arrays = {}
-    for info in infos:
+    for info in members.infolist():
         with members.open(info) as member:
             arrays[info.filename.removesuffix(SUFFIX)] = _read_array(member, info.file_size)
     return arrays
