@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from upweight.applications.attack import Attack
@@ -9,7 +11,7 @@ from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page,
 from upweight.report.wording import count, label_text, significant
 
 
-def attack_page(attack: Attack) -> str:
+def attack_page(attack: Attack, description: Sequence[str] = ()) -> str:
     """One table of queries and one of moved training examples."""
     queries, steps = attack.queries.ids.tolist()[:MAX_ROWS], len(attack.measured) - 1
     moves = np.abs(attack.moves).reshape(len(attack.moved), -1)
@@ -41,6 +43,7 @@ def attack_page(attack: Attack) -> str:
         ],
         attack.diagnostics["warnings"],
         ["Moves are in grey levels. With moves below one half, a picture rounded to whole grey levels is unchanged."],
+        description,
     )
 
 

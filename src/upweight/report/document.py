@@ -18,11 +18,16 @@ STYLES = ("page.css", "examples.css", "figures.css", "narrow.css", "print.css") 
 
 
 def rendered(
-    template: str, styles: Sequence[str], scripts: Sequence[str], data: Mapping[str, Any] | None, **facts: Any
+    template: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    data: Mapping[str, Any] | None,
+    description: Sequence[str] = (),
+    **facts: Any,
 ) -> str:
     """The page as text. Styles (after those of all pages), scripts and templates are files of this package.
 
-    Everything else is escaped.
+    Everything else is escaped. `description` are sentences about the model, for the head of the page.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -36,6 +41,7 @@ def rendered(
         script=Markup(script),
         data=Markup(_safe_json(data or {})),
         policy=_policy(style, script),
+        description=description,
         **facts,
     )
 

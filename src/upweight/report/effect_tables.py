@@ -79,6 +79,7 @@ def application_page(
     sections: Sequence[dict[str, Any]],
     warnings: Sequence[str],
     about: Sequence[str],
+    description: Sequence[str],
 ) -> str:
     """The page as text: facts, the definition of an effect, one table per section, and notes at the end."""
     return rendered(
@@ -86,6 +87,7 @@ def application_page(
         ("application.css",),
         (),
         None,
+        description,
         title=title,
         facts=facts,
         definition=definition,

@@ -32,6 +32,7 @@ def write_evaluation(
     *,
     curves: Mapping[str, RemovalCurve] | None = None,
     flips: Brittleness | None = None,
+    description: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML page that shows how far scores agree with retraining.
 
@@ -42,6 +43,7 @@ def write_evaluation(
     Args:
         curves: method → its removal curve (`upweight.removal_curve`).
         flips: how few removed examples flip predictions (`upweight.brittleness`).
+        description: sentences about the model, for the head of the page.
 
     Returns:
         The path written to; an existing file is replaced in one step or not at all.
@@ -53,7 +55,7 @@ def write_evaluation(
         *facts["warnings"],
         *dict.fromkeys(w for curve in (curves or {}).values() for w in curve.warnings),
     ]
-    return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, **facts))
+    return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, description, **facts))
 
 
 def _check_facts(check: Check) -> dict[str, Any]:

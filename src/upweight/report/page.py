@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ def write_report(
     check: Check | None = None,
     course: Course | None = None,
     limits: PageLimits | None = None,
+    *,
+    description: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML page that shows, for every query, what caused its prediction.
 
@@ -56,6 +59,7 @@ def write_report(
         check: the verification of these scores by retraining, if there was one.
         course: the examples over the training, from `follow`, if checkpoints were recorded.
         limits: how much of the data the page holds; by default enough for 200 queries and some megabytes.
+        description: sentences about the model, for the head of the page.
 
     Returns:
         The path written to.
@@ -68,7 +72,7 @@ def write_report(
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
     scores = judged(check, scores)
-    return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check))
+    return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check, description))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -82,13 +86,16 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
+def _render(
+    scores: Scores, data: dict[str, Any], check: Check | None, description: Sequence[str] = ()
+) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
         (),
         SCRIPTS,
         data,
+        description,
         words=words,
         unit=_unit_sentence(scores.unit, words.unit),
         method=str(scores.recipe.get("method", "unnamed method")),

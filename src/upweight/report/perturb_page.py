@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from upweight.report.wording import cell_text, count, label_text
 FEATURES_SHOWN = 12  # of one training example
 
 
-def perturb_page(perturbation: Perturbation) -> str:
+def perturb_page(perturbation: Perturbation, description: Sequence[str] = ()) -> str:
     """One table of features per training example, for the query on which it has the largest contributions."""
     shown = range(min(len(perturbation.example_ids), MAX_TABLES))
     return application_page(
@@ -33,6 +34,7 @@ def perturb_page(perturbation: Perturbation) -> str:
             f"Numbers are {perturbation.described}. “Per unit” is the gradient; it is also given for numbers that are "
             "0 in the example."
         ],
+        description,
     )
 
 

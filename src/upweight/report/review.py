@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from upweight.report.targets_page import targets_page
 from upweight.report.wording import count, label_text, number
 
 
-def review_page(suspects: Suspects) -> str:
+def review_page(suspects: Suspects, description: Sequence[str] = ()) -> str:
     """The page as text; for regression targets a table of them."""
     if suspects.is_regression:
-        return targets_page(suspects)
+        return targets_page(suspects, description)
     train = suspects.train
     album = Album(train, train)
     classes: list[Any] = [] if train.y is None else np.unique(train.y).tolist()
@@ -55,6 +56,7 @@ def review_page(suspects: Suspects) -> str:
         ("review.css",),
         ("elements.js", "rows.js", "review.js"),
         data,
+        description,
         size=count(len(suspects.ids), "label"),
         total=f"{len(train):,}",
         notes=suspects.notes,

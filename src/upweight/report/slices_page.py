@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page,
 from upweight.report.wording import count
 
 
-def slices_page(slices: Slices) -> str:
+def slices_page(slices: Slices, description: Sequence[str] = ()) -> str:
     """One table per slice, the most harmful groups first."""
     sections = []
     for s, (name, ids) in enumerate(slices.slices.items()):
@@ -42,6 +43,7 @@ def slices_page(slices: Slices) -> str:
         sections,
         slices.diagnostics["warnings"],
         ["Intervals are 90 % bootstrap intervals over the queries of the slice. Groups of different columns overlap."],
+        description,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from upweight.applications.suspects import Suspects
 from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page, effect_table, signed
 from upweight.report.previews import Album
@@ -13,7 +15,7 @@ def _columns(suspects: Suspects) -> list[str]:
     return ["target", predicted, "residual", "in units of the noise", *([] if suspects.harm is None else ["harm"])]
 
 
-def targets_page(suspects: Suspects) -> str:
+def targets_page(suspects: Suspects, description: Sequence[str] = ()) -> str:
     """The targets with their predictions by models that were not trained with them."""
     listed = suspects.as_dict()["suspects"]
     ids = [row["id"] for row in listed[:MAX_ROWS]]
@@ -48,4 +50,5 @@ def targets_page(suspects: Suspects) -> str:
             *([] if suspects.harm is None else [harm]),
             *([f"Only the first {MAX_ROWS} are listed."] if len(listed) > MAX_ROWS else []),
         ],
+        description,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from upweight.report.effect_tables import (
 from upweight.report.wording import count, label_text
 
 
-def what_if_page(result: WhatIf) -> str:
+def what_if_page(result: WhatIf, description: Sequence[str] = ()) -> str:
     """One table per change, the queries with the largest predicted effects first."""
     sections = []
     for j, (name, change) in enumerate(list(result.changes.items())[:MAX_TABLES]):
@@ -55,6 +56,7 @@ def what_if_page(result: WhatIf) -> str:
         sections,
         result.diagnostics["warnings"],
         ["Intervals hold the actual effect with 90 % probability, if the change is like random ones of the same size."],
+        description,
     )
 
 

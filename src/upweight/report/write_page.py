@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from upweight.report.review import review_page
 from upweight.report.slices_page import slices_page
 from upweight.report.what_if_page import what_if_page
 
-PAGES: dict[type, Callable[[Any], str]] = {
+PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Suspects: review_page,
     Slices: slices_page,
     Perturbation: perturb_page,
@@ -32,12 +32,17 @@ PAGES: dict[type, Callable[[Any], str]] = {
 
 
 @accept_old_keywords({"found": ReplacedBy("result")})
-def write_page(path: str | Path, result: Any) -> Path:
+def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()) -> Path:
     """Write the result of an application as one self-contained HTML page.
 
     Applications are `mislabeled`, `slices`, `prototypes`, `perturb`, `attack` and `what_if`. The page holds everything
     it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard.
     An existing file is replaced in one step or not at all.
+
+    Args:
+        path: where to write.
+        result: what one of these functions returned.
+        description: sentences about the model, for the head of the page.
 
     Raises:
         TypeError: the result of anything else; for scores, use `write_report`.
@@ -48,4 +53,4 @@ def write_page(path: str | Path, result: Any) -> Path:
             "expected a result of mislabeled, slices, prototypes, perturb, attack or what_if, got "
             f"{type(result).__name__}; for scores, use write_report"
         )
-    return written(Path(path), page(result))
+    return written(Path(path), page(result, description))
