@@ -26,7 +26,7 @@ from upweight.cli.options import (
     renamed_option,
     require_output,
 )
-from upweight.cli.output import page_keys, print_json, print_notes, print_table
+from upweight.cli.output import page_keys, print_json, print_model, print_notes, print_table
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         "curve": "Removing the strongest examples and retraining",
     }
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         queries, left_out = _select(queries, query)
         mislabeled = [] if planted is None else _read_ids(planted, train)
         progress("retrain", 0, subsets * seeds)
@@ -114,14 +115,17 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         curves = _removal_curves(comparison, model, train, queries, seeds, folder, progress) if curve else {}
         if page is not None:
             progress("report", 0, 1)
-            write_evaluation(page, comparison, curves=curves)
+            write_evaluation(page, comparison, curves=curves, description=inputs.description)
             progress("report", 1, 1)
     curve_warnings = dict.fromkeys(warning for each in curves.values() for warning in each.warnings)
-    warnings = [*notes, *left_out, *comparison.warnings, *curve_warnings]
+    warnings = [*inputs.notes, *left_out, *comparison.warnings, *curve_warnings]
     if as_json:
         removal_curves = {"removal_curves": {name: each.as_dict() for name, each in curves.items()}} if curve else {}
-        print_json({**comparison.as_dict(), **removal_curves, "warnings": warnings, **page_keys(page)})
+        print_json(
+            {**comparison.as_dict(), **inputs.as_dict(), **removal_curves, "warnings": warnings, **page_keys(page)}
+        )
     elif not quiet:
+        print_model(inputs)
         title = (
             f"{len(truth.removals)} models retrained on {share:.0%} of {len(train)} examples; {len(queries)} queries"
         )

@@ -29,7 +29,7 @@ from upweight.cli.options import (
     renamed_option,
     require_output,
 )
-from upweight.cli.output import page_keys, print_json
+from upweight.cli.output import page_keys, print_json, print_model
 from upweight.cli.table_options import TableOptions
 
 DEFAULT_REMOVALS = 16
@@ -75,7 +75,8 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
 
     start = time.perf_counter()
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, most)
         recipe = first_choice(model, train) if requested is None else requested
         retraining = upweight.Retraining(progress=progress)
@@ -83,13 +84,14 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
         )
         progress("report", 0, 1)
-        write_report(out, explained.scores, train, explained.queries, explained.check)
+        write_report(out, explained.scores, train, explained.queries, explained.check, description=inputs.description)
         progress("report", 1, 1)
-    notes = (*notes, *why_chosen, *explained.notes)
+    notes = (*inputs.notes, *why_chosen, *explained.notes)
     explained = replace(explained, notes=notes, seconds=time.perf_counter() - start)
     if as_json:
-        print_json({**explained.as_dict(k), **page_keys(out)})
+        print_json({**explained.as_dict(k), **inputs.as_dict(), **page_keys(out)})
     elif not quiet:
+        print_model(inputs)
         print_explanation(explained, out, chosen if query else chosen[:1], k, overall=most is not None)
 
 

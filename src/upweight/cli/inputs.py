@@ -14,6 +14,8 @@ from upweight.cli.table_files.read import Table, is_table, read_table
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
+    from upweight.cli.fitted_table import FittedTable, ModelChoice
+    from upweight.cli.table_targets import TargetKind
     from upweight.core.attributor import Attributor
     from upweight.core.examples import Examples, Id
     from upweight.core.progress import Progress
@@ -22,12 +24,25 @@ MAX_LABELS_LISTED = 12
 
 
 class Inputs(NamedTuple):
-    """A model, its training set and its queries, with notes on how they were read."""
+    """A model, its training set and its queries, with notes on how they were read.
+
+    `table` is the table that a default model was fitted on; None for a task file.
+    """
 
     model: Any
     train: Examples
     queries: Examples
     notes: tuple[str, ...] = ()
+    table: FittedTable | None = None
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """Sentences about a default model: what it is and how good, and how the table was read."""
+        return () if self.table is None else (*self.table.description, *self.notes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON says about a default model; nothing about the model of a task file."""
+        return {} if self.table is None else {"model": self.table.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Source:
 
     def read_table(self) -> Table:
         """The table as it stands in the file. The index of its frame has the ids of the rows."""
-        from upweight.applications.table import with_ids
+        from upweight.cli.row_ids import with_ids
 
         target = str(self.table.target)
         columns = tuple(filter(None, (target, self.table.identifier)))
@@ -125,20 +140,39 @@ class Source:
         return "optimum" if self.at == "optimum" else None
 
     def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int) -> Inputs:
-        from upweight.applications.table import fit_table
+        from upweight.cli.fitted_table import fit_table
 
         progress("read", 0, 1)
         table = self.read_table()
         progress("read", 1, 1)
         progress("train", 0, 1)
-        fitted = fit_table(table.frame, target, held_out or (), seed)
+        try:
+            fitted = fit_table(table.frame, target, held_out or (), seed, self._choice())
+        except KeyError as error:
+            raise typer.BadParameter(error.args[0], param_hint="--use / --leave-out") from None
         progress("train", 1, 1)
         measure = measurement(self.measure, fitted.train)
         model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)
         named = [text for text in dict.fromkeys(held_out or ()) if text in set(map(str, fitted.held_out.ids.tolist()))]
         note = f"The rows of --query ({', '.join(named)}) are left out of training: the model has not seen them."
         notes = (*table.notes, *fitted.notes, *([note] if named else []))
-        return Inputs(model, fitted.train, fitted.held_out, notes)
+        return Inputs(model, fitted.train, fitted.held_out, notes, fitted)
+
+    def _choice(self) -> ModelChoice:
+        """Which model is fitted to which columns. Raises a usage error for what no table can have."""
+        from upweight.cli.default_models import target_kind
+        from upweight.cli.fitted_table import ModelChoice
+
+        table = self.table
+        kind: TargetKind | None = "classes" if table.target_is == "classes" else None
+        kind = "number" if table.target_is == "number" else kind
+        if table.target_is is not None and kind is None:
+            raise typer.BadParameter(f"expected classes or number, got {table.target_is}", param_hint="--target-is")
+        try:
+            target_kind(table.model, kind)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--model") from None
+        return ModelChoice(model=table.model, kind=kind, use=table.use or (), leave_out=table.leave_out or ())
 
 
 def choose_queries(

@@ -12,7 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
-from upweight.cli.output import print_json, print_line
+from upweight.cli.output import print_json, print_line, print_model
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -50,15 +50,17 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         "attribute": "Computing the harm to the held-out examples",
     }
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, None, seed)
+        inputs = source.read(progress, None, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         evaluation = None if queries.y is None else queries
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
         suspects = run(model, train, budget=budget, evaluation=evaluation, folds=folds, retraining=retraining)
-        write_page(out, suspects)
+        write_page(out, suspects, description=inputs.description)
     if as_json:
-        print_json({**suspects.as_dict(), "page": str(out.resolve())})
+        print_json({**suspects.as_dict(), **inputs.as_dict(), "page": str(out.resolve())})
     elif not quiet:
-        for note in (*notes, *suspects.notes):
+        print_model(inputs)
+        for note in (*inputs.notes, *suspects.notes):
             print_line(f"Note: {note}")
         for row in suspects.as_dict()["suspects"][:SUSPECTS_PRINTED]:
             print_line(_target_line(row) if suspects.is_regression else _label_line(row))

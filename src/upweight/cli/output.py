@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from upweight.cli.reserved_stdout import write_document
 from upweight.core.printable import printable
 
+if TYPE_CHECKING:
+    from upweight.cli.inputs import Inputs
 
-def print_application(
-    result: Any, out: Path, as_json: bool, quiet: bool, lines: Sequence[str], notes: Sequence[str] = ()
-) -> None:
+
+def print_application(result: Any, inputs: Inputs, out: Path, as_json: bool, quiet: bool, lines: Sequence[str]) -> None:
     """Write the page of an application's result; print notes, its warnings and these lines, or the result as JSON."""
     from upweight.report.write_page import write_page
 
-    write_page(out, result)
+    write_page(out, result, description=inputs.description)
     if as_json:
-        print_json({**result.as_dict(), "notes": list(notes), "page": str(out.resolve())})
+        print_json({**result.as_dict(), **inputs.as_dict(), "notes": list(inputs.notes), "page": str(out.resolve())})
     elif not quiet:
-        for note in notes:
+        print_model(inputs)
+        for note in inputs.notes:
             print_line(f"Note: {note}")
         for warning in result.diagnostics["warnings"]:
             print_line(f"Warning: {warning}")
@@ -43,6 +45,13 @@ def verdict_line(result: Any) -> str:
     agreed = judgement.agreement
     numbers = f"Pearson {formatted(agreed.pearson, 2)}, slope {formatted(agreed.slope, 2)}"
     return f"Verdict: {result_words(judgement)}. Effects compared with retraining: {numbers}."
+
+
+def print_model(inputs: Inputs) -> None:
+    """What the default model of a table is, and how good. Nothing is printed for the model of a task file."""
+    if inputs.table is not None:
+        for sentence in inputs.table.description:
+            print_line(sentence)
 
 
 def print_json(value: Any) -> None:

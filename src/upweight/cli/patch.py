@@ -12,7 +12,7 @@ from upweight.cli.cleaned_table import require_table_output, write_cleaned
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import AsJson, Quiet, Seed, Task
-from upweight.cli.output import print_json, print_line, signed
+from upweight.cli.output import print_json, print_line, print_model, signed
 from upweight.cli.table_options import TableOptions
 
 
@@ -37,13 +37,17 @@ def patch(
 
     loaded = Patch.load(decisions)
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
-        model, train, queries, _ = source.read(progress, None, seed)
+        inputs = source.read(progress, None, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
     repaired = repair(model, train, loaded, queries, seed).as_dict()
     if out is not None:
         write_cleaned(out, source, loaded)
     if as_json:
-        print_json({**repaired, "table": None if out is None else str(out.resolve())})
+        print_json({**repaired, **inputs.as_dict(), "table": None if out is None else str(out.resolve())})
     elif not quiet:
+        print_model(inputs)
+        for note in inputs.notes:
+            print_line(f"Note: {note}")
         relabelled, dropped, left = repaired["relabelled"], repaired["dropped"], repaired["examples"]
         print_line(f"{relabelled} relabelled, {dropped} dropped; {left:,} training examples left")
         for name in ("before", "after"):

@@ -55,7 +55,8 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen = queries.select(choose_queries(model, queries, query)[0])
         if attack is not None:
             from upweight.applications.attack import PGD
@@ -69,7 +70,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
             result = run(model, train, chosen, k=k)
     if attack is not None:
         lines = [repr(attacked), *(f"{query_id}: prediction flipped" for query_id in attacked.flipped)]
-        print_application(attacked, out, as_json, quiet, lines, notes)
+        print_application(attacked, inputs, out, as_json, quiet, lines)
         return
     lines = []
     first_query = result.query_ids[0].item()
@@ -77,4 +78,4 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
         features = result.features(first_query, example, k=FEATURES_PRINTED)
         contributions = ", ".join(f"{feature.name} {signed(feature.contribution)}" for feature in features)
         lines.append(f"Training example {example}, contributions to query {first_query}: {contributions}")
-    print_application(result, out, as_json, quiet, lines, notes)
+    print_application(result, inputs, out, as_json, quiet, lines)

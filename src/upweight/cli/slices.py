@@ -64,11 +64,12 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
         "retrain": "Retraining without groups",
     }
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         failing = {"queries": named_queries(queries, query)} if query else None
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
         result = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
     worst = result.worst(k=GROUPS_PRINTED)
     lines = [f"{group}: mean effect {signed(effect)} on {result.measurement}" for group, effect in worst]
     lines = [verdict_line(result), *(lines or ["No group harms this slice."])]
-    print_application(result, out, as_json, quiet, lines, notes)
+    print_application(result, inputs, out, as_json, quiet, lines)

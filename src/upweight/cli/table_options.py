@@ -18,13 +18,37 @@ class TableOptions:
 
     Attributes:
         target: the column to predict.
+        target_is: `classes` or `number`.
         identifier: the column with the ids of the rows.
         sep, encoding, decimal, header: how the file is written, as texts; found out from the file if not passed.
+        use, leave_out: columns to predict from, and columns not to predict from.
+        model: the name of the model to fit.
     """
 
     target: Annotated[str | None, typer.Option(help="The column to predict.", rich_help_panel=PANEL)] = None
+    target_is: Annotated[
+        str | None,
+        typer.Option(help="How to read the target: classes or number. Default: by its values.", rich_help_panel=PANEL),
+    ] = None
     identifier: Annotated[
         str | None, typer.Option("--id", help="The column with the ids of the rows.", rich_help_panel=PANEL)
+    ] = None
+    use: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column to predict from even if it looks like an id; may be repeated.", rich_help_panel=PANEL
+        ),
+    ] = None
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A column not to predict from; may be repeated.", rich_help_panel=PANEL)
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model: logistic, ridge, linear-svm, poisson, lightgbm, xgboost, catboost, gradient-boosting, "
+            "random-forest or extra-trees. Default: logistic for classes, ridge for a number.",
+            rich_help_panel=PANEL,
+        ),
     ] = None
 
     sep: Annotated[
@@ -62,5 +86,5 @@ class TableOptions:
         return [
             f"--{names.get(field.name, field.name).replace('_', '-')}"
             for field in fields(self)
-            if getattr(self, field.name) is not None
+            if getattr(self, field.name) not in (None, [])
         ]

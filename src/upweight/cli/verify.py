@@ -27,7 +27,7 @@ from upweight.cli.options import (
     renamed_option,
     require_output,
 )
-from upweight.cli.output import page_keys, print_json, print_notes, print_table
+from upweight.cli.output import page_keys, print_json, print_model, print_notes, print_table
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
 
     stages = {"read": f"Reading {task.name}", "search": "Removing examples until predictions flip"}
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query)
         queries = queries.select(chosen)
         progress("fit", 0, 1)
@@ -88,10 +89,10 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
         flips = _brittleness(model, train, queries, scores, folder, progress) if brittle else None
         if page is not None:
             progress("report", 0, 1)
-            write_evaluation(page, check, flips=flips)
+            write_evaluation(page, check, flips=flips, description=inputs.description)
             progress("report", 1, 1)
     warnings = [
-        *notes,
+        *inputs.notes,
         *why_chosen,
         *scores.diagnostics.get("warnings", ()),
         *check.verdict_warnings,
@@ -99,8 +100,9 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     ]
     if as_json:
         brittleness = {} if flips is None else {"brittleness": flips.as_dict()}
-        print_json({**check.as_dict(), **brittleness, "warnings": warnings, **page_keys(page)})
+        print_json({**check.as_dict(), **inputs.as_dict(), **brittleness, "warnings": warnings, **page_keys(page)})
     elif not quiet:
+        print_model(inputs)
         print_check(check, [] if flips else warnings, None if flips else page)
         if flips is not None:
             print_flips(flips, warnings, page)

@@ -60,7 +60,8 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.applications.what_if import what_if as run
 
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         change = Change(
             remove=[train_id(train, text) for text in remove or ()],
             relabel=dict(_pairs(train, relabel, "--relabel", _labels(train).__contains__)),
@@ -73,7 +74,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     for row, query_id in enumerate(result.queries.ids.tolist()):
         actual = "" if result.actual is None else f", actual {signed(result.actual[row, 0])}"
         lines.append(f"{query_id}: predicted effect {signed(result.predicted[row, 0])}{actual}")
-    print_application(result, out, as_json, quiet, lines, notes)
+    print_application(result, inputs, out, as_json, quiet, lines)
 
 
 def _pairs(

@@ -72,7 +72,9 @@ def write_report(
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
     scores = judged(check, scores)
-    return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check, description))
+    return written(
+        Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check, description)
+    )
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -86,9 +88,7 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(
-    scores: Scores, data: dict[str, Any], check: Check | None, description: Sequence[str] = ()
-) -> str:
+def _render(scores: Scores, data: dict[str, Any], check: Check | None, description: Sequence[str] = ()) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
