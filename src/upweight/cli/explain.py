@@ -84,7 +84,10 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
         )
         progress("report", 0, 1)
-        write_report(out, explained.scores, train, explained.queries, explained.check, description=inputs.description)
+        scores = explained.scores
+        if inputs.description:
+            scores = replace(scores, diagnostics={**scores.diagnostics, "model": list(inputs.description)})
+        write_report(out, scores, train, explained.queries, explained.check)
         progress("report", 1, 1)
     notes = (*inputs.notes, *why_chosen, *explained.notes)
     explained = replace(explained, notes=notes, seconds=time.perf_counter() - start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,6 @@ def write_report(
     check: Check | None = None,
     course: Course | None = None,
     limits: PageLimits | None = None,
-    *,
-    description: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML page that shows, for every query, what caused its prediction.
 
@@ -54,12 +51,11 @@ def write_report(
 
     Args:
         path: where to write; an existing file is replaced in one step or not at all.
-        scores: the scores of a fitted method.
+        scores: the scores of a fitted method. Sentences in `scores.diagnostics["model"]` stand in the head of the page.
         train, queries: the examples behind the two axes of the scores.
         check: the verification of these scores by retraining, if there was one.
         course: the examples over the training, from `follow`, if checkpoints were recorded.
         limits: how much of the data the page holds; by default enough for 200 queries and some megabytes.
-        description: sentences about the model, for the head of the page.
 
     Returns:
         The path written to.
@@ -72,9 +68,7 @@ def write_report(
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
     scores = judged(check, scores)
-    return written(
-        Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check, description)
-    )
+    return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check))
 
 
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -88,14 +82,14 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(scores: Scores, data: dict[str, Any], check: Check | None, description: Sequence[str] = ()) -> str:
+def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
         (),
         SCRIPTS,
         data,
-        description,
+        scores.diagnostics.get("model", ()),
         words=words,
         unit=_unit_sentence(scores.unit, words.unit),
         method=str(scores.recipe.get("method", "unnamed method")),
@@ -105,7 +99,7 @@ def _render(scores: Scores, data: dict[str, Any], check: Check | None, descripti
         headline=headline(check, scores),
         level=f"{LEVEL:.0%}",
         recipe=list(settings(scores.recipe, skip=("method",))),
-        diagnostics=list(settings(scores.diagnostics, skip=("warnings",))),
+        diagnostics=list(settings(scores.diagnostics, skip=("warnings", "model"))),
         checked=[] if check is None else list(settings(check.diagnostics, skip=("warnings",))),
     )
 
