@@ -7,7 +7,7 @@ from upweight.cli.number_ids import id_kind  # noqa: E402
 
 N = 200
 RNG = np.random.default_rng(0)
-LONG = RNG.permutation(900_000_000)[:N] + 100_000_000  # nine digits each, all different
+LONG = np.unique(RNG.integers(10**8, 10**9, 2 * N))[RNG.permutation(N)]  # nine digits each, all different
 
 
 @pytest.mark.parametrize(
