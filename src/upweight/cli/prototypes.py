@@ -39,7 +39,8 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "kernel": "Comparing all pairs of examples"}
     with show_progress(stages, quiet, as_json) as progress:
-        model, train, queries, notes = source.read(progress, query, seed)
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
         from upweight.applications.example_kernels import FisherKernel, RBFKernel
         from upweight.applications.prototypes import prototypes as run
 
@@ -50,7 +51,7 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     for label, (ids, critics) in result.by_class().items():
         name = "" if label is None else f"{label}: "
         lines.append(f"{name}prototypes {_listed(ids)}; criticisms {_listed(critics)}")
-    print_application(result, out, as_json, quiet, lines, notes)
+    print_application(result, inputs, out, as_json, quiet, lines)
 
 
 def _listed(ids: Sequence[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from upweight.applications.prototypes import Prototypes
@@ -16,7 +17,7 @@ DATA = "Prototypes together are as near to the data as so few examples can be."
 QUERIES = "Prototypes, times their weights, come as near to the queries as so few training examples can."
 
 
-def prototypes_page(result: Prototypes) -> str:
+def prototypes_page(result: Prototypes, description: Sequence[str] = ()) -> str:
     """One section per class with its prototypes and criticisms, in the order in which they were chosen."""
     album = Album(result.train, result.train)
     weight = dict(zip(result.ids.tolist(), result.weights.tolist(), strict=True))
@@ -48,6 +49,7 @@ def prototypes_page(result: Prototypes) -> str:
         ("application.css", "prototypes.css"),
         (),
         None,
+        description,
         title="Which examples stand for the others?",
         facts=[
             f"{count(len(result.ids), 'prototype')} for {result.stands_for}",
