@@ -8,7 +8,7 @@ from PIL import Image
 from upweight.core.examples import Examples
 from upweight.report.page_limits import PageLimits
 from upweight.report.previews import Album
-from upweight.report.wording import count, label_text, settings
+from upweight.report.wording import cell_text, count, label_text, regression_text, settings, significant
 
 
 def picture(entry):
@@ -113,3 +113,10 @@ def test_words():
         settings({"a": {"b": 1.5, "c": None}, "warnings": ["x"], "big": np.zeros(99), "e": {}}, skip=("warnings",))
     )
     assert lines == {"a.b": "1.5", "a.c": "none", "big": "array of shape (99,)", "e": "none"}
+
+
+def test_the_whole_part_of_a_number_is_shown_in_full():
+    for value, text in ((145_682_001.0, "145682001"), (-145_682_001.25, "−145682001.2"), (1_234_567, "1234567")):
+        assert label_text(value) == cell_text(value) == text
+    assert [regression_text(v) for v in (123_456.7, 9_999.7, 0.123456, 1e-7)] == ["123457", "10000", "0.1235", "1e−07"]
+    assert [significant(v, 3, "+") for v in (12_345.6, 999.7, -0.5, 0.0)] == ["+12346", "+1000", "−0.5", "+0"]

@@ -77,6 +77,13 @@ def test_rows_of_both_sides_keep_their_values_in_every_kind_of_table() -> None:
         assert shown == {f"x{i}": array[:, i].tolist() for i in range(30)}
 
 
+def test_columns_in_another_order_are_matched_by_name_and_other_columns_are_not_compared() -> None:
+    frame = pd.DataFrame({"age": [20, 30, 40], "town": ["Ulm", "Bonn", "Ulm"]})
+    train, queries = uw.Examples(frame, [0, 1, 0]), uw.Examples(frame[["town", "age"]].iloc[1:2], [1])
+    assert cells_of(train, queries) == {"age": [20, 30, 40, 30], "town": ["Ulm", "Bonn", "Ulm", "Bonn"]}
+    assert not Cells(train, uw.Examples(frame.rename(columns={"age": "height"}), [0, 1, 0]), 1_000)
+
+
 def test_a_sparse_row_shows_its_largest_values_and_counts_the_others() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     dense = np.zeros((2, 500))

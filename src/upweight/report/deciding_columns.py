@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.report.table_columns import Table, table_of
+from upweight.report.table_columns import Table, tables_of
 from upweight.report.wording import cell_text
 
 Array = NDArray[np.float64]
@@ -43,9 +43,10 @@ def deciding_columns(train: Examples, queries: Examples) -> list[Column]:
     The shift is that of the label with which the column goes most. Without labels, the shift of a number is its
     distance from the training mean in standard deviations, and that of a category its rarity.
     """
-    known, new = table_of(train), table_of(queries)
-    if known is None or new is None or known.width != new.width:
+    tables = tables_of(train, queries)
+    if tables is None:
         return []
+    known, new = tables
     most = max(50, min(MAX_ROWS, MAX_CELLS // max(1, known.width)))
     rows = np.unique(np.linspace(0, len(train) - 1, most).astype(int))
     known, new = known.take(rows), new.take(np.unique(np.linspace(0, len(queries) - 1, most).astype(int)))

@@ -11,7 +11,7 @@ import numpy as np
 from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples, Id
 from upweight.report.deciding_columns import Column, deciding_columns
-from upweight.report.table_columns import table_of
+from upweight.report.table_columns import tables_of
 from upweight.report.wording import EXACT, cell_text, rounded
 
 COLUMNS_ALWAYS = 24  # on the page however long their values are
@@ -30,7 +30,8 @@ class Cells:
 
     def __init__(self, train: Examples, queries: Examples, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._sides = {"train": (train, table_of(train)), "query": (queries, table_of(queries))}
+        tables = tables_of(train, queries) or (None, None)
+        self._sides = {"train": (train, tables[0]), "query": (queries, tables[1])}
         self._columns = deciding_columns(train, queries)
         self._rows: list[tuple[str, Id]] = []
 

@@ -44,6 +44,11 @@ class Table:
         """The rows at these positions."""
         return Table(take_rows(self.x, rows), self.names)
 
+    def select(self, names: list[str]) -> Table:
+        """The columns of a frame in this order."""
+        positions = [self.names.index(name) for name in names]
+        return Table(self.x.iloc[:, positions] if self._is_pandas else self.x[:, positions], names)
+
     def numbers(self, positions: NDArray[np.intp]) -> NDArray[np.float64]:
         """These columns as floats, shape (rows, columns); missing values are NaN."""
         if isinstance(self.x, np.ndarray):
@@ -89,3 +94,15 @@ def table_of(examples: Examples) -> Table | None:
         return None
     names = examples.names if examples.shown is None else columns
     return Table(x, names or [f"x{i}" for i in range(shape[1])])
+
+
+def tables_of(train: Examples, queries: Examples) -> tuple[Table, Table] | None:
+    """Both sides with the same columns in the order of the training set; None if they are no tables of that kind."""
+    known, new = table_of(train), table_of(queries)
+    if known is None or new is None or known.width != new.width:
+        return None
+    if isinstance(known.x, np.ndarray) or isinstance(new.x, np.ndarray) or known.names == new.names:
+        return known, new
+    if set(known.names) != set(new.names):
+        return None
+    return known, new.select(known.names)
