@@ -54,6 +54,7 @@ class Counted(nn.Linear):
 
     def __init__(self) -> None:
         super().__init__(5, 3)
+        self.calls: Any
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class Straight(torch.autograd.Function):
         return x.sign()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -183,6 +184,10 @@ def checkpointed(net: Any, x: Tensor) -> Tensor:
 
 def by_position(net: nn.Module, batch: Any) -> Tensor:
     return cross_entropy(net, batch) * torch.arange(1, len(batch.y) + 1)
+
+
+def compiled(net: nn.Module) -> Any:
+    return torch.compile(net, backend="eager")
 
 
 LAYER_NETS: dict[str, OddNet] = {
@@ -314,7 +319,7 @@ LAYER_NETS: dict[str, OddNet] = {
     "checkpointed": OddNet(
         lambda: Net(checkpointed, body=chain(nn.Linear(5, 4), nn.Tanh()), head=nn.Linear(4, 3)), cross_entropy
     ),
-    "compiled": OddNet(lambda: torch.compile(nn.Linear(5, 3), backend="eager"), cross_entropy),
+    "compiled": OddNet(lambda: compiled(nn.Linear(5, 3)), cross_entropy),
     "data parallel": OddNet(lambda: nn.DataParallel(chain(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))), cross_entropy),
     "lazy": OddNet(lazy, cross_entropy),
     "lazy without a batch": OddNet(lambda: nn.LazyLinear(3), cross_entropy),

@@ -114,6 +114,10 @@ class Checkpointed(Differentiable):
         Raises ValueError if a batch holds examples that `train` does not have.
         """
 
+    def contradictions(self, train: Examples) -> tuple[int, Sequence[str]]:
+        """(Number of recorded steps that were checked, sentences about what training did and segments do not model)."""
+        return 0, ()
+
 
 class Layered(Differentiable):
     """A model whose gradients can be restricted to some of its layers."""

@@ -75,7 +75,8 @@ class SOURCE(Attributor):
             if steps is not None:
                 return FittedSteps(self, model, train, steps)
         count = DEFAULT_SEGMENTS if self.segments is None else self.segments
-        return FittedSOURCE(self, model, train, model.segments(train, self.curvature, count))
+        segments = model.segments(train, self.curvature, count)
+        return FittedSOURCE(self, model, train, segments, *model.contradictions(train))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -145,9 +146,17 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
 class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
     """SOURCE by segments, ready to answer."""
 
-    def __init__(self, recipe: SOURCE, model: Checkpointed, train: Examples, segments: Sequence[Segment]) -> None:
+    def __init__(
+        self,
+        recipe: SOURCE,
+        model: Checkpointed,
+        train: Examples,
+        segments: Sequence[Segment],
+        checked: int = 0,
+        contradictions: Sequence[str] = (),
+    ) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
-        self.segments = segments
+        self.segments, self.checked, self.contradictions = segments, checked, contradictions
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """The responses of all segments once, then their products with the gradients at every checkpoint."""
@@ -172,10 +181,11 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """The diagnostics of every segment."""
+        """The diagnostics of every segment, how many recorded steps were checked, and what was found."""
         segments = [dict(segment.diagnostics) for segment in self.segments]
         warnings = [text for facts in segments for text in facts.pop("warnings", ())]
-        return {"segments": segments, "warnings": [*self.model.notes, *dict.fromkeys(warnings)]}
+        warnings = [*self.contradictions, *self.model.notes, *dict.fromkeys(warnings)]
+        return {"segments": segments, "checked_steps": self.checked, "warnings": warnings}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""

@@ -93,6 +93,19 @@ class CheckpointedNetwork(Checkpointed, Layered):
         weights = sample_weights(train)
         return RecordedSteps(self.trajectory, batches, self.network, train, weights, checkpoints, fixed)
 
+    def contradictions(self, train: Examples) -> tuple[int, list[str]]:
+        """(How many recorded steps were compared with a replay, what the training did that SOURCE does not model)."""
+        from upweight.training.segment_check import training_mode_warnings
+
+        try:
+            steps = self.stepwise(train)
+        except ValueError:  # segments do not need steps that can be replayed (dampening, ids of other examples)
+            steps = None
+        if steps is not None and steps.checked:
+            return steps.checked, list(steps.contradictions)
+        assert self.trajectory is not None
+        return 0, list(training_mode_warnings(self.trajectory, self.network.net))
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""

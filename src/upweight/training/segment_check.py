@@ -1,0 +1,34 @@
+"""What a recorded training did that SOURCE by segments does not model, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from upweight.gradients.network import BATCH_NORMS
+from upweight.training.trajectory import Trajectory
+
+CONSEQUENCE = "Scores can be wrong in order and sign: do not act on them without retraining (uw.verify)."
+
+
+def training_mode_warnings(trajectory: Trajectory, net: nn.Module) -> Iterator[str]:
+    """Warnings from the checkpoints alone, for a training whose steps cannot be compared with those of a replay."""
+    first, last = trajectory.read(0), trajectory.read(len(trajectory) - 1)
+    statistics = {name: f"{name}.running_mean" for name, m in net.named_modules() if isinstance(m, BATCH_NORMS)}
+    stored = [(name, key) for name, key in statistics.items() if key in first and key in last]
+    used = [name for name, key in stored if not torch.equal(first[key], last[key])]
+    if used:
+        yield (
+            f"The running statistics of the batch norm {used[0]!r} changed in the recorded training: it used batch "
+            "statistics, through which the examples of a batch depend on each other, and SOURCE takes running "
+            f"statistics as constants. Train with GroupNorm or LayerNorm. {CONSEQUENCE}"
+        )
+    dropout = [n for n, m in net.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    if dropout:
+        yield (
+            f"The net has dropout ({dropout[0]!r}), which SOURCE leaves out, and it cannot be seen whether the "
+            "training used it: steps are checked only if trajectory.record got batch=ids and the initial parameters "
+            f"were saved. {CONSEQUENCE}"
+        )
