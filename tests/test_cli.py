@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import upweight
-from upweight.cli import app
+from support.command_line import run, words, written
 from upweight.cli.methods import describe
 from upweight.core.attributor import Attributor
 from upweight.methods.registry import methods
@@ -61,22 +60,6 @@ def table(in_tmp):
     )
     frame.to_csv("table.csv", index=False)
     return frame
-
-
-def written(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    return result
-
-
-def words(text):
-    """Without the frame and the line breaks that the parser puts around an error."""
-    return " ".join(text.replace("│", " ").split())
 
 
 def test_the_module_imports_nothing_heavy():

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import TASK, run, words, written
+from support.command_line import run, words, written
+from test_cli import TASK
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 import upweight as uw
+from support.command_line import run, words, written
 from upweight.cli import app
 from upweight.cli.inputs import Source
 from upweight.cli.table_options import TableOptions
@@ -35,22 +36,6 @@ model = LogisticRegression(tol=1e-8).fit(train.x, train.y)
 def task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return written(tmp_path / "my_task.py", TASK)
-
-
-def written(path, text):
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    return result
-
-
-def words(text):
-    """Without the frame and the line breaks that the parser puts around an error."""
-    return " ".join(text.replace("│", " ").split())
 
 
 VERBS = {

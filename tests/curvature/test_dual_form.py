@@ -88,7 +88,7 @@ def test_the_dual_form_holds_a_share_of_the_trace_and_measures_what_it_leaves_ou
     for share, converged in ((0.999, True), (0.6, False)):
         curvature = fit_dual(model, train, 0.3, dual_trace=share)
         solved = curvature.solve(q)
-        counts.append(len(curvature._inverse.roots))
+        counts.append(len(curvature.inverse.roots))
         assert solved.converged == converged
         assert bool(curvature.diagnostics["warnings"]) != converged
         remainder = curvature.matvec(solved.rows.dense()) - q.dense()

@@ -55,7 +55,7 @@ def test_the_solution_does_not_depend_on_how_many_rows_are_solved_at_a_time():
     curvature = model.curvature(train, uw.GaussNewton(), 0.1)
     rows = model.loss_rows(train)
     whole = curvature.solve(rows).rows.dense()
-    curvature._inverse.max_numbers = 3 * model.network.size
+    curvature.inverse.max_numbers = 3 * model.network.size
     np.testing.assert_allclose(curvature.solve(rows).rows.dense(), whole, atol=1e-12)
     np.testing.assert_allclose(curvature.solve(DenseRows(rows.dense())).rows.dense(), whole, atol=1e-12)
 

@@ -22,8 +22,8 @@ from upweight.curvature.damping import (
     neighbouring_solutions,
 )
 from upweight.curvature.no_curvature import require_curvature
-from upweight.curvature.solvers.dual import positions_in
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.training_positions import training_positions
 from upweight.gradients.captured_rows import CapturedRows
 
 Array = NDArray[np.float64]
@@ -126,7 +126,7 @@ class FisherRows(Rows):
     def dot(self, other: Rows) -> Array:
         """Inner products; with training rows by kernels alone, with other rows by one more pass."""
         shift = self.fisher.summed.shift
-        where = self._training_positions(other)
+        where = training_positions(self.fisher.summed, other)
         if where is None or not isinstance(other, CapturedRows):
             return np.asarray((self.rows.dot(other) - self.dual @ self.fisher.rows.dot(other)) / shift)
         scale = other.weights / self.fisher.roots[where]  # the fitted rows carry √w, the other rows their own weight
@@ -153,17 +153,3 @@ class FisherRows(Rows):
     def sums(self, member: Array) -> DenseRows:
         """`member @ dense()`."""
         return DenseRows(member @ self.dense())
-
-    def _training_positions(self, other: Rows) -> NDArray[np.intp] | None:
-        """Positions of these rows in the training set; None if they are not rows of it."""
-        summed = self.fisher.summed
-        if (
-            not isinstance(other, CapturedRows)
-            or other.quantity != "loss"
-            or other.slopes is not None
-            or other.network is not summed.network
-        ):
-            return None
-        if other.examples is summed.train:
-            return np.arange(len(summed.train))
-        return positions_in(summed.train, other)

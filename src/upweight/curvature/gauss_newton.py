@@ -7,11 +7,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.curvature import Curvature, Solved
 from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
 from upweight.core.rows import Rows
-from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.ekfac import FittedEKFAC
+from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.leverage import correct_leverage
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepare
@@ -28,7 +27,7 @@ DEFAULT_CG = CG(tolerance=1e-3, steps=30)
 
 
 @final
-class FittedGaussNewton(Curvature):
+class FittedGaussNewton(InvertedCurvature):
     """Σᵢ wᵢ Jᵢᵀ Λᵢ Jᵢ + ridge + damping (Schraudolph 2002; as curvature of influence: Bae et al. 2022).
 
     Args:
@@ -44,6 +43,8 @@ class FittedGaussNewton(Curvature):
         ValueError: `Direct()` is requested for a net and a data set that are both too large for it.
     """
 
+    kind, matrix = "Gauss–Newton matrix of the training loss", "matrix"
+
     def __init__(self, summed: SummedObjective, recipe: GaussNewton, damping_from: str) -> None:
         self.summed, self.damping_from = summed, damping_from
         operator = GaussNewtonOperator(summed)
@@ -52,55 +53,30 @@ class FittedGaussNewton(Curvature):
             # A trained net is sure of most examples: the dual form has about two directions for each.
             fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
             solver = Direct() if fits else DEFAULT_CG
-        self._inverse: Inverse | DualForm
+        self.inverse: Inverse | DualForm
         operator.require_second_derivatives()
         if isinstance(solver, CG):
-            self._inverse = Inverse(_preconditioned(operator, solver))
+            self.inverse = Inverse(_preconditioned(operator, solver))
         elif isinstance(solver, Direct) and operator.size > limits.dense_parameters:
-            self._inverse = _direct(operator, allow_cg=recipe.solver is None)
+            self.inverse = _direct(operator, allow_cg=recipe.solver is None)
         else:
-            self._inverse = Inverse(prepare(operator, solver))
-
-    def matvec(self, vectors: Array) -> Array:
-        """(G + λ) v for vectors (k, parameters)."""
-        return self._inverse.matvec(vectors)
-
-    def solve(self, rows: Rows) -> Solved:
-        """(G + λ)⁻¹ rows; lazy in the dual form."""
-        return self._inverse.solve(rows)
+            self.inverse = Inverse(prepare(operator, solver))
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Rows with the exact leverage correction, from the factorisation; None without a factorisation."""
-        if isinstance(self._inverse, DualForm):
-            return self._inverse.corrected(rows)
-        if isinstance(self._inverse.solver, CholeskySolver):
-            return correct_leverage(self.summed, rows, self._inverse)
+        if isinstance(self.inverse, DualForm):
+            return self.inverse.corrected(rows)
+        if isinstance(self.inverse.solver, CholeskySolver):
+            return correct_leverage(self.summed, rows, self.inverse)
         return None
-
-    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
-        return earlier_gradients(self.summed, rows)
-
-    @property
-    def calibrated(self) -> bool:
-        """True without added damping: then this is the objective's own curvature with the net linearised."""
-        return self._inverse.shift <= self.summed.ridge
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Kind, solver, size, damping (of the mean loss) and its origin, and warnings of the solver."""
-        raised, inverse = self._inverse.shift > self.summed.shift, self._inverse
-        correlation = {"damping_rank_correlation": inverse.rank_correlation} if isinstance(inverse, DualForm) else {}
-        return {
-            "curvature": "Gauss–Newton matrix of the training loss",
-            "solver": self._inverse.name,
-            "parameters": self.summed.network.size,
-            "damping": (self._inverse.shift - self.summed.ridge) / float(self.summed.weights.sum()),
-            "damping_from": self.damping_from + (", raised until the matrix could be inverted" if raised else ""),
-            **correlation,
-            "coverage": 1.0,
-            "warnings": self._inverse.warnings,
-        }
+        """Those of its inverse; in the dual form also the rank correlation of scores at other dampings."""
+        facts = super().diagnostics
+        if isinstance(self.inverse, DualForm):
+            facts["damping_rank_correlation"] = self.inverse.rank_correlation
+        return facts
 
 
 def _preconditioned(operator: GaussNewtonOperator, recipe: CG) -> ConjugateGradients:

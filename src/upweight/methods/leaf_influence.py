@@ -19,6 +19,7 @@ from upweight.core.model import Retrainable
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Boosted
 from upweight.core.weights import weighted_positions
+from upweight.methods.parts.fixed_structure import fixed_structure_facts
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import (
     margin_blocks,
@@ -184,8 +185,7 @@ class FittedLeafInfluence(Fitted[LeafInfluence, Boosted]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """A warning that splits are held fixed, and the notes of the model."""
-        warning = "Splits are held fixed: effects on the structure of the trees are left out."
-        return {"fixed_structure": True, "warnings": [*self.model.notes, warning]}
+        return fixed_structure_facts(self.model.notes)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The derivatives."""

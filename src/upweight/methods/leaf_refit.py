@@ -17,6 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Boosted
+from upweight.methods.parts.fixed_structure import fixed_structure_facts
 from upweight.retraining.process_pool import run_in_processes
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import margin_blocks, margin_changes, refit
@@ -110,8 +111,7 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """A warning that splits are held fixed, and the notes of the model."""
-        warning = "Splits are held fixed: effects on the structure of the trees are left out."
-        return {"fixed_structure": True, "warnings": [*self.model.notes, warning]}
+        return fixed_structure_facts(self.model.notes)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The changes of leaf values and base."""

@@ -18,8 +18,8 @@ from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
 from upweight.models.tree_spec import TreeSpec, leaf_lookup
 from upweight.trees.boosting import LeafRule
-from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.elementwise_losses import Gamma, LogLinkLoss, PseudoHuber, SoftLabels, Tweedie
+from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
+from upweight.trees.elementwise_losses import Gamma, PseudoHuber, SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel

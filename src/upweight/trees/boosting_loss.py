@@ -116,3 +116,21 @@ class BoostingLoss(ABC):
     def mean(self, z: Array) -> Array:
         """The predicted mean for margins (m, K)."""
         return z
+
+
+class LogLinkLoss(BoostingLoss):
+    """A loss whose mean is exp(z)."""
+
+    unit = "nats"
+
+    def link(self, mean: Array) -> Array:
+        """The constant output with the smallest loss on targets of this mean."""
+        return np.log(np.maximum(mean, 1e-300))
+
+    def link_slope(self, mean: Array) -> Array:
+        """The derivative of `link`."""
+        return np.asarray(1.0 / np.maximum(mean, 1e-300))
+
+    def mean(self, z: Array) -> Array:
+        """The predicted mean."""
+        return np.exp(z)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
 
 Array = NDArray[np.float64]
 
@@ -29,25 +29,7 @@ class ElementwiseLoss(BoostingLoss):
         return self.derivatives(z, t)[1] * dz, self.third_derivative(z, t) * dz
 
 
-class LogLinkLoss(ElementwiseLoss):
-    """A loss whose mean is exp(z)."""
-
-    unit = "nats"
-
-    def link(self, mean: Array) -> Array:
-        """The best constant."""
-        return np.log(np.maximum(mean, 1e-300))
-
-    def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
-        return np.asarray(1.0 / np.maximum(mean, 1e-300))
-
-    def mean(self, z: Array) -> Array:
-        """The predicted mean."""
-        return np.exp(z)
-
-
-class Gamma(LogLinkLoss):
+class Gamma(LogLinkLoss, ElementwiseLoss):
     """z + t exp(−z): the negative log-likelihood of a gamma distribution with mean exp(z), without its constants."""
 
     name = "gamma loss"
@@ -66,7 +48,7 @@ class Gamma(LogLinkLoss):
         return -t * np.exp(-z)
 
 
-class Tweedie(LogLinkLoss):
+class Tweedie(LogLinkLoss, ElementwiseLoss):
     """−t exp((1 − p) z) / (1 − p) + exp((2 − p) z) / (2 − p), for a variance of mean^p with 1 < p < 2."""
 
     def __init__(self, power: float = 1.5) -> None:

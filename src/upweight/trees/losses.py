@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from upweight.trees.boosting_loss import BoostingLoss
+from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
 
 Array = NDArray[np.float64]
 
@@ -166,11 +166,10 @@ class OneVsAll(BoostingLoss):
         return np.asarray(expit(z * self.sigmoid))
 
 
-class Poisson(BoostingLoss):
+class Poisson(LogLinkLoss):
     """exp(z) − t z. XGBoost and LightGBM sum exp(z + `padding`) as its second derivative (their default is .7)."""
 
     name = "Poisson loss"
-    unit = "nats"
 
     def __init__(self, padding: float = 0.0) -> None:
         super().__init__(1)
@@ -189,18 +188,6 @@ class Poisson(BoostingLoss):
         """Directional derivatives of the gradient and the second derivative along dz."""
         gradient_change = np.exp(z) * dz
         return gradient_change, gradient_change * np.exp(self.padding)
-
-    def link(self, mean: Array) -> Array:
-        """The constant output with the smallest loss on targets of this mean."""
-        return np.log(np.maximum(mean, 1e-300))
-
-    def link_slope(self, mean: Array) -> Array:
-        """The derivative of `link`."""
-        return np.asarray(1.0 / np.maximum(mean, 1e-300))
-
-    def mean(self, z: Array) -> Array:
-        """The predicted mean."""
-        return np.exp(z)
 
 
 class Quantile(BoostingLoss):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Solved
-from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
 from upweight.curvature.leverage import leave_one_out, with_added_slopes
@@ -18,6 +17,7 @@ from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.solvers.algebra import norms, to_numpy
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual
+from upweight.curvature.training_positions import training_positions
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -105,7 +105,7 @@ class DualForm:
 
     def kernel(self, rows: Rows) -> Array:
         """Φ rowsᵀ, (N, len(rows)); for training examples from a kernel that is computed once."""
-        positions = self._training_positions(rows)
+        positions = training_positions(self.operator.summed, rows)
         if positions is None or not isinstance(rows, CapturedRows):
             return self.roots.dot(rows)
         if self._train_kernel is None:
@@ -117,7 +117,7 @@ class DualForm:
 
         With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
         """
-        positions = self._training_positions(rows)
+        positions = training_positions(self.operator.summed, rows)
         if positions is None or not isinstance(rows, CapturedRows):
             return None
         inverse = torch.cholesky_inverse(self._factor)
@@ -132,23 +132,6 @@ class DualForm:
                 v = leave_one_out(leverages[None], solved_kernel[roots, i][None])[0]
                 added[i] = v @ self.roots.cotangents[roots] / rows.weights[i]
         return with_added_slopes(rows, added)
-
-    def _training_positions(self, rows: Rows) -> NDArray[np.intp] | None:
-        """Positions of these examples in the training set; None unless ids and contents are the same.
-
-        Rows of weight 0 are not used in any product, so their position has no meaning.
-        """
-        train = self.operator.summed.train
-        if (
-            not isinstance(rows, CapturedRows)
-            or rows.quantity != "loss"
-            or rows.slopes is not None
-            or rows.network is not self.network
-        ):
-            return None
-        if rows.examples is train:
-            return np.arange(len(train))
-        return positions_in(train, rows)
 
     def _residual_of(self, x: dict[str, Tensor], rows: Rows) -> float:
         right = TensorRows.of(self.network, rows).blocks
@@ -202,30 +185,3 @@ class DualRows(Rows):
         """`member @ dense()`, without dense()."""
         member = np.asarray(member, dtype=np.float64)
         return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
-
-
-def positions_in(train: Examples, rows: CapturedRows) -> NDArray[np.intp] | None:
-    """Positions in `train` of the examples of these rows, 0 for rows of weight 0; None if the examples differ.
-
-    Equal ids are not enough, since the ids of queries may also be 0, 1, 2, …
-    """
-    counted = np.flatnonzero(rows.weights)
-    examples = rows.examples if len(counted) == len(rows) else rows.examples.take(counted)
-    positions = np.zeros(len(rows), dtype=np.intp)
-    try:
-        positions[counted] = train.positions(examples.ids)
-    except KeyError:
-        return None
-    return positions if not len(counted) or have_same_arrays(train.take(positions[counted]), examples) else None
-
-
-def have_same_arrays(left: Examples, right: Examples) -> bool:
-    """Whether two sets of examples with the same ids hold the same arrays."""
-    for a, b in ((left.x, right.x), (left.y, right.y)):
-        if a is None and b is None:
-            continue
-        if not (isinstance(a, np.ndarray | Tensor) and isinstance(b, type(a)) and a.shape == b.shape):
-            return False
-        if not np.array_equal(np.asarray(a), np.asarray(b)):
-            return False
-    return True

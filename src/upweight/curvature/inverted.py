@@ -1,0 +1,67 @@
+"""A curvature of a network that one solver inverts: what the Hessian and the Gauss–Newton matrix have in common."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.curvature import Curvature, Solved
+from upweight.core.rows import Rows
+from upweight.curvature.early_stopping import earlier_gradients
+from upweight.curvature.solvers.dual import DualForm
+from upweight.curvature.solvers.inverse import Inverse
+from upweight.curvature.summed_objective import SummedObjective
+
+Array = NDArray[np.float64]
+
+
+class InvertedCurvature(Curvature):
+    """The curvature of an objective, with its inverse.
+
+    Attributes:
+        kind: the curvature, as diagnostics name it.
+        matrix: the matrix, as sentences name it.
+        summed: the objective.
+        damping_from: where the damping came from, as a phrase.
+        inverse: the inverse that the solver made.
+    """
+
+    kind: ClassVar[str]
+    matrix: ClassVar[str]
+    summed: SummedObjective
+    damping_from: str
+    inverse: Inverse | DualForm
+
+    def matvec(self, vectors: Array) -> Array:
+        """(H + λ) v for vectors (k, parameters); λ includes what the solver added."""
+        return self.inverse.matvec(vectors)
+
+    def solve(self, rows: Rows) -> Solved:
+        """(H + λ)⁻¹ rows; lazy in the dual form."""
+        return self.inverse.solve(rows)
+
+    def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
+        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
+        return earlier_gradients(self.summed, rows)
+
+    @property
+    def calibrated(self) -> bool:
+        """True without added damping: then this is the objective's own curvature, or that of the linearised net."""
+        return self.inverse.shift <= self.summed.ridge
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Kind, solver, size, damping (of the mean loss) and its origin, and warnings of the solver."""
+        is_raised = self.inverse.shift > self.summed.shift
+        return {
+            "curvature": self.kind,
+            "solver": self.inverse.name,
+            "parameters": self.summed.network.size,
+            "damping": (self.inverse.shift - self.summed.ridge) / float(self.summed.weights.sum()),
+            "damping_from": self.damping_from
+            + (f", raised until the {self.matrix} could be inverted" if is_raised else ""),
+            "coverage": 1.0,
+            "warnings": self.inverse.warnings,
+        }
