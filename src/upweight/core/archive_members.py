@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import operator
 import os
 import zipfile
@@ -13,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 SUFFIX = ".npy"
+MAX_HEADER = 2**17  # bytes of a member before its numbers, of which numpy reads 10,000 characters at most
 
 
 def require_stored(members: zipfile.ZipFile) -> None:
@@ -34,14 +36,18 @@ def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     """Every member by its name without suffix. Raises ValueError for what is not a whole array of numbers or texts."""
     arrays = {}
     for info in members.infolist():
-        with members.open(info) as member:
-            arrays[info.filename.removesuffix(SUFFIX)] = _read_array(member, info.file_size)
+        try:
+            content = bytearray(members.read(info))
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{info.filename} does not fit its checksum; write it again") from error
+        arrays[info.filename.removesuffix(SUFFIX)] = _read_array(content)
     return arrays
 
 
-def _read_array(member: IO[bytes], size: int) -> NDArray[Any]:
+def _read_array(content: bytearray) -> NDArray[Any]:
+    stream = io.BytesIO(memoryview(content)[:MAX_HEADER])
     try:
-        shape, is_fortran, dtype = _read_header(member)
+        shape, is_fortran, dtype = _read_header(stream)
     except Exception as error:  # numpy and the parser inside of it raise many types of error for damaged headers
         raise ValueError(f"a member is not an array ({error})") from error
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
@@ -50,9 +56,10 @@ def _read_array(member: IO[bytes], size: int) -> NDArray[Any]:
     expected = count * dtype.itemsize
     if any(length < 0 for length in shape) or (dtype.itemsize == 0 and count):
         raise ValueError(f"an array of shape {shape} in {dtype}")
-    if expected != size - member.tell():
-        raise ValueError(f"expected {expected} bytes for shape {shape} in {dtype}, got {size - member.tell()}")
-    array = np.frombuffer(bytearray(member.read()), dtype=dtype)
+    start = stream.tell()
+    if expected != len(content) - start:
+        raise ValueError(f"expected {expected} bytes for shape {shape} in {dtype}, got {len(content) - start}")
+    array = np.frombuffer(content, dtype=dtype, offset=start) if count else np.empty(0, dtype)
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
