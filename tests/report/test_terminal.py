@@ -86,3 +86,23 @@ def test_stages_are_plain_lines_where_there_is_no_terminal():
     first, second = console.file.getvalue().splitlines()
     assert first.startswith("  ✓ Cooking") and first.endswith(" s")
     assert second.startswith("  ✓ Writing the report")
+
+
+def test_a_long_stage_says_elsewhere_than_on_a_terminal_how_much_time_is_left_in_few_lines():
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=80)
+    with ProgressDisplay(console, {"cook": "Cooking"}, clock=lambda: now[0]) as progress:
+        for done in range(1001):
+            now[0] = float(done)
+            progress("cook", done, 1000)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "  … Cooking: 10 of 1000, about 16 min left"
+    assert 5 < len(lines) < 20 and "1000.0 s" in lines[-1]
+
+
+def test_a_short_stage_has_one_line():
+    console = Console(file=io.StringIO(), width=80)
+    with ProgressDisplay(console, {"cook": "Cooking"}, clock=lambda: 0.0) as progress:
+        for done in range(1001):
+            progress("cook", done, 1000)
+    assert len(console.file.getvalue().splitlines()) == 1
