@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from upweight.core.partial_files import create_partial_file
+
+RENAMES_OPEN_FILES = os.name == "posix"
 HEAD = 4096  # bytes of an existing file by which its contents are recognised
 STANDARD_STREAMS = (0, 1, 2)  # file descriptors
 
@@ -83,21 +85,25 @@ def destination(path: str | Path, contents: Contents | None = None, inputs: Iter
 def open_atomically(path: str | Path, contents: Contents | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` once everything is written and flushed to disk.
 
-    A reader finds the old file or the whole new one; if writing fails, no trace is left. Through a symbolic link its
-    target is written. A file that is replaced keeps its permissions.
+    A reader finds the old file or the whole new one; if writing fails, no trace is left. A process that is killed
+    leaves its partial file behind, until `remove_partial_files` removes it. Through a symbolic link its target is
+    written. A file that is replaced keeps its permissions.
 
     Raises ValueError or OSError as `destination`, before anything is written.
     """
     target = destination(path, contents)
-    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+    partial, file = create_partial_file(target)
     try:
-        with open(partial, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
-        os.replace(partial, target)
+            if target.exists():
+                os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
+            if RENAMES_OPEN_FILES:
+                os.replace(partial, target)  # while it is locked, so that nobody takes it for abandoned
+        if not RENAMES_OPEN_FILES:
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
 from upweight.core.identity import digest
+from upweight.core.partial_files import remove_partial_files
 from upweight.core.provenance import identity_of
 from upweight.retraining.task import Job, Task
 
@@ -32,6 +33,7 @@ class ResultCache:
         self.folder, self.train = Path(folder), job.train
         model, queries = job.model, job.queries
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(self.folder, "*.npz")
         evaluate = None if queries is None else job.evaluate
         self._job = digest(identity_of(model, job.train, queries), evaluate, job.stacked)[:DIGEST_DIGITS]
         if self.count() and not self.count(f"{self._job}-*"):
