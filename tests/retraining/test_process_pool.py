@@ -1,51 +1,14 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from support.logistic_fit import logistic_fit
+from support.worker_tasks import add, add_elsewhere, die, die_once, fail, fail_or_wait, wait_for_the_file
 from upweight.core.threads import one_thread
+from upweight.retraining import worker_run
 from upweight.retraining.process_pool import available_processors, run_in_processes
-
-
-def add(shared, task):
-    return shared + task
-
-
-def add_elsewhere(shared, task):
-    return shared + task, os.getpid()
-
-
-def die_once(shared, task):
-    """Ends its own process the first time that it meets task 3."""
-    if task == 3 and not os.path.exists(shared):
-        with open(shared, "w"):
-            pass
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task * 10
-
-
-def die(shared, task):
-    if task == 3:
-        os._exit(1)
-    return task
-
-
-def fail(shared, task):
-    if task == 2:
-        raise ValueError("two is too many")
-    return task
-
-
-def wait_for_the_file(path, task):
-    """Task 0 ends when the file exists, or after a minute; the others at once."""
-    until = time.monotonic() + 60
-    while task == 0 and not os.path.exists(path) and time.monotonic() < until:
-        time.sleep(0.01)
-    return task
 
 
 @pytest.mark.parametrize("processes", [1, 2, 7])
@@ -56,9 +19,9 @@ def test_every_task_is_done_once_in_any_number_of_processes(processes):
 
 
 def test_one_process_is_this_one_and_several_are_others():
-    process_ids = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
+    own = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2], 1)}
     workers = {pid for _, (_, pid) in run_in_processes(add_elsewhere, 0, [1, 2, 3, 4], 2)}
-    assert process_ids == {os.getpid()} and os.getpid() not in workers
+    assert own == {os.getpid()} and os.getpid() not in workers
 
 
 def test_results_come_in_the_order_in_which_tasks_finish(tmp_path):
@@ -74,59 +37,37 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
     assert results == {i: i * 10 for i in range(6)} and (tmp_path / "died").exists()
 
 
-def test_workers_that_keep_dying_end_in_an_error():
-    with pytest.raises(
-        RuntimeError, match=r"worker processes died 3 times with \d of 6 tasks to do; .*fewer processes"
-    ):
-        list(run_in_processes(die, None, list(range(6)), 2))
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        (signal.SIGKILL, r"ended from outside \(SIGKILL\); .*too little memory: use fewer processes"),
+        (signal.SIGSEGV, r"by a crash of compiled code \(SIGSEGV\)"),
+        (None, "by ending themselves with exit status 1"),
+    ],
+)
+def test_workers_that_keep_dying_end_in_an_error_that_names_the_task(how, cause, monkeypatch):
+    monkeypatch.setattr(worker_run, "MAX_DEATHS", 2)
+    with pytest.raises(RuntimeError, match=rf"worker processes died 2 times in item 3, {cause}"):
+        list(run_in_processes(die, how, list(range(6)), 2, name=lambda position: f"item {position}"))
 
 
-UNGUARDED = """
-from operator import add
-from upweight.retraining.process_pool import run_in_processes
-print(list(run_in_processes(add, 1, [1, 2, 3], 2, fork=False)))
-"""
+def test_the_first_failed_task_ends_all_others(tmp_path):
+    with pytest.raises(ValueError, match="zero is refused") as failed:
+        list(run_in_processes(fail_or_wait, str(tmp_path), list(range(6)), 2))
+    assert failed.value.__notes__ == ["This was raised in task 0."]
+    assert not list(tmp_path.iterdir())  # no other task came to its end
 
 
-def test_an_unguarded_script_that_workers_run_again_gets_an_error_that_names_the_guard(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(UNGUARDED)
-    failed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
-    assert failed.returncode == 1
-    assert "worker processes died 3 times with 3 of 3 tasks to do; workers are spawned" in failed.stderr
-    # It may not be the last line: a tracker of the standard library may warn about the workers that died.
-    (error,) = (line for line in failed.stderr.splitlines() if line.startswith("RuntimeError: worker processes died"))
-    assert 'if __name__ == "__main__":' in error
-    script.write_text(UNGUARDED.replace("print(", "if __name__ == '__main__': print("))
-    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
-    assert sorted(eval(process.stdout)) == [(0, 2), (1, 3), (2, 4)]
-
-
-# A worker that waits for threads which the fork did not copy ends itself, and with it this script.
-THREADED = """
-import faulthandler
-import torch
-from upweight.retraining.process_pool import run_in_processes
-
-def work(matrix, task):
-    faulthandler.dump_traceback_later(60, exit=True)
-    entry = float((matrix @ matrix)[task, task])
-    faulthandler.cancel_dump_traceback_later()
-    return entry
-
-torch.set_num_threads(2)
-matrix = torch.eye(400, dtype=torch.float64)
-assert (matrix @ matrix).sum() == 400
-print(sorted(run_in_processes(work, matrix, [1, 2, 3], 2)), torch.get_num_threads())
-"""
-
-
-def test_workers_do_not_wait_for_the_torch_threads_of_their_parent(tmp_path):
-    pytest.importorskip("torch")
-    script = tmp_path / "script.py"
-    script.write_text(THREADED)
-    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert process.stdout == "[(0, 1.0), (1, 1.0), (2, 1.0)] 2\n", process.stderr
+def test_results_that_were_finished_before_an_error_are_not_lost():
+    results = []
+    with pytest.raises(ValueError, match="two is too many"):
+        results.extend(run_in_processes(fail, None, [0, 1, 2, 3], 2))
+    running = run_in_processes(fail, None, [0, 1, 2, 3], 2)
+    with pytest.raises(ValueError, match="two is too many"):
+        for result in running:
+            results.append(result)
+            time.sleep(0.3)  # others finish in this time
+    assert (0, 0) in results and (1, 1) in results
 
 
 @pytest.mark.parametrize("processes", [1, 2])

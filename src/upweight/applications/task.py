@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from upweight.core.examples import Examples
+from upweight.retraining.job_file import BY_VALUE
 
 NAMES = ("model", "train", "queries")
 
@@ -37,7 +38,7 @@ def read_task(path: Path) -> tuple[Any, Examples, Examples]:
 
 
 def _execute(path: Path) -> ModuleType:
-    """Import the file as a module that can be found by its name, because worker processes may import it again."""
+    """Import the file as a module that can be found by its name. Workers get what it defines, and do not run it."""
     path = path.resolve()
     name = path.stem if path.stem not in sys.modules else f"{path.stem}_task"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -45,6 +46,7 @@ def _execute(path: Path) -> ModuleType:
         raise ValueError(f"expected a Python file, got {path.name}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    BY_VALUE.add(name)
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)

@@ -14,7 +14,9 @@ from typer.core import TyperGroup
 
 import upweight
 from upweight.cli.reserved_stdout import divert_stdout
+from upweight.cli.stopping import exit_status, listen_for_signals, stop_sentence
 from upweight.core.printable import printable
+from upweight.retraining.interruption import unfinished_of
 
 if TYPE_CHECKING:
     from upweight.report.terminal import ProgressDisplay
@@ -38,7 +40,10 @@ log = logging.getLogger("upweight")
 
 
 class Commands(TyperGroup):
-    """The commands. Every failure inside one is printed as one readable message, with exit code 1."""
+    """The commands. Every failure inside one is printed as one readable message, with exit code 1.
+
+    A command that is interrupted or terminated says how to go on, and exits with 130 or 143.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in the order of `HELP_ORDER`, then any others."""
@@ -54,6 +59,11 @@ class Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = printable(error.message)
             raise
+        except KeyboardInterrupt as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            has_folder = command is not None and any(parameter.name == "folder" for parameter in command.params)
+            typer.echo(f"\n{printable(stop_sentence(unfinished_of(error), has_folder))}", err=True)
+            raise typer.Exit(exit_status(error)) from None
         except Exception as error:
             if hasattr(error, "exit_code"):  # another error of the parser, whichever parser typer brings
                 raise
@@ -61,6 +71,9 @@ class Commands(TyperGroup):
             # The text of a KeyError is the repr of its message.
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
             typer.echo(f"Error: {printable(str(message)) or type(error).__name__}", err=True)
+            unfinished = unfinished_of(error)
+            if unfinished is not None and unfinished.done and unfinished.folder is not None:
+                typer.echo(printable(str(unfinished)), err=True)
             raise typer.Exit(1) from None
 
 
@@ -72,6 +85,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without a true minus prints a question mark instead
+    listen_for_signals()
     warnings.formatwarning = _printable_warning
     try:
         app()

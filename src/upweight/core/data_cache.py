@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from upweight.core.examples import Examples
 
@@ -22,6 +22,13 @@ class DataCache(Generic[T]):
         self._entries: dict[
             int, tuple[Examples, int, T]
         ] = {}  # id → (examples, which keep the id taken; checksum; result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_size": self._size, "entries": list(self._entries.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._size = state["_size"]
+        self._entries = {id(entry[0]): entry for entry in state["entries"]}  # in this process
 
     def get_or_make(self, examples: Examples, make: Callable[[], T]) -> T:
         """The cached result for these examples; calls `make` if there is none or if they were changed in place."""

@@ -196,8 +196,8 @@ class Retrainable(Measurable):
     Attributes:
         converges: training ends at the optimum of the objective, wherever it starts. False if it stops after a number
             of steps, as for networks.
-        threads: a training uses all processors with its own threads, which do not survive a fork. Trainings then run
-            one after the other in this process.
+        threads: a training uses all processors with its own threads. Trainings then run one after the other in this
+            process.
         reads_examples: training uses the examples passed to `retrain`. False if it is a user's function that loads its
             own data and takes weights only.
     """
@@ -205,11 +205,6 @@ class Retrainable(Measurable):
     converges: bool = True
     threads: bool = False
     reads_examples: bool = True
-
-    @property
-    def forks(self) -> bool:
-        """Whether a forked process can train it; False if its device does not survive a fork (a GPU)."""
-        return True
 
     @abstractmethod
     def retrain(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:

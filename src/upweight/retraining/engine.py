@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack
-from upweight.retraining.process_pool import available_processors
+from upweight.retraining.interruption import report_unfinished
 from upweight.retraining.result_cache import ResultCache
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import (
@@ -66,12 +68,17 @@ def run_tasks(
     remaining = [position for position in range(len(tasks)) if position not in results]
     _report_progress(retraining, len(results), len(tasks))
     distribute = _choose_distribution(retraining)
-    for index, result in run_groups(job, [tasks[position] for position in remaining], size, distribute):
-        position = remaining[index]
-        if cache is not None:
-            cache.write(tasks[position], result)
-        results[position] = result
-        _report_progress(retraining, len(results), len(tasks))
+    todo, numbers = [tasks[position] for position in remaining], [position + 1 for position in remaining]
+    with (
+        report_unfinished(results, len(tasks), retraining.folder),
+        closing(run_groups(job, todo, size, distribute, numbers)) as finished,
+    ):
+        for index, result in finished:
+            position = remaining[index]
+            if cache is not None:
+                cache.write(tasks[position], result)
+            results[position] = result
+            _report_progress(retraining, len(results), len(tasks))
     in_order = [results[position] for position in range(len(tasks))]
     return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)
 
@@ -124,10 +131,10 @@ def _stack_for(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
 
 def _choose_distribution(retraining: Retraining) -> Distribute:
     if retraining.how != "ray":
-        return distribute_to_processes(available_processors() if retraining.processes is None else retraining.processes)
+        return distribute_to_processes(retraining.processes, retraining.threads)
     from upweight.retraining.ray_pool import run_on_ray
 
-    return run_on_ray
+    return partial(run_on_ray, threads=retraining.threads)
 
 
 def _report_progress(retraining: Retraining, done: int, total: int) -> None:

@@ -1,23 +1,25 @@
-"""Run tasks in other processes of this machine, with the standard library's pool; the only file that does so."""
+"""Run tasks in this process or in workers: where they run, and in what order results come."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, get_start_method
+from contextlib import nullcontext
+from multiprocessing import current_process
 from typing import Any
 
-from upweight.core.threads import one_thread
+from upweight.core.threads import limit_threads
+from upweight.retraining import worker_program
+from upweight.retraining.job_file import UnsendableError
+from upweight.retraining.run_folder import remove_abandoned_folders
+from upweight.retraining.worker_run import WorkerRun
 
-MAX_BROKEN_POOLS = 3  # how many pools in a row may break without finishing a task
+SHORT_SECONDS = 4.0  # a run that takes no longer than this in one process is not worth starting others
 
 logger = logging.getLogger("upweight")
-_shared: Any = None
 
 
 def available_processors() -> int:
@@ -25,88 +27,72 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def task_name(position: int) -> str:
+    """How an error names a task."""
+    return f"task {position}"
+
+
 def run_in_processes(
-    work: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any], processes: int = 1, fork: bool = True
+    work: Callable[[Any, Any], Any],
+    shared: Any,
+    tasks: Sequence[Any],
+    processes: int = 1,
+    *,
+    threads: int | None = 1,
+    may_stay: bool = False,
+    name: Callable[[int], str] = task_name,
 ) -> Iterator[tuple[int, Any]]:
     """(position, work(shared, task)) for every task, in the order in which tasks finish.
 
-    With one process everything runs in this process. With more, `shared` is sent to each worker once. If a worker dies,
-    the pool breaks; a new pool takes over the remaining tasks, until three pools in a row have broken without finishing
-    a task. Workers are forked if the system does that by default and `fork` allows it; otherwise they are spawned.
+    With one process, or in a worker or daemonic process, everything runs in this process; with more, in workers, which
+    are new processes and get `shared` once. The first task that fails ends the run. If a worker dies, its task is
+    repeated in another one.
+
+    Args:
+        work: the function of a task.
+        shared: what all tasks need.
+        tasks: one argument each.
+        processes: the number of tasks at a time.
+        threads: of linear algebra in each task, so that results do not depend on where it runs; None for no limit.
+        may_stay: run the first tasks in this process, and all if they are short: starting others takes longer.
+        name: of the task at a position, for errors.
 
     Raises:
-        RuntimeError: workers keep dying (most often: not enough memory for so many processes).
+        RuntimeError: workers keep dying at a task, or one of them hangs; the error names the task.
     """
-    if processes <= 1 or len(tasks) <= 1:
-        yield from ((position, work(shared, task)) for position, task in enumerate(tasks))
-        return
-    context = get_context("spawn" if get_start_method() == "fork" and not fork else None)
-    if context.get_start_method() != "fork" and not _is_picklable(shared):
-        logger.warning(
-            "the model cannot be sent to other processes (does it contain a lambda?); it is trained in this process"
-        )
-        yield from run_in_processes(work, shared, tasks)
-        return
-    remaining, broken = dict(enumerate(tasks)), 0
-    while broken < MAX_BROKEN_POOLS:
-        before = len(remaining)
-        for position, result in _run_pool(work, shared, remaining, min(processes, len(remaining)), context):
-            del remaining[position]
-            yield position, result
-        if not remaining:
-            return
-        broken = broken + 1 if len(remaining) == before else 0
-    cause = "the most common cause is too little memory: use fewer processes"
-    if context.get_start_method() != "fork" and len(remaining) == len(tasks):
-        # A spawned worker first runs the calling script, which without a guard would start workers itself.
-        cause = (
-            "workers are spawned here (a model on a GPU cannot be forked) and run the calling script again: put its "
-            'code under if __name__ == "__main__":, or use processes=1; if it is there already, memory is probably '
-            "too small: use fewer processes"
-        )
-    raise RuntimeError(
-        f"worker processes died {MAX_BROKEN_POOLS} times with {len(remaining)} of {len(tasks)} tasks to do; {cause}"
-    )
-
-
-def _run_pool(
-    work: Any, shared: Any, remaining: dict[int, Any], processes: int, context: Any
-) -> Iterator[tuple[int, Any]]:
-    """(position, result) of the tasks that one pool finishes before it breaks."""
-    with ProcessPoolExecutor(processes, context, initializer=_initialise_worker, initargs=(shared,)) as pool:
-        waiting: dict[Future[Any], int] = {}
+    remaining = dict(enumerate(tasks))
+    remove_abandoned_folders()
+    if processes > 1 and len(tasks) > 1 and not _stays_here():
+        if may_stay:
+            yield from _run_while_short(work, shared, remaining, threads)
         try:
-            for position, task in remaining.items():
-                waiting[pool.submit(_run_task, work, task)] = position
-        except BrokenProcessPool:
-            pass
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                position = waiting.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    continue
-                yield position, result
+            if remaining:
+                yield from WorkerRun(work, shared, remaining, processes, threads or 1, name).results()
+        except UnsendableError as error:
+            logger.warning("the model cannot be sent to other processes (%s); it is trained in this process", error)
+    yield from _run_here(work, shared, remaining, threads)
 
 
-def _is_picklable(shared: Any) -> bool:
-    try:
-        pickle.dumps(shared)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return False
-    return True
+def _stays_here() -> bool:
+    """Whether this process must not start others: it is one of many itself, or it does not know its interpreter."""
+    return current_process().daemon or worker_program.is_worker or not sys.executable
 
 
-def _initialise_worker(shared: Any) -> None:
-    global _shared  # noqa: PLW0603 - a worker can keep what is sent once only in a global
-    _shared = shared
-    # The MKL in torch has its own number of threads, which limits from outside do not change. If it was set in the
-    # parent by torch.set_num_threads or MKL_NUM_THREADS, MKL waits for ever for threads that the fork did not copy.
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+def _run_here(work: Any, shared: Any, remaining: dict[int, Any], threads: int | None) -> Iterator[tuple[int, Any]]:
+    for position in list(remaining):
+        with nullcontext() if threads is None else limit_threads(threads):
+            result = work(shared, remaining[position])
+        del remaining[position]
+        yield position, result
 
 
-def _run_task(work: Callable[[Any, Any], Any], task: Any) -> Any:
-    with one_thread():
-        return work(_shared, task)
+def _run_while_short(
+    work: Any, shared: Any, remaining: dict[int, Any], threads: int | None
+) -> Iterator[tuple[int, Any]]:
+    """Run tasks in this process as long as all of them together are expected to be short."""
+    start, total = time.perf_counter(), len(remaining)
+    for position, result in _run_here(work, shared, remaining, threads):
+        yield position, result
+        elapsed = time.perf_counter() - start
+        if elapsed * total / (total - len(remaining)) > SHORT_SECONDS:
+            return

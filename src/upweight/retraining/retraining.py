@@ -21,7 +21,8 @@ class Retraining:
 
     Args:
         processes: the number of trainings at a time, each in a separate process on this machine; None for all
-            processors, 1 for this process alone.
+            processors, 1 for this process alone. Trainings of a linear model that take a few seconds together stay in
+            this process, since starting others takes longer.
         how: "stacked" (many at once, if the model can), "processes" (one by one) or "ray" (on a cluster, extra `ray`).
             None chooses "stacked" if it is cheaper, else "processes". The choice depends on model and data only, so the
             same call gives the same bits.
@@ -30,9 +31,12 @@ class Retraining:
         seeds: the number of trainings of every training set, with seeds 0, 1, …; or the seeds, all different. Seed 0 is
             the run that made the model. Functions that train once take one seed, e.g. [3].
         progress: called with (stage, done, total); the stage of trainings is "retrain".
+        threads: of linear algebra in each training. The last bits of a result depend on them, but not on `processes`.
+            More can help large networks on processors; they have no effect on libraries that train with threads of
+            their own, such as boosters, and on stacked copies that are trained all at once.
 
     Raises:
-        ValueError: an unknown `how`, fewer than one process, no seed or the same seed twice.
+        ValueError: an unknown `how`, fewer than one process or thread, no seed or the same seed twice.
         TypeError: a progress that does not take three arguments.
     """
 
@@ -41,12 +45,15 @@ class Retraining:
     folder: str | Path | None = None
     seeds: int | Sequence[int] = 1
     progress: Progress | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.how is not None and self.how not in HOWS:
             raise ValueError(f"expected how to be one of {', '.join(HOWS)} or None, got {self.how!r}")
         if self.processes is not None and self.processes < 1:
             raise ValueError(f"expected at least one process, got {self.processes}")
+        if self.threads < 1:
+            raise ValueError(f"expected at least one thread, got {self.threads}")
         if not isinstance(self.seeds, int | np.integer):
             object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         if not self.runs or len(set(self.runs)) < len(self.runs):

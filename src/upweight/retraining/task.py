@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +14,12 @@ from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable
-from upweight.retraining.process_pool import run_in_processes
+from upweight.core.threads import limit_threads
+from upweight.retraining.process_pool import available_processors, run_in_processes
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
+MAX_TRIAL_SECONDS = 1.0  # a model whose optimum takes longer than this is not retrained in this process to see how long
 PROBE_EXAMPLES = 8  # training examples on which a retrained model is compared with its parameters in the old model
 
 
@@ -90,7 +93,8 @@ class Job(NamedTuple):
 
 
 Work = Callable[[Job, Sequence[Task]], list[Any]]
-Distribute = Callable[[Work, Job, Sequence[Sequence[Task]]], Iterator[tuple[int, list[Any]]]]
+Name = Callable[[int], str]  # position of a group → its name in errors
+Distribute = Callable[[Work, Job, Sequence[Sequence[Task]], Name], Iterator[tuple[int, list[Any]]]]
 
 
 def choose_stack(model: Any, train: Examples) -> Stack:
@@ -101,23 +105,58 @@ def choose_stack(model: Any, train: Examples) -> Stack:
     return stack
 
 
-def run_groups(job: Job, tasks: Sequence[Task], size: int, distribute: Distribute) -> Iterator[tuple[int, Any]]:
-    """(position of the task, its result) in the order in which trainings finish; a group has `size` tasks."""
+def run_groups(
+    job: Job, tasks: Sequence[Task], size: int, distribute: Distribute, numbers: Sequence[int]
+) -> Generator[tuple[int, Any], None, None]:
+    """(position of the task, its result) in the order in which trainings finish; a group has `size` tasks.
+
+    An error names a task by its number.
+    """
     groups = [tasks[part] for part in blocks(len(tasks), size)]
-    for position, results in distribute(run_group, job, groups):
+
+    def name(group: int) -> str:
+        first, last = numbers[group * size], numbers[min((group + 1) * size, len(tasks)) - 1]
+        seed = tasks[group * size].seed
+        return f"training {first} (seed {seed})" if size == 1 else f"trainings {first} to {last}"
+
+    for position, results in distribute(run_group, job, groups, name):
         yield from ((position * size + within, result) for within, result in enumerate(results))
 
 
-def distribute_to_processes(processes: int) -> Distribute:
-    """Run groups of tasks in this many processes of this machine; with 1, in this process."""
+def distribute_to_processes(processes: int | None, threads: int) -> Distribute:
+    """Run groups of tasks in this many processes of this machine, each with this many threads.
 
-    def distribute(work: Work, job: Job, groups: Sequence[Sequence[Task]]) -> Iterator[tuple[int, list[Any]]]:
-        if processes > 1 and len(groups) > 1 and job.model.converges:
-            # Such a model first computes its optimum, from which all trainings start. Workers inherit it.
-            job.model.retrain(job.train, np.ones(len(job.train)))
-        yield from run_in_processes(work, job, groups, 1 if job.model.threads else processes, fork=job.model.forks)
+    With 1, in this process; None for all processors, or this process if the trainings are short.
+    """
+
+    def distribute(
+        work: Work, job: Job, groups: Sequence[Sequence[Task]], name: Name
+    ) -> Iterator[tuple[int, list[Any]]]:
+        most = available_processors() if processes is None else processes
+        start = time.perf_counter()
+        if most > 1 and len(groups) > 1 and job.model.converges:
+            # Such a model first computes its optimum, from which all trainings start; the job brings it to the workers.
+            with limit_threads(threads):
+                job.model.retrain(job.train, np.ones(len(job.train)))
+        may_stay = _is_harmless(job.model) and time.perf_counter() - start < MAX_TRIAL_SECONDS
+        # One group has the processors to itself, however many processes there may be.
+        has_processors = job.model.threads or (job.stacked and len(groups) == 1)
+        yield from run_in_processes(
+            work,
+            job,
+            groups,
+            1 if job.model.threads else most,
+            threads=None if has_processors else threads,
+            may_stay=may_stay,
+            name=name,
+        )
 
     return distribute
+
+
+def _is_harmless(model: Any) -> bool:
+    """Whether a training cannot end the process that it runs in, and takes about as long as finding the optimum."""
+    return bool(model.converges) and type(model).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def run_group(job: Job, tasks: Sequence[Task]) -> list[Any]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -39,11 +38,6 @@ class RetrainableNetwork(Stackable, Replayable):
     def reads_examples(self) -> bool:  # type: ignore[override]
         """Whether training uses the examples passed to `retrain`; a training function of the user's has its own."""
         return self.training is None or isinstance(self.training, Training)
-
-    @property
-    def forks(self) -> bool:
-        """Whether torch's backward passes work after a fork: only on machines without a GPU."""
-        return not torch.cuda.is_available()
 
     def lacks(self, capability: type) -> str | None:
         """Why it cannot be retrained or replayed, if no training or a training function was passed."""
