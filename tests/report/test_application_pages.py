@@ -90,6 +90,6 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
 
 def test_anything_else_is_refused(tmp_path, fitted):
     with pytest.raises(
-        TypeError, match=r"expected a result of mislabeled, slices, perturb, attack or what_if, got dict"
+        TypeError, match=r"expected a result of mislabeled, slices, prototypes, perturb, attack or what_if, got dict"
     ):
         uw.write_page(tmp_path / "page.html", {})
