@@ -57,7 +57,8 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         suspects = run(model, train, budget=budget, evaluation=evaluation, folds=folds, retraining=retraining)
         write_page(out, suspects, description=inputs.description)
     if as_json:
-        print_json({**suspects.as_dict(), **inputs.as_dict(), "page": str(out.resolve())})
+        notes = [*inputs.notes, *suspects.notes]
+        print_json({**suspects.as_dict(), **inputs.as_dict(), "notes": notes, "page": str(out.resolve())})
     elif not quiet:
         print_model(inputs)
         for note in (*inputs.notes, *suspects.notes):

@@ -18,6 +18,11 @@ NAMED_MONTH = re.compile(r"\s*(\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}|[A-Za-z]{3,9}
 NAMED_FORMATS = ("%d-%b-%Y", "%d %b %Y", "%d-%B-%Y", "%d %B %Y", "%d-%b-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y")
 
 
+def is_date(text: str) -> bool:
+    """Whether the text is written as a date."""
+    return any(pattern.fullmatch(text) for pattern in (ISO, YEAR_FIRST, DAY_AND_MONTH, NAMED_MONTH))
+
+
 def find_dates(name: str, texts: Sequence[str], values: Collection[str]) -> tuple[pandas.Series | None, list[str]]:
     """(dates, []); (None, a sentence) if the dates have two meanings; (None, []) if `values` are not dates.
 

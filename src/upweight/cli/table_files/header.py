@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from upweight.cli.table_files.dates import is_date
 from upweight.cli.table_files.numbers import MISSING_WORDS, is_number
 
 SAMPLE_ROWS = 2000  # compared with the first record
+MIN_ROWS = 8  # from which on repeated texts say something about the first one
 MAX_SINGLE_SHARE = 0.05  # of values that occur once; in a column with more, the first text says nothing
 SHOWN_CHARACTERS = 60  # of the first line in a message
 FIRST_YEAR, LAST_YEAR = 1800, 2100
@@ -25,11 +27,11 @@ def find_header(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: 
     if mentioned and set(numbered_names(len(first))).issuperset(mentioned):
         return False
     if not body:
-        return not any(map(is_number, first))
+        return not any(map(_is_value, first))
     pairs = list(zip(first, map(Counter, zip(*body[:SAMPLE_ROWS], strict=True)), strict=True))
     above_numbers = [field for field, column in pairs if _is_numeric(column)]
-    numbers = [field for field in above_numbers if is_number(field)]
-    if any(field.strip() not in MISSING_WORDS and not is_number(field) for field in above_numbers):
+    numbers = [field for field in above_numbers if _is_value(field)]
+    if any(field.strip() not in MISSING_WORDS and not _is_value(field) for field in above_numbers):
         return True
     texts = [(field, column) for field, column in pairs if not _is_numeric(column)]
     if any(field in column for field, column in texts if field) or (numbers and not (texts and _are_years(numbers))):
@@ -43,14 +45,20 @@ def find_header(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: 
 
 
 def _are_repeated(column: Counter[str]) -> bool:
-    """Whether nearly all values of a column occur more than once."""
+    """Whether nearly all values of a column occur more than once, in enough rows."""
     singles = sum(count == 1 for count in column.values())
-    return singles <= MAX_SINGLE_SHARE * column.total()
+    return column.total() >= MIN_ROWS and singles <= MAX_SINGLE_SHARE * column.total()
+
+
+def _is_value(field: str) -> bool:
+    """Whether the text is a number or a date, which names rarely are."""
+    return is_number(field) or is_date(field)
 
 
 def _is_numeric(column: Iterable[str]) -> bool:
+    """Whether all that is there is a number or a date."""
     values = [field for field in column if field.strip() not in MISSING_WORDS]
-    return bool(values) and all(map(is_number, values))
+    return bool(values) and all(map(_is_value, values))
 
 
 def _are_years(fields: Sequence[str]) -> bool:

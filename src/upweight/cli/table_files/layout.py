@@ -84,9 +84,8 @@ def _fit(sample: str, is_whole: bool, form: TableFormat) -> Fit:
     if not rows or failed:
         return Fit(0, 1.0, rows, form)
     columns = Counter(map(len, rows)).most_common(1)[0][0]
-    body = (
-        rows[1:] if len(rows) > 2 and len(rows[0]) == columns - 1 else rows
-    )  # rows have names, or a trailing separator
+    is_short = columns > 2 and len(rows) > 2 and len(rows[0]) == columns - 1  # rows have names or a last separator
+    body = rows[1:] if is_short else rows
     return Fit(columns, sum(len(row) != columns for row in body) / len(body), rows, form)
 
 

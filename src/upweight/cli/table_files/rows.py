@@ -53,8 +53,8 @@ def named_rows(
         ValueError: rows have different numbers of fields, or nothing tells whether there is a header.
     """
     header = options.header
-    has_row_names = header != 0 and len(records.fields) > 1 and len(records.fields[0]) == columns - 1
     body = Records(records.fields[1:], records.last_lines[1:])
+    has_row_names = header != 0 and columns > 2 and _have_names_of_rows(records.fields[0], body.fields)
     _require_even(body if has_row_names else records, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
     mentioned = {*options.columns}
@@ -75,6 +75,11 @@ def named_rows(
     names, name_notes = unique_names(names, columns)
     form = replace(form, header=first_line if header else 0)
     return Rows(names, body if header else records, form, (*notes, *name_notes))
+
+
+def _have_names_of_rows(first: list[str], body: list[list[str]]) -> bool:
+    """Whether the first record is one field short, and the first fields of the others are all different."""
+    return bool(body) and len(first) == len(body[0]) - 1 and len({row[0] for row in body}) == len(body)
 
 
 def _all_records(text: str, form: TableFormat, name: str) -> Records:
