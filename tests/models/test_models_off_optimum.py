@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.linear_model import (
     GammaRegressor,
     LinearRegression,
@@ -109,6 +111,16 @@ def test_at_is_for_models_with_an_optimum() -> None:
         uw.explainable(estimator, uw.Examples(x, y), at="optimum")
     with pytest.raises(ValueError, match="expected at="):
         uw.explainable(Ridge().fit(x, y), uw.Examples(x, y), at="best")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_iris])
+def test_default_fits_on_scaled_tables_have_no_warning(load: Callable[..., Any]) -> None:
+    x, y = load(return_X_y=True)
+    train = uw.Examples(x, y)
+    for solver in ("lbfgs", "newton-cholesky", "newton-cg", "sag"):
+        estimator = make_pipeline(StandardScaler(), LogisticRegression(solver=solver, max_iter=2000)).fit(x, y)
+        scores = uw.Influence().fit(uw.explainable(estimator, train), train).attribute(train.take(range(5)))
+        assert scores.diagnostics["warnings"] == [], solver
 
 
 FITS = [

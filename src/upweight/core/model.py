@@ -224,9 +224,11 @@ class Parametric(Measurable):
     Attributes:
         at_optimum: whether the user accepts scores at the optimum of the training objective if the model predicts
             something else there; None if the model has no such optimum.
+        unfinished: whether training may have ended before its solver was satisfied; True if that is not known.
     """
 
     at_optimum: bool | None = None
+    unfinished: bool = True
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
-from upweight.core.model import Differentiable
+from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import sample_weights
@@ -33,6 +33,9 @@ Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
 OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
+# The same for a solver that stopped by itself, if scores are taken at the optimum: a query for which that predicts
+# something else has a warning of its own.
+OFF_OPTIMUM_IF_CONVERGED = 0.1
 
 
 class FittedInfluence(
@@ -193,9 +196,11 @@ class FittedInfluence(
         """That the model handed in is not at its optimum on these examples, with the likely cause."""
         gradient_norm = self.gradient_norm
         cause = None if gradient_norm is None else self.original_model.why_off_optimum(self.train)
-        if cause is not None or gradient_norm is None or gradient_norm <= OFF_OPTIMUM:
-            return [] if cause is None else [cause]
         is_moved, is_exact = self.model is not self.original_model, isinstance(self.curvature, ExactCurvature)
+        has_converged = isinstance(self.original_model, Parametric) and not self.original_model.unfinished
+        limit = OFF_OPTIMUM_IF_CONVERGED if is_moved and is_exact and has_converged else OFF_OPTIMUM
+        if cause is not None or gradient_norm is None or gradient_norm <= limit:
+            return [] if cause is None else [cause]
         consequence = "at the optimum that Newton steps reach from it" if is_moved else "where it stopped"
         advice = "lower tol or raise max_iter" if is_exact else "usual after early stopping; more steps lower it"
         return [
