@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property, wraps
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.archive import as_plain, read_archive, well_formed, write_archive
 from upweight.core.blocks import require_count
-from upweight.core.capability_checks import require
+from upweight.core.capability_checks import require, with_requirements
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
@@ -25,13 +25,15 @@ from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
+from upweight.core.recipe_settings import settings_of
 from upweight.core.scores import Scores, Top, Unit
+from upweight.core.snapshot import Snapshot
 from upweight.core.strongest import strongest_of
+from upweight.core.weights import warning_of_single_examples
 
 __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
 
 TOP_QUERY_BLOCK = 256  # queries whose strongest examples are selected at a time
-MAX_NAMED = 10  # examples that a warning names
 SCHEMA = 2  # of saved fits: since version 2 they hold the identity of the model, part by part
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = _with_checks(check_changes_once(cls.fit))  # type: ignore[method-assign]
+            cls.fit = with_requirements(check_changes_once(cls.fit))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -108,7 +110,7 @@ class Attributor(ABC):
 
     def described(self) -> dict[str, Any]:
         """Name and settings of the method, as values that JSON can hold."""
-        described: dict[str, Any] = as_plain({"method": type(self).__name__, **_settings(self)})
+        described: dict[str, Any] = as_plain({"method": type(self).__name__, **settings_of(self)})
         return described
 
 
@@ -134,8 +136,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.original_model = model if original_model is None else original_model
         self.train = train
         self.unit = unit
-        self._contents = self._checksum()
-        self._version = self.original_model.version()
+        self._snapshot = Snapshot.of(self.original_model, train)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the version of the estimator, which is recognised by its objects; a copy has others.
@@ -143,11 +144,11 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         Raises ValueError if the model or the training set was changed in place since the fit.
         """
         self.require_unchanged()
-        return {name: value for name, value in vars(self).items() if name != "_version"}
+        return {**vars(self), "_snapshot": replace(self._snapshot, version=None)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._version = self.original_model.version()
+        self._snapshot = replace(self._snapshot, version=self.original_model.version())
 
     @abstractmethod
     def blocks(self, queries: Examples) -> Iterator[Block]:
@@ -262,17 +263,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     ) -> Scores:
         """The values as `Scores`, with the unit and the diagnostics of this answer."""
         unit, diagnostics = self.answered(facts or AnswerFacts())
-        return Scores(
-            values=values,
-            query_ids=query_ids,
-            train_ids=train_ids,
-            unit=unit,
-            measurement=self.model.measurement,
-            recipe=self.recipe.described(),
-            diagnostics=diagnostics,
-            measured=measured,
-            predictions=predictions,
-        )
+        recipe, measurement = self.recipe.described(), self.model.measurement
+        return Scores(values, query_ids, train_ids, unit, measurement, recipe, diagnostics, measured, predictions)
 
     def require_queries(self, queries: Examples | None) -> Examples:
         """The queries, or the one of a measurement of the parameters alone. Raises TypeError for anything else."""
@@ -283,36 +275,12 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
 
     def require_unchanged(self) -> None:
         """Raise ValueError if the training set or the model was changed in place since the fit."""
-        if self.original_model.version() != self._version:
-            raise ValueError(
-                "the model was changed, moved or copied since this fit (for instance trained further), so "
-                "the fit belongs to neither model; fit again, or fit a model of a copy that does not change: "
-                "copy.deepcopy(net) or copy.deepcopy(estimator)"
-            )
-        if self._checksum() != self._contents:
-            raise ValueError(
-                "the training set was changed in place since this fit, so the fit belongs to neither set; make "
-                "other examples with train.replaced(x=…, y=…) and fit again"
-            )
+        self._snapshot.require_unchanged(self.original_model, self.train)
 
     @cached_property
     def _only_of_class(self) -> str | None:
         """A warning if a class has one training example only, whose removal would take the class away."""
-        alone, is_needed = self.original_model.only_examples(self.train), self.original_model.classes is not None
-        if not alone:
-            return None
-        described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]
-        return (
-            f"Of {len(alone)} class{'es'[: 2 * (len(alone) > 1)]} there is one training example only "
-            f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone"
-            f"{' and this model cannot be retrained' * is_needed}, so its scores are an extrapolation"
-            f"{' that no retraining confirms' * is_needed}."
-        )
-
-    def _checksum(self) -> int:
-        """A checksum of the training set; of labels and weights alone if the inputs cannot be checked."""
-        contents = self.train.checksum()
-        return checksum(self.train.y, self.train.weights) if contents is None else contents
+        return None if self.original_model.classes is None else warning_of_single_examples(self.train)
 
     def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
         """Unit and diagnostics of an answer: those of the fit, updated by the facts of this answer."""
@@ -330,24 +298,3 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             for k, v in self.diagnostics.items()
         )
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
-
-
-def _with_checks(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate `fit` so that it first checks model and training set."""
-
-    @wraps(fit)
-    def checked_fit(recipe: Attributor, model: Any, train: Examples, *args: Any, **kwargs: Any) -> Any:
-        require(model, recipe.needs, type(recipe).__name__, train)
-        return fit(recipe, model, train, *args, **kwargs)
-
-    return checked_fit
-
-
-def _settings(recipe: Any) -> dict[str, Any]:
-    """The settings of a recipe, with the recipes inside it."""
-    settings: dict[str, Any] = {}
-    for item in (item for item in fields(recipe) if item.compare):  # fields that are not compared do not change answers
-        value = getattr(recipe, item.name)
-        is_recipe = is_dataclass(value) and not isinstance(value, type)
-        settings[item.name] = {"kind": type(value).__name__, **_settings(value)} if is_recipe else value
-    return settings

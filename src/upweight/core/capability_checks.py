@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from upweight.core.examples import Examples, require_examples
@@ -45,3 +46,14 @@ def require_reads_examples(model: Any, wanted_by: str) -> None:
             f"{wanted_by} changes labels or inputs, and the training function of this {type(model).__name__} takes "
             "weights only: it would train on the old data; pass training=uw.Training(…), or only remove and reweight"
         )
+
+
+def with_requirements(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate the `fit` of a recipe so that it first checks the model (for `recipe.needs`) and the training set."""
+
+    @wraps(fit)
+    def checked_fit(recipe: Any, model: Any, train: Examples, *args: Any, **kwargs: Any) -> Any:
+        require(model, recipe.needs, type(recipe).__name__, train)
+        return fit(recipe, model, train, *args, **kwargs)
+
+    return checked_fit

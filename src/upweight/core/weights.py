@@ -11,6 +11,7 @@ from upweight.core.examples import Examples
 from upweight.core.row_index import require_index_of_ids
 
 Array = NDArray[np.float64]
+MAX_NAMED = 10  # examples that a warning names
 
 
 def sample_weights(train: Examples) -> Array:
@@ -51,6 +52,19 @@ def only_examples(train: Examples) -> dict[Any, Any]:
     labels, first, counts = np.unique(train.y[rows], return_index=True, return_counts=True)
     alone = counts == 1
     return dict(zip(labels[alone].tolist(), train.ids[rows[first[alone]]].tolist(), strict=True))
+
+
+def warning_of_single_examples(train: Examples) -> str | None:
+    """That some classes have one training example only, whose removal would take the class away; None if none has."""
+    alone = only_examples(train)
+    if not alone:
+        return None
+    described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]
+    return (
+        f"Of {len(alone)} class{'es'[: 2 * (len(alone) > 1)]} there is one training example only "
+        f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone and "
+        "this model cannot be retrained, so its scores are an extrapolation that no retraining confirms."
+    )
 
 
 class Classes(Protocol):

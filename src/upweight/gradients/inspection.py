@@ -14,12 +14,10 @@ from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
 from upweight.gradients.gradient_terms import DenseTerm
 from upweight.gradients.hooks import (
-    PARAMETER_SITE,
     CallSite,
     ExampleLayout,
     HookedPass,
     UnassignableError,
-    possible_layouts,
 )
 from upweight.gradients.interaction import (
     COMPARED_EXAMPLES,
@@ -34,6 +32,7 @@ from upweight.gradients.interaction import (
     share_checked_sets,
     values_change_with_batch,
 )
+from upweight.gradients.layout_search import find_layouts
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
@@ -41,7 +40,6 @@ from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
-MAX_LAYOUT_TRIALS = 4  # of where the examples are, before a parameter is left to autograd
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> In
     with network.preserved():
         alone = GradientsAlone(network, quantity, few)
         refuse_interaction(alone)
-        layouts, wrong, floats = _find_layouts(alone)
+        layouts, wrong, floats = find_layouts(alone)
         fallback = tuple(name for name in network.names if name in wrong)
         sliced = _sliced(network, few)
         if fallback:
@@ -246,61 +244,6 @@ def _compare_batch(network: Network, quantity: Quantity, few: Examples, inspecti
                 continue
             sums = captured.sums(torch.ones(1, len(few)).to(captured.like))
             return {*wrong, *hooked.failed_names, *differing_sums(network, quantity, few, truth, sums)}
-
-
-def _find_layouts(alone: GradientsAlone) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
-    """Layouts under which hooks agree with autograd, the parameters for which none does, numbers per example."""
-    network, quantity, few = alone.network, alone.quantity, alone.few
-    layouts: dict[CallSite, ExampleLayout] = {}
-    given_up: set[str] = set()
-    for _ in range(MAX_LAYOUT_TRIALS):
-        hooked, values = HookedPass(network, len(few), layouts, frozenset(given_up), explore=True), None
-        try:
-            with hooked:
-                values = network.values(quantity, network.batch(few), few.ids)
-            result = hooked.backpropagate(values)
-        except UnassignableError as error:
-            given_up |= set(error.names)
-            continue
-        except (RuntimeError, ValueError, IndexError):
-            if values is not None and not values.requires_grad:
-                raise
-            changed = {name for c in hooked.calls if c.layout in ("single", "shared") for name in c.names.values()}
-            changed |= {site.module for site in layouts if site.call == PARAMETER_SITE}
-            if not changed:
-                break
-            given_up |= changed
-            continue
-        wrong = set(differing_parameters(alone, result.row))
-        wrong |= hooked.failed_names
-        layouts |= {call.site: call.layout for call in hooked.calls}
-        if not wrong:
-            valid = {site: layout for site, layout in layouts.items() if site.module not in given_up}
-            return valid, given_up, result.floats
-        given_up |= _try_next_layouts(hooked, layouts, wrong, len(few))
-    return {}, set(network.names), 0
-
-
-def _try_next_layouts(
-    hooked: HookedPass, layouts: dict[CallSite, ExampleLayout], wrong: set[str], count: int
-) -> set[str]:
-    """Set the next layout at the sites of wrong parameters; returns the parameters for which there is none."""
-    exhausted = set(wrong)
-    used = {name for call in hooked.calls for name in call.names.values()}
-    for name in wrong - used:
-        shape = hooked.network.shapes[name]
-        if len(shape) > 1 and shape[0] == 1 and CallSite(name, PARAMETER_SITE) not in layouts:
-            layouts[CallSite(name, PARAMETER_SITE)] = "single"
-            exhausted.remove(name)
-    for call in hooked.calls:
-        if not set(call.names.values()) <= wrong:  # one correct parameter of a layer proves its layout
-            continue
-        options = possible_layouts(call.kind, call.given, count)
-        later = options[options.index(call.layout) + 1 :]
-        if later:
-            layouts[call.site] = later[0]
-            exhausted -= set(call.names.values())
-    return exhausted
 
 
 def _sliced(network: Network, few: Examples) -> tuple[bool, ...] | None:
