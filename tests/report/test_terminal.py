@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from upweight import Chance, Examples, Influence, Margin, explainable
 from upweight.applications.explain import explain
-from upweight.report.terminal import ProgressDisplay, _percents, summary
+from upweight.report.progress_display import ProgressDisplay
+from upweight.report.terminal import _percents, summary
 
 RNG = np.random.default_rng(2)
 IMAGES = RNG.random((60, 8, 8))

@@ -19,7 +19,7 @@ from upweight.core.printable import printable
 from upweight.retraining.interruption import unfinished_of
 
 if TYPE_CHECKING:
-    from upweight.report.terminal import ProgressDisplay
+    from upweight.report.progress_display import ProgressDisplay
 
 JSON_OPTION = "--json"
 LOG_LEVEL_VARIABLE = "UPWEIGHT_LOG_LEVEL"
@@ -138,6 +138,6 @@ def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> Progres
     """A context that shows one line per stage on stderr. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
-    from upweight.report.terminal import ProgressDisplay
+    from upweight.report.progress_display import ProgressDisplay
 
     return ProgressDisplay(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)

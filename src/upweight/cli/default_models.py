@@ -45,7 +45,7 @@ class DefaultModel:
         return getattr(module, name)(**self.settings, **({} if self.seed is None else {self.seed: seed}))
 
 
-CONVERGING = {"tol": 1e-6, "max_iter": 10_000}
+CONVERGING = {"tol": 1e-8, "max_iter": 10_000}
 MODELS = {
     "logistic": DefaultModel("logistic regression", LINEAR, "LogisticRegression", None, CONVERGING),
     "ridge": DefaultModel("ridge regression", LINEAR, "RidgeClassifier", "Ridge", {"tol": 1e-10}),
