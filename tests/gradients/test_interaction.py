@@ -67,6 +67,20 @@ def test_an_interaction_that_only_queries_show_is_refused() -> None:
         fitted.attribute(queries)
 
 
+def test_queries_are_compared_also_if_the_training_set_showed_all_that_labels_can_show() -> None:
+    def far_ones_interact(net: nn.Module, batch: Any) -> Tensor:
+        is_far = (batch.x[:, 0] > 50).to(batch.x)
+        return F.cross_entropy(net(batch.x), batch.y, reduction="none") + is_far * (is_far @ net(batch.x).sum(1))
+
+    train = examples(60, 3)
+    queries = examples(20, 3, seed=1)
+    fitted = uw.GradDot().fit(uw.TorchModel(net(), far_ones_interact), train)
+    assert np.isfinite(fitted.attribute(queries).values).all()
+    fitted = uw.GradDot().fit(uw.TorchModel(net(), far_ones_interact), train)
+    with pytest.raises(ValueError, match="other examples of its batch"):
+        fitted.attribute(queries.replaced(x=queries.x + np.float32(100)))
+
+
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
 @pytest.mark.parametrize("labels", ["classes", "numbers"])
 def test_losses_of_each_example_alone_are_accepted_in_single_precision(scale: float, labels: str) -> None:
