@@ -74,9 +74,9 @@ def test_queries_are_compared_also_if_the_training_set_showed_all_that_labels_ca
 
     train = examples(60, 3)
     queries = examples(20, 3, seed=1)
-    fitted = uw.GradDot().fit(uw.TorchModel(net(), far_ones_interact), train)
+    fitted = uw.Influence(curvature=uw.EmpiricalFisher()).fit(uw.TorchModel(net(), far_ones_interact), train)
     assert np.isfinite(fitted.attribute(queries).values).all()
-    fitted = uw.GradDot().fit(uw.TorchModel(net(), far_ones_interact), train)
+    fitted = uw.Influence(curvature=uw.EmpiricalFisher()).fit(uw.TorchModel(net(), far_ones_interact), train)
     with pytest.raises(ValueError, match="other examples of its batch"):
         fitted.attribute(queries.replaced(x=queries.x + np.float32(100)))
 
