@@ -69,7 +69,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_agrees_with_refits(name):
+def test_gradients_agree_with_refits_on_moved_inputs(name):
     estimator, x, y = CASES[name]()
     train, queries = split(x, y)
     model = uw.explainable(estimator.fit(train.x, train.y), train)

@@ -107,7 +107,7 @@ def test_first_order_groups_are_sums_of_scores():
     np.testing.assert_allclose(slices.effects[:, 0], sums)
 
 
-def test_networks():
+def test_effects_on_a_network_that_cannot_be_retrained_are_sums_of_scores():
     rng = np.random.default_rng(0)
     train, queries = (
         uw.Examples(rng.random((40, 64)), np.arange(40) % 3),

@@ -91,7 +91,7 @@ def test_intervals_hold_what_happens():
 
 
 @pytest.mark.parametrize("estimator", [Ridge(alpha=2.0), PoissonRegressor(alpha=0.1, **TIGHT)], ids=["sum", "mean"])
-def test_amounts(estimator):
+def test_predictions_of_amounts_agree_with_a_refit_on_the_changed_targets(estimator):
     y = np.abs(X[:, 0] + 0.3 * X[:, 5]) + 0.1
     train = uw.Examples(X[:150], y[:150])
     queries = uw.Examples(X[200:204], y[200:204], ids=range(200, 204))
@@ -120,7 +120,7 @@ def test_texts_with_new_words_in_the_middle_of_a_pipeline():
     np.testing.assert_allclose(effects.predicted, effects.actual, rtol=1e-4)
 
 
-def test_frames_and_flips():
+def test_new_rows_of_a_data_frame_flip_the_predictions_that_a_refit_flips():
     frame = pd.DataFrame(X[:200, :3], columns=["a", "b", "c"], index=TRAIN.ids)
     train = uw.Examples(frame, Y[:200])
     model = uw.explainable(LogisticRegression(C=10.0, **TIGHT).fit(frame, Y[:200]), train)

@@ -79,7 +79,7 @@ def test_what_if_with_new_labels_is_really_done():
     np.testing.assert_allclose(effects.actual[:, 0], truth, atol=1e-10)
 
 
-def test_perturb_and_attack():
+def test_perturb_gives_gradients_of_a_network_and_attack_lowers_its_measurement():
     model, train, queries = task()
     query = queries.take([int(model.measure(queries).argmin())])
     perturbation = uw.perturb(model, train, query, examples=[5, 9])

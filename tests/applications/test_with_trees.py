@@ -30,7 +30,7 @@ def task(request):
     return uw.explainable(request.param().fit(train.x, train.y), train), train, uw.Examples(X[300:340], Y[300:340])
 
 
-def test_explain(task):
+def test_explain_retrains_trees_as_its_check(task):
     model, train, queries = task
     explanation = explain(model, train, queries.take([0, 1]), removals=2)
     assert len(explanation.check.removals) == 2 and np.isfinite(explanation.check.actual).all()

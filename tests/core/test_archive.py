@@ -38,7 +38,7 @@ def reads_the_same(path):
     )
 
 
-def test_round_trip(tmp_path):
+def test_arrays_and_facts_come_back_from_a_file(tmp_path):
     write_archive(tmp_path / "file", "scores", ARRAYS, FACTS)
     assert reads_the_same(tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]  # under the very name, and nothing beside it
@@ -117,7 +117,7 @@ def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_other_peoples_files_are_refused(tmp_path):
+def test_files_of_other_programs_are_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.eye(2))
     np.savez(tmp_path / "zip.npz", values=np.eye(2))
     np.savez(tmp_path / "list.npz", _header=np.array(json.dumps([1, 2])))
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_there_is_not_called_damaged(tmp_path):
         read_archive(tmp_path, "scores")
 
 
-def test_writers_at_the_same_time_do_not_mix(tmp_path):
+def test_simultaneous_writers_do_not_mix_their_contents(tmp_path):
     path = tmp_path / "scores.npz"
 
     def write(value):
@@ -159,7 +159,7 @@ def test_writers_at_the_same_time_do_not_mix(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such permissions")
-def test_the_file_is_readable_to_whom_the_user_lets_read(tmp_path):
+def test_the_permissions_of_a_file_are_those_that_the_user_sets(tmp_path):
     before = os.umask(0o022)
     try:
         write_archive(tmp_path / "file", "scores", ARRAYS, FACTS)
@@ -171,7 +171,7 @@ def test_the_file_is_readable_to_whom_the_user_lets_read(tmp_path):
 def named(): ...
 
 
-def test_plain_values():
+def test_values_become_plain_values_of_json():
     value = {"a": (1, np.float32(0.5)), "b": np.arange(2), "c": Unit.RANK, "d": named, "e": float("inf")}
     assert as_plain(value) == {"a": [1, 0.5], "b": [0, 1], "c": "RANK", "d": "named", "e": float("inf")}
     assert as_plain({"f": partial(named)})["f"].startswith("functools.partial")

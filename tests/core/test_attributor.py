@@ -165,7 +165,7 @@ def test_the_digest_of_sparse_rows_knows_the_shape():
     assert Examples(x).digest() != Examples(wider).digest()
 
 
-def test_repr_and_html():
+def test_text_and_html_name_the_method_and_the_diagnostics():
     model, train, _ = problem()
     fitted = Overlap().fit(model, train)
     assert repr(fitted) == "Fitted Overlap on 9 training examples (RANK)"

@@ -71,7 +71,7 @@ def test_texts_stay_texts():
 
 
 @pytest.mark.parametrize("items", [[np.eye(2), np.ones((2, 2))], [(np.eye(2),), (np.ones((2, 2)),)]])
-def test_items_without_targets(items):
+def test_items_without_targets_make_examples_without_labels(items):
     examples = Examples.from_dataset(Dataset(items))
     assert examples.y is None and examples.x.shape == (2, 2, 2)
 

@@ -43,7 +43,7 @@ def some_scores():
 
 
 @pytest.mark.parametrize("k", [-1, 2.5, True, "2", None])
-def test_a_k_that_is_no_count_is_refused(k):
+def test_a_k_that_is_not_a_count_is_refused(k):
     scores = Scores(np.array([[3.0, 2.0, 1.0, -1.0]]), np.array([0]), np.arange(4), Unit.RANK)
     for side in (scores.proponents, scores.opponents):
         with pytest.raises(ValueError, match=r"expected k of at least 0, got .*; pass a whole number"):
@@ -105,7 +105,7 @@ def test_proponents_and_opponents_are_the_two_ends(scores, k):
         assert [a.score for a in harmed] == sorted(v for v in row.values() if v < 0)[:k]
 
 
-def test_equals_come_in_the_order_of_the_training_set():
+def test_equal_scores_come_in_the_order_of_the_training_set():
     assert [a.id for a in some_scores().proponents("r")] == ["a", "b"]
     assert [a.id for a in some_scores().opponents("r")] == ["c", "d"]
 
@@ -176,17 +176,17 @@ def test_an_unknown_query_is_named_with_some_that_are_known(query):
         ([[1, 2, 3, np.nan], [1, np.inf, 1, 1]], "2 scores are NaN or infinite; check the features and the damping"),
     ],
 )
-def test_values_that_are_no_scores_are_refused(values, says):
+def test_values_that_cannot_be_scores_are_refused(values, says):
     with pytest.raises(ValueError, match=says):
         replace(some_scores(), values=values)
 
 
-def test_one_measurement_per_query():
+def test_every_query_has_one_measurement():
     with pytest.raises(ValueError, match=r"one measurement per query \(2,\), got \(3,\)"):
         replace(some_scores(), measured=np.zeros(3))
 
 
-def test_repr_and_html():
+def test_text_and_html_name_the_shape_and_the_unit():
     scores = replace(
         some_scores(),
         train_ids=["<b>", "b", "c", "d"],

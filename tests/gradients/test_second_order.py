@@ -20,7 +20,7 @@ def vectors(network, k=3):
 
 
 @SETTING
-def test_hessian_products(case):
+def test_hessian_products_are_those_of_the_dense_hessian(case):
     network, examples = case.network(), case.examples()
     v = vectors(network)
     with network.preserved():
@@ -46,7 +46,7 @@ def test_hessian_products(case):
 
 
 @SETTING
-def test_gauss_newton_products(case):
+def test_gauss_newton_products_are_those_of_the_dense_matrix(case):
     network, examples = case.network(), case.examples(4)
     v, weights = vectors(network), torch.tensor([1.0, 0.5, 0.0, 2.0]).double()
     with network.preserved():

@@ -33,7 +33,7 @@ def logistic(x: np.ndarray, y: np.ndarray, **settings: Any) -> tuple[Any, Any, u
 
 
 class NonLinear(Embeddable):
-    """A model whose probabilities are no function of a linear head on its features."""
+    """A model whose probabilities are not a function of a linear head on its features."""
 
     measurement = "−loss"
 

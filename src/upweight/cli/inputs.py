@@ -159,7 +159,7 @@ class Source:
         return Inputs(model, fitted.train, fitted.held_out, notes, fitted)
 
     def _choice(self) -> ModelChoice:
-        """Which model is fitted to which columns. Raises a usage error for what no table can have."""
+        """Which model is fitted to which columns. Raises a usage error if the table has no such column."""
         from upweight.cli.default_models import target_kind
         from upweight.cli.fitted_table import ModelChoice
 

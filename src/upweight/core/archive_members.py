@@ -18,9 +18,9 @@ MAX_HEADER = 2**17  # bytes of a member before its numbers, of which numpy reads
 
 
 def require_stored(members: zipfile.ZipFile) -> None:
-    """Raise ValueError if a member is compressed, occurs twice, or is no array: together they are as large as the file.
+    """Raise ValueError if a member is compressed, occurs twice or is not an array; nothing is read.
 
-    Nothing is read.
+    Together the members are then as large as the file.
     """
     infos = members.infolist()
     names = [info.filename for info in infos]

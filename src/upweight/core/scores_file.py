@@ -1,4 +1,4 @@
-"""The file of scores: what it holds, and the refusal of what no scores can hold."""
+"""The file of scores: what it holds, and the refusal of values that scores cannot hold."""
 
 from __future__ import annotations
 

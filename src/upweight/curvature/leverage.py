@@ -1,4 +1,4 @@
-"""The leverage correction: it removes an example's hold on its own prediction from its gradient.
+"""The leverage correction: it removes an example's effect on its own prediction from its gradient.
 
 Leaving example i out takes wᵢJᵢᵀΛᵢJᵢ out of the curvature C as well. With wᵢΛᵢ = UᵢUᵢᵀ, Φᵢ = UᵢᵀJᵢ and its row ρᵢ,
 

@@ -142,7 +142,7 @@ class Truth:
 
 
 def _stored(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a truth from its file. Raises ValueError or TypeError for what no truth was written as."""
+    """The fields of a truth from its file. Raises ValueError or TypeError if the file is not that of a truth."""
     names, seeds, more = facts["names"], facts["seeds"], facts["facts"]
     expected = ((names, list, str), (seeds, list, int), (more, dict, str))
     if not all(type(part) is kind and all(type(value) is member for value in part) for part, kind, member in expected):

@@ -73,14 +73,14 @@ class Judgement:
         return f"Pearson {formatted(self.agreement.pearson, 2)}{low}, {over}"
 
     def unit_after(self, unit: Unit) -> Unit:
-        """What the verdict leaves of a unit: EFFECT becomes RANK if retraining does not confirm the sizes."""
+        """The unit in view of the verdict: EFFECT becomes RANK if retraining does not confirm the sizes."""
         return unit if self.verdict in (None, Verdict.AGREES) else Unit.RANK
 
     def warnings(self, unit: Unit, judged: str, counted: str = "removal", of: str = "", clause: str = "") -> list[str]:
         """A sentence that says why these do not agree with retraining; none if they do, or were not compared.
 
         Args:
-            unit: theirs, before the verdict.
+            unit: that of the effects before the verdict.
             judged: what was compared, in the plural ("scores").
             counted: what a retraining was done with or without ("removal").
             of: what was removed, in the plural ("single examples"); empty if `counted` says it.

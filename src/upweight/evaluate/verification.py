@@ -236,7 +236,7 @@ class Check:
         """Plain values for JSON, with every pair of predicted and actual effects; unknown values are None.
 
         RANK scores have no coverage, since intervals around them would have no unit. `verdict` is the text of the
-        verdict, or None if nothing could be compared; `unit` is what the verdict leaves of the scores' unit.
+        verdict, or None if nothing could be compared; `unit` is that of the scores in view of the verdict.
         """
         coverage = self.coverage(level=level) if self.scores.unit == Unit.EFFECT else None
         pairs = {

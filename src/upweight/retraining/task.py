@@ -19,7 +19,7 @@ from upweight.retraining.process_pool import available_processors, run_in_proces
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
-MAX_TRIAL_SECONDS = 1.0  # a model whose optimum takes longer than this is not retrained in this process to see how long
+MAX_TRIAL_SECONDS = 1.0  # how long a retraining takes is tried only if the optimum is reached within this time
 PROBE_EXAMPLES = 8  # training examples on which a retrained model is compared with its parameters in the old model
 
 

@@ -45,7 +45,7 @@ def trace(work: Work, fixed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Call
 
 
 def _depends_on_numbers(operation: Any, args: Any) -> bool:
-    """Whether the output is no tensor, or has a shape that the shapes of the arguments do not determine."""
+    """Whether the output is not a tensor, or has a shape that the shapes of the arguments do not determine."""
     if operation is torch.ops.aten.index.Tensor:
         return any(index is not None and index.meta["val"].dtype in (torch.bool, torch.uint8) for index in args[1])
     return any(tag in getattr(operation, "tags", ()) for tag in DATA_DEPENDENT)

@@ -66,7 +66,7 @@ def write_manifest(folder: Path, settings: OptimiserSettings, shards: Sequence[S
 
 
 def _shards(stored: Any) -> list[Shard]:
-    """The checkpoints in the order of their steps. Raises ValueError or TypeError for what no manifest lists."""
+    """The checkpoints in the order of their steps. Raises ValueError or TypeError if the file is not a manifest."""
     shards = [Shard(**shard) for shard in stored]
     for shard in shards:
         if type(shard.step) is not int or type(shard.crc32) is not int or type(shard.file) is not str:
