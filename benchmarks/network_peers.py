@@ -212,12 +212,19 @@ def trak(dimensions: int | None, lambda_reg: float = 0.0) -> Contender:
                 return (1 - torch.exp(-task.kind.losses(outputs, batch[1]))).detach()[:, None]
 
         size = sum(p.numel() for p in task.net.parameters())
-        kept, kind = dimensions or size, ProjectionType.rademacher
+        projected_size, kind = dimensions or size, ProjectionType.rademacher
         projector = BasicProjector if dimensions else NoOpProjector
-        random = projector(grad_dim=size, proj_dim=kept, seed=0, proj_type=kind, device="cpu", dtype=torch.float32)
+        random = projector(
+            grad_dim=size, proj_dim=projected_size, seed=0, proj_type=kind, device="cpu", dtype=torch.float32
+        )
         state = task.net.state_dict()
         with tempfile.TemporaryDirectory() as folder:
-            settings = {"projector": random, "proj_dim": kept, "use_half_precision": False, "lambda_reg": lambda_reg}
+            settings = {
+                "projector": random,
+                "proj_dim": projected_size,
+                "use_half_precision": False,
+                "lambda_reg": lambda_reg,
+            }
             tracer = TRAKer(task.net, Output(), len(task.x), folder, device="cpu", logging_level=40, **settings)
             tracer.load_checkpoint(state, model_id=0)
             for x, y in _loaders(task, 100)[0]:

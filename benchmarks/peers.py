@@ -137,10 +137,10 @@ def table(first: dict[str, Any], rounds: list[dict[str, Any]]) -> Table:
         if name in PEERS:
             assert far < EXACT, f"{name} computes something else: {far:.2g}"
             slower[name] = slow
-        said = verdict(slow >= (20 if name == "captum" else 3)) if name in PEERS[:-1] else ""
+        judged_speed = verdict(slow >= (20 if name == "captum" else 3)) if name in PEERS[:-1] else ""
         difference = f"{far:.1e}" if name != OURS[1] else "(others)"
         cpu, wall = median(r["cpu"] for r in runs), median(r["wall"] for r in runs)
-        found.add(name, difference, cpu, wall, f"{slow:.1f}", said)
+        found.add(name, difference, cpu, wall, f"{slow:.1f}", judged_speed)
     if slower:
         fastest = min(slower, key=lambda name: slower[name])
         found.notes.append(f"Fastest exact peer: {fastest}, {slower[fastest]:.1f} times our processor time.")

@@ -108,5 +108,5 @@ def scored(task: Task, name: str, way: Way, share: float) -> tuple[Array, float]
         start = time.process_time()
         values = way.scores(task, share)
         keep(path, values=values, cost=(time.process_time() - start) / float(np.median(once[1:])))
-    with np.load(path) as kept:
-        return kept["values"], float(kept["cost"])
+    with np.load(path) as archive:
+        return archive["values"], float(archive["cost"])

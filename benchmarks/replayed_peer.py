@@ -71,8 +71,8 @@ def magic(task: Task, installed: Path) -> NDArray[np.float64]:
         for row in _cotangents(task, end):
             moments = [torch.zeros_like(t) for t in end.differentiable_tensors()[len(end.params) :]]
             back = BackwardState(row, moments, torch.zeros_like(stream.weights))
-            done = trainer.backward(folder, stream, back, copy.copy(end), cleanup=False)
-            scores.append(done.weight_grads.detach().double().numpy())
+            finished = trainer.backward(folder, stream, back, copy.copy(end), cleanup=False)
+            scores.append(finished.weight_grads.detach().double().numpy())
     return np.stack(scores)
 
 

@@ -66,7 +66,7 @@ class Result:
 
     def keep(self, folder: Path) -> Path:
         """Write `folder/name.json`, whole or not at all."""
-        known = replace(
+        stored = replace(
             self,
             versions=self.versions or versions(["numpy", "scipy", "scikit-learn", "torch", "upweight"]),
             machine=self.machine or machine(),
@@ -74,7 +74,9 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(known), indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(asdict(stored), indent=1, ensure_ascii=False, default=float) + "\n", encoding="utf-8"
+        )
         os.replace(part, path)
         return path
 

@@ -45,8 +45,8 @@ def test_the_report_is_a_page_with_pictures(answer):
 
 
 def test_its_data_are_the_same_every_time_and_nothing_is_in_both_sets():
-    made = digits()
-    assert (len(made.train), len(made.held_out)) == (1297, 500)
-    assert not set(made.train.ids.tolist()) & set(made.held_out.ids.tolist())
-    assert made.train.ids[:4].tolist() == FIRST
-    assert made.train.preview(FIRST[0]).kind == "image"
+    images = digits()
+    assert (len(images.train), len(images.held_out)) == (1297, 500)
+    assert not set(images.train.ids.tolist()) & set(images.held_out.ids.tolist())
+    assert images.train.ids[:4].tolist() == FIRST
+    assert images.train.preview(FIRST[0]).kind == "image"

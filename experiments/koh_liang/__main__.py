@@ -50,10 +50,10 @@ def make(name: str, data: Path, fast: bool, folder: Path) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     figure = importlib.import_module(f"experiments.koh_liang.{name}")
     start = time.process_time()
-    made = figure.reproduce(data, fast, folder / f"{name}.png")
+    figure_result = figure.reproduce(data, fast, folder / f"{name}.png")
     command = f"./run reproduce {name} --data DIR" + (" --fast" if fast else "")
     result = replace(
-        made,
+        figure_result,
         section=SECTION,
         name=name,
         seconds=round(time.process_time() - start, 2),

@@ -95,8 +95,8 @@ def chosen(machine: LinearSVC, rows: Array, top: LogisticRegression, test: Photo
     """Of the fish that both know, with a margin near the paper's (.990): the one with the paper's p (.9966)."""
     margin = machine.decision_function(rows)
     logit = top.decision_function(test.features)
-    known = (test.y == 1) & (margin > 0.75) & (margin < 0.995) & (logit > 0)  # beyond 1 the hinge loss is nothing
-    return int(np.argmin(np.where(known, np.abs(logit - np.log(0.9966 / 0.0034)), np.inf)))
+    is_sure = (test.y == 1) & (margin > 0.75) & (margin < 0.995) & (logit > 0)  # beyond 1 the hinge loss is nothing
+    return int(np.argmin(np.where(is_sure, np.abs(logit - np.log(0.9966 / 0.0034)), np.inf)))
 
 
 def influence(machine: Any, train: uw.Examples, query: uw.Examples) -> Array:

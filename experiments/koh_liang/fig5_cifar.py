@@ -39,38 +39,38 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     train, test, side = two_kinds(folder, data.CIFAR, KINDS, fast, SIDE)
     net, train, test = fig5.of_the_papers_size(extractor(folder), train, test)
     plan = fig5.FAST if fast else FULL
-    found = attacked(net, train, test, plan)
-    fig5.draw(path, train, test, found)
+    attack = attacked(net, train, test, plan)
+    fig5.draw(path, train, test, attack)
     return Result(
         title=TITLE,
         claim=CLAIM,
-        rows=[*fig5.compared(found, train, plan, fast), one_animal(net, train, test, plan)],
+        rows=[*fig5.compared(attack, train, plan, fast), one_animal(net, train, test, plan)],
         settings=f"{len(train.y):,} pictures of CIFAR-10, enlarged from 32 to {side} pixels; the enlarged pixels are "
         f"moved; "
-        f"{fig5.settings(train, found, plan)}",
+        f"{fig5.settings(train, attack, plan)}",
         notes=NOTES,
-        numbers=fig5.series(found),
+        numbers=fig5.series(attack),
     )
 
 
 def one_animal(net: Extractor, train: Photographs, test: Photographs, plan: Plan) -> Row:
     """Many views of one animal against one training image, for three animals: how many it turns."""
     p = Attack(net, train, test, np.arange(len(test.y))).p_true()
-    known = np.flatnonzero((p > 0.5) & (test.y == 0))
-    known, told = known[np.argsort(p[known])], []
+    recognised = np.flatnonzero((p > 0.5) & (test.y == 0))
+    recognised, counts = recognised[np.argsort(p[recognised])], []
     for place in SURE:
-        which = known[int(place * len(known))]
+        which = recognised[int(place * len(recognised))]
         views_of_picture = views(test.pictures[which], plan.group)
         with torch.no_grad():
             features = np.concatenate(
                 [net(channels_first(few)).double().numpy() for few in np.array_split(views_of_picture, 3)]
             )
-        shown = Photographs(views_of_picture, np.full(len(views_of_picture), test.y[which]), features, test.kinds)
-        right = np.flatnonzero(Attack(net, train, shown, np.arange(len(views_of_picture))).p_true() > 0.5)
-        attack = Attack(net, train, shown, right)
+        photographs = Photographs(views_of_picture, np.full(len(views_of_picture), test.y[which]), features, test.kinds)
+        right = np.flatnonzero(Attack(net, train, photographs, np.arange(len(views_of_picture))).p_true() > 0.5)
+        attack = Attack(net, train, photographs, right)
         attack.run(attack.choose(plan.candidates, 1), plan.group_steps, plan.group_size, stop=False)
-        told.append(f"{int((attack.p_true() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
-    return Row("flipped of many views of one animal with a single image", "16 of 30 photographs", ", ".join(told))
+        counts.append(f"{int((attack.p_true() < 0.5).sum())} of {len(right)} (p {p[which]:.3f})")
+    return Row("flipped of many views of one animal with a single image", "16 of 30 photographs", ", ".join(counts))
 
 
 def views(picture: Array, count: int) -> Array:

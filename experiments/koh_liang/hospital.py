@@ -117,31 +117,33 @@ def fitted(x: Array, y: Array, **solver: Any) -> LogisticRegression:
     return LogisticRegression(C=1 / (L2 * len(y)), fit_intercept=False, **how).fit(x, y)
 
 
-def flipped(patients: Split, kept: Array, **solver: Any) -> Array:
+def flipped(patients: Split, is_kept: Array, **solver: Any) -> Array:
     """Which test children are predicted otherwise by a model that was fitted without those who are not kept."""
     young = patients.queries_x[patients.queries_x[:, patients.child] == 1]
-    before, after = fitted(patients.x, patients.y, **solver), fitted(patients.x[kept], patients.y[kept], **solver)
+    before, after = fitted(patients.x, patients.y, **solver), fitted(patients.x[is_kept], patients.y[is_kept], **solver)
     return np.asarray(before.predict(young) != after.predict(young))
 
 
-def stopped_early(patients: Split, kept: Array) -> Row:
+def stopped_early(patients: Split, is_kept: Array) -> Row:
     """The release's solver, whose own log has a gradient of 2e-3 at its end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        flips = flipped(patients, kept, solver="lbfgs", tol=1e-8, max_iter=1000)
+        flips = flipped(patients, is_kept, solver="lbfgs", tol=1e-8, max_iter=1000)
     count = int(flips.sum())
-    said = f"{count} of {len(flips)}"
-    return Row("the same, L-BFGS stopped after 1,000 steps as in the release", "13 of 137", said, abs(count - 13) <= 2)
+    flip_count = f"{count} of {len(flips)}"
+    return Row(
+        "the same, L-BFGS stopped after 1,000 steps as in the release", "13 of 137", flip_count, abs(count - 13) <= 2
+    )
 
 
 def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     """Leave out 20 of the 21 healthy children; who is to blame for a child that is now misjudged?"""
     patients = split(data.hospital(folder))
     child, y = patients.x[:, patients.child] == 1, patients.y
-    kept = np.ones(len(y), dtype=bool)
-    kept[np.flatnonzero(child & (y == 0))[:-1]] = False
-    before, after = fitted(patients.x, y), fitted(patients.x[kept], y[kept])
-    train = uw.Examples(patients.x[kept], y[kept], names=patients.names, labels={0: "healthy", 1: "readmitted"})
+    is_kept = np.ones(len(y), dtype=bool)
+    is_kept[np.flatnonzero(child & (y == 0))[:-1]] = False
+    before, after = fitted(patients.x, y), fitted(patients.x[is_kept], y[is_kept])
+    train = uw.Examples(patients.x[is_kept], y[is_kept], names=patients.names, labels={0: "healthy", 1: "readmitted"})
     query = uw.Examples(patients.queries_x[[TEST_CHILD]], patients.queries_y[[TEST_CHILD]], ids=[TEST_CHILD])
     model = uw.explainable(after, train, objective="mean")
     plain = uw.Influence(correction=None).fit(model, train).attribute(query)
@@ -151,17 +153,17 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
     check = uw.verify(
         model, train, query, scores, {str(i): [i] for i in order[:5].tolist()}, retraining=uw.Retraining(processes=1)
     )
-    flips = flipped(patients, kept)
+    flips = flipped(patients, is_kept)
     blamed = uw.perturb(model, train, query, examples=order[:4].tolist(), recipe=uw.Influence(correction=None))
     features = [blamed.features(TEST_CHILD, i, k=2) for i in order[:4].tolist()]
     draw(path, plain.values[0], is_child, train.y)
     ratio = np.abs(plain.values[0][order[:4]]).min() / np.abs(plain.values[0][order[4]])
-    found = is_child[order[:4]].all() and int(is_child.sum()) == 4
-    told = ", ".join(f"{plain.values[0][i]:+.4f}" for i in order[:4])
+    are_children_first = is_child[order[:4]].all() and int(is_child.sum()) == 4
+    listed_values = ", ".join(f"{plain.values[0][i]:+.4f}" for i in order[:4])
     rows = [
-        Row("children among the four strongest", "4", str(int(is_child[order[:4]].sum())), bool(found)),
+        Row("children among the four strongest", "4", str(int(is_child[order[:4]].sum())), bool(are_children_first)),
         Row("smallest of the four over the next", "27", f"{ratio:.1f}", bool(ratio >= 20)),
-        Row("change of loss by removing them", "−.1189, −.1175, −.0826, +.0794", told),
+        Row("change of loss by removing them", "−.1189, −.1175, −.0826, +.0794", listed_values),
         Row(
             "feature of each with the largest contribution (value × I_pert,loss)",
             f"{CHILD} for all four",
@@ -177,7 +179,7 @@ def reproduce(folder: Path, fast: bool, path: Path) -> Result:
         _count("children readmitted, before", child, y, "3 of 24"),
         _count("children readmitted, after", is_child, train.y, "3 of 4"),
         Row("test children flipped by it, at the optimum", "13 of 137", f"{int(flips.sum())} of {len(flips)}"),
-        *([] if fast else [stopped_early(patients, kept)]),
+        *([] if fast else [stopped_early(patients, is_kept)]),
         _accuracy(
             "training accuracy, before and after",
             ".6239, .6241",

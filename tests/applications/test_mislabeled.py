@@ -27,8 +27,8 @@ def test_finds_at_least_what_loss_and_self_influence_find():
             model, train, _, _, wrong = cancer(flips, seed)
             suspects = uw.mislabeled(model, train, budget=0.1)
             found = caught(train.positions(suspects.ids).tolist(), wrong)
-            for one in (suspects.loss, suspects.self_influence):
-                assert found >= caught(np.argsort(-one)[:40].tolist(), wrong), (flips, seed)
+            for ranking in (suspects.loss, suspects.self_influence):
+                assert found >= caught(np.argsort(-ranking)[:40].tolist(), wrong), (flips, seed)
 
 
 def test_suggests_the_right_label_and_tells_the_harm():
@@ -60,22 +60,24 @@ def test_loss_without_the_example_is_that_of_a_refit():
 
 def test_out_of_fold_answers_are_those_of_a_model_without_the_fold():
     model, train, *_ = cancer()
-    found = uw.mislabeled(model, train, folds=4).held_out
-    fold = found.places[1]
-    kept = np.setdiff1d(np.arange(400), fold)
-    alone = LogisticRegression().fit(model.predictor[:-1].transform(train.x[kept]), train.y[kept])
-    said = alone.predict_log_proba(model.predictor[:-1].transform(train.x[fold]))
-    np.testing.assert_allclose(found.loss[0, fold], -said[np.arange(len(fold)), train.y[fold]], rtol=1e-5)
-    assert sorted(np.concatenate(found.places).tolist()) == list(range(400))
-    assert found.helps and found.left_out.sum() > 20
+    held_out = uw.mislabeled(model, train, folds=4).held_out
+    fold = held_out.places[1]
+    remaining = np.setdiff1d(np.arange(400), fold)
+    alone = LogisticRegression().fit(model.predictor[:-1].transform(train.x[remaining]), train.y[remaining])
+    log_probabilities = alone.predict_log_proba(model.predictor[:-1].transform(train.x[fold]))
+    np.testing.assert_allclose(
+        held_out.loss[0, fold], -log_probabilities[np.arange(len(fold)), train.y[fold]], rtol=1e-5
+    )
+    assert sorted(np.concatenate(held_out.places).tolist()) == list(range(400))
+    assert held_out.helps and held_out.left_out.sum() > 20
 
 
 def test_machines_without_probabilities_still_suggest():
     x, y = load_digits(n_class=3, return_X_y=True)
-    given = y.copy()
+    noisy = y.copy()
     wrong = np.arange(0, 300, 15)
-    given[wrong] = (given[wrong] + 1) % 3
-    train = uw.Examples(x[:300] / 16, given[:300])
+    noisy[wrong] = (noisy[wrong] + 1) % 3
+    train = uw.Examples(x[:300] / 16, noisy[:300])
     model = uw.explainable(LinearSVC(tol=1e-8, max_iter=100_000).fit(train.x, train.y), train)
     suspects = uw.mislabeled(model, train, budget=20)
     assert caught(suspects.ids.tolist(), wrong) >= 18
@@ -85,15 +87,15 @@ def test_machines_without_probabilities_still_suggest():
 
 def test_networks_are_ranked_by_leave_one_out_loss_and_say_so():
     x, y = load_digits(n_class=3, return_X_y=True)
-    given = y[:120].copy()
-    given[[4, 50, 90]] = (given[[4, 50, 90]] + 1) % 3
-    train = uw.Examples(x[:120] / 16, given)
+    noisy = y[:120].copy()
+    noisy[[4, 50, 90]] = (noisy[[4, 50, 90]] + 1) % 3
+    train = uw.Examples(x[:120] / 16, noisy)
     torch.manual_seed(0)
     net = mlp().double()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     for _ in range(150):
         optimiser.zero_grad()
-        (torch.nn.functional.cross_entropy(net(torch.as_tensor(train.x)), torch.as_tensor(given))).backward()
+        (torch.nn.functional.cross_entropy(net(torch.as_tensor(train.x)), torch.as_tensor(noisy))).backward()
         optimiser.step()
     suspects = uw.mislabeled(
         uw.TorchModel(net, cross_entropy, objective=uw.Objective("mean", l2=0.01)), train, budget=6
@@ -165,9 +167,9 @@ def test_the_only_example_of_a_class_is_in_no_fold_and_named():
     assert np.isnan(suspects.held_out.loss[:, 40]).all() and np.isfinite(suspects.held_out.loss[:, :40]).all()
     assert np.isfinite(suspects.score).all() and np.isfinite(suspects.chances).all()
     rank = suspects.ids.tolist().index("r40")
-    own = model.predict(train.take([40])).probabilities[0]
-    assert suspects.chances[rank, 0] == own[2] and suspects.suggested[rank] == int(own[:2].argmax())
-    assert suspects.as_dict()["suspects"][rank]["probability"] == own[2]
+    probabilities = model.predict(train.take([40])).probabilities[0]
+    assert suspects.chances[rank, 0] == probabilities[2] and suspects.suggested[rank] == int(probabilities[:2].argmax())
+    assert suspects.as_dict()["suspects"][rank]["probability"] == probabilities[2]
 
 
 def test_only_examples_of_their_class_are_ranked_without_gradients_too():

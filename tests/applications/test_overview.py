@@ -29,26 +29,26 @@ def scores(queries: uw.Examples) -> Scores:
 
 
 def test_examples_are_ranked_by_strength_help_harm_and_mistakes(scores: Scores, queries: uw.Examples) -> None:
-    seen = uw.overview(scores, queries)
-    assert seen.strongest(3) == [105, 103, 107]
-    assert seen.strongest(1, by="helped") == [103] and seen.strongest(1, by="harmed") == [107]
-    assert seen.strongest(1, by="mistakes") == [107]
-    np.testing.assert_allclose(seen.mean, scores.values.mean(axis=0))
-    np.testing.assert_allclose(seen.strength, np.abs(scores.values).mean(axis=0))
+    overview = uw.overview(scores, queries)
+    assert overview.strongest(3) == [105, 103, 107]
+    assert overview.strongest(1, by="helped") == [103] and overview.strongest(1, by="harmed") == [107]
+    assert overview.strongest(1, by="mistakes") == [107]
+    np.testing.assert_allclose(overview.mean, scores.values.mean(axis=0))
+    np.testing.assert_allclose(overview.strength, np.abs(scores.values).mean(axis=0))
     among = [{a.id for q in "abcde" for a in side(q, 10)} for side in (scores.proponents, scores.opponents)]
-    assert {seen.train_ids[i].item() for i in np.flatnonzero(seen.helped)} == among[0]
-    assert {seen.train_ids[i].item() for i in np.flatnonzero(seen.harmed)} == among[1]
-    assert seen.helped.sum() == seen.harmed.sum() == 50
-    assert seen.to_pandas().index[0] == 105
+    assert {overview.train_ids[i].item() for i in np.flatnonzero(overview.helped)} == among[0]
+    assert {overview.train_ids[i].item() for i in np.flatnonzero(overview.harmed)} == among[1]
+    assert overview.helped.sum() == overview.harmed.sum() == 50
+    assert overview.to_pandas().index[0] == 105
 
 
 def test_mistakes_are_grouped_by_true_and_predicted_label_whether_named_or_not(
     scores: Scores, queries: uw.Examples
 ) -> None:
-    seen = uw.overview(scores, queries)
-    assert {group.name: group.query_ids for group in seen.groups} == {"ham → spam": ("a",), "spam → ham": ("c",)}
-    assert all(group.opponents[0] == (107, -1.0) for group in seen.groups)
-    assert seen.mistakes[7] == 2 and seen.mistakes.sum() == 20
+    overview = uw.overview(scores, queries)
+    assert {group.name: group.query_ids for group in overview.groups} == {"ham → spam": ("a",), "spam → ham": ("c",)}
+    assert all(group.opponents[0] == (107, -1.0) for group in overview.groups)
+    assert overview.mistakes[7] == 2 and overview.mistakes.sum() == 20
 
 
 def test_queries_may_come_in_another_order_and_others_are_refused(scores: Scores, queries: uw.Examples) -> None:
@@ -60,8 +60,8 @@ def test_queries_may_come_in_another_order_and_others_are_refused(scores: Scores
 
 def test_the_largest_errors_are_the_mistakes_of_a_regression(scores: Scores) -> None:
     queries = uw.Examples(np.zeros((5, 1)), [1.0, 2.0, 3.0, 4.0, 5.0], ids=list("abcde"))
-    seen = uw.overview(replace(scores, predictions=Predictions((1.1, 2.1, 9.0, 4.0, 5.0))), queries)
-    assert [(group.name, group.query_ids) for group in seen.groups] == [("predicted too high", ("c",))]
+    overview = uw.overview(replace(scores, predictions=Predictions((1.1, 2.1, 9.0, 4.0, 5.0))), queries)
+    assert [(group.name, group.query_ids) for group in overview.groups] == [("predicted too high", ("c",))]
     exact = uw.overview(replace(scores, predictions=Predictions((1.0, 2.0, 3.0, 4.0, 5.0))), queries)
     assert exact.groups == () and exact.strongest(3, by="mistakes") == []
 
@@ -86,9 +86,9 @@ def test_the_size_of_a_querys_rank_scores_does_not_matter(scores: Scores, querie
 def test_undefined_scores_are_not_called_strong(scores: Scores, queries: uw.Examples) -> None:
     values = scores.values.copy()
     values[:, 0] = np.nan
-    seen = uw.overview(replace(scores, values=values, diagnostics={"undefined": [100]}), queries)
-    assert 100 not in seen.strongest(40) and 100 not in seen.strongest(40, by="harmed")
-    assert np.isnan(seen.mean[0]) and seen.helped[0] == seen.harmed[0] == 0
+    overview = uw.overview(replace(scores, values=values, diagnostics={"undefined": [100]}), queries)
+    assert 100 not in overview.strongest(40) and 100 not in overview.strongest(40, by="harmed")
+    assert np.isnan(overview.mean[0]) and overview.helped[0] == overview.harmed[0] == 0
 
 
 def test_no_example_is_listed_without_an_effect(scores: Scores, queries: uw.Examples) -> None:

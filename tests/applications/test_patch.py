@@ -108,11 +108,11 @@ def test_repairing_makes_the_model_better():
     suspects = uw.mislabeled(model, train, budget=0.2)
     right = {i: int(truth[p]) for i, p in zip(suspects.ids.tolist(), train.positions(suspects.ids), strict=True)}
     patch = uw.Patch.of(train, {i: label for i, label in right.items() if label != train.y[train.positions([i])[0]]})
-    done = uw.repair(model, train, patch, held_out)
-    assert done.after.measured > done.before.measured and done.after.accuracy >= done.before.accuracy
+    repaired = uw.repair(model, train, patch, held_out)
+    assert repaired.after.measured > repaired.before.measured and repaired.after.accuracy >= repaired.before.accuracy
     fixed = patch.applied(train)
     alone = LogisticRegression(tol=1e-10, max_iter=10_000).fit(model.predictor[:-1].transform(fixed.x), fixed.y)
-    assert done.after.accuracy == alone.score(model.predictor[:-1].transform(held_out.x), held_out.y)
-    assert json.loads(json.dumps(done.as_dict()))["relabelled"] == len(patch.decisions)
+    assert repaired.after.accuracy == alone.score(model.predictor[:-1].transform(held_out.x), held_out.y)
+    assert json.loads(json.dumps(repaired.as_dict()))["relabelled"] == len(patch.decisions)
     with pytest.raises(ValueError, match="expected an evaluation set with labels"):
         uw.repair(model, train, patch, uw.Examples(held_out.x))

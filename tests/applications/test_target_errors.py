@@ -20,17 +20,17 @@ def planted(kind, seed, share=0.1):
     x, y = load_diabetes(return_X_y=True)
     rng = np.random.default_rng(seed)
     wrong = rng.choice(len(y), round(share * len(y)), replace=False)
-    given = y.copy()
+    noisy = y.copy()
     if kind == "digit":  # a digit too many or too few
-        given[wrong] *= np.where(rng.random(len(wrong)) < 0.5, 10, 0.1)
+        noisy[wrong] *= np.where(rng.random(len(wrong)) < 0.5, 10, 0.1)
     else:
-        given[wrong] += rng.choice([-1, 1], len(wrong)) * 2.5 * y.std()
-    return x, given, y, wrong
+        noisy[wrong] += rng.choice([-1, 1], len(wrong)) * 2.5 * y.std()
+    return x, noisy, y, wrong
 
 
-def review(estimator, x, given, **how):
-    train = uw.Examples(x, given)
-    return uw.mislabeled(uw.explainable(estimator.fit(x, given), train), train, **how)
+def review(estimator, x, noisy, **how):
+    train = uw.Examples(x, noisy)
+    return uw.mislabeled(uw.explainable(estimator.fit(x, noisy), train), train, **how)
 
 
 @pytest.mark.parametrize("kind", ["digit", "shift"])
@@ -43,11 +43,11 @@ def test_planted_errors_are_found_as_by_residuals_or_better_and_far_better_than_
     ours, residuals, chance = [], [], []
     is_fast = not isinstance(estimator, GradientBoostingRegressor)
     for seed in range(3 if is_fast else 1):
-        x, given, _, wrong = planted(kind, seed)
-        suspects = review(estimator, x, given)
+        x, noisy, _, wrong = planted(kind, seed)
+        suspects = review(estimator, x, noisy)
         for scores, ranking in (
             (ours, suspects.score),
-            (residuals, np.abs(given - estimator.predict(x))),
+            (residuals, np.abs(noisy - estimator.predict(x))),
             (chance, np.random.default_rng(seed).random(len(x))),
         ):
             scores.append(uw.detection_rates(ranking, suspects.train, wrong).auc)
@@ -58,8 +58,8 @@ def test_planted_errors_are_found_as_by_residuals_or_better_and_far_better_than_
 
 
 def test_the_second_round_leaves_out_errors_and_so_suggests_nearer_targets():
-    x, given, truth, wrong = planted("digit", 0)
-    suspects = review(make_pipeline(StandardScaler(), Ridge()), x, given, budget=1.0 * len(x))
+    x, noisy, truth, wrong = planted("digit", 0)
+    suspects = review(make_pipeline(StandardScaler(), Ridge()), x, noisy, budget=1.0 * len(x))
     held_out = suspects.held_out
     assert held_out.helps and 10 < held_out.left_out.sum() < 60
     assert np.isin(np.flatnonzero(held_out.left_out), wrong).mean() > 0.85
@@ -67,18 +67,18 @@ def test_the_second_round_leaves_out_errors_and_so_suggests_nearer_targets():
     clean = make_pipeline(StandardScaler(), Ridge()).fit(x, truth)
     suggested = np.empty(len(x))
     suggested[suspects.train.positions(suspects.ids)] = suspects.suggested
-    dirty = make_pipeline(StandardScaler(), Ridge()).fit(x, given).predict(x)
+    dirty = make_pipeline(StandardScaler(), Ridge()).fit(x, noisy).predict(x)
     assert np.abs(suggested - clean.predict(x)).mean() < 0.5 * np.abs(dirty - clean.predict(x)).mean()
 
 
 def test_residuals_are_those_of_models_without_the_fold_and_of_the_left_out():
-    x, given, _, _ = planted("shift", 1)
-    suspects = review(Ridge(), x, given)
+    x, noisy, _, _ = planted("shift", 1)
+    suspects = review(Ridge(), x, noisy)
     fold = suspects.held_out.places[2]
     remaining = np.setdiff1d(np.arange(len(x)), fold)
     if suspects.held_out.helps:
         remaining = remaining[~suspects.held_out.left_out[remaining]]
-    expected = given[fold] - Ridge().fit(x[remaining], given[remaining]).predict(x[fold])
+    expected = noisy[fold] - Ridge().fit(x[remaining], noisy[remaining]).predict(x[fold])
     np.testing.assert_allclose(suspects.residual[fold], expected, rtol=1e-8)
 
 
@@ -142,8 +142,8 @@ def test_counts_rows_of_weight_zero_and_ids_of_text_are_reviewed_and_written_as_
 
 
 def test_the_page_lists_targets_most_suspicious_first(tmp_path):
-    x, given, _, _ = planted("digit", 0)
-    suspects = review(Ridge(), x, given, budget=3)
+    x, noisy, _, _ = planted("digit", 0)
+    suspects = review(Ridge(), x, noisy, budget=3)
     text = uw.write_page(tmp_path / "page.html", suspects).read_text(encoding="utf-8")
     assert "Are these targets right?" in text and "standard deviation of the noise" in text
     places = [text.index(f'<th scope="row">{identifier}<') for identifier in suspects.ids.tolist()]

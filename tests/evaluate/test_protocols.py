@@ -42,7 +42,7 @@ def test_true_effects_of_an_additive_game_score_one():
 def test_lds_is_the_mean_rank_correlation_of_kept_sums():
     truth, scores, train = made()
     guess = noisy(scores, 1.0)
-    is_kept = np.array([[i not in one.ids for i in train.ids.tolist()] for one in truth.removals])
+    is_kept = np.array([[i not in removal.ids for i in train.ids.tolist()] for removal in truth.removals])
     expected = [spearmanr(row @ is_kept.T, m).statistic for row, m in zip(guess.values, truth.after[0], strict=True)]
     result = lds(guess, truth)
     np.testing.assert_allclose(result.per_query, expected, atol=1e-12)

@@ -99,7 +99,7 @@ def test_a_column_of_labels_reaches_a_collate_of_the_user_as_a_column():
 
     torch.manual_seed(0)
     column, flat = uw.Examples(X, Y[:, None].astype(float)), uw.Examples(X, Y.astype(float))
-    given = CapturedRows(Network(net := nn.Linear(5, 1).double(), loss, collate=collate), column, "loss").dense()
+    rows = CapturedRows(Network(net := nn.Linear(5, 1).double(), loss, collate=collate), column, "loss").dense()
     expected = CapturedRows(Network(net, lambda n, b: (n(b.x)[:, 0] - b.y).square()), flat, "loss").dense()
-    np.testing.assert_allclose(given, expected, rtol=1e-10)
+    np.testing.assert_allclose(rows, expected, rtol=1e-10)
     assert set(shapes) == {(1,)} and column.y.shape == (6,) and flat.with_column() is flat

@@ -116,8 +116,8 @@ def test_batches_of_any_size_give_the_same_products(setting):
 
 def test_one_example_has_rows_but_is_not_enough_for_an_inspection():
     for case in CASES:
-        network, one = case.network(), case.examples(1)
-        assert close(CapturedRows(network, one, "loss").dense(), truth(case, network, one)), case.name
+        network, single = case.network(), case.examples(1)
+        assert close(CapturedRows(network, single, "loss").dense(), truth(case, network, single)), case.name
         assert not inspections_of(network)  # one example says nothing about batches
 
 

@@ -58,7 +58,10 @@ def pairs() -> list[Case]:
 
 @pytest.mark.parametrize("law", Law, ids=lambda law: law.name.lower())
 def test_few_pairs_are_excused_from_a_law(law: Law, pairs: list[Case]) -> None:
-    outcomes = [None if known is None else known[0] for known in (standing(law, case) for case in pairs)]
+    outcomes = [
+        None if standing_of_pair is None else standing_of_pair[0]
+        for standing_of_pair in (standing(law, case) for case in pairs)
+    ]
     speaks_of = [outcome for outcome in outcomes if outcome != Outcome.SILENT]
     excused = sum(outcome == Outcome.WAIVED for outcome in speaks_of)
     assert speaks_of

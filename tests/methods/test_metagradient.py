@@ -90,8 +90,8 @@ def test_the_centre_predicts_large_removals_and_the_full_set_does_not() -> None:
 def test_small_removals_are_predicted_from_the_full_set() -> None:
     train, queries = data()
     scores = uw.Metagradient(at="full", keep=0.98, removals=4).fit(model(), train).attribute(queries)
-    found, slope = correlation(scores, 0.02)
-    assert found > 0.97 and 0.8 < slope < 1.25
+    correlation_found, slope = correlation(scores, 0.02)
+    assert correlation_found > 0.97 and 0.8 < slope < 1.25
 
 
 BREAKS = {
@@ -164,11 +164,11 @@ def test_by_default_nothing_is_smoothed() -> None:
 
 def test_a_clip_bounds_an_adjoint_that_explodes() -> None:
     train, queries = data()
-    found = {}
+    effects = {}
     for clip in (None, 1.0):
         scores = uw.Metagradient(removals=0, clip=clip).fit(model(STEEP), train).attribute(queries)
-        found[clip] = float(np.abs(scores.values).max())
-    assert found[None] > 1000 and found[1.0] < 50  # nats
+        effects[clip] = float(np.abs(scores.values).max())
+    assert effects[None] > 1000 and effects[1.0] < 50  # nats
     assert 0.5 < scores.diagnostics["clipped"] < 1
 
 
@@ -205,10 +205,10 @@ def test_groups_are_differentiated_in_forward_mode_without_a_clip() -> None:
     assert fitted.unit == uw.Unit.RANK  # before any slope is known
     fitted.attribute(queries)
     groups = {"some": train.ids[:9].tolist()}
-    found = fitted.remove(groups, queries)
+    effects = fitted.remove(groups, queries)
     exact = uw.Metagradient(removals=0).fit(model(), train).remove(groups, queries)
-    assert np.array_equal(found.values, exact.values)
-    assert "clipped" not in found.diagnostics and not found.diagnostics["warnings"]
+    assert np.array_equal(effects.values, exact.values)
+    assert "clipped" not in effects.diagnostics and not effects.diagnostics["warnings"]
 
 
 @pytest.mark.parametrize("at", ["full", "centre"])

@@ -130,11 +130,11 @@ def test_a_group_that_alone_determines_a_coefficient_is_followed_to_the_smallest
     queries = uw.Examples(x[:4], y[:4])
     fitted = fit(LinearRegression(), x, y)
     removed = fitted.remove({"pair": ["r0", "r1"], "other": ["r1", "r5"]}, queries)
-    for column, gone in enumerate(([0, 1], [1, 5])):
-        refit = LinearRegression().fit(np.delete(x, gone, axis=0), np.delete(y, gone))
+    for column, group in enumerate(([0, 1], [1, 5])):
+        refit = LinearRegression().fit(np.delete(x, group, axis=0), np.delete(y, group))
         losses = [0.5 * (m.predict(queries.x) - queries.y) ** 2 for m in (fitted.original_model.predictor, refit)]
         np.testing.assert_allclose(removed.values[:, column], losses[1] - losses[0], rtol=1e-5, atol=1e-6)
-        retrained = fitted.model.retrain(fitted.train, (~np.isin(np.arange(160), gone)).astype(float))
+        retrained = fitted.model.retrain(fitted.train, (~np.isin(np.arange(160), group)).astype(float))
         np.testing.assert_allclose(retrained.theta[0, :-1], refit.coef_, atol=1e-6)
     assert any("Without 1 of 2 groups" in warning for warning in removed.diagnostics["warnings"])
 

@@ -163,12 +163,12 @@ def test_queries_of_which_the_head_says_another_label_are_named() -> None:
     _, model, train = logistic(x, y)
     fitted = uw.RepresenterPoints(targets="predictions", l2=0.006).fit(model, train)
     queries = uw.Examples(x, y)
-    own, rebuilt = model.predict(queries).probabilities, fitted.head.probabilities(x)
+    probabilities, rebuilt = model.predict(queries).probabilities, fitted.head.probabilities(x)
     fitted.head.intercept[:] += np.array([50.0, 0.0, 0.0])  # a head that always says 0
-    others = np.flatnonzero(own.argmax(axis=1) != 0)
+    others = np.flatnonzero(probabilities.argmax(axis=1) != 0)
     warning = fitted.attribute(queries).diagnostics["warnings"][-1]
     assert f"For {len(others)} of {len(queries)} queries" in warning
-    assert (own.argmax(axis=1) == rebuilt.argmax(axis=1)).mean() > 0.95
+    assert (probabilities.argmax(axis=1) == rebuilt.argmax(axis=1)).mean() > 0.95
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,12 @@ def test_a_linear_model_says_that_removals_keep_balanced_weights() -> None:
     balanced = LogisticRegression(class_weight="balanced", **tight).fit(x, y)
     scores = uw.Influence().fit(uw.explainable(balanced, train), train).attribute(train.take(range(5)))
     assert any("does not either" in warning for warning in scores.diagnostics["warnings"])
-    held = dict(zip(*[part.tolist() for part in (np.arange(2), len(y) / (2 * np.bincount(y)))], strict=True))
-    again = LogisticRegression(class_weight=held, **tight).fit(x[1:], y[1:])
+    weights_by_class = dict(
+        zip(*[part.tolist() for part in (np.arange(2), len(y) / (2 * np.bincount(y)))], strict=True)
+    )
+    again = LogisticRegression(class_weight=weights_by_class, **tight).fit(x[1:], y[1:])
     losses = [-np.log(fit.predict_proba(x[:5])[np.arange(5), y[:5]]) for fit in (again, balanced)]
     np.testing.assert_allclose(scores.values[:, 0], losses[0] - losses[1], rtol=1e-2, atol=1e-6)
-    given = LogisticRegression(class_weight=held, **tight).fit(x, y)
-    scores = uw.Influence().fit(uw.explainable(given, train), train).attribute(train.take([0]))
+    with_weights = LogisticRegression(class_weight=weights_by_class, **tight).fit(x, y)
+    scores = uw.Influence().fit(uw.explainable(with_weights, train), train).attribute(train.take([0]))
     assert not scores.diagnostics["warnings"]

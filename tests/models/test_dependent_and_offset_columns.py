@@ -46,14 +46,14 @@ def test_effects_through_dependent_columns_are_those_of_refits_for_queries_outsi
     estimator = LinearRegression().fit(x, y)
     model: Any = uw.explainable(estimator, train)
     fitted = uw.Influence().fit(model, train)
-    scores, own = fitted.attribute(queries).values, fitted.self_influence().values[0]
+    scores, self_influence = fitted.attribute(queries).values, fitted.self_influence().values[0]
     groups = fitted.remove({"few": [0, 5, 6]}, queries).values[:, 0]
     for removed, effect in ((([i]), scores[:, i]) for i in range(4)):
         without = LinearRegression().fit(np.delete(x, removed, axis=0), np.delete(y, removed))
         change = half_squared_loss(without, queries.x, queries.y) - half_squared_loss(estimator, queries.x, queries.y)
         np.testing.assert_allclose(effect, change, rtol=1e-5, atol=1e-6 * np.abs(change).max())
         itself = half_squared_loss(without, x, y) - half_squared_loss(estimator, x, y)
-        assert own[removed[0]] == pytest.approx(itself[removed[0]], rel=1e-5, abs=1e-8)
+        assert self_influence[removed[0]] == pytest.approx(itself[removed[0]], rel=1e-5, abs=1e-8)
         weights = np.ones(N)
         weights[removed] = 0.0
         predicted = model.retrain(train, weights).predict(queries).predicted

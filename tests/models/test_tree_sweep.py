@@ -148,7 +148,7 @@ def test_every_booster_and_forest_is_explained_or_refused_in_a_sentence(make, na
     train = uw.Examples(x, y)
     queries = train.take(range(3))
     estimator = make(name, **settings).fit(x, y)
-    answered, message = set(), ""
+    methods_that_answer, message = set(), ""
     try:
         model = uw.explainable(estimator, train)
         assert np.isfinite(model.measure(train)).all()
@@ -165,9 +165,9 @@ def test_every_booster_and_forest_is_explained_or_refused_in_a_sentence(make, na
                 message = message or str(error)
             else:
                 assert np.isfinite(scores.values).all()
-                answered.add(type(method).__name__)
+                methods_that_answer.add(type(method).__name__)
     if refusal:
-        assert not answered & {"LeafRefit", "ForestWeights"}
+        assert not methods_that_answer & {"LeafRefit", "ForestWeights"}
         assert any(part in message for part in refusal.split("|")), message
     else:
-        assert answered & {"LeafRefit", "ForestWeights"}, message
+        assert methods_that_answer & {"LeafRefit", "ForestWeights"}, message

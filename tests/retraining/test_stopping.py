@@ -92,16 +92,16 @@ def test_a_stopped_run_ends_everything_and_goes_on_from_its_folder(number, job, 
     errors = process.communicate(timeout=LIMIT)[1]
     wait_until(lambda: not any(map(is_alive, descendants)))
     assert process.returncode == (143 if number == signal.SIGTERM else -number)
-    kept = list((tmp_path / "kept").glob("*.npz"))
-    assert len(kept) == 3
+    files = list((tmp_path / "kept").glob("*.npz"))
+    assert len(files) == 3
     if number != signal.SIGKILL:
         assert "3 of 12 trainings were finished; they are saved in kept, and the same call goes on" in errors
         assert list((tmp_path / "temporary").iterdir()) == []
-    (tmp_path / "kept" / f"{kept[0].name}.0123abcd.tmp").touch()  # of a process that was killed while it wrote
+    (tmp_path / "kept" / f"{files[0].name}.0123abcd.tmp").touch()  # of a process that was killed while it wrote
     again, _ = job(3)
     assert again.wait(timeout=LIMIT) == 0
     assert list((tmp_path / "temporary").iterdir()) == []
-    assert sorted((tmp_path / "kept").iterdir()) == sorted(kept)
+    assert sorted((tmp_path / "kept").iterdir()) == sorted(files)
 
 
 def test_a_handler_of_the_users_stays_and_the_default_comes_back():

@@ -57,8 +57,8 @@ def run(tmp_path, variables, start_method, used):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     command = [sys.executable, script, start_method, used]
     environment |= dict.fromkeys(variables, "2")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
-    assert done.stdout == "same bits\n", done.stderr
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
+    assert process.stdout == "same bits\n", process.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,9 @@ except Refused:
 def test_scripts_without_a_guard_use_lambdas_and_classes_of_their_own(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=LIMIT)
-    assert done.stdout.split() == ["once", "refused"]  # what tasks print goes to standard error
-    assert done.stderr.split("\n")[:3] == ["of a task"] * 3
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert process.stdout.split() == ["once", "refused"]  # what tasks print goes to standard error
+    assert process.stderr.split("\n")[:3] == ["of a task"] * 3
 
 
 def test_what_cannot_be_sent_is_trained_in_this_process_and_logged(caplog):

@@ -50,12 +50,14 @@ def test_every_pass_takes_every_example_once_in_a_new_order():
 
 
 def test_learning_rates_follow_their_equations():
-    made = {s: uw.Training(lr=0.4, epochs=1, schedule=s, warmup=3).rates(11) for s in ("constant", "linear", "cosine")}
-    for rates in made.values():
+    schedules = {
+        s: uw.Training(lr=0.4, epochs=1, schedule=s, warmup=3).rates(11) for s in ("constant", "linear", "cosine")
+    }
+    for rates in schedules.values():
         assert np.allclose(rates[:4], [0.1, 0.2, 0.3, 0.4])
-    assert np.allclose(made["constant"][3:], 0.4)
-    assert np.allclose(made["linear"][3:], 0.4 * (1 - np.arange(8) / 8))
-    assert np.allclose(made["cosine"][3:], 0.2 * (1 + np.cos(np.pi * np.arange(8) / 8)))
+    assert np.allclose(schedules["constant"][3:], 0.4)
+    assert np.allclose(schedules["linear"][3:], 0.4 * (1 - np.arange(8) / 8))
+    assert np.allclose(schedules["cosine"][3:], 0.2 * (1 + np.cos(np.pi * np.arange(8) / 8)))
 
 
 def test_equal_trainings_have_equal_texts():

@@ -299,8 +299,8 @@ def test_a_forged_manifest_or_checkpoint_is_refused(tmp_path):
     texts = [b"[" * 100_000, b"[[[1]]]", b"[[1], [2]]", b"null", b"\xff"]
     batches = [{"batches": torch.frombuffer(bytearray(text), dtype=torch.uint8)} for text in texts]
     for changed in (*rates, *batches, {"batches": torch.ones(3)}):
-        kept = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
-        crc = write_checkpoint(tmp_path / shard["file"], kept)
+        present = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
+        crc = write_checkpoint(tmp_path / shard["file"], present)
         (tmp_path / MANIFEST).write_text(_sealed({**content, "shards": [{**shard, "crc32": crc}]}))
         with pytest.raises(ValueError, match="is damaged or was not written by upweight"):
             uw.Trajectory(tmp_path).read(0)
