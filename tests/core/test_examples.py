@@ -94,7 +94,7 @@ def test_batches_cover_everything_once_and_in_order(n, size):
 
 
 @pytest.mark.parametrize("size", [0, -3])
-def test_batches_of_nothing_are_refused(size):
+def test_a_batch_size_below_one_is_refused(size):
     with pytest.raises(ValueError, match=rf"at least 1 example, got {size}"):
         list(Examples(np.eye(2)).batches(size))
 
@@ -163,7 +163,7 @@ def test_a_repeated_index_is_refused_with_the_way_out():
         (pd.Series(["a", np.nan, "c"], dtype=object), "missing values"),
     ],
 )
-def test_targets_that_are_none_are_refused(y, says):
+def test_values_that_cannot_be_targets_are_refused(y, says):
     with pytest.raises(ValueError, match=says):
         Examples(np.eye(3), y)
 

@@ -19,7 +19,7 @@ from upweight.linear.problem import Problem
 
 
 def leverages(solver, where):
-    """All of one piece."""
+    """The leverages of these examples, computed in one block."""
     (found,) = solver.leverages([where])
     return found
 
@@ -181,7 +181,7 @@ def test_a_singular_hessian_is_damped_and_says_so(make_solver, name):
 
 
 @pytest.mark.parametrize("name", ["squared", "softmax", "logistic"])
-def test_a_regulariser_next_to_nothing_is_no_reason_to_refuse(name):
+def test_a_tiny_regulariser_is_not_refused(name):
     problem = problem_of(name, fixed=1e-15)
     x = problem.features.dense()[:, :-1]
     twice = Features(np.hstack([x, x[:, :1]]), 1.0)
@@ -193,7 +193,7 @@ def test_a_regulariser_next_to_nothing_is_no_reason_to_refuse(name):
     np.testing.assert_allclose(through(problem, hessian(problem), x), rows, atol=1e-6)
 
 
-def test_a_loss_that_bends_down_is_refused_with_words():
+def test_a_loss_with_negative_second_derivatives_is_refused_in_a_sentence():
     problem = problem_of("normal_log", fixed=1e-3)
     far = Problem(
         problem.features, 50 * np.abs(problem.targets) + 50, problem.weights, problem.family, 1e-3, 0.0, problem.theta
@@ -209,7 +209,7 @@ def test_a_loss_that_bends_down_is_refused_with_words():
 
 @pytest.mark.parametrize("name", ["softmax", "logistic", "squared"])
 @pytest.mark.parametrize("kind", ["float64", "csr"])
-def test_examples_of_weight_zero_are_not_there(name, kind):
+def test_examples_of_weight_zero_change_nothing(name, kind):
     problem = problem_of(name, kind=kind)
     weights = problem.weights.copy()
     weights[::3] = 0.0
@@ -228,7 +228,7 @@ def test_examples_of_weight_zero_are_not_there(name, kind):
     np.testing.assert_allclose(direct(zeroed).solve(v), direct(fewer).solve(v), atol=1e-10)
 
 
-def test_conjugate_gradients_stop_where_told_and_say_what_is_left():
+def test_conjugate_gradients_stop_at_their_tolerance_and_report_the_residual():
     problem, v = problem_of("softmax", n=200, columns=20, fixed=1e-4), None
     v = vectors(problem, 4)
     solver = ConjugateGradients(problem, 0.0, 1e-12, 2, 1)

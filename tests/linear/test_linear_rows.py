@@ -34,7 +34,7 @@ def test_a_row_is_an_outer_product_and_a_share(kind, intercept, shared):
 
 
 @EVERY
-def test_nothing_is_multiplied_out_but_dense(kind, intercept, shared):
+def test_products_of_rows_are_those_of_the_dense_matrix(kind, intercept, shared):
     rows = rows_of(kind, intercept, shared)
     dense = rows.dense()
     matrix, member = rng.standard_normal((dense.shape[1], 4)), rng.standard_normal((5, len(rows)))

@@ -82,7 +82,7 @@ def test_coupled_and_constant_say_what_the_second_derivative_is(name, rng):
 
 
 @pytest.mark.parametrize("name", CONVEX)
-def test_the_convex_families_never_bend_down(name, rng):
+def test_convex_losses_have_no_negative_second_derivative(name, rng):
     family = FAMILIES[name]()
     z, targets = draw(family, 50, rng)
     derivatives = family.at(3 * z, targets)
@@ -106,7 +106,7 @@ def test_normal_loss_of_a_negative_target_is_half_the_square():
     np.testing.assert_allclose(TweedieLoss(0.0, log_link=False).at(z, y).loss, [1.125, 0.0])
 
 
-def test_normal_family_bends_by_one_at_an_output_of_zero():
+def test_the_second_derivative_of_the_normal_loss_is_one_at_an_output_of_zero():
     derivatives = TweedieLoss(0.0, log_link=False).at(np.zeros((1, 1)), np.ones((1, 1)))
     np.testing.assert_array_equal([derivatives.gradient[0, 0], derivatives.second(0, 0)[0]], [-1.0, 1.0])
 
@@ -172,7 +172,7 @@ def test_squared_hinge_is_zero_beyond_the_margin():
 @pytest.mark.parametrize(
     "family", [SoftmaxLoss(FOUR), LogisticLoss(1, TWO), SmoothHingeLoss(1, TWO, 1e-3)], ids=lambda f: f.name
 )
-def test_large_outputs_overflow_nothing(family):
+def test_large_outputs_do_not_overflow(family):
     z = np.array([800.0, -800.0])[:, None] * np.ones(family.outputs)
     derivatives = family.at(z, family.encode(np.array([0, 1])))
     assert (
@@ -183,7 +183,7 @@ def test_large_outputs_overflow_nothing(family):
     assert derivatives.loss.max() >= 799
 
 
-def test_machines_that_do_not_see_an_example_lose_nothing():
+def test_binary_classifiers_of_other_pairs_have_no_loss_on_an_example():
     family = SmoothHingeLoss(3, THREE, 0.5, PAIRS)
     targets = family.encode(np.array([0, 1, 2]))
     np.testing.assert_array_equal(targets, [[1, 1, 0], [-1, 0, 1], [0, -1, -1]])

@@ -229,7 +229,7 @@ def test_an_example_named_twice_is_removed_once():
 
 @EVERY
 @WEIGHTED
-def test_self_influence_is_what_the_example_does_to_itself(kind, weighted):
+def test_self_influence_is_the_score_of_the_example_on_itself(kind, weighted):
     model, train, _ = small(kind, weighted=weighted)
     self_influence = uw.Influence().fit(model, train).self_influence()
     base = without(model, train).measure(train)
@@ -244,7 +244,7 @@ def test_self_influence_is_what_the_example_does_to_itself(kind, weighted):
 
 
 @WEIGHTED
-def test_deletion_diagnostics_of_least_squares_are_the_textbooks(weighted):
+def test_deletion_diagnostics_of_least_squares_have_the_closed_forms_of_textbooks(weighted):
     model, train, _ = small("least_squares", weighted=weighted)
     fitted = uw.Influence().fit(model, train)
     w = train.weights if weighted else np.ones(len(train))
@@ -338,7 +338,7 @@ def test_damping_reaches_every_score():
 
 
 @pytest.mark.parametrize("settings", [{"damping": -1.0}, {"damping": "much"}, {"damping": np.nan}, {"damping": np.inf}])
-def test_damping_is_a_number(settings):
+def test_a_damping_that_is_negative_or_not_a_finite_number_is_refused(settings):
     with pytest.raises(ValueError, match='expected damping="auto" or a number ≥ 0'):
         uw.Influence(**settings)
 

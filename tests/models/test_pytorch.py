@@ -127,7 +127,7 @@ def test_a_prediction_that_the_loss_hides_is_none_and_not_minus_the_loss():
     assert np.allclose(hidden.loss_rows(target).dense(), model.loss_rows(target).dense())
 
 
-def test_outputs_for_every_position_are_no_prediction_of_one_label():
+def test_outputs_for_every_position_are_not_a_prediction_of_one_label():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5)).double()
     texts = uw.Examples(np.random.default_rng(0).integers(0, 5, (4, 6)))
@@ -224,7 +224,7 @@ def test_the_only_example_of_a_class_is_marked(method, outputs):
     assert marks(train.replaced(y=np.where(np.arange(30) < 3, y[4], y))) == []
 
 
-def test_counts_are_no_classes():
+def test_counts_are_not_classes():
     train = uw.Examples(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), np.arange(20))
     model = TorchModel(nn.Linear(4, 1), lambda net, b: (net(b.x)[:, 0] - b.y).square())
     assert model.only_examples(train) == {}

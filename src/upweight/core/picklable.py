@@ -1,4 +1,4 @@
-"""Functions of the user inside of models that pickle cannot take."""
+"""The refusal of models that hold functions which pickle cannot store."""
 
 from __future__ import annotations
 
