@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from sklearn.ensemble import RandomForestClassifier
 
 import upweight as uw
 from support.logistic_fit import logistic_fit
@@ -113,6 +114,15 @@ def test_trainings_of_a_model_that_is_fast_stay_in_this_process_until_they_turn_
     places = [pid for _, pid in run_in_processes(where, None, [1, 2, 3], 2, may_stay=True)]
     assert places[0] == os.getpid() and os.getpid() not in places[1:]
     assert task.MAX_TRIAL_SECONDS <= 1.0  # an interrupt waits no longer
+
+
+def test_a_few_short_trainings_of_a_forest_start_no_process(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    train = uw.Examples(x, (x[:, 0] > 0).astype(int))
+    model = uw.explainable(RandomForestClassifier(3, random_state=0).fit(train.x, train.y), train)
+    monkeypatch.setattr(process_pool, "WorkerRun", None)  # calling it would be an error
+    retraining = uw.Retraining(processes=2)
+    assert len(uw.retrain(model, train, np.ones((3, 40)), retraining=retraining)) == 3
 
 
 def test_nothing_is_left_in_the_temporary_folder_and_strays_are_removed(tmp_path, monkeypatch):
