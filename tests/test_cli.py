@@ -87,7 +87,19 @@ def test_a_task_file_is_explained_verified_and_reported(task):
 
 def test_json_is_the_documented_schema_and_nothing_else(task):
     answer = json.loads(run("explain", task, "--removals", "4", "--json", "--k", "2", "--out", "r.html").stdout)
-    keys = {"method", "measurement", "unit", "train", "queries", "check", "warnings", "seconds", "page", "report"}
+    keys = {
+        "method",
+        "measurement",
+        "unit",
+        "train",
+        "queries",
+        "overview",
+        "check",
+        "warnings",
+        "seconds",
+        "page",
+        "report",
+    }
     assert answer.keys() == keys
     assert answer["unit"] == "EFFECT" and answer["train"] == 40 and answer["warnings"] == []
     assert Path(answer["report"]) == Path("r.html").resolve()
