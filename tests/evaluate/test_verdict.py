@@ -172,6 +172,20 @@ def test_an_interval_for_a_far_larger_group_is_refused_and_for_a_larger_one_mark
         check.interval(train.ids[:45].tolist())
 
 
+def test_an_interval_for_a_group_that_was_chosen_by_its_scores_is_marked_unless_such_groups_were_retrained(recwarn):
+    model, train, queries, scores, check = logistic(16)  # random groups
+    strongest = {str(q): scores.train_ids[np.argsort(-scores.values[q])[:8]].tolist() for q in range(3)}
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        check.interval(rng.choice(train.ids, 8, replace=False).tolist())
+    assert not recwarn.list
+    for ids in strongest.values():
+        with pytest.warns(UserWarning, match="more extreme than those of random groups"):
+            check.interval(ids)
+    chosen = uw.verify(model, train, queries, scores, strongest, retraining=uw.Retraining(processes=1))
+    chosen.interval(strongest["0"][:7] + strongest["0"][8:])
+
+
 def test_every_method_of_a_comparison_has_a_verdict():
     model, train, queries, *_ = logistic(4)
     truth = uw.retrain_truth(model, train, queries, uw.subsets(train, 12, 0.9), retraining=ALONE)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Columns = NDArray[np.intp]
 BOOTSTRAP_SAMPLES = 1000
 MAX_GROWTH, WARNED_GROWTH = 2.0, 1.25  # how many times larger than those retrained a group with an interval may be
+RANDOM_GROUPS = 500  # drawn to find out whether a group was chosen by its scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +43,63 @@ class Coverage:
         return f"Coverage({self.rate:.3f} of {int(np.isfinite(self.low).sum())} pairs at level {self.level:g})"
 
 
-def require_similar_size(size: int, largest: int) -> None:
-    """Raise ValueError if a group is far larger than the largest retrained one; warn if it is somewhat larger."""
-    if size <= WARNED_GROWTH * largest:
-        return
-    retry = f'verify with groups of that size: verify(…, removals={{"name": ids, …}}) with groups of {size:,}'
+def require_similar(values: Array, group: Columns, retrained: Sequence[Columns]) -> None:
+    """Compare a group with the retrained ones, whose residuals give its interval.
+
+    Raises ValueError if it is far larger than the largest of them. Gives a UserWarning if it is somewhat larger, or if
+    its scores are more extreme than those of random groups of its size and of all retrained ones, as if it had been
+    chosen by its scores: its effects are then further from the sum of its scores.
+
+    Args:
+        values: the scores, (queries, columns).
+        group: the columns of the group.
+        retrained: the columns of every retrained group.
+    """
+    size, largest = len(group), max(map(len, retrained))
+    retry = 'verify(…, removals={"name": ids, …})'
     if size > MAX_GROWTH * largest:
         raise ValueError(
             f"expected a group of a size that was retrained, got {size:,} examples where the largest retrained "
-            f"group has {largest:,}, so the interval would promise too much; {retry}"
+            f"group has {largest:,}, so the interval would promise too much; verify with groups of that size: {retry}"
         )
-    warnings.warn(
-        f"This group of {size:,} examples is larger than the largest retrained group ({largest:,}), so its "
-        f"interval may contain the effect less often than promised; {retry}.",
-        UserWarning,
-        stacklevel=3,
-    )
+    reasons = {}
+    if size > WARNED_GROWTH * largest:
+        reasons[f"is larger than the largest retrained group ({largest:,})"] = "are of that size"
+    if size > 1 and _is_chosen(values, group, retrained):
+        reasons["has scores that are more extreme than those of random groups"] = "were chosen in the same way"
+    if reasons:
+        warnings.warn(
+            f"This group of {size:,} examples {' and '.join(reasons)}, so its interval may contain the effect less "
+            f"often than promised; verify with groups that {' and '.join(reasons.values())}: {retry}.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _is_chosen(values: Array, group: Columns, retrained: Sequence[Columns]) -> bool:
+    """Whether no random group of this size, and none that was retrained, has scores as extreme as this group."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(values.shape[1], len(group), replace=False) for _ in range(RANDOM_GROUPS)]
+    strength, *others = _strengths(values, [group, *drawn, *retrained])
+    return bool((strength > np.max(others, axis=0)).any())
+
+
+def _strengths(values: Array, groups: Sequence[Columns]) -> list[Array]:
+    """How far the sum and the signs of each group's scores are from those of random groups, (2,) per group.
+
+    Both are in standard deviations of groups of that size, and the largest over queries.
+    """
+    deviations = np.nan_to_num(values - np.nanmean(values, axis=1, keepdims=True))
+    is_positive = (deviations > 0) - (deviations > 0).mean(axis=1, keepdims=True)
+    strengths = []
+    for columns in groups:
+        spread = len(columns) * (1 - len(columns) / values.shape[1])
+        sums = [
+            np.abs(numbers[:, columns].sum(axis=1)) / np.maximum(numbers.std(axis=1) * np.sqrt(spread), 1e-300)
+            for numbers in (deviations, is_positive)
+        ]
+        strengths.append(np.max(sums, axis=1))
+    return strengths
 
 
 def half_widths(residuals: Array, sizes: Array, target_sizes: Array, level: float) -> Array:

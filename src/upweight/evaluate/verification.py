@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
-from upweight.evaluate.intervals import Coverage, half_widths, require_similar_size, slope_band
+from upweight.evaluate.intervals import Coverage, half_widths, require_similar, slope_band
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted_effects
 from upweight.evaluate.truth import Truth
@@ -134,7 +134,8 @@ class Check:
         there are removals (Lee, Barber & Willett 2023). k removals cannot promise more than k/(k+1), at any level.
 
         Raises ValueError for a group more than twice as large as the largest one that was retrained, and gives a
-        UserWarning for one that is more than a quarter larger: their residuals grow faster than their scores.
+        UserWarning for one that is more than a quarter larger, or whose scores are more extreme than those of random
+        and retrained groups: their residuals grow faster than their scores.
         """
         kind: Kind = "one" if len(set(ids)) == 1 else "group"
         columns = np.flatnonzero(self._is_of(kind))
@@ -142,8 +143,9 @@ class Check:
             raise ValueError(f"expected a level between 0 and 1, got {level}")
         if len(columns) == 0:
             raise ValueError(f"no removal of kind {kind!r} was verified; pass removals= that include some")
-        require_similar_size(len(set(ids)), max(len(self.removals[c].ids) for c in columns))
         score_columns = columns_of(self.scores, tuple(ids))
+        retrained = [columns_of(self.scores, self.removals[c].ids) for c in columns]
+        require_similar(self.scores.values, score_columns, retrained)
         middle = self.scores.values[:, score_columns].sum(axis=1)
         if np.isnan(middle).any():
             raise ValueError(
