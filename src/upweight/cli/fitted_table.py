@@ -42,6 +42,7 @@ class FittedTable:
 
     Attributes:
         notes: sentences about rows and columns that were left out or read otherwise than written.
+        row_ids: what the ids of the rows are, after "Rows are named by"; empty if nobody needs to be told.
     """
 
     name: str
@@ -52,21 +53,24 @@ class FittedTable:
     columns: TableColumns
     quality: HeldOutQuality
     notes: tuple[str, ...]
+    row_ids: str = ""
 
     @property
-    def description(self) -> tuple[str, str]:
-        """What the model is, and how good it is, in two sentences."""
+    def description(self) -> tuple[str, ...]:
+        """What the model is, how good it is, and what the ids of rows are: a sentence each."""
         used = len(self.columns.names)
         fitted = f"Model: {MODELS[self.name].title} of {self.target.description}, on {used:,} column{'s' * (used > 1)}"
-        return f"{fitted}, trained on {len(self.train):,} rows.", self.quality.sentence
+        ids = (f"Rows are named by {self.row_ids}.",) if self.row_ids else ()
+        return f"{fitted}, trained on {len(self.train):,} rows.", self.quality.sentence, *ids
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: `name`, `target`, `kind`, `columns`, and `measure`, `value`, … of its quality."""
+        """Plain values for JSON: `name`, `target`, `kind`, `columns`, `row_ids`, and those of its quality."""
         return {
             "name": self.name,
             "target": self.target.name,
             "kind": self.target.kind,
             "columns": self.columns.names,
+            "row_ids": self.row_ids,
             **self.quality.as_dict(),
         }
 

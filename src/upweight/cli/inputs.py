@@ -108,7 +108,7 @@ class Source:
         columns = tuple(filter(None, (target, self.table.identifier)))
         table = read_table(self.task, replace(self.table.reading(), columns=columns), [target])
         try:
-            frame = with_ids(table.frame, target, self.table.identifier, self.task.name)
+            frame = with_ids(table.frame, target, self.table.identifier, self.task.name, table.last_lines)
         except KeyError as error:
             form = f". It was read with {table.form}; --sep and --header change that" if str(table.form) else ""
             raise typer.BadParameter(f"{error.args[0]}{form}", param_hint="--target / --id") from None
@@ -141,6 +141,7 @@ class Source:
 
     def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int) -> Inputs:
         from upweight.cli.fitted_table import fit_table
+        from upweight.cli.row_ids import ids_in_words
 
         progress("read", 0, 1)
         table = self.read_table()
@@ -150,6 +151,7 @@ class Source:
             fitted = fit_table(table.frame, target, held_out or (), seed, self._choice())
         except KeyError as error:
             raise typer.BadParameter(error.args[0], param_hint="--use / --leave-out") from None
+        fitted = replace(fitted, row_ids=ids_in_words(table, self.table.identifier, self.task.name))
         progress("train", 1, 1)
         measure = measurement(self.measure, fitted.train)
         model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)

@@ -1,18 +1,30 @@
-"""The ids of the rows of a data frame."""
+"""The ids of the rows of a data frame, and what they are, in words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas
 
+    from upweight.cli.table_files.read import Table
 
-def with_ids(frame: pandas.DataFrame, target: str, identifier: str | None, name: str) -> pandas.DataFrame:
-    """The frame indexed by the identifier column; without one, by its own index, or by row number from 0.
+
+def with_ids(
+    frame: pandas.DataFrame, target: str, identifier: str | None, name: str, lines: Sequence[int] | None = None
+) -> pandas.DataFrame:
+    """The frame indexed by the identifier column; without one, by the lines of the file, or by its own index.
+
+    Args:
+        frame: the rows.
+        target: the column to predict.
+        identifier: the column with the ids.
+        name: of the file, for messages.
+        lines: the line of the file in which each row ends; None for a file without lines.
 
     Raises:
-        KeyError: the target or identifier column does not exist. `name` is that of the file, for the message.
+        KeyError: the target or identifier column does not exist.
         ValueError: ids are missing or repeated.
     """
     from pandas.api import types
@@ -21,9 +33,25 @@ def with_ids(frame: pandas.DataFrame, target: str, identifier: str | None, name:
         if column not in frame.columns:
             raise KeyError(f"{name} has no column {column!r}; it has {', '.join(frame.columns[:20])}")
     if identifier is None:
-        return frame
+        return frame if lines is None else frame.set_axis(lines, axis=0)
     ids = frame[identifier]
     if ids.isna().any() or ids.duplicated().any():
         raise ValueError(f"expected one id per row in column {identifier!r}, got ids that are missing or repeated")
     is_whole = types.is_integer_dtype(ids)
     return frame.drop(columns=identifier).set_index(ids.astype(int if is_whole else str).to_numpy())
+
+
+def ids_in_words(table: Table, identifier: str | None, name: str) -> str:
+    """What the ids of the rows of the file `name` are: the end of a sentence that begins with "Rows are named by"."""
+    import pandas as pd
+
+    if identifier is not None:
+        return f"column {identifier} of {name}"
+    lines = table.last_lines
+    if lines is None:
+        is_numbered = table.frame.index.equals(pd.RangeIndex(len(table.frame)))
+        return f"their number in {name}, from 0" if is_numbered else f"the index of {name}"
+    if table.form.kind == "excel":
+        return f"their row in the sheet of {name}"
+    has_gaps = lines[-1] - lines[0] >= len(lines)
+    return f"their line in {name}" + (", the last one if a row has several" if has_gaps else "")
