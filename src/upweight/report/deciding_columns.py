@@ -1,4 +1,4 @@
-"""How far each column of a table goes with the labels, so that a page shows the columns that matter first."""
+"""How strongly each column of a table is related to the labels: a page shows the columns that matter first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upweight.report.wording import cell_text
 
 Array = NDArray[np.float64]
 MAX_ROWS = 2_000  # of the training set and of the queries, from which columns are chosen
-MAX_CELLS = 2_000_000  # read for it: of wide tables fewer rows
+MAX_CELLS = 2_000_000  # read to choose columns; of wide tables fewer rows are read
 MAX_LABELS = 50  # classes or targets compared with the columns
 PRIOR_ROWS = 10  # rows of the mean label that are added to every category, so that rare ones do not come first
 
@@ -40,8 +40,8 @@ class Column:
 def deciding_columns(train: Examples, queries: Examples) -> list[Column]:
     """All columns of the table, the strongest first; none for inputs that are not a table of rows.
 
-    The shift is that of the label with which the column goes most. Without labels, the shift of a number is its
-    distance from the training mean in standard deviations, and that of a category its rarity.
+    The shift is that of the label to which the column is most strongly related. Without labels, the shift of a number
+    is its distance from the training mean in standard deviations, and that of a category its rarity.
     """
     tables = tables_of(train, queries)
     if tables is None:
@@ -62,7 +62,7 @@ def _of_numbers(known: Table, new: Table, positions: NDArray[np.intp], labels: A
     slopes = 1.0 / spreads
     if labels is not None:
         correlations = np.abs(z.T @ labels).max(axis=1, initial=0.0) / len(z)
-        slopes = slopes * np.sqrt(np.maximum(correlations**2 - 1 / len(z), 0.0))  # less what chance gives
+        slopes = slopes * np.sqrt(np.maximum(correlations**2 - 1 / len(z), 0.0))  # minus chance
     distances = np.sqrt((np.nan_to_num(new.numbers(positions) - means, posinf=0.0, neginf=0.0) ** 2).mean(axis=0))
     return [
         Column(int(position), float(slope), float(mean), strength=float(slope * distance))
