@@ -116,7 +116,7 @@ def example_kernels_first(kernel: Any, target: np.ndarray) -> int:
 def test_means_in_blocks_and_single_precision_are_those_of_the_matrix(
     monkeypatch: pytest.MonkeyPatch, is_sparse: bool
 ) -> None:
-    monkeypatch.setattr(example_kernels, "PAIRS", 49)
+    monkeypatch.setattr(example_kernels, "MAX_KERNEL_VALUES", 49)
     model, train, queries = iris()
     if is_sparse:
         train = uw.Examples(sparse.csr_matrix(train.x), train.y)

@@ -173,7 +173,7 @@ def test_automatic_weights_of_catboost_are_refused_by_name():
     x, y = TABLES["two"]
     booster = estimator("catboost", "CatBoostClassifier", auto_class_weights="Balanced").fit(x, y)
     train = uw.Examples(x, y)
-    with pytest.raises(ValueError, match="auto_class_weights='Balanced' weighed the classes"):
+    with pytest.raises(ValueError, match="auto_class_weights='Balanced' weighted the classes"):
         uw.LeafRefit().fit(uw.explainable(booster, train), train)
 
 

@@ -20,7 +20,7 @@ from upweight.retraining.task import Task
 Array = NDArray[np.float64]
 FOLDS = 5  # if there are as many examples
 MAX_ALONE_NAMED = 5  # examples that are the only ones of their class
-MIN_RESOLVED_SHARE = 0.05  # of the disagreements; with less, the second round is not used
+MIN_RESOLVED_SHARE = 0.05  # of the disagreements with given labels; with less, the second round is not used
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def held_out(
         notes.append(
             "Training without the labels that look wrong did not improve held-out predictions, so it was not used."
         )
-    counted = (second.loss if helps else first.loss if leave_one_out is None else np.zeros(len(train))).copy()
+    first_counts = first.loss if leave_one_out is None else np.zeros(len(train))
+    counted = (second.loss if helps else first_counts).copy()
     counted[alone] = counted[foldable].max() if leave_one_out is None else leave_one_out[alone]
     return HeldOut(
         np.stack([first.loss, second.loss]),
@@ -122,7 +123,9 @@ def _notes_of_single_classes(train: Examples, alone: NDArray[np.intp]) -> list[s
             "class without it, so it is in no fold, and its loss counts as a leave-one-out estimate."
         )
     if len(alone) > MAX_ALONE_NAMED:
-        notes.append(f"So are {len(alone) - MAX_ALONE_NAMED:,} more examples, each the only one of its class.")
+        notes.append(
+            f"The same holds for {len(alone) - MAX_ALONE_NAMED:,} more examples, each the only one of its class."
+        )
     return notes
 
 

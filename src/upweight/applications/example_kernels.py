@@ -22,7 +22,7 @@ from upweight.core.rows import Rows
 from upweight.core.weights import sample_weights
 
 Array = NDArray[np.float64]
-PAIRS = 2**24  # kernel values in memory at a time
+MAX_KERNEL_VALUES = 2**24  # in memory at a time
 MEDIAN_EXAMPLES = 1000  # whose distances give the width of the kernel
 SINGLE_PRECISION_FROM = 5000  # examples, from which kernel values are computed in float32
 
@@ -152,7 +152,7 @@ class RBFBetween(ExampleKernel):
         total = sum(len(group) ** 2 for group in self._groups)
         progress("kernel", 0, total)
         for group in self._groups:
-            parts = list(blocks(len(group), int(PAIRS**0.5)))
+            parts = list(blocks(len(group), int(MAX_KERNEL_VALUES**0.5)))
             for a, first in enumerate(parts):
                 rows = self._features.take(group[first])
                 for second in parts[a:]:
@@ -165,14 +165,14 @@ class RBFBetween(ExampleKernel):
         return means
 
     def mean_to(self, queries: Examples) -> Array:
-        """The mean of k(·, q) over queries; within classes, over those of the example's class, by the number of all."""
+        """The mean of k(·, q) over all queries, where k is 0 between classes if `within_classes`."""
         features = _Scaled(_features(self._model, queries), self.width, self._centre)
         means = np.zeros(len(self.weights))
         if self._labels is not None and queries.y is None:
             raise ValueError(
                 "expected queries with labels for a kernel within classes; pass RBFKernel(within_classes=False)"
             )
-        for block in blocks(len(queries), max(1, PAIRS // len(means))):
+        for block in blocks(len(queries), max(1, MAX_KERNEL_VALUES // len(means))):
             positions = np.arange(block.start, block.stop)
             similar = self._features.similar_to(features.take(positions))
             if self._labels is not None and queries.y is not None:
@@ -260,6 +260,6 @@ def _median_distance(features: Any, weights: Array) -> float:
     if len(present) > MEDIAN_EXAMPLES:
         present = rng.choice(present, MEDIAN_EXAMPLES, replace=False)
     distances = euclidean_distances(features[np.sort(present)])
-    apart = distances[np.triu_indices(len(present), 1)]
-    positive = apart[apart > 0]
+    between_pairs = distances[np.triu_indices(len(present), 1)]
+    positive = between_pairs[between_pairs > 0]
     return float(np.median(positive)) if len(positive) else 1.0

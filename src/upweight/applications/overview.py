@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
 Order = Literal["strength", "helped", "harmed", "mistakes"]
-AMONG = 10  # strongest proponents or opponents of a query that are counted
+MAX_COUNTED = 10  # strongest proponents or opponents of a query that are counted
 LARGEST_ERRORS = 0.1  # share of the queries whose regression errors are called mistakes
 
 
@@ -160,7 +160,7 @@ def overview(scores: Scores, queries: Examples) -> Overview:
 def _largest(row: NDArray[np.float64]) -> NDArray[np.intp]:
     """The columns of the largest positive scores."""
     row = np.nan_to_num(row)
-    columns = np.argpartition(-row, AMONG - 1)[:AMONG] if len(row) > AMONG else np.arange(len(row))
+    columns = np.argpartition(-row, MAX_COUNTED - 1)[:MAX_COUNTED] if len(row) > MAX_COUNTED else np.arange(len(row))
     return columns[row[columns] > 0]
 
 

@@ -155,7 +155,7 @@ def perturb(
         train, queries: as for `explain`.
         examples: ids of the training examples to examine; None for the k with the largest reach over all queries.
         baseline: the value that contributions compare a feature with: a number, or an array shaped like one example.
-        recipe: an `Influence(curvature=…, damping=…)`; None for the model's own best.
+        recipe: an `Influence(curvature=…, damping=…)`; None for `Influence(polish=0)`.
 
     Raises:
         TypeError: a model whose inputs cannot be moved (a kernel machine, token ids), or a recipe that does not solve
@@ -166,14 +166,15 @@ def perturb(
     require_count("k", k)
     require(model, [Perturbable], "perturb", train, queries)
     chosen = None if examples is None else train.positions(examples)
-    field = InputGradients.of(model, train, recipe)
-    vectors = field.query_ihvps(queries)
+    input_gradients = InputGradients.of(model, train, recipe)
+    vectors = input_gradients.query_ihvps(queries)
     if chosen is None:
-        reach = np.concatenate([np.abs(block).sum(axis=2).max(axis=0) for block in field.train_blocks(vectors)])
+        train_blocks = input_gradients.train_blocks(vectors)
+        reach = np.concatenate([np.abs(block).sum(axis=2).max(axis=0) for block in train_blocks])
         chosen = np.argsort(-require_finite(reach), kind="stable")[:k]
     chosen_examples = train.take(chosen)
-    movable = field.model.movable(chosen_examples)
-    gradients = field.gradients(chosen_examples, vectors)
+    movable = input_gradients.model.movable(chosen_examples)
+    gradients = input_gradients.gradients(chosen_examples, vectors)
     return Perturbation(
         gradients=require_finite(gradients),
         values=movable.values,
@@ -184,9 +185,9 @@ def perturb(
         queries=queries,
         described=movable.described,
         names=movable.names,
-        unit=field.fitted.unit,
+        unit=input_gradients.fitted.unit,
         measurement=model.measurement,
-        diagnostics=_diagnostics(field.fitted, movable),
+        diagnostics=_diagnostics(input_gradients.fitted, movable),
     )
 
 

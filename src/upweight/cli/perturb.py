@@ -24,7 +24,7 @@ from upweight.cli.options import (
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
-MAX_STEPS = 20  # of an attack; five reach the border of the box
+MAX_STEPS = 20  # of an attack; five steps move a number by the radius
 FEATURES_PRINTED = 3
 AttackedExamples = Annotated[
     int | None,

@@ -35,7 +35,7 @@ class RenamedAttribute:
 
 
 def adopt_renamed_methods(cls: type) -> None:
-    """Give a subclass that still defines methods by their old names these methods by the current ones."""
+    """Let a subclass define methods under their old names: they become its methods under the current names as well."""
     renamed = {
         old: attribute.name
         for base in cls.__mro__[1:]

@@ -108,7 +108,7 @@ def draws_per_example(summed: SummedObjective) -> int | None:
 
 
 def label_expectation(summed: SummedObjective) -> str:
-    """ "exact" or "sampled, k draws"."""
+    """How the expectation over labels is taken: "exact" or "sampled, k draws"."""
     draws = draws_per_example(summed)
     return "exact" if draws is None else f"sampled, {draws} draw{'s' * (draws > 1)}"
 

@@ -47,14 +47,14 @@ def build(
         train: the training examples.
         recipe: names the curvature. None is `GaussNewton()` or, if the loss is not a function of one output of the net,
             an operator has no second derivative, or the loss has no curvature in the output, the first of `FALLBACKS`
-            that can be had.
+            that is possible.
         damping: on the scale of the mean loss. None chooses it from the model's `training_time` if there is one, else
             from the spectrum; `diagnostics` reports which.
         limits: sizes up to which exact forms are used.
 
     Raises:
-        NoOutputsError, SecondDerivativeError: the curvature of the recipe cannot be had for this net and loss; the
-            message names those that can.
+        NoOutputsError, SecondDerivativeError: the curvature of the recipe is impossible for this net and loss; the
+            message names those that are possible.
     """
     if recipe is None:
         return _build_default(model, train, damping, limits)
@@ -68,7 +68,7 @@ def build(
 
 
 def _build_default(model: Any, train: Examples, damping: float | None, limits: Limits) -> Curvature:
-    """Gauss–Newton; if it cannot be had, the first of `FALLBACKS` that can, with a note that says why."""
+    """Gauss–Newton; if it is impossible, the first of `FALLBACKS` that is possible, with a note that says why."""
     try:
         return _build(model, train, GaussNewton(), damping, limits)
     except (NoOutputsError, SecondDerivativeError, NoCurvatureError) as error:
@@ -77,7 +77,7 @@ def _build_default(model: Any, train: Examples, damping: float | None, limits: L
     for recipe in FALLBACKS[isinstance(reason, NoCurvatureError) :]:
         name = type(recipe).__name__
         note = (
-            f"The default curvature, GaussNewton(), cannot be had for this net and loss, so {name}() is used: {reason}"
+            f"The default curvature, GaussNewton(), is impossible for this net and loss, so {name}() is used: {reason}"
         )
         try:
             return _build(model, train, recipe, damping, limits, (note,))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
-MIN_VARIANCE = 0.1  # of the predictions as a share of the actual variance, for a slope without a correlation of …
-MIN_CORRELATION = 0.5
+# A slope needs predictions that vary or correlate: one of the two has to be at least this.
+MIN_VARIANCE = 0.1  # variance of the predictions as a share of the actual variance
+MIN_CORRELATION = 0.5  # Pearson's
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class Agreement:
 def agreement(predicted: Array, actual: Array) -> Agreement:
     """Agreement of two arrays of the same shape, over all pairs of entries."""
     p, a = np.ravel(predicted), np.ravel(actual)
-    power, pearson = float(p @ p), correlation(p, a)
+    sum_of_squares, pearson = float(p @ p), correlation(p, a)
     spread = float(((a - a.mean()) ** 2).sum()) if _varies(a) else 0.0
     is_flat = _varies(a) and float(np.var(p)) < MIN_VARIANCE * float(np.var(a)) and not pearson >= MIN_CORRELATION
     return Agreement(
-        slope=float(p @ a) / power if power > 0 and not is_flat else float("nan"),
+        slope=float(p @ a) / sum_of_squares if sum_of_squares > 0 and not is_flat else float("nan"),
         pearson=pearson,
         spearman=correlation(rankdata(p), rankdata(a)),
         count=len(p),

@@ -46,7 +46,7 @@ class Detection:
     def _repr_html_(self) -> str:
         pairs = zip(self.shares, self.recall, strict=True)
         rows = "".join(f"<tr><td>{s:.0%}</td><td>{f:.0%}</td></tr>" for s, f in pairs)
-        head = "<tr><th>looked at</th><th>found</th></tr>"
+        head = "<tr><th>inspected</th><th>found</th></tr>"
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,12 +82,13 @@ def detection_rates(
     if len(planted):
         is_planted[train.positions(planted)] = True
     values, is_planted = values[positions], is_planted[positions]
-    p, unchanged = int(is_planted.sum()), int((~is_planted).sum())
-    if p == 0 or unchanged == 0:
-        raise ValueError(f"expected some planted errors and some unchanged examples, got {p} and {unchanged}")
-    auc = (rankdata(values)[is_planted].sum() - p * (p + 1) / 2) / (p * unchanged)
-    recall = tuple(_expected_count(values, is_planted, max(1, round(share * len(values)))) / p for share in shares)
-    return Detection(float(auc), tuple(shares), recall, p, len(positions))
+    errors, unchanged = int(is_planted.sum()), int((~is_planted).sum())
+    if errors == 0 or unchanged == 0:
+        raise ValueError(f"expected some planted errors and some unchanged examples, got {errors} and {unchanged}")
+    auc = (rankdata(values)[is_planted].sum() - errors * (errors + 1) / 2) / (errors * unchanged)
+    inspected = [max(1, round(share * len(values))) for share in shares]
+    recall = tuple(_expected_count(values, is_planted, count) / errors for count in inspected)
+    return Detection(float(auc), tuple(shares), recall, errors, len(positions))
 
 
 def _expected_count(values: Array, is_planted: NDArray[np.bool_], inspected: int) -> float:

@@ -49,7 +49,7 @@ class CapturedBatch:
 
     Attributes:
         count: examples, B.
-        parts: name → parts; empty if the parameter had no influence on the batch.
+        terms: name → terms; empty if the parameter had no influence on the batch.
         like: an empty tensor of the precision and device.
         shapes: name → shape of the parameter.
         owners: weight name → (module, bias name), for the layers of outer products.
@@ -117,7 +117,7 @@ class CapturedBatch:
         """Weighted sums of the gradients, `member` (g, B) times (B, *shape): name → (g, *shape)."""
         out = {}
         for name, uses in self.terms.items():
-            out[name] = sum((p.sums(member) for p in uses), self.like.new_zeros(len(member), *self.shapes[name]))
+            out[name] = sum((term.sums(member) for term in uses), self.like.new_zeros(len(member), *self.shapes[name]))
         return out
 
     def materialise(self, name: str) -> Tensor:

@@ -26,16 +26,18 @@ class ConjugateGradients(HessianSolver):
     Args:
         problem, damping: as for every `HessianSolver`.
         tolerance: relative residual of a solve.
-        most: number of steps at most.
-        widest: with more columns than this the preconditioner is the diagonal of the Hessian.
+        max_steps: the maximum number of steps.
+        max_block_columns: with more columns than this, the preconditioner is the diagonal of the Hessian.
     """
 
     name = "conjugate gradients, block-diagonal preconditioner"
 
-    def __init__(self, problem: Problem, damping: float, tolerance: float, most: int, widest: int = 15_000) -> None:
+    def __init__(
+        self, problem: Problem, damping: float, tolerance: float, max_steps: int, max_block_columns: int = 15_000
+    ) -> None:
         super().__init__(problem, damping)
-        self.tolerance, self.most = tolerance, most
-        if problem.features.width <= widest:
+        self.tolerance, self.max_steps = tolerance, max_steps
+        if problem.features.width <= max_block_columns:
             self._blocks: BlockCholesky | None = BlockCholesky(problem, damping)
             self.jitter = self._blocks.jitter
         else:
@@ -45,7 +47,7 @@ class ConjugateGradients(HessianSolver):
     def solve(self, vectors: Array) -> Array:
         """All vectors at once; `residual` is the largest relative residual."""
         x, self.residual, self.steps = conjugate_gradients(
-            self.matvec, self.solve_approximately, vectors, self.tolerance, self.most
+            self.matvec, self.solve_approximately, vectors, self.tolerance, self.max_steps
         )
         self.converged = self.residual <= self.tolerance
         return x
@@ -62,8 +64,9 @@ class ConjugateGradients(HessianSolver):
         for where in pieces:
             x = self.problem.features.take(where)
             squares = x.x.multiply(x.x) if x.sparse else x.x.astype(np.float64) ** 2
-            body = np.asarray(squares @ self._inverse_diagonal[:, : x.columns].T)
-            yield body + (x.intercept**2) * self._inverse_diagonal[:, -1] if x.intercept else body
+            without_intercept = np.asarray(squares @ self._inverse_diagonal[:, : x.columns].T)
+            intercept = x.intercept**2 * self._inverse_diagonal[:, -1] if x.intercept else 0.0
+            yield without_intercept + intercept
 
     def _diagonal(self) -> Array:
         """The diagonal of H + λ, (K, d)."""
@@ -79,7 +82,7 @@ class ConjugateGradients(HessianSolver):
 
 
 def conjugate_gradients(
-    matvec: Map, precondition: Map, b: Array, tolerance: float, most: int
+    matvec: Map, precondition: Map, b: Array, tolerance: float, max_steps: int
 ) -> tuple[Array, float, int]:
     """Solve A x = b for b of shape (k, K, d), all k at once: (x, largest relative residual, steps).
 
@@ -92,7 +95,7 @@ def conjugate_gradients(
     z = precondition(r)
     p, rho = z.copy(), _inner(r, z)
     step = 0
-    while step < most:
+    while step < max_steps:
         active = np.sqrt(_inner(r, r)) > tolerance * size
         if not active.any():
             break

@@ -60,18 +60,20 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
 
 def _advice(problem: Problem, solver: SolverState) -> str:
     """What to do about a model that is far from the optimum on its data."""
-    same = "Pass the same rows, labels and sample weights as to fit()"
+    pass_same = "Pass the same rows, labels and sample weights as to fit()"
     if solver.stopping is not None and rows_are_missing(problem, solver.stopping):
         if solver.stopping.tolerance != 0.0 and solver_gave_up(problem):
             return (
                 "Its solver seems to have given up far from the optimum: scale the features or use another solver, and "
-                f"fit it again until it converges. If it did converge: {same[0].lower()}{same[1:]}"
+                f"fit it again until it converges. If it did converge: {pass_same[0].lower()}{pass_same[1:]}"
             )
         return (
-            f"Its solver stopped by itself, so rows may be missing, or others than in fit(). {same}; if they are the "
-            "same, the solver gave up early: scale the features, or use another solver"
+            f"Its solver stopped by itself, so rows may be missing, or others than in fit(). {pass_same}; if they are "
+            "the same, the solver gave up early: scale the features, or use another solver"
         )
-    advice = f"{same}; if they are the same, the solver stopped too early (scale the features, raise max_iter, lower "
+    advice = (
+        f"{pass_same}; if they are the same, the solver stopped too early (scale the features, raise max_iter, lower "
+    )
     advice += 'tol; or pass at="optimum" to explainable)' if solver.is_unfinished else "tol)"
     has_l2 = bool(problem.fixed or problem.each)
     return advice + ("" if has_l2 else ", or there is no optimum: without l2, separable classes have none")

@@ -191,7 +191,7 @@ def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]
         and is_multiclass,
         "the model shrinks as it grows": float(parameters.get("model_shrink_rate", 0)) > 0,
         "Langevin noise was added": bool(parameters.get("langevin")),
-        f"auto_class_weights={automatic!r} weighed the classes (pass these weights as class_weights)": automatic
+        f"auto_class_weights={automatic!r} weighted the classes (pass these weights as class_weights)": automatic
         != "None",
     }
     return tuple(effect for effect, is_active in effects.items() if is_active)

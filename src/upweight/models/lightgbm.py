@@ -265,7 +265,7 @@ def _unrecorded(estimator: Any, parameters: dict[str, str], first_round: list[di
         "GOSS samples rows by gradient": "goss" in (parameters.get("boosting"), parameters.get("data_sample_strategy")),
         "bagging_fraction samples rows": number("bagging_freq", 0) > 0
         and min(number(f"{side}bagging_fraction", 1) for side in ("", "pos_", "neg_")) < 1,
-        "path_smooth draws leaves to their parents": number("path_smooth", 0) > 0,
+        "path_smooth pulls leaf values towards those of their parents": number("path_smooth", 0) > 0,
         "monotone constraints clip leaves": "1" in parameters.get("monotone_constraints", ""),
         "is_unbalance or scale_pos_weight gave every example another weight for each class": (
             parameters.get("is_unbalance") == "1" or number("scale_pos_weight", 1) != 1

@@ -37,5 +37,5 @@ class TreeInputs:
 
 
 def _library_names(names: Any) -> tuple[str, ...]:
-    """Column names as libraries write them: without blanks."""
+    """Column names as libraries write them: with an underscore for every space."""
     return tuple(name.replace(" ", "_") for name in names)

@@ -117,8 +117,10 @@ def class_weights_of(class_weight: Any, classes: Any, y: Any, weights: Array | N
     from sklearn.utils.class_weight import compute_class_weight
 
     takes_weights = weights is not None and "sample_weight" in signature(compute_class_weight).parameters
-    more = {"sample_weight": weights} if takes_weights else {}
-    return np.asarray(compute_class_weight(class_weight, classes=classes, y=np.asarray(y), **more), dtype=np.float64)
+    keywords = {"sample_weight": weights} if takes_weights else {}
+    return np.asarray(
+        compute_class_weight(class_weight, classes=classes, y=np.asarray(y), **keywords), dtype=np.float64
+    )
 
 
 def held_class_weights(

@@ -124,7 +124,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         return self.ensemble.membership(leaves, np.full(leaves.shape, 1.0 / np.sqrt(self.ensemble.trees)))
 
     def margins(self, examples: Examples) -> Array:
-        """F of every example, (n, K)."""
+        """The raw prediction F of every example, (n, K)."""
         return self.ensemble.margins(self.leaves(examples))
 
     def measure(self, queries: Examples) -> Array:
@@ -149,7 +149,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         return Predictions(readable, classes, self.loss.probabilities(margins))
 
     def grown(self, train: Examples) -> Boosting | Forest:
-        """How the leaf values follow from these training examples."""
+        """The training examples with the rule by which leaf values follow from them."""
         if train.y is None:
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         require_any_weight(train)

@@ -122,6 +122,8 @@ def _cells(sheet: Any) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, datetime | date):
-        return value.isoformat(*[" "] * isinstance(value, datetime))
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, date):
+        return value.isoformat()
     return "" if value is None else str(value)

@@ -13,7 +13,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MARK = "\ufeff"
-END_OF_FILE = "\x1a"  # which DOS wrote
+END_OF_FILE = "\x1a"  # the last character of text files of DOS
 PROBED_BYTES = 4096  # in which zero bytes are counted
 MIN_ZERO_SHARE = 0.3  # of the bytes on one side of UTF-16 without a mark
 # Four letters beyond ASCII in a row are rare in the languages of Western Europe, and usual in Greek, Russian, Chinese.
@@ -95,8 +95,8 @@ def _require_western(data: bytes, error: UnicodeDecodeError, name: str) -> None:
     valid = sum(character > "\x7f" for character in lenient) - invalid
     if valid >= invalid:
         raise ValueError(
-            f"{name} is UTF-8 but for {invalid} bytes, the first 0x{data[error.start]:02x} in line {line}; mend the "
-            "line, or say which encoding it is with --encoding"
+            f"{name} is UTF-8 except for {invalid} bytes, the first 0x{data[error.start]:02x} in line {line}; correct "
+            "the line, or name the encoding with --encoding"
         )
     letters = sum(byte >= 0xC0 for byte in data)
     foreign = sum(map(len, FOREIGN_RUN.findall(data)))

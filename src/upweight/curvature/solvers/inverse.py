@@ -71,18 +71,17 @@ class Inverse:
         solutions = [
             self.solver.solve(columns) for columns in materialise_columns(self.network, rows, self.max_numbers)
         ]
-        worst = max(solutions, key=lambda each: (not each.converged, each.residual))
-        steps = max(each.steps for each in solutions)
-        self._notes |= dict.fromkeys(note for each in solutions for note in each.notes)
+        worst = max(solutions, key=lambda solution: (not solution.converged, solution.residual))
+        steps = max(solution.steps for solution in solutions)
+        self._notes |= dict.fromkeys(note for solution in solutions for note in solution.notes)
         if self._worst is None or (not worst.converged, worst.residual) > (
             not self._worst.converged,
             self._worst.residual,
         ):
             self._worst = Solution({}, *worst[1:])
-        solved = TensorRows(self.network, stack_columns(each.blocks for each in solutions))
-        return Solved(
-            solved, max(part.residual for part in solutions), steps, all(part.converged for part in solutions)
-        )
+        solved = TensorRows(self.network, stack_columns(solution.blocks for solution in solutions))
+        residual, converged = max(s.residual for s in solutions), all(s.converged for s in solutions)
+        return Solved(solved, residual, steps, converged)
 
     def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, (A + shift)⁻¹ yᵢ⟩ for each pair of k sets of rows of the same examples, (examples, k, k)."""
