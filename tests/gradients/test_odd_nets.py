@@ -133,6 +133,12 @@ def test_the_default_falls_back_to_a_curvature_that_can_be_had_and_says_why(name
     assert ("EKFAC() is used" if name in NO_HESSIAN else "EmpiricalFisher() is used") in note
 
 
+def test_an_operator_that_is_slow_under_vmap_is_no_news_for_the_user(recwarn: pytest.WarningsRecorder) -> None:
+    bag = ODD_NETS["embedding bag"]
+    uw.GradDot().fit(bag.model(), bag.examples()).attribute(bag.examples().take([1]))
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("name", sorted(set(ODD_NETS) - NO_HESSIAN - NO_OUTPUT - LINEAR_LOSS))
 def test_the_default_is_gauss_newton_without_a_note_if_that_can_be_had(name: str) -> None:
     net = ODD_NETS[name]

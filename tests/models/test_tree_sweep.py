@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
 import upweight as uw
 
@@ -31,10 +31,14 @@ def first_rows(load: Callable[..., Data]) -> Data:
 
 
 IRIS, WINE, TWO, NUMBERS = (first_rows(load) for load in (load_iris, load_wine, load_breast_cancer, load_diabetes))
+DIGITS = first_rows(load_digits)
+TAGS = (NUMBERS[0], (np.c_[NUMBERS[1], NUMBERS[0]][:, :3] > [150, 0, 0]).astype(int))
+SOFT_TAGS = (NUMBERS[0], np.c_[NUMBERS[1] / 400, TAGS[1][:, 1] * 0.8])
 SHARES = (NUMBERS[0], NUMBERS[1] / 400)
 TARGETS = (NUMBERS[0], np.c_[NUMBERS[1], NUMBERS[1] ** 2 / 100])
 SETS = {"iris": IRIS, "wine": WINE, "cancer": TWO, "diabetes": NUMBERS, "shares": SHARES, "targets": TARGETS}
-CLASSES = ("iris", "wine", "cancer")
+SETS |= {"digits": DIGITS, "tags": TAGS, "soft tags": SOFT_TAGS}
+CLASSES = ("iris", "wine", "cancer", "digits")
 PERCENTILE = "order statistics"  # part of the refusal of leaves that are percentiles
 
 
@@ -71,7 +75,9 @@ def case(make: Callable[..., Any], name: str, data: str, refusal: str = "", **se
 
 HISTOGRAMS, GRADIENT = "HistGradientBoosting", "GradientBoosting"
 CASES = [
-    *(case(sklearn_tree, f"{kind}Classifier", data) for kind in (HISTOGRAMS, GRADIENT) for data in CLASSES),
+    *(case(sklearn_tree, f"{kind}Classifier", data) for kind in (HISTOGRAMS, GRADIENT) for data in CLASSES[:3]),
+    case(sklearn_tree, "HistGradientBoostingClassifier", "digits", max_iter=20),
+    case(sklearn_tree, "GradientBoostingClassifier", "digits", n_estimators=10),
     *(case(sklearn_tree, f"{kind}Classifier", data) for kind in ("RandomForest", "ExtraTrees") for data in CLASSES),
     *(case(sklearn_tree, f"{kind}Regressor", "diabetes") for kind in ("RandomForest", "ExtraTrees")),
     case(sklearn_tree, "RandomForestRegressor", "targets", "several targets"),
@@ -108,9 +114,10 @@ CASES = [
         case(xgboost, "XGBRegressor", "diabetes", PERCENTILE, objective=objective, **settings)
         for objective, settings in {"reg:absoluteerror": {}, "reg:quantileerror": {"quantile_alpha": 0.3}}.items()
     ),
-    case(
-        xgboost, "XGBRegressor", "diabetes", "'reg:squaredlogerror' is not supported", objective="reg:squaredlogerror"
-    ),
+    case(xgboost, "XGBRegressor", "diabetes", objective="reg:squaredlogerror", min_child_weight=1e-3),
+    case(xgboost, "XGBRegressor", "diabetes", objective="reg:squaredlogerror"),
+    case(xgboost, "XGBRegressor", "diabetes", "belongs to pairs of examples", objective="survival:cox"),
+    case(xgboost, "XGBClassifier", "cancer", "no second derivative", objective="binary:hinge"),
     case(xgboost, "XGBRegressor", "targets"),
     case(xgboost, "XGBRegressor", "targets", "several targets", objective="reg:gamma"),
     case(xgboost, "XGBRegressor", "targets", "one_output_per_tree", multi_strategy="multi_output_tree"),
@@ -118,16 +125,33 @@ CASES = [
         catboost, "CatBoostClassifier", "cancer", "10 steps|leaf_estimation_iterations=1", leaf_estimation_iterations=10
     ),
     case(catboost, "CatBoostClassifier", "cancer", leaf_estimation_iterations=1),
-    *(case(catboost, "CatBoostClassifier", data, "solved for jointly") for data in ("iris", "wine")),
+    *(case(catboost, "CatBoostClassifier", data, "solved for jointly") for data in ("iris", "wine", "digits")),
     *(
         case(catboost, "CatBoostClassifier", data, loss_function="MultiClassOneVsAll", leaf_estimation_iterations=1)
         for data in ("iris", "wine")
     ),
     case(catboost, "CatBoost", "shares", loss_function="CrossEntropy"),
     case(catboost, "CatBoostRegressor", "targets", loss_function="MultiRMSE"),
+    case(catboost, "CatBoost", "tags", loss_function="MultiLogloss"),
+    case(catboost, "CatBoost", "soft tags", loss_function="MultiCrossEntropy"),
+    case(catboost, "CatBoostRegressor", "diabetes", "solved for exactly", loss_function="LogCosh"),
+    case(catboost, "CatBoostRegressor", "diabetes", loss_function="LogCosh", leaf_estimation_method="Newton"),
+    *(
+        case(catboost, "CatBoostRegressor", "diabetes", f"'{objective}' is not supported", loss_function=objective)
+        for objective in ("RMSPE", "MultiQuantile:alpha=0.2,0.5", "Cox", "RMSEWithUncertainty", "LogLinQuantile")
+    ),
     *(
         case(catboost, "CatBoostRegressor", "diabetes", loss_function=objective)
-        for objective in ("RMSE", "Poisson", "Tweedie:variance_power=1.3", "Huber:delta=30", "Huber:delta=0.5")
+        for objective in (
+            "RMSE",
+            "Poisson",
+            "Tweedie:variance_power=1.3",
+            "Huber:delta=30",
+            "Huber:delta=0.5",
+            "Expectile:alpha=0.3",
+            "Lq:q=2.5",
+            "Lq:q=1.5",
+        )
     ),
     *(case(catboost, "CatBoostRegressor", "diabetes", PERCENTILE, loss_function=o) for o in ("Quantile", "MAE")),
     case(catboost, "CatBoostRegressor", "diabetes", "re-fitted by a weighted median", loss_function="MAPE"),

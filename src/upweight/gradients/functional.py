@@ -76,8 +76,7 @@ def values_alone(network: Network, quantity: Quantity, examples: Examples) -> Te
 
     try:
         tensors = batch_tensors(batch)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="There is a performance drop")
+        with torch.no_grad(), no_word_of_slow_operators():
             return torch.func.vmap(value)(tensors)
     except torch.OutOfMemoryError:
         raise
@@ -133,10 +132,18 @@ def _by_vmap(
         return values.sum()
 
     axes = [0 if is_sliced else None for is_sliced in sliced]
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), no_word_of_slow_operators():
         rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, batch_tensors(batch))
     wide = network.precision
     return {name: rows[f"net.{name}"].to(wide) for name in names}
+
+
+@contextmanager
+def no_word_of_slow_operators() -> Iterator[None]:
+    """Silence torch's warning that vmap is slow for an operator, about which a user of this package can do nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
 
 
 def hvp(values: Callable[[], Tensor], parameters: Mapping[str, Tensor], vectors: Blocks) -> dict[str, Tensor]:

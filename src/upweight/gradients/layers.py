@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from upweight.gradients.functional import no_word_of_slow_operators
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTerm, OuterTerm
 
 
@@ -138,7 +139,8 @@ class LeafKind(LayerKind):
 
             return dict(torch.func.grad(scalar)(frozen))
 
-        return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(given, slope).items()}
+        with no_word_of_slow_operators():
+            return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(given, slope).items()}
 
 
 def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:

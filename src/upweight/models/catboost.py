@@ -19,15 +19,25 @@ from upweight.models.tree_reading import library_of, not_fitted, read_trees, uns
 from upweight.models.tree_spec import TreeSpec, times_classes
 from upweight.trees.boosting import MIN_HESSIAN, LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.elementwise_losses import Huber, SoftLabels, Tweedie
+from upweight.trees.elementwise_losses import SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, OneVsAll, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
+from upweight.trees.residual_losses import Expectile, Huber, LogCosh, Power
 
 Array = NDArray[np.float64]
 SUPPORTED = (
-    "RMSE, MultiRMSE, Logloss, CrossEntropy, MultiClass, MultiClassOneVsAll, Poisson, Tweedie, Huber, Quantile and MAE"
+    "RMSE, MultiRMSE, Logloss, CrossEntropy, MultiLogloss, MultiCrossEntropy, MultiClass, MultiClassOneVsAll, Poisson, "
+    "Tweedie, Huber, Expectile, Lq, LogCosh, Quantile and MAE"
 )
+# Objectives that are refused for a reason of their own.
+REASONS = {
+    "MAPE": "its leaves are re-fitted by a weighted median",
+    "RMSPE": "its leaves are solved for exactly",
+    "MultiQuantile": "its leaves are re-fitted by quantiles",
+    "Cox": "its loss belongs to pairs of examples",
+    "SurvivalAft": "its labels are intervals",
+}
 # Settings that stop training early. Retraining leaves them out, and makes as many trees as the model has.
 EARLY_STOPPING = (
     "early_stopping_rounds",
@@ -148,14 +158,19 @@ def _loss(objective: str, estimator: Any) -> BoostingLoss:
     """The loss that CatBoost's `loss_function` names."""
     name, _, settings = objective.partition(":")
     options = dict(setting.split("=") for setting in settings.split(";") if "=" in setting)
-    classes = np.asarray(estimator.classes_)
+    classes, outputs = np.asarray(estimator.classes_), len(np.ravel(estimator.get_scale_and_bias()[1]))
     makers: dict[str, Callable[[], BoostingLoss]] = {
         "Logloss": lambda: Logistic(classes if len(classes) == 2 else np.array([0, 1])),
         "CrossEntropy": SoftLabels,
         "MultiClass": lambda: Softmax(classes),
         "MultiClassOneVsAll": lambda: OneVsAll(classes),
         "RMSE": Squared,
-        "MultiRMSE": lambda: Squared(len(np.ravel(estimator.get_scale_and_bias()[1]))),
+        "MultiRMSE": lambda: Squared(outputs),
+        "MultiLogloss": lambda: SoftLabels(outputs),
+        "MultiCrossEntropy": lambda: SoftLabels(outputs),
+        "Expectile": lambda: Expectile(float(options["alpha"])),
+        "LogCosh": LogCosh,
+        "Lq": lambda: Power(float(options["q"])),
         "Poisson": Poisson,
         "Tweedie": lambda: Tweedie(float(options["variance_power"])),
         "Huber": lambda: Huber(float(options["delta"]), outside=0.0),
@@ -163,8 +178,7 @@ def _loss(objective: str, estimator: Any) -> BoostingLoss:
         "MAE": lambda: Quantile(0.5),
     }
     if name not in makers:
-        reason = "its leaves are re-fitted by a weighted median" if name == "MAPE" else ""
-        raise unsupported_objective("CatBoost", objective, SUPPORTED, reason=reason)
+        raise unsupported_objective("CatBoost", objective, SUPPORTED, reason=REASONS.get(name, ""))
     return makers[name]()
 
 
@@ -180,15 +194,17 @@ def _class_weights(parameters: dict[str, Any], loss: BoostingLoss) -> Array | No
 def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]:
     """What CatBoost did in training but did not record, or beyond one Newton step per leaf."""
     method, steps = parameters["leaf_estimation_method"], int(parameters["leaf_estimation_iterations"])
-    is_multiclass = str(parameters["loss_function"]).partition(":")[0] == "MultiClass"
+    name = str(parameters["loss_function"]).partition(":")[0]
     automatic = str(parameters.get("auto_class_weights", "None"))
     effects = {
         "categories were coded by the targets of earlier rows, so training saw other leaves than prediction does "
         "(train with one_hot_max_size above the number of categories)": categories,
+        "leaf values were solved for exactly (train with leaf_estimation_method='Newton')": method == "Exact"
+        and name == "LogCosh",
         f"leaf values took {steps} steps (train with leaf_estimation_iterations=1)": steps > 1,
         "leaf values of several classes were solved for jointly (train with leaf_estimation_method='Gradient')": method
         == "Newton"
-        and is_multiclass,
+        and name == "MultiClass",
         "the model shrinks as it grows": float(parameters.get("model_shrink_rate", 0)) > 0,
         "Langevin noise was added": bool(parameters.get("langevin")),
         f"auto_class_weights={automatic!r} weighted the classes (pass these weights as class_weights)": automatic

@@ -18,10 +18,11 @@ from upweight.models.tree_reading import known_format, library_of, not_fitted, r
 from upweight.models.tree_spec import TreeSpec, class_weights_of, held_class_weights, times_classes
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.elementwise_losses import Fair, Gamma, Huber, SoftLabels, Tweedie
+from upweight.trees.elementwise_losses import Gamma, SoftLabels, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, OneVsAll, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
+from upweight.trees.residual_losses import Fair, Huber
 
 Array = NDArray[np.float64]
 SUPPORTED = (

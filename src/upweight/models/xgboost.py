@@ -19,16 +19,23 @@ from upweight.models.tree_reading import known_format, library_of, not_fitted, r
 from upweight.models.tree_spec import TreeSpec, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
-from upweight.trees.elementwise_losses import Gamma, PseudoHuber, SoftLabels, Tweedie
+from upweight.trees.elementwise_losses import Gamma, SoftLabels, SquaredLog, Tweedie
 from upweight.trees.ensemble import TreeEnsemble, ensemble_of
 from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
 from upweight.trees.model import TreeModel
+from upweight.trees.residual_losses import PseudoHuber
 
 Array = NDArray[np.float64]
 SUPPORTED = (
     "reg:squarederror, reg:logistic, binary:logistic, binary:logitraw, multi:softprob, multi:softmax, count:poisson, "
-    "reg:gamma, reg:tweedie, reg:pseudohubererror, reg:quantileerror and reg:absoluteerror"
+    "reg:gamma, reg:tweedie, reg:pseudohubererror, reg:squaredlogerror, reg:quantileerror and reg:absoluteerror"
 )
+# Objectives that are refused for a reason of their own.
+REASONS = {
+    "binary:hinge": "it has no second derivative",
+    "survival:cox": "its loss belongs to pairs of examples",
+    "survival:aft": "its labels are intervals",
+}
 
 
 def reads(estimator: Any) -> bool:
@@ -118,7 +125,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         retrain_estimator=retrain_estimator,
         rule=LeafRule(
             learning_rate=float(settings["eta"]) / max(trees_per_step, 1.0),
-            l2=np.full(len(ensemble.values), float(settings["lambda"])),
+            l2=_leaf_l2(ensemble, float(settings["lambda"])),
             l1=float(settings["alpha"]),
             max_step=float(settings["max_delta_step"]),
         ),
@@ -167,6 +174,12 @@ def _ensemble(state: _BoosterState, leaf_nodes: list[NDArray[np.intp]], loss: Bo
     return ensemble_of(values, steps, outputs, _base(state.learner, loss))
 
 
+def _leaf_l2(ensemble: TreeEnsemble, l2: float) -> Array:
+    """The l2 of every leaf. An only leaf whose second derivatives sum to less than min_child_weight takes no step."""
+    is_only = np.diff(ensemble.starts)[ensemble.tree_of] == 1
+    return np.where(is_only & (ensemble.values == 0).all(axis=1), np.inf, l2)
+
+
 def _data_of(booster: Any, missing: Any) -> Callable[..., Any]:
     """A function from inputs to XGBoost's DMatrix."""
     import xgboost
@@ -196,11 +209,12 @@ def _loss(learner: dict[str, Any], classes: Any, labels: Any) -> BoostingLoss:
         "reg:gamma": Gamma,
         "reg:tweedie": lambda: Tweedie(float(settings["tweedie_regression_param"]["tweedie_variance_power"])),
         "reg:pseudohubererror": lambda: PseudoHuber(float(settings["pseudo_huber_param"]["huber_slope"])),
+        "reg:squaredlogerror": SquaredLog,
         "reg:absoluteerror": lambda: Quantile(0.5),
         "reg:quantileerror": lambda: Quantile(_quantile_levels(learner)[0]),
     }
     if objective not in makers or (objective == "reg:quantileerror" and len(_quantile_levels(learner)) > 1):
-        raise unsupported_objective("XGBoost", objective, SUPPORTED)
+        raise unsupported_objective("XGBoost", objective, SUPPORTED, reason=REASONS.get(objective, ""))
     if targets > 1 and objective != "reg:squarederror":
         raise ValueError(
             f"XGBoost's {objective} with several targets is not supported, got {targets}; train with "

@@ -1,4 +1,4 @@
-"""Losses of one output with two derivatives: gamma, Tweedie, Huber, pseudo-Huber, Fair, exponential, and soft labels.
+"""Losses with two derivatives: gamma, Tweedie, squared log error, exponential, and soft labels.
 
 Outputs are the first axis of every array, as in `boosting_loss.py`.
 """
@@ -15,10 +15,11 @@ from scipy.special import expit, logit
 from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
 
 Array = NDArray[np.float64]
+MIN_SECOND = 1e-6  # XGBoost's smallest second derivative of the squared log error, and distance of z from −1
 
 
 class ElementwiseLoss(BoostingLoss):
-    """A loss of one output, given by its value and its first three derivatives."""
+    """A loss whose outputs do not interact, given by its value and its first three derivatives."""
 
     @abstractmethod
     def third_derivative(self, z: Array, t: Array) -> Array:
@@ -73,93 +74,40 @@ class Tweedie(LogLinkLoss, ElementwiseLoss):
         return np.asarray((2 - p) ** 2 * np.exp((2 - p) * z) - (1 - p) ** 2 * t * np.exp((1 - p) * z))
 
 
-class Huber(ElementwiseLoss):
-    """½ r² for residuals |r| ≤ δ, and δ(|r| − ½ δ) beyond.
+class SquaredLog(ElementwiseLoss):
+    """½ (log(1 + z) − log(1 + t))² for targets above −1, as in XGBoost, which sums no second derivative below 10⁻⁶."""
 
-    Libraries sum 1 as the second derivative of an example within δ. `outside` is what they sum beyond: 1 in LightGBM,
-    0 in CatBoost. Both are constant, except that an example can cross δ.
-    """
-
-    unit = "Huber loss"
-
-    def __init__(self, delta: float = 1.0, outside: float = 1.0) -> None:
-        super().__init__(1)
-        self.delta, self.outside = delta, outside
-        self.name = f"Huber loss (δ = {delta:g})"
+    name = "squared log error"
+    unit = "half squared log error"
 
     def value(self, z: Array, t: Array) -> Array:
         """The loss."""
-        distance = np.abs(z - t)
-        near = np.minimum(distance, self.delta)
-        return np.asarray((0.5 * near**2 + self.delta * (distance - near))[0])
+        return np.asarray((0.5 * self._difference(z, t) ** 2)[0])
 
     def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
-        """Gradient and second derivative."""
-        residual = z - t
-        second = np.where(np.abs(residual) <= self.delta, 1.0, self.outside)
-        return np.clip(residual, -self.delta, self.delta), second
+        """Gradient and second derivative, which is held at 10⁻⁶ or more."""
+        return self._difference(z, t) / self._shifted(z), np.maximum(self._second(z, t), MIN_SECOND)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz. The gradient moves within δ alone."""
-        return np.where(np.abs(z - t) <= self.delta, dz, 0.0), None
+        """Their directional derivatives along dz."""
+        return self._second(z, t) * dz, self.third_derivative(z, t) * dz
 
     def third_derivative(self, z: Array, t: Array) -> Array:
-        """0 almost everywhere."""
-        return np.zeros_like(z)
+        """(2 log((1 + z) / (1 + t)) − 3) / (1 + z)³, and 0 where the second derivative is held."""
+        third = (2.0 * self._difference(z, t) - 3.0) / self._shifted(z) ** 3
+        return np.where(self._second(z, t) > MIN_SECOND, third, 0.0)
 
+    def _second(self, z: Array, t: Array) -> Array:
+        """(1 − log((1 + z) / (1 + t))) / (1 + z)²."""
+        return np.asarray((1.0 - self._difference(z, t)) / self._shifted(z) ** 2)
 
-class PseudoHuber(ElementwiseLoss):
-    """δ² (√(1 + r²/δ²) − 1) for residuals r, as in XGBoost."""
+    def _difference(self, z: Array, t: Array) -> Array:
+        return np.asarray(np.log(self._shifted(z)) - np.log1p(t))
 
-    unit = "pseudo-Huber loss"
-
-    def __init__(self, delta: float = 1.0) -> None:
-        super().__init__(1)
-        self.delta = delta
-        self.name = f"pseudo-Huber loss (δ = {delta:g})"
-
-    def value(self, z: Array, t: Array) -> Array:
-        """The loss."""
-        return np.asarray((self.delta**2 * (np.sqrt(self._stretch(z, t)) - 1.0))[0])
-
-    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
-        """Gradient and second derivative."""
-        stretch = self._stretch(z, t)
-        return (z - t) / np.sqrt(stretch), stretch**-1.5
-
-    def third_derivative(self, z: Array, t: Array) -> Array:
-        """−3 r/δ² (1 + r²/δ²)^(−5/2)."""
-        return np.asarray(-3.0 * (z - t) / self.delta**2 * self._stretch(z, t) ** -2.5)
-
-    def _stretch(self, z: Array, t: Array) -> Array:
-        """1 + r²/δ²."""
-        return np.asarray(1.0 + ((z - t) / self.delta) ** 2)
-
-
-class Fair(ElementwiseLoss):
-    """c² (|r|/c − log(1 + |r|/c)) for residuals r, as in LightGBM."""
-
-    unit = "Fair loss"
-
-    def __init__(self, c: float = 1.0) -> None:
-        super().__init__(1)
-        self.c = c
-        self.name = f"Fair loss (c = {c:g})"
-
-    def value(self, z: Array, t: Array) -> Array:
-        """The loss."""
-        distance = np.abs(z - t) / self.c
-        return np.asarray((self.c**2 * (distance - np.log1p(distance)))[0])
-
-    def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
-        """Gradient and second derivative."""
-        residual = z - t
-        spread = np.abs(residual) + self.c
-        return self.c * residual / spread, (self.c / spread) ** 2
-
-    def third_derivative(self, z: Array, t: Array) -> Array:
-        """−2 c² sign(r) / (|r| + c)³."""
-        return np.asarray(-2.0 * self.c**2 * np.sign(z - t) / (np.abs(z - t) + self.c) ** 3)
+    @staticmethod
+    def _shifted(z: Array) -> Array:
+        """1 + z, at least 10⁻⁶, as in XGBoost."""
+        return np.maximum(1.0 + z, MIN_SECOND)
 
 
 class Exponential(ElementwiseLoss):
@@ -200,14 +148,14 @@ class Exponential(ElementwiseLoss):
 
 
 class SoftLabels(ElementwiseLoss):
-    """log(1 + exp(z)) − t z: the cross-entropy of targets in [0, 1], which are probabilities and not classes."""
+    """Σ log(1 + exp(z)) − t z: the cross-entropy of targets in [0, 1], which are probabilities and not classes."""
 
     name = "cross-entropy of soft labels"
     unit = "nats"
 
     def value(self, z: Array, t: Array) -> Array:
         """The loss."""
-        return np.asarray((np.logaddexp(0.0, z) - t * z)[0])
+        return np.asarray((np.logaddexp(0.0, z) - t * z).sum(axis=0))
 
     def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
         """Gradient and second derivative."""
@@ -220,7 +168,7 @@ class SoftLabels(ElementwiseLoss):
         return np.asarray(p * (1 - p) * (1 - 2 * p))
 
     def encode(self, y: NDArray[Any]) -> Array:
-        """Targets (n, 1). Raises ValueError for labels outside [0, 1]."""
+        """Targets (n, K). Raises ValueError for labels outside [0, 1]."""
         targets = super().encode(y)
         if not ((targets >= 0) & (targets <= 1)).all():
             raise ValueError(
