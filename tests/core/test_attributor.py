@@ -101,12 +101,12 @@ def test_a_fit_of_something_else_is_refused(tmp_path):
     model, train, _ = problem()
     Overlap().fit(model, train).save(tmp_path / "fit")
     for other in (Overlap(block=5), Overlap(ruler=Ruler(width=2.0)), Overlap(scales=(1.0,))):
-        with pytest.raises(ValueError, match=r"was made with another recipe than those handed in; fit again"):
+        with pytest.raises(ValueError, match=r"was made with another recipe than those passed here; fit again"):
             other.load(tmp_path / "fit", model, train)
     relabeled = Examples(train.x, -train.y, ids=train.ids)
     for model_, train_ in ((Line(0.5, -1.1), train), (model, relabeled), (model, train.take(np.arange(9)[::-1]))):
         with pytest.raises(
-            ValueError, match=r"made with (other parameters|another training set) than those handed in; fit again"
+            ValueError, match=r"made with (other parameters|another training set) than those passed here; fit again"
         ):
             Overlap().load(tmp_path / "fit", model_, train_)
 

@@ -67,7 +67,7 @@ def test_a_training_function_of_the_user_gives_the_same_truth():
 def test_another_training_than_that_of_the_model_has_a_warning():
     other = uw.Training(lr=0.1, epochs=2, initial=TRAINING.initial)
     check = checked(uw.TorchModel(trained().network.net, cross_entropy, training=other))
-    assert "The training handed in is not the one that made the model" in check.diagnostics["warnings"][0]
+    assert "The given training is not the one that made the model" in check.diagnostics["warnings"][0]
 
 
 def test_a_net_without_its_training_says_what_to_pass():

@@ -61,7 +61,7 @@ def test_a_model_that_retraining_does_not_reproduce_has_a_warning():
     for seed, has_warning in ((0, False), (None, True)):
         forest = RandomForestClassifier(5, max_depth=2, random_state=seed).fit(train.x, train.y)
         scores = uw.LeaveOneOut().fit(uw.explainable(forest, train), train).attribute(train.take([3]))
-        assert any("does not give the model handed in" in w for w in scores.diagnostics["warnings"]) == has_warning
+        assert any("does not give the given model" in w for w in scores.diagnostics["warnings"]) == has_warning
 
 
 def lone_class(ids=None):

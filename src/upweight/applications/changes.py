@@ -75,10 +75,13 @@ class Change:
         positions = train.positions(list(self.relabel))
         examples = train.take(positions)
         labels = [as_label(train, value) for value in self.relabel.values()]
-        same = [i for i, old, new in zip(examples.ids.tolist(), _labels(examples), labels, strict=True) if old == new]
-        if same:
+        unchanged = [
+            i for i, old, new in zip(examples.ids.tolist(), _labels(examples), labels, strict=True) if old == new
+        ]
+        if unchanged:
             raise ValueError(
-                f"expected a new label for {same[0]!r}, got the label that it already has: {train.label(same[0])!r}"
+                f"expected a new label for {unchanged[0]!r}, got the label that it already has: "
+                f"{train.label(unchanged[0])!r}"
             )
         assert train.y is not None
         y = train.y.copy()

@@ -239,8 +239,8 @@ def _suggestions(
     table = by_class(model.predict(examples), names) if out_of_fold is None else out_of_fold.chances(chosen, names)
     if table is not None and np.isnan(table).any():  # the only example of a class was in no fold
         in_no_fold = np.isnan(table).any(axis=1)
-        own = by_class(model.predict(examples.take(np.flatnonzero(in_no_fold))), names)
-        table[in_no_fold] = np.nan if own is None else own
+        by_model = by_class(model.predict(examples.take(np.flatnonzero(in_no_fold))), names)
+        table[in_no_fold] = np.nan if by_model is None else by_model
     belief = table if table is not None else _measurement_by_class(model, examples, classes)
     others = belief.copy()
     others[np.arange(len(chosen)), given] = -np.inf

@@ -59,8 +59,8 @@ def target_errors(
     """
     assert train.y is not None
     targets, weighted = train.y.astype(np.float64), weighted_positions(train)
-    own = numbers_of(predictions)
-    predicted = own.copy()
+    by_model = numbers_of(predictions)
+    predicted = by_model.copy()
     if held_out is not None:
         for fold, answers in zip(held_out.places, held_out.predictions, strict=True):
             predicted[fold] = numbers_of(answers)
@@ -68,7 +68,7 @@ def target_errors(
     noise, varies = noise_of(residual[weighted], predicted[weighted])
     noises = np.full(len(train), np.median(noise))
     noises[weighted] = noise
-    first = np.abs(targets - own)
+    first = np.abs(targets - by_model)
     scale = _scale_of_squares(loss[weighted], first[weighted])
     if scale is not None and leave_one_out is not None:
         first = np.sqrt(np.maximum(leave_one_out, 0.0) / scale)

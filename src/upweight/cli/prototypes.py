@@ -24,7 +24,9 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     table: TableOptions,
     query: Query = None,
     k: Annotated[int, typer.Option(min=1, help="How many prototypes to choose.")] = 10,
-    criticisms: Annotated[int | None, typer.Option(min=0, help="How many criticisms; default: as many.")] = None,
+    criticisms: Annotated[
+        int | None, typer.Option(min=0, help="How many criticisms. Default: as many as prototypes.")
+    ] = None,
     kernel: Annotated[
         Literal["rbf", "fisher"] | None,
         typer.Option(help="Similarity by features (rbf), or by gradients (fisher). Default: rbf, fisher with --query."),

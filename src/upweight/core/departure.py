@@ -1,4 +1,4 @@
-"""How far predictions at the optimum, where scores are taken, are from those of the model that was handed in."""
+"""How far predictions at the optimum, where scores are taken, are from those of the given model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def departure_of(model: Any, scored: Any, train: Examples, queries: Examples) ->
     """How the predictions of a model differ at its optimum; None if scores are not taken at such an optimum.
 
     Args:
-        model: the model that was handed in.
+        model: the given model.
         scored: the model at whose parameters scores are taken.
         train: the training set.
         queries: the examples to predict.

@@ -33,4 +33,4 @@ def require_same(name: str | Path, stored: Mapping[str, Any], given: Mapping[str
     """
     others = [WORDS.get(part, f"another {part}") for part in given if stored.get(part) != given[part]]
     if others:
-        raise ValueError(f"{name} was made with {' and '.join(others)} than those handed in; {advice}")
+        raise ValueError(f"{name} was made with {' and '.join(others)} than those passed here; {advice}")

@@ -63,9 +63,9 @@ def require_index_of_ids(name: str, values: Any, ids: NDArray[Any]) -> None:
     if index is None or len(index) != len(ids):
         return
     labels = labels_as_ids(index)[0].tolist()
-    same = set(labels) == set(ids.tolist())
-    if labels != ids.tolist() and (same or labels != list(range(len(ids)))):
-        got = "the same in another order" if same else "others"
+    is_permuted = set(labels) == set(ids.tolist())
+    if labels != ids.tolist() and (is_permuted or labels != list(range(len(ids)))):
+        got = "the same in another order" if is_permuted else "others"
         raise ValueError(
             f"expected `{name}` to have the ids as its index ({_shown(ids)}), got {got} ({_shown(index)}); pass "
             f"{name}.loc[ids] to pair them by label, or {name}.to_numpy() to pair them by position"

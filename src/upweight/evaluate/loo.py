@@ -44,8 +44,8 @@ class LOO:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""
-        each = {str(q): a.as_dict() for q, a in zip(self.query_ids.tolist(), self.per_query, strict=True)}
-        return {"unit": str(self.unit), "pooled": self.pooled.as_dict(), "queries": each}
+        by_query = {str(q): a.as_dict() for q, a in zip(self.query_ids.tolist(), self.per_query, strict=True)}
+        return {"unit": str(self.unit), "pooled": self.pooled.as_dict(), "queries": by_query}
 
 
 def loo(scores: Scores, truth: Truth) -> LOO:

@@ -1,4 +1,4 @@
-"""Reproduction: whether retraining on everything gives the model handed in, as every comparison assumes."""
+"""Reproduction: whether retraining on everything gives the given model, as every comparison assumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_reproduction(model: Any, train: Examples, queries: Examples, base: Arr
     """Compare the model with the one that retraining on everything gives.
 
     Args:
-        model: as handed in.
+        model: the given model.
         train: its training set.
         queries: what is measured.
         base: measurements after retraining on everything, (m,).
@@ -44,7 +44,7 @@ def check_reproduction(model: Any, train: Examples, queries: Examples, base: Arr
     if model.converges:
         gradient = "" if norm is None else f" (gradient norm {norm:.2g} of what random data would leave)"
         facts["warnings"] = [
-            f"The model handed in is not at its optimum on the data handed in{gradient}: {sizes}. Lower tol or raise "
+            f"The given model is not at its optimum on the given data{gradient}: {sizes}. Lower tol or raise "
             "max_iter, or check that these are the data it was fitted on."
         ]
         return facts
@@ -58,7 +58,7 @@ def check_reproduction(model: Any, train: Examples, queries: Examples, base: Arr
         ]
     else:
         facts["warnings"] = [
-            f"The training handed in is not the one that made the model: {sizes}. Check its seed (random_state), and "
+            f"The given training is not the one that made the model: {sizes}. Check its seed (random_state), and "
             "that these are exactly the data it was trained on; for a net also check its initial state (initial) and "
             "its batches. TorchModel.trained makes a model together with its training."
         ]

@@ -86,12 +86,12 @@ def _ghost(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm, limit:
 def _left_inner_products(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm, paired: bool = False) -> Tensor:
     """⟨left_t, left'_t'⟩ of all pairs of examples (B·T, B'·T'), or of the same example (B, T, T') if `paired`."""
     if isinstance(first, LookupTerm) and isinstance(second, LookupTerm):
-        same = (
+        same_ids = (
             first.ids[:, :, None] == second.ids[:, None, :]
             if paired
             else (first.ids.flatten()[:, None] == second.ids.flatten())
         )
-        return same.to(first.right.dtype)
+        return same_ids.to(first.right.dtype)
     if isinstance(first, LookupTerm):
         return _left_inner_products(second, first, paired).transpose(-1, -2).contiguous()
     if isinstance(second, LookupTerm):

@@ -92,8 +92,8 @@ class BlockCholesky(HessianSolver):
             with inverse_above(lower) as inverse:
                 columns.append([self.problem.features.take(where).quadratic(inverse) for where in pieces])
         for piece in range(len(pieces)):
-            each = [columns[min(c, len(columns) - 1)][piece] for c in range(self.problem.family.outputs)]
-            yield np.stack(each, axis=1)
+            by_output = [columns[min(c, len(columns) - 1)][piece] for c in range(self.problem.family.outputs)]
+            yield np.stack(by_output, axis=1)
 
 
 @contextmanager

@@ -176,7 +176,7 @@ class LinearCurvature(ExactCurvature):
 
     def undetermined(self) -> dict[int, Array]:
         """For examples of leverage 1: the directions (r, K·d) that no other example determines."""
-        found = {}
+        undetermined = {}
         for i, s in self._suspects.items():
             second = self._second(slice(i, i + 1))[0]
             left, singular, _ = np.linalg.svd(np.eye(len(s)) - second @ s)
@@ -184,8 +184,8 @@ class LinearCurvature(ExactCurvature):
             x = self.problem.features.take(slice(i, i + 1)).dense()[0]
             alone = only_determined_by(self.solver, [i], self.solver.solve(directions[:, :, None] * x))
             if len(alone):
-                found[i] = alone
-        return found
+                undetermined[i] = alone
+        return undetermined
 
     def undetermined_without(self, member: NDArray[np.bool_]) -> Array:
         """The directions (r, K·d) that only these examples (n,) determine.

@@ -30,10 +30,10 @@ def only_determined_by(solver: HessianSolver, examples: Sequence[int] | NDArray[
     for row, v in enumerate(directions):
         outputs = problem.features.times(v.T)
         curved = (outputs * problem.derivatives.apply(outputs)).sum(axis=1) * problem.weights
-        own = float(np.sum(curved[examples]))
+        of_examples = float(np.sum(curved[examples]))
         curved[examples] = 0.0
-        others = float(curved.sum() + problem.ridge * (v * problem.penalty_gradient(v)).sum())
-        alone[row] = others + solver.damping * float((v**2).sum()) <= ROUNDING * own
+        of_others = float(curved.sum() + problem.ridge * (v * problem.penalty_gradient(v)).sum())
+        alone[row] = of_others + solver.damping * float((v**2).sum()) <= ROUNDING * of_examples
     return directions[alone].reshape(-1, problem.size)
 
 

@@ -123,8 +123,8 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
         labels = _labels(self.train, "the training set")
         if labels.dtype.kind == "f":
             return []
-        most = [Counter(row.tolist()).most_common(1)[0][0] for row in labels[order[:, : self.recipe.k]]]
-        return [self.train.labels.get(label, label) for label in most]
+        winners = [Counter(row.tolist()).most_common(1)[0][0] for row in labels[order[:, : self.recipe.k]]]
+        return [self.train.labels.get(label, label) for label in winners]
 
     def _faithfulness(self, votes: list[Any], predicted: Sequence[Any]) -> AnswerFacts:
         """The share of queries for which the vote is the model's prediction, with a warning if it is small."""

@@ -140,7 +140,7 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """How many trainings the answer cost, and whether retraining reproduces the model handed in."""
+        """How many trainings the answer cost, and whether retraining reproduces the given model."""
         trainings = len(weighted_positions(self.train)) + 1
         undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
         warnings = [*self.model.notes, *self._drift_warnings, *self._refusals]
@@ -171,8 +171,8 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         if drift <= MAX_DRIFT * float(np.median(effects)):
             return []
         return [
-            f"Training on everything does not give the model handed in (measurements differ by up to {drift:.2g}): the "
-            "scores are effects on the model that training gives. Check its seed, and the initial state of a net."
+            f"Training on everything does not give the given model (measurements differ by up to {drift:.2g}): "
+            "the scores are effects on the model that training gives. Check its seed, and the initial state of a net."
         ]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -28,7 +28,7 @@ from upweight.retraining.retrained_removals import RetrainedRemovals
 
 Array = NDArray[np.float64]
 SELF_BLOCK = 64  # training examples whose self-influence is computed at once
-OTHER_RUN = 1e-2  # distance of a retrained net from the model, as a share of the way from the start, that is refused
+OTHER_RUN = 1e-2  # accepted distance of the replayed net from the model, as a share of how far training moved it
 JITTER_SEED = 1  # a separate seed, so that the random removals are the same with and without jitter
 NEARLY_ALL = 0.9  # share of the training set above which slopes still predict single examples
 GROUP_WEIGHTS = {
@@ -43,7 +43,7 @@ GROUP_WEIGHTS = {
 class Metagradient(Attributor):
     """∂m_q(θ_T(w))/∂wᵢ by exact replay of the training (MAGIC, Engstrom et al. 2025, 2503.13751).
 
-    Every answer is compared with retrainings without random removals. It is EFFECT if it predicts them.
+    Every answer is compared with retrainings that leave out random examples. It is EFFECT if it predicts them.
 
     Args:
         at: the weights at which the derivative is taken. "full": all weights 1, for leaving a few examples out.
@@ -110,7 +110,7 @@ class Metagradient(Attributor):
         return Promises(correlation=0.9, slope=EFFECT_SLOPES, waives={} if self.at == "full" else waives)
 
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
-        """Replay the training, and retrain without the random removals."""
+        """Replay the training, and retrain with random examples left out."""
         rng = np.random.default_rng(0)
         counted = weighted_positions(train)
         reference = model.replay(train, np.ones(len(train)))
@@ -264,14 +264,15 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
 
 
 def _require_same_training(model: Any, reference: Replay) -> None:
-    """Raise ValueError if retraining on everything gives another model than the one handed in."""
-    way = float(np.linalg.norm(model.parameters - reference.beginning))
-    distance = float(np.linalg.norm(reference.parameters - model.parameters)) / max(way, 1e-300)
+    """Raise ValueError if retraining on everything gives another model than the given one."""
+    moved = float(np.linalg.norm(model.parameters - reference.beginning))
+    distance = float(np.linalg.norm(reference.parameters - model.parameters)) / max(moved, 1e-300)
     if distance > OTHER_RUN:
         raise ValueError(
-            f"retraining ends at a distance of {distance:.2g} of its way from the model's parameters: `training` is "
-            "not how this net was trained, or the training set, its order or the initial net differ; "
-            "TorchModel.trained(net, loss, train, training=…) makes both at once"
+            "retraining does not end at the model: the distance between their parameters is "
+            f"{distance:.2g} of how far training moves them. `training` is not how this net was trained, or the "
+            "training set, its order or the initial net differ; TorchModel.trained(net, loss, train, "
+            "training=…) makes both at once"
         )
 
 

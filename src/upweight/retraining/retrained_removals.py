@@ -1,4 +1,4 @@
-"""Real retrainings without random removals, with which metagradients are compared before their scores are used."""
+"""Retrainings that leave out random examples: metagradients are compared with them before scores are used."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ REMOVAL_STRIDE = 3  # the truth of the laws leaves out every third training exam
 
 
 class Family(ABC):
-    """Data and a way to train a model on them, small enough for hundreds of fits. Everything is made once and kept.
+    """Data and a way to train a model on them, small enough for hundreds of fits. All of it is made only once.
 
     A family of your own gives `name`, `examples` and `model`; everything else has a default.
 

@@ -109,15 +109,15 @@ class NetworkFamily(Family):
     def others(self, model: Any) -> Mapping[str, Any]:
         """Return the net with another loss, l2, reduction, measurement or training, and with other parameters."""
         net, loss = model.network.net, cross_entropy
-        same = {"objective": model.objective, "training": model.training, "trajectory": model.trajectory}
+        unchanged = {"objective": model.objective, "training": model.training, "trajectory": model.trajectory}
         others = {
-            "measurement": TorchModel(net, loss, margin, **same),
-            "loss": TorchModel(net, smoothed, **same),
+            "measurement": TorchModel(net, loss, margin, **unchanged),
+            "loss": TorchModel(net, smoothed, **unchanged),
             "parameters": model.with_parameters(model.parameters + 1e-9),
         }
         if model.training is None:
-            others["l2"] = TorchModel(net, loss, **{**same, "objective": Objective("mean", 0.02)})
-            others["reduction"] = TorchModel(net, loss, **{**same, "objective": Objective("sum", 0.01)})
+            others["l2"] = TorchModel(net, loss, **{**unchanged, "objective": Objective("mean", 0.02)})
+            others["reduction"] = TorchModel(net, loss, **{**unchanged, "objective": Objective("sum", 0.01)})
         else:
             longer = replace(model.training, lr=0.04)
             others["training"] = TorchModel(net, loss, objective=model.objective, training=longer)

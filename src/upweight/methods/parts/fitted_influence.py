@@ -193,7 +193,7 @@ class FittedInfluence(
         }
 
     def _off_optimum_warnings(self) -> list[str]:
-        """That the model handed in is not at its optimum on these examples, with the likely cause."""
+        """That the given model is not at its optimum on these examples, with the likely cause."""
         gradient_norm = self.gradient_norm
         cause = None if gradient_norm is None else self.original_model.why_off_optimum(self.train)
         is_moved, is_exact = self.model is not self.original_model, isinstance(self.curvature, ExactCurvature)
@@ -204,7 +204,7 @@ class FittedInfluence(
         consequence = "at the optimum that Newton steps reach from it" if is_moved else "where it stopped"
         advice = "lower tol or raise max_iter" if is_exact else "usual after early stopping; more steps lower it"
         return [
-            f"The model handed in is not at the optimum of its training objective (gradient norm {gradient_norm:.2g} "
+            f"The given model is not at the optimum of its training objective (gradient norm {gradient_norm:.2g} "
             f"of what random data would leave; {advice}): scores are taken {consequence}."
         ]
 
