@@ -149,12 +149,13 @@ def prototypes(
 
 def nearest_accuracy(model: Embeddable, chosen: Examples, queries: Examples) -> float:
     """The share of queries whose nearest chosen example, by the model's features, has their label."""
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import NearestNeighbors
 
     if chosen.y is None or queries.y is None:
         raise ValueError("expected labels of training examples and queries; pass Examples(x, y)")
-    nearest = KNeighborsClassifier(1).fit(model.embed(chosen), np.arange(len(chosen)))
-    return float(np.mean(chosen.y[nearest.predict(model.embed(queries))] == queries.y))
+    nearest = NearestNeighbors(n_neighbors=1).fit(model.embed(chosen))
+    positions = nearest.kneighbors(model.embed(queries), return_distance=False)[:, 0]
+    return float(np.mean(chosen.y[positions] == queries.y))
 
 
 def _result(
