@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from upweight.cli import app
+from upweight.cli.mislabeled import _target_line
 
 TASK = """
 import numpy as np
@@ -68,6 +69,11 @@ def test_suspicious_regression_targets_are_said_in_words_and_in_json(task):
     assert (task / "targets.html").exists() and found["suspects"][0]["residual"] > 6
     output = run("mislabeled", "task.py", "--budget", "6").output
     assert "standard deviations of the noise apart" in output and "6 of 100 targets" in output
+
+
+def test_large_targets_are_printed_in_full():
+    line = _target_line({"id": 3, "label": 145682310.0, "suggested": -123456.7, "residual": 9.0, "noise": 1.5})
+    assert line.startswith("3: target 145682310, predicted −123457; 6.0 standard")
 
 
 def test_a_patch_that_does_not_fit_is_one_message(task):

@@ -6,9 +6,8 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
-from tests.support.command_line import run, words, written  # noqa: E402
-
 import upweight as uw  # noqa: E402
+from support.command_line import run, words, written  # noqa: E402
 from upweight.cli.inputs import Source  # noqa: E402
 from upweight.cli.row_ids import with_ids  # noqa: E402
 from upweight.cli.table_options import TableOptions  # noqa: E402

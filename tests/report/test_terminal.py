@@ -1,4 +1,5 @@
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -107,3 +108,37 @@ def test_a_short_stage_has_one_line():
         for done in range(1001):
             progress("cook", done, 1000)
     assert len(console.file.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("total", [1, 30])
+def test_a_long_stage_that_counts_nothing_says_how_long_it_has_run_and_stops_when_it_ends(total):
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=80)
+    display = ProgressDisplay(console, {"cook": "Cooking"}, clock=lambda: now[0])
+    display("cook", 0, total)
+    for second in range(200):
+        now[0] = float(second)
+        display.show_elapsed()
+    display("cook", total, total)
+    now[0] = 1000.0
+    display.show_elapsed()
+    lines = console.file.getvalue().splitlines()
+    assert lines[:2] == ["  … Cooking: 10 s so far", "  … Cooking: 15 s so far"]
+    assert 5 < len(lines) < 12 and lines[-1].startswith("  ✓ Cooking")
+
+
+def test_a_silent_stage_is_watched_while_it_runs():
+    shown = threading.Event()
+    with ProgressDisplay(Console(file=io.StringIO(), width=80), {}) as display:
+        display.show_elapsed = shown.set
+        display("train", 0, 1)
+        assert shown.wait(60)
+
+
+def test_a_row_of_a_table_is_shown_by_the_columns_that_go_most_with_the_labels():
+    x = RNG.normal(size=(80, 30))
+    names, y = [f"c{i}" for i in range(30)], (x[:, 27] > 0).astype(int)
+    train, queries = Examples(x[:60], y[:60], names=names), Examples(x[60:], y[60:], names=names)
+    model = explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train)
+    rows = [line for line in printed(explain(model, train, queries, removals=0)).splitlines() if "#" in line][:-1]
+    assert rows and all("c27 " in line and "c0 " not in line for line in rows if "labelled" in line)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 
 import upweight as uw
 from support.logistic_fit import logistic_fit
 from support.network_families import cross_entropy
-from support.worker_tasks import nested, settings, where, write_into
+from support.worker_tasks import nested, settings, warn_and_return, where, write_into
 from upweight.retraining import process_pool, run_folder, task, worker
 from upweight.retraining.process_pool import run_in_processes
 
@@ -170,3 +171,27 @@ def test_results_are_the_same_bits_for_any_number_of_processes(monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_warning_of_many_trainings_comes_once_and_from_this_process(processes, capfd):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        results = dict(run_in_processes(warn_and_return, None, list(range(6)), processes))
+    assert results == {number: number for number in range(6)}
+    texts = sorted(f"{each.category.__name__}: {each.message}" for each in shown)
+    assert texts == ["ConvergenceWarning: did not converge; increase max_iter", "UserWarning: task 2 alone"]
+    assert "converge" not in capfd.readouterr().err
+
+
+def test_a_warning_that_is_an_error_here_ends_the_run_in_a_worker_too():
+    with warnings.catch_warnings(), pytest.raises(ConvergenceWarning, match="max_iter"):
+        warnings.simplefilter("error")
+        list(run_in_processes(warn_and_return, None, list(range(6)), 2))
+
+
+def test_a_warning_that_is_ignored_here_is_ignored_in_workers():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("ignore")
+        list(run_in_processes(warn_and_return, None, list(range(6)), 2))
+    assert not shown

@@ -90,3 +90,13 @@ def _ignores() -> Any:
 
 def sleep(shared: Any, task: Any) -> Any:
     time.sleep(task)
+
+
+def warn_and_return(shared: Any, number: int) -> int:
+    """The number, after a warning that is the same for every task, and one that is not."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    warnings.warn("did not converge; increase max_iter", ConvergenceWarning, stacklevel=1)
+    if number == 2:
+        warnings.warn(f"task {number} alone", UserWarning, stacklevel=1)
+    return number

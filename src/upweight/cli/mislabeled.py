@@ -75,9 +75,11 @@ def _label_line(row: dict[str, Any]) -> str:
 
 
 def _target_line(row: dict[str, Any]) -> str:
+    from upweight.report.wording import label_text, regression_text
+
     size = abs(row["residual"]) / row["noise"]
     return (
-        f"{row['id']}: target {row['label']:.4g}, predicted {row['suggested']:.4g}; "
+        f"{row['id']}: target {label_text(row['label'])}, predicted {regression_text(row['suggested'])}; "
         f"{size:.1f} standard deviations of the noise apart"
     )
 

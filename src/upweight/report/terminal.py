@@ -19,6 +19,7 @@ from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
 from upweight.report.page_limits import PageLimits
+from upweight.report.table_cells import Cells
 from upweight.report.terminal_overview import overview_summary
 from upweight.report.wording import count, significant
 
@@ -35,6 +36,7 @@ def summary(
     `noun` is the word for one example. Small pictures are drawn if the console has colours for them.
     """
     parts: list[Padding] = []
+    cells = Cells(explanation.train, explanation.queries, max_bytes=0)
 
     def add(part: RenderableType, above: int = 1) -> None:
         parts.append(Padding(part, (above, 0, 0, 2), expand=False))
@@ -44,7 +46,12 @@ def summary(
         sides = (explanation.scores.proponents(query, k), explanation.scores.opponents(query, k))
         drawable = _can_draw(console) and _is_tiny(explanation.queries, query)
         add(_headline(explanation, position, noun))
-        add((_pictures if drawable and any(sides) else _table)(explanation, position, sides, noun))
+        is_drawn = drawable and any(sides)
+        add(
+            _pictures(explanation, position, sides, noun)
+            if is_drawn
+            else _table(explanation, position, sides, noun, cells)
+        )
         add(_meaning(explanation, position, sides))
     if explanation.check is not None:
         removals = count(len(explanation.check.removals), "removal")
@@ -106,8 +113,13 @@ def _headline(explanation: Explanation, position: int, noun: str) -> Text:
     return line
 
 
-def _table(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]], noun: str) -> Text:
-    """Proponents above opponents, one line per example; a line that is wider than the console is cut."""
+def _table(
+    explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]], noun: str, rows: Cells
+) -> Text:
+    """Proponents above opponents, one line per example; a line that is wider than the console is cut.
+
+    Of the rows of a table, the columns that go most with the labels are shown.
+    """
     label = explanation.queries.label(explanation.queries.ids[position].item())
     cells = [[_cells(explanation, position, a) for a in side] for side in sides]
     names = [[f"  {c[1]}" + (f"  labelled {c[0]}" if c[0] else "") for c in side] for side in cells]
@@ -123,7 +135,7 @@ def _table(explanation: Explanation, position: int, sides: Sequence[Sequence[Att
         text.append(f"  probability of {_word(label)} without it" if widths[2] else "", "dim")
         for a, c, name in zip(sides[side], cells[side], names[side], strict=True):
             text.append(f"\n{name:<{widths[0]}}  ").append(f"{c[2]:>{widths[1]}}  ", COLOURS[side])
-            text.append(f"{c[3]:<{widths[2]}}  ").append(_excerpt(explanation.train, a.id), "dim")
+            text.append(f"{c[3]:<{widths[2]}}  ").append(_excerpt(explanation.train, a.id, rows), "dim")
         text.append("" if sides[side] else "\n  none").append("" if side else "\n")
     return text
 
@@ -220,7 +232,9 @@ def _drawn(examples: Examples, identifier: Id, scale: int = 1) -> Text:
     return Text("\n").join(lines)
 
 
-def _excerpt(examples: Examples, identifier: Id) -> str:
+def _excerpt(examples: Examples, identifier: Id, rows: Cells) -> str:
+    if rows:
+        return rows.excerpts([identifier])[0][:MAX_WIDTH]
     shown = examples.preview(identifier)
     if shown.kind == "image":
         return ""

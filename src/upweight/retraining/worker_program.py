@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from upweight.core.change_checks import one_change_check
 from upweight.core.threads import limit_threads
+from upweight.retraining.collected_warnings import collect_warnings
 from upweight.retraining.job_file import read_job, to_caller
 from upweight.retraining.process_state import apply_state
 
@@ -70,8 +71,9 @@ def _serve_job(inbox: SimpleQueue[Any], answers: BinaryIO, path: str, threads: i
     with one_change_check():
         while (task := inbox.get()) is not None:
             try:
-                with limit_threads(threads):
-                    _answer(answers, "result", work(shared, pickle.loads(task)))
+                with limit_threads(threads), collect_warnings() as collected:
+                    result = work(shared, pickle.loads(task))
+                _answer(answers, "result", (result, collected))
             except BaseException as error:
                 _answer(answers, "error", error)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
+from upweight.retraining.collected_warnings import CollectedWarning, show_once
 from upweight.retraining.interruption import end_on_sigterm
 from upweight.retraining.job_file import UnsendableError, pickle_by_value, write_job
 from upweight.retraining.process_state import read_state
@@ -57,6 +58,7 @@ class WorkerRun:
         self.running: dict[Worker, tuple[int, float]] = {}  # worker → (position of its task, when it started)
         self.free: list[Worker] = []
         self.answers: SimpleQueue[Any] = SimpleQueue()
+        self.shown_warnings = set[CollectedWarning]()
         self.watchdog, self.start_seconds, self.seconds = Watchdog(), START_SECONDS, 0.0
 
     def results(self) -> Iterator[Result]:
@@ -117,7 +119,9 @@ class WorkerRun:
         self.watchdog.end(seconds)
         self.seconds += seconds
         del self.remaining[position]
-        return position, pickle.loads(value)
+        result, collected = pickle.loads(value)
+        show_once(collected, self.shown_warnings)
+        return position, result
 
     def _finished(self) -> Iterator[Result]:
         """The results that have come by now."""
