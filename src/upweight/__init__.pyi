@@ -3,6 +3,9 @@
 from upweight.applications.attack import PGD as PGD
 from upweight.applications.attack import Attack as Attack
 from upweight.applications.attack import attack as attack
+from upweight.applications.audit import Audit as Audit
+from upweight.applications.audit import AuditedPrediction as AuditedPrediction
+from upweight.applications.audit import audit as audit
 from upweight.applications.changes import Change as Change
 from upweight.applications.cross_fitting import HeldOut as HeldOut
 from upweight.applications.example_kernels import ExampleKernel as ExampleKernel

@@ -85,7 +85,7 @@ class RBFKernel(KernelRecipe):
     def between(self, model: Any, examples: Examples) -> RBFBetween:
         """The kernel on the features of these examples."""
         require(model, self.needs, type(self).__name__, examples)
-        features = _features(model, examples)
+        features = finite_features(model, examples)
         width = _median_distance(features, sample_weights(examples)) if self.width == "median" else float(self.width)
         return RBFBetween(model, examples, features, width, self.within_classes)
 
@@ -166,7 +166,7 @@ class RBFBetween(ExampleKernel):
 
     def mean_to(self, queries: Examples) -> Array:
         """The mean of k(·, q) over all queries, where k is 0 between classes if `within_classes`."""
-        features = _Scaled(_features(self._model, queries), self.width, self._centre)
+        features = _Scaled(finite_features(self._model, queries), self.width, self._centre)
         means = np.zeros(len(self.weights))
         if self._labels is not None and queries.y is None:
             raise ValueError(
@@ -237,7 +237,7 @@ class _Scaled:
         return np.asarray(np.exp(-np.maximum(distances, 0.0, out=distances), out=distances))
 
 
-def _features(model: Embeddable, examples: Examples) -> Any:
+def finite_features(model: Embeddable, examples: Examples) -> Any:
     """The features of the examples, (n, d). Raises ValueError if they are not all finite."""
     features = model.embed(examples)
     values = features.data if is_sparse(features) else np.asarray(features)

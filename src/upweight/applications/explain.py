@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.overview import Overview, overview
-from upweight.core.attributor import Attributor
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
@@ -41,6 +41,7 @@ class Explanation:
         check: the verification; None if nothing was verified.
         seconds: the time it took.
         notes: sentences about what was requested but could not be done.
+        fitted: the fitted method; None if it is not known.
     """
 
     scores: Scores
@@ -49,6 +50,7 @@ class Explanation:
     check: Check | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    fitted: Fitted[Any, Any] | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -189,7 +191,7 @@ def explain(
         scores = check.judged
     elif removals:
         notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
-    return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes))
+    return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes), fitted)
 
 
 def confident_mistakes(model: Measurable, queries: Examples, k: int = 8) -> list[Id]:

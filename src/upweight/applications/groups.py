@@ -51,12 +51,12 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
     weighted = weighted_positions(train)
     for column, values in columns.items():
         require_index_of_ids(column, values, train.ids)
-        array = _column(train, column) if values is None else np.asarray(values)
+        array = column_of(train, column) if values is None else np.asarray(values)
         if array.ndim != 1 or len(array) != len(train):
             raise ValueError(
                 f"expected one value of {column!r} per training example ({len(train)},), got shape {array.shape}"
             )
-        for value, member in ((value, weighted[inside]) for value, inside in _values_of(array[weighted])):
+        for value, member in ((value, weighted[inside]) for value, inside in values_of(array[weighted])):
             if len(member) < smallest:
                 left_out[too_small] += 1
             elif classes and _loses_a_class(train, member):
@@ -107,8 +107,12 @@ def slice_of(model: Measurable, queries: Examples, failing: Any) -> dict[str, li
     return slices
 
 
-def _column(train: Examples, name: str) -> NDArray[Any]:
-    """A column of the training set by name: the label, a column of a data frame, or a named column of an array."""
+def column_of(train: Examples, name: str) -> NDArray[Any]:
+    """A column of the training set by name: the label, a column of a data frame, or a named column of an array.
+
+    Raises:
+        KeyError: an unknown column.
+    """
     if name == "label" and train.y is not None and name not in (train.names or []):
         return np.array([str(train.labels.get(v, v)) for v in train.y.tolist()])
     frames = [x for x in (train.x, train.shown) if columns_of(x) is not None and name in (columns_of(x) or [])]
@@ -121,22 +125,25 @@ def _column(train: Examples, name: str) -> NDArray[Any]:
     raise KeyError(f"the training set has no column {name!r}; the columns are {known[:20]}; or pass {{name: values}}")
 
 
-def _values_of(values: NDArray[Any]) -> list[tuple[str, NDArray[np.intp]]]:
-    """(value as text, positions) of every value; a column of many distinct numbers is cut into fifths."""
+def values_of(values: NDArray[Any], cut_by: int | None = None) -> list[tuple[str, NDArray[np.intp]]]:
+    """(value as text, positions) of every value; a column of many distinct numbers is cut into fifths.
+
+    `cut_by`: only the first so many values decide whether and where it is cut; None for all.
+    """
     listed = values.tolist()
     missing = np.array([is_missing(v) or v in (np.inf, -np.inf) for v in listed])
     present = np.flatnonzero(~missing)
     known = np.array([listed[i] for i in present])
     if known.dtype.kind not in "iuf":
         known = known.astype(str)
-        values_of = [(f"= {v}", present[known == v]) for v in np.unique(known)]
-    elif len(distinct := np.unique(known)) > MAX_DISTINCT_NUMBERS:
-        edges = np.unique(np.quantile(known.astype(np.float64), np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]))
+        members = [(f"= {v}", present[known == v]) for v in np.unique(known)]
+    elif len(np.unique(cutting := known[: int((present < (cut_by or len(values))).sum())])) > MAX_DISTINCT_NUMBERS:
+        edges = np.unique(np.quantile(cutting.astype(np.float64), np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]))
         bins = np.searchsorted(edges, known.astype(np.float64))
-        values_of = [(_bin_name(edges, b), present[bins == b]) for b in range(len(edges) + 1)]
+        members = [(_bin_name(edges, b), present[bins == b]) for b in range(len(edges) + 1)]
     else:
-        values_of = [(f"= {v:.15g}", present[known == v]) for v in distinct.tolist()]
-    return [*values_of, ("= missing", np.flatnonzero(missing))] if missing.any() else values_of
+        members = [(f"= {v:.15g}", present[known == v]) for v in np.unique(known).tolist()]
+    return [*members, ("= missing", np.flatnonzero(missing))] if missing.any() else members
 
 
 def _bin_name(edges: NDArray[np.float64], number: int) -> str:

@@ -1,0 +1,247 @@
+"""The support audit: whether predictions are held up by training examples that have to do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.explain import Explanation
+from upweight.applications.group_columns import GroupColumn, group_columns
+from upweight.applications.nearest_copies import NearestExample
+from upweight.applications.support import Support, loudness_of, supported_labels, supports_of
+from upweight.applications.support_checks import SupportCheck, checks_of, typical_support
+from upweight.core.blocks import require_count
+from upweight.core.examples import Examples, Id
+from upweight.core.scores import Attribution
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AuditedPrediction:
+    """The support of one prediction: the training examples that speak for it, and what is unusual about them.
+
+    Attributes:
+        id, label, predicted: of the query; None if not known.
+        supported: the label whose support this is: the predicted one; None for regression and other measurements.
+        proponents: the strongest proponents of the prediction, at most k, with their scores for it. Of a mistake they
+            are the opponents of the label.
+        shares: the share of the positive support from the supported label (key `label`) and, by column, from the
+            query's own group; None if not known.
+        effective: exp of the entropy of the shares of the positive support: the effective number of proponents.
+        inverse_simpson: 1 / Σ shares², which counts strong ones more.
+        distance: the share of training examples of their labels that are nearer to the query than the proponents, on
+            average; ½ by chance; None without features.
+        nearest: the nearest training example; None without features.
+        nearest_id: its id.
+        checks: what was checked, most surprising first.
+        p: the smallest tail probability of the checks times their number, at most 1.
+        flagged: whether p is at most the level of the audit.
+    """
+
+    id: Id
+    label: Any
+    predicted: Any
+    supported: Any
+    proponents: tuple[Attribution, ...]
+    shares: Mapping[str, float | None]
+    effective: float
+    inverse_simpson: float
+    distance: float | None
+    nearest: NearestExample | None
+    nearest_id: Id | None
+    checks: tuple[SupportCheck, ...]
+    p: float
+    flagged: bool
+
+    @property
+    def sentence(self) -> str:
+        """What is unusual about the support, or that nothing is."""
+        if not self.proponents:
+            return "No training example speaks for this prediction."
+        if not self.flagged:
+            return "Nothing unusual."
+        return " ".join(f"{check.sentence}." for check in self.checks if check.surprising)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        nearest = self.nearest
+        return {
+            "id": self.id,
+            "label": _plain(self.label),
+            "predicted": _plain(self.predicted),
+            "supported": _plain(self.supported),
+            "flagged": self.flagged,
+            "p": self.p,
+            "sentence": self.sentence,
+            "proponents": [{"id": a.id, "score": a.score} for a in self.proponents],
+            "shares": dict(self.shares),
+            "effective": self.effective,
+            "inverse_simpson": self.inverse_simpson,
+            "distance": self.distance,
+            "nearest": None
+            if nearest is None
+            else {"id": self.nearest_id, "equal": nearest.is_equal, "distance": nearest.distance},
+            "checks": [{"name": c.name, "p": c.tail, "surprising": c.surprising} for c in self.checks],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Predictions in the order in which their support should be looked at, most surprising first.
+
+    Attributes:
+        predictions: one per query.
+        train, queries: the examples.
+        groups: the columns by which support was compared.
+        measurement: of the scores.
+        k: how many of the strongest proponents were compared with chance.
+        level: the share of honest predictions that may be flagged.
+        diagnostics: `warnings`, and `notes` on what is usual in this set.
+    """
+
+    predictions: tuple[AuditedPrediction, ...]
+    train: Examples
+    queries: Examples
+    groups: tuple[str, ...]
+    measurement: str
+    k: int
+    level: float
+    diagnostics: Mapping[str, Any]
+
+    @property
+    def flagged(self) -> list[Id]:
+        """The ids of the queries whose support looks wrong, most surprising first."""
+        return [prediction.id for prediction in self.predictions if prediction.flagged]
+
+    def of(self, query: Id) -> AuditedPrediction:
+        """The audit of one prediction. Raises KeyError for an unknown query id."""
+        for prediction in self.predictions:
+            if prediction.id == query:
+                return prediction
+        raise KeyError(f"no query has the id {query!r}; query ids look like {self.queries.ids[:3].tolist()}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: one entry per prediction, most surprising first."""
+        return {
+            "measurement": self.measurement,
+            "k": self.k,
+            "level": self.level,
+            "groups": list(self.groups),
+            "flagged": self.flagged,
+            "predictions": [prediction.as_dict() for prediction in self.predictions],
+            "warnings": list(self.diagnostics["warnings"]),
+            "usual": list(self.diagnostics["notes"]),
+        }
+
+    def __repr__(self) -> str:
+        return f"Audit({len(self.flagged):,} of {len(self.predictions):,} predictions flagged, level {self.level:g})"
+
+
+def audit(
+    explained: Explanation,
+    by: Mapping[str, Any] | Sequence[str] | str = (),
+    *,
+    query_groups: Mapping[str, Any] | None = None,
+    k: int = 20,
+    level: float = 0.01,
+    relative: bool | None = None,
+) -> Audit:
+    """Ask of every prediction whether the training examples that hold it up have to do with it.
+
+    The k strongest proponents of each prediction are compared with as many random training examples of the same labels:
+    are they of another group than the query, of other labels, farther from the query? Is a training example a copy of
+    the query? Each check is a test; a prediction is flagged if one of them is significant at `level` divided by their
+    number. Tests are also held against the other predictions of the same class, so that what is usual for all of
+    them is not flagged.
+
+    Args:
+        explained: what `explain` returned: any method, any number of queries. The more queries, the better is known
+            what is usual.
+        by: names of columns of the examples, or name → groups of the training examples (one value per example, or
+            id → group). Without it, no groups are compared.
+        query_groups: name → the groups of the queries, in the same forms, for groups that are not columns of them.
+        k: how many of the strongest proponents to compare with chance.
+        level: the share of honest predictions that may be flagged.
+        relative: order proponents by score / √self-influence, so that examples that are strong in every prediction do
+            not hide those that matter for this one. The cost is that of the method's self-influences. None for yes, unless
+            the method retrains or replays the training; False orders by scores.
+
+    Raises:
+        ValueError: k below 1, a level outside of (0, 1), a column of another length.
+        KeyError: an unknown column, or an id without a group.
+        TypeError: anything but an explanation.
+    """
+    if not isinstance(explained, Explanation):
+        raise TypeError(f"expected what uw.explain(model, train, queries) returned, got {type(explained).__name__}")
+    require_count("k", k)
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, got {level}")
+    columns = group_columns(explained.train, explained.queries, by, query_groups or {})
+    labels, signs, warnings = supported_labels(explained)
+    loudness, order_warnings = loudness_of(explained, relative)
+    supports, space_warnings = supports_of(explained, labels, signs, loudness, columns, k)
+    warnings += [*order_warnings, *space_warnings, *_unknown_groups(columns)]
+    checks = checks_of(explained, supports, columns, labels, level)
+    audited = [_audited(explained, supports[i], checks[i], columns, level) for i in range(len(supports))]
+    order = sorted(range(len(audited)), key=lambda i: (not audited[i].flagged, audited[i].p, i))
+    return Audit(
+        predictions=tuple(audited[i] for i in order),
+        train=explained.train,
+        queries=explained.queries,
+        groups=tuple(column.column for column in columns),
+        measurement=explained.scores.measurement,
+        k=k,
+        level=level,
+        diagnostics={"warnings": warnings, "notes": typical_support(checks)},
+    )
+
+
+def _audited(
+    explained: Explanation,
+    support: Support,
+    checks: Sequence[SupportCheck],
+    columns: Sequence[GroupColumn],
+    level: float,
+) -> AuditedPrediction:
+    queries, predictions = explained.queries, explained.scores.predictions
+    identifier = queries.ids[support.query].item()
+    ordered = tuple(sorted(checks, key=lambda check: check.tail))
+    p = min(1.0, len(ordered) * ordered[0].tail) if ordered else 1.0
+    ids = explained.train.ids
+    return AuditedPrediction(
+        id=identifier,
+        label=queries.label(identifier),
+        predicted=None if predictions is None else predictions.predicted[support.query],
+        supported=support.label,
+        proponents=tuple(
+            Attribution(ids[i].item(), value)
+            for i, value in zip(support.strongest.tolist(), support.strengths.tolist(), strict=True)
+        ),
+        shares=support.shares,
+        effective=support.effective,
+        inverse_simpson=support.inverse_simpson,
+        distance=support.mean_rank,
+        nearest=support.nearest,
+        nearest_id=None if support.nearest is None else ids[support.nearest.position].item(),
+        checks=ordered,
+        p=p,
+        flagged=p <= level,
+    )
+
+
+def _unknown_groups(columns: Sequence[GroupColumn]) -> list[str]:
+    return [
+        f"The groups of the queries by {column.column} are not known, so support by their own group is not told from "
+        "support by another; pass query_groups=."
+        for column in columns
+        if not column.knows_queries
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
