@@ -96,6 +96,18 @@ def test_slices(task):
     assert result.exit_code == 1 and "no column 'age'" in result.output
 
 
+def test_audit(task):
+    text = TASK.replace("y[:6] = 1 - y[:6]", "x[100] = x[7]")
+    (task / "task.py").write_text(text)
+    audited = said("audit", "task.py", "--by", "other", "-o", "a.html")
+    assert audited["flagged"] == ["q0"] and audited["groups"] == ["other"] and len(audited["predictions"]) == 40
+    assert audited["predictions"][0]["nearest"] == {"id": "t7", "equal": True, "distance": 0.0}
+    assert (task / "a.html").exists()
+    assert "q0 (predicted" in run("audit", "task.py").output
+    assert len(said("audit", "task.py", "--query", "q3", "--method", "gradcos")["predictions"]) == 1
+    assert "no column 'age'" in run("audit", "task.py", "--by", "age").output
+
+
 def test_prototypes(task):
     chosen = said("prototypes", "task.py", "--k", "4", "-o", "sets.html")
     assert len(chosen["prototypes"]) == len(chosen["criticisms"]) == 4 and (task / "sets.html").exists()

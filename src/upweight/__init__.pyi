@@ -16,8 +16,10 @@ from upweight.applications.explain import Explanation as Explanation
 from upweight.applications.explain import explain as explain
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
+from upweight.applications.group_columns import GroupColumn as GroupColumn
 from upweight.applications.groups import Groups as Groups
 from upweight.applications.mislabeled import mislabeled as mislabeled
+from upweight.applications.nearest_copies import NearestExample as NearestExample
 from upweight.applications.overview import Mistakes as Mistakes
 from upweight.applications.overview import Overview as Overview
 from upweight.applications.overview import overview as overview
@@ -34,6 +36,7 @@ from upweight.applications.prototypes import prototypes as prototypes
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices
+from upweight.applications.support_checks import SupportCheck as SupportCheck
 from upweight.applications.suspects import Suspects as Suspects
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if

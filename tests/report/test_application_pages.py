@@ -53,6 +53,18 @@ def test_prototypes(tmp_path, fitted):
     assert "</span> denser" in html or "</span> thinner" in html
 
 
+def test_audit(tmp_path, fitted):
+    model, train, queries = fitted
+    twin = queries.replaced(x=np.concatenate([train.x[:1], queries.x[1:]]))
+    sites = {"site": np.where(np.arange(60) < 30, "north " + HOSTILE, "south")}
+    explained = uw.explain(model, train, twin, removals=0)
+    html = rendered(tmp_path, uw.audit(explained, sites, query_groups={"site": np.full(20, "south")}))
+    assert "Training example t0 is equal to it." in html and "1 of 20 predictions flagged" in html
+    assert html.count("</tr>") == 21 and HOSTILE not in html
+    (tmp_path / "page.html").unlink()
+    assert "No prediction is flagged" in rendered(tmp_path, uw.audit(uw.explain(model, train, queries, removals=0)))
+
+
 def test_slices(tmp_path, fitted):
     model, train, queries = fitted
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
@@ -89,7 +101,6 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
 
 
 def test_anything_else_is_refused(tmp_path, fitted):
-    with pytest.raises(
-        TypeError, match=r"expected a result of mislabeled, slices, prototypes, perturb, attack or what_if, got dict"
-    ):
+    expected = r"expected a result of mislabeled, slices, audit, prototypes, perturb, attack or what_if, got dict"
+    with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

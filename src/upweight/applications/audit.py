@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from upweight.applications.explain import Explanation
 from upweight.applications.group_columns import GroupColumn, group_columns
 from upweight.applications.nearest_copies import NearestExample
-from upweight.applications.support import Support, loudness_of, supported_labels, supports_of
+from upweight.applications.support import Support, loudness_of, supports_of
 from upweight.applications.support_checks import SupportCheck, checks_of, typical_support
+from upweight.applications.supported_labels import supported
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution
@@ -97,7 +98,7 @@ class Audit:
     Attributes:
         predictions: one per query.
         train, queries: the examples.
-        groups: the columns by which support was compared.
+        columns: the groups of training examples and queries, by column.
         measurement: of the scores.
         k: how many of the strongest proponents were compared with chance.
         level: the share of honest predictions that may be flagged.
@@ -107,7 +108,7 @@ class Audit:
     predictions: tuple[AuditedPrediction, ...]
     train: Examples
     queries: Examples
-    groups: tuple[str, ...]
+    columns: tuple[GroupColumn, ...]
     measurement: str
     k: int
     level: float
@@ -131,7 +132,7 @@ class Audit:
             "measurement": self.measurement,
             "k": self.k,
             "level": self.level,
-            "groups": list(self.groups),
+            "groups": [column.column for column in self.columns],
             "flagged": self.flagged,
             "predictions": [prediction.as_dict() for prediction in self.predictions],
             "warnings": list(self.diagnostics["warnings"]),
@@ -168,8 +169,8 @@ def audit(
         k: how many of the strongest proponents to compare with chance.
         level: the share of honest predictions that may be flagged.
         relative: order proponents by score / √self-influence, so that examples that are strong in every prediction do
-            not hide those that matter for this one. The cost is that of the method's self-influences. None for yes, unless
-            the method retrains or replays the training; False orders by scores.
+            not hide those that matter for this one. The cost is that of the method's self-influences. None for yes,
+            unless the method retrains or replays the training; False orders by scores.
 
     Raises:
         ValueError: k below 1, a level outside of (0, 1), a column of another length.
@@ -182,9 +183,9 @@ def audit(
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level}")
     columns = group_columns(explained.train, explained.queries, by, query_groups or {})
-    labels, signs, warnings = supported_labels(explained)
+    labels, values, warnings = supported(explained)
     loudness, order_warnings = loudness_of(explained, relative)
-    supports, space_warnings = supports_of(explained, labels, signs, loudness, columns, k)
+    supports, space_warnings = supports_of(explained, labels, values, loudness, columns, k)
     warnings += [*order_warnings, *space_warnings, *_unknown_groups(columns)]
     checks = checks_of(explained, supports, columns, labels, level)
     audited = [_audited(explained, supports[i], checks[i], columns, level) for i in range(len(supports))]
@@ -193,7 +194,7 @@ def audit(
         predictions=tuple(audited[i] for i in order),
         train=explained.train,
         queries=explained.queries,
-        groups=tuple(column.column for column in columns),
+        columns=tuple(columns),
         measurement=explained.scores.measurement,
         k=k,
         level=level,

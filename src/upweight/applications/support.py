@@ -13,7 +13,9 @@ from upweight.applications.example_kernels import finite_features
 from upweight.applications.explain import Explanation
 from upweight.applications.group_columns import UNKNOWN, GroupColumn
 from upweight.applications.nearest_copies import FeatureSpace, NearestExample, equal_rows, lower_tail
+from upweight.applications.supported_labels import train_labels
 from upweight.core.capability_checks import can
+from upweight.core.examples import Examples
 from upweight.core.input_kinds import as_array, is_sparse
 from upweight.core.model import Embeddable, Replayable, Retrainable
 from upweight.core.tree_based import TreeBased
@@ -56,17 +58,6 @@ class Support:
         return None if self.ranks is None or not len(self.ranks) else float(self.ranks.mean())
 
 
-def train_labels(explained: Explanation) -> NDArray[Any] | None:
-    """The readable label of every training example, (n,); None if labels are no classes."""
-    y, predictions = explained.train.y, explained.scores.predictions
-    if y is None or y.ndim != 1 or predictions is None or not predictions.classes:
-        return None
-    names = explained.train.labels
-    labels = np.empty(len(y), dtype=object)
-    labels[:] = [names.get(value, value) for value in y.tolist()]
-    return labels
-
-
 def strata_of(explained: Explanation) -> Positions:
     """The label of every training example as a position, all 0 if labels are no classes; −1 for weight 0."""
     labels = train_labels(explained)
@@ -80,53 +71,21 @@ def strata_of(explained: Explanation) -> Positions:
     return strata
 
 
-def supported_labels(explained: Explanation) -> tuple[list[Any] | None, Array, list[str]]:
-    """(for every query the label whose support its scores show, the sign of the scores for it, warnings).
-
-    Scores of a loss or a margin are about the query's label. What speaks against it speaks for the prediction if that
-    is the other of two classes. Labels are None for regression and for measurements that are of no label.
-    """
-    scores, queries = explained.scores, explained.queries
-    ones = np.ones(len(queries))
-    if train_labels(explained) is None or scores.predictions is None:
-        return None, ones, []
-    predicted, classes = list(scores.predictions.predicted), scores.predictions.classes
-    if scores.measurement.startswith("probability of "):
-        y = [] if explained.train.y is None else dict.fromkeys(explained.train.y.tolist())
-        named = [value for value in y if scores.measurement == f"probability of {value!r}"]
-        label = explained.train.labels.get(named[0], named[0]) if named else None
-        if label is not None and len(classes) != 2:
-            return [label] * len(queries), ones, []
-        return (None, ones, []) if label is None else (predicted, _signs(predicted, [label] * len(predicted)), [])
-    if queries.y is None or not scores.measurement.startswith(("−loss", "-loss", "margin", "logit")):
-        text = f"Scores of {scores.measurement} are of no label: labels of proponents are not compared with it."
-        return None, ones, [text]
-    labels = [queries.label(i) for i in queries.ids.tolist()]
-    signs = _signs(predicted, labels)
-    mistakes = int((signs < 0).sum())
-    if mistakes == 0 or len(classes) == 2:
-        return predicted, signs, []
-    return (
-        predicted,
-        signs,
-        [
-            f"Proponents of {mistakes} mistakes are taken to be the opponents of their labels, which is exact for two "
-            f"classes, and here there are {len(classes)}. Explain queries with the predicted labels for exact ones."
-        ],
-    )
-
-
 def supports_of(
     explained: Explanation,
     labels: Sequence[Any] | None,
-    signs: Array,
+    values: Array,
     loudness: Array,
     columns: Sequence[GroupColumn],
     k: int,
 ) -> tuple[list[Support], list[str]]:
     """(the support of every query, warnings).
 
-    Proponents are ordered by their scores over their loudness, (n,).
+    Args:
+        labels, values: as from `supported`.
+        loudness: what scores are divided by to order the proponents, (n,).
+        columns: groups.
+        k: how many of the strongest to list.
     """
     present = weighted_positions(explained.train)
     names, strata = train_labels(explained), strata_of(explained)
@@ -137,7 +96,7 @@ def supports_of(
     for block, squares in _blocks(space, len(explained.queries)):
         nearest = _nearest(space, block, squares, usual, equal, repeated)
         for place, query in enumerate(range(block.start, block.stop)):
-            weights = np.maximum(np.nan_to_num(signs[query] * explained.scores.values[query]), 0.0)
+            weights = np.maximum(values[query], 0.0)
             order = present[np.argsort(-(weights / loudness)[present], kind="stable")[:k]]
             strongest = order[weights[order] > 0]
             label = None if labels is None else labels[query]
@@ -192,32 +151,33 @@ def _shares(
     return result
 
 
-def _signs(predicted: Sequence[Any], labels: Sequence[Any]) -> Array:
-    return np.array([1.0 if p == label else -1.0 for p, label in zip(predicted, labels, strict=True)])
-
-
 def _space(explained: Explanation, present: Positions) -> tuple[FeatureSpace | None, list[str]]:
     """The features of the model's last step; for trees and without features the inputs, if they are numbers."""
     train, queries = explained.train, explained.queries
     model = None if explained.fitted is None else explained.fitted.original_model
-    if model is not None and can(model, Embeddable) and not isinstance(model, TreeBased):
+    has_features = model is not None and can(model, Embeddable)
+    inputs = None if has_features and not isinstance(model, TreeBased) else _numbers(train, queries, present)
+    if inputs is not None:
+        return FeatureSpace(*inputs, present), []
+    if has_features:
         assert isinstance(model, Embeddable)
         return FeatureSpace(finite_features(model, train), finite_features(model, queries), present), []
-    if is_sparse(train.x):
-        return FeatureSpace(train.x, queries.x, present), []
-    arrays = [
-        as_array(examples.x) if not isinstance(examples.x, list | tuple) else None for examples in (train, queries)
-    ]
-    numbers = [
-        array.reshape(len(array), -1).astype(np.float64)
-        for array in arrays
-        if array is not None and array.dtype.kind in "iufb"
-    ]
-    if len(numbers) < 2 or not all(np.isfinite(values).all() for values in numbers):
-        return None, ["Distances are not compared: neither the model nor its inputs give finite numbers for them."]
-    scale = numbers[0][present].std(axis=0)
-    of_train, of_queries = (values / np.where(scale > 0, scale, 1.0) for values in numbers)
-    return FeatureSpace(of_train, of_queries, present), []
+    return None, ["Distances are not compared: neither the model nor its inputs give finite numbers for them."]
+
+
+def _numbers(train: Examples, queries: Examples, present: Positions) -> tuple[Any, Any] | None:
+    """The inputs as numbers, in units of the standard deviations of columns; None if they are not finite numbers."""
+    if is_sparse(train.x) and is_sparse(queries.x):
+        return train.x.tocsr(), queries.x.tocsr()
+    if any(isinstance(examples.x, list | tuple) or is_sparse(examples.x) for examples in (train, queries)):
+        return None
+    arrays = [as_array(examples.x) for examples in (train, queries)]
+    if any(array.dtype.kind not in "iufb" or not np.isfinite(array).all() for array in arrays):
+        return None
+    of_train, of_queries = (array.reshape(len(array), -1).astype(np.float64) for array in arrays)
+    scale = of_train[present].std(axis=0)
+    scale[scale == 0] = 1.0
+    return of_train / scale, of_queries / scale
 
 
 def _blocks(space: FeatureSpace | None, count: int) -> Any:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from upweight.applications.explain import Explanation
 from upweight.applications.group_columns import GroupColumn
-from upweight.applications.support import Support, strata_of, train_labels
+from upweight.applications.support import Support, strata_of
 from upweight.applications.support_chance import Draws, beside_peers
+from upweight.applications.supported_labels import train_labels
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -98,7 +99,7 @@ def _label_check(draws: Draws, names: NDArray[np.object_], support: Support) -> 
     outside = others[support.strongest]
     tail, expected = draws.count_tail(np.array([others.sum()]), _pairs(np.zeros(len(outside), dtype=np.intp), outside))
     sentence = (
-        f"{_of_strongest(int(outside.sum()), len(outside))} not of the label {support.label}: {expected:.1f} by chance"
+        f"{_of_strongest(int(outside.sum()), len(outside))} not of label {support.label}, {expected:.1f} by chance"
     )
     return SupportCheck("label", tail, tail, sentence)
 
@@ -125,8 +126,8 @@ def _group_check(draws: Draws, column: GroupColumn, support: Support) -> Support
     if group < 0:
         return SupportCheck(column.column, 1.0, 1.0, "")
     count = int((drawn_groups == group).sum())
-    whose = "" if own < 0 else f", another {column.column} than its own ({column.names[own].removeprefix('= ')})"
-    sentence = f"{_of_strongest(count, len(drawn_groups))} of {column.named(group)}{whose}: {expected:.1f} by chance"
+    whose = "" if own < 0 else f"; its own is {column.named(own)}"
+    sentence = f"{_of_strongest(count, len(drawn_groups))} of {column.named(group)}, {expected:.1f} by chance{whose}"
     return SupportCheck(column.column, corrected, corrected, sentence)
 
 
@@ -136,7 +137,7 @@ def _distance_check(draws: Draws, support: Support) -> SupportCheck | None:
     tail = draws.rank_tail(support.ranks, draws.strata[support.strongest])
     sentence = (
         f"Its {_strongest(len(support.ranks))} farther from it than {support.ranks.mean():.0%} of the training "
-        "examples of their labels: 50% by chance"
+        "examples of their labels, 50% by chance"
     )
     return SupportCheck("distance", tail, tail, sentence)
 

@@ -1,6 +1,7 @@
 """The command line, one file per command. Strings become objects here and nowhere else; heavy imports come late."""
 
 from upweight.cli import (
+    audit,
     demo,
     evaluate,
     explain,
@@ -17,6 +18,7 @@ from upweight.cli.app import app, main
 
 __all__ = [
     "app",
+    "audit",
     "demo",
     "evaluate",
     "explain",

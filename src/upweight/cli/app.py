@@ -31,6 +31,7 @@ HELP_ORDER = (
     "mislabeled",
     "patch",
     "slices",
+    "audit",
     "prototypes",
     "perturb",
     "what-if",

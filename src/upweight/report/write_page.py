@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upweight.applications.attack import Attack
+from upweight.applications.audit import Audit
 from upweight.applications.perturb import Perturbation
 from upweight.applications.prototypes import Prototypes
 from upweight.applications.slices import Slices
@@ -14,6 +15,7 @@ from upweight.applications.suspects import Suspects
 from upweight.applications.what_if import WhatIf
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
+from upweight.report.audit_page import audit_page
 from upweight.report.document import written
 from upweight.report.perturb_page import perturb_page
 from upweight.report.prototypes_page import prototypes_page
@@ -24,6 +26,7 @@ from upweight.report.what_if_page import what_if_page
 PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Suspects: review_page,
     Slices: slices_page,
+    Audit: audit_page,
     Perturbation: perturb_page,
     Prototypes: prototypes_page,
     Attack: attack_page,
@@ -35,9 +38,9 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
 def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()) -> Path:
     """Write the result of an application as one self-contained HTML page.
 
-    Applications are `mislabeled`, `slices`, `prototypes`, `perturb`, `attack` and `what_if`. The page holds everything
-    it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard.
-    An existing file is replaced in one step or not at all.
+    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `perturb`, `attack` and `what_if`. The page holds
+    everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides with the
+    keyboard. An existing file is replaced in one step or not at all.
 
     Args:
         path: where to write.
@@ -50,7 +53,7 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            "expected a result of mislabeled, slices, prototypes, perturb, attack or what_if, got "
+            "expected a result of mislabeled, slices, audit, prototypes, perturb, attack or what_if, got "
             f"{type(result).__name__}; for scores, use write_report"
         )
     return written(Path(path), page(result, description))
