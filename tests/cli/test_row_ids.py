@@ -90,3 +90,9 @@ def test_the_line_of_a_row_names_it_in_query_json_page_and_patch(tmp_path, monke
     run("patch", path, "patch.json", *OF_LINES, "--out", "cleaned.csv")
     lines = path.read_text().splitlines()
     assert Path("cleaned.csv").read_text().splitlines() == lines[: line - 1] + lines[line:]
+
+
+def test_a_misspelt_column_is_refused_with_the_one_that_was_meant():
+    table = pd.DataFrame({"Würde kaufen": np.zeros(3), **{f"gene{i}": np.zeros(3) for i in range(40)}})
+    with pytest.raises(KeyError, match=r"did you mean 'Würde kaufen'.*gene18 and 21 more"):
+        with_ids(table, "wurde kaufen", None, "t.csv")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.cli.column_names import alternatives
 from upweight.cli.column_notes import sentences
 from upweight.cli.default_models import MODELS, default_pipeline, target_kind
 from upweight.cli.held_out_quality import HeldOutQuality, held_out_quality
@@ -121,7 +122,7 @@ def fit_table(
 def _require_columns(frame: pandas.DataFrame, target: str, choice: ModelChoice) -> None:
     for name in (target, *choice.use, *choice.leave_out):
         if name not in frame.columns:
-            raise KeyError(f"the table has no column {name!r}; it has {', '.join(map(str, frame.columns[:20]))}")
+            raise KeyError(f"the table has no column {name!r}; {alternatives(name, list(map(str, frame.columns)))}")
     if target in (*choice.use, *choice.leave_out):
         raise ValueError(f"{target} is the target; name other columns with --use and --leave-out")
 

@@ -110,7 +110,11 @@ class Source:
         try:
             frame = with_ids(table.frame, target, self.table.identifier, self.task.name, table.last_lines)
         except KeyError as error:
-            form = f". It was read with {table.form}; --sep and --header change that" if str(table.form) else ""
+            form = (
+                f". It was read with {table.form}; --sep, --encoding and --header change that"
+                if str(table.form)
+                else ""
+            )
             raise typer.BadParameter(f"{error.args[0]}{form}", param_hint="--target / --id") from None
         return replace(table, frame=frame)
 

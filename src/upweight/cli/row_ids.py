@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from upweight.cli.column_names import alternatives
+
 if TYPE_CHECKING:
     import pandas
 
@@ -31,7 +33,7 @@ def with_ids(
 
     for column in filter(None, (target, identifier)):
         if column not in frame.columns:
-            raise KeyError(f"{name} has no column {column!r}; it has {', '.join(frame.columns[:20])}")
+            raise KeyError(f"{name} has no column {column!r}; {alternatives(column, list(frame.columns))}")
     if identifier is None:
         return frame if lines is None else frame.set_axis(lines, axis=0)
     ids = frame[identifier]

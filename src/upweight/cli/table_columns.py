@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,13 +130,13 @@ def _place_numbers(name: str, values: pandas.Series, columns: TableColumns, kind
         sentence = f"Column {name} is read as {distinct:,} categories: its whole numbers look like ids."
         return ColumnNote(name, "codes", sentence, f"{distinct:,}")
     detail = f"{distinct:,} different ones in {len(values):,} rows"
-    advice = f"{_as_ids(name, distinct, len(values))} --use {name} makes it a feature."
+    advice = f"{_as_ids(name, distinct, len(values))} --use {quote(name)} makes it a feature."
     sentence = f"Column {name} was left out: its whole numbers look like ids, {detail}.{advice}"
     return ColumnNote(name, "ids", sentence, detail)
 
 
 def _as_ids(name: str, distinct: int, rows: int) -> str:
-    return f" --id {name} names the rows by it." if distinct == rows else ""
+    return f" --id {quote(name)} names the rows by it." if distinct == rows else ""
 
 
 def plain_text(value: Any) -> str:

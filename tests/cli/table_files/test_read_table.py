@@ -117,3 +117,40 @@ def test_values_that_no_file_has_are_refused_with_their_option(words, option):
     with pytest.raises(ValueError) as refusal:
         ReadingOptions.parsed(*words)
     assert refusal.value.args[0] == option
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_that_repeat_the_names_of_the_columns_are_left_out_with_their_lines(written, mark):
+    table = read_table(written(text() + mark + text(), encoding="utf-8"), ReadingOptions(columns=("label",)))
+    assert columns(table) == {name: 2 * values for name, values in EXPECTED.items()}
+    assert table.last_lines == [2, 3, 4, 6, 7, 8]
+    assert any("repeat the names of the columns: 1 (5)" in note for note in table.notes)
+
+
+def test_a_value_equal_to_the_name_of_the_only_column_is_a_row(written):
+    table = read_table(written("word\na\nword\nb\n"), ReadingOptions(header=1))
+    assert columns(table) == {"word": ["a", "word", "b"]}
+
+
+def test_a_first_line_that_repeats_is_a_row_where_there_are_no_names(written):
+    table = read_table(written("1,a\n2,b\n1,a\n2,b\n"))
+    assert columns(table) == {"column_1": [1, 2, 1, 2], "column_2": ["a", "b", "a", "b"]}
+
+
+@pytest.mark.parametrize("target", ["p", "0"])
+def test_a_target_that_may_be_a_value_of_the_first_row_is_no_proof_of_names(written, target):
+    path = written("p,39,x,0\n" + "e,40,x,0\np,39,y,7\n" * 5)
+    with pytest.raises(ValueError, match="--header none"):
+        read_table(path, ReadingOptions(columns=(target,)))
+
+
+def test_names_that_count_the_columns_and_names_above_numbers_are_names_even_if_they_come_again(written):
+    counted = read_table(written("0,1,2\n0,5,1\n1,6,2\n"), ReadingOptions(columns=("0",)))
+    assert columns(counted)["0"] == [0, 1]
+    spam = read_table(written("spam,length\nspam,5\nham,6\n"), ReadingOptions(columns=("spam",)))
+    assert columns(spam) == {"spam": ["spam", "ham"], "length": [5, 6]}
+
+
+def test_a_target_below_a_title_names_the_line_of_the_header(written):
+    with pytest.raises(ValueError, match="line 3 has; say --header 3"):
+        read_table(written("Customers;;\n;;\n" + text(";")), ReadingOptions(columns=("label",)))

@@ -19,29 +19,49 @@ def find_header(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: 
     """Whether the first record has names: those that the user mentions, or texts above numbers or repeated texts.
 
     Raises:
-        ValueError: nothing speaks for or against it, or numbers may be names (years); the message names `--header`.
+        ValueError: nothing speaks for or against it, or something for both: numbers may be names (years), and what the
+            user mentions may be a value. The message names `--header`.
     """
-    stripped = set(map(str.strip, first))
-    if mentioned and stripped.issuperset(mentioned):
+    stripped = list(map(str.strip, first))
+    is_mentioned = bool(mentioned) and set(stripped).issuperset(mentioned)
+    if is_mentioned and not _may_be_values(stripped, body, mentioned):
         return True
     if mentioned and set(numbered_names(len(first))).issuperset(mentioned):
         return False
     if not body:
-        return not any(map(_is_value, first))
+        return not any(map(is_value, first))
     pairs = list(zip(first, map(Counter, zip(*body[:SAMPLE_ROWS], strict=True)), strict=True))
     above_numbers = [field for field, column in pairs if _is_numeric(column)]
-    numbers = [field for field in above_numbers if _is_value(field)]
-    if any(field.strip() not in MISSING_WORDS and not _is_value(field) for field in above_numbers):
+    numbers = [field for field in above_numbers if is_value(field)]
+    if any(field.strip() not in MISSING_WORDS and not is_value(field) for field in above_numbers):
         return True
+    if is_mentioned:
+        raise _either(first, name)
     texts = [(field, column) for field, column in pairs if not _is_numeric(column)]
     if any(field in column for field, column in texts if field) or (numbers and not (texts and _are_years(numbers))):
         return False
     if not numbers and any(_are_repeated(column) for _, column in texts):
         return True
+    raise _either(first, name)
+
+
+def _either(first: Sequence[str], name: str) -> ValueError:
     shown = ", ".join(first[:3])[:SHOWN_CHARACTERS]
-    raise ValueError(
+    return ValueError(
         f"the first line of {name} may have names of columns or values ({shown}); say --header 1 or --header none"
     )
+
+
+def _may_be_values(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: Collection[str]) -> bool:
+    """Whether what is mentioned comes again in its column; or is a number, and any of the fields comes again.
+
+    Names that count the columns are no values, whatever comes again.
+    """
+    if any(list(first) == [str(start + place) for place in range(len(first))] for start in (0, 1)):
+        return False
+    columns = zip(*body[:SAMPLE_ROWS], strict=True)
+    again = {field for field, column in zip(first, columns, strict=False) if field in set(map(str.strip, column))}
+    return not again.isdisjoint(mentioned) or bool(again and any(map(is_value, mentioned)))
 
 
 def _are_repeated(column: Counter[str]) -> bool:
@@ -50,7 +70,7 @@ def _are_repeated(column: Counter[str]) -> bool:
     return column.total() >= MIN_ROWS and singles <= MAX_SINGLE_SHARE * column.total()
 
 
-def _is_value(field: str) -> bool:
+def is_value(field: str) -> bool:
     """Whether the text is a number or a date, which names rarely are."""
     return is_number(field) or is_date(field)
 
@@ -58,7 +78,7 @@ def _is_value(field: str) -> bool:
 def _is_numeric(column: Iterable[str]) -> bool:
     """Whether all that is there is a number or a date."""
     values = [field for field in column if field.strip() not in MISSING_WORDS]
-    return bool(values) and all(map(_is_value, values))
+    return bool(values) and all(map(is_value, values))
 
 
 def _are_years(fields: Sequence[str]) -> bool:

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from upweight.cli.table_files.header import find_header, numbered_names, unique_names
+from upweight.cli.table_files.header import find_header, is_value, numbered_names, unique_names
 from upweight.cli.table_files.layout import COMMENT
 from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
 
 SHOWN_CHARACTERS = 60  # of a line in a message
+LINES_LISTED = 5
+TITLE_LINES = 20  # that may stand above the names of the columns
+BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +56,10 @@ def named_rows(
         ValueError: rows have different numbers of fields, or nothing tells whether there is a header.
     """
     header = options.header
-    body = Records(records.fields[1:], records.last_lines[1:])
+    without_repeats, repeats = _without_repeats(records, columns)
+    body = Records(without_repeats.fields[1:], without_repeats.last_lines[1:])
     has_row_names = header != 0 and columns > 2 and _have_names_of_rows(records.fields[0], body.fields)
-    _require_even(body if has_row_names else records, columns, form, name)
+    _require_even(body if has_row_names else without_repeats, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
     mentioned = {*options.columns}
     if columns == 1 and mentioned and mentioned.isdisjoint([first[0].strip(), *numbered_names(1)]):
@@ -64,17 +68,52 @@ def named_rows(
             "what separates its columns"
         )
     if header is None:
+        _require_no_later_header(without_repeats, mentioned, name)
         header = has_row_names or find_header(first, body.fields, options.columns, name)
     names = first if header else numbered_names(columns)
     if has_row_names:
         names = ["", *names]
         notes = [*notes, f"Line {first_line} of {name} has a name for every column but the first."]
+    if header and repeats:
+        listed = ", ".join(map(str, repeats[:LINES_LISTED])) + (", …" if len(repeats) > LINES_LISTED else "")
+        notes = [*notes, f"Lines left out because they repeat the names of the columns: {len(repeats):,} ({listed})."]
     repeated = mentioned & {text for text, count in Counter(map(str.strip, names)).items() if count > 1}
     if repeated:
         raise ValueError(f"{name} has several columns called {min(repeated)}; rename all but one")
     names, name_notes = unique_names(names, columns)
     form = replace(form, header=first_line if header else 0)
     return Rows(names, body if header else records, form, (*notes, *name_notes))
+
+
+def _without_repeats(records: Records, columns: int) -> tuple[Records, list[int]]:
+    """(records, lines of those left out): without those that repeat the first one, as in files put one after another.
+
+    In a table of one column nothing is left out, because a value may well be equal to the name.
+    """
+    first, *others = [[field.strip().removeprefix(BYTE_ORDER_MARK) for field in record] for record in records.fields]
+    is_other = [True, *(columns == 1 or record != first for record in others)]
+    lines = [line for line, keep in zip(records.last_lines, is_other, strict=True) if not keep]
+    return records.where(is_other), lines
+
+
+def _require_no_later_header(records: Records, mentioned: set[str], name: str) -> None:
+    """Raise ValueError if the columns that the user mentions are not in the first line, but in one soon after it."""
+    if not mentioned or mentioned.issubset(
+        {*map(str.strip, records.fields[0]), *numbered_names(len(records.fields[0]))}
+    ):
+        return
+    for fields, line in zip(records.fields[1:TITLE_LINES], records.last_lines[1:TITLE_LINES], strict=True):
+        names = {field.strip() for field in fields}
+        if (
+            mentioned.issubset(names)
+            and "" not in names
+            and len(names) == len(fields)
+            and not any(map(is_value, names))
+        ):
+            raise ValueError(
+                f"the first line of {name} has no column {min(mentioned)!r}, and line {line} has; say --header {line} "
+                "if the names of the columns are there"
+            )
 
 
 def _have_names_of_rows(first: list[str], body: list[list[str]]) -> bool:

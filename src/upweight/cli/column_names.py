@@ -1,0 +1,18 @@
+"""Which columns a table has, for messages about one that it does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+COLUMNS_LISTED = 20
+CLOSE = 0.75  # of 1, the similarity of names that differ by a slip
+
+
+def alternatives(name: str, columns: Sequence[str]) -> str:
+    """What somebody who wrote this name may have meant, and which columns there are, in a part of a sentence."""
+    by_folded = {column.casefold(): column for column in columns}
+    close = [by_folded[text] for text in get_close_matches(name.casefold(), list(by_folded), 1, CLOSE)]
+    meant = f"did you mean {close[0]!r}? It has " if close else "it has "
+    more = f" and {len(columns) - COLUMNS_LISTED:,} more" if len(columns) > COLUMNS_LISTED else ""
+    return f"{meant}{', '.join(columns[:COLUMNS_LISTED])}{more}"
