@@ -280,12 +280,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     @cached_property
     def _only_of_class(self) -> str | None:
         """A warning if a class has one training example only, whose removal would take the class away."""
-        return None if self.original_model.classes is None else warning_of_single_examples(self.train)
+        alone = self.original_model.only_examples(self.train)
+        return warning_of_single_examples(alone, self.original_model.classes is not None)
 
     def answered(self, facts: AnswerFacts) -> tuple[Unit, dict[str, Any]]:
         """Unit and diagnostics of an answer: those of the fit, updated by the facts of this answer."""
         fit = self.diagnostics
-        alone = [] if self._only_of_class is None else [self._only_of_class]
+        alone = filter(None, [self._only_of_class])
         warnings = dict.fromkeys([*fit.get("warnings", ()), *alone, *facts.diagnostics.get("warnings", ())])
         return facts.unit or self.unit, {**fit, **facts.diagnostics, "warnings": list(warnings)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,16 +55,21 @@ def only_examples(train: Examples) -> dict[Any, Any]:
     return dict(zip(labels[alone].tolist(), train.ids[rows[first[alone]]].tolist(), strict=True))
 
 
-def warning_of_single_examples(train: Examples) -> str | None:
-    """That some classes have one training example only, whose removal would take the class away; None if none has."""
-    alone = only_examples(train)
+def warning_of_single_examples(alone: Mapping[Any, Any], is_needed: bool) -> str | None:
+    """That some classes have one training example only, whose removal would take the class away; None if none has.
+
+    Args:
+        alone: class → id of its only training example.
+        is_needed: whether training needs an example of each class.
+    """
     if not alone:
         return None
     described = [f"{id_!r} of class {label!r}" for label, id_ in list(alone.items())[:MAX_NAMED]]
     return (
         f"Of {len(alone)} class{'es'[: 2 * (len(alone) > 1)]} there is one training example only "
-        f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone and "
-        "this model cannot be retrained, so its scores are an extrapolation that no retraining confirms."
+        f"({', '.join(described)}{', …' if len(alone) > len(described) else ''}): without it the class is gone"
+        f"{' and this model cannot be retrained' * is_needed}, so its scores are an extrapolation"
+        f"{' that no retraining confirms' * is_needed}."
     )
 
 

@@ -101,6 +101,11 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         require_picklable("TorchModel", {**parts, "training": self.training})
         return super().__reduce_ex__(protocol)
 
+    def __copy__(self) -> TorchModel:
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchModel:
         copied = memo[id(self)] = object.__new__(type(self))
         vars(copied).update(copy.deepcopy(vars(self), memo))
