@@ -175,10 +175,10 @@ def test_what_becomes_of_a_training_row_that_is_a_query_is_said(task):
     table = written(task.parent / "data.csv", "a,b,label\n" + rows + "1,2,alone\n")
     said = "are left out of training: the model has not seen them"
     for verb, option in (("explain", "--removals"), ("perturb", "--k")):
-        result = run(verb, table, "--target", "label", "--query", "3", "--query", "4", option, 1)
-        assert f"The rows of --query (3, 4) {said}" in words(result.stdout)
-    refused = run("explain", table, "--target", "label", "--query", "42", code=2)
-    assert "row '42' has to stay in the training set" in words(refused.stderr)
+        result = run(verb, table, "--target", "label", "--query", "4", "--query", "5", option, 1)
+        assert f"The rows of --query (4, 5) {said}" in words(result.stdout)
+    refused = run("explain", table, "--target", "label", "--query", "41", code=2)
+    assert "row '41' has to stay in the training set" in words(refused.stderr)
 
 
 def test_a_patch_writes_the_cleaned_table_in_the_form_it_came(task):

@@ -108,7 +108,7 @@ class Source:
         columns = tuple(filter(None, (target, self.table.identifier)))
         table = read_table(self.task, replace(self.table.reading(), columns=columns), [target])
         try:
-            frame = with_ids(table.frame, target, self.table.identifier, self.task.name, table.last_lines)
+            frame = with_ids(table.frame, target, self.table.identifier, self.task.name, table.last_lines is not None)
         except KeyError as error:
             form = (
                 f". It was read with {table.form}; --sep, --encoding and --header change that"

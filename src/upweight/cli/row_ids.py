@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from upweight.cli.column_names import alternatives
@@ -14,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def with_ids(
-    frame: pandas.DataFrame, target: str, identifier: str | None, name: str, lines: Sequence[int] | None = None
+    frame: pandas.DataFrame, target: str, identifier: str | None, name: str, is_numbered: bool = False
 ) -> pandas.DataFrame:
-    """The frame indexed by the identifier column; without one, by the lines of the file, or by its own index.
+    """The frame indexed by the identifier column; without one, by the numbers of its rows, or by its own index.
 
     Args:
         frame: the rows.
         target: the column to predict.
         identifier: the column with the ids.
         name: of the file, for messages.
-        lines: the line of the file in which each row ends; None for a file without lines.
+        is_numbered: without an identifier, rows are numbered from 1; else the frame's index is kept.
 
     Raises:
         KeyError: the target or identifier column does not exist.
@@ -35,7 +34,7 @@ def with_ids(
         if column not in frame.columns:
             raise KeyError(f"{name} has no column {column!r}; {alternatives(column, list(frame.columns))}")
     if identifier is None:
-        return frame if lines is None else frame.set_axis(lines, axis=0)
+        return frame.set_axis(range(1, len(frame) + 1), axis=0) if is_numbered else frame
     ids = frame[identifier]
     if ids.isna().any() or ids.duplicated().any():
         raise ValueError(f"expected one id per row in column {identifier!r}, got ids that are missing or repeated")
@@ -49,11 +48,7 @@ def ids_in_words(table: Table, identifier: str | None, name: str) -> str:
 
     if identifier is not None:
         return f"column {identifier} of {name}"
-    lines = table.last_lines
-    if lines is None:
-        is_numbered = table.frame.index.equals(pd.RangeIndex(len(table.frame)))
-        return f"their number in {name}, from 0" if is_numbered else f"the index of {name}"
-    if table.form.kind == "excel":
-        return f"their row in the sheet of {name}"
-    has_gaps = lines[-1] - lines[0] >= len(lines)
-    return f"their line in {name}" + (", the last one if a row has several" if has_gaps else "")
+    if table.last_lines is not None:
+        return f"their number in {name}: the first row below the header is 1"
+    is_numbered = table.frame.index.equals(pd.RangeIndex(len(table.frame)))
+    return f"their number in {name}, from 0" if is_numbered else f"the index of {name}"
