@@ -1,4 +1,4 @@
-"""How a command stops when it is told to: by Ctrl-C or SIGTERM, with one sentence, and with the usual exit status."""
+"""Ctrl-C and SIGTERM end a command with one sentence and the usual exit status."""
 
 from __future__ import annotations
 
