@@ -148,3 +148,17 @@ def test_the_values_of_examples_alone_come_from_one_pass_where_that_is_the_same(
 
     uw.GradDot().fit(uw.TorchModel(net(), counting), train).attribute(train.take([0, 1, 2, 4]))
     assert calls.count(1) <= 5  # three gradients alone, and one pass over the values of each set alone
+
+
+def test_rounding_of_examples_that_are_fitted_almost_exactly_is_no_interaction() -> None:
+    network = net().double()
+    x = torch.as_tensor(examples(40, 2).x).double()
+    labels = network(x).detach() * (1 + 1e-9)  # so that residuals have about seven digits
+
+    def loss(net: nn.Module, batch: Any) -> Tensor:
+        rounded = net(batch.x) * (1 + (len(batch.x) > 1) * torch.finfo(torch.float64).eps)
+        return (rounded - batch.y).square().sum(1)
+
+    train = uw.Examples(x.numpy(), labels.numpy())
+    scores = uw.GradDot().fit(uw.TorchModel(network, loss), train).attribute(train.take([0, 1]))
+    assert np.isfinite(scores.values).all()

@@ -20,6 +20,7 @@ from upweight.core.examples import Examples
 from upweight.gradients.functional import gradient, single_gradient, values_alone
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
+from upweight.gradients.outputs import NoOutputsError, output_values
 from upweight.gradients.preserve_model import without_graph
 
 COMPARED_EXAMPLES = 16  # at most, in one batch and alone
@@ -191,7 +192,26 @@ def _beyond_rounding(
             if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
         ]
 
-    return beyond(network.dtype) and beyond(_lowest_precision(network, quantity, few))
+    names = beyond(network.dtype) and beyond(_lowest_precision(network, quantity, few))
+    noise = _rounding_of_outputs(network, few) if names else {}
+    return [name for name in names if not differences[name] ** 0.5 <= noise.get(name, 0.0)]
+
+
+def _rounding_of_outputs(network: Network, few: Examples) -> dict[str, float]:
+    """Size of the change in the sum of gradients if the derivative of every loss by its outputs is rounded, by name.
+
+    That derivative is a difference (probability minus label, prediction minus target). Its rounding has the size of
+    what is subtracted and not of what is left, which all but vanishes for an example that is fitted well. Empty for a
+    loss that has no outputs.
+    """
+    try:
+        values = output_values(network, network.batch(few), few.ids)
+    except NoOutputsError:
+        return {}
+    parameters = list(network.parameters().values())
+    eps = torch.finfo(network.dtype).eps
+    blocks = gradient((values * values.detach().abs().clamp(min=1)).sum(), parameters, network.names)
+    return {name: 16 * eps * _square(block) ** 0.5 for name, block in blocks.items()}
 
 
 def _lowest_precision(network: Network, quantity: Quantity, few: Examples) -> torch.dtype:
