@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
 from upweight.core.deprecation import RenamedAttribute, adopt_renamed_methods
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
 
 PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
@@ -101,6 +102,10 @@ class Curvature(ABC):
     @abstractmethod
     def diagnostics(self) -> Mapping[str, Any]:
         """Kind, solver, damping and its origin, and warnings."""
+
+    def state(self) -> KeptState:
+        """What took long to compute, for `Differentiable.restored_curvature`; by default nothing."""
+        return NOTHING_KEPT
 
 
 class ExactCurvature(Curvature):

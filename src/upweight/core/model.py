@@ -19,6 +19,7 @@ from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
+from upweight.core.kept_state import KeptState
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.core.weights import only_examples
@@ -117,6 +118,10 @@ class Differentiable(Measurable):
             recipe: which curvature and solver; None for the best that the model has.
             damping: λ on the scale of the mean loss, added to the objective's l2; None for the model's choice.
         """
+
+    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: KeptState) -> Curvature:
+        """The curvature, from its kept `state` if that holds something; by default it is made again."""
+        return self.curvature(train, recipe, damping)
 
     @abstractmethod
     def gradient_norm(self, train: Examples) -> float | None:

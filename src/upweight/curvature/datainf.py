@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
@@ -45,18 +46,15 @@ class FittedDataInf(Curvature):
         ValueError: a layer has neither a damping nor a gradient.
     """
 
-    def __init__(self, summed: SummedObjective, share: float | None) -> None:
+    def __init__(self, summed: SummedObjective, share: float | None, kept: KeptState = NOTHING_KEPT) -> None:
         self.summed, self.network = summed, summed.network
         self.total = float(summed.weights.sum())
         self.rows = CapturedRows(summed.network, summed.train, "loss")
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
-        squares = np.empty((len(self.layers), len(summed.train)))
-        self.floats = 0
-        for where, batch in self.rows.passes(ready=True):
-            self.floats = batch.floats
-            for layer, names in enumerate(self.layers):
-                squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
+        self.floats = int(kept.facts.get("floats", 0))
+        squares = kept.array("squares", (len(self.layers), len(summed.train))) if kept else self._squares()
+        self._squared_norms = squares
         sizes = np.array([sum(int(np.prod(summed.network.shapes[n])) for n in names) for names in self.layers])
         self.damping = np.full(len(self.layers), summed.damping / self.total)
         if share is not None:
@@ -69,6 +67,19 @@ class FittedDataInf(Curvature):
             )
         self.factors = self.shifts * self.total
         self.scales = summed.weights / self.total / (self.shifts[:, None] + squares)  # D, (layers, n)
+
+    def _squares(self) -> Array:
+        """‖gᵢ‖² of every layer, (layers, n)."""
+        squares = np.empty((len(self.layers), len(self.summed.train)))
+        for where, batch in self.rows.passes(ready=True):
+            self.floats = batch.floats
+            for layer, names in enumerate(self.layers):
+                squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
+        return squares
+
+    def state(self) -> KeptState:
+        """The squared norms of the gradients, layer by layer."""
+        return self.summed.kept(self, KeptState({"squares": self._squared_norms}, {"floats": self.floats}))
 
     def matvec(self, vectors: Array) -> Array:
         """The inverse of `solve`, λW (v + Gᵀ (D⁻¹ − GGᵀ)⁻¹ G v). It holds all gradients and is meant for tests."""

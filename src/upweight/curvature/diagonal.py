@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
@@ -24,9 +26,13 @@ class FittedDiagonal(Curvature):
     Cost: one pass. Gradients of rank above one are materialised, a few at a time.
     """
 
-    def __init__(self, summed: SummedObjective) -> None:
+    def __init__(self, summed: SummedObjective, kept: KeptState = NOTHING_KEPT) -> None:
         self.summed = summed
         self.values: dict[str, Tensor] = {}
+        if kept:
+            network = summed.network
+            self.values = {name: as_tensor(kept, name, network.shapes[name], network) for name in network.names}
+            return
         for _, batch in CapturedRows(summed.network, summed.train, "loss", weights=np.sqrt(summed.weights)).passes():
             for name in summed.network.names:
                 squares = batch.sum_of_squares(name)
@@ -46,6 +52,11 @@ class FittedDiagonal(Curvature):
         blocks = TensorRows.of(network, rows).blocks
         divided = {name: blocks[name] / (v + self.summed.shift) for name, v in self.values.items()}
         return Solved(TensorRows(network, divided), 0.0, 0, True)
+
+    def state(self) -> KeptState:
+        """The diagonal, by parameter."""
+        state = KeptState({name: as_array(values) for name, values in self.values.items()})
+        return self.summed.kept(self, state)
 
     @property
     def calibrated(self) -> bool:

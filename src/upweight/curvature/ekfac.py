@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
+from upweight.curvature.kept_factors import factors_state, kept_layers, kept_parameters
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import expected_gradients, label_expectation
-from upweight.curvature.leverage import correct_leverage
+from upweight.curvature.leverage import KeptSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
@@ -45,11 +47,18 @@ class FittedEKFAC(Curvature):
 
     Cost: outputs (or draws) × one backward pass and one eigendecomposition per side of a layer. Refining the
     eigenvalues takes the same passes again (and two matrix products a batch for layers without positions). Memory
-    d_i² + d_o² + d_i·d_o per layer.
+    d_i² + d_o² + d_i·d_o per layer. With the `state` of another one as `kept`, there is nothing to compute.
     """
 
-    def __init__(self, summed: SummedObjective, refined: bool = True) -> None:
+    def __init__(self, summed: SummedObjective, refined: bool = True, kept: KeptState = NOTHING_KEPT) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
+        self._leverage = KeptSlopes(kept)
+        if kept:
+            self.layers, self.unfactored = kept_layers(kept, summed.network), kept_parameters(kept, summed.network)
+            self.expectation = str(kept.facts["expectation"])
+            self.damping_from = str(kept.facts["damping_from"])
+            self.dampings = {name: float(kept.facts["dampings"][name]) for name in [*self.unfactored, *self.layers]}
+            return
         self.layers, self.unfactored = kronecker_factors(summed)
         self.expectation = label_expectation(summed)
         if refined:
@@ -110,7 +119,9 @@ class FittedEKFAC(Curvature):
 
         None if label directions were drawn: an example's own curvature needs all of them.
         """
-        return None if self.expectation != "exact" else correct_leverage(self.summed, rows, self, MAX_FACTORED_LEVERAGE)
+        if self.expectation != "exact":
+            return None
+        return self._leverage.corrected(rows, lambda: correct_leverage(self.summed, rows, self, MAX_FACTORED_LEVERAGE))
 
     def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ for each pair of k sets of rows of the same examples, (examples, k, k)."""
@@ -135,6 +146,17 @@ class FittedEKFAC(Curvature):
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
         """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
+
+    def state(self) -> KeptState:
+        """Eigenvectors and eigenvalues of every layer and parameter, their dampings, and corrected slopes."""
+        factors = factors_state(self.layers, self.unfactored)
+        facts = {
+            **factors.facts,
+            "expectation": self.expectation,
+            "dampings": self.dampings,
+            "damping_from": self.damping_from,
+        }
+        return self.summed.kept(self, KeptState({**factors.arrays, **self._leverage.arrays()}, facts))
 
     @property
     def calibrated(self) -> bool:

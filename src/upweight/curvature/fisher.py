@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import (
     COMPARED_QUERIES,
@@ -45,8 +46,9 @@ class FittedFisher(Curvature):
         ValueError: there are more than 20,000 training examples.
     """
 
-    def __init__(self, summed: SummedObjective) -> None:
+    def __init__(self, summed: SummedObjective, kept: KeptState = NOTHING_KEPT) -> None:
         n = len(summed.train)
+        self.rank_correlation: dict[str, float] = {}
         if n > MAX_EXAMPLES:
             raise TooManyExamplesError(
                 f"expected at most {MAX_EXAMPLES:,} training examples for the dual form (an n × n matrix), got {n:,}; "
@@ -54,6 +56,10 @@ class FittedFisher(Curvature):
             )
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots).cached()
+        if kept:
+            self.summed, self.gram = summed, kept.array("gram", (n, n))
+            self.factor = np.asfortranarray(kept.array("factor", (n, n))), True
+            return
         self.gram = self.rows.gram()
         if not summed.damping_from:
             damping, source = damping_from_trace(summed, float(np.trace(self.gram)))
@@ -69,7 +75,6 @@ class FittedFisher(Curvature):
                 f"the empirical Fisher with damping {summed.mean_damping:.3g} cannot be inverted: gradients of "
                 "different examples are the same up to rounding; give a larger damping"
             ) from error
-        self.rank_correlation: dict[str, float] = {}
 
     def matvec(self, vectors: Array) -> Array:
         """GᵀG v + λ v."""
@@ -85,6 +90,10 @@ class FittedFisher(Curvature):
         left = np.abs(dual @ self.gram + self.summed.shift * dual - kernel).max(initial=0.0)
         residual = float(left / max(np.abs(kernel).max(initial=0.0), 1e-300))
         return Solved(FisherRows(self, rows, kernel, dual), residual, 0, True)
+
+    def state(self) -> KeptState:
+        """The Gram matrix and its Cholesky factor."""
+        return self.summed.kept(self, KeptState({"gram": self.gram, "factor": self.factor[0]}))
 
     @property
     def calibrated(self) -> bool:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
-from upweight.curvature.leverage import correct_leverage
+from upweight.curvature.leverage import KeptSlopes, correct_leverage
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.cg import ConjugateGradients
@@ -45,8 +46,11 @@ class FittedGaussNewton(InvertedCurvature):
 
     kind, matrix = "Gauss–Newton matrix of the training loss", "matrix"
 
-    def __init__(self, summed: SummedObjective, recipe: GaussNewton, damping_from: str) -> None:
+    def __init__(
+        self, summed: SummedObjective, recipe: GaussNewton, damping_from: str, kept: KeptState = NOTHING_KEPT
+    ) -> None:
         self.summed, self.damping_from = summed, damping_from
+        self._leverage = KeptSlopes(kept)
         operator = GaussNewtonOperator(summed)
         solver, limits = recipe.solver, summed.limits
         if solver is None:
@@ -54,21 +58,29 @@ class FittedGaussNewton(InvertedCurvature):
             fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
             solver = Direct() if fits else DEFAULT_CG
         self.inverse: Inverse | DualForm
+        inverse = kept.part("inverse")
+        if kept.facts.get("is_dual"):
+            self.inverse = DualForm(Roots(operator, limits.dual_trace, inverse.part("roots")), inverse)
+            return
         operator.require_second_derivatives()
         if isinstance(solver, CG):
-            self.inverse = Inverse(_preconditioned(operator, solver))
+            self.inverse = Inverse(_preconditioned(operator, solver, inverse))
         elif isinstance(solver, Direct) and operator.size > limits.dense_parameters:
-            self.inverse = _direct(operator, allow_cg=recipe.solver is None)
+            self.inverse = _direct(operator, recipe.solver is None, inverse)
         else:
-            self.inverse = Inverse(prepare(operator, solver))
+            self.inverse = Inverse(prepare(operator, solver, inverse))
 
     def corrected(self, rows: Rows) -> Rows | None:
         """Rows with the exact leverage correction, from the factorisation; None without a factorisation."""
         if isinstance(self.inverse, DualForm):
             return self.inverse.corrected(rows)
         if isinstance(self.inverse.solver, CholeskySolver):
-            return correct_leverage(self.summed, rows, self.inverse)
+            inverse = self.inverse
+            return self._leverage.corrected(rows, lambda: correct_leverage(self.summed, rows, inverse))
         return None
+
+    def _kept_slopes(self) -> dict[str, Array]:
+        return self._leverage.arrays()
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -79,7 +91,7 @@ class FittedGaussNewton(InvertedCurvature):
         return facts
 
 
-def _preconditioned(operator: GaussNewtonOperator, recipe: CG) -> ConjugateGradients:
+def _preconditioned(operator: GaussNewtonOperator, recipe: CG, kept: KeptState) -> ConjugateGradients:
     """Conjugate gradients, preconditioned by a Nyström sketch, or by EK-FAC if that is too large.
 
     Without a shift neither has an inverse, and there is no preconditioner.
@@ -88,25 +100,28 @@ def _preconditioned(operator: GaussNewtonOperator, recipe: CG) -> ConjugateGradi
         return ConjugateGradients(operator, recipe)
     limits = operator.summed.limits
     if min(limits.sketch_rank, operator.size) * operator.size <= limits.sketch_numbers:
-        sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank))
-        return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name)
-    factored = FittedEKFAC(operator.summed)
-    return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC")
+        sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank), kept)
+        return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name, sketch.state)
+    factored = FittedEKFAC(operator.summed, kept=kept.part("fitted"))
+    return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC", factored.state)
 
 
-def _direct(operator: GaussNewtonOperator, allow_cg: bool) -> Inverse | DualForm:
-    """The dual form if its matrix fits, else CG if that is allowed, else the matrix of the parameters."""
+def _direct(operator: GaussNewtonOperator, allow_cg: bool, kept: KeptState) -> Inverse | DualForm:
+    """The dual form if its matrix fits, else CG if that is allowed, else the matrix of the parameters.
+
+    What is kept belongs to one of the other two.
+    """
     n, limits = len(operator.summed.train), operator.summed.limits
     rows = f"more than {limits.dual_rows:,}"
-    if n * operator.outputs_per_example**2 <= limits.hessian_numbers:
+    if not kept and n * operator.outputs_per_example**2 <= limits.hessian_numbers:
         roots = Roots(operator, limits.dual_trace)
         if len(roots) <= limits.dual_rows:
             return DualForm(roots)
         rows = f"{len(roots):,}"
     if allow_cg:
-        return Inverse(_preconditioned(operator, DEFAULT_CG))
+        return Inverse(_preconditioned(operator, DEFAULT_CG, kept))
     if operator.size <= limits.matrix_parameters:
-        return Inverse(prepare(operator, Direct()))
+        return Inverse(prepare(operator, Direct(), kept))
     raise ValueError(
         f"a direct solver has no room for {operator.size:,} parameters (at most {limits.matrix_parameters:,}), nor its "
         f"dual form for {rows} directions of {n:,} examples (at most {limits.dual_rows:,}); use solver=CG()"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.summed_objective import SummedObjective
 
@@ -28,6 +29,10 @@ class FittedIdentity(Curvature):
     def solve(self, rows: Rows) -> Solved:
         """The rows themselves."""
         return Solved(rows, 0.0, 0, True)
+
+    def state(self) -> KeptState:
+        """Nothing but what it is."""
+        return self.summed.kept(self, NOTHING_KEPT)
 
     @property
     def calibrated(self) -> bool:

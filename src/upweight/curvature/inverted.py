@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
+from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.solvers.dual import DualForm
@@ -45,6 +46,15 @@ class InvertedCurvature(Curvature):
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
         """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
+
+    def state(self) -> KeptState:
+        """That of the inverse, and corrected slopes."""
+        state = KeptState.joined({"inverse": self.inverse.state()}, {"is_dual": isinstance(self.inverse, DualForm)})
+        return self.summed.kept(self, KeptState({**state.arrays, **self._kept_slopes()}, state.facts))
+
+    def _kept_slopes(self) -> dict[str, Array]:
+        """Slopes of corrected rows, if this curvature corrects rows; by default none."""
+        return {}
 
     @property
     def calibrated(self) -> bool:

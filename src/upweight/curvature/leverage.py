@@ -10,7 +10,7 @@ so a corrected row is backpropagated from another slope at the output. For a lin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Solved
+from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
@@ -89,6 +90,27 @@ def correct_leverage(
     slopes = np.zeros((len(rows), *added[0].shape[1:]))
     slopes[counted] = np.concatenate(added)
     return with_added_slopes(rows, slopes)
+
+
+class KeptSlopes:
+    """The slopes at the output of corrected training rows: those of a kept state, or what to keep of those made."""
+
+    def __init__(self, kept: KeptState) -> None:
+        self._kept = kept.array("slopes", (None, None)) if "slopes" in kept.arrays else None
+        self._made: Array | None = None
+
+    def corrected(self, rows: Rows, correct: Callable[[], CapturedRows | None]) -> CapturedRows | None:
+        """What `correct` makes of these training rows, or the same from the kept slopes."""
+        if self._kept is not None and isinstance(rows, CapturedRows) and rows.of_loss and len(self._kept) == len(rows):
+            return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, self._kept)
+        made = correct()
+        self._made = None if made is None else made.slopes
+        return made
+
+    def arrays(self) -> dict[str, Array]:
+        """The slopes by name, if there are some."""
+        slopes = self._kept if self._made is None else self._made
+        return {} if slopes is None else {"slopes": slopes}
 
 
 def with_added_slopes(rows: CapturedRows, added: Array) -> CapturedRows:

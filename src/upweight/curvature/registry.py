@@ -18,6 +18,7 @@ from upweight.core.curvature_recipes import (
     Identity,
 )
 from upweight.core.examples import Examples
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
@@ -30,6 +31,16 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import SecondDerivativeError
 from upweight.gradients.outputs import NoOutputsError
 
+_KINDS = {  # recipe → the class that is fitted
+    GaussNewton: "FittedGaussNewton",
+    Hessian: "FittedHessian",
+    EmpiricalFisher: "FittedFisher",
+    DataInf: "FittedDataInf",
+    KFAC: "FittedEKFAC",
+    EKFAC: "FittedEKFAC",
+    Diagonal: "FittedDiagonal",
+    Identity: "FittedIdentity",
+}
 FALLBACKS: tuple[CurvatureRecipe, ...] = (EKFAC(), EmpiricalFisher(), Diagonal())  # in place of Gauss–Newton
 
 
@@ -65,6 +76,20 @@ def build(
             f"{error}. {type(recipe).__name__}() needs that; use curvature=EmpiricalFisher(), DataInf(), Hessian(), "
             "Diagonal() or Identity()"
         ) from error
+
+
+def restore(
+    model: Any, train: Examples, recipe: CurvatureRecipe | None, state: KeptState, limits: Limits = DEFAULT_LIMITS
+) -> Curvature:
+    """The curvature whose `state` was kept. Raises ValueError if the state does not fit the recipe and the net."""
+    weights = model.weights(train)
+    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
+    summed = summed.with_choice(state.facts["chosen"])
+    possible = (GaussNewton(), *FALLBACKS) if recipe is None else (recipe,)
+    kinds = {_KINDS[type(candidate)]: candidate for candidate in possible if type(candidate) in _KINDS}
+    if state.facts["kind"] not in kinds:
+        raise ValueError(f"expected a curvature of the kind {' or '.join(kinds)}, got {state.facts['kind']}")
+    return _fitted(summed, kinds[state.facts["kind"]], state.part("fitted"))
 
 
 def _build_default(model: Any, train: Examples, damping: float | None, limits: Limits) -> Curvature:
@@ -107,24 +132,26 @@ def _build(
     return _fitted(summed, recipe)
 
 
-def _fitted(summed: SummedObjective, recipe: CurvatureRecipe) -> Curvature:
+def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, kept: KeptState = NOTHING_KEPT) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
-            return FittedEKFAC(summed, refined=isinstance(recipe, EKFAC))
+            return FittedEKFAC(summed, isinstance(recipe, EKFAC), kept)
         case DataInf():
             from upweight.curvature.datainf import LAYER_SHARE, FittedDataInf
 
-            return FittedDataInf(summed, LAYER_SHARE if summed.damping_from == DATAINF_DAMPING_FROM else None)
+            return FittedDataInf(summed, LAYER_SHARE if summed.damping_from == DATAINF_DAMPING_FROM else None, kept)
         case Hessian():
             from upweight.curvature.hessian import FittedHessian
 
-            return FittedHessian(summed, recipe, summed.damping_from)
+            return FittedHessian(summed, recipe, summed.damping_from, kept)
         case GaussNewton():
             from upweight.curvature.gauss_newton import FittedGaussNewton
 
-            return FittedGaussNewton(summed, recipe, summed.damping_from)
-    simple: dict[type, Any] = {Identity: FittedIdentity, Diagonal: FittedDiagonal, EmpiricalFisher: FittedFisher}
+            return FittedGaussNewton(summed, recipe, summed.damping_from, kept)
+        case Identity():
+            return FittedIdentity(summed)
+    simple: dict[type, Any] = {Diagonal: FittedDiagonal, EmpiricalFisher: FittedFisher}
     if type(recipe) not in simple:
         raise TypeError(f"expected a curvature recipe (GaussNewton(), EKFAC(), …), got {recipe!r}")
-    fitted: Curvature = simple[type(recipe)](summed)
+    fitted: Curvature = simple[type(recipe)](summed, kept)
     return fitted

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.kept_state import KeptState
 from upweight.core.weights import example_counts, require_any_weight
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network
@@ -51,6 +54,21 @@ class SummedObjective:
         if len(counted) < len(train):
             train, weights = train.take(counted), weights[counted]
         return cls(network, train, weights, ridge, 0.0, limits=limits)
+
+    def kept(self, curvature: object, state: KeptState) -> KeptState:
+        """The state of a curvature of this objective, with its kind and how the damping was chosen."""
+        chosen = {name: getattr(self, name) for name in ("damping", "damping_from", "time_matched", "notes")}
+        return KeptState.joined({"fitted": state}, {"kind": type(curvature).__name__, "chosen": chosen})
+
+    def with_choice(self, chosen: Mapping[str, Any]) -> SummedObjective:
+        """The same objective with the damping that a kept state names."""
+        return replace(
+            self,
+            damping=float(chosen["damping"]),
+            damping_from=str(chosen["damping_from"]),
+            time_matched=bool(chosen["time_matched"]),
+            notes=tuple(map(str, chosen["notes"])),
+        )
 
     @property
     def copies(self) -> Array:

@@ -14,6 +14,7 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.scores import Unit
 from upweight.methods.parts.fitted_influence import FittedInfluence
@@ -91,8 +92,8 @@ class Influence(Attributor):
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedInfluence:
-        """Take the Newton steps from the saved state, and compute curvature and leverages again."""
-        fitted = self._first_order(model, train)
+        """Take curvature and Newton steps from the saved state; what it does not hold is computed again."""
+        fitted = self._first_order(model, train, KeptState(state, facts).part("curvature"))
         if self._correct(fitted):
             fitted.undetermined = cast(ExactCurvature, fitted.curvature).undetermined()
             followed = stored_array(state, "moved", (None,), "i")
@@ -117,9 +118,10 @@ class Influence(Attributor):
         fitted.rows = rows
         return isinstance(fitted.curvature, ExactCurvature)
 
-    def _first_order(self, model: Any, train: Examples) -> FittedInfluence:
+    def _first_order(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> FittedInfluence:
         """The fit without correction, at the optimum of the objective if the curvature can be taken there."""
-        curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
+        damping = None if self.damping == "auto" else float(self.damping)
+        curvature = model.restored_curvature(train, self.curvature, damping, kept)
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             at_optimum = curvature.reoptimised()
             if at_optimum is not curvature:

@@ -15,6 +15,7 @@ from upweight.core.blocks import blocks
 from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
@@ -70,12 +71,14 @@ class RelatIF(Attributor):
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedRelatIF:
-        """Take the norms from the saved state, and compute the curvature again."""
+        """Take norms and curvature from the saved state; a curvature that it does not hold is computed again."""
         scale = stored_array(state, "scale", (len(train),))
-        return FittedRelatIF(self, model, train, *self._prepare(model, train), scale)
+        kept = KeptState(state, facts).part("curvature")
+        return FittedRelatIF(self, model, train, *self._prepare(model, train, kept), scale)
 
-    def _prepare(self, model: Any, train: Examples) -> tuple[Curvature, Rows]:
-        curvature = model.curvature(train, self.curvature, None if self.damping == "auto" else float(self.damping))
+    def _prepare(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> tuple[Curvature, Rows]:
+        damping = None if self.damping == "auto" else float(self.damping)
+        curvature = model.restored_curvature(train, self.curvature, damping, kept)
         return curvature, model.loss_rows(train)
 
 
@@ -113,8 +116,9 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
         return {**facts, "warnings": [*self.model.notes, *facts.get("warnings", ())]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The scale, which takes a solve per training example."""
-        return {"scale": self.scale}, {}
+        """The curvature, and the scale, which takes a solve per training example."""
+        kept = KeptState.joined({"curvature": self.curvature.state()})
+        return {**kept.arrays, "scale": self.scale}, dict(kept.facts)
 
 
 def _squared_steps(curvature: Curvature, rows: Rows) -> Array:

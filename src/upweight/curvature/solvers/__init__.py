@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Operator
 from upweight.curvature.solvers.arnoldi import ArnoldiSolver
 from upweight.curvature.solvers.cg import ConjugateGradients
@@ -14,17 +15,17 @@ from upweight.curvature.solvers.solution import PreparedSolver, Solution
 __all__ = ["PreparedSolver", "Solution", "prepare"]
 
 
-def prepare(operator: Operator, recipe: Solver) -> PreparedSolver:
-    """The solver that the recipe names, prepared for right-hand sides."""
+def prepare(operator: Operator, recipe: Solver, kept: KeptState = NOTHING_KEPT) -> PreparedSolver:
+    """The solver that the recipe names, prepared for right-hand sides; from a kept state if there is one."""
     match recipe:
         case Direct():
-            return CholeskySolver(operator)
+            return CholeskySolver(operator, kept)
         case CG():
             return ConjugateGradients(operator, recipe)
         case LiSSA():
             return LissaSolver(operator, recipe)
         case Arnoldi():
-            return ArnoldiSolver(operator, recipe)
+            return ArnoldiSolver(operator, recipe, kept)
         case Nystrom():
-            return NystromSolver(operator, recipe)
+            return NystromSolver(operator, recipe, kept)
     raise TypeError(f"expected a solver (Direct(), CG(), LiSSA(), Arnoldi() or Nystrom()), got {recipe!r}")

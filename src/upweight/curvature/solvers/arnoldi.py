@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from upweight.core.curvature_recipes import Arnoldi
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolver, Solution
@@ -25,8 +27,14 @@ class ArnoldiSolver(PreparedSolver):
         vectors: U, (rank, size).
     """
 
-    def __init__(self, operator: Operator, recipe: Arnoldi) -> None:
+    def __init__(self, operator: Operator, recipe: Arnoldi, kept: KeptState = NOTHING_KEPT) -> None:
         super().__init__(operator, "Arnoldi")
+        if kept:
+            self.vectors = as_tensor(kept, "vectors", (None, operator.size), operator.network)
+            self.values = as_tensor(kept, "values", (len(self.vectors),), operator.network)
+            self.notes = tuple(map(str, kept.facts["notes"]))
+            self.name = f"Arnoldi, rank {len(self.vectors)}"
+            return
         basis, projected = lanczos(operator, min(recipe.steps, operator.size), recipe.seed)
         values, rotation = torch.linalg.eigh(projected)
         floor = 10 * torch.finfo(basis.dtype).eps * float(values.abs().max())
@@ -40,6 +48,10 @@ class ArnoldiSolver(PreparedSolver):
         self.values = values[order]
         self.vectors = rotation[:, order].T.to(basis) @ basis
         self.name = f"Arnoldi, rank {len(order)}"
+
+    def state(self) -> KeptState:
+        """Λ and U."""
+        return KeptState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
 
     def solve(self, blocks: Blocks) -> Solution:
         """U (Λ + shift)⁻¹ Uᵀ b."""

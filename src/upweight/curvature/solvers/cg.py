@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.curvature_recipes import CG
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import (
     add_scaled,
@@ -60,6 +61,7 @@ class ConjugateGradients(PreparedSolver):
         recipe: the tolerance and the maximum number of steps.
         preconditioner: v ↦ P⁻¹ v with P ≈ A + shift up to a factor, symmetric and positive definite.
         preconditioned_by: the name of the preconditioner in diagnostics.
+        state_of_preconditioner: its `state`; None if there is nothing to keep.
     """
 
     def __init__(
@@ -68,10 +70,16 @@ class ConjugateGradients(PreparedSolver):
         recipe: CG,
         preconditioner: Preconditioner | None = None,
         preconditioned_by: str = "",
+        state_of_preconditioner: Callable[[], KeptState] | None = None,
     ) -> None:
         suffix = f" preconditioned by {preconditioned_by}" if preconditioned_by else ""
         super().__init__(operator, "conjugate gradients" + suffix)
         self.recipe, self.preconditioner = recipe, preconditioner
+        self._state_of_preconditioner = state_of_preconditioner
+
+    def state(self) -> KeptState:
+        """That of the preconditioner."""
+        return NOTHING_KEPT if self._state_of_preconditioner is None else self._state_of_preconditioner()
 
     def solve(self, blocks: Blocks) -> Solution:
         """(A + shift)⁻¹ b for every column b of blocks."""

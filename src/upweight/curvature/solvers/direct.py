@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
@@ -34,8 +36,13 @@ class CholeskySolver(PreparedSolver):
         ValueError: there are too many parameters for a matrix, or neither a curvature nor a damping.
     """
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: Operator, kept: KeptState = NOTHING_KEPT) -> None:
         super().__init__(operator, "Cholesky")
+        self._residual: float | None = None
+        if kept:
+            self._factor: Tensor = as_tensor(kept, "factor", (operator.size, operator.size), operator.network)
+            self.shift, self.notes = float(kept.facts["shift"]), tuple(map(str, kept.facts["notes"]))
+            return
         largest = operator.summed.limits.matrix_parameters
         if operator.size > largest:
             raise ValueError(
@@ -50,8 +57,11 @@ class CholeskySolver(PreparedSolver):
         if operator.shift <= floor or not _is_positive_definite(matrix, operator.shift - floor):
             self._raise_shift(matrix, floor)
         matrix.diagonal().add_(self.shift)
-        self._factor: Tensor = torch.linalg.cholesky(matrix, out=matrix)
-        self._residual: float | None = None
+        self._factor = torch.linalg.cholesky(matrix, out=matrix)
+
+    def state(self) -> KeptState:
+        """The factor L, and what the shift was raised to."""
+        return KeptState({"factor": as_array(self._factor)}, {"shift": self.shift, "notes": self.notes})
 
     def solve(self, blocks: Blocks) -> Solution:
         """L⁻ᵀ L⁻¹ b. The residual is measured once, on the first columns: it is about the same for all."""

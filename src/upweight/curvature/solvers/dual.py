@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Solved
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
-from upweight.curvature.leverage import leave_one_out, with_added_slopes
+from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.curvature.leverage import KeptSlopes, leave_one_out, with_added_slopes
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.solvers.algebra import norms, to_numpy
 from upweight.curvature.solvers.roots import Roots
@@ -38,7 +40,7 @@ class DualForm:
         rank_correlation: rank correlation of scores with those at a third of the shift and at three times as much.
     """
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: Roots, kept: KeptState = NOTHING_KEPT) -> None:
         self.roots, self.network = roots, roots.network
         self.operator, self.shift = roots.operator, roots.operator.shift
         self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {roots.share:.1%} of the output curvature"
@@ -46,6 +48,14 @@ class DualForm:
         self.rank_correlation: dict[str, float] = {}
         self._residual: float | None = None
         self._train_kernel: Array | None = None
+        self._leverage = KeptSlopes(kept)
+        if kept:
+            size = len(roots)
+            self._factor: Tensor = as_tensor(kept, "factor", (size, size), self.network)
+            self.shift, self._notes = float(kept.facts["shift"]), list(map(str, kept.facts["notes"]))
+            if "kernel" in kept.arrays:
+                self._train_kernel = kept.array("kernel", (size, len(self.operator.summed.train)))
+            return
         gram = roots.gram()
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
         if self.shift == floor == 0.0:
@@ -58,7 +68,16 @@ class DualForm:
             )
             self.shift = 2 * floor
         gram.diagonal().add_(self.shift)
-        self._factor: Tensor = torch.linalg.cholesky(gram, out=gram)
+        self._factor = torch.linalg.cholesky(gram, out=gram)
+
+    def state(self) -> KeptState:
+        """The roots, the factor of their Gram matrix, and their products with the training gradients."""
+        arrays = {"factor": as_array(self._factor), **self._leverage.arrays()}
+        if self._train_kernel is not None:
+            arrays["kernel"] = self._train_kernel
+        own = KeptState(arrays, {"shift": self.shift, "notes": self._notes})
+        roots = KeptState.joined({"roots": self.roots.state()})
+        return KeptState({**own.arrays, **roots.arrays}, {**own.facts, **roots.facts})
 
     @property
     def warnings(self) -> list[str]:
@@ -117,6 +136,9 @@ class DualForm:
 
         With Φᵢ the roots of example i, I − Φᵢ(A + shift)⁻¹Φᵢᵀ = shift · [(ΦΦᵀ + shift)⁻¹]ᵢᵢ.
         """
+        return self._leverage.corrected(rows, lambda: self._corrected(rows))
+
+    def _corrected(self, rows: Rows) -> CapturedRows | None:
         positions = training_positions(self.operator.summed, rows)
         if positions is None or not isinstance(rows, CapturedRows):
             return None

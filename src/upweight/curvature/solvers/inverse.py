@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
 from upweight.core.curvature import Solved
+from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.operators import Blocks
 from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
@@ -48,6 +49,10 @@ class Inverse:
     def shift(self) -> float:
         """The number that is added to the diagonal."""
         return self.solver.shift
+
+    def state(self) -> KeptState:
+        """That of the solver."""
+        return self.solver.state()
 
     @property
     def warnings(self) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
@@ -38,16 +39,27 @@ class Roots:
         cotangents: √μ u of every row, (N, C).
     """
 
-    def __init__(self, operator: GaussNewtonOperator, share: float) -> None:
+    def __init__(self, operator: GaussNewtonOperator, share: float, kept: KeptState = NOTHING_KEPT) -> None:
         self.operator, self.network, self.share = operator, operator.network, share
+        self._cached: CapturedBatch | None = None
+        if kept:
+            self.positions: NDArray[np.intp] = kept.array("positions", (None,), "i")
+            self.cotangents = kept.array("cotangents", (len(self.positions), None))
+            self._starts = kept.array("starts", (None,), "i")
+            self.convex = bool(kept.facts["convex"])
+            return
         values, vectors = self._spectra()
         self.convex = bool(-values.min() <= 100 * torch.finfo(self.network.precision).eps * values.max())
         values = values.clip(min=0.0)
         where, rank = _strongest(values, operator.summed.copies, share)
-        self.positions: NDArray[np.intp] = where
+        self.positions = where
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where the next rank begins
-        self._cached: CapturedBatch | None = None
+
+    def state(self) -> KeptState:
+        """Positions, cotangents and where the ranks begin."""
+        arrays = {"positions": self.positions, "cotangents": self.cotangents, "starts": self._starts}
+        return KeptState(arrays, {"convex": self.convex})
 
     def __len__(self) -> int:
         return len(self.positions)

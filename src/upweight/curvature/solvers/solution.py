@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import norms, take_columns
 
@@ -49,6 +50,10 @@ class PreparedSolver(ABC):
     @abstractmethod
     def solve(self, blocks: Blocks) -> Solution:
         """(A + shift)⁻¹ applied to every column of blocks, name → (k, *shape)."""
+
+    def state(self) -> KeptState:
+        """What took long to prepare; by default nothing, and the solver is prepared again."""
+        return NOTHING_KEPT
 
     def residuals(self, x: Blocks, blocks: Blocks, probe: int | None = None) -> Tensor:
         """‖(A + shift) x − b‖ / ‖b‖ of all columns, or of the first `probe` columns: (k,)."""

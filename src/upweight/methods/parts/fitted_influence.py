@@ -16,6 +16,7 @@ from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
+from upweight.core.kept_state import KeptState
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
@@ -209,8 +210,9 @@ class FittedInfluence(
         ]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The Newton steps, which take most of the time beyond the factorisation."""
-        return {"moved": self.followed, "shifts": self.shifts}, {}
+        """The curvature, and the Newton steps, which take most of the time beyond the factorisation."""
+        kept = KeptState.joined({"curvature": self.curvature.state()})
+        return {**kept.arrays, "moved": self.followed, "shifts": self.shifts}, dict(kept.facts)
 
     def _series_shifts(self, member: Array, second: bool) -> Array:
         """H⁻¹g_U for members (groups, n), with the second-order term if `second`."""

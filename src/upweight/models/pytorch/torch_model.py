@@ -16,6 +16,7 @@ from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
+from upweight.core.kept_state import KeptState
 from upweight.core.model import (
     Embeddable,
     Movable,
@@ -268,6 +269,16 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         collect_totals(self.network, train, self.weights(train))
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
+
+    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: KeptState) -> Curvature:
+        """The curvature from its kept state, with which no pass over the training set is needed."""
+        from upweight.curvature import registry
+
+        if not state:
+            return self.curvature(train, recipe, damping)
+        collect_totals(self.network, train, self.weights(train))
+        restored: Curvature = registry.restore(self, train, recipe, state)
+        return restored
 
     def with_net(self, net: nn.Module) -> TorchModel:
         """This model with another net."""

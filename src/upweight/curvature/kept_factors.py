@@ -1,0 +1,64 @@
+"""Eigenvectors and eigenvalues of factored layers and unfactored parameters, as a kept state and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from upweight.core.kept_state import KeptState
+from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.curvature.kfac import FactoredLayer
+from upweight.curvature.unfactored_parameters import UnfactoredParameter
+from upweight.gradients.network import Network
+
+
+def factors_state(layers: Mapping[str, FactoredLayer], parameters: Mapping[str, UnfactoredParameter]) -> KeptState:
+    """The state from which `kept_layers` and `kept_parameters` make them again; the factors themselves are not kept."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, layer in layers.items():
+        for part, tensor in (("values", layer.values), ("left", layer.left), ("right", layer.right)):
+            if tensor is not None:
+                arrays[f"{name}/{part}"] = as_array(tensor)
+    for name, parameter in parameters.items():
+        arrays[f"{name}/values"] = as_array(parameter.values)
+        if parameter.basis is not None:
+            arrays[f"{name}/basis"] = as_array(parameter.basis)
+    facts = {name: {"bias": layer.bias, "swapped": layer.swapped} for name, layer in layers.items()}
+    return KeptState(arrays, {"layers": facts, "parameters": list(parameters)})
+
+
+def kept_layers(kept: KeptState, network: Network) -> dict[str, FactoredLayer]:
+    """Weight name → layer after `decompose`. Raises ValueError for a state of other layers."""
+    layers = {}
+    for name, facts in kept.facts["layers"].items():
+        values = as_tensor(kept, f"{name}/values", (None, None), network)
+        left, right = (
+            as_tensor(kept, f"{name}/{side}", (width, width), network) if f"{name}/{side}" in kept.arrays else None
+            for side, width in zip(("left", "right"), values.shape, strict=True)
+        )
+        # The factors are gone; a diagonal one still shows how wide its side is.
+        slopes, inputs = (
+            torch.zeros(width) if basis is None else torch.empty(0, 0)
+            for basis, width in zip((left, right), values.shape, strict=True)
+        )
+        bias = None if facts["bias"] is None else str(facts["bias"])
+        layer = FactoredLayer(name, bias, bool(facts["swapped"]), inputs, slopes)
+        layer.values, layer.left, layer.right = values, left, right
+        layers[name] = layer
+    return layers
+
+
+def kept_parameters(kept: KeptState, network: Network) -> dict[str, UnfactoredParameter]:
+    """Name → parameter of no layer, with its eigenvalues and eigenvectors."""
+    parameters = {}
+    for name in kept.facts["parameters"]:
+        shape = network.shapes[name]
+        basis = f"{name}/basis"
+        parameters[name] = UnfactoredParameter(
+            as_tensor(kept, f"{name}/values", shape, network),
+            as_tensor(kept, basis, (shape[-1], shape[-1]), network) if basis in kept.arrays else None,
+        )
+    return parameters
