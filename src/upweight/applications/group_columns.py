@@ -61,15 +61,15 @@ def group_columns(
     unknown = [name for name in query_groups if name not in columns]
     if unknown:
         raise KeyError(f"query_groups names {unknown[0]!r}, and by has only {list(columns)}; name the column in both")
-    made = []
+    result = []
     for column, values in columns.items():
         of_train = column_of(train, column) if values is None else _listed(column, values, train)
         if column in query_groups:
             of_queries: NDArray[Any] | None = _listed(column, query_groups[column], queries)
         else:
             of_queries = _column_or_none(queries, column) if values is None else None
-        made.append(_grouped(column, of_train, of_queries, len(queries)))
-    return made
+        result.append(_grouped(column, of_train, of_queries, len(queries)))
+    return result
 
 
 def _grouped(column: str, train: NDArray[Any], queries: NDArray[Any] | None, count: int) -> GroupColumn:

@@ -146,8 +146,8 @@ def _shares(
     has_label = label is not None and names is not None
     result: dict[str, float | None] = {"label": float(shares[names == label].sum()) if has_label else None}
     for column in columns:
-        own = column.queries[query]
-        result[column.column] = None if own == UNKNOWN else float(shares[column.train == own].sum())
+        group = column.queries[query]
+        result[column.column] = None if group == UNKNOWN else float(shares[column.train == group].sum())
     return result
 
 
@@ -213,11 +213,11 @@ def _nearest(
 
 def _ranks(squares: Array, strongest: Positions, strata: Positions, present: Positions) -> Array:
     """The mid-rank by distance of every proponent among the training examples of its label, as a share."""
-    own = strata[present]
+    strata_present = strata[present]
     place = np.searchsorted(present, strongest)
     ranks = np.empty(len(strongest))
     for stratum in np.unique(strata[strongest]):
-        inside = np.sort(squares[own == stratum])
+        inside = np.sort(squares[strata_present == stratum])
         chosen = strata[strongest] == stratum
         values = squares[place[chosen]]
         low, high = (np.searchsorted(inside, values, side=side) for side in ("left", "right"))

@@ -106,13 +106,13 @@ def _label_check(draws: Draws, names: NDArray[np.object_], support: Support) -> 
 
 def _group_check(draws: Draws, column: GroupColumn, support: Support) -> SupportCheck | None:
     """The most surprising group other than the query's own, with Šidák's correction for the number of groups."""
-    own = int(column.queries[support.query])
+    own_group = int(column.queries[support.query])
     if not len(support.strongest):
         return None
     drawn_strata, drawn_groups = draws.strata[support.strongest], column.train[support.strongest]
     present = np.unique(column.train[draws.strata >= 0])
-    candidates = [int(group) for group in np.unique(drawn_groups) if group != own]
-    others = int((present != own).sum())
+    candidates = [int(group) for group in np.unique(drawn_groups) if group != own_group]
+    others = int((present != own_group).sum())
     if not others:
         return None
     best = (1.0, 0.0, -1)
@@ -126,7 +126,7 @@ def _group_check(draws: Draws, column: GroupColumn, support: Support) -> Support
     if group < 0:
         return SupportCheck(column.column, 1.0, 1.0, "")
     count = int((drawn_groups == group).sum())
-    whose = "" if own < 0 else f"; its own is {column.named(own)}"
+    whose = "" if own_group < 0 else f"; its own is {column.named(own_group)}"
     sentence = f"{_of_strongest(count, len(drawn_groups))} of {column.named(group)}, {expected:.1f} by chance{whose}"
     return SupportCheck(column.column, corrected, corrected, sentence)
 

@@ -67,7 +67,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     requested = None if method is None else recipe_for(method, seed)
-    most = _number_of_queries(number, query)
+    query_limit = _number_of_queries(number, query)
     from upweight.applications.explain import explain as run
     from upweight.methods.registry import first_choice
     from upweight.report.page import write_report
@@ -77,7 +77,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
         inputs = source.read(progress, query, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
-        chosen, why_chosen = choose_queries(model, queries, query, most)
+        chosen, why_chosen = choose_queries(model, queries, query, query_limit)
         recipe = first_choice(model, train) if requested is None else requested
         retraining = upweight.Retraining(progress=progress)
         explained = run(
@@ -95,7 +95,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         print_json({**explained.as_dict(k), **inputs.as_dict(), **page_keys(out)})
     elif not quiet:
         print_model(inputs)
-        print_explanation(explained, out, chosen if query else chosen[:1], k, overall=most is not None)
+        print_explanation(explained, out, chosen if query else chosen[:1], k, overall=query_limit is not None)
 
 
 def _number_of_queries(text: str | None, named: list[str] | None) -> int | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.cli.dates import are_dates
 from upweight.cli.table_columns import plain_text
+from upweight.cli.table_files.numbers import is_number
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +85,7 @@ def read_target(name: str, values: pandas.Series, kind: TargetKind | None = None
 
 def _of_texts(name: str, texts: NDArray[np.str_], kind: TargetKind | None) -> Target:
     if kind == "number":
-        example = next((text for text in texts.tolist() if not _is_number(text)), texts[0])
+        example = next((text for text in texts.tolist() if not is_number(text)), texts[0])
         raise ValueError(f"expected numbers in the target {name}, got texts, for example {example!s}")
     return _of_classes(name, texts)
 
@@ -106,11 +107,3 @@ def _of_classes(name: str, y: NDArray[Any]) -> Target:
 def _are_numbers(y: NDArray[Any]) -> bool:
     """Whether texts look like numbers that were not read as such: 1.234,5 or 12 kg."""
     return y.dtype.kind == "U" and all(NUMBER.fullmatch(text) for text in y.tolist())
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

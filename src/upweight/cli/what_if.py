@@ -24,6 +24,7 @@ from upweight.cli.options import (
     require_output,
 )
 from upweight.cli.output import print_application, signed, verdict_line
+from upweight.cli.table_files.numbers import POINT_NUMBER
 from upweight.cli.table_options import TableOptions
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
         change = Change(
             remove=[train_id(train, text) for text in remove or ()],
             relabel=dict(_pairs(train, relabel, "--relabel", _labels(train).__contains__)),
-            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight", _is_number)},
+            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight", _is_factor)},
         )
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
@@ -109,15 +110,11 @@ def _labels(train: Examples) -> set[str]:
     return {str(label) for label in [*([] if train.y is None else train.y.tolist()), *train.labels.values()]}
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_factor(text: str) -> bool:
+    return bool(POINT_NUMBER.fullmatch(text))
 
 
 def _factor(text: str) -> float:
-    if not _is_number(text):
+    if not _is_factor(text):
         raise typer.BadParameter(f"expected a number as factor, got {text!r}", param_hint="--reweight")
     return float(text)

@@ -185,9 +185,9 @@ class CapturedRows(NetworkRows):
         """The rows at these positions; nothing is computed."""
         slopes = None if self.slopes is None else self.slopes[positions]
         examples, weights = self.examples.take(positions), self.weights[positions]
-        taken = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
-        taken._totals, taken._positions = self._totals, self._positions[positions]
-        return taken
+        selection = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
+        selection._totals, selection._positions = self._totals, self._positions[positions]
+        return selection
 
     def plain(self) -> CapturedRows:
         """The same rows without their shares of the regulariser."""

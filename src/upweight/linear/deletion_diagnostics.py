@@ -88,8 +88,8 @@ def _residuals(
     if problem.family.has_dispersion:
         with np.errstate(divide="ignore", invalid="ignore"):
             if problem.ridge or curvature.solver.damping:
-                own = (pearson - np.sqrt(weights * expected.diagonal[:, 0]) * change) ** 2
-                squares = _moved_squares(curvature, pearson, shifts) - own
+                left_out_squares = (pearson - np.sqrt(weights * expected.diagonal[:, 0]) * change) ** 2
+                squares = _moved_squares(curvature, pearson, shifts) - left_out_squares
             else:
                 squares = pearson @ pearson - pearson**2 / (1.0 - leverage)
             freedom = float(counts.sum()) - float(leverage.sum()) - counts

@@ -70,7 +70,7 @@ def solver_gave_up(problem: Problem) -> bool:
     features = problem.features
     constant = Features(np.empty((len(features), 0)), features.intercept, features.penalised_intercept)
     start = replace(problem, features=constant, theta=problem.theta[:, features.columns :])
-    lowest = LinearCurvature(start, None, 0.0).settled().problem if features.intercept else None
+    lowest = LinearCurvature(start, None, 0.0).reoptimised().problem if features.intercept else None
     at_start = _objective(problem, zero=True) if lowest is None else _objective(lowest)
     gained, excess = at_start - _objective(problem), _excess(problem) * _size(problem)
     return not gained > PROGRESS * (gained + excess)

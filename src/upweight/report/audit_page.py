@@ -73,10 +73,10 @@ def _facts(result: Audit, prediction: AuditedPrediction) -> list[tuple[str, str]
     if (share := prediction.shares["label"]) is not None:
         facts.append((f"of its support from label {label_text(prediction.supported)}", _percent(share)))
     for column in result.columns:
-        own = int(column.queries[result.queries.positions([prediction.id])[0]])
-        if own != UNKNOWN:
+        group = int(column.queries[result.queries.positions([prediction.id])[0]])
+        if group != UNKNOWN:
             share = prediction.shares[column.column]
-            facts.append((f"of its support from {column.named(own)}, its own", _percent(share)))
+            facts.append((f"of its support from {column.named(group)}, its own", _percent(share)))
     facts.append(("effective proponents", significant(prediction.effective, 3)))
     if prediction.distance is not None:
         facts.append(

@@ -47,9 +47,9 @@ def deciding_columns(train: Examples, queries: Examples) -> list[Column]:
     if tables is None:
         return []
     known, new = tables
-    most = max(50, min(MAX_ROWS, MAX_CELLS // max(1, known.width)))
-    rows = np.unique(np.linspace(0, len(train) - 1, most).astype(int))
-    known, new = known.take(rows), new.take(np.unique(np.linspace(0, len(queries) - 1, most).astype(int)))
+    row_limit = max(50, min(MAX_ROWS, MAX_CELLS // max(1, known.width)))
+    rows = np.unique(np.linspace(0, len(train) - 1, row_limit).astype(int))
+    known, new = known.take(rows), new.take(np.unique(np.linspace(0, len(queries) - 1, row_limit).astype(int)))
     labels = None if train.y is None else _standardised(_label_columns(train.y[rows]))[0]
     numeric = known.numeric & new.numeric
     columns = _of_numbers(known, new, np.flatnonzero(numeric), labels)

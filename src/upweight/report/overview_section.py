@@ -22,34 +22,34 @@ def overview_data(scores: Scores, queries: Examples, on_page: dict[Id, int], alb
     """
     if len(scores.query_ids) < 2:
         return None
-    seen = overview(scores, queries)
-    orders = {by: seen.strongest(EXAMPLES_SHOWN, by) for by in get_args(Order)}
+    summary = overview(scores, queries)
+    orders = {by: summary.strongest(EXAMPLES_SHOWN, by) for by in get_args(Order)}
     ids = list(dict.fromkeys(identifier for listed in orders.values() for identifier in listed))
     row_of = {identifier: row for row, identifier in enumerate(ids)}
-    notes = list(seen.notes)
-    if len(seen.groups) > KINDS_SHOWN:
-        notes.append(f"The {KINDS_SHOWN} most frequent of {count(len(seen.groups), 'kind')} of mistakes are listed.")
+    notes = list(summary.notes)
+    if len(summary.groups) > KINDS_SHOWN:
+        notes.append(f"The {KINDS_SHOWN} most frequent of {count(len(summary.groups), 'kind')} of mistakes are listed.")
     return {
-        "count": seen.queries,
-        "mistakes": sum(len(group.query_ids) for group in seen.groups),
-        "rows": _rows(seen, ids, album),
+        "count": summary.queries,
+        "mistakes": sum(len(group.query_ids) for group in summary.groups),
+        "rows": _rows(summary, ids, album),
         "orders": {by: [row_of[i] for i in listed] for by, listed in orders.items() if listed},
-        "groups": [_group(group, on_page, album) for group in seen.groups[:KINDS_SHOWN]],
+        "groups": [_group(group, on_page, album) for group in summary.groups[:KINDS_SHOWN]],
         "notes": notes,
     }
 
 
-def _rows(seen: Overview, ids: list[Id], album: Album) -> list[dict[str, Any]]:
-    place = {identifier: i for i, identifier in enumerate(seen.train_ids.tolist())}
+def _rows(summary: Overview, ids: list[Id], album: Album) -> list[dict[str, Any]]:
+    place = {identifier: i for i, identifier in enumerate(summary.train_ids.tolist())}
     return [
         {
             **_example(identifier, album),
             "preview": album.add("train", identifier),
-            "mean": number(seen.mean[place[identifier]]),
-            "strength": number(seen.strength[place[identifier]]),
-            "helped": int(seen.helped[place[identifier]]),
-            "harmed": int(seen.harmed[place[identifier]]),
-            "mistakes": int(seen.mistakes[place[identifier]]),
+            "mean": number(summary.mean[place[identifier]]),
+            "strength": number(summary.strength[place[identifier]]),
+            "helped": int(summary.helped[place[identifier]]),
+            "harmed": int(summary.harmed[place[identifier]]),
+            "mistakes": int(summary.mistakes[place[identifier]]),
         }
         for identifier in ids
     ]

@@ -39,8 +39,8 @@ def payload(
     words, limits = wording(scores), limits or PageLimits()
     m = min(len(scores.query_ids), limits.queries)
     album = Album(train, queries, limits)
-    kept, embedded, notes = _embedded(scores.values[:m], limits.scores)
-    position_of = {identifier: position for position, identifier in enumerate(scores.train_ids[kept].tolist())}
+    positions, embedded, notes = _embedded(scores.values[:m], limits.scores)
+    position_of = {identifier: position for position, identifier in enumerate(scores.train_ids[positions].tolist())}
     tops = [_top(scores, query, position_of) for query in scores.query_ids[:m].tolist()]
     ranges, interval_notes = intervals(check, scores, [_strongest_first(top) for top in tops])
     entries = []
@@ -63,7 +63,7 @@ def payload(
         },
         "classes": _has_classes(scores, train),
         "queries": entries,
-        "train": _train(scores, train, kept, album)
+        "train": _train(scores, train, positions, album)
         | {"previews": {str(position_of[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
         "check": None if check is None else check_data(check, scores.query_ids[:m].tolist()),
     }
@@ -91,34 +91,34 @@ def _has_classes(scores: Scores, train: Examples) -> bool:
     return train.y is not None and train.y.ndim == 1 and train.y.dtype.kind != "f"
 
 
-def _embedded(values: NDArray[np.float64], most: int) -> tuple[NDArray[np.intp], list[dict[str, Any]], list[str]]:
+def _embedded(values: NDArray[np.float64], limit: int) -> tuple[NDArray[np.intp], list[dict[str, Any]], list[str]]:
     """The positions of the training examples on the page, the scores of each query, and notes on what was left out.
 
-    All scores are on the page if there are at most `most`; otherwise the highest and the lowest scores of each query.
+    All scores are on the page if there are at most `limit`; otherwise the highest and the lowest scores of each query.
     """
     m, n = values.shape
-    if m * n <= most:
+    if m * n <= limit:
         return np.arange(n), [{"scores": _base64(row, "<f4")} for row in values], []
-    each = max(STRONGEST_SHOWN, most // (4 * m))  # a position and a score, at two ends
-    chosen = [_ends(row, each) for row in values]
-    kept = np.unique(np.concatenate(chosen))
+    per_end = max(STRONGEST_SHOWN, limit // (4 * m))  # a position and a score, at two ends
+    chosen = [_ends(row, per_end) for row in values]
+    positions = np.unique(np.concatenate(chosen))
     rows = [
-        {"places": _base64(np.searchsorted(kept, columns), "<u4"), "scores": _base64(values[q, columns], "<f4")}
+        {"places": _base64(np.searchsorted(positions, columns), "<u4"), "scores": _base64(values[q, columns], "<f4")}
         for q, columns in enumerate(chosen)
     ]
     note = (
-        f"{count(m * n, 'score')} would make this page too large ({most:,} fit). It holds, for each query, the "
-        f"{each:,} highest and the {each:,} lowest scores of {count(n, 'training example')}; the others are in the "
-        "scores themselves, or in a report of fewer queries."
+        f"{count(m * n, 'score')} would make this page too large ({limit:,} fit). It holds, for each query, the "
+        f"{per_end:,} highest and the {per_end:,} lowest scores of {count(n, 'training example')}; the others are in "
+        "the scores themselves, or in a report of fewer queries."
     )
-    return kept, rows, [note]
+    return positions, rows, [note]
 
 
-def _ends(row: NDArray[np.float64], each: int) -> NDArray[np.intp]:
-    if len(row) <= 2 * each:
+def _ends(row: NDArray[np.float64], per_end: int) -> NDArray[np.intp]:
+    if len(row) <= 2 * per_end:
         return np.arange(len(row))
     # A stable order breaks ties as Scores.proponents and Scores.opponents do.
-    return np.union1d(np.argsort(-row, kind="stable")[:each], np.argsort(row, kind="stable")[:each])
+    return np.union1d(np.argsort(-row, kind="stable")[:per_end], np.argsort(row, kind="stable")[:per_end])
 
 
 def _top(scores: Scores, query: Id, position_of: dict[Id, int]) -> dict[str, list[tuple[Id, float | None]]]:
@@ -194,8 +194,8 @@ def _named(value: Any, examples: Examples) -> str | None:
     return label_text(readable)
 
 
-def _train(scores: Scores, train: Examples, kept: NDArray[np.intp], album: Album) -> dict[str, Any]:
-    ids = scores.train_ids[kept].tolist()
+def _train(scores: Scores, train: Examples, positions: NDArray[np.intp], album: Album) -> dict[str, Any]:
+    ids = scores.train_ids[positions].tolist()
     is_range = all(isinstance(i, int) for i in ids) and ids == list(range(len(ids)))
     names, codes = _labels(train, ids)
     width = 1 if len(names) <= 256 else 4

@@ -80,8 +80,8 @@ def print_explanation(
     if overall:
         console.print(overview_summary(explanation.overview(), explanation.train, k))
     m = len(explanation.queries)
-    most = PageLimits().queries
-    shown = f"this {noun}" if m == 1 else f"{m} {noun}s" if m <= most else f"the first {most} of {m:,} {noun}s"
+    limit = PageLimits().queries
+    shown = f"this {noun}" if m == 1 else f"{m} {noun}s" if m <= limit else f"the first {limit} of {m:,} {noun}s"
     contents = f"{shown} with scores; {explanation.seconds:.1f} s in total"
     address = (("\n  Report  ", "bold"), report.resolve().as_uri(), (f"\n          {contents}\n", "dim"))
     console.print(Text.assemble(*address), soft_wrap=True)  # an address that is not wrapped can be clicked

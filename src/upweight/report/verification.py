@@ -65,15 +65,15 @@ def intervals(
             if rank < len(examples)
         )
     )
-    most = max(20, MAX_INTERVAL_WORK // (len(check.removals) * scores.values.size))
+    limit = max(20, MAX_INTERVAL_WORK // (len(check.removals) * scores.values.size))
     found_intervals: dict[tuple[int, Id], list[float | None]] = {}
-    for identifier in ids[:most]:
+    for identifier in ids[:limit]:
         low, high = check.interval((identifier,), level=LEVEL)
         for position, examples in enumerate(strongest):
             if identifier in examples:
                 found_intervals[position, identifier] = [number(low[position]), number(high[position])]
-    note = f"Only the {most:,} strongest of the {len(ids):,} training examples shown have an interval on this page."
-    return found_intervals, [note] if len(ids) > most else []
+    note = f"Only the {limit:,} strongest of the {len(ids):,} training examples shown have an interval on this page."
+    return found_intervals, [note] if len(ids) > limit else []
 
 
 def same_scores(check: Check, scores: Scores) -> bool:

@@ -132,9 +132,9 @@ def distribute_to_processes(processes: int | None, threads: int) -> Distribute:
     def distribute(
         work: Work, job: Job, groups: Sequence[Sequence[Task]], name: Name
     ) -> Iterator[tuple[int, list[Any]]]:
-        most = available_processors() if processes is None else processes
+        processors = available_processors() if processes is None else processes
         start = time.perf_counter()
-        if most > 1 and len(groups) > 1 and job.model.converges:
+        if processors > 1 and len(groups) > 1 and job.model.converges:
             # Such a model first computes its optimum, from which all trainings start; the job brings it to the workers.
             with limit_threads(threads):
                 job.model.retrain(job.train, np.ones(len(job.train)))
@@ -145,7 +145,7 @@ def distribute_to_processes(processes: int | None, threads: int) -> Distribute:
             work,
             job,
             groups,
-            1 if job.model.threads else most,
+            1 if job.model.threads else processors,
             threads=None if has_processors else threads,
             may_stay=may_stay,
             name=name,

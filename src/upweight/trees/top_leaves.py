@@ -31,15 +31,15 @@ def top_leaves_derivative(boosting: Boosting, examples: Indices, k: int) -> tupl
     counts = np.maximum(boosting.counts, 1.0)[examples]
     copy_weights, is_one = boosting.weights[examples] / counts, counts <= 1.0
     base = base_derivative(boosting)[:, examples] * boosting.weights[examples]
-    own = base / counts  # (K, examples), of the copy whose weight changes
-    dz = np.repeat(own[:, None, :], n, axis=1)  # (K, n, examples), of all rows; of the example's own, the other copies
+    copy_dz = base / counts  # (K, examples), of the copy whose weight changes
+    dz = np.repeat(copy_dz[:, None, :], n, axis=1)  # (K, n, examples), of rows; of the example's own, the other copies
     change = np.zeros((*ensemble.values.shape, len(examples)))
     old, (_, h_totals) = boosting.reproduced, boosting.leaf_totals
     added = np.empty(dz.shape[1:])
     for step in boosting.steps():
         followed = _derivative_changes(boosting, step, dz)
-        own_changes = boosting.loss.derivatives_jvp(step.margins[:, examples], targets[:, examples], own)
-        moved, own_moved = _moved(boosting, step.trees, dz), _moved(boosting, step.trees, own)
+        own_changes = boosting.loss.derivatives_jvp(step.margins[:, examples], targets[:, examples], copy_dz)
+        moved, own_moved = _moved(boosting, step.trees, dz), _moved(boosting, step.trees, copy_dz)
         for tree in step.trees:
             in_tree, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
             matrix, outputs = boosting.leaf_matrices[tree], ensemble.outputs_of(tree)
@@ -60,9 +60,9 @@ def top_leaves_derivative(boosting: Boosting, examples: Indices, k: int) -> tupl
                 value, h_total = old[in_tree, column, None], h_totals[in_tree, column, None]
                 copy_change = rule.value_change(value, h_total, sums[0], sums[1], in_tree)
                 change[in_tree, column] = copy_change * counts
-                own[output] += copy_change[at]
+                copy_dz[output] += copy_change[at]
                 dz[output] += np.take(copy_change * is_top, local, axis=0, out=added, mode="clip")
-                dz[output, examples[is_one], columns[is_one]] = own[output, is_one]
+                dz[output, examples[is_one], columns[is_one]] = copy_dz[output, is_one]
     return change, base
 
 
