@@ -81,6 +81,15 @@ def test_evaluate_as_json_with_planted_labels(task):
     assert all(row["found"]["planted"] == 3 for row in rows.values()) and "loss" in rows
 
 
+def test_evaluate_trains_without_the_strongest_and_on_them_alone(task):
+    asked = ("--subsets", "5", "--query", "q1", "--query", "q2", "--criteria", "--out", "e.html")
+    answer = json.loads(run("evaluate", task, *asked, "--json").stdout)
+    methods = answer["criteria"]["methods"]
+    assert methods["influence"]["necessity"]["area"] > methods["random"]["necessity"]["area"]
+    assert "Necessary and sufficient examples" in Path("e.html").read_text(encoding="utf-8")
+    assert "Necessity and sufficiency of the strongest" in run("evaluate", task, *asked).stdout
+
+
 def test_evaluate_goes_on_from_its_folder(task):
     answers = [
         json.loads(run("evaluate", task, "--subsets", "6", "--folder", "kept", "--json").stdout) for _ in range(2)

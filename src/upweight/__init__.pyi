@@ -3,6 +3,7 @@
 from upweight.applications.attack import PGD as PGD
 from upweight.applications.attack import Attack as Attack
 from upweight.applications.attack import attack as attack
+from upweight.applications.attribute_inputs import attribute_inputs as attribute_inputs
 from upweight.applications.audit import Audit as Audit
 from upweight.applications.audit import AuditedPrediction as AuditedPrediction
 from upweight.applications.audit import audit as audit
@@ -14,6 +15,8 @@ from upweight.applications.example_kernels import KernelRecipe as KernelRecipe
 from upweight.applications.example_kernels import RBFKernel as RBFKernel
 from upweight.applications.explain import Explanation as Explanation
 from upweight.applications.explain import explain as explain
+from upweight.applications.fgsm import AdversarialQueries as AdversarialQueries
+from upweight.applications.fgsm import fgsm as fgsm
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.group_columns import GroupColumn as GroupColumn
@@ -71,7 +74,19 @@ from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval
 from upweight.core.identity import digest as digest
+from upweight.core.input_attributions import InputAttributable as InputAttributable
+from upweight.core.input_attributions import InputAttributions as InputAttributions
+from upweight.core.input_attributions import InputPart as InputPart
+from upweight.core.input_recipes import AttentionWeights as AttentionWeights
+from upweight.core.input_recipes import DeepLIFT as DeepLIFT
+from upweight.core.input_recipes import Erasure as Erasure
+from upweight.core.input_recipes import GradientTimesInput as GradientTimesInput
+from upweight.core.input_recipes import InfluenceDirected as InfluenceDirected
+from upweight.core.input_recipes import IntegratedGradients as IntegratedGradients
+from upweight.core.input_recipes import Occlusion as Occlusion
+from upweight.core.input_recipes import Saliency as Saliency
 from upweight.core.laws import Law as Law
+from upweight.core.layer_activations import LayerActivations as LayerActivations
 from upweight.core.measurement import Loss as Loss
 from upweight.core.measurement import Margin as Margin
 from upweight.core.measurement import Measurement as Measurement
@@ -113,6 +128,8 @@ from upweight.evaluate.compare import Entry as Entry
 from upweight.evaluate.compare import compare as compare
 from upweight.evaluate.damping_tuning import Tuned as Tuned
 from upweight.evaluate.damping_tuning import tune_damping as tune_damping
+from upweight.evaluate.example_criteria import ExampleCriteria as ExampleCriteria
+from upweight.evaluate.example_criteria import example_criteria as example_criteria
 from upweight.evaluate.intervals import Coverage as Coverage
 from upweight.evaluate.label_errors import Detection as Detection
 from upweight.evaluate.label_errors import detection_rates as detection_rates
@@ -123,6 +140,9 @@ from upweight.evaluate.loo import LOO as LOO
 from upweight.evaluate.loo import loo as loo
 from upweight.evaluate.noise_ceiling import Ceiling as Ceiling
 from upweight.evaluate.noise_ceiling import noise_ceiling as noise_ceiling
+from upweight.evaluate.part_ordering import PartOrdering as PartOrdering
+from upweight.evaluate.part_ordering import necessity as necessity
+from upweight.evaluate.part_ordering import sufficiency as sufficiency
 from upweight.evaluate.removal_curve import RemovalCurve as RemovalCurve
 from upweight.evaluate.removal_curve import removal_curve as removal_curve
 from upweight.evaluate.removals import Removal as Removal

@@ -101,6 +101,6 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
 
 
 def test_anything_else_is_refused(tmp_path, fitted):
-    expected = r"expected a result of mislabeled, slices, audit, prototypes, perturb, attack or what_if, got dict"
+    expected = r"expected a result of mislabeled, slices, audit, prototypes, perturb, attack, fgsm or what_if, got dict"
     with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

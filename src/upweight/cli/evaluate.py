@@ -32,7 +32,9 @@ from upweight.cli.table_options import TableOptions
 if TYPE_CHECKING:
     from upweight.core.examples import Examples
     from upweight.core.progress import Progress
+    from upweight.core.scores import Scores
     from upweight.evaluate.compare import Comparison
+    from upweight.evaluate.example_criteria import ExampleCriteria
     from upweight.evaluate.removal_curve import RemovalCurve
 
 MAX_QUERIES = 100  # measured if none are named
@@ -73,6 +75,14 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             help=f"Also remove the strongest examples of the first {MAX_CURVE_QUERIES} queries, and retrain.",
         ),
     ] = False,
+    criteria: Annotated[
+        bool,
+        typer.Option(
+            "--criteria",
+            help=f"Also retrain without the strongest examples of the first {MAX_CURVE_QUERIES} queries, and on them "
+            "alone.",
+        ),
+    ] = False,
     folder: Folder = None,
     out: OptionalOut = None,
     old_report: OldReport = None,
@@ -96,6 +106,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         "retrain": "Retraining on subsets",
         "compare": "Scoring with each method",
         "curve": "Removing the strongest examples and retraining",
+        "criteria": "Retraining on the strongest examples alone",
     }
     with show_progress(stages, quiet, as_json) as progress:
         inputs = source.read(progress, query, seed)
@@ -113,14 +124,17 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             retraining=upweight.Retraining(processes=1, how="processes", progress=progress),
         )  # fmt: skip
         curves = _removal_curves(comparison, model, train, queries, seeds, folder, progress) if curve else {}
+        alone = _criteria(comparison, model, train, queries, seeds, folder, progress) if criteria else None
         if page is not None:
             progress("report", 0, 1)
-            write_evaluation(page, comparison, curves=curves, description=inputs.description)
+            write_evaluation(page, comparison, curves=curves, criteria=alone, description=inputs.description)
             progress("report", 1, 1)
     curve_warnings = dict.fromkeys(warning for each in curves.values() for warning in each.warnings)
-    warnings = [*inputs.notes, *left_out, *comparison.warnings, *curve_warnings]
+    warnings = [*inputs.notes, *left_out, *comparison.warnings, *curve_warnings, *(alone.warnings if alone else ())]
     if as_json:
-        removal_curves = {"removal_curves": {name: each.as_dict() for name, each in curves.items()}} if curve else {}
+        removal_curves: dict[str, Any] = {"criteria": alone.as_dict()} if alone else {}
+        if curve:
+            removal_curves["removal_curves"] = {name: each.as_dict() for name, each in curves.items()}
         print_json(
             {**comparison.as_dict(), **inputs.as_dict(), **removal_curves, "warnings": warnings, **page_keys(page)}
         )
@@ -132,6 +146,8 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         print_comparison(comparison, title, bool(mislabeled))
         for name, each in curves.items():
             print_curve(name, each)
+        if alone is not None:
+            print_criteria(alone)
         print_notes([*_verdicts(comparison), *_ceiling_note(comparison)], warnings, page)
 
 
@@ -150,7 +166,7 @@ def _removal_curves(
     queries = queries.take(range(min(len(queries), MAX_CURVE_QUERIES)))
     # Results go to a subfolder: in the folder of the comparison, a warning would say that the queries are others.
     folder = folder and folder / "curves"
-    methods = {e.name: e.scores for e in comparison.entries if e.kind == "method" and e.scores is not None}
+    methods = {e.name: _first(e.scores, queries) for e in comparison.entries if e.kind == "method" and e.scores}
     curves: dict[str, RemovalCurve] = {}
 
     def report_curve(stage: str, done: int, total: int, /) -> None:
@@ -158,17 +174,43 @@ def _removal_curves(
 
     progress("curve", 0, 1)
     for name, scores in methods.items():
-        first_scores = replace(
-            scores,
-            values=scores.values[: len(queries)],
-            query_ids=queries.ids,
-            measured=None,
-            predictions=None,
-            at_optimum=None,
-        )
         retraining = upweight.Retraining(seeds=seeds, folder=folder, progress=report_curve)
-        curves[name] = removal_curve(model, train, queries, first_scores, retraining=retraining)
+        curves[name] = removal_curve(model, train, queries, scores, retraining=retraining)
     return curves
+
+
+def _criteria(
+    comparison: Comparison,
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    seeds: int,
+    folder: Path | None,
+    progress: Progress,
+) -> ExampleCriteria:
+    """Necessity and sufficiency of the strongest examples of the first queries, for every method and baseline."""
+    from upweight.evaluate.example_criteria import example_criteria
+
+    queries = queries.take(range(min(len(queries), MAX_CURVE_QUERIES)))
+    scores = {e.name: _first(e.scores, queries) for e in comparison.entries if e.scores is not None}
+
+    def report(stage: str, done: int, total: int, /) -> None:
+        progress("criteria", done, total)
+
+    retraining = upweight.Retraining(seeds=seeds, folder=folder and folder / "criteria", progress=report)
+    return example_criteria(model, train, queries, scores, retraining=retraining)
+
+
+def _first(scores: Scores, queries: Examples) -> Scores:
+    """The scores of the first queries."""
+    return replace(
+        scores,
+        values=scores.values[: len(queries)],
+        query_ids=queries.ids,
+        measured=None,
+        predictions=None,
+        at_optimum=None,
+    )
 
 
 def print_comparison(comparison: Comparison, title: str, with_auc: bool) -> None:
@@ -190,6 +232,14 @@ def print_curve(name: str, curve: RemovalCurve) -> None:
     rows = [[f"{size:,}", *(formatted(mean[row]) for mean in means)] for row, size in enumerate(curve.sizes)]
     title = f"{name}: mean effect of removing the strongest, {len(curve.query_ids)} queries"
     print_table(title, ("removed", *SIDES), rows)
+
+
+def print_criteria(criteria: ExampleCriteria) -> None:
+    """Print the areas of every method."""
+    from upweight.evaluate.example_criteria import HEAD
+
+    title = f"Necessity and sufficiency of the strongest examples, {len(criteria.query_ids)} queries; high is good"
+    print_table(title, HEAD, criteria.cells())
 
 
 def _verdicts(comparison: Comparison) -> list[str]:

@@ -62,13 +62,18 @@ def with_differentiable_x(batch: Any, n: int) -> tuple[Any, Tensor]:
             "and integers cannot be perturbed; embed them first, or find influential examples instead (uw.explain)"
         )
     x = x.detach().clone().requires_grad_(True)
+    return replace_x(batch, x), x
+
+
+def replace_x(batch: Any, x: Tensor) -> Any:
+    """A copy of the batch with another `x`."""
     if isinstance(batch, dict):
-        return {**batch, "x": x}, x
+        return {**batch, "x": x}
     if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(batch, x=x), x
+        return replace(batch, x=x)
     replaced = copy(batch)
     replaced.x = x
-    return replaced, x
+    return replaced
 
 
 def _mixed_derivatives(network: Network, losses: Tensor, x: Tensor, blocks: dict[str, Tensor], count: int) -> Array:

@@ -13,11 +13,12 @@ from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness
 from upweight.evaluate.compare import HEAD, Comparison, Entry
+from upweight.evaluate.example_criteria import ExampleCriteria
 from upweight.evaluate.removal_curve import RemovalCurve
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verification import Check
 from upweight.report.document import rendered, written
-from upweight.report.removal_curves import curve_plots, flip_table
+from upweight.report.removal_curves import criteria_table, curve_plots, flip_table
 from upweight.report.svg_plots import Dot, against_cost, scatter
 from upweight.report.wording import count, settings, wording
 
@@ -32,6 +33,7 @@ def write_evaluation(
     *,
     curves: Mapping[str, RemovalCurve] | None = None,
     flips: Brittleness | None = None,
+    criteria: ExampleCriteria | None = None,
     description: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML page that shows how far scores agree with retraining.
@@ -43,6 +45,7 @@ def write_evaluation(
     Args:
         curves: method → its removal curve (`upweight.removal_curve`).
         flips: how few removed examples flip predictions (`upweight.brittleness`).
+        criteria: how necessary and how sufficient the strongest examples are (`upweight.example_criteria`).
         description: sentences about the model, for the head of the page.
 
     Returns:
@@ -51,10 +54,10 @@ def write_evaluation(
     facts = _check_facts(result) if isinstance(result, Check) else _comparison_facts(result)
     facts["curves"] = curve_plots(curves or {})
     facts["flips"] = None if flips is None else flip_table(flips)
-    facts["warnings"] = [
-        *facts["warnings"],
-        *dict.fromkeys(w for curve in (curves or {}).values() for w in curve.warnings),
-    ]
+    facts["criteria"] = None if criteria is None else criteria_table(criteria)
+    more = [w for curve in (curves or {}).values() for w in curve.warnings]
+    more += criteria.warnings if criteria else ()
+    facts["warnings"] = [*facts["warnings"], *dict.fromkeys(more)]
     return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, description, **facts))
 
 

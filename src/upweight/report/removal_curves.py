@@ -1,4 +1,4 @@
-"""Removal curves beside random removals, and how few removed examples flip each prediction, for the page."""
+"""Removal curves, what the strongest examples alone are worth, and how few flip each prediction, for the page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness, Flip
+from upweight.evaluate.example_criteria import ExampleCriteria
 from upweight.evaluate.removal_curve import SIDES, RemovalCurve
 from upweight.report.svg_plots import Line, lines
 from upweight.report.wording import count
@@ -45,6 +46,25 @@ def flip_table(brittleness: Brittleness) -> dict[str, Any]:
         "rows": [_row(flip) for flip in brittleness.flips],
         "summary": f"{share} flipped when at most {brittleness.most:,} examples were removed; {middle}. "
         f"{brittleness.trainings:,} trainings.",
+    }
+
+
+def criteria_table(criteria: ExampleCriteria) -> dict[str, Any]:
+    """One row per method: the areas, and the mean curves over queries."""
+    return {
+        "head": [
+            *["method", "necessity", *[f"without {size:,}" for size in criteria.sizes]],
+            *["sufficiency", *[f"{size:,} alone" for size in criteria.sizes]],
+        ],
+        "rows": [
+            [
+                name,
+                *[need, *map(formatted, finite_mean(criteria.necessity[name], axis=0))],
+                *[enough, *map(formatted, finite_mean(criteria.sufficiency[name], axis=0))],
+            ]
+            for name, need, enough in criteria.cells()
+        ],
+        "summary": f"{count(len(criteria.query_ids), 'query')}, {criteria.trainings:,} trainings.",
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from upweight.applications.attack import Attack
 from upweight.applications.audit import Audit
+from upweight.applications.fgsm import AdversarialQueries
 from upweight.applications.perturb import Perturbation
 from upweight.applications.prototypes import Prototypes
 from upweight.applications.slices import Slices
@@ -17,6 +18,7 @@ from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
 from upweight.report.audit_page import audit_page
 from upweight.report.document import written
+from upweight.report.fgsm_page import fgsm_page
 from upweight.report.perturb_page import perturb_page
 from upweight.report.prototypes_page import prototypes_page
 from upweight.report.review import review_page
@@ -30,6 +32,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Perturbation: perturb_page,
     Prototypes: prototypes_page,
     Attack: attack_page,
+    AdversarialQueries: fgsm_page,
     WhatIf: what_if_page,
 }
 
@@ -38,9 +41,9 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
 def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()) -> Path:
     """Write the result of an application as one self-contained HTML page.
 
-    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `perturb`, `attack` and `what_if`. The page holds
-    everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides with the
-    keyboard. An existing file is replaced in one step or not at all.
+    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `perturb`, `attack`, `fgsm` and `what_if`. The page
+    holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides
+    with the keyboard. An existing file is replaced in one step or not at all.
 
     Args:
         path: where to write.
@@ -53,7 +56,7 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            "expected a result of mislabeled, slices, audit, prototypes, perturb, attack or what_if, got "
+            "expected a result of mislabeled, slices, audit, prototypes, perturb, attack, fgsm or what_if, got "
             f"{type(result).__name__}; for scores, use write_report"
         )
     return written(Path(path), page(result, description))

@@ -17,13 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
 from upweight.core.kept_state import KeptState
-from upweight.core.model import (
-    Embeddable,
-    Movable,
-    Parametric,
-    Perturbable,
-    Predictions,
-)
+from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
 from upweight.core.weights import only_examples
@@ -35,6 +29,7 @@ from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
+from upweight.models.pytorch.inspected_network import InspectedNetwork
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
@@ -46,7 +41,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork):
+class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork, InspectedNetwork):
     """A trained network, its loss and the measurement of a query.
 
     Args:

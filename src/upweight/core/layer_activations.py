@@ -1,0 +1,28 @@
+"""The capability of models to show the activations of their neurons."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.model import Measurable
+
+
+class LayerActivations(Measurable):
+    """A network whose layers can be asked for their activations."""
+
+    @abstractmethod
+    def layer_names(self) -> Sequence[str]:
+        """The names of the layers, in the order of the net."""
+
+    @abstractmethod
+    def activations(self, examples: Examples, layer: str) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp]]]:
+        """For batches of the examples: the activation of every neuron (b, neurons), and where it was largest.
+
+        A neuron of a convolution is a channel, and one of a sequence a feature; their activation is the largest over
+        the positions, and the second array has its (flat) position; 0 for a layer without positions.
+        """
