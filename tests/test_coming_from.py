@@ -27,6 +27,7 @@ class Formulas:
             (torch.as_tensor(e.x), torch.as_tensor(e.y)) for e in (page["train"], page["queries"])
         )
         self.n, self.p = len(self.x), len(self.theta)
+        self.near = page["near"]
         self.g, self.gq = (self.gradients(self.loss, *data) for data in ((self.x, self.y), (self.xq, self.yq)))
         self.h = hessian(lambda t: self.loss(t, self.x, self.y))(self.theta).numpy()
         self.ridge = self.l2 * np.eye(self.p)
@@ -123,6 +124,19 @@ def trak(f: Formulas) -> np.ndarray:
     return (query_features @ (inverse / np.abs(inverse).mean()) @ features.T @ np.diag(wrong)).T
 
 
+def lime(f: Formulas) -> np.ndarray:
+    """The ten columns with the largest coefficient in a ridge regression on all (α = .01), and one on these (α = 1)."""
+    rows, outputs, weights = f.near.rows, f.near.outputs, f.near.weights
+    rows, outputs = rows - np.average(rows, 0, weights), outputs - np.average(outputs, weights=weights)
+
+    def ridge(x: np.ndarray, alpha: float) -> np.ndarray:
+        return np.linalg.solve(x.T @ (weights[:, None] * x) + alpha * np.eye(x.shape[1]), x.T @ (weights * outputs))
+
+    largest = np.argsort(-np.abs(ridge(rows, 0.01)), kind="stable")[:10]
+    coefficients = ridge(rows[:, largest], 1.0)
+    return coefficients[np.argsort(-np.abs(coefficients))]
+
+
 FORMULAS: dict[str, Callable[[Formulas], np.ndarray]] = {
     "release, cg": release_cg,
     "release, lissa": release_lissa,
@@ -139,6 +153,7 @@ FORMULAS: dict[str, Callable[[Formulas], np.ndarray]] = {
     "dattri IFAttributorExplicit": lambda f: mean_hessian(f).T,
     "dattri TracInAttributor": lambda f: f.g @ f.gq.T,
     "TRAK, not projected": trak,
+    "lime": lime,
 }
 
 

@@ -21,6 +21,11 @@ from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.group_columns import GroupColumn as GroupColumn
 from upweight.applications.groups import Groups as Groups
+from upweight.applications.interpretable.choice import Neighbours as Neighbours
+from upweight.applications.interpretable.features import InterpretableFeatures as InterpretableFeatures
+from upweight.applications.local_model import Fidelity as Fidelity
+from upweight.applications.local_model import LocalModel as LocalModel
+from upweight.applications.local_model import local_model as local_model
 from upweight.applications.mislabeled import mislabeled as mislabeled
 from upweight.applications.nearest_copies import NearestExample as NearestExample
 from upweight.applications.overview import Mistakes as Mistakes
@@ -40,6 +45,9 @@ from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices
 from upweight.applications.support_checks import SupportCheck as SupportCheck
+from upweight.applications.surrogate import Neighbourhood as Neighbourhood
+from upweight.applications.surrogate import Surrogate as Surrogate
+from upweight.applications.surrogate import fit_surrogate as fit_surrogate
 from upweight.applications.suspects import Suspects as Suspects
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
