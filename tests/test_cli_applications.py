@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from support.command_line import words
 from upweight.cli import app
 from upweight.cli.mislabeled import _target_line
 
@@ -36,23 +37,23 @@ def run(*arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def said(*arguments):
+def answer_of(*arguments):
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def test_from_suspicion_to_a_better_model(task):
-    found = said("mislabeled", "task.py", "--budget", "8", "-o", "review.html")
-    assert (task / "review.html").exists() and len(found["suspects"]) == 8
-    wrong = [row for row in found["suspects"] if row["id"] in {f"t{i}" for i in range(6)}]
-    assert len(wrong) >= 4 and found["suspects"][0]["harm"] is not None
+    answer = answer_of("mislabeled", "task.py", "--budget", "8", "-o", "review.html")
+    assert (task / "review.html").exists() and len(answer["suspects"]) == 8
+    wrong = [row for row in answer["suspects"] if row["id"] in {f"t{i}" for i in range(6)}]
+    assert len(wrong) >= 4 and answer["suspects"][0]["harm"] is not None
     import upweight as uw
     from upweight.applications.task import read_task
 
     _, train, _ = read_task(task / "task.py")
     uw.Patch.of(train, {row["id"]: row["suggested"] for row in wrong}).save("patch.json")
-    done = said("patch", "task.py", "patch.json")
+    done = answer_of("patch", "task.py", "patch.json")
     assert done["relabelled"] == len(wrong) and done["after"]["measured"] > done["before"]["measured"]
     assert "before: accuracy" in run("patch", "task.py", "patch.json").output
 
@@ -64,9 +65,9 @@ def test_suspicious_regression_targets_are_said_in_words_and_in_json(task):
     text = text.replace("y[:6] = 1 - y[:6]", "y[:6] += 9").replace(', "labels": {0: "no", 1: "yes"}', "")
     text = text.replace("LogisticRegression(tol=1e-8)", "Ridge()").replace("import LogisticRegression", "import Ridge")
     (task / "task.py").write_text(text)
-    found = said("mislabeled", "task.py", "--budget", "6", "-o", "targets.html")
-    assert found["regression"] and {row["id"] for row in found["suspects"]} == {f"t{i}" for i in range(6)}
-    assert (task / "targets.html").exists() and found["suspects"][0]["residual"] > 6
+    answer = answer_of("mislabeled", "task.py", "--budget", "6", "-o", "targets.html")
+    assert answer["regression"] and {row["id"] for row in answer["suspects"]} == {f"t{i}" for i in range(6)}
+    assert (task / "targets.html").exists() and answer["suspects"][0]["residual"] > 6
     output = run("mislabeled", "task.py", "--budget", "6").output
     assert "standard deviations of the noise apart" in output and "6 of 100 targets" in output
 
@@ -89,9 +90,10 @@ def test_budget_zero_is_one_message():
 
 
 def test_slices(task):
-    found = said("slices", "task.py", "--by", "size", "--by", "noise", "--removals", "2", "-o", "s.html")
-    assert (task / "s.html").exists() and found["effects"][0]["slice"] == "mistakes"
-    assert sum(row["actual"] is not None for row in found["effects"]) == 2
+    answer = answer_of("slices", "task.py", "--by", "size", "--by", "noise", "--removals", "2", "-o", "s.html")
+    assert (task / "s.html").exists() and answer["effects"][0]["slice"] == "mistakes"
+    assert sum(row["actual"] is not None for row in answer["effects"]) == 2
+    assert "label, or a column of the training set in task.py" in words(run("slices", "task.py").output)
     result = run("slices", "task.py", "--by", "age")
     assert result.exit_code == 1 and "no column 'age'" in result.output
 
@@ -99,45 +101,52 @@ def test_slices(task):
 def test_audit(task):
     text = TASK.replace("y[:6] = 1 - y[:6]", "x[100] = x[7]")
     (task / "task.py").write_text(text)
-    audited = said("audit", "task.py", "--by", "other", "-o", "a.html")
+    audited = answer_of("audit", "task.py", "--by", "other", "-o", "a.html")
     assert audited["flagged"] == ["q0"] and audited["groups"] == ["other"] and len(audited["predictions"]) == 40
     assert audited["predictions"][0]["nearest"] == {"id": "t7", "equal": True, "distance": 0.0}
     assert (task / "a.html").exists()
     assert "q0 (predicted" in run("audit", "task.py").output
-    assert len(said("audit", "task.py", "--query", "q3", "--method", "gradcos")["predictions"]) == 1
+    assert len(answer_of("audit", "task.py", "--query", "q3", "--method", "gradcos")["predictions"]) == 1
     assert "no column 'age'" in run("audit", "task.py", "--by", "age").output
 
 
 def test_prototypes(task):
-    chosen = said("prototypes", "task.py", "--k", "4", "-o", "sets.html")
+    chosen = answer_of("prototypes", "task.py", "--k", "4", "-o", "sets.html")
     assert len(chosen["prototypes"]) == len(chosen["criticisms"]) == 4 and (task / "sets.html").exists()
-    of_queries = said("prototypes", "task.py", "--k", "3", "--query", "q1", "--query", "q2")
+    of_queries = answer_of("prototypes", "task.py", "--k", "3", "--query", "q1", "--query", "q2")
     assert of_queries["stands_for"] == "2 queries" and of_queries["kernel"] == "FisherKernel"
     assert "no: prototypes" in run("prototypes", "task.py").output
 
 
 def test_perturb(task):
-    found = said("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
-    assert (task / "p.html").exists() and len(found["features"]) == 2
-    assert found["features"][0]["of"][0]["name"] in ("size", "noise", "other")
+    answer = answer_of("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
+    assert (task / "p.html").exists() and len(answer["features"]) == 2
+    assert answer["features"][0]["of"][0]["name"] in ("size", "noise", "other")
 
 
 def test_an_attack_is_a_perturbation_that_is_done(task):
-    found = said(
+    answer = answer_of(
         "perturb", "task.py", "--attack", "2", "--grey", "0.5", "--query", "q3", "--query", "q5", "-o", "a.html"
     )
-    assert len(found["moved"]) == 2 and 0 < found["farthest"] <= 0.5 + 1e-9
-    assert all(row["after"] < row["before"] for row in found["queries"][:1]) and found["steps"] >= 1
+    assert len(answer["moved"]) == 2 and 0 < answer["farthest"] <= 0.5 + 1e-9
+    assert all(row["after"] < row["before"] for row in answer["queries"][:1]) and answer["steps"] >= 1
     page = (task / "a.html").read_text(encoding="utf-8")
-    assert found["moved"][0] in page and "largest move" in page and "predictions flipped" in page
+    assert answer["moved"][0] in page and "largest move" in page and "predictions flipped" in page
     assert "grey levels" in run("perturb", "task.py", "--attack", "1", "--grey", "0.5").output
     result = run("perturb", "task.py", "--attack", "1", "--grey", "0")
     assert result.exit_code == 1 and "expected grey, radius and step above 0" in result.output
 
 
+def test_what_if_says_that_a_query_is_no_training_example(task):
+    for change in (["--remove", "q3"], ["--relabel", "q3=yes"], ["--reweight", "q3=2"]):
+        result = run("what-if", "task.py", *change)
+        assert result.exit_code == 2 and "'q3' is a query" in words(result.output)
+    assert "expected a number as factor" in words(run("what-if", "task.py", "--reweight", "t1=nan").output)
+
+
 def test_what_if(task):
-    found = said("what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3")
-    assert found["queries"] == ["q3"] and found["predicted"][0] == pytest.approx(found["actual"][0], rel=1e-3)
+    answer = answer_of("what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3")
+    assert answer["queries"] == ["q3"] and answer["predicted"][0] == pytest.approx(answer["actual"][0], rel=1e-3)
     assert (task / "what-if.html").exists()
     for wrong, match in (
         (["--remove", "t999"], "no training example"),

@@ -118,5 +118,7 @@ def test_unknown_columns_and_models_are_refused():
         fit_table(frame(), "target", choice=ModelChoice(use=["weight"]))
     with pytest.raises(ValueError, match="is the target"):
         fit_table(frame(), "target", choice=ModelChoice(leave_out=["target"]))
+    with pytest.raises(ValueError, match="size is named by --use and by --leave-out"):
+        fit_table(frame(), "target", choice=ModelChoice(use=["size"], leave_out=["size"]))
     with pytest.raises(ValueError, match="the models are logistic"):
         fit_table(frame(), "target", choice=ModelChoice(model="oracle"))

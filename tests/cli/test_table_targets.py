@@ -44,7 +44,7 @@ def test_the_user_decides_how_whole_numbers_are_read():
     [
         ([f"{i} Long Street" for i in range(N)], "80 different values in the 80 rows of column y, for example 0 Long"),
         ([f"{i},{i}" for i in range(N)], "--decimal"),
-        (pd.date_range("2020-01-01", periods=N), "got dates in column y, for example 2020-01-01"),
+        (pd.date_range("2020-01-01", periods=N), "got dates in column y, for example 2020-01-01;"),
         (["2020-01-31", "2020-02-01"] * 40, "got dates in column y, for example 2020-01-31"),
         (["same"] * N, "got only same in all 80 rows"),
         ([1.0] * N, "got only 1 in all 80 rows"),

@@ -14,5 +14,10 @@ def alternatives(name: str, columns: Sequence[str]) -> str:
     by_folded = {column.casefold(): column for column in columns}
     close = [by_folded[text] for text in get_close_matches(name.casefold(), list(by_folded), 1, CLOSE)]
     meant = f"did you mean {close[0]!r}? It has " if close else "it has "
+    return f"{meant}{listed(columns)}"
+
+
+def listed(columns: Sequence[str]) -> str:
+    """The names in the order of the table, or the first of them and how many more there are."""
     more = f" and {len(columns) - COLUMNS_LISTED:,} more" if len(columns) > COLUMNS_LISTED else ""
-    return f"{meant}{', '.join(columns[:COLUMNS_LISTED])}{more}"
+    return f"{', '.join(columns[:COLUMNS_LISTED])}{more}"

@@ -125,6 +125,9 @@ def _require_columns(frame: pandas.DataFrame, target: str, choice: ModelChoice) 
             raise KeyError(f"the table has no column {name!r}; {alternatives(name, list(map(str, frame.columns)))}")
     if target in (*choice.use, *choice.leave_out):
         raise ValueError(f"{target} is the target; name other columns with --use and --leave-out")
+    both = [name for name in choice.use if name in choice.leave_out]
+    if both:
+        raise ValueError(f"{both[0]} is named by --use and by --leave-out; name it once")
 
 
 def _examples(

@@ -56,12 +56,15 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
         suspects = run(model, train, budget=budget, evaluation=evaluation, folds=folds, retraining=retraining)
         write_page(out, suspects, description=inputs.description)
+    notes = [*inputs.notes, *suspects.notes]
+    if inputs.table is not None:
+        held_out = f"The {len(queries):,} rows that are held out judge the model; they are not reviewed."
+        notes.append(f"{held_out} --seed {seed + 1} holds out others.")
     if as_json:
-        notes = [*inputs.notes, *suspects.notes]
         print_json({**suspects.as_dict(), **inputs.as_dict(), "notes": notes, "page": str(out.resolve())})
     elif not quiet:
         print_model(inputs)
-        for note in (*inputs.notes, *suspects.notes):
+        for note in notes:
             print_line(f"Note: {note}")
         for row in suspects.as_dict()["suspects"][:SUSPECTS_PRINTED]:
             print_line(_target_line(row) if suspects.is_regression else _label_line(row))

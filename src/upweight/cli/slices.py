@@ -9,6 +9,7 @@ import typer
 
 import upweight
 from upweight.cli.app import app, show_progress
+from upweight.cli.column_names import listed
 from upweight.cli.inputs import Source, named_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
@@ -31,7 +32,7 @@ from upweight.cli.table_options import TableOptions
 DEFAULT_REMOVALS = 8
 GROUPS_PRINTED = 8
 By = Annotated[
-    list[str], typer.Option(help="Column that groups the training set; may be repeated. `label` is the label.")
+    list[str] | None, typer.Option(help="Column that groups the training set; may be repeated. `label` is the label.")
 ]
 
 
@@ -40,8 +41,8 @@ By = Annotated[
 def slices(  # noqa: PLR0913 - a command line has as many options as it has
     task: Task,
     *,
-    by: By,
     table: TableOptions,
+    by: By = None,
     query: Query = None,
     out: Out = Path("slices.html"),
     as_json: AsJson = False,
@@ -56,6 +57,8 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     source = Source(task, table, measure, at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
+    if not by:
+        raise typer.BadParameter(f"say what groups the training set: {_choices(source)}", param_hint="--by")
     from upweight.applications.slices import slices as run
 
     stages = {
@@ -73,3 +76,12 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     lines = [f"{group}: mean effect {signed(effect)} on {result.measurement}" for group, effect in worst]
     lines = [verdict_line(result), *(lines or ["No group harms this slice."])]
     print_application(result, inputs, out, as_json, quiet, lines)
+
+
+def _choices(source: Source) -> str:
+    """What --by can name: the columns of a table, which is read for it, or in words those of a task file."""
+    target = source.table.target
+    if target is None:
+        return f"label, or a column of the training set in {source.task.name}"
+    columns = [str(name) for name in source.read_table().frame.columns if name != target]
+    return f"label, or {listed(columns)}"

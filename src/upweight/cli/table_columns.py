@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -140,8 +141,10 @@ def _as_ids(name: str, distinct: int, rows: int) -> str:
 
 
 def plain_text(value: Any) -> str:
-    """A value of a table as a user writes it: a whole number without .0, and never the repr of a library."""
+    """A value of a table as a user writes it: a whole number without .0, a date without midnight, no library's repr."""
     value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return str(value.date())
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

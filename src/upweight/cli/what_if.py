@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,10 +63,11 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
         inputs = source.read(progress, query, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
+        _refuse_queries(train, queries, remove or ())
         change = Change(
             remove=[train_id(train, text) for text in remove or ()],
-            relabel=dict(_pairs(train, relabel, "--relabel", _labels(train).__contains__)),
-            reweight={i: _factor(text) for i, text in _pairs(train, reweight, "--reweight", _is_factor)},
+            relabel=dict(_pairs(train, queries, relabel, "--relabel", _labels(train).__contains__)),
+            reweight={i: _factor(text) for i, text in _pairs(train, queries, reweight, "--reweight", _is_factor)},
         )
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
@@ -78,11 +79,23 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     print_application(result, inputs, out, as_json, quiet, lines)
 
 
+def _refuse_queries(train: Examples, queries: Examples, texts: Iterable[str], option: str = "--remove") -> None:
+    """Raise a usage error for the id of a query that is no training example."""
+    others = set(map(str, queries.ids.tolist())) - set(map(str, train.ids.tolist()))
+    for text in texts:
+        if text in others:
+            raise typer.BadParameter(
+                f"{text!r} is a query: the model was trained without it, and only training examples can change",
+                param_hint=option,
+            )
+
+
 def _pairs(
-    train: Examples, texts: list[str] | None, option: str, is_value: Callable[[str], bool]
+    train: Examples, queries: Examples, texts: list[str] | None, option: str, is_value: Callable[[str], bool]
 ) -> list[tuple[Id, str]]:
     """(training id, value) of every ID=VALUE; ids and values may hold "=" themselves."""
     ids = {str(i): i for i in train.ids.tolist()}
+    _refuse_queries(train, queries, [text.partition("=")[0] for text in texts or ()], option)
     return [_pair(ids, text, option, is_value) for text in texts or ()]
 
 
