@@ -145,7 +145,9 @@ def test_what_if_says_that_a_query_is_no_training_example(task):
 
 
 def test_what_if(task):
-    answer = answer_of("what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3")
+    answer = answer_of(
+        "what-if", "task.py", "--remove", "t7", "--relabel", "t1=yes", "--reweight", "t9=3", "--query", "q3"
+    )
     assert answer["queries"] == ["q3"] and answer["predicted"][0] == pytest.approx(answer["actual"][0], rel=1e-3)
     assert (task / "what-if.html").exists()
     for wrong, match in (
