@@ -9,6 +9,8 @@ from upweight.applications.audit import AuditedPrediction as AuditedPrediction
 from upweight.applications.audit import audit as audit
 from upweight.applications.changes import Change as Change
 from upweight.applications.cross_fitting import HeldOut as HeldOut
+from upweight.applications.deep_knn import DeepKNN as DeepKNN
+from upweight.applications.deep_knn import deep_knn as deep_knn
 from upweight.applications.example_kernels import ExampleKernel as ExampleKernel
 from upweight.applications.example_kernels import FisherKernel as FisherKernel
 from upweight.applications.example_kernels import KernelRecipe as KernelRecipe
@@ -27,6 +29,7 @@ from upweight.applications.local_model import Fidelity as Fidelity
 from upweight.applications.local_model import LocalModel as LocalModel
 from upweight.applications.local_model import local_model as local_model
 from upweight.applications.mislabeled import mislabeled as mislabeled
+from upweight.applications.mitigation import Mitigation as Mitigation
 from upweight.applications.nearest_copies import NearestExample as NearestExample
 from upweight.applications.overview import Mistakes as Mistakes
 from upweight.applications.overview import Overview as Overview
@@ -39,6 +42,9 @@ from upweight.applications.patch import repair as repair
 from upweight.applications.perturb import Feature as Feature
 from upweight.applications.perturb import Perturbation as Perturbation
 from upweight.applications.perturb import perturb as perturb
+from upweight.applications.poisoned import Poisoned as Poisoned
+from upweight.applications.poisoned import SuspectedTarget as SuspectedTarget
+from upweight.applications.poisoned import poisoned as poisoned
 from upweight.applications.prototypes import Prototypes as Prototypes
 from upweight.applications.prototypes import prototypes as prototypes
 from upweight.applications.slices import Slices as Slices
@@ -49,6 +55,7 @@ from upweight.applications.surrogate import Neighbourhood as Neighbourhood
 from upweight.applications.surrogate import Surrogate as Surrogate
 from upweight.applications.surrogate import fit_surrogate as fit_surrogate
 from upweight.applications.suspects import Suspects as Suspects
+from upweight.applications.target_search import FIT as FIT
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts

@@ -1,0 +1,155 @@
+"""Mitigation of an attack: remove training examples above a falling cutoff until the target's label changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.predicted_labels import predicted_labels
+from upweight.core.examples import Examples
+from upweight.core.progress import no_progress
+from upweight.retraining.retrain import retrain
+from upweight.retraining.retraining import Retraining
+
+Array = NDArray[np.float64]
+FALL = 0.75  # of the cutoff, from one training to the next
+LOWEST = 2.0  # the z-value down to which the cutoff falls
+LARGEST = 0.5  # share of the examples of its label that may be removed for a target
+
+
+@dataclass(frozen=True, eq=False)
+class Mitigation:
+    """What removing the attackers of one target does.
+
+    Attributes:
+        removed: positions of the training examples that were removed for this target, strongest first.
+        trainings: how many trainings it took, without those that are shared by all targets.
+        label, probability: the target's predicted label after the last training, as a value of the training labels.
+        base: its label after training on everything; the model's own, if the training is the one that made it.
+        reproduced: whether it is the model's own.
+        control: its label after removing as many random examples of the predicted label instead; None if it was not
+            tried because the label did not change.
+        why_not: why removal ended without a change of the label; None if it changed.
+    """
+
+    removed: NDArray[np.intp]
+    trainings: int
+    label: Any
+    probability: float | None
+    base: Any
+    reproduced: bool
+    control: Any
+    why_not: str | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the target's label changed."""
+        return self.why_not is None
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the label changed without the attackers, and not without as many random examples."""
+        return self.changed and self.control == self.base
+
+
+class Mitigator:
+    """Removes the attackers of one target after another; what was removed for one stays removed for the next.
+
+    Args:
+        model, train: the model and its training set.
+        retraining: how to train, and the progress to report to.
+        targets: how many targets there are, for the progress.
+    """
+
+    def __init__(self, model: Any, train: Examples, retraining: Retraining, targets: int) -> None:
+        self.model, self.train, self.retraining = model, train, retraining
+        self.report, self.targets, self.done = retraining.progress or no_progress, targets, 0
+        self.report("retrain", 0, targets)
+        self.seed = retraining.only_seed("poisoned")
+        self.weights = np.ones(len(train))
+        self.base = self.current = self._trained(self.weights)
+        self.trainings = 1
+
+    def mitigate(self, target: Examples, predicted: Any, z: Array) -> Mitigation:
+        """Remove the examples with the highest z-values (n,) until the predicted label of the target changes.
+
+        If it changed already without what was removed for others, nothing more is removed.
+        """
+        self.done += 1
+        self.report("retrain", self.done, self.targets)
+        base, _ = self._label(self.base, target)
+        if base != predicted:
+            reason = "training on everything does not give this prediction"
+            return Mitigation(np.empty(0, dtype=np.intp), 0, base, None, base, False, None, reason)
+        label, probability = self._label(self.current, target)
+        weights, removed, trainings = self.weights.copy(), np.empty(0, dtype=np.intp), 0
+        why_not: str | None = None
+        steps = self._steps(z)
+        while label == base:
+            step = next(steps, None)
+            if step is None:
+                why_not = "removing all training examples with unusual influence on it does not change its label"
+                break
+            weights[step] = 0.0
+            try:
+                current = self._trained(weights)
+            except ValueError as error:  # mostly because a class would be lost
+                why_not = f"the model cannot be trained without its attackers ({error})"
+                weights[step] = 1.0
+                break
+            self.current, removed, trainings = current, np.concatenate([removed, step]), trainings + 1
+            label, probability = self._label(current, target)
+        self.weights, control = weights, None
+        if why_not is None:
+            control = self._label(self._trained(self._control(z)), target)[0]
+            trainings += 1
+        self.trainings += trainings
+        return Mitigation(removed, trainings, label, probability, base, True, control, why_not)
+
+    @property
+    def removed(self) -> NDArray[np.intp]:
+        """Positions of all that was removed."""
+        return np.flatnonzero(self.weights == 0)
+
+    def accuracy(self, queries: Examples, counted: NDArray[np.bool_]) -> tuple[float, float] | None:
+        """The accuracy (before, after) removal on the queries where `counted` (m,); None without labels or queries."""
+        if queries.y is None or not counted.any():
+            return None
+        queries = queries.take(counted)
+        before, after = (
+            float(np.mean(predicted_labels(model, self.train, queries)[0] == queries.y))
+            for model in (self.base, self.current)
+        )
+        return before, after
+
+    def _steps(self, z: Array) -> Iterator[NDArray[np.intp]]:
+        """What to remove next: the positions above a cutoff that falls, strongest first."""
+        order = np.argsort(-z, kind="stable")
+        order = order[(z[order] >= LOWEST) & (self.weights[order] > 0)]
+        order = order[: int(LARGEST * np.isfinite(z).sum())]
+        cutoff = float(z[order[0]]) if len(order) else LOWEST
+        while len(order):
+            cutoff = max(LOWEST, FALL * cutoff)
+            count = int((z[order] >= cutoff).sum())
+            if count:
+                yield order[:count]
+            order = order[count:]
+
+    def _control(self, z: Array) -> Array:
+        """Weights without as many random examples of the target's label as were removed with any label."""
+        same, removed = np.flatnonzero(np.isfinite(z)), int((self.weights == 0).sum())
+        rng = np.random.default_rng(self.seed)
+        weights = np.ones(len(self.train))
+        weights[rng.choice(same, min(removed, int(LARGEST * len(same))), replace=False)] = 0.0
+        return weights
+
+    def _label(self, model: Any, target: Examples) -> tuple[Any, float | None]:
+        labels, probabilities = predicted_labels(model, self.train, target)
+        return labels[0].item(), None if probabilities is None else float(probabilities[0])
+
+    def _trained(self, weights: Array) -> Any:
+        return retrain(self.model, self.train, weights, self.seed, retraining=self.retraining)
