@@ -118,6 +118,15 @@ def test_prototypes(task):
     assert "no: prototypes" in run("prototypes", "task.py").output
 
 
+def test_poisoned(task):
+    answer = answer_of("poisoned", "task.py", "--query", "q3", "--k", "2", "--method", "gradcos", "-o", "poison.html")
+    assert (task / "poison.html").exists() and len(answer["queries"]) == 40
+    (tried,) = [row for row in answer["queries"] if row["after"] is not None]
+    assert tried["id"] == "q3" and answer["k"] == 2 and answer["deep_knn"]["k"] > 1
+    output = run("poisoned", "task.py", "--targets", "0").output
+    assert "of 40 queries flagged" in output and "DeepKNN(" in output
+
+
 def test_perturb(task):
     answer = answer_of("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
     assert (task / "p.html").exists() and len(answer["features"]) == 2

@@ -65,6 +65,16 @@ def test_audit(tmp_path, fitted):
     assert "No prediction is flagged" in rendered(tmp_path, uw.audit(uw.explain(model, train, queries, removals=0)))
 
 
+def test_poisoned(tmp_path, fitted):
+    model, train, queries = fitted
+    result = uw.poisoned(model, train, queries, uw.GradCos(), fit=uw.FIT(clean=queries, level=0.06), targets=["q0"])
+    html = rendered(tmp_path, result)
+    assert "without attackers" in html and "</span> flagged</small>" not in html and HOSTILE not in html
+    assert html.count("</tr>") == 21 and "confirmed by retraining" in html
+    (tmp_path / "page.html").unlink()
+    assert "No query is flagged." in rendered(tmp_path, uw.poisoned(model, train, queries, uw.GradCos(), targets=0))
+
+
 def test_slices(tmp_path, fitted):
     model, train, queries = fitted
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
@@ -101,6 +111,9 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
 
 
 def test_anything_else_is_refused(tmp_path, fitted):
-    expected = r"expected a result of mislabeled, slices, audit, prototypes, perturb, attack, fgsm or what_if, got dict"
+    expected = (
+        r"expected a result of mislabeled, slices, audit, prototypes, poisoned, perturb, attack, fgsm or what_if, "
+        r"got dict"
+    )
     with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

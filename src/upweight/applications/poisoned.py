@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,19 @@ class SuspectedTarget:
             return False
         return None if self.mitigation is None else self.mitigation.confirmed
 
+    @property
+    def sentence(self) -> str:
+        """What removal did, or what is unusual."""
+        tried = self.mitigation
+        if tried is None:
+            of_label = f"training examples of label {self.predicted} have unusual influence on it"
+            return f"{len(self.attackers):,} {of_label}." if self.flagged else "Nothing unusual."
+        if not tried.changed:
+            return f"Still predicted {tried.label}: {tried.why_not}."
+        own = f"these {len(self.removed):,} training examples" if self.removed else "what was removed for the others"
+        control = f"also predicted {tried.control}" if tried.control != tried.base else f"still {tried.control}"
+        return f"Predicted {tried.label} without {own}; {control} without as many random ones of its label."
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         tried = self.mitigation
@@ -87,6 +100,7 @@ class SuspectedTarget:
             "p": None if np.isnan(self.p) else self.p,
             "flagged": self.flagged,
             "attackers": [{"id": a.id, "z": a.score} for a in self.attackers],
+            "sentence": self.sentence,
             "target": self.is_target,
             "removed": list(self.removed),
             "after": None if tried is None else tried.label,
@@ -246,8 +260,14 @@ def _suspect(
         attackers=() if z is None else tuple(Attribution(train.ids[j].item(), float(z[j])) for j in order),
         z=z,
         removed=() if tried is None else tuple(train.ids[tried.removed].tolist()),
-        mitigation=tried,
+        mitigation=None if tried is None else _with_names(tried, train),
     )
+
+
+def _with_names(tried: Mitigation, train: Examples) -> Mitigation:
+    """The same with readable labels."""
+    names = {name: _readable(train, getattr(tried, name)) for name in ("label", "base", "control")}
+    return replace(tried, **names)
 
 
 def _readable(train: Examples, label: Any) -> Any:

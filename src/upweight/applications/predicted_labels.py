@@ -26,8 +26,8 @@ def class_labels(train: Examples, wanted_by: str) -> NDArray[Any]:
     classes = np.unique(train.y[weighted_positions(train)])
     if len(classes) < 2:
         raise ValueError(
-            f"{wanted_by} expects at least two classes among the training labels, got only {classes[0]!r}: a model of "
-            "one class always predicts it"
+            f"{wanted_by} expects at least two classes among the training labels, got only {classes[0].item()!r}: a "
+            "model of one class always predicts it"
         )
     return np.asarray(classes)
 

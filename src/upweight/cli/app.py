@@ -33,6 +33,7 @@ HELP_ORDER = (
     "slices",
     "audit",
     "prototypes",
+    "poisoned",
     "perturb",
     "what-if",
     "methods",

@@ -10,13 +10,12 @@ from upweight.applications.audit import Audit, AuditedPrediction
 from upweight.applications.group_columns import UNKNOWN, GroupColumn
 from upweight.core.examples import Id
 from upweight.report.document import rendered
-from upweight.report.previews import Album
-from upweight.report.wording import cell_text, count, label_text, significant
+from upweight.report.previews import Album, example_card
+from upweight.report.wording import count, label_text, significant
 
 MAX_CARDS = 40  # predictions with their proponents
 MAX_ROWS = 300  # of the table
 PROPONENTS = {"image": 8, "text": 4, "row": 4}  # shown of one prediction
-MAX_COLUMNS = 6  # of a row
 DEFINITION = (
     "Proponents are training examples that speak for a prediction; of a mistake, those that speak for the label that "
     "was predicted. They are ordered by their scores over the roots of their self-influences, and the strongest are "
@@ -58,12 +57,12 @@ def _card(result: Audit, album: Album, prediction: AuditedPrediction) -> dict[st
     kind = result.train.preview(result.train.ids[0].item()).kind
     shown = prediction.proponents[: PROPONENTS[kind]]
     return {
-        "query": _preview(album, "query", prediction.id),
+        "query": example_card(album, "query", prediction.id),
         "predicted": label_text(prediction.predicted),
         "label": None if prediction.label == prediction.predicted else label_text(prediction.label),
         "sentences": [check.sentence for check in prediction.checks if check.surprising],
         "facts": _facts(result, prediction),
-        "proponents": [{**_preview(album, "train", a.id), "notes": _notes(result, a.id)} for a in shown],
+        "proponents": [{**example_card(album, "train", a.id), "notes": _notes(result, a.id)} for a in shown],
         "count": len(prediction.proponents),
     }
 
@@ -130,12 +129,3 @@ def _distance(prediction: AuditedPrediction) -> str:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
-
-
-def _preview(album: Album, side: str, identifier: Id) -> dict[str, Any]:
-    preview = album.sides[side].preview(identifier)
-    card: dict[str, Any] = {"id": str(identifier), "kind": preview.kind}
-    if preview.kind == "row":
-        card["pairs"] = [(str(name), cell_text(value)) for name, value in preview.value[:MAX_COLUMNS]]
-        return card
-    return {**card, **album.entries[album.add(side, identifier)]}

@@ -25,6 +25,7 @@ MAX_SHEET_BYTES = 1_500_000  # of the contact sheet behind the table
 TILE_SIDE = 32  # pixels, of a picture in the table
 MAX_EXCERPT = 90  # characters of a text or row in the table
 MAX_EXCERPTS = 5_000
+CARD_COLUMNS = 6  # of a row on a card
 MIN_BRIGHTNESS = 16  # uint8 pictures with no brighter pixel are rescaled; they would look black
 
 Pixels = NDArray[np.uint8]
@@ -243,3 +244,13 @@ def _columns(examples: Examples) -> int:
         return len(examples.names)
     shape: tuple[int, ...] = getattr(examples.x, "shape", ())
     return int(shape[1]) if len(shape) == 2 else 0
+
+
+def example_card(album: Album, side: str, identifier: Id) -> dict[str, Any]:
+    """What a card shows of one example: its id and kind, and its picture, its text or its first columns."""
+    preview = album.sides[side].preview(identifier)
+    card: dict[str, Any] = {"id": str(identifier), "kind": preview.kind}
+    if preview.kind == "row":
+        card["pairs"] = [(str(name), cell_text(value)) for name, value in preview.value[:CARD_COLUMNS]]
+        return card
+    return {**card, **album.entries[album.add(side, identifier)]}

@@ -10,6 +10,7 @@ from upweight.applications.attack import Attack
 from upweight.applications.audit import Audit
 from upweight.applications.fgsm import AdversarialQueries
 from upweight.applications.perturb import Perturbation
+from upweight.applications.poisoned import Poisoned
 from upweight.applications.prototypes import Prototypes
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
@@ -20,6 +21,7 @@ from upweight.report.audit_page import audit_page
 from upweight.report.document import written
 from upweight.report.fgsm_page import fgsm_page
 from upweight.report.perturb_page import perturb_page
+from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
 from upweight.report.review import review_page
 from upweight.report.slices_page import slices_page
@@ -31,6 +33,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Audit: audit_page,
     Perturbation: perturb_page,
     Prototypes: prototypes_page,
+    Poisoned: poisoned_page,
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
     WhatIf: what_if_page,
@@ -41,9 +44,9 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
 def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()) -> Path:
     """Write the result of an application as one self-contained HTML page.
 
-    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `perturb`, `attack`, `fgsm` and `what_if`. The page
-    holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which a person decides
-    with the keyboard. An existing file is replaced in one step or not at all.
+    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `poisoned`, `perturb`, `attack`, `fgsm` and
+    `what_if`. The page holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which
+    a person decides with the keyboard. An existing file is replaced in one step or not at all.
 
     Args:
         path: where to write.
@@ -56,7 +59,7 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            "expected a result of mislabeled, slices, audit, prototypes, perturb, attack, fgsm or what_if, got "
-            f"{type(result).__name__}; for scores, use write_report"
+            "expected a result of mislabeled, slices, audit, prototypes, poisoned, perturb, attack, fgsm or what_if, "
+            f"got {type(result).__name__}; for scores, use write_report"
         )
     return written(Path(path), page(result, description))
