@@ -101,7 +101,7 @@ def recipes(tau: float, sgd: bool) -> dict[str, Any]:
         "GradDot": uw.GradDot(),
         "GradCos": uw.GradCos(),
         "TracInCP": uw.TracIn(),
-        "TracIn-last": uw.TracIn(layers="last"),
+        "TracIn-last": uw.TracIn(modules="last"),
         "GAS": uw.GAS(),
         "Influence(GaussNewton), automatic damping": uw.Influence(),
         "RelatIF(GaussNewton)": uw.RelatIF(),

@@ -97,7 +97,7 @@ def test_tracin_is_a_sum_over_checkpoints(net_run):
 @pytest.mark.parametrize(("layers", "names"), [("last", LAYERS["head"]), (("inner", "table"), EVERY[:3])])
 def test_layers_can_be_chosen(net_run, layers, names):
     model, train, queries = net_run
-    scores = uw.TracIn(layers=layers).fit(model, train).attribute(queries)
+    scores = uw.TracIn(modules=layers).fit(model, train).attribute(queries)
     expected_values = expected(net_run, lambda q, g: q @ g.T, names) * train.weights
     assert np.allclose(scores.values, expected_values, atol=1e-12)
 
@@ -107,7 +107,7 @@ def test_the_last_layer_needs_no_pass_below_it(net_run):
     below = []
     handle = model.network.net.norm.register_full_backward_hook(lambda *_: below.append(1))
     try:
-        uw.GradDot(layers="last").fit(model, train).attribute(queries)
+        uw.GradDot(modules="last").fit(model, train).attribute(queries)
         assert below == []
         uw.GradDot().fit(model, train).attribute(queries)
         assert below != []
@@ -163,8 +163,10 @@ def test_an_example_without_gradient_scores_zero():
 def test_bad_settings_are_refused(net_run):
     model, train, _ = net_run
     linear, data, _ = small("logistic")
-    with pytest.raises(ValueError, match=r"expected layers out of \('table', 'inner', 'norm', 'head'\), got \('tail'"):
-        uw.TracIn(layers=("tail",)).fit(model, train)
+    with pytest.raises(
+        ValueError, match=r"modules with trained parameters .'table', 'inner', 'norm', 'head'., got 'tail'"
+    ):
+        uw.TracIn(modules=("tail",)).fit(model, train)
     with pytest.raises(TypeError, match=r'GradCos\(by="layer"\) needs a model that is Layered'):
         uw.GradCos(by="layer").fit(linear, data)
     with pytest.raises(TypeError, match="TracIn needs a model that is Checkpointed"):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
+from upweight.core.modules import Modules
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts, sample_weights
 
@@ -128,5 +129,16 @@ class Layered(Differentiable):
         """Names of the trained layers, in their order."""
 
     @abstractmethod
-    def narrowed(self, layers: Sequence[str]) -> Differentiable:
-        """The same model with the parameters of all other layers fixed. Raises ValueError for unknown names."""
+    def narrowed(self, modules: Modules) -> Differentiable:
+        """The same model with all parameters fixed but those of these modules, or of these rows of embeddings.
+
+        Raises ValueError for a pattern that matches no module, and for rows that cannot be chosen.
+        """
+
+    def with_dependent(self, train: Examples) -> tuple[Differentiable, NDArray[np.intp]] | None:
+        """(This model, positions of the training examples on whose losses its parameters act): fit it on those alone.
+
+        The objective is still that of the whole training set: the losses of all other examples are constant in these
+        parameters. None if every example counts, which is the default.
+        """
+        return None

@@ -51,9 +51,7 @@ def match_to_time(summed: SummedObjective, time: float) -> SummedObjective:
     if not (np.isfinite(time) and time > 0):
         raise ValueError(f"expected a training time Σ ηₜ/(1 − β) above zero, got {time}; give a damping instead")
     source = f"2/τ beyond the objective's l2, for a training of τ = Σ ηₜ/(1 − β) = {time:.4g}"
-    return replace(
-        summed, damping=DAMPING_TIMES_TIME * summed.weights.sum() / time, damping_from=source, time_matched=True
-    )
+    return replace(summed, damping=DAMPING_TIMES_TIME * summed.total / time, damping_from=source, time_matched=True)
 
 
 def choose_damping(summed: SummedObjective, recipe: CurvatureRecipe, time: float | None = None) -> SummedObjective:

@@ -48,7 +48,7 @@ class FittedDataInf(Curvature):
 
     def __init__(self, summed: SummedObjective, share: float | None, kept: KeptState = NOTHING_KEPT) -> None:
         self.summed, self.network = summed, summed.network
-        self.total = float(summed.weights.sum())
+        self.total = summed.total
         self.rows = CapturedRows(summed.network, summed.train, "loss")
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]

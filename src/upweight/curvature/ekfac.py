@@ -175,7 +175,7 @@ class FittedEKFAC(Curvature):
             "solver": "eigenbasis per layer",
             "parameters": network.size,
             "kronecker_share": factored / network.size,
-            "damping": damping / network.size / float(self.summed.weights.sum()),
+            "damping": damping / network.size / self.summed.total,
             "damping_from": self.damping_from,
             "warnings": [*self.summed.notes, *diagonal_warnings(self.layers)],
         }

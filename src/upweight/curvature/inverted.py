@@ -69,7 +69,7 @@ class InvertedCurvature(Curvature):
             "curvature": self.kind,
             "solver": self.inverse.name,
             "parameters": self.summed.network.size,
-            "damping": (self.inverse.shift - self.summed.ridge) / float(self.summed.weights.sum()),
+            "damping": (self.inverse.shift - self.summed.ridge) / self.summed.total,
             "damping_from": self.damping_from
             + (f", raised until the {self.matrix} could be inverted" if is_raised else ""),
             "coverage": 1.0,

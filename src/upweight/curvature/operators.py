@@ -52,7 +52,7 @@ class Operator(ABC):
         self.network: Network = summed.network
         self.wide = _widened(summed) if wide is None else wide
         self.size = self.network.size
-        self.total = float(summed.weights.sum())
+        self.total = summed.total
         self.max_batch_examples, self.max_vector_numbers = MAX_BATCH_EXAMPLES, MAX_VECTOR_NUMBERS
 
     def matvec(self, blocks: Blocks) -> dict[str, Tensor]:

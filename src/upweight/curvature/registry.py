@@ -54,7 +54,7 @@ def build(
     """The curvature of a model on these examples.
 
     Args:
-        model: has a `network`, an `objective` and sample `weights`.
+        model: has a `network`, an `objective`, sample `weights`, and the `whole` training set if `train` is a part.
         train: the training examples.
         recipe: names the curvature. None is `GaussNewton()` or, if the loss is not a function of one output of the net,
             an operator has no second derivative, or the loss has no curvature in the output, the first of `FALLBACKS`
@@ -119,16 +119,16 @@ def _build(
     limits: Limits,
     notes: tuple[str, ...] = (),
 ) -> Curvature:
-    weights = model.weights(train)
-    total = float(weights.sum())
-    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
-    summed = replace(summed, notes=notes)
+    weights, whole = model.weights(train), train if model.whole is None else model.whole
+    whole_weights = model.weights(whole)
+    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(whole_weights), limits)
+    summed = replace(summed, notes=notes, elsewhere=float(whole_weights.sum() - weights.sum()))
     if damping is None and isinstance(recipe, GaussNewton | Hessian) and is_at_optimum(summed):
         summed = replace(summed, damping_from=NONE_AT_OPTIMUM)
     elif damping is None:
-        summed = choose_damping(summed, recipe, model.training_time(train))
+        summed = choose_damping(summed, recipe, model.training_time(whole))
     else:
-        summed = replace(summed, damping=damping * total, damping_from="as given")
+        summed = replace(summed, damping=damping * summed.total, damping_from="as given")
     return _fitted(summed, recipe)
 
 

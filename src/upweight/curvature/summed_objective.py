@@ -32,6 +32,7 @@ class SummedObjective:
         time_matched: whether the damping is matched to the time that training took.
         limits: sizes up to which exact forms are used.
         notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
+        elsewhere: the weight of examples whose loss does not depend on the parameters, and which are not in `train`.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class SummedObjective:
     time_matched: bool = False
     limits: Limits = DEFAULT_LIMITS
     notes: tuple[str, ...] = ()
+    elsewhere: float = 0.0
 
     @classmethod
     def of(
@@ -76,6 +78,11 @@ class SummedObjective:
         return example_counts(self.weights)
 
     @property
+    def total(self) -> float:
+        """The weight of all examples: a summed number divided by it is that of the mean loss."""
+        return float(self.weights.sum()) + self.elsewhere
+
+    @property
     def shift(self) -> float:
         """ridge + damping."""
         return self.ridge + self.damping
@@ -83,4 +90,4 @@ class SummedObjective:
     @property
     def mean_damping(self) -> float:
         """The damping on the scale of the mean loss, as users give it."""
-        return float(self.damping / self.weights.sum())
+        return float(self.damping / self.total)

@@ -32,7 +32,8 @@ def measurements(network: Network, queries: Examples, batch_examples: int = BATC
 def predictions(network: Network, examples: Examples, batch_examples: int = BATCH_EXAMPLES) -> Predictions:
     """The most likely class with softmax probabilities for outputs (n, C), else the output itself.
 
-    If the net has no output of one number or one row per example, every prediction is None.
+    If the net has no output of one number or one row per example, or if the loss needs labels that the examples lack,
+    every prediction is None.
     """
 
     def read_outputs(part: Examples) -> Tensor:
@@ -41,6 +42,10 @@ def predictions(network: Network, examples: Examples, batch_examples: int = BATC
     try:
         batches = list(_without_graph(network, examples, read_outputs, batch_examples))
     except NoOutputsError:
+        batches = []
+    except TypeError:  # the loss needs labels, which queries of another measurement may lack
+        if examples.y is not None or network.measure is None:
+            raise
         batches = []
     if not batches or any(z.ndim > 2 for z in batches):
         return Predictions((None,) * len(examples))

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
+from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.methods.parts.gradient_products import Cosines, FittedProducts, require_same_checkpoints
 
 
+@accept_old_fields({"layers": ReplacedBy("modules")})
 @dataclass(frozen=True, kw_only=True)
 class GAS(Cosines):
     """Hammoudeh & Lowd (2022), GAS, first named CosIn: −Σ_c τ_c cos(∇m_q, ∇ℓ_i) over saved checkpoints. RANK.
@@ -23,7 +25,8 @@ class GAS(Cosines):
 
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
-        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
+        modules: the part of the model whose gradients count: patterns of modules, or pattern → rows of embeddings (see
+            `Influence`); "last" is the last layer. None for all of it.
     """
 
     summary = "Cosines of gradients at the checkpoints of a training"
@@ -39,7 +42,7 @@ class GAS(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Check the settings; gradients are computed when queries are attributed."""
-        return FittedProducts(self, model, train, model.checkpoints(), self.layers, self.by)
+        return FittedProducts(self, model, train, model.checkpoints(), self.modules, self.by)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from upweight.core.attributor import Promises
+from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.methods.parts.gradient_products import Cosines, FittedProducts, final_checkpoint
 
 
+@accept_old_fields({"layers": ReplacedBy("modules")})
 @dataclass(frozen=True, kw_only=True)
 class GradCos(Cosines):
     """−cos(∇m_q, ∇ℓ_i) at the parameters of the model: GAS with the final checkpoint alone. RANK.
 
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
-        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
+        modules: the part of the model whose gradients count: patterns of modules, or pattern → rows of embeddings (see
+            `Influence`); "last" is the last layer. None for all of it.
     """
 
     summary = "Cosines of gradients at the trained parameters"
@@ -31,4 +34,4 @@ class GradCos(Cosines):
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
         """Check the settings; gradients are taken when queries come."""
-        return FittedProducts(self, model, train, final_checkpoint(model), self.layers, self.by)
+        return FittedProducts(self, model, train, final_checkpoint(model), self.modules, self.by)

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
+from upweight.core.capability_checks import require
+from upweight.core.checkpoints import Layered
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable, Parametric
+from upweight.core.modules import Modules, as_parts
 from upweight.core.scores import Unit
 from upweight.methods.parts.fitted_influence import FittedInfluence
+from upweight.methods.parts.partial_influence import PartialInfluence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +39,12 @@ class Influence(Attributor):
             correction brings their size nearer to retraining but costs a little of the order.
         polish: Newton steps at most for the examples that move the model most (with the correction); most examples
             need one or two.
+        modules: the part of a network that the scores are about, with all other parameters held fixed: patterns of
+            modules (`["head", "*.mlp.*"]`), or pattern → rows of embeddings (`{"user_*": [12], "item_*": [40]}`,
+            Cheng et al. 2019). A pattern matches a module, all modules inside it, or a parameter. None for all of it.
 
     Scores are EFFECT: in the unit of the measurement, with slope 1 against retraining. Plain first order has the same
-    unit, but underestimates by the leverage.
+    unit, but underestimates by the leverage. With `modules` they are RANK: retraining moves all parameters.
     """
 
     summary = "The effect of upweighting a training example, by the inverse of the curvature"
@@ -58,6 +65,7 @@ class Influence(Attributor):
     damping: float | Literal["auto"] = "auto"
     correction: Literal["auto", "leverage"] | None = "auto"
     polish: int = 30
+    modules: Modules | None = None
 
     def __post_init__(self) -> None:
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
@@ -66,6 +74,8 @@ class Influence(Attributor):
             raise ValueError(f'expected correction="auto", "leverage" or None, got {self.correction!r}')
         if self.polish < 0:
             raise ValueError(f"expected polish ≥ 0 Newton steps, got {self.polish}")
+        if self.modules is not None:
+            object.__setattr__(self, "modules", as_parts(self.modules))
 
     @property
     def promises(self) -> Promises:
@@ -79,9 +89,34 @@ class Influence(Attributor):
             return Promises(correlation=0.25, slope=(0.4, 2.6), ranking=ranking)
         return Promises(correlation=0.99, slope=(0.95, 1.05), ranking=ranking)
 
-    def fit(self, model: Any, train: Examples) -> FittedInfluence:
+    def fit(self, model: Any, train: Examples) -> FittedInfluence | PartialInfluence:
         """Compute curvature, leverages and Newton steps: everything that does not depend on the queries."""
-        fitted = self._first_order(model, train)
+        if self.modules is not None:
+            return self._fit_modules(model, train)
+        return self._fit(model, train, model)
+
+    def _fit_modules(
+        self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT
+    ) -> FittedInfluence | PartialInfluence:
+        """The fit with all other parameters held fixed, on the examples that the chosen ones act on."""
+        require(model, [Layered], "Influence(modules=…)")
+        narrowed = model.narrowed(self.modules)
+        dependent = narrowed.with_dependent(train)
+        if dependent is not None:
+            narrowed, positions = dependent
+            if not len(positions):
+                raise ValueError(
+                    "expected rows of embeddings that training examples look up, got rows that none of the "
+                    f"{len(train):,} examples does: they have no gradient"
+                )
+            inner = self._fit(narrowed, train.take(positions), narrowed)
+            return PartialInfluence(self, model, train, inner, positions)
+        fitted = self._fit(narrowed, train, model, kept)
+        fitted.unit = Unit.RANK
+        return fitted
+
+    def _fit(self, model: Any, train: Examples, original: Any, kept: KeptState = NOTHING_KEPT) -> FittedInfluence:
+        fitted = self._first_order(model, train, original, kept)
         is_damped = self.damping not in ("auto", 0)  # Newton steps have no damping
         if self._correct(fitted) and self.polish > 0 and not is_damped:
             fitted.polish(self.polish)
@@ -91,9 +126,12 @@ class Influence(Attributor):
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedInfluence:
+    ) -> FittedInfluence | PartialInfluence:
         """Take curvature and Newton steps from the saved state; what it does not hold is computed again."""
-        fitted = self._first_order(model, train, KeptState(state, facts).part("curvature"))
+        kept = KeptState(state, facts).part("curvature")
+        if self.modules is not None:
+            return self._fit_modules(model, train, kept)
+        fitted = self._first_order(model, train, model, kept)
         if self._correct(fitted):
             fitted.undetermined = cast(ExactCurvature, fitted.curvature).undetermined()
             followed = stored_array(state, "moved", (None,), "i")
@@ -118,7 +156,9 @@ class Influence(Attributor):
         fitted.rows = rows
         return isinstance(fitted.curvature, ExactCurvature)
 
-    def _first_order(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> FittedInfluence:
+    def _first_order(
+        self, model: Any, train: Examples, original: Any, kept: KeptState = NOTHING_KEPT
+    ) -> FittedInfluence:
         """The fit without correction, at the optimum of the objective if the curvature can be taken there."""
         damping = None if self.damping == "auto" else float(self.damping)
         curvature = model.restored_curvature(train, self.curvature, damping, kept)
@@ -126,5 +166,5 @@ class Influence(Attributor):
             at_optimum = curvature.reoptimised()
             if at_optimum is not curvature:
                 optimum = cast(Differentiable, cast(Parametric, model).with_parameters(at_optimum.parameters))
-                return FittedInfluence(self, optimum, model, train, at_optimum)
-        return FittedInfluence(self, model, model, train, curvature)
+                return FittedInfluence(self, optimum, original, train, at_optimum)
+        return FittedInfluence(self, model, original, train, curvature)

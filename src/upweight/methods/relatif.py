@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import require
+from upweight.core.checkpoints import Layered
 from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable
+from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
@@ -36,6 +39,7 @@ class RelatIF(Attributor):
             counts for k copies is divided by what one copy moves, so that its score is the sum of theirs.
         curvature: as for Influence; None for the one that suits the model best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
+        modules: the part of a network that the scores are about, as for Influence; None for all of it.
     """
 
     summary = "Influence relative to how far the example moves the model, so that outliers do not rank first everywhere"
@@ -47,12 +51,15 @@ class RelatIF(Attributor):
     relative: Literal["loss", "parameters"] = "loss"
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
+    modules: Modules | None = None
 
     def __post_init__(self) -> None:
         if self.relative not in ("loss", "parameters"):
             raise ValueError(f'expected relative="loss" or "parameters", got {self.relative!r}')
         if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
             raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
+        if self.modules is not None:
+            object.__setattr__(self, "modules", as_parts(self.modules))
 
     @property
     def promises(self) -> Promises:
@@ -61,12 +68,12 @@ class RelatIF(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedRelatIF:
         """Compute the curvature, and how far every training example moves the model."""
-        curvature, rows = self._prepare(model, train)
+        narrowed, curvature, rows = self._prepare(model, train)
         squared = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
         counts = example_counts(sample_weights(train))
         squared = squared / np.maximum(counts, 1.0) ** 2  # of one of the copies that a row stands for
         squared = np.where(squared > NEGLIGIBLE**2 * squared.max(), squared, 0.0)
-        return FittedRelatIF(self, model, train, curvature, rows, reciprocal_roots(squared))
+        return FittedRelatIF(self, (narrowed, model), train, curvature, rows, reciprocal_roots(squared))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -74,12 +81,17 @@ class RelatIF(Attributor):
         """Take norms and curvature from the saved state; a curvature that it does not hold is computed again."""
         scale = stored_array(state, "scale", (len(train),))
         kept = KeptState(state, facts).part("curvature")
-        return FittedRelatIF(self, model, train, *self._prepare(model, train, kept), scale)
+        narrowed, curvature, rows = self._prepare(model, train, kept)
+        return FittedRelatIF(self, (narrowed, model), train, curvature, rows, scale)
 
-    def _prepare(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> tuple[Curvature, Rows]:
+    def _prepare(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> tuple[Any, Curvature, Rows]:
+        """The model whose gradients count, its curvature and its rows."""
+        if self.modules is not None:
+            require(model, [Layered], "RelatIF(modules=…)")
+            model = model.narrowed(self.modules)
         damping = None if self.damping == "auto" else float(self.damping)
         curvature = model.restored_curvature(train, self.curvature, damping, kept)
-        return curvature, model.loss_rows(train)
+        return model, curvature, model.loss_rows(train)
 
 
 class FittedRelatIF(Fitted[RelatIF, Differentiable]):
@@ -88,13 +100,13 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
     def __init__(
         self,
         recipe: RelatIF,
-        model: Differentiable,
+        models: tuple[Differentiable, Differentiable],  # the one whose gradients count, and the given one
         train: Examples,
         curvature: Curvature,
         rows: Rows,
         scale: Array,
     ) -> None:
-        super().__init__(recipe, model, train, Unit.RANK)
+        super().__init__(recipe, models[0], train, Unit.RANK, models[1])
         self.curvature, self.rows = curvature, rows
         self.scale = scale  # (n,) what influences are multiplied by
 

@@ -78,7 +78,8 @@ class FittedInfluence(
     def gradient_norm(self) -> float | None:
         """The gradient norm of the model passed to `fit`, computed late, since scoring may sum the gradients anyway."""
         self.require_unchanged()
-        return self.original_model.gradient_norm(self.train)
+        is_narrowed = self.recipe.described().get("modules") is not None
+        return (self.model if is_narrowed else self.original_model).gradient_norm(self.train)
 
     def polish(self, max_steps: int) -> None:
         """Take Newton steps for the removals that move the model most, as many as the budget allows."""

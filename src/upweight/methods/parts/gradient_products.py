@@ -14,14 +14,15 @@ from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpoint, Layered
+from upweight.core.deprecation import RenamedAttribute
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
+from upweight.core.modules import Modules, Part, as_parts, as_settings
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-Layers = Literal["last"] | tuple[str, ...] | None
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
 SELF_BLOCK = 64  # training examples whose self-influence is computed at once
 
@@ -32,11 +33,13 @@ class Cosines(Attributor):
 
     Args:
         by: divide by the norm over "all" parameters, or in each "layer" by its own norm, so that no layer dominates.
-        layers: names of the layers whose gradients count, or "last" for the last layer; None for all layers.
+        modules: the part of the model whose gradients count: patterns of modules, or pattern → rows of embeddings (see
+            `Influence`); "last" is the last layer. None for all of it.
     """
 
     by: Literal["all", "layer"] = "all"
-    layers: Layers = None
+    modules: Modules | None = None
+    layers = RenamedAttribute("modules")
 
     def __post_init__(self) -> None:
         if self.by not in ("all", "layer"):
@@ -48,7 +51,7 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
 
     Args:
         checkpoints: the checkpoints, with their effective learning rates τ.
-        layers: the layers whose gradients count; None for all layers.
+        modules: whose gradients count; None for all.
         normalised_by: divide gradients by their norm, over "all" parameters or in each "layer"; None to leave them.
     """
 
@@ -58,14 +61,14 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         model: Differentiable,
         train: Examples,
         checkpoints: Sequence[Checkpoint],
-        layers: Layers = None,
+        modules: Modules | None = None,
         normalised_by: Literal["all", "layer"] | None = None,
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
         self.checkpoints, self.normalised_by = checkpoints, normalised_by
         # Loss gradients contain the example's weight. Normalising removes it, so that copies are counted again here.
         self._factors = np.ones(len(train)) if normalised_by is None else example_counts(sample_weights(train))
-        self.layers = _layer_names(model, layers, type(recipe).__name__)
+        self.modules = _parts(model, modules, type(recipe).__name__)
         if normalised_by == "layer":
             require(model, [Layered], f'{type(recipe).__name__}(by="layer")')
 
@@ -93,8 +96,8 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         """Which checkpoints and layers the scores are made of."""
         steps = [checkpoint.step for checkpoint in self.checkpoints if checkpoint.step is not None]
         facts: dict[str, Any] = {"checkpoints": steps} if steps else {}
-        if self.layers is not None:
-            facts["layers"] = self.layers
+        if self.modules is not None:
+            facts["modules"] = as_settings(self.modules)
         return {**facts, "warnings": list(self.model.notes)}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -107,8 +110,8 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
             if checkpoint.learning_rate_sum == 0.0:
                 continue
             model = checkpoint.model()
-            if self.layers is not None and isinstance(model, Layered):
-                model = model.narrowed(self.layers)
+            if self.modules is not None and isinstance(model, Layered):
+                model = model.narrowed(self.modules)
             measure_rows, loss_rows = model.measure_rows(queries), model.loss_rows(train)
             if self.normalised_by is not None:
                 by_layer = self.normalised_by == "layer"
@@ -125,14 +128,14 @@ def _same(model: Differentiable) -> Differentiable:
     return model
 
 
-def _layer_names(model: Any, layers: Layers, wanted_by: str) -> tuple[str, ...] | None:
-    """Names of the layers whose gradients count; None for all layers. Raises ValueError for an unknown layer."""
-    if layers is None:
+def _parts(model: Any, modules: Modules | None, wanted_by: str) -> tuple[Part, ...] | None:
+    """The modules whose gradients count; None for all. Raises ValueError for a pattern that matches none."""
+    if modules is None:
         return None
-    require(model, [Layered], f"{wanted_by}(layers=…)")
-    names = model.layers[-1:] if layers == "last" else tuple(layers)
-    model.narrowed(names)  # raises an error for an unknown name
-    return tuple(names)
+    require(model, [Layered], f"{wanted_by}(modules=…)")
+    parts = as_parts(model.layers[-1:] if modules == "last" else modules)
+    model.narrowed(parts)  # raises an error for an unknown name
+    return parts
 
 
 def require_same_checkpoints(facts: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.examples import Examples
+from upweight.core.modules import Modules, chosen_parameters
 from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights
-from upweight.gradients.network import Network
+from upweight.gradients.embedding_rows import dependent_examples, require_same_values, with_embedding_rows
+from upweight.gradients.network import Network, Quantity
 
 if TYPE_CHECKING:
     from upweight.curvature.segments import FittedSegment
@@ -54,6 +57,8 @@ class CheckpointedNetwork(Checkpointed, Layered):
     network: Network
     objective: Objective
     trajectory: Trajectory | None
+    unrestricted: Network | None = None  # of which the network trains only some rows of embeddings
+    whole: Examples | None = None  # the training set, if the model is fitted on those that its parameters act on
 
     @abstractmethod
     def with_tensors(self, tensors: dict[str, Tensor]) -> Self:
@@ -111,11 +116,30 @@ class CheckpointedNetwork(Checkpointed, Layered):
         """Modules that hold trainable parameters themselves, in the order of `net.named_modules()`."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.network.names))
 
-    def narrowed(self, layers: Sequence[str]) -> Self:
-        """The same model with the parameters of all other layers held fixed."""
-        unknown = set(layers) - set(self.layers)
-        if unknown or not layers:
-            raise ValueError(f"expected layers out of {self.layers}, got {tuple(layers)}")
+    def narrowed(self, modules: Modules) -> Self:
+        """The same model with all parameters held fixed but those of these modules, or of these rows of embeddings."""
+        rows = chosen_parameters(modules, self.network.names)
         restricted = copy.copy(self)
-        restricted.network = self.network.narrowed([n for n in self.network.names if n.rpartition(".")[0] in layers])
+        if all(part is None for part in rows.values()):
+            restricted.network = self.network.narrowed(list(rows))
+        else:
+            restricted.network = with_embedding_rows(self.network, rows)
+            restricted.unrestricted = self.network
         return restricted
+
+    def with_dependent(self, train: Examples) -> tuple[Self, NDArray[np.intp]] | None:
+        """The examples that look up the chosen rows; None if whole modules are trained too, on which all depend."""
+        if self.unrestricted is None:
+            return None
+        require_same_values(self.unrestricted, self.network, "loss", train)
+        positions = dependent_examples(self.network, train)
+        if len(positions) == len(train):
+            return None
+        part = copy.copy(self)
+        part.whole = train
+        return part, positions
+
+    def require_same_values(self, quantity: Quantity, examples: Examples) -> None:
+        """Raise ValueError if the net with chosen rows of embeddings computes something else than the whole net."""
+        if self.unrestricted is not None:
+            require_same_values(self.unrestricted, self.network, quantity, examples)

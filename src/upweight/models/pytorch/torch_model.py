@@ -221,6 +221,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
 
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), with the second term only if the objective is a mean."""
+        self.require_same_values("loss", train)
         share = None
         if self.objective.reduction == "mean" and self.objective.l2 > 0:
             parameters, wide = self.network.parameters().items(), self.network.precision
@@ -229,6 +230,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
 
     def measure_rows(self, queries: Examples) -> CapturedRows:
         """∇θ of the measurement of every query."""
+        self.require_same_values("measure", queries)
         return CapturedRows(self.network, queries, "measure")
 
     def movable(self, examples: Examples) -> Movable:
@@ -251,7 +253,8 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         """
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
-        return optimality.gradient_norm(rows, self.objective.ridge(weights) * self.parameters)
+        ridge = self.objective.ridge(self.weights(train if self.whole is None else self.whole))
+        return optimality.gradient_norm(rows, ridge * self.parameters)
 
     def dispersion(self, train: Examples, effective: float) -> float:
         """1: the loss is assumed to be a negative log-likelihood."""
