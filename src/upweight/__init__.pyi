@@ -84,6 +84,7 @@ from upweight.core.curvature_recipes import Hessian as Hessian
 from upweight.core.curvature_recipes import Identity as Identity
 from upweight.core.curvature_recipes import LiSSA as LiSSA
 from upweight.core.curvature_recipes import Nystrom as Nystrom
+from upweight.core.exact_removals import ExactRemovals as ExactRemovals
 from upweight.core.examples import Examples as Examples
 from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named
@@ -174,6 +175,7 @@ from upweight.methods import methods as methods
 from upweight.methods.built_in import *  # noqa: F403 - one line per method there
 from upweight.models.pytorch.torch_model import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
+from upweight.models.sklearn.closed_form_model import ClosedFormModel as ClosedFormModel
 from upweight.models.sklearn.frozen_network import FrozenFeatures as FrozenFeatures
 from upweight.report.evaluation import write_evaluation as write_evaluation
 from upweight.report.page import write_report as write_report

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
+from support.closed_form_families import CLOSED_FORMS
 from support.linear_families import PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.tree_families import BOOSTERS, FORESTS
@@ -14,11 +15,11 @@ from upweight.core.tree_based import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
 
-FAMILIES = [*PROBLEMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS]
+FAMILIES = [*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS]
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
-    (uw.LeaveOneOut, ""): [*PROBLEMS, *TRAINED, *BOOSTERS[:1]],
+    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *TRAINED, *BOOSTERS[:1]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,

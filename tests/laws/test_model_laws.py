@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.closed_form_families import CLOSED_FORMS
 from support.linear_families import PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.tree_families import BOOSTERS, FORESTS
@@ -11,7 +12,9 @@ from upweight.testing import Family, ModelLaw, Outcome, try_model_law
 from upweight.testing.model_case import ModelCase
 
 
-@pytest.fixture(params=[*PROBLEMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS], ids=repr, scope="module")
+@pytest.fixture(
+    params=[*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS], ids=repr, scope="module"
+)
 def of(request: pytest.FixtureRequest) -> ModelCase:
     family: Family = request.param
     excuse = family.not_retrained_as_copies

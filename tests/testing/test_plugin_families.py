@@ -6,10 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from sklearn.datasets import load_wine
-from sklearn.naive_bayes import GaussianNB
 
 import upweight as uw
-from support.naive_bayes import READER, NaiveBayes
+from support.naive_bayes import READER, Bayes, NaiveBayes
 from upweight.models import registry
 from upweight.testing import EstimatorFamily, Law, ModelLaw, Outcome, check_method, check_model, families
 from upweight.testing.families import scaled
@@ -19,7 +18,7 @@ from upweight.testing.families import scaled
 def family(monkeypatch: pytest.MonkeyPatch) -> EstimatorFamily:
     installed = {"naive_bayes": SimpleNamespace(loaded=READER, point="naive_bayes")}
     monkeypatch.setattr(registry, "plugins", lambda *arguments: installed)
-    return EstimatorFamily("naive Bayes", scaled(load_wine, 6), GaussianNB, other={"var_smoothing": 0.1})
+    return EstimatorFamily("naive Bayes", scaled(load_wine, 6), Bayes, other={"var_smoothing": 0.1})
 
 
 @pytest.mark.parametrize("method", [uw.Chance, uw.KNNShapley, uw.LeaveOneOut])

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
+from upweight.methods.parts.exact_removal import FittedExactRemoval
+from upweight.methods.parts.refused_removals import refusal_warnings
 from upweight.retraining.engine import try_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import PROBE_EXAMPLES, Task
@@ -24,13 +27,15 @@ from upweight.retraining.task import PROBE_EXAMPLES, Task
 Array = NDArray[np.float64]
 MODEL_BLOCK = 256  # retrained models whose measurements are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each by its own model
-MAX_REFUSALS_NAMED = 5  # examples without which the model cannot be trained
 MAX_DRIFT = 0.05  # share of a typical effect by which retraining on everything may miss the model without a warning
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaveOneOut(Attributor):
     """score[q, i] = m_q(model) − m_q(model trained without i), by retraining. EFFECT by definition.
+
+    A model that its training examples determine in closed form (naive Bayes, discriminant analysis, nearest
+    neighbours, …) is recomputed without each example, which gives the same scores without any training.
 
     Args:
         processes: how many trainings run at once, each in a separate process; 1 trains in this process.
@@ -50,13 +55,15 @@ class LeaveOneOut(Attributor):
         """The truth, up to the tolerance of the training."""
         return Promises(correlation=0.9999, slope=(0.999, 1.001))
 
-    def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut:
+    def fit(self, model: Any, train: Examples) -> FittedLeaveOneOut | FittedExactRemoval:
         """Train once on everything, and once without each of the n examples of weight above 0.
 
         An example that the model refuses to be trained without, such as the only one of a class, has the score NaN.
 
         Raises ValueError if the model cannot be trained on everything, or without any of the examples.
         """
+        if isinstance(model, ExactRemovals):
+            return FittedExactRemoval(self, model, train)
         counted, retraining = weighted_positions(train), Retraining(processes=self.processes)
         is_alone = _is_only_of_its_class(train, counted)
         tasks = [Task(seed=self.seed), *(Task(removed=np.array([i]), seed=self.seed) for i in counted[~is_alone])]
@@ -80,7 +87,7 @@ class LeaveOneOut(Attributor):
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> FittedLeaveOneOut:
+    ) -> FittedLeaveOneOut | FittedExactRemoval:
         """Take the retrained parameters from the saved state; a model that is not `Parametric` is retrained."""
         if "parameters" not in state:
             return self.fit(model, train)
@@ -143,19 +150,8 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """How many trainings the answer cost, and whether retraining reproduces the given model."""
         trainings = len(weighted_positions(self.train)) + 1
         undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
-        warnings = [*self.model.notes, *self._drift_warnings, *self._refusals]
+        warnings = [*self.model.notes, *self._drift_warnings, *refusal_warnings(self.train, self.refused)]
         return {"trainings": trainings - len(self.refused), **undefined, "warnings": warnings}
-
-    @property
-    def _refusals(self) -> list[str]:
-        """A warning for each of the first examples without which the model cannot be trained."""
-        named = [
-            f"Example {self.train.ids[position].item()!r} has no score (NaN), since the model cannot be trained "
-            f"without it: {why}"
-            for position, why in list(self.refused.items())[:MAX_REFUSALS_NAMED]
-        ]
-        more = len(self.refused) - len(named)
-        return [*named, f"So do {more:,} more examples; see diagnostics['undefined']."] if more else named
 
     @cached_property
     def _drift_warnings(self) -> list[str]:

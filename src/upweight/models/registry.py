@@ -27,6 +27,7 @@ FAMILIES = (
     "catboost",
     "sklearn.trees",
     "sklearn.linear_models",
+    "sklearn.closed_form",
 )
 OPTIONS = {  # option of `explainable` → the models that it is for
     "smoothing": "support vector machines",
@@ -47,7 +48,7 @@ def explainable(
     loss: BoostingLoss | None = None,
     at: Literal["model", "optimum"] | None = None,
 ) -> Retrainable:
-    """The model that attributors are fitted on: a `LinearModel`, a `TreeModel`, or the model of a plugin.
+    """The model that attributors are fitted on: a `LinearModel`, `TreeModel`, `ClosedFormModel`, or one of a plugin.
 
     Args:
         estimator: a fitted estimator of scikit-learn, a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that

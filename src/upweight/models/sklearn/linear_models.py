@@ -121,9 +121,12 @@ def _column_names(inputs: PreprocessingSteps, train: Examples) -> tuple[str, ...
 
 def unsupported(estimator: Any) -> TypeError:
     """The error for an estimator that no family reads."""
+    from upweight.models.sklearn import closed_form
+
+    supported = sorted([*SPEC_READERS, *CHOSEN_FORMS, *closed_form.SPEC_READERS])
     return TypeError(
         f"expected an estimator that upweight can read, got {type(estimator).__name__}. Supported, also as the last "
-        f"step of a Pipeline: {', '.join(sorted(SPEC_READERS))}, {', '.join(CHOSEN_FORMS)}; gradient boosting, random "
+        f"step of a Pipeline: {', '.join(supported)}; gradient boosting, random "
         f"forests and extra trees of scikit-learn; LightGBM, XGBoost and CatBoost. {_alternative(estimator)}"
     )
 

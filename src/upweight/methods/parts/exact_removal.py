@@ -1,0 +1,88 @@
+"""Leave-one-out of models that their training examples determine in closed form: exact, and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.attributor import Attributor
+from upweight.core.blocks import blocks
+from upweight.core.exact_removals import ExactRemovals
+from upweight.core.examples import Examples
+from upweight.core.group_removal import GroupEffects, GroupRemoval
+from upweight.core.scores import Unit
+from upweight.core.weights import weighted_positions
+from upweight.methods.parts.refused_removals import refusal_warnings
+
+Array = NDArray[np.float64]
+MAX_MEASUREMENTS = 250_000  # queries × training examples that are measured at once
+OWN_BLOCK = 64  # training examples that are measured at once, each without itself
+
+
+class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
+    """The effects of removals, by recomputing the model under other example weights.
+
+    Attributes:
+        refused: position of an example without which the model cannot be trained → why.
+    """
+
+    forms = ("exact",)
+
+    def __init__(self, recipe: Attributor, model: ExactRemovals, train: Examples) -> None:
+        super().__init__(recipe, model, train, Unit.EFFECT)
+        self.refused = dict(model.undefined_removals(train))
+        if len(self.refused) == len(weighted_positions(train)):
+            reason = next(iter(self.refused.values()))
+            raise ValueError(f"the model cannot be trained without any of the examples: {reason}")
+
+    def blocks(self, queries: Examples) -> Blocks:
+        """The measurement with all examples minus the measurement without each one."""
+        with_all = self.model.measure(queries)[:, None]
+        for block in blocks(len(self.train), max(1, MAX_MEASUREMENTS // len(queries))):
+            yield block, with_all - self._measured_without(block, queries, with_all)
+        return self._facts(queries)
+
+    def self_values(self) -> Array:
+        """The measurement of each training example with it minus without it (memorisation, Feldman 2020)."""
+        with_all, without = self.model.measure(self.train), np.empty(len(self.train))
+        for block in blocks(len(self.train), OWN_BLOCK):
+            examples = self.train.take(np.arange(block.start, block.stop))
+            without[block] = self._measured_without(block, examples, with_all[block, None]).diagonal()
+        return np.asarray(with_all - without)
+
+    def _measured_without(self, block: slice, queries: Examples, with_all: Array) -> Array:
+        """The measurements without each example of the block, (m, block); NaN where the model cannot be trained."""
+        without = np.repeat(with_all, block.stop - block.start, axis=1)  # as without an example of weight 0
+        positions = np.arange(block.start, block.stop)
+        refused = np.isin(positions, list(self.refused))
+        without[:, refused] = np.nan
+        removed = np.isin(positions, self._counted) & ~refused
+        if removed.any():
+            without[:, removed] = self.model.measure_without_each(self.train, positions[removed], queries)
+        return without
+
+    @cached_property
+    def _counted(self) -> NDArray[np.intp]:
+        return weighted_positions(self.train)
+
+    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
+        """The effects of whole groups, by recomputing the model without each."""
+        with_all = self.model.measure(queries)[:, None]
+        return with_all - self.model.measure_without(self.train, member, queries), self._facts(queries)
+
+    def _facts(self, queries: Examples) -> AnswerFacts:
+        """What the model knows of how far to trust the answer for these queries."""
+        doubts = list(self.model.doubts(self.train, queries))
+        return AnswerFacts(diagnostics={"warnings": doubts} if doubts else {})
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """That nothing was trained, and the examples without which the model cannot be trained."""
+        undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
+        warnings = [*self.model.notes, *refusal_warnings(self.train, self.refused)]
+        return {"trainings": 0, **undefined, "warnings": warnings}

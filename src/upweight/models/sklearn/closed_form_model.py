@@ -1,0 +1,282 @@
+"""ClosedFormModel: an estimator that its weighted training examples determine without an optimisation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.data_cache import DataCache
+from upweight.core.exact_removals import ExactRemovals
+from upweight.core.examples import Examples
+from upweight.core.fitted_state import FittedState
+from upweight.core.identity import digests
+from upweight.core.measurement import Measurement
+from upweight.core.model import Embeddable, Predictions
+from upweight.core.weights import checked_weights, require_classes, sample_weights, weighted_positions
+from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.predictions import predictions_of_estimator
+from upweight.models.estimator_clones import retrain_clone
+from upweight.models.sklearn.preprocessing import PreprocessingSteps
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm(ABC):
+    """The outputs of an estimator as a function of the weights of its training examples.
+
+    Weight factors κ (n,) multiply the sample weights: 1 leaves an example as it is, 0 removes it.
+
+    Attributes:
+        x: (n, columns) what enters the estimator, dense or sparse.
+        targets: (n,) positions of the labels among the classes, or (n, outputs) target values.
+        weights: (n,) sample weights.
+    """
+
+    x: Any
+    targets: NDArray[Any]
+    weights: Array
+
+    @abstractmethod
+    def fitted(self, factors: Array) -> Any:
+        """What the estimator learns from the examples with these weight factors (n,)."""
+
+    @abstractmethod
+    def outputs(self, fitted: Any, x: Any) -> Array:
+        """The outputs (m, K) for inputs (m, columns), from what `fitted` returned."""
+
+    def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
+        """The outputs without each of these examples, (m, positions, K). By default one by one."""
+        without = []
+        for position in positions:
+            factors = np.ones(len(self.weights))
+            factors[position] = 0.0
+            without.append(self.outputs(self.fitted(factors), x))
+        return np.stack(without, axis=1)
+
+    def refusals(self) -> dict[int, str]:
+        """Position → why the estimator cannot be fitted without this example, beyond the loss of a class."""
+        return {}
+
+    def probes(self, positions: NDArray[np.intp]) -> Any:
+        """Inputs whose outputs show whether an estimator was fitted on the examples: by default these rows."""
+        return self.x[positions]
+
+    def is_determined(self, x: Any) -> NDArray[np.bool_]:
+        """Whether the outputs for each input depend on the examples alone, not on their order, (m,)."""
+        return np.ones(x.shape[0], dtype=bool)
+
+    def refusal(self, factors: Array) -> str | None:
+        """Why the estimator cannot be fitted under these factors, beyond the loss of a class; None if it can."""
+        return None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClosedFormModel(ExactRemovals, Embeddable):
+    """An estimator whose outputs without some training examples are computed from a closed form.
+
+    Attributes:
+        name: the class of the estimator, for messages.
+        predictor: the estimator or pipeline itself, which is never changed.
+        final: its last step.
+        inputs: the steps before it, fixed when examples are removed.
+        loss: the loss that is measured.
+        measurement_of: the measurement of a query.
+        make: (matrix, examples) → the closed form on these training examples.
+        form: the closed form on the training set that the model was read with.
+        takes_weights: whether the estimator's `fit` takes sample weights; otherwise weight k means k copies.
+        held: settings that the fit chose, with which it is retrained.
+        notes: warnings for the reader of the scores.
+    """
+
+    name: str
+    predictor: Any
+    final: Any
+    inputs: PreprocessingSteps
+    loss: LinearLoss
+    measurement_of: Measurement
+    make: Callable[[Any, Examples], ClosedForm]
+    form: ClosedForm
+    takes_weights: bool
+    held: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def measurement(self) -> str:
+        """The measurement in words, with its unit."""
+        return self.measurement_of.described(self.loss)
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """The class labels; None for numeric targets."""
+        return self.loss.classes
+
+    def version(self) -> FittedState:
+        """The fitted state of the estimator and its steps, which changes when they are fitted again."""
+        return FittedState(self.predictor)
+
+    def identity(self) -> dict[str, str]:
+        """Digests of training examples and settings, which determine the model, of the loss and the measurement."""
+        return digests(
+            parameters=(self.form, self.inputs),
+            objective=None,
+            loss=self.loss,
+            measurement=self.measurement_of,
+            training=(self.name, self.final.get_params(deep=False)),
+        )
+
+    def embed(self, examples: Examples) -> Any:
+        """The columns that enter the estimator, (n, d); sparse if they are."""
+        cache: DataCache[Any] = self._cache.setdefault("inputs", DataCache(2))
+        return cache.get_or_make(examples, lambda: self.inputs(examples.x))
+
+    def measure(self, queries: Examples) -> Array:
+        """The measurement of every query."""
+        if "fitted" not in self._cache:
+            self._cache["fitted"] = self.form.fitted(np.ones(len(self.form.weights)))
+        outputs = self.form.outputs(self._cache["fitted"], self.embed(queries))
+        return self.measurement_of.value(self.loss, outputs, queries.y)
+
+    def predict(self, examples: Examples) -> Predictions:
+        """The estimator's predictions as readable labels."""
+        return predictions_of_estimator(self.predictor, self.loss, examples)
+
+    def measure_without_each(self, train: Examples, positions: NDArray[np.intp], queries: Examples) -> Array:
+        """The measurement of every query without each of these examples, (m, positions)."""
+        outputs = self._form_on(train).outputs_without(positions, self.embed(queries))
+        labels = None if queries.y is None else np.repeat(queries.y, len(positions), axis=0)
+        flat = outputs.reshape(-1, outputs.shape[-1])
+        return self.measurement_of.value(self.loss, flat, labels).reshape(len(queries), len(positions))
+
+    def measure_without(self, train: Examples, member: NDArray[np.bool_], queries: Examples) -> Array:
+        """The measurement of every query without each group, (m, groups)."""
+        form, x = self._form_on(train), self.embed(queries)
+        measured = np.empty((len(queries), len(member)))
+        for group, inside in enumerate(member):
+            factors = 1.0 - inside.astype(np.float64)
+            require_classes(train, factors, self.loss)
+            reason = form.refusal(factors)
+            if reason is not None:
+                raise ValueError(f"the model cannot be trained without group {group}: {reason}; remove fewer examples")
+            outputs = form.outputs(form.fitted(factors), x)
+            measured[:, group] = self.measurement_of.value(self.loss, outputs, queries.y)
+        return measured
+
+    def undefined_removals(self, train: Examples) -> Mapping[int, str]:
+        """Position → why the estimator cannot be fitted without this example alone."""
+        alone = list(self.only_examples(train).values())
+        why = "no example of its class would be left"
+        counted = set(weighted_positions(train).tolist())
+        refused = {i: reason for i, reason in self._form_on(train).refusals().items() if i in counted}
+        return refused | {int(train.positions([id_])[0]): why for id_ in alone}
+
+    def retrain(self, train: Examples, weights: Array, seed: int = 0) -> ClosedFormModel:
+        """The estimator itself, fitted with these weights times the examples' own; `seed` changes nothing.
+
+        Raises ValueError if it cannot be fitted, or takes no sample weights and these are not whole numbers.
+        """
+        weights = checked_weights(train, weights)
+        require_classes(train, weights, self.loss)
+        remaining = train.take(np.flatnonzero(weights))
+        total = weights[weights > 0] * sample_weights(remaining)
+        is_weighted = bool((total != 1).any())
+        matrix, y = self.inputs(remaining.x), remaining.y
+        if is_weighted and not self.takes_weights:
+            rows = np.repeat(np.arange(len(remaining)), whole_weights(self.name, total))
+            matrix, y = matrix[rows], None if y is None else y[rows]
+        final = retrain_clone(
+            self.final, matrix, y, total if is_weighted and self.takes_weights else None, seed, **self.held
+        )
+        reweighted = remaining.replaced(weights=total) if is_weighted else remaining
+        return replace(
+            self,
+            predictor=_with_last_step(self.predictor, final),
+            final=final,
+            form=self.make(self.inputs(remaining.x), reweighted),
+            _cache={},
+        )
+
+    def doubts(self, train: Examples, queries: Examples) -> list[str]:
+        """That the outputs for some queries depend on the order of the training examples."""
+        determined = self._form_on(train).is_determined(self.embed(queries))
+        if determined.all():
+            return []
+        return [
+            f"For {int((~determined).sum())} of {len(queries)} queries (the first is "
+            f"{queries.ids[int(np.argmin(determined))].item()!r}) several training examples are equally near: which of "
+            "them are neighbours, and their scores, depend on the order of the training examples."
+        ]
+
+    def _form_on(self, train: Examples) -> ClosedForm:
+        """The closed form on these examples. Raises ValueError if the estimator was not fitted on them."""
+
+        def make() -> ClosedForm:
+            form = self.make(self.inputs(train.x), train)
+            require_same_outputs(self, form)
+            return form
+
+        cache: DataCache[ClosedForm] = self._cache.setdefault("form", DataCache(1))
+        return cache.get_or_make(train, make)
+
+
+def whole_weights(name: str, weights: Array) -> NDArray[np.intp]:
+    """Weights (n,) as numbers of copies. Raises ValueError if they are not whole numbers."""
+    if (weights != np.round(weights)).any():
+        raise ValueError(
+            f"{name} takes no sample weights, so that a weight has to be a whole number of copies, got "
+            f"{weights[weights != np.round(weights)][0]:g}; pass whole weights, or none"
+        )
+    return weights.astype(np.intp)
+
+
+def _with_last_step(predictor: Any, final: Any) -> Any:
+    """The pipeline with another last step; the estimator itself if it is no pipeline."""
+    if not hasattr(predictor, "steps"):
+        return final
+    return type(predictor)([*predictor.steps[:-1], (predictor.steps[-1][0], final)])
+
+
+CHECKED_EXAMPLES = 200  # training examples whose outputs are compared with those of the estimator
+AGREEMENT = 1e-6  # relative difference of outputs up to which they are the same
+
+
+def require_same_outputs(model: ClosedFormModel, form: ClosedForm) -> None:
+    """Raise ValueError if the closed form does not give what the estimator gives: it was fitted on other data."""
+    difference = _largest_difference(model, form)
+    if difference > AGREEMENT:
+        raise ValueError(
+            f"expected the data that {model.name} was fitted on, got examples from which it learns something else (its "
+            f"outputs differ by a relative {difference:.2g}); pass the same rows, labels and sample weights as to fit()"
+        )
+
+
+def _largest_difference(model: ClosedFormModel, form: ClosedForm) -> float:
+    """The largest relative difference between the outputs of the closed form and of the estimator."""
+    count = len(form.weights)
+    if getattr(model.final, "n_samples_fit_", count) not in (count, form.weights.sum()):
+        return np.inf
+    x = form.probes(np.unique(np.linspace(0, count - 1, CHECKED_EXAMPLES).astype(np.intp)))
+    determined = form.is_determined(x)
+    if not determined.any():
+        return 0.0
+    x = x[determined]
+    z, final, loss = form.outputs(form.fitted(np.ones(count)), x), model.final, model.loss
+    if hasattr(final, "predict_joint_log_proba"):
+        ours, theirs = z, final.predict_joint_log_proba(x)
+    elif hasattr(final, "decision_function"):
+        ours, theirs = loss.expand(z), final.decision_function(x)
+    elif hasattr(final, "predict_proba"):
+        ours, theirs = loss.probabilities(z), final.predict_proba(x)
+    else:
+        ours, theirs = z, final.predict(x)
+    theirs = np.asarray(theirs, dtype=np.float64).reshape(ours.shape)
+    with np.errstate(invalid="ignore"):
+        differences = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+    scale = 1.0 + np.abs(np.where(np.isfinite(theirs), theirs, 0.0)).max(initial=0.0)
+    return float(np.nan_to_num(differences / scale, nan=np.inf).max(initial=0.0))

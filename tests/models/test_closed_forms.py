@@ -1,0 +1,249 @@
+"""Estimators with a closed form: scores without training equal those of real refits by scikit-learn."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import upweight as uw
+
+NAMES = np.array(["rome", "athens", "thebes"])
+N, M = 45, 12  # training examples and queries
+
+
+def rows(load: Callable[..., Any], columns: int = 30) -> tuple[Any, Any]:
+    x, y = load(return_X_y=True)
+    order = np.random.default_rng(5).permutation(len(y))[: N + M]
+    return x[order][:, :columns], y[order]
+
+
+def named(load: Callable[..., Any], columns: int = 30) -> tuple[Any, Any]:
+    x, y = rows(load, columns)
+    return x, NAMES[y]
+
+
+def counts() -> tuple[Any, Any]:
+    x, y = named(load_wine)
+    return np.round(3 * (x - x.min(0)) / np.ptp(x, axis=0)), y
+
+
+def sparse_counts() -> tuple[Any, Any]:
+    x, y = counts()
+    return sparse.csr_matrix(x), y
+
+
+IRIS, WINE, CANCER = (lambda: named(load_iris)), (lambda: named(load_wine)), (lambda: rows(load_breast_cancer, 4))
+DIABETES = lambda: rows(load_diabetes)  # noqa: E731
+TWO_TARGETS = lambda: (DIABETES()[0], np.stack([DIABETES()[1], DIABETES()[0][:, 0]], axis=1))  # noqa: E731
+LDA, QDA = LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+PRIORS = [0.2, 0.3, 0.5]
+CASES = {
+    "gaussian": (GaussianNB(), WINE),
+    "gaussian with priors and much added variance": (GaussianNB(priors=PRIORS, var_smoothing=0.1), IRIS),
+    "multinomial": (MultinomialNB(alpha=0.3), counts),
+    "multinomial on sparse rows": (MultinomialNB(fit_prior=False), sparse_counts),
+    "complement": (ComplementNB(), counts),
+    "complement, normalised": (ComplementNB(norm=True, alpha=0.1), sparse_counts),
+    "bernoulli": (BernoulliNB(binarize=1.0, class_prior=PRIORS), counts),
+    "categorical": (CategoricalNB(min_categories=4), counts),
+    "linear discriminant": (LDA(), CANCER),
+    "linear discriminant by lsqr": (LDA(solver="lsqr", priors=PRIORS), IRIS),
+    "linear discriminant, shrunk": (LDA(solver="lsqr", shrinkage=0.2), WINE),
+    "linear discriminant by Ledoit and Wolf": (LDA(solver="eigen", shrinkage="auto"), IRIS),
+    "quadratic discriminant": (QDA(), IRIS),
+    "quadratic discriminant, regularised": (QDA(reg_param=0.1, priors=PRIORS), lambda: named(load_wine, 5)),
+    "neighbours": (KNeighborsClassifier(3), WINE),
+    "weighted neighbours": (KNeighborsClassifier(4, weights="distance", p=1), CANCER),
+    "neighbours for a target": (KNeighborsRegressor(4), DIABETES),
+    "neighbours for two targets": (KNeighborsRegressor(3, weights="distance"), TWO_TARGETS),
+}
+EVERY = pytest.mark.parametrize("name", CASES)
+
+
+class Fitted:
+    """An estimator fitted on some rows, as scikit-learn itself does it, and its loss on the queries."""
+
+    def __init__(self, name: str, weights: Any = None) -> None:
+        self.estimator, data = CASES[name]
+        x, y = data()
+        self.weights = weights
+        self.train = uw.Examples(x[:N], y[:N], weights=weights, ids=[f"r{i}" for i in range(N)])
+        self.queries = uw.Examples(x[N:], y[N:])
+        self.takes_weights = "sample_weight" in signature(self.estimator.fit).parameters
+
+    def fit(self, kept: Any) -> Any:
+        x, y, estimator = self.train.x, self.train.y, clone(self.estimator)
+        if self.weights is None:
+            return estimator.fit(x[kept], y[kept])
+        if self.takes_weights:
+            return estimator.fit(x[kept], y[kept], sample_weight=self.weights[kept])
+        copies = np.repeat(np.flatnonzero(kept), self.weights[kept].astype(int))
+        return estimator.fit(x[copies], y[copies])
+
+    def measured(self, kept: Any) -> np.ndarray:
+        estimator, x, y = self.fit(kept), self.queries.x, self.queries.y
+        if not hasattr(estimator, "classes_"):
+            return -0.5 * ((estimator.predict(x) - y) ** 2).reshape(M, -1).sum(axis=1)
+        if isinstance(estimator, KNeighborsClassifier):
+            return -0.5 * ((estimator.predict_proba(x) - (y[:, None] == estimator.classes_)) ** 2).sum(axis=1)
+        position = np.searchsorted(estimator.classes_, y)
+        return np.take_along_axis(estimator.predict_log_proba(x), position[:, None], axis=1)[:, 0]
+
+    def without(self, *removed: int) -> np.ndarray:
+        return self.measured(~np.isin(np.arange(N), removed))
+
+    @property
+    def fit_of_all(self) -> Any:
+        estimator = self.fit(np.ones(N, bool))
+        return uw.LeaveOneOut().fit(uw.explainable(estimator, self.train), self.train)
+
+
+@EVERY
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_scores_without_training_equal_real_refits(name: str, weighted: bool) -> None:
+    case = Fitted(name, np.arange(N) % 4.0 if weighted else None)
+    scores = case.fit_of_all.attribute(case.queries)
+    base, removed = case.without(), [i for i in range(0, N, 4) if not weighted] or list(range(1, N, 4))
+    actual = np.stack([base - case.without(i) for i in removed], axis=1)
+    assert scores.unit == "EFFECT"
+    np.testing.assert_allclose(scores.measured, base, rtol=1e-6, atol=1e-9)
+    assert np.abs(scores.values[:, removed] - actual).max() <= 1e-7 * max(np.abs(actual).max(), np.abs(base).max())
+    if weighted:
+        assert not scores.values[:, ::4].any()  # rows of weight 0
+
+
+@EVERY
+def test_a_group_is_removed_exactly(name: str) -> None:
+    case = Fitted(name)
+    effects = case.fit_of_all.remove({"some": ["r3", "r4", "r20"]}, case.queries).values[:, 0]
+    base = case.without()
+    assert np.abs(effects - (base - case.without(3, 4, 20))).max() <= 1e-7 * np.abs(base).max()
+
+
+@EVERY
+def test_nothing_is_trained(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Fitted(name)
+    model = uw.explainable(case.fit(np.ones(N, bool)), case.train)
+
+    def fit(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(type(case.estimator), "fit", fit)
+    fitted = uw.LeaveOneOut().fit(model, case.train)
+    own = fitted.attribute(case.train.take([1, 2, 3])).values[:, 1:4].diagonal()
+    np.testing.assert_allclose(fitted.self_influence().values[0, 1:4], own, rtol=1e-9, atol=1e-12)
+
+
+@EVERY
+def test_other_training_data_are_refused(name: str) -> None:
+    case = Fitted(name)
+    estimator = case.fit(np.arange(N) < N - 9)
+    with pytest.raises(ValueError, match=r"expected the data that \w+ was fitted on"):
+        uw.explainable(estimator, case.train)
+    model = uw.explainable(case.fit(np.ones(N, bool)), case.train)
+    with pytest.raises(ValueError, match=r"expected the data that \w+ was fitted on"):
+        uw.LeaveOneOut().fit(model, case.train.take(np.arange(N - 9)))
+
+
+def test_explain_confirms_the_scores_by_retraining_the_estimator_itself() -> None:
+    case = Fitted("gaussian")
+    explanation = uw.explain(uw.explainable(case.fit(np.ones(N, bool)), case.train), case.train, case.queries)
+    assert explanation.check is not None
+    assert explanation.check.verdict == "agrees"
+    assert explanation.check.of("one").slope == pytest.approx(1.0, abs=1e-6)
+    assert explanation.warnings == []
+
+
+def test_frames_pipelines_text_labels_and_columns_of_labels_are_taken() -> None:
+    x, y = WINE()
+    frame = pd.DataFrame(x, columns=[f"c{j}" for j in range(x.shape[1])], index=[f"w{i}" for i in range(len(y))])
+    estimator = make_pipeline(StandardScaler(), GaussianNB()).fit(frame[:N], y[:N])
+    train = uw.Examples(frame[:N], y[:N, None])
+    model = uw.explainable(estimator, train, measure=uw.Probability(of="rome"))
+    scores = uw.LeaveOneOut().fit(model, train).attribute(uw.Examples(frame[N:]))
+    steps = estimator[:-1]
+    refit = GaussianNB().fit(steps.transform(frame[1:N]), y[1:N])
+    rome = list(refit.classes_).index("rome")
+    actual = estimator.predict_proba(frame[N:])[:, rome] - refit.predict_proba(steps.transform(frame[N:]))[:, rome]
+    np.testing.assert_allclose(scores.values[:, 0], actual, atol=1e-9)
+    assert set(scores.predictions.predicted) <= set(NAMES)
+
+
+@pytest.mark.parametrize("estimator", [GaussianNB(), LDA(), KNeighborsClassifier(3)])
+def test_the_only_example_of_a_class_has_no_score_and_a_warning(estimator: Any) -> None:
+    x, y = IRIS()
+    y[0] = "sparta"
+    train = uw.Examples(x[:N], y[:N])
+    fitted = uw.LeaveOneOut().fit(uw.explainable(estimator.fit(x[:N], y[:N]), train), train)
+    scores = fitted.attribute(uw.Examples(x[N:], y[N:]))
+    assert np.isnan(scores.values[:, 0]).all()
+    assert np.isfinite(scores.values[:, 1:]).all()
+    assert scores.diagnostics["undefined"] == [0]
+    assert any("0 has no score (NaN)" in warning for warning in scores.diagnostics["warnings"])
+    with pytest.raises(ValueError, match="none of class 'sparta' is left"):
+        fitted.remove({"g": [0, 1]}, uw.Examples(x[N:], y[N:]))
+
+
+def test_equally_near_neighbours_are_reported_and_others_are_not() -> None:
+    x, y = WINE()
+    queries = uw.Examples(x[N:], y[N:], ids=[f"q{i}" for i in range(M)])
+    warnings = []
+    for inputs in (x[:N], np.concatenate([x[: N - 8], np.repeat(x[N : N + 1] + 9.0, 8, axis=0)])):
+        train = uw.Examples(inputs, y[:N])
+        model = uw.explainable(KNeighborsClassifier(3).fit(inputs, y[:N]), train)
+        warnings.append(uw.LeaveOneOut().fit(model, train).attribute(queries).diagnostics["warnings"])
+    assert warnings[0] == []
+    assert "the first is 'q0') several training examples are equally near" in warnings[1][0]
+
+
+def test_an_example_that_alone_holds_the_last_category_has_no_score() -> None:
+    x, y = counts()
+    x[:, 0] = np.where(np.arange(len(x)) == 7, 9, x[:, 0])
+    train = uw.Examples(x[:N], y[:N])
+    fitted = uw.LeaveOneOut().fit(uw.explainable(CategoricalNB(min_categories=4).fit(x[:N], y[:N]), train), train)
+    assert fitted.refused.keys() == {7}
+    assert "last category 9 of column 0" in fitted.refused[7]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "match"),
+    [
+        (KNeighborsClassifier(metric="precomputed"), "metric='precomputed'"),
+        (QDA(covariance_estimator=None), None),
+        (LDA(solver="lsqr", covariance_estimator=__import__("sklearn.covariance").covariance.OAS()), "covariance_est"),
+    ],
+)
+def test_options_without_a_closed_form_are_refused_by_name(estimator: Any, match: str | None) -> None:
+    x, y = IRIS()
+    x = np.abs(x[:N] @ x[:N].T) if match and "precomputed" in match else x[:N]
+    estimator.fit(x, y[:N])
+    if match is None:
+        uw.explainable(estimator, uw.Examples(x, y[:N]))
+        return
+    with pytest.raises(ValueError, match=match):
+        uw.explainable(estimator, uw.Examples(x, y[:N]))
+
+
+def test_one_class_missing_values_and_weights_that_are_no_copies_are_refused() -> None:
+    x, y = IRIS()
+    with pytest.raises(ValueError, match="two classes or more, got 1"):
+        uw.explainable(GaussianNB().fit(x, np.zeros(len(x))), uw.Examples(x, np.zeros(len(x))))
+    train = uw.Examples(x, y)
+    model = uw.explainable(GaussianNB().fit(x, y), train)
+    holes = x.copy()
+    holes[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        uw.LeaveOneOut().fit(model, train.replaced(x=holes))
+    with pytest.raises(ValueError, match=r"whole number of copies, got 0\.5"):
+        uw.explainable(LDA().fit(x, y), uw.Examples(x, y, weights=np.full(len(y), 0.5)))

@@ -1,0 +1,44 @@
+"""Estimators whose training has a closed form, on small data sets, for the laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from support.linear_families import texts
+from upweight import Examples
+from upweight.testing import EstimatorFamily
+from upweight.testing.families import scaled
+
+
+class CopiesFamily(EstimatorFamily):
+    """An estimator that takes no sample weights: it is fitted on as many copies of a row as its weight says."""
+
+    def fitted(self, train: Examples, **settings: Any) -> Any:
+        """Fit a new estimator on the copies."""
+        if train.weights is None or train.y is None:
+            return super().fitted(train, **settings)
+        copies = np.repeat(np.arange(len(train)), train.weights.astype(int))
+        return self.estimator().set_params(**settings).fit(train.x[copies], train.y[copies])
+
+
+CLOSED_FORMS = [
+    EstimatorFamily("gaussian naive bayes", scaled(load_breast_cancer, 6), GaussianNB, other={"priors": [0.5, 0.5]}),
+    EstimatorFamily(
+        "naive bayes of texts", texts, lambda: make_pipeline(CountVectorizer(), MultinomialNB()), other={"alpha": 2.0}
+    ),
+    CopiesFamily(
+        "linear discriminant", scaled(load_breast_cancer, 4), LinearDiscriminantAnalysis, other={"priors": [0.5, 0.5]}
+    ),
+    CopiesFamily(
+        "quadratic discriminant", scaled(load_iris, 4), QuadraticDiscriminantAnalysis, other={"reg_param": 0.1}
+    ),
+    CopiesFamily("nearest neighbours", scaled(load_wine, 6), lambda: KNeighborsClassifier(3), other={"p": 1}),
+]
