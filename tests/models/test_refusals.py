@@ -5,9 +5,11 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
-    ElasticNet,
+    Lasso,
     LinearRegression,
     LogisticRegression,
     LogisticRegressionCV,
@@ -15,6 +17,7 @@ from sklearn.linear_model import (
     Ridge,
     RidgeCV,
     SGDClassifier,
+    SGDOneClassSVM,
 )
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -36,7 +39,7 @@ def refused(estimator, train=TRAIN, error=ValueError, match="", **more):
 
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: make_pipeline(StandardScaler(), e)])
-@pytest.mark.parametrize("estimator", [KernelDensity(), ElasticNet()])
+@pytest.mark.parametrize("estimator", [KernelDensity(), SGDOneClassSVM()])
 def test_the_error_for_an_unsupported_estimator_lists_those_that_are_supported(wrap, estimator):
     match = (
         r"expected an estimator that upweight can read, got \w+\. Supported.*LogisticRegression.*SVC.*uw\.LeaveOneOut"
@@ -116,7 +119,7 @@ def test_other_data_are_refused(name):
     refused(t.estimator, uw.Examples(rng.permuted(t.train.x, axis=0), t.train.y, weights=t.train.weights), match=match)
 
 
-CLASSIFIERS = [n for n, c in CASES.items() if hasattr(c.estimator, "class_weight")]
+CLASSIFIERS = [n for n, c in CASES.items() if is_classifier(c.estimator)]
 
 
 def relabelled(t, count):
@@ -250,15 +253,22 @@ def test_the_class_of_a_measurement_is_not_taken_for_a_function():
 def penalised(**settings):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return LogisticRegression(solver="saga", max_iter=50, **settings).fit(X, Y)
+        return LogisticRegression(**{"solver": "saga", "max_iter": 50, **settings}).fit(*THREE)
 
 
 @pytest.mark.parametrize(
     ("estimator", "match"),
     [
-        (lambda: penalised(penalty="l1"), "l1 penalty has no Hessian to invert; use penalty l2"),
-        (lambda: penalised(l1_ratio=1.0), "l1 penalty has no Hessian to invert; use penalty l2"),
-        (lambda: penalised(penalty="elasticnet", l1_ratio=0.5), "l1 penalty"),
+        (lambda: penalised(penalty="l1"), "l1 penalty of several classes has no Hessian to invert; use penalty l2"),
+        (lambda: penalised(l1_ratio=1.0), "l1 penalty of several classes has no Hessian to invert; use penalty l2"),
+        (lambda: penalised(penalty="elasticnet", l1_ratio=0.5), "l1 penalty of several classes"),
+        (
+            lambda: LogisticRegression(solver="liblinear", l1_ratio=1.0).fit(X, Y),
+            "l1 penalty of the intercept too.*use solver='saga'",
+        ),
+        (lambda: Lasso(positive=True).fit(X, Y), "positive=True has no Hessian.*fit without the constraint"),
+        (lambda: Lasso().fit(X, np.c_[Y, Y]), "expected Lasso with one target, got 2"),
+        (lambda: KernelRidge(kernel="precomputed").fit(X @ X.T, Y), "KernelRidge.*precomputed or callable kernel"),
         (
             lambda: LinearSVC(penalty="l1", dual=False).fit(X, Y),
             "l1 penalty has no Hessian to invert; use penalty='l2'",
@@ -284,9 +294,9 @@ def penalised(**settings):
 def test_training_without_a_hessian_is_refused_with_an_alternative(estimator, match):
     estimator = estimator()
     train = uw.Examples(X @ X.T, Y) if getattr(estimator, "kernel", None) == "precomputed" else TRAIN
-    if "crammer" in match:
+    if "crammer" in match or "several classes" in match:
         train = uw.Examples(*THREE)
-    if "alpha" in match:
+    if "targets" in match or "target," in match:
         train = uw.Examples(X, np.c_[Y, Y])
     refused(estimator, train, match=match)
 

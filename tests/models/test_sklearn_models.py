@@ -204,6 +204,9 @@ def true_loss(t, queries):
     est, x, y = t.estimator, queries.x, queries.y
     if not hasattr(est, "classes_"):
         power = {"PoissonRegressor": 1, "GammaRegressor": 2}.get(type(est).__name__, getattr(est, "power", None))
+        if hasattr(est, "epsilon"):
+            excess = np.maximum(np.abs(est.predict(x) - y) - est.epsilon, 0.0)
+            return excess ** (2 if getattr(est, "loss", "").startswith("squared") else 1)
         if power is None:
             return 0.5 * ((est.predict(x) - y).reshape(len(x), -1) ** 2).sum(axis=1)
         return [mean_tweedie_deviance([a], [b], power=power) / 2 for a, b in zip(y, est.predict(x), strict=True)]

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import (
+    Lasso,
     LinearRegression,
     LogisticRegression,
     PoissonRegressor,
@@ -85,6 +86,13 @@ PROBLEMS = [
         lambda: PoissonRegressor(alpha=0.1, **TIGHT),
         is_regression=True,
         other={"alpha": 0.2},
+    ),
+    EstimatorFamily(
+        "lasso",
+        scaled(load_diabetes, 8, 100.0),
+        lambda: Lasso(alpha=0.05, **TIGHT),
+        is_regression=True,
+        other={"alpha": 0.02},
     ),
     EstimatorFamily("squared hinge", scaled(load_breast_cancer, 6), lambda: LinearSVC(**TIGHT), other={"C": 2.0}),
     MachineFamily(

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
+    ElasticNet,
     GammaRegressor,
+    Lasso,
     LinearRegression,
     LogisticRegression,
     PoissonRegressor,
@@ -21,7 +24,7 @@ from sklearn.linear_model import (
     TweedieRegressor,
 )
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 
 import upweight as uw
 
@@ -104,6 +107,14 @@ CASES = {
     "least_squares_weighted": Case(LinearRegression(), TARGETS, weighted=True),
     "ridge_classifier": Case(RidgeClassifier(), TWO),
     "ridge_classifier_three": Case(RidgeClassifier(class_weight="balanced"), THREE),
+    "lasso": Case(Lasso(alpha=0.05, **TIGHT), NUMBERS),
+    "elastic_net": Case(ElasticNet(alpha=0.05, l1_ratio=0.5, **TIGHT), NUMBERS, weighted=True),
+    "logistic_l1": Case(logistic(solver="saga", l1_ratio=1.0, C=0.2, random_state=0), TWO),
+    "kernel_ridge": Case(KernelRidge(alpha=0.5, kernel="rbf", gamma=0.1), NUMBERS, weighted=True),
+    "kernel_ridge_two_targets": Case(KernelRidge(alpha=0.5, kernel="poly", degree=2), TARGETS),
+    "squared_tube": Case(LinearSVR(loss="squared_epsilon_insensitive", epsilon=0.1, dual=False, **TIGHT), NUMBERS),
+    "tube": Case(SVR(gamma=0.1, tol=1e-9), NUMBERS, hinge=True),
+    "tube_linear": Case(LinearSVR(epsilon=0.2, C=0.5, random_state=0, **TIGHT), NUMBERS, hinge=True),
     "poisson": Case(PoissonRegressor(alpha=0.1, **TIGHT), COUNTS, weighted=True),
     "gamma": Case(GammaRegressor(alpha=0.1, **TIGHT), NUMBERS),
     "tweedie": Case(TweedieRegressor(power=1.5, alpha=0.1, **TIGHT), COUNTS),

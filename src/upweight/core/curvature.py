@@ -150,6 +150,11 @@ class ExactCurvature(Curvature):
         """Parameters moved along undetermined directions to the smallest norm; by default they stay."""
         return parameters
 
+    @property
+    def held_without_steps(self) -> str | None:
+        """What stays fixed in removals that Newton steps do not follow, for people; None if nothing does."""
+        return None
+
     @abstractmethod
     def leverage(self) -> NDArray[np.float64]:
         """Leverage of every training example, (n,), each in [0, outputs]; they sum to the effective parameters."""

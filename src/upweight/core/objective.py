@@ -18,10 +18,14 @@ class Objective:
     the regulariser along, and its row carries the gradient of the regulariser.
     `fixed`: Σ wᵢℓᵢ / n + l2/2 ‖θ‖² with n as before any removal: the mean is not renormalised, and the regulariser
     stays.
+
+    An l1, in place of or beside the l2, adds l1 Σ|θⱼ| over the parameters that the regulariser includes, on the same
+    scale.
     """
 
     reduction: Literal["sum", "mean", "fixed"]
     l2: float = 0.0
+    l1: float = 0.0
 
     def ridge(self, weights: NDArray[np.float64]) -> float:
         """l2 on the scale of Σ wᵢℓᵢ, for these weights (n,) of the whole training set."""

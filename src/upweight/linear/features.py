@@ -87,6 +87,14 @@ class Features:
         part.x = self.x[where]
         return part
 
+    def select(self, columns: NDArray[np.intp]) -> Features:
+        """The features with these columns alone, and the intercept."""
+        part = copy(self)
+        part.x = self.x.tocsc()[:, columns].tocsr() if self.sparse else self.x[:, columns]
+        part.columns = len(columns)
+        part.width = part.columns + int(self.intercept != 0)
+        return part
+
     def dense(self) -> Array:
         """The matrix with its last column, shape (n, d)."""
         body = self.x.toarray() if self.sparse else self.x

@@ -15,11 +15,9 @@ Array = NDArray[np.float64]
 def loss_rows(problem: Problem) -> FactoredRows:
     """wᵢ(∇ℓᵢ + the example's share of the l2 gradient); the share is zero if the objective sums losses."""
     slopes = problem.weights[:, None] * problem.derivatives.gradient
-    if problem.each == 0:
+    if problem.each == 0 and problem.l1_each == 0:
         return FactoredRows(problem.features, slopes)
-    return FactoredRows(
-        problem.features, slopes, problem.carried, problem.each * problem.penalty_gradient(problem.theta)
-    )
+    return FactoredRows(problem.features, slopes, problem.carried, problem.share_gradient)
 
 
 def column_gradients(problem: Problem, design: Design, vectors: Array) -> Array:

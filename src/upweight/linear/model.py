@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
@@ -23,7 +24,6 @@ from upweight.core.parameter_measurement import Coefficients, ParameterMeasureme
 from upweight.core.rows import DenseRows
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.coefficients import CoefficientMap
-from upweight.linear.curvature import LinearCurvature
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.head_objective import head_objective
@@ -34,6 +34,7 @@ from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
 from upweight.linear.retraining import retrained_parameters
 from upweight.linear.rows import FactoredRows
+from upweight.linear.sparse_curvature import curvature_of
 from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
 from upweight.linear.training_problem import Weighting, training_problem
 
@@ -259,7 +260,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             return 1.0
         return self.problem(train).dispersion(effective, float(example_counts(sample_weights(train)).sum()))
 
-    def curvature(self, train: Examples, recipe: Any, damping: float | None) -> LinearCurvature:
+    def curvature(self, train: Examples, recipe: Any, damping: float | None) -> ExactCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""
         is_hessian = recipe is None or isinstance(recipe, Hessian)
         if not is_hessian or isinstance(getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom):
@@ -267,7 +268,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
                 f"expected Hessian(solver=Direct() | CG()) or None for {self.name}, whose Hessian is exact, "
                 f"got {recipe!r}"
             )
-        return LinearCurvature(self.problem(train), recipe, damping or 0.0)
+        return curvature_of(self.problem(train), recipe, damping or 0.0)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """The optimum under these weights, by Newton steps; `seed` changes nothing, because the objective is convex.
@@ -282,7 +283,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
             scaled = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
             return self.with_parameters(self.refit(problem.features, problem.targets, scaled))
         if "optimum" not in self._cache:  # the warm start of all retrainings
-            self._cache["optimum"] = LinearCurvature(problem, None, 0.0).reoptimised()
+            self._cache["optimum"] = curvature_of(problem, None, 0.0).reoptimised()
         return self.with_parameters(retrained_parameters(self._cache["optimum"], weights))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:

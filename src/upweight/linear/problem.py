@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 class Problem:
     """J(θ; κ) = Σᵢ κᵢ wᵢ ℓ(Xᵢθ, tᵢ) + ½ λ(κ) Σ_ck M_ck θ_c·θ_k with λ(κ) = fixed + each · Σᵢ κᵢ shareᵢ.
 
+    With an l1 there is also the term μ(κ) Σ|θ_j| over the penalised parameters, with μ in the same form as λ.
+
     κ are weight factors: 1 for every example of the training set, 0 for a removed one. `fixed` is the l2 of an
     objective that sums losses: it stays when an example is removed. `each` is the l2 of an objective that takes their
     mean: every example carries its share of it, so that the minimiser is that of the renormalised mean.
@@ -31,6 +33,7 @@ class Problem:
         fixed, each: see above.
         theta: (K, d) trained parameters.
         shares: (n,) each example's share of the mean's regulariser; None for its weight.
+        l1_fixed, l1_each: the parts of μ, as `fixed` and `each` are those of λ.
         counts: (n,) how many examples each row counts for, 0 if it is absent; None for one each.
     """
 
@@ -43,6 +46,8 @@ class Problem:
     theta: Array
     shares: Array | None = None
     counts: Array | None = None
+    l1_fixed: float = 0.0
+    l1_each: float = 0.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,6 +73,26 @@ class Problem:
         """λ under weight factors κ (g, n): (g,)."""
         return np.asarray(self.fixed + self.each * (factors @ self.carried))
 
+    @property
+    def has_l1(self) -> bool:
+        """Whether there is an l1, so that parameters may be exactly 0."""
+        return self.l1_fixed > 0 or self.l1_each > 0
+
+    @property
+    def l1(self) -> float:
+        """μ with all examples."""
+        return self.l1_fixed + self.l1_each * float(self.carried.sum())
+
+    def l1_of(self, factors: Array) -> Array:
+        """μ under weight factors κ (g, n): (g,)."""
+        return np.asarray(self.l1_fixed + self.l1_each * (factors @ self.carried))
+
+    @property
+    def share_gradient(self) -> Array:
+        """The gradient of the regulariser that each unit of an example's share carries, (K, d)."""
+        gradient = self.each * self.penalty_gradient(self.theta)
+        return gradient + self.l1_each * np.sign(self.theta) * self.features.penalised if self.l1_each else gradient
+
     @cached_property
     def outputs(self) -> Array:
         """X θ at the trained parameters, (n, K)."""
@@ -85,10 +110,11 @@ class Problem:
         return np.asarray(np.einsum("ck,...kd->...cd", self.family.metric(), theta) * self.features.penalised)
 
     def gradient(self) -> Array:
-        """∇J at the trained parameters, (K, d): zero at the optimum."""
+        """∇J at the trained parameters, (K, d): zero at the optimum; with an l1, the shortest subgradient."""
         slopes = self.weights[:, None] * self.derivatives.gradient
         data = self.features.transposed_times(slopes).T
-        return data + self.ridge * self.penalty_gradient(self.theta)
+        smooth = data + self.ridge * self.penalty_gradient(self.theta)
+        return shortest_subgradient(smooth, self.theta, self.l1 * self.features.penalised) if self.has_l1 else smooth
 
     @cached_property
     def noise(self) -> float:
@@ -136,3 +162,15 @@ class Problem:
             expected = self.family.expected().at(self.outputs, self.targets)
             squares = float(self.weights @ (expected.gradient**2 / expected.diagonal).sum(axis=1))
         return max(squares / max(count - effective, 1.0), 1e-300)
+
+
+def shortest_subgradient(smooth: Array, theta: Array, l1: Array) -> Array:
+    """The shortest subgradient of f + Σ l1ⱼ|θⱼ| from ∇f, in the shape of θ: 0 if θ is the minimum.
+
+    Args:
+        smooth: ∇f.
+        theta: θ.
+        l1: the l1 of every parameter, broadcast to their shape.
+    """
+    at_zero = np.sign(smooth) * np.maximum(np.abs(smooth) - l1, 0.0)
+    return np.where(theta != 0, smooth + np.sign(theta) * l1, at_zero)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.linear.curvature import LinearCurvature
+from upweight.core.curvature import ExactCurvature
 
 Array = NDArray[np.float64]
 MAX_STEPS = 100  # Newton steps of one retraining
 TOLERANCE = 1e-11  # gradient norm to which a retraining is taken, relative to random-sign gradients
 
 
-def retrained_parameters(optimum: LinearCurvature, weights: Array) -> Array:
+def retrained_parameters(optimum: ExactCurvature, weights: Array) -> Array:
     """The parameters (K·d,) under these factors (n,) of the training weights.
 
     If, without l2, some directions are undetermined under these weights, those of smallest norm.

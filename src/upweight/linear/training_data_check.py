@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from upweight.linear.curvature import LinearCurvature
 from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
 from upweight.linear.problem import Problem
+from upweight.linear.sparse_curvature import curvature_of
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge
@@ -94,7 +94,7 @@ def missing_rows(problem: Problem, name: str, stopping: Stopping | None) -> str 
 
 def _predicts_like_its_optimum(problem: Problem) -> bool:
     """Whether an unfinished fit gives the same predictions on the training set as the optimum of its objective."""
-    at_optimum = LinearCurvature(problem, None, 0.0).reoptimised().problem.outputs
+    at_optimum = curvature_of(problem, None, 0.0).reoptimised().problem.outputs
     fitted, optimal = problem.family.expand(problem.outputs), problem.family.expand(at_optimum)
     if problem.family.classes is None:
         return bool(np.corrcoef(fitted.ravel(), optimal.ravel())[0, 1] >= AGREEMENT)

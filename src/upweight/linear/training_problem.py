@@ -47,4 +47,7 @@ def training_problem(
     if weighting.counts_examples:  # SGD shrinks θ at every row, also at rows of weight 0, whose share always stays
         shares = (weights > 0).astype(np.float64)
         fixed += each * float((shares == 0).sum())
-    return Problem(features, family.encode(train.y), weights, family, fixed, each, theta, shares, counts)
+    l1 = weighting.objective.l1
+    l1_fixed, l1_each = (0.0, l1) if is_mean else (l1 * (1.0 if l2 == 0 else fixed / l2), 0.0)
+    targets = family.encode(train.y)
+    return Problem(features, targets, weights, family, fixed, each, theta, shares, counts, l1_fixed, l1_each)

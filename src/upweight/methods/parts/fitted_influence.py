@@ -185,7 +185,7 @@ class FittedInfluence(
                 f"{self._of_leverage_one(self.undetermined)}: without it the data do not determine the model, and "
                 "scores are those of the parameters of smallest norm then."
             )
-        sentences += self._off_optimum_warnings()
+        sentences += self._held_warnings() + self._off_optimum_warnings()
         return {
             **facts,
             "gradient_norm": self.gradient_norm,
@@ -193,6 +193,14 @@ class FittedInfluence(
             "newton_followed": len(self.followed),
             "warnings": sentences,
         }
+
+    def _held_warnings(self) -> list[str]:
+        """What stays fixed for the examples that Newton steps did not follow."""
+        held = self.curvature.held_without_steps if isinstance(self.curvature, ExactCurvature) else None
+        others = np.count_nonzero(sample_weights(self.train)) - len(self.followed)
+        if held is None or others <= 0:
+            return []
+        return [f"For {others:,} examples, those whose removal moves the model least, {held} is held fixed."]
 
     def _off_optimum_warnings(self) -> list[str]:
         """That the given model is not at its optimum on these examples, with the likely cause."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import ElasticNet, Lasso, LassoLars, LogisticRegression, Ridge, RidgeClassifier
 
 # Estimator that chooses → (class of the estimator with the choice, {chosen setting: attribute with its value}).
 CHOSEN_FORMS = {
     "LogisticRegressionCV": (LogisticRegression, {"C": "C_", "l1_ratio": "l1_ratio_"}),
     "RidgeCV": (Ridge, {"alpha": "alpha_"}),
+    "LassoCV": (Lasso, {"alpha": "alpha_"}),
+    "LassoLarsCV": (LassoLars, {"alpha": "alpha_"}),
+    "ElasticNetCV": (ElasticNet, {"alpha": "alpha_", "l1_ratio": "l1_ratio_"}),
     "RidgeClassifierCV": (RidgeClassifier, {"alpha": "alpha_"}),
 }
 

@@ -19,13 +19,15 @@ from upweight.models.sklearn.linear_spec import LinearSpec, linear_spec_of, refu
 
 def logistic_regression(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """LogisticRegression: one output for two classes, one per class for one-versus-rest, else softmax."""
-    penalty = getattr(estimator, "penalty", "deprecated")
-    ratio = getattr(estimator, "l1_ratio", None)
-    l1 = penalty in ("l1", "elasticnet") or (penalty == "deprecated" and ratio not in (None, 0, 0.0))
-    refuse_if(l1 and not (penalty == "elasticnet" and ratio == 0), "an l1 penalty", "use penalty l2 (l1_ratio=0)")
-    l2 = 0.0 if penalty in (None, "none") or np.isinf(estimator.C) else 1.0 / estimator.C
-    objective = Objective("sum", l2)
-    liblinear = estimator.solver == "liblinear"
+    penalty, liblinear = getattr(estimator, "penalty", "deprecated"), estimator.solver == "liblinear"
+    given = getattr(estimator, "l1_ratio", None) or 0.0
+    ratio = {"l1": 1.0, "l2": 0.0, None: 0.0, "none": 0.0}.get(penalty, float(given))
+    refuse_if(ratio > 0 and liblinear, "an l1 penalty of the intercept too", "use solver='saga'")
+    refuse_if(
+        ratio > 0 and len(estimator.classes_) > 2, "an l1 penalty of several classes", "use penalty l2 (l1_ratio=0)"
+    )
+    strength = 0.0 if penalty in (None, "none") or np.isinf(estimator.C) else 1.0 / estimator.C
+    objective = Objective("sum", strength * (1.0 - ratio), strength * ratio)
     scale = float(estimator.intercept_scaling) if liblinear and estimator.fit_intercept else 1.0
     if len(estimator.classes_) == 2 or liblinear or getattr(estimator, "multi_class", None) == "ovr":
         family: LinearLoss = LogisticLoss(len(np.atleast_2d(estimator.coef_)), estimator.classes_)
@@ -50,6 +52,29 @@ def least_squares(estimator: Any, matrix: Any, train: Examples, smoothing: float
     classes = getattr(estimator, "classes_", None)
     outputs = len(np.atleast_2d(estimator.coef_))
     return linear_spec_of(estimator, Objective("sum", float(alpha)), SquaredLoss(outputs, classes))
+
+
+def elastic_net(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """Lasso, ElasticNet and LassoLars: half the mean squared error, with an l1 and an l2."""
+    name = type(estimator).__name__
+    refuse_if(bool(estimator.positive), "a model with positive=True", "fit without the constraint")
+    if np.ndim(estimator.coef_) != 1:
+        raise ValueError(
+            f"expected {name} with one target, got {len(estimator.coef_)}; fit one {name} per target instead"
+        )
+    ratio = float(getattr(estimator, "l1_ratio", 1.0))
+    objective = Objective("mean", float(estimator.alpha) * (1.0 - ratio), float(estimator.alpha) * ratio)
+    return linear_spec_of(estimator, objective, SquaredLoss(1))
+
+
+def bayesian_ridge(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """BayesianRidge: ridge regression at the precisions that it found."""
+    l2 = float(estimator.lambda_) / float(estimator.alpha_)
+    note = (
+        f"The precisions of noise and weights (an l2 of {l2:.4g}) were chosen from the data and are held fixed: "
+        "removals do not change them."
+    )
+    return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), notes=(note,))
 
 
 def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:

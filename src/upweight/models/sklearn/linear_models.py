@@ -24,11 +24,20 @@ from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import CHOSEN_FORMS, chosen_estimator
-from upweight.models.sklearn.generalised_linear import least_squares, logistic_regression, sgd, tweedie
+from upweight.models.sklearn.generalised_linear import (
+    bayesian_ridge,
+    elastic_net,
+    least_squares,
+    logistic_regression,
+    sgd,
+    tweedie,
+)
+from upweight.models.sklearn.kernel_ridge import kernel_ridge
 from upweight.models.sklearn.linear_spec import LinearSpec, LinearSpecReader
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.stopping import may_be_unfinished, stopping_of
-from upweight.models.sklearn.support_vectors import HingeRefit, linear_svc, svc
+from upweight.models.sklearn.support_vector_regression import linear_svr, svr
+from upweight.models.sklearn.support_vectors import linear_svc, svc
 
 Array = NDArray[np.float64]
 FAR_FROM_ZERO = 1e3  # standard deviations of a column, from which its offset costs digits
@@ -43,6 +52,13 @@ SPEC_READERS: dict[str, LinearSpecReader] = {
     "TweedieRegressor": tweedie,
     "LinearSVC": linear_svc,
     "SVC": svc,
+    "LinearSVR": linear_svr,
+    "SVR": svr,
+    "KernelRidge": kernel_ridge,
+    "BayesianRidge": bayesian_ridge,
+    "Lasso": elastic_net,
+    "ElasticNet": elastic_net,
+    "LassoLars": elastic_net,
     "SGDClassifier": sgd,
 }
 
@@ -89,11 +105,11 @@ def read(
         measurement_of=measure,
         predictor=estimator,
         class_weights=_class_weights(final, train),
-        refit=HingeRefit(final, spec.kernel is not None) if spec.hinge else None,
+        refit=spec.refit,
         again=None if spec.kernel is not None else _EstimatorRetraining(final, read_spec, inputs, smoothing),
         counts_examples=spec.counts_examples,
         unfinished=may_be_unfinished(final),
-        stopping=stopping_of(final, matrix),
+        stopping=None if spec.objective.l1 else stopping_of(final, matrix),
         at_optimum=at == "optimum",
         notes=(*choice_notes, *spec.notes, *_notes_on_class_weights(final)),
         column_names=_column_names(inputs, train),
@@ -151,8 +167,13 @@ def _with_reduction(model: LinearModel, train: Examples, reduction: Literal["sum
         raise ValueError(f'expected objective "sum" or "mean", got {reduction!r}')
     if reduction in (None, model.objective.reduction):
         return model
-    l2 = problem.ridge / (float(problem.weights.sum()) if reduction == "mean" else 1.0)
-    return replace(model, objective=Objective(reduction, l2), counts_examples=False, _cache={})
+    scale = float(problem.weights.sum()) if reduction == "mean" else 1.0
+    return replace(
+        model,
+        objective=Objective(reduction, problem.ridge / scale, problem.l1 / scale),
+        counts_examples=False,
+        _cache={},
+    )
 
 
 @dataclass(frozen=True)
@@ -188,7 +209,7 @@ def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[
     `matrix` has the rows of weight above 0, which determine the model.
     """
     design, theta = _column_design(spec, inputs)
-    is_wide = matrix.shape[0] < matrix.shape[1] and spec.objective.l2 > 0
+    is_wide = matrix.shape[0] < matrix.shape[1] and spec.objective.l2 > 0 and spec.objective.l1 == 0
     if spec.kernel is None and not is_wide:
         return _without_offset(design, theta, matrix)
     design = design.in_gram_coordinates(matrix, spec.kernel)

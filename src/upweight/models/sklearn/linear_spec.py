@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
+from upweight.linear.features import Features
 from upweight.linear.gram_coordinates import Kernel
 from upweight.linear.losses.loss import LinearLoss
 
@@ -31,7 +32,7 @@ class LinearSpec:
         kernel: the kernel of a kernel machine.
         support: for a kernel, the support vectors and their coefficients (K, support vectors).
         counts_examples: whether the mean is over examples, whatever their weights.
-        hinge: whether training minimised the hinge itself, so that the estimator has to be retrained to follow it.
+        refit: retrains the estimator itself, as `LinearModel.refit`, if training minimised a loss that is not smooth.
         notes: warnings for the reader of scores.
     """
 
@@ -44,7 +45,7 @@ class LinearSpec:
     kernel: Kernel | None = None
     support: tuple[Any, Array] | None = None
     counts_examples: bool = False
-    hinge: bool = False
+    refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -11,6 +11,8 @@ from upweight.linear.missing_rows import Stopping
 
 BY_GRADIENT = ("lbfgs", "newton-cg", "newton-cholesky")  # solvers that stop at a largest entry of the gradient
 CLOSED_FORM = ("cholesky", "svd")
+KERNEL_MACHINES = ("SVC", "SVR", "KernelRidge")
+NOT_SMOOTH = ("hinge", "epsilon_insensitive")
 FALLBACK = 0.9  # share of max_iter from which newton-cholesky may have stopped short of the optimum
 # Gradient at which SAG and SAGA stop, in units of tol · largest coefficient · L/n; their steps are random.
 AVERAGED_STEPS = {"sag": 160.0, "saga": 60.0}
@@ -20,6 +22,8 @@ SMALLEST_CLASS = 0.5  # liblinear multiplies tol by the share of the smaller cla
 
 def may_be_unfinished(estimator: Any) -> bool:
     """Whether training may have ended before the optimum: SGD has a rule of its own, others end at max_iter."""
+    if type(estimator).__name__ == "BayesianRidge":  # its iterations are over precisions, at which it is exact
+        return False
     used = getattr(estimator, "n_iter_", None)
     limit, used = getattr(estimator, "max_iter", None), 0 if used is None else np.max(used)
     if getattr(estimator, "solver", None) == "newton-cholesky" and limit is not None:
@@ -30,9 +34,11 @@ def may_be_unfinished(estimator: Any) -> bool:
 def stopping_of(estimator: Any, matrix: Any) -> Stopping | None:
     """When the solver of a fitted estimator stopped by itself; None if it may not have, or looks at no smooth loss."""
     name = type(estimator).__name__
-    if may_be_unfinished(estimator) or name == "SVC" or getattr(estimator, "loss", None) == "hinge":
+    if may_be_unfinished(estimator) or name in KERNEL_MACHINES or getattr(estimator, "loss", None) in NOT_SMOOTH:
         return None
-    solver = getattr(estimator, "solver_", getattr(estimator, "solver", "liblinear" if name == "LinearSVC" else "svd"))
+    solver = getattr(
+        estimator, "solver_", getattr(estimator, "solver", "liblinear" if name in ("LinearSVC", "LinearSVR") else "svd")
+    )
     is_ridge = name in ("Ridge", "RidgeClassifier")
     if np.asarray(estimator.coef_).dtype == np.float32:
         by_gradient = solver in BY_GRADIENT and not is_ridge  # rounding stops the others

@@ -8,27 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.svm import SVC
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
 from upweight.linear.losses.binary import SmoothHingeLoss, SquaredHingeLoss
+from upweight.models.sklearn.kernels import as_dense, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 
 MARGIN_TOLERANCE = 0.05  # how far examples outside the margin may lie inside it: the tolerance of usual fits
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """A named kernel with its settings."""
-
-    name: str
-    settings: dict[str, Any]
-
-    def __call__(self, a: Any, b: Any) -> Array:
-        return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
 
 
 def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
@@ -47,32 +36,23 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
         else SquaredHingeLoss(outputs, estimator.classes_)
     )
     scale = float(estimator.intercept_scaling) if estimator.fit_intercept else 1.0
-    notes = (_smoothing_note(smoothing),) if hinge else ()
+    notes = (smoothing_note(smoothing),) if hinge else ()
     return linear_spec_of(
         estimator,
         Objective("sum", 1.0 / estimator.C),
         family,
         intercept_value=scale,
         penalised_intercept=True,
-        hinge=hinge,
+        refit=HingeRefit(estimator, is_kernel=False) if hinge else None,
         notes=notes,
     )
 
 
 def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """SVC: the smoothed hinge in the coordinates of its kernel; one binary classifier per pair of classes."""
-    if callable(estimator.kernel) or estimator.kernel == "precomputed":
-        raise ValueError(
-            f"expected SVC with a named kernel, got {estimator.kernel!r}: a precomputed or callable kernel cannot be "
-            "evaluated on queries here; use rbf, poly or linear"
-        )
-    if estimator.kernel == "sigmoid":
-        raise ValueError("the sigmoid kernel is not an inner product and has no coordinates; use rbf, poly or linear")
     count = len(estimator.classes_)
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
-    kernel = _Kernel(
-        estimator.kernel, {"gamma": estimator._gamma, "degree": estimator.degree, "coef0": estimator.coef0}
-    )
+    kernel = named_kernel(estimator, estimator._gamma)
     _require_support(estimator, matrix, train)
     family = SmoothHingeLoss(len(pairs), estimator.classes_, smoothing, pairs if count > 2 else None)
     support = (estimator.support_vectors_, _pair_coefficients(estimator, pairs))
@@ -83,8 +63,8 @@ def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         np.asarray(estimator.intercept_, dtype=np.float64),
         kernel=kernel,
         support=support,
-        hinge=True,
-        notes=(_smoothing_note(smoothing),),
+        refit=HingeRefit(estimator, is_kernel=True),
+        notes=(smoothing_note(smoothing),),
     )
 
 
@@ -96,7 +76,7 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
     # libsvm numbers only the rows of positive weight.
     weighted = np.arange(len(train)) if train.weights is None else np.flatnonzero(train.weights)
     matrix, rows, y = matrix[weighted], estimator.support_, np.asarray(train.y)[weighted]
-    matches = max(rows) < matrix.shape[0] and np.allclose(_dense(matrix[rows]), _dense(estimator.support_vectors_))
+    matches = max(rows) < matrix.shape[0] and np.allclose(as_dense(matrix[rows]), as_dense(estimator.support_vectors_))
     if matches:
         matches = bool(np.array_equal(y[rows], np.repeat(estimator.classes_, estimator.n_support_)))
     others = np.setdiff1d(np.arange(matrix.shape[0]), rows)
@@ -112,16 +92,12 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
         )
 
 
-def _dense(x: Any) -> Array:
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)
-
-
 def _pair_coefficients(estimator: Any, pairs: Array) -> Array:
     """α y of every support vector for every pair of classes, (pairs, support vectors).
 
     libsvm stores those of pair (i, j) in row j − 1 for the vectors of class i, and in row i for those of class j.
     """
-    dual = _dense(estimator.dual_coef_)
+    dual = as_dense(estimator.dual_coef_)
     if len(estimator.classes_) == 2:
         return dual
     edges = np.concatenate([[0], np.cumsum(estimator.n_support_)])
@@ -132,7 +108,8 @@ def _pair_coefficients(estimator: Any, pairs: Array) -> Array:
     return out
 
 
-def _smoothing_note(smoothing: float) -> str:
+def smoothing_note(smoothing: float) -> str:
+    """That the hinge is smoothed."""
     return (
         f"The hinge has no curvature: influence is computed for the hinge smoothed at temperature {smoothing:g}, at "
         "the weights of the hinge fit."

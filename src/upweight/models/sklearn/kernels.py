@@ -1,0 +1,49 @@
+"""Named kernels of scikit-learn's kernel machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics.pairwise import pairwise_kernels
+
+Array = NDArray[np.float64]
+INDEFINITE = ("sigmoid", "additive_chi2")  # which are no inner products
+
+
+@dataclass(frozen=True)
+class NamedKernel:
+    """A named kernel with its settings."""
+
+    name: str
+    settings: dict[str, Any]
+
+    def __call__(self, a: Any, b: Any) -> Array:
+        """The matrix of kernel values (n, m) for inputs (n, columns) and (m, columns)."""
+        return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
+
+
+def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
+    """The kernel of a machine with `kernel`, `degree` and `coef0`.
+
+    Raises:
+        ValueError: a kernel without a name, or one that is no inner product.
+    """
+    if callable(estimator.kernel) or estimator.kernel == "precomputed":
+        raise ValueError(
+            f"expected {type(estimator).__name__} with a named kernel, got {estimator.kernel!r}: a precomputed or "
+            "callable kernel cannot be evaluated on queries here; use rbf, poly or linear"
+        )
+    if estimator.kernel in INDEFINITE:
+        raise ValueError(
+            f"the {estimator.kernel} kernel is not an inner product and has no coordinates; use rbf, poly or linear"
+        )
+    settings = {"gamma": gamma, "degree": estimator.degree, "coef0": estimator.coef0}
+    return NamedKernel(estimator.kernel, settings)
+
+
+def as_dense(x: Any) -> Array:
+    """Dense or sparse rows as a float array."""
+    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)
