@@ -23,6 +23,11 @@ from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.group_columns import GroupColumn as GroupColumn
 from upweight.applications.groups import Groups as Groups
+from upweight.applications.growing_spheres import ColumnChange as ColumnChange
+from upweight.applications.growing_spheres import NearestEnemy as NearestEnemy
+from upweight.applications.growing_spheres import Spheres as Spheres
+from upweight.applications.growing_spheres import TrainingEnemy as TrainingEnemy
+from upweight.applications.growing_spheres import growing_spheres as growing_spheres
 from upweight.applications.interpretable.choice import Neighbours as Neighbours
 from upweight.applications.interpretable.features import InterpretableFeatures as InterpretableFeatures
 from upweight.applications.local_model import Fidelity as Fidelity

@@ -83,7 +83,7 @@ class Columns:
         replaced = numbers or {}
         if columns_of(self.stack) is None:
             rows = np.take_along_axis(self.stack, sources, axis=0)
-            if replaced and rows.dtype.kind in "iu":
+            if rows.dtype.kind in "iu" and not all(map(_are_whole, replaced.values())):
                 rows = rows.astype(np.float64)
             for j, values in replaced.items():
                 rows[:, j] = values
@@ -91,15 +91,21 @@ class Columns:
         if not hasattr(self.stack, "iloc"):  # polars
             parts = [self._column(j).gather(sources[:, j]) for j in range(sources.shape[1])]
             for j, values in replaced.items():
-                parts[j] = type(parts[j])(self.names[j], values.tolist()).cast(parts[j].dtype, strict=False)
+                column = type(parts[j])(self.names[j], [None if np.isnan(value) else value for value in values])
+                parts[j] = column.cast(parts[j].dtype) if _are_whole(values) else column
             return type(self.stack)(parts)
         rows = self.stack.iloc[sources[:, 0]].reset_index(drop=True)
         for j in range(sources.shape[1]):
             column = self.stack.iloc[:, j].take(sources[:, j]).reset_index(drop=True)
             if j in replaced:
-                column = type(column)(replaced[j], name=column.name)
+                kind, column = column.dtype, type(column)(replaced[j], name=column.name)
+                column = column.astype(kind) if _are_whole(replaced[j]) else column
             rows.isetitem(j, column)
         return rows
+
+    def first_with(self, j: int) -> NDArray[np.intp]:
+        """For every category of column j, the first row that has it."""
+        return np.asarray(np.unique(self.codes[:, j], return_index=True)[1])
 
     def rounded(self, j: int, values: Array) -> Array:
         """Numbers as this column has them: whole ones if all of its own are whole."""
@@ -175,6 +181,10 @@ def _numbers(column: Any) -> Array | None:
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
         return None
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _are_whole(numbers: Array) -> bool:
+    return bool(np.all(np.isnan(numbers) | (numbers == np.round(numbers))))
 
 
 def _has_two_values(numbers: Array) -> bool:
