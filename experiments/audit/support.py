@@ -152,7 +152,7 @@ def run(frame: pd.DataFrame, y: np.ndarray) -> Result:
     ):
         numbers[name] = shares
         mean, most = float(np.mean(shares)), max(shares)
-        rows.append(Row(f"{name}: flagged (mean, most of a seed)", "≤ 5 %", f"{mean:.1%}, {most:.1%}", mean <= 0.05))
+        rows.append(Row(f"{name}: flagged (mean, most of a seed)", "≤ 5 %", f"{mean:.1%}, {most:.1%}", most <= 0.05))
         print(name, shares, flush=True)
     return Result(
         title="Support audit",
@@ -166,8 +166,10 @@ def run(frame: pd.DataFrame, y: np.ndarray) -> Result:
         command="PYTHONPATH=. python -m experiments.audit --data DIR",
         notes=[
             "The targets are those of this package; there is no paper.",
-            "The level of the audit is 1 %. Groups of the census are more often flagged, because the model uses these "
-            "columns: people of a group gather around people like them for good reasons.",
+            "The level of the audit is 1 %. The model of the census uses the columns of the groups, so people of a group "
+            "gather around people like them. Beside chance and the other queries alone (reference=0), 3.4 % of the "
+            "predictions were flagged, 5.4 % in the worst seed: a normal distribution with the quartiles of the class "
+            "has too short a tail for them. Beside 1,000 training examples of which the same was asked, these are usual.",
         ],
         numbers=numbers,
     )

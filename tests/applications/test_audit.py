@@ -17,7 +17,9 @@ import upweight as uw
 from upweight.applications import nearest_copies
 from upweight.applications.group_columns import group_columns
 from upweight.applications.nearest_copies import FeatureSpace, equal_rows, lower_tail
-from upweight.applications.support_chance import Draws, beside_peers
+from upweight.applications.support import ground_of
+from upweight.applications.support_chance import Draws, beside_peers, beside_reference
+from upweight.applications.support_reference import reference_of
 from upweight.applications.supported_labels import supported
 
 MARK = 2.0  # brightness of the watermark
@@ -103,6 +105,93 @@ def test_of_an_honest_model_at_most_one_in_twenty_predictions_is_flagged(seed: i
     assert result.diagnostics["warnings"] == []
 
 
+def people(seed: int, rows: int = 1400) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """A table of people in groups that hang together: marital status goes with age, work with education."""
+    rng = np.random.default_rng(seed)
+    age, education = rng.uniform(18, 80, rows), rng.integers(0, 8, rows)
+    is_single = rng.random(rows) < np.clip((45 - age) / 30, 0.05, 0.95)
+    marital = np.where(is_single, 0, np.where(rng.random(rows) < 0.7, 1, 2 + (rng.random(rows) < 0.3)))
+    work = np.where(rng.random(rows) < education / 10, 1 + (rng.random(rows) < 0.3), 0)
+    single, married = marital == 0, marital == 1
+    logit = 0.04 * (age - 45) + 0.6 * (education - 4) + 1.2 * married - 0.8 * single + 0.5 * work - 1
+    y = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(int)
+    indicators = [*(marital == m for m in range(4)), *(work == w for w in range(3))]
+    groups = {"age": np.digitize(age, [26, 34, 42, 52]), "education": education, "marital": marital, "work": work}
+    return np.column_stack([(age - 45) / 18, (education - 4) / 2.3, *indicators]).astype(float), y, groups
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_groups_that_the_model_may_use_are_as_rarely_flagged_as_the_level_says(seed: int) -> None:
+    x, y, groups = people(seed)
+    made = explained(x[:1000], y[:1000], x[1000:], y[1000:])
+    of_train, of_queries = (
+        {name: values[part] for name, values in groups.items()} for part in (slice(1000), slice(1000, None))
+    )
+    flagged = {
+        count: len(uw.audit(made, of_train, query_groups=of_queries, reference=count).flagged) for count in (0, 1000)
+    }
+    assert flagged[0] > 0.05 * 400  # beside chance and each other alone
+    assert flagged[1000] <= 0.02 * 400
+
+
+def test_a_planted_query_that_is_audited_alone_is_flagged_and_an_honest_one_is_not() -> None:
+    x, y, groups = people(1)
+    made = explained(x[:1000], y[:1000], x[1000:], y[1000:])
+    of_train = {name: values[:1000] for name, values in groups.items()}
+    alone = [1000 + place for place in (0, 100, 200, 300)]
+    for place in alone:
+        one = explained(x[:1000], y[:1000], x[[place]], y[[place]])
+        own = {name: values[[place]] for name, values in groups.items()}
+        assert not uw.audit(one, of_train, query_groups=own, reference=300).flagged
+    made, source, planted = watermarked(0)
+    query = made.queries.take([int(planted[0])])
+    one = replace(made, scores=made.fitted.attribute(query), queries=query)
+    result = uw.audit(one, {"source": source[:600]}, query_groups={"source": ["clinic"]})
+    assert result.flagged == query.ids.tolist()
+
+
+def test_the_reference_is_asked_for_support_by_the_other_examples() -> None:
+    made, source, _ = watermarked(1)
+    columns = group_columns(made.train, made.queries, {"source": source[:600]}, {"source": ["clinic"] * 200})
+    ground, _ = ground_of(made, columns, 20, None)
+    reference, warnings = reference_of(made, ground, 600)
+    assert reference is not None and not warnings
+    scores = made.fitted.attribute(made.train)
+    for place in (0, 7, 300):
+        sign = 1.0 if scores.predictions.predicted[place] == made.train.y[place] else -1.0
+        values = np.maximum(sign * scores.values[place], 0.0)
+        values[place] = 0.0
+        strongest = np.argsort(-values / ground.loudness, kind="stable")[:20]
+        strata, groups = ground.strata[strongest], columns[0].train[strongest]
+        other = 1 - columns[0].train[place]
+        members = np.bincount(ground.strata[columns[0].train == other], minlength=2)
+        tail, _ = Draws(ground.strata).count_tail(members, strata, groups == other)
+        assert reference.tails["source"][place] == pytest.approx(tail if (groups == other).any() else 1.0)
+        assert reference.labels[place] == scores.predictions.predicted[place]
+
+
+@pytest.mark.parametrize("degrees", [3.0, 1000.0])
+def test_tails_beside_a_reference_hold_their_level_however_heavy_the_tails_are(degrees: float) -> None:
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(40):
+        queries, reference = (norm.sf(0.5 + 1.5 * rng.standard_t(degrees, size=1000)) for _ in range(2))
+        none = np.zeros(1000, dtype=np.intp)
+        beside = beside_reference(queries, none, reference, none)
+        assert (beside >= queries).all()
+        shares.append([(beside <= level).mean() for level in (0.1, 0.01, 0.001)])
+    assert (np.mean(shares, axis=0) <= [0.11, 0.02, 0.01]).all()
+    assert np.mean(shares, axis=0)[0] > 0.08  # and where the reference says enough, they are no more careful
+
+
+def test_a_rare_class_is_compared_with_the_reference_of_all() -> None:
+    reference = norm.sf(np.random.default_rng(0).normal(3.0, 1.0, size=200))
+    classes = np.array([0] * 190 + [1] * 10)
+    tails = beside_reference(np.full(2, norm.sf(3.0)), np.array([1, 2]), reference, classes)
+    np.testing.assert_allclose(tails, 0.5, atol=0.1)
+    few = beside_reference(np.full(2, 1e-3), np.array([1, 2]), reference[:20], classes[:20])
+    np.testing.assert_array_equal(few, 1e-3)  # too few to say
+
+
 def test_a_group_that_is_strong_in_all_predictions_is_named_once_and_not_flagged_in_each() -> None:
     x, y, rng = odd_digits(0)
     loud = rng.random(600) < 0.2
@@ -133,8 +222,8 @@ def test_the_tail_of_counts_is_that_of_drawing_within_labels() -> None:
     inside = np.arange(85) % 3 == 0
     members = np.bincount(strata[inside & (strata >= 0)], minlength=2)
     rng, draws = np.random.default_rng(0), Draws(strata)
-    drawn = np.array([[0, 1], [0, 1], [0, 0], [1, 1], [1, 1]])
-    tail, expected = draws.count_tail(members, drawn)
+    drawn, is_member = np.array([0, 0, 0, 1, 1]), np.array([True, True, False, True, True])
+    tail, expected = draws.count_tail(members, drawn, is_member)
     counts = hypergeom(30, members[0], 3).rvs(100_000, random_state=rng)
     counts = counts + hypergeom(50, members[1], 2).rvs(100_000, random_state=rng)
     assert tail == pytest.approx((counts >= 4).mean(), rel=0.05)
@@ -311,5 +400,8 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence() -> None:
 def test_methods_that_retrain_are_ordered_by_their_scores_with_a_warning() -> None:
     x, y, _ = odd_digits(0, 30)
     made = explained(x[:30], y[:30], x[30:33], y[30:33], recipe=uw.LeaveOneOut(processes=1))
-    assert "take many trainings" in uw.audit(made).diagnostics["warnings"][0]
-    assert uw.audit(made, relative=True).diagnostics["warnings"] == []
+    ordered, usual = uw.audit(made).diagnostics["warnings"]
+    assert "ordered by their scores alone" in ordered and "take many trainings" in ordered
+    assert "from the other queries alone, because scores of training examples by LeaveOneOut" in usual
+    assert uw.audit(made, relative=True).diagnostics["warnings"] == [usual]
+    assert uw.audit(made, relative=True, reference=0).diagnostics["warnings"] == []

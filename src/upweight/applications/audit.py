@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.applications.explain import Explanation
 from upweight.applications.group_columns import GroupColumn, group_columns
-from upweight.applications.nearest_copies import NearestExample
-from upweight.applications.support import Support, loudness_of, supports_of
+from upweight.applications.nearest_copies import NearestExample, nearest_examples
+from upweight.applications.support import Support, ground_of, supports_of
 from upweight.applications.support_checks import SupportCheck, checks_of, typical_support
+from upweight.applications.support_reference import reference_of
 from upweight.applications.supported_labels import supported
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples, Id
@@ -151,6 +152,7 @@ def audit(
     k: int = 20,
     level: float = 0.01,
     relative: bool | None = None,
+    reference: int = 1000,
 ) -> Audit:
     """Ask of every prediction whether the training examples that hold it up have to do with it.
 
@@ -171,9 +173,11 @@ def audit(
         relative: order proponents by score / √self-influence, so that examples that are strong in every prediction do
             not hide those that matter for this one. The cost is that of the method's self-influences. None for yes,
             unless the method retrains or replays the training; False orders by scores.
+        reference: how many training examples, drawn at random, are asked for their own support, which shows what is
+            usual for a single query too; 0 for none. Methods that retrain have none.
 
     Raises:
-        ValueError: k below 1, a level outside of (0, 1), a column of another length.
+        ValueError: k below 1, a negative reference, a level outside of (0, 1), a column of another length.
         KeyError: an unknown column, or an id without a group.
         TypeError: anything but an explanation.
     """
@@ -182,13 +186,16 @@ def audit(
     require_count("k", k)
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level}")
+    require_count("reference", reference, least=0)
     columns = group_columns(explained.train, explained.queries, by, query_groups or {})
     labels, values, warnings = supported(explained)
-    loudness, order_warnings = loudness_of(explained, relative)
-    supports, space_warnings = supports_of(explained, labels, values, loudness, columns, k)
-    warnings += [*order_warnings, *space_warnings, *_unknown_groups(columns)]
-    checks = checks_of(explained, supports, columns, labels, level)
-    audited = [_audited(explained, supports[i], checks[i], columns, level) for i in range(len(supports))]
+    ground, ground_warnings = ground_of(explained, columns, k, relative)
+    own = np.array([column.queries for column in columns], dtype=np.intp).reshape(-1, len(explained.queries))
+    supports = supports_of(ground, values, labels, own, None if ground.space is None else ground.space.queries)
+    usual, reference_warnings = reference_of(explained, ground, reference)
+    nearest = nearest_examples(ground.space, explained.train, explained.queries)
+    checks = checks_of(ground, supports, nearest, usual, explained.train, level)
+    audited = [_audited(explained, i, supports[i], nearest[i], checks[i], level) for i in range(len(supports))]
     order = sorted(range(len(audited)), key=lambda i: (not audited[i].flagged, audited[i].p, i))
     return Audit(
         predictions=tuple(audited[i] for i in order),
@@ -198,26 +205,29 @@ def audit(
         measurement=explained.scores.measurement,
         k=k,
         level=level,
-        diagnostics={"warnings": warnings, "notes": typical_support(checks)},
+        diagnostics={
+            "warnings": [*warnings, *ground_warnings, *reference_warnings, *_unknown_groups(columns)],
+            "notes": typical_support(checks),
+        },
     )
 
 
 def _audited(
     explained: Explanation,
+    query: int,
     support: Support,
+    nearest: NearestExample | None,
     checks: Sequence[SupportCheck],
-    columns: Sequence[GroupColumn],
     level: float,
 ) -> AuditedPrediction:
-    queries, predictions = explained.queries, explained.scores.predictions
-    identifier = queries.ids[support.query].item()
+    identifier, ids = explained.queries.ids[query].item(), explained.train.ids
+    predictions = explained.scores.predictions
     ordered = tuple(sorted(checks, key=lambda check: check.tail))
     p = min(1.0, len(ordered) * ordered[0].tail) if ordered else 1.0
-    ids = explained.train.ids
     return AuditedPrediction(
         id=identifier,
-        label=queries.label(identifier),
-        predicted=None if predictions is None else predictions.predicted[support.query],
+        label=explained.queries.label(identifier),
+        predicted=None if predictions is None else predictions.predicted[query],
         supported=support.label,
         proponents=tuple(
             Attribution(ids[i].item(), value)
@@ -227,8 +237,8 @@ def _audited(
         effective=support.effective,
         inverse_simpson=support.inverse_simpson,
         distance=support.mean_rank,
-        nearest=support.nearest,
-        nearest_id=None if support.nearest is None else ids[support.nearest.position].item(),
+        nearest=nearest,
+        nearest_id=None if nearest is None else ids[nearest.position].item(),
         checks=ordered,
         p=p,
         flagged=p <= level,

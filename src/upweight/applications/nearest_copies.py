@@ -16,6 +16,7 @@ from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples
 from upweight.core.identity import checksum
 from upweight.core.input_kinds import columns_of, is_sparse, take_rows
+from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 PAIRS = 5_000_000  # distances held at once
@@ -67,6 +68,10 @@ class FeatureSpace:
         for block in blocks(self.queries.shape[0], max(1, PAIRS // len(self.present))):
             yield block, self.distances(self.queries[block])
 
+    def of_training(self, positions: NDArray[np.intp]) -> Any:
+        """The features of training examples that are present."""
+        return self.train[np.searchsorted(self.present, positions)]
+
     def exact(self, rows: Any, nearest: NDArray[np.intp]) -> Array:
         """The distance of every row to one training example, from the difference: no digits cancel."""
         return np.sqrt(_squares(rows - self.train[nearest]))
@@ -83,6 +88,29 @@ class FeatureSpace:
             squares[np.arange(len(squares)), chosen[block]] = np.inf
             nearest[block] = self.exact(self.train[chosen[block]], squares.argmin(axis=1))
         return nearest
+
+
+def nearest_examples(space: FeatureSpace | None, train: Examples, queries: Examples) -> list[NearestExample | None]:
+    """The nearest training example of every query; one of equal inputs if there is one, else None without a space."""
+    present = weighted_positions(train)
+    equal, repeated = equal_rows(train, queries, present)
+    nearest: list[NearestExample | None] = [
+        None if position is None else NearestExample(position, True, 0.0, repeated) for position in equal
+    ]
+    if space is None:
+        return nearest
+    usual = space.neighbour_distances()
+    unit = float(np.median(usual)) or 1.0
+    for block, squares in space.blocks():
+        places = squares.argmin(axis=1)
+        distances = space.exact(space.queries[block], places)
+        tails = lower_tail(distances, usual)
+        for query in range(block.start, block.stop):
+            if nearest[query] is None:
+                i = query - block.start
+                position = int(present[places[i]])
+                nearest[query] = NearestExample(position, False, float(distances[i]) / unit, float(tails[i]))
+    return nearest
 
 
 def lower_tail(distances: Array, sample: Array) -> Array:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from upweight.applications.example_kernels import finite_features
 from upweight.applications.explain import Explanation
 from upweight.applications.group_columns import UNKNOWN, GroupColumn
-from upweight.applications.nearest_copies import FeatureSpace, NearestExample, equal_rows, lower_tail
+from upweight.applications.nearest_copies import PAIRS, FeatureSpace
 from upweight.applications.supported_labels import train_labels
+from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import as_array, is_sparse
@@ -27,30 +28,55 @@ QUIETEST = 1e-3  # of the median root of self-influence; smaller ones, of exampl
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """What supports are computed from.
+
+    Attributes:
+        present: positions of the training examples with a weight above 0.
+        codes: label → its number; empty if labels are no classes.
+        strata: the number of the label of every training example, all 0 if labels are no classes; −1 for weight 0.
+        loudness: what scores are divided by to order the proponents, (n,).
+        space: distances between features; None without features.
+        columns: groups.
+        k: how many of the strongest proponents to list.
+    """
+
+    present: Positions
+    codes: Mapping[Any, int]
+    strata: Positions
+    loudness: Array
+    space: FeatureSpace | None
+    columns: Sequence[GroupColumn]
+    k: int
+
+    def stratum_of(self, label: Any) -> int | None:
+        """The number of a label, one that no training example has if it is a new one; None without labels."""
+        return self.codes.get(label, len(self.codes)) if self.codes and label is not None else None
+
+
+@dataclass(frozen=True, eq=False)
 class Support:
     """The training examples that speak for one prediction.
 
     Attributes:
-        query: its position.
         label: the label that is supported; None if the scores are of no label.
+        own: the prediction's own group in each column; −1 if it is not known.
         strongest: positions of its strongest proponents, in order, (at most k,).
         strengths: their scores for it, above 0.
-        shares: the share of the positive support from the supported label and from the query's own groups.
+        shares: the share of the positive support from the supported label and from the prediction's own groups.
         effective, inverse_simpson: effective numbers of proponents.
         ranks: of the strongest proponents by distance, as shares of the training examples of their labels; None
             without features.
-        nearest: the nearest training example.
     """
 
-    query: int
     label: Any
+    own: tuple[int, ...]
     strongest: Positions
     strengths: Array
     shares: Mapping[str, float | None]
     effective: float
     inverse_simpson: float
     ranks: Array | None
-    nearest: NearestExample | None
 
     @property
     def mean_rank(self) -> float | None:
@@ -58,64 +84,73 @@ class Support:
         return None if self.ranks is None or not len(self.ranks) else float(self.ranks.mean())
 
 
-def strata_of(explained: Explanation) -> Positions:
-    """The label of every training example as a position, all 0 if labels are no classes; −1 for weight 0."""
-    labels = train_labels(explained)
-    codes = {label: code for code, label in enumerate(dict.fromkeys([] if labels is None else labels.tolist()))}
-    strata = np.zeros(len(explained.train), dtype=np.intp)
-    if labels is not None:
-        strata[:] = [codes[label] for label in labels.tolist()]
-    absent = np.ones(len(strata), dtype=bool)
-    absent[weighted_positions(explained.train)] = False
-    strata[absent] = UNKNOWN
-    return strata
+def ground_of(
+    explained: Explanation, columns: Sequence[GroupColumn], k: int, relative: bool | None
+) -> tuple[Ground, list[str]]:
+    """(what supports are computed from, warnings)."""
+    present, names = weighted_positions(explained.train), train_labels(explained)
+    codes = {label: code for code, label in enumerate(dict.fromkeys([] if names is None else names.tolist()))}
+    strata = np.full(len(explained.train), UNKNOWN, dtype=np.intp)
+    strata[present] = 0 if names is None else [codes[label] for label in names[present].tolist()]
+    loudness, warnings = loudness_of(explained, relative)
+    space, space_warnings = _space(explained, present)
+    return Ground(present, codes, strata, loudness, space, columns, k), [*warnings, *space_warnings]
 
 
 def supports_of(
-    explained: Explanation,
-    labels: Sequence[Any] | None,
-    values: Array,
-    loudness: Array,
-    columns: Sequence[GroupColumn],
-    k: int,
-) -> tuple[list[Support], list[str]]:
-    """(the support of every query, warnings).
+    ground: Ground, values: Array, labels: Sequence[Any] | None, own: Positions, rows: Any
+) -> list[Support]:
+    """The support of every prediction.
 
     Args:
-        labels, values: as from `supported`.
-        loudness: what scores are divided by to order the proponents, (n,).
-        columns: groups.
-        k: how many of the strongest to list.
+        ground: of the training set.
+        values: how much each training example speaks for each prediction, (m, n).
+        labels: the label that is supported, of each prediction; None if the scores are of no label.
+        own: the group of each prediction in each column, (columns, m).
+        rows: the features of each prediction, as in `ground.space`; None without features.
     """
-    present = weighted_positions(explained.train)
-    names, strata = train_labels(explained), strata_of(explained)
-    space, warnings = _space(explained, present)
-    equal, repeated = equal_rows(explained.train, explained.queries, present)
-    usual = None if space is None else space.neighbour_distances()
+    size = len(values) if ground.space is None else max(1, PAIRS // len(ground.present))
     supports: list[Support] = []
-    for block, squares in _blocks(space, len(explained.queries)):
-        nearest = _nearest(space, block, squares, usual, equal, repeated)
+    for block in blocks(len(values), size):
+        squares = None if ground.space is None else ground.space.distances(rows[block])
         for place, query in enumerate(range(block.start, block.stop)):
-            weights = np.maximum(values[query], 0.0)
-            order = present[np.argsort(-(weights / loudness)[present], kind="stable")[:k]]
-            strongest = order[weights[order] > 0]
             label = None if labels is None else labels[query]
-            shares = weights / (weights.sum() or 1.0)
-            positive = shares[shares > 0]
-            supports.append(
-                Support(
-                    query=query,
-                    label=label,
-                    strongest=strongest,
-                    strengths=weights[strongest],
-                    shares=_shares(shares, query, names, label, columns),
-                    effective=float(np.exp(-(positive * np.log(positive)).sum())) if len(positive) else 0.0,
-                    inverse_simpson=float(1.0 / (positive**2).sum()) if len(positive) else 0.0,
-                    ranks=None if squares is None else _ranks(squares[place], strongest, strata, present),
-                    nearest=nearest[place],
-                )
-            )
-    return supports, warnings
+            near = None if squares is None else squares[place]
+            supports.append(_support(ground, values[query], label, tuple(own[:, query].tolist()), near))
+    return supports
+
+
+def _support(ground: Ground, values: Array, label: Any, own: tuple[int, ...], squares: Array | None) -> Support:
+    weights = np.maximum(values, 0.0)
+    strongest = _first(weights / ground.loudness, ground.present, ground.k)
+    strongest = strongest[weights[strongest] > 0]
+    shares = weights / (weights.sum() or 1.0)
+    positive = shares[shares > 0]
+    stratum = ground.stratum_of(label)
+    of_label = None if stratum is None else float(shares[ground.strata == stratum].sum())
+    by_column = {
+        column.column: None if group == UNKNOWN else float(shares[column.train == group].sum())
+        for column, group in zip(ground.columns, own, strict=True)
+    }
+    return Support(
+        label=label,
+        own=own,
+        strongest=strongest,
+        strengths=weights[strongest],
+        shares={"label": of_label, **by_column},
+        effective=float(np.exp(-(positive * np.log(positive)).sum())) if len(positive) else 0.0,
+        inverse_simpson=float(1.0 / (positive**2).sum()) if len(positive) else 0.0,
+        ranks=None if squares is None else _ranks(squares, strongest, ground),
+    )
+
+
+def _first(values: Array, present: Positions, k: int) -> Positions:
+    """The positions of the k largest values among those present, largest first; of equal values the first."""
+    ordered = -values[present]
+    if k < len(ordered):
+        candidates = np.flatnonzero(ordered <= np.partition(ordered, k - 1)[k - 1])
+        present, ordered = present[candidates], ordered[candidates]
+    return present[np.argsort(ordered, kind="stable")[:k]]
 
 
 def loudness_of(explained: Explanation, relative: bool | None) -> tuple[Array, list[str]]:
@@ -138,17 +173,6 @@ def loudness_of(explained: Explanation, relative: bool | None) -> tuple[Array, l
     roots = np.sqrt(np.abs(np.nan_to_num(fitted.self_influence().values[0])))
     positive = roots[roots > 0]
     return (np.maximum(roots, QUIETEST * np.median(positive)), []) if len(positive) else (ones, [])
-
-
-def _shares(
-    shares: Array, query: int, names: NDArray[Any] | None, label: Any, columns: Sequence[GroupColumn]
-) -> dict[str, float | None]:
-    has_label = label is not None and names is not None
-    result: dict[str, float | None] = {"label": float(shares[names == label].sum()) if has_label else None}
-    for column in columns:
-        group = column.queries[query]
-        result[column.column] = None if group == UNKNOWN else float(shares[column.train == group].sum())
-    return result
 
 
 def _space(explained: Explanation, present: Positions) -> tuple[FeatureSpace | None, list[str]]:
@@ -180,46 +204,13 @@ def _numbers(train: Examples, queries: Examples, present: Positions) -> tuple[An
     return of_train / scale, of_queries / scale
 
 
-def _blocks(space: FeatureSpace | None, count: int) -> Any:
-    return [(slice(0, count), None)] if space is None else space.blocks()
-
-
-def _nearest(
-    space: FeatureSpace | None,
-    block: slice,
-    squares: Array | None,
-    usual: Array | None,
-    equal: Sequence[int | None],
-    repeated: float,
-) -> list[NearestExample | None]:
-    """The nearest training example of every query of a block; one of equal inputs if there is one."""
-    queries = range(block.start, block.stop)
-    if space is None or squares is None or usual is None:
-        return [None if equal[q] is None else NearestExample(int(equal[q] or 0), True, 0.0, repeated) for q in queries]
-    places = squares.argmin(axis=1)
-    distances = space.exact(space.queries[block], places)
-    tails = lower_tail(distances, usual)
-    unit = float(np.median(usual)) or 1.0
-    result: list[NearestExample | None] = []
-    for place, query in enumerate(queries):
-        position = equal[query]
-        if position is not None:
-            result.append(NearestExample(position, True, 0.0, repeated))
-        else:
-            nearest, distance = int(space.present[places[place]]), float(distances[place]) / unit
-            result.append(NearestExample(nearest, False, distance, float(tails[place])))
-    return result
-
-
-def _ranks(squares: Array, strongest: Positions, strata: Positions, present: Positions) -> Array:
+def _ranks(squares: Array, strongest: Positions, ground: Ground) -> Array:
     """The mid-rank by distance of every proponent among the training examples of its label, as a share."""
-    strata_present = strata[present]
-    place = np.searchsorted(present, strongest)
+    own, place = ground.strata[ground.present], np.searchsorted(ground.present, strongest)
     ranks = np.empty(len(strongest))
-    for stratum in np.unique(strata[strongest]):
-        inside = np.sort(squares[strata_present == stratum])
-        chosen = strata[strongest] == stratum
+    for stratum in np.unique(own[place]):
+        inside, chosen = squares[own == stratum], own[place] == stratum
         values = squares[place[chosen]]
-        low, high = (np.searchsorted(inside, values, side=side) for side in ("left", "right"))
-        ranks[chosen] = (low + high) / 2 / len(inside)
+        nearer = (inside < values[:, None]).sum(axis=1) + (inside <= values[:, None]).sum(axis=1)
+        ranks[chosen] = nearer / 2 / len(inside)
     return ranks

@@ -11,6 +11,9 @@ Positions = NDArray[np.intp]
 MIN_PEERS = 20  # predictions of a class from which their spread is estimated
 QUARTILE = float(norm.ppf(0.75))  # of the standard normal distribution
 LARGEST_Z = 8.0
+MIN_REFERENCE = 50  # reference predictions of a class, from which they show what is usual in it
+UPPER = 0.9  # quantile of the reference predictions, beyond which their tail is extrapolated
+SMALLEST = 1e-300  # tail
 
 
 class Draws:
@@ -25,7 +28,7 @@ class Draws:
         self.sizes = np.bincount(strata[strata >= 0])
         self._tails: dict[tuple[tuple[int, ...], ...], Array] = {}
 
-    def count_tail(self, members: Positions, drawn: Positions) -> tuple[float, float]:
+    def count_tail(self, members: Positions, drawn: Positions, inside: NDArray[np.bool_]) -> tuple[float, float]:
         """(probability, expected number) of draws inside of a group.
 
         The probability is that of at least as many members among the draws as there are. Given the labels of the
@@ -33,18 +36,19 @@ class Draws:
 
         Args:
             members: (strata,), how many training examples of each stratum are in the group.
-            drawn: (draws, 2), the stratum of each draw, and 1 if it is in the group.
+            drawn: (draws,), the stratum of each draw.
+            inside: (draws,), whether it is in the group.
         """
-        per_stratum = np.bincount(drawn[:, 0], minlength=len(self.sizes))
+        per_stratum = np.bincount(drawn, minlength=len(self.sizes))
         used = np.flatnonzero(per_stratum)
         key = tuple((int(self.sizes[s]), int(members[s]), int(per_stratum[s])) for s in used)
         if key not in self._tails:
             mass = np.ones(1)
-            for size, inside, draws in key:
-                mass = np.convolve(mass, hypergeom(size, inside, draws).pmf(np.arange(draws + 1)))
+            for size, count, draws in key:
+                mass = np.convolve(mass, hypergeom.pmf(np.arange(draws + 1), size, count, draws))
             self._tails[key] = np.minimum(np.cumsum(mass[::-1])[::-1], 1.0)
-        expected = sum(draws * inside / size for size, inside, draws in key)
-        return float(self._tails[key][drawn[:, 1].sum()]), expected
+        expected = sum(draws * count / size for size, count, draws in key)
+        return float(self._tails[key][inside.sum()]), expected
 
     def rank_tail(self, ranks: Array, drawn: Positions) -> float:
         """The probability of draws whose mean rank is at least that of these (van Elteren's test, normal tail).
@@ -82,3 +86,39 @@ def beside_peers(tails: Array, classes: Positions) -> tuple[Array, Array]:
         beside[peers] = np.maximum(tails[peers], norm.sf((z[peers] - centre) / spread))
         medians[peers] = median
     return beside, medians
+
+
+def beside_reference(tails: Array, classes: Positions, reference: Array, reference_classes: Positions) -> Array:
+    """Tails beside those of reference predictions of the same class, never smaller than by chance, (m,).
+
+    They are shares of the reference predictions that are at least as surprising. Beyond their `UPPER` quantile u, the
+    share falls exponentially with z = Φ⁻¹(1 − tail), at the rate of their mean excess over u, which is slower than
+    that of a normal distribution. A class of fewer than `MIN_REFERENCE` reference predictions is compared with all.
+    """
+    beside, known = tails.copy(), np.isfinite(reference)
+    for name in np.unique(classes):
+        chosen = np.flatnonzero((classes == name) & np.isfinite(tails))
+        peers = known & (reference_classes == name)
+        peers = peers if peers.sum() >= MIN_REFERENCE else known
+        if peers.sum() >= MIN_REFERENCE:
+            share = _exceeding(_z(tails[chosen]), _z(reference[peers]))
+            beside[chosen] = np.maximum(tails[chosen], share)
+    return beside
+
+
+def _exceeding(z: Array, sample: Array) -> Array:
+    """The share of the sample that is at least z, extrapolated beyond its `UPPER` quantile."""
+    ordered = np.sort(sample)
+    reached = len(ordered) - np.searchsorted(ordered, z, side="left")
+    shares = np.asarray((reached + 1) / (len(ordered) + 1), dtype=np.float64)
+    bound = float(np.quantile(ordered, UPPER))
+    excess = float(np.maximum(ordered - bound, 0.0).mean()) / (1.0 - UPPER)
+    beyond = z > bound
+    if excess > 0:
+        shares[beyond] = (1.0 - UPPER) * np.exp(-(z[beyond] - bound) / excess)
+    return shares
+
+
+def _z(tails: Array) -> Array:
+    z: Array = np.maximum(norm.isf(np.maximum(tails, SMALLEST)), -1.0)
+    return z

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explain import Explanation
-from upweight.applications.group_columns import GroupColumn
-from upweight.applications.support import Support, strata_of
-from upweight.applications.support_chance import Draws, beside_peers
-from upweight.applications.supported_labels import train_labels
+from upweight.applications.group_columns import UNKNOWN, GroupColumn
+from upweight.applications.nearest_copies import NearestExample
+from upweight.applications.support import Ground, Support
+from upweight.applications.support_chance import Draws, beside_peers, beside_reference
+from upweight.core.examples import Examples
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -26,7 +26,7 @@ class SupportCheck:
     Attributes:
         name: `copy`, `label`, `distance`, or the column of groups.
         by_chance: the probability, by chance, of support at least as far from what is expected.
-        tail: the same beside the other predictions of the class; never less than `by_chance`.
+        tail: the same beside training examples and the other predictions of the class; never less than `by_chance`.
         sentence: what was found, without a full stop.
         surprising: whether it is significant, corrected for the number of checks.
         usual: what is usual in the predictions of the class, if that is far from chance; else "".
@@ -40,31 +40,61 @@ class SupportCheck:
     usual: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What is usual: the support of training examples of which the same was asked.
+
+    Attributes:
+        tails: of each check by chance, (examples,); NaN where it cannot be made.
+        labels: whose support it is; None if the scores are of no label.
+    """
+
+    tails: Mapping[str, Array]
+    labels: Sequence[object] | None
+
+
+def checks_by_chance(ground: Ground, supports: Sequence[Support]) -> dict[str, list[SupportCheck | None]]:
+    """Check → for every support how surprising it is by chance; None where the check cannot be made."""
+    draws, checks = Draws(ground.strata), dict[str, list[SupportCheck | None]]()
+    if ground.codes and any(support.label is not None for support in supports):
+        unstratified = Draws(np.minimum(ground.strata, 0))
+        checks["label"] = [_label_check(ground, unstratified, support) for support in supports]
+    for place, column in enumerate(ground.columns):
+        members = _members(ground.strata, column, len(draws.sizes))
+        checks[column.column] = [
+            _group_check(draws, column, members, support.own[place], support.strongest) for support in supports
+        ]
+    if ground.space is not None:
+        checks["distance"] = [_distance_check(draws, support) for support in supports]
+    return checks
+
+
+def tails_of(checks: Mapping[str, Sequence[SupportCheck | None]]) -> dict[str, Array]:
+    """The tails by chance, NaN where a check could not be made."""
+    return {
+        name: np.array([np.nan if check is None else check.by_chance for check in column])
+        for name, column in checks.items()
+    }
+
+
 def checks_of(
-    explained: Explanation,
+    ground: Ground,
     supports: Sequence[Support],
-    columns: Sequence[GroupColumn],
-    labels: Sequence[object] | None,
+    nearest: Sequence[NearestExample | None],
+    reference: Reference | None,
+    train: Examples,
     level: float,
 ) -> list[list[SupportCheck]]:
     """The checks of every prediction. Those that cannot be made are left out."""
-    strata, names = strata_of(explained), train_labels(explained)
-    draws = Draws(strata)
-    by_name: dict[str, list[SupportCheck | None]] = {}
-    if names is not None and labels is not None:
-        unstratified = Draws(np.where(strata < 0, strata, 0))
-        by_name["label"] = [_label_check(unstratified, names, support) for support in supports]
-    for column in columns:
-        by_name[column.column] = [_group_check(draws, column, support) for support in supports]
-    by_name["distance"] = [_distance_check(draws, support) for support in supports]
-    codes = {label: code for code, label in enumerate(dict.fromkeys(labels or ()))}
-    classes = np.array([0 if labels is None else codes[labels[s.query]] for s in supports], dtype=np.intp)
-    beside = {name: _beside(name, checks, classes, labels) for name, checks in by_name.items()}
-    beside["copy"] = [_copy_check(explained, support) for support in supports]
+    by_name = checks_by_chance(ground, supports)
+    tails, labels = tails_of(by_name), [support.label for support in supports]
+    for name, checks in by_name.items():
+        by_name[name] = _beside(name, checks, tails[name], labels, reference)
+    by_name["copy"] = [None if example is None else _copy_check(train, example) for example in nearest]
     result = []
     for place in range(len(supports)):
-        checks = [check for column in beside.values() if (check := column[place]) is not None]
-        result.append([replace(check, surprising=check.tail * len(checks) <= level) for check in checks])
+        made = [check for column in by_name.values() if (check := column[place]) is not None]
+        result.append([replace(check, surprising=check.tail * len(made) <= level) for check in made])
     return result
 
 
@@ -74,60 +104,71 @@ def typical_support(checks: Sequence[Sequence[SupportCheck]]) -> list[str]:
 
 
 def _beside(
-    name: str, checks: Sequence[SupportCheck | None], classes: Positions, labels: Sequence[object] | None
+    name: str,
+    checks: Sequence[SupportCheck | None],
+    by_chance: Array,
+    labels: Sequence[object],
+    reference: Reference | None,
 ) -> list[SupportCheck | None]:
-    tails = np.array([np.nan if check is None else check.by_chance for check in checks])
-    beside, medians = beside_peers(tails, classes)
+    """The checks beside the other predictions of their classes, and beside the reference if there is one."""
+    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    classes = np.array([codes[label] for label in labels], dtype=np.intp)
+    tails, medians = beside_peers(by_chance, classes)
+    if reference is not None and name in reference.tails:
+        of_reference = reference.labels or [None] * len(reference.tails[name])
+        known = np.array([codes.get(label, len(codes)) for label in of_reference], dtype=np.intp)
+        tails = np.fmax(tails, beside_reference(by_chance, classes, reference.tails[name], known))
     result: list[SupportCheck | None] = []
     for place, check in enumerate(checks):
         usual = ""
         if check is not None and medians[place] > UNUSUAL_Z:
-            whose = "all queries" if labels is None else f"class {labels[place]}"
+            whose = "all queries" if labels[place] is None else f"class {labels[place]}"
             what = {"label": "have other labels", "distance": "are far away"}.get(name, f"are of another {name}")
             usual = (
                 f"In most predictions of {whose}, more of the strongest proponents {what} than by chance. Single "
                 "predictions are flagged only for what goes beyond that."
             )
-        result.append(None if check is None else replace(check, tail=float(beside[place]), usual=usual))
+        result.append(None if check is None else replace(check, tail=float(tails[place]), usual=usual))
     return result
 
 
-def _label_check(draws: Draws, names: NDArray[np.object_], support: Support) -> SupportCheck | None:
+def _members(strata: Positions, column: GroupColumn, count: int) -> Positions:
+    """How many training examples of each group are in each stratum, (groups, strata)."""
+    members = np.zeros((len(column.names), count), dtype=np.intp)
+    np.add.at(members, (column.train[strata >= 0], strata[strata >= 0]), 1)
+    return members
+
+
+def _label_check(ground: Ground, draws: Draws, support: Support) -> SupportCheck | None:
     if not len(support.strongest):
         return None
-    others = (names != support.label) & (draws.strata >= 0)
+    others = (ground.strata != ground.stratum_of(support.label)) & (ground.strata >= 0)
     outside = others[support.strongest]
-    tail, expected = draws.count_tail(np.array([others.sum()]), _pairs(np.zeros(len(outside), dtype=np.intp), outside))
+    tail, expected = draws.count_tail(np.array([others.sum()]), np.zeros(len(outside), dtype=np.intp), outside)
     sentence = (
         f"{_of_strongest(int(outside.sum()), len(outside))} not of label {support.label}, {expected:.1f} by chance"
     )
     return SupportCheck("label", tail, tail, sentence)
 
 
-def _group_check(draws: Draws, column: GroupColumn, support: Support) -> SupportCheck | None:
-    """The most surprising group other than the query's own, with Šidák's correction for the number of groups."""
-    own_group = int(column.queries[support.query])
-    if not len(support.strongest):
+def _group_check(
+    draws: Draws, column: GroupColumn, members: Positions, own: int, strongest: Positions
+) -> SupportCheck | None:
+    """The most surprising group other than the prediction's own, with Šidák's correction for the number of groups."""
+    others = int((members.sum(axis=1) > 0).sum()) - int(own != UNKNOWN and members[own].any())
+    if not len(strongest) or not others:
         return None
-    drawn_strata, drawn_groups = draws.strata[support.strongest], column.train[support.strongest]
-    present = np.unique(column.train[draws.strata >= 0])
-    candidates = [int(group) for group in np.unique(drawn_groups) if group != own_group]
-    others = int((present != own_group).sum())
-    if not others:
-        return None
-    best = (1.0, 0.0, -1)
-    for group in candidates:
-        inside = (column.train == group) & (draws.strata >= 0)
-        members = np.bincount(draws.strata[inside], minlength=len(draws.sizes))
-        tail, expected = draws.count_tail(members, _pairs(drawn_strata, drawn_groups == group))
-        best = min(best, (tail, expected, group))
+    strata, groups = draws.strata[strongest], column.train[strongest]
+    best = (1.0, 0.0, UNKNOWN)
+    for group in np.unique(groups[groups != own]).tolist():
+        best = min(best, (*draws.count_tail(members[group], strata, groups == group), group))
     tail, expected, group = best
     corrected = float(-np.expm1(others * np.log1p(-min(tail, 1 - 1e-16))))
-    if group < 0:
+    if group == UNKNOWN:
         return SupportCheck(column.column, 1.0, 1.0, "")
-    count = int((drawn_groups == group).sum())
-    whose = "" if own_group < 0 else f"; its own is {column.named(own_group)}"
-    sentence = f"{_of_strongest(count, len(drawn_groups))} of {column.named(group)}, {expected:.1f} by chance{whose}"
+    count = int((groups == group).sum())
+    whose = "" if own == UNKNOWN else f"; its own is {column.named(own)}"
+    sentence = f"{_of_strongest(count, len(groups))} of {column.named(group)}, {expected:.1f} by chance{whose}"
     return SupportCheck(column.column, corrected, corrected, sentence)
 
 
@@ -142,18 +183,11 @@ def _distance_check(draws: Draws, support: Support) -> SupportCheck | None:
     return SupportCheck("distance", tail, tail, sentence)
 
 
-def _copy_check(explained: Explanation, support: Support) -> SupportCheck | None:
-    nearest = support.nearest
-    if nearest is None:
-        return None
-    identifier = explained.train.ids[nearest.position].item()
+def _copy_check(train: Examples, nearest: NearestExample) -> SupportCheck:
     tail = nearest.tail if nearest.is_copy else 1.0
     how = "equal" if nearest.is_equal else f"nearly equal (at {nearest.distance:.1%} of the usual distance)"
-    return SupportCheck("copy", tail, tail, f"Training example {identifier} is {how} to it")
-
-
-def _pairs(strata: Positions, inside: NDArray[np.bool_]) -> Positions:
-    return np.stack([strata, inside.astype(np.intp)], axis=1)
+    sentence = f"Training example {train.ids[nearest.position].item()} is {how} to it"
+    return SupportCheck("copy", tail, tail, sentence)
 
 
 def _strongest(count: int) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.explain import Explanation
+from upweight.core.attributor import Fitted
 from upweight.core.examples import Examples
+from upweight.core.scores import Scores
 
 Array = NDArray[np.float64]
 OF_THE_LABEL = ("−loss", "-loss", "margin of the label", "logit of the label")
@@ -76,7 +78,16 @@ def _attributed(explained: Explanation, queries: NDArray[np.intp], labels: Seque
     assert explained.fitted is not None
     raw = _raw_labels(explained.train)
     relabelled = explained.queries.take(queries).replaced(y=np.array([raw[label] for label in labels]))
-    return np.nan_to_num(explained.fitted.attribute(relabelled).values)
+    return np.nan_to_num(scores_of(explained.fitted, relabelled).values)
+
+
+def scores_of(fitted: Fitted[Any, Any], queries: Examples) -> Scores:
+    """Scores of further queries, for which the optimum need not predict what the model predicts."""
+    values = np.empty((len(queries), len(fitted.train)))
+    for where, block in fitted.answer(queries):
+        values[:, where] = block
+    predictions = fitted.original_model.predict(queries)
+    return fitted.scores(values, queries.ids, fitted.train.ids, predictions=predictions)
 
 
 def _raw_labels(train: Examples) -> dict[Any, Any]:
