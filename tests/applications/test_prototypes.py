@@ -88,29 +88,44 @@ def spanned(matrix: np.ndarray, target: np.ndarray, chosen: list[int]) -> float:
     return float(target[chosen] @ np.linalg.solve(matrix[np.ix_(chosen, chosen)], target[chosen]))
 
 
-def test_the_first_of_the_quadrature_is_first_by_relatif_and_by_influence_for_a_constant_diagonal() -> None:
+def firsts(model: Any, train: uw.Examples, queries: uw.Examples) -> list[int]:
+    """The position of the example that the quadrature chooses first, for each query alone."""
+    chosen = [uw.prototypes(model, train, queries.take([q]), k=1).ids.tolist() for q in range(len(queries))]
+    return [int(train.positions(ids)[0]) for ids in chosen]
+
+
+def strongest(recipe: uw.Attributor, model: Any, train: uw.Examples, queries: uw.Examples) -> list[int]:
+    """The position of the strongest example by the method, for each query."""
+    return np.abs(recipe.fit(model, train).attribute(queries).values).argmax(axis=1).tolist()
+
+
+def test_the_quadrature_takes_the_first_by_loss_relative_influence() -> None:
     model, train, queries = iris()
-    first = uw.prototypes(model, train, queries.take([0]), k=1).ids[0]
-    relative = uw.RelatIF().fit(model, train).attribute(queries.take([0])).values[0]
-    assert train.ids[np.abs(relative).argmax()] == first
-
-    class Constant(example_kernels.FisherBetween):
-        @property
-        def diagonal(self) -> np.ndarray:  # type: ignore[override]
-            return np.ones(len(self.weights))
-
+    queries = queries.take(range(30))
+    assert firsts(model, train, queries) == strongest(uw.RelatIF(), model, train, queries)
+    of_steps = uw.RelatIF(relative="parameters")  # divides by the length of the step, not by that in the Fisher metric
+    assert firsts(model, train, queries) != strongest(of_steps, model, train, queries)
+    assert firsts(model, train, queries) != strongest(uw.Influence(correction=None), model, train, queries)
     between = uw.FisherKernel().between(model, train)
-    constant = Constant(model, between._curvature, between._rows, between.weights)
-    target = constant.mean_to(queries.take([0]))
-    chosen = example_kernels_first(constant, target)
-    influence = uw.Influence(correction=None).fit(model, train).attribute(queries.take([0])).values[0]
-    assert np.abs(influence).argmax() == chosen
+    relative = uw.RelatIF().fit(model, train).attribute(queries).values.mean(axis=0)
+    gains = between.mean_to(queries) ** 2 / between.diagonal
+    np.testing.assert_allclose(gains / gains.max(), relative**2 / (relative**2).max(), rtol=1e-6)
+    assert uw.prototypes(model, train, queries, k=1).values[0] == pytest.approx(gains.max())
 
 
-def example_kernels_first(kernel: Any, target: np.ndarray) -> int:
-    from upweight.applications.greedy_choice import choose_quadrature
-
-    return int(choose_quadrature(kernel, target, 1, np.ones(len(target), dtype=bool)).positions[0])
+def test_where_the_curvature_is_a_multiple_of_the_identity_and_all_diagonals_are_equal_all_orders_are_one() -> None:
+    x = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1).T
+    x = np.column_stack([x, x.prod(axis=1)])  # half of a factorial design: no row is another one's negative
+    train = uw.Examples(x, x[:, 0] * x[:, 1])  # orthogonal to all columns, so that all residuals have the same size
+    model = uw.explainable(Ridge(1.0, fit_intercept=False).fit(train.x, train.y), train)
+    rng = np.random.default_rng(0)
+    queries = uw.Examples(rng.normal(size=(12, 5)), rng.normal(size=12))
+    diagonal = uw.FisherKernel().between(model, train).diagonal
+    np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-12)
+    chosen = firsts(model, train, queries)
+    assert len(set(chosen)) > 3
+    for recipe in (uw.Influence(correction=None), uw.RelatIF(), uw.RelatIF(relative="parameters")):
+        assert chosen == strongest(recipe, model, train, queries)
 
 
 @pytest.mark.parametrize("is_sparse", [False, True])

@@ -108,7 +108,8 @@ def prototypes(
     Without queries: MMD-critic (Kim, Khanna & Koyejo 2016). Prototypes are chosen one by one so that their mean is
     nearest to the mean of the data in the space of the kernel, and criticisms where prototypes and data differ most.
     With queries: sequential Bayesian quadrature (Khanna et al. 2019), whose weighted examples span the mean of the
-    queries in the space of the kernel. With the Fisher kernel, the first one has the largest θ-relative influence.
+    queries in the space of the kernel. With the Fisher kernel, the first one has the largest relative influence
+    (`RelatIF`), whose steps of the parameters are measured in the Fisher metric, as changes of the loss.
 
     Args:
         model: a model with features (`Embeddable`) for an RBF kernel, with gradients (`Differentiable`) for a Fisher
