@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -181,3 +182,51 @@ def test_the_laws_hold_with_predictions_as_targets(law: Law) -> None:
             try_law(law, case).require()
             tried += 1
     assert tried
+
+
+def forest(flipped: int = 60) -> tuple[Any, uw.Examples, uw.Examples]:
+    """A forest that has memorised its labels, some of which are wrong."""
+    x, y = load_breast_cancer(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    x, clean = x[order], y[order]
+    y = clean.copy()
+    y[:flipped] = 1 - y[:flipped]
+    train = uw.Examples(x[:300], y[:300])
+    trees = RandomForestClassifier(50, bootstrap=False, random_state=0).fit(train.x, train.y)
+    return uw.explainable(trees, train), train, uw.Examples(x[300:], clean[300:])
+
+
+def test_a_head_on_labels_that_predicts_only_the_training_set_is_refused_on_held_out_examples() -> None:
+    model, train, others = forest()
+    fitted = uw.RepresenterPoints().fit(model, train)
+    assert fitted.diagnostics["faithful"] > 0.99 and fitted.compare(others)["faithful"] < 0.99
+    assert "on the training set alone" in fitted.diagnostics["warnings"][-1]
+    assert any(
+        "differ from the model's by more than 0.1" in w for w in fitted.attribute(others).diagnostics["warnings"]
+    )
+    with pytest.raises(TypeError, match="on held-out examples correlate with the head's"):
+        uw.RepresenterPoints().fit(model, train, held_out=uw.Examples(others.x))
+
+
+def test_held_out_examples_decide_which_head_is_used_and_are_said_to_have_decided() -> None:
+    x, y = digits(rows=1000)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    train, others = uw.Examples(x[:700].astype(np.float32), y[:700]), uw.Examples(x[700:].astype(np.float32), y[700:])
+    training = uw.Training(lr=0.1, momentum=0.9, epochs=10, batch_size=50)
+    model = uw.TorchModel.trained(net, cross_entropy, train, training=training)
+    for targets in ("labels", "predictions"):
+        fitted = uw.RepresenterPoints(targets=targets).fit(model, train, held_out=others)
+        own, rebuilt = model.predict(others).probabilities, fitted.head.probabilities(model.embed(others))
+        assert fitted.diagnostics["faithful"] == pytest.approx(np.corrcoef(own.ravel(), rebuilt.ravel())[0, 1])
+        assert fitted.diagnostics["change"] == pytest.approx(np.abs(own - rebuilt).mean())
+        assert fitted.compare(others) == {name: fitted.diagnostics[name] for name in ("faithful", "change")}
+        assert fitted.diagnostics["compared_on"] == "held-out examples" and not fitted.diagnostics["warnings"]
+
+
+def test_a_model_that_is_its_own_head_is_not_warned_about() -> None:
+    x, y = digits(3, 200)
+    _, model, train = logistic(x[:150], y[:150], C=100.0)
+    fitted = uw.RepresenterPoints().fit(model, train)
+    assert fitted.compare(uw.Examples(x[150:]))["faithful"] > 0.9999
+    assert not fitted.diagnostics["warnings"] and "is such a head" in fitted.diagnostics["compared_on"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,63 +12,26 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.input_kinds import is_sparse
 from upweight.core.laws import Law
-from upweight.core.model import Embeddable
+from upweight.core.model import Embeddable, Retrainable
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import sample_weights
-from upweight.linear.representer_head import RepresenterHead, fit_head
+from upweight.linear.representer_head import RepresenterHead
+from upweight.methods.parts.head_targets import HeadTargets, agreement
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
 FAITHFUL = 0.99  # Pearson correlation of reconstructed and predicted probabilities below which a head is not used
 MAX_CHANGE = 0.05  # mean difference of these probabilities above which a head is not used
-EVERY = 10  # one of so many training examples is held out to try a head on
+MATERIAL = 0.1  # difference of a probability above which a query is named
+COMPARED_ON = {"labels": "the training set", "predictions": "every tenth training example"}
+HELD_OUT, OWN_HEAD = "held-out examples", "the training set, for which the model's last step is such a head"
 MAX_NAMED = 10  # queries that a warning names
-DIGITS = 6  # to which two projected features are the same, relative to their standard deviation
 L2 = (0.006, 0.001, 1e-4, 1e-5)  # 2λ of the paper, and smaller ones for a head that this l2 changes too much
-
-
-class Targets(NamedTuple):
-    """What a head is trained on.
-
-    Attributes:
-        kind: what the target probabilities are.
-        values: (n, classes).
-        weights: of the examples, (n,).
-        l2: on one logit per class.
-        intercept: whether the logits have an intercept.
-    """
-
-    kind: Literal["labels", "predictions"]
-    values: Array
-    weights: Array
-    l2: float
-    intercept: bool
-
-    def fit(self, features: Any, chosen: NDArray[np.intp]) -> RepresenterHead:
-        """The head that is trained on these examples."""
-        return fit_head(features[chosen], self.values[chosen], self.weights[chosen], self.l2, self.intercept)
-
-    def compare(self, head: RepresenterHead, features: Any, predicted: Array) -> dict[str, Any]:
-        """The head's probabilities beside those that the model predicts for the training set, (n, classes).
-
-        A head that is trained on predictions is tried on every tenth example by a head that did not see these.
-        """
-        reconstructed, compared = head.probabilities(features), np.flatnonzero(self.weights > 0)
-        if self.kind == "predictions":
-            compared, rest = _split(features, compared)
-            reconstructed = self.fit(features, rest).probabilities(features)
-        weights = self.weights[compared]
-        difference = np.abs(reconstructed - predicted)[compared].mean(axis=1)
-        return {
-            "targets": self.kind,
-            "l2": self.l2,
-            "faithful": _correlation(reconstructed[compared], predicted[compared], weights),
-            "change": float(np.average(difference, weights=weights)),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +73,15 @@ class RepresenterPoints(Attributor):
             waives={} if self.targets == "labels" else {Law.COPY: unlabelled},
         )
 
-    def fit(self, model: Any, train: Examples) -> FittedRepresenterPoints:
-        """Take a head to its optimum, and compare it with the model on examples that it was not trained on.
+    def fit(self, model: Any, train: Examples, held_out: Examples | None = None) -> FittedRepresenterPoints:
+        """Take a head to its optimum, and compare it with the model.
+
+        Args:
+            model: a classifier with features.
+            train: its training set.
+            held_out: examples that the model was not trained on, on which to compare. Without them, a head on
+                predictions is compared on every tenth training example, which it did not see, and a head on labels on
+                the training set, whose labels model and head have seen; a warning says so.
 
         Raises TypeError if the model has no class probabilities, measures something else than −loss, or predicts
         something else than such heads.
@@ -122,10 +92,18 @@ class RepresenterPoints(Attributor):
                 "the model without measure="
             )
         features, predicted = _float64(model.embed(train)), _probabilities(model, train)
+        others = None if held_out is None else (_float64(model.embed(held_out)), _probabilities(model, held_out))
+        own = model.head_objective(train) if can(model, Retrainable) and model.converges else None
         tried = []
         for targets in self._candidates(model, train, predicted):
             head = targets.fit(features, np.arange(len(train)))
-            facts = targets.compare(head, features, predicted)
+            facts = {"targets": targets.kind, "l2": targets.l2, **targets.compare(head, features, predicted)}
+            facts["compared_on"] = COMPARED_ON[targets.kind]
+            if own is not None and targets.kind == "labels" and targets.l2 == own.l2:
+                facts["compared_on"] = OWN_HEAD
+            if others is not None:
+                facts |= agreement(head.probabilities(others[0]), others[1], np.ones(len(others[1])))
+                facts["compared_on"] = HELD_OUT
             if facts["faithful"] > FAITHFUL and facts["change"] < MAX_CHANGE:
                 return FittedRepresenterPoints(self, model, train, head, facts)
             tried.append(f"{facts['faithful']:.3f}, {facts['change']:.2g} with l2={targets.l2:g}")
@@ -134,8 +112,9 @@ class RepresenterPoints(Attributor):
         )
         raise TypeError(
             "expected a model whose predictions a linear head on its features gives again, got one whose probabilities "
-            f"correlate with the head's, and differ from them on average, by {'; '.join(tried)} (needed: more than "
-            f"{FAITHFUL}, less than {MAX_CHANGE}){other}, or use Influence or KNNShapley"
+            f"on {facts['compared_on']} correlate with the head's, and differ from them on average, by "
+            f"{'; '.join(tried)} (needed: more than {FAITHFUL}, less than {MAX_CHANGE}){other}, or use Influence or "
+            "KNNShapley"
         )
 
     def restore(
@@ -145,7 +124,7 @@ class RepresenterPoints(Attributor):
         head = RepresenterHead(state["alpha"], state["coefficients"], state["intercept"], facts["unexplained"])
         return FittedRepresenterPoints(self, model, train, head, facts["head"])
 
-    def _candidates(self, model: Embeddable, train: Examples, predicted: Array) -> Iterator[Targets]:
+    def _candidates(self, model: Embeddable, train: Examples, predicted: Array) -> Iterator[HeadTargets]:
         """What a head may be trained on, in the order in which to try it."""
         objective = model.head_objective(train) or HeadObjective(sample_weights(train), L2[0])
         values, first, intercept = predicted, L2[0], True
@@ -153,7 +132,7 @@ class RepresenterPoints(Attributor):
             values = np.eye(predicted.shape[1])[_positions(model, train, predicted.shape[1], "the training set")]
             first, intercept = objective.l2, objective.intercept
         for l2 in dict.fromkeys((first, *L2)) if self.l2 == "auto" else (float(self.l2),):
-            yield Targets(self.targets, values, objective.weights, l2, intercept)
+            yield HeadTargets(self.targets, values, objective.weights, l2, intercept)
 
 
 class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
@@ -185,20 +164,30 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
             inner = features @ self._features[block].T
             inner = inner.toarray() if is_sparse(inner) else np.asarray(inner)
             yield block, inner * (signed @ self.head.alpha[block].T)
-        own, rebuilt = (
-            p.argmax(axis=1) for p in (_probabilities(self.model, queries), self.head.probabilities(features))
-        )
-        others = queries.ids[own != rebuilt].tolist()
-        if not others:
-            return AnswerFacts()
-        named = ", ".join(map(repr, others[:MAX_NAMED])) + ", …" * (len(others) > MAX_NAMED)
-        return AnswerFacts(
-            diagnostics={
-                "warnings": [
-                    f"For {len(others)} of {len(queries)} queries ({named}) the head predicts another label than the "
-                    "model: their scores explain the head."
-                ]
-            }
+        own, rebuilt = _probabilities(self.model, queries), self.head.probabilities(features)
+        is_other = own.argmax(axis=1) != rebuilt.argmax(axis=1)
+        is_far = ~is_other & (np.abs(own - rebuilt).max(axis=1) > MATERIAL)
+        warnings = [
+            f"For {chosen.sum()} of {len(queries)} queries ({_named(queries.ids[chosen].tolist())}) the head predicts "
+            f"{what}: their scores explain the head."
+            for chosen, what in (
+                (is_other, "another label than the model"),
+                (is_far, f"probabilities that differ from the model's by more than {MATERIAL}"),
+            )
+            if chosen.any()
+        ]
+        return AnswerFacts(diagnostics={"warnings": warnings}) if warnings else AnswerFacts()
+
+    def compare(self, examples: Examples) -> dict[str, float]:
+        """The head beside the model on these examples, which should be held out from the training of both.
+
+        Returns:
+            `faithful`, Pearson's correlation of their class probabilities, and `change`, the mean difference.
+        """
+        return agreement(
+            self.head.probabilities(_float64(self.model.embed(examples))),
+            _probabilities(self.model, examples),
+            np.ones(len(examples)),
         )
 
     def self_values(self) -> Array:
@@ -218,7 +207,14 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What the head was trained on, how well it predicts the model, and how far it had to go."""
-        return {"warnings": list(self.model.notes), **self._facts, "unexplained": self.head.unexplained}
+        warnings = list(self.model.notes)
+        if self._facts.get("compared_on") == COMPARED_ON["labels"]:
+            warnings.append(
+                "The head was compared with the model on the training set alone, whose labels both have seen: "
+                "elsewhere they may differ more. Pass fit(…, held_out=) examples that the model was not trained on, or "
+                'use targets="predictions".'
+            )
+        return {"warnings": warnings, **self._facts, "unexplained": self.head.unexplained}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The head."""
@@ -233,23 +229,8 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
         return np.where(positions == 1, 1.0, -1.0)[:, None] if logits == 1 else np.eye(logits)[positions]
 
 
-def _split(features: Any, chosen: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Every tenth of the chosen examples, and the others.
-
-    They are ordered by a projection of their features, so that copies are held out together or not at all.
-    """
-    projected = np.asarray(features[chosen] @ np.random.default_rng(0).standard_normal(features.shape[1])).ravel()
-    rank = np.unique(np.round(projected / (np.std(projected) or 1.0), DIGITS), return_inverse=True)[1]
-    is_held_out = rank % EVERY == min(EVERY // 2, int(rank.max()))
-    return chosen[is_held_out], chosen[~is_held_out]
-
-
-def _correlation(reconstructed: Array, predicted: Array, weights: Array) -> float:
-    """Pearson's correlation of two sets of probabilities (n, classes), with weights (n,); 0 if one set is constant."""
-    if min(np.ptp(reconstructed), np.ptp(predicted)) == 0:
-        return 0.0
-    covariance = np.cov(reconstructed.ravel(), predicted.ravel(), aweights=np.repeat(weights, predicted.shape[1]))
-    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+def _named(ids: list[Any]) -> str:
+    return ", ".join(map(repr, ids[:MAX_NAMED])) + ", …" * (len(ids) > MAX_NAMED)
 
 
 def _probabilities(model: Embeddable, examples: Examples) -> Array:
