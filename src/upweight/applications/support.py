@@ -60,7 +60,7 @@ class Support:
 
     Attributes:
         label: the label that is supported; None if the scores are of no label.
-        own: the prediction's own group in each column; −1 if it is not known.
+        own_groups: the prediction's own group in each column; −1 if it is not known.
         strongest: positions of its strongest proponents, in order, (at most k,).
         strengths: their scores for it, above 0.
         shares: the share of the positive support from the supported label and from the prediction's own groups.
@@ -70,7 +70,7 @@ class Support:
     """
 
     label: Any
-    own: tuple[int, ...]
+    own_groups: tuple[int, ...]
     strongest: Positions
     strengths: Array
     shares: Mapping[str, float | None]
@@ -98,7 +98,7 @@ def ground_of(
 
 
 def supports_of(
-    ground: Ground, values: Array, labels: Sequence[Any] | None, own: Positions, rows: Any
+    ground: Ground, values: Array, labels: Sequence[Any] | None, own_groups: Positions, rows: Any
 ) -> list[Support]:
     """The support of every prediction.
 
@@ -106,7 +106,7 @@ def supports_of(
         ground: of the training set.
         values: how much each training example speaks for each prediction, (m, n).
         labels: the label that is supported, of each prediction; None if the scores are of no label.
-        own: the group of each prediction in each column, (columns, m).
+        own_groups: the group of each prediction in each column, (columns, m).
         rows: the features of each prediction, as in `ground.space`; None without features.
     """
     size = len(values) if ground.space is None else max(1, PAIRS // len(ground.present))
@@ -116,11 +116,11 @@ def supports_of(
         for place, query in enumerate(range(block.start, block.stop)):
             label = None if labels is None else labels[query]
             near = None if squares is None else squares[place]
-            supports.append(_support(ground, values[query], label, tuple(own[:, query].tolist()), near))
+            supports.append(_support(ground, values[query], label, tuple(own_groups[:, query].tolist()), near))
     return supports
 
 
-def _support(ground: Ground, values: Array, label: Any, own: tuple[int, ...], squares: Array | None) -> Support:
+def _support(ground: Ground, values: Array, label: Any, own_groups: tuple[int, ...], squares: Array | None) -> Support:
     weights = np.maximum(values, 0.0)
     strongest = _first(weights / ground.loudness, ground.present, ground.k)
     strongest = strongest[weights[strongest] > 0]
@@ -130,11 +130,11 @@ def _support(ground: Ground, values: Array, label: Any, own: tuple[int, ...], sq
     of_label = None if stratum is None else float(shares[ground.strata == stratum].sum())
     by_column = {
         column.column: None if group == UNKNOWN else float(shares[column.train == group].sum())
-        for column, group in zip(ground.columns, own, strict=True)
+        for column, group in zip(ground.columns, own_groups, strict=True)
     }
     return Support(
         label=label,
-        own=own,
+        own_groups=own_groups,
         strongest=strongest,
         strengths=weights[strongest],
         shares={"label": of_label, **by_column},
@@ -206,10 +206,10 @@ def _numbers(train: Examples, queries: Examples, present: Positions) -> tuple[An
 
 def _ranks(squares: Array, strongest: Positions, ground: Ground) -> Array:
     """The mid-rank by distance of every proponent among the training examples of its label, as a share."""
-    own, place = ground.strata[ground.present], np.searchsorted(ground.present, strongest)
+    strata, place = ground.strata[ground.present], np.searchsorted(ground.present, strongest)
     ranks = np.empty(len(strongest))
-    for stratum in np.unique(own[place]):
-        inside, chosen = squares[own == stratum], own[place] == stratum
+    for stratum in np.unique(strata[place]):
+        inside, chosen = squares[strata == stratum], strata[place] == stratum
         values = squares[place[chosen]]
         nearer = (inside < values[:, None]).sum(axis=1) + (inside <= values[:, None]).sum(axis=1)
         ranks[chosen] = nearer / 2 / len(inside)

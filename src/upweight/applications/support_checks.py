@@ -62,7 +62,7 @@ def checks_by_chance(ground: Ground, supports: Sequence[Support]) -> dict[str, l
     for place, column in enumerate(ground.columns):
         members = _members(ground.strata, column, len(draws.sizes))
         checks[column.column] = [
-            _group_check(draws, column, members, support.own[place], support.strongest) for support in supports
+            _group_check(draws, column, members, support.own_groups[place], support.strongest) for support in supports
         ]
     if ground.space is not None:
         checks["distance"] = [_distance_check(draws, support) for support in supports]
@@ -93,8 +93,8 @@ def checks_of(
     by_name["copy"] = [None if example is None else _copy_check(train, example) for example in nearest]
     result = []
     for place in range(len(supports)):
-        made = [check for column in by_name.values() if (check := column[place]) is not None]
-        result.append([replace(check, surprising=check.tail * len(made) <= level) for check in made])
+        present = [check for column in by_name.values() if (check := column[place]) is not None]
+        result.append([replace(check, surprising=check.tail * len(present) <= level) for check in present])
     return result
 
 
@@ -152,22 +152,22 @@ def _label_check(ground: Ground, draws: Draws, support: Support) -> SupportCheck
 
 
 def _group_check(
-    draws: Draws, column: GroupColumn, members: Positions, own: int, strongest: Positions
+    draws: Draws, column: GroupColumn, members: Positions, own_group: int, strongest: Positions
 ) -> SupportCheck | None:
     """The most surprising group other than the prediction's own, with Šidák's correction for the number of groups."""
-    others = int((members.sum(axis=1) > 0).sum()) - int(own != UNKNOWN and members[own].any())
+    others = int((members.sum(axis=1) > 0).sum()) - int(own_group != UNKNOWN and members[own_group].any())
     if not len(strongest) or not others:
         return None
     strata, groups = draws.strata[strongest], column.train[strongest]
     best = (1.0, 0.0, UNKNOWN)
-    for group in np.unique(groups[groups != own]).tolist():
+    for group in np.unique(groups[groups != own_group]).tolist():
         best = min(best, (*draws.count_tail(members[group], strata, groups == group), group))
     tail, expected, group = best
     corrected = float(-np.expm1(others * np.log1p(-min(tail, 1 - 1e-16))))
     if group == UNKNOWN:
         return SupportCheck(column.column, 1.0, 1.0, "")
     count = int((groups == group).sum())
-    whose = "" if own == UNKNOWN else f"; its own is {column.named(own)}"
+    whose = "" if own_group == UNKNOWN else f"; its own is {column.named(own_group)}"
     sentence = f"{_of_strongest(count, len(groups))} of {column.named(group)}, {expected:.1f} by chance{whose}"
     return SupportCheck(column.column, corrected, corrected, sentence)
 

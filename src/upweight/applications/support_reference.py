@@ -49,9 +49,9 @@ def _asked(explained: Explanation, ground: Ground, positions: Positions) -> list
     asked = replace(explained, scores=scores_of(explained.fitted, examples), queries=examples, check=None)
     labels, values, _ = supported(asked)
     values[np.arange(len(positions)), positions] = 0.0
-    own = [
+    own_groups = [
         column.train[positions] if column.knows_queries else np.full(len(positions), UNKNOWN)
         for column in ground.columns
     ]
     rows = None if ground.space is None else ground.space.of_training(positions)
-    return supports_of(ground, values, labels, np.array(own, dtype=np.intp).reshape(-1, len(positions)), rows)
+    return supports_of(ground, values, labels, np.array(own_groups, dtype=np.intp).reshape(-1, len(positions)), rows)
