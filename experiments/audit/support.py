@@ -166,10 +166,10 @@ def run(frame: pd.DataFrame, y: np.ndarray) -> Result:
         command="PYTHONPATH=. python -m experiments.audit --data DIR",
         notes=[
             "The targets are those of this package; there is no paper.",
-            "The level of the audit is 1 %. The model of the census uses the columns of the groups, so people of a group "
-            "gather around people like them. Beside chance and the other queries alone (reference=0), 3.4 % of the "
-            "predictions were flagged, 5.4 % in the worst seed: a normal distribution with the quartiles of the class "
-            "has too short a tail for them. Beside 1,000 training examples of which the same was asked, these are usual.",
+            "The level of the audit is 1 %. The model of the census uses the columns of the groups, so people of "
+            "a group gather around people like them. Beside chance and the other queries alone (reference=0), 3.4"
+            " % of the predictions were flagged, 5.4 % in the worst seed: their tail is longer than that of a "
+            "normal distribution. Beside 1,000 training examples of which the same was asked, these are usual.",
         ],
         numbers=numbers,
     )
