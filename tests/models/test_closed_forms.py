@@ -11,10 +11,15 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+from sklearn.isotonic import IsotonicRegression
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import upweight as uw
 
@@ -66,6 +71,16 @@ CASES = {
     "neighbours": (KNeighborsClassifier(3), WINE),
     "weighted neighbours": (KNeighborsClassifier(4, weights="distance", p=1), CANCER),
     "neighbours for a target": (KNeighborsRegressor(4), DIABETES),
+    "nearest centroid": (NearestCentroid(), WINE),
+    "shrunken centroids": (NearestCentroid(shrink_threshold=0.4, priors="empirical"), IRIS),
+    "gaussian process": (GaussianProcessRegressor(RBF(0.2), alpha=0.5, optimizer=None), DIABETES),
+    "centred gaussian process for two targets": (
+        GaussianProcessRegressor(RBF(0.2) + WhiteKernel(0.1), normalize_y=True, optimizer=None),
+        TWO_TARGETS,
+    ),
+    "isotonic": (IsotonicRegression(out_of_bounds="clip"), lambda: rows(load_diabetes, 1)),
+    "dummy": (DummyClassifier(), WINE),
+    "dummy regressor": (DummyRegressor(), DIABETES),
     "neighbours for two targets": (KNeighborsRegressor(3, weights="distance"), TWO_TARGETS),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
@@ -95,7 +110,7 @@ class Fitted:
         estimator, x, y = self.fit(kept), self.queries.x, self.queries.y
         if not hasattr(estimator, "classes_"):
             return -0.5 * ((estimator.predict(x) - y) ** 2).reshape(M, -1).sum(axis=1)
-        if isinstance(estimator, KNeighborsClassifier):
+        if isinstance(estimator, KNeighborsClassifier | DummyClassifier):
             return -0.5 * ((estimator.predict_proba(x) - (y[:, None] == estimator.classes_)) ** 2).sum(axis=1)
         position = np.searchsorted(estimator.classes_, y)
         return np.take_along_axis(estimator.predict_log_proba(x), position[:, None], axis=1)[:, 0]
@@ -220,6 +235,8 @@ def test_an_example_that_alone_holds_the_last_category_has_no_score() -> None:
     ("estimator", "match"),
     [
         (KNeighborsClassifier(metric="precomputed"), "metric='precomputed'"),
+        (NearestCentroid(metric="manhattan"), "metric='euclidean'.*got 'manhattan'"),
+        (DummyClassifier(strategy="stratified"), "got 'stratified', whose predictions are drawn at random"),
         (QDA(covariance_estimator=None), None),
         (LDA(solver="lsqr", covariance_estimator=__import__("sklearn.covariance").covariance.OAS()), "covariance_est"),
     ],
@@ -247,3 +264,48 @@ def test_one_class_missing_values_and_weights_that_are_no_copies_are_refused() -
         uw.LeaveOneOut().fit(model, train.replaced(x=holes))
     with pytest.raises(ValueError, match=r"whole number of copies, got 0\.5"):
         uw.explainable(LDA().fit(x, y), uw.Examples(x, y, weights=np.full(len(y), 0.5)))
+
+
+def test_isotonic_regression_without_clipping_keeps_the_ends_of_its_range() -> None:
+    x, y = rows(load_diabetes, 1)
+    train = uw.Examples(x[:N], y[:N])
+    model = uw.explainable(IsotonicRegression().fit(train.x, train.y), train)
+    fitted = uw.LeaveOneOut().fit(model, train)
+    column = train.x[:, 0]
+    ends = [np.flatnonzero(column == end) for end in (column.min(), column.max())]
+    assert fitted.refused.keys() == {int(where[0]) for where in ends if len(where) == 1} != set()
+    with pytest.raises(ValueError, match=r"the range of the training rows.*fit it with out_of_bounds='clip'"):
+        fitted.attribute(uw.Examples(np.array([[9.0]]), [0.0]))
+
+
+def test_predictions_that_are_not_the_class_of_the_best_score_are_reported_and_others_are_not() -> None:
+    warnings = []
+    for scale in (100.0, 1.0):
+        x, y = IRIS()
+        x = x * np.array([scale, 1.0, 1.0, 1.0])  # predict takes distances as they are, scores divide by the spread
+        train = uw.Examples(x[:N], y[:N])
+        fitted = uw.LeaveOneOut().fit(uw.explainable(NearestCentroid().fit(x[:N], y[:N]), train), train)
+        warnings.append(fitted.attribute(uw.Examples(x, y)).diagnostics["warnings"])
+    assert "NearestCentroid predicts another class than its own scores rank first" in warnings[0][0]
+    x, y = WINE()
+    train = uw.Examples(x[:N], y[:N])
+    for estimator in (GaussianNB(), LDA(), KNeighborsClassifier(3)):
+        fitted = uw.LeaveOneOut().fit(uw.explainable(estimator.fit(x[:N], y[:N]), train), train)
+        assert fitted.attribute(uw.Examples(x[N:], y[N:])).diagnostics["warnings"] == []
+
+
+@pytest.mark.parametrize("estimator", [DecisionTreeRegressor(max_depth=3, random_state=0), DecisionTreeClassifier()])
+def test_a_single_tree_is_read_as_a_forest_of_one(estimator: Any) -> None:
+    x, y = DIABETES() if isinstance(estimator, DecisionTreeRegressor) else WINE()
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
+    estimator.fit(train.x, train.y)
+    values = uw.ForestWeights().fit(uw.explainable(estimator, train, measure=lambda z, _: z[:, 0]), train)
+    values = values.attribute(queries).values
+    votes = y[:N] if hasattr(y, "dtype") and y.dtype.kind == "f" else (y[:N] == estimator.classes_[0]).astype(float)
+    leaves, own = estimator.apply(train.x), estimator.apply(queries.x)
+    for q in range(M):
+        inside = np.flatnonzero(leaves == own[q])
+        for i in inside[:3]:
+            if len(inside) > 1:
+                expected = votes[inside].mean() - votes[inside[inside != i]].mean()
+                assert values[q, i] == pytest.approx(expected, abs=1e-9)

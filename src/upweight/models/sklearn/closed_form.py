@@ -16,7 +16,11 @@ from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import naive_bayes
 from upweight.models.sklearn.closed_form_model import ClosedFormModel, require_same_outputs, whole_weights
 from upweight.models.sklearn.closed_form_spec import FormSpec, MakeForm
+from upweight.models.sklearn.dummies import dummy_classifier, dummy_regressor
+from upweight.models.sklearn.gaussian_process import gaussian_process
+from upweight.models.sklearn.isotonic import isotonic
 from upweight.models.sklearn.linear_discriminant import linear_discriminant
+from upweight.models.sklearn.nearest_centroid import nearest_centroid
 from upweight.models.sklearn.neighbours import nearest_neighbours
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.quadratic_discriminant import quadratic_discriminant
@@ -32,6 +36,11 @@ SPEC_READERS: dict[str, SpecReader] = {
     "QuadraticDiscriminantAnalysis": quadratic_discriminant,
     "KNeighborsClassifier": nearest_neighbours,
     "KNeighborsRegressor": nearest_neighbours,
+    "NearestCentroid": nearest_centroid,
+    "GaussianProcessRegressor": gaussian_process,
+    "IsotonicRegression": isotonic,
+    "DummyClassifier": dummy_classifier,
+    "DummyRegressor": dummy_regressor,
 }
 
 

@@ -138,9 +138,7 @@ class ClosedFormModel(ExactRemovals, Embeddable):
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
-        if "fitted" not in self._cache:
-            self._cache["fitted"] = self.form.fitted(np.ones(len(self.form.weights)))
-        outputs = self.form.outputs(self._cache["fitted"], self.embed(queries))
+        outputs = self.form.outputs(self._fitted, self.embed(queries))
         return self.measurement_of.value(self.loss, outputs, queries.y)
 
     def predict(self, examples: Examples) -> Predictions:
@@ -203,15 +201,32 @@ class ClosedFormModel(ExactRemovals, Embeddable):
         )
 
     def doubts(self, train: Examples, queries: Examples) -> list[str]:
-        """That the outputs for some queries depend on the order of the training examples."""
-        determined = self._form_on(train).is_determined(self.embed(queries))
+        """What holds for some queries: outputs that depend on the order of examples, or that name another class."""
+        x = self.embed(queries)
+        determined, sentences = self._form_on(train).is_determined(x), []
+        if self.loss.classes is not None:
+            best = self.loss.classes[self.form.outputs(self._fitted, x).argmax(axis=1)]
+            others = (np.asarray(self.predictor.predict(queries.x)) != best) & determined
+            if others.any():
+                sentences.append(
+                    f"For {int(others.sum())} of {len(queries)} queries {self.name} predicts another class than its "
+                    "own scores rank first; what is measured are these scores."
+                )
         if determined.all():
-            return []
+            return sentences
         return [
+            *sentences,
             f"For {int((~determined).sum())} of {len(queries)} queries (the first is "
             f"{queries.ids[int(np.argmin(determined))].item()!r}) several training examples are equally near: which of "
-            "them are neighbours, and their scores, depend on the order of the training examples."
+            "them are neighbours, and their scores, depend on the order of the training examples.",
         ]
+
+    @property
+    def _fitted(self) -> Any:
+        """What the estimator learnt from all examples."""
+        if "fitted" not in self._cache:
+            self._cache["fitted"] = self.form.fitted(np.ones(len(self.form.weights)))
+        return self._cache["fitted"]
 
     def _form_on(self, train: Examples) -> ClosedForm:
         """The closed form on these examples. Raises ValueError if the estimator was not fitted on them."""

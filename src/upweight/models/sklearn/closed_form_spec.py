@@ -53,7 +53,7 @@ class MakeForm:
         if not self.spec.is_sparse and hasattr(matrix, "toarray"):
             matrix = matrix.toarray()
         if not self.spec.takes_missing:
-            Features(matrix, 0.0)  # refuses NaN, infinities and text
+            Features(matrix if np.ndim(matrix) != 1 else matrix[:, None], 0.0)  # refuses NaN, infinities and text
         classes = self.spec.loss.classes
         targets = np.asarray(train.y, np.float64) if classes is None else self.spec.loss.class_positions(train.y)
         return self.spec.make(matrix, targets, sample_weights(train))

@@ -38,6 +38,10 @@ TREE_ATTRIBUTES = {
     "RandomForestRegressor": "estimators_",
     "ExtraTreesClassifier": "estimators_",
     "ExtraTreesRegressor": "estimators_",
+    "DecisionTreeClassifier": "tree_",
+    "DecisionTreeRegressor": "tree_",
+    "ExtraTreeClassifier": "tree_",
+    "ExtraTreeRegressor": "tree_",
 }
 
 
@@ -181,20 +185,22 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
 
 
 def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
-    """RandomForest* and ExtraTrees*: all that is needed is in public attributes, also which rows each tree drew."""
+    """Forests and single trees: all that is needed is in public attributes, also which rows each tree drew."""
     if estimator.n_outputs_ > 1:
         raise ValueError(
-            f"a forest with several targets is not supported, got {estimator.n_outputs_}; fit one forest per target"
+            f"one target per {type(estimator).__name__} is supported, got {estimator.n_outputs_}; fit one per target"
         )
     classes = getattr(estimator, "classes_", None)
     outputs = 1 if classes is None else len(classes)
-    leaf_nodes, values = _leaves(estimator.estimators_)
+    members = np.ravel(getattr(estimator, "estimators_", [estimator]))
+    leaf_nodes, values = _leaves(members)
     trees, look_up = len(leaf_nodes), leaf_lookup(leaf_nodes)
+    is_bootstrap = bool(getattr(estimator, "bootstrap", False))
     ensemble = ensemble_of(
         [v / trees for v in values], np.zeros(trees, np.intp), np.zeros(trees, np.intp), np.zeros(outputs)
     )
     class_weight = getattr(estimator, "class_weight", None)
-    by_sample = class_weight == "balanced_subsample" and bool(estimator.bootstrap)
+    by_sample = class_weight == "balanced_subsample" and is_bootstrap
     class_weights: Array | None = None
     held: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
@@ -215,14 +221,14 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
         ensemble=ensemble,
         loss=Squared(outputs, classes),
         inputs=inputs,
-        leaf_numbers=lambda x: look_up(estimator.apply(x)),
+        leaf_numbers=lambda x: look_up(np.reshape(estimator.apply(x), (-1, trees))),
         margins=lambda x: estimator.predict(x) if classes is None else estimator.predict_proba(x),
         retrain_estimator=retrain_estimator,
-        draws=_draws(estimator, len(train)) if estimator.bootstrap else None,
-        bootstrap=bool(estimator.bootstrap),
+        draws=_draws(estimator, len(train)) if is_bootstrap else None,
+        bootstrap=is_bootstrap,
         unrecorded=_active(effects),
-        splits=[tree.tree_ for tree in np.ravel(estimator.estimators_)],
-        threads=estimator.n_jobs not in (None, 1),
+        splits=[tree.tree_ for tree in members],
+        threads=getattr(estimator, "n_jobs", None) not in (None, 1),
         class_weights=class_weights,
         notes=notes,
     )
