@@ -67,7 +67,7 @@ def test_removal_gives_a_target_its_label_back_and_keeps_the_accuracy(searched: 
     for target in confirmed:
         suspect = result.of(target)
         assert suspect.mitigation.label != 9 and suspect.mitigation.control == suspect.predicted == 9
-        assert suspect.sentence.endswith("still 9 without as many random ones of its label.")
+        assert suspect.sentence.endswith("still 9 without as many random ones.")
     assert len(set(result.removed) & set(poisons.tolist())) >= 0.7 * len(result.removed)
     before, after = result.accuracy
     assert after >= before - 0.02
@@ -235,7 +235,7 @@ def test_what_cannot_be_searched_is_refused_or_marked_in_a_sentence() -> None:
         uw.poisoned(model, train.replaced(y=np.full(TRAIN, 3)), queries)
     with pytest.raises(ValueError, match="needs the labels of the training set"):
         uw.poisoned(model, train.replaced(y=None), queries)
-    measured = uw.explainable(LogisticRegression(max_iter=1000, tol=1e-2).fit(train.x, train.y), train, measure=np.max)
+    measured = uw.explainable(LogisticRegression(max_iter=1000, tol=1e-6).fit(train.x, train.y), train, measure=np.max)
     with pytest.raises(ValueError, match="measures −loss or the margin of a label"):
         uw.poisoned(measured, train, queries)
     target = x[:TRAIN] @ np.ones(64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.predicted_labels import predicted_labels
 from upweight.core.examples import Examples
 from upweight.core.progress import no_progress
+from upweight.core.weights import weighted_positions
 from upweight.retraining.retrain import retrain
 from upweight.retraining.retraining import Retraining
 
@@ -31,8 +32,8 @@ class Mitigation:
         label, probability: the target's predicted label after the last training, as a value of the training labels.
         base: its label after training on everything; the model's own, if the training is the one that made it.
         reproduced: whether it is the model's own.
-        control: its label after removing as many random examples of the predicted label instead; None if it was not
-            tried because the label did not change.
+        control: its label after removing, for all targets together, as many random examples of each label instead; None
+            if it was not tried because the label did not change.
         why_not: why removal ended without a change of the label; None if it changed.
     """
 
@@ -62,25 +63,38 @@ class Mitigator:
     Args:
         model, train: the model and its training set.
         retraining: how to train, and the progress to report to.
-        targets: how many targets there are, for the progress.
     """
 
-    def __init__(self, model: Any, train: Examples, retraining: Retraining, targets: int) -> None:
+    def __init__(self, model: Any, train: Examples, retraining: Retraining) -> None:
         self.model, self.train, self.retraining = model, train, retraining
-        self.report, self.targets, self.done = retraining.progress or no_progress, targets, 0
-        self.report("retrain", 0, targets)
+        self.report = retraining.progress or no_progress
         self.seed = retraining.only_seed("poisoned")
         self.weights = np.ones(len(train))
         self.base = self.current = self._trained(self.weights)
-        self.trainings = 1
 
-    def mitigate(self, target: Examples, predicted: Any, z: Array) -> Mitigation:
-        """Remove the examples with the highest z-values (n,) until the predicted label of the target changes.
+    def mitigate(self, targets: Sequence[tuple[Examples, Any, Array]]) -> list[Mitigation]:
+        """What removal does for each target: (its query, its predicted label, z-values of the training examples (n,)).
+
+        In the end one control, for all of them, is trained without as many random examples of each label.
+        """
+        self.report("retrain", 0, len(targets))
+        tried = []
+        for done, (target, predicted, z) in enumerate(targets, start=1):
+            tried.append(self._mitigate(target, predicted, z))
+            self.report("retrain", done, len(targets))
+        if not len(self.removed):
+            return tried
+        control = self._trained(self._control())
+        return [
+            replace(mitigation, control=self._label(control, target)[0]) if mitigation.changed else mitigation
+            for mitigation, (target, _, _) in zip(tried, targets, strict=True)
+        ]
+
+    def _mitigate(self, target: Examples, predicted: Any, z: Array) -> Mitigation:
+        """Remove the examples with the highest z-values until the predicted label of the target changes.
 
         If it changed already without what was removed for others, nothing more is removed.
         """
-        self.done += 1
-        self.report("retrain", self.done, self.targets)
         base, _ = self._label(self.base, target)
         if base != predicted:
             reason = "training on everything does not give this prediction"
@@ -103,12 +117,8 @@ class Mitigator:
                 break
             self.current, removed, trainings = current, np.concatenate([removed, step]), trainings + 1
             label, probability = self._label(current, target)
-        self.weights, control = weights, None
-        if why_not is None:
-            control = self._label(self._trained(self._control(z)), target)[0]
-            trainings += 1
-        self.trainings += trainings
-        return Mitigation(removed, trainings, label, probability, base, True, control, why_not)
+        self.weights = weights
+        return Mitigation(removed, trainings, label, probability, base, True, None, why_not)
 
     @property
     def removed(self) -> NDArray[np.intp]:
@@ -139,12 +149,14 @@ class Mitigator:
                 yield order[:count]
             order = order[count:]
 
-    def _control(self, z: Array) -> Array:
-        """Weights without as many random examples of the target's label as were removed with any label."""
-        same, removed = np.flatnonzero(np.isfinite(z)), int((self.weights == 0).sum())
-        rng = np.random.default_rng(self.seed)
-        weights = np.ones(len(self.train))
-        weights[rng.choice(same, min(removed, int(LARGEST * len(same))), replace=False)] = 0.0
+    def _control(self) -> Array:
+        """Weights without as many random examples of each label as were removed."""
+        assert self.train.y is not None
+        rng, weights = np.random.default_rng(self.seed), np.ones(len(self.train))
+        present = weighted_positions(self.train)
+        for label, count in zip(*np.unique(self.train.y[self.removed], return_counts=True), strict=True):
+            same = present[self.train.y[present] == label]
+            weights[rng.choice(same, min(int(count), int(LARGEST * len(same))), replace=False)] = 0.0
         return weights
 
     def _label(self, model: Any, target: Examples) -> tuple[Any, float | None]:

@@ -86,7 +86,7 @@ class SuspectedTarget:
             return f"Still predicted {tried.label}: {tried.why_not}."
         own = f"these {len(self.removed):,} training examples" if self.removed else "what was removed for the others"
         control = f"also predicted {tried.control}" if tried.control != tried.base else f"still {tried.control}"
-        return f"Predicted {tried.label} without {own}; {control} without as many random ones of its label."
+        return f"Predicted {tried.label} without {own}; {control} without as many random ones."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -227,8 +227,9 @@ def poisoned(
     if tried and not can(model, Retrainable):
         notes.append(f"Nothing was removed: this {type(model).__name__} cannot be retrained.")
     elif tried:
-        mitigator = Mitigator(model, train, retraining, len(tried))
-        mitigations = {i: mitigator.mitigate(queries.take([i]), search.labels[i].item(), z[i]) for i in tried}
+        mitigator = Mitigator(model, train, retraining)
+        of_targets = mitigator.mitigate([(queries.take([i]), search.labels[i].item(), z[i]) for i in tried])
+        mitigations = dict(zip(tried, of_targets, strict=True))
     before_after = None if mitigator is None else mitigator.accuracy(queries, ~search.flagged)
     return Poisoned(
         suspects=tuple(_suspect(train, queries, search, i, z.get(i), mitigations.get(i)) for i in order),
