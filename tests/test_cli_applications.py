@@ -127,6 +127,27 @@ def test_poisoned(task):
     assert "of 40 queries flagged" in output and "DeepKNN(" in output
 
 
+def test_local_models_growing_spheres_and_global_explanations(task):
+    of_q3 = ["task.py", "--query", "q3", "--samples", "200"]
+    local = answer_of("local-model", *of_q3, "--influential", "20", "-o", "l.html")
+    assert local["query"] == "q3" and set(local["coefficients"]) == {"random", "influential"}
+    assert len(local["examples"]) == 20 and (task / "l.html").exists()
+    other = answer_of("local-model", *of_q3, "--influential", "0", "--label", "yes")
+    assert other["label"] == "yes" and list(other["coefficients"]) == ["random"]
+    assert "On random neighbours" in run("local-model", "task.py", "--influential", "0", "--samples", "50").output
+    nearest = answer_of("growing-spheres", *of_q3, "--k", "2", "-o", "s.html")
+    assert nearest["predicted"] != nearest["enemy_predicted"] and len(nearest["training"]) == 2
+    assert nearest["changes"][0]["name"] == "size" and (task / "s.html").exists()
+    options = ["--k", "2", "--candidates", "5", "--samples", "100"]
+    whole = answer_of("global-explanation", "task.py", *options, "-o", "g.html")
+    assert len(whole["candidates"]) == 5 and 1 <= len(whole["picked"]) <= 2 and (task / "g.html").exists()
+    trained = answer_of("global-explanation", "task.py", *options, "--of", "influential")
+    assert all(identifier.startswith("t") for identifier in trained["candidates"])
+    for command in ("local-model", "growing-spheres"):
+        assert "no training label is 'maybe'" in " ".join(run(command, "task.py", "--label", "maybe").output.split())
+        assert "no query has the id 'q99'" in " ".join(run(command, "task.py", "--query", "q99").output.split())
+
+
 def test_perturb(task):
     answer = answer_of("perturb", "task.py", "--query", "q3", "--k", "2", "-o", "p.html")
     assert (task / "p.html").exists() and len(answer["features"]) == 2

@@ -21,6 +21,9 @@ from upweight.applications.fgsm import AdversarialQueries as AdversarialQueries
 from upweight.applications.fgsm import fgsm as fgsm
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
+from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation
+from upweight.applications.global_explanation import Pick as Pick
+from upweight.applications.global_explanation import global_explanation as global_explanation
 from upweight.applications.group_columns import GroupColumn as GroupColumn
 from upweight.applications.groups import Groups as Groups
 from upweight.applications.growing_spheres import ColumnChange as ColumnChange

@@ -4,7 +4,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 import upweight as uw
 from support.report_stand_ins import HOSTILE
@@ -110,10 +112,44 @@ def test_pictures_get_a_picture_of_their_contributions(tmp_path):
     assert html.count("<figure>") == 3 and "blue raises" in html
 
 
+def test_local_models_and_growing_spheres(tmp_path, fitted):
+    model, train, queries = fitted
+    few = uw.Neighbours(samples=100, influential=20)
+    html = rendered(tmp_path, uw.local_model(model, queries.take([1]), train, neighbours=few))
+    assert html.count('class="plain bars"') == 2 and "the nearest training examples (40)" in html
+    assert HOSTILE not in html and "score " in html and "training examples by Influence" in html
+    alone = rendered(tmp_path, uw.local_model(model, queries.take([1]), train, neighbours=uw.Neighbours(influential=0)))
+    assert alone.count('class="plain bars"') == 1 and "Influential training examples" not in alone
+    html = rendered(tmp_path, uw.growing_spheres(model, queries.take([1]), train, spheres=uw.Spheres(samples=200)))
+    assert "across the border" in html and "sd</td>" in html and HOSTILE not in html
+    pick = uw.Pick(k=2, candidates=4, of="influential", features=3)
+    html = rendered(tmp_path, uw.global_explanation(model, queries, train, pick=pick, neighbours=few))
+    assert html.count('class="plain bars"') == 3 and "Training example t" in html and HOSTILE not in html
+
+
+def test_local_models_of_texts_and_pictures(tmp_path):
+    texts = [f"{a} {b} <b>film</b>" for a in ("good", "fine", "bad", "dull") for b in ("old", "new", "long")] * 2
+    train = uw.Examples(texts, [1] * 6 + [0] * 6 + [1] * 6 + [0] * 6)
+    model = uw.explainable(make_pipeline(TfidfVectorizer(), LogisticRegression(tol=1e-8)).fit(texts, train.y), train)
+    few = uw.Neighbours(samples=50, influential=8)
+    html = rendered(tmp_path, uw.local_model(model, train.take([0]), train, neighbours=few))
+    assert '<mark class="pro-3">good</mark>' in html and "<b>film" not in html
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 16)), np.arange(40) % 2
+    whole = uw.Examples(x, y, shown=x.reshape(-1, 4, 4))
+    train = whole.take(range(30))
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train)
+    squares = uw.Neighbours(samples=50, influential=8, segments=np.arange(16).reshape(4, 4) // 8)
+    html = rendered(tmp_path, uw.local_model(model, whole.take([35]), train, neighbours=squares))
+    assert html.count("<figure>") == 3 and "superpixel 1" in html
+    html = rendered(tmp_path, uw.growing_spheres(model, whole.take([35]), train, spheres=uw.Spheres(samples=200)))
+    assert html.count("<figure>") == 7 and "changed: " in html
+
+
 def test_anything_else_is_refused(tmp_path, fitted):
     expected = (
-        r"expected a result of mislabeled, slices, audit, prototypes, poisoned, perturb, attack, fgsm or what_if, "
-        r"got dict"
+        r"expected a result of mislabeled, slices, audit, prototypes, poisoned, local_model, global_explanation, "
+        r"growing_spheres, perturb, attack, fgsm or what_if, got dict"
     )
     with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

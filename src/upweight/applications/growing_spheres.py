@@ -80,6 +80,7 @@ class NearestEnemy:
         changed_before: how many columns it changed before.
         training: the nearest training examples that the model predicts as it predicts an enemy, nearest first.
         train: the training set.
+        spheres: how the space was searched.
         diagnostics: `warnings`; `predictions`, how many were asked for.
     """
 
@@ -93,6 +94,7 @@ class NearestEnemy:
     changed_before: int
     training: tuple[TrainingEnemy, ...]
     train: Examples
+    spheres: Spheres
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,6 +178,7 @@ def growing_spheres(
         changed_before=int(np.count_nonzero(sizes[0])),
         training=training,
         train=train,
+        spheres=settings,
         diagnostics={"warnings": warnings, "predictions": search.predictions},
     )
 
@@ -194,9 +197,8 @@ class _Search:
             others = [name for name in own.classes if name != self.predicted]
             raise ValueError(f"expected one of the other labels {others[:12]}, got {label!r}")
         self._shape = np.shape(query.x)[1:] if isinstance(query.x, np.ndarray) else ()
-        present = weighted_positions(train)
-        self.space = MixedSpace(Columns(_flat(train), _flat(query), settings.categorical), present)
-        self._present = present
+        self.space = space_of(train, query, settings)
+        self._present = weighted_positions(train)
 
     def examples(self, codes: Array) -> Examples:
         """Rows with these codes, in the form of the query's inputs."""
@@ -262,6 +264,12 @@ class _Search:
         return tuple(
             TrainingEnemy(train.ids[enemies[i]].item(), float(distances[i]), predicted[enemies[i]]) for i in order
         )
+
+
+def space_of(train: Examples, query: Examples, spheres: Spheres) -> MixedSpace:
+    """The space around a query in which enemies are sought."""
+    columns = Columns(_flat(train), _flat(query), spheres.categorical)
+    return MixedSpace(columns, weighted_positions(train))
 
 
 def _flat(examples: Examples) -> Examples:

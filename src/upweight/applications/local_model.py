@@ -191,6 +191,23 @@ def local_model(
     )
 
 
+def fitted_method(
+    model: Measurable, train: Examples, recipe: Attributor | Fitted[Any, Any] | None
+) -> Fitted[Any, Any] | None:
+    """The fitted method whose scores say which training examples matter; None if the one to try first would retrain.
+
+    Raises ValueError for a method that is fitted on another model or training set.
+    """
+    if recipe is None:
+        recipe = first_choice(model, train)
+        if {Retrainable, Replayable} & set(recipe.needs):
+            return None
+    fitted = recipe if isinstance(recipe, Fitted) else recipe.fit(model, train)
+    if fitted.original_model is not model or fitted.train is not train:
+        raise ValueError("expected a method that is fitted on this model and training set, got one of others")
+    return fitted
+
+
 def _influential(
     output: ExplainedOutput, train: Examples | None, recipe: Attributor | Fitted[Any, Any] | None, settings: Neighbours
 ) -> tuple[tuple[Attribution, ...], dict[str, Any]]:
@@ -203,17 +220,13 @@ def _influential(
             f"expected at least {FEWEST} influential training examples, got "
             f"{min(len(present), settings.influential)}; pass Neighbours(influential=0) for none"
         )
-    if recipe is None:
-        recipe = first_choice(output.model, train)
-        if {Retrainable, Replayable} & set(recipe.needs):
-            text = (
-                f"There is no surrogate on influential training examples: {type(recipe).__name__} would take many "
-                "trainings; pass it as recipe to have them."
-            )
-            return (), {"warnings": [text]}
-    fitted = recipe if isinstance(recipe, Fitted) else recipe.fit(output.model, train)
-    if fitted.original_model is not output.model or fitted.train is not train:
-        raise ValueError("expected a method that is fitted on this model and training set, got one of others")
+    fitted = fitted_method(output.model, train, recipe)
+    if fitted is None:
+        text = (
+            "There is no surrogate on influential training examples: the method that suits this model takes many "
+            "trainings; pass it as recipe to have them."
+        )
+        return (), {"warnings": [text]}
     scores = fitted.attribute(_with_label(output))
     values = np.nan_to_num(scores.values[0])
     order = present[np.argsort(-np.abs(values[present]), kind="stable")[: settings.influential]]

@@ -204,6 +204,22 @@ def named_queries(queries: Examples, requested: list[str]) -> list[Id]:
     return [_by_text(by_text, text, "query", "--query") for text in dict.fromkeys(requested)]
 
 
+def one_query(model: Any, queries: Examples, requested: str | None) -> Examples:
+    """The requested query, or the one that is most worth explaining."""
+    chosen, _ = choose_queries(model, queries, None if requested is None else [requested])
+    return queries.select(chosen[:1])
+
+
+def class_label(train: Examples, text: str) -> Any:
+    """The label of the training set that is written this way, or by its readable name."""
+    labels = [] if train.y is None else list(dict.fromkeys(train.y.tolist()))
+    for label in labels:
+        if text in (str(label), str(train.labels.get(label, label))):
+            return label
+    listed = [train.labels.get(label, label) for label in labels[:MAX_LABELS_LISTED]]
+    raise typer.BadParameter(f"no training label is {text!r}; the labels are {listed}", param_hint="--label")
+
+
 def train_id(train: Examples, text: str, option: str | None = None) -> Id:
     """The id of the training example that is written this way."""
     return _by_text({str(i): i for i in train.ids.tolist()}, text, "training example", option)

@@ -32,6 +32,11 @@ Query = Annotated[
     list[str] | None,
     typer.Option(help="Id of a query to explain; may be repeated. Default: the most confident mistakes."),
 ]
+OneQuery = Annotated[
+    str | None,
+    typer.Option("--query", help="Id of the query to explain. Default: the most confident mistake."),
+]
+Label = Annotated[str | None, typer.Option(help="The label that is asked about, instead of the usual one.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed for splitting a table and for everything drawn at random.")]
 Measure = Annotated[str | None, typer.Option(help="What to measure: loss (default), margin, or probability:CLASS.")]
 At = Annotated[

@@ -25,7 +25,7 @@ def contribution_pictures(perturbation: Perturbation, q: int, i: int) -> list[di
     captions = [("train", example, f"training example {example}"), ("query", query, f"query {query}")]
     entries = [(album.entries[album.add(side, identifier)], text) for side, identifier, text in captions]
     pictures = [{"uri": entry["uri"], "text": text} for entry, text in entries if entry["kind"] == "image"]
-    return [*pictures, {"uri": picture_uri(_coloured(heat)), "text": "contributions: blue raises, orange lowers"}]
+    return [*pictures, {"uri": picture_uri(coloured(heat)), "text": "contributions: blue raises, orange lowers"}]
 
 
 def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
@@ -38,7 +38,8 @@ def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[
     return np.asarray(values.reshape(*pixels, -1).sum(axis=2))
 
 
-def _coloured(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+def coloured(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Positive numbers in blue, negative ones in orange, the largest in full colour: (height, width, 3)."""
     strength = (np.abs(heat) / max(float(np.abs(heat).max()), 1e-300))[..., None]
     ink = np.where(heat[..., None] > 0, RAISES_COLOUR, LOWERS_COLOUR)
     return np.rint(245 * (1 - strength) + ink * strength).astype(np.uint8)

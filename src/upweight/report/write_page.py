@@ -9,6 +9,9 @@ from typing import Any
 from upweight.applications.attack import Attack
 from upweight.applications.audit import Audit
 from upweight.applications.fgsm import AdversarialQueries
+from upweight.applications.global_explanation import GlobalExplanation
+from upweight.applications.growing_spheres import NearestEnemy
+from upweight.applications.local_model import LocalModel
 from upweight.applications.perturb import Perturbation
 from upweight.applications.poisoned import Poisoned
 from upweight.applications.prototypes import Prototypes
@@ -20,6 +23,8 @@ from upweight.report.attack_page import attack_page
 from upweight.report.audit_page import audit_page
 from upweight.report.document import written
 from upweight.report.fgsm_page import fgsm_page
+from upweight.report.growing_spheres_page import growing_spheres_page
+from upweight.report.local_model_page import global_explanation_page, local_model_page
 from upweight.report.perturb_page import perturb_page
 from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
@@ -34,6 +39,9 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Perturbation: perturb_page,
     Prototypes: prototypes_page,
     Poisoned: poisoned_page,
+    LocalModel: local_model_page,
+    GlobalExplanation: global_explanation_page,
+    NearestEnemy: growing_spheres_page,
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
     WhatIf: what_if_page,
@@ -44,9 +52,10 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
 def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()) -> Path:
     """Write the result of an application as one self-contained HTML page.
 
-    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `poisoned`, `perturb`, `attack`, `fgsm` and
-    `what_if`. The page holds everything it shows and works from `file://`. For `mislabeled` it is the review, on which
-    a person decides with the keyboard. An existing file is replaced in one step or not at all.
+    Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `poisoned`, `local_model`, `global_explanation`,
+    `growing_spheres`, `perturb`, `attack`, `fgsm` and `what_if`. The page holds everything it shows and works from
+    `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard. An existing file is
+    replaced in one step or not at all.
 
     Args:
         path: where to write.
@@ -59,7 +68,8 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     page = PAGES.get(type(result))
     if page is None:
         raise TypeError(
-            "expected a result of mislabeled, slices, audit, prototypes, poisoned, perturb, attack, fgsm or what_if, "
-            f"got {type(result).__name__}; for scores, use write_report"
+            "expected a result of mislabeled, slices, audit, prototypes, poisoned, local_model, global_explanation, "
+            f"growing_spheres, perturb, attack, fgsm or what_if, got {type(result).__name__}; for scores, use "
+            "write_report"
         )
     return written(Path(path), page(result, description))

@@ -108,7 +108,10 @@ def _segmented(picture: NDArray[Any], segments: Any) -> NDArray[np.intp]:
     labels = np.asarray(labels(picture) if callable(labels) else labels)
     if labels.shape != picture.shape[:2]:
         raise ValueError(f"expected segments of the shape of the picture, {picture.shape[:2]}, got {labels.shape}")
-    return np.asarray(np.unique(labels, return_inverse=True)[1].reshape(labels.shape))
+    numbers, places = np.unique(labels, return_inverse=True)
+    if len(numbers) < 2:
+        raise ValueError("expected at least two superpixels, got one; pass Neighbours(segments=…)")
+    return np.asarray(places.reshape(labels.shape))
 
 
 def _superpixels(picture: NDArray[Any]) -> NDArray[Any]:
