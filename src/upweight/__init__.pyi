@@ -185,6 +185,14 @@ from upweight.models.pytorch.torch_model import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
 from upweight.models.sklearn.closed_form_model import ClosedFormModel as ClosedFormModel
 from upweight.models.sklearn.frozen_network import FrozenFeatures as FrozenFeatures
+from upweight.report.displays.check_display import CheckDisplay as CheckDisplay
+from upweight.report.displays.drawing import Display as Display
+from upweight.report.displays.influence_display import InfluenceDisplay as InfluenceDisplay
+from upweight.report.displays.label_error_display import LabelErrorDisplay as LabelErrorDisplay
+from upweight.report.displays.leverage_display import LeverageDisplay as LeverageDisplay
+from upweight.report.displays.removal_curve_display import RemovalCurveDisplay as RemovalCurveDisplay
+from upweight.report.displays.strip_display import StripDisplay as StripDisplay
+from upweight.report.displays.trajectory_display import TrajectoryDisplay as TrajectoryDisplay
 from upweight.report.evaluation import write_evaluation as write_evaluation
 from upweight.report.page import write_report as write_report
 from upweight.report.page_limits import PageLimits as PageLimits

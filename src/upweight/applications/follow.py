@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
 
 Array = NDArray[np.float64]
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 
 @accept_old_fields({"pushes": ReplacedBy("contributions")})
 @dataclass(frozen=True, eq=False)
-class Course:
+class Course(Plottable):
     """Queries and their strongest training examples at every checkpoint.
 
     Attributes:
@@ -32,6 +33,7 @@ class Course:
             pairs that were not followed.
     """
 
+    _display: ClassVar = ("TrajectoryDisplay", "from_course")
     steps: NDArray[np.intp]
     query_ids: NDArray[Any]
     train_ids: NDArray[Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
+from upweight.core.plottable import Plottable
 from upweight.core.row_index import require_index_of_ids
 from upweight.core.scores_file import read_scores, write_scores
 
@@ -40,7 +41,7 @@ class Attribution(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Plottable):
     """`values[query, train]` = the query's measurement with the training example minus without it.
 
     With the default measurement (−loss) a positive score means: removing the example raises the query's loss, so the
@@ -62,6 +63,7 @@ class Scores:
         contents: checksums of the queries' ids and of their inputs and labels; None if they are not known.
     """
 
+    _display: ClassVar = ("InfluenceDisplay", "from_scores")
     values: NDArray[np.float64]
     query_ids: NDArray[Any]
     train_ids: NDArray[Any]

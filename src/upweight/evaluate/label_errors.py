@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.plottable import Plottable
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
@@ -21,7 +22,7 @@ SHARES = (0.05, 0.1, 0.2, 0.3)
 
 @accept_old_fields({"found": ReplacedBy("recall")})
 @dataclass(frozen=True)
-class Detection:
+class Detection(Plottable):
     """How well a suspicion finds planted label errors.
 
     Attributes:
@@ -32,6 +33,7 @@ class Detection:
         planted, examples: number of planted errors and of examples.
     """
 
+    _display: ClassVar = ("LabelErrorDisplay", "from_detections")
     auc: float
     shares: tuple[float, ...]
     recall: tuple[float, ...]

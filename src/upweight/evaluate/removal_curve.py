@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
+from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.evaluate.agreement import finite_mean, finite_or_none
@@ -29,7 +30,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
-class RemovalCurve:
+class RemovalCurve(Plottable):
     """Effects of removals, measured by retraining: the measurement with the examples minus without them.
 
     Attributes:
@@ -39,6 +40,7 @@ class RemovalCurve:
         warnings: removals that were left out, and a training that does not reproduce the model.
     """
 
+    _display: ClassVar = ("RemovalCurveDisplay", "from_curves")
     sizes: tuple[int, ...]
     effects: dict[Side, Array]
     spread: Array

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Id
+from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
 from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
 from upweight.evaluate.intervals import Coverage, half_widths, require_similar, slope_band
@@ -28,7 +29,7 @@ MIN_CEILING = 0.5  # of the rank correlation; below it, a verdict mentions the n
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class Check(Plottable):
     """Predicted and actual effects of removals: the measurement with the examples minus without them.
 
     Attributes:
@@ -39,6 +40,7 @@ class Check:
         truth: the measurements of the retrained models.
     """
 
+    _display: ClassVar = ("CheckDisplay", "from_check")
     predicted: Array
     actual: Array
     query_ids: NDArray[Any]

@@ -1,0 +1,90 @@
+"""Draw every figure of the package on data that scikit-learn has: `python docs/gallery.py` writes docs/gallery/."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from torch.nn.functional import cross_entropy
+
+import upweight as uw
+
+FOLDER = Path(__file__).resolve().parent / "gallery"
+
+
+def digits() -> None:
+    """Influence on a misread digit, its pictures, the check by retraining and the curves of removals."""
+    data = load_digits()
+    everything = uw.Examples(data.data / 16, data.target, shown=data.images)
+    train, queries = everything.take(range(700)), everything.select([1553, 1658, 1690])
+    model = uw.explainable(LogisticRegression(tol=1e-8, max_iter=2000).fit(train.x, train.y), train)
+    scores = uw.Influence().fit(model, train).attribute(queries)
+    _keep(uw.InfluenceDisplay.from_scores(scores, 1553, train=train, queries=queries), "influence")
+    _keep(uw.StripDisplay.from_scores(scores, train, queries), "strip")
+    check = uw.verify(model, train, queries, scores, removals=24)
+    _keep(check.plot(), "check")
+    _keep(uw.removal_curve(model, train, queries, scores).plot(), "removal_curve")
+
+
+def label_errors() -> None:
+    """How many planted label errors three rankings find."""
+    data = load_digits()
+    train, planted = uw.plant(uw.Examples(data.data[:600] / 16, data.target[:600]), 0.1)
+    model = uw.explainable(LogisticRegression(C=0.1, tol=1e-8, max_iter=2000).fit(train.x, train.y), train)
+    rankings = {
+        "self-influence": uw.Influence().fit(model, train).self_influence().values[0],
+        "loss": -model.measure(train),
+        "random": np.random.default_rng(0).random(len(train)),
+    }
+    _keep(uw.LabelErrorDisplay.from_rankings(rankings, train, planted), "label_errors")
+
+
+def leverage() -> None:
+    """Residuals and leverages of a regression."""
+    data = load_diabetes()
+    train = uw.Examples(data.data, data.target)
+    _keep(uw.LeverageDisplay.from_estimator(LinearRegression().fit(train.x, train.y), train), "leverage")
+
+
+def training() -> None:
+    """A query of a small network over its training."""
+    data = load_digits()
+    torch.manual_seed(0)
+    everything = uw.Examples((data.data / 16).astype(np.float32), data.target)
+    train, queries = everything.take(range(400)), everything.select([1553])
+    net = torch.nn.Sequential(torch.nn.Linear(64, 24), torch.nn.GELU(), torch.nn.Linear(24, 10))
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.2)
+    x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
+    with tempfile.TemporaryDirectory() as folder:
+        trajectory = uw.Trajectory(folder, every=10)
+        trajectory.save(net, optimiser)
+        for _ in range(20):
+            for batch in torch.randperm(400).split(50):
+                optimiser.zero_grad()
+                cross_entropy(net(x[batch]), y[batch]).backward()
+                optimiser.step()
+                trajectory.record(net, optimiser, batch=batch)
+
+        def loss(net: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return cross_entropy(net(batch.x), batch.y, reduction="none")
+
+        model = uw.TorchModel(net, loss, objective=uw.Objective("mean"), trajectory=uw.Trajectory(folder))
+        scores = uw.TracIn().fit(model, train).attribute(queries)
+        _keep(uw.follow(model, train, queries, scores).plot(), "trajectory")
+
+
+def _keep(display: Any, name: str) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    display.figure_.savefig(FOLDER / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    digits()
+    label_errors()
+    leverage()
+    training()
