@@ -166,8 +166,10 @@ def test_without_matplotlib_the_way_to_install_it_is_said(scores: uw.Scores, mon
         scores.plot()
 
 
-def test_bad_input_is_refused_in_a_sentence(scores: uw.Scores) -> None:
+def test_bad_input_is_refused_in_a_sentence(model: Any, scores: uw.Scores) -> None:
     with pytest.raises(KeyError, match="no query has the id 'z'"):
         scores.plot("z")
     with pytest.raises(ValueError, match="k"):
         scores.plot(k=0)
+    with pytest.raises(TypeError, match="expected Influence fitted on a linear model, got"):
+        uw.LeverageDisplay.from_fitted(uw.GradDot().fit(model, TRAIN))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.attributor import Fitted
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
 from upweight.methods.influence import Influence
@@ -43,7 +44,7 @@ class LeverageDisplay(Display):
     names: tuple[str, ...]
 
     @classmethod
-    def from_fitted(cls, fitted: DeletionDiagnostics, *, k: int = 3, ax: Axes | None = None) -> LeverageDisplay:
+    def from_fitted(cls, fitted: Fitted[Any, Any], *, k: int = 3, ax: Axes | None = None) -> LeverageDisplay:
         """Draw the examples of a fitted `Influence` on a linear model with one output, and name k of them.
 
         These are the k of largest Cook's distance.
@@ -53,6 +54,8 @@ class LeverageDisplay(Display):
             ValueError: k below 0.
         """
         require_count("k", k, least=0)
+        if not isinstance(fitted, DeletionDiagnostics):
+            raise TypeError(f"expected Influence fitted on a linear model, got {type(fitted).__name__}")
         table = fitted.summary_frame()
         if "standard_resid" not in table:
             raise TypeError(
