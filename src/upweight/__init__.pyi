@@ -127,6 +127,7 @@ from upweight.core.model import Retrainable as Retrainable
 from upweight.core.model import Stack as Stack
 from upweight.core.model import Stackable as Stackable
 from upweight.core.model_reader import ModelReader as ModelReader
+from upweight.core.model_reader import UnsupportedSettingsError as UnsupportedSettingsError
 from upweight.core.objective import Objective as Objective
 from upweight.core.parameter_measurement import Coefficient as Coefficient
 from upweight.core.parameter_measurement import Coefficients as Coefficients
@@ -135,6 +136,9 @@ from upweight.core.parameter_measurement import ParameterMeasurement as Paramete
 from upweight.core.preview import Preview as Preview
 from upweight.core.progress import Progress as Progress
 from upweight.core.promises import Promises as Promises
+from upweight.core.refittable import Bagged as Bagged
+from upweight.core.refittable import Refittable as Refittable
+from upweight.core.refittable import Trial as Trial
 from upweight.core.replay import Replay as Replay
 from upweight.core.rows import DenseRows as DenseRows
 from upweight.core.rows import Rows as Rows
@@ -183,6 +187,7 @@ from upweight.methods import methods as methods
 from upweight.methods.built_in import *  # noqa: F403 - one line per method there
 from upweight.models.pytorch.torch_model import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
+from upweight.models.registry import refittable as refittable
 from upweight.models.sklearn.closed_form_model import ClosedFormModel as ClosedFormModel
 from upweight.models.sklearn.frozen_network import FrozenFeatures as FrozenFeatures
 from upweight.report.displays.check_display import CheckDisplay as CheckDisplay

@@ -9,21 +9,29 @@ import upweight as uw
 from support.closed_form_families import CLOSED_FORMS
 from support.linear_families import PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
+from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
 from upweight.core.capability_checks import can
 from upweight.core.tree_based import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
 
-FAMILIES = [*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS]
+FAMILIES = [*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS]
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
+# Its members are random: scores of one seed, and means over seeds, are no truth for each other.
+CASES += candidates(uw.DataOOB, [BAGS])
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
-    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *TRAINED, *BOOSTERS[:1]],
+    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *REFITS[:1], *TRAINED, *BOOSTERS[:1]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,
     (uw.Metagradient, "centre of halves"): TRAINED,
+    (uw.Datamodels, ""): REFITS[:1],
+    (uw.DataShapley, ""): REFITS[:1],
+    (uw.WeightCovariance, ""): REFITS[:1],
+    (uw.WeightCovariance, "few refits"): REFITS[:1],
+    (uw.Datamodels, "few refits"): REFITS[:1],
     (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps
 }
 MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excused from it
@@ -31,7 +39,7 @@ MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excus
 
 def is_quick(case: Case) -> bool:
     """Whether the pair is tested in every run, not in slow runs alone."""
-    return case.family in QUICK.get((type(case.recipe), case.settings), FAMILIES)
+    return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS])
 
 
 PARAMETERS = [pytest.param(case, id=repr(case), marks=[] if is_quick(case) else pytest.mark.slow) for case in CASES]

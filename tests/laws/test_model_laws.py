@@ -7,13 +7,16 @@ import pytest
 from support.closed_form_families import CLOSED_FORMS
 from support.linear_families import PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
+from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
 from upweight.testing import Family, ModelLaw, Outcome, try_model_law
 from upweight.testing.model_case import ModelCase
 
 
 @pytest.fixture(
-    params=[*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS], ids=repr, scope="module"
+    params=[*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS],
+    ids=repr,
+    scope="module",
 )
 def of(request: pytest.FixtureRequest) -> ModelCase:
     family: Family = request.param

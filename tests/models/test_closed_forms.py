@@ -241,12 +241,17 @@ def test_an_example_that_alone_holds_the_last_category_has_no_score() -> None:
         (LDA(solver="lsqr", covariance_estimator=__import__("sklearn.covariance").covariance.OAS()), "covariance_est"),
     ],
 )
-def test_options_without_a_closed_form_are_refused_by_name(estimator: Any, match: str | None) -> None:
+def test_options_without_a_closed_form_are_explained_by_refits_and_named_and_a_matrix_of_distances_is_refused(
+    estimator: Any, match: str | None
+) -> None:
     x, y = IRIS()
     x = np.abs(x[:N] @ x[:N].T) if match and "precomputed" in match else x[:N]
     estimator.fit(x, y[:N])
     if match is None:
         uw.explainable(estimator, uw.Examples(x, y[:N]))
+        return
+    if "precomputed" not in match:
+        assert match in uw.explainable(estimator, uw.Examples(x, y[:N])).notes[0]
         return
     with pytest.raises(ValueError, match=match):
         uw.explainable(estimator, uw.Examples(x, y[:N]))

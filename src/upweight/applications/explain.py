@@ -64,7 +64,8 @@ class Explanation:
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
         `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or
         `predicted` and `probability` at the optimum that the scores are taken at, if it differs), `measured`,
-        `proponents` and `opponents`, each a list of `id`, `label`, `score`), `check` (None, or `verdict`,
+        `proponents` and `opponents`, each a list of `id`, `label`, `score`, and `interval` if scores are estimated from
+        random trainings), `check` (None, or `verdict`,
         `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
         `overview` (`Overview.as_dict(k)`; None for a single query), `warnings`, `seconds`.
         """
@@ -132,16 +133,23 @@ class Explanation:
             "probability": _number(self.probability(place)[0]),
             "at_optimum": self._optimum(place),
             "measured": None if measured is None else _number(measured[place]),
-            "proponents": self._listed(self.scores.proponents(identifier, k)),
-            "opponents": self._listed(self.scores.opponents(identifier, k)),
+            "proponents": self._listed(identifier, self.scores.proponents(identifier, k)),
+            "opponents": self._listed(identifier, self.scores.opponents(identifier, k)),
         }
 
     def _optimum(self, place: int) -> dict[str, Any] | None:
         prediction = self.at_optimum(place)
         return None if prediction is None else {"predicted": _plain(prediction[0]), "probability": prediction[1]}
 
-    def _listed(self, attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
-        return [{"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in attributions]
+    def _listed(self, query: Id, attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
+        listed = [
+            {"id": a.id, "label": _plain(self.train.label(a.id)), "score": _number(a.score)} for a in attributions
+        ]
+        for a, entry in zip(attributions, listed, strict=True):
+            interval = self.scores.interval(query, a.id)
+            if interval is not None:
+                entry["interval"] = [_number(end) for end in interval]
+        return listed
 
 
 @accept_old_keywords(

@@ -21,10 +21,12 @@ class AnswerFacts:
     Attributes:
         unit: the unit of this answer; None for that of the fit.
         diagnostics: added to those of the fit; `warnings` are appended to its warnings.
+        half_widths: of the 90 % intervals of these scores, (m, n); None if they are not estimated.
     """
 
     unit: Unit | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    half_widths: NDArray[np.float64] | None = None
 
 
 Blocks = Generator[Block, None, AnswerFacts | None]  # the facts may be omitted

@@ -161,6 +161,15 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     def self_values(self) -> NDArray[np.float64]:
         """The score of every training example on itself, shape (n,)."""
 
+    def self_facts(self) -> AnswerFacts:
+        """Unit, diagnostics and half widths (1, n) of the self-influence that was computed last; by default none."""
+        return AnswerFacts()
+
+    @property
+    def may_be_undefined(self) -> bool:
+        """Whether an answer may hold NaN for examples that its diagnostics list as undefined."""
+        return bool(self.diagnostics.get("undefined"))
+
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What the fit itself says about how far to trust its answers; by default the notes of the model."""
@@ -218,7 +227,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 f"self-influence needs a measurement of each example, got {self.model.measurement}, which depends on "
                 "the parameters alone; use attribute(), or measure the loss"
             )
-        return self.scores(self.self_values()[None, :], np.array(["self"]), self.train.ids)
+        values = self.self_values()
+        return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=self.self_facts())
 
     @check_changes_once
     def top(self, queries: Examples | None = None, k: int = 10) -> Top:
@@ -226,7 +236,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         require_count("k", k)
         queries = self.require_queries(queries)
         self.require_unchanged()
-        answers, strongest, may_be_nan = list[Answer](), [], bool(self.diagnostics.get("undefined"))
+        answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
         departures: list[Departure | None] = []
         for batch in queries.batches(TOP_QUERY_BLOCK):
             departures.append(self.departure(batch))
@@ -264,7 +274,9 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """The values as `Scores`, with the unit and the diagnostics of this answer."""
         unit, diagnostics = self.answered(facts or AnswerFacts())
         recipe, measurement = self.recipe.described(), self.model.measurement
-        return Scores(values, query_ids, train_ids, unit, measurement, recipe, diagnostics, measured, predictions)
+        half_widths = None if facts is None else facts.half_widths
+        scores = Scores(values, query_ids, train_ids, unit, measurement, recipe, diagnostics, measured, predictions)
+        return scores if half_widths is None else replace(scores, half_widths=half_widths)
 
     def require_queries(self, queries: Examples | None) -> Examples:
         """The queries, or the one of a measurement of the parameters alone. Raises TypeError for anything else."""

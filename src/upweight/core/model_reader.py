@@ -9,6 +9,13 @@ from upweight.core.measurement import Measurement
 from upweight.core.model import Retrainable
 
 
+class UnsupportedSettingsError(ValueError):
+    """Raised by `read` for an estimator of its family with settings that it cannot explain; the message has the reason.
+
+    `explainable` then explains the estimator by refitting it, if it can.
+    """
+
+
 class ModelReader(Protocol):
     """Reads the estimators of one model family for `explainable`; a module with these two functions is one.
 
@@ -26,4 +33,5 @@ class ModelReader(Protocol):
 
         Raises:
             ValueError: the estimator is not fitted, or was fitted on other examples.
+            UnsupportedSettingsError: it has settings that this family cannot explain.
         """

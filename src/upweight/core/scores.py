@@ -61,6 +61,8 @@ class Scores(Plottable):
         at_optimum: the predictions at the optimum of the training objective, if scores are taken there and a reader
             would see a difference from `predictions`; else None.
         contents: checksums of the queries' ids and of their inputs and labels; None if they are not known.
+        half_widths: the score is estimated, and values ± half_widths contain what it estimates with a probability of
+            90 %, shape (queries, train); None for scores that are not estimated from random trainings.
     """
 
     _display: ClassVar = ("InfluenceDisplay", "from_scores")
@@ -75,6 +77,7 @@ class Scores(Plottable):
     predictions: Predictions | None = None
     contents: tuple[int, int | None] | None = None
     at_optimum: Predictions | None = None
+    half_widths: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         plain = {"values": np.asarray(self.values, dtype=np.float64)}
@@ -86,6 +89,8 @@ class Scores(Plottable):
             raise ValueError(f"expected values of shape [query, train] = {expected}, got {self.values.shape}")
         if self.measured is not None and np.shape(self.measured) != expected[:1]:
             raise ValueError(f"expected one measurement per query {expected[:1]}, got {np.shape(self.measured)}")
+        if self.half_widths is not None and np.shape(self.half_widths) != expected:
+            raise ValueError(f"expected one half width per score {expected}, got {np.shape(self.half_widths)}")
         require_finite(self.values, may_be_nan=bool(self.diagnostics.get("undefined")))
 
     def require_queries(self, queries: Examples) -> None:
@@ -103,6 +108,14 @@ class Scores(Plottable):
         row: NDArray[np.float64] = self.values[_position(self.query_ids, query)]
         return row
 
+    def interval(self, query: Id, train: Id) -> tuple[float, float] | None:
+        """The 90 % interval of one score; None if scores are not estimated. KeyError for an unknown id."""
+        if self.half_widths is None:
+            return None
+        place = _position(self.query_ids, query), _position(self.train_ids, train, "training example")
+        value, half_width = float(self.values[place]), float(self.half_widths[place])
+        return value - half_width, value + half_width
+
     def proponents(self, query: Id, k: int = 5) -> list[Attribution]:
         """The k training examples that raised this query's measurement most, strongest first."""
         require_count("k", k, least=0)
@@ -117,7 +130,8 @@ class Scores(Plottable):
         """Column sums: one column per group of training examples.
 
         `by` maps each train id to its group, or lists one group per column. The sum is first order in the group:
-        for large groups use `fitted.remove`, which follows the model to its new optimum.
+        for large groups use `fitted.remove`, which follows the model to its new optimum. Sums have no intervals: errors
+        of scores that come from the same trainings are not independent.
         """
         if isinstance(by, Mapping):
             missing = [i for i in self.train_ids.tolist() if i not in by]
@@ -128,7 +142,7 @@ class Scores(Plottable):
         names, member = np.unique(as_names("by", by, len(self.train_ids)), return_inverse=True)
         sums = np.zeros((len(names), len(self.query_ids)))
         np.add.at(sums, member, self.values.T)
-        return replace(self, values=sums.T, train_ids=names)
+        return replace(self, values=sums.T, train_ids=names, half_widths=None)
 
     def total(self) -> Scores:
         """One row: the effect of each training example on the sum of all queries' measurements."""
@@ -142,6 +156,7 @@ class Scores(Plottable):
             predictions=None,
             contents=None,
             at_optimum=None,
+            half_widths=None,
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -218,10 +233,10 @@ def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDA
     return values
 
 
-def _position(query_ids: NDArray[Any], query: Id) -> int:
-    positions = np.flatnonzero(query_ids == query)
+def _position(ids: NDArray[Any], identifier: Id, noun: str = "query") -> int:
+    positions = np.flatnonzero(ids == identifier)
     if len(positions) == 0:
-        raise KeyError(f"no query has the id {query!r}; query ids look like {query_ids[:3].tolist()}")
+        raise KeyError(f"no {noun} has the id {identifier!r}; {noun} ids look like {ids[:3].tolist()}")
     return int(positions[0])
 
 

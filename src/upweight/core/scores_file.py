@@ -23,6 +23,8 @@ def write_scores(path: str | Path, fields: Mapping[str, Any]) -> None:
     arrays = {name: fields[name] for name in ("values", "query_ids", "train_ids")}
     if fields["measured"] is not None:
         arrays["measured"] = fields["measured"]
+    if fields["half_widths"] is not None:
+        arrays["half_widths"] = fields["half_widths"]
     facts = {name: fields[name] for name in ("measurement", "recipe", "diagnostics", "contents")}
     facts["unit"] = str(fields["unit"])
     for name, prefix in PREFIXES.items():
@@ -46,8 +48,12 @@ def read_scores(path: str | Path) -> dict[str, Any]:
         _require_texts(diagnostics.get("warnings", []))
         if not isinstance(facts["measurement"], str):
             raise TypeError(f"expected the measurement in words, got {facts['measurement']!r}")
+        shape = (rows, len(train_ids))
         return {
-            "values": stored_array(arrays, "values", (rows, len(train_ids)), finite=False),
+            "values": stored_array(arrays, "values", shape, finite=False),
+            "half_widths": stored_array(arrays, "half_widths", shape, finite=False)
+            if "half_widths" in arrays
+            else None,
             "query_ids": query_ids,
             "train_ids": train_ids,
             "unit": facts["unit"],

@@ -234,7 +234,8 @@ class Check(Plottable):
         )
         facts = {**self.scores.diagnostics, "warnings": [*self.scores.diagnostics.get("warnings", ()), warning]}
         recipe = {**self.scores.recipe, "calibrated": calibration}
-        return replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=facts)
+        scaled = replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=facts)
+        return scaled if scaled.half_widths is None else replace(scaled, half_widths=slope * scaled.half_widths)
 
     def as_dict(self, level: float = 0.9) -> dict[str, Any]:
         """Plain values for JSON, with every pair of predicted and actual effects; unknown values are None.

@@ -12,6 +12,11 @@ from upweight.methods.boostin import BoostIn as BoostIn
 from upweight.methods.leaf_influence import LeafInfluence as LeafInfluence
 from upweight.methods.forest_weights import ForestWeights as ForestWeights
 from upweight.methods.leave_one_out import LeaveOneOut as LeaveOneOut
+from upweight.methods.shortlist_leave_one_out import ShortlistLeaveOneOut as ShortlistLeaveOneOut
+from upweight.methods.datamodels import Datamodels as Datamodels
+from upweight.methods.data_shapley import DataShapley as DataShapley
+from upweight.methods.data_oob import DataOOB as DataOOB
+from upweight.methods.weight_covariance import WeightCovariance as WeightCovariance
 from upweight.methods.source import SOURCE as SOURCE
 from upweight.methods.tracin import TracIn as TracIn
 from upweight.methods.gas import GAS as GAS

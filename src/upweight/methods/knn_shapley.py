@@ -18,6 +18,7 @@ from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Embeddable
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
+from upweight.methods.parts.neighbour_game import classification_values, regression_values, squared_distances
 
 Array = NDArray[np.float64]
 MAX_DISTANCES = 2**22  # between queries and training examples that are held in memory at once
@@ -102,7 +103,7 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
 
     def _nearest(self, features: Any) -> NDArray[np.intp]:
         """Positions of the players, nearest first and equally near ones in the order of their ids, (m, players)."""
-        distances = np.round(_distances(features, self._features)[:, self._players] / self._longest, DIGITS)
+        distances = np.round(squared_distances(features, self._features)[:, self._players] / self._longest, DIGITS)
         rank = np.argsort(np.argsort(self.train.ids))
         return self._players[np.lexsort((np.broadcast_to(rank[self._players], distances.shape), distances))]
 
@@ -111,9 +112,9 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
         ranked = _labels(self.train, "the training set")[order]
         is_real, k = ranked.dtype.kind == "f", self.recipe.k
         if is_real:
-            player_values = _regression(ranked, targets.astype(float), k)
+            player_values = regression_values(ranked, targets.astype(float), k)
         else:
-            player_values = _classification(ranked == targets[:, None], k)
+            player_values = classification_values(ranked == targets[:, None], k)
         values = np.zeros((len(targets), len(self.train)))
         np.add.at(values, (np.arange(len(targets))[:, None], order), player_values)
         return values
@@ -138,56 +139,6 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
                 "these values explain the neighbours' vote, not the model."
             ]
         return AnswerFacts(diagnostics=facts)
-
-
-def _classification(same: NDArray[np.bool_], k: int) -> Array:
-    """Values of examples in the order of their distance, from whether they have the query's label; both (m, n).
-
-    Theorem 1: s_N = [y_N = y] min(k, N)/(kN), s_i = s_{i+1} + ([y_i = y] − [y_{i+1} = y]) min(k, i)/(ki).
-    """
-    n = same.shape[1]
-    share = np.minimum(k, np.arange(1, n + 1)) / (k * np.arange(1, n + 1))
-    steps = same.astype(np.float64)
-    steps[:, :-1] -= same[:, 1:]
-    return np.cumsum((steps * share)[:, ::-1], axis=1)[:, ::-1]
-
-
-def _regression(targets: Array, target: Array, k: int) -> Array:
-    """Values of examples in the order of their distance, from their targets (m, n) and those of the queries (m,).
-
-    Theorem 2, with the utility −t² of the empty coalition.
-    With mᵢ = min(k, i) and B_l = min(k−1, l−2) min(k, l−1) / ((l−1)(l−2)):
-
-        s_N = −y_N/k ((m_N/N) (y_N/k − 2t) + m_N (m_N − 1) / (k N (N−1)) Σ_{l<N} y_l)
-        s_i = s_{i+1} + (y_{i+1} − y_i)/k ((mᵢ/i) ((y_i + y_{i+1})/k − 2t + (mᵢ−1) / (k (i−1)) Σ_{l<i} y_l)
-                                           + 1/k Σ_{l≥i+2} B_l y_l)
-    """
-    n = targets.shape[1]
-    i, t = np.arange(1, n + 1), target[:, None]
-    m = np.minimum(k, i)
-    nearer = np.cumsum(targets, axis=1) - targets
-    pairs = (m - 1) / np.maximum(i - 1, 1) * nearer / k  # of the example with every nearer one
-    values = np.empty_like(targets)
-    values[:, -1] = -targets[:, -1] / k * m[-1] / n * (targets[:, -1] / k - 2 * target + pairs[:, -1])
-    weights = np.minimum(k - 1, i - 2) * m[np.maximum(i - 2, 0)] / np.maximum((i - 1) * (i - 2), 1)
-    farther = np.cumsum((weights * targets)[:, ::-1], axis=1)[:, ::-1] / k  # from the example itself on
-    farther = np.concatenate([farther[:, 2:], np.zeros((len(targets), 1))], axis=1)[:, : n - 1]
-    current, following = targets[:, :-1], targets[:, 1:]
-    factor = m[:-1] / i[:-1] * ((current + following) / k - 2 * t + pairs[:, :-1]) + farther
-    values[:, :-1] = (following - current) / k * factor
-    return np.cumsum(values[:, ::-1], axis=1)[:, ::-1]
-
-
-def _distances(queries: Any, train: Any) -> Array:
-    """Squared Euclidean distances (m, n)."""
-    if is_sparse(train):
-        from sklearn.metrics.pairwise import euclidean_distances
-
-        return np.asarray(euclidean_distances(queries, train, squared=True))
-    from scipy.spatial.distance import cdist
-
-    q, x = (np.asarray(part, dtype=np.float64).reshape(len(part), -1) for part in (queries, train))
-    return np.asarray(cdist(q, x, "sqeuclidean"))
 
 
 def _labels(examples: Examples, what: str) -> NDArray[Any]:

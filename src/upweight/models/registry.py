@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,13 @@ from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
-from upweight.core.model_reader import ModelReader
+from upweight.core.model_reader import ModelReader, UnsupportedSettingsError
 from upweight.core.plugins import MODELS, plugins, warn_about
+from upweight.core.refittable import Refittable
 from upweight.core.weights import require_any_weight
+from upweight.models import refit
 from upweight.models.pipeline import last_step
+from upweight.models.wrappers import read_through
 from upweight.trees.boosting_loss import BoostingLoss
 
 # The modules here that are model readers, in the order in which they are tried.
@@ -48,7 +52,10 @@ def explainable(
     loss: BoostingLoss | None = None,
     at: Literal["model", "optimum"] | None = None,
 ) -> Retrainable:
-    """The model that attributors are fitted on: a `LinearModel`, `TreeModel`, `ClosedFormModel`, or one of a plugin.
+    """The model that attributors are fitted on, by the first family that reads the estimator.
+
+    Linear models and trees have families of their own, which use what is inside the estimator. Every other classifier
+    and regressor with the interface of scikit-learn is explained by refitting it (`refittable`).
 
     Args:
         estimator: a fitted estimator of scikit-learn, a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that
@@ -66,18 +73,17 @@ def explainable(
             refused by default ("model"). Predictions are those of the estimator in both cases.
 
     Raises:
-        TypeError: the estimator is not supported, and the message lists those that are; or an option is for others.
+        TypeError: it is neither a classifier nor a regressor; or an option is for other estimators.
         ValueError: the estimator is not fitted, or was not fitted on `train`; its penalty has no Hessian (l1), or its
             objective is not known.
     """
     require_examples(train, "train")
     require_any_weight(train)
+    estimator, notes = read_through(estimator)
     final = last_step(estimator)
     reader = next(_readers_of(estimator), None)
     if reader is None:
-        from upweight.models.sklearn import linear_models
-
-        raise linear_models.unsupported(final)
+        raise _unsupported(final)
     given = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
     options = {name: value for name, value in given.items() if value is not None}
     read: Callable[..., Retrainable] = reader.read
@@ -85,11 +91,65 @@ def explainable(
     for name in options:
         if name not in accepted:
             raise TypeError(f"{name}= is for {OPTIONS[name]}, got a {type(final).__name__}; leave it out")
-    return read(estimator, train, as_measurement(measure), **options)
+    try:
+        return _with_notes(read(estimator, train, as_measurement(measure), **options), notes)
+    except UnsupportedSettingsError as error:
+        if options or not refit.reads(estimator):
+            raise
+        try:
+            model = refit.read(estimator, train, as_measurement(measure), reason=str(error))
+        except ValueError as failure:
+            raise ValueError(f"{error}. Nor can it be refitted: {failure}") from failure
+        return _with_notes(model, notes)
+
+
+def _with_notes(model: Retrainable, notes: tuple[str, ...]) -> Retrainable:
+    """The model with notes about the wrappers that it was read through."""
+    return replace(model, notes=(*notes, *model.notes)) if notes and is_dataclass(model) else model
+
+
+@check_changes_once
+def refittable(
+    estimator: Any, train: Examples, measure: Measurement | Callable[[NDArray[np.float64], Any], Any] | None = None
+) -> Refittable:
+    """Any classifier or regressor with the interface of scikit-learn, as a model that is explained by refitting it.
+
+    Whole pipelines, searches and other wrappers are cloned and fitted anew, with all choices that they make. Nothing
+    inside the estimator is used, so the same call also serves estimators that have a family of their own.
+
+    Args:
+        estimator: the fitted estimator. It is never changed.
+        train: the examples that it was fitted on, as passed to `fit` (weights included).
+        measure: as in `explainable`. `Loss()` is half the squared error of numbers and of probabilities (half the Brier
+            score), the logistic loss of decision values if there are no probabilities, and 1 for a wrong label if there
+            are none either.
+
+    Raises:
+        TypeError: it is neither a classifier nor a regressor.
+        ValueError: it cannot be cloned, is not fitted, cannot predict `train`, or does not know its labels.
+    """
+    require_examples(train, "train")
+    require_any_weight(train)
+    if not refit.reads(estimator):
+        raise _unsupported(last_step(estimator))
+    return refit.read(estimator, train, as_measurement(measure))
+
+
+def _unsupported(estimator: Any) -> TypeError:
+    """The error for an object that no family reads."""
+    name = type(estimator).__name__
+    if hasattr(estimator, "named_parameters"):
+        return TypeError(f"expected an estimator, got the network {name}; wrap it as uw.TorchModel(net, loss)")
+    return TypeError(
+        f"expected a classifier or a regressor that upweight can read, got {name}. Supported are all estimators with "
+        "fit, predict and get_params that scikit-learn calls a classifier or a regressor (sklearn.base.is_classifier), "
+        "pipelines that end in one, and boosters of LightGBM, XGBoost and CatBoost; for any other model write a "
+        "subclass of uw.Retrainable, and use uw.LeaveOneOut, which only retrains it"
+    )
 
 
 def _readers_of(estimator: Any) -> Iterator[ModelReader]:
-    """The families that read the estimator: built-in ones first, then plugins in the order of their names."""
+    """The families that read the estimator: built-in ones, then plugins by name, and last the one that refits it."""
     for family in FAMILIES:
         built_in: ModelReader = importlib.import_module(f"upweight.models.{family}")
         if built_in.reads(estimator):
@@ -102,6 +162,8 @@ def _readers_of(estimator: Any) -> Iterator[ModelReader]:
             continue
         if is_read:
             yield plugin.loaded
+    if refit.reads(estimator):
+        yield refit
 
 
 def _misfit(plugin: Any) -> str | None:

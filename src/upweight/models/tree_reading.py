@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.contents import relevant
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.tree_spec import TreeSpec
 from upweight.trees.boosting_loss import BoostingLoss
@@ -139,7 +140,7 @@ def not_fitted(estimator: Any) -> ValueError:
 
 def unsupported_objective(
     library: str, objective: str, supported: str, takes_custom: bool = True, reason: str = ""
-) -> ValueError:
+) -> UnsupportedSettingsError:
     """The error for an objective that is not supported, with the reason if there is one.
 
     `takes_custom`: whether `loss=` can replace it.
@@ -148,7 +149,7 @@ def unsupported_objective(
         reason = "a ranking loss belongs to pairs or lists, not to single examples"
     because = f" ({reason})" if reason else ""
     custom = " For a loss of your own, pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
-    return ValueError(
+    return UnsupportedSettingsError(
         f"the {library} objective {objective!r} is not supported{because}; train with one of {supported}."
         f"{custom if takes_custom else ''}"
     )

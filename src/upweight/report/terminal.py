@@ -158,12 +158,14 @@ def _pictures(explanation: Explanation, position: int, sides: Sequence[Sequence[
 
 
 def _cells(explanation: Explanation, position: int, a: Attribution) -> tuple[str, str, str, str]:
-    """Label, id, score, and the probability of the query's label with and without the example."""
+    """Label, id, score (± its half width), and the probability of the query's label with and without the example."""
     without = explanation.without(position, a.score)
     before = explanation.probability(position)[1]
     change = "" if without is None or before is None else "→".join(_percents(before, without)) + "%"
     label = explanation.train.label(a.id)
-    return "" if label is None else _word(label), f"#{_word(a.id)}", _signed(a.score), change
+    low, high = explanation.scores.interval(explanation.queries.ids[position].item(), a.id) or (0.0, 0.0)
+    score = _signed(a.score) + (f" ± {significant((high - low) / 2, 2)}" if high > low else "")
+    return "" if label is None else _word(label), f"#{_word(a.id)}", score, change
 
 
 def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:

@@ -50,9 +50,12 @@ def intervals(
 ) -> tuple[dict[tuple[int, Id], list[float | None]], list[str]]:
     """The interval [low, high] of the actual effect per (position of the query, training example), and notes.
 
-    `strongest` lists the training examples of each query, strongest first.
+    If scores have intervals of their own, they are on the page; else those of the verification are. `strongest` lists
+    the training examples of each query, strongest first.
     """
     # RANK scores have no unit, so their intervals would have none either.
+    if scores.half_widths is not None and scores.unit == Unit.EFFECT:
+        return _estimated(scores, strongest), []
     if check is None or scores.unit != Unit.EFFECT or not same_scores(check, scores):
         return {}, []
     if all(removal.kind != "one" for removal in check.removals):
@@ -74,6 +77,17 @@ def intervals(
                 found_intervals[position, identifier] = [number(low[position]), number(high[position])]
     note = f"Only the {limit:,} strongest of the {len(ids):,} training examples shown have an interval on this page."
     return found_intervals, [note] if len(ids) > limit else []
+
+
+def _estimated(scores: Scores, strongest: Sequence[Sequence[Id]]) -> dict[tuple[int, Id], list[float | None]]:
+    """The intervals that scores from random trainings have themselves."""
+    ranges: dict[tuple[int, Id], list[float | None]] = {}
+    for position, examples in enumerate(strongest):
+        for identifier in examples:
+            low, high = scores.interval(scores.query_ids[position].item(), identifier) or (0.0, 0.0)
+            if high > low:
+                ranges[position, identifier] = [number(low), number(high)]
+    return ranges
 
 
 def same_scores(check: Check, scores: Scores) -> bool:

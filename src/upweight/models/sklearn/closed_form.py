@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.core.weights import sample_weights
 from upweight.models.pipeline import last_step, steps_before
@@ -107,7 +108,9 @@ def _require_classes(final: Any, train: Examples) -> None:
         return
     name = type(final).__name__
     if train.y is None or train.y.ndim != 1 or isinstance(classes, list):
-        raise ValueError(f"expected {name} with one label per example, got several; fit one {name} per label")
+        raise UnsupportedSettingsError(
+            f"expected {name} with one label per example, got several; fit one {name} per label"
+        )
     if len(classes) < 2:
         raise ValueError(
             f"expected {name} with two classes or more, got {len(classes)}: with one class every prediction is that "

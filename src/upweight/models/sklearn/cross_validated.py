@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import ElasticNet, Lasso, LassoLars, LogisticRegression, Ridge, RidgeClassifier
 
+from upweight.core.model_reader import UnsupportedSettingsError
+
 # Estimator that chooses → (class of the estimator with the choice, {chosen setting: attribute with its value}).
 CHOSEN_FORMS = {
     "LogisticRegressionCV": (LogisticRegression, {"C": "C_", "l1_ratio": "l1_ratio_"}),
@@ -31,7 +33,7 @@ def chosen_estimator(estimator: Any) -> tuple[Any, tuple[str, ...]]:
         return estimator, ()
     kind, attributes = CHOSEN_FORMS[name]
     if not getattr(estimator, "refit", True):
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected {name}(refit=True), got refit=False: its coefficients are means over folds, not the optimum "
             "of an objective; fit it with refit=True"
         )
@@ -51,7 +53,7 @@ def _chosen_value(estimator: Any, setting: str, attribute: str) -> float | None:
     values = [value for value in np.ravel(getattr(estimator, attribute)).tolist() if value is not None]
     if len(set(values)) > 1:
         name = type(estimator).__name__
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected one {setting} for all classes or targets, got {values[:4]} from {name}; fit one "
             f"{CHOSEN_FORMS[name][0].__name__} with one {setting} instead"
         )

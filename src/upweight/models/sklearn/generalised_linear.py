@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.losses.binary import LogisticLoss
 from upweight.linear.losses.loss import LinearLoss
@@ -48,7 +49,9 @@ def least_squares(estimator: Any, matrix: Any, train: Examples, smoothing: float
     refuse_if(positive, "a model with positive=True", "fit without the constraint")
     alpha = getattr(estimator, "alpha", 0.0)
     if np.ndim(alpha) != 0:
-        raise ValueError(f"expected one alpha for all targets, got {np.size(alpha)}; fit one Ridge per target instead")
+        raise UnsupportedSettingsError(
+            f"expected one alpha for all targets, got {np.size(alpha)}; fit one Ridge per target instead"
+        )
     classes = getattr(estimator, "classes_", None)
     outputs = len(np.atleast_2d(estimator.coef_))
     return linear_spec_of(estimator, Objective("sum", float(alpha)), SquaredLoss(outputs, classes))
@@ -59,7 +62,7 @@ def elastic_net(estimator: Any, matrix: Any, train: Examples, smoothing: float) 
     name = type(estimator).__name__
     refuse_if(bool(estimator.positive), "a model with positive=True", "fit without the constraint")
     if np.ndim(estimator.coef_) != 1:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected {name} with one target, got {len(estimator.coef_)}; fit one {name} per target instead"
         )
     ratio = float(getattr(estimator, "l1_ratio", 1.0))
@@ -89,7 +92,7 @@ def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> L
 def sgd(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """SGDClassifier with the logistic loss; its mean is over examples, whatever their weights."""
     if estimator.loss != "log_loss":
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected SGDClassifier(loss='log_loss'), got {estimator.loss!r}; for the hinge use LinearSVC instead"
         )
     penalty = estimator.penalty

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.kernels import NamedKernel, as_dense, named_kernel
@@ -16,7 +17,7 @@ from upweight.models.sklearn.linear_spec import LinearSpec
 def kernel_ridge(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """KernelRidge with a named kernel."""
     if np.ndim(estimator.alpha) != 0:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected one alpha for all targets, got {np.size(estimator.alpha)}; fit one KernelRidge per target"
         )
     kernel = named_kernel(estimator, estimator.gamma)

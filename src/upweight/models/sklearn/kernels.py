@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics.pairwise import pairwise_kernels
 
+from upweight.core.model_reader import UnsupportedSettingsError
+
 Array = NDArray[np.float64]
 INDEFINITE = ("sigmoid", "additive_chi2")  # which are no inner products
 
@@ -29,15 +31,15 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     """The kernel of a machine with `kernel`, `degree` and `coef0`.
 
     Raises:
-        ValueError: a kernel without a name, or one that is no inner product.
+        UnsupportedSettingsError: a kernel without a name, or one that is no inner product.
     """
     if callable(estimator.kernel) or estimator.kernel == "precomputed":
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected {type(estimator).__name__} with a named kernel, got {estimator.kernel!r}: a precomputed or "
             "callable kernel cannot be evaluated on queries here; use rbf, poly or linear"
         )
     if estimator.kernel in INDEFINITE:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"the {estimator.kernel} kernel is not an inner product and has no coordinates; use rbf, poly or linear"
         )
     settings = {"gamma": gamma, "degree": estimator.degree, "coef0": estimator.coef0}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.covariance import ledoit_wolf
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
@@ -23,7 +24,7 @@ ALONE = "without it the covariance of its class would be singular"
 def linear_discriminant(estimator: Any) -> list[FormSpec]:
     """LinearDiscriminantAnalysis with any solver; its versions divide the scatter of `svd` by n or n − K."""
     if getattr(estimator, "covariance_estimator", None) is not None:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             "expected LinearDiscriminantAnalysis without covariance_estimator, got one, whose estimates without an "
             "example have no closed form; use shrinkage=, or leave it out"
         )
@@ -171,7 +172,7 @@ def inverse_covariance(covariance: Array) -> Array:
         if np.diagonal(factor[0]).min() ** 2 < SINGULAR:
             raise LinAlgError
     except LinAlgError:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             "expected classes with a regular covariance, got one that is singular (constant or dependent columns, or "
             "too few examples); drop such columns, or use shrinkage or reg_param"
         ) from None

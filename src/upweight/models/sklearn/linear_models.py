@@ -23,7 +23,7 @@ from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
-from upweight.models.sklearn.cross_validated import CHOSEN_FORMS, chosen_estimator
+from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.generalised_linear import (
     bayesian_ridge,
     elastic_net,
@@ -133,31 +133,6 @@ def _column_names(inputs: PreprocessingSteps, train: Examples) -> tuple[str, ...
     """Names of the columns that enter the linear model: of the pipeline, the estimator or the training set."""
     given = None if train.names is None else tuple(map(str, train.names))
     return inputs.names if inputs.steps is not None else inputs.columns_named or given
-
-
-def unsupported(estimator: Any) -> TypeError:
-    """The error for an estimator that no family reads."""
-    from upweight.models.sklearn import closed_form
-
-    supported = sorted([*SPEC_READERS, *CHOSEN_FORMS, *closed_form.SPEC_READERS])
-    return TypeError(
-        f"expected an estimator that upweight can read, got {type(estimator).__name__}. Supported, also as the last "
-        f"step of a Pipeline: {', '.join(supported)}; gradient boosting, random "
-        f"forests and extra trees of scikit-learn; LightGBM, XGBoost and CatBoost. {_alternative(estimator)}"
-    )
-
-
-def _alternative(estimator: Any) -> str:
-    """What to do with an estimator that no family reads."""
-    if hasattr(estimator, "named_parameters"):
-        return "Wrap a torch.nn.Module as uw.TorchModel(net, loss)"
-    attributes = ("best_estimator_", "estimator", "base_estimator")
-    inner = next((name for name in attributes if hasattr(estimator, name)), None)
-    if inner == "best_estimator_":
-        return "Pass the estimator that the search chose: its best_estimator_"
-    if inner is not None:
-        return f"Fit the estimator inside it ({inner}=) to the training set, and pass that one"
-    return "For any other model write a subclass of uw.Retrainable, and use uw.LeaveOneOut, which only retrains it"
 
 
 def _with_reduction(model: LinearModel, train: Examples, reduction: Literal["sum", "mean"] | None) -> LinearModel:

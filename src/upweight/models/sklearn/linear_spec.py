@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
 from upweight.linear.gram_coordinates import Kernel
@@ -61,6 +62,6 @@ def linear_spec_of(estimator: Any, objective: Objective, family: LinearLoss, **m
 
 
 def refuse_if(condition: bool, what: str, instead: str) -> None:
-    """Raise ValueError for a training objective without second derivatives, and say what to train instead."""
+    """Raise UnsupportedSettingsError for an objective without second derivatives; the message names another one."""
     if condition:
-        raise ValueError(f"{what} has no Hessian to invert; {instead}")
+        raise UnsupportedSettingsError(f"{what} has no Hessian to invert; {instead}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
 from upweight.models.sklearn.closed_form_spec import FormSpec
@@ -41,7 +42,9 @@ def bernoulli(estimator: Any) -> FormSpec:
 def categorical(estimator: Any) -> FormSpec:
     """CategoricalNB."""
     if np.ndim(estimator.alpha) != 0:
-        raise ValueError(f"expected CategoricalNB with one alpha, got {np.size(estimator.alpha)}; pass one number")
+        raise UnsupportedSettingsError(
+            f"expected CategoricalNB with one alpha, got {np.size(estimator.alpha)}; pass one number"
+        )
     least = 0 if estimator.min_categories is None else estimator.min_categories
     columns = np.broadcast_to(np.asarray(least, dtype=np.intp), (estimator.n_features_in_,))
     return _counts(estimator, CategoricalForm, is_sparse=False, least=columns)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
@@ -24,12 +25,12 @@ def nearest_neighbours(estimator: Any) -> FormSpec:
     """KNeighborsClassifier and KNeighborsRegressor."""
     name, classes = type(estimator).__name__, getattr(estimator, "classes_", None)
     if estimator.metric == "precomputed":
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected {name} with a metric on its inputs, got metric='precomputed', which cannot be evaluated here; "
             "pass a named metric or a function"
         )
     if estimator.metric in FITTED_METRICS and not estimator.metric_params:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected {name} with metric_params=, got metric={estimator.metric!r} alone, whose scale would change "
             "with every removal; pass the scale in metric_params"
         )

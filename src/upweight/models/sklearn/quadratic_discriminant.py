@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
@@ -23,7 +24,7 @@ def quadratic_discriminant(estimator: Any) -> list[FormSpec]:
     others = {"solver": "svd", "shrinkage": None, "covariance_estimator": None}
     for name, value in others.items():
         if getattr(estimator, name, value) != value:
-            raise ValueError(
+            raise UnsupportedSettingsError(
                 f"expected QuadraticDiscriminantAnalysis({name}={value!r}), got {getattr(estimator, name)!r}, whose "
                 "covariances without an example have no closed form; use reg_param= in its place"
             )

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.svm import SVC
 
 from upweight.core.examples import Examples
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
 from upweight.linear.losses.binary import SmoothHingeLoss, SquaredHingeLoss
@@ -24,7 +25,7 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
     """LinearSVC: the squared hinge, or the smoothed hinge; one binary classifier per class."""
     refuse_if(estimator.penalty == "l1", "an l1 penalty", "use penalty='l2'")
     if estimator.multi_class != "ovr":
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected one classifier per class, got multi_class={estimator.multi_class!r}, which trains all classes "
             "jointly; use multi_class='ovr'"
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import as_array
 from upweight.core.measurement import Measurement
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
 from upweight.models.tree_inputs import TreeInputs
@@ -187,7 +188,7 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
 def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
     """Forests and single trees: all that is needed is in public attributes, also which rows each tree drew."""
     if estimator.n_outputs_ > 1:
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"one target per {type(estimator).__name__} is supported, got {estimator.n_outputs_}; fit one per target"
         )
     classes = getattr(estimator, "classes_", None)

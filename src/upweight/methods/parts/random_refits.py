@@ -1,0 +1,118 @@
+"""Models refitted with random example weights, and their measurements as a linear function of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.identity import checksum
+from upweight.core.weights import weighted_positions
+from upweight.methods.parts.refit_intervals import t_quantile
+from upweight.retraining.engine import try_tasks
+from upweight.retraining.retraining import Retraining
+from upweight.retraining.task import Task
+
+Array = NDArray[np.float64]
+MAX_REDRAWS = 20  # times that weights are drawn again if a model cannot be trained with them
+REFITS_PER_EXAMPLE = 2  # from so many refits per example on, all examples are regressed on together
+
+
+@dataclass(frozen=True, eq=False)
+class RandomRefits:
+    """Models trained with random weights.
+
+    Attributes:
+        models: one model per training.
+        weights: their example weights, (refits, n).
+        positions: the examples whose weights vary.
+        redrawn: how many draws could not be trained on, and were replaced.
+    """
+
+    models: Sequence[Any]
+    weights: Array
+    positions: NDArray[np.intp]
+    redrawn: int
+
+    def effects(self, measured: Array) -> tuple[Array, Array]:
+        """(effects of a unit of weight, half widths of their 90 % intervals), both (m, n); measured is (refits, m)."""
+        varied = self.weights[:, self.positions]
+        together = len(varied) >= REFITS_PER_EXAMPLE * (varied.shape[1] + 1)
+        estimates, errors, degrees = (_joint if together else _one_by_one)(varied, measured)
+        effects, half_widths = np.zeros((2, measured.shape[1], self.weights.shape[1]))
+        effects[:, self.positions] = estimates
+        half_widths[:, self.positions] = t_quantile(degrees) * errors
+        return effects, half_widths
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether there are enough refits to regress on all examples together."""
+        return len(self.weights) >= REFITS_PER_EXAMPLE * (len(self.positions) + 1)
+
+
+def random_refits(
+    model: Any,
+    train: Examples,
+    refits: int,
+    draw: Callable[[np.random.Generator, int], Array],
+    seed: int,
+    processes: Any,
+) -> RandomRefits:
+    """Train with random weights; every training has a seed of its own.
+
+    `draw(generator, count)` gives the weights of one example in `count` trainings. They follow from the example's id,
+    so that the order of examples does not matter.
+
+    Raises ValueError if the model cannot be trained with most draws.
+    """
+    positions = weighted_positions(train)
+    weights, models = np.ones((refits, len(train))), list[Any]([None] * refits)
+    remaining, redrawn, why = np.arange(refits), 0, ""
+    for attempt in range(MAX_REDRAWS):
+        for position in positions.tolist():
+            generator = np.random.default_rng([seed, attempt, checksum(train.ids[position].item())])
+            weights[remaining, position] = draw(generator, refits)[remaining]
+        tasks = [Task(weights=weights[row], seed=int(row)) for row in remaining]
+        results = try_tasks(Retraining(processes=processes), model, train, tasks, None)
+        for row, result in zip(remaining.tolist(), results, strict=True):
+            models[row] = result
+        refused = [row for row in remaining.tolist() if isinstance(models[row], str)]
+        if not refused:
+            return RandomRefits(models, weights, positions, redrawn)
+        why, redrawn, remaining = models[refused[0]], redrawn + len(refused), np.array(refused)
+    raise ValueError(f"the model cannot be trained on most of the random subsets: {why}")
+
+
+def _joint(weights: Array, measured: Array) -> tuple[Array, Array, float]:
+    """Least squares on all weights at once: (coefficients (m, n), standard errors, degrees of freedom).
+
+    The errors are those of MacKinnon & White (1985), HC3, which hold whatever the variance of a measurement depends on.
+    """
+    design = np.column_stack([np.ones(len(weights)), weights])
+    inverse = np.linalg.pinv(design.T @ design)
+    coefficients = inverse @ design.T @ measured
+    leverages = np.einsum("bi,ij,bj->b", design, inverse, design)
+    residuals = (measured - design @ coefficients) / np.maximum(1.0 - leverages, 1e-9)[:, None]
+    projection = design @ inverse  # (refits, n + 1)
+    variances = (projection**2).T @ residuals**2
+    return coefficients[1:].T, np.sqrt(variances[1:]).T, len(weights) - design.shape[1]
+
+
+def _one_by_one(weights: Array, measured: Array) -> tuple[Array, Array, float]:
+    """The slope on each weight alone, which other examples disturb but do not bias, since weights are independent."""
+    centred, outputs = weights - weights.mean(axis=0), measured - measured.mean(axis=0)
+    squares = np.maximum((centred**2).sum(axis=0), 1e-300)
+    slopes = (outputs.T @ centred) / squares
+    count = len(weights)
+    # The residuals differ for every example; their HC3 variance, without an array of refits × m × n at once.
+    leverages = 1.0 / count + centred**2 / squares
+    scaled = centred**2 / np.maximum(1.0 - leverages, 1e-9) ** 2
+    variances = np.empty_like(slopes)
+    for query in range(len(slopes)):
+        residuals = outputs[:, query, None] - centred * slopes[query]
+        variances[query] = (scaled * residuals**2).sum(axis=0) / squares**2
+    return slopes, np.sqrt(variances), count - 2
