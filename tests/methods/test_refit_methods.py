@@ -234,3 +234,14 @@ def test_an_explanation_by_refits_has_intervals_in_its_json():
     explanation = uw.explain(bagging(), TRAIN, QUERIES, uw.ShortlistLeaveOneOut(seeds=2), removals=0)
     first = explanation.as_dict(2)["queries"][0]["proponents"][0]
     assert first["interval"][0] < first["score"] < first["interval"][1]
+
+
+def test_parts_of_the_training_set_on_which_neighbours_can_be_fitted_but_cannot_predict_are_refused_parts():
+    x, y = TWO[0][:12], TWO[1][:12]
+    train = uw.Examples(x, y)
+    model = uw.refittable(KNeighborsClassifier(5).fit(x, y), train)
+    with pytest.raises(ValueError, match="cannot predict these inputs"):
+        model.retrain(train, (np.arange(12) < 4).astype(float))
+    fitted = uw.DataShapley().fit(model, train)
+    assert all(models[3] is None for models in fitted.models)
+    assert np.isfinite(fitted.attribute(train).values).all()

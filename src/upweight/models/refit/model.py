@@ -161,12 +161,17 @@ class RefitModel(Refittable, Embeddable, Bagged):
         return np.stack([self.measurement_of.value(family, values, queries.y) for values in outputs])
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> RefitModel:
-        """A clone of the whole estimator, with its preprocessing, fitted with these weights times the examples' own."""
+        """A clone of the whole estimator, with its preprocessing, fitted with these weights times the examples' own.
+
+        Raises ValueError if the clone cannot be fitted to these examples, or cannot predict after that.
+        """
         weights = checked_weights(train, weights)
         if self.classes is not None:
             require_classes(train, weights, self.outputs.family)
         fitted, _ = fit_clone(self.predictor, train, weights, seed)
-        return replace(self, predictor=fitted, notes=(), _cache={})
+        retrained = replace(self, predictor=fitted, notes=(), _cache={})
+        retrained.outputs_for(train.take([0]))  # with few examples, some can be fitted but cannot predict
+        return retrained
 
     def trial(self, train: Examples) -> Trial:
         """The time of one refit, and whether seeds matter; computed once for each training set."""
