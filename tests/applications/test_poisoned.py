@@ -68,6 +68,11 @@ def test_removal_gives_a_target_its_label_back_and_keeps_the_accuracy(searched: 
         suspect = result.of(target)
         assert suspect.mitigation.label != 9 and suspect.mitigation.control == suspect.predicted == 9
         assert suspect.sentence.endswith("still 9 without as many random ones.")
+    for suspect in result.suspects:
+        if suspect.mitigation is not None:
+            after = result.model.predict(result.queries.select([suspect.id]))
+            assert suspect.mitigation.label == after.predicted[0]
+            assert suspect.mitigation.probability == pytest.approx(after.probabilities.max())
     assert len(set(result.removed) & set(poisons.tolist())) >= 0.7 * len(result.removed)
     before, after = result.accuracy
     assert after >= before - 0.02

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class Mitigation:
     Attributes:
         removed: positions of the training examples that were removed for this target, strongest first.
         trainings: how many trainings it took, without those that are shared by all targets.
-        label, probability: the target's predicted label after the last training, as a value of the training labels.
+        label, probability: the target's predicted label without all that was removed for any target, as a value of the
+            training labels.
         base: its label after training on everything; the model's own, if the training is the one that made it.
         reproduced: whether it is the model's own.
         control: its label after removing, for all targets together, as many random examples of each label instead; None
@@ -57,6 +58,19 @@ class Mitigation:
         return self.changed and self.control == self.base
 
 
+@dataclass
+class _Removal:
+    """What is removed for one target, and why it ended without a change of its label."""
+
+    target: Examples
+    predicted: Any
+    z: Array
+    base: Any
+    removed: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    trainings: int = 0
+    why_not: str | None = None
+
+
 class Mitigator:
     """Removes the attackers of one target after another; what was removed for one stays removed for the next.
 
@@ -75,50 +89,57 @@ class Mitigator:
     def mitigate(self, targets: Sequence[tuple[Examples, Any, Array]]) -> list[Mitigation]:
         """What removal does for each target: (its query, its predicted label, z-values of the training examples (n,)).
 
-        In the end one control, for all of them, is trained without as many random examples of each label.
+        What is removed for one target can give another one its label back, so the targets are visited until none has
+        it. In the end one control, for all of them, is trained without as many random examples of each label.
         """
-        self.report("retrain", 0, len(targets))
-        tried = []
-        for done, (target, predicted, z) in enumerate(targets, start=1):
-            tried.append(self._mitigate(target, predicted, z))
-            self.report("retrain", done, len(targets))
-        if not len(self.removed):
-            return tried
-        control = self._trained(self._control())
-        return [
-            replace(mitigation, control=self._label(control, target)[0]) if mitigation.changed else mitigation
-            for mitigation, (target, _, _) in zip(tried, targets, strict=True)
-        ]
+        removals = [_Removal(*target, self._label(self.base, target[0])[0]) for target in targets]
+        self.report("retrain", 0, len(removals))
+        while unchanged := [
+            r for r in removals if r.why_not is None and self._label(self.current, r.target)[0] == r.base
+        ]:
+            for removal in unchanged:
+                self._remove_for(removal)
+            self.report("retrain", len(removals) - len(unchanged), len(removals))
+        self.report("retrain", len(removals), len(removals))
+        control = self._trained(self._control()) if len(self.removed) else None
+        return [self._result(removal, control) for removal in removals]
 
-    def _mitigate(self, target: Examples, predicted: Any, z: Array) -> Mitigation:
-        """Remove the examples with the highest z-values until the predicted label of the target changes.
-
-        If it changed already without what was removed for others, nothing more is removed.
-        """
-        base, _ = self._label(self.base, target)
-        if base != predicted:
-            reason = "training on everything does not give this prediction"
-            return Mitigation(np.empty(0, dtype=np.intp), 0, base, None, base, False, None, reason)
-        label, probability = self._label(self.current, target)
-        weights, removed, trainings = self.weights.copy(), np.empty(0, dtype=np.intp), 0
-        why_not: str | None = None
-        steps = self._steps(z)
-        while label == base:
+    def _remove_for(self, removal: _Removal) -> None:
+        """Remove the examples with the highest z-values until the predicted label of the target changes."""
+        if removal.base != removal.predicted:
+            removal.why_not = "training on everything does not give this prediction"
+            return
+        steps = self._steps(removal.z)
+        while self._label(self.current, removal.target)[0] == removal.base:
             step = next(steps, None)
             if step is None:
-                why_not = "removing all training examples with unusual influence on it does not change its label"
-                break
+                removal.why_not = (
+                    "removing all training examples with unusual influence on it does not change its label"
+                )
+                return
+            weights = self.weights.copy()
             weights[step] = 0.0
             try:
-                current = self._trained(weights)
+                self.current = self._trained(weights)
             except ValueError as error:  # mostly because a class would be lost
-                why_not = f"the model cannot be trained without its attackers ({error})"
-                weights[step] = 1.0
-                break
-            self.current, removed, trainings = current, np.concatenate([removed, step]), trainings + 1
-            label, probability = self._label(current, target)
-        self.weights = weights
-        return Mitigation(removed, trainings, label, probability, base, True, None, why_not)
+                removal.why_not = f"the model cannot be trained without its attackers ({error})"
+                return
+            self.weights, removal.trainings = weights, removal.trainings + 1
+            removal.removed = np.concatenate([removal.removed, step])
+
+    def _result(self, removal: _Removal, control: Any) -> Mitigation:
+        label, probability = self._label(self.current, removal.target)
+        changed = label != removal.base and removal.base == removal.predicted
+        return Mitigation(
+            removed=removal.removed,
+            trainings=removal.trainings,
+            label=label,
+            probability=probability,
+            base=removal.base,
+            reproduced=removal.base == removal.predicted,
+            control=self._label(control, removal.target)[0] if changed and control is not None else None,
+            why_not=None if changed else removal.why_not,
+        )
 
     @property
     def removed(self) -> NDArray[np.intp]:
@@ -139,8 +160,9 @@ class Mitigator:
     def _steps(self, z: Array) -> Iterator[NDArray[np.intp]]:
         """What to remove next: the positions above a cutoff that falls, strongest first."""
         order = np.argsort(-z, kind="stable")
-        order = order[(z[order] >= LOWEST) & (self.weights[order] > 0)]
-        order = order[: int(LARGEST * np.isfinite(z).sum())]
+        is_left = self.weights[order] > 0
+        most = int(LARGEST * np.isfinite(z).sum()) - int((np.isfinite(z[order]) & ~is_left).sum())
+        order = order[(z[order] >= LOWEST) & is_left][: max(0, most)]
         cutoff = float(z[order[0]]) if len(order) else LOWEST
         while len(order):
             cutoff = max(LOWEST, FALL * cutoff)
