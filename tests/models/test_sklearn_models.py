@@ -356,11 +356,14 @@ def test_a_solver_that_stopped_early_is_followed_to_its_optimum(name):
     assert not any("not at the optimum" in w for w in expected.diagnostics["warnings"])
 
 
-def test_a_model_of_the_hinge_warns_of_its_smoothing():
+def test_only_first_order_influence_of_the_hinge_is_that_of_the_smoothed_hinge():
     t = trained("svc_rbf")
     assert t.model.gradient_norm(t.train) is None
-    scores = uw.Influence().fit(t.model, t.train).attribute(t.queries)
-    assert any("smoothed at temperature 0.001" in w for w in scores.diagnostics["warnings"])
+    scores = uw.Influence(correction=None).fit(t.model, t.train).attribute(t.queries)
+    assert any(
+        "scores are those of the hinge smoothed at temperature 0.001" in w for w in scores.diagnostics["warnings"]
+    )
+    assert uw.Influence().fit(t.model, t.train).attribute(t.queries).diagnostics["warnings"] == []
 
 
 def test_a_support_vector_machine_without_examples_on_its_margin_has_scores():

@@ -152,7 +152,7 @@ class ExactCurvature(Curvature):
 
     @property
     def held_without_steps(self) -> str | None:
-        """What stays fixed in removals that Newton steps do not follow, for people; None if nothing does."""
+        """What removals that Newton steps do not follow leave out, as a clause for a message; None if nothing."""
         return None
 
     @abstractmethod

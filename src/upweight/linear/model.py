@@ -24,6 +24,7 @@ from upweight.core.parameter_measurement import Coefficients, ParameterMeasureme
 from upweight.core.rows import DenseRows
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.coefficients import CoefficientMap
+from upweight.linear.curvature_choice import curvature_of
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.head_objective import head_objective
@@ -34,7 +35,6 @@ from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
 from upweight.linear.retraining import retrained_parameters
 from upweight.linear.rows import FactoredRows
-from upweight.linear.sparse_curvature import curvature_of
 from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
 from upweight.linear.training_problem import Weighting, training_problem
 

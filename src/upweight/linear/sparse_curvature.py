@@ -108,8 +108,8 @@ class SparseCurvature(ExactCurvature):
 
     @property
     def held_without_steps(self) -> str:
-        """The active set."""
-        return "the set of coefficients that are 0"
+        """Changes of the active set."""
+        return "the set of coefficients that are 0 is held fixed"
 
     @property
     def step_cost(self) -> tuple[float, float]:
@@ -139,8 +139,3 @@ class SparseCurvature(ExactCurvature):
         out = np.zeros((len(vectors), self.problem.size))
         out[:, self.active] = vectors
         return out
-
-
-def curvature_of(problem: Problem, recipe: Hessian | None, damping: float) -> LinearCurvature | SparseCurvature:
-    """The exact curvature of a training objective, with or without an l1."""
-    return (SparseCurvature if problem.has_l1 else LinearCurvature)(problem, recipe, damping)

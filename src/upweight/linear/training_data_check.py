@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from upweight.linear.curvature_choice import curvature_of
 from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
 from upweight.linear.problem import Problem
-from upweight.linear.sparse_curvature import curvature_of
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from upweight.linear.losses.loss import Array, Derivatives, LinearLoss
+from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss
 
 HINGE_TEMPERATURE = 1e-3  # the smoothed hinge is used in place of the hinge up to this temperature
 
@@ -70,8 +70,8 @@ class SmoothHingeLoss(BinaryLoss):
         pairs: (K, 2), the two class positions of each classifier; None for one against the rest.
     """
 
-    name = "smoothed hinge loss"
     is_likelihood = False
+    has_kinks = True
     unit = "hinge"
 
     def __init__(
@@ -83,12 +83,18 @@ class SmoothHingeLoss(BinaryLoss):
                 f"expected a smoothing temperature > 0, got {temperature}; the hinge itself has no curvature"
             )
         self.temperature = temperature
+        self.name = f"hinge smoothed at temperature {temperature:g}"
         self.pairs = pairs
         self.pairwise = pairs is not None
 
     def sharp(self) -> SmoothHingeLoss:
         """The same hinge with so little smoothing that its optimum is nearly that of the hinge itself."""
         return SmoothHingeLoss(self.outputs, self.classes, min(self.temperature, HINGE_TEMPERATURE), self.pairs)
+
+    def kinks(self, targets: NDArray[Any]) -> Kinks:
+        """The hinge pushes an output towards its target until it has reached it."""
+        forces = np.stack([np.maximum(targets, 0.0), np.minimum(targets, 0.0)], axis=1)
+        return Kinks(np.asarray(targets, dtype=np.float64)[:, None], forces)
 
     def phi(self, s: Array) -> tuple[Array, Array, Array]:
         """Loss and derivatives at this temperature."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from upweight.linear.losses.loss import Array, Derivatives, LinearLoss
+from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss
 
 
 class SquaredEpsilonLoss(LinearLoss):
@@ -41,7 +41,7 @@ class SmoothEpsilonLoss(LinearLoss):
         temperature: T, in the unit of the target.
     """
 
-    name = "smoothed ε-insensitive loss"
+    has_kinks = True
     unit = "ε-insensitive"
     is_likelihood = False
 
@@ -51,6 +51,14 @@ class SmoothEpsilonLoss(LinearLoss):
             raise ValueError(f"expected a smoothing temperature > 0, got {temperature}; the loss has no curvature")
         self.epsilon = epsilon
         self.temperature = temperature
+        self.name = f"ε-insensitive loss smoothed at temperature {temperature:.3g}"
+
+    def kinks(self, targets: NDArray[Any]) -> Kinks:
+        """Kinks at both ends of the tube; without a tube they are one."""
+        if self.epsilon == 0:
+            return Kinks(targets[:, None], np.tile([1.0, -1.0], (len(targets), 1)))
+        places = np.stack([targets - self.epsilon, targets + self.epsilon], axis=1)
+        return Kinks(places, np.tile([1.0, 0.0, -1.0], (len(targets), 1)))
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:
         """Loss and derivatives at this temperature."""

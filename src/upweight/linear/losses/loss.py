@@ -50,6 +50,19 @@ class Derivatives:
         return Derivatives(self.loss[:, groups], self.gradient[:, groups], self.diagonal[:, groups], outer)
 
 
+@dataclass(frozen=True)
+class Kinks:
+    """The kinks of piecewise-linear losses of one output.
+
+    Attributes:
+        places: (n, b) outputs at which each loss has a kink, in ascending order.
+        forces: (n, b + 1) −∂ℓ/∂z between them, in descending order.
+    """
+
+    places: Array
+    forces: Array
+
+
 class LinearLoss(ABC):
     """A loss of K linear outputs.
 
@@ -64,6 +77,7 @@ class LinearLoss(ABC):
         pairwise: whether each output is a binary classifier for one pair of classes.
         constant: whether the second derivative is the identity everywhere.
         is_likelihood: whether the loss is a negative log-likelihood (up to scale): its residuals have a variance.
+        has_kinks: whether it smooths a loss that is linear between kinks.
         has_dispersion: whether the likelihood has a dispersion that is estimated from the residuals.
     """
 
@@ -74,6 +88,7 @@ class LinearLoss(ABC):
     constant = False
     is_likelihood = True
     has_dispersion = False
+    has_kinks = False
 
     def __init__(self, outputs: int, classes: NDArray[Any] | None = None) -> None:
         self.outputs = outputs
@@ -113,6 +128,10 @@ class LinearLoss(ABC):
     def sharp(self) -> LinearLoss:
         """The twice differentiable loss nearest to the one that training minimised: itself, except for a hinge."""
         return self
+
+    def kinks(self, targets: NDArray[Any]) -> Kinks:
+        """The kinks of the loss that this one smooths, for the targets (n,) of one output. TypeError if it has none."""
+        raise TypeError(f"{self.name} smooths no loss with kinks")
 
     def expected(self) -> LinearLoss:
         """The loss with the expected in place of the observed second derivative; itself if they are equal."""

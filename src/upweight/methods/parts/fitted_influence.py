@@ -200,7 +200,7 @@ class FittedInfluence(
         others = np.count_nonzero(sample_weights(self.train)) - len(self.followed)
         if held is None or others <= 0:
             return []
-        return [f"For {others:,} examples, those whose removal moves the model least, {held} is held fixed."]
+        return [f"For {others:,} examples, those whose removal moves the model least, {held}."]
 
     def _off_optimum_warnings(self) -> list[str]:
         """That the given model is not at its optimum on these examples, with the likely cause."""

@@ -46,6 +46,16 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     return NamedKernel(estimator.kernel, settings)
 
 
+def held_width_note(estimator: Any) -> tuple[str, ...]:
+    """That a kernel width that was taken from the data is held; nothing for a given one."""
+    if estimator.gamma != "scale" or estimator.kernel == "linear":
+        return ()
+    return (
+        f"gamma='scale': the kernel keeps the width of the full training set ({estimator._gamma:.4g}). Removals do not "
+        "change it, and retraining does not either.",
+    )
+
+
 def as_dense(x: Any) -> Array:
     """Dense or sparse rows as a float array."""
     return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float64)

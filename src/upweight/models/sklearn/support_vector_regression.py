@@ -15,7 +15,7 @@ from upweight.core.objective import Objective
 from upweight.core.weights import weighted_positions
 from upweight.linear.features import Features
 from upweight.linear.losses.epsilon_insensitive import SmoothEpsilonLoss, SquaredEpsilonLoss
-from upweight.models.sklearn.kernels import as_dense, named_kernel
+from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of
 
 TUBE_TOLERANCE = 0.05  # how far examples inside the tube may lie outside it, in standard deviations of the target
@@ -34,7 +34,6 @@ def linear_svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
         intercept_value=scale,
         penalised_intercept=True,
         refit=None if is_smooth else TubeRefit(estimator, is_kernel=False),
-        notes=() if is_smooth else (_smoothing_note(temperature),),
     )
 
 
@@ -50,7 +49,7 @@ def svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         kernel=kernel,
         support=(estimator.support_vectors_, as_dense(estimator.dual_coef_)),
         refit=TubeRefit(estimator, is_kernel=True),
-        notes=(_smoothing_note(temperature),),
+        notes=held_width_note(estimator),
     )
 
 
@@ -80,13 +79,6 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
             "expected the data that SVR was fitted on, got rows and targets that do not fit its support vectors; pass "
             "the same rows in the same order, with the same targets, as to fit()"
         )
-
-
-def _smoothing_note(temperature: float) -> str:
-    return (
-        "The ε-insensitive loss has no curvature: influence is computed for the loss smoothed at temperature "
-        f"{temperature:.3g} of the target, at the weights of the fit."
-    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
 from upweight.linear.losses.binary import SmoothHingeLoss, SquaredHingeLoss
-from upweight.models.sklearn.kernels import as_dense, named_kernel
+from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 
 MARGIN_TOLERANCE = 0.05  # how far examples outside the margin may lie inside it: the tolerance of usual fits
@@ -37,7 +37,6 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
         else SquaredHingeLoss(outputs, estimator.classes_)
     )
     scale = float(estimator.intercept_scaling) if estimator.fit_intercept else 1.0
-    notes = (smoothing_note(smoothing),) if hinge else ()
     return linear_spec_of(
         estimator,
         Objective("sum", 1.0 / estimator.C),
@@ -45,7 +44,6 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
         intercept_value=scale,
         penalised_intercept=True,
         refit=HingeRefit(estimator, is_kernel=False) if hinge else None,
-        notes=notes,
     )
 
 
@@ -65,7 +63,7 @@ def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         kernel=kernel,
         support=support,
         refit=HingeRefit(estimator, is_kernel=True),
-        notes=(smoothing_note(smoothing),),
+        notes=held_width_note(estimator),
     )
 
 
@@ -107,14 +105,6 @@ def _pair_coefficients(estimator: Any, pairs: Array) -> Array:
         out[row, edges[i] : edges[i + 1]] = dual[j - 1, edges[i] : edges[i + 1]]
         out[row, edges[j] : edges[j + 1]] = dual[i, edges[j] : edges[j + 1]]
     return out
-
-
-def smoothing_note(smoothing: float) -> str:
-    """That the hinge is smoothed."""
-    return (
-        f"The hinge has no curvature: influence is computed for the hinge smoothed at temperature {smoothing:g}, at "
-        "the weights of the hinge fit."
-    )
 
 
 @dataclass(frozen=True)

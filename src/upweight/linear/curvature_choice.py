@@ -1,0 +1,18 @@
+"""Which curvature a linear model has: smooth, with parameters that are 0 (l1), or with kinks (hinge)."""
+
+from __future__ import annotations
+
+from upweight.core.curvature_recipes import Hessian
+from upweight.linear.curvature import LinearCurvature
+from upweight.linear.kink_curvature import KinkCurvature
+from upweight.linear.problem import Problem
+from upweight.linear.sparse_curvature import SparseCurvature
+
+
+def curvature_of(
+    problem: Problem, recipe: Hessian | None, damping: float
+) -> LinearCurvature | SparseCurvature | KinkCurvature:
+    """The exact curvature of a training objective at its parameters."""
+    if problem.has_l1:
+        return SparseCurvature(problem, recipe, damping)
+    return (KinkCurvature if problem.family.has_kinks else LinearCurvature)(problem, recipe, damping)

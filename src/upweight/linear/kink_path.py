@@ -1,0 +1,232 @@
+"""The path of a piecewise-linear loss with an l2 from one set of example weights to another, from kink to kink.
+
+At the optimum every example has a force g = −w ∂ℓ/∂z on its output z. Between two kinks of its loss the force is fixed,
+and at a kink it is free between the forces on both sides. As the weights change linearly, so do forces and
+outputs, until a force reaches its end or an output reaches a kink.
+
+Source: Hastie, Rosset, Tibshirani & Zhu (2004), The entire regularization path for the support vector machine;
+Karasuyama et al. (2012), for example weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.linear.losses.loss import Kinks
+
+Array = NDArray[np.float64]
+MAX_EVENTS = 20_000  # on one path
+ROUNDING = 1e-10  # of times and of forces
+REPAIRS = 200  # changes of the sets on the way from an approximate optimum to the exact one
+NEAR = 1e-5  # distance of outputs from a kink, relative to their spread, up to which an approximate optimum is at it
+
+
+class PathError(ArithmeticError):
+    """The path could not be followed: the examples at kinks do not determine how their forces change."""
+
+
+@dataclass
+class _State:
+    """Forces and outputs (n,), the intercept; of every example its segment, and the kink that it is at, or −1."""
+
+    force: Array
+    output: Array
+    intercept: float
+    segment: NDArray[np.intp]
+    kink: NDArray[np.intp]
+
+
+class KinkPath:
+    """The optimum of Σ wᵢ ℓᵢ(zᵢ) + ridge/2 ‖θ‖² under changing weights, for one output z = Xθ + intercept.
+
+    Args:
+        gram: (n, n) inner products of the penalised columns, divided by the ridge.
+        kinks: the kinks of the losses.
+        has_intercept: whether there is an intercept without a penalty.
+        outputs: (n,) outputs near the optimum under `weights`.
+        weights: (n,) the weights at which the path starts.
+
+    Raises:
+        PathError: the optimum could not be found from these outputs.
+    """
+
+    def __init__(self, gram: Array, kinks: Kinks, has_intercept: bool, outputs: Array, weights: Array) -> None:
+        self.gram, self.kinks, self.has_intercept, self.weights = gram, kinks, has_intercept, weights
+        self.spread = float(np.ptp(kinks.places)) or 1.0
+        self._start = self._exact(outputs)
+
+    @property
+    def start(self) -> tuple[Array, float]:
+        """Forces (n,) and intercept at the start."""
+        return self._start.force, self._start.intercept
+
+    @property
+    def examples_at_kinks(self) -> int:
+        """How many examples are at a kink at the start."""
+        return int((self._start.kink >= 0).sum())
+
+    def to(self, weights: Array) -> tuple[Array, float]:
+        """Forces (n,) and intercept at the optimum under other weights. Raises PathError if it gets stuck."""
+        state = _State(*(np.copy(part) for part in vars(self._start).values()))  # type: ignore[arg-type]
+        state.intercept = float(state.intercept)
+        change, time = weights - self.weights, 0.0
+        for _ in range(MAX_EVENTS):
+            if time >= 1.0:
+                return state.force, state.intercept
+            time = self._advance(state, change, time)
+        raise PathError(f"no end after {MAX_EVENTS} events")
+
+    def _advance(self, state: _State, change: Array, time: float) -> float:
+        """Follow the path to its next event or to its end at time 1; returns the time."""
+        at_kink = np.flatnonzero(state.kink >= 0)
+        velocity = self._levels(state) * change
+        velocity[at_kink] = 0.0
+        if self.has_intercept and not len(at_kink):
+            if abs(velocity.sum()) > ROUNDING * max(np.abs(velocity).max(), 1.0):
+                self._move_intercept(state, up=velocity.sum() > 0)
+                return time
+            slope, intercept_slope = self.gram @ velocity, 0.0
+        else:
+            velocity[at_kink], intercept_slope = self._solve(at_kink, velocity)
+            slope = self.gram @ velocity + intercept_slope
+            slope[at_kink] = 0.0
+        weights = self.weights + time * change
+        length, example, where = self._next_event(state, at_kink, velocity, slope, weights, change)
+        length = min(length, 1.0 - time)
+        state.force += length * velocity
+        state.output += length * slope
+        state.intercept += length * intercept_slope
+        if length < 1.0 - time:
+            self._change_sets(state, example, where)
+            return time + length
+        return 1.0
+
+    def _next_event(
+        self, state: _State, at_kink: NDArray[np.intp], velocity: Array, slope: Array, weights: Array, change: Array
+    ) -> tuple[float, int, int]:
+        """(time to the next event, its example, what happens: +1 or −1 for the next or previous segment or kink)."""
+        best = (np.inf, -1, 0)
+        if len(at_kink):
+            kink = state.kink[at_kink]
+            for side in (0, 1):  # the larger force below the kink, the smaller one above it
+                level = self.kinks.forces[at_kink, kink + side]
+                gap = state.force[at_kink] - level * weights[at_kink]
+                closing = level * change[at_kink] - velocity[at_kink]
+                towards = closing < -ROUNDING if side == 0 else closing > ROUNDING
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    times = np.where(towards, np.maximum(gap / closing, 0.0), np.inf)
+                i = int(times.argmin())
+                if times[i] < best[0]:
+                    best = (float(times[i]), int(at_kink[i]), 1 if side else -1)
+        others = np.flatnonzero(state.kink < 0)
+        for step in (-1, 1):
+            has_kink = (state.segment[others] > 0) if step < 0 else (state.segment[others] < self.kinks.places.shape[1])
+            rows = others[has_kink & (np.sign(slope[others]) == step)]
+            if len(rows):
+                kink = state.segment[rows] + (0 if step > 0 else -1)
+                times = np.maximum((self.kinks.places[rows, kink] - state.output[rows]) / slope[rows], 0.0)
+                i = int(times.argmin())
+                if times[i] < best[0]:
+                    best = (float(times[i]), int(rows[i]), step)
+        return best
+
+    def _change_sets(self, state: _State, example: int, where: int) -> None:
+        """Let the example leave its kink to a segment, or arrive at a kink."""
+        if state.kink[example] >= 0:
+            state.segment[example] = state.kink[example] + (1 if where > 0 else 0)
+            state.kink[example] = -1
+        else:
+            state.kink[example] = state.segment[example] + (0 if where > 0 else -1)
+            state.output[example] = self.kinks.places[example, state.kink[example]]
+
+    def _move_intercept(self, state: _State, up: bool) -> None:
+        """Without an example at a kink, move the intercept until one arrives there."""
+        step = 1 if up else -1
+        kink = state.segment + (0 if up else -1)
+        possible = (kink >= 0) & (kink < self.kinks.places.shape[1]) & (self.weights > 0)
+        if not possible.any():
+            raise PathError("no example can balance the intercept")
+        rows = np.flatnonzero(possible)
+        distances = np.abs(self.kinks.places[rows, kink[rows]] - state.output[rows])
+        nearest = int(distances.argmin())
+        state.intercept += step * distances[nearest]
+        state.output += step * distances[nearest]
+        self._change_sets(state, int(rows[nearest]), step)
+
+    def _levels(self, state: _State) -> Array:
+        """Forces per weight of the segments, (n,)."""
+        return np.asarray(np.take_along_axis(self.kinks.forces, state.segment[:, None], axis=1)[:, 0])
+
+    def _solve(self, at_kink: NDArray[np.intp], velocity: Array, target: Array | None = None) -> tuple[Array, float]:
+        """Forces at the kinks, and the intercept, that keep their outputs where they are (or at `target`)."""
+        if not len(at_kink):
+            return np.empty(0), 0.0
+        pushed = -self.gram[np.ix_(at_kink, np.arange(len(velocity)))] @ velocity
+        right = pushed if target is None else target + pushed
+        matrix = self.gram[np.ix_(at_kink, at_kink)]
+        if self.has_intercept:
+            edge = np.ones((len(at_kink), 1))
+            matrix = np.block([[matrix, edge], [edge.T, np.zeros((1, 1))]])
+            right = np.append(right, -velocity.sum())
+        try:
+            solved = np.linalg.solve(matrix, right)
+        except np.linalg.LinAlgError:
+            solved = np.linalg.lstsq(matrix, right, rcond=None)[0]
+        if not np.abs(matrix @ solved - right).max() <= 1e-6 * (np.abs(right).max() + 1.0):
+            solved = np.linalg.lstsq(matrix, right, rcond=None)[0]
+        solved = np.asarray(solved, dtype=np.float64)
+        return (solved[:-1], float(solved[-1])) if self.has_intercept else (solved, 0.0)
+
+    def _exact(self, outputs: Array) -> _State:
+        """The exact optimum, from outputs near it: sets are changed until forces and outputs agree with them."""
+        places = self.kinks.places
+        distance = np.abs(places - outputs[:, None])
+        nearest = distance.argmin(axis=1)
+        is_near = distance[np.arange(len(outputs)), nearest] <= NEAR * self.spread
+        segment = (places < outputs[:, None]).sum(axis=1)
+        used = (self.weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0)
+        state = _State(np.zeros(len(outputs)), outputs.copy(), 0.0, segment, np.where(is_near & used, nearest, -1))
+        for _ in range(REPAIRS):
+            self._settle(state)
+            if not self._repair(state, used):
+                return state
+        raise PathError("the optimum was not found")
+
+    def _settle(self, state: _State) -> None:
+        """Forces, intercept and outputs that these sets determine."""
+        at_kink = np.flatnonzero(state.kink >= 0)
+        force = self._levels(state) * self.weights
+        force[at_kink] = 0.0
+        if self.has_intercept and not len(at_kink):
+            raise PathError("no example is at a kink")
+        target = self.kinks.places[at_kink, state.kink[at_kink]]
+        force[at_kink], state.intercept = self._solve(at_kink, force, target)
+        state.force = force
+        state.output = self.gram @ force + state.intercept
+        state.output[at_kink] = target
+
+    def _repair(self, state: _State, used: NDArray[np.bool_]) -> bool:
+        """Change the set of the example that disagrees most; returns whether one does."""
+        rows = np.flatnonzero(state.kink >= 0)
+        kink, worst = state.kink[rows], (ROUNDING * 100.0, -1, 0)
+        scale = max(float(self.weights.max()), 1e-300)
+        for side in (0, 1):
+            gap = state.force[rows] - self.kinks.forces[rows, kink + side] * self.weights[rows]
+            excess = (gap if side == 0 else -gap) / scale
+            if len(rows) and excess.max() > worst[0]:
+                worst = (float(excess.max()), int(rows[excess.argmax()]), 1 if side else -1)
+        others = np.flatnonzero((state.kink < 0) & used)
+        for step in (-1, 1):
+            kink = state.segment[others] + (0 if step > 0 else -1)
+            inside = (kink >= 0) & (kink < self.kinks.places.shape[1])
+            place = self.kinks.places[others, np.clip(kink, 0, self.kinks.places.shape[1] - 1)]
+            excess = np.where(inside, step * (state.output[others] - place) / self.spread, -np.inf)
+            if len(others) and excess.max() > worst[0]:
+                worst = (float(excess.max()), int(others[excess.argmax()]), step)
+        if worst[1] < 0:
+            return False
+        self._change_sets(state, worst[1], worst[2])
+        return True

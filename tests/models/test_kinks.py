@@ -1,0 +1,99 @@
+"""Support vector machines: removals that follow the kinks of the loss equal real refits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
+
+import upweight as uw
+from upweight.linear import kink_curvature, kink_path
+
+pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
+N, M = 60, 10
+LINEAR = {"tol": 1e-10, "max_iter": 1_000_000, "random_state": 0}
+
+
+def data(load: Any, unit: float = 1.0) -> tuple[Any, Any]:
+    x, y = load(return_X_y=True)
+    order = np.random.default_rng(2).permutation(len(y))[: N + M]
+    return StandardScaler().fit_transform(x[order][:, :5]), y[order] if unit == 1.0 else y[order] / unit
+
+
+CASES = {
+    "hinge": (SVC(C=5.0, gamma=0.1, tol=1e-9), load_breast_cancer),
+    "hinge on columns": (LinearSVC(loss="hinge", **LINEAR), load_breast_cancer),
+    "hinge of pairs of classes": (SVC(gamma=0.2, tol=1e-9, decision_function_shape="ovo"), load_wine),
+    "hinge of one class against the others": (LinearSVC(loss="hinge", **LINEAR), load_wine),
+    "tube": (SVR(C=2.0, gamma=0.1, epsilon=0.3, tol=1e-9), load_diabetes),
+    "tube of width 0": (SVR(C=2.0, gamma=0.1, epsilon=0.0, tol=1e-9), load_diabetes),
+    "tube on columns": (LinearSVR(epsilon=0.2, **LINEAR), load_diabetes),
+}
+
+
+class Fitted:
+    """An estimator, its training set and queries, and what it gives for the queries when it is fitted on some rows."""
+
+    def __init__(self, name: str, weights: Any = None) -> None:
+        self.estimator, load = CASES[name]
+        self.x, self.y = data(load, 50.0 if load is load_diabetes else 1.0)
+        self.weights = weights
+        self.train = uw.Examples(self.x[:N], self.y[:N], weights=weights)
+        self.queries = uw.Examples(self.x[N:], self.y[N:])
+
+    def fit(self, *removed: int) -> Any:
+        kept = ~np.isin(np.arange(N), removed)
+        more = {} if self.weights is None else {"sample_weight": self.weights[kept]}
+        return clone(self.estimator).fit(self.x[:N][kept], self.y[:N][kept], **more)
+
+    def outputs(self, *removed: int) -> np.ndarray:
+        estimator = self.fit(*removed)
+        decide = estimator.decision_function if hasattr(estimator, "classes_") else estimator.predict
+        return np.asarray(decide(self.x[N:])).reshape(M, -1)[:, -1]
+
+    def scores(self, recipe: uw.Influence) -> Any:
+        model = uw.explainable(self.fit(), self.train, measure=lambda z, _: z[:, -1])
+        return recipe.fit(model, self.train)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("name", CASES)
+def test_removals_along_the_kinks_equal_real_refits(name: str, weighted: bool) -> None:
+    case = Fitted(name, np.arange(N) % 3.0 if weighted else None)
+    fitted, base = case.scores(uw.Influence()), case.outputs()
+    values = fitted.attribute(case.queries).values
+    actual = np.stack([base - case.outputs(i) for i in range(1, N, 4)], axis=1)
+    assert np.abs(values[:, 1::4] - actual).max() <= 1e-4 * np.abs(actual).max()
+    group = fitted.remove({"g": [1, 4, 5, 50]}, case.queries).values[:, 0]
+    assert np.abs(group - (base - case.outputs(1, 4, 5, 50))).max() <= 1e-4 * np.abs(group).max()
+    assert fitted.diagnostics["warnings"] == []
+
+
+def test_paths_that_get_stuck_are_those_of_the_smoothed_loss_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Fitted("hinge")
+    monkeypatch.setattr(kink_path, "MAX_EVENTS", 1)
+    fitted = case.scores(uw.Influence())
+    assert any("could not be followed from kink to kink" in w for w in fitted.diagnostics["warnings"])
+    monkeypatch.undo()
+    exact = case.scores(uw.Influence()).attribute(case.queries).values
+    assert np.corrcoef(fitted.attribute(case.queries).values.ravel(), exact.ravel())[0, 1] > 0.9
+
+
+def test_with_too_many_examples_for_their_inner_products_removals_are_those_of_the_smoothed_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kink_curvature, "MAX_EXAMPLES", 10)
+    assert "Removals are those of the smoothed loss" in " ".join(
+        Fitted("tube").scores(uw.Influence()).diagnostics["warnings"]
+    )
+
+
+def test_a_kernel_width_from_the_data_is_held_and_reported_and_a_given_one_is_not() -> None:
+    x, y = data(load_breast_cancer)
+    train = uw.Examples(x[:N], y[:N])
+    notes = [uw.explainable(SVC(gamma=gamma).fit(train.x, train.y), train).notes for gamma in ("scale", 0.2)]
+    assert "the kernel keeps the width of the full training set" in notes[0][0]
+    assert notes[1] == ()
