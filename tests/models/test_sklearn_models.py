@@ -199,14 +199,21 @@ def test_probability_and_margin_come_from_predict_proba(name):
     np.testing.assert_array_equal(margin > 0, p_label >= p.max(axis=1) if name == "sgd_three" else p_label > 0.5)
 
 
+def robust_loss(est, error):
+    """The loss of a Huber regression, or of a regression with a tube."""
+    if hasattr(est, "outliers_"):
+        u = error / est.scale_
+        return est.scale_ * np.where(u < est.epsilon, u**2, 2 * est.epsilon * u - est.epsilon**2)
+    return np.maximum(error - est.epsilon, 0.0) ** (2 if getattr(est, "loss", "").startswith("squared") else 1)
+
+
 def true_loss(t, queries):
     """The loss of each query, from scikit-learn's own functions."""
     est, x, y = t.estimator, queries.x, queries.y
     if not hasattr(est, "classes_"):
         power = {"PoissonRegressor": 1, "GammaRegressor": 2}.get(type(est).__name__, getattr(est, "power", None))
         if hasattr(est, "epsilon"):
-            excess = np.maximum(np.abs(est.predict(x) - y) - est.epsilon, 0.0)
-            return excess ** (2 if getattr(est, "loss", "").startswith("squared") else 1)
+            return robust_loss(est, np.abs(est.predict(x) - y))
         if power is None:
             return 0.5 * ((est.predict(x) - y).reshape(len(x), -1) ** 2).sum(axis=1)
         return [mean_tweedie_deviance([a], [b], power=power) / 2 for a, b in zip(y, est.predict(x), strict=True)]

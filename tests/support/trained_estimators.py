@@ -14,6 +14,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
     ElasticNet,
     GammaRegressor,
+    HuberRegressor,
     Lasso,
     LinearRegression,
     LogisticRegression,
@@ -110,6 +111,7 @@ CASES = {
     "lasso": Case(Lasso(alpha=0.05, **TIGHT), NUMBERS),
     "elastic_net": Case(ElasticNet(alpha=0.05, l1_ratio=0.5, **TIGHT), NUMBERS, weighted=True),
     "logistic_l1": Case(logistic(solver="saga", l1_ratio=1.0, C=0.2, random_state=0), TWO),
+    "huber": Case(HuberRegressor(alpha=0.1, tol=1e-10, max_iter=100_000), NUMBERS, weighted=True),
     "kernel_ridge": Case(KernelRidge(alpha=0.5, kernel="rbf", gamma=0.1), NUMBERS, weighted=True),
     "kernel_ridge_two_targets": Case(KernelRidge(alpha=0.5, kernel="poly", degree=2), TARGETS),
     "squared_tube": Case(LinearSVR(loss="squared_epsilon_insensitive", epsilon=0.1, dual=False, **TIGHT), NUMBERS),

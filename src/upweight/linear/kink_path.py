@@ -20,6 +20,7 @@ from upweight.linear.losses.loss import Kinks
 Array = NDArray[np.float64]
 MAX_EVENTS = 20_000  # on one path
 ROUNDING = 1e-10  # of times and of forces
+SOLVED = 1e-6  # largest relative error of a solve, beyond which the smallest solution is taken
 REPAIRS = 200  # changes of the sets on the way from an approximate optimum to the exact one
 NEAR = 1e-5  # distance of outputs from a kink, relative to their spread, up to which an approximate optimum is at it
 
@@ -172,12 +173,12 @@ class KinkPath:
             matrix = np.block([[matrix, edge], [edge.T, np.zeros((1, 1))]])
             right = np.append(right, -velocity.sum())
         try:
-            solved = np.linalg.solve(matrix, right)
+            solved = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
+            is_solved = bool(np.abs(matrix @ solved - right).max() <= SOLVED * (np.abs(right).max() + 1.0))
         except np.linalg.LinAlgError:
-            solved = np.linalg.lstsq(matrix, right, rcond=None)[0]
-        if not np.abs(matrix @ solved - right).max() <= 1e-6 * (np.abs(right).max() + 1.0):
-            solved = np.linalg.lstsq(matrix, right, rcond=None)[0]
-        solved = np.asarray(solved, dtype=np.float64)
+            is_solved = False
+        if not is_solved:
+            solved = np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0], dtype=np.float64)
         return (solved[:-1], float(solved[-1])) if self.has_intercept else (solved, 0.0)
 
     def _exact(self, outputs: Array) -> _State:

@@ -11,6 +11,7 @@ from upweight.core.examples import Examples
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.losses.binary import LogisticLoss
+from upweight.linear.losses.huber import HuberLoss
 from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.losses.softmax import SoftmaxLoss
 from upweight.linear.losses.squared import SquaredLoss
@@ -68,6 +69,12 @@ def elastic_net(estimator: Any, matrix: Any, train: Examples, smoothing: float) 
     ratio = float(getattr(estimator, "l1_ratio", 1.0))
     objective = Objective("mean", float(estimator.alpha) * (1.0 - ratio), float(estimator.alpha) * ratio)
     return linear_spec_of(estimator, objective, SquaredLoss(1))
+
+
+def huber(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
+    """HuberRegressor: the Huber loss at the scale that it found together with its coefficients."""
+    family = HuberLoss(float(estimator.epsilon), float(estimator.scale_))
+    return linear_spec_of(estimator, Objective("sum", 2.0 * float(estimator.alpha)), family)
 
 
 def bayesian_ridge(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:

@@ -27,6 +27,7 @@ from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.generalised_linear import (
     bayesian_ridge,
     elastic_net,
+    huber,
     least_squares,
     logistic_regression,
     sgd,
@@ -59,6 +60,7 @@ SPEC_READERS: dict[str, LinearSpecReader] = {
     "Lasso": elastic_net,
     "ElasticNet": elastic_net,
     "LassoLars": elastic_net,
+    "HuberRegressor": huber,
     "SGDClassifier": sgd,
 }
 

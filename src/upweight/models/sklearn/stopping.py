@@ -11,7 +11,7 @@ from upweight.linear.missing_rows import Stopping
 
 BY_GRADIENT = ("lbfgs", "newton-cg", "newton-cholesky")  # solvers that stop at a largest entry of the gradient
 CLOSED_FORM = ("cholesky", "svd")
-KERNEL_MACHINES = ("SVC", "SVR", "KernelRidge")
+UNKNOWN = ("SVC", "SVR", "KernelRidge", "HuberRegressor")  # whose solvers look at no gradient of the coefficients alone
 NOT_SMOOTH = ("hinge", "epsilon_insensitive")
 FALLBACK = 0.9  # share of max_iter from which newton-cholesky may have stopped short of the optimum
 # Gradient at which SAG and SAGA stop, in units of tol · largest coefficient · L/n; their steps are random.
@@ -34,7 +34,7 @@ def may_be_unfinished(estimator: Any) -> bool:
 def stopping_of(estimator: Any, matrix: Any) -> Stopping | None:
     """When the solver of a fitted estimator stopped by itself; None if it may not have, or looks at no smooth loss."""
     name = type(estimator).__name__
-    if may_be_unfinished(estimator) or name in KERNEL_MACHINES or getattr(estimator, "loss", None) in NOT_SMOOTH:
+    if may_be_unfinished(estimator) or name in UNKNOWN or getattr(estimator, "loss", None) in NOT_SMOOTH:
         return None
     solver = getattr(
         estimator, "solver_", getattr(estimator, "solver", "liblinear" if name in ("LinearSVC", "LinearSVR") else "svd")

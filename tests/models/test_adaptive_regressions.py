@@ -1,4 +1,4 @@
-"""Models with an l1: scores equal real refits, also where coefficients become 0 or leave it without an example."""
+"""Regressions whose set of zeros, scale or precisions follows from the data: scores equal real refits."""
 
 from typing import Any
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
-from sklearn.linear_model import BayesianRidge, ElasticNet, ElasticNetCV, Lasso, LassoCV, LassoLars, Ridge
+from sklearn.linear_model import (
+    BayesianRidge,
+    ElasticNet,
+    ElasticNetCV,
+    HuberRegressor,
+    Lasso,
+    LassoCV,
+    LassoLars,
+    Ridge,
+)
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
@@ -31,12 +40,15 @@ def wide() -> tuple[Any, Any]:
     return x, x[:, :6] @ rng.normal(size=6) + rng.normal(size=N + M)
 
 
+HUBER = {"tol": 1e-11, "max_iter": 1_000_000}
 CASES = {
     "lasso": (Lasso(alpha=0.03, **TIGHT), narrow),
     "lasso without an intercept": (Lasso(alpha=0.03, fit_intercept=False, **TIGHT), narrow),
     "elastic net": (ElasticNet(alpha=0.1, l1_ratio=0.3, **TIGHT), narrow),
     "lasso with more columns than examples": (Lasso(alpha=0.15, **TIGHT), wide),
     "elastic net with more columns than examples": (ElasticNet(alpha=0.2, l1_ratio=0.8, **TIGHT), wide),
+    "huber": (HuberRegressor(epsilon=1.2, **HUBER), narrow),
+    "huber with a strong l2": (HuberRegressor(alpha=3.0, **HUBER), narrow),
     "lasso by least angles": (LassoLars(alpha=0.03), narrow),
 }
 
@@ -54,7 +66,7 @@ def effects(estimator: Any, x: Any, y: Any, removals: Any, weights: Any = None) 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-def test_scores_with_an_l1_equal_real_refits(name: str, weighted: bool) -> None:
+def test_scores_equal_real_refits(name: str, weighted: bool) -> None:
     estimator, data = CASES[name]
     if weighted and isinstance(estimator, LassoLars):
         pytest.skip("it takes no weights")
@@ -67,14 +79,17 @@ def test_scores_with_an_l1_equal_real_refits(name: str, weighted: bool) -> None:
     removals = [[i] for i in range(1, N, 7)]
     actual = effects(estimator, x, y, removals, weights)
     scores = fitted.attribute(queries)
-    assert np.abs(scores.values[:, 1::7] - actual).max() <= 1e-5 * np.abs(actual).max()
+    close = (
+        1e-3 if isinstance(estimator, HuberRegressor) else 1e-5
+    )  # its solver stops where the objective falls no more
+    assert np.abs(scores.values[:, 1::7] - actual).max() <= close * np.abs(actual).max()
     assert scores.diagnostics["warnings"] == []
     group = fitted.remove({"g": [1, 4, 5, 50]}, queries).values
-    assert np.abs(group - effects(estimator, x, y, [[1, 4, 5, 50]], weights)).max() <= 1e-5 * np.abs(group).max()
+    assert np.abs(group - effects(estimator, x, y, [[1, 4, 5, 50]], weights)).max() <= close * np.abs(group).max()
 
 
 def test_the_set_of_coefficients_changes_with_removals_in_these_cases() -> None:
-    for estimator, data in CASES.values():
+    for estimator, data in (case for case in CASES.values() if not isinstance(case[0], HuberRegressor)):
         x, y = data()
         sets = {tuple(clone(estimator).fit(np.delete(x[:N], i, 0), np.delete(y[:N], i)).coef_ != 0) for i in range(N)}
         assert len(sets) > 1
