@@ -357,5 +357,37 @@ def test_bad_input_is_refused_in_one_sentence(census: Any) -> None:
         uw.local_model(model, query, train, uw.Influence().fit(other[0], other[1]))
 
 
+def test_a_query_that_the_model_cannot_take_is_refused_in_one_sentence() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    y = (x[:, 0] + rng.normal(size=40) > 0).astype(int)
+    train, frame = uw.Examples(x, y), uw.Examples(pd.DataFrame(x, columns=list("abc")), y)
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(x, y), train)
+    cases = {
+        r"cannot take this query \(Input X contains NaN\)": uw.Examples(np.array([[np.nan, 0.0, 0.0]])),
+        r"got shapes \(40, 3\) and \(1, 2\)": uw.Examples(x[:1, :2]),
+        "like the training set, an array, got texts": uw.Examples(["a text"]),
+        "like the training set, an array, got a data frame": frame.take([0]),
+        "infinite ones in column 'x1'": uw.Examples(np.array([[0.0, np.inf, 0.0]])),
+    }
+    for words, query in cases.items():
+        with pytest.raises(ValueError, match=words) as raised:
+            local(model, query, train)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="columns of the training set"):
+        local(model, frame.take([0]).replaced(x=frame.x[["c", "a", "b"]][:1]), frame)
+
+
+def test_without_what_scores_need_there_is_no_second_surrogate_and_a_warning_says_so() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    train = uw.Examples(x, x[:, 0] + np.arange(40) % 3)
+    model = uw.explainable(LinearRegression().fit(train.x, train.y), train)
+    unlabelled = local(model, uw.Examples(x[:1]), train, samples=50)
+    assert unlabelled.influential is None and "needs the label" in unlabelled.diagnostics["warnings"][0]
+    assert local(model, train.take([0]), train, samples=50).influential is not None
+    plain = local(wrapped(model, lambda x: x[:, 0]), train.take([0]), train, samples=50)
+    assert plain.influential is None and "without many trainings" in plain.diagnostics["warnings"][0]
+
+
 def local(model: Any, query: uw.Examples, train: uw.Examples, **settings: Any) -> Any:
     return uw.local_model(model, query, train, neighbours=uw.Neighbours(**settings))

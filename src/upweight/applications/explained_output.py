@@ -72,9 +72,8 @@ def explained_output(model: Measurable, query: Examples, label: Any = None) -> E
         ValueError: not one query, a label that the model does not know or that a regression has none of, or a model
             that predicts several numbers at once.
     """
-    if len(query) != 1:
-        raise ValueError(f"expected one query, got {len(query)}; pass queries.select([id])")
-    predictions = model.predict(query)
+    require_one(query)
+    predictions = predictions_of(model, query)
     if not predictions.classes:
         return _number(model, query, predictions, label)
     raw_labels = {query.labels.get(raw, raw): raw for raw in _raw_classes(model, query, predictions)}
@@ -88,6 +87,24 @@ def explained_output(model: Measurable, query: Examples, label: Any = None) -> E
         return ExplainedOutput(model, query, described, readable, raw)
     described = f"probability of {readable}"
     return ExplainedOutput(model, query, described, readable, raw, classes.index(readable))
+
+
+def require_one(query: Examples) -> None:
+    """Raise ValueError for more than one query."""
+    if len(query) != 1:
+        raise ValueError(f"expected one query, got {len(query)}; pass queries.select([id])")
+
+
+def predictions_of(model: Measurable, query: Examples) -> Predictions:
+    """The predictions for a query. Raises ValueError in one sentence if the model cannot take its inputs."""
+    try:
+        return model.predict(query)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0].rstrip(".:")
+        raise ValueError(
+            f"the model cannot take this query ({reason}); pass inputs as they went into fit(), without missing values "
+            "if it takes none"
+        ) from error
 
 
 def _raw_classes(model: Measurable, query: Examples, predictions: Predictions) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explained_output import inputs_like
+from upweight.applications.explained_output import inputs_like, predictions_of, require_one
 from upweight.applications.interpretable.columns import Columns
 from upweight.applications.interpretable.mixed_space import MixedSpace
 from upweight.core.blocks import require_count
@@ -145,8 +145,7 @@ def growing_spheres(
     """
     require(model, [Measurable], "growing_spheres", train, query)
     require_count("k", k)
-    if len(query) != 1:
-        raise ValueError(f"expected one query, got {len(query)}; pass queries.select([id])")
+    require_one(query)
     settings = spheres or Spheres()
     search = _Search(model, query, train, label, settings)
     codes = search.nearest(settings, np.random.default_rng(settings.seed))
@@ -188,7 +187,9 @@ class _Search:
 
     def __init__(self, model: Measurable, query: Examples, train: Examples, label: Any, settings: Spheres) -> None:
         self.model, self.query, self.predictions = model, query, 0
-        own = model.predict(query)
+        self.space = space_of(train, query, settings)
+        self._present = weighted_positions(train)
+        own = predictions_of(model, query)
         if not own.classes:
             raise ValueError("expected a model that predicts labels, got one that predicts numbers: it has no enemies")
         self.predicted = own.predicted[0]
@@ -197,8 +198,6 @@ class _Search:
             others = [name for name in own.classes if name != self.predicted]
             raise ValueError(f"expected one of the other labels {others[:12]}, got {label!r}")
         self._shape = np.shape(query.x)[1:] if isinstance(query.x, np.ndarray) else ()
-        self.space = space_of(train, query, settings)
-        self._present = weighted_positions(train)
 
     def examples(self, codes: Array) -> Examples:
         """Rows with these codes, in the form of the query's inputs."""

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explained_output import ExplainedOutput, explained_output
+from upweight.applications.explained_output import ExplainedOutput, explained_output, require_one
 from upweight.applications.interpretable.choice import Neighbours
 from upweight.applications.interpretable.features import InterpretableFeatures
 from upweight.applications.neighbourhoods import influential_set, nearest_training, random_set
 from upweight.applications.surrogate import Neighbourhood, Surrogate, fit_surrogate, weighted_r2
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
-from upweight.core.capability_checks import require
+from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Replayable, Retrainable
 from upweight.core.scores import Attribution
@@ -25,6 +25,7 @@ from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
 POOR = 0.3  # R² on held-out neighbours below which coefficients say little
+NO_SECOND = "There is no surrogate on influential training examples:"
 FEWEST = 8  # influential training examples that a neighbourhood is made of
 
 
@@ -154,8 +155,9 @@ def local_model(
     require(model, [Measurable], "local_model", *([query] if train is None else [train, query]))
     require_count("features", features)
     settings = neighbours or Neighbours()
-    output = explained_output(model, query, label)
+    require_one(query)
     described = settings.features_of(train, query)
+    output = explained_output(model, query, label)
     samples = type(described).samples if settings.samples is None else settings.samples
     sets = {"random": random_set(described, output, samples, np.random.default_rng([settings.seed, 0]))}
     examples, diagnostics = _influential(output, train, recipe, settings)
@@ -194,13 +196,15 @@ def local_model(
 def fitted_method(
     model: Measurable, train: Examples, recipe: Attributor | Fitted[Any, Any] | None
 ) -> Fitted[Any, Any] | None:
-    """The fitted method whose scores say which training examples matter; None if the one to try first would retrain.
+    """The fitted method whose scores say which training examples matter.
+
+    None without a recipe, if the method to try first would retrain the model or needs what the model cannot do.
 
     Raises ValueError for a method that is fitted on another model or training set.
     """
     if recipe is None:
         recipe = first_choice(model, train)
-        if {Retrainable, Replayable} & set(recipe.needs):
+        if {Retrainable, Replayable} & set(recipe.needs) or not all(can(model, need) for need in recipe.needs):
             return None
     fitted = recipe if isinstance(recipe, Fitted) else recipe.fit(model, train)
     if fitted.original_model is not model or fitted.train is not train:
@@ -220,12 +224,11 @@ def _influential(
             f"expected at least {FEWEST} influential training examples, got "
             f"{min(len(present), settings.influential)}; pass Neighbours(influential=0) for none"
         )
+    if recipe is None and _lacks_label(output):
+        return (), {"warnings": [f"{NO_SECOND} {output.model.measurement} needs the label of the query."]}
     fitted = fitted_method(output.model, train, recipe)
     if fitted is None:
-        text = (
-            "There is no surrogate on influential training examples: the method that suits this model takes many "
-            "trainings; pass it as recipe to have them."
-        )
+        text = f"{NO_SECOND} no method scores them for this model without many trainings; pass one as recipe."
         return (), {"warnings": [text]}
     scores = fitted.attribute(_with_label(output))
     values = np.nan_to_num(scores.values[0])
@@ -236,6 +239,10 @@ def _influential(
         text = "All scores of the query are 0: which training examples influence the prediction is not known."
         return (), {**facts, "warnings": [*warnings, text]}
     return tuple(Attribution(train.ids[i].item(), float(values[i])) for i in order), {**facts, "warnings": warnings}
+
+
+def _lacks_label(output: ExplainedOutput) -> bool:
+    return output.label is None and output.query.y is None and output.model.measurement.startswith("−loss")
 
 
 def _with_label(output: ExplainedOutput) -> Examples:

@@ -14,7 +14,7 @@ from upweight.applications.interpretable.tables import TableFeatures
 from upweight.applications.interpretable.texts import SparseFeatures, TextFeatures
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
-from upweight.core.input_kinds import is_sparse
+from upweight.core.input_kinds import columns_of, is_sparse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,14 @@ class Neighbours:
     def features_of(self, train: Examples | None, query: Examples) -> InterpretableFeatures:
         """Words of a text, superpixels of a picture, columns of a table.
 
-        Raises ValueError for inputs that are none of these, and for a table without a training set.
+        Raises ValueError for inputs that are none of these or other than those of the training set, and for a table
+        without a training set.
         """
+        if train is not None and _kind(train.x) != _kind(query.x):
+            raise ValueError(f"expected a query like the training set, {_kind(train.x)}, got {_kind(query.x)}")
         if is_sparse(query.x):
             return SparseFeatures(train, query, self.width)
-        if isinstance(query.x, list | tuple) and isinstance(query.x[0], str):
+        if _kind(query.x) == "texts":
             return TextFeatures(train, query, self.width)
         if self.segments is not None or shows_picture(query):
             return PictureFeatures(train, query, self.width, self.segments, self.hidden)
@@ -75,3 +78,11 @@ class Neighbours:
         if getattr(query.x, "ndim", 2) != 2:
             raise ValueError(f"expected a table, texts or pictures, got inputs of shape {np.shape(query.x)[1:]}")
         return TableFeatures(train, query, self.quarters, self.width, self.categorical)
+
+
+def _kind(x: Any) -> str:
+    if is_sparse(x):
+        return "sparse rows"
+    if columns_of(x) is not None:
+        return "a data frame"
+    return "texts" if isinstance(x, list | tuple) and isinstance(x[0], str) else "an array"

@@ -151,8 +151,8 @@ def _stacked(train: Examples, query: Examples) -> Any:
 def _stacked_frames(train: Any, query: Any) -> Any:
     if columns_of(train) != columns_of(query):
         raise ValueError(
-            f"expected a query with the columns {columns_of(train)} of the training set, in this order, got "
-            f"{columns_of(query)}"
+            f"expected a query with the columns of the training set, {columns_of(train) or 'an array'}, in this order, "
+            f"got {columns_of(query) or 'an array'}"
         )
     if not hasattr(train, "iloc"):
         return join_rows(train, query)
