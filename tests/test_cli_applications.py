@@ -188,3 +188,17 @@ def test_what_if(task):
     ):
         result = run("what-if", "task.py", *wrong)
         assert result.exit_code == 2 and match in " ".join(result.output.replace("│", "").split())
+
+
+def test_flip_set(task):
+    flip = answer_of("flip-set", "task.py", "--query", "q26", "--most", "40", "-o", "flip.html")
+    assert (
+        (task / "flip.html").exists() and flip["size"] == len(flip["removed"]) > 0 and flip["after"] != flip["before"]
+    )
+    printed = run("flip-set", "task.py", "--query", "q26", "--most", "40", "--noun", "rows").output
+    assert "the prediction for query q26 would be" in " ".join(printed.split()) and "Removed: t" in printed
+    few = answer_of("flip-set", "task.py", "--query", "q1", "--candidate", "t1", "--no-proof")
+    assert few["size"] is None and few["candidates"] == 1 and few["trainings"] == 0
+    assert "expected a measurement that ranks" in words(run("flip-set", "task.py").output)
+    both = run("flip-set", "task.py", "--same", "size", "--candidate", "t1")
+    assert both.exit_code == 2 and "not both" in words(both.output)

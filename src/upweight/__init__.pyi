@@ -8,6 +8,7 @@ from upweight.applications.audit import Audit as Audit
 from upweight.applications.audit import AuditedPrediction as AuditedPrediction
 from upweight.applications.audit import audit as audit
 from upweight.applications.changes import Change as Change
+from upweight.applications.contests import Significance as Significance
 from upweight.applications.cross_fitting import HeldOut as HeldOut
 from upweight.applications.deep_knn import DeepKNN as DeepKNN
 from upweight.applications.deep_knn import deep_knn as deep_knn
@@ -19,6 +20,9 @@ from upweight.applications.explain import Explanation as Explanation
 from upweight.applications.explain import explain as explain
 from upweight.applications.fgsm import AdversarialQueries as AdversarialQueries
 from upweight.applications.fgsm import fgsm as fgsm
+from upweight.applications.flip_set import FlipSet as FlipSet
+from upweight.applications.flip_set import SetSearch as SetSearch
+from upweight.applications.flip_set import flip_set as flip_set
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation

@@ -55,6 +55,17 @@ def test_prototypes(tmp_path, fitted):
     assert "</span> denser" in html or "</span> thinner" in html
 
 
+def test_flip_set(tmp_path, fitted):
+    model, train, queries = fitted
+    search = uw.SetSearch(most=20, exhaustive=0, noun="rows")
+    flip = uw.flip_set(model, train, queries.take([0]), search=search, retraining=uw.Retraining(processes=1))
+    html = rendered(tmp_path, flip)
+    assert "rows" in html and "What is compared" in html and HOSTILE not in html
+    assert ("Rows to remove" in html) == bool(flip.removed)
+    nothing = uw.flip_set(model, train, queries.take([0]), candidates=[train.ids[0].item()])
+    assert "no flip found" in rendered(tmp_path, nothing)
+
+
 def test_audit(tmp_path, fitted):
     model, train, queries = fitted
     twin = queries.replaced(x=np.concatenate([train.x[:1], queries.x[1:]]))
@@ -149,7 +160,7 @@ def test_local_models_of_texts_and_pictures(tmp_path):
 def test_anything_else_is_refused(tmp_path, fitted):
     expected = (
         r"expected a result of mislabeled, slices, audit, prototypes, poisoned, local_model, global_explanation, "
-        r"growing_spheres, perturb, attack, fgsm or what_if, got dict"
+        r"growing_spheres, perturb, attack, fgsm, flip_set or what_if, got dict"
     )
     with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

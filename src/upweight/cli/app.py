@@ -38,6 +38,7 @@ HELP_ORDER = (
     "growing-spheres",
     "global-explanation",
     "perturb",
+    "flip-set",
     "what-if",
     "methods",
 )

@@ -15,12 +15,11 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights, weighted_positions
+from upweight.evaluate.removal_search import RemovalSearch
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import run_tasks, try_tasks
 from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task, choose_stack, predicted
-
-FIRST_SIZE = 1  # removal that is tried first; it doubles until the prediction flips
 
 
 @dataclass(frozen=True)
@@ -143,93 +142,31 @@ def brittleness(
         is_right = predictions.predicted[row] == queries.label(identifier)
         support = (scores.values[row] if is_right else -scores.values[row]) * (sample_weights(train)[columns] > 0)
         order = np.argsort(-support, kind="stable")
-        searches.append(_Search(columns[order[support[order] > 0]], limit, float(before[row])))
+        searches.append(RemovalSearch(columns[order[support[order] > 0]], limit, float(before[row])))
     trainings = 1 + _run_searches(retraining, model, train, queries, searches)
     flips = (
-        search.flip(identifier, predictions.classes, train.ids)
+        _flip(search, identifier, predictions.classes, train.ids)
         for identifier, search in zip(queries.ids.tolist(), searches, strict=True)
     )
     return Brittleness(tuple(flips), limit, trainings)
 
 
-@dataclass
-class _Search:
-    """The search for one query.
-
-    Attributes:
-        order: positions in the training set, in the order in which they are removed.
-        limit: the largest removal allowed.
-        before: index of the class that is predicted after training on everything.
-        unflipped: the largest removal known not to flip the prediction.
-        flipped: the smallest removal known to flip it; None while there is none.
-        after: index of the class that is predicted without those.
-        refused: the smallest removal without which the model cannot be trained; None while there is none.
-    """
-
-    order: NDArray[np.intp]
-    limit: int
-    before: float
-    unflipped: int = 0
-    flipped: int | None = None
-    after: float = 0.0
-    refused: int | None = None
-    note: str = ""
-
-    @property
-    def most(self) -> int:
-        """The largest size that can be tried."""
-        return min(self.limit, len(self.order), self.limit if self.refused is None else self.refused - 1)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing left to try."""
-        return self.unflipped >= self.most if self.flipped is None else self.flipped - self.unflipped <= 1
-
-    def sizes(self, count: int) -> list[int]:
-        """Sizes to try next: doubled until a removal flips the prediction, then evenly spaced in between."""
-        if self.flipped is None:
-            doubled = (max(FIRST_SIZE, 2 * self.unflipped) * 2**step for step in range(count))
-            return sorted({min(size, self.most) for size in doubled})
-        between = np.linspace(self.unflipped, self.flipped, count + 2)[1:-1].astype(int).tolist()
-        return sorted({min(max(size, self.unflipped + 1), self.flipped - 1) for size in between})
-
-    def record(self, size: int, outcome: float | str) -> None:
-        """Record the predicted class without `size` examples, or why the model cannot be trained without them.
-
-        Sizes come in ascending order; those above a removal that flips the prediction add nothing.
-        """
-        if self.flipped is not None and size > self.flipped:
-            return
-        if isinstance(outcome, str) and self.flipped is not None:
-            raise ValueError(
-                f"the model can be trained without {self.flipped} examples, but not without {size}: {outcome}"
-            )
-        if isinstance(outcome, str):  # most often because a class has no example left
-            self.refused = size if self.refused is None else min(size, self.refused)
-            self.note = f"the model cannot be trained without {self.refused}: {outcome}"
-        elif self.refused is not None and size > self.refused:
-            return
-        elif outcome != self.before:
-            self.flipped, self.after = size, outcome
-        else:
-            self.unflipped = max(size, self.unflipped)
-
-    def flip(self, query: Id, classes: tuple[Any, ...], ids: NDArray[Any]) -> Flip:
-        """The result of the search."""
-        before = classes[int(self.before)]
-        if self.flipped is not None:
-            removed = tuple(ids[self.order[: self.flipped]].tolist())
-            return Flip(query, before, classes[int(self.after)], removed, self.flipped)
-        note = (
-            self.note
-            if self.note or self.most == self.limit
-            else f"only {self.most} examples have scores that support it"
-        )
-        return Flip(query, before, None, (), self.unflipped, note)
+def _flip(search: RemovalSearch, query: Id, classes: tuple[Any, ...], ids: NDArray[Any]) -> Flip:
+    """The result of the search for one query, with ids of the training set."""
+    before = classes[int(search.before)]
+    if search.flipped is not None:
+        removed = tuple(ids[search.order[: search.flipped]].tolist())
+        return Flip(query, before, classes[int(search.after)], removed, search.flipped)
+    note = (
+        search.note
+        if search.note or search.most == search.limit
+        else f"only {search.most} examples have scores that support it"
+    )
+    return Flip(query, before, None, (), search.unflipped, note)
 
 
 def _run_searches(
-    retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[_Search]
+    retraining: Retraining, model: Any, train: Examples, queries: Examples, searches: list[RemovalSearch]
 ) -> int:
     """Run all searches until they end; returns the number of trainings."""
     trainings, seed = 0, retraining.only_seed("brittleness")

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Residuals:
+class Residuals:
     """Pearson residuals of a model with one output, and the dispersions they are studentised by.
 
     Attributes:
@@ -53,7 +53,7 @@ def deletion_diagnostics(model: LinearModel, train: Examples, curvature: LinearC
     table = {"cooks_d": curvature.paired(corrected, corrected) / (effective * dispersion), "hat_diag": leverage}
     spread = np.full(len(train), dispersion)
     if model.family.outputs == 1:
-        residuals = _residuals(model, train, curvature, shifts, leverage)
+        residuals = residuals_without(model, train, curvature, shifts, leverage)
         without = residuals.dispersion_without
         spread = without if _is_least_squares(model) else spread  # as OLSInfluence and GLMInfluence of statsmodels
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,9 +76,13 @@ def _is_least_squares(model: LinearModel) -> bool:
     return family.constant or (isinstance(family, TweedieLoss) and family.power == 0 and not family.log_link)
 
 
-def _residuals(
+def residuals_without(
     model: LinearModel, train: Examples, curvature: LinearCurvature, shifts: Array, leverage: Array
-) -> _Residuals:
+) -> Residuals:
+    """Residuals of a model with one output, with the dispersion and the prediction without each example.
+
+    `shifts` (n, d) are those of the parameters without each example, `leverage` (n,).
+    """
     problem = curvature.problem
     expected = problem.family.expected().at(problem.outputs, problem.targets)
     weights, counts = problem.weights, example_counts(sample_weights(train))
@@ -95,7 +99,7 @@ def _residuals(
             freedom = float(counts.sum()) - float(leverage.sum()) - counts
             spread = np.where((freedom > 0) & (squares >= 0), squares / freedom, np.nan)
     leave_one_out = problem.family.residuals(problem.outputs + change[:, None], problem.targets)[:, 0]
-    return _Residuals(np.where(weights > 0, pearson, np.nan), leave_one_out, spread)
+    return Residuals(np.where(weights > 0, pearson, np.nan), leave_one_out, spread)
 
 
 def _moved_squares(curvature: LinearCurvature, pearson: Array, shifts: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 from upweight.applications.attack import Attack
 from upweight.applications.audit import Audit
 from upweight.applications.fgsm import AdversarialQueries
+from upweight.applications.flip_set import FlipSet
 from upweight.applications.global_explanation import GlobalExplanation
 from upweight.applications.growing_spheres import NearestEnemy
 from upweight.applications.local_model import LocalModel
@@ -23,6 +24,7 @@ from upweight.report.attack_page import attack_page
 from upweight.report.audit_page import audit_page
 from upweight.report.document import written
 from upweight.report.fgsm_page import fgsm_page
+from upweight.report.flip_set_page import flip_set_page
 from upweight.report.growing_spheres_page import growing_spheres_page
 from upweight.report.local_model_page import global_explanation_page, local_model_page
 from upweight.report.perturb_page import perturb_page
@@ -44,6 +46,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     NearestEnemy: growing_spheres_page,
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
+    FlipSet: flip_set_page,
     WhatIf: what_if_page,
 }
 
@@ -53,9 +56,9 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     """Write the result of an application as one self-contained HTML page.
 
     Applications are `mislabeled`, `slices`, `audit`, `prototypes`, `poisoned`, `local_model`, `global_explanation`,
-    `growing_spheres`, `perturb`, `attack`, `fgsm` and `what_if`. The page holds everything it shows and works from
-    `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard. An existing file is
-    replaced in one step or not at all.
+    `growing_spheres`, `perturb`, `attack`, `fgsm`, `flip_set` and `what_if`. The page holds everything it shows and
+    works from `file://`. For `mislabeled` it is the review, on which a person decides with the keyboard. An existing
+    file is replaced in one step or not at all.
 
     Args:
         path: where to write.
@@ -69,7 +72,7 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
     if page is None:
         raise TypeError(
             "expected a result of mislabeled, slices, audit, prototypes, poisoned, local_model, global_explanation, "
-            f"growing_spheres, perturb, attack, fgsm or what_if, got {type(result).__name__}; for scores, use "
-            "write_report"
+            f"growing_spheres, perturb, attack, fgsm, flip_set or what_if, got {type(result).__name__}; for scores, "
+            "use write_report"
         )
     return written(Path(path), page(result, description))

@@ -1,0 +1,336 @@
+"""The smallest set of training examples without which a reader would see something else, proved by retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.contests import (
+    Classes,
+    Contest,
+    Measured,
+    Significance,
+    Threshold,
+    labelled_with_each_class,
+)
+from upweight.applications.flip_search import FlipSearch, Removed
+from upweight.applications.removable import copies_of, removable
+from upweight.core.attributor import Attributor
+from upweight.core.capability_checks import require
+from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.model import Measurable, Retrainable
+from upweight.core.printable import printable
+from upweight.core.scores import Unit
+from upweight.core.weights import weighted_positions
+from upweight.linear.model import LinearModel
+from upweight.methods.registry import first_choice
+from upweight.retraining.retraining import Retraining
+
+Array = NDArray[np.float64]
+MAX_NAMED = 10  # examples that a message names
+AFFORDABLE_SETS = 2000  # sets of which all are retrained by Newton steps
+
+
+@dataclass(frozen=True, eq=False)
+class FlipSet:
+    """The smallest set found whose removal flips what a reader sees.
+
+    Attributes:
+        before: what comes first with all examples: a class, the id of a query, or on which side of a number a
+            measurement is.
+        after: what comes first without `removed`; None if no removal up to `tried` examples flips it.
+        removed: ids of the training examples, those that hold most of the lead first.
+        shares: of each of them, by the scores: how much of the lead of `before` over `after` it holds.
+        names: of the values that were compared, of which the highest comes first.
+        values: (V,) with all examples: measurements of the queries or of the classes; a measurement and its threshold;
+            |t| and its critical value.
+        predicted: (V,) without `removed`, by the sum of influences.
+        retrained: (V,) without `removed`, by retraining; None without proof.
+        nearest: if nothing flips it, (how many examples were removed, how far the leader was ahead then) of the removal
+            that came nearest.
+        tried: the number of examples in the largest removal that was tried.
+        trainings: how many models were trained.
+        is_smallest: whether every smaller set of candidates was retrained too, and none flips it.
+        train, candidates, queries: the training set, ids that could be removed, what was measured.
+        measurement: in words.
+        noun: what a training example is called.
+        diagnostics: `warnings`, and the method.
+        sentence: the result for a reader.
+    """
+
+    before: Any
+    after: Any
+    removed: tuple[Id, ...]
+    shares: Array
+    names: tuple[Any, ...]
+    values: Array
+    predicted: Array
+    retrained: Array | None
+    nearest: tuple[int, float] | None
+    tried: int
+    trainings: int
+    is_smallest: bool
+    train: Examples
+    candidates: NDArray[Any]
+    queries: Examples
+    measurement: str
+    noun: str
+    diagnostics: Mapping[str, Any]
+    sentence: str
+
+    @property
+    def size(self) -> int | None:
+        """How many examples; None if no flip was found."""
+        return len(self.removed) or None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `after` and `size` are None if nothing flips it."""
+        plain = {
+            "before": _plain(self.before),
+            "after": _plain(self.after),
+            "size": self.size,
+            "removed": list(self.removed),
+            "shares": self.shares.tolist(),
+            "names": [_plain(name) for name in self.names],
+            "values": self.values.tolist(),
+            "predicted": self.predicted.tolist(),
+            "retrained": None if self.retrained is None else self.retrained.tolist(),
+        }
+        nearest = None if self.nearest is None else {"removed": self.nearest[0], "ahead": self.nearest[1]}
+        return {
+            **plain,
+            "nearest": nearest,
+            "tried": self.tried,
+            "trainings": self.trainings,
+            "is_smallest": self.is_smallest,
+            "candidates": len(self.candidates),
+            "measurement": self.measurement,
+            "sentence": self.sentence,
+            "warnings": list(self.diagnostics["warnings"]),
+        }
+
+    def __repr__(self) -> str:
+        size = "none found" if self.size is None else f"{self.size} of {len(self.candidates):,}"
+        return f"FlipSet({size}: {self.before} → {self.after}, {self.trainings} trainings)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSearch:
+    """How `flip_set` searches.
+
+    Args:
+        method: scores the candidates; None for the method that suits the model best.
+        most: the largest removal that is tried; None for all given candidates, or for a fifth of the training set.
+        proof: False to trust the sum of scores and to retrain nothing; the result then has a warning.
+        exhaustive: if there are at most this many smaller sets, all of them are retrained; None for 2,000 if Newton
+            steps retrain the model, else 0.
+        noun: what training examples are called in sentences, e.g. "ratings".
+
+    Raises:
+        ValueError: fewer than one example, or fewer than 0 sets.
+    """
+
+    method: Attributor | None = None
+    most: int | None = None
+    proof: bool = True
+    exhaustive: int | None = None
+    noun: str = "training examples"
+
+    def __post_init__(self) -> None:
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"expected most ≥ 1, got {self.most}")
+        if self.exhaustive is not None and self.exhaustive < 0:
+            raise ValueError(f"expected exhaustive ≥ 0, got {self.exhaustive}")
+
+
+def flip_set(
+    model: Measurable,
+    train: Examples,
+    queries: Examples | None = None,
+    *,
+    against: float | Significance | None = None,
+    candidates: Sequence[Id] | str | None = None,
+    search: SetSearch | None = None,
+    retraining: Retraining | None = None,
+) -> FlipSet:
+    """Find the smallest set of training examples without which another value would be the highest.
+
+    What is compared depends on the arguments:
+
+    - several queries: their measurements. A recommender shows the highest one (Tran et al. 2021, ACCENT).
+    - one query: the classes, for a model that predicts classes and measures −loss or the margin of the label.
+    - a number as `against`: the measurement of one query, or of the parameters (`uw.Coefficient`), and that number. For
+      a coefficient it is 0 by default, so that its sign flips (Broderick, Giordano & Meager 2020).
+    - `against=uw.Significance(0.05)`: a coefficient, by Wald's test, and what is significant at this level.
+
+    The search is greedy on pairwise scores: for every rival of the leader, candidates are removed in the order of how
+    much of the gap between the two they hold open, and every size that is tried is retrained. Examples that the flip
+    does not need are put back. Linear models are also searched one example at a time, with new scores after each. If
+    there are few enough smaller sets, all of them are retrained.
+
+    Args:
+        model: a model that can be retrained; without proof, any that the method can score.
+        train: its training set.
+        queries: what is compared; None for a measurement of the parameters.
+        against: see above.
+        candidates: ids of the training examples that may be removed; or the name of a column, for those that have the
+            queries' value there (the ratings of a user). None for all.
+        search: method, largest removal, proof.
+        retraining: where and how; with several seeds, values are means over them. Its progress is called with the
+            stage "search".
+
+    Raises:
+        ValueError: there are no candidates, nothing to compare, or a measurement that does not rank the queries.
+        TypeError: a model that cannot be retrained, or that does not measure a coefficient.
+    """
+    search = SetSearch() if search is None else search
+    require(model, [Retrainable] if search.proof else [Measurable], "flip_set", train)
+    contest = _contest(model, train, queries, against)
+    positions = removable(train, candidates, contest.queries)
+    limit = _limit(train, positions, search.most, is_given=candidates is not None)
+    recipe = first_choice(model, train) if search.method is None else search.method
+    sets = FlipSearch(
+        contest, (model, train), positions, limit, recipe, Retraining() if retraining is None else retraining
+    )
+    found = sets.prove(_budget(model, search.exhaustive)) if search.proof else sets.predict()
+    return _result(contest, sets, found, search, [*sets.warnings, *_warnings(contest, sets, search.proof)])
+
+
+def _contest(model: Any, train: Examples, queries: Examples | None, against: float | Significance | None) -> Contest:
+    """What is compared."""
+    if isinstance(against, Significance):
+        if queries is not None:
+            raise ValueError(
+                "expected no queries: the significance of a coefficient is a measurement of the parameters"
+            )
+        return against.tested(model)
+    given = model.parameter_query() if queries is None else queries
+    if given is None:
+        raise TypeError(
+            "expected queries, or a model that measures a coefficient: explainable(…, measure=uw.Coefficient(…))"
+        )
+    require_examples(given, "the queries")
+    if against is not None or queries is None:
+        if len(given) > 1:
+            raise ValueError(f"expected one query whose measurement is compared with {against}, got {len(given)}")
+        return Threshold(("above", "below"), given, 0.0 if against is None else float(against))
+    if len(given) == 1:
+        if not model.predict(given).classes:
+            raise ValueError(
+                "expected a model that predicts classes, or several queries to compare, or against= a number that the "
+                "measurement of the one query is compared with"
+            )
+        return labelled_with_each_class(model, train, given)
+    if model.measurement.startswith("−loss"):
+        raise ValueError(
+            f"expected a measurement that ranks the {len(given)} queries, e.g. the predicted rating, got "
+            f"{model.measurement}; pass TorchModel(…, measure=…) or explainable(…, measure=…), or one query alone"
+        )
+    return Measured(tuple(given.ids.tolist()), given)
+
+
+def _limit(train: Examples, positions: NDArray[np.intp], most: int | None, is_given: bool) -> int:
+    n = len(weighted_positions(train))
+    largest = min(len(positions), n - 1)
+    if most is None:
+        return largest if is_given else max(1, min(largest, n // 5))
+    if not 0 < most <= largest:
+        raise ValueError(f"expected most between 1 and {largest}, got {most}")
+    return most
+
+
+def _budget(model: Any, exhaustive: int | None) -> int:
+    """How many smaller sets may all be retrained."""
+    if exhaustive is not None:
+        return exhaustive
+    return AFFORDABLE_SETS if isinstance(model, LinearModel) and model.refit is None else 0
+
+
+def _warnings(contest: Contest, sets: FlipSearch, proof: bool) -> list[str]:
+    """Which queries could be removed themselves, and that nothing was proved."""
+    warnings = []
+    queries = contest.queries.take([0]) if isinstance(contest, Classes) else contest.queries
+    copies = copies_of(queries, sets.train, sets.positions)
+    if copies:
+        names = ", ".join(map(repr, copies[:MAX_NAMED])) + (", …" if len(copies) > MAX_NAMED else "")
+        warnings.append(
+            f"Training examples with the inputs of a query may be removed too ({names}): pass candidates= without them "
+            "to ask about the others."
+        )
+    if not proof:
+        unit = "" if sets.unit == Unit.EFFECT else ", whose sizes no retraining confirmed"
+        warnings.append(f"The set was not retrained: it is the smallest one by the sum of scores{unit}.")
+    return warnings
+
+
+def _result(
+    contest: Contest, sets: FlipSearch, found: Removed | None, search: SetSearch, warnings: list[str]
+) -> FlipSet:
+    removed = () if found is None else found.positions
+    retrained = None if found is None else found.values
+    predicted = sets.predicted(removed)
+    values = predicted if retrained is None else retrained
+    result = FlipSet(
+        before=contest.names[sets.leader],
+        after=None if found is None else contest.names[int(np.argmax(values))],
+        removed=tuple(sets.train.ids[list(removed)].tolist()),
+        shares=sets.held_open(int(np.argmax(values)))[list(removed)],
+        names=contest.names,
+        values=sets.values,
+        predicted=predicted,
+        retrained=retrained,
+        nearest=sets.nearest if found is None else None,
+        tried=sets.tried,
+        trainings=sets.trainings,
+        is_smallest=found is not None and found.is_smallest,
+        train=sets.train,
+        candidates=sets.train.ids[sets.positions],
+        queries=contest.queries,
+        measurement=sets.model.measurement,
+        noun=search.noun,
+        diagnostics={"warnings": warnings, "method": sets.recipe.described()},
+        sentence="",
+    )
+    return replace(result, sentence=printable(_sentence(contest, result)))
+
+
+def _sentence(contest: Contest, result: FlipSet) -> str:
+    """The result for a reader."""
+    values = result.predicted if result.retrained is None else result.retrained
+    words = {
+        "before": _name(contest, result.before),
+        "after": None if result.after is None else _name(contest, result.after),
+        "was": contest.shown(result.values),
+        "now": contest.shown(values),
+        "number": contest.number_text,
+        "measurement": result.measurement,
+        "query": contest.query if isinstance(contest, Classes) else contest.queries.ids[0],
+    }
+    size, noun = len(result.removed), result.noun
+    if size:
+        those = f"this {noun.removesuffix('s')}" if size == 1 else f"these {size:,} {noun}"
+        return f"Without {those} {contest.seen.format(**words)}."
+    stays = contest.stays.format(**words)
+    if result.nearest is None:
+        return f"Whichever of the {len(result.candidates):,} {noun} are removed, {stays}: none of them holds the lead."
+    count, ahead = result.nearest
+    lead = np.sort(result.values)[-1] - np.sort(result.values)[-2]
+    return (
+        f"With up to {result.tried:,} of {len(result.candidates):,} {noun} removed, {stays}. "
+        f"Without {count:,} of them, which came nearest, the lead is {ahead:.4g} in place of {lead:.4g}."
+    )
+
+
+def _name(contest: Contest, name: Any) -> str:
+    """The name of a value for a reader: the text that is shown of a query, else the name itself."""
+    shown, place = contest.queries.shown, contest.names.index(name)
+    is_text = shown is not None and len(contest.names) == len(contest.queries) and isinstance(shown[place], str)
+    return str(shown[place]) if is_text and shown is not None else str(name)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
