@@ -12,6 +12,11 @@ from upweight.report.wording import cell_text, count, label_text, significant
 
 MAX_CELLS = 6  # columns of a row that are shown
 MAX_CHARACTERS = 160  # of a text
+QUESTION = "Without which training examples would you see something else?"
+DEFINITION = (
+    "The highest value decides what is seen. “By scores” adds up what each removed example contributes; “by "
+    "retraining” is a model that was trained without them."
+)
 
 
 def flip_set_page(result: FlipSet, description: Sequence[str] = ()) -> str:
@@ -22,7 +27,7 @@ def flip_set_page(result: FlipSet, description: Sequence[str] = ()) -> str:
     size = f"{count(len(result.removed), 'example')} removed" if result.removed else "no flip found"
     smallest = ["no smaller set flips it: all were retrained"] if result.is_smallest else []
     return application_page(
-        "Without which training examples would you see something else?",
+        result.sentence.removesuffix(".") if result.removed else QUESTION,
         [
             size,
             count(len(result.candidates), "candidate"),
@@ -30,14 +35,10 @@ def flip_set_page(result: FlipSet, description: Sequence[str] = ()) -> str:
             f"{count(result.trainings, 'model')} trained" if result.trainings else "not retrained",
             *smallest,
         ],
-        result.sentence,
+        DEFINITION if result.removed else f"{result.sentence} {DEFINITION}",
         sections,
         result.diagnostics["warnings"],
-        [
-            "The highest value decides what is seen. “By scores” adds up what each removed example contributes; “by "
-            "retraining” is a model that was trained without them.",
-            "Another choice of examples may need fewer, unless it is said that all smaller sets were retrained.",
-        ],
+        ["Another choice of examples may need fewer, unless it is said that all smaller sets were retrained."],
         description,
     )
 
