@@ -18,6 +18,7 @@ from upweight.linear.solver_choice import solver_for
 
 Array = NDArray[np.float64]
 MAX_EXAMPLES = 4000  # training examples up to which their matrix of inner products is held
+EXPECTED_STEPS = 3.0  # by which the cost of one step is multiplied for one removal
 EVENTS = 10.0  # assumed number of kinks on the path of one removal
 
 
@@ -76,7 +77,8 @@ class KinkCurvature(LinearCurvature):
             return super().step_cost
         fit, n = super().step_cost[0], len(self.problem.features)
         at_kinks = max((path.examples_at_kinks for path in self._paths), default=1)
-        return fit, EVENTS * len(self._paths) * (4.0 * n * n + 2.0 * at_kinks**3)
+        events = EVENTS / EXPECTED_STEPS * len(self._paths)  # on one path, counted as that many steps
+        return fit, events * (4.0 * n * at_kinks + 2.0 / 3.0 * at_kinks**3)
 
     @property
     def diagnostics(self) -> dict[str, Any]:

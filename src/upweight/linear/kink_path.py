@@ -21,7 +21,9 @@ Array = NDArray[np.float64]
 MAX_EVENTS = 20_000  # on one path
 ROUNDING = 1e-10  # of times and of forces
 SOLVED = 1e-6  # largest relative error of a solve, beyond which the smallest solution is taken
-REPAIRS = 200  # changes of the sets on the way from an approximate optimum to the exact one
+VIOLATION = 1e-8  # of a force or an output, relative to the weights and to the spread of outputs
+PATIENCE = 5  # rounds in which violations do not become fewer, after which they are repaired one by one
+REPAIRS = 500  # changes of the sets on the way from an approximate optimum to the exact one
 NEAR = 1e-5  # distance of outputs from a kink, relative to their spread, up to which an approximate optimum is at it
 
 
@@ -89,10 +91,11 @@ class KinkPath:
             if abs(velocity.sum()) > ROUNDING * max(np.abs(velocity).max(), 1.0):
                 self._move_intercept(state, up=velocity.sum() > 0)
                 return time
-            slope, intercept_slope = self.gram @ velocity, 0.0
+            slope, intercept_slope = self._times(velocity), 0.0
         else:
-            velocity[at_kink], intercept_slope = self._solve(at_kink, velocity)
-            slope = self.gram @ velocity + intercept_slope
+            pushed = self._times(velocity)
+            velocity[at_kink], intercept_slope = self._solve(at_kink, -pushed[at_kink], velocity.sum())
+            slope = pushed + velocity[at_kink] @ self.gram[at_kink] + intercept_slope
             slope[at_kink] = 0.0
         weights = self.weights + time * change
         length, example, where = self._next_event(state, at_kink, velocity, slope, weights, change)
@@ -161,17 +164,20 @@ class KinkPath:
         """Forces per weight of the segments, (n,)."""
         return np.asarray(np.take_along_axis(self.kinks.forces, state.segment[:, None], axis=1)[:, 0])
 
-    def _solve(self, at_kink: NDArray[np.intp], velocity: Array, target: Array | None = None) -> tuple[Array, float]:
-        """Forces at the kinks, and the intercept, that keep their outputs where they are (or at `target`)."""
+    def _times(self, forces: Array) -> Array:
+        """The outputs of these forces, of which few are not 0, without the intercept."""
+        pushing = np.flatnonzero(forces)
+        return np.asarray(forces[pushing] @ self.gram[pushing])
+
+    def _solve(self, at_kink: NDArray[np.intp], right: Array, others: float) -> tuple[Array, float]:
+        """Forces at the kinks, and the intercept, for these outputs there; forces sum to 0 with `others`."""
         if not len(at_kink):
             return np.empty(0), 0.0
-        pushed = -self.gram[np.ix_(at_kink, np.arange(len(velocity)))] @ velocity
-        right = pushed if target is None else target + pushed
         matrix = self.gram[np.ix_(at_kink, at_kink)]
         if self.has_intercept:
             edge = np.ones((len(at_kink), 1))
             matrix = np.block([[matrix, edge], [edge.T, np.zeros((1, 1))]])
-            right = np.append(right, -velocity.sum())
+            right = np.append(right, -others)
         try:
             solved = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
             is_solved = bool(np.abs(matrix @ solved - right).max() <= SOLVED * (np.abs(right).max() + 1.0))
@@ -190,10 +196,18 @@ class KinkPath:
         segment = (places < outputs[:, None]).sum(axis=1)
         used = (self.weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0)
         state = _State(np.zeros(len(outputs)), outputs.copy(), 0.0, segment, np.where(is_near & used, nearest, -1))
+        fewest, rounds = len(outputs) + 1, 0  # violations, and rounds since they became fewer
         for _ in range(REPAIRS):
             self._settle(state)
-            if not self._repair(state, used):
+            violations = self._violations(state, used)
+            if not len(violations[0]):
                 return state
+            rounds = 0 if len(violations[0]) < fewest else rounds + 1
+            fewest = min(fewest, len(violations[0]))
+            # All at once as long as they become fewer, which takes few rounds; then the largest one alone.
+            chosen = range(len(violations[0])) if rounds < PATIENCE else [int(violations[2].argmax())]
+            for i in chosen:
+                self._change_sets(state, int(violations[0][i]), int(violations[1][i]))
         raise PathError("the optimum was not found")
 
     def _settle(self, state: _State) -> None:
@@ -203,31 +217,28 @@ class KinkPath:
         force[at_kink] = 0.0
         if self.has_intercept and not len(at_kink):
             raise PathError("no example is at a kink")
-        target = self.kinks.places[at_kink, state.kink[at_kink]]
-        force[at_kink], state.intercept = self._solve(at_kink, force, target)
+        target, pushed = self.kinks.places[at_kink, state.kink[at_kink]], self._times(force)
+        force[at_kink], state.intercept = self._solve(at_kink, target - pushed[at_kink], float(force.sum()))
         state.force = force
-        state.output = self.gram @ force + state.intercept
+        state.output = pushed + force[at_kink] @ self.gram[at_kink] + state.intercept
         state.output[at_kink] = target
 
-    def _repair(self, state: _State, used: NDArray[np.bool_]) -> bool:
-        """Change the set of the example that disagrees most; returns whether one does."""
-        rows = np.flatnonzero(state.kink >= 0)
-        kink, worst = state.kink[rows], (ROUNDING * 100.0, -1, 0)
-        scale = max(float(self.weights.max()), 1e-300)
+    def _violations(self, state: _State, used: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+        """Examples that disagree with their set, where each belongs (+1 or −1 from there), and by how much."""
+        at_kink, parts = np.flatnonzero(state.kink >= 0), []
+        kink, scale = state.kink[at_kink], max(float(self.weights.max()), 1e-300)
         for side in (0, 1):
-            gap = state.force[rows] - self.kinks.forces[rows, kink + side] * self.weights[rows]
-            excess = (gap if side == 0 else -gap) / scale
-            if len(rows) and excess.max() > worst[0]:
-                worst = (float(excess.max()), int(rows[excess.argmax()]), 1 if side else -1)
+            gap = state.force[at_kink] - self.kinks.forces[at_kink, kink + side] * self.weights[at_kink]
+            parts.append((at_kink, 1 if side else -1, (gap if side == 0 else -gap) / scale))
         others = np.flatnonzero((state.kink < 0) & used)
         for step in (-1, 1):
             kink = state.segment[others] + (0 if step > 0 else -1)
             inside = (kink >= 0) & (kink < self.kinks.places.shape[1])
             place = self.kinks.places[others, np.clip(kink, 0, self.kinks.places.shape[1] - 1)]
             excess = np.where(inside, step * (state.output[others] - place) / self.spread, -np.inf)
-            if len(others) and excess.max() > worst[0]:
-                worst = (float(excess.max()), int(others[excess.argmax()]), step)
-        if worst[1] < 0:
-            return False
-        self._change_sets(state, worst[1], worst[2])
-        return True
+            parts.append((others, step, excess))
+        rows = np.concatenate([rows for rows, _, _ in parts])
+        where = np.concatenate([np.full(len(rows), step) for rows, step, _ in parts])
+        excess = np.concatenate([excess for _, _, excess in parts])
+        beyond = excess > VIOLATION
+        return rows[beyond], where[beyond], excess[beyond]
