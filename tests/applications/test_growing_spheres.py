@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,15 @@ def test_an_enemy_is_a_row_of_the_user_s_own_frame() -> None:
         for change in result.changes:
             assert (change.before, change.after) == (queries.x[change.name].iloc[place], enemy[change.name].iloc[0])
         assert model.predict(result.enemy).predicted[0] == result.enemy_predicted != result.predicted
+
+
+def test_values_of_changes_are_plain_whatever_the_columns_hold() -> None:
+    frame = pd.DataFrame({"day": pd.date_range("2020-01-01", periods=4).repeat(3), "size": np.arange(12) / 3})
+    train = uw.Examples(frame)
+    result = uw.growing_spheres(Rule(lambda x: x["day"] > "2020-01-02"), train.take([0]), train)
+    (change,) = result.changes
+    assert change.name == "day" and change.before == "2020-01-01 00:00:00" and change.after > "2020-01-02"
+    assert result.enemy.x["day"].dtype == frame["day"].dtype and json.dumps(result.as_dict())
 
 
 def test_polars_and_pandas_have_the_same_enemy() -> None:

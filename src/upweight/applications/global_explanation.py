@@ -136,18 +136,12 @@ def global_explanation(
     require(model, [Measurable], "global_explanation", train, queries)
     choice, settings = pick or Pick(), neighbours or Neighbours(samples=1000)
     report = as_progress(progress, "explain")
-    fitted: Fitted[Any, Any] | None = None
-    if choice.of == "queries":
-        settings = replace(settings, influential=0)
-        chosen, scores = _some(queries, choice.candidates, settings.seed), None
+    fitted = None if choice.of == "queries" else _scoring_method(model, train, recipe)
+    settings = replace(settings, influential=0 if fitted is None else max(settings.influential, FEWEST))
+    scores: Array | None = None
+    if fitted is None:
+        chosen = _some(queries, choice.candidates, settings.seed)
     else:
-        settings = replace(settings, influential=max(settings.influential, FEWEST))
-        fitted = fitted_method(model, train, recipe)
-        if fitted is None:
-            raise ValueError(
-                "expected a recipe, because the method that suits this model takes many trainings; pass it if that is "
-                'wanted, or Pick(of="queries")'
-            )
         chosen, scores = _most_influential(fitted, queries, train, choice.candidates)
     candidates = list[LocalModel]()
     for i in range(len(chosen)):
@@ -199,6 +193,18 @@ def submodular_pick(sizes: Array, importance: Array, k: int) -> tuple[list[int],
         shown |= sizes[best] > 0
         coverage.append(float(importance[shown].sum() / (importance.sum() or 1.0)))
     return picked, np.array(coverage)
+
+
+def _scoring_method(
+    model: Measurable, train: Examples, recipe: Attributor | Fitted[Any, Any] | None
+) -> Fitted[Any, Any]:
+    fitted = fitted_method(model, train, recipe)
+    if fitted is None:
+        raise ValueError(
+            "expected a recipe, because no method scores training examples of this model without many trainings; pass "
+            'one, or Pick(of="queries")'
+        )
+    return fitted
 
 
 def _some(queries: Examples, count: int, seed: int) -> Examples:

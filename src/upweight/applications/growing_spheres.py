@@ -154,12 +154,6 @@ def growing_spheres(
     distances = np.sqrt((sizes**2).sum(axis=1))
     enemy = search.examples(sparse[None])
     training = search.training(train, k)
-    columns = search.space.columns
-    changed = np.argsort(-sizes[1], kind="stable")[: np.count_nonzero(sizes[1])]
-    changes = tuple(
-        ColumnChange(columns.names[j], columns.value(j, search.space.query[j]), columns.value(j, sparse[j]), size)
-        for j, size in zip(changed.tolist(), sizes[1, changed].tolist(), strict=True)
-    )
     warnings = []
     if training and training[0].distance < distances[1]:
         warnings.append(
@@ -171,7 +165,7 @@ def growing_spheres(
         predicted=search.predicted,
         enemy=enemy,
         enemy_predicted=model.predict(enemy).predicted[0],
-        changes=changes,
+        changes=_changes(search.space, sparse, sizes[1]),
         distance=float(distances[1]),
         distance_before=float(distances[0]),
         changed_before=int(np.count_nonzero(sizes[0])),
@@ -179,6 +173,15 @@ def growing_spheres(
         train=train,
         spheres=settings,
         diagnostics={"warnings": warnings, "predictions": search.predictions},
+    )
+
+
+def _changes(space: MixedSpace, codes: Array, sizes: Array) -> tuple[ColumnChange, ...]:
+    columns, query = space.columns, space.query
+    changed = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)].tolist()
+    values = [(columns.value(j, query[j]), columns.value(j, codes[j])) for j in changed]
+    return tuple(
+        ColumnChange(columns.names[j], *both, float(sizes[j])) for j, both in zip(changed, values, strict=True)
     )
 
 

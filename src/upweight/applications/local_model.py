@@ -158,39 +158,51 @@ def local_model(
     require_one(query)
     described = settings.features_of(train, query)
     output = explained_output(model, query, label)
-    samples = type(described).samples if settings.samples is None else settings.samples
-    sets = {"random": random_set(described, output, samples, np.random.default_rng([settings.seed, 0]))}
     examples, diagnostics = _influential(output, train, recipe, settings)
-    used = np.empty(0, dtype=np.intp)
-    if train is not None and examples:
-        used = train.positions([a.id for a in examples])
-        sizes = np.abs([a.score for a in examples])
-        rng = np.random.default_rng([settings.seed, 1])
-        sets["influential"] = influential_set(described, output, (used, sizes), samples, rng)
-    surrogates = {name: fit_surrogate(neighbour_set.fitted, features) for name, neighbour_set in sets.items()}
-    tests = {name: neighbour_set.held_out for name, neighbour_set in sets.items()}
-    if train is not None:
-        others = np.setdiff1d(weighted_positions(train), used)
-        near = nearest_training(described, output, others, np.random.default_rng([settings.seed, 2]))
-        tests |= {} if near is None else {"training": near}
+    sets, tests = _neighbour_sets(described, output, train, examples, settings)
+    surrogates = {name: fit_surrogate(neighbours_of, features) for name, neighbours_of in sets.items()}
     fidelity = tuple(
         _fidelity(name, surrogate, kind, test) for name, surrogate in surrogates.items() for kind, test in tests.items()
     )
-    diagnostics["warnings"] += _fidelity_warnings(fidelity, sets["random"].fitted, output)
+    diagnostics["warnings"] += _fidelity_warnings(fidelity, sets["random"], output)
     return LocalModel(
         query=query,
         output=output.described,
         label=output.label,
-        value=float(sets["random"].fitted.outputs[0]),
+        value=float(sets["random"].outputs[0]),
         random=surrogates["random"],
         influential=surrogates.get("influential"),
         fidelity=fidelity,
         examples=examples,
-        neighbourhoods={name: neighbour_set.fitted for name, neighbour_set in sets.items()},
+        neighbourhoods=sets,
         features=described,
         train=train,
         diagnostics=diagnostics,
     )
+
+
+def _neighbour_sets(
+    features: InterpretableFeatures,
+    output: ExplainedOutput,
+    train: Examples | None,
+    examples: tuple[Attribution, ...],
+    settings: Neighbours,
+) -> tuple[dict[str, Neighbourhood], dict[str, Neighbourhood]]:
+    """(the neighbourhoods to fit surrogates to, those to try them on), by name."""
+    samples, seed = settings.samples or type(features).samples, settings.seed
+    sets = {"random": random_set(features, output, samples, np.random.default_rng([seed, 0]))}
+    used = np.empty(0, dtype=np.intp)
+    if train is not None and examples:
+        used = train.positions([a.id for a in examples])
+        sizes = np.abs([a.score for a in examples])
+        rng = np.random.default_rng([seed, 1])
+        sets["influential"] = influential_set(features, output, (used, sizes), samples, rng)
+    tests = {name: neighbour_set.held_out for name, neighbour_set in sets.items()}
+    if train is not None:
+        others = np.setdiff1d(weighted_positions(train), used)
+        near = nearest_training(features, output, others, np.random.default_rng([seed, 2]))
+        tests |= {} if near is None else {"training": near}
+    return {name: neighbour_set.fitted for name, neighbour_set in sets.items()}, tests
 
 
 def fitted_method(

@@ -32,7 +32,8 @@ def random_set(
 ) -> NeighbourSet:
     """Random neighbours, as in LIME, and a fifth as many fresh ones."""
     fitted = _measured(features, output, features.random(samples - 1, rng))
-    return NeighbourSet(fitted, _measured(features, output, features.random(samples // HELD_OUT_SHARE, rng)))
+    fresh = _measured(features, output, features.random(samples // HELD_OUT_SHARE, rng))
+    return NeighbourSet(fitted, _without_query(fresh))
 
 
 def influential_set(
@@ -67,7 +68,7 @@ def influential_set(
             drawn.append(whole)
             parts_factors.append(factors[part])
         sets.append(_joined([_measured(features, output, d) for d in drawn], np.concatenate(parts_factors)))
-    return NeighbourSet(*sets)
+    return NeighbourSet(sets[0], _without_query(sets[1]))
 
 
 def nearest_training(
@@ -87,6 +88,11 @@ def nearest_training(
 def _measured(features: InterpretableFeatures, output: ExplainedOutput, drawn: Drawn) -> Neighbourhood:
     outputs = np.concatenate([output.of_inputs(x) for x in drawn.inputs()])
     return Neighbourhood(drawn.rows, outputs, features.weights(drawn.rows), features.names)
+
+
+def _without_query(neighbourhood: Neighbourhood) -> Neighbourhood:
+    rows, outputs, weights = neighbourhood.rows[1:], neighbourhood.outputs[1:], neighbourhood.weights[1:]
+    return Neighbourhood(rows, outputs, weights, neighbourhood.names)
 
 
 def _joined(parts: list[Neighbourhood], factors: Array) -> Neighbourhood:

@@ -13,6 +13,7 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of, is_sparse, join_rows
 
 Array = NDArray[np.float64]
+PLAIN = (str, int, float)
 CATEGORIES = ("category", "Categorical", "Enum")
 
 
@@ -64,7 +65,7 @@ class Columns:
             self._whole[j] = np.asarray(column).dtype.kind in "iu" or bool(np.all(present == np.round(present)))
             return
         self.is_number[j] = False
-        values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column).tolist()
+        values = column.to_list() if hasattr(column, "to_list") else np.asarray(column).tolist()
         positions: dict[Any, int] = {}
         keys = [None if is_missing(value) else value for value in values]
         self.codes[:, j] = [positions.setdefault(key, len(positions)) for key in keys]
@@ -121,7 +122,8 @@ class Columns:
     def value(self, j: int, code: float) -> Any:
         """A value of this column as a plain value: None for a missing one, whole numbers as int."""
         if not self.is_number[j]:
-            return self.categories[j][int(code)]
+            category = self.categories[j][int(code)]
+            return category if isinstance(category, PLAIN) or category is None else str(category)
         if np.isnan(code):
             return None
         return int(code) if self._whole[j] and float(code).is_integer() else float(code)
