@@ -229,7 +229,7 @@ def _warnings(candidates: Sequence[LocalModel], picked: int, pick: Pick) -> list
     poor = sum(bool(candidate.diagnostics["warnings"]) for candidate in candidates)
     warnings = []
     if poor:
-        warnings.append(f"{poor} of {len(candidates)} local models have warnings of their own.")
+        warnings.append(f"Local models with warnings of their own: {poor} of {len(candidates)}.")
     if picked < min(pick.k, len(candidates)):
         warnings.append(f"{picked} of {pick.k} local models are picked: the others show no further feature.")
     return warnings
