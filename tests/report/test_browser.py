@@ -213,6 +213,7 @@ def test_a_row_shows_first_what_matters_and_marks_what_differs(visit):
         card = page.locator(".card").first
         assert card.locator("dt").count() == 8
         card.locator("summary").click()
+        card.locator("dt").nth(41).wait_for()
         assert card.locator("dt").count() == 42 and "Ulm =" in card.inner_text()
 
 
