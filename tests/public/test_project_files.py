@@ -22,9 +22,7 @@ def test_the_citation_has_the_version_and_the_licence_of_the_package() -> None:
     assert f"\nversion: {uw.__version__}\n" in text and f"\nlicense: {licence}\n" in text
 
 
-@pytest.mark.parametrize(
-    "path", [*FORMS, ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
 def test_every_form_and_workflow_is_a_mapping(path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
