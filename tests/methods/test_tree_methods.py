@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeRegressor
 
 import upweight as uw
 from support.tree_families import BOOSTERS, FORESTS
@@ -164,6 +165,16 @@ def test_forests_and_boosters_are_sent_to_their_own_methods():
     assert isinstance(first_choice(forest, train), uw.ForestWeights)
     linear = uw.explainable(LogisticRegression(tol=1e-8, max_iter=1000).fit(train.x, train.y), train)
     assert isinstance(first_choice(linear, train), uw.Influence)
+
+
+def test_a_single_tree_is_explained_by_refits_since_its_splits_decide():
+    x, y = np.random.default_rng(3).normal(size=(40, 3)), np.arange(40) % 2
+    train, queries = uw.Examples(x, y), uw.Examples(x[:4] + 0.1, y[:4], ids=list("abcd"))
+    model = uw.explainable(DecisionTreeRegressor(max_depth=3, random_state=0).fit(x, y.astype(float)), train)
+    scores = uw.explain(model, train, queries, removals=0).scores
+    without = train.take(np.arange(40) != 5)
+    refit = uw.explainable(DecisionTreeRegressor(max_depth=3, random_state=0).fit(without.x, without.y), without)
+    np.testing.assert_allclose(scores.values[:, 5], model.measure(queries) - refit.measure(queries))
 
 
 def test_a_leaf_that_the_model_does_not_have_is_refused():

@@ -25,6 +25,7 @@ from upweight.methods.leave_one_out import LeaveOneOut
 from upweight.methods.shortlist_leave_one_out import RANDOM_RUNS, ShortlistLeaveOneOut
 from upweight.methods.tree_sim import TreeSim
 
+MAX_REFITS_OF_A_TREE = 500  # they take some seconds
 GRADIENTS_PER_MINUTE = 4e9  # of LeafRefit, counted as removals × examples × trees
 REFIT_SECONDS = 20.0  # that refits of a model may take if the user names no method
 MIN_REFITS = 8  # fewer than this in that time are refused
@@ -61,6 +62,9 @@ def first_choice(model: Measurable, train: Examples) -> Attributor:
         return _without_trees(model)
     grown = model.grown(train)
     if can(model, Averaged):
+        # Effects on a single tree are those of its splits, which only trainings follow; an average has many splits.
+        if model.trees().trees == 1 and len(train) <= MAX_REFITS_OF_A_TREE and can(model, Retrainable):
+            return LeaveOneOut()
         return ForestWeights() if grown.exact else TreeSim()
     work = len(train) ** 2 * model.trees().trees
     if not grown.exact:
