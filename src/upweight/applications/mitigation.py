@@ -93,6 +93,9 @@ class Mitigator:
         it. In the end one control, for all of them, is trained without as many random examples of each label.
         """
         removals = [_Removal(*target, self._label(self.base, target[0])[0]) for target in targets]
+        for removal in removals:
+            if removal.base != removal.predicted:
+                removal.why_not = "training on everything does not give this prediction"
         self.report("retrain", 0, len(removals))
         while unchanged := [
             r for r in removals if r.why_not is None and self._label(self.current, r.target)[0] == r.base
@@ -106,9 +109,6 @@ class Mitigator:
 
     def _remove_for(self, removal: _Removal) -> None:
         """Remove the examples with the highest z-values until the predicted label of the target changes."""
-        if removal.base != removal.predicted:
-            removal.why_not = "training on everything does not give this prediction"
-            return
         steps = self._steps(removal.z)
         while self._label(self.current, removal.target)[0] == removal.base:
             step = next(steps, None)

@@ -215,7 +215,7 @@ def poisoned(
     require(model, [Measurable], "poisoned", train, queries)
     require_label_measurement(model, train)
     fit, retraining = fit or FIT(), retraining or Retraining()
-    named = None if isinstance(targets, int | np.integer) else queries.positions(list(targets)).tolist()
+    named = None if isinstance(targets, int | np.integer) else queries.positions(list(dict.fromkeys(targets))).tolist()
     number = require_count("targets", targets, least=0) if named is None else 0
     recipe = default_recipe(model, train) if recipe is None else recipe
     search = search_targets(model, train, queries, recipe, fit, retraining.progress or no_progress)
