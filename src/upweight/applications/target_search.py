@@ -172,7 +172,10 @@ def _warnings(tails: Tails, queries: Examples, p: Array, fit: FIT) -> list[str]:
 
 
 def _notes(model: Measurable, recipe: Attributor, fit: FIT, queries: int) -> list[str]:
-    notes = [f"At level {fit.level:g}, about {fit.level * queries:.2g} of {queries:,} clean queries are flagged."]
+    how = "FIT(clean=…) holds the level" if fit.clean is None else "the level holds for queries like the clean ones"
+    notes = [
+        f"At level {fit.level:g}, about {fit.level * queries:.2g} of {queries:,} clean queries are flagged; {how}."
+    ]
     if can(model, Differentiable) and not can(model, Checkpointed) and not isinstance(recipe, GAS):
         notes.append("Without checkpoints of the training, influences are those at the trained parameters.")
     return notes
