@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 import upweight as uw
 from upweight.applications import nearest_copies
+from upweight.applications.audit import is_quick
 from upweight.applications.group_columns import group_columns
 from upweight.applications.nearest_copies import FeatureSpace, equal_rows, lower_tail
 from upweight.applications.support import ground_of
@@ -395,6 +396,27 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence() -> None:
     assert "groups of the queries by site are not known" in result.diagnostics["warnings"][0]
     with pytest.raises(KeyError, match="no query has the id"):
         result.of("nobody")
+
+
+def test_an_explanation_takes_the_audit_of_its_queries_and_no_other() -> None:
+    made, source, planted = watermarked(0)
+    audited = uw.audit(made, {"source": source[:600]}, query_groups={"source": ["clinic"] * 200})
+    queries = made.queries.take(planted[:2])
+    few = replace(made, queries=queries, scores=made.fitted.attribute(queries))
+    for entry, identifier in zip(few.with_audit(audited).as_dict()["queries"], queries.ids.tolist(), strict=True):
+        assert entry["audit"]["flagged"] and entry["audit"]["sentence"] == audited.of(identifier).sentence
+    assert [entry["audit"] for entry in few.as_dict()["queries"]] == [None, None]
+    alone = uw.audit(few)
+    assert set(few.with_audit(alone).warnings) == {*few.warnings, *alone.diagnostics["warnings"]}
+    with pytest.raises(ValueError, match="expected the audit of these queries"):
+        made.with_audit(alone)
+
+
+def test_audits_are_quick_unless_each_score_takes_a_training() -> None:
+    x, y, _ = odd_digits(0, 30)
+    assert is_quick(explained(x[:30], y[:30], x[30:33], y[30:33]))
+    assert not is_quick(explained(x[:30], y[:30], x[30:33], y[30:33], recipe=uw.LeaveOneOut(processes=1)))
+    assert not is_quick(replace(explained(x[:30], y[:30], x[30:33], y[30:33]), fitted=None))
 
 
 def test_methods_that_retrain_are_ordered_by_their_scores_with_a_warning() -> None:

@@ -78,6 +78,19 @@ def test_audit(tmp_path, fitted):
     assert "No prediction is flagged" in rendered(tmp_path, uw.audit(uw.explain(model, train, queries, removals=0)))
 
 
+def test_the_report_of_an_explanation_says_whether_support_is_unusual(tmp_path, fitted):
+    model, train, queries = fitted
+    twin = queries.replaced(x=np.concatenate([train.x[:1], queries.x[1:]]))
+    explained = uw.explain(model, train, twin, removals=0)
+    plain = uw.write_page(tmp_path / "plain.html", explained).read_text(encoding="utf-8")
+    assert '"support"' not in plain
+    audited = explained.with_audit(uw.audit(explained, {"site": ["a"] * 60}))
+    html = uw.write_page(tmp_path / "page.html", audited, description=["A model."]).read_text(encoding="utf-8")
+    assert html.count('"sentence":"Nothing unusual."') == 19 and "A model." in html
+    assert '"sentence":"Training example t0 is equal to it."' in html
+    assert "Warning from support audit" in html and "groups of the queries by site are not known" in html
+
+
 def test_poisoned(tmp_path, fitted):
     model, train, queries = fitted
     result = uw.poisoned(model, train, queries, uw.GradCos(), fit=uw.FIT(clean=queries, level=0.06), targets=["q0"])

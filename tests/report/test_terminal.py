@@ -7,6 +7,7 @@ from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from upweight import Chance, Examples, Influence, Margin, explainable
+from upweight.applications.audit import audit
 from upweight.applications.explain import explain
 from upweight.report.progress_display import ProgressDisplay
 from upweight.report.terminal import _percents, summary
@@ -142,3 +143,12 @@ def test_a_row_of_a_table_is_shown_by_the_columns_that_go_most_with_the_labels()
     model = explainable(LogisticRegression(tol=1e-10).fit(train.x, train.y), train)
     rows = [line for line in printed(explain(model, train, queries, removals=0)).splitlines() if "#" in line][:-1]
     assert rows and all("c27 " in line and "c0 " not in line for line in rows if "labelled" in line)
+
+
+def test_the_summary_states_whether_the_support_is_unusual():
+    plain = explained(removals=0)
+    assert "upport" not in printed(plain)
+    known = explain(plain.fitted.model, plain.train, plain.queries, removals=0)
+    assert "Support: Nothing unusual." in printed(known.with_audit(audit(known)))
+    copy = explain(plain.fitted.model, plain.train, plain.train.take([3]).replaced(ids=[0]), removals=0)
+    assert "Unusual support: Training example 3 is equal to it." in printed(copy.with_audit(audit(copy)))

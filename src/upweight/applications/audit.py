@@ -17,8 +17,11 @@ from upweight.applications.support_checks import SupportCheck, checks_of, typica
 from upweight.applications.support_reference import reference_of
 from upweight.applications.supported_labels import supported
 from upweight.core.blocks import require_count
+from upweight.core.capability_checks import can
 from upweight.core.examples import Examples, Id
+from upweight.core.model import Replayable, Retrainable
 from upweight.core.scores import Attribution
+from upweight.core.tree_based import TreeBased
 
 Array = NDArray[np.float64]
 
@@ -69,6 +72,10 @@ class AuditedPrediction:
             return "Nothing unusual."
         return " ".join(f"{check.sentence}." for check in self.checks if check.surprising)
 
+    def summary(self) -> dict[str, Any]:
+        """The flag, p and the sentence."""
+        return {"flagged": self.flagged, "p": self.p, "sentence": self.sentence}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         nearest = self.nearest
@@ -77,9 +84,7 @@ class AuditedPrediction:
             "label": _plain(self.label),
             "predicted": _plain(self.predicted),
             "supported": _plain(self.supported),
-            "flagged": self.flagged,
-            "p": self.p,
-            "sentence": self.sentence,
+            **self.summary(),
             "proponents": [{"id": a.id, "score": a.score} for a in self.proponents],
             "shares": dict(self.shares),
             "effective": self.effective,
@@ -210,6 +215,15 @@ def audit(
             "notes": typical_support(checks),
         },
     )
+
+
+def is_quick(explained: Explanation) -> bool:
+    """Whether an audit takes about as long as the explanation: not of networks, nor by methods that retrain."""
+    fitted = explained.fitted
+    if fitted is None or {Retrainable, Replayable} & set(type(fitted.recipe).needs):
+        return False
+    model = fitted.original_model
+    return isinstance(model, TreeBased) or (can(model, Retrainable) and model.converges)
 
 
 def _audited(

@@ -6,8 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
 
+if TYPE_CHECKING:
+    from upweight.applications.audit import Audit
+
 log = logging.getLogger("upweight")
 
 
@@ -42,6 +45,7 @@ class Explanation:
         seconds: the time it took.
         notes: sentences about what was requested but could not be done.
         fitted: the fitted method; None if it is not known.
+        audit: the support audit of these queries; None if there was none.
     """
 
     scores: Scores
@@ -51,12 +55,25 @@ class Explanation:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     fitted: Fitted[Any, Any] | None = None
+    audit: Audit | None = None
 
     @property
     def warnings(self) -> list[str]:
-        """All warnings in one list: of the method, of the verification, and the notes."""
+        """All warnings in one list: of the method, of the verification, of the support audit, and the notes."""
         checked = () if self.check is None else self.check.diagnostics.get("warnings", ())
-        return [str(w) for w in (*self.scores.diagnostics.get("warnings", ()), *checked, *self.notes)]
+        audited = () if self.audit is None else self.audit.diagnostics["warnings"]
+        return [str(w) for w in (*self.scores.diagnostics.get("warnings", ()), *checked, *audited, *self.notes)]
+
+    def with_audit(self, audit: Audit) -> Explanation:
+        """This explanation with the support audit of its queries, for report, terminal and JSON.
+
+        Raises ValueError for the audit of other queries.
+        """
+        missing = set(self.queries.ids.tolist()) - set(audit.queries.ids.tolist())
+        if missing:
+            text = f"expected the audit of these queries, got one without {sorted(missing, key=str)[:3]}"
+            raise ValueError(f"{text}; pass uw.audit(explained)")
+        return replace(self, audit=audit)
 
     def as_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON, with the k strongest proponents and opponents of every query; NaN becomes None.
@@ -64,8 +81,8 @@ class Explanation:
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
         `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or
         `predicted` and `probability` at the optimum that the scores are taken at, if it differs), `measured`,
-        `proponents` and `opponents`, each a list of `id`, `label`, `score`, and `interval` if scores are estimated from
-        random trainings), `check` (None, or `verdict`,
+        `audit` (None, or `flagged`, `p`, `sentence` of the support audit), `proponents` and `opponents`, each a list of
+        `id`, `label`, `score`, and `interval` if scores are estimated from random trainings), `check` (None, or `verdict`,
         `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
         `overview` (`Overview.as_dict(k)`; None for a single query), `warnings`, `seconds`.
         """
@@ -133,6 +150,7 @@ class Explanation:
             "probability": _number(self.probability(place)[0]),
             "at_optimum": self._optimum(place),
             "measured": None if measured is None else _number(measured[place]),
+            "audit": None if self.audit is None else self.audit.of(identifier).summary(),
             "proponents": self._listed(identifier, self.scores.proponents(identifier, k)),
             "opponents": self._listed(identifier, self.scores.opponents(identifier, k)),
         }

@@ -52,6 +52,18 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         ),
     ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents to print.")] = 5,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of groups or sources, for the support audit; may be repeated."),
+    ] = None,
+    audit: Annotated[
+        bool | None,
+        typer.Option(
+            "--audit/--no-audit",
+            help="Also ask whether the training examples behind each prediction have to do with it. Default: yes, "
+            "except of networks and by methods that retrain, where it takes long, unless --by is given.",
+        ),
+    ] = None,
     out: Out = Path("report.html"),
     as_json: AsJson = False,
     removals: Removals = DEFAULT_REMOVALS,
@@ -68,13 +80,15 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     require_output(out, task)
     requested = None if method is None else recipe_for(method, seed)
     query_limit = _number_of_queries(number, query)
+    from upweight.applications.audit import is_quick
     from upweight.applications.explain import explain as run
     from upweight.methods.registry import first_choice
-    from upweight.report.page import write_report
     from upweight.report.terminal import print_explanation
+    from upweight.report.write_page import write_page
 
     start = time.perf_counter()
-    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+    stages = {"read": f"Reading {task.name}", "audit": "Asking whether its proponents have to do with each prediction"}
+    with show_progress(stages, quiet, as_json) as progress:
         inputs = source.read(progress, query, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, query_limit)
@@ -83,11 +97,12 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         explained = run(
             model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
         )
+        if is_quick(explained) or by if audit is None else audit:
+            progress("audit", 0, 1)
+            explained = explained.with_audit(upweight.audit(explained, by or ()))
+            progress("audit", 1, 1)
         progress("report", 0, 1)
-        scores = explained.scores
-        if inputs.description:
-            scores = replace(scores, diagnostics={**scores.diagnostics, "model": list(inputs.description)})
-        write_report(out, scores, train, explained.queries, explained.check)
+        write_page(out, explained, description=inputs.description)
         progress("report", 1, 1)
     notes = (*inputs.notes, *why_chosen, *explained.notes)
     explained = replace(explained, notes=notes, seconds=time.perf_counter() - start)

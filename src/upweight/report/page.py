@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from upweight.report.verification import LEVEL, headline, judged, same_scores, t
 from upweight.report.wording import count, settings, wording
 
 if TYPE_CHECKING:
+    from upweight.applications.explain import Explanation
     from upweight.applications.follow import Course
     from upweight.evaluate.verify import Check
 
@@ -71,6 +74,19 @@ def write_report(
     return written(Path(path), _render(scores, payload(scores, train, queries, check, course, limits), check))
 
 
+def explanation_page(explained: Explanation, description: Sequence[str] = ()) -> str:
+    """The report of an explanation, with its verification and its support audit."""
+    scores = judged(explained.check, explained.scores)
+    if description:
+        scores = replace(scores, diagnostics={**scores.diagnostics, "model": list(description)})
+    data = payload(scores, explained.train, explained.queries, explained.check)
+    if explained.audit is None:
+        return _render(scores, data, explained.check)
+    for entry, identifier in zip(data["queries"], scores.query_ids.tolist(), strict=False):
+        entry["support"] = explained.audit.of(identifier).summary()
+    return _render(scores, data, explained.check, explained.audit.diagnostics["warnings"])
+
+
 def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
     known = set(examples.ids.tolist())
     missing = [i for i in ids.tolist() if i not in known]
@@ -82,7 +98,7 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
+def _render(scores: Scores, data: dict[str, Any], check: Check | None, audit_warnings: Sequence[str] = ()) -> str:
     words = wording(scores)
     return rendered(
         "page.html.j2",
@@ -94,7 +110,7 @@ def _render(scores: Scores, data: dict[str, Any], check: Check | None) -> str:
         unit=_unit_sentence(scores.unit, words.unit),
         method=str(scores.recipe.get("method", "unnamed method")),
         size=f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
-        warnings=_warnings(scores, check),
+        warnings=_warnings(scores, check) + [{"source": "support audit", "text": text} for text in audit_warnings],
         trust=trust(check, scores),
         headline=headline(check, scores),
         level=f"{LEVEL:.0%}",

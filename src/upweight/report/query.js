@@ -21,6 +21,14 @@ function measuredLine(entry) {
     el("b", null, plain(value)), WORDS.unit ? " " + WORDS.unit : "");
 }
 
+// Whether the examples behind the prediction have to do with it.
+function supportLine(entry) {
+  if (!entry.support) return null;
+  if (!entry.support.flagged) return el("p", { class: "measured" }, "Support: ", entry.support.sentence);
+  return el("p", { class: "answer" }, el("span", { class: "wrong" }, "⚑ unusual support"), " ", entry.support.sentence,
+    entry.wrong ? " These speak for the predicted label." : null);
+}
+
 function chances(entry) {
   if (!entry.probabilities) return null;
   const rows = entry.probabilities.map(([name, p]) => {
@@ -68,7 +76,7 @@ function queryParts(entry, titleId = null) {
     el("div", { class: "seen" }, show(entry.preview, "query " + entry.id, 700)),
     el("div", { class: "query-text" },
       el("h2", { id: titleId }, "Query ", el("span", { class: "id" }, entry.id)),
-      verdict(entry), optimumLine(entry), measuredLine(entry), answer(entry)),
+      verdict(entry), optimumLine(entry), measuredLine(entry), answer(entry), supportLine(entry)),
     chances(entry)].filter(Boolean);
 }
 

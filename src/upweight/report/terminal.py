@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from upweight.applications.audit import AuditedPrediction
 from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.printable import printable
@@ -53,6 +54,8 @@ def summary(
             else _table(explanation, position, sides, noun, cells)
         )
         add(_meaning(explanation, position, sides))
+        if explanation.audit is not None:
+            add(_support(explanation.audit.of(query)), above=0)
     if explanation.check is not None:
         removals = count(len(explanation.check.removals), "removal")
         retrained = f"Verdict: {words(explanation.check.verdict)}. Checked by retraining without each of {removals}."
@@ -197,6 +200,15 @@ def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[A
         now, then = _percents(before, without)
         sentence += f", and the probability of {label} would be {then}% instead of {now}%"
     return Text(printable(f"{sentence}."), "dim")
+
+
+def _support(audited: AuditedPrediction) -> Text:
+    """Whether the examples behind the prediction have to do with it."""
+    if not audited.flagged:
+        return Text(printable(f"Support: {audited.sentence}"), "dim")
+    is_mistake = audited.label is not None and audited.predicted != audited.label
+    whose = " These speak for the predicted label." if is_mistake else ""
+    return Text.assemble(("Unusual support: ", "bold yellow"), printable(audited.sentence + whose))
 
 
 def _agreement_table(check: Check, noun: str) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 from upweight.applications.attack import Attack
 from upweight.applications.audit import Audit
+from upweight.applications.explain import Explanation
 from upweight.applications.fgsm import AdversarialQueries
 from upweight.applications.flip_set import FlipSet
 from upweight.applications.global_explanation import GlobalExplanation
@@ -27,6 +28,7 @@ from upweight.report.fgsm_page import fgsm_page
 from upweight.report.flip_set_page import flip_set_page
 from upweight.report.growing_spheres_page import growing_spheres_page
 from upweight.report.local_model_page import global_explanation_page, local_model_page
+from upweight.report.page import explanation_page
 from upweight.report.perturb_page import perturb_page
 from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
@@ -35,6 +37,7 @@ from upweight.report.slices_page import slices_page
 from upweight.report.what_if_page import what_if_page
 
 PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
+    Explanation: explanation_page,
     Suspects: review_page,
     Slices: slices_page,
     Audit: audit_page,
@@ -62,7 +65,7 @@ def write_page(path: str | Path, result: Any, *, description: Sequence[str] = ()
 
     Args:
         path: where to write.
-        result: what one of these functions returned.
+        result: what one of these functions, or `explain`, returned.
         description: sentences about the model, for the head of the page.
 
     Raises:
