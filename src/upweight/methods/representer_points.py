@@ -97,13 +97,14 @@ class RepresenterPoints(Attributor):
         tried = []
         for targets in self._candidates(model, train, predicted):
             head = targets.fit(features, np.arange(len(train)))
-            facts = {"targets": targets.kind, "l2": targets.l2, **targets.compare(head, features, predicted)}
-            facts["compared_on"] = COMPARED_ON[targets.kind]
-            if own is not None and targets.kind == "labels" and targets.l2 == own.l2:
-                facts["compared_on"] = OWN_HEAD
+            facts: dict[str, Any] = {"targets": targets.kind, "l2": targets.l2}
             if others is not None:
                 facts |= agreement(head.probabilities(others[0]), others[1], np.ones(len(others[1])))
                 facts["compared_on"] = HELD_OUT
+            else:
+                is_own = own is not None and targets.kind == "labels" and targets.l2 == own.l2
+                facts |= targets.compare(head, features, predicted)
+                facts["compared_on"] = OWN_HEAD if is_own else COMPARED_ON[targets.kind]
             if facts["faithful"] > FAITHFUL and facts["change"] < MAX_CHANGE:
                 return FittedRepresenterPoints(self, model, train, head, facts)
             tried.append(f"{facts['faithful']:.3f}, {facts['change']:.2g} with l2={targets.l2:g}")
