@@ -65,26 +65,24 @@ class Explanation:
         return [str(w) for w in (*self.scores.diagnostics.get("warnings", ()), *checked, *audited, *self.notes)]
 
     def with_audit(self, audit: Audit) -> Explanation:
-        """This explanation with the support audit of its queries, for report, terminal and JSON.
-
-        Raises ValueError for the audit of other queries.
-        """
-        missing = set(self.queries.ids.tolist()) - set(audit.queries.ids.tolist())
+        """This explanation with the support audit of its queries. Raises ValueError for the audit of others."""
+        missing = [i for i in self.queries.ids.tolist() if i not in set(audit.queries.ids.tolist())]
         if missing:
-            text = f"expected the audit of these queries, got one without {sorted(missing, key=str)[:3]}"
-            raise ValueError(f"{text}; pass uw.audit(explained)")
+            raise ValueError(
+                f"expected the audit of these queries, got none of {missing[:3]}; pass uw.audit(explained)"
+            )
         return replace(self, audit=audit)
 
     def as_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON, with the k strongest proponents and opponents of every query; NaN becomes None.
 
-        Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples),
-        `queries` (a list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or
-        `predicted` and `probability` at the optimum that the scores are taken at, if it differs), `measured`,
-        `audit` (None, or `flagged`, `p`, `sentence` of the support audit), `proponents` and `opponents`, each a list of
-        `id`, `label`, `score`, and `interval` if scores are estimated from random trainings), `check` (None, or `verdict`,
-        `slope`, `pearson`, `spearman`, `trainings`, and the three numbers plus `count` under `single` and `groups`),
-        `overview` (`Overview.as_dict(k)`; None for a single query), `warnings`, `seconds`.
+        Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples), `queries` (a
+        list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or `predicted` and
+        `probability` at the optimum that the scores are taken at, if it differs), `measured`, `audit` (None, or
+        `flagged`, `p`, `sentence`), `proponents` and `opponents`, each a list of `id`, `label`, `score`, and `interval`
+        if scores are estimated from random trainings), `check` (None, or `verdict`, `slope`, `pearson`, `spearman`,
+        `trainings`, and the three numbers plus `count` under `single` and `groups`), `overview` (`Overview.as_dict(k)`;
+        None for a single query), `warnings`, `seconds`.
         """
         return {
             "method": dict(self.scores.recipe),
