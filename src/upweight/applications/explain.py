@@ -60,9 +60,8 @@ class Explanation:
     @property
     def warnings(self) -> list[str]:
         """All warnings in one list: of the method, of the verification, of the support audit, and the notes."""
-        checked = () if self.check is None else self.check.diagnostics.get("warnings", ())
-        audited = () if self.audit is None else self.audit.diagnostics["warnings"]
-        return [str(w) for w in (*self.scores.diagnostics.get("warnings", ()), *checked, *audited, *self.notes)]
+        parts = [part.diagnostics for part in (self.scores, self.check, self.audit) if part is not None]
+        return [str(w) for w in (*(w for part in parts for w in part.get("warnings", ())), *self.notes)]
 
     def with_audit(self, audit: Audit) -> Explanation:
         """This explanation with the support audit of its queries. Raises ValueError for the audit of others."""
@@ -102,8 +101,7 @@ class Explanation:
 
     def probability(self, place: int) -> tuple[float | None, float | None]:
         """The probabilities of the predicted and of the true label of this query; None without probabilities."""
-        predictions = self.scores.predictions
-        if predictions is None or predictions.probabilities is None:
+        if (predictions := self.scores.predictions) is None or predictions.probabilities is None:
             return None, None
         by_class = dict(zip(predictions.classes, predictions.probabilities[place].tolist(), strict=True))
         return by_class.get(predictions.predicted[place]), by_class.get(
@@ -115,8 +113,7 @@ class Explanation:
 
         None if it predicts as the model does.
         """
-        predictions = self.scores.at_optimum
-        if predictions is None:
+        if (predictions := self.scores.at_optimum) is None:
             return None
         probabilities = predictions.probabilities
         return predictions.predicted[place], None if probabilities is None else float(probabilities[place].max())
@@ -128,9 +125,8 @@ class Explanation:
         """
         _, probability = self.probability(place)
         measured = self.scores.measured
-        if probability is None or measured is None or self.scores.unit != Unit.EFFECT:
-            return None
-        if self.scores.at_optimum is not None:
+        is_effect = self.scores.unit == Unit.EFFECT and self.scores.at_optimum is None
+        if probability is None or measured is None or not is_effect:
             return None
         # Other measurements, and losses summed over classes, are not log-probabilities; comparing them on the query
         # shows it.
