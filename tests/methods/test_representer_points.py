@@ -132,6 +132,28 @@ def test_label_errors_have_large_alphas() -> None:
     assert np.isin(wrong, first).mean() > 0.8
 
 
+def test_labels_can_be_ranked_by_the_size_of_alpha() -> None:
+    x, y = digits(rows=200)
+    y = y.copy()
+    y[::10] = (y[::10] + 1) % 10
+    weights = np.ones(200)
+    weights[10] = 0.0
+    train = uw.Examples(x, y, weights=weights)
+    model = uw.explainable(LogisticRegression(max_iter=10_000, tol=1e-10).fit(x, y, weights), train)
+    fitted = uw.RepresenterPoints().fit(model, train)
+    suspects = uw.mislabeled(model, train, budget=20, ranking=uw.RepresenterPoints())
+    alpha = np.abs(fitted.label_alpha())
+    assert suspects.ids.tolist() == np.argsort(-alpha, kind="stable")[:20].tolist()
+    np.testing.assert_array_equal(fitted.suspicion(), alpha)
+    assert "ranked by RepresenterPoints alone" in suspects.notes[-1] and suspects.held_out is None
+    influence = uw.mislabeled(model, train, budget=20, ranking=uw.Influence(correction=None))
+    own = uw.Influence(correction=None).fit(model, train).self_influence().values[0]
+    assert influence.ids.tolist() == np.argsort(-own, kind="stable")[:20].tolist()
+    ridge = uw.explainable(Ridge().fit(x, x[:, 20]), uw.Examples(x, x[:, 20]))
+    with pytest.raises(ValueError, match="labels of classes to rank by RepresenterPoints"):
+        uw.mislabeled(ridge, uw.Examples(x, x[:, 20]), ranking=uw.RepresenterPoints())
+
+
 def test_what_is_no_linear_head_on_the_features_is_refused() -> None:
     x, y = load_iris(return_X_y=True)
     x, y = x[50:, :2], (y[50:] == 2).astype(int)

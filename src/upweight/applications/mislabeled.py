@@ -14,7 +14,7 @@ from upweight.applications.changes import with_labels
 from upweight.applications.cross_fitting import HeldOut, can_be_held_out, held_out
 from upweight.applications.suspects import Suspects
 from upweight.applications.target_errors import TargetErrors, held_out_targets, target_errors
-from upweight.core.attributor import Fitted
+from upweight.core.attributor import Attributor, Fitted
 from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
@@ -45,6 +45,7 @@ def mislabeled(
     evaluation: Examples | None = None,
     folds: int | None = None,
     retraining: Retraining | None = None,
+    ranking: Attributor | None = None,
 ) -> Suspects:
     """Rank the training labels, or regression targets, by how likely they are wrong.
 
@@ -69,6 +70,8 @@ def mislabeled(
         retraining: where and how to retrain, with one seed, which also draws the folds. None retrains one by one in
             this process: a few trainings of a small model take less time than starting other processes. Its progress is
             called with the stages "fit", "retrain" and "attribute" (the evaluation set).
+        ranking: a method whose suspicion alone ranks the labels, without trainings: its self-influence, or |α| of
+            `RepresenterPoints`. None for the ranking above, which regression always has.
 
     Raises:
         ValueError: an invalid budget or number of folds; labels of one class only; several targets per example; a
@@ -80,7 +83,10 @@ def mislabeled(
     report, weighted = retraining.progress or no_progress, weighted_positions(train)
     count, classes = _count(budget, len(weighted)), _classes(model, train, evaluation)
     report("fit", 0, 1)
-    evidence = _evidence(model, train, folds, retraining, is_regression=classes is None)
+    if ranking is None:
+        evidence = _evidence(model, train, folds, retraining, is_regression=classes is None)
+    else:
+        evidence = _ranked_evidence(model, train, ranking, classes, evaluation)
     errors: TargetErrors | None = None
     if classes is None:
         leave_one_out = evidence.leave_one_out if evidence.calibrated else None
@@ -124,6 +130,7 @@ class _Evidence:
     Attributes:
         fitted: the fitted influence; None if the model has no gradients.
         notes: what could not be computed.
+        suspicion: of the method that ranks alone; None for the ranking by losses.
     """
 
     loss: Array
@@ -131,6 +138,7 @@ class _Evidence:
     fitted: Fitted[Any, Any] | None
     held_out: HeldOut | None = None
     notes: list[str] = field(default_factory=list)
+    suspicion: Array | None = None
 
     @property
     def leave_one_out(self) -> Array | None:
@@ -176,6 +184,19 @@ def _evidence(model: Any, train: Examples, folds: int | None, retraining: Retrai
     return evidence
 
 
+def _ranked_evidence(
+    model: Any, train: Examples, ranking: Attributor, classes: list[Any] | None, evaluation: Examples | None
+) -> _Evidence:
+    """The suspicion of one method. Raises ValueError for regression."""
+    if classes is None:
+        name = type(ranking).__name__
+        raise ValueError(f"expected labels of classes to rank by {name}, got a regression; leave ranking= out")
+    fitted = Influence().fit(model, train) if evaluation is not None and isinstance(model, Differentiable) else None
+    note = f"Labels are ranked by {type(ranking).__name__} alone; probabilities are those of the model itself."
+    loss, suspicion = -model.measure(train), ranking.fit(model, train).suspicion()
+    return _Evidence(loss, np.full(len(train), np.nan), fitted, None, [*model.notes, note], suspicion)
+
+
 def _suspicion(evidence: _Evidence, weighted: NDArray[np.intp]) -> Array:
     """The score of suspicion, (n,): the mean relative rank of the three losses, or the one loss that is available.
 
@@ -183,7 +204,9 @@ def _suspicion(evidence: _Evidence, weighted: NDArray[np.intp]) -> Array:
     others. Examples of weight 0, which are not among `weighted`, have the lowest score.
     """
     leave_one_out, out_of_fold = evidence.leave_one_out, evidence.held_out
-    if leave_one_out is None:
+    if evidence.suspicion is not None:
+        suspicion = evidence.suspicion[weighted]
+    elif leave_one_out is None:
         assert out_of_fold is not None
         suspicion = out_of_fold.counted[weighted]
     elif out_of_fold is None or not out_of_fold.helps:

@@ -170,6 +170,10 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """Whether an answer may hold NaN for examples that its diagnostics list as undefined."""
         return bool(self.diagnostics.get("undefined"))
 
+    def suspicion(self) -> NDArray[np.float64]:
+        """How much the method suspects each training label, (n,), higher = more: by default its self-influence."""
+        return np.asarray(self.self_influence().values[0])
+
     @property
     def diagnostics(self) -> Mapping[str, Any]:
         """What the fit itself says about how far to trust its answers; by default the notes of the model."""

@@ -42,7 +42,7 @@ class Entry:
         seconds: CPU-seconds of fit and attribute, including those of child processes.
         agreed: agreement of predicted with actual effects of the truth's removals, over all queries.
         verdict: the verdict on these effects; None if it has no scores, or nothing could be compared.
-        detection: how well its self-influence (for a baseline: its suspicion) finds planted errors.
+        detection: how well its suspicion (for most methods the self-influence) finds planted errors.
         why: why it was not run, in a sentence; empty if it was.
     """
 
@@ -208,7 +208,7 @@ class _Setting:
         fitted = recipe.fit(self.model, self.train)
         scores = fitted.attribute(self.queries)
         seconds = cpu_seconds() - start
-        suspicion = fitted.self_influence().values[0] if self.planted else None
+        suspicion = fitted.suspicion() if self.planted else None
         return self._evaluated(Entry(name, kind, scores.unit, scores, seconds=seconds), suspicion)
 
     def applies(self, baseline: Baseline) -> bool:

@@ -201,6 +201,10 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
         """α_i of each training example's own label, (n,): a large one belongs to an example that the head misfits."""
         return np.asarray((self._label_logits(self.train, "the training set") * self.head.alpha).sum(axis=1))
 
+    def suspicion(self) -> Array:
+        """|α_i| of the own label, by which the paper finds label errors."""
+        return np.abs(self.label_alpha())
+
     def scores(self, *parts: Any, **named: Any) -> Scores:
         """The values as scores of the logit, for which what the model measures (−loss) is no value."""
         return replace(super().scores(*parts, **named), measurement="logit of the label", measured=None)
