@@ -4,9 +4,11 @@ from upweight.applications.attack import PGD as PGD
 from upweight.applications.attack import Attack as Attack
 from upweight.applications.attack import attack as attack
 from upweight.applications.attribute_inputs import attribute_inputs as attribute_inputs
-from upweight.applications.audit import Audit as Audit
-from upweight.applications.audit import AuditedPrediction as AuditedPrediction
 from upweight.applications.audit import audit as audit
+from upweight.applications.audit_results import Audit as Audit
+from upweight.applications.audit_results import AuditedPrediction as AuditedPrediction
+from upweight.applications.audit_results import GroupColumn as GroupColumn
+from upweight.applications.audit_results import SupportCheck as SupportCheck
 from upweight.applications.changes import Change as Change
 from upweight.applications.contests import Significance as Significance
 from upweight.applications.cross_fitting import HeldOut as HeldOut
@@ -28,7 +30,6 @@ from upweight.applications.follow import follow as follow
 from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation
 from upweight.applications.global_explanation import Pick as Pick
 from upweight.applications.global_explanation import global_explanation as global_explanation
-from upweight.applications.group_columns import GroupColumn as GroupColumn
 from upweight.applications.groups import Groups as Groups
 from upweight.applications.growing_spheres import ColumnChange as ColumnChange
 from upweight.applications.growing_spheres import NearestEnemy as NearestEnemy
@@ -62,7 +63,6 @@ from upweight.applications.prototypes import prototypes as prototypes
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices
-from upweight.applications.support_checks import SupportCheck as SupportCheck
 from upweight.applications.surrogate import Neighbourhood as Neighbourhood
 from upweight.applications.surrogate import Surrogate as Surrogate
 from upweight.applications.surrogate import fit_surrogate as fit_surrogate

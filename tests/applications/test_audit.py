@@ -181,6 +181,10 @@ def test_tails_beside_a_reference_hold_their_level_however_heavy_the_tails_are(d
         assert (beside >= queries).all()
         shares.append([(beside <= level).mean() for level in (0.1, 0.01, 0.001)])
     assert (np.mean(shares, axis=0) <= [0.11, 0.02, 0.01]).all()
+    none = np.zeros(1, dtype=np.intp)
+    reference = norm.sf(0.5 + 1.5 * rng.standard_t(degrees, size=1000))
+    far = beside_reference(np.array([norm.sf(30.0)]), none, reference, np.zeros(1000, dtype=np.intp))
+    assert far[0] < 1e-4  # beyond all of them, tails are smaller than one in a thousand
     assert np.mean(shares, axis=0)[0] > 0.08  # and where the reference says enough, they are no more careful
 
 

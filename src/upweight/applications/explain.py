@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.applications.audit_results import Audit
 from upweight.applications.overview import Overview, overview
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
@@ -26,9 +27,6 @@ from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
-
-if TYPE_CHECKING:
-    from upweight.applications.audit import Audit
 
 log = logging.getLogger("upweight")
 

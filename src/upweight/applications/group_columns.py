@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.applications.audit_results import UNKNOWN, GroupColumn
 from upweight.applications.groups import column_of, values_of
 from upweight.core.examples import Examples
 from upweight.core.row_index import require_index_of_ids
-
-UNKNOWN = -1  # the group of a query that has none
-
-
-@dataclass(frozen=True, eq=False)
-class GroupColumn:
-    """Groups of one column.
-
-    Attributes:
-        column: its name.
-        names: of the groups.
-        train: (n,), the group of every training example, a position in `names`.
-        queries: (m,), of every query; −1 if it is not known.
-    """
-
-    column: str
-    names: tuple[str, ...]
-    train: NDArray[np.intp]
-    queries: NDArray[np.intp]
-
-    @property
-    def knows_queries(self) -> bool:
-        """Whether the groups of the queries are known."""
-        return bool((self.queries != UNKNOWN).any())
-
-    def named(self, group: int) -> str:
-        """`source clinic` for a group of this column."""
-        return f"{self.column} {self.names[group].removeprefix('= ')}"
 
 
 def group_columns(

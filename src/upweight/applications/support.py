@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.applications.audit_results import UNKNOWN, GroupColumn
 from upweight.applications.example_kernels import finite_features
 from upweight.applications.explain import Explanation
-from upweight.applications.group_columns import UNKNOWN, GroupColumn
 from upweight.applications.nearest_copies import PAIRS, FeatureSpace
 from upweight.applications.supported_labels import train_labels
 from upweight.core.blocks import blocks

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.group_columns import UNKNOWN, GroupColumn
+from upweight.applications.audit_results import UNKNOWN, GroupColumn, SupportCheck
 from upweight.applications.nearest_copies import NearestExample
 from upweight.applications.support import Ground, Support
 from upweight.applications.support_chance import Draws, beside_peers, beside_reference
@@ -17,27 +17,6 @@ from upweight.core.examples import Examples
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 UNUSUAL_Z = 2.0  # median of a class, above which a note says what is usual
-
-
-@dataclass(frozen=True)
-class SupportCheck:
-    """One check of one prediction.
-
-    Attributes:
-        name: `copy`, `label`, `distance`, or the column of groups.
-        by_chance: the probability, by chance, of support at least as far from what is expected.
-        tail: the same beside training examples and the other predictions of the class; never less than `by_chance`.
-        sentence: what was found, without a full stop.
-        surprising: whether it is significant, corrected for the number of checks.
-        usual: what is usual in the predictions of the class, if that is far from chance; else "".
-    """
-
-    name: str
-    by_chance: float
-    tail: float
-    sentence: str
-    surprising: bool = False
-    usual: str = ""
 
 
 @dataclass(frozen=True, eq=False)

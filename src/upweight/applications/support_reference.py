@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.applications.audit_results import UNKNOWN
 from upweight.applications.explain import Explanation
-from upweight.applications.group_columns import UNKNOWN
 from upweight.applications.support import Ground, Support, supports_of
 from upweight.applications.support_checks import Reference, checks_by_chance, tails_of
 from upweight.applications.supported_labels import scores_of, supported

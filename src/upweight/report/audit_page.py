@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from upweight.applications.audit import Audit, AuditedPrediction
-from upweight.applications.group_columns import UNKNOWN, GroupColumn
+from upweight.applications.audit_results import UNKNOWN, Audit, AuditedPrediction, GroupColumn
 from upweight.core.examples import Id
 from upweight.report.document import rendered
 from upweight.report.previews import Album, example_card

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from upweight.applications.audit import AuditedPrediction
+from upweight.applications.audit_results import AuditedPrediction
 from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.printable import printable

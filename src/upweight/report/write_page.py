@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upweight.applications.attack import Attack
-from upweight.applications.audit import Audit
+from upweight.applications.audit_results import Audit
 from upweight.applications.explain import Explanation
 from upweight.applications.fgsm import AdversarialQueries
 from upweight.applications.flip_set import FlipSet
