@@ -110,6 +110,29 @@ def test_audit(task):
     assert "no column 'age'" in run("audit", "task.py", "--by", "age").output
 
 
+def test_inputs(task):
+    answer = answer_of("inputs", "task.py", "--query", "q1", "--k", "2", "-o", "i.html")
+    assert (task / "i.html").exists() and len(answer["examples"][0]["train"]) == 2
+    assert answer["examples"][0]["parts"][0]["name"] in ("size", "noise", "other")
+    output = run("inputs", "task.py", "--of", "yes").output
+    assert "in common" in output and "size " in output
+    assert "expected erasure, saliency" in run("inputs", "task.py", "--by", "shap").output.replace("\n", " ")
+    result = run("inputs", "task.py", "--by", "saliency")
+    assert result.exit_code == 1 and "uw.Erasure() works for any model" in result.output
+
+
+def test_neurons(task):
+    answer = answer_of("neurons", "task.py", "--neuron", "1", "--neuron", "2", "--k", "3")
+    assert [row["neuron"] for row in answer["neurons"]] == [1, 2] and (task / "neurons.html").exists()
+    assert "Neuron 0 (" in run("neurons", "task.py", "--neurons", "3").output
+
+
+def test_tree(task):
+    answer = answer_of("tree", "task.py", "--leaves", "4", "--samples", "500", "-o", "t.html")
+    assert (task / "t.html").exists() and answer["fidelity"]["queries"] > answer["constant"]["queries"]
+    assert "size ≤ " in run("tree", "task.py", "--leaves", "2").output
+
+
 def test_prototypes(task):
     chosen = answer_of("prototypes", "task.py", "--k", "4", "-o", "sets.html")
     assert len(chosen["prototypes"]) == len(chosen["criticisms"]) == 4 and (task / "sets.html").exists()

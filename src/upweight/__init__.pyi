@@ -20,6 +20,8 @@ from upweight.applications.example_kernels import KernelRecipe as KernelRecipe
 from upweight.applications.example_kernels import RBFKernel as RBFKernel
 from upweight.applications.explain import Explanation as Explanation
 from upweight.applications.explain import explain as explain
+from upweight.applications.extract_tree import ExtractedTree as ExtractedTree
+from upweight.applications.extract_tree import extract_tree as extract_tree
 from upweight.applications.fgsm import AdversarialQueries as AdversarialQueries
 from upweight.applications.fgsm import fgsm as fgsm
 from upweight.applications.flip_set import FlipSet as FlipSet
@@ -44,6 +46,8 @@ from upweight.applications.local_model import local_model as local_model
 from upweight.applications.mislabeled import mislabeled as mislabeled
 from upweight.applications.mitigation import Mitigation as Mitigation
 from upweight.applications.nearest_copies import NearestExample as NearestExample
+from upweight.applications.neuron_examples import NeuronExamples as NeuronExamples
+from upweight.applications.neuron_examples import neuron_examples as neuron_examples
 from upweight.applications.overview import Mistakes as Mistakes
 from upweight.applications.overview import Overview as Overview
 from upweight.applications.overview import overview as overview
@@ -60,6 +64,10 @@ from upweight.applications.poisoned import SuspectedTarget as SuspectedTarget
 from upweight.applications.poisoned import poisoned as poisoned
 from upweight.applications.prototypes import Prototypes as Prototypes
 from upweight.applications.prototypes import prototypes as prototypes
+from upweight.applications.shared_inputs import SharedExample as SharedExample
+from upweight.applications.shared_inputs import SharedInputs as SharedInputs
+from upweight.applications.shared_inputs import SharedPart as SharedPart
+from upweight.applications.shared_inputs import shared_inputs as shared_inputs
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices
@@ -68,6 +76,7 @@ from upweight.applications.surrogate import Surrogate as Surrogate
 from upweight.applications.surrogate import fit_surrogate as fit_surrogate
 from upweight.applications.suspects import Suspects as Suspects
 from upweight.applications.target_search import FIT as FIT
+from upweight.applications.tree_growth import TreeNode as TreeNode
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts

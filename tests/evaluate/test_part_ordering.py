@@ -41,6 +41,8 @@ def test_areas_are_clipped_as_in_the_paper(model):
     left = np.maximum(need.values - need.erased[:, None], 0).mean(axis=1)
     back = (np.minimum(enough.values, enough.whole[:, None]) - enough.erased[:, None]).mean(axis=1)
     assert np.allclose(need.areas, left) and np.allclose(enough.areas, back)
+    drawn = [np.maximum(values - need.erased[:, None], 0).mean(axis=1) for values in need.random]
+    assert np.allclose(need.random_areas, np.mean(drawn, axis=0))
 
 
 def test_the_order_of_a_linear_model_beats_random_orders_and_its_reverse_does_not(model):

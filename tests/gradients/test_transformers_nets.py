@@ -61,3 +61,17 @@ def test_rows_are_those_of_autograd(build, loss, examples):
     assert np.abs(rows.dense() - expected).max() < 1e-10
     assert np.abs(rows.gram() - expected @ expected.T).max() < 1e-8 * np.abs(expected @ expected.T).max()
     assert inspect(network, "loss", examples).covered > 0.98
+
+
+def test_attention_weights_are_those_that_the_model_returns():
+    torch.manual_seed(0)
+    config = transformers.BertConfig(vocab_size=50, num_labels=CLASSES, attn_implementation="eager", **SMALL)
+    net = transformers.BertForSequenceClassification(config).eval()
+    attributions = uw.attribute_inputs(uw.TorchModel(net, classify), TOKENS, uw.AttentionWeights(layer=0))
+    attentions = net(torch.as_tensor(TOKENS.x), output_attentions=True).attentions[0]
+    assert np.allclose(attributions.values, attentions.mean((1, 2)).detach().numpy(), atol=1e-6)
+    fused = transformers.BertForSequenceClassification(
+        transformers.BertConfig(vocab_size=50, num_labels=CLASSES, attn_implementation="sdpa", **SMALL)
+    )
+    with pytest.raises(TypeError, match="attn_implementation='eager'"):
+        uw.attribute_inputs(uw.TorchModel(fused, classify), TOKENS, uw.AttentionWeights())

@@ -101,6 +101,48 @@ def test_poisoned(tmp_path, fitted):
     assert "No query is flagged." in rendered(tmp_path, uw.poisoned(model, train, queries, uw.GradCos(), targets=0))
 
 
+def test_shared_inputs(tmp_path, fitted):
+    model, train, queries = fitted
+    explained = uw.explain(model, train, queries.take(range(3)), removals=0)
+    html = rendered(tmp_path, uw.shared_inputs(model, explained, k=2))
+    assert html.count("<h2>Query") == 3 and html.count("in common</p>") == 6 and HOSTILE not in html
+    assert html.count('<rect class="') == 9 * 4 and "necessity" in html
+
+
+def test_shared_words_are_coloured_where_they_stand_in_the_text(tmp_path):
+    texts = [f"good {HOSTILE} film", "bad film", "a good play", "bad and dull"] * 4
+    train = uw.Examples(texts, [1, 0, 1, 0] * 4)
+    model = uw.explainable(make_pipeline(TfidfVectorizer(), LogisticRegression(tol=1e-8)).fit(texts, train.y), train)
+    explained = uw.explain(model, train, uw.Examples([f"So good! {HOSTILE}"], [1]), removals=0)
+    html = rendered(tmp_path, uw.shared_inputs(model, explained))
+    assert '<mark class="up4">good</mark>! ' in html and HOSTILE not in html
+
+
+def test_shared_pixels_are_heat_maps(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 16)), np.arange(40) % 2
+    whole = uw.Examples(x, y, shown=x.reshape(-1, 4, 4))
+    train = whole.take(range(30))
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train)
+    explained = uw.explain(model, train, whole.take([35]), removals=0)
+    assert rendered(tmp_path, uw.shared_inputs(model, explained, k=3)).count("<img") == 2 * 4
+
+
+def test_neurons(tmp_path, fitted):
+    model, train, _ = fitted
+    html = rendered(tmp_path, uw.neuron_examples(model, train, neurons=[1, 3], k=5))
+    assert html.count("<h2>Neuron") == 2 and html.count('<li class="row">') == 10 and HOSTILE not in html
+    assert "(training set" in html
+
+
+def test_tree(tmp_path, fitted):
+    model, train, queries = fitted
+    result = uw.extract_tree(model, train, queries, leaves=5, samples=400)
+    html = rendered(tmp_path, result)
+    assert html.count('class="leaf"') == len(result.leaves) and HOSTILE not in html
+    assert f"fidelity on queries {result.fidelity['queries']:.3f}" in html
+
+
 def test_slices(tmp_path, fitted):
     model, train, queries = fitted
     groups = {"site " + HOSTILE: np.where(np.arange(60) < 30, "north", "south")}
@@ -171,9 +213,6 @@ def test_local_models_of_texts_and_pictures(tmp_path):
 
 
 def test_anything_else_is_refused(tmp_path, fitted):
-    expected = (
-        r"expected a result of mislabeled, slices, audit, prototypes, poisoned, local_model, global_explanation, "
-        r"growing_spheres, perturb, attack, fgsm, flip_set or what_if, got dict"
-    )
+    expected = "expected what an application returned, such as mislabeled, .* got dict; for scores, use write_report"
     with pytest.raises(TypeError, match=expected):
         uw.write_page(tmp_path / "page.html", {})

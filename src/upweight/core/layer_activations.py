@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 
+Activations = NDArray[np.float64]
+
 
 class LayerActivations(Measurable):
     """A network whose layers can be asked for their activations."""
@@ -20,9 +22,11 @@ class LayerActivations(Measurable):
         """The names of the layers, in the order of the net."""
 
     @abstractmethod
-    def activations(self, examples: Examples, layer: str) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp]]]:
-        """For batches of the examples: the activation of every neuron (b, neurons), and where it was largest.
+    def activations(
+        self, examples: Examples, layer: str
+    ) -> Iterator[tuple[Activations, NDArray[np.intp], tuple[int, ...]]]:
+        """For every batch: activations (b, neurons), where each was largest, and the shape of a neuron's map.
 
         A neuron of a convolution is a channel, and one of a sequence a feature; their activation is the largest over
-        the positions, and the second array has its (flat) position; 0 for a layer without positions.
+        the positions, and the second array has its flat position. Without positions it is 0, and the shape ().
         """

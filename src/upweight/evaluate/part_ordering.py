@@ -31,7 +31,7 @@ class PartOrdering:
         criterion: "necessity" (parts are erased) or "sufficiency" (all others are).
         shares: the share of parts that are erased, or put back, (points,), from 0 to 1.
         values: f at each point, (examples, points).
-        random: the mean of f over random orders, (examples, points).
+        random: f for random orders, (draws, examples, points).
         whole, erased: f(x) and f(x with every part erased), (examples,).
         described: f in words.
         example_ids: the examples.
@@ -56,8 +56,8 @@ class PartOrdering:
 
     @property
     def random_areas(self) -> Array:
-        """The areas of random orders, (examples,)."""
-        return self._areas(self.random)
+        """The areas of random orders, (examples,): the mean over the draws."""
+        return np.asarray(np.mean([self._areas(values) for values in self.random], axis=0))
 
     @property
     def beats_random(self) -> float:
@@ -80,7 +80,7 @@ class PartOrdering:
             "output": self.described,
             "shares": self.shares.tolist(),
             "values": self.values.mean(axis=0).tolist(),
-            "random": self.random.mean(axis=0).tolist(),
+            "random": self.random.mean(axis=(0, 1)).tolist(),
             "area": float(self.areas.mean()),
             "random_area": float(self.random_areas.mean()),
             "beats_random": self.beats_random,
@@ -168,7 +168,7 @@ def _ordering(
         masks = np.concatenate([_masks(order, shares, criterion) for order in orders])
         curves = outputs.values(eraser.erased(i, masks), target).reshape(len(orders), -1)
         values.append(curves[0])
-        random.append(curves[1:].mean(axis=0))
+        random.append(curves[1:])
         ends.append(curves[0][[0, -1]] if criterion == "necessity" else curves[0][[-1, 0]])
     whole, erased = np.array(ends).T
     described = {"probability": "probability of the class", "measurement": model.measurement}
@@ -176,7 +176,7 @@ def _ordering(
         criterion,
         shares,
         np.array(values),
-        np.array(random),
+        np.stack(random, axis=1),
         whole,
         erased,
         described.get(outputs.kind, "prediction"),

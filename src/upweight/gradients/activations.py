@@ -18,10 +18,11 @@ BATCH_EXAMPLES = 256  # examples per forward pass
 SPATIAL = 3  # axes from which on the channels are the first axis of an example, as after a convolution or a pooling
 
 
-def activations(
-    network: Network, examples: Examples, layer: str
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp]]]:
-    """The activation of every neuron (b, neurons), and the position where it was largest, for every batch.
+Batch = tuple[NDArray[np.float64], NDArray[np.intp], tuple[int, ...]]
+
+
+def activations(network: Network, examples: Examples, layer: str) -> Iterator[Batch]:
+    """For every batch: activations (b, neurons), where each was largest, and the shape of a neuron's map.
 
     Raises:
         ValueError: an unknown layer.
@@ -48,12 +49,12 @@ def activations(
         yield _largest(output, module)
 
 
-def _largest(output: Tensor, module: nn.Module) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Maxima over positions: (b, neurons) and their positions."""
+def _largest(output: Tensor, module: nn.Module) -> Batch:
+    """Maxima over positions: (b, neurons), their positions, and the shape of the positions."""
     values = output.detach().double().cpu()
     if values.ndim == 2:
-        return values.numpy(), np.zeros(tuple(values.shape), dtype=np.intp)
+        return values.numpy(), np.zeros(tuple(values.shape), dtype=np.intp), ()
     channels_first = values.ndim > SPATIAL or isinstance(module, nn.Conv1d | nn.MaxPool1d | nn.AvgPool1d)
-    by_neuron = values.flatten(2) if channels_first else values.movedim(-1, 1).flatten(2)
-    largest, positions = by_neuron.max(dim=2)
-    return largest.numpy(), positions.numpy().astype(np.intp)
+    maps = values if channels_first else values.movedim(-1, 1)
+    largest, positions = maps.flatten(2).max(dim=2)
+    return largest.numpy(), positions.numpy().astype(np.intp), tuple(maps.shape[2:])

@@ -18,7 +18,7 @@ def contribution_pictures(perturbation: Perturbation, q: int, i: int) -> list[di
     if shown.kind != "image":
         return []
     pixels = np.shape(shown.value)[:2]
-    heat = _per_pixel(perturbation.contributions[q, i], pixels)
+    heat = per_pixel(perturbation.contributions[q, i], pixels)
     if heat is None:
         return []
     album = Album(perturbation.train, perturbation.queries)
@@ -28,7 +28,7 @@ def contribution_pictures(perturbation: Perturbation, q: int, i: int) -> list[di
     return [*pictures, {"uri": picture_uri(coloured(heat)), "text": "contributions: blue raises, orange lowers"}]
 
 
-def _per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
+def per_pixel(values: NDArray[np.float64], pixels: tuple[int, ...]) -> NDArray[np.float64] | None:
     """Contributions summed over channels, (height, width); None if the numbers are not pixels."""
     size = pixels[0] * pixels[1]
     if values.size % size:

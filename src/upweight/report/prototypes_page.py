@@ -14,6 +14,10 @@ from upweight.report.wording import cell_text, count, label_text, significant
 MAX_CARDS = 60  # of one kind and class
 MAX_COLUMNS = 8  # of a row
 DATA = "Prototypes together are as near to the data as so few examples can be."
+CRITICISMS = (
+    "Criticisms are examples for which they stand worst: read them to see what the prototypes leave out. “Denser” "
+    "means that there are more examples like it than the prototypes say, “thinner” that there are fewer."
+)
 QUERIES = "Prototypes, times their weights, come as near to the queries as so few training examples can."
 
 
@@ -57,7 +61,7 @@ def prototypes_page(result: Prototypes, description: Sequence[str] = ()) -> str:
             f"{len(result.train):,} training examples",
             type(result.kernel).__name__,
         ],
-        definition=DATA if result.queries is None else QUERIES,
+        definition=f"{DATA if result.queries is None else QUERIES} {CRITICISMS}",
         warnings=result.diagnostics["warnings"],
         sections=sections,
         about=album.remarks(),

@@ -31,8 +31,8 @@ class InspectedNetwork(InputAttributable, LayerActivations):
         """The names of all modules of the net but itself, as in `net.named_modules()`."""
         return tuple(name for name, _ in self.network.net.named_modules() if name)
 
-    def activations(self, examples: Examples, layer: str) -> Iterator[tuple[Array, NDArray[np.intp]]]:
-        """Activations and positions of every neuron of a layer, batch by batch."""
+    def activations(self, examples: Examples, layer: str) -> Iterator[tuple[Array, NDArray[np.intp], tuple[int, ...]]]:
+        """Activations and positions of every neuron of a layer, batch by batch, and the shape of a neuron's map."""
         from upweight.gradients.activations import activations
 
         return activations(self.network, examples, layer)

@@ -1,0 +1,82 @@
+"""upweight inputs: which parts of the input decide, in queries and in the training examples behind them?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import AsJson, At, Measure, Method, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.output import print_application, signed
+from upweight.cli.table_options import TableOptions
+
+if TYPE_CHECKING:
+    from upweight.core.input_recipes import InputRecipe
+
+RECIPES = {
+    "erasure": "Erasure",
+    "saliency": "Saliency",
+    "gradient-times-input": "GradientTimesInput",
+    "integrated-gradients": "IntegratedGradients",
+    "deeplift": "DeepLIFT",
+    "occlusion": "Occlusion",
+    "attention": "AttentionWeights",
+}
+PARTS_PRINTED = 4
+
+
+@app.command("inputs")
+@expand_options
+def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it has
+    task: Task,
+    *,
+    table: TableOptions,
+    query: Query = None,
+    by: Annotated[
+        str, typer.Option(help=f"How parts are attributed: {', '.join(RECIPES)}. All but erasure are for networks.")
+    ] = "erasure",
+    of: Annotated[str, typer.Option(help="Which output: predicted, label, or a class.")] = "predicted",
+    k: Annotated[int, typer.Option(min=1, help="How many training examples beside each query.")] = 4,
+    out: Out = Path("inputs.html"),
+    as_json: AsJson = False,
+    method: Method = None,
+    measure: Measure = None,
+    at: At = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Show which words, columns or pixels decide, in queries and in the training examples behind them."""
+    source = Source(task, table, measure, at)
+    require_output(out, task)
+    recipe, parts = None if method is None else recipe_for(method, seed), _recipe(by)
+    import upweight
+
+    stages = {"read": f"Reading {task.name}", "fit": "Fitting the method", "attribute": "Scoring the training set"}
+    with show_progress(stages, quiet, as_json) as progress:
+        inputs = source.read(progress, query, seed)
+        model, train, queries = inputs.model, inputs.train, inputs.queries
+        chosen, why_chosen = choose_queries(model, queries, query)
+        retraining = upweight.Retraining(progress=progress)
+        explained = upweight.explain(model, train, queries.select(chosen), recipe, removals=0, retraining=retraining)
+        target = {str(c): c for c in model.predict(queries.select(chosen)).classes}.get(of, of)
+        result = upweight.shared_inputs(model, explained, parts, of=target, k=k)
+    lines = [f"{result!r}.", *why_chosen]
+    for identifier in chosen:
+        top = ", ".join(f"{p.name} {signed(p.attribution)}" for p in result.queries.top(identifier, PARTS_PRINTED))
+        lines.append(f"{identifier}: {top}")
+        for example in result.examples[identifier]:
+            lines.append(f"  {example.id} ({signed(example.score)}): {example.overlap:.0%} in common")
+    print_application(result, inputs, out, as_json, quiet, lines)
+
+
+def _recipe(name: str) -> InputRecipe:
+    from upweight.core import input_recipes
+
+    if name not in RECIPES:
+        raise typer.BadParameter(f"expected {', '.join(RECIPES)}, got {name}", param_hint="--by")
+    recipe: InputRecipe = getattr(input_recipes, RECIPES[name])()
+    return recipe
