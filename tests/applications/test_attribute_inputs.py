@@ -1,6 +1,7 @@
 """Input attributions against what their definitions give, computed by hand."""
 
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -302,6 +303,45 @@ def test_embeddings_are_summed_to_one_number_per_token_with_its_word(captum, tok
     assert np.allclose([row.sum() for row in padded.values], rise, atol=1e-4)
 
 
+def test_texts_that_are_padded_in_each_batch_keep_their_own_lengths(captum, tokens):
+    model, _ = tokens
+    rng = np.random.default_rng(1)
+    texts = [" ".join(f"w{i}" for i in rng.integers(1, 20, 3 + (k == 50))) for k in range(60)]
+    examples = uw.Examples(texts, [0] * 60)
+
+    def collate(part):
+        rows = [[int(word[1:]) for word in text.split()] for text in part.x]
+        width = max(map(len, rows))
+        padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+        return SimpleNamespace(x=padded, y=torch.as_tensor(part.y))
+
+    padded = uw.TorchModel(model.network.net, cross_entropy, collate=collate)
+    attributions = uw.attribute_inputs(
+        padded, examples, uw.Saliency(), of=1, words=lambda part: [text.split() for text in part.x]
+    )
+    assert [len(values) for values in attributions.values] == [3] * 32 + [4] * 28
+    assert attributions.names[50] == tuple(texts[50].split()) and attributions.names[59][3] == ""
+
+
+def test_of_several_tensors_the_inputs_are_those_of_the_batch_and_a_warning_says_so(captum):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, scale, x):
+            return self.layer(scale[:, None] * x)
+
+    net = Two().double()
+
+    def scaled(net, batch):
+        return F.cross_entropy(net(2 * torch.ones(len(batch.x)).double(), batch.x), batch.y, reduction="none")
+
+    attributions = uw.attribute_inputs(uw.TorchModel(net, scaled), QUERIES, uw.Saliency(), of=1)
+    assert np.allclose(attributions.values, 2 * np.abs(net.layer.weight[1].detach().numpy()))
+    assert "The net receives 2 tensors of numbers" in attributions.diagnostics["warnings"][0]
+
+
 def test_a_net_is_left_as_it_was(captum, model):
     net = model.network.net.train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -360,8 +400,8 @@ def test_inputs_that_a_recipe_is_not_for_are_refused(captum, model, tokens, line
         uw.attribute_inputs(*tokens, uw.Occlusion())
     with pytest.raises(ValueError, match="expected token ids below 20 as the baseline, got 20"):
         uw.attribute_inputs(*tokens, uw.IntegratedGradients(baseline=20))
-    with pytest.raises(ValueError, match="expected words for 4 examples with 6 positions each"):
-        uw.attribute_inputs(*tokens, uw.Saliency(), words=[["a"]] * 4)
+    with pytest.raises(ValueError, match="expected words for 4 examples with at most 6 positions, got 4 with 7"):
+        uw.attribute_inputs(*tokens, uw.Saliency(), words=[["a"] * 7] * 4)
     with pytest.raises(TypeError, match="wrap a fitted estimator"):
         uw.attribute_inputs(linear.predictor, QUERIES)
     with pytest.raises(ValueError, match='expected examples with labels for of="label"'):

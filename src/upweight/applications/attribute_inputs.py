@@ -104,22 +104,23 @@ def _named(
     result: NetAttributions, outputs: ChosenOutputs, examples: Examples, recipe: InputRecipe, words: Words | None
 ) -> InputAttributions:
     """The attributions of a net with the names of the parts."""
-    if not np.isfinite(result.values).all():
+    if not all(np.isfinite(values).all() for values in result.values):
         raise ValueError(
             f"{type(recipe).__name__} gave NaN or infinite attributions: the output has no finite gradient there; use "
             "uw.Erasure() or uw.Occlusion()"
         )
-    contents = [tuple(row) for row in result.contents.reshape(len(examples), -1).tolist()]
+    contents = [tuple(row.ravel().tolist()) for row in result.contents]
+    shape = result.values[0].shape
     parts: Parts = "numbers"
     if result.is_token:
-        parts, texts = "words", _words(words, examples, result.contents.shape[1:])
+        parts, texts = "words", _words(words, examples, [len(row) for row in contents])
         names = texts or [tuple(str(token) for token in row) for row in contents]
-    elif result.values.ndim == 2 and examples.names is not None and len(examples.names) == result.values.shape[1]:
+    elif len(shape) == 1 and examples.names is not None and len(examples.names) == shape[0]:
         parts, names = "columns", [tuple(examples.names)] * len(examples)
     else:
-        names = [tuple(index_name(index) for index in np.ndindex(result.values.shape[1:]))] * len(examples)
+        names = [tuple(index_name(index) for index in np.ndindex(values.shape)) for values in result.values]
     return InputAttributions(
-        values=tuple(result.values),
+        values=result.values,
         names=tuple(names),
         contents=tuple(contents),
         examples=examples,
@@ -137,17 +138,17 @@ def _described(outputs: ChosenOutputs, recipe: InputRecipe) -> str:
     return "output of the net for the class" if outputs.classes else "output of the net"
 
 
-def _words(words: Words | None, examples: Examples, shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+def _words(words: Words | None, examples: Examples, lengths: Sequence[int]) -> list[tuple[str, ...]]:
+    """The words of every position; positions beyond the last word, which are padding, have none."""
     if words is None:
         return []
     texts = [tuple(row) for row in (words(examples) if callable(words) else words)]
-    lengths = {len(row) for row in texts}
-    if len(texts) != len(examples) or lengths != {shape[0]}:
+    if len(texts) != len(examples) or any(len(row) > length for row, length in zip(texts, lengths, strict=False)):
         raise ValueError(
-            f"expected words for {len(examples)} examples with {shape[0]} positions each, got {len(texts)} with "
-            f"{sorted(lengths)[:5]}"
+            f"expected words for {len(examples)} examples with at most {max(lengths)} positions, got {len(texts)} with "
+            f"{max(map(len, texts), default=0)}"
         )
-    return texts
+    return [(*row, *[""] * (length - len(row))) for row, length in zip(texts, lengths, strict=True)]
 
 
 def _require_finite(examples: Examples) -> None:

@@ -98,15 +98,15 @@ class NetAttributions:
     """What a network returns for `attribute_inputs`.
 
     Attributes:
-        values: (n, …), shaped as what the net receives; of token ids one number per position.
-        contents: what the net receives, (n, …).
+        values: one array per example, shaped as what the net receives; of token ids one number per position.
+        contents: what the net receives, one array per example.
         is_token: whether these are token ids.
         warnings: sentences.
         facts: for the diagnostics.
     """
 
-    values: Array
-    contents: NDArray[Any]
+    values: tuple[Array, ...]
+    contents: tuple[NDArray[Any], ...]
     is_token: bool
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] | None = None

@@ -57,7 +57,9 @@ def input_attributions(
             do not add up.
     """
     compute = attention if isinstance(recipe, AttentionWeights) else _by_captum(recipe)
-    results, contents, is_token, gaps = [], [], False, []
+    results: list[NDArray[np.float64]] = []
+    contents: list[NDArray[Any]] = []
+    is_token, gaps, held_fixed = False, [], 0
     for start, part in enumerate(examples.batches(BATCH_EXAMPLES)):
         chosen = columns[start * BATCH_EXAMPLES :][: len(part)]
         result, call, outputs = _attribute(network, part, compute, recipe, chosen)
@@ -66,13 +68,17 @@ def input_attributions(
             _require_independent(alone.values[0], result.values[0], part)
         if result.delta is not None:
             gaps.append((result.delta.abs(), outputs))
-        is_token = call.embedding is not None
-        results.append(_per_part(call, result, recipe))
-        contents.append(call.x.detach().cpu().numpy())
+        is_token, held_fixed = call.embedding is not None, call.others
+        results.extend(_per_part(call, result))
+        contents.extend(call.x.detach().cpu().numpy())
     warned, facts = _completeness(recipe, gaps)
     if isinstance(recipe, InfluenceDirected):
         warned += _inactive(results)
-    return NetAttributions(np.concatenate(results), np.concatenate(contents), is_token, tuple(warned), facts)
+    if held_fixed:
+        warned.append(
+            f"The net receives {held_fixed + 1} tensors of numbers; parts are those of one, others are fixed."
+        )
+    return NetAttributions(tuple(results), tuple(contents), is_token, tuple(warned), facts)
 
 
 def _attribute(
@@ -226,7 +232,7 @@ def _sides(value: Any, shape: tuple[int, ...], name: str) -> tuple[int, ...]:
     return tuple([shape[0], *sides[1:]] if len(shape) == 3 else sides)
 
 
-def _per_part(call: NetCall, result: Result, recipe: InputRecipe) -> NDArray[np.float64]:
+def _per_part(call: NetCall, result: Result) -> NDArray[np.float64]:
     """Embeddings are summed to one number per token; attention already is one."""
     values = result.values
     if call.embedding is not None and values.shape != call.x.shape:
@@ -267,13 +273,12 @@ def _completeness(recipe: InputRecipe, gaps: list[tuple[Tensor, Tensor]]) -> tup
 
 def _inactive(results: list[NDArray[np.float64]]) -> list[str]:
     """A warning if the chosen neurons of examples have no gradient in the input, as behind a ReLU that is off."""
-    flat = np.concatenate([values.reshape(len(values), -1) for values in results])
-    count = int((~flat.any(axis=1)).sum())
+    count = sum(not values.any() for values in results)
     if not count:
         return []
     return [
-        f"The most influential neurons of {count} of {len(flat)} examples are off there, and have no gradient in the "
-        "input; raise neurons=, or name the layer before the ReLU."
+        f"The most influential neurons of {count} of {len(results)} examples are off there, and have no gradient in "
+        "the input; raise neurons=, or name the layer before the ReLU."
     ]
 
 

@@ -22,8 +22,9 @@ class NetCall:
         net: the net.
         arguments: (args, kwargs).
         count: the number of examples.
-        x: the first tensor with one entry per example, of real numbers or of token ids.
+        x: the `x` of the batch, or the first tensor with one entry per example: real numbers or token ids.
         embedding: the module that receives the token ids; None for real numbers.
+        others: how many more tensors of real numbers with one entry per example the net receives, which are held fixed.
     """
 
     net: nn.Module
@@ -31,6 +32,7 @@ class NetCall:
     count: int
     x: Tensor
     embedding: nn.Embedding | None
+    others: int = 0
 
     @property
     def start(self) -> Tensor:
@@ -133,8 +135,9 @@ def record_call(network: Network, examples: Examples) -> NetCall:
         if isinstance(module, nn.Embedding):
             handles.append(module.register_forward_pre_hook(lambda m, inputs: lookups.append((m, inputs[0]))))
     quantity: Quantity = "loss" if examples.y is not None else "measure"
+    batch = network.batch(examples)
     try:
-        without_graph(lambda: network.values(quantity, network.batch(examples), examples.ids))
+        without_graph(lambda: network.values(quantity, batch, examples.ids))
     finally:
         for handle in handles:
             handle.remove()
@@ -143,19 +146,20 @@ def record_call(network: Network, examples: Examples) -> NetCall:
             f"expected the loss to call the net once as net(...), but it did so {len(calls)} times, so that there is "
             "no one input to attribute to; uw.Erasure() works for any model"
         )
-    x = _first_tensor(calls[0], len(examples))
+    x, others = _input_tensor(calls[0], batch, len(examples))
     if x.is_floating_point():
-        return NetCall(net, calls[0], len(examples), x, None)
+        return NetCall(net, calls[0], len(examples), x, None, others)
     found = next((m for m, tokens in lookups if tokens.shape == x.shape and bool((tokens == x).all())), None)
     if found is None:
         raise TypeError(
             f"expected real numbers, or token ids that enter an nn.Embedding, got {x.dtype} of shape {tuple(x.shape)}; "
             "convert images to floats in the Examples, or use uw.Erasure()"
         )
-    return NetCall(net, calls[0], len(examples), x, found)
+    return NetCall(net, calls[0], len(examples), x, found, others)
 
 
-def _first_tensor(arguments: tuple[Any, Any], count: int) -> Tensor:
+def _input_tensor(arguments: tuple[Any, Any], batch: Any, count: int) -> tuple[Tensor, int]:
+    """The tensor that is the input, and how many other tensors of real numbers there are."""
     tensors: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -163,10 +167,12 @@ def _first_tensor(arguments: tuple[Any, Any], count: int) -> Tensor:
         return tensor
 
     map_tensors(note, arguments)
-    fitting = [t for t in tensors if t.ndim and len(t) == count and (t.is_floating_point() or not t.is_complex())]
+    fitting = [t for t in tensors if t.ndim and len(t) == count and not t.is_complex() and t.dtype != torch.bool]
     if not fitting:
         raise TypeError("expected the net to receive a tensor with one entry per example, but it receives none")
-    return fitting[0]
+    given = batch.get("x") if isinstance(batch, dict) else getattr(batch, "x", None)
+    chosen = next((t for t in fitting if t is given), fitting[0])
+    return chosen, sum(t.is_floating_point() and t is not chosen for t in fitting)
 
 
 def layer_of(net: nn.Module, name: str) -> nn.Module:
