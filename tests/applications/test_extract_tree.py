@@ -165,6 +165,10 @@ def test_what_is_no_table_is_refused():
     ids = FRAME.assign(job=[f"id {i}" for i in range(N)])
     with pytest.raises(ValueError, match="column 'job' has 500 different texts"):
         uw.extract_tree(constant, uw.Examples(ids, TRAIN.y))
+    with pytest.raises(ValueError, match="expected the columns of the training set"):
+        uw.extract_tree(constant, TRAIN, uw.Examples(FRAME[["w", "age", "job", "noise"]], TRAIN.y))
+    with pytest.raises(ValueError, match="column 'w' has missing or infinite numbers"):
+        uw.extract_tree(constant, TRAIN, uw.Examples(gaps, TRAIN.y))
     with pytest.raises(ValueError, match="expected leaves of at least 2"):
         uw.extract_tree(constant, TRAIN, leaves=1)
     with pytest.raises(ValueError, match="expected samples of at least 100"):

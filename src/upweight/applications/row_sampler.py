@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples
@@ -16,6 +15,7 @@ from upweight.core.input_kinds import columns_of, is_sparse
 Array = NDArray[np.float64]
 MIN_MASS = 1e-9  # probability of a box below which nothing is sampled in it
 MAX_CATEGORIES = 100  # of one column
+MAX_VALUES = 1024  # of a column of numbers, by quantiles, from which rows are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,10 @@ class Box:
 
 
 class RowSampler:
-    """A mixture fitted to rows: Gaussians with diagonal covariances, and frequencies of categories by component.
+    """A mixture fitted to rows. Within a component, columns are independent, each with the values of the training rows.
+
+    Components are those of a Gaussian mixture with diagonal covariances. Every row counts for the values of each
+    component as much as it belongs to it, so that spikes, gaps and whole numbers stay what they are.
 
     Args:
         examples: rows of a table: an array (n, d) or a data frame.
@@ -74,12 +77,11 @@ class RowSampler:
 
     def __init__(self, examples: Examples, components: int, seed: int) -> None:
         self.template = examples.x
-        self.names = _names(examples)
+        self.names, self.is_named = _names(examples), examples.names is not None
         columns = [_column(examples.x, j) for j in range(len(self.names))]
         self.numeric = [j for j, column in enumerate(columns) if column.dtype.kind in "biuf"]
         self.categorical = [j for j in range(len(columns)) if j not in self.numeric]
-        self.numbers = np.stack([columns[j] for j in self.numeric], axis=1).astype(np.float64) if self.numeric else None
-        numbers = np.empty((len(examples), 0)) if self.numbers is None else self.numbers
+        numbers = _numbers(columns, self.numeric, len(examples))
         _require_finite(numbers, [self.names[j] for j in self.numeric])
         self.whole = np.all(numbers == np.rint(numbers), axis=0)
         self.categories = [_categories(columns[j], self.names[j]) for j in self.categorical]
@@ -89,22 +91,28 @@ class RowSampler:
     def _fit(self, numbers: Array, codes: list[NDArray[np.intp]], components: int, seed: int) -> None:
         from sklearn.mixture import GaussianMixture
 
-        self.middle, scale = numbers.mean(axis=0), numbers.std(axis=0)
-        self.scale = np.where(scale > 0, scale, 1.0)
         if numbers.shape[1]:
+            spread = numbers.std(axis=0)
+            standardised = (numbers - numbers.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
             count = min(components, len(np.unique(numbers, axis=0)))
             mixture = GaussianMixture(count, covariance_type="diag", random_state=seed, reg_covar=1e-4)
-            standardised = (numbers - self.middle) / self.scale
             shares = mixture.fit(standardised).predict_proba(standardised)
-            self.weights, self.means = mixture.weights_, mixture.means_
-            self.deviations = np.sqrt(mixture.covariances_)
         else:
             shares = np.ones((len(codes[0]), 1))
-            self.weights, self.means, self.deviations = np.ones(1), np.empty((1, 0)), np.empty((1, 0))
+        self.weights = shares.mean(axis=0)
+        self.values: list[Array] = []
+        self.cumulated: list[Array] = []  # (components, values + 1) of each column
+        for column in numbers.T:
+            values = np.unique(np.quantile(column, np.linspace(0, 1, MAX_VALUES), method="inverted_cdf"))
+            place = np.searchsorted(values, column)
+            counts = np.stack([np.bincount(place, share, len(values)) for share in shares.T])
+            total = np.cumsum(np.pad(counts, ((0, 0), (1, 0))), axis=1)
+            self.values.append(values)
+            self.cumulated.append(total / np.maximum(total[:, -1:], 1e-300))
         self.frequencies = []
-        for column, values in zip(codes, self.categories, strict=True):
-            counts = np.stack([shares[column == c].sum(axis=0) for c in range(len(values))], axis=1) + 1e-3
-            self.frequencies.append(counts / counts.sum(axis=1, keepdims=True))
+        for code, categories in zip(codes, self.categories, strict=True):
+            sums = np.stack([shares[code == c].sum(axis=0) for c in range(len(categories))], axis=1) + 1e-3
+            self.frequencies.append(sums / sums.sum(axis=1, keepdims=True))
         self.everywhere = Box(
             np.nextafter(numbers.min(axis=0, initial=np.inf), -np.inf) if numbers.shape[1] else np.empty(0),
             numbers.max(axis=0, initial=-np.inf) if numbers.shape[1] else np.empty(0),
@@ -113,20 +121,22 @@ class RowSampler:
 
     def mass(self, box: Box) -> float:
         """The probability of the box."""
-        return float(self.weights @ self._masses(box)[0])
+        return float(self.weights @ self._masses(box))
 
     def sample(self, box: Box, count: int, rng: np.random.Generator) -> tuple[Any, Array] | None:
         """New rows in the box: as inputs of the model, and encoded (count, features); None if it is too unlikely."""
-        masses, lows, highs = self._masses(box)
-        posterior = self.weights * masses
+        posterior = self.weights * self._masses(box)
         if not posterior.sum() > MIN_MASS:
             return None
         chosen = rng.choice(len(posterior), size=count, p=posterior / posterior.sum())
-        low, high = lows[chosen], highs[chosen]
-        uniform = low + (high - low) * rng.random(low.shape)
-        standardised = self.means[chosen] + self.deviations[chosen] * ndtri(np.clip(uniform, 1e-300, 1 - 1e-16))
-        numbers = np.clip(standardised * self.scale + self.middle, np.nextafter(box.low, np.inf), box.high)
-        numbers = np.where(self.whole, np.rint(numbers), numbers)
+        numbers = np.empty((count, len(self.numeric)))
+        for column, (low, high) in enumerate(self._ends(box)):
+            for component in np.unique(chosen).tolist():
+                rows = np.flatnonzero(chosen == component)
+                total = self.cumulated[column][component]
+                drawn = rng.uniform(total[low], total[high], len(rows))
+                place = np.clip(np.searchsorted(total, drawn, side="right") - 1, low, high - 1)
+                numbers[rows, column] = self.values[column][place]
         codes = [
             self._draw(frequencies[chosen] * mask, rng)
             for frequencies, mask in zip(self.frequencies, box.allowed, strict=True)
@@ -134,11 +144,19 @@ class RowSampler:
         return self._inputs(numbers, codes), self._encoded(numbers, codes)
 
     def encode(self, examples: Examples) -> Array:
-        """Rows encoded as numbers, and one column of 0 and 1 per category: (n, features). New categories are all 0."""
+        """Rows encoded as numbers, and one column of 0 and 1 per category: (n, features). New categories are all 0.
+
+        Raises ValueError for other columns than those of the training set, and for numbers that are not finite.
+        """
+        names = _names(examples)
+        both_named = self.is_named and examples.names is not None
+        if len(names) != len(self.names) or (both_named and names != self.names):
+            raise ValueError(f"expected the columns of the training set ({self.names[:5]}, …), got {names[:5]}, …")
         columns = [_column(examples.x, j) for j in range(len(self.names))]
-        numbers = np.stack([columns[j] for j in self.numeric], axis=1).astype(np.float64) if self.numeric else None
+        numbers = _numbers(columns, self.numeric, len(examples))
+        _require_finite(numbers, [self.names[j] for j in self.numeric])
         codes = [_codes(columns[j], values) for j, values in zip(self.categorical, self.categories, strict=True)]
-        return self._encoded(np.empty((len(examples), 0)) if numbers is None else numbers, codes)
+        return self._encoded(numbers, codes)
 
     def test(self, feature: int, threshold: float) -> tuple[str, float | None, Any]:
         """The column of an encoded feature, with its threshold, or the category that it is compared with."""
@@ -147,16 +165,22 @@ class RowSampler:
         column, category = self.everywhere.category(feature)
         return self.names[self.categorical[column]], None, self.categories[column][category]
 
-    def _masses(self, box: Box) -> tuple[Array, Array, Array]:
-        """The probability of the box in each component, and its ends as values of the distribution functions."""
-        ends = []
-        for end in (box.low, box.high):
-            standardised = (end - self.middle) / self.scale
-            ends.append(ndtr((standardised - self.means) / self.deviations))
-        inside = np.prod(np.maximum(ends[1] - ends[0], 0.0), axis=1)
+    def _ends(self, box: Box) -> list[tuple[int, int]]:
+        """The positions among the values of each column of numbers that lie in the box: from, and up to."""
+        ends = zip(self.values, box.low.tolist(), box.high.tolist(), strict=True)
+        return [
+            (int(np.searchsorted(values, low, side="right")), int(np.searchsorted(values, high, side="right")))
+            for values, low, high in ends
+        ]
+
+    def _masses(self, box: Box) -> Array:
+        """The probability of the box in each component."""
+        inside = np.ones(len(self.weights))
+        for total, (low, high) in zip(self.cumulated, self._ends(box), strict=True):
+            inside = inside * (total[:, high] - total[:, low])
         for frequencies, mask in zip(self.frequencies, box.allowed, strict=True):
             inside = inside * frequencies[:, mask].sum(axis=1)
-        return inside, ends[0], ends[1]
+        return np.maximum(inside, 0.0)
 
     @staticmethod
     def _draw(chances: Array, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -217,6 +241,11 @@ def _column(x: Any, j: int) -> NDArray[Any]:
         return column.astype(np.float64) if all(not isinstance(v, str) for v in column) else column.astype(object)
     except (TypeError, ValueError):
         return column.astype(object)
+
+
+def _numbers(columns: list[NDArray[Any]], numeric: list[int], count: int) -> Array:
+    """The columns of numbers, (n, numeric)."""
+    return np.stack([columns[j] for j in numeric], axis=1).astype(np.float64) if numeric else np.empty((count, 0))
 
 
 def _categories(column: NDArray[Any], name: str) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from upweight.applications.attribute_inputs import Words, attribute_inputs
 from upweight.applications.explain import Explanation
 from upweight.core.blocks import require_count
-from upweight.core.erasing import is_text
+from upweight.core.erasing import has_texts
 from upweight.core.examples import Examples, Id
 from upweight.core.input_attributions import InputAttributions
 from upweight.core.input_recipes import InputRecipe
@@ -179,7 +179,7 @@ def _criteria(
     model: Measurable, attributed: InputAttributions, train: Examples
 ) -> tuple[PartOrdering | None, PartOrdering | None]:
     baseline = getattr(attributed.recipe, "baseline", None)
-    if attributed.parts == "words" and not is_text(attributed.examples) and baseline is None:
+    if attributed.parts == "words" and not has_texts(attributed.examples) and baseline is None:
         return None, None  # there is no token that stands for nothing
     try:
         return (

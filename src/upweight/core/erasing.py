@@ -33,7 +33,7 @@ class Eraser:
 
     def __init__(self, examples: Examples, baseline: Any = None, train: Examples | None = None) -> None:
         self.examples = examples
-        self.is_text = is_text(examples)
+        self.is_text = has_texts(examples)
         self._frame = columns_of(examples.x)
         self._baseline = None if self.is_text else self._stand_ins(baseline, train)
 
@@ -157,7 +157,7 @@ def index_name(index: tuple[int, ...]) -> str:
     return f"x[{', '.join(map(str, index))}]"
 
 
-def is_text(examples: Examples) -> bool:
+def has_texts(examples: Examples) -> bool:
     """Whether the inputs are texts."""
     x = examples.x
     return (isinstance(x, list | tuple) and isinstance(x[0], str)) or (np.ndim(x) == 1 and isinstance(x[0], str))

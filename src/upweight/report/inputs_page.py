@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.shared_inputs import SharedExample, SharedInputs
-from upweight.core.erasing import WORD, is_text
+from upweight.core.erasing import WORD, has_texts
 from upweight.core.examples import Id
 from upweight.core.input_attributions import InputAttributions
 from upweight.report.document import rendered
@@ -165,7 +165,7 @@ def _value(value: Any) -> str:
 def _pieces(attributions: InputAttributions, position: int) -> list[dict[str, str]]:
     """The text in pieces, each with the class of its colour."""
     styles = _styles(attributions.values[position])[:MAX_WORDS]
-    if not is_text(attributions.examples):
+    if not has_texts(attributions.examples):
         return [
             {"text": f"{word} ", "style": style}
             for word, style in zip(attributions.names[position], styles, strict=False)
