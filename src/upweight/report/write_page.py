@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from upweight.applications.attack import Attack
-from upweight.applications.audit import Audit
 from upweight.applications.audit_results import Audit
 from upweight.applications.explain import Explanation
 from upweight.applications.extract_tree import ExtractedTree
