@@ -209,6 +209,27 @@ def test_in_an_additive_game_the_greedy_set_is_exact_for_any_number_and_any_seed
             assert (result.before, result.after) == ("above", "below")
 
 
+def test_with_poor_scores_examples_that_the_flip_does_not_need_are_put_back():
+    model, train, queries, _ = game(queries=1, players=30, seed=2)
+    worth = model.worth[0]
+    search = uw.SetSearch(method=uw.Chance(seed=1), most=29)
+    result = uw.flip_set(model, train, queries, against=worth.sum() - 1.5, search=search, retraining=ONE)
+    removed = worth[train.positions(result.removed)]
+    assert removed.sum() > 1.5
+    assert all(removed.sum() - one <= 1.5 for one in removed)
+
+
+def test_values_are_means_over_the_seeds():
+    model, train, queries, _ = game(queries=1, players=20, seed=3, noise=0.5)
+    search, total = uw.SetSearch(method=uw.LeaveOneOut()), model.worth[0].sum()
+    three = uw.Retraining(processes=1, seeds=3)
+    result = uw.flip_set(model, train, queries, against=total - 3, search=search, retraining=three)
+    weights = np.ones(20)
+    weights[train.positions(result.removed)] = 0
+    measured = [model.retrain(train, weights, seed).measure(queries)[0] for seed in range(3)]
+    assert len(set(measured)) == 3 and result.retrained[0] == pytest.approx(np.mean(measured))
+
+
 def test_if_nothing_flips_it_the_result_says_how_far_the_nearest_removal_gets():
     model, train, queries, _ = game(queries=1, players=12, seed=1)
     model.worth[:] = np.linspace(1, 2, 12)

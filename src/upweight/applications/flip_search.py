@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 MAX_RIVALS = 4  # whose orders are retrained: those whose gap needs the fewest examples by the sum of scores
 MAX_STEPS = 40  # examples of a set that is chosen one by one, with scores of the retrained model
 MAX_SCORED = 200_000  # training examples times steps: larger searches do not go one by one
+MAX_PUT_BACK = 200  # trainings that ask which examples of a set can be put back
 SETS_AT_ONCE = 512  # smaller sets that are retrained at a time
 
 
@@ -216,7 +217,8 @@ class FlipSearch:
 
     def _without_needless(self, best: Removed) -> Removed:
         """The set without examples whose removal it does not need, the weakest put back first."""
-        while len(best.positions) > 1:
+        start = self.trainings
+        while len(best.positions) > 1 and self.trainings - start < MAX_PUT_BACK:
             smaller = [np.delete(best.positions, place) for place in reversed(range(len(best.positions)))]
             values = self._retrained(smaller)
             flips = [k for k, v in enumerate(values) if not isinstance(v, str) and self._lead(v) < 0]
