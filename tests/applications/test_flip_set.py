@@ -132,6 +132,7 @@ def test_without_proof_the_set_is_that_of_accent():
     result = uw.flip_set(model, train, queries, candidates="user", search=uw.SetSearch(proof=False))
     assert best is not None and (list(result.removed), result.after) == best[2:]
     assert result.retrained is None and result.trainings == 0
+    assert result.sentence.startswith("By the sum of scores, without ")
     assert any("was not retrained" in warning for warning in result.diagnostics["warnings"])
 
 

@@ -313,7 +313,8 @@ def _sentence(contest: Contest, result: FlipSet) -> str:
     size, noun = len(result.removed), result.noun
     if size:
         those = f"this {noun.removesuffix('s')}" if size == 1 else f"these {size:,} {noun}"
-        return f"Without {those} {contest.seen.format(**words)}."
+        start = "Without" if result.retrained is not None else "By the sum of scores, without"
+        return f"{start} {those} {contest.seen.format(**words)}."
     stays = contest.stays.format(**words)
     if result.nearest is None:
         return f"Whichever of the {len(result.candidates):,} {noun} are removed, {stays}: none of them holds the lead."
