@@ -97,3 +97,20 @@ def test_a_kernel_width_from_the_data_is_held_and_reported_and_a_given_one_is_no
     notes = [uw.explainable(SVC(gamma=gamma).fit(train.x, train.y), train).notes for gamma in ("scale", 0.2)]
     assert "the kernel keeps the width of the full training set" in notes[0][0]
     assert notes[1] == ()
+
+
+def test_an_intercept_that_no_example_on_a_margin_determines_is_reported() -> None:
+    x, y = load_wine(return_X_y=True)  # one kernel width for columns of all scales: every example is inside the margin
+    train = uw.Examples(x[::2], y[::2])
+    model = uw.explainable(SVC(C=0.01, gamma=1e-6).fit(train.x, train.y), train)
+    warnings = uw.Influence().fit(model, train).diagnostics["warnings"]
+    assert any("the intercept may be anywhere in an interval" in warning for warning in warnings)
+
+
+def test_a_machine_all_of_whose_examples_are_support_vectors_is_read() -> None:
+    x, y = data(load_breast_cancer)
+    rows = np.concatenate([np.flatnonzero(y == label)[:20] for label in (0, 1)])
+    train = uw.Examples(x[rows], y[rows])
+    estimator = SVC(C=1e-3, gamma=0.1).fit(train.x, train.y)
+    assert len(estimator.support_) == len(train)
+    assert np.isfinite(uw.explainable(estimator, train).measure(train)).all()

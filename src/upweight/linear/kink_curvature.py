@@ -76,7 +76,7 @@ class KinkCurvature(LinearCurvature):
         if self._paths is None:
             return super().step_cost
         fit, n = super().step_cost[0], len(self.problem.features)
-        at_kinks = max((path.examples_at_kinks for path in self._paths), default=1)
+        at_kinks = max(1, *(path.examples_at_kinks for path in self._paths))
         events = EVENTS / EXPECTED_STEPS * len(self._paths)  # on one path, counted as that many steps
         return fit, events * (4.0 * n * at_kinks + 2.0 / 3.0 * at_kinks**3)
 
@@ -86,12 +86,17 @@ class KinkCurvature(LinearCurvature):
         facts = super().diagnostics
         if self._paths is None:
             return {**facts, "warnings": [*facts["warnings"], "Removals are those of the smoothed loss too."]}
-        if not self.stuck:
-            return facts
-        warning = (
-            f"{self.stuck} removals could not be followed from kink to kink: theirs are those of the smoothed loss."
-        )
-        return {**facts, "warnings": [*facts["warnings"], warning]}
+        warnings, undetermined = list(facts["warnings"]), sum(path.undetermined for path in self._paths)
+        if self.stuck:
+            warnings.append(
+                f"{self.stuck} removals could not be followed from kink to kink: theirs are those of the smoothed loss."
+            )
+        if undetermined:
+            warnings.append(
+                f"After {undetermined} removals no example lies on a margin, so that the intercept may be anywhere in "
+                "an interval: scores take its middle, and a solver may take another place."
+            )
+        return {**facts, "warnings": warnings}
 
     @cached_property
     def _penalised_features(self) -> Array:

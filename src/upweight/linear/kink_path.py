@@ -59,6 +59,8 @@ class KinkPath:
     def __init__(self, gram: Array, kinks: Kinks, has_intercept: bool, outputs: Array, weights: Array) -> None:
         self.gram, self.kinks, self.has_intercept, self.weights = gram, kinks, has_intercept, weights
         self.spread = float(np.ptp(kinks.places)) or 1.0
+        self._outputs = outputs
+        self.undetermined = 0  # ends of paths at which the intercept may be anywhere in an interval
         self._start = self._exact(outputs)
 
     @property
@@ -78,7 +80,7 @@ class KinkPath:
         change, time = weights - self.weights, 0.0
         for _ in range(MAX_EVENTS):
             if time >= 1.0:
-                return state.force, state.intercept
+                return state.force, self._centred_intercept(state, weights)
             time = self._advance(state, change, time)
         raise PathError(f"no end after {MAX_EVENTS} events")
 
@@ -160,6 +162,18 @@ class KinkPath:
         state.output += step * distances[nearest]
         self._change_sets(state, int(rows[nearest]), step)
 
+    def _centred_intercept(self, state: _State, weights: Array) -> float:
+        """The intercept; the middle of its interval if no example is at a kink, which libsvm takes too."""
+        if not self.has_intercept or (state.kink >= 0).any():
+            return state.intercept
+        self.undetermined += 1
+        used = (weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0)
+        gaps = self.kinks.places[used] - state.output[used, None]
+        above, below = gaps[gaps > 0], gaps[gaps < 0]
+        if not len(above) or not len(below):
+            return state.intercept
+        return float(state.intercept + 0.5 * (above.min() + below.max()))
+
     def _levels(self, state: _State) -> Array:
         """Forces per weight of the segments, (n,)."""
         return np.asarray(np.take_along_axis(self.kinks.forces, state.segment[:, None], axis=1)[:, 0])
@@ -215,10 +229,13 @@ class KinkPath:
         at_kink = np.flatnonzero(state.kink >= 0)
         force = self._levels(state) * self.weights
         force[at_kink] = 0.0
-        if self.has_intercept and not len(at_kink):
-            raise PathError("no example is at a kink")
         target, pushed = self.kinks.places[at_kink, state.kink[at_kink]], self._times(force)
-        force[at_kink], state.intercept = self._solve(at_kink, target - pushed[at_kink], float(force.sum()))
+        if self.has_intercept and not len(at_kink):
+            if abs(force.sum()) > ROUNDING * float(self.weights.sum()):
+                raise PathError("no example is at a kink, and the forces do not balance")
+            state.intercept = float(np.median(self._outputs - pushed))  # it may be anywhere in an interval
+        else:
+            force[at_kink], state.intercept = self._solve(at_kink, target - pushed[at_kink], float(force.sum()))
         state.force = force
         state.output = pushed + force[at_kink] @ self.gram[at_kink] + state.intercept
         state.output[at_kink] = target

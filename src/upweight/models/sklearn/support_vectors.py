@@ -79,6 +79,8 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
     if matches:
         matches = bool(np.array_equal(y[rows], np.repeat(estimator.classes_, estimator.n_support_)))
     others = np.setdiff1d(np.arange(matrix.shape[0]), rows)
+    if matches and not len(others):
+        return
     if matches and len(estimator.classes_) == 2:  # with more classes a prediction is a vote, which is a weaker check
         signed = estimator.decision_function(matrix[others]) * np.where(y[others] == estimator.classes_[1], 1, -1)
         matches = bool((signed >= 1 - MARGIN_TOLERANCE).all())
