@@ -23,6 +23,7 @@ CASES += candidates(uw.DataOOB, [BAGS])
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *REFITS[:1], *TRAINED, *BOOSTERS[:1]],
+    (uw.Chance, ""): [family for family in FAMILIES if family not in CLOSED_FORMS],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.class_priors import ClassPriors
@@ -79,14 +80,14 @@ class LocationForm(ClosedForm):
     constant: NDArray[Any] | None
 
     def fitted(self, factors: Array) -> Array:
-        """The prediction (outputs,). Raises ValueError for quantiles with sample weights."""
+        """The prediction (outputs,). Raises UnsupportedSettingsError for quantiles with weights."""
         weights, values = factors * self.weights, self.targets.reshape(len(self.targets), -1)
         if self.constant is not None:
             return np.asarray(self.constant, dtype=np.float64)
         if self.quantile is None:
             return np.asarray(weights @ values / weights.sum())
         if not np.isin(self.weights, (0.0, 1.0)).all():
-            raise ValueError(
+            raise UnsupportedSettingsError(
                 "expected a DummyRegressor of a quantile without sample weights, got some; fit it on copies of rows, "
                 "or use strategy='mean'"
             )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
@@ -17,12 +18,12 @@ from upweight.models.sklearn.closed_form_spec import FormSpec
 def nearest_centroid(estimator: Any) -> FormSpec:
     """NearestCentroid with the Euclidean metric, measured by its decision function."""
     if estimator.metric != "euclidean":
-        raise ValueError(
+        raise UnsupportedSettingsError(
             f"expected NearestCentroid with metric='euclidean', got {estimator.metric!r}, with which it has neither "
             "scores nor probabilities to measure; fit it with metric='euclidean'"
         )
     if not hasattr(estimator, "decision_function"):
-        raise ValueError(
+        raise UnsupportedSettingsError(
             "expected a NearestCentroid with a decision function, which it has from scikit-learn 1.6; upgrade it"
         )
     named = isinstance(estimator.priors, str)
