@@ -55,8 +55,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         measurement_of: the measurement of a query.
         predictor: the estimator itself, for `predict` and `predict_proba`; never changed.
         class_weights: class → weight, fixed at its value on the full training set.
-        refit: retrains the estimator itself, `(features, targets, weights) -> theta`. For losses whose training is not
-            a Newton method on a smooth loss (the hinge); None otherwise.
+        refit: retrains the estimator itself, `(features, targets, weights) -> theta`, for losses with kinks; else None.
         again: fits a fresh copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
         counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver reported that it stopped before the optimum.
