@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ORDER = ("networks", "metagradients", "retraining", "accuracy", "peers", "coming_from", "speed", "memory", "trees")
+ORDER = (
+    "networks",
+    "metagradients",
+    "retraining",
+    "accuracy",
+    "peers",
+    "coming_from",
+    "speed",
+    "memory",
+    "trees",
+    "stores",
+)
 MET, MISSED, NO_TARGET = "met", "missed", ""
 
 
@@ -66,6 +77,16 @@ class Section:
         path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
         sections = [_read(saved[name]) for name in ORDER if name in saved]
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
+
+
+def keep_table(table: Table, folder: Path = HERE) -> None:
+    """Put a table into the section of stores, in place of one with the same title."""
+    path = folder / "results.json"
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    before = _read(saved["stores"]).tables if "stores" in saved else []
+    tables = [*(other for other in before if other.title != table.title), table]
+    command = "python -m benchmarks.store_quality, .million_rows and .store_survival, each with --data DIR"
+    Section("stores", "Stores", command, tables, versions(["numpy", "torch", "safetensors", "upweight"])).keep(folder)
 
 
 HEAD = """# Results

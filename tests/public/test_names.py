@@ -22,6 +22,8 @@ TORCH = {
     "Training",
     "Trajectory",
     "FrozenFeatures",
+    "Store",
+    "StorePlan",
 }  # the room `training` and two families need the extra
 
 

@@ -43,6 +43,7 @@ HELP_ORDER = (
     "perturb",
     "flip-set",
     "what-if",
+    "store",
     "methods",
 )
 log = logging.getLogger("upweight")

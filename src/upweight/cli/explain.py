@@ -30,6 +30,7 @@ from upweight.cli.options import (
     require_output,
 )
 from upweight.cli.output import page_keys, print_json, print_model
+from upweight.cli.store import opened_store
 from upweight.cli.table_options import TableOptions
 
 DEFAULT_REMOVALS = 16
@@ -72,10 +73,16 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     measure: Measure = None,
     at: At = None,
     method: Method = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Answer from this store of training gradients (see `upweight store build`)."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the training examples that caused predictions, and check the scores by retraining."""
-    source = Source(task, table, measure, at)
+    source, kept = Source(task, table, measure, at), opened_store(store)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     requested = None if method is None else recipe_for(method, seed)
@@ -93,9 +100,16 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, query_limit)
         recipe = first_choice(model, train) if requested is None else requested
+        recipe = recipe if kept is None else recipe.from_store(kept)
         retraining = upweight.Retraining(progress=progress)
         explained = run(
-            model, train, queries.select(chosen), recipe, removals=removals, seed=seed, retraining=retraining
+            model,
+            train,
+            queries.select(chosen),
+            recipe,
+            removals=removals,
+            seed=seed,
+            retraining=retraining,
         )
         if is_quick(explained) or by if audit is None else audit:
             progress("audit", 0, 1)

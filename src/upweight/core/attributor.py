@@ -28,6 +28,7 @@ from upweight.core.provenance import identity_of, require_same
 from upweight.core.recipe_settings import settings_of
 from upweight.core.scores import Scores, Top, Unit
 from upweight.core.snapshot import Snapshot
+from upweight.core.storable import with_store
 from upweight.core.strongest import strongest_of
 from upweight.core.weights import warning_of_single_examples
 
@@ -59,6 +60,8 @@ class Attributor(ABC):
         cost: time and memory, in one or two lines.
         unit: of its scores. A method of unit EFFECT may return RANK for some settings or models; its scores say so.
         needs: the capabilities that a model must have.
+        answers_from_store: whether `fit(model, train, store=…)` is possible: all that it needs of the training set are
+            `loss_rows` and `curvature`.
         variants: settings that the laws try in addition to the defaults: name → settings.
     """
 
@@ -67,12 +70,13 @@ class Attributor(ABC):
     cost: ClassVar[str] = ""
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
+    answers_from_store: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = with_requirements(check_changes_once(cls.fit))  # type: ignore[method-assign]
+            cls.fit = with_store(with_requirements(check_changes_once(cls.fit)))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -107,6 +111,12 @@ class Attributor(ABC):
         with well_formed(path):
             require_same(f"the fit in {path}", dict(facts["identity"]), identity, "fit again")
             return self.restore(model, train, state, facts)
+
+    def from_store(self, store: Any) -> Attributor:
+        """This method, asked from a `uw.Store`: for `explain` and everything else that fits a recipe."""
+        from upweight.core.from_store import FromStore
+
+        return FromStore(recipe=self, store=store)
 
     def described(self) -> dict[str, Any]:
         """Name and settings of the method, as values that JSON can hold."""
@@ -250,6 +260,33 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
         diagnostics["warnings"] += warnings_of(departures)[:1]
         return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics)
+
+    @check_changes_once
+    def selected(self, queries: Examples, ids: Any) -> Scores:
+        """Scores [query, train] for these training examples alone; influence computes no others.
+
+        Args:
+            queries: the queries.
+            ids: of training examples.
+
+        Raises:
+            KeyError: a training example is not known.
+            ValueError: the model or the training set was changed in place since the fit.
+        """
+        self.require_unchanged()
+        positions = self.train.positions(ids)
+        values, facts = self.selected_values(queries, positions)
+        return self.scores(values, queries.ids, self.train.ids[positions], facts=facts)
+
+    def selected_values(
+        self, queries: Examples, positions: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], AnswerFacts]:
+        """Scores of the training examples at these positions, (m, len(positions)); by default out of all blocks."""
+        values, answer = np.empty((len(queries), len(positions))), self.answer(queries)
+        for where, block in answer:
+            inside = np.flatnonzero((positions >= where.start) & (positions < where.stop))
+            values[:, inside] = block[:, positions[inside] - where.start]
+        return values, answer.facts
 
     @check_changes_once
     def save(self, path: str | Path) -> None:

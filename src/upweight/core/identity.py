@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from upweight.core.contents import UnidentifiedError, data_parts, object_parts, 
 from upweight.core.functions import Named, class_parts, function_parts, is_library, module_parts
 
 SIZE = 16  # bytes of a digest
+CHUNK_BYTES = 1 << 26  # that are read of an array at a time
 PLAIN = (type(None), bool, int, float, complex, type(...), type(NotImplemented))
 
 
@@ -198,7 +200,10 @@ class _Writer:
         else:
             native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
             self.tag("array", f"{native.dtype.name} {array.shape}")
-            self.sink.update(native.reshape(-1).view(np.uint8))
+            flat = native.reshape(-1).view(np.uint8)
+            for start in range(0, len(flat), CHUNK_BYTES):
+                self.sink.update(flat[start : start + CHUNK_BYTES])
+                _release_pages(array)
 
     def sequence(self, values: Sequence[Any]) -> None:
         """Write members in order; members that are all str or all float at once."""
@@ -237,6 +242,17 @@ class _Writer:
             del self.open[id(value)]
             self.finished[id(value)] = (sink.hexdigest(), value)  # keep the value, so that its id is not reused
         self.tag("once", self.finished[id(value)][0])
+
+
+def _release_pages(array: NDArray[Any]) -> None:
+    """Let the system take back the memory of a file that was read through a memory map.
+
+    A map whose changes are kept in memory (mode "c") is left alone.
+    """
+    if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped = getattr(array, "_mmap", None)
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_library_model(value: Any) -> bool:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from upweight.core.answers import Answer
 from upweight.core.scores import require_finite
 
+Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 
 def strongest_of(
     answer: Answer, m: int, k: int, may_be_nan: bool = False
@@ -16,17 +18,43 @@ def strongest_of(
 
     NaN is a score that is not known (see `Scores`): neither large nor small, and last in the order.
 
-    Holds one block and 2k scores per query at a time.
+    Holds one block and 2k scores per query at a time. A block is merged only for the queries of which it holds a score
+    beyond those selected before.
     """
     values, positions = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
+    bounds: Bounds | None = None
     for where, block in answer:
-        columns = np.broadcast_to(np.arange(where.start, where.stop), block.shape)
-        values, positions = np.hstack([values, require_finite(block, may_be_nan)]), np.hstack([positions, columns])
+        highest, lowest = block.max(axis=1, initial=-np.inf), block.min(axis=1, initial=np.inf)
+        if block.size and not (np.isfinite(highest) & np.isfinite(lowest)).all():
+            require_finite(block, may_be_nan)
+        columns = np.arange(where.start, where.stop)
+        if bounds is not None:
+            beyond = np.flatnonzero(~((highest <= bounds[0]) & (lowest >= bounds[1])))
+            if len(beyond):
+                part = block[beyond]
+                inside = (part <= bounds[0][beyond, None]) & (part >= bounds[1][beyond, None])
+                few = np.flatnonzero(~inside.all(axis=0))  # columns that may be selected for any query
+                wide = np.hstack([values[beyond], part[:, few]])
+                where_from = np.hstack([positions[beyond], np.broadcast_to(columns[few], (len(beyond), len(few)))])
+                strongest = _is_strongest(np.nan_to_num(wide) if may_be_nan else wide, k)
+                values[beyond] = wide[strongest].reshape(-1, 2 * k)
+                positions[beyond] = where_from[strongest].reshape(-1, 2 * k)
+                bounds[0][beyond], bounds[1][beyond] = _bounds(values[beyond], k, may_be_nan)
+            continue
+        values = np.hstack([values, block])
+        positions = np.hstack([positions, np.broadcast_to(columns, block.shape)])
         if values.shape[1] > 2 * k:
             strongest = _is_strongest(np.nan_to_num(values) if may_be_nan else values, k)
             values, positions = values[strongest].reshape(m, 2 * k), positions[strongest].reshape(m, 2 * k)
+            bounds = _bounds(values, k, may_be_nan)
     order = np.argsort(-values, axis=1, kind="stable")
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(positions, order, axis=1)
+
+
+def _bounds(values: NDArray[np.float64], k: int, may_be_nan: bool) -> Bounds:
+    """The smallest of the k largest and the largest of the k smallest of every row of 2k values."""
+    ordered = np.sort(np.nan_to_num(values) if may_be_nan else values, axis=1)
+    return ordered[:, k], ordered[:, k - 1]
 
 
 def _is_strongest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:

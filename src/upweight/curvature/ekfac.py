@@ -8,7 +8,7 @@ draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.kept_factors import factors_state, kept_layers, kept_parameters
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
-from upweight.curvature.label_expectation import expected_gradients, label_expectation
+from upweight.curvature.label_expectation import Weighted, expected_gradients, label_expectation
 from upweight.curvature.leverage import KeptSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.solvers.algebra import stack_columns
@@ -37,6 +37,7 @@ from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 LAYER_SHARE = 0.1  # damping over a layer's mean nonzero eigenvalue (chosen by LDS: MLP, CNN, language model)
+Factors = tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter]]
 MAX_FACTORED_LEVERAGE = 0.9  # cap on leverages, which the factors only approximate
 
 
@@ -48,9 +49,16 @@ class FittedEKFAC(Curvature):
     Cost: outputs (or draws) × one backward pass and one eigendecomposition per side of a layer. Refining the
     eigenvalues takes the same passes again (and two matrix products a batch for layers without positions). Memory
     d_i² + d_o² + d_i·d_o per layer. With the `state` of another one as `kept`, there is nothing to compute.
+    `factors` are those of this objective, with refined eigenvalues if `refined`; None to compute them.
     """
 
-    def __init__(self, summed: SummedObjective, refined: bool = True, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(
+        self,
+        summed: SummedObjective,
+        refined: bool = True,
+        kept: KeptState = NOTHING_KEPT,
+        factors: Factors | None = None,
+    ) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
         self._leverage = KeptSlopes(kept)
         if kept:
@@ -59,22 +67,26 @@ class FittedEKFAC(Curvature):
             self.damping_from = str(kept.facts["damping_from"])
             self.dampings = {name: float(kept.facts["dampings"][name]) for name in [*self.unfactored, *self.layers]}
             return
-        self.layers, self.unfactored = kronecker_factors(summed)
         self.expectation = label_expectation(summed)
-        if refined:
-            self.unfactored = self._refine()
+        if factors is not None:
+            self.layers, self.unfactored = factors
+        else:
+            self.layers, self.unfactored = kronecker_factors(summed)
+            if refined:
+                moments = second_moments(summed, self.layers, self.unfactored, summed.weighted)
+                self.unfactored = refine_factors(self.layers, self.unfactored, moments)
         self.dampings = dict.fromkeys([*self.unfactored, *self.layers], summed.damping)
         if not summed.damping_from:
             self._choose_damping()
-        largest = max(float(values.max()) for _, values in self._shifted())
+        largest = max(float(values.max()) for _, values in self.shifted())
         require_curvature("EKFAC" if refined else "KFAC", largest)
 
     def _choose_damping(self) -> None:
         """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net."""
         rank = curvature_rank(self.summed)
-        traces = {name: float(values.double().sum()) for name, values in self._values()}
+        traces = {name: float(values.double().sum()) for name, values in self.eigenvalues()}
         whole, self.damping_from = damping_from_trace(self.summed, sum(traces.values()), LAYER_SHARE, rank)
-        for name, values in self._values():
+        for name, values in self.eigenvalues():
             damping, _ = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))
             self.dampings[name] = damping if traces[name] > 0 else whole
         if any(self.dampings.values()):
@@ -100,7 +112,7 @@ class FittedEKFAC(Curvature):
 
     def _solve_batch(self, batch: CapturedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(C + shift)⁻¹ on captured rows: factored layers in their eigenbasis, and the unfactored parameters."""
-        shifted = dict(self._shifted())
+        shifted = dict(self.shifted())
         blocks = {
             name: parameter.rotate_back(parameter.rotate(batch.materialise(name)) / shifted[name])
             for name, parameter in self.unfactored.items()
@@ -125,7 +137,7 @@ class FittedEKFAC(Curvature):
 
     def pairwise_inner_products(self, rows: Sequence[CapturedBatch]) -> Tensor:
         """⟨xᵢ, (C + shift)⁻¹ yᵢ⟩ for each pair of k sets of rows of the same examples, (examples, k, k)."""
-        shifted, out = dict(self._shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
+        shifted, out = dict(self.shifted()), rows[0].like.new_zeros(rows[0].count, len(rows), len(rows))
         for factors in zip(*(batch.layers() for batch in rows), strict=True):
             layer = self.layers[factors[0].weight]
             inverse = 1 / shifted[layer.weight]
@@ -168,7 +180,7 @@ class FittedEKFAC(Curvature):
         """Kind, solver, size, the share of parameters in Kronecker form, and the damping as a mean over parameters."""
         network = self.summed.network
         factored = sum(layer.values.numel() for layer in self.layers.values())
-        damping = sum(self.dampings[name] * values.numel() for name, values in self._values())
+        damping = sum(self.dampings[name] * values.numel() for name, values in self.eigenvalues())
         return {
             "curvature": ("EK-FAC" if self.refined else "KFAC") + " of the Gauss–Newton matrix",
             "label_expectation": self.expectation,
@@ -181,7 +193,7 @@ class FittedEKFAC(Curvature):
         }
 
     def _apply(self, blocks: dict[str, Tensor], function: Any) -> dict[str, Tensor]:
-        shifted = dict(self._shifted())
+        shifted = dict(self.shifted())
         out = {
             name: parameter.rotate_back(parameter.rotate(blocks[name]) * function(shifted[name]))
             for name, parameter in self.unfactored.items()
@@ -191,45 +203,57 @@ class FittedEKFAC(Curvature):
             out |= layer.split(layer.rotate_back(joint), self.summed.network.shapes)
         return out
 
-    def _values(self) -> Iterator[tuple[str, Tensor]]:
+    def eigenvalues(self) -> Iterator[tuple[str, Tensor]]:
         """Eigenvalues without the shift, by the name of the layer's weight or of the unfactored parameter."""
         yield from ((name, layer.values) for name, layer in self.layers.items())
         yield from ((name, parameter.values) for name, parameter in self.unfactored.items())
 
-    def _shifted(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, values + (self.summed.ridge + self.dampings[name])) for name, values in self._values())
+    def shifted(self) -> Iterator[tuple[str, Tensor]]:
+        """Eigenvalues with the shift, by the same names."""
+        return ((name, values + (self.summed.ridge + self.dampings[name])) for name, values in self.eigenvalues())
 
-    def _refine(self) -> dict[str, UnfactoredParameter]:
-        """Set the layers' eigenvalues to Λ = Σ (Qₛᵀ G Q_A)² over examples and label directions.
 
-        Returns the unfactored parameters, refined in the same way.
-        """
-        moments: dict[str, Tensor] = {}
-        for layer in self.layers.values():
-            layer.values = torch.zeros_like(layer.values)
-        pending: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
-        for direction, captured in expected_gradients(self.summed, seed=1):
-            add_moments(moments, self.unfactored, captured)
-            if direction == 0:
-                self._add_pending(pending)
-            for factors in captured.layers():
-                layer = self.layers[factors.weight]
-                if factors.s.shape[1] > 1:
-                    layer.values += layer.rotate_factors(factors).square_().sum(dim=0)
-                    continue
-                s = layer.rotate_slopes(factors.s)
-                if factors.weight in pending:  # the inputs are the same for every direction
-                    pending[factors.weight][1].add_(s[:, 0] ** 2)
-                else:
-                    pending[factors.weight] = (layer.rotate_inputs(with_ones(factors)[:, 0]), s[:, 0] ** 2)
-        self._add_pending(pending)
-        return refine(self.unfactored, moments)
+def second_moments(
+    summed: SummedObjective,
+    layers: Mapping[str, FactoredLayer],
+    unfactored: dict[str, UnfactoredParameter],
+    sample: Weighted,
+) -> dict[str, Tensor]:
+    """Λ = Σ (Qₛᵀ G Q_A)² over these examples and label directions, by weight; by name for parameters of no layer."""
+    of_parameters: dict[str, Tensor] = {}
+    moments = {name: torch.zeros_like(layer.values) for name, layer in layers.items()}
+    pending: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
 
-    def _add_pending(self, pending: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Add the squares of one batch of gradients of rank one: products of squares."""
-        for weight, (a, squares) in pending.items():
-            self.layers[weight].values += squares.T @ a**2
+    def add_pending() -> None:
+        for weight, (a, squares) in pending.items():  # gradients of rank one: products of squares
+            moments[weight] += squares.T @ a**2
         pending.clear()
+
+    for direction, captured in expected_gradients(summed, sample, seed=1):
+        add_moments(of_parameters, unfactored, captured)
+        if direction == 0:
+            add_pending()
+        for factors in captured.layers():
+            layer = layers[factors.weight]
+            if factors.s.shape[1] > 1:
+                moments[factors.weight] += layer.rotate_factors(factors).square_().sum(dim=0)
+                continue
+            s = layer.rotate_slopes(factors.s)
+            if factors.weight in pending:  # the inputs are the same for every direction
+                pending[factors.weight][1].add_(s[:, 0] ** 2)
+            else:
+                pending[factors.weight] = (layer.rotate_inputs(with_ones(factors)[:, 0]), s[:, 0] ** 2)
+    add_pending()
+    return {**moments, **of_parameters}
+
+
+def refine_factors(
+    layers: Mapping[str, FactoredLayer], unfactored: dict[str, UnfactoredParameter], moments: Mapping[str, Tensor]
+) -> dict[str, UnfactoredParameter]:
+    """Set the layers' eigenvalues to the second moments; returns the other parameters, refined in the same way."""
+    for name, layer in layers.items():
+        layer.values = moments[name]
+    return refine(unfactored, dict(moments))
 
 
 def add_squares(layer: FactoredLayer, a: Tensor, s: Tensor) -> None:

@@ -57,8 +57,11 @@ class FittedFisher(Curvature):
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots).cached()
         if kept:
-            self.summed, self.gram = summed, kept.array("gram", (n, n))
-            self.factor = np.asfortranarray(kept.array("factor", (n, n))), True
+            self.summed, both = summed, kept.array("both", (n, n))
+            self.gram = np.triu(both, 1)
+            self.gram += self.gram.T
+            self.gram[np.diag_indices(n)] = kept.array("diagonal", (n,))
+            self.factor = np.asfortranarray(both), True  # what lies above the diagonal is not read
             return
         self.gram = self.rows.gram()
         if not summed.damping_from:
@@ -92,8 +95,9 @@ class FittedFisher(Curvature):
         return Solved(FisherRows(self, rows, kernel, dual), residual, 0, True)
 
     def state(self) -> KeptState:
-        """The Gram matrix and its Cholesky factor."""
-        return self.summed.kept(self, KeptState({"gram": self.gram, "factor": self.factor[0]}))
+        """The Cholesky factor of the Gram matrix, and the matrix itself above the diagonal of the same array."""
+        both = np.tril(self.factor[0]) + np.triu(self.gram, 1)
+        return self.summed.kept(self, KeptState({"both": both, "diagonal": self.gram.diagonal().copy()}))
 
     @property
     def calibrated(self) -> bool:

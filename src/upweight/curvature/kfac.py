@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.curvature.label_expectation import expected_batches
+from upweight.curvature.label_expectation import Weighted, expected_batches
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured_batch import LayerFactors
@@ -122,10 +122,20 @@ def with_ones(factors: LayerFactors) -> Tensor:
 
 def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter]]:
     """(weight name → factors of a layer whose gradient is an outer product, name → parameter of no layer); one pass."""
+    layers, unfactored = factor_sums(summed, summed.weighted)
+    total = float(summed.weights.sum())
+    for layer in layers.values():
+        layer.examples = total
+        layer.decompose(total)
+    return layers, unfactored.decompose()
+
+
+def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, FactoredLayer], UnfactoredParameters]:
+    """The sums over these examples that the factors are made of, before `decompose`; one pass."""
     layers: dict[str, FactoredLayer] = {}
     unfactored: UnfactoredParameters | None = None
     pending: PendingInputs = {}
-    for direction, where, captured in expected_batches(summed):
+    for direction, where, captured in expected_batches(summed, sample):
         if direction == 0:
             _add_inputs(layers, pending)
         for factors in captured.layers():
@@ -140,16 +150,12 @@ def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer]
             if direction > 0:  # the inputs are the same for every direction
                 pending[factors.weight][1].logical_or_(counts)
             else:
-                weights = position_weights(summed.weights[where], factors.s)
+                weights = position_weights(sample[1][where], factors.s)
                 pending[factors.weight] = with_ones(factors).flatten(0, 1), counts, weights
-        unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers))
+        unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
         unfactored.add(captured)
     _add_inputs(layers, pending)
-    total = float(summed.weights.sum())
-    for layer in layers.values():
-        layer.examples = total
-        layer.decompose(total)
-    return layers, (unfactored or UnfactoredParameters(summed, parameter_names(layers))).decompose()
+    return layers, unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
 
 
 def _add_inputs(layers: Mapping[str, FactoredLayer], pending: PendingInputs) -> None:

@@ -118,6 +118,8 @@ def independent_losses(summed: SummedObjective) -> float:
 
     Tokens that no loss depends on (padding) do not count; every example counts as many times as it has copies.
     """
+    if summed.losses is not None:
+        return summed.losses
     network, examples, copies = summed.network, summed.train, summed.copies
     joint, count = joint_axes(network, examples), 0.0
     shape = _output_shape(network, examples)

@@ -82,9 +82,7 @@ def restore(
     model: Any, train: Examples, recipe: CurvatureRecipe | None, state: KeptState, limits: Limits = DEFAULT_LIMITS
 ) -> Curvature:
     """The curvature whose `state` was kept. Raises ValueError if the state does not fit the recipe and the net."""
-    weights = model.weights(train)
-    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(weights), limits)
-    summed = summed.with_choice(state.facts["chosen"])
+    summed = _undamped(model, train, limits).with_choice(state.facts["chosen"])
     possible = (GaussNewton(), *FALLBACKS) if recipe is None else (recipe,)
     kinds = {_KINDS[type(candidate)]: candidate for candidate in possible if type(candidate) in _KINDS}
     if state.facts["kind"] not in kinds:
@@ -119,17 +117,33 @@ def _build(
     limits: Limits,
     notes: tuple[str, ...] = (),
 ) -> Curvature:
-    weights, whole = model.weights(train), train if model.whole is None else model.whole
-    whole_weights = model.weights(whole)
-    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(whole_weights), limits)
-    summed = replace(summed, notes=notes, elsewhere=float(whole_weights.sum() - weights.sum()))
+    return _fitted(objective_of(model, train, recipe, damping, limits, notes), recipe)
+
+
+def objective_of(
+    model: Any,
+    train: Examples,
+    recipe: CurvatureRecipe,
+    damping: float | None,
+    limits: Limits = DEFAULT_LIMITS,
+    notes: tuple[str, ...] = (),
+) -> SummedObjective:
+    """The training objective with its damping, unless the recipe chooses that from its own eigenvalues."""
+    summed = replace(_undamped(model, train, limits), notes=notes)
     if damping is None and isinstance(recipe, GaussNewton | Hessian) and is_at_optimum(summed):
         summed = replace(summed, damping_from=NONE_AT_OPTIMUM)
     elif damping is None:
-        summed = choose_damping(summed, recipe, model.training_time(whole))
+        summed = choose_damping(summed, recipe, model.training_time(train if model.whole is None else model.whole))
     else:
         summed = replace(summed, damping=damping * summed.total, damping_from="as given")
-    return _fitted(summed, recipe)
+    return summed
+
+
+def _undamped(model: Any, train: Examples, limits: Limits) -> SummedObjective:
+    """The training objective on the examples that the parameters act on."""
+    weights, whole_weights = model.weights(train), model.weights(train if model.whole is None else model.whole)
+    summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(whole_weights), limits)
+    return replace(summed, elsewhere=float(whole_weights.sum() - weights.sum()))
 
 
 def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, kept: KeptState = NOTHING_KEPT) -> Curvature:

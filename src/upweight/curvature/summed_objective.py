@@ -31,6 +31,7 @@ class SummedObjective:
         damping_from: where the damping came from, as a phrase.
         time_matched: whether the damping is matched to the time that training took.
         limits: sizes up to which exact forms are used.
+        losses: how many losses that share no output the sum has; None to count them when they are needed.
         notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
         elsewhere: the weight of examples whose loss does not depend on the parameters, and which are not in `train`.
     """
@@ -45,6 +46,7 @@ class SummedObjective:
     limits: Limits = DEFAULT_LIMITS
     notes: tuple[str, ...] = ()
     elsewhere: float = 0.0
+    losses: float | None = None
 
     @classmethod
     def of(
@@ -71,6 +73,11 @@ class SummedObjective:
             time_matched=bool(chosen["time_matched"]),
             notes=tuple(map(str, chosen["notes"])),
         )
+
+    @property
+    def weighted(self) -> tuple[Examples, Array]:
+        """The training examples and their weights."""
+        return self.train, self.weights
 
     @property
     def copies(self) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from upweight.curvature.label_expectation import expected_gradients
+from upweight.curvature.label_expectation import Weighted, expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
@@ -39,10 +39,10 @@ class UnfactoredParameter:
 
 
 class UnfactoredParameters:
-    """Sums over batches for all parameters except the `factored` ones."""
+    """Sums over batches of a sample of the objective, for all parameters except the `factored` ones."""
 
-    def __init__(self, summed: SummedObjective, factored: Collection[str]) -> None:
-        self.summed = summed
+    def __init__(self, summed: SummedObjective, factored: Collection[str], sample: Weighted | None = None) -> None:
+        self.summed, self.sample = summed, sample or summed.weighted
         self.names = [name for name in summed.network.names if name not in set(factored)]
         self._squares: Blocks = {}
         self._covariances: Blocks = {}
@@ -61,24 +61,34 @@ class UnfactoredParameters:
         """Name → Σ squares, in the network's order; parameters that no hook saw use gradients of the true labels."""
         missed = [name for name in self.names if name not in self._squares]
         if missed:
-            roots = np.sqrt(self.summed.weights)
-            for _, batch in CapturedRows(self.summed.network, self.summed.train, "loss", weights=roots).passes():
+            examples, weights = self.sample
+            for _, batch in CapturedRows(self.summed.network, examples, "loss", weights=np.sqrt(weights)).passes():
                 for name in missed:
                     _add(self._squares, name, batch.sum_of_squares(name))
         return {name: self._squares[name] for name in self.names}
 
     def decompose(self) -> dict[str, UnfactoredParameter]:
         """Name → eigenvectors, and the eigenvalues of (share of every row) ⊗ (Σ gᵀg)."""
-        out = {}
-        for name, squares in self.squares().items():
-            if name not in self._covariances:
-                out[name] = UnfactoredParameter(squares)
-                continue
-            values, basis = torch.linalg.eigh(self._covariances[name].double())
-            rows = squares.double().sum(dim=-1, keepdim=True)
-            values = rows / rows.sum().clamp_min(1e-300) * values.clamp_min(0)
-            out[name] = UnfactoredParameter(values.to(squares), basis.to(squares))
-        return out
+        return decompose_parameters(self.squares(), self._covariances)
+
+    @property
+    def covariances(self) -> Blocks:
+        """Name → Σ gᵀg along the last axis, of the parameters that are rotated."""
+        return self._covariances
+
+
+def decompose_parameters(squares: Blocks, covariances: Blocks) -> dict[str, UnfactoredParameter]:
+    """Name → eigenvectors of the covariance, if there is one, and eigenvalues."""
+    out = {}
+    for name, sums in squares.items():
+        if name not in covariances:
+            out[name] = UnfactoredParameter(sums)
+            continue
+        values, basis = torch.linalg.eigh(covariances[name].double())
+        rows = sums.double().sum(dim=-1, keepdim=True)
+        values = rows / rows.sum().clamp_min(1e-300) * values.clamp_min(0)
+        out[name] = UnfactoredParameter(values.to(sums), basis.to(sums))
+    return out
 
 
 def refine(parameters: dict[str, UnfactoredParameter], moments: Blocks) -> dict[str, UnfactoredParameter]:

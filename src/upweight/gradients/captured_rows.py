@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,16 @@ Normalisation = Literal["gradient", "layer"]
 MAX_HELD_NUMBERS = 1 << 27  # of the side of a product that is held while the other streams past, 512 MB
 MAX_STREAMED_NUMBERS = 1 << 24  # of the other side at a time, 64 MB: the held side is read once for each of these
 MAX_CACHED_NUMBERS = 1 << 26  # of a whole set of rows that is cached, 256 MB
+
+
+class CapturedSource(Protocol):
+    """Gradients of training losses that were captured before."""
+
+    def batches(self, positions: NDArray[np.intp], size: int | None = None) -> Iterator[tuple[slice, CapturedBatch]]:
+        """(which of the positions, their gradients without weights), at most `size` at a time and in their order."""
+
+    def covers(self, network: Network) -> bool:
+        """Whether they are gradients of all parameters of this network, or of a network that has these among others."""
 
 
 class CapturedRows(NetworkRows):
@@ -70,6 +80,8 @@ class CapturedRows(NetworkRows):
         self._positions = np.arange(len(examples))  # among the examples that the totals are about
         self._cache: CapturedBatch | None = None
         self._cache_limit = 0
+        self._source: CapturedSource | None = None
+        self._stored_positions = self._positions
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,6 +101,9 @@ class CapturedRows(NetworkRows):
         if ready and self._cache is not None and start < len(self):
             yield slice(start, len(self)), self._cache.take(slice(start, None))
             return
+        if self._source is not None:
+            yield from self._read(self._source, start, size, ready)
+            return
         inspection = inspect(self.network, self.quantity, self.examples)
         for where in consecutive(len(self), size or min(self.max_batch_examples, inspection.batch_size), start):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.precision)
@@ -102,6 +117,25 @@ class CapturedRows(NetworkRows):
                 cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
                 batch = backpropagate(self.network, part, inspection, cotangent)
             yield where, batch if self.normalisation is None else batch.normalised(self.normalisation == "layer")
+
+    def read_from(self, source: CapturedSource) -> CapturedRows:
+        """The same rows of a training set, whose gradients are read instead of captured."""
+        rows = copy(self)
+        rows._source = source
+        return rows
+
+    def _read(
+        self, source: CapturedSource, start: int, size: int | None, ready: bool
+    ) -> Iterator[tuple[slice, CapturedBatch]]:
+        for part, batch in source.batches(self._stored_positions[start:], size):
+            where = slice(part.start + start, part.stop + start)
+            weights = torch.as_tensor(self.weights[where]).to(batch.like)
+            own = batch.only(self.network.names)
+            weighted = own.scaled(dict.fromkeys(own.terms, weights))
+            weighted = weighted.prepare() if ready else weighted
+            if self._totals is not None:
+                self._totals.add(self._positions[where], self.weights[where], weighted)
+            yield where, weighted
 
     def cached(self, limit: int = MAX_CACHED_NUMBERS) -> CapturedRows:
         """The same rows, which keep their captured gradients in memory if all of them fit into `limit` numbers."""
@@ -187,6 +221,7 @@ class CapturedRows(NetworkRows):
         examples, weights = self.examples.take(positions), self.weights[positions]
         selection = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
         selection._totals, selection._positions = self._totals, self._positions[positions]
+        selection._source, selection._stored_positions = self._source, self._stored_positions[positions]
         return selection
 
     def plain(self) -> CapturedRows:

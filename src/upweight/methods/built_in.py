@@ -26,5 +26,7 @@ from upweight.methods.gradcos import GradCos as GradCos
 from upweight.methods.trex import TREX as TREX
 from upweight.methods.tree_sim import TreeSim as TreeSim
 from upweight.methods.knn_shapley import KNNShapley as KNNShapley
+from upweight.methods.rep_sim import RepSim as RepSim
+from upweight.methods.bm25 import BM25 as BM25
 from upweight.methods.representer_points import RepresenterPoints as RepresenterPoints
 from upweight.methods.chance import Chance as Chance

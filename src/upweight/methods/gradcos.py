@@ -26,12 +26,16 @@ class GradCos(Cosines):
     summary = "Cosines of gradients at the trained parameters"
     cost = "that of GradDot"
     needs = (Differentiable,)
+    answers_from_store = True
 
     @property
     def promises(self) -> Promises:
         """A lower floor than GradDot: the norms of the gradients are divided out."""
         return Promises(correlation=0.05)
 
-    def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Check the settings; gradients are taken when queries come."""
+    def fit(self, model: Any, train: Examples, store: Any = None) -> FittedProducts:
+        """Check the settings; gradients are taken when queries come.
+
+        With `store=uw.Store(folder)` training gradients are read from there, and built first if they are missing.
+        """
         return FittedProducts(self, model, train, final_checkpoint(model), self.modules, self.by)

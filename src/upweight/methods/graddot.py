@@ -26,6 +26,7 @@ class GradDot(Attributor):
     summary = "Inner products of gradients at the trained parameters"
     cost = "one pass over queries and training set, and their inner products"
     needs = (Differentiable,)
+    answers_from_store = True
 
     modules: Modules | None = None
     layers = RenamedAttribute("modules")
@@ -35,6 +36,9 @@ class GradDot(Attributor):
         """A little of the order: the better, the more alike the curvature is in all directions."""
         return Promises(correlation=0.1)
 
-    def fit(self, model: Any, train: Examples) -> FittedProducts:
-        """Check the settings; gradients are taken when queries come."""
+    def fit(self, model: Any, train: Examples, store: Any = None) -> FittedProducts:
+        """Check the settings; gradients are taken when queries come.
+
+        With `store=uw.Store(folder)` training gradients are read from there, and built first if they are missing.
+        """
         return FittedProducts(self, model, train, final_checkpoint(model), self.modules)

@@ -52,6 +52,7 @@ class Influence(Attributor):
     cost = "one Hessian and its factorisation; per query a solve and a product with the training features"
     unit = Unit.EFFECT
     needs = (Differentiable,)
+    answers_from_store = True
     variants: ClassVar = {
         "first order": {"correction": None},
         "CG": {"curvature": Hessian(solver=CG(tolerance=1e-10))},
@@ -89,8 +90,11 @@ class Influence(Attributor):
             return Promises(correlation=0.25, slope=(0.4, 2.6), ranking=ranking)
         return Promises(correlation=0.99, slope=(0.95, 1.05), ranking=ranking)
 
-    def fit(self, model: Any, train: Examples) -> FittedInfluence | PartialInfluence:
-        """Compute curvature, leverages and Newton steps: everything that does not depend on the queries."""
+    def fit(self, model: Any, train: Examples, store: Any = None) -> FittedInfluence | PartialInfluence:
+        """Compute curvature, leverages and Newton steps: everything that does not depend on the queries.
+
+        With `store=uw.Store(folder)` training gradients are read from there, and built first if they are missing.
+        """
         if self.modules is not None:
             return self._fit_modules(model, train)
         return self._fit(model, train, model)

@@ -46,6 +46,7 @@ class RelatIF(Attributor):
     paper = "Barshan, Brunet & Dziugaite (2020)"
     cost = "that of Influence without correction, and a solve for each training example"
     needs = (Differentiable,)
+    answers_from_store = True
     variants: ClassVar = {"parameters": {"relative": "parameters"}, "EK-FAC": {"curvature": EKFAC()}}
 
     relative: Literal["loss", "parameters"] = "loss"
@@ -66,8 +67,11 @@ class RelatIF(Attributor):
         """Some of the order of effects, which the division changes."""
         return Promises(correlation=0.3)
 
-    def fit(self, model: Any, train: Examples) -> FittedRelatIF:
-        """Compute the curvature, and how far every training example moves the model."""
+    def fit(self, model: Any, train: Examples, store: Any = None) -> FittedRelatIF:
+        """Compute the curvature, and how far every training example moves the model.
+
+        With `store=uw.Store(folder)` training gradients are read from there, and built first if they are missing.
+        """
         narrowed, curvature, rows = self._prepare(model, train)
         squared = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
         counts = example_counts(sample_weights(train))

@@ -104,23 +104,17 @@ class FittedInfluence(
 
     def blocks(self, queries: Examples) -> Blocks:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; for examples that Newton steps followed, the change of the measurement itself."""
-        solves = [self.curvature.solve(self.model.measure_rows(queries))]
-        rate, change = self.early_stopping or (0.0, self.rows)
-        if rate:
-            solves.append(self.curvature.solve(solves[0].rows))
-        solved, solved_twice = solves[0].rows, solves[-1].rows
-        exact = np.empty((len(queries), 0))
-        if len(self.followed):
-            exact = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, self.shifts)
+        scored = _ScoredQueries(self, queries)
         for block in blocks(len(self.train), self.train_block):
-            positions = np.arange(block.start, block.stop)
-            scores = -solved.dot(self.rows.take(positions))
-            if rate:
-                scores -= rate * solved_twice.dot(change.take(positions))
-            first, last = np.searchsorted(self.followed, [block.start, block.stop])
-            scores[:, self.followed[first:last] - block.start] = exact[:, first:last]
-            yield block, scores
-        return _facts_of(solves)
+            yield block, scored.at(np.arange(block.start, block.stop))
+        return scored.facts
+
+    def selected_values(self, queries: Examples, positions: NDArray[np.intp]) -> tuple[Array, AnswerFacts]:
+        """Scores of these training examples, whose gradients alone are computed."""
+        scored, values = _ScoredQueries(self, queries), np.empty((len(queries), len(positions)))
+        for block in blocks(len(positions), self.train_block):
+            values[:, block] = scored.at(positions[block])
+        return values, scored.facts
 
     def self_values(self) -> Array:
         """∇ℓᵢᵀ (H + λ)⁻¹ wᵢ∇ℓᵢ with the recipe's correction: the effect of the example's weight on its own loss."""
@@ -231,6 +225,34 @@ class FittedInfluence(
             solved = self.curvature.solve(change.sums(member)).rows
             first_order += rate * self.curvature.solve(solved).rows.dense()
         return second_order_shifts(self._exact(), member, first_order) if second else first_order
+
+
+class _ScoredQueries:
+    """Queries after their solves, ready to be multiplied with the rows of training examples."""
+
+    def __init__(self, fitted: FittedInfluence, queries: Examples) -> None:
+        self.fitted = fitted
+        solves = [fitted.curvature.solve(fitted.model.measure_rows(queries))]
+        self.rate, self.change = fitted.early_stopping or (0.0, fitted.rows)
+        if self.rate:
+            solves.append(fitted.curvature.solve(solves[0].rows))
+        self.solved, self.solved_twice = solves[0].rows, solves[-1].rows
+        self.exact = np.empty((len(queries), 0))
+        if len(fitted.followed):
+            measured = fitted.model.measure(queries)
+            self.exact = measured[:, None] - fitted.model.measure_shifted(queries, fitted.shifts)
+        self.facts = _facts_of(solves)
+
+    def at(self, positions: NDArray[np.intp]) -> Array:
+        """Scores of the training examples at these positions, (m, len(positions))."""
+        scores = -self.solved.dot(self.fitted.rows.take(positions))
+        if self.rate:
+            scores -= self.rate * self.solved_twice.dot(self.change.take(positions))
+        if len(self.fitted.followed):
+            place = np.minimum(np.searchsorted(self.fitted.followed, positions), len(self.fitted.followed) - 1)
+            is_followed = self.fitted.followed[place] == positions
+            scores[:, is_followed] = self.exact[:, place[is_followed]]
+        return scores
 
 
 def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:

@@ -75,16 +75,16 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """The sum over all checkpoints, for one block of training examples after another."""
         for block in blocks(len(self.train), TRAIN_BLOCK):
-            train = self.train.take(np.arange(block.start, block.stop))
-            scores = np.zeros((len(queries), len(train)))
-            for checkpoint, measure_rows, loss_rows in self._gradients(queries, train):
+            positions = np.arange(block.start, block.stop)
+            scores = np.zeros((len(queries), len(positions)))
+            for checkpoint, measure_rows, loss_rows in self._gradients(queries, positions):
                 scores -= checkpoint.learning_rate_sum * measure_rows.dot(loss_rows)
             yield block, scores * self._factors[block]
 
     def self_values(self) -> Array:
         """−Σ τ ⟨∇m_i, ∇ℓ_i⟩; if −loss is measured, this is the self-influence of TracIn."""
         values = np.zeros(len(self.train))
-        for checkpoint, measure_rows, loss_rows in self._gradients(self.train, self.train):
+        for checkpoint, measure_rows, loss_rows in self._gradients(self.train, np.arange(len(self.train))):
             for block in blocks(len(values), SELF_BLOCK):
                 positions = np.arange(block.start, block.stop)
                 products = measure_rows.take(positions).dot(loss_rows.take(positions))
@@ -104,15 +104,15 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
         return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.checkpoints]}
 
-    def _gradients(self, queries: Examples, train: Examples) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
-        """(checkpoint, ∇m of the queries, ∇ℓ of the training examples) at every checkpoint that counts."""
+    def _gradients(self, queries: Examples, positions: NDArray[np.intp]) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
+        """(checkpoint, ∇m of the queries, ∇ℓ of the training examples there) at every checkpoint that counts."""
         for checkpoint in self.checkpoints:
             if checkpoint.learning_rate_sum == 0.0:
                 continue
             model = checkpoint.model()
             if self.modules is not None and isinstance(model, Layered):
                 model = model.narrowed(self.modules)
-            measure_rows, loss_rows = model.measure_rows(queries), model.loss_rows(train)
+            measure_rows, loss_rows = model.measure_rows(queries), model.loss_rows(self.train).take(positions)
             if self.normalised_by is not None:
                 by_layer = self.normalised_by == "layer"
                 measure_rows, loss_rows = measure_rows.normalised(by_layer), loss_rows.normalised(by_layer)

@@ -16,7 +16,6 @@ from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
-from upweight.core.kept_state import KeptState
 from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
@@ -31,6 +30,7 @@ from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
 from upweight.models.pytorch.inspected_network import InspectedNetwork
 from upweight.models.pytorch.retraining import RetrainableNetwork
+from upweight.models.pytorch.storable_network import StorableNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork, InspectedNetwork):
+class TorchModel(
+    CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork, InspectedNetwork, StorableNetwork
+):
     """A trained network, its loss and the measurement of a query.
 
     Args:
@@ -226,7 +228,7 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         if self.objective.reduction == "mean" and self.objective.l2 > 0:
             parameters, wide = self.network.parameters().items(), self.network.precision
             share = {name: self.objective.l2 * p.detach().to(wide) for name, p in parameters}
-        return CapturedRows(self.network, train, "loss", self.weights(train), share)
+        return self.read_if_kept(CapturedRows(self.network, train, "loss", self.weights(train), share))
 
     def measure_rows(self, queries: Examples) -> CapturedRows:
         """∇θ of the measurement of every query."""
@@ -246,11 +248,14 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         gradients = input_gradients.input_gradients(self.network, train, np.atleast_2d(vectors))
         return gradients * self.weights(train).reshape(-1, *(1,) * (gradients.ndim - 2))
 
-    def gradient_norm(self, train: Examples) -> float:
+    def gradient_norm(self, train: Examples) -> float | None:
         """‖∇objective‖ divided by √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
 
         A row whose weight stands for several copies counts as several gradients.
+        None if factors are read from a store, so that no pass over the training set is made for it.
         """
+        if self._factors is not None:
+            return None
         weights = self.weights(train)
         rows = CapturedRows(self.network, train, "loss", weights)
         ridge = self.objective.ridge(self.weights(train if self.whole is None else self.whole))
@@ -265,18 +270,11 @@ class TorchModel(CheckpointedNetwork, Parametric, Perturbable, Embeddable, Retra
         from upweight.curvature import registry
 
         collect_totals(self.network, train, self.weights(train))
+        stored = self.curvature_of_store(recipe, damping)
+        if stored is not None:
+            return stored
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
-
-    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: KeptState) -> Curvature:
-        """The curvature from its kept state, with which no pass over the training set is needed."""
-        from upweight.curvature import registry
-
-        if not state:
-            return self.curvature(train, recipe, damping)
-        collect_totals(self.network, train, self.weights(train))
-        restored: Curvature = registry.restore(self, train, recipe, state)
-        return restored
 
     def with_net(self, net: nn.Module) -> TorchModel:
         """This model with another net."""

@@ -1,0 +1,226 @@
+"""What each encoding of a store costs and keeps: bytes of a row, LDS, and the true top 10 among its best rows.
+
+`python -m benchmarks.store_quality --data DIR [--task mlp|cnn|gpt] [--seeds 3]`, with OMP_NUM_THREADS=1. LDS is that of
+40 retrainings on random halves (MLP alone); Spearman and recall are against K-FAC without projection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from benchmarks import nets
+from benchmarks.results import Table, keep_table
+from scipy.stats import rankdata, t
+from torch import nn
+
+import upweight as uw
+
+SUBSETS, TOP = 40, 10
+ENCODINGS = {
+    "mlp": {
+        "all directions, float16": uw.LowRank(precision="float16"),
+        "all directions, int8": uw.LowRank(),
+        "64 directions, int8 (default)": uw.Coordinates(),
+        "64 directions, int4": uw.Coordinates(precision="int4"),
+        "128 directions, int4": uw.Coordinates(directions=128, precision="int4"),
+        "192 directions, int4": uw.Coordinates(directions=192, precision="int4"),
+        "128 directions, int8": uw.Coordinates(directions=128),
+        "32 directions, int8": uw.Coordinates(directions=32),
+        "16 directions, int8": uw.Coordinates(directions=16),
+        "8 directions, int8": uw.Coordinates(directions=8),
+        "LoGra 8, int8": uw.LoGra(directions=8),
+        "LoGra 16, int8": uw.LoGra(),
+        "SJLT 256, float16": uw.SJLT(count=256, precision="float16"),
+        "SJLT 1024, float16": uw.SJLT(precision="float16"),
+    },
+    "sequences": {
+        "rank 4, all directions, int8": uw.LowRank(),
+        "rank 8, 64 directions, int8": uw.Coordinates(rank=8),
+        "rank 4, 64 directions, int8 (default)": uw.Coordinates(),
+        "rank 4, 128 directions, int4": uw.Coordinates(directions=128, precision="int4"),
+        "rank 4, 64 directions, int4": uw.Coordinates(precision="int4"),
+        "rank 1, 64 directions, int8": uw.Coordinates(rank=1),
+        "LoGra 16, int8": uw.LoGra(),
+        "LoGra 32, int8": uw.LoGra(directions=32),
+        "SJLT 1024, float16": uw.SJLT(precision="float16"),
+    },
+}
+
+
+TITLES = {
+    "mlp": "MLP 784-128-64-10 on 2,000 digits, 60 queries",
+    "cnn": "CNN on 2,000 digits, 40 queries",
+    "gpt": "GPT (4 blocks, width 128) on 256 film reviews, 32 queries",
+}
+TARGETS = {
+    "mlp": "≤ 400 bytes at ≥ 98 % of the exact LDS, ≤ 200 with int4; top 10 in the best 2.5 % ≥ .93, in "
+    "the best 10 % ≥ .95; 10 % re-ranked ≥ 98 % of the exact LDS; 1 % finds ≥ .85",
+    "cnn": "Spearman ≥ .99 at 1/50 of the bytes",
+    "gpt": "Spearman ≥ .99 at 1/50 of the bytes",
+}
+
+
+class Task(NamedTuple):
+    model: uw.TorchModel
+    train: uw.Examples
+    queries: uw.Examples
+    members: Any  # (subsets, n) of the halves; None without retrainings
+    outputs: Any  # (subsets, queries) the measurements after them
+
+
+def small_mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def class_loss(net: nn.Module, batch: Any) -> torch.Tensor:
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def token_loss(net: nn.Module, batch: Any) -> torch.Tensor:
+    return nets.token_losses(net(batch.x), batch.y)
+
+
+def trained(x: torch.Tensor, y: torch.Tensor, seed: int, epochs: int = 16) -> nn.Module:
+    torch.manual_seed(seed)
+    net, generator = small_mlp(), torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x), generator=generator).split(100):
+            optimiser.zero_grad()
+            F.cross_entropy(net(x[batch]), y[batch]).backward()
+            optimiser.step()
+    return net.eval()
+
+
+def images(data: Path) -> tuple[Any, ...]:
+    with np.load(data / "mnist.npz") as archive:
+        parts = [archive[name] for name in ("xtr", "ytr", "xte", "yte")]
+    x, xq = (part.reshape(len(part), 784).astype(np.float32) / 255 for part in parts[::2])
+    return x, parts[1].astype(np.int64), xq, parts[3].astype(np.int64)
+
+
+def mlp_task(data: Path, seed: int) -> Task:
+    x, y, xq, yq = images(data)
+    x, y, xq, yq = x[:2000], y[:2000], xq[:60], yq[:60]
+    tx, ty, tq, tyq = map(torch.tensor, (x, y, xq, yq))
+    members = np.zeros((SUBSETS, 2000), dtype=bool)
+    outputs, generator = np.empty((SUBSETS, 60)), np.random.default_rng(seed)
+    for subset, member in enumerate(members):
+        member[generator.choice(2000, 1000, replace=False)] = True
+        net = trained(tx[member], ty[member], seed)
+        with torch.no_grad():
+            outputs[subset] = -F.cross_entropy(net(tq), tyq, reduction="none").numpy()
+    model = uw.TorchModel(trained(tx, ty, seed), class_loss)
+    return Task(model, uw.Examples(x, y), uw.Examples(xq, yq), members, outputs)
+
+
+def other_task(data: Path, name: str, seed: int) -> Task:
+    kind = nets.KINDS[name]
+    if name == "cnn":
+        x, y, xq, yq = (
+            np.asarray(part[:count]) for part, count in zip(images(data), (2000, 2000, 40, 40), strict=True)
+        )
+        x, xq = x.reshape(-1, 1, 28, 28), xq.reshape(-1, 1, 28, 28)
+        net = nets.train(kind, torch.tensor(x), torch.tensor(y), None, seed)
+        return Task(uw.TorchModel(net.eval(), class_loss), uw.Examples(x, y), uw.Examples(xq, yq), None, None)
+    x, y, xq, yq, before, after = nets.texts(data, kind)
+    start = nets.train(kind, before, after, None, seed, epochs=1).state_dict()
+    net = nets.train(kind, x, y, start, seed)
+    examples = (uw.Examples(part.numpy(), target.numpy()) for part, target in ((x, y), (xq, yq)))
+    return Task(uw.TorchModel(net.eval(), token_loss), *examples, None, None)
+
+
+def rows_correlation(a: Any, b: Any) -> Any:
+    """Spearman of every row."""
+    a, b = (rankdata(part, axis=1) for part in (a, b))
+    a, b = (part - part.mean(axis=1, keepdims=True) for part in (a, b))
+    return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+
+
+def lds(task: Task, values: Any) -> float:
+    if task.members is None:
+        return float("nan")
+    return float(rows_correlation((values @ task.members.T), task.outputs.T).mean())
+
+
+def found(values: Any, exact: Any, count: int) -> float:
+    """Share of the true strongest proponents that are among the best rows."""
+    best = np.argsort(-values, axis=1)[:, :count]
+    true = np.argsort(-exact, axis=1)[:, :TOP]
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, best, strict=True)]))
+
+
+def re_ranked(values: Any, exact: Any, count: int) -> Any:
+    """Store scores, with the exact ones for the rows of the largest size."""
+    out = values.copy()
+    for row, (own, true) in enumerate(zip(values, exact, strict=True)):
+        best = np.argsort(-np.abs(own))[:count]
+        out[row, best] = true[best]
+    return out
+
+
+def measure(task: Task, encodings: dict[str, uw.Encoding], folder: Path) -> dict[str, list[float]]:
+    """Encoding → bytes, LDS, LDS after re-ranking a tenth, Spearman, found in 1 %, 2.5 % and 10 %."""
+    recipe, n = uw.Influence(curvature=uw.KFAC()), len(task.train)
+    exact = recipe.fit(task.model, task.train).attribute(task.queries).values
+    floats = 4.0 * task.model.network.size
+    rows = {"without projection, float32": [floats, lds(task, exact), lds(task, exact), 1.0, 1.0, 1.0, 1.0]}
+    for name, encoding in encodings.items():
+        shutil.rmtree(folder, ignore_errors=True)
+        store = uw.Store(folder, encoding)
+        start = time.process_time()
+        values = recipe.fit(task.model, task.train, store=store).attribute(task.queries).values
+        seconds = time.process_time() - start
+        rows[name] = [
+            store.plan(task.model, task.train).bytes_per_row,
+            lds(task, values),
+            lds(task, re_ranked(values, exact, n // 10)),
+            float(rows_correlation(values, exact).mean()),
+            *(found(values, exact, max(TOP, int(share * n))) for share in (0.01, 0.025, 0.1)),
+        ]
+        print(name, *(f"{value:.3f}" for value in rows[name]), f"{seconds:.1f} CPU s", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--task", choices=["mlp", "cnn", "gpt"], default="mlp")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    folder, results = Path(tempfile.mkdtemp()) / "store", []
+    encodings = ENCODINGS["mlp" if arguments.task == "mlp" else "sequences"]
+    for seed in range(arguments.seeds):
+        data = arguments.data
+        task = mlp_task(data, seed) if arguments.task == "mlp" else other_task(data, arguments.task, seed)
+        results.append(measure(task, encodings, folder))
+    names = "bytes of a row", "LDS", "LDS, 10 % re-ranked", "LDS − exact LDS", "Spearman", "top 10 in best 1/2.5/10 %"
+    seeds = f"{arguments.seeds} seed{'s' * (arguments.seeds > 1)}"
+    table = Table(f"{TITLES[arguments.task]}, {seeds}", TARGETS[arguments.task], ["encoding", *names])
+    for name in results[0]:
+        table.add(name, *cells([result[name] for result in results], [next(iter(r.values())) for r in results]))
+    table.notes.append("LDS − exact LDS: mean over seeds and the half-width of its 95 % interval, paired.")
+    keep_table(table)
+    print(table.markdown())
+
+
+def cells(rows: list[list[float]], exact: list[list[float]]) -> list[str]:
+    """The means over seeds, as a table shows them."""
+    values, mean = np.array(rows), np.mean(rows, axis=0)
+    gap = values[:, 1] - np.array(exact)[:, 1]
+    half = t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else float("nan")
+    has_lds, within = bool(np.isfinite(mean[1])), f" ± {half:.3f}" if np.isfinite(half) else ""
+    lds_cells = [f"{mean[1]:.3f}", f"{mean[2]:.3f}", f"{gap.mean():+.3f}{within}"] if has_lds else ["–", "–", "–"]
+    return [f"{mean[0]:,.0f}", *lds_cells, f"{mean[3]:.3f}", "/".join(f"{value:.2f}" for value in mean[4:])]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""upweight store: build and check a folder with the training gradients of a network."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source
+from upweight.cli.options import AsJson, Quiet
+from upweight.cli.output import print_json, print_line
+from upweight.cli.table_options import TableOptions
+
+if TYPE_CHECKING:
+    from upweight.store.store import Store
+
+store_commands = typer.Typer(no_args_is_help=True, help="Keep training gradients on disk, and answer from them.")
+app.add_typer(store_commands, name="store")
+
+TaskFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="A Python file that defines model, train and queries.")
+]
+Folder = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="The folder of the store.")]
+
+
+@store_commands.command()
+def build(  # noqa: PLR0913 - a command line has as many options as it has
+    task: TaskFile,
+    *,
+    out: Folder,
+    encoding: Annotated[
+        Literal["coordinates", "low-rank", "logra", "sjlt", "exact-factors"] | None,
+        typer.Option(help="What rows keep. Default: coordinates in K-FAC's eigenbasis, or that of the store."),
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "float16", "int8", "int4"] | None, typer.Option(help="Bits of a number. Default: int8.")
+    ] = None,
+    directions: Annotated[
+        int | None, typer.Option(min=1, help="Eigenvectors of each side of a layer (coordinates, logra).")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Pairs of factors of a layer with several positions.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the build takes, and build nothing.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sample for the factors. Default: 0.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build the store of a task, or continue a build that was stopped. What it takes is said before it starts."""
+    source = Source(task, TableOptions())
+    from upweight.store.store import Store
+
+    settings = {"precision": precision, "directions": directions, "rank": rank}
+    store = Store(
+        out, _encoding(encoding, {name: value for name, value in settings.items() if value is not None}), seed=seed
+    )
+    stages = {"read": f"Reading {task.name}", **{f"store: {name}": f"Writing {name}" for name in _phases()}}
+    with show_progress(stages, quiet, as_json) as progress:
+        inputs = source.read(progress)
+        model, train = _storable(inputs.model), inputs.train
+        planned = store.plan(model, train)
+        if not (quiet or as_json):
+            for line in str(planned).splitlines():
+                print_line(line)
+        if not plan:
+            replace(store, progress=progress).build(model, train)
+    if as_json:
+        layouts = {name: vars(layout) for name, layout in planned.layouts.items()}
+        print_json({**vars(planned), "layouts": layouts, "folder": str(out.resolve()), "built": not plan})
+    elif not (quiet or plan):
+        print_line(f"Store: {out}")
+
+
+@store_commands.command()
+def check(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder of the store.")],
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read every file of a store, and name those that are missing or damaged. Exit code 1 if there are some."""
+    from upweight.store.header import HEADER
+    from upweight.store.store import Store
+
+    if not (folder / HEADER).exists():
+        raise typer.BadParameter(f"{folder} is not a store: it has no {HEADER}", param_hint="FOLDER")
+    problems = Store(folder).check()
+    if as_json:
+        print_json({"folder": str(folder.resolve()), "problems": problems})
+    elif not quiet:
+        for problem in problems or [f"{folder} is whole: every file is there and fits its checksum."]:
+            print_line(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def opened_store(folder: Path | None) -> Store | None:
+    """The store in this folder. Raises a usage error if there is none, so that no question starts a long build."""
+    if folder is None:
+        return None
+    from upweight.store.header import HEADER
+    from upweight.store.store import Store
+
+    if not (folder / HEADER).exists():
+        raise typer.BadParameter(
+            f"{folder} is not a store; build it first: upweight store build TASK -o {folder}", param_hint="--store"
+        )
+    return Store(folder)
+
+
+def _phases() -> tuple[str, ...]:
+    from upweight.store.build import PHASES
+
+    return PHASES
+
+
+def _storable(model: Any) -> Any:
+    from upweight.core.capability_checks import require
+    from upweight.core.storable import Storable
+
+    require(model, [Storable], "upweight store")
+    return model
+
+
+def _encoding(name: str | None, settings: dict[str, Any]) -> Any:
+    """The encoding of this name with these settings; None for that of the store. Raises a usage error for a misfit."""
+    if name is None and not settings:
+        return None
+    from upweight.store.header import ENCODINGS
+
+    kind = {"coordinates": "Coordinates", "low-rank": "LowRank", "logra": "LoGra", "sjlt": "SJLT"}.get(
+        name or "coordinates", "ExactFactors"
+    )
+    try:
+        return ENCODINGS[kind](**settings)
+    except TypeError:
+        known = ", ".join(f"--{field.name}" for field in fields(ENCODINGS[kind]))
+        raise typer.BadParameter(f"{kind} has only the settings {known}", param_hint="--encoding") from None

@@ -1,0 +1,264 @@
+"""Codes: from captured gradients to the numbers that a store keeps of each layer, and those of queries."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upweight.curvature.kfac import FactoredLayer, with_ones
+from upweight.curvature.unfactored_parameters import UnfactoredParameter
+from upweight.gradients.captured_batch import CapturedBatch, LayerFactors
+from upweight.gradients.matrices import flatten_each
+from upweight.store.encodings.encoding import Layout
+from upweight.store.row_blocks import Numbers, Pairs, RowBlock, times_sizes
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+SMALLEST_SIZE = 1e-2  # of a direction, over that of the largest
+SIZE_FLOOR = 0.1  # of the mean square, added to squares that gradients are divided by before they are sketched
+
+
+class Code(ABC):
+    """How the gradients of one layer, or of one parameter, become numbers of a row.
+
+    Attributes:
+        name: of the weight or of the parameter.
+        layout: what a row keeps.
+    """
+
+    name: str
+    layout: Layout
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters that it is about."""
+
+    @abstractmethod
+    def query(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
+        """The gradients in the directions of the code, with nothing else lost."""
+
+    @abstractmethod
+    def vector(self, blocks: Mapping[str, Tensor]) -> Numbers:
+        """Vectors of the parameters, name → (k, *shape), in the directions of the code."""
+
+    @abstractmethod
+    def inside(self, values: Tensor) -> Array:
+        """The eigenvalues (or other values in the eigenbasis) of the directions of the code, (left, right)."""
+
+    def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
+        """What a row keeps of the gradients, before it is quantised."""
+        return self.query(batch, factors)
+
+    def projected(self, block: RowBlock) -> RowBlock:
+        """The numbers of queries that are multiplied with those of rows."""
+        return block
+
+    def restored(self, block: RowBlock) -> RowBlock:
+        """A row that was read, in the coordinates of queries."""
+        return block
+
+    @property
+    @abstractmethod
+    def typical(self) -> tuple[Array, Array]:
+        """Typical sizes of the numbers of both sides of a gradient, up to a factor."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LayerCode(Code):
+    """A factored layer, in the leading eigenvectors of its factors.
+
+    Attributes:
+        layer: with all eigenvectors.
+        seed: of a sketch.
+    """
+
+    name: str
+    layout: Layout
+    layer: FactoredLayer
+    seed: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Weight and bias."""
+        return (self.name,) if self.layer.bias is None else (self.name, self.layer.bias)
+
+    @cached_property
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """For each side the leading eigenvectors (d, k), or their positions (k,) if it is not rotated."""
+        bases = self.layer.left, self.layer.right
+        left, right = (o if basis is None else basis[:, o] for basis, o in zip(bases, self._positions, strict=True))
+        return left, right
+
+    @cached_property
+    def _positions(self) -> tuple[Tensor, Tensor]:
+        values = self.layer.values
+        order = (torch.argsort(values.sum(dim=axis), descending=True, stable=True) for axis in (1, 0))
+        left, right = (o[:count] for o, count in zip(order, (self.layout.left, self.layout.right), strict=True))
+        return left, right
+
+    def inside(self, values: Tensor) -> Array:
+        """Of the leading directions, (left, right)."""
+        left, right = self._positions
+        return values[left][:, right].double().cpu().numpy()
+
+    def query(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
+        """Both factors of a gradient of one position, else their product."""
+        if factors is not None and factors.s.shape[1] == 1:
+            s, a = _along(factors.s, self._sides[0]), _along(with_ones(factors), self._sides[1])
+            return Pairs(_numpy(s), _numpy(a))
+        return Numbers(_numpy(self._joint(batch, factors).flatten(1)))
+
+    def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
+        """As the layout says. Raises ValueError for several positions at a layer that had one before."""
+        layout = self.layout
+        if layout.form == "sketch":
+            return self._sketched(self.query(batch, factors).matrix() / self._sizes)
+        if layout.form == "numbers":
+            return self._divided(Numbers(_numpy(self._joint(batch, factors).flatten(1))))
+        if factors is not None and factors.s.shape[1] == 1:
+            pair = self._divided(self.query(batch, factors))
+            assert isinstance(pair, Pairs)
+            return _padded(pair, layout.rank)
+        if not layout.several and factors is not None and factors.s.shape[1] > 1:
+            raise ValueError(
+                f"the layer of {self.name!r} has {factors.s.shape[1]} positions in some examples and one in the first "
+                "examples; put a longer example first, or keep LoGra()"
+            )
+        return self._divided(_padded(_leading_pairs(self._joint(batch, factors), layout.rank), layout.rank))
+
+    def vector(self, blocks: Mapping[str, Tensor]) -> Numbers:
+        """Rotated on both sides."""
+        return Numbers(_numpy(self._truncated(self.layer.join(blocks)).flatten(1)))
+
+    def projected(self, block: RowBlock) -> RowBlock:
+        """Times the typical sizes, by which rows were divided; of sketched rows random sums of that."""
+        if self.layout.form == "sketch":
+            return self._sketched(block.matrix() * self._sizes)
+        return times_sizes(block, *self.typical)
+
+    def restored(self, block: RowBlock) -> RowBlock:
+        """A row that was read, in the coordinates of queries."""
+        return times_sizes(block, *self.typical)
+
+    def _divided(self, block: RowBlock) -> RowBlock:
+        """Divided by the typical sizes, so that rounding treats all directions alike."""
+        left, right = self.typical
+        return times_sizes(block, 1.0 / left, 1.0 / right)
+
+    def _sketched(self, matrix: Floats) -> Numbers:
+        target, sign = self._buckets
+        signed = torch.from_numpy(np.ascontiguousarray(matrix * sign))
+        return Numbers(torch.zeros(len(matrix), self.layout.count).index_add_(1, target, signed).numpy())
+
+    @cached_property
+    def _sizes(self) -> Floats:
+        """Typical sizes of the numbers in all directions, (left · right,), up to a factor."""
+        squares = self.inside(self.layer.values)
+        floor = SIZE_FLOOR * squares.mean()
+        return np.sqrt(squares + (floor if floor > 0 else 1.0)).ravel().astype(np.float32)
+
+    @cached_property
+    def typical(self) -> tuple[Array, Array]:
+        """Square roots of the eigenvalues of both sides, relative to the largest; none is below `SMALLEST_SIZE`."""
+        values = self.inside(self.layer.values)
+        sides = (values.mean(axis=axis) for axis in (1, 0))
+        left, right = (np.sqrt(np.maximum(side / (side.max() or 1.0), SMALLEST_SIZE**2)) for side in sides)
+        return left, right
+
+    @cached_property
+    def _buckets(self) -> tuple[Tensor, Floats]:
+        """For every number the sum that it belongs to, and its sign; from the seed and the name of the layer."""
+        generator = np.random.default_rng([self.seed, crc32(self.name.encode())])
+        numbers = self.layout.left * self.layout.right
+        target = torch.from_numpy(generator.integers(0, self.layout.count, numbers))
+        return target, (2 * generator.integers(0, 2, numbers) - 1).astype(np.float32)
+
+    def _joint(self, batch: CapturedBatch, factors: LayerFactors | None) -> Tensor:
+        """(B, left, right) in the directions of the code."""
+        if factors is None:
+            return self._truncated(self.layer.join({name: batch.materialise(name) for name in self.names}))
+        s, a = _along(factors.s, self._sides[0]), _along(with_ones(factors), self._sides[1])
+        return s.transpose(1, 2) @ a
+
+    def _truncated(self, joint: Tensor) -> Tensor:
+        joint = _along(joint, self._sides[1])
+        return _along(joint.transpose(1, 2), self._sides[0]).transpose(1, 2)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ParameterCode(Code):
+    """A parameter of no layer: its numbers of the largest eigenvalues."""
+
+    name: str
+    layout: Layout
+    parameter: UnfactoredParameter
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameter."""
+        return (self.name,)
+
+    @property
+    def typical(self) -> tuple[Array, Array]:
+        """Ones."""
+        return np.ones(self.layout.left), np.ones(1)
+
+    @cached_property
+    def _positions(self) -> Tensor:
+        return torch.argsort(self.parameter.values.flatten(), descending=True, stable=True)[: self.layout.left]
+
+    def inside(self, values: Tensor) -> Array:
+        """Of the leading numbers, (left, 1)."""
+        return values.flatten()[self._positions].double().cpu().numpy()[:, None]
+
+    def query(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
+        """The rotated numbers."""
+        return self.vector({self.name: batch.materialise(self.name)})
+
+    def vector(self, blocks: Mapping[str, Tensor]) -> Numbers:
+        """The rotated numbers."""
+        return Numbers(_numpy(flatten_each(self.parameter.rotate(blocks[self.name]))[:, self._positions]))
+
+
+def factors_by_weight(batch: CapturedBatch) -> dict[str, LayerFactors]:
+    """The factors of the layers of a batch whose gradients are outer products, by weight."""
+    return {factors.weight: factors for factors in batch.layers()}
+
+
+def _along(vectors: Tensor, side: Tensor) -> Tensor:
+    """Vectors (…, d) in these directions: eigenvectors (d, k), or positions (k,)."""
+    return vectors[..., side] if side.ndim == 1 else vectors @ side
+
+
+def _leading_pairs(joint: Tensor, rank: int) -> Pairs:
+    """The best approximation of rank `rank` of matrices (B, p, q), from eigenvectors of the smaller Gram matrix."""
+    is_wide = joint.shape[1] <= joint.shape[2]
+    matrices = joint if is_wide else joint.transpose(1, 2)
+    _, vectors = torch.linalg.eigh(matrices @ matrices.transpose(1, 2))
+    short = vectors[:, :, -rank:].transpose(1, 2)  # (B, rank, smaller side)
+    long = short @ matrices
+    return Pairs(*map(_numpy, (short, long) if is_wide else (long, short)))
+
+
+def _padded(pairs: Pairs, rank: int) -> Pairs:
+    """The pairs with zeros up to this rank."""
+    missing = rank - pairs.rank
+    if missing <= 0:
+        return pairs
+    return Pairs(*(np.pad(side, ((0, 0), (0, missing), (0, 0))) for side in (pairs.left, pairs.right)))
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())

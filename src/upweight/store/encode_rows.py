@@ -1,0 +1,79 @@
+"""The arrays that a shard keeps of one batch of captured gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.matrices import flatten_each
+from upweight.store.codes import Code, factors_by_weight
+from upweight.store.encodings.encoding import Layout
+from upweight.store.quantisation import Precision, quantise, unpacked
+from upweight.store.row_blocks import Numbers, Pairs, RowBlock
+
+Arrays = dict[str, NDArray[Any]]
+SIDES = ("left", "right")
+
+
+def encode_batch(batch: CapturedBatch, codes: Sequence[Code], precision: Precision, ids: NDArray[Any]) -> Arrays:
+    """The rows of a batch, block by block. Raises ValueError that names an example whose gradient is not finite."""
+    factors, arrays = factors_by_weight(batch), dict[str, NDArray[Any]]()
+    for code in codes:
+        arrays |= encode_block(code.name, code.row(batch, factors.get(code.name)), precision, ids)
+    return arrays
+
+
+def encode_block(name: str, block: RowBlock, precision: Precision, ids: NDArray[Any]) -> Arrays:
+    """The arrays of one block, quantised."""
+    parts = {"numbers": block.values} if isinstance(block, Numbers) else {"left": block.left, "right": block.right}
+    arrays: Arrays = {}
+    for part, values in parts.items():
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            bad = ids[~finite]
+            raise ValueError(
+                f"the gradient of example {bad[0].item()!r} in {name!r} is not finite ({len(bad)} of {len(ids)} in its "
+                "batch); check its inputs, and the loss for log(0) or overflow"
+            )
+        arrays |= {f"{name}/{part}/{key}": array for key, array in quantise(values, precision).items()}
+    return arrays
+
+
+def decode_block(name: str, arrays: Mapping[str, NDArray[Any]], layout: Layout, precision: Precision) -> RowBlock:
+    """The block that was encoded, with its integers and scales. Raises ValueError if it is not among the arrays."""
+
+    def part(which: str, count: int) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        names = {key: f"{name}/{which}/{key}" for key in ("numbers", "scale")}
+        own = {key: arrays[full] for key, full in names.items() if full in arrays}
+        if "numbers" not in own:
+            raise ValueError(f"expected numbers of {name!r}, got none")
+        return unpacked(own, count, precision)
+
+    if layout.form == "pairs":
+        (left, of_left), (right, of_right) = part("left", layout.left), part("right", layout.right)
+        scale = None if of_left is None or of_right is None else of_left * of_right
+        return Pairs(left, right, scale)
+    count = layout.count if layout.form == "sketch" else layout.left * layout.right
+    return Numbers(*part("numbers", count))
+
+
+def exact_batch(batch: CapturedBatch, layouts: Mapping[str, Layout], precision: Precision, ids: NDArray[Any]) -> Arrays:
+    """The gradients of a batch of examples with one position. Raises ValueError if one has several."""
+    factors, arrays = factors_by_weight(batch), dict[str, NDArray[Any]]()
+    for name, layout in layouts.items():
+        if layout.form == "pairs":
+            s, a = factors[name].s, factors[name].a
+            if s.shape[1] > 1:
+                raise ValueError(
+                    f"exact factors are kept of layers with one position, got {s.shape[1]} positions in {name!r} for "
+                    "some examples; use LowRank() or Coordinates()"
+                )
+            block: RowBlock = Pairs(*(side.detach().float().cpu().numpy() for side in (s, a)))
+        else:
+            block = Numbers(flatten_each(batch.materialise(name)).detach().float().cpu().numpy())
+        arrays |= encode_block(name, block, precision, ids)
+    return arrays

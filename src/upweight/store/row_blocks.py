@@ -1,0 +1,158 @@
+"""One layer's part of some rows: pairs of factors, or plain numbers; products of the two without the full gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """Row i is scaleᵢ · valuesᵢ.
+
+    Attributes:
+        values: (n, k).
+        scale: (n,); None for ones.
+    """
+
+    values: NDArray[Any]
+    scale: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def matrix(self) -> Floats:
+        """The rows, (n, k)."""
+        values = self.values.astype(np.float32, copy=False)
+        return values if self.scale is None else values * self.scale[:, None]
+
+    def take(self, where: Any) -> Numbers:
+        """Some of the rows."""
+        return Numbers(self.values[where], None if self.scale is None else self.scale[where])
+
+    def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Numbers:
+        """Every row times these factors, elementwise."""
+        return Numbers(self.matrix() * factors.ravel().astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Row i is Σ_c scale_ic · left_ic right_icᵀ.
+
+    Attributes:
+        left: (n, c, p).
+        right: (n, c, q).
+        scale: (n, c); None for ones.
+    """
+
+    left: NDArray[Any]
+    right: NDArray[Any]
+    scale: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def rank(self) -> int:
+        """Pairs of a row."""
+        return int(self.left.shape[1])
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Numbers of a pair, and of the product that it stands for."""
+        p, q = self.left.shape[2], self.right.shape[2]
+        return p + q, p * q
+
+    def matrix(self) -> Floats:
+        """The rows multiplied out, (n, p·q)."""
+        left, right = (side.astype(np.float32, copy=False) for side in (self.left, self.right))
+        if self.scale is not None:
+            left = left * self.scale[:, :, None]
+        product: Floats = np.matmul(left.transpose(0, 2, 1), right)
+        return product.reshape(len(left), -1)
+
+    def take(self, where: Any) -> Pairs:
+        """Some of the rows."""
+        return Pairs(self.left[where], self.right[where], None if self.scale is None else self.scale[where])
+
+    def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Pairs | Numbers:
+        """Every row times factors (p, q), elementwise: as pairs, if few separable terms make up the factors.
+
+        Args:
+            factors: (p, q).
+            tolerance: share of the factors that the terms may leave out, in the norm that `weights` define.
+            weights: typical sizes of the numbers of the left and of the right side, all above 0.
+        """
+        terms = separable_terms(factors, tolerance, weights)
+        of_pair, of_product = self.numbers
+        if self.rank * len(terms[0]) * of_pair >= of_product:
+            return Numbers(self.matrix() * factors.ravel().astype(np.float32))
+        left, right = (
+            (side.astype(np.float32, copy=False)[:, :, None, :] * term).reshape(len(side), -1, side.shape[2])
+            for side, term in zip((self.left, self.right), terms, strict=True)
+        )
+        scale = None if self.scale is None else np.repeat(self.scale, len(terms[0]), axis=1)
+        return Pairs(left, right, scale)
+
+
+RowBlock = Numbers | Pairs
+
+
+def times_sizes(block: RowBlock, left: Array, right: Array) -> RowBlock:
+    """Every row times left ⊗ right (p, q); the form of the block stays."""
+    if isinstance(block, Numbers):
+        return Numbers(block.values * np.outer(left, right).ravel().astype(np.float32), block.scale)
+    return Pairs(block.left * left.astype(np.float32), block.right * right.astype(np.float32), block.scale)
+
+
+def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Array]) -> tuple[Floats, Floats]:
+    """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, as few terms as the tolerance allows."""
+    of_left, of_right = weights
+    u, sizes, v = np.linalg.svd(of_left[:, None] * factors * of_right, full_matrices=False)
+    beyond = np.sqrt(np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0))
+    rank = max(1, int(np.argmax(beyond <= tolerance * beyond[0])))
+    roots = np.sqrt(sizes[:rank])
+    left, right = (u[:, :rank] * roots / of_left[:, None]).T, v[:rank] * roots[:, None] / of_right
+    return left.astype(np.float32), right.astype(np.float32)
+
+
+def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
+    """Add the inner products of all pairs of rows to `out` (m, n); `rows` may hold integers with their scales."""
+    if isinstance(queries, Pairs) and isinstance(rows, Pairs):
+        of_pair, of_product = rows.numbers
+        if queries.rank * rows.rank * of_pair < of_product:
+            _add_products_of_pairs(queries, rows, out)
+            return
+    if isinstance(rows, Pairs) and rows.rank == 1 and rows.scale is not None:
+        rows = Numbers(Pairs(rows.left, rows.right).matrix(), rows.scale[:, 0])
+    right = rows.values.astype(np.float32, copy=False) if isinstance(rows, Numbers) else rows.matrix()
+    added = queries.matrix() @ right.T
+    if isinstance(rows, Numbers) and rows.scale is not None:
+        added *= rows.scale
+    out += added
+
+
+def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
+    """Σ (left·left')(right·right') over both sets of pairs; scales multiply products, not the numbers."""
+    left, right = (
+        np.ascontiguousarray(side.reshape(-1, side.shape[2]).T, dtype=np.float32) for side in (rows.left, rows.right)
+    )
+    total: Floats | None = None
+    for j in range(queries.rank):
+        sides = queries.left[:, j], queries.right[:, j]
+        of_left, of_right = (side.astype(np.float32, copy=False) for side in sides)
+        if queries.scale is not None:
+            of_left = of_left * queries.scale[:, j, None]
+        added = of_left @ left
+        added *= of_right @ right
+        total = added if total is None else np.add(total, added, out=total)
+    assert total is not None
+    if rows.scale is not None:
+        total *= rows.scale.ravel()
+    out += total if rows.rank == 1 else total.reshape(len(total), -1, rows.rank).sum(axis=2)

@@ -1,0 +1,209 @@
+"""`Store`: a folder with the training gradients of one model, and how to make it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import upweight
+from upweight.core.blocks import require_count
+from upweight.core.examples import Examples
+from upweight.core.identity import digest
+from upweight.core.modules import Modules
+from upweight.core.progress import Progress, no_progress
+from upweight.core.provenance import identity_of, require_same
+from upweight.curvature.summed_objective import SummedObjective
+from upweight.store.build import PHASES, Builder
+from upweight.store.encodings.coordinates import Coordinates
+from upweight.store.encodings.encoding import Encoding
+from upweight.store.header import HEADER, Header
+from upweight.store.manifest import manifest_writer, read_manifests
+from upweight.store.plan import StorePlan, batch_size, estimated_seconds, layouts_of, plan_of
+from upweight.store.shard_files import checked_bytes
+
+FACTOR_EXAMPLES = 10_000
+FACTOR_PARTS = 4  # files of the sums over the sample for the factors
+SHARD_BYTES = 1 << 24
+MAX_SHARD_ROWS = 1 << 17
+ROOM = 1.1  # of the disk, over the bytes of the rows
+
+
+@dataclass(frozen=True)
+class Store:
+    """Training gradients on disk, row by row, from which attribution methods answer without a pass over the data.
+
+    Args:
+        folder: where the store is, or will be.
+        encoding: what rows keep: `Coordinates()` (the default), `LowRank()`, `LoGra()`, `SJLT()` or `ExactFactors()`.
+            None for that of an existing store.
+        modules: patterns of the names of the modules that are asked, as for `Influence(modules=…)`; None for all.
+        seed: of the sample for the factors, and of sketches. None for 0, or that of an existing store.
+        factor_examples: training examples from which the factors of the curvature are computed; None for 10,000.
+        shard_bytes: of a file of rows, about; None for 16 MB.
+        progress: called with (stage, done, total).
+
+    `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
+    answers from it. Damping, measurement and modules are chosen when asking, and are no part of the store.
+
+    A file is written whole or not at all, and its line in the manifest after it: a build that was killed goes on where
+    it was, and at most the file of that moment is made twice. A store of another model, loss or training set, half a
+    store, and a file that was changed are refused by name.
+    """
+
+    folder: str | Path
+    encoding: Encoding | None = None
+    modules: Modules | None = None
+    seed: int | None = None
+    factor_examples: int | None = None
+    shard_bytes: int | None = None
+    progress: Progress = no_progress
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None and not isinstance(self.encoding, Encoding):
+            raise TypeError(f"expected an encoding such as Coordinates(), got {self.encoding!r}")
+        for name in ("factor_examples", "shard_bytes"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+    def plan(self, model: Any, train: Examples) -> StorePlan:
+        """What building the store takes: bytes, time and coverage, from a pilot of at most 1 % of the examples."""
+        network, header = model.network, self.header(model, train)
+        weights = np.asarray(model.weights(train), dtype=np.float64)
+        summed = SummedObjective(network, train, weights, 0.0, 0.0)
+        sample = 0 if header.encoding.keeps_gradients else header.sample
+        return plan_of(header, estimated_seconds(summed, train, sample))
+
+    def build(self, model: Any, train: Examples, writer: str = "0") -> None:
+        """Make the files that are missing, in this process.
+
+        Args:
+            model: a network that can be stored.
+            train: its training set.
+            writer: the name of the process that writes; each has a manifest of its own.
+
+        Raises:
+            ValueError: the folder holds a store of something else, another process is building it under the same name,
+                or the gradient of an example is not finite.
+            OSError: there is no room on the disk.
+        """
+        builder = self.builder(model, train)
+        with manifest_writer(self.path, writer) as manifest:
+            for phase in PHASES:
+                numbers, total = builder.missing(phase), builder.header.shards(phase)
+                self.progress(f"store: {phase}", total - len(numbers), total)
+                for done, number in enumerate(numbers, total - len(numbers) + 1):
+                    builder.commit(phase, number, manifest)
+                    self.progress(f"store: {phase}", done, total)
+
+    def builder(self, model: Any, train: Examples) -> Builder:
+        """The work list of this store; the header is written if there is none yet.
+
+        Raises ValueError or OSError as `build`.
+        """
+        header = self.header(model, train)
+        if not (self.path / HEADER).exists():
+            self._require_folder()
+            self._require_room(header)
+            header.write(self.path)
+        return Builder(self.path, header, model, train)
+
+    def header(self, model: Any, train: Examples) -> Header:
+        """The header of the store, or the one that it will have.
+
+        Raises ValueError if the store was made with another model, loss, training set or settings.
+        """
+        if not (self.path / HEADER).exists():
+            return self._new_header(model, train)
+        header = Header.read(self.path)
+        require_same(f"the store in {self.path}", header.identity, _identity(model, train), "build another store")
+        given = {
+            "encoding": self.encoding,
+            "seed": self.seed,
+            "sample": None if self.factor_examples is None else min(self.factor_examples, _counted(model, train)),
+        }
+        for name, value in given.items():
+            if value is not None and value != getattr(header, name):
+                raise ValueError(
+                    f"the store in {self.path} was made with {name} {getattr(header, name)}, got {value}; leave "
+                    f"{name} out to ask it, or build another store"
+                )
+        return header
+
+    def check(self) -> list[str]:
+        """Read every finished file; returns a sentence for each that is missing or damaged, none if all is well.
+
+        Raises ValueError or FileNotFoundError if the folder has no header, or the header or manifest is damaged.
+        """
+        header, receipts, problems = Header.read(self.path), read_manifests(self.path), []
+        for phase in ("basis", "rows"):
+            for number in range(header.shards(phase)):
+                receipt = receipts.get((phase, number))
+                if receipt is None:
+                    problems.append(f"{phase} {number} is not built yet")
+                    continue
+                try:
+                    checked_bytes(self.path, receipt)
+                except ValueError as error:
+                    problems.append(str(error))
+        return problems
+
+    def _new_header(self, model: Any, train: Examples) -> Header:
+        network, encoding = model.network, self.encoding or Coordinates()
+        layouts, left_out = layouts_of(network, train, encoding)
+        sizes = {name: int(np.prod(shape)) for name, shape in network.shapes.items()}
+        coverage = 1 - sum(sizes[name] for name in left_out) / network.size
+        sample = min(self.factor_examples or FACTOR_EXAMPLES, _counted(model, train))
+        precision = encoding.precision
+        per_row = sum(layout.bytes(precision) for layout in layouts.values())
+        rows = max(1, min(len(train), MAX_SHARD_ROWS, (self.shard_bytes or SHARD_BYTES) // max(1, per_row)))
+        return Header(
+            identity=_identity(model, train),
+            encoding=encoding,
+            layouts=layouts,
+            left_out=left_out,
+            coverage=coverage,
+            rows=len(train),
+            rows_per_shard=rows,
+            batch=min(rows, batch_size(network, train)),
+            seed=self.seed or 0,
+            sample=sample,
+            sample_per_shard=-(-sample // FACTOR_PARTS),
+            version=upweight.__version__,
+        )
+
+    def _require_folder(self) -> None:
+        """Make the folder. Raises ValueError if it holds something else."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in self.path.iterdir() if not path.name.startswith(("manifest.", HEADER))]
+        if others:
+            raise ValueError(
+                f"{self.path} is not a store and not empty (it holds {others[0]!r}): name another folder for the store"
+            )
+
+    def _require_room(self, header: Header) -> None:
+        """Raise OSError if the rows have no room on the disk."""
+        needed, free = int(ROOM * header.rows * header.bytes_per_row), shutil.disk_usage(self.path).free
+        if needed > free:
+            raise OSError(
+                f"the store in {self.path} needs about {needed:,} bytes, the disk has {free:,}: choose fewer "
+                "directions or bits, or another disk"
+            )
+
+
+def _counted(model: Any, train: Examples) -> int:
+    return int(np.count_nonzero(model.weights(train)))
+
+
+def _identity(model: Any, train: Examples) -> dict[str, str]:
+    """Digests of what rows depend on: not of the measurement, which is chosen when asking."""
+    parts = identity_of(model, train)
+    return {**{name: parts[name] for name in ("parameters", "loss", "data")}, "layers": digest(model.network.names)}

@@ -1,0 +1,70 @@
+"""Products of pairs of factors and of plain numbers, and numbers in few bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from upweight.store.quantisation import PRECISIONS, bytes_of, quantise, unpacked
+from upweight.store.row_blocks import Numbers, Pairs, products, separable_terms, times_sizes
+
+RNG = np.random.default_rng(0)
+
+
+def pairs(n, rank, p=5, q=7, scaled=True):
+    sides = (RNG.normal(size=(n, rank, size)).astype(np.float32) for size in (p, q))
+    return Pairs(*sides, RNG.uniform(1, 2, (n, rank)).astype(np.float32) if scaled else None)
+
+
+@pytest.mark.parametrize("query", [pairs(3, 1), pairs(3, 2, scaled=False), Numbers(RNG.normal(size=(3, 35)))])
+@pytest.mark.parametrize(
+    "row", [pairs(4, 1), pairs(4, 6), pairs(4, 2, scaled=False), Numbers(RNG.normal(size=(4, 35)))]
+)
+def test_products_are_those_of_the_rows_multiplied_out(query, row):
+    out = np.ones((3, 4), np.float32)
+    products(query, row, out)
+    np.testing.assert_allclose(out, 1 + query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_factors_multiply_every_row_and_stay_pairs_if_few_terms_make_them_up(rank):
+    block, ones = pairs(4, rank, 40, 40), (np.ones(40), np.ones(40))
+    values = np.outer(RNG.uniform(1, 9, 40), RNG.uniform(1, 9, 40))
+    for factors, tolerance, form in ((1 / values, 1e-6, Pairs), (1 / (values + 1), 1e-7, None)):
+        scaled = block.times(factors, tolerance, ones)
+        expected = block.matrix() * factors.ravel()
+        np.testing.assert_allclose(scaled.matrix(), expected, atol=1e-5 * np.abs(expected).max())
+        assert form is None or isinstance(scaled, form)
+
+
+def test_the_terms_of_shifted_products_are_few():
+    left, right = 10.0 ** -RNG.uniform(0, 4, 64), 10.0 ** -RNG.uniform(0, 4, 64)
+    factors, weights = 1 / (np.outer(left, right) + 1e-4), (np.sqrt(left), np.sqrt(right))
+    for tolerance, most in ((3e-2, 6), (3e-3, 9), (1e-7, 25)):
+        u, v = separable_terms(factors, tolerance, weights)
+        weighted = weights[0][:, None] * (u.T @ v - factors) * weights[1]
+        assert len(u) <= most
+        assert np.linalg.norm(weighted) <= 1.01 * (tolerance + 1e-6) * np.linalg.norm(
+            weights[0][:, None] * factors * weights[1]
+        )
+
+
+def test_sizes_multiply_both_forms_alike():
+    block, sizes = pairs(4, 2), (RNG.uniform(1, 2, 5), RNG.uniform(1, 2, 7))
+    numbers = times_sizes(Numbers(block.matrix()), *sizes)
+    np.testing.assert_allclose(times_sizes(block, *sizes).matrix(), numbers.matrix(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("count", [1, 6, 7])
+def test_numbers_come_back_within_half_a_step_and_take_the_bytes_that_are_said(precision, count):
+    values = (10.0 ** RNG.uniform(-30, 6, (5, 3, 1)) * RNG.normal(size=(5, 3, count))).astype(np.float32)
+    values[0, 0] = 0.0
+    arrays = quantise(values, precision)
+    numbers, scale = unpacked(arrays, count, precision)
+    restored = numbers.astype(np.float32) * (1 if scale is None else scale[..., None])
+    steps = {"float32": 1e9, "float16": 2**11, "int8": 254, "int4": 14}[precision]
+    assert (np.abs(restored - values) <= np.abs(values).max(-1, keepdims=True) * (1.001 / steps)).all()
+    assert sum(array.nbytes for array in arrays.values()) == 15 * bytes_of(count, precision)

@@ -1,0 +1,56 @@
+"""upweight store and explain --store, on a task file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.command_line import run, words, written
+
+pytest.importorskip("torch")
+
+TASK = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from sklearn.datasets import load_digits
+import upweight as uw
+
+x, y = load_digits(n_class=3, return_X_y=True)
+x = (x / 16).astype("float32")
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(64, 10), nn.GELU(), nn.Linear(10, 3))
+
+def loss(net, batch):
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+train = uw.Examples(x[:80], y[:80])
+queries = uw.Examples(x[80:84], y[80:84], ids=["a", "b", "c", "d"])
+model = uw.TorchModel(net, loss)
+"""
+
+
+def test_a_store_is_planned_built_checked_and_asked(tmp_path):
+    task, folder = written(tmp_path / "task.py", TASK), tmp_path / "store"
+    planned = run("store", "build", task, "-o", folder, "--plan").stdout
+    assert "80 rows of 104 bytes" in planned and not folder.exists()
+    assert f"Store: {folder}" in run("store", "build", task, "-o", folder).stdout
+    assert "is whole" in run("store", "check", folder).stdout
+    explained = run("explain", task, "--store", folder, "--query", "b", "--json", "-o", tmp_path / "r.html").stdout
+    assert json.loads(explained)["queries"][0]["id"] == "b"
+    page = tmp_path / "r.html"
+    run("explain", task, "--store", folder, "--query", "b", "--method", "graddot", "-o", page)
+    assert "GradDot" in page.read_text(encoding="utf-8")
+    (folder / "rows" / "00000.safetensors").write_bytes(b"cut")
+    damaged = json.loads(run("store", "check", folder, "--json", code=1).stdout)
+    assert "rows/00000.safetensors" in damaged["problems"][0]
+
+
+def test_settings_and_folders_that_do_not_fit_are_usage_errors(tmp_path):
+    task = written(tmp_path / "task.py", TASK)
+    refused = run("store", "build", task, "-o", tmp_path / "s", "--encoding", "low-rank", "--directions", "3", code=2)
+    assert "LowRank has only the settings --precision, --rank" in words(refused.stderr)
+    assert "is not a store: it has no header.json" in words(run("store", "check", tmp_path, code=2).stderr)
+    refused = run("explain", task, "--store", tmp_path, code=2)
+    assert "build it first: upweight store build" in words(refused.stderr)
