@@ -70,7 +70,7 @@ def build(data: Path, folder: Path, rows: int) -> None:
     torch.save(net.state_dict(), folder / "net.pt")
     np.save(folder / "y.npy", y)
     model, train = uw.TorchModel(net, cross_entropy), uw.Examples(x, y)
-    store = uw.Store(folder / "store")
+    store = uw.Store(folder / "store", uw.Coordinates(directions=64, precision="int8"))
     print(store.plan(model, train))
     start = time.process_time()
     store.build(model, train)

@@ -112,6 +112,7 @@ from upweight.core.curvature_recipes import LiSSA as LiSSA
 from upweight.core.curvature_recipes import Nystrom as Nystrom
 from upweight.core.exact_removals import ExactRemovals as ExactRemovals
 from upweight.core.examples import Examples as Examples
+from upweight.core.from_store import FromStore as FromStore
 from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named
 from upweight.core.group_removal import GroupRemoval as GroupRemoval

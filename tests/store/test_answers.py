@@ -40,8 +40,8 @@ def test_all_directions_in_single_precision_give_the_scores_without_a_store(make
 @pytest.mark.parametrize(
     ("encoding", "least"),
     [
-        (uw.Coordinates(), 0.999),
-        (uw.Coordinates(precision="int4"), 0.99),
+        (uw.Coordinates(precision="int8"), 0.999),
+        (uw.Coordinates(), 0.99),
         (uw.LoGra(), 0.98),
         (uw.SJLT(count=256), 0.85),
         (uw.LowRank(precision="float16"), 0.9999),
@@ -129,16 +129,32 @@ def test_parameters_that_are_left_out_are_said(tmp_path):
     class Bag(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.table, self.head = torch.nn.Embedding(500, 12), torch.nn.Linear(12, 3)
+            self.table, self.head = torch.nn.Embedding(3000, 12), torch.nn.Linear(12, 3)
 
         def forward(self, x):
-            return self.head(self.table((x * 100).long().clamp(0, 499)).mean(1))
+            return self.head(self.table((x * 100).long().clamp(0, 2999)).mean(1))
 
     made = model(Bag)
     plan = store(tmp_path).plan(made, TRAIN)
-    assert plan.left_out == ("table.weight",) and plan.coverage == pytest.approx(39 / 6039)
+    assert plan.left_out == ("table.weight",) and plan.coverage == pytest.approx(39 / 36039)
     warnings = answers(uw.GradDot(), tmp_path, None, made).diagnostics["warnings"]
     assert any("table.weight" in text and "left out" in text for text in warnings)
+
+
+def test_small_embeddings_are_kept_like_layers(tmp_path):
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = torch.nn.Embedding(400, 12), torch.nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.head(self.table((x * 100).long().clamp(0, 399)).mean(1))
+
+    made, encoding = model(Tokens), uw.LowRank(rank=12, precision="float32")
+    assert store(tmp_path, encoding).plan(made, TRAIN).coverage == 1.0
+    for recipe in FACTORED[:2]:
+        expected = recipe.fit(made, TRAIN).attribute(QUERIES).values
+        assert relative_error(answers(recipe, tmp_path, encoding, made).values, expected) <= 1e-6
 
 
 def test_layers_with_several_positions_have_no_exact_factors(tmp_path):

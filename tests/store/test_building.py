@@ -63,6 +63,7 @@ def test_files_do_not_depend_on_the_order_in_which_they_are_made(finished, tmp_p
         with manifest_writer(tmp_path, "a") as manifest:
             for number in builder.missing(phase):
                 builder.commit(phase, number, manifest)
+    builder.remove_temporary()
     assert files(tmp_path) == files(finished)
 
 
@@ -237,7 +238,7 @@ def test_what_is_no_store_and_no_method_for_one_is_refused(tmp_path):
 
 def test_the_plan_says_what_the_build_takes(finished, tmp_path):
     plan = uw.Store(tmp_path, uw.Coordinates(directions=5)).plan(model(), TRAIN)
-    rows = 5 + 5 + 5 + 3 + 4 * 4  # numbers of both sides of both layers, and their scales
+    rows = 3 + 3 + 3 + 2 + 4 * 4  # two numbers of both sides of both layers in a byte, and their scales
     assert (plan.bytes_per_row, plan.rows, plan.coverage, plan.left_out) == (rows, 60, 1.0, ())
     assert f"60 rows of {rows} bytes" in str(plan) and "seconds to build" in str(plan)
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,6 @@ import upweight as uw
 from support.stored_nets import TRAIN, files, model, store
 from upweight.store.build import PHASES, Builder
 
-LONGEST = 0.5  # seconds that a child lives, about as long as a build takes
 ENCODINGS = {
     "coordinates": uw.Coordinates(),
     "int4": uw.LoGra(directions=8, precision="int4"),
@@ -28,7 +27,7 @@ ENCODINGS = {
 }
 
 
-def build(folder: Path, encoding: uw.Encoding, log: Path) -> None:
+def build(folder: Path, encoding: uw.Encoding, log: Path, made: uw.TorchModel) -> None:
     """Build what is missing, and append a byte to the log for every file that is begun."""
     make = Builder.make
 
@@ -38,30 +37,36 @@ def build(folder: Path, encoding: uw.Encoding, log: Path) -> None:
         return make(self, phase, number)
 
     Builder.make = logged  # type: ignore[assignment,method-assign]
-    store(folder, encoding).build(model(), TRAIN)
+    store(folder, encoding).build(made, TRAIN)
 
 
 def main(folder: Path, name: str, kills: int) -> None:
-    """Kill children until so many were killed, then let one finish; a store that was finished before is begun anew."""
+    """Kill children until so many were killed, then let one finish; a store that was finished before is begun anew.
+
+    A child lives at most as long as a whole build took.
+    """
     torch.set_num_threads(1)
-    encoding, log, killed, finished = ENCODINGS[name], folder.with_suffix(".log"), 0, list[dict[str, bytes]]()
-    generator = random.Random(0)
-    while killed < kills:
-        child = os.fork()
+    made, encoding, log, killed = model(), ENCODINGS[name], folder.with_suffix(".log"), 0
+    header = store(folder, encoding).header(made, TRAIN)  # looks at the net once, before there are children
+    generator, finished = random.Random(0), list[dict[str, bytes]]()
+    longest = 60.0
+    while True:
+        start, child = time.perf_counter(), os.fork()
         if child == 0:
-            build(folder, encoding, log)
+            build(folder, encoding, log, made)
             os._exit(0)
-        time.sleep(generator.uniform(0.0, LONGEST))
-        os.kill(child, signal.SIGKILL)
+        if finished and killed < kills:
+            time.sleep(generator.uniform(0.0, longest))
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             killed += 1
-        else:
-            finished.append(files(folder))
-            shutil.rmtree(folder)
-    build(folder, encoding, log)
-    finished.append(files(folder))
-    header = store(folder, encoding).header(model(), TRAIN)
+            continue
+        longest = min(longest, time.perf_counter() - start)
+        finished.append(files(folder))
+        if killed >= kills:
+            break
+        shutil.rmtree(folder)
     needed = sum(header.shards(phase) for phase in PHASES) * len(finished)
     print(len(log.read_bytes()), needed, killed, all(contents == finished[0] for contents in finished))
 

@@ -33,7 +33,7 @@ def model(make: Callable[[], nn.Module] = mlp, seed: int = 0, **settings: Any) -
 
 def store(folder: Path, encoding: uw.Encoding | None = None, **settings: Any) -> uw.Store:
     """A store of small files."""
-    return uw.Store(folder, encoding, **{"shard_bytes": 2000, **settings})
+    return uw.Store(folder, encoding, **{"shard_bytes": 1000, **settings})
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from upweight.core.attributor import Fitted
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
+from upweight.core.from_store import FromStore
 from upweight.core.model import Embeddable, Measurable
 from upweight.core.progress import Progress, no_progress
 from upweight.core.scores import Unit
@@ -175,7 +176,7 @@ def _fitted(model: Any, train: Examples, retrieval: Retrieval, store: Any) -> di
         name = type(recipe).__name__
         name = name if name not in fitted else f"{name} {len(fitted) + 1}"
         from_store = store is not None and recipe.answers_from_store
-        fitted[name] = (recipe.from_store(store) if from_store else recipe).fit(model, train)
+        fitted[name] = (FromStore(recipe=recipe, store=store) if from_store else recipe).fit(model, train)
     return fitted
 
 

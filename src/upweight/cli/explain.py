@@ -100,7 +100,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, query_limit)
         recipe = first_choice(model, train) if requested is None else requested
-        recipe = recipe if kept is None else recipe.from_store(kept)
+        recipe = recipe if kept is None else upweight.FromStore(recipe=recipe, store=kept)
         retraining = upweight.Retraining(progress=progress)
         explained = run(
             model,

@@ -36,7 +36,8 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option(help="What rows keep. Default: coordinates in K-FAC's eigenbasis, or that of the store."),
     ] = None,
     precision: Annotated[
-        Literal["float32", "float16", "int8", "int4"] | None, typer.Option(help="Bits of a number. Default: int8.")
+        Literal["float32", "float16", "int8", "int4"] | None,
+        typer.Option(help="Bits of a number. Default: int4 for coordinates, float32 for exact-factors, else int8."),
     ] = None,
     directions: Annotated[
         int | None, typer.Option(min=1, help="Eigenvectors of each side of a layer (coordinates, logra).")

@@ -112,12 +112,6 @@ class Attributor(ABC):
             require_same(f"the fit in {path}", dict(facts["identity"]), identity, "fit again")
             return self.restore(model, train, state, facts)
 
-    def from_store(self, store: Any) -> Attributor:
-        """This method, asked from a `uw.Store`: for `explain` and everything else that fits a recipe."""
-        from upweight.core.from_store import FromStore
-
-        return FromStore(recipe=self, store=store)
-
     def described(self) -> dict[str, Any]:
         """Name and settings of the method, as values that JSON can hold."""
         described: dict[str, Any] = as_plain({"method": type(self).__name__, **settings_of(self)})

@@ -13,7 +13,7 @@ from upweight.core.promises import Promises
 @final
 @dataclass(frozen=True, kw_only=True)
 class FromStore(Attributor):
-    """What `recipe.from_store(store)` returns: its `fit` is `recipe.fit(model, train, store=store)`.
+    """A method that is asked from a store: its `fit` is `recipe.fit(model, train, store=store)`.
 
     Args:
         recipe: the method.

@@ -18,7 +18,7 @@ from upweight.curvature.label_expectation import Weighted, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.store.basis import Basis, decompose, moments_of_part, refined, sums_of_part
-from upweight.store.codes import Code, LayerCode, ParameterCode
+from upweight.store.codes import Code, LayerCode, ParameterCode, table_as_layer
 from upweight.store.encode_rows import encode_batch, exact_batch
 from upweight.store.header import Header
 from upweight.store.manifest import ManifestWriter, read_manifests
@@ -32,8 +32,9 @@ class Builder:
     """The work list of one store.
 
     `for phase in PHASES: for number in builder.missing(phase): builder.commit(phase, number, writer)` is the whole
-    build; numbers of one phase may be made in any order and by any process. The bytes of a file depend on its phase and
-    number, the header and the files of earlier phases, and on nothing else.
+    build, after which one process calls `remove_temporary`. Numbers of one phase may be made in any order and by any
+    process. The bytes of a file depend on its phase and number, the header and the files of earlier phases, and on
+    nothing else.
 
     Args:
         folder: of the store, which has a header.
@@ -62,9 +63,14 @@ class Builder:
         label = {"phase": phase, "number": number, "identity": identity, "facts": state.facts}
         receipt = write_file(self.folder, (phase, number, file), identity, serialise(state.arrays, label))
         writer.append(receipt)
-        if phase == "basis":
-            self._remove_temporary()
         return receipt
+
+    def remove_temporary(self) -> None:
+        """Remove the files that only the basis needs, once it is finished."""
+        if not self.missing("basis"):
+            for phase in TEMPORARY:
+                for path in (self.folder / phase).glob("*.safetensors"):
+                    path.unlink()
 
     def make(self, phase: str, number: int) -> KeptState:
         """The contents of one file."""
@@ -108,13 +114,15 @@ class Builder:
     @cached_property
     def codes(self) -> list[Code]:
         """How gradients become numbers of rows, layer by layer."""
-        basis = self.basis
-        return [
-            LayerCode(name, layout, basis.layers[name], self.header.seed)
-            if name in basis.layers
-            else ParameterCode(name, layout, basis.parameters[name])
-            for name, layout in self.header.layouts.items()
-        ]
+        basis, codes = self.basis, list[Code]()
+        for name, layout in self.header.layouts.items():
+            if name in basis.layers:
+                codes.append(LayerCode(name, layout, basis.layers[name], self.header.seed))
+            elif layout.right > 1:
+                codes.append(LayerCode(name, layout, table_as_layer(name, basis.parameters[name]), self.header.seed))
+            else:
+                codes.append(ParameterCode(name, layout, basis.parameters[name]))
+        return codes
 
     @cached_property
     def _eigenvectors(self) -> Basis:
@@ -166,11 +174,6 @@ class Builder:
             return False
         path = self.folder / receipt.file
         return path.exists() and path.stat().st_size == receipt.bytes
-
-    def _remove_temporary(self) -> None:
-        for phase in TEMPORARY:
-            for path in (self.folder / phase).glob("*.safetensors"):
-                path.unlink()
 
 
 def sample_of(train: Examples, weights: NDArray[np.float64], header: Header) -> Weighted:

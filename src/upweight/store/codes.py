@@ -232,6 +232,13 @@ class ParameterCode(Code):
         return Numbers(_numpy(flatten_each(self.parameter.rotate(blocks[self.name]))[:, self._positions]))
 
 
+def table_as_layer(name: str, table: UnfactoredParameter) -> FactoredLayer:
+    """An embedding as a layer whose inputs are unit vectors: its rows are not rotated, its columns are."""
+    layer = FactoredLayer(name, None, False, torch.empty(0, 0), torch.empty(0, 0))
+    layer.values, layer.right = table.values, table.basis
+    return layer
+
+
 def factors_by_weight(batch: CapturedBatch) -> dict[str, LayerFactors]:
     """The factors of the layers of a batch whose gradients are outer products, by weight."""
     return {factors.weight: factors for factors in batch.layers()}

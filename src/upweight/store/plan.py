@@ -12,6 +12,7 @@ import torch
 from upweight.core.examples import Examples
 from upweight.curvature.label_expectation import draws_per_example, expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.inspection import capture, inspect
 from upweight.gradients.network import Network
@@ -24,6 +25,7 @@ PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
 MAX_PILOT_EXAMPLES = 512
 ENCODING_SHARE = 0.5  # time to encode a batch over the time to capture it, beyond the pilot
 PASSES_FOR_FACTORS = 2
+POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[d
     left_out = []
     for name in network.names:
         if name not in in_layers:
-            layout = encoding.parameter(prod(network.shapes[name]))
+            shape = network.shapes[name]
+            layout = encoding.parameter(prod(shape))
+            if layout is None and len(shape) == 2 and max(shape) <= MAX_ROTATED_AXIS:
+                layout = encoding.layer(*shape, POSITIONS_OF_A_TABLE)
             if layout is None:
                 left_out.append(name)
             else:

@@ -103,6 +103,7 @@ class Store:
                 for done, number in enumerate(numbers, total - len(numbers) + 1):
                     builder.commit(phase, number, manifest)
                     self.progress(f"store: {phase}", done, total)
+            builder.remove_temporary()
 
     def builder(self, model: Any, train: Examples) -> Builder:
         """The work list of this store; the header is written if there is none yet.

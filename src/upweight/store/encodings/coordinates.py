@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from upweight.store.encodings.encoding import Encoding, Layout, fewest_numbers, require_directions
+from upweight.store.quantisation import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class Coordinates(Encoding):
 
     summary: ClassVar[str] = "coordinates in K-FAC's eigenbasis"
 
-    directions: int = 64
+    precision: Precision = "int4"
+    directions: int = 128
     rank: int = 4
 
     def __post_init__(self) -> None:
