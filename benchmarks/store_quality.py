@@ -43,6 +43,7 @@ ENCODINGS = {
     },
     "sequences": {
         "rank 4, all directions, int8": uw.LowRank(),
+        "rank 16, 128 directions, int4": uw.Coordinates(rank=16),
         "rank 8, 64 directions, int8": uw.Coordinates(directions=64, rank=8, precision="int8"),
         "rank 4, 64 directions, int8": uw.Coordinates(directions=64, precision="int8"),
         "rank 4, 128 directions, int4 (default)": uw.Coordinates(),
@@ -50,7 +51,6 @@ ENCODINGS = {
         "rank 1, 64 directions, int8": uw.Coordinates(directions=64, rank=1, precision="int8"),
         "LoGra 16, int8": uw.LoGra(),
         "LoGra 32, int8": uw.LoGra(directions=32),
-        "SJLT 1024, float16": uw.SJLT(precision="float16"),
     },
 }
 

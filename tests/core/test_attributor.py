@@ -68,6 +68,17 @@ def test_the_top_never_holds_more_than_a_block_and_both_ends():
     np.testing.assert_allclose(top.values[:, ::-1], np.hstack([full[:, :k], full[:, -k:]]))
 
 
+def test_selected_scores_are_columns_of_all_scores():
+    model, train, queries = problem(n=30)
+    fitted = Overlap(block=4).fit(model, train)
+    ids = train.ids[[17, 3, 29]]
+    selected = fitted.selected(queries, ids)
+    np.testing.assert_array_equal(selected.values, fitted.attribute(queries).values[:, [17, 3, 29]])
+    assert selected.train_ids.tolist() == ids.tolist() and selected.unit is Unit.RANK
+    with pytest.raises(KeyError, match="no example has the id 'nobody'"):
+        fitted.selected(queries, ["nobody"])
+
+
 def test_the_top_asks_for_something_and_of_someone():
     model, train, queries = problem()
     fitted = Overlap().fit(model, train)
