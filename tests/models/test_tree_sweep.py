@@ -80,7 +80,7 @@ CASES = [
     case(sklearn_tree, "GradientBoostingClassifier", "digits", n_estimators=10),
     *(case(sklearn_tree, f"{kind}Classifier", data) for kind in ("RandomForest", "ExtraTrees") for data in CLASSES),
     *(case(sklearn_tree, f"{kind}Regressor", "diabetes") for kind in ("RandomForest", "ExtraTrees")),
-    case(sklearn_tree, "RandomForestRegressor", "targets", "several targets"),
+    case(sklearn_tree, "RandomForestRegressor", "targets", "one target per RandomForestRegressor"),
     case(sklearn_tree, "GradientBoostingClassifier", "cancer", loss="exponential"),
     case(sklearn_tree, "GradientBoostingRegressor", "diabetes"),
     case(sklearn_tree, "GradientBoostingRegressor", "diabetes", "re-fitted by a median", loss="huber"),
@@ -167,7 +167,7 @@ def is_a_sentence_of_ours(error: Exception) -> bool:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("make", "name", "data", "refusal", "settings"), CASES)
-def test_every_booster_and_forest_is_explained_or_refused_in_a_sentence(make, name, data, refusal, settings):
+def test_every_booster_and_forest_is_explained_or_refitted_or_refused_for_a_reason(make, name, data, refusal, settings):
     x, y = SETS[data]
     train = uw.Examples(x, y)
     queries = train.take(range(3))
@@ -181,6 +181,7 @@ def test_every_booster_and_forest_is_explained_or_refused_in_a_sentence(make, na
         assert is_a_sentence_of_ours(error), error
         message = str(error)
     else:
+        message = " ".join(model.notes) if isinstance(model, uw.Refittable) else ""
         for method in (uw.LeafRefit(), uw.LeafInfluence(), uw.BoostIn(), uw.TreeSim(), uw.ForestWeights()):
             try:
                 scores = method.fit(model, train).attribute(queries)

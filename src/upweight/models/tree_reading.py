@@ -140,18 +140,21 @@ def not_fitted(estimator: Any) -> ValueError:
 
 def unsupported_objective(
     library: str, objective: str, supported: str, takes_custom: bool = True, reason: str = ""
-) -> UnsupportedSettingsError:
+) -> ValueError:
     """The error for an objective that is not supported, with the reason if there is one.
 
-    `takes_custom`: whether `loss=` can replace it.
+    `takes_custom`: whether `loss=` can replace it. If not, the estimator can be explained by refits, since its
+    predictions are amounts or probabilities; those of a booster's objective may be anything.
     """
     if "rank" in objective.lower():
         reason = "a ranking loss belongs to pairs or lists, not to single examples"
     because = f" ({reason})" if reason else ""
-    custom = " For a loss of your own, pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, third))"
-    return UnsupportedSettingsError(
-        f"the {library} objective {objective!r} is not supported{because}; train with one of {supported}."
-        f"{custom if takes_custom else ''}"
+    message = f"the {library} objective {objective!r} is not supported{because}; train with one of {supported}."
+    if not takes_custom:
+        return UnsupportedSettingsError(message)
+    return ValueError(
+        f"{message} For a loss of your own, pass explainable(…, loss=upweight.trees.losses.Custom(gradient, hessian, "
+        "third)). If squared errors of its predictions mean something, uw.refittable(estimator, train) refits it"
     )
 
 
