@@ -31,8 +31,6 @@ QUICK = {
     (uw.Datamodels, ""): REFITS[:1],
     (uw.DataShapley, ""): REFITS[:1],
     (uw.WeightCovariance, ""): REFITS[:1],
-    (uw.WeightCovariance, "few refits"): REFITS[:1],
-    (uw.Datamodels, "few refits"): REFITS[:1],
     (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps
 }
 MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excused from it

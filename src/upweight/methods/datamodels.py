@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,6 @@ class Datamodels(Attributor):
     cost = "`refits` trainings, each on `share` of the training set"
     unit = Unit.RANK
     needs = (Refittable,)
-    variants: ClassVar = {"few refits": {"refits": 100}}
 
     refits: int = 256
     share: float = 0.5

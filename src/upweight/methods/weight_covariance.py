@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ class WeightCovariance(Attributor):
     cost = "`refits` trainings on all examples"
     unit = Unit.EFFECT
     needs = (Refittable,)
-    variants: ClassVar = {"few refits": {"refits": 100}}
 
     refits: int = 256
     spread: float = 0.2
