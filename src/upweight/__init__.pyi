@@ -211,6 +211,7 @@ from upweight.models.registry import explainable as explainable
 from upweight.models.registry import refittable as refittable
 from upweight.models.sklearn.closed_form_model import ClosedFormModel as ClosedFormModel
 from upweight.models.sklearn.frozen_network import FrozenFeatures as FrozenFeatures
+from upweight.models.statsmodels_results import examples_of as examples_of
 from upweight.report.displays.check_display import CheckDisplay as CheckDisplay
 from upweight.report.displays.drawing import Display as Display
 from upweight.report.displays.influence_display import InfluenceDisplay as InfluenceDisplay

@@ -59,7 +59,8 @@ def explainable(
 
     Args:
         estimator: a fitted estimator of scikit-learn, a booster of LightGBM, XGBoost or CatBoost, or a Pipeline that
-            ends in one; or an estimator that an installed plugin reads (`ModelReader`). It is never changed.
+            ends in one; results of statsmodels, with `train=examples_of(results)`; or an estimator that an installed
+            plugin reads (`ModelReader`). It is never changed.
         train: the examples that it was fitted on, as passed to `fit` (weights included).
         measure: the measurement of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
             `f(outputs, labels) -> (m,)`. `Coefficient(…)` and `ParameterFunction(…)` measure a linear model itself.
@@ -79,7 +80,7 @@ def explainable(
     """
     require_examples(train, "train")
     require_any_weight(train)
-    estimator, notes = read_through(estimator)
+    estimator, notes = _inside(estimator)
     final = last_step(estimator)
     reader = next(_readers_of(estimator), None)
     if reader is None:
@@ -130,9 +131,29 @@ def refittable(
     """
     require_examples(train, "train")
     require_any_weight(train)
+    notes: tuple[str, ...] = ()
+    if _are_results(estimator):
+        estimator, notes = _inside(estimator)
     if not refit.reads(estimator):
         raise _unsupported(last_step(estimator))
-    return refit.read(estimator, train, as_measurement(measure))
+    model = refit.read(estimator, train, as_measurement(measure))
+    return replace(model, notes=(*notes, *model.notes))
+
+
+def _are_results(estimator: Any) -> bool:
+    """Whether this comes from statsmodels; only then is the module that reads it imported."""
+    return type(estimator).__module__.partition(".")[0] == "statsmodels"
+
+
+def _inside(estimator: Any) -> tuple[Any, tuple[str, ...]]:
+    """The estimator inside all wrappers, or the one that results of statsmodels stand for, and notes."""
+    if not _are_results(estimator):
+        return read_through(estimator)
+    from upweight.models.statsmodels_results import are_results, as_estimator
+
+    if not are_results(estimator):
+        raise TypeError(f"expected results of statsmodels, as fit() returns them, got {type(estimator).__name__}")
+    return as_estimator(estimator)
 
 
 def _unsupported(estimator: Any) -> TypeError:

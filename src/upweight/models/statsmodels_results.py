@@ -1,0 +1,176 @@
+"""Results of statsmodels as fitted estimators with the interface of scikit-learn, and the examples they come from.
+
+Models that minimise what an estimator of scikit-learn minimises become that estimator with their coefficients. Others
+become an estimator whose `fit` fits the model of statsmodels. statsmodels itself is never imported here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import LinearRegression, LogisticRegression, TweedieRegressor
+
+from upweight.core.examples import Examples
+
+TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
+POWERS = {"Poisson": 1.0, "Gamma": 2.0, "InverseGaussian": 3.0}  # family with a log link → power of its variance
+REFITTED = ("Probit", "RLM", "NegativeBinomial", "GLM")  # refitted by statsmodels itself if there is no estimator
+SAME = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
+
+
+class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A model of statsmodels with the interface of scikit-learn; it predicts means (probabilities of 1 for Probit).
+
+    Args:
+        model_class: the class of the model, called with (targets, design matrix, **settings).
+        settings: further settings of the model.
+        fit_settings: settings of its `fit`.
+    """
+
+    def __init__(self, model_class: Any, settings: Any = None, fit_settings: Any = None) -> None:
+        self.model_class = model_class
+        self.settings = settings
+        self.fit_settings = fit_settings
+
+    def fit(self, x: Any, y: Any) -> StatsmodelsEstimator:
+        """Fit the model to a design matrix and targets."""
+        model = self.model_class(np.asarray(y), np.asarray(x), **(self.settings or {}))
+        self.results_ = model.fit(**(self.fit_settings or {}))
+        return self
+
+    def predict(self, x: Any) -> NDArray[np.float64]:
+        """The predicted means, (m,)."""
+        return np.asarray(self.results_.predict(np.asarray(x)), dtype=np.float64)
+
+
+def are_results(candidate: Any) -> bool:
+    """Whether this is a result of statsmodels, with the model that was fitted."""
+    is_of_statsmodels = type(candidate).__module__.partition(".")[0] == "statsmodels"
+    return is_of_statsmodels and hasattr(candidate, "params") and hasattr(candidate, "model")
+
+
+def examples_of(results: Any) -> Examples:
+    """The rows of the design matrix that results of statsmodels were fitted on, with targets, names and weights.
+
+    Queries are rows of a design matrix with the same columns. Row labels of a data frame are the ids, if each is there
+    once.
+
+    Raises TypeError for anything but results of statsmodels.
+    """
+    if not are_results(results):
+        raise TypeError(f"expected results of statsmodels, as model.fit() returns them, got {type(results).__name__}")
+    model = results.model
+    labels = getattr(model.data, "row_labels", None)
+    ids = None if labels is None else np.asarray(labels)
+    if ids is not None and (ids.dtype.kind not in "iuUO" or len(set(ids.tolist())) < len(ids)):
+        ids = None
+    y = np.asarray(model.endog)
+    is_whole = type(model).__name__ in ("Logit", "Probit", "MNLogit") or _family(model) == "Binomial"
+    y = y.astype(np.int64) if is_whole and (y == np.round(y)).all() else y
+    names = list(model.exog_names)[: model.exog.shape[1]]
+    return Examples(np.asarray(model.exog), y, ids=ids, names=names, weights=_weights(model))
+
+
+def as_estimator(results: Any) -> tuple[Any, tuple[str, ...]]:
+    """Results of statsmodels as a fitted estimator, and a note for the reader of scores.
+
+    Raises:
+        ValueError: there is an offset or exposure, an error covariance, trials, or predictions that differ.
+        TypeError: results of another model.
+    """
+    model, name = results.model, type(results.model).__name__
+    _require_plain(model, name)
+    train = examples_of(results)
+    estimator = _counterpart(model, name)
+    if estimator is None:
+        return _refitted(results, train, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the coefficients are replaced
+        estimator.fit(train.x, train.y, sample_weight=train.weights)
+    _take_coefficients(estimator, np.asarray(results.params, dtype=np.float64))
+    mean = estimator.predict_proba(train.x) if hasattr(estimator, "predict_proba") else estimator.predict(train.x)
+    expected = np.asarray(results.predict(model.exog))
+    mean = mean[:, 1] if expected.ndim == 1 and mean.ndim == 2 else mean
+    if not np.allclose(mean, expected, rtol=SAME, atol=SAME * float(np.abs(expected).max())):
+        raise ValueError(
+            f"expected {name} results at the maximum of their likelihood, got predictions that {name} without further "
+            "options does not give; fit it with fit(), without regularisation or constraints"
+        )
+    kind = type(estimator).__name__
+    return estimator, (f"The {name} results of statsmodels are explained as a {kind} with their coefficients.",)
+
+
+def _require_plain(model: Any, name: str) -> None:
+    """Raise ValueError for parts of a model that are no columns of its design matrix."""
+    for part in ("offset", "exposure"):
+        given = getattr(model, part, None)
+        if given is not None and np.any(np.asarray(given) != 0):
+            raise ValueError(f"expected {name} without {part}, got one, which belongs to no column; fit without it")
+    if getattr(getattr(model, "sigma", None), "ndim", 0) == 2:
+        raise ValueError(f"expected {name} with independent errors, got a covariance of all errors; use WLS or OLS")
+    trials = getattr(model, "n_trials", None)
+    if trials is not None and np.any(np.asarray(trials) != 1):
+        raise ValueError(f"expected {name} of single trials, got numbers of successes; pass one row per trial")
+
+
+def _family(model: Any) -> str | None:
+    family = getattr(model, "family", None)
+    return None if family is None else type(family).__name__
+
+
+def _counterpart(model: Any, name: str) -> Any:
+    """The unfitted estimator of scikit-learn that minimises the same; None if there is none."""
+    link = type(getattr(getattr(model, "family", None), "link", None)).__name__
+    family = _family(model) if name == "GLM" else None
+    if name in ("OLS", "WLS", "GLS") or (family == "Gaussian" and link == "Identity"):
+        return LinearRegression(fit_intercept=False)
+    if name in ("Logit", "MNLogit") or (family == "Binomial" and link == "Logit"):
+        return LogisticRegression(C=np.inf, **TIGHT)
+    family = "Poisson" if name == "Poisson" else family
+    if family in POWERS and (link == "Log" or name == "Poisson"):
+        return TweedieRegressor(power=POWERS[family], alpha=0.0, link="log", **TIGHT)
+    return None
+
+
+def _take_coefficients(estimator: Any, parameters: NDArray[np.float64]) -> None:
+    """Replace the coefficients of a fitted estimator by those of the results."""
+    if parameters.ndim == 2 and parameters.shape[1] > 1:  # MNLogit: the first class has no parameters
+        parameters = np.vstack([np.zeros(len(parameters)), parameters.T])
+    estimator.coef_ = parameters.reshape(estimator.coef_.shape)
+    estimator.intercept_ = np.zeros_like(estimator.intercept_)
+
+
+def _weights(model: Any) -> NDArray[np.float64] | None:
+    """Weights of the rows in the likelihood; None if all are 1."""
+    weights = np.ones(len(model.endog))
+    if type(model).__name__ == "WLS":
+        weights = np.asarray(model.weights, dtype=np.float64)
+    elif type(model).__name__ == "GLS" and np.ndim(model.sigma) == 1:
+        weights = 1.0 / np.asarray(model.sigma, dtype=np.float64)
+    for part in ("freq_weights", "var_weights"):
+        given = getattr(model, part, None)
+        weights = weights if given is None else weights * np.asarray(given, dtype=np.float64)
+    return None if (weights == 1).all() else weights
+
+
+def _refitted(results: Any, train: Examples, name: str) -> tuple[Any, tuple[str, ...]]:
+    """An estimator that fits the model of statsmodels anew, already fitted."""
+    if name not in REFITTED:
+        raise TypeError(
+            f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson or NegativeBinomial, got "
+            f"{name}; wrap it as an estimator with fit and predict, and use uw.refittable(estimator, train)"
+        )
+    if train.weights is not None:
+        raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
+    kept = {"family": "family", "loglike_method": "loglike_method", "M": "M"}
+    settings = {key: getattr(results.model, part) for key, part in kept.items() if hasattr(results.model, part)}
+    settings = settings if name in ("GLM", "RLM", "NegativeBinomial") else {}
+    quiet = {"disp": 0} if "discrete" in type(results.model).__module__ else {}
+    estimator = StatsmodelsEstimator(type(results.model), settings, quiet)
+    estimator.results_ = results
+    note = f"{name} of statsmodels is fitted anew by refits; the loss is half the squared error of its mean."
+    return estimator, (note,)

@@ -1,0 +1,132 @@
+"""Results of statsmodels: their data and names, scores that agree with fitting statsmodels anew, and refusals."""
+
+import numpy as np
+import pytest
+
+import upweight as uw
+
+sm = pytest.importorskip("statsmodels.api")
+pytestmark = pytest.mark.filterwarnings("ignore")
+RNG = np.random.default_rng(0)
+ROWS = 60
+X = sm.add_constant(RNG.normal(size=(ROWS, 2)))
+MEAN = X @ [0.3, 0.8, -0.4]
+Y = MEAN + RNG.normal(size=ROWS)
+BINARY = (Y + RNG.normal(size=ROWS) > 0).astype(int)
+COUNTS = RNG.poisson(np.exp(MEAN))
+CLASSES = np.argmax(np.c_[np.zeros(ROWS), MEAN, -MEAN] + RNG.gumbel(size=(ROWS, 3)), axis=1)
+POSITIVE = RNG.gamma(2.0, np.exp(MEAN) / 2)
+WEIGHTS = RNG.integers(1, 4, ROWS).astype(float)
+GLM, FAMILIES = sm.GLM, sm.families
+EXACT = {
+    "OLS": lambda y, x: sm.OLS(y, x).fit(),
+    "GLS": lambda y, x: sm.GLS(y, x).fit(),
+    "GLM Gaussian": lambda y, x: GLM(y, x).fit(),
+    "Logit": lambda y, x: sm.Logit(y, x).fit(disp=0, tol=1e-12),
+    "GLM Binomial": lambda y, x: GLM(y, x, family=FAMILIES.Binomial()).fit(tol=1e-12),
+    "Poisson": lambda y, x: sm.Poisson(y, x).fit(disp=0, tol=1e-12),
+    "GLM Gamma": lambda y, x: GLM(y, x, family=FAMILIES.Gamma(FAMILIES.links.Log())).fit(tol=1e-12, maxiter=500),
+}
+TARGETS = {"Logit": BINARY, "GLM Binomial": BINARY, "Poisson": COUNTS, "GLM Gamma": POSITIVE}
+REFITTED = {
+    "Probit": lambda y, x: sm.Probit(y, x).fit(disp=0),
+    "RLM": lambda y, x: sm.RLM(y, x).fit(),
+    "NegativeBinomial": lambda y, x: sm.NegativeBinomial(y, x).fit(disp=0),
+    "GLM": lambda y, x: GLM(y, x, family=FAMILIES.Poisson(FAMILIES.links.Sqrt())).fit(),
+}
+REFITTED_TARGETS = {"Probit": BINARY, "RLM": Y, "NegativeBinomial": COUNTS, "GLM": COUNTS}
+
+
+def output(results, x, name):
+    """What the estimator that stands for the results gives as its output: log-odds, or the mean."""
+    return x @ np.asarray(results.params) if name in ("Logit", "GLM Binomial") else np.asarray(results.predict(x))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_effects_on_a_prediction_are_those_of_fitting_statsmodels_without_the_row(name):
+    y = TARGETS.get(name, Y)
+    results = EXACT[name](y, X)
+    train = uw.examples_of(results)
+    model = uw.explainable(results, train, measure=lambda outputs, labels: outputs[:, -1])
+    queries = train.take([1, 2])
+    scores = uw.LeaveOneOut().fit(model, train).attribute(queries)
+    for row in (0, 7):
+        without = EXACT[name](np.delete(y, row), np.delete(X, row, axis=0))
+        actual = output(results, queries.x, name) - output(without, queries.x, name)
+        np.testing.assert_allclose(scores.values[:, row], actual, rtol=1e-4, atol=1e-7)
+
+
+def test_a_multinomial_logit_has_the_probabilities_of_statsmodels_and_effects_of_its_refits():
+    results = sm.MNLogit(CLASSES, X).fit(disp=0, tol=1e-12)
+    train = uw.examples_of(results)
+    model = uw.explainable(results, train, measure=uw.Probability(of=2))
+    queries = train.take([3, 4])
+    np.testing.assert_allclose(model.measure(queries), results.predict(queries.x)[:, 2], rtol=1e-6)
+    scores = uw.LeaveOneOut().fit(model, train).attribute(queries)
+    without = sm.MNLogit(CLASSES[1:], X[1:]).fit(disp=0, tol=1e-12)
+    actual = results.predict(queries.x)[:, 2] - without.predict(queries.x)[:, 2]
+    np.testing.assert_allclose(scores.values[:, 0], actual, rtol=1e-4, atol=1e-8)
+
+
+def test_coefficients_are_measured_by_their_names_as_dfbeta_has_them():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=["const", "dose", "age"], index=[f"p{i}" for i in range(ROWS)])
+    results = sm.OLS(pd.Series(Y, index=frame.index), frame).fit()
+    train = uw.examples_of(results)
+    assert train.ids[3] == "p3"
+    model = uw.explainable(results, train, measure=uw.Coefficient("dose"))
+    scores = uw.LeaveOneOut().fit(model, train).attribute()
+    np.testing.assert_allclose(scores.values[0], results.get_influence().dfbeta[:, 1], rtol=1e-6, atol=1e-12)
+
+
+def test_weights_of_least_squares_are_those_of_the_examples_and_missed_without_them():
+    results = sm.WLS(Y, X, weights=WEIGHTS).fit()
+    train = uw.examples_of(results)
+    np.testing.assert_array_equal(train.weights, WEIGHTS)
+    uw.explainable(results, train)
+    with pytest.raises(ValueError, match="expected the data that LinearRegression was fitted on"):
+        uw.explainable(results, train.replaced(weights=None))
+
+
+@pytest.mark.parametrize("name", REFITTED)
+def test_models_without_a_counterpart_are_fitted_anew_by_statsmodels(name):
+    y = REFITTED_TARGETS[name]
+    results = REFITTED[name](y, X)
+    train = uw.examples_of(results)
+    model = uw.explainable(results, train)
+    assert isinstance(model, uw.Refittable)
+    queries = train.take([1, 2])
+    scores = uw.ShortlistLeaveOneOut(refits=4, by="loss").fit(model, train).attribute(queries)
+    row = int(np.flatnonzero(np.isfinite(scores.values[0]))[0])
+    without = REFITTED[name](np.delete(y, row), np.delete(X, row, axis=0))
+    losses = [0.5 * (np.asarray(r.predict(queries.x)) - y[[1, 2]]) ** 2 for r in (results, without)]
+    np.testing.assert_allclose(scores.values[:, row], losses[1] - losses[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "match"),
+    [
+        (
+            lambda: sm.Poisson(COUNTS, X, exposure=np.full(ROWS, 2.0)).fit(disp=0),
+            ValueError,
+            "Poisson without exposure",
+        ),
+        (lambda: sm.GLS(Y, X, sigma=np.eye(ROWS) + 0.1).fit(), ValueError, "covariance of all errors; use WLS"),
+        (
+            lambda: sm.Logit(BINARY, X).fit_regularized(disp=0, alpha=5.0),
+            ValueError,
+            "without regularisation|data that",
+        ),
+        (lambda: sm.OLS(Y, X), TypeError, "expected results of statsmodels, as fit"),
+        (lambda: sm.MixedLM(Y, X, groups=np.arange(ROWS) % 5).fit(), TypeError, "got MixedLM; wrap it as an estimator"),
+    ],
+)
+def test_what_is_no_plain_model_is_refused_in_a_sentence(results, error, match):
+    given = results()
+    with pytest.raises(error, match=match):
+        uw.explainable(given, uw.Examples(X, BINARY if "Binary" in type(given).__name__ else Y))
+
+
+def test_examples_of_anything_but_results_are_refused():
+    with pytest.raises(TypeError, match="expected results of statsmodels, as model"):
+        uw.examples_of(X)
