@@ -28,8 +28,8 @@ QUICK = {
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,
     (uw.Metagradient, "centre of halves"): TRAINED,
-    (uw.Datamodels, ""): REFITS[:1],
-    (uw.DataShapley, ""): REFITS[:1],
+    (uw.Datamodels, ""): REFITS[1:],
+    (uw.DataShapley, ""): REFITS[1:],
     (uw.WeightCovariance, ""): REFITS[:1],
     (uw.Influence, "CG"): PROBLEMS,  # on a net the Hessian is indefinite, and CG takes all its steps
 }

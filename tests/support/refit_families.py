@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_diabetes
 from sklearn.ensemble import BaggingRegressor
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import Lars, Ridge
 
 import upweight as uw
 from upweight.testing import EstimatorFamily
@@ -37,13 +34,14 @@ REFITS = [
         other={"alpha": 2.0},
     ),
     RefitFamily(
-        "refitted neighbours",
-        scaled(load_breast_cancer, 4),
-        lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(5, weights="distance", algorithm="brute")),
-        train_size=40,
+        "refitted least angles",
+        scaled(load_diabetes, 4, 100.0),
+        lambda: Lars(n_nonzero_coefs=3),
+        is_regression=True,
+        train_size=24,
         query_size=6,
-        not_weighted="neighbours take no sample weights",
-        other={"n_neighbors": 9},
+        not_weighted="its fit takes no sample weights",
+        other={"n_nonzero_coefs": 1},
     ),
 ]
 BAGS = RefitFamily(

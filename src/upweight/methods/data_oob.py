@@ -42,10 +42,8 @@ class DataOOB(Attributor):
     @property
     def promises(self) -> Promises:
         """No floor against leave-one-out: members are trained on bags, not on the whole set."""
-        few = "members without an example differ by chance too"
         waives = {
-            Law.COPY: few,
-            Law.WEIGHTS: few,
+            Law.WEIGHTS: "a bag of weighted examples is another draw",
             Law.SELF: "Data-OOB judges an example by the members that were trained without it",
         }
         return Promises(no_floor="the effect on a member is not the effect on the ensemble", waives=waives)

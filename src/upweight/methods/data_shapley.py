@@ -67,7 +67,6 @@ class DataShapley(Attributor):
     def promises(self) -> Promises:
         """No floor against leave-one-out: the effect on a part of the training set is another number."""
         waives = {
-            Law.COPY: "other examples disturb a score; its interval says how much",
             Law.WEIGHTS: "copies of an example join the training set one by one",
         }
         return Promises(no_floor="the mean effect on parts is not the effect on the whole set", waives=waives)

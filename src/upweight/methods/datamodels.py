@@ -19,7 +19,6 @@ from upweight.core.scores import Unit
 from upweight.methods.parts.random_refits import RandomRefits, random_refits
 
 Array = NDArray[np.float64]
-RANDOM_SUBSETS = "random subsets disturb the score of a single example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class Datamodels(Attributor):
     @property
     def promises(self) -> Promises:
         """No floor against leave-one-out: the effect on a random subset is another number."""
-        waives = dict.fromkeys((Law.COPY, Law.WEIGHTS), RANDOM_SUBSETS)
+        waives = {Law.WEIGHTS: "copies of an example are drawn independently of each other"}
         return Promises(no_floor="the mean effect on subsets is not the effect on the whole set", waives=waives)
 
     def fit(self, model: Any, train: Examples) -> FittedDatamodels:
