@@ -225,6 +225,18 @@ def test_data_oob_judges_each_example_by_members_that_did_not_draw_it():
     np.testing.assert_allclose(scores.values[0, 3], brier[inside].mean() - brier[~inside].mean())
 
 
+def test_data_oob_compares_two_means_however_many_members_there_are_and_no_interval_is_without_width():
+    x, y = TWO[0][:30], TWO[1][:30]
+    train = uw.Examples(x, y)
+    estimator = BaggingClassifier(n_estimators=80, random_state=0).fit(x, y)
+    model = uw.refittable(estimator, train)
+    scores = uw.DataOOB().fit(model, train).attribute(train)
+    inside, measured = model.bags(train) > 0, model.measure_members(train)
+    expected = measured[inside[:, 4]].mean(axis=0) - measured[~inside[:, 4]].mean(axis=0)
+    np.testing.assert_allclose(scores.values[:, 4], expected, atol=1e-12)
+    assert (scores.half_widths > 0).all()
+
+
 def test_data_oob_needs_an_ensemble_with_bags():
     with pytest.raises(TypeError, match="this Ridge is no ensemble that records which examples"):
         uw.DataOOB().fit(RIDGE, TRAIN)

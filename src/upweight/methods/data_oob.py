@@ -16,11 +16,13 @@ from upweight.core.laws import Law
 from upweight.core.refittable import Bagged
 from upweight.core.scores import Unit
 from upweight.core.weights import sample_weights, weighted_positions
-from upweight.methods.parts.random_refits import RandomRefits
+from upweight.methods.parts.random_refits import one_by_one
 from upweight.methods.parts.refit_intervals import t_quantile
 
 Array = NDArray[np.float64]
 MIN_MEMBERS = 8  # fewer give no intervals
+MIN_DIFFERENT = 8  # members that differ from most others, below which their variance is hardly known
+PSEUDO_MEMBERS = 4  # Agresti & Coull (1998): two with the lowest measurement and two with the highest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +66,48 @@ class FittedDataOOB(Fitted[DataOOB, Any]):
         self.is_drawn = bags > 0
         drawn_by_some = self.is_drawn.any(axis=0) & ~self.is_drawn.all(axis=0)
         positions = np.flatnonzero(drawn_by_some & (sample_weights(train) > 0))
-        self._members = RandomRefits([], self.is_drawn.astype(np.float64), positions, 0)
+        self._positions = positions
+        self._measured = model.measure_members(train)
+        self._range = float(np.ptp(self._measured))
         self._undefined = np.setdiff1d(weighted_positions(train), positions)
         self._self_half_widths: Array | None = None
 
     def blocks(self, queries: Examples) -> Blocks:
         """One block of all training examples, with intervals; NaN for an example that all members drew, or none."""
-        values, half_widths = self._members.effects(self.model.measure_members(queries))
+        measured, drawn = self.model.measure_members(queries), self.is_drawn[:, self._positions].astype(np.float64)
+        values, half_widths = np.zeros((2, len(queries), len(self.train)))
+        slopes, errors, degrees = one_by_one(drawn, measured)
+        counts = np.stack([drawn.sum(axis=0), len(drawn) - drawn.sum(axis=0)])
+        variances = errors**2 + self._unseen_variance(measured)[:, None] * (1.0 / counts).sum(axis=0)
+        values[:, self._positions], half_widths[:, self._positions] = slopes, t_quantile(degrees) * np.sqrt(variances)
         values[:, self._undefined] = half_widths[:, self._undefined] = np.nan
         yield slice(0, len(self.train)), values
         return AnswerFacts(half_widths=half_widths)
 
     def self_values(self) -> Array:
         """Data-OOB: the mean measurement of each example by the members that did not draw it."""
-        measured = np.where(self.is_drawn, np.nan, self.model.measure_members(self.train))
+        measured = np.where(self.is_drawn, np.nan, self._measured)
         counts = (~self.is_drawn).sum(axis=0)
         values, half_widths = np.zeros(len(self.train)), np.full(len(self.train), np.nan)
         counted = np.setdiff1d(weighted_positions(self.train), self._undefined)
         values[counted] = np.nanmean(measured[:, counted], axis=0)
         several = counted[counts[counted] > 1]
-        errors = np.nanstd(measured[:, several], axis=0, ddof=1) / np.sqrt(counts[several])
-        half_widths[several] = t_quantile(counts[several] - 1.0) * errors
+        variances = np.nanvar(measured[:, several], axis=0, ddof=1) + self._unseen_variance(measured[:, several])
+        half_widths[several] = t_quantile(counts[several] - 1.0) * np.sqrt(variances / counts[several])
         values[self._undefined] = np.nan
         self._self_half_widths = half_widths[None]
         return values
+
+    def _unseen_variance(self, measured: Array) -> Array:
+        """What is added to the variance of a query that almost all members (members, m) measure alike, (m,).
+
+        That of four more members, two at each end of all measurements of the training set. Without it, an interval
+        would have no width if, by luck, no member made a mistake.
+        """
+        sizes = np.sum(~np.isnan(measured), axis=0)
+        values = [np.unique(column[~np.isnan(column)], return_counts=True)[1].max() for column in measured.T]
+        is_rare = sizes - np.array(values) < MIN_DIFFERENT
+        return np.where(is_rare, self._range**2 / (sizes + PSEUDO_MEMBERS), 0.0)
 
     def self_facts(self) -> AnswerFacts:
         """Intervals of the self-influence that was computed last."""

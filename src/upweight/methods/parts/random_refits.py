@@ -41,8 +41,7 @@ class RandomRefits:
     def effects(self, measured: Array) -> tuple[Array, Array]:
         """(effects of a unit of weight, half widths of their 90 % intervals), both (m, n); measured is (refits, m)."""
         varied = self.weights[:, self.positions]
-        together = len(varied) >= REFITS_PER_EXAMPLE * (varied.shape[1] + 1)
-        estimates, errors, degrees = (_joint if together else _one_by_one)(varied, measured)
+        estimates, errors, degrees = (_joint if self.is_joint else one_by_one)(varied, measured)
         effects, half_widths = np.zeros((2, measured.shape[1], self.weights.shape[1]))
         effects[:, self.positions] = estimates
         half_widths[:, self.positions] = t_quantile(degrees) * errors
@@ -102,8 +101,12 @@ def _joint(weights: Array, measured: Array) -> tuple[Array, Array, float]:
     return coefficients[1:].T, np.sqrt(variances[1:]).T, len(weights) - design.shape[1]
 
 
-def _one_by_one(weights: Array, measured: Array) -> tuple[Array, Array, float]:
-    """The slope on each weight alone, which other examples disturb but do not bias, since weights are independent."""
+def one_by_one(weights: Array, measured: Array) -> tuple[Array, Array, float]:
+    """The slope on each weight alone: (slopes (m, n), standard errors, degrees of freedom).
+
+    If weights are independent, other examples disturb it but do not bias it. For weights of 0 and 1 it is the
+    difference of two means.
+    """
     centred, outputs = weights - weights.mean(axis=0), measured - measured.mean(axis=0)
     squares = np.maximum((centred**2).sum(axis=0), 1e-300)
     slopes = (outputs.T @ centred) / squares
