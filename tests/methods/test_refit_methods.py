@@ -257,3 +257,13 @@ def test_parts_of_the_training_set_on_which_neighbours_can_be_fitted_but_cannot_
     fitted = uw.DataShapley().fit(model, train)
     assert all(models[3] is None for models in fitted.models)
     assert np.isfinite(fitted.attribute(train).values).all()
+
+
+def test_no_probability_without_an_example_is_computed_from_a_squared_loss_that_is_0():
+    x, y = TWO[0][:40], TWO[1][:40]
+    train = uw.Examples(x, y)
+    model = uw.refittable(KNeighborsClassifier(3).fit(x, y), train)
+    certain = train.take(np.flatnonzero(model.measure(train) == 0)[:1])
+    explanation = uw.explain(model, train, certain, uw.ShortlistLeaveOneOut(refits=4), removals=0)
+    assert explanation.probability(0)[1] == 1.0
+    assert explanation.without(0, 0.02) is None

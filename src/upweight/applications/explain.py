@@ -30,6 +30,8 @@ from upweight.retraining.retraining import Retraining
 
 log = logging.getLogger("upweight")
 
+OTHER_LOSSES = ("error)", "hinge)")  # ends of measurements that are no log-probability, though 0 where that is 0
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -124,7 +126,8 @@ class Explanation:
         _, probability = self.probability(place)
         measured = self.scores.measured
         is_effect = self.scores.unit == Unit.EFFECT and self.scores.at_optimum is None
-        if probability is None or measured is None or not is_effect:
+        is_other_loss = self.scores.measurement.endswith(OTHER_LOSSES)
+        if probability is None or measured is None or not is_effect or is_other_loss:
             return None
         # Other measurements, and losses summed over classes, are not log-probabilities; comparing them on the query
         # shows it.
