@@ -24,9 +24,9 @@ from upweight.applications.extract_tree import ExtractedTree as ExtractedTree
 from upweight.applications.extract_tree import extract_tree as extract_tree
 from upweight.applications.fgsm import AdversarialQueries as AdversarialQueries
 from upweight.applications.fgsm import fgsm as fgsm
-from upweight.applications.flip_set import FlipSet as FlipSet
 from upweight.applications.flip_set import SetSearch as SetSearch
 from upweight.applications.flip_set import flip_set as flip_set
+from upweight.applications.flip_set_result import FlipSet as FlipSet
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
 from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation

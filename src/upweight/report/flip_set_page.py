@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from upweight.applications.flip_set import FlipSet
+from upweight.applications.flip_set_result import FlipSet
 from upweight.core.examples import Examples, Id
 from upweight.report.effect_tables import MAX_ROWS, EffectRow, application_page, effect_table, signed
 from upweight.report.wording import cell_text, count, label_text, significant

@@ -11,7 +11,7 @@ from upweight.applications.audit_results import Audit
 from upweight.applications.explain import Explanation
 from upweight.applications.extract_tree import ExtractedTree
 from upweight.applications.fgsm import AdversarialQueries
-from upweight.applications.flip_set import FlipSet
+from upweight.applications.flip_set_result import FlipSet
 from upweight.applications.global_explanation import GlobalExplanation
 from upweight.applications.growing_spheres import NearestEnemy
 from upweight.applications.local_model import LocalModel
