@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.answers import AnswerFacts, Blocks
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.refittable import Refittable
 from upweight.core.scores import Unit
-from upweight.methods.parts.random_refits import RandomRefits, random_refits
+from upweight.methods.parts.random_refits import FittedRandomRefits, random_refits
 
 Array = NDArray[np.float64]
 
@@ -65,34 +64,11 @@ class Datamodels(Attributor):
             return (generator.random(count) < self.share).astype(np.float64)
 
         trained = random_refits(model, train, self.refits, draw, self.seed, self.processes)
-        return FittedDatamodels(self, model, train, trained)
+        return FittedDatamodels(self, model, train, Unit.RANK, trained)
 
 
-class FittedDatamodels(Fitted[Datamodels, Any]):
+class FittedDatamodels(FittedRandomRefits[Datamodels]):
     """The models of random subsets, ready to be measured."""
-
-    def __init__(self, recipe: Datamodels, model: Any, train: Examples, trained: RandomRefits) -> None:
-        super().__init__(recipe, model, train, Unit.RANK)
-        self.trained = trained
-        self._self_half_widths: Array | None = None
-
-    def blocks(self, queries: Examples) -> Blocks:
-        """One block of all training examples, with intervals."""
-        measured = np.stack([model.measure(queries) for model in self.trained.models])
-        values, half_widths = self.trained.effects(measured)
-        yield slice(0, len(self.train)), values
-        return AnswerFacts(half_widths=half_widths)
-
-    def self_values(self) -> Array:
-        """The score of each training example on itself."""
-        measured = np.stack([model.measure(self.train) for model in self.trained.models])
-        values, half_widths = self.trained.effects(measured)
-        self._self_half_widths = np.diagonal(half_widths)[None].copy()
-        return np.diagonal(values).copy()
-
-    def self_facts(self) -> AnswerFacts:
-        """Intervals of the self-influence that was computed last."""
-        return AnswerFacts(half_widths=self._self_half_widths)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.answers import AnswerFacts, Blocks
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.refittable import Refittable
 from upweight.core.scores import Unit
-from upweight.methods.parts.random_refits import RandomRefits, random_refits
+from upweight.methods.parts.random_refits import FittedRandomRefits, random_refits
 
 Array = NDArray[np.float64]
 
@@ -73,34 +72,11 @@ class WeightCovariance(Attributor):
             return 1.0 + self.spread * generator.choice([-1.0, 1.0], count)
 
         trained = random_refits(model, train, self.refits, draw, self.seed, self.processes)
-        return FittedWeightCovariance(self, model, train, trained)
+        return FittedWeightCovariance(self, model, train, Unit.EFFECT, trained)
 
 
-class FittedWeightCovariance(Fitted[WeightCovariance, Any]):
+class FittedWeightCovariance(FittedRandomRefits[WeightCovariance]):
     """The models of perturbed weights, ready to be measured."""
-
-    def __init__(self, recipe: WeightCovariance, model: Any, train: Examples, trained: RandomRefits) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT)
-        self.trained = trained
-        self._self_half_widths: Array | None = None
-
-    def blocks(self, queries: Examples) -> Blocks:
-        """One block of all training examples, with intervals."""
-        measured = np.stack([model.measure(queries) for model in self.trained.models])
-        values, half_widths = self.trained.effects(measured)
-        yield slice(0, len(self.train)), values
-        return AnswerFacts(half_widths=half_widths)
-
-    def self_values(self) -> Array:
-        """The score of each training example on itself."""
-        measured = np.stack([model.measure(self.train) for model in self.trained.models])
-        values, half_widths = self.trained.effects(measured)
-        self._self_half_widths = np.diagonal(half_widths)[None].copy()
-        return np.diagonal(values).copy()
-
-    def self_facts(self) -> AnswerFacts:
-        """Intervals of the self-influence that was computed last."""
-        return AnswerFacts(half_widths=self._self_half_widths)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

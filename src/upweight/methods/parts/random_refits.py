@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.attributor import Fitted, RecipeT
 from upweight.core.examples import Examples
 from upweight.core.identity import checksum
+from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
 from upweight.methods.parts.refit_intervals import t_quantile
 from upweight.retraining.engine import try_tasks
@@ -119,3 +122,30 @@ def one_by_one(weights: Array, measured: Array) -> tuple[Array, Array, float]:
         residuals = outputs[:, query, None] - centred * slopes[query]
         variances[query] = (scaled * residuals**2).sum(axis=0) / squares**2
     return slopes, np.sqrt(variances), count - 2
+
+
+class FittedRandomRefits(Fitted[RecipeT, Any]):
+    """Models trained on random subsets or weights, ready to be measured. Subclasses say in `diagnostics` which."""
+
+    def __init__(self, recipe: RecipeT, model: Any, train: Examples, unit: Unit, trained: RandomRefits) -> None:
+        super().__init__(recipe, model, train, unit)
+        self.trained = trained
+        self._self_half_widths: Array | None = None
+
+    def blocks(self, queries: Examples) -> Blocks:
+        """One block of all training examples, with intervals."""
+        measured = np.stack([model.measure(queries) for model in self.trained.models])
+        values, half_widths = self.trained.effects(measured)
+        yield slice(0, len(self.train)), values
+        return AnswerFacts(half_widths=half_widths)
+
+    def self_values(self) -> Array:
+        """The score of each training example on itself."""
+        measured = np.stack([model.measure(self.train) for model in self.trained.models])
+        values, half_widths = self.trained.effects(measured)
+        self._self_half_widths = np.diagonal(half_widths)[None].copy()
+        return np.diagonal(values).copy()
+
+    def self_facts(self) -> AnswerFacts:
+        """Intervals of the self-influence that was computed last."""
+        return AnswerFacts(half_widths=self._self_half_widths)
