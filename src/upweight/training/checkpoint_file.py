@@ -21,7 +21,7 @@ from upweight.gradients.network import unwrap
 from upweight.training.trajectory_manifest import Shard
 
 STATE = "optimiser."  # prefix of the names of the optimiser's tensors
-RATES, BATCHES = "rates", "batches"  # names of the tensors that describe the steps
+RATES, BATCHES, SHARES = "rates", "batches", "shares"  # names of the tensors that describe the steps
 EVIDENCE = "evidence."  # prefix of the names of the tensors by which a step is checked
 
 
@@ -71,6 +71,9 @@ def _require_steps(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"expected the ids of {len(rates)} batches")
     if not all(type(ids) is list and all(type(i) in (int, str) for i in ids) for ids in batches):
         raise TypeError("expected ids of examples, which are whole numbers or texts")
+    shares = tensors.get(SHARES)
+    if shares is not None and (shares.dtype != torch.float64 or shares.shape != (sum(map(len, batches)),)):
+        raise ValueError("expected one share for each example of every step")
 
 
 def saved_tensors(net: nn.Module) -> dict[str, Tensor]:
@@ -99,6 +102,12 @@ def decode_batches(stored: Tensor) -> list[list[Id]]:
     return batches
 
 
+def decode_shares(shares: Tensor, batches: Tensor) -> list[NDArray[np.float64]]:
+    """The shares of the examples of each step, (batch,)."""
+    sizes = [len(ids) for ids in decode_batches(batches)]
+    return np.split(shares.numpy(), np.cumsum(sizes)[:-1])
+
+
 def require_rates(shard: Shard, rates: NDArray[np.float64], previous_step: int) -> None:
     """Raise ValueError unless the checkpoint holds one learning rate for each step since the one before it."""
     if len(rates) != shard.step - previous_step:
@@ -113,7 +122,7 @@ def require_same_tensors(name: str, stored: Mapping[str, Tensor], expected: Mapp
 
     `name` is the checkpoint in words.
     """
-    names = {key for key in stored if not key.startswith((STATE, EVIDENCE)) and key not in (RATES, BATCHES)}
+    names = {key for key in stored if not key.startswith((STATE, EVIDENCE)) and key not in (RATES, BATCHES, SHARES)}
     problems = (
         (names - set(expected), "tensors that the net lacks"),
         (set(expected) - names, "not all of the net's tensors"),

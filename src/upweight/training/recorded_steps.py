@@ -86,6 +86,7 @@ class RecordedSteps(Stepwise):
         self._products = SecondOrderProducts(self._run)
         self._sample_weights, self._trajectory = sample_weights, trajectory
         # How many examples each row counts for in its batch's mean.
+        self._shares = trajectory.shares()
         self._counts = np.ones(len(sample_weights)) if fixed else example_counts(sample_weights)
         self._checkpoint_steps = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._read_checkpoint)
@@ -125,7 +126,7 @@ class RecordedSteps(Stepwise):
             before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
             hessian_products, gradient_products = self._products(step.theta, t, self._mean_weights(t), u)
             cotangents = hessian_products.add_(before)
-            slopes = gradient_products.double().cpu().numpy().T / self._batch_count(t)
+            slopes = gradient_products.double().cpu().numpy().T * self._factors(t)
             np.add.at(scores.T, run.positions[t], slopes)
             too_long = ~(torch.linalg.vector_norm(cotangents, dim=1) <= longest)  # also true for NaN
             if self._largest_gap > 1 and bool(too_long.any()):
@@ -154,13 +155,23 @@ class RecordedSteps(Stepwise):
         share = float(steps[position] - t) / float(steps[position] - steps[position - 1])
         return _interpolate((theta, state), self._read(position - 1)[:2], share)
 
-    def _batch_count(self, t: int) -> float:
-        """The number of examples in the mean of step t; 1 if all weights are 0, because the gradient is 0 then."""
-        return float(self._counts[self._run.positions[t]].sum()) or 1.0
+    def _factors(self, t: int) -> Array | float:
+        """The factor of the examples' weighted losses in the objective of step t: as recorded, or that of a mean.
+
+        1 if all weights are 0, because the gradient is 0 then.
+        """
+        if self._shares is not None:
+            return self._shares[t][:, None]
+        return 1.0 / (float(self._counts[self._run.positions[t]].sum()) or 1.0)
 
     def _mean_weights(self, t: int) -> Array:
-        """Weights (n,) whose sum of losses in step t, divided by the rows of the batch, is the mean of the step."""
-        return self._sample_weights * (len(self._run.positions[t]) / self._batch_count(t))
+        """Weights (n,) whose sum of losses in step t, divided by the rows of the batch, is the step's objective."""
+        positions = self._run.positions[t]
+        if self._shares is None:
+            return self._sample_weights * (len(positions) * self._factors(t))
+        factors = np.zeros(len(self._sample_weights))
+        factors[positions] = self._shares[t]
+        return np.asarray(self._sample_weights * factors * len(positions))
 
     def _read_checkpoint(self, position: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
         """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not need its momentum."""

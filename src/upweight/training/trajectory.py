@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from upweight.core.examples import Id
 from upweight.training.checkpoint_file import (
     BATCHES,
     RATES,
+    SHARES,
     STATE,
     decode_batches,
+    decode_shares,
     encode_batches,
     optimiser_tensors,
     read_checkpoint,
@@ -33,6 +35,14 @@ from upweight.training.optimiser_settings import (
 )
 from upweight.training.step_evidence import step_evidence
 from upweight.training.trajectory_manifest import Shard, read_manifest, write_manifest
+
+
+class Steps(NamedTuple):
+    """The steps before a checkpoint: learning rates, encoded batches, and the shares of their examples, in a row."""
+
+    rates: Tensor
+    batches: Tensor | None
+    shares: Tensor | None
 
 
 class Trajectory:
@@ -68,10 +78,9 @@ class Trajectory:
         self.steps: OptimiserSettings | None = None
         self._rates: list[float] = []  # since the last checkpoint
         self._batches: list[list[Id]] = []
+        self._shares: list[list[float]] = []
         self._evidence: dict[str, Tensor] = {}  # of the step after the last checkpoint
-        self._steps_of: dict[
-            Shard, tuple[Tensor, Tensor | None]
-        ] = {}  # rates and batches of checkpoints that were read
+        self._steps_of: dict[Shard, Steps] = {}  # of checkpoints that were read
         self._step = 0
         self._may_continue = True  # whether recorded steps follow those in the folder
         recorded = read_manifest(self.folder)
@@ -92,11 +101,14 @@ class Trajectory:
         """The names of the parameters that the optimiser held; None if the trajectory does not say."""
         return None if self.steps is None or self.steps.decays is None else frozenset(self.steps.decays)
 
-    def record(self, net: nn.Module, optimiser: Any, batch: Any = None) -> None:
+    def record(self, net: nn.Module, optimiser: Any, batch: Any = None, shares: Any = None) -> None:
         """Record one step of the optimiser, and save a checkpoint every `every` steps.
 
         `batch`: ids of the examples that the step took (their positions in the training set if `Examples` were given no
         ids). With them SOURCE follows the training step by step. Pass them in every step or in none.
+
+        `shares`: the factor of the loss of each of these examples in the objective of the step, e.g. 1/(tokens in the
+        step) for a sum over tokens; None for 1/len(batch). In every step or in none, too.
 
         The step that follows a checkpoint is also recorded in a few numbers per parameter, from which SOURCE sees
         whether training made the step that it replays.
@@ -107,6 +119,12 @@ class Trajectory:
         optimiser = self._check(net, optimiser)
         if (batch is not None) != (len(self._batches) == len(self._rates)) and self._rates:
             raise ValueError(f"expected batch= in every step or in none, step {self._step + 1} differs from the others")
+        if (shares is not None) != (len(self._shares) == len(self._rates)) and self._rates:
+            raise ValueError(
+                f"expected shares= in every step or in none, step {self._step + 1} differs from the others"
+            )
+        if shares is not None:
+            self._shares.append(_checked_shares(self._step, shares, batch))
         if batch is not None:
             self._batches.append(_ids(self._step, batch))
             if self.shards and self.shards[-1].step == self._step:
@@ -126,11 +144,13 @@ class Trajectory:
         tensors[RATES] = torch.tensor(self._rates, dtype=torch.float64)
         if self._batches:
             tensors[BATCHES] = encode_batches(self._batches)
+        if self._shares:
+            tensors[SHARES] = torch.tensor([share for step in self._shares for share in step], dtype=torch.float64)
         tensors |= self._evidence
         file = f"step-{self._step:09d}.safetensors"
         checksum = write_checkpoint(self.folder / file, tensors)
         self.shards.append(Shard(self._step, file, checksum, float(sum(self._rates))))
-        self._rates, self._batches, self._evidence = [], [], {}
+        self._rates, self._batches, self._shares, self._evidence = [], [], [], {}
         assert self.steps is not None
         write_manifest(self.folder, self.steps, self.shards)
 
@@ -151,16 +171,35 @@ class Trajectory:
         restore_state(net, optimiser, optimiser_tensors(stored))
         return self._step
 
+    def rewind(self, step: int) -> None:
+        """Forget the checkpoints after this step, to record from it once more, as a loop that was resumed there.
+
+        Raises ValueError if there is no checkpoint of this step.
+        """
+        kept = [shard for shard in self.shards if shard.step <= step]
+        if not kept or kept[-1].step != step:
+            raise ValueError(
+                f"{self.folder} has no checkpoint of step {step}, from which the training goes on; its checkpoints are "
+                f"of steps {[shard.step for shard in self.shards][-5:]}. Record into another folder"
+            )
+        assert self.steps is not None
+        forgotten = self.shards[len(kept) :]
+        write_manifest(self.folder, self.steps, kept)
+        for shard in forgotten:
+            (self.folder / shard.file).unlink(missing_ok=True)
+        self.shards, self._step, self._may_continue = kept, step, True
+        self._rates, self._batches, self._shares, self._evidence = [], [], [], {}
+
     def read(self, position: int) -> dict[str, Tensor]:
         """All tensors of one checkpoint. Raises ValueError if its file is missing or damaged."""
         shard = self.shards[position]
         tensors = read_checkpoint(self.folder, shard)
-        self._steps_of.setdefault(shard, (tensors[RATES], tensors.get(BATCHES)))
+        self._steps_of.setdefault(shard, Steps(tensors[RATES], tensors.get(BATCHES), tensors.get(SHARES)))
         return tensors
 
     def rates(self) -> NDArray[np.float64]:
         """The learning rate of every step up to the last checkpoint, (steps,). Every file is read once, and checked."""
-        stored = [rates.numpy() for rates, _ in self._recorded()]
+        stored = [steps.rates.numpy() for steps in self._recorded()]
         for shard, rates, previous in zip(self.shards, stored, [0, *(s.step for s in self.shards)], strict=False):
             require_rates(shard, rates, previous)
         return np.concatenate(stored) if stored else np.empty(0)
@@ -170,7 +209,7 @@ class Trajectory:
 
         Raises ValueError if only some of the steps recorded them.
         """
-        stored = [(len(rates), batches) for rates, batches in self._recorded()]
+        stored = [(len(steps.rates), steps.batches) for steps in self._recorded()]
         recorded = [batches for _, batches in stored if batches is not None]
         if not recorded:
             return None
@@ -181,8 +220,20 @@ class Trajectory:
             )
         return [ids for batches in recorded for ids in decode_batches(batches)]
 
-    def _recorded(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Learning rates and encoded batches of the steps before every checkpoint."""
+    def shares(self) -> list[NDArray[np.float64]] | None:
+        """The factors of the examples' losses in the objective of every step; None if they were not recorded."""
+        recorded = [steps for steps in self._recorded() if len(steps.rates)]
+        if all(steps.shares is None for steps in recorded):
+            return None
+        if any(steps.shares is None or steps.batches is None for steps in recorded):
+            raise ValueError(
+                f"{self.folder} has the shares of its examples for some of its steps only; pass shares= to record in "
+                "every step or in none"
+            )
+        return [shares for steps in recorded for shares in decode_shares(steps.shares, steps.batches)]  # type: ignore[arg-type]
+
+    def _recorded(self) -> list[Steps]:
+        """What is known of the steps before every checkpoint."""
         for position, shard in enumerate(self.shards):
             if shard not in self._steps_of:
                 self.read(position)
@@ -224,6 +275,17 @@ class Trajectory:
             )
         self.steps = settings
         return optimiser
+
+
+def _checked_shares(step: int, shares: Any, batch: Any) -> list[float]:
+    array = np.asarray(shares, dtype=np.float64)
+    if batch is None or array.shape != np.shape(batch) or not np.isfinite(array).all():
+        raise ValueError(
+            f"expected shares of step {step} as one finite number for each example in batch=, got {array.shape} "
+            f"for {None if batch is None else np.shape(batch)}"
+        )
+    checked: list[float] = array.tolist()
+    return checked
 
 
 def _ids(step: int, batch: Any) -> list[Id]:
