@@ -48,7 +48,8 @@ def __getattr__(name: str) -> object:
         return getattr(sys.modules[__name__], _RENAMED[name])
     if name not in _MODULES:
         raise AttributeError(f"module 'upweight' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    module = importlib.import_module(_MODULES[name])
+    value = globals()[name] = getattr(module, name, None) or importlib.import_module(f"{_MODULES[name]}.{name}")
     return value
 
 

@@ -206,6 +206,7 @@ from upweight.evaluate.verify import verify as verify
 from upweight.linear.model import LinearModel as LinearModel
 from upweight.methods import methods as methods
 from upweight.methods.built_in import *  # noqa: F403 - one line per method there
+from upweight.models.huggingface import hf as hf
 from upweight.models.pytorch.torch_model import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
 from upweight.models.registry import refittable as refittable

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.change_checks import SEEN_CHECKSUMS
 from upweight.core.contents import UnidentifiedError
+from upweight.core.dataset_rows import as_rows, column_values, version_of
 from upweight.core.example_columns import as_column, as_column_names, as_ids, as_weights, is_arrow_table
 from upweight.core.identity import checksum, digest
 from upweight.core.input_kinds import columns_of, join_rows, length_of, read_dataset, take_rows
@@ -28,7 +29,8 @@ class Examples:
 
     Args:
         x: inputs as the model takes them: a numpy array (n, …), a scipy sparse matrix (n, d), a pandas or
-            polars data frame, an Arrow table, or a list of texts.
+            polars data frame, an Arrow table, a list of texts, or a `datasets.Dataset`, whose rows are read when they
+            are needed.
         y: labels or target values, shape (n,) or (n, outputs). Queries may have none. A column (n, 1) is held as (n,);
             the loss of a network gets it as (n, 1) again, as it came.
         ids: one unique int or str per example. Default: the index of the data frame if x has one (dates, pairs and
@@ -77,7 +79,8 @@ class Examples:
         labels: dict[Any, str] | None = None,
         shown: Any = None,
     ) -> None:
-        x = x.to_pandas() if is_arrow_table(x) else x
+        x = x.to_pandas() if is_arrow_table(x) else as_rows(x)
+        y, ids, weights, shown = (column_values(part) for part in (y, ids, weights, shown))
         n = length_of(x)
         if n == 0:
             raise ValueError("expected at least one example, got an empty set; check the filter that made it")
@@ -175,7 +178,7 @@ class Examples:
         if seen is not None and id(self) in seen:
             return seen[id(self)][1]
         try:
-            contents = checksum(self.x, self.y, self.weights)
+            contents = checksum(version_of(self.x), self.y, self.weights)
         except UnidentifiedError:
             contents = None
         if seen is not None:

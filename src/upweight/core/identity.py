@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.contents import UnidentifiedError, data_parts, object_parts, unidentified
+from upweight.core.dataset_rows import dataset_blocks, is_dataset
 from upweight.core.functions import Named, class_parts, function_parts, is_library, module_parts
 
 SIZE = 16  # bytes of a digest
@@ -138,6 +139,10 @@ class _Writer:
             )
         elif _is_library_model(value):
             self.parts("model", dict(value.identity()))
+        elif is_dataset(value):
+            self.parts("dataset", len(value), value.column_names, value.format)
+            for block in dataset_blocks(value):
+                self.write(block)
         elif (data := data_parts(value)) is not None:
             self.parts(*data)
         elif is_dataclass(value) and type(value).__reduce__ is object.__reduce__:

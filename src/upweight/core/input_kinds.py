@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.dataset_rows import is_dataset, join_datasets, take_dataset_rows
+
+LABEL_COLUMNS = ("label", "labels", "label_ids", "target", "y")
+
 
 def is_sparse(x: Any) -> bool:
     """Whether x is a scipy sparse matrix or array."""
@@ -41,7 +45,7 @@ def as_array(x: Any) -> NDArray[Any]:
 
 def length_of(x: Any) -> int:
     """Number of examples in x. Raises TypeError if x cannot be indexed by position."""
-    if isinstance(x, list | tuple):
+    if isinstance(x, list | tuple) or is_dataset(x):
         return len(x)
     shape = getattr(x, "shape", None)
     if not shape:
@@ -56,6 +60,8 @@ def take_rows(x: Any, where: NDArray[np.intp]) -> Any:
     """The rows of x at these positions, of the same kind as x."""
     if hasattr(x, "iloc"):
         return x.iloc[where]
+    if is_dataset(x):
+        return take_dataset_rows(x, where)
     if is_sparse(x):
         return x.tocsr()[where]
     if isinstance(x, list | tuple):
@@ -86,14 +92,21 @@ def join_rows(first: Any, second: Any) -> Any:
             return pd.concat([first, second])
         if isinstance(first, list | tuple):
             return [*first, *second]
+        if is_dataset(first):
+            return join_datasets(first, second)
         return np.concatenate([first, second])
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"these inputs cannot be put below each other ({error}); pass both in one form") from error
 
 
 def read_dataset(dataset: Any) -> tuple[Any, Any]:
-    """Inputs and targets of a map-style data set. A few items are read twice, to detect augmentation."""
+    """Inputs and targets of a map-style data set. A few items are read twice, to detect augmentation.
+
+    The rows of a `datasets.Dataset` stay where they are, without the column of labels.
+    """
     dataset = _dataset_of(dataset)
+    if is_dataset(dataset):
+        return split_labels(dataset)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"expected a data set with len() and [i], got {type(dataset).__name__}: without positions an example "
@@ -112,6 +125,14 @@ def read_dataset(dataset: Any) -> tuple[Any, Any]:
             )
     inputs, targets = [x for x, _ in items], [_plain(y) for _, y in items]
     return _stack(inputs), None if all(y is None for y in targets) else np.array(targets)
+
+
+def split_labels(dataset: Any) -> tuple[Any, Any]:
+    """(A `datasets.Dataset` without its column of labels, the labels); labels that are lists stay in the rows."""
+    name = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    if name is None or len(dataset) == 0 or np.ndim(dataset[0][name]) > 0:
+        return dataset, None
+    return dataset.remove_columns(name), dataset.with_format(None)[name][:]
 
 
 def _dataset_of(loader: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from upweight.core.input_kinds import columns_of, is_sparse
 
 MAX_COLUMNS = 24  # of one table row
+SHOWN_NUMBERS = 8  # of a list in a row of named values
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def preview_of(single: Any, names: list[str] | None) -> Preview:
         pairs = ((row.indices[j], row.data[j].item()) for j in largest)
         return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
     value = next(iter(single))
+    if isinstance(value, Mapping):
+        return _mapping(value)
     if isinstance(value, str):
         return Preview("text", value)
     array = np.asarray(value)
@@ -49,6 +52,22 @@ def preview_of(single: Any, names: list[str] | None) -> Preview:
         return Preview("image", array)
     flat = array.reshape(-1)
     return _row(names or [f"x{i}" for i in range(len(flat))], flat[:MAX_COLUMNS].tolist())
+
+
+def _mapping(row: Mapping[str, Any]) -> Preview:
+    """The texts of a row of named values, or the values, of long ones their beginning."""
+    texts = [value for value in row.values() if isinstance(value, str)]
+    if texts:
+        return Preview("text", "\n".join(texts))
+    return _row(list(row), [_shortened(value) for value in row.values()])
+
+
+def _shortened(value: Any) -> Any:
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return array.item()
+    flat = array.reshape(-1)[:SHOWN_NUMBERS].tolist()
+    return ", ".join(map(str, flat)) + (f", … ({array.size} in all)" if array.size > SHOWN_NUMBERS else "")
 
 
 def _row(names: Sequence[str], values: Sequence[Any]) -> Preview:

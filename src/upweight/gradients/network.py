@@ -29,7 +29,8 @@ class Network:
 
     Args:
         net: the module; passes leave it unchanged.
-        loss: `loss(net, batch) -> (n,)`, one loss per example.
+        loss: `loss(net, batch) -> (n,)`, one loss per example; sentences in its attribute `notes`, if it has one, are
+            notes of the network.
         measure: `measure(net, batch) -> (m,)`; None for −loss.
         collate: `collate(examples) -> batch`; None for a `Batch(x, y)` of tensors.
 
@@ -64,7 +65,7 @@ class Network:
         self._refuse(named)
         self.shapes = {name: tuple(named[name].shape) for name in self.names}
         self.device, self.dtype = named[self.names[0]].device, named[self.names[0]].dtype
-        self.notes = tuple(self._notes(named))
+        self.notes = (*self._notes(named), *getattr(loss, "notes", ()))
 
     def _refuse(self, named: Mapping[str, Tensor]) -> None:
         if not self.names:

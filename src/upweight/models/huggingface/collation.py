@@ -1,0 +1,144 @@
+"""Batches of a transformer: rows through the data collator of its training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from upweight.core.dataset_rows import is_dataset
+from upweight.core.examples import Examples
+from upweight.core.identity import digest
+
+LABELS = ("label", "labels", "label_ids")
+Task = Literal["sequences", "tokens", "causal", "seq2seq"]
+
+
+@dataclass(frozen=True)
+class Collate:
+    """`collate(examples) -> batch` by a data collator.
+
+    Args:
+        collator: a function of a list of dicts, as the Trainer takes it.
+        arguments: the arguments of the net's forward pass: other entries of a batch are left out.
+        columns: the columns that the collator gets besides labels; None for all.
+        has_labels: whether the labels of the examples are the `labels` of the batch; else they are only shown.
+        decoder_inputs: makes the inputs of a decoder from labels, if the collator does not.
+    """
+
+    collator: Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+    arguments: frozenset[str]
+    columns: frozenset[str] | None
+    has_labels: bool = True
+    decoder_inputs: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, examples: Examples) -> dict[str, Any]:
+        """The batch, a dict of tensors."""
+        rows = [self._row(row) for row in rows_of(examples.x)]
+        if examples.y is not None and self.has_labels:
+            for row, label in zip(rows, examples.y.tolist(), strict=True):
+                row["labels"] = label
+        batch = dict(self.collator(rows))
+        batch = {name: value for name, value in batch.items() if name in self.arguments or name == "labels"}
+        if self.decoder_inputs is not None and "decoder_input_ids" not in batch:
+            batch["decoder_input_ids"] = self.decoder_inputs(batch["labels"])
+        return batch
+
+    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        kept = self.columns
+        return {name: value for name, value in row.items() if kept is None or name in kept or name in LABELS}
+
+    def identity(self) -> dict[str, str]:
+        """Digests of the collator and its settings. A tokenizer counts by its vocabulary: padding changes its state."""
+        parts: list[Any] = [self.collator]
+        if not inspect.isroutine(self.collator) and hasattr(self.collator, "__dict__"):
+            parts = [type(self.collator), {name: _lasting(value) for name, value in vars(self.collator).items()}]
+        columns = None if self.columns is None else sorted(self.columns)
+        return {"collator": digest(*parts), "columns": digest(sorted(self.arguments), columns, self.has_labels)}
+
+
+def make_collate(net: nn.Module, train: Examples, collator: Any, task: Task) -> Collate:
+    """The batches of a task, by a collator or a tokenizer, or by stacking rows of one length if both are None."""
+    arguments = forward_arguments(net)
+    collator = _default_collator(net, train, collator, task) if collator is None or is_tokenizer(collator) else collator
+    module = str(getattr(collator, "__module__", type(collator).__module__))
+    columns = arguments if module.partition(".")[0] == "transformers" else None
+    collate = Collate(collator, arguments, columns, has_labels=task == "sequences")
+    if task != "seq2seq":
+        return collate
+    prepare = getattr(base_of(net), "prepare_decoder_input_ids_from_labels", None)
+    return replace(collate, decoder_inputs=prepare)
+
+
+def _default_collator(net: nn.Module, train: Examples, tokenizer: Any, task: Task) -> Any:
+    import transformers
+
+    if tokenizer is None:
+        return transformers.default_data_collator
+    if getattr(tokenizer, "pad_token", None) is None:
+        raise ValueError(
+            "expected a tokenizer with a padding token, got one without; set tokenizer.pad_token = tokenizer.eos_token "
+            "(padding is masked, so that any token will do)"
+        )
+    has_labels = "labels" in column_names(train.x)
+    if task == "seq2seq":
+        return transformers.DataCollatorForSeq2Seq(tokenizer, model=base_of(net))
+    if task == "causal" and has_labels:
+        return transformers.DataCollatorForSeq2Seq(tokenizer)  # it pads labels with −100 too
+    if task == "tokens":
+        return transformers.DataCollatorForTokenClassification(tokenizer)
+    return transformers.DataCollatorWithPadding(tokenizer)
+
+
+def rows_of(x: Any) -> list[dict[str, Any]]:
+    """The inputs of examples as dicts; plain sequences of token ids become `input_ids`."""
+    if is_dataset(x):
+        columns = x[:]
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(x))]
+    return [dict(row) if isinstance(row, Mapping) else {"input_ids": _plain(row)} for row in x]
+
+
+def column_names(x: Any) -> set[str]:
+    """The names of the columns of inputs."""
+    return set(x.column_names) if is_dataset(x) else set(rows_of(x[:1])[0])
+
+
+def base_of(net: Any) -> Any:
+    """The net below adapters, or the net itself."""
+    return net.get_base_model() if hasattr(net, "get_base_model") else net
+
+
+def forward_arguments(net: Any) -> frozenset[str]:
+    """The arguments of a net's forward pass; of a net with adapters, those of the net below them."""
+    names = set(inspect.signature(base_of(net).forward).parameters)
+    return frozenset(names - {"kwargs", "args", "labels"})
+
+
+def tokenizer_of(collator: Any) -> Any:
+    """The tokenizer of a collator, or the tokenizer itself; None if there is none."""
+    for name in ("tokenizer", "processing_class"):
+        if getattr(collator, name, None) is not None:
+            return getattr(collator, name)
+    return collator if is_tokenizer(collator) else None
+
+
+def is_tokenizer(collator: Any) -> bool:
+    """Whether this is a tokenizer and not a collator."""
+    return hasattr(collator, "decode") and hasattr(collator, "pad")
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return type(value)
+    if is_tokenizer(value):
+        special = {name: str(token) for name, token in value.special_tokens_map.items()}
+        return type(value).__name__, dict(value.get_vocab()), special, value.padding_side
+    return value
+
+
+def _plain(row: Any) -> Any:
+    return row.tolist() if isinstance(row, np.ndarray) else list(row)

@@ -1,0 +1,191 @@
+"""What is refused, or noted, before the first pass: inputs that do not fit the net, and nets without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from upweight.core.examples import Examples
+from upweight.gradients.batches import to_device
+from upweight.gradients.preserve_model import preserve_model
+from upweight.models.huggingface.adapter_checks import untrained_adapters
+from upweight.models.huggingface.collation import Collate, base_of, column_names, tokenizer_of
+from upweight.models.huggingface.losses import SequenceLoss, TokenLoss
+from upweight.models.huggingface.token_columns import lengths_and_largest
+
+SAMPLED = 64  # examples whose targets are counted
+COLLATED_TWICE = 4
+SPARE_ROWS = 0.05  # of an embedding, beyond the vocabulary, that padding to a round number leaves unused
+
+
+def check_inputs(net: nn.Module, train: Examples, collate: Collate, loss: TokenLoss | SequenceLoss) -> tuple[str, ...]:
+    """Sentences for the reader. Raises ValueError for what `classifier` names, with the id of an example."""
+    _require_columns(train, collate)
+    table = _input_embedding(net)
+    tokenizer = tokenizer_of(collate.collator)
+    notes = list(_vocabulary_notes(tokenizer, table))
+    if "input_ids" in column_names(train.x):
+        notes += _token_notes(net, train, table)
+    _require_same_batch_twice(train, collate)
+    if isinstance(loss, TokenLoss):
+        notes += _target_notes(train, collate, loss)
+    _require_gradient(net, train, collate, loss)
+    untrained = untrained_adapters(net)
+    return tuple(notes if untrained is None else [*notes, untrained])
+
+
+def _require_columns(train: Examples, collate: Collate) -> None:
+    known = column_names(train.x)
+    if collate.columns is not None and not known & collate.arguments:
+        raise ValueError(
+            f"expected columns that the net takes ({', '.join(sorted(collate.arguments)[:6])}, …), got "
+            f"{sorted(known)}; tokenise first: dataset.map(lambda rows: tokenizer(rows['text'], truncation=True), "
+            "batched=True)"
+        )
+
+
+def _vocabulary_notes(tokenizer: Any, table: nn.Embedding | None) -> Iterator[str]:
+    """Raise ValueError if the tokenizer has more tokens than the net; a sentence if it has far fewer."""
+    if tokenizer is None or table is None or not hasattr(tokenizer, "__len__"):
+        return
+    size, rows = len(tokenizer), table.num_embeddings
+    if size > rows:
+        raise ValueError(
+            f"the tokenizer has {size:,} tokens and the net an embedding of {rows:,}: they are of different models; "
+            "load the tokenizer that was saved with the net, or call net.resize_token_embeddings(len(tokenizer)) "
+            "before training"
+        )
+    if rows - size > max(1024, SPARE_ROWS * rows):
+        yield (
+            f"The net has an embedding of {rows:,} tokens and the tokenizer only {size:,}: is it the tokenizer of "
+            "another model?"
+        )
+
+
+def _token_notes(net: nn.Module, train: Examples, table: nn.Embedding | None) -> Iterator[str]:
+    lengths, largest = lengths_and_largest(train.x)
+    if table is not None and int(largest.max()) >= table.num_embeddings:
+        position = int(np.argmax(largest))
+        raise ValueError(
+            f"example {train.ids[position].item()!r} has the token {int(largest[position]):,}, and the net knows only "
+            f"those below {table.num_embeddings:,}: the data were tokenised for another model; tokenise them with the "
+            "tokenizer that was saved with the net"
+        )
+    position = int(np.argmax(lengths))
+    longest, limit = int(lengths[position]), _position_limit(net)
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"example {train.ids[position].item()!r} has {longest:,} tokens, and the net has positions for {limit:,}; "
+            f"tokenise with truncation=True, max_length={limit}, as the training did"
+        )
+    stated = getattr(getattr(base_of(net), "config", None), "max_position_embeddings", None)
+    if limit is None and isinstance(stated, int) and longest > stated:
+        yield (
+            f"Sequences are up to {longest:,} tokens long (example {train.ids[position].item()!r}), beyond the context "
+            f"of {stated:,} that the net's configuration states."
+        )
+
+
+def _require_same_batch_twice(train: Examples, collate: Collate) -> None:
+    """Raise ValueError if a collator makes another batch of the same rows, as one that masks at random does."""
+    few = train.take(np.arange(min(COLLATED_TWICE, len(train))))
+    with torch.random.fork_rng(devices=[]):
+        batches = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            batches.append(_tensors(collate(few)))
+    for name, tensor in batches[0].items():
+        other = batches[1].get(name)
+        if other is None or tensor.shape != other.shape or not torch.equal(tensor, other):
+            raise ValueError(
+                f"the collator makes other {name!r} of the same rows when it is called twice (it masks or augments at "
+                "random), so that no example has a loss of its own; write the masks into the data set once (map), and "
+                "pass a collator that only pads"
+            )
+
+
+def _target_notes(train: Examples, collate: Collate, loss: TokenLoss) -> Iterator[str]:
+    positions = np.unique(np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.intp))
+    counts = np.concatenate(
+        [loss.targets(_tensors(collate(part))).sum(1).numpy() for part in train.take(positions).batches(8)]
+    )
+    if not counts.any():
+        raise ValueError(
+            f"expected targets, but all labels of the {len(counts)} examples that were looked at are −100 (or the only "
+            "token of their sequence); check the template that marks completions, and the truncation"
+        )
+    empty = positions[counts == 0]
+    if len(empty):
+        yield (
+            f"{len(empty)} of {len(counts)} examples that were looked at have no target (first "
+            f"{train.ids[empty[0]].item()!r}): all their labels are −100, their loss is 0, and so are their scores."
+        )
+
+
+def _require_gradient(net: nn.Module, train: Examples, collate: Collate, loss: Any) -> None:
+    """Raise ValueError if the loss of one example has no gradient: quantised layers, or a net without logits."""
+    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    first = next(iter(parameters.values()))
+    if first.is_meta or hasattr(first, "device_mesh"):
+        return  # TorchModel says what is wrong with these
+    with preserve_model(net, frozenset(parameters)):
+        batch = to_device(collate(train.take([0])), first.device, first.dtype)
+        try:
+            value = loss(net, batch).sum()
+        except AttributeError as error:
+            raise TypeError(
+                f"expected a net that returns logits, and {type(base_of(net)).__name__} does not ({error}); pass a "
+                "loss of your own to uw.TorchModel, with collate=model.network.collate"
+            ) from error
+        failed = not value.requires_grad
+        if not failed:
+            try:
+                torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+            except (RuntimeError, NotImplementedError) as error:
+                if "memory" in str(error):
+                    raise
+                failed = True
+    if failed:
+        layer = _quantised(net) or "a layer"
+        raise ValueError(
+            f"the loss of an example has no gradient with respect to the trainable parameters: {layer} does not "
+            "differentiate; load the base in bfloat16, or quantise it by a method with a backward pass (bitsandbytes, "
+            "4 bits)"
+        )
+
+
+def _quantised(net: nn.Module) -> str | None:
+    for name, module in net.named_modules():
+        kind = type(module)
+        described = f"{kind.__module__}.{kind.__name__}".lower()
+        if any(word in described for word in ("quant", "4bit", "8bit")):
+            return f"the quantised {name!r} ({kind.__name__})"
+    return None
+
+
+def _input_embedding(net: nn.Module) -> nn.Embedding | None:
+    try:
+        table = base_of(net).get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    table = getattr(table, "base_layer", table)
+    return table if isinstance(table, nn.Embedding) else None
+
+
+def _position_limit(net: nn.Module) -> int | None:
+    """The longest sequence that the net's learned table of positions holds; None if it has none."""
+    for name, module in base_of(net).named_modules():
+        last = name.rpartition(".")[2]
+        is_table = isinstance(module, nn.Embedding) and (last in ("wpe", "embed_positions", "position_embeddings"))
+        if is_table and "decoder" not in name.split("."):
+            reserved = getattr(module, "offset", 0) or (0 if module.padding_idx is None else module.padding_idx + 1)
+            return int(module.num_embeddings) - int(reserved)
+    return None
+
+
+def _tensors(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}

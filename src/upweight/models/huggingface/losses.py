@@ -1,0 +1,122 @@
+"""Losses of single examples, as a transformer was trained on them: of sequences, and of their tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100  # the label of a position that the loss leaves out
+Reduction = Literal["sum", "mean"]
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+NOTES = {
+    "sum": "The loss of a sequence is the sum over its target tokens: without a sequence, the objective lacks all of "
+    "them. A training that divides every step by its number of tokens, as the Trainer does, has the same objective as "
+    "far as that number is constant; how a removal changes it is no part of the scores.",
+    "mean": "The loss of a sequence is the mean over its target tokens: every sequence counts alike, however long.",
+}
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """Cross-entropy of the target tokens of a sequence, summed or averaged; labels of −100 are left out.
+
+    Args:
+        reduction: "sum", or "mean" over the sequence's own targets.
+        shift: whether position t predicts label t + 1 (a causal language model).
+        label_smoothing: ε of the training: (1 − ε) −log p(label) + ε times the mean of −log p over the vocabulary.
+        use_cache: the value with which the net is called; None if it takes no such argument.
+    """
+
+    reduction: Reduction = "sum"
+    shift: bool = False
+    label_smoothing: float = 0.0
+    use_cache: bool | None = None
+
+    def __call__(self, net: Any, batch: dict[str, Any]) -> Tensor:
+        """The loss of every sequence, (n,); 0 for one without target tokens."""
+        total = self.per_token(net, batch).sum(1)
+        if self.reduction == "sum":
+            return total
+        return total / self.targets(batch).sum(1).clamp(min=1)
+
+    def per_token(self, net: Any, batch: dict[str, Any]) -> Tensor:
+        """The loss of every label, (n, T): entry t is that of predicting label t, and 0 if it is ignored."""
+        logits, labels = wide(call(net, batch, self.use_cache).logits), labels_of(batch)
+        if self.shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        losses = functional.cross_entropy(
+            logits.transpose(1, 2),
+            labels,
+            reduction="none",
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+        return functional.pad(losses, (1, 0)) if self.shift else losses
+
+    def targets(self, batch: dict[str, Any]) -> Tensor:
+        """Which labels the loss contains, (n, T)."""
+        targets = labels_of(batch) != IGNORED
+        if self.shift:
+            targets = targets.clone()
+            targets[:, 0] = False
+        return targets
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What removing a sequence means, as a sentence."""
+        return (NOTES[self.reduction],)
+
+
+@dataclass(frozen=True)
+class SequenceLoss:
+    """The loss of a whole sequence, as transformers computes it for this kind of problem.
+
+    Args:
+        problem: cross-entropy for one label, the mean of binary cross-entropies for several, the mean of squared
+            errors for numbers.
+        label_smoothing: as in `TokenLoss`, for one label only.
+    """
+
+    problem: Problem = "single_label_classification"
+    label_smoothing: float = 0.0
+
+    def __call__(self, net: Any, batch: dict[str, Any]) -> Tensor:
+        """The loss of every sequence, (n,)."""
+        logits, labels = wide(call(net, batch, None).logits), batch["labels"]
+        if self.problem == "single_label_classification":
+            return functional.cross_entropy(
+                logits, labels.view(-1), reduction="none", label_smoothing=self.label_smoothing
+            )
+        labels = labels.reshape(len(logits), -1).to(logits)
+        logits = logits.reshape(len(logits), -1)
+        if self.problem == "regression":
+            squares: Tensor = (logits - labels) ** 2
+            return squares.mean(1)
+        losses: Tensor = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return losses.mean(1)
+
+
+def labels_of(batch: dict[str, Any]) -> Tensor:
+    """The labels of a batch; without labels the tokens themselves, except padding."""
+    if "labels" in batch:
+        labels: Tensor = batch["labels"]
+        return labels
+    tokens: Tensor = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    return tokens if mask is None else tokens.masked_fill(mask == 0, IGNORED)
+
+
+def call(net: Any, batch: dict[str, Any], use_cache: bool | None) -> Any:
+    """What the net returns for the inputs of a batch; the labels are not passed, so that it computes no loss."""
+    options = {} if use_cache is None else {"use_cache": use_cache}
+    return net(**{name: value for name, value in batch.items() if name != "labels"}, **options)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 or better: in half precision a loss has two or three digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
