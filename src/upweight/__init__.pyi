@@ -81,6 +81,10 @@ from upweight.applications.surrogate import Surrogate as Surrogate
 from upweight.applications.surrogate import fit_surrogate as fit_surrogate
 from upweight.applications.suspects import Suspects as Suspects
 from upweight.applications.target_search import FIT as FIT
+from upweight.applications.token_scores import token_scores as token_scores
+from upweight.applications.token_scores_result import SequenceTokens as SequenceTokens
+from upweight.applications.token_scores_result import TokenScores as TokenScores
+from upweight.applications.token_scores_result import TokenText as TokenText
 from upweight.applications.tree_growth import TreeNode as TreeNode
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
@@ -203,10 +207,16 @@ from upweight.evaluate.verdict import Judgement as Judgement
 from upweight.evaluate.verdict import Verdict as Verdict
 from upweight.evaluate.verification import Check as Check
 from upweight.evaluate.verify import verify as verify
+from upweight.gradients.token_loss import TokenLoss as TokenLoss
 from upweight.linear.model import LinearModel as LinearModel
 from upweight.methods import methods as methods
 from upweight.methods.built_in import *  # noqa: F403 - one line per method there
 from upweight.models.huggingface import hf as hf
+from upweight.models.pytorch.measurements import AnswerProbability as AnswerProbability
+from upweight.models.pytorch.measurements import Contrast as Contrast
+from upweight.models.pytorch.measurements import LayerDirection as LayerDirection
+from upweight.models.pytorch.measurements import LogProbability as LogProbability
+from upweight.models.pytorch.measurements import MeanOverPrompts as MeanOverPrompts
 from upweight.models.pytorch.torch_model import TorchModel as TorchModel
 from upweight.models.registry import explainable as explainable
 from upweight.models.registry import refittable as refittable

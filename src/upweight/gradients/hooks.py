@@ -75,6 +75,7 @@ class HookedPass:
     Attributes:
         calls: the recorded calls.
         failed: sites whose gradients could not be computed, with the reason.
+        stretched: parameters that were expanded to one per example for this pass, by name.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class HookedPass:
         self._known_modules = None if explore else {site.module for site in layouts}
         self.calls: list[HookedCall] = []
         self.failed: dict[CallSite, Exception] = {}
-        self._stretched: dict[str, Tensor] = {}
+        self.stretched: dict[str, Tensor] = {}
         self._swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._handles: list[Any] = []
         self._times: dict[str, int] = {}
@@ -138,14 +139,14 @@ class HookedPass:
         cotangent = torch.ones_like(values) if cotangent is None else cotangent.to(values)
         terms: dict[str, list[GradientTerm]] = {name: [] for name in self.network.names if name not in self.without}
         owners: dict[str, tuple[str, str | None]] = {}
-        if self.calls or self._stretched:
-            edges = [*(call.edge for call in self.calls), *map(get_gradient_edge, self._stretched.values())]
+        if self.calls or self.stretched:
+            edges = [*(call.edge for call in self.calls), *map(get_gradient_edge, self.stretched.values())]
             slopes = torch.autograd.grad(values, edges, cotangent, retain_graph=keep, allow_unused=True)
             with torch.no_grad():
                 for call, slope in zip(self.calls, slopes, strict=False):
                     if slope is not None:
                         self._add(call, slope, terms, owners)
-                for name, slope in zip(self._stretched, slopes[len(self.calls) :], strict=True):
+                for name, slope in zip(self.stretched, slopes[len(self.calls) :], strict=True):
                     if slope is not None:
                         terms[name].append(DenseTerm(slope[:, None].to(self.network.precision)))
         like = torch.empty(0, dtype=self.network.precision, device=self.network.device)
@@ -181,8 +182,8 @@ class HookedPass:
             if call.site not in self._inputs:
                 wide = self.network.precision
                 given = call.given.to(wide) if call.given.is_floating_point() else call.given
-                self._inputs[call.site] = call.kind.prepare_input(call.module, self._arranged(given, call.layout))
-            slope = self._arranged(slope.to(self.network.precision), call.layout, output=True)
+                self._inputs[call.site] = call.kind.prepare_input(call.module, self.arranged(given, call.layout))
+            slope = self.arranged(slope.to(self.network.precision), call.layout, output=True)
             local_terms = call.kind.terms(call.module, self._inputs[call.site], slope)
         except (
             RuntimeError,
@@ -197,7 +198,7 @@ class HookedPass:
         if "weight" in call.names and isinstance(local_terms["weight"], OuterTerm):
             owners.setdefault(call.names["weight"], (call.site.module, call.names.get("bias")))
 
-    def _arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:
+    def arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:
         """An input or an output gradient with the examples on the first axis."""
         if layout == "folded":
             return torch.unflatten(tensor, 0, (self.count, -1))
@@ -218,10 +219,10 @@ class HookedPass:
             if CallSite(name, PARAMETER_SITE) in self.layouts:
                 parameter = module._parameters[attribute]
                 assert parameter is not None
-                if name not in self._stretched:
-                    self._stretched[name] = parameter.expand(self.count, *parameter.shape[1:])
+                if name not in self.stretched:
+                    self.stretched[name] = parameter.expand(self.count, *parameter.shape[1:])
                 self._swapped.append((module, attribute, parameter))
-                module._parameters[attribute] = self._stretched[name]  # type: ignore[assignment]
+                module._parameters[attribute] = self.stretched[name]  # type: ignore[assignment]
 
     def _is_known(self, site: CallSite, layout: ExampleLayout | None) -> bool:
         """Whether the inspection saw this call, or other calls of the module with the examples on the first axis."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import stored_array
-from upweight.core.attributor import Attributor, Fitted, Promises
+from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Layered
@@ -22,6 +22,7 @@ from upweight.core.model import Differentiable
 from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
+from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
@@ -98,7 +99,7 @@ class RelatIF(Attributor):
         return model, curvature, model.loss_rows(train)
 
 
-class FittedRelatIF(Fitted[RelatIF, Differentiable]):
+class FittedRelatIF(LinearScores[RelatIF, Differentiable]):
     """RelatIF, ready to answer."""
 
     def __init__(
@@ -120,6 +121,15 @@ class FittedRelatIF(Fitted[RelatIF, Differentiable]):
         for block in blocks(len(self.train), TRAIN_BLOCK):
             rows = self.rows.take(np.arange(block.start, block.stop))
             yield block, -solved.dot(rows) * self.scale[block]
+
+    def score_directions(self, queries: Examples, tokens: Span | None = None) -> list[ScoreDirection]:
+        """(H + λ)⁻¹ ∇m of every query."""
+        model = measuring(self.model, tokens)
+        return [ScoreDirection(model, self.curvature.solve(model.measure_rows(queries)).rows.dense())]
+
+    def row_scales(self, positions: NDArray[np.intp]) -> Array:
+        """The reciprocal of how far each example moves the model."""
+        return self.scale[positions]
 
     def self_values(self) -> Array:
         """Each example's influence on itself, scaled."""

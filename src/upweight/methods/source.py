@@ -19,6 +19,7 @@ from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
+from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -143,7 +144,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.steps.checkpoints]}
 
 
-class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
+class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
     """SOURCE by segments, ready to answer."""
 
     def __init__(
@@ -168,6 +169,17 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
                 scores -= share * response.dot(rows)
             yield block, scores / count
 
+    def score_directions(self, queries: Examples, tokens: Span | None = None) -> list[ScoreDirection]:
+        """The responses of the segments, at each of their checkpoints with its share."""
+        count = self.model.mean_over(self.train)
+        responses = [rows.dense() for rows in self._responses(queries, tokens)]
+        return [
+            ScoreDirection(cast(Checkpointed, checkpoint.model()), response * (share / count))
+            for segment, response in zip(self.segments, responses, strict=True)
+            for checkpoint in segment.checkpoints
+            if (share := checkpoint.learning_rate_sum / (segment.learning_rate_sum or 1.0)) > 0
+        ]
+
     def self_values(self) -> Array:
         """The score of each training example on itself."""
         values = np.empty(len(self.train))
@@ -191,9 +203,9 @@ class FittedSOURCE(Fitted[SOURCE, Checkpointed]):
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
         return {}, {"checkpoints": [c.identity for segment in self.segments for c in segment.checkpoints]}
 
-    def _responses(self, queries: Examples) -> list[Rows]:
+    def _responses(self, queries: Examples, tokens: Span | None = None) -> list[Rows]:
         """F_l(u_l) of every segment, in the order of the segments."""
-        carried: Rows = self.model.measure_rows(queries)
+        carried: Rows = measuring(self.model, tokens).measure_rows(queries)
         responses = []
         for segment in reversed(self.segments):
             response, carried = segment.passed(carried)

@@ -20,6 +20,7 @@ from upweight.core.kept_state import KeptState
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
+from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import sample_weights
 from upweight.methods.parts.deletion_diagnostics import DeletionDiagnostics
 from upweight.methods.parts.newton_removal import (
@@ -40,7 +41,10 @@ OFF_OPTIMUM_IF_CONVERGED = 0.1
 
 
 class FittedInfluence(
-    DeletionDiagnostics, GroupRemoval[Attributor, Differentiable], InverseHVP[Attributor, Differentiable]
+    DeletionDiagnostics,
+    GroupRemoval[Attributor, Differentiable],
+    InverseHVP[Attributor, Differentiable],
+    LinearScores[Attributor, Differentiable],
 ):
     """Influence, ready to answer.
 
@@ -133,6 +137,17 @@ class FittedInfluence(
     def query_ihvps(self, queries: Examples) -> Array:
         """(H + λ)⁻¹ ∇m of every query, (m, parameters)."""
         return self.curvature.solve(self.model.measure_rows(queries)).rows.dense()
+
+    def score_directions(self, queries: Examples, tokens: Span | None = None) -> list[ScoreDirection]:
+        """(H + λ)⁻¹ ∇m of every query. Raises TypeError if the scores are corrected, which adds other terms."""
+        if self.rows is not self.plain_rows or len(self.followed) or self.early_stopping is not None:
+            raise TypeError(
+                "the scores of this fit are not first order: a correction for leverage or for early stopping is part "
+                "of them and belongs to no token; fit Influence(curvature=uw.EKFAC(), correction=None), with a number "
+                "as damping if it is matched to the training time"
+            )
+        model = measuring(self.model, tokens)
+        return [ScoreDirection(model, self.curvature.solve(model.measure_rows(queries)).rows.dense())]
 
     def remove(
         self,

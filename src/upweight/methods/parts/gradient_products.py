@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.attributor import Attributor, Fitted
+from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpoint, Layered
@@ -20,6 +20,7 @@ from upweight.core.model import Differentiable
 from upweight.core.modules import Modules, Part, as_parts, as_settings
 from upweight.core.rows import Rows
 from upweight.core.scores import Unit
+from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
@@ -46,7 +47,7 @@ class Cosines(Attributor):
             raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
 
 
-class FittedProducts(Fitted[Attributor, Differentiable]):
+class FittedProducts(LinearScores[Attributor, Differentiable]):
     """score[q, i] = −Σ_c τ_c ⟨∇m_q, ∇ℓ_i⟩ at the parameters of checkpoint c. RANK.
 
     Args:
@@ -81,6 +82,21 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
                 scores -= checkpoint.learning_rate_sum * measure_rows.dot(loss_rows)
             yield block, scores * self._factors[block]
 
+    def score_directions(self, queries: Examples, tokens: Span | None = None) -> list[ScoreDirection]:
+        """τ ∇m of every query at every checkpoint. Raises TypeError for normalised gradients."""
+        if self.normalised_by is not None:
+            raise TypeError(
+                f"{type(self.recipe).__name__} divides gradients by their norms, so that its scores are not sums over "
+                "tokens; use GradDot(), TracIn() or Influence(…)"
+            )
+        directions = []
+        for checkpoint in self.checkpoints:
+            if checkpoint.learning_rate_sum == 0.0:
+                continue
+            model = measuring(self._narrowed(checkpoint.model()), tokens)
+            directions.append(ScoreDirection(model, checkpoint.learning_rate_sum * model.measure_rows(queries).dense()))
+        return directions
+
     def self_values(self) -> Array:
         """−Σ τ ⟨∇m_i, ∇ℓ_i⟩; if −loss is measured, this is the self-influence of TracIn."""
         values = np.zeros(len(self.train))
@@ -109,14 +125,15 @@ class FittedProducts(Fitted[Attributor, Differentiable]):
         for checkpoint in self.checkpoints:
             if checkpoint.learning_rate_sum == 0.0:
                 continue
-            model = checkpoint.model()
-            if self.modules is not None and isinstance(model, Layered):
-                model = model.narrowed(self.modules)
+            model = self._narrowed(checkpoint.model())
             measure_rows, loss_rows = model.measure_rows(queries), model.loss_rows(self.train).take(positions)
             if self.normalised_by is not None:
                 by_layer = self.normalised_by == "layer"
                 measure_rows, loss_rows = measure_rows.normalised(by_layer), loss_rows.normalised(by_layer)
             yield checkpoint, measure_rows, loss_rows
+
+    def _narrowed(self, model: Differentiable) -> Any:
+        return model.narrowed(self.modules) if self.modules is not None and isinstance(model, Layered) else model
 
 
 def final_checkpoint(model: Differentiable) -> tuple[Checkpoint]:

@@ -29,8 +29,10 @@ from upweight.gradients.network import Network, PerExampleFunction, copy_net, un
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
 from upweight.models.pytorch.inspected_network import InspectedNetwork
+from upweight.models.pytorch.measurements import MeanOverPrompts
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.models.pytorch.storable_network import StorableNetwork
+from upweight.models.pytorch.token_network import TokenNetwork
 from upweight.training import trainer
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
@@ -42,14 +44,22 @@ Array = NDArray[np.float64]
 
 
 class TorchModel(
-    CheckpointedNetwork, Parametric, Perturbable, Embeddable, RetrainableNetwork, InspectedNetwork, StorableNetwork
+    CheckpointedNetwork,
+    Parametric,
+    Perturbable,
+    Embeddable,
+    RetrainableNetwork,
+    InspectedNetwork,
+    StorableNetwork,
+    TokenNetwork,
 ):
     """A trained network, its loss and the measurement of a query.
 
     Args:
         net: the trained module. It is never changed: passes run in eval mode and restore everything.
         loss: `loss(net, batch) -> (n,)`, the training loss of every example without the regulariser, e.g.
-            `lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")`.
+            `lambda net, batch: F.cross_entropy(net(batch.x), batch.y, reduction="none")`. With `uw.TokenLoss(…)` the
+            loss of a sequence is known token by token, which `uw.token_scores` needs.
         measure: `measure(net, batch) -> (m,)`, higher = more of the behaviour; None for −loss.
         objective: "mean" (losses are averaged, as in most training loops), "sum" or "fixed"; with a regulariser
             `uw.Objective("mean", l2=…)`, the λ in λ/2 ‖θ‖² over all trainable parameters (the `weight_decay` of
@@ -200,6 +210,11 @@ class TorchModel(
         If the loss has no output with one number or one row per example, every prediction is None.
         """
         return predictions.predictions(self.network, examples)
+
+    def parameter_query(self) -> Examples | None:
+        """The query of a mean over prompts, which needs no other; else None."""
+        measure = self.network.measure
+        return measure.query() if isinstance(measure, MeanOverPrompts) else None
 
     def only_examples(self, train: Examples) -> Mapping[Any, Any]:
         """Class → id of its only training example, if labels are 0 and 1 or positions among the net's outputs."""
