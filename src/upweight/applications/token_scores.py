@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, Spli
 
 Array = NDArray[np.float64]
 Decode = Callable[[NDArray[Any]], Sequence[str]]
+CONTEXT = 4  # tokens before a token with which it is decoded
 SAME = 1e-3  # relative difference between a score and the sum over its tokens above which there is a warning
 
 
@@ -49,8 +51,8 @@ def token_scores(
         train: ids of the training sequences instead of the strongest.
         by: "target" or "position".
         span: (start, stop) of the query's tokens whose log-probability is measured; None for the fit's measurement.
-        tokens: a tokenizer with `convert_ids_to_tokens` or `decode`, or a function that returns one text per token id
-            of an array; None shows the ids.
+        tokens: a tokenizer of transformers, or a function that returns one text per token id of an array; None takes
+            the tokenizer of examples that `uw.hf` made, else shows the ids.
 
     Raises:
         TypeError: a method whose scores are not such products, or a model whose loss is not known token by token.
@@ -65,7 +67,7 @@ def token_scores(
     require_count("k", k)
     require(method.model, [TokenDifferentiable], "token_scores", method.train, queries)
     method.require_unchanged()
-    decode = _decoder(tokens)
+    decode = _decoder(getattr(method.train.shown, "tokenizer", None) if tokens is None else tokens)
     strongest = _Strongest.of(method, queries, k, span, None if train is None else method.train.positions(train))
     sequences, measured = {}, method.model.measurement
     for position, query in enumerate(queries.ids.tolist()):
@@ -184,18 +186,31 @@ def _decoder(tokens: Any) -> Callable[[NDArray[Any]], tuple[str, ...]]:
     if tokens is None:
         return lambda ids: tuple(f"{token} " for token in ids.tolist())
     if hasattr(tokens, "decode") and hasattr(tokens, "convert_ids_to_tokens"):
-        return lambda ids: tuple(str(tokens.decode([token])) for token in ids.tolist())
-    function = tokens.convert_ids_to_tokens if hasattr(tokens, "convert_ids_to_tokens") else tokens
-    if not callable(function):
+        return partial(_pieces, tokens)
+    if not callable(tokens):
         raise TypeError(f"expected a tokenizer, or a function of token ids (L,) that returns L texts, got {tokens!r}")
 
     def decode(ids: NDArray[Any]) -> tuple[str, ...]:
-        texts = tuple(map(str, function(ids)))
+        texts = tuple(map(str, tokens(ids)))
         if len(texts) != len(ids):
             raise ValueError(f"expected `tokens` to return one text per token id ({len(ids)}), got {len(texts)}")
         return texts
 
     return decode
+
+
+def _pieces(tokenizer: Any, ids: NDArray[Any]) -> tuple[str, ...]:
+    """The piece of the text that each token adds, with the space before a word, which a single token has not."""
+
+    def read(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    tokens, pieces = ids.tolist(), []
+    for place, token in enumerate(tokens):
+        before = read(tokens[max(0, place - CONTEXT) : place]) if place else ""
+        text = read(tokens[max(0, place - CONTEXT) : place + 1])
+        pieces.append(text[len(before) :] if text.startswith(before) else read([token]))
+    return tuple(pieces)
 
 
 def _unequal(sequences: dict[Id, tuple[SequenceTokens, ...]]) -> list[str]:

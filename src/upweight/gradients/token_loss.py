@@ -65,6 +65,19 @@ class TokenLoss:
         if self.reduction not in ("sum", "mean"):
             raise ValueError(f'expected reduction="sum" or "mean", got {self.reduction!r}')
 
+    @classmethod
+    def of(cls, loss: Any) -> TokenLoss | None:
+        """A loss as a token loss; None if it is not known token by token.
+
+        It is one itself, or has `per_token(net, batch) -> (n, T)`, `targets(batch) -> (n, T)` and a `reduction`, as the
+        losses of `uw.hf` have.
+        """
+        if isinstance(loss, TokenLoss):
+            return loss
+        if callable(getattr(loss, "per_token", None)) and callable(getattr(loss, "targets", None)):
+            return cls(_PerToken(loss), loss.reduction)
+        return None
+
     @property
     def __name__(self) -> str:
         return f"{self.reduction} of token losses"
@@ -134,6 +147,17 @@ class TokenLoss:
         if mask is not None and mask.shape == ids.shape:
             present = present & mask.bool()
         return Text(ids, present, ids.shape[1] - width)
+
+
+@dataclass(frozen=True)
+class _PerToken:
+    """The token losses and targets of a loss that has both as methods."""
+
+    loss: Any
+
+    def __call__(self, net: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        losses: Tensor = self.loss.per_token(net, batch)
+        return losses, self.loss.targets(batch)
 
 
 def _is_integer(tensor: Tensor) -> bool:

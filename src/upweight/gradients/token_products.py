@@ -142,12 +142,13 @@ def products_by_position(network: Network, examples: Examples, vector: Blocks) -
 
 def token_loss_of(network: Network) -> TokenLoss:
     """The network's loss. Raises TypeError if it is not given token by token."""
-    if not isinstance(network.loss, TokenLoss):
+    loss = TokenLoss.of(network.loss)
+    if loss is None:
         raise TypeError(
-            "scores of tokens need the loss of every token; pass TorchModel(net, uw.TokenLoss(token_losses)) with "
-            "token_losses(net, batch) -> (n, T)"
+            "scores of tokens need the loss of every token; make the model by uw.hf, or pass TorchModel(net, "
+            "uw.TokenLoss(token_losses)) with token_losses(net, batch) -> (n, T)"
         )
-    return network.loss
+    return loss
 
 
 class _TokenModule(nn.Module):

@@ -24,7 +24,7 @@ class LogProbability:
     """log p of a query's target tokens, or of some of them: −Σ of their losses, a sum also if the loss is a mean.
 
     Args:
-        loss: the loss of the model.
+        loss: the loss of the model: a `TokenLoss`, or the `model.network.loss` of a model of `uw.hf`.
         tokens: (start, stop): only the tokens start … stop − 1 of the query's text, counted from 0 without padding.
         part: name of the entry of the batch that holds the text, if the batch holds several, as for a `Contrast` of two
             continuations; None for the batch itself.
@@ -38,8 +38,10 @@ class LogProbability:
     part: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loss, TokenLoss):
+        loss = TokenLoss.of(self.loss)
+        if loss is None:
             raise TypeError(f"expected uw.TokenLoss(token_losses), got {self.loss!r}")
+        object.__setattr__(self, "loss", loss)
         if self.tokens is not None and not 0 <= self.tokens[0] < self.tokens[1]:
             raise ValueError(f"expected tokens (start, stop) with 0 ≤ start < stop, got {self.tokens}")
 

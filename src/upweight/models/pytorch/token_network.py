@@ -28,8 +28,11 @@ class TokenNetwork(TokenDifferentiable):
         """The losses of tokens, if the loss is another function."""
         from upweight.gradients.token_loss import TokenLoss
 
-        if capability is TokenDifferentiable and not isinstance(self.network.loss, TokenLoss):
-            return "its loss is not a uw.TokenLoss(token_losses), with which the loss of every token is known"
+        if capability is TokenDifferentiable and TokenLoss.of(self.network.loss) is None:
+            return (
+                "its loss is not known token by token; make it by uw.hf, or with "
+                "uw.TorchModel(net, uw.TokenLoss(token_losses))"
+            )
         return super().lacks(capability)
 
     def token_products(self, train: Examples, vector: Array, by: Split) -> Sequence[TokenProducts]:

@@ -1,0 +1,96 @@
+"""Token scores of models that `uw.hf` makes, held against a backward pass per token, with their own attention."""
+
+import numpy as np
+import pytest
+import torch
+
+import upweight as uw
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")
+from support.tiny_transformers import text_dataset, tiny, word_tokenizer
+
+KINDS = ["bert tokens", "gpt2", "llama", "t5"]
+
+
+def task(kind, reduction="sum"):
+    rows, tokenizer, net = text_dataset(8), word_tokenizer(), tiny(kind)
+    labels = [[-100, *(word % 2 for word in row[1:])] for row in rows["input_ids"]]
+    if kind == "t5":
+        labels = [row[::-1] for row in rows["input_ids"]]
+    elif kind != "bert tokens":
+        labels = [[-100, -100, *row[2:]] for row in rows["input_ids"]]
+    rows = rows.remove_columns("label").add_column("labels", labels)
+    make = {"bert tokens": uw.hf.classifier, "t5": uw.hf.seq2seq}.get(kind, uw.hf.causal_lm)
+    return make(net, rows, tokenizer, ids="key", tokens=reduction)
+
+
+def gradient(net, value):
+    parameters = list(net.parameters())
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    each = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    return torch.cat([g.flatten() for g in each]).double().numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_by_target_equal_a_backward_pass_per_token(kind):
+    model, examples = task(kind)
+    train, query = examples.take(range(6)), examples.take([7])
+    net, loss, attention = model.network.net, model.network.loss, model.network.net.config._attn_implementation
+    fitted, calls = uw.GradDot().fit(model, train), []
+    vector = gradient(net, -loss(net, model.network.batch(query)).sum())
+    direction = fitted.score_directions(query)[0]
+    handle = net.register_forward_hook(lambda *_: calls.append(1))
+    products = model.token_products(train, direction.vectors[0], "target")
+    handle.remove()
+    assert len(calls) == 1  # one forward-mode pass: no operator needed the two backward passes
+    expected = []
+    for example in train.batches(1):
+        batch = model.network.batch(example)
+        each = loss.per_token(net, batch)[0][: len(example.x[0]["input_ids"])]
+        expected.append(np.array([vector @ gradient(net, value) if value.requires_grad else 0.0 for value in each]))
+    scale = max(np.abs(values).max() for values in expected)
+    for product, values in zip(products, expected, strict=True):
+        assert np.abs(product.values - values).max() < 1e-5 * scale
+    assert net.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_tokens_of_either_kind_add_up_to_the_scores_of_the_method(kind, reduction):
+    model, examples = task(kind, reduction)
+    train, queries = examples.take(range(6)), examples.take([6, 7])
+    fitted = uw.Influence(curvature=uw.EKFAC(), damping=0.1).fit(model, train)
+    scores = fitted.attribute(queries).values
+    for by in ("target", "position"):
+        result = uw.token_scores(fitted, queries, train=train.ids, by=by)
+        totals = [[s.total for s in result.sequences[query]] for query in queries.ids.tolist()]
+        assert np.abs(totals - scores).max() < 1e-5 * np.abs(scores).max()
+        if kind in ("gpt2", "llama"):  # every parameter acts at a position
+            assert max(abs(s.rest) for each in result.sequences.values() for s in each) < 1e-5 * np.abs(scores).max()
+
+
+def test_texts_and_completions_come_from_the_data_set():
+    model, examples = task("gpt2")
+    result = uw.token_scores(uw.GradDot().fit(model, examples), examples.take([0]), k=1)
+    (sequence,) = result.sequences["row0"]
+    assert "".join(sequence.text.tokens) == examples.preview(sequence.id).value
+    assert sequence.text.targets.tolist() == [False, False, *[True] * (len(sequence.text) - 2)]
+
+
+def test_behaviour_is_measured_with_the_losses_of_the_model():
+    model, examples = task("llama")
+    measure = uw.LogProbability(model.network.loss, (2, 3))
+    queries, net = examples.take([6, 7]), model.network.net
+    spanned, _ = uw.hf.causal_lm(net, examples.x, word_tokenizer(), measure=measure)
+    ids = [row["input_ids"] for row in queries.x]
+    logits = [net(input_ids=torch.tensor([row])).logits[0].log_softmax(-1) for row in ids]
+    expected = [z[1, row[2]].item() for z, row in zip(logits, ids, strict=True)]
+    assert np.allclose(spanned.measure(queries), expected, rtol=1e-5)
+    answered, _ = uw.hf.causal_lm(net, examples.x, word_tokenizer(), measure=uw.AnswerProbability([[5], [6]]))
+    expected = [torch.logsumexp(z[-1, [5, 6]], 0).item() for z in logits]
+    assert np.allclose(answered.measure(queries), expected, rtol=1e-4)
+    probe = uw.LayerDirection("model.layers.0", np.ones(16))
+    along, _ = uw.hf.causal_lm(net, examples.x, word_tokenizer(), measure=probe)
+    hidden = [net(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states[1][0, -1] for row in ids]
+    assert np.allclose(along.measure(queries), [h.sum().item() for h in hidden], atol=1e-4)
