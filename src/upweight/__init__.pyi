@@ -247,6 +247,7 @@ from upweight.store.encodings.sjlt import SJLT as SJLT
 from upweight.store.plan import StorePlan as StorePlan
 from upweight.store.store import Store as Store
 from upweight.training.recipe import Training as Training
+from upweight.training.trainer_callback import TrajectoryCallback as TrajectoryCallback
 from upweight.training.trajectory import Trajectory as Trajectory
 from upweight.trees.model import TreeModel as TreeModel
 

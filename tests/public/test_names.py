@@ -28,7 +28,12 @@ TORCH = {
 }  # the room `training` and two families need the extra
 
 
+TRANSFORMERS = {"TrajectoryCallback"}
+
+
 def value(name):
+    if name in TRANSFORMERS:
+        pytest.importorskip("transformers")
     if name in TORCH:
         pytest.importorskip("torch")
     return getattr(uw, name)

@@ -1,0 +1,114 @@
+"""Runs of transformers' Trainer, recorded, against the recording of a loop written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import upweight as uw
+from support import trainer_runs as runs
+
+pytest.importorskip("transformers")
+STEPS_A_PASS = 3  # 14 examples in micro-batches of 3, two micro-batches a step: 6, 6 and 2
+
+
+class Witness:
+    """A collator that remembers which examples it was called with."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def __call__(self, items: list[dict[str, Any]]) -> Any:
+        self.seen.append([int(item["name"].split()[1]) for item in items])
+        return runs.pad(items)
+
+
+def by_hand(net: nn.Module, steps: list[list[list[int]]], folder: Path, every: int) -> None:
+    """The Trainer's steps, with torch alone: AdamW without decay of norms and biases, warm-up, clipping."""
+    from transformers import get_linear_schedule_with_warmup
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    rows, parameters = runs.sequences(), dict(net.named_parameters())
+    decayed = {n for n in get_parameter_names(net, [nn.LayerNorm]) if "bias" not in n}
+    groups = [
+        {"params": [p for n, p in parameters.items() if n in decayed], "weight_decay": 0.1},
+        {"params": [p for n, p in parameters.items() if n not in decayed], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=2e-2, fused=True)
+    scheduler = get_linear_schedule_with_warmup(optimiser, 2, len(steps))
+    trajectory = uw.Trajectory(folder, every=every)
+    trajectory.save(net, optimiser)
+    net.train()
+    for step in steps:
+        batches = [runs.pad([rows[at] for at in micro]) for micro in step]
+        count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        for batch in batches:
+            net(**batch, num_items_in_batch=torch.tensor(count)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        ids = [at for micro in step for at in micro]
+        trajectory.record(net, optimiser, batch=ids, shares=np.full(len(ids), 1.0 / count))
+        scheduler.step()
+        optimiser.zero_grad()
+    trajectory.save(net, optimiser)
+
+
+def micro_batches_of_steps(seen: list[list[int]], accumulation: int = 2, per_pass: int = 5) -> list[list[list[int]]]:
+    passes = [seen[start : start + per_pass] for start in range(0, len(seen), per_pass)]
+    return [p[start : start + accumulation] for p in passes for start in range(0, per_pass, accumulation)]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: Any) -> Any:
+    """(model of the Trainer's run, model of the loop's, training set, queries)."""
+    folder, witness = tmp_path_factory.mktemp("runs"), Witness()
+    net = runs.language_model()
+    trainer = runs.make_trainer(
+        net, folder, witness, weight_decay=0.1, eval_strategy="steps", eval_steps=2, remove_unused_columns=False
+    )
+    recorder = uw.TrajectoryCallback(folder / "trainer", every=2).attach(trainer)
+    trainer.train()
+    fed = [ids for ids in witness.seen if len(ids) <= 3]  # evaluations have batches of five
+    copy = runs.language_model()
+    by_hand(copy, micro_batches_of_steps(fed), folder / "hand", every=2)
+    models = [
+        uw.TorchModel(n, runs.token_loss, collate=runs.collate, trajectory=uw.Trajectory(folder / name))
+        for n, name in ((net, "trainer"), (copy, "hand"))
+    ]
+    train = uw.Examples(runs.sequences(), ids=np.arange(runs.N))
+    assert recorder.trajectory.batches() == [[at for m in step for at in m] for step in micro_batches_of_steps(fed)]
+    return (*models, train, uw.Examples(runs.sequences(3, seed=2)))
+
+
+def test_checkpoints_rates_batches_and_moments_are_those_of_the_loop(recorded: Any) -> None:
+    of_trainer, of_loop, *_ = recorded
+    first, second = of_trainer.trajectory, of_loop.trajectory
+    assert [shard.step for shard in first.shards] == [0, 2, 4, 6]
+    assert (first.rates() == second.rates()).all()
+    assert first.rates()[0] == 0.0  # warm-up begins there
+    for position in range(4):
+        ours, theirs = first.read(position), second.read(position)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), position
+
+
+METHODS = {
+    "TracIn": uw.TracIn(),
+    "GAS": uw.GAS(),
+    "SOURCE by steps": uw.SOURCE(),
+    "SOURCE by segments": uw.SOURCE(segments=2),
+    "SOURCE with EK-FAC": uw.SOURCE(segments=2, curvature=uw.EKFAC()),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_scores_are_those_of_the_loop_bit_for_bit(recorded: Any, method: Any) -> None:
+    of_trainer, of_loop, train, queries = recorded
+    first, second = (method.fit(model, train).attribute(queries).values for model in (of_trainer, of_loop))
+    assert np.abs(first).max() > 0
+    assert (first == second).all()
