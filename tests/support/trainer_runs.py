@@ -62,9 +62,7 @@ def classifier(dropout: float = 0.0) -> nn.Module:
     rates: Any = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
     size: Any = {"vocab_size": VOCABULARY, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
-    return BertForSequenceClassification(
-        BertConfig(**size, intermediate_size=16, max_position_embeddings=8, num_labels=2, **rates)
-    )
+    return BertForSequenceClassification(BertConfig(**size, **rates, intermediate_size=16, max_position_embeddings=8))
 
 
 def make_trainer(net: nn.Module, folder: Path, collate: Any = pad, rows: Any = None, **settings: Any) -> Any:

@@ -184,3 +184,16 @@ def test_a_stream_and_repeated_ids_are_refused(tmp_path: Path) -> None:
     trainer = runs.make_trainer(runs.language_model(), tmp_path)
     with pytest.raises(ValueError, match="unique whole numbers or texts"):
         uw.TrajectoryCallback(tmp_path / "run").attach(trainer, ids=[0] * runs.N)
+
+
+def test_the_model_of_a_recorded_trainer_is_made_of_its_own_rows(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"input_ids": row["input_ids"][:4]} for row in runs.sequences()])
+
+    def collate(items: Any) -> Any:
+        ids = torch.tensor([item["input_ids"] for item in items])
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    trainer, recorder = record(tmp_path, collate=collate, rows=rows, max_steps=2)
+    model, train = uw.hf.from_trainer(trainer, trajectory=recorder.trajectory)
+    assert np.isfinite(uw.TracIn().fit(model, train).attribute(train.take([0, 1])).values).all()

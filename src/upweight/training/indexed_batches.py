@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from upweight.core.examples import Id
+from upweight.training.micro_batches import terms_of
 
 
 class IndexedDataset(Dataset[Any]):
@@ -48,7 +49,9 @@ class IndexedDataset(Dataset[Any]):
 
 
 class IndexedCollator:
-    """Collates all but the column of positions, and columns that the net does not take, and adds the positions.
+    """Collates all but the column of positions, and columns that the net does not take, and adds what it left out.
+
+    The column of positions holds (rows, 3) then: position, and the terms of the loss of every row (`terms_of`).
 
     Args:
         collate: the collator of the user, which gets a list of dicts.
@@ -70,7 +73,8 @@ class IndexedCollator:
             return batch
         if len(positions) != len(items):
             raise ValueError(f"expected a position in every example of a batch, got {len(positions)} of {len(items)}")
-        batch[self.column] = torch.tensor(positions)
+        # The Trainer takes the labels out of the batch for some losses, so the terms of the loss are counted here.
+        batch[self.column] = torch.cat([torch.tensor(positions)[:, None], terms_of(batch, len(positions))], dim=1)
         return batch
 
 

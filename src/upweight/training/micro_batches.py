@@ -37,30 +37,38 @@ class MicroBatch:
     state: Tensor | None = None
 
     @classmethod
-    def of(cls, ids: list[Any], inputs: Mapping[str, Any]) -> MicroBatch:
-        """From the ids and the inputs of the net by name. Raises ValueError if ids and rows do not match."""
+    def of(cls, ids: list[Any], inputs: Mapping[str, Any], terms: Any = None) -> MicroBatch:
+        """From the ids and the inputs of the net by name, and the terms (rows, 2) if labels are not among these.
+
+        Raises ValueError if ids and rows do not match.
+        """
         tensors = {name: v for name, v in inputs.items() if isinstance(v, Tensor) and name not in BOOKKEEPING}
         rows = {name: v for name, v in tensors.items() if v.ndim and len(v) == len(ids)}
         if tensors and not rows:
             shapes = {name: tuple(v.shape) for name, v in tensors.items()}
             raise ValueError(f"expected one id per row of the batch, got {len(ids)} ids for inputs of shapes {shapes}")
-        items, shift = inputs.get("num_items_in_batch"), rows.get("shift_labels")
-        labels = rows.get("labels") if shift is None else shift
-        terms = _terms(labels, len(ids))
-        shifted = terms if shift is not None or labels is None or labels.ndim < 2 else _terms(labels[:, 1:], len(ids))
+        items = inputs.get("num_items_in_batch")
+        counted = terms_of(rows, len(ids)).numpy() if terms is None else np.asarray(terms)
+        counted = counted.astype(np.float64)
         contents = _digests(rows, len(ids))
-        return cls(ids, terms, shifted, contents, None if items is None else float(torch.as_tensor(items)))
+        return cls(
+            ids, counted[:, 0], counted[:, 1], contents, None if items is None else float(torch.as_tensor(items))
+        )
+
+
+def terms_of(batch: Mapping[str, Any], rows: int) -> Tensor:
+    """The number of labels of every row that have a term in the loss, and without the first label, (rows, 2)."""
+    shifted = batch.get("shift_labels")
+    labels = batch.get("labels") if shifted is None else shifted
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != rows:
+        return torch.ones(rows, 2, dtype=torch.long)
+    without_first = labels if shifted is not None or labels.ndim < 2 else labels[:, 1:]
+    return torch.stack([part.ne(IGNORED).reshape(rows, -1).sum(dim=1).cpu() for part in (labels, without_first)], dim=1)
 
 
 def random_state(device: torch.device) -> Tensor:
     """The state of torch's random numbers on this device, (bytes,)."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _terms(labels: Tensor | None, rows: int) -> NDArray[np.float64]:
-    if labels is None:
-        return np.ones(rows)
-    return np.asarray(labels.ne(IGNORED).reshape(rows, -1).sum(dim=1).double().cpu().numpy())
 
 
 def _digests(inputs: Mapping[str, Tensor], rows: int) -> NDArray[np.int64]:

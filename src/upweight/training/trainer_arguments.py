@@ -37,8 +37,10 @@ def facts_of(args: Any, trainer: Any = None) -> RunFacts:
         facts.note("it trained in bf16 under autocast, in which a replay would round otherwise")
     if getattr(args, "neftune_noise_alpha", None):
         facts.note("NEFTune added noise to the embeddings (neftune_noise_alpha)")
-    if getattr(args, "label_smoothing_factor", 0.0):
-        facts.note("labels were smoothed by the Trainer (label_smoothing_factor), outside of the net's own loss")
+    if getattr(args, "label_smoothing_factor", 0.0) and trainer is None:
+        facts.note(
+            "labels were smoothed (label_smoothing_factor), so the net got no labels: record it with attach(trainer)"
+        )
     if getattr(args, "torch_compile", False):
         facts.note("the net was compiled (torch_compile), whose kernels draw other random numbers")
     if trainer is not None and _overrides(trainer, "training_step"):

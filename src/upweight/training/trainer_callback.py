@@ -90,7 +90,7 @@ class TrajectoryCallback(TrainerCallback):
         self._step = self.trajectory.shards[-1].step
         self._passed_on(state)
         self._record.write(self._step, [])
-        self._probe = ItemsProbe(self._trainer)
+        self._probe = ItemsProbe(self._trainer, args)
         self._hooks = [
             net.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             net.register_forward_hook(self._after_forward, with_kwargs=True),
@@ -177,9 +177,11 @@ class TrajectoryCallback(TrainerCallback):
         ids = inputs.pop(self.column, None)
         if ids is None or not net.training or self._probe.is_running:
             return args, inputs
-        chosen = np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids)
+        chosen, terms = np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids), None
+        if chosen.ndim == 2:  # by the collator of `attach`
+            chosen, terms = chosen[:, 0], chosen[:, 1:]
         chosen = chosen if self._ids is None else self._ids[chosen]
-        micro = MicroBatch.of(chosen.tolist(), inputs)
+        micro = MicroBatch.of(chosen.tolist(), inputs, terms)
         micro.state = random_state(_device(net))
         self._taken.append(micro)
         self._open = micro

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,11 +32,13 @@ class ItemsProbe:
         is_running: whether a forward pass is the probe's own.
     """
 
-    def __init__(self, trainer: Any = None) -> None:
+    def __init__(self, trainer: Any = None, args: Any = None) -> None:
         self.divides: bool | None = None
         self.is_scaled: bool | None = getattr(trainer, "loss_is_scaled_for_ga", None)
         if getattr(trainer, "compute_loss_func", None) is not None:  # a function of the user gets the items
             self.divides, self.is_scaled = True, True
+        elif getattr(args, "label_smoothing_factor", 0.0):
+            self.divides = _smoother_divides()
         self.is_running = False
 
     def __call__(self, net: nn.Module, args: Any, inputs: Mapping[str, Any], outputs: Any, state: Tensor) -> None:
@@ -98,6 +101,13 @@ def _is_shifted(taken: Sequence[MicroBatch], items: float | None, net: nn.Module
     inside: Any = getattr(net, "get_base_model", lambda: net)()
     decoder_only = not getattr(getattr(inside, "config", None), "is_encoder_decoder", False)
     return decoder_only and getattr(inside, "loss_type", None) == "ForCausalLM"
+
+
+def _smoother_divides() -> bool:
+    """Whether the Trainer's smoothed loss is divided by the items; earlier versions took the micro-batch's mean."""
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    return "num_items_in_batch" in inspect.signature(LabelSmoother.__call__).parameters
 
 
 def _loss(outputs: Any) -> Tensor | None:

@@ -10,6 +10,7 @@ from upweight.models.huggingface.collation import base_of, tokenizer_of
 from upweight.models.huggingface.dataset_examples import examples
 from upweight.models.huggingface.tasks import Ids, ModelSettings
 from upweight.models.pytorch.torch_model import TorchModel
+from upweight.training.indexed_batches import IndexedCollator, IndexedDataset
 
 ENDINGS = {  # of the name of the net's class → the task
     "ForSequenceClassification": tasks.classifier,
@@ -40,6 +41,7 @@ def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSetti
         ValueError: a Trainer without a training set, or with a loss of its own; and as for `classifier`.
     """
     net, dataset = getattr(trainer, "model", None), getattr(trainer, "train_dataset", None)
+    dataset = dataset.dataset if isinstance(dataset, IndexedDataset) else dataset  # of a recorded run
     if net is None or not hasattr(trainer, "data_collator"):
         raise TypeError(f"expected a transformers.Trainer, got {type(trainer).__name__}")
     if dataset is None:
@@ -57,8 +59,11 @@ def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSetti
             "call uw.hf.classifier, causal_lm or seq2seq, or pass a loss of your own to uw.TorchModel"
         )
     settings.setdefault("label_smoothing", float(getattr(trainer.args, "label_smoothing_factor", 0.0)))
-    train = examples(dataset, tokenizer_of(trainer.data_collator) or trainer.processing_class, ids=ids)
-    return task(net, train, trainer.data_collator, **settings)
+    collator = (
+        trainer.data_collator.collate if isinstance(trainer.data_collator, IndexedCollator) else trainer.data_collator
+    )
+    train = examples(dataset, tokenizer_of(collator) or trainer.processing_class, ids=ids)
+    return task(net, train, collator, **settings)
 
 
 def _has_own_loss(trainer: Any) -> bool:
