@@ -23,6 +23,7 @@ ORDER = (
     "memory",
     "trees",
     "stores",
+    "viewer",
 )
 MET, MISSED, NO_TARGET = "met", "missed", ""
 

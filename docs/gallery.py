@@ -1,7 +1,8 @@
-"""Draw every figure of the package on data that scikit-learn has: `python docs/gallery.py` writes docs/gallery/."""
+"""Draw every figure and page of the package on scikit-learn's data: `python docs/gallery.py` writes docs/gallery/."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,28 @@ def training() -> None:
         _keep(uw.follow(model, train, queries, scores).plot(), "trajectory")
 
 
+def viewer() -> None:
+    """The viewer in a browser: on a desktop, and the comparison on a phone."""
+    from playwright.sync_api import sync_playwright
+
+    data = load_digits()
+    everything = uw.Examples(data.data / 16, data.target, shown=data.images)
+    train, queries = everything.take(range(700)), everything.take(range(1400, 1797))
+    model = uw.explainable(LogisticRegression(tol=1e-8, max_iter=2000).fit(train.x, train.y), train)
+    scores, other = (recipe.fit(model, train).attribute(queries) for recipe in (uw.Influence(), uw.GradDot()))
+    with uw.Viewer(scores, train, queries, against=other).serve() as server, sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, width, height in (("viewer", 1280, 1240), ("viewer_phone", 390, 844)):
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(server.url + "#query=1553")
+            page.wait_for_selector("#overview .overall")
+            if width < 1000:
+                page.locator(".card button.id").first.click()
+                page.wait_for_selector("#compare[open]")
+            page.screenshot(path=FOLDER / f"{name}.png")
+        browser.close()
+
+
 def _keep(display: Any, name: str) -> None:
     FOLDER.mkdir(exist_ok=True)
     display.figure_.savefig(FOLDER / f"{name}.png", dpi=110)
@@ -88,3 +111,4 @@ if __name__ == "__main__":
     label_errors()
     leverage()
     training()
+    viewer()

@@ -234,6 +234,8 @@ from upweight.report.displays.trajectory_display import TrajectoryDisplay as Tra
 from upweight.report.evaluation import write_evaluation as write_evaluation
 from upweight.report.page import write_report as write_report
 from upweight.report.page_limits import PageLimits as PageLimits
+from upweight.report.viewer.server import ViewerServer as ViewerServer
+from upweight.report.viewer.viewer import Viewer as Viewer
 from upweight.report.write_page import write_page as write_page
 from upweight.retraining.retrain import Retrained as Retrained
 from upweight.retraining.retrain import retrain as retrain

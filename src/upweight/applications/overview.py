@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,31 +131,40 @@ def overview(scores: Scores, queries: Examples) -> Overview:
         positions = queries.positions(scores.query_ids)
     except KeyError as error:
         raise ValueError(f"expected the queries of these scores: {error.args[0]}") from None
-    values = np.asarray(scores.values)
-    if scores.unit == Unit.RANK:
-        sizes = np.sqrt(np.nanmean(values**2, axis=1, keepdims=True))
-        values = values / np.where(sizes > 0, sizes, 1.0)
     kinds, notes = _mistakes(scores, queries, positions)
     if scores.unit == Unit.RANK:
         notes = [*notes, "RANK scores were divided by the root mean square of their query."]
-    helped, harmed, mistakes = (np.zeros(values.shape[1], dtype=np.intp) for _ in range(3))
-    for row, kind in zip(values, kinds, strict=True):
+    n = len(scores.train_ids)
+    total, strength = np.zeros(n), np.zeros(n)
+    helped, harmed, mistakes = (np.zeros(n, dtype=np.intp) for _ in range(3))
+    totals = {kind: np.zeros(n) for kind in kinds if kind is not None}
+    for row, kind in zip(comparable_rows(scores), kinds, strict=True):
+        total += row
+        strength += np.abs(row)
         helped[_largest(row)] += 1
         lowest = _largest(-row)
         harmed[lowest] += 1
-        mistakes[lowest] += kind is not None
+        if kind is not None:
+            mistakes[lowest] += 1
+            totals[kind] += row
+    m = len(kinds)
+    groups = _groups(scores, totals, kinds)
     return Overview(
-        scores.train_ids,
-        values.mean(axis=0),
-        np.abs(values).mean(axis=0),
-        helped,
-        harmed,
-        mistakes,
-        _groups(scores, values, kinds),
-        len(values),
-        scores.unit,
-        tuple(notes),
+        scores.train_ids, total / m, strength / m, helped, harmed, mistakes, groups, m, scores.unit, tuple(notes)
     )
+
+
+def comparable_rows(scores: Scores) -> Iterator[NDArray[np.float64]]:
+    """The scores of every query, (train,) each; RANK scores are divided by the root mean square of their query.
+
+    One row is in memory at a time, if the scores themselves are in a file.
+    """
+    for values in scores.values:
+        row = np.array(values)
+        if scores.unit == Unit.RANK:
+            size = float(np.sqrt(np.nanmean(row**2)))
+            row /= size if size > 0 else 1.0
+        yield row
 
 
 def _largest(row: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -198,14 +208,15 @@ def _confusion(label: Any, predicted: Any, labels: dict[Any, str]) -> str | None
     return None if predicted in (label, readable) else f"{readable} → {labels.get(predicted, predicted)}"
 
 
-def _groups(scores: Scores, values: NDArray[np.float64], kinds: list[str | None]) -> tuple[Mistakes, ...]:
+def _groups(scores: Scores, totals: dict[str, NDArray[np.float64]], kinds: list[str | None]) -> tuple[Mistakes, ...]:
+    """The mistakes by kind. `totals` are the sums of the scores of their queries, (train,) each."""
     members: dict[str, list[int]] = {}
     for place, kind in enumerate(kinds):
         if kind is not None:
             members.setdefault(kind, []).append(place)
     groups = []
     for name, places in sorted(members.items(), key=lambda item: -len(item[1])):
-        mean = values[places].mean(axis=0)
+        mean = totals[name] / len(places)
         columns = _largest(-mean)
         columns = columns[np.argsort(mean[columns], kind="stable")]
         opponents = tuple(Attribution(scores.train_ids[c].item(), float(mean[c])) for c in columns.tolist())

@@ -21,6 +21,7 @@ from upweight.cli import (
     store,
     tree,
     verify,
+    view,
     what_if,
 )
 from upweight.cli.app import app, main
@@ -48,5 +49,6 @@ __all__ = [
     "store",
     "tree",
     "verify",
+    "view",
     "what_if",
 ]

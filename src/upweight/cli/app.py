@@ -44,6 +44,7 @@ HELP_ORDER = (
     "flip-set",
     "what-if",
     "store",
+    "view",
     "methods",
 )
 log = logging.getLogger("upweight")

@@ -51,8 +51,10 @@ def write_archive(
         np.savez(file, **{HEADER: np.array(json.dumps(header))}, **arrays)  # type: ignore[arg-type]
 
 
-def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and facts of a file of this kind and schema.
+def read_archive(
+    path: str | Path, kind: str, schema: int = 1, mapped: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and facts of a file of this kind and schema. With `mapped`, large arrays stay on disk and are read-only.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,7 +65,7 @@ def read_archive(path: str | Path, kind: str, schema: int = 1) -> tuple[dict[str
         try:
             with zipfile.ZipFile(file) as members:
                 require_stored(members)
-                arrays = read_members(members)
+                arrays = read_members(members, file if mapped else None)
         except MemoryError:
             raise
         except Exception as error:  # zipfile raises many types of error for damaged files

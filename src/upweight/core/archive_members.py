@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import io
+import mmap
 import operator
 import os
 import zipfile
-from typing import IO, Any
+import zlib
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 SUFFIX = ".npy"
+MIN_MAPPED = 2**20  # bytes; a smaller member is read
+LOCAL_HEADER = 30  # bytes in front of the name of a member
 MAX_HEADER = 2**17  # bytes of a member before its numbers, of which numpy reads 10,000 characters at most
 
 
@@ -32,19 +36,38 @@ def require_stored(members: zipfile.ZipFile) -> None:
         raise ValueError("its members are compressed or overlap")
 
 
-def read_members(members: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
-    """Every member by its name without suffix. Raises ValueError for what is not a whole array of numbers or texts."""
+def read_members(members: zipfile.ZipFile, mapped: BinaryIO | None = None) -> dict[str, NDArray[Any]]:
+    """Every member by its name without suffix. Raises ValueError for what is not a whole array of numbers or texts.
+
+    `mapped` is the open file of the archive: its large members then stay on disk, and are read-only.
+    """
     arrays = {}
+    whole = None if mapped is None else mmap.mmap(mapped.fileno(), 0, access=mmap.ACCESS_READ)
     for info in members.infolist():
         try:
-            content = bytearray(members.read(info))
+            content: bytearray | memoryview
+            if whole is None or info.file_size < MIN_MAPPED:
+                content = bytearray(members.read(info))
+            else:
+                content = _mapped(whole, info)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{info.filename} does not fit its checksum; write it again") from error
         arrays[info.filename.removesuffix(SUFFIX)] = _read_array(content)
     return arrays
 
 
-def _read_array(content: bytearray) -> NDArray[Any]:
+def _mapped(whole: mmap.mmap, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a member, in the file itself. Raises BadZipFile if they do not fit its checksum."""
+    header = whole[info.header_offset : info.header_offset + LOCAL_HEADER]
+    lengths = [int.from_bytes(header[i : i + 2], "little") for i in (26, 28)]  # of its name and its further fields
+    start = info.header_offset + LOCAL_HEADER + sum(lengths)
+    content = memoryview(whole)[start : start + info.file_size]
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile(info.filename)
+    return content
+
+
+def _read_array(content: bytearray | memoryview) -> NDArray[Any]:
     stream = io.BytesIO(memoryview(content)[:MAX_HEADER])
     try:
         shape, is_fortran, dtype = _read_header(stream)

@@ -176,9 +176,12 @@ class Scores(Plottable):
         write_scores(path, {part.name: getattr(self, part.name) for part in fields(self)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Scores:
-        """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind."""
-        stored = read_scores(path)
+    def load(cls, path: str | Path, *, mapped: bool = False) -> Scores:
+        """Read what `save` wrote. Raises ValueError for a damaged file or one of another kind.
+
+        `mapped`: values stay in the file, which is read where they are used, and must not be written to meanwhile.
+        """
+        stored = read_scores(path, mapped)
         with well_formed(path):
             return cls(**{**stored, "unit": Unit(stored["unit"])})
 

@@ -35,12 +35,12 @@ def write_scores(path: str | Path, fields: Mapping[str, Any]) -> None:
     write_archive(path, KIND, arrays, facts)
 
 
-def read_scores(path: str | Path) -> dict[str, Any]:
-    """The fields of the scores in a file, by name; `unit` is still a text.
+def read_scores(path: str | Path, mapped: bool = False) -> dict[str, Any]:
+    """The fields of the scores in a file, by name; `unit` is still a text. With `mapped`, values stay on disk.
 
     Raises ValueError for a file that no scores were written to.
     """
-    arrays, facts = read_archive(path, KIND)
+    arrays, facts = read_archive(path, KIND, mapped=mapped)
     with well_formed(path):
         query_ids, train_ids = (stored_array(arrays, name, (None,), ID_KINDS) for name in ("query_ids", "train_ids"))
         rows = len(query_ids)

@@ -23,11 +23,13 @@ def rendered(
     scripts: Sequence[str],
     data: Mapping[str, Any] | None,
     description: Sequence[str] = (),
+    connect: str = "",
     **facts: Any,
 ) -> str:
     """The page as text. Styles (after those of all pages), scripts and templates are files of this package.
 
-    Everything else is escaped. `description` are sentences about the model, for the head of the page.
+    Everything else is escaped. `description` are sentences about the model, for the head of the page. `connect` is the
+    source that the page may fetch data from; nothing, unless it is one of a server.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -39,8 +41,8 @@ def rendered(
     return environment.get_template(template).render(
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_safe_json(data or {})),
-        policy=_policy(style, script),
+        data=Markup(safe_json(data or {})),
+        policy=_policy(style, script, connect),
         description=description,
         **facts,
     )
@@ -54,7 +56,7 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def _safe_json(data: Mapping[str, Any]) -> str:
+def safe_json(data: Mapping[str, Any]) -> str:
     """JSON that cannot end the script element that contains it, whatever the data."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     for character in "<>&":
@@ -68,12 +70,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"expected data for JSON, got a {type(value).__name__}")
 
 
-def _policy(style: str, script: str) -> str:
-    """A content security policy that runs only this package's own script and fetches nothing."""
+def _policy(style: str, script: str, connect: str) -> str:
+    """A content security policy that runs only this package's own script, and fetches nothing but from `connect`."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action 'none'{'; connect-src ' + connect if connect else ''}"
     )
 
 

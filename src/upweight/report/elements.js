@@ -69,6 +69,11 @@ function counted(n, noun) {
 
 // ---- previews ------------------------------------------------------------------------------------------------------
 
+// A part of a viewer brings its own previews; those of a report are all in the page.
+function adopt({ previews, table, examples }) {
+  Object.assign(DATA, { previews, table, examples: examples || {} });
+}
+
 function picture(preview, what) {
   const kind = Math.max(preview.width, preview.height) <= 64 ? "shot pixels" : "shot";
   return el("img", { class: kind, src: preview.uri, width: preview.width, height: preview.height, alt: what });

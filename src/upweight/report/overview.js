@@ -8,6 +8,7 @@ const ORDERS = {
   mistakes: ["behind mistakes", "Most often among the ten strongest opponents of a wrongly predicted query."],
 };
 const LINKS_SHOWN = 8;
+const BAR_HEAD = ["strength", "", "the mean score as a bar", el("span", { class: "hidden" }, "as a bar")];
 
 function exampleNode(row) {
   const preview = DATA.previews[row.preview];
@@ -36,11 +37,11 @@ function overviewTable() {
   const unit = WORDS.effect && WORDS.unit ? el("small", null, ` (${WORDS.unit})`) : null;
   const among = (side) => `queries of which it is among the ten strongest ${side}`;
   const heads = [["", "training example"], ["", DATA.classes ? "label" : "target"], ["number", "mean score", "with it minus without it", unit],
-    ["number size", "mean size", "mean absolute score"], ["strength", ""], ["number times", words[0], among("proponents")], ["number times", words[1], among("opponents")],
+    ["number size", "mean size", "mean absolute score"], BAR_HEAD, ["number times", words[0], among("proponents")], ["number times", words[1], among("opponents")],
     ...(mistakes ? [["number", "mistakes", "wrongly predicted " + among("opponents")]] : [])];
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Training examples over all queries" },
     el("table", { class: "plain overall" },
-      el("thead", null, el("tr", null, heads.map(([kind, text, title, small]) => el("th", { scope: "col", class: kind, title }, text, small)))),
+      el("thead", null, el("tr", null, heads.map(([kind, text, title, small]) => el("th", { scope: "col", class: kind, title }, text, small && small.cloneNode(true))))),
       el("tbody", null, orders[OVERVIEW.order].map((row) => overviewRow(rows[row], scale)))));
 }
 
@@ -64,6 +65,7 @@ function mistakesTable() {
 }
 
 function drawOverview() {
+  if (DATA.overview.previews) adopt(DATA.overview);
   const { count, mistakes, orders, notes } = DATA.overview;
   const tabs = Object.keys(orders).map((name) => el("button", {
     type: "button", "aria-pressed": String(OVERVIEW.order === name),

@@ -16,13 +16,17 @@ KINDS_SHOWN = 12
 
 
 def overview_data(scores: Scores, queries: Examples, on_page: dict[Id, int], album: Album) -> dict[str, Any] | None:
-    """For the script of the page; None for a single query. `on_page` maps a query to its position on the page.
+    """For the script of the page; None for a single query. `on_page` maps a query to its position on the page."""
+    if len(scores.query_ids) < 2:
+        return None
+    return summary_data(overview(scores, queries), on_page, album)
+
+
+def summary_data(summary: Overview, on_page: dict[Id, int], album: Album) -> dict[str, Any]:
+    """An overview for the script of the page.
 
     `rows` are training examples, `orders` lists rows by name of the order, and `groups` are the kinds of mistakes.
     """
-    if len(scores.query_ids) < 2:
-        return None
-    summary = overview(scores, queries)
     orders = {by: summary.strongest(EXAMPLES_SHOWN, by) for by in get_args(Order)}
     ids = list(dict.fromkeys(identifier for listed in orders.values() for identifier in listed))
     row_of = {identifier: row for row, identifier in enumerate(ids)}

@@ -1,4 +1,4 @@
-// The page as a whole: which query is shown, the navigator, keys, theme.
+// The page as a whole: which query is shown, and the navigator.
 
 const STATE = { query: -1, onlyWrong: false };
 
@@ -41,24 +41,8 @@ function move(step) {
   if (queries.length) choose(queries[next]);
 }
 
-function navigatorItem(q) {
-  const entry = DATA.queries[q];
-  const preview = DATA.previews[entry.preview];
-  const line = entry.predicted === null ? entry.label
-    : entry.label === null ? "→ " + entry.predicted
-    : entry.wrong ? `${entry.label} → ${entry.predicted}` : DATA.classes ? entry.predicted : `${entry.predicted} (true ${entry.label})`;
-  const tooltip = entry.wrong ? `true label ${entry.label}, wrongly predicted ${entry.predicted}`
-    : [entry.label === null ? "" : "true label " + entry.label, entry.predicted === null ? "" : "predicted " + entry.predicted].filter(Boolean).join(", ");
-  const text = preview.kind === "text" ? preview.text.slice(0, 70)
-    : preview.kind === "row" ? rowInWords(preview, 2) : null;
-  return el("li", null, el("button", { type: "button", "data-query": q, title: tooltip, onclick: () => choose(q, { scroll: false }) },
-    preview.kind === "image" ? picture(preview, "") : null,
-    el("span", { class: "who" }, el("span", { class: "id" }, entry.id), text ? el("span", { class: "excerpt", dir: "auto" }, text) : null,
-      line === null ? null : el("span", { class: entry.wrong ? "went wrong" : "went" }, entry.wrong ? "✗ " : "", line))));
-}
-
 function drawNavigator() {
-  byId("query-list").replaceChildren(...visible().map(navigatorItem));
+  byId("query-list").replaceChildren(...visible().map((q) => navigatorItem(q, DATA.queries[q])));
   const wrong = DATA.queries.filter((entry) => entry.wrong).length;
   byId("nav-count").textContent = DATA.queries.length + (wrong ? `, ${wrong} wrong` : "");
   byId("only-wrong-box").hidden = wrong === 0 || wrong === DATA.queries.length;
@@ -66,49 +50,8 @@ function drawNavigator() {
   if (current) current.setAttribute("aria-current", "true");
 }
 
-function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return;
-  if (event.target instanceof Element && event.target.closest("input, select, textarea")) return;
-  // Arrows scroll a table that is wider than the screen.
-  if (event.key.startsWith("Arrow") && event.target instanceof Element && event.target.closest(".scroll")) return;
-  const act = {
-    ArrowRight: () => move(1), j: () => move(1), ArrowLeft: () => move(-1), k: () => move(-1),
-    "?": () => byId("keys").showModal(), "/": () => byId("filter").focus(),
-  }[event.key];
-  if (!act) return;
-  event.preventDefault();
-  act();
-}
-
-function remembered(value) {
-  // Storage may be disabled for files; then the choice lasts as long as the page is open.
-  try {
-    if (value) localStorage.setItem("upweight-theme", value);
-    return localStorage.getItem("upweight-theme");
-  } catch { return null; }
-}
-
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function nameTheme() {
-  byId("theme").textContent = isDark() ? "Light" : "Dark";
-}
-
 function start() {
-  const theme = remembered();
-  if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
-  nameTheme();
-  byId("theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    remembered(document.documentElement.dataset.theme);
-    nameTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", nameTheme);
-  byId("keys-open").addEventListener("click", () => byId("keys").showModal());
-  byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId("query").focus(); });
+  startControls();
   byId("only-wrong").addEventListener("change", (event) => {
     STATE.onlyWrong = event.target.checked;
     drawNavigator();
@@ -119,7 +62,6 @@ function start() {
     byId("queries-left-out").hidden = false;
   }
   byId("notes").append(...DATA.notes.map((note) => el("li", null, note)));
-  document.addEventListener("keydown", onKey);
   addEventListener("hashchange", () => { const q = fromAddress(); if (q >= 0) choose(q); });
   addEventListener("resize", () => { fitPlot(); fitCourse(); });
   if (DATA.course) byId("course").hidden = false;

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 SCRIPTS = (
     "elements.js",
     "rows.js",
-    "draw.js",
+    "sentences.js",
+    "local_train.js",
     "query.js",
     "plot.js",
     "course.js",
     "table.js",
+    "local_rows.js",
     "overview.js",
     "print.js",
+    "navigator.js",
+    "controls.js",
     "page.js",
 )
 
@@ -66,8 +70,8 @@ def write_report(
     Raises:
         ValueError: scores of examples that are not in `train` or `queries`.
     """
-    _require_ids("query", scores.query_ids, queries, "queries")
-    _require_ids("train", scores.train_ids, train, "train")
+    require_ids("query", scores.query_ids, queries, "queries")
+    require_ids("train", scores.train_ids, train, "train")
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
     scores = judged(check, scores)
@@ -87,7 +91,8 @@ def explanation_page(explained: Explanation, description: Sequence[str] = ()) ->
     return _render(scores, data, explained.check, explained.audit.diagnostics["warnings"])
 
 
-def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
+def require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
+    """Raise ValueError if the scores have ids that these examples do not have."""
     known = set(examples.ids.tolist())
     missing = [i for i in ids.tolist() if i not in known]
     if missing:
@@ -99,25 +104,32 @@ def _require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
 
 
 def _render(scores: Scores, data: dict[str, Any], check: Check | None, audit_warnings: Sequence[str] = ()) -> str:
+    warnings = [{"source": "support audit", "text": text} for text in audit_warnings]
+    model = scores.diagnostics.get("model", ())
+    return rendered("page.html.j2", (), SCRIPTS, data, model, **page_facts(scores, check, warnings))
+
+
+def page_facts(scores: Scores, check: Check | None, warnings: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """What the template of the report says of all queries: words, method, warnings, verification and settings."""
     words = wording(scores)
-    return rendered(
-        "page.html.j2",
-        (),
-        SCRIPTS,
-        data,
-        scores.diagnostics.get("model", ()),
-        words=words,
-        unit=_unit_sentence(scores.unit, words.unit),
-        method=str(scores.recipe.get("method", "unnamed method")),
-        size=f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
-        warnings=_warnings(scores, check) + [{"source": "support audit", "text": text} for text in audit_warnings],
-        trust=trust(check, scores),
-        headline=headline(check, scores),
-        level=f"{LEVEL:.0%}",
-        recipe=list(settings(scores.recipe, skip=("method",))),
-        diagnostics=list(settings(scores.diagnostics, skip=("warnings", "model"))),
-        checked=[] if check is None else list(settings(check.diagnostics, skip=("warnings",))),
-    )
+    return {
+        "words": words,
+        "unit": _unit_sentence(scores.unit, words.unit),
+        "method": method_name(scores),
+        "size": f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
+        "warnings": [*_warnings(scores, check), *warnings],
+        "trust": trust(check, scores),
+        "headline": headline(check, scores),
+        "level": f"{LEVEL:.0%}",
+        "recipe": list(settings(scores.recipe, skip=("method",))),
+        "diagnostics": list(settings(scores.diagnostics, skip=("warnings", "model"))),
+        "checked": [] if check is None else list(settings(check.diagnostics, skip=("warnings",))),
+    }
+
+
+def method_name(scores: Scores) -> str:
+    """The name of the method behind the scores."""
+    return str(scores.recipe.get("method", "unnamed method"))
 
 
 def _unit_sentence(unit: Unit, name: str) -> str:

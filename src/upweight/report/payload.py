@@ -36,7 +36,7 @@ def payload(
     limits: PageLimits | None = None,
 ) -> dict[str, Any]:
     """All data that the script of the page reads."""
-    words, limits = wording(scores), limits or PageLimits()
+    limits = limits or PageLimits()
     m = min(len(scores.query_ids), limits.queries)
     album = Album(train, queries, limits)
     positions, embedded, notes = _embedded(scores.values[:m], limits.scores)
@@ -45,7 +45,7 @@ def payload(
     ranges, interval_notes = intervals(check, scores, [_strongest_first(top) for top in tops])
     entries = []
     for index in range(m):
-        entry = _query(scores, queries, index)
+        entry = query_entry(scores, queries, index)
         entry["preview"] = album.add("query", scores.query_ids[index].item())
         entry["top"] = {
             side: [[position_of[i], score, ranges.get((index, i))] for i, score in attributions]
@@ -54,14 +54,8 @@ def payload(
         entries.append({**entry, **embedded[index]})
     shown = sorted({i for top in tops for side in top.values() for i, _ in side}, key=position_of.__getitem__)
     data = {
-        "words": {
-            "measurement": words.measurement,
-            "quantity": words.quantity,
-            "unit": words.unit,
-            "loss": words.is_loss,
-            "effect": words.calibrated,
-        },
-        "classes": _has_classes(scores, train),
+        "words": words_data(scores),
+        "classes": has_classes(scores, train),
         "queries": entries,
         "train": _train(scores, train, positions, album)
         | {"previews": {str(position_of[i]): album.add("train", i) for i in shown}, "total": len(scores.train_ids)},
@@ -84,7 +78,19 @@ def payload(
     return data
 
 
-def _has_classes(scores: Scores, train: Examples) -> bool:
+def words_data(scores: Scores) -> dict[str, Any]:
+    """The words for the measurement, for the script of the page."""
+    words = wording(scores)
+    return {
+        "measurement": words.measurement,
+        "quantity": words.quantity,
+        "unit": words.unit,
+        "loss": words.is_loss,
+        "effect": words.calibrated,
+    }
+
+
+def has_classes(scores: Scores, train: Examples) -> bool:
     """Whether labels are classes, which are equal or different; else they are regression targets."""
     if scores.predictions is not None:
         return bool(scores.predictions.classes)
@@ -135,7 +141,8 @@ def _strongest_first(top: dict[str, list[tuple[Id, float | None]]]) -> list[Id]:
     return [i for i, _ in sorted(top["proponents"] + top["opponents"], key=lambda pair: -abs(pair[1] or 0.0))]
 
 
-def _query(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
+def query_entry(scores: Scores, queries: Examples, index: int) -> dict[str, Any]:
+    """The id, the labels, the measurement and the probabilities of one query."""
     identifier = scores.query_ids[index].item()
     label = label_text(queries.label(identifier))
     entry: dict[str, Any] = {"id": str(identifier), "label": label, "predicted": None, "wrong": False}
@@ -197,7 +204,7 @@ def _named(value: Any, examples: Examples) -> str | None:
 def _train(scores: Scores, train: Examples, positions: NDArray[np.intp], album: Album) -> dict[str, Any]:
     ids = scores.train_ids[positions].tolist()
     is_range = all(isinstance(i, int) for i in ids) and ids == list(range(len(ids)))
-    names, codes = _labels(train, ids)
+    names, codes = label_codes(train, ids)
     width = 1 if len(names) <= 256 else 4
     return {
         "ids": {"count": len(ids)} if is_range else [str(i) for i in ids],
@@ -207,7 +214,7 @@ def _train(scores: Scores, train: Examples, positions: NDArray[np.intp], album: 
     }
 
 
-def _labels(train: Examples, ids: list[Id]) -> tuple[list[str | None], NDArray[np.intp]]:
+def label_codes(train: Examples, ids: list[Id]) -> tuple[list[str | None], NDArray[np.intp]]:
     """The distinct label texts, and the index of the one that each of these training examples has."""
     y = None if train.y is None else train.y[train.positions(ids)]
     if y is None or y.ndim != 1 or y.dtype.hasobject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,17 @@ class Album:
         self._positions: dict[tuple[str, Id], int] = {}
         self._picture_bytes = 0
         self._pictures_left_out = 0
+
+    def emptied(self, cell_bytes: int | None = None) -> Album:
+        """An album of the same examples without entries: columns and scale were found once.
+
+        `cell_bytes`: another limit for the rows of tables.
+        """
+        album = copy(self)
+        album.entries, album.notes, album._positions = [], [], {}
+        album._cells = self._cells.emptied(cell_bytes)
+        album._picture_bytes = album._pictures_left_out = 0
+        return album
 
     def add(self, side: str, identifier: Id) -> int:
         """Add the preview of this example if it is new; returns its index in `entries`."""

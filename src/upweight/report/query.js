@@ -114,7 +114,7 @@ function card([position, score, range], entry, scale, side) {
     el("div", { class: "thumb" },
       show(TRAIN.preview(position), "training example " + id, 220, DATA.previews[entry.preview])),
     el("div", { class: "facts" },
-      el("div", { class: "head" }, el("span", { class: "id" }, id), labelTag(position, entry)),
+      el("div", { class: "head" }, exampleName(position), labelTag(position, entry)),
       el("div", { class: "score" },
         el("span", { class: "track " + side, "aria-hidden": "true" }, bar),
         el("span", { class: "number" }, withUnit(signed(score)))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,13 @@ class Cells:
 
     def __bool__(self) -> bool:
         return bool(self._columns)
+
+    def emptied(self, max_bytes: int | None = None) -> Cells:
+        """The same table without rows on the page, and with another limit if there is one."""
+        cells = copy(self)
+        cells.max_bytes = cells.max_bytes if max_bytes is None else max_bytes
+        cells._rows = []
+        return cells
 
     def add(self, side: str, identifier: Id) -> int:
         """Put a row on the page; returns its number there."""
