@@ -12,7 +12,7 @@ import pytest
 
 from upweight.core.files import open_atomically
 from upweight.core.partial_files import remove_partial_files
-from upweight.retraining.interruption import end_on_sigterm
+from upweight.engines.termination import end_on_sigterm
 
 LIMIT = 100  # seconds; the runs of these tests would take ten minutes
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from upweight.retraining.process_pool import run_in_processes
+from upweight.engines.process_pool import run_in_processes
 
 
 def add(shared: Any, task: Any) -> Any:

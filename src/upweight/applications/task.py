@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from upweight.core.examples import Examples
-from upweight.retraining.job_file import BY_VALUE
+from upweight.engines.job_file import BY_VALUE
 
 NAMES = ("model", "train", "queries")
 

@@ -255,8 +255,8 @@ def recipe_for(method: str, seed: int, **settings: Any) -> Attributor:
 
     `settings` are passed to the method if it has fields of these names.
     """
+    from upweight.engines.process_pool import available_processors
     from upweight.methods.registry import methods
-    from upweight.retraining.process_pool import available_processors
 
     registered = methods()
     if method not in registered:

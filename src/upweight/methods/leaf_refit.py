@@ -17,8 +17,8 @@ from upweight.core.examples import Examples
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Boosted
+from upweight.engines.process_pool import run_in_processes
 from upweight.methods.parts.fixed_structure import fixed_structure_facts
-from upweight.retraining.process_pool import run_in_processes
 from upweight.trees.boosting import Boosting
 from upweight.trees.fixed_structure import margin_blocks, margin_changes, refit
 

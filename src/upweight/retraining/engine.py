@@ -132,7 +132,7 @@ def _stack_for(model: Any, train: Examples, tasks: Sequence[Task]) -> Stack:
 def _choose_distribution(retraining: Retraining) -> Distribute:
     if retraining.how != "ray":
         return distribute_to_processes(retraining.processes, retraining.threads)
-    from upweight.retraining.ray_pool import run_on_ray
+    from upweight.engines.ray_actors import run_on_ray
 
     return partial(run_on_ray, threads=retraining.threads)
 

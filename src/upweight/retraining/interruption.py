@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 logger = logging.getLogger("upweight")
 
@@ -60,28 +58,3 @@ def report_unfinished(progress: dict[int, Any], total: int, folder: str | Path |
 def unfinished_of(error: BaseException) -> Unfinished | None:
     """How far the run came that ended with this error; None if it was not in a run."""
     return getattr(error, "unfinished", None)
-
-
-@contextmanager
-def end_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143) inside, so that workers and temporary files end with this process.
-
-    A handler of the user's stays as it is. Python lets only the main thread handle signals.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _exit_terminated)
-    try:
-        yield
-    finally:
-        if (
-            signal.getsignal(signal.SIGTERM) is _exit_terminated
-            and threading.current_thread() is threading.main_thread()
-        ):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _exit_terminated(number: int, _: Any) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -15,7 +15,7 @@ from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.model import Parametric, Stack, Stackable
 from upweight.core.threads import limit_threads
-from upweight.retraining.process_pool import available_processors, run_in_processes
+from upweight.engines.process_pool import available_processors, run_in_processes
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)

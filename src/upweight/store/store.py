@@ -17,11 +17,13 @@ from upweight.core.modules import Modules
 from upweight.core.progress import Progress, no_progress
 from upweight.core.provenance import identity_of, require_same
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.store.build import PHASES, Builder
+from upweight.engines.work_list import Rank
+from upweight.store.build import Builder
 from upweight.store.encodings.coordinates import Coordinates
 from upweight.store.encodings.encoding import Encoding
+from upweight.store.engines import HOWS, How, build_as_rank, build_here, build_on_ray
 from upweight.store.header import HEADER, Header
-from upweight.store.manifest import manifest_writer, read_manifests
+from upweight.store.manifest import read_manifests
 from upweight.store.plan import StorePlan, batch_size, estimated_seconds, layouts_of, plan_of
 from upweight.store.shard_files import checked_bytes
 
@@ -45,6 +47,9 @@ class Store:
         factor_examples: training examples from which the factors of the curvature are computed; None for 10,000.
         shard_bytes: of a file of rows, about; None for 16 MB.
         progress: called with (stage, done, total).
+        how: who builds. None for this process; "torchrun" for all processes that torchrun started, each of which makes
+            the same call; "ray" for actors on a cluster (extra `ray`). The files are the same.
+        processes: actors at most, with "ray"; None for one on every processor of the cluster.
 
     `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
     answers from it. Damping, measurement and modules are chosen when asking, and are no part of the store.
@@ -61,11 +66,15 @@ class Store:
     factor_examples: int | None = None
     shard_bytes: int | None = None
     progress: Progress = no_progress
+    how: How | None = None
+    processes: int | None = None
 
     def __post_init__(self) -> None:
+        if self.how is not None and self.how not in HOWS:
+            raise ValueError(f"expected how to be one of {', '.join(HOWS)} or None, got {self.how!r}")
         if self.encoding is not None and not isinstance(self.encoding, Encoding):
             raise TypeError(f"expected an encoding such as Coordinates(), got {self.encoding!r}")
-        for name in ("factor_examples", "shard_bytes"):
+        for name in ("factor_examples", "shard_bytes", "processes"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
 
@@ -83,27 +92,27 @@ class Store:
         return plan_of(header, estimated_seconds(summed, train, sample))
 
     def build(self, model: Any, train: Examples, writer: str = "0") -> None:
-        """Make the files that are missing, in this process.
+        """Make the files that are missing, as `how` says.
 
         Args:
             model: a network that can be stored.
             train: its training set.
-            writer: the name of the process that writes; each has a manifest of its own.
+            writer: the name of this process, if it builds alone; each process that writes has a manifest of its own.
 
         Raises:
             ValueError: the folder holds a store of something else, another process is building it under the same name,
                 or the gradient of an example is not finite.
             OSError: there is no room on the disk.
+            ImportError: Ray is wanted and not installed.
+            RuntimeError: the workers of one file keep dying.
+            TimeoutError: another rank made no file for an hour.
         """
-        builder = self.builder(model, train)
-        with manifest_writer(self.path, writer) as manifest:
-            for phase in PHASES:
-                numbers, total = builder.missing(phase), builder.header.shards(phase)
-                self.progress(f"store: {phase}", total - len(numbers), total)
-                for done, number in enumerate(numbers, total - len(numbers) + 1):
-                    builder.commit(phase, number, manifest)
-                    self.progress(f"store: {phase}", done, total)
-            builder.remove_temporary()
+        if self.how == "torchrun":
+            build_as_rank(self, model, train, Rank.of_process())
+        elif self.how == "ray":
+            build_on_ray(self, model, train)
+        else:
+            build_here(self, model, train, writer)
 
     def builder(self, model: Any, train: Examples) -> Builder:
         """The work list of this store; the header is written if there is none yet.

@@ -20,8 +20,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
-from upweight.retraining.process_state import environment
-from upweight.retraining.worker_program import BOOTSTRAP
+from upweight.engines.process_state import environment
+from upweight.engines.worker_program import BOOTSTRAP
 
 IDLE_SECONDS = 120.0  # after which a worker without work ends
 HAS_GROUPS = hasattr(os, "killpg")  # a worker and all that it starts are one group, which ends together

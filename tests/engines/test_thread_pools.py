@@ -16,7 +16,7 @@ SCRIPT = """
 import multiprocessing, sys
 import numpy as np
 from upweight.core.threads import limit_threads
-from upweight.retraining.process_pool import run_in_processes
+from upweight.engines.process_pool import run_in_processes
 
 start_method, used = sys.argv[1], sys.argv[2].split(",")
 if start_method != "default":

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 from upweight.core.change_checks import one_change_check
 from upweight.core.threads import limit_threads
-from upweight.retraining.collected_warnings import collect_warnings
-from upweight.retraining.job_file import read_job, to_caller
-from upweight.retraining.process_state import apply_state
+from upweight.engines.collected_warnings import collect_warnings
+from upweight.engines.job_file import read_job, to_caller
+from upweight.engines.process_state import apply_state
 
 # The first lines of the process. Requests and answers move away from standard input and output, which belong to the
 # user's code: what that prints goes to standard error.
@@ -27,7 +27,7 @@ requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
 os.dup2(os.open(os.devnull, os.O_RDWR), 0)
 os.dup2(2, 1)
 sys.path[:] = pickle.load(requests)
-from upweight.retraining.worker_program import main
+from upweight.engines.worker_program import main
 main(requests, answers)
 """
 is_worker = False  # whether this process is a worker

@@ -12,10 +12,10 @@ from multiprocessing import current_process
 from typing import Any
 
 from upweight.core.threads import limit_threads
-from upweight.retraining import worker_program
-from upweight.retraining.job_file import UnsendableError
-from upweight.retraining.run_folder import remove_abandoned_folders
-from upweight.retraining.worker_run import WorkerRun
+from upweight.engines import worker_program
+from upweight.engines.job_file import UnsendableError
+from upweight.engines.run_folder import remove_abandoned_folders
+from upweight.engines.worker_run import WorkerRun
 
 SHORT_SECONDS = 4.0  # a run that takes no longer than this in one process is not worth starting others
 

@@ -16,8 +16,9 @@ import upweight as uw
 from support.logistic_fit import logistic_fit
 from support.network_families import cross_entropy
 from support.worker_tasks import nested, settings, warn_and_return, where, write_into
-from upweight.retraining import process_pool, run_folder, task, worker
-from upweight.retraining.process_pool import run_in_processes
+from upweight.engines.process_pool import run_in_processes
+from upweight.engines import process_pool, run_folder, worker
+from upweight.retraining import task
 
 LIMIT = 240  # seconds, for scripts: a hang takes longer
 
@@ -29,7 +30,7 @@ def pids(tasks=3):
 SCRIPT = """
 import os
 from dataclasses import dataclass
-from upweight.retraining.process_pool import run_in_processes
+from upweight.engines.process_pool import run_in_processes
 
 print("once")
 factor = 10

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
-from upweight.retraining.collected_warnings import CollectedWarning, show_once
-from upweight.retraining.interruption import end_on_sigterm
-from upweight.retraining.job_file import UnsendableError, pickle_by_value, write_job
-from upweight.retraining.process_state import read_state
-from upweight.retraining.run_folder import run_folder
-from upweight.retraining.watchdog import Watchdog
-from upweight.retraining.worker import Worker, idle_workers, release, worker_for
+from upweight.engines.collected_warnings import CollectedWarning, show_once
+from upweight.engines.job_file import UnsendableError, pickle_by_value, write_job
+from upweight.engines.process_state import read_state
+from upweight.engines.run_folder import run_folder
+from upweight.engines.termination import end_on_sigterm
+from upweight.engines.watchdog import Watchdog
+from upweight.engines.worker import Worker, idle_workers, release, worker_for
 
 MAX_DEATHS = 3  # of workers, at one task or before any
 START_SECONDS = 2.0  # that the start of a worker takes, until one was measured

@@ -1,0 +1,118 @@
+"""A work list whose results are files, and the ways through it: in this process, and as one of several ranks."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from upweight.core.progress import Progress, no_progress
+
+PATIENCE_SECONDS = 3600.0  # without any new file of another rank, before a rank gives up
+LONGEST_PAUSE = 1.0  # seconds between two looks at the files of others
+
+
+class WorkList(ABC):
+    """Numbered pieces of work, phase after phase. A phase needs all pieces of those before.
+
+    Pieces of one phase may be made in any order and by any process, and twice without harm.
+
+    Attributes:
+        phases: their names in order.
+    """
+
+    phases: Sequence[str]
+
+    @abstractmethod
+    def count(self, phase: str) -> int:
+        """How many pieces a phase has."""
+
+    @abstractmethod
+    def missing(self, phase: str) -> list[int]:
+        """Numbers of the pieces that no process has finished yet, in ascending order."""
+
+    @abstractmethod
+    def commit(self, phase: str, number: int) -> None:
+        """Make a piece and write it."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which of several processes this is: number `number` of `count`, from 0."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def of_process(cls, environment: Mapping[str, str] = os.environ) -> Rank:
+        """The rank that torchrun gave to this process (RANK and WORLD_SIZE); the only one if there is none.
+
+        Raises ValueError if these variables are no rank.
+        """
+        number, count = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+        if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+            raise ValueError(
+                f"expected whole numbers RANK < WORLD_SIZE in the environment, as torchrun sets them, got {number!r} "
+                f"and {count!r}"
+            )
+        return cls(int(number), int(count))
+
+    def own(self, numbers: Sequence[int]) -> list[int]:
+        """Those of these pieces that this rank makes: number, number + count, …, whatever others have finished."""
+        return [number for number in numbers if number % self.count == self.number]
+
+
+def run_here(work: WorkList, progress: Progress = no_progress) -> None:
+    """Make everything that is missing, in this process."""
+    run_as_rank(work, Rank(0, 1), progress)
+
+
+def run_as_rank(work: WorkList, rank: Rank, progress: Progress = no_progress) -> None:
+    """Make the missing pieces of this rank, and wait for those of the others: phase after phase.
+
+    Ranks meet in the files alone; there is no collective. If a rank dies, its launcher ends the others (torchrun does,
+    and `srun --kill-on-bad-exit`), and the same call goes on.
+
+    Raises TimeoutError if no other rank finishes a piece for an hour.
+    """
+    for phase in work.phases:
+        missing, count = work.missing(phase), work.count(phase)
+        progress(phase, count - len(missing), count)
+        for number in rank.own(missing):
+            work.commit(phase, number)
+            if rank.count == 1:
+                missing.remove(number)
+            else:
+                missing = work.missing(phase)
+            progress(phase, count - len(missing), count)
+        if rank.count > 1:
+            _wait_for_others(work, phase, progress)
+
+
+def wait_until(is_done: Callable[[], bool], what: str) -> None:
+    """Return when it is done by another process. Raises TimeoutError if that takes more than an hour."""
+    start, pause = time.monotonic(), 0.01
+    while not is_done():
+        if time.monotonic() - start > PATIENCE_SECONDS:
+            raise TimeoutError(_impatience(what))
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE, 1.5 * pause)
+
+
+def _wait_for_others(work: WorkList, phase: str, progress: Progress) -> None:
+    missing, count = work.missing(phase), work.count(phase)
+    while missing:
+        before = missing
+        wait_until(lambda before=before: work.missing(phase) != before, f"{phase} {before[0]}")  # type: ignore[misc]
+        missing = work.missing(phase)
+        progress(phase, count - len(missing), count)
+
+
+def _impatience(what: str) -> str:
+    minutes = PATIENCE_SECONDS / 60
+    return (
+        f"waited {minutes:.0f} minutes for {what}, which another rank should have made: it died, or was not started; "
+        "start all ranks again (torchrun, or srun --kill-on-bad-exit), and the same call goes on"
+    )

@@ -1,0 +1,122 @@
+"""The ways to build a store: in this process, as one of several ranks, and on Ray actors."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from uuid import uuid4
+
+from upweight.core.examples import Examples
+from upweight.core.progress import Progress, rename_stages
+from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
+from upweight.store.build import PHASES, Builder
+from upweight.store.header import HEADER
+from upweight.store.manifest import ManifestWriter, manifest_writer
+from upweight.store.shard_files import Receipt
+
+if TYPE_CHECKING:
+    from upweight.store.store import Store
+
+How = Literal["torchrun", "ray"]
+HOWS = ("torchrun", "ray")
+STAGES = {phase: f"store: {phase}" for phase in PHASES}
+
+
+@final
+class StoreWork(WorkList):
+    """The files of a store, made by this process under the name of one writer."""
+
+    phases = PHASES
+
+    def __init__(self, builder: Builder, manifest: ManifestWriter) -> None:
+        self._builder, self._manifest = builder, manifest
+
+    def count(self, phase: str) -> int:
+        """How many files a phase has."""
+        return self._builder.header.shards(phase)
+
+    def missing(self, phase: str) -> list[int]:
+        """Numbers of the files that are not finished."""
+        return self._builder.missing(phase)
+
+    def commit(self, phase: str, number: int) -> None:
+        """Make a file and write it."""
+        self._builder.commit(phase, number, self._manifest)
+
+
+class Sent(NamedTuple):
+    """What an actor needs to make files of a store."""
+
+    store: Store
+    model: Any
+    train: Examples
+
+
+def build_here(store: Store, model: Any, train: Examples, writer: str) -> None:
+    """Make what is missing in this process."""
+    builder = store.builder(model, train)
+    with manifest_writer(store.path, writer) as manifest:
+        run_here(StoreWork(builder, manifest), _staged(store.progress))
+        builder.remove_temporary()
+
+
+def build_as_rank(store: Store, model: Any, train: Examples, rank: Rank) -> None:
+    """Make the files of this rank and wait for those of the others; rank 0 writes the header and removes the rest."""
+    if rank.number > 0:
+        wait_until((store.path / HEADER).exists, f"the header of {store.path}")
+    builder = store.builder(model, train)
+    with manifest_writer(store.path, str(rank.number)) as manifest:
+        run_as_rank(StoreWork(builder, manifest), rank, _staged(store.progress))
+        if rank.number == 0:
+            builder.remove_temporary()
+
+
+def build_on_ray(store: Store, model: Any, train: Examples) -> None:
+    """Make what is missing on Ray actors, which have the model from the first file to the last.
+
+    Actors return receipts, not arrays. One that dies costs the file that it was at.
+    """
+    from upweight.engines.ray_actors import RayActors
+
+    builder, progress = store.builder(model, train), _staged(store.progress)
+    sent = Sent(replace(store, how=None, progress=_silent), model, train)
+    with manifest_writer(store.path, "0"), ExitStack() as stack:  # so that no other build starts meanwhile
+        actors: RayActors | None = None
+        for phase in PHASES:
+            numbers, count = builder.missing(phase), builder.header.shards(phase)
+            progress(phase, count - len(numbers), count)
+            if not numbers:
+                continue
+            if actors is None:
+                actors = stack.enter_context(RayActors(make_file, sent, load=ActorBuilder, actors=store.processes))
+            tasks = [(phase, number) for number in numbers]
+            for _ in actors.run(tasks, lambda position, tasks=tasks: "{} {}".format(*tasks[position])):  # type: ignore[misc]
+                progress(phase, count - len(builder.missing(phase)), count)
+        builder.remove_temporary()
+
+
+@final
+class ActorBuilder:
+    """The builder of one actor, and its manifest, which is open until the actor ends."""
+
+    def __init__(self, sent: Sent) -> None:
+        self.builder = sent.store.builder(sent.model, sent.train)
+        self._manifest = manifest_writer(sent.store.path, f"ray-{socket.gethostname()}-{uuid4().hex[:8]}")
+        self.manifest = self._manifest.__enter__()
+
+
+def make_file(builder: ActorBuilder, task: tuple[str, int]) -> Receipt:
+    """Make one file in an actor."""
+    return builder.builder.commit(*task, builder.manifest)
+
+
+def _staged(progress: Progress) -> Progress:
+    renamed = rename_stages(STAGES, progress)
+    assert renamed is not None
+    return renamed
+
+
+def _silent(stage: str, done: int, total: int, /) -> None:
+    """Report nothing; unlike a function of the user, it can be sent to actors."""
