@@ -7,8 +7,8 @@ import pytest
 from support.logistic_fit import logistic_fit
 from support.worker_tasks import add, add_elsewhere, die, die_once, fail, fail_or_wait, wait_for_the_file
 from upweight.core.threads import one_thread
-from upweight.engines.process_pool import available_processors, run_in_processes
 from upweight.engines import worker_run
+from upweight.engines.process_pool import available_processors, run_in_processes
 
 
 @pytest.mark.parametrize("processes", [1, 2, 7])

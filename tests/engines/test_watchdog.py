@@ -4,9 +4,9 @@ import time
 import pytest
 
 from support.worker_tasks import sleep
+from upweight.engines import watchdog
 from upweight.engines.process_pool import run_in_processes
 from upweight.engines.watchdog import Watchdog
-from upweight.engines import watchdog
 
 
 def test_a_worker_that_is_silent_for_far_longer_than_others_trained_is_an_error_that_names_it(monkeypatch):

@@ -16,8 +16,8 @@ import upweight as uw
 from support.logistic_fit import logistic_fit
 from support.network_families import cross_entropy
 from support.worker_tasks import nested, settings, warn_and_return, where, write_into
-from upweight.engines.process_pool import run_in_processes
 from upweight.engines import process_pool, run_folder, worker
+from upweight.engines.process_pool import run_in_processes
 from upweight.retraining import task
 
 LIMIT = 240  # seconds, for scripts: a hang takes longer

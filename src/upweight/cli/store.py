@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -45,6 +46,19 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     rank: Annotated[int | None, typer.Option(min=1, help="Pairs of factors of a layer with several positions.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the build takes, and build nothing.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sample for the factors. Default: 0.")] = None,
+    how: Annotated[
+        Literal["torchrun", "ray"] | None,
+        typer.Option(
+            help="Who builds. Default: this process, or all processes of torchrun if it started this one "
+            "(torchrun --nproc-per-node 2 -m upweight store build …)."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Ray actors at most. Default: one for every processor of the cluster.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster, such as auto. Default: RAY_ADDRESS, else one on this machine.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,21 +66,22 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     source = Source(task, TableOptions())
     from upweight.store.store import Store
 
+    how, is_first = _how(how, processes, address)
+    quiet = quiet or not is_first
     settings = {"precision": precision, "directions": directions, "rank": rank}
-    store = Store(
-        out, _encoding(encoding, {name: value for name, value in settings.items() if value is not None}), seed=seed
-    )
+    chosen = _encoding(encoding, {name: value for name, value in settings.items() if value is not None})
+    store = Store(out, chosen, seed=seed, how=how, processes=processes)
     stages = {"read": f"Reading {task.name}", **{f"store: {name}": f"Writing {name}" for name in _phases()}}
     with show_progress(stages, quiet, as_json) as progress:
         inputs = source.read(progress)
         model, train = _storable(inputs.model), inputs.train
-        planned = store.plan(model, train)
+        planned = store.plan(model, train) if is_first else None
         if not (quiet or as_json):
             for line in str(planned).splitlines():
                 print_line(line)
         if not plan:
             replace(store, progress=progress).build(model, train)
-    if as_json:
+    if as_json and planned is not None:
         layouts = {name: vars(layout) for name, layout in planned.layouts.items()}
         print_json({**vars(planned), "layouts": layouts, "folder": str(out.resolve()), "built": not plan})
     elif not (quiet or plan):
@@ -107,6 +122,30 @@ def opened_store(folder: Path | None) -> Store | None:
             f"{folder} is not a store; build it first: upweight store build TASK -o {folder}", param_hint="--store"
         )
     return Store(folder)
+
+
+def _how(
+    how: Literal["torchrun", "ray"] | None, processes: int | None, address: str | None
+) -> tuple[Literal["torchrun", "ray"] | None, bool]:
+    """Who builds, and whether this process is the one that speaks. Raises a usage error for options that do not fit."""
+    from upweight.engines.work_list import Rank
+
+    for name, value in (("--processes", processes), ("--address", address)):
+        if value is not None and how != "ray":
+            raise typer.BadParameter(f"{name} is for --how ray", param_hint=name)
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
+    rank = Rank.of_process()
+    if rank.count > 1 and how is None:
+        how = "torchrun"
+    if how != "torchrun":
+        return how, True
+    if "LOCAL_RANK" in os.environ:
+        import torch
+
+        if torch.cuda.is_available():  # so that "cuda" in the task file is this rank's own device
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    return how, rank.number == 0
 
 
 def _phases() -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from upweight.core.examples import Examples
 from upweight.core.progress import Progress, rename_stages
 from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
 from upweight.store.build import PHASES, Builder
-from upweight.store.header import HEADER
+from upweight.store.header import HEADER, Header
 from upweight.store.manifest import ManifestWriter, manifest_writer
 from upweight.store.shard_files import Receipt
 
@@ -47,9 +47,10 @@ class StoreWork(WorkList):
 
 
 class Sent(NamedTuple):
-    """What an actor needs to make files of a store."""
+    """What an actor needs to make files of a store whose header was compared with the model and the training set."""
 
-    store: Store
+    folder: Path
+    header: Header
     model: Any
     train: Examples
 
@@ -81,7 +82,7 @@ def build_on_ray(store: Store, model: Any, train: Examples) -> None:
     from upweight.engines.ray_actors import RayActors
 
     builder, progress = store.builder(model, train), _staged(store.progress)
-    sent = Sent(replace(store, how=None, progress=_silent), model, train)
+    sent = Sent(builder.folder.resolve(), builder.header, model, train)
     with manifest_writer(store.path, "0"), ExitStack() as stack:  # so that no other build starts meanwhile
         actors: RayActors | None = None
         for phase in PHASES:
@@ -102,8 +103,8 @@ class ActorBuilder:
     """The builder of one actor, and its manifest, which is open until the actor ends."""
 
     def __init__(self, sent: Sent) -> None:
-        self.builder = sent.store.builder(sent.model, sent.train)
-        self._manifest = manifest_writer(sent.store.path, f"ray-{socket.gethostname()}-{uuid4().hex[:8]}")
+        self.builder = Builder(*sent)
+        self._manifest = manifest_writer(sent.folder, f"ray-{socket.gethostname()}-{uuid4().hex[:8]}")
         self.manifest = self._manifest.__enter__()
 
 
@@ -116,7 +117,3 @@ def _staged(progress: Progress) -> Progress:
     renamed = rename_stages(STAGES, progress)
     assert renamed is not None
     return renamed
-
-
-def _silent(stage: str, done: int, total: int, /) -> None:
-    """Report nothing; unlike a function of the user, it can be sent to actors."""
