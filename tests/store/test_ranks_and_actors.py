@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 
 from support.command_line import run, written  # noqa: E402
 from support.stored_nets import TRAIN, files, model, store  # noqa: E402
+from upweight.core.progress import no_progress  # noqa: E402
+from upweight.engines.work_list import Rank  # noqa: E402
 from upweight.store.engines import build_as_rank  # noqa: E402
 from upweight.store.manifest import read_manifests  # noqa: E402
 
@@ -71,13 +73,7 @@ def end(child):
 
 
 def build_as(folder, number, count):
-    build_as_rank(store(folder, how="torchrun"), model(), TRAIN, uw_rank(number, count))
-
-
-def uw_rank(number, count):
-    from upweight.engines.work_list import Rank
-
-    return Rank(number, count)
+    build_as_rank(folder, lambda: store(folder).builder(model(), TRAIN), Rank(number, count), no_progress)
 
 
 def writers(folder):

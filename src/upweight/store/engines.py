@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 from uuid import uuid4
 
 from upweight.core.examples import Examples
@@ -15,9 +16,6 @@ from upweight.store.build import PHASES, Builder
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import ManifestWriter, manifest_writer
 from upweight.store.shard_files import Receipt
-
-if TYPE_CHECKING:
-    from upweight.store.store import Store
 
 How = Literal["torchrun", "ray"]
 HOWS = ("torchrun", "ray")
@@ -55,45 +53,44 @@ class Sent(NamedTuple):
     train: Examples
 
 
-def build_here(store: Store, model: Any, train: Examples, writer: str) -> None:
+def build_here(builder: Builder, writer: str, progress: Progress) -> None:
     """Make what is missing in this process."""
-    builder = store.builder(model, train)
-    with manifest_writer(store.path, writer) as manifest:
-        run_here(StoreWork(builder, manifest), _staged(store.progress))
+    with manifest_writer(builder.folder, writer) as manifest:
+        run_here(StoreWork(builder, manifest), _staged(progress))
         builder.remove_temporary()
 
 
-def build_as_rank(store: Store, model: Any, train: Examples, rank: Rank) -> None:
+def build_as_rank(folder: Path, make_builder: Callable[[], Builder], rank: Rank, progress: Progress) -> None:
     """Make the files of this rank and wait for those of the others; rank 0 writes the header and removes the rest."""
     if rank.number > 0:
-        wait_until((store.path / HEADER).exists, f"the header of {store.path}")
-    builder = store.builder(model, train)
-    with manifest_writer(store.path, str(rank.number)) as manifest:
-        run_as_rank(StoreWork(builder, manifest), rank, _staged(store.progress))
+        wait_until((folder / HEADER).exists, f"the header of {folder}")
+    builder = make_builder()
+    with manifest_writer(folder, str(rank.number)) as manifest:
+        run_as_rank(StoreWork(builder, manifest), rank, _staged(progress))
         if rank.number == 0:
             builder.remove_temporary()
 
 
-def build_on_ray(store: Store, model: Any, train: Examples) -> None:
+def build_on_ray(builder: Builder, actors: int | None, progress: Progress) -> None:
     """Make what is missing on Ray actors, which have the model from the first file to the last.
 
     Actors return receipts, not arrays. One that dies costs the file that it was at.
     """
     from upweight.engines.ray_actors import RayActors
 
-    builder, progress = store.builder(model, train), _staged(store.progress)
-    sent = Sent(builder.folder.resolve(), builder.header, model, train)
-    with manifest_writer(store.path, "0"), ExitStack() as stack:  # so that no other build starts meanwhile
-        actors: RayActors | None = None
+    progress = _staged(progress)
+    sent = Sent(builder.folder.resolve(), builder.header, builder.model, builder.train)
+    with manifest_writer(builder.folder, "0"), ExitStack() as stack:  # so that no other build starts meanwhile
+        running: RayActors | None = None
         for phase in PHASES:
             numbers, count = builder.missing(phase), builder.header.shards(phase)
             progress(phase, count - len(numbers), count)
             if not numbers:
                 continue
-            if actors is None:
-                actors = stack.enter_context(RayActors(make_file, sent, load=ActorBuilder, actors=store.processes))
-            tasks = [(phase, number) for number in numbers]
-            for _ in actors.run(tasks, lambda position, tasks=tasks: "{} {}".format(*tasks[position])):  # type: ignore[misc]
+            if running is None:
+                running = stack.enter_context(RayActors(make_file, sent, load=ActorBuilder, actors=actors))
+            names = [f"{phase} {number}" for number in numbers]
+            for _ in running.run([(phase, number) for number in numbers], names.__getitem__):
                 progress(phase, count - len(builder.missing(phase)), count)
         builder.remove_temporary()
 

@@ -108,11 +108,11 @@ class Store:
             TimeoutError: another rank made no file for an hour.
         """
         if self.how == "torchrun":
-            build_as_rank(self, model, train, Rank.of_process())
+            build_as_rank(self.path, lambda: self.builder(model, train), Rank.of_process(), self.progress)
         elif self.how == "ray":
-            build_on_ray(self, model, train)
+            build_on_ray(self.builder(model, train), self.processes, self.progress)
         else:
-            build_here(self, model, train, writer)
+            build_here(self.builder(model, train), writer, self.progress)
 
     def builder(self, model: Any, train: Examples) -> Builder:
         """The work list of this store; the header is written if there is none yet.
