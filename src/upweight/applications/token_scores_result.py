@@ -64,6 +64,11 @@ class SequenceTokens:
         """The sum over tokens and rest, which is the score up to rounding."""
         return float(self.values.sum() + self.rest)
 
+    def strongest(self, k: int = 10) -> list[tuple[str, float]]:
+        """(token, score) of the k tokens with the largest |score|, strongest first."""
+        order = np.argsort(-np.abs(self.values), kind="stable")[:k]
+        return [(self.text.tokens[j], float(self.values[j])) for j in order.tolist()]
+
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
@@ -165,5 +170,4 @@ class TokenScores:
 
 def _strongest(sequence: SequenceTokens) -> Sequence[str]:
     """The strongest tokens with their scores, as HTML."""
-    order = np.argsort(-np.abs(sequence.values), kind="stable")[:TOKENS_IN_HTML]
-    return [f"<code>{escape(sequence.text.tokens[j])}</code>&nbsp;{sequence.values[j]:+.3g}" for j in order.tolist()]
+    return [f"<code>{escape(token)}</code>&nbsp;{value:+.3g}" for token, value in sequence.strongest(TOKENS_IN_HTML)]

@@ -39,6 +39,7 @@ HELP_ORDER = (
     "global-explanation",
     "inputs",
     "neurons",
+    "tokens",
     "tree",
     "perturb",
     "flip-set",

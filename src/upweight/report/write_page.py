@@ -22,6 +22,7 @@ from upweight.applications.prototypes import Prototypes
 from upweight.applications.shared_inputs import SharedInputs
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
+from upweight.applications.token_scores_result import TokenScores
 from upweight.applications.what_if import WhatIf
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
@@ -39,6 +40,7 @@ from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
 from upweight.report.review import review_page
 from upweight.report.slices_page import slices_page
+from upweight.report.tokens_page import tokens_page
 from upweight.report.tree_page import tree_page
 from upweight.report.what_if_page import what_if_page
 
@@ -55,6 +57,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     NearestEnemy: growing_spheres_page,
     SharedInputs: inputs_page,
     NeuronExamples: neurons_page,
+    TokenScores: tokens_page,
     ExtractedTree: tree_page,
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
