@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Retrainable
+from upweight.core.forgettable import Forgettable
 
 Array = NDArray[np.float64]
 
 
-class ExactRemovals(Retrainable):
+class ExactRemovals(Forgettable):
     """A model whose measurements without some of its training examples are computed exactly, without training.
 
     `retrain` trains the estimator itself, so that it can verify what is computed here.

@@ -56,7 +56,11 @@ class Design:
 
     def __call__(self, x: Any) -> Features:
         """Features of these inputs; raises ValueError for NaN, text, or another number of columns."""
-        features = self._features(self.inputs(x))
+        return self.features_of(self.inputs(x))
+
+    def features_of(self, matrix: Any) -> Features:
+        """Features of inputs that went through the steps."""
+        features = self._features(matrix)
         return features if self.coordinates is None else self._features(self.coordinates.transform(features.x))
 
     def shifted(self, offset: Array) -> Design:

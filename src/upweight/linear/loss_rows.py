@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.examples import Examples
+from upweight.core.model import Movable
 from upweight.linear.design import Design
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
@@ -33,3 +35,13 @@ def column_gradients(problem: Problem, design: Design, vectors: Array) -> Array:
         gradients[k] = derivatives.gradient @ design.columns_of(v) + curved @ columns
     gradients *= problem.weights[:, None]
     return gradients
+
+
+def movable_columns(design: Design, name: str, examples: Examples) -> Movable:
+    """The raw inputs if gradients can be backpropagated through the steps; else the columns of the last step."""
+    inputs = design.inputs
+    if inputs.has_pullback:
+        names = None if examples.names is None else tuple(examples.names)
+        return Movable(np.asarray(inputs.raw(examples.x), dtype=np.float64), names, "inputs", True)
+    description = f"columns that enter {name}, which the steps before it make of the inputs"
+    return Movable(np.asarray(inputs.raw(inputs(examples.x))), inputs.names, description, False)

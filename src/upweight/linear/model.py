@@ -15,20 +15,22 @@ from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
+from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions, Retrainable
+from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.parameter_measurement import Coefficients, ParameterMeasurement
 from upweight.core.rows import DenseRows
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.coefficients import CoefficientMap
+from upweight.linear.curvature import LinearCurvature
 from upweight.linear.curvature_choice import curvature_of
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.head_objective import head_objective
-from upweight.linear.loss_rows import column_gradients, loss_rows
+from upweight.linear.loss_rows import column_gradients, loss_rows, movable_columns
 from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.missing_rows import Stopping
 from upweight.linear.predictions import predictions_at, predictions_of_estimator
@@ -43,7 +45,7 @@ Array = NDArray[np.float64]
 
 @accept_old_fields({"handed_in": ReplacedBy("is_original")})
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
+class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:
@@ -66,6 +68,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         elsewhere: accept training sets that the model was not fitted on.
         is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
+        forgetting: (model, train, remaining, seed) → the estimator on these examples; None if there is no estimator.
     """
 
     name: str
@@ -87,6 +90,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
     is_original: bool = True
     handed_in = RenamedAttribute("is_original")
     column_names: tuple[str, ...] | None = None
+    forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -193,13 +197,10 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         if isinstance(self.measurement_of, ParameterMeasurement):
             at, thetas = self.coefficient_map(), self.theta + shifts.reshape(-1, *self.theta.shape)
             return np.tile([self.measurement_of.of_coefficients(at.of(theta)) for theta in thetas], (len(queries), 1))
-        features = self._features(queries)
-        base = features.times(self.theta.T)
-        thetas = shifts.reshape(-1, *self.theta.shape)
-        measured = np.empty((len(queries), len(thetas)))
-        for g, shift in enumerate(thetas):
-            measured[:, g] = self.measurement_of.value(self.family, base + features.times(shift.T), queries.y)
-        return measured
+        features, targets = self._features(queries), queries.y
+        base, thetas = features.times(self.theta.T), shifts.reshape(-1, *self.theta.shape)
+        outputs = (base + features.times(shift.T) for shift in thetas)
+        return np.stack([self.measurement_of.value(self.family, z, targets) for z in outputs], axis=1)
 
     def predict(self, examples: Examples) -> Predictions:
         """The estimator's predictions as readable labels; at other parameters, those of the linear model."""
@@ -214,12 +215,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
 
     def movable(self, examples: Examples) -> Movable:
         """The raw inputs if gradients can be backpropagated through the pipeline; else the columns of its last step."""
-        inputs = self.design.inputs
-        if inputs.has_pullback:
-            names = None if examples.names is None else tuple(examples.names)
-            return Movable(np.asarray(inputs.raw(examples.x), dtype=np.float64), names, "inputs", True)
-        description = f"columns that enter {self.name}, which the steps before it make of the inputs"
-        return Movable(np.asarray(inputs.raw(inputs(examples.x))), inputs.names, description, False)
+        return movable_columns(self.design, self.name, examples)
 
     def input_gradients(self, train: Examples, vectors: Array) -> Array:
         """`column_gradients`, backpropagated through the pipeline to the raw inputs if that is possible."""
@@ -278,12 +274,26 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         require_classes(train, weights, self.family)
         problem = self.problem(train)
         if self.refit is not None:
-            # Taking an example's share of the regulariser away is the same as more weight on the others.
-            scaled = weights * problem.weights * (problem.ridge / problem.ridge_of(weights))
-            return self.with_parameters(self.refit(problem.features, problem.targets, scaled))
-        if "optimum" not in self._cache:  # the warm start of all retrainings
+            return self.with_parameters(self.refit(problem.features, problem.targets, problem.scaled_weights(weights)))
+        return self.with_parameters(retrained_parameters(self.optimum(train), weights))
+
+    def optimum(self, train: Examples) -> LinearCurvature:
+        """The curvature at the optimum on the training set: the warm start of all retrainings."""
+        problem = self.problem(train)
+        if "optimum" not in self._cache:
             self._cache["optimum"] = curvature_of(problem, None, 0.0).reoptimised()
-        return self.with_parameters(retrained_parameters(self._cache["optimum"], weights))
+        optimum: LinearCurvature = self._cache["optimum"]
+        return optimum
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+        """The estimator at the optimum on the remaining examples, with its steps refitted; or a refit."""
+        assert self.forgetting is not None
+        return self.forgetting(self, train, remaining, seed)
+
+    def lacks(self, capability: type) -> str | None:
+        """A model that was read from no estimator has none to give back."""
+        has_none = capability is Forgettable and self.forgetting is None
+        return f"there is no estimator behind this {self.name}" if has_none else None
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""
@@ -298,3 +308,7 @@ class LinearModel(Perturbable, Parametric, Retrainable, Embeddable):
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""
         cache: DataCache[Features] = self._cache.setdefault("features", DataCache(2))
         return cache.get_or_make(examples, lambda: self.design(examples.x))
+
+    def know_features(self, examples: Examples, matrix: Any) -> None:
+        """Keep what the steps make of these examples, so that they do not run again."""
+        self._cache.setdefault("features", DataCache(2)).get_or_make(examples, lambda: self.design.features_of(matrix))

@@ -73,6 +73,10 @@ class Problem:
         """λ under weight factors κ (g, n): (g,)."""
         return np.asarray(self.fixed + self.each * (factors @ self.carried))
 
+    def scaled_weights(self, factors: Array) -> Array:
+        """Weights under factors (n,), with λ as it is: a smaller λ is the same as more weight on all examples."""
+        return np.asarray(factors * self.weights * (self.ridge / self.ridge_of(factors)))
+
     @property
     def has_l1(self) -> bool:
         """Whether there is an l1, so that parameters may be exactly 0."""

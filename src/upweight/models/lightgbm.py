@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import unfitted_clone
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec, class_weights_of, held_class_weights, times_classes
+from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, times_classes
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.elementwise_losses import Gamma, SoftLabels, Tweedie
@@ -160,7 +162,23 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         base_class_weights=classes.in_base,
         fits_base=_fits_base(parameters, loss),
         notes=classes.notes,
+        write=partial(_written, estimator, rounds),
     )
+
+
+def _written(
+    estimator: Any, rounds: int, leaves: WrittenLeaves
+) -> tuple[Any, Callable[[Any], Array]]:
+    """A copy of the estimator with these leaf values, and its raw predictions."""
+    new = pickle.loads(pickle.dumps(estimator))  # LightGBM's own copy of a Booster loses its settings
+    booster, ensemble = new if hasattr(new, "dump_model") else new.booster_, leaves.ensemble
+    for tree in range(ensemble.trees):
+        values = ensemble.values[ensemble.leaves_of(tree), 0]
+        if ensemble.steps[tree] == 0:  # the first trees hold the constant that boosting started from
+            values = values + ensemble.base[ensemble.outputs[tree]]
+        for leaf, value in enumerate(values.tolist()):
+            booster.set_leaf_output(tree, leaf, value)
+    return new, lambda x: booster.predict(x, raw_score=True, num_iteration=rounds)
 
 
 def _native_settings(booster: Any, seed: int) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.pipeline import last_step, steps_before
+from upweight.models.tree_forgetting import LeafForgetting
 from upweight.models.tree_spec import TreeSpec
+from upweight.models.unlearning import with_last_step
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.model import TreeModel
 
@@ -45,8 +47,8 @@ def read_trees(
     """
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
-    model = _model(read_spec, last_step(estimator), train, steps_before(estimator), measure, loss)
-    return _with_training(model, train)
+    reading = _Reading(read_spec, estimator, train, measure, loss)
+    return _with_training(reading(), train)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,6 @@ class _Reading:
     read_spec: SpecReader
     estimator: Any
     train: Examples
-    steps: Any
     measure: Measurement
     loss: BoostingLoss | None
 
@@ -66,18 +67,19 @@ class _Reading:
         return replace(self, estimator=estimator, train=copy.deepcopy(self.train, memo))
 
     def __call__(self) -> TreeModel:
-        return _model(self.read_spec, self.estimator, self.train, self.steps, self.measure, self.loss)
+        return _model(self.read_spec, self.estimator, self.train, self.measure, self.loss)
 
 
 def _model(
-    read_spec: SpecReader, estimator: Any, train: Examples, steps: Any, measure: Measurement, loss: BoostingLoss | None
+    read_spec: SpecReader, whole: Any, train: Examples, measure: Measurement, loss: BoostingLoss | None
 ) -> TreeModel:
-    """The model, with its margins checked on the training set."""
+    """The model of an estimator or a pipeline, with its margins checked on the training set."""
+    estimator, steps = last_step(whole), steps_before(whole)
     spec = read_spec(estimator, train, steps, loss)
 
     def retrain_on(examples: Examples, seed: int) -> TreeModel:
         retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
-        return _model(read_spec, retrained, examples, steps, measure, spec.loss)
+        return _model(read_spec, with_last_step(whole, steps, retrained), examples, measure, spec.loss)
 
     model = TreeModel(
         name=type(estimator).__name__,
@@ -93,7 +95,8 @@ def _model(
         threads=spec.threads,
         settings=(_settings(estimator), spec.inputs),
         splits=spec.splits,
-        read_again=_Reading(read_spec, estimator, train, steps, measure, loss),
+        read_again=_Reading(read_spec, whole, train, measure, loss),
+        forgetting=LeafForgetting.of(spec, whole),
     )
     _require_margins(model, spec.margins(spec.inputs(train.x)), train, spec.library)
     return model

@@ -21,6 +21,23 @@ BASE_TOLERANCE = 1e-5  # largest accepted difference of the base from the best c
 
 
 @dataclass(frozen=True, eq=False)
+class WrittenLeaves:
+    """Leaf values to write into a copy of an estimator, and the examples that they belong to.
+
+    Attributes:
+        ensemble: the leaf values.
+        x: the library's inputs, (n, columns).
+        targets: (K, n) as the loss encodes labels.
+        weights: (n,) sample weights.
+    """
+
+    ensemble: TreeEnsemble
+    x: Any
+    targets: Array
+    weights: Array
+
+
+@dataclass(frozen=True, eq=False)
 class TreeSpec:
     """A trained ensemble, and how its library predicts and trains.
 
@@ -44,6 +61,7 @@ class TreeSpec:
         base_class_weights: (classes,) the same, for the base alone; None if it is fitted with `class_weights`.
         fits_base: whether the library fits the base to the training set, so that a base of 0 is a fit as well.
         notes: warnings for the reader of scores.
+        write: leaf values → (a copy of the estimator that has them, its raw predictions as a function of inputs).
     """
 
     ensemble: TreeEnsemble
@@ -64,6 +82,7 @@ class TreeSpec:
     base_class_weights: Array | None = None
     fits_base: bool = False
     notes: tuple[str, ...] = ()
+    write: Callable[[WrittenLeaves], tuple[Any, Callable[[Any], Array]]] | None = None
 
     def replay_training(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:
         """How the leaf values follow from training examples with these leaves, targets and weights."""

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from upweight.core.data_cache import DataCache
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
+from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Predictions, Retrainable
+from upweight.core.model import Embeddable, Predictions
 from upweight.core.picklable import require_picklable
 from upweight.core.tree_based import Averaged, Boosted
 from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
@@ -28,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
+class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
     """A trained sum of trees.
 
     Attributes:
@@ -46,6 +47,8 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         threads: whether the library trains with threads of its own.
         settings: the training settings, and the steps before the estimator in a pipeline.
         splits: the splits in the library's own form; they are part of the model's identity.
+        forgetting: (model, train, remaining) → the estimator with leaf values of these examples; None if leaf values
+            cannot be written in this library.
     """
 
     converges = False  # boosting stops after a fixed number of rounds
@@ -64,6 +67,7 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
     threads: bool = False
     settings: Any = None
     splits: Any = None
+    forgetting: Callable[[TreeModel, Examples, NDArray[np.bool_]], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,7 +103,9 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         )
 
     def lacks(self, capability: type) -> str | None:
-        """A forest is not Boosted, and boosted trees are not Averaged."""
+        """A forest is not Boosted, and boosted trees are not Averaged; not every library lets leaf values be written."""
+        if capability is Forgettable and self.forgetting is None:
+            return f"the leaf values of a {self.name} cannot be written"
         if capability is Boosted and not self.is_boosted:
             return f"the trees of this {self.name} are a forest, which has no boosting steps; use ForestWeights"
         if capability is Averaged and self.is_boosted:
@@ -156,6 +162,11 @@ class TreeModel(Boosted, Averaged, Retrainable, Embeddable):
         targets, weights = self.loss.encode(train.y).T, sample_weights(train)
         cache: DataCache[Boosting | Forest] = self._cache.setdefault("grown", DataCache(1))
         return cache.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+        """The estimator with its leaf values on the remaining examples, and its splits as they were."""
+        assert self.forgetting is not None
+        return self.forgetting(self, train, remaining)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator retrained with these weights times the examples' own; examples of weight 0 are left out.

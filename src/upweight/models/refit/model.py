@@ -15,6 +15,7 @@ from upweight.core.contents import relevant
 from upweight.core.data_cache import DataCache
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
+from upweight.core.forgettable import Forgettable, Route, Unlearned
 from upweight.core.identity import digests
 from upweight.core.input_kinds import as_array, is_sparse
 from upweight.core.measurement import Measurement
@@ -27,6 +28,7 @@ from upweight.models.refit.bags import bags_of, has_bags, member_outputs
 from upweight.models.refit.outputs import Outputs
 from upweight.models.refit.sample_weights import fit_clone, weight_keyword
 from upweight.models.refit.seeds import is_seeded, seeded_clone
+from upweight.models.unlearning import REFITTED, step_records
 
 Array = NDArray[np.float64]
 SAME = 1e-9  # share of the largest output by which outputs of two trainings may differ by rounding
@@ -38,7 +40,7 @@ log = logging.getLogger("upweight")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RefitModel(Refittable, Embeddable, Bagged):
+class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
     """A fitted estimator that is explained by fitting clones of it.
 
     Attributes:
@@ -172,6 +174,11 @@ class RefitModel(Refittable, Embeddable, Bagged):
         retrained = replace(self, predictor=fitted, notes=(), _cache={})
         retrained.outputs_for(train.take([0]))  # with few examples, some can be fitted but cannot predict
         return retrained
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+        """A refit of the whole estimator on the remaining examples."""
+        model = self.retrain(train, remaining.astype(np.float64), seed)
+        return Unlearned(model.predictor, model, Route.REFIT, step_records(self.predictor, REFITTED))
 
     def trial(self, train: Examples) -> Trial:
         """The time of one refit, and whether seeds matter; computed once for each training set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -93,6 +94,7 @@ def _model(
         measurement_of=measure,
         make=make,
         form=form,
+        reread=partial(read, measure=measure),
         takes_weights=spec.takes_weights,
         held=spec.held,
         notes=spec.notes,

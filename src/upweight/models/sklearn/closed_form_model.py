@@ -14,6 +14,7 @@ from upweight.core.data_cache import DataCache
 from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
 from upweight.core.fitted_state import FittedState
+from upweight.core.forgettable import Route, Unlearned
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Embeddable, Predictions
@@ -22,6 +23,7 @@ from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.predictions import predictions_of_estimator
 from upweight.models.estimator_clones import retrain_clone
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
+from upweight.models.unlearning import refit_estimator
 
 Array = NDArray[np.float64]
 
@@ -89,6 +91,7 @@ class ClosedFormModel(ExactRemovals, Embeddable):
         measurement_of: the measurement of a query.
         make: (matrix, examples) → the closed form on these training examples.
         form: the closed form on the training set that the model was read with.
+        reread: (fitted estimator, its training set) → the model of it.
         takes_weights: whether the estimator's `fit` takes sample weights; otherwise weight k means k copies.
         held: settings that the fit chose, with which it is retrained.
         notes: warnings for the reader of the scores.
@@ -102,6 +105,7 @@ class ClosedFormModel(ExactRemovals, Embeddable):
     measurement_of: Measurement
     make: Callable[[Any, Examples], ClosedForm]
     form: ClosedForm
+    reread: Callable[[Any, Examples], ClosedFormModel]
     takes_weights: bool
     held: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -199,6 +203,12 @@ class ClosedFormModel(ExactRemovals, Embeddable):
             form=self.make(self.inputs(remaining.x), reweighted),
             _cache={},
         )
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+        """The closed form of the whole estimator on the remaining examples, with its steps refitted."""
+        require_classes(train, remaining.astype(np.float64), self.loss)
+        fitted, steps = refit_estimator(self.predictor, train, remaining, seed)
+        return Unlearned(fitted, self.reread(fitted, train.take(remaining)), Route.CLOSED_FORM, steps)
 
     def doubts(self, train: Examples, queries: Examples) -> list[str]:
         """What holds for some queries: outputs that depend on the order of examples, or that name another class."""

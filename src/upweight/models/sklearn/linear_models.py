@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from upweight.models.sklearn.generalised_linear import (
     sgd,
     tweedie,
 )
+from upweight.models.sklearn.forgetting import Forgetting
 from upweight.models.sklearn.kernel_ridge import kernel_ridge
 from upweight.models.sklearn.linear_spec import LinearSpec, LinearSpecReader
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
@@ -85,7 +87,6 @@ def read(
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, choice_notes = chosen_estimator(final)
-    read_spec = SPEC_READERS[type(final).__name__.removesuffix("CV")]
     try:
         check_is_fitted(final)
     except NotFittedError:
@@ -93,13 +94,38 @@ def read(
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     inputs = _inputs(estimator, final)
-    matrix = inputs(train.x)
+    chosen = Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final
+    read_as_it_is = partial(_linear_model, measure=measure, smoothing=smoothing)
+    model = read_as_it_is(chosen, inputs, train, inputs(train.x))
+    model = replace(
+        model,
+        name=name,
+        predictor=estimator,
+        at_optimum=at == "optimum",
+        notes=(*choice_notes, *model.notes),
+        forgetting=Forgetting(read_as_it_is, model.objective),
+    )
+    query = model.parameter_query()
+    if query is not None:
+        model.measure(query)  # raises for an unknown column, or if columns have no coefficients
+    return _with_reduction(model, train, objective)
+
+
+def _linear_model(
+    estimator: Any, inputs: PreprocessingSteps, train: Examples, matrix: Any, *, measure: Measurement, smoothing: float
+) -> LinearModel:
+    """The model of an estimator without a choice, as it is, whether or not it was fitted on these examples.
+
+    `matrix` is what `inputs`, the steps before the last one, make of the examples.
+    """
+    final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     Features(matrix, 0.0)  # refuses NaN, infinities and text before anything is computed from them
+    read_spec = SPEC_READERS[type(final).__name__]
     spec = read_spec(final, matrix, train, smoothing)
     rows = weighted_positions(train)
     design, theta = _design(spec, inputs, matrix if len(rows) == len(train) else matrix[rows])
-    model = LinearModel(
-        name=name,
+    return LinearModel(
+        name=type(final).__name__,
         design=design,
         family=spec.family,
         objective=spec.objective,
@@ -112,14 +138,9 @@ def read(
         counts_examples=spec.counts_examples,
         unfinished=may_be_unfinished(final),
         stopping=None if spec.objective.l1 else stopping_of(final, matrix),
-        at_optimum=at == "optimum",
-        notes=(*choice_notes, *spec.notes, *_notes_on_class_weights(final)),
+        notes=(*spec.notes, *_notes_on_class_weights(final)),
         column_names=_column_names(inputs, train),
     )
-    query = model.parameter_query()
-    if query is not None:
-        model.measure(query)  # raises for an unknown column, or if columns have no coefficients
-    return _with_reduction(model, train, objective)
 
 
 def _inputs(estimator: Any, final: Any) -> PreprocessingSteps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec, class_weights_of, held_class_weights, leaf_lookup
+from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, histogram_boosting_with
+from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.elementwise_losses import Exponential, Gamma
@@ -92,9 +94,10 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         # The single trees were fitted without column names, and warn if `x` has some.
         return look_up(estimator.apply(as_array(x) if hasattr(x, "to_numpy") else x))
 
-    def margins(x: Any) -> Array:
-        return np.asarray(estimator.predict(x) if loss.classes is None else estimator.decision_function(x))
+    def margins_of(fitted: Any, x: Any) -> Array:
+        return np.asarray(fitted.predict(x) if loss.classes is None else fitted.decision_function(x))
 
+    margins = partial(margins_of, estimator)
     # The base is the margin of one example minus the sum of its leaf values. `read_trees` compares the margins of all
     # examples, which shows whether the base is the same for all.
     first = inputs(train.take([0]).x)
@@ -118,6 +121,7 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
         unrecorded=_active(effects),
         splits=[tree.tree_ for tree in trees],
+        write=_writer(gradient_boosting_with, estimator, margins_of),
     )
 
 
@@ -143,10 +147,10 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
         leaves = [tree.predict(prepared, bitsets, bitset_of_column.astype(np.uint32), 1) for tree in numbered_trees]
         return np.stack(leaves, axis=1).astype(np.intp)
 
-    def margins(x: Any) -> Array:
+    def margins_of(fitted: Any, x: Any) -> Array:
         if loss.classes is not None:
-            return np.asarray(estimator.decision_function(x))
-        predicted = np.asarray(estimator.predict(x))
+            return np.asarray(fitted.decision_function(x))
+        predicted = np.asarray(fitted.predict(x))
         return np.log(predicted) if isinstance(loss, Poisson | Gamma) else predicted
 
     class_weight = getattr(estimator, "class_weight", None)
@@ -173,7 +177,7 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
         loss=loss,
         inputs=inputs,
         leaf_numbers=leaf_numbers,
-        margins=margins,
+        margins=partial(margins_of, estimator),
         retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, l2),
         unrecorded=_active(effects),
@@ -182,6 +186,7 @@ def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> Tree
         class_weights=class_weights,
         fits_base=True,
         notes=notes,
+        write=_writer(histogram_boosting_with, estimator, margins_of),
     )
 
 
@@ -218,12 +223,15 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
         return retrain_clone(estimator, x, y, weights, seed, **held)
 
+    def margins_of(fitted: Any, x: Any) -> Array:
+        return np.asarray(fitted.predict(x) if classes is None else fitted.predict_proba(x))
+
     return TreeSpec(
         ensemble=ensemble,
         loss=Squared(outputs, classes),
         inputs=inputs,
         leaf_numbers=lambda x: look_up(np.reshape(estimator.apply(x), (-1, trees))),
-        margins=lambda x: estimator.predict(x) if classes is None else estimator.predict_proba(x),
+        margins=partial(margins_of, estimator),
         retrain_estimator=retrain_estimator,
         draws=_draws(estimator, len(train)) if is_bootstrap else None,
         bootstrap=is_bootstrap,
@@ -232,7 +240,20 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
         threads=getattr(estimator, "n_jobs", None) not in (None, 1),
         class_weights=class_weights,
         notes=notes,
+        write=_writer(forest_with, estimator, margins_of),
     )
+
+
+def _writer(
+    write: Callable[[Any, WrittenLeaves], Any], estimator: Any, margins_of: Callable[[Any, Any], Array]
+) -> Callable[[WrittenLeaves], tuple[Any, Callable[[Any], Array]]]:
+    """Leaf values → (a copy of the estimator with them, its raw predictions)."""
+
+    def written(leaves: WrittenLeaves) -> tuple[Any, Callable[[Any], Array]]:
+        new = write(estimator, leaves)
+        return new, partial(margins_of, new)
+
+    return written
 
 
 def _draws(estimator: Any, examples: int) -> Array:
