@@ -24,6 +24,7 @@ ORDER = (
     "trees",
     "stores",
     "viewer",
+    "forgetting",
 )
 MET, MISSED, NO_TARGET = "met", "missed", ""
 

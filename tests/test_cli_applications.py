@@ -213,6 +213,19 @@ def test_what_if(task):
         assert result.exit_code == 2 and match in " ".join(result.output.replace("│", "").split())
 
 
+def test_forget(task):
+    (task / "ids.txt").write_text("t1\n\nt2\n", encoding="utf-8")
+    options = ["--ids", "ids.txt", "--certificate", "c.json", "--save", "model.joblib", "-o", "forget.html"]
+    answer = answer_of("forget", "task.py", *options)
+    assert answer["ids"] == ["t1", "t2"] and answer["deletion"] and (task / "forget.html").exists()
+    assert json.loads((task / "c.json").read_text(encoding="utf-8"))["digests"] == answer["digests"]
+    assert (task / "model.joblib").stat().st_size > 100
+    printed = words(run("forget", "task.py", "--example", "t3", "--refit").output)
+    assert "does not depend on 1 of" in printed and "trained again without them" in printed
+    assert run("forget", "task.py").exit_code == 2
+    assert "no training example has the id 'q9'" in words(run("forget", "task.py", "--example", "q9").output)
+
+
 def test_flip_set(task):
     flip = answer_of("flip-set", "task.py", "--query", "q26", "--most", "40", "-o", "flip.html")
     assert (

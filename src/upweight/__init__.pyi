@@ -29,6 +29,9 @@ from upweight.applications.flip_set import flip_set as flip_set
 from upweight.applications.flip_set_result import FlipSet as FlipSet
 from upweight.applications.follow import Course as Course
 from upweight.applications.follow import follow as follow
+from upweight.applications.forget import forget as forget
+from upweight.applications.forgotten import Distance as Distance
+from upweight.applications.forgotten import Forgotten as Forgotten
 from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation
 from upweight.applications.global_explanation import Pick as Pick
 from upweight.applications.global_explanation import global_explanation as global_explanation
@@ -43,6 +46,7 @@ from upweight.applications.interpretable.features import InterpretableFeatures a
 from upweight.applications.local_model import Fidelity as Fidelity
 from upweight.applications.local_model import LocalModel as LocalModel
 from upweight.applications.local_model import local_model as local_model
+from upweight.applications.membership import Membership as Membership
 from upweight.applications.mislabeled import mislabeled as mislabeled
 from upweight.applications.mitigation import Mitigation as Mitigation
 from upweight.applications.nearest_copies import NearestExample as NearestExample
@@ -116,6 +120,10 @@ from upweight.core.curvature_recipes import LiSSA as LiSSA
 from upweight.core.curvature_recipes import Nystrom as Nystrom
 from upweight.core.exact_removals import ExactRemovals as ExactRemovals
 from upweight.core.examples import Examples as Examples
+from upweight.core.forgettable import Forgettable as Forgettable
+from upweight.core.forgettable import ForgottenStep as ForgottenStep
+from upweight.core.forgettable import Route as Route
+from upweight.core.forgettable import Unlearned as Unlearned
 from upweight.core.from_store import FromStore as FromStore
 from upweight.core.functions import Named as Named
 from upweight.core.functions import named as named

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -64,6 +65,16 @@ def test_flip_set(tmp_path, fitted):
     assert ("Rows to remove" in html) == bool(flip.removed)
     nothing = uw.flip_set(model, train, queries.take([0]), candidates=[train.ids[0].item()])
     assert "no flip found" in rendered(tmp_path, nothing)
+
+
+def test_forget(tmp_path, fitted):
+    model, train, queries = fitted
+    html = rendered(tmp_path, uw.forget(model, train, train.ids[:12], unseen=queries, compare=True))
+    assert "Deleted" in html and "nothing of these examples" in html.lower() and HOSTILE not in html
+    assert "What losses tell about membership" in html and "trained again without them" in html
+    trees = GradientBoostingClassifier(n_estimators=3, random_state=0).fit(train.x, train.y)
+    kept = rendered(tmp_path, uw.forget(uw.explainable(trees, train), train, ["t0"]))
+    assert "This is no deletion" in kept and "of 3 trees split otherwise" in kept
 
 
 def test_audit(tmp_path, fitted):

@@ -43,6 +43,7 @@ class Contents(NamedTuple):
 
 PAGE = Contents("a page", (".html", ".htm"), b"<!doctype html")
 ARCHIVE = Contents("a file of upweight", (".npz", ""), b"_header.npy", (b"PK",))
+CERTIFICATE = Contents("a certificate", (".json", ""), b'"upweight certificate"', (b"{", b"["))
 PATCH = Contents("a patch", (".json", ""), b'"upweight patch"', (b"{", b"["))
 
 

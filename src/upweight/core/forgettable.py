@@ -83,11 +83,17 @@ class Unlearned:
 class Forgettable(Retrainable):
     """A model that can give an estimator of the user's own class without some of its training examples."""
 
+    @property
     @abstractmethod
-    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
-        """The estimator on the examples where `remaining` (n,) is true.
+    def estimator(self) -> Any:
+        """The user's own object that this model reads: a fitted estimator, a pipeline, or a network."""
 
-        `seed` is used by steps that have no seed of their own. The user's own estimator does not change.
+    @abstractmethod
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
+        """A new estimator on the examples where `remaining` (n,) is true. The user's own one does not change.
+
+        `seed` is used by steps that have no seed of their own. With `refit`, everything is trained again from nothing,
+        even if there is a shorter way.
 
         Raises:
             ValueError: the estimator cannot be fitted on these examples, for example because a class would be lost.

@@ -37,6 +37,7 @@ from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
 from upweight.linear.retraining import retrained_parameters
 from upweight.linear.rows import FactoredRows
+from upweight.linear.sparse_curvature import SparseCurvature
 from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
 from upweight.linear.training_problem import Weighting, training_problem
 
@@ -68,7 +69,8 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
         elsewhere: accept training sets that the model was not fitted on.
         is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
-        forgetting: (model, train, remaining, seed) → the estimator on these examples; None if there is no estimator.
+        forgetting: (model, train, remaining, seed, refit) → the estimator on these examples; None if there is
+            none.
     """
 
     name: str
@@ -90,7 +92,7 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
     is_original: bool = True
     handed_in = RenamedAttribute("is_original")
     column_names: tuple[str, ...] | None = None
-    forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int], Unlearned] | None = None
+    forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int, bool], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -277,23 +279,32 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
             return self.with_parameters(self.refit(problem.features, problem.targets, problem.scaled_weights(weights)))
         return self.with_parameters(retrained_parameters(self.optimum(train), weights))
 
-    def optimum(self, train: Examples) -> LinearCurvature:
+    def optimum(self, train: Examples) -> LinearCurvature | SparseCurvature:
         """The curvature at the optimum on the training set: the warm start of all retrainings."""
         problem = self.problem(train)
         if "optimum" not in self._cache:
             self._cache["optimum"] = curvature_of(problem, None, 0.0).reoptimised()
-        optimum: LinearCurvature = self._cache["optimum"]
+        optimum: LinearCurvature | SparseCurvature = self._cache["optimum"]
         return optimum
 
-    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+    @property
+    def estimator(self) -> Any:
+        """The estimator or pipeline."""
+        return self.predictor
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The estimator at the optimum on the remaining examples, with its steps refitted; or a refit."""
         assert self.forgetting is not None
-        return self.forgetting(self, train, remaining, seed)
+        return self.forgetting(self, train, remaining, seed, refit)
 
     def lacks(self, capability: type) -> str | None:
         """A model that was read from no estimator has none to give back."""
         has_none = capability is Forgettable and self.forgetting is None
         return f"there is no estimator behind this {self.name}" if has_none else None
+
+    def know_features(self, examples: Examples, matrix: Any) -> None:
+        """Keep what the steps make of these examples, so that they do not run again."""
+        self._cache.setdefault("features", DataCache(2)).get_or_make(examples, lambda: self.design.features_of(matrix))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""
@@ -308,7 +319,3 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""
         cache: DataCache[Features] = self._cache.setdefault("features", DataCache(2))
         return cache.get_or_make(examples, lambda: self.design(examples.x))
-
-    def know_features(self, examples: Examples, matrix: Any) -> None:
-        """Keep what the steps make of these examples, so that they do not run again."""
-        self._cache.setdefault("features", DataCache(2)).get_or_make(examples, lambda: self.design.features_of(matrix))

@@ -166,9 +166,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     )
 
 
-def _written(
-    estimator: Any, rounds: int, leaves: WrittenLeaves
-) -> tuple[Any, Callable[[Any], Array]]:
+def _written(estimator: Any, rounds: int, leaves: WrittenLeaves) -> tuple[Any, Callable[[Any], Array]]:
     """A copy of the estimator with these leaf values, and its raw predictions."""
     new = pickle.loads(pickle.dumps(estimator))  # LightGBM's own copy of a Booster loses its settings
     booster, ensemble = new if hasattr(new, "dump_model") else new.booster_, leaves.ensemble

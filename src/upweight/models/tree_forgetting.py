@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.forgettable import ForgottenStep, Route, Unlearned
 from upweight.core.weights import require_classes, sample_weights
-from upweight.models.tree_spec import TreeSpec, WrittenLeaves
-from upweight.models.unlearning import is_fitted, steps_of, with_last_step
+from upweight.models.pipeline import last_step
+from upweight.models.tree_spec import WrittenLeaves
+from upweight.models.unlearning import is_fitted, refit_estimator, step_records, steps_of, with_last_step
 from upweight.trees.leaf_values_without import LeavesWithout, leaf_values_without
 from upweight.trees.model import TreeModel
 
@@ -22,42 +23,70 @@ SPLITS = "its splits were chosen with these examples and stayed where they were"
 BEFORE_SPLITS = "it was fitted with these examples, and the splits after it refer to its outputs"
 
 
-@dataclass(frozen=True)
-class LeafForgetting:
+@dataclass(frozen=True, eq=False)
+class TreeForgetting:
     """How an ensemble of trees forgets training examples.
 
     Attributes:
         whole: the pipeline that ends in the trees, or the estimator itself.
         inputs, write: of the `TreeSpec`.
+        reread: (fitted estimator or pipeline, its training set) → the model of it.
     """
 
     whole: Any
     inputs: Callable[[Any], Any]
-    write: Callable[[WrittenLeaves], tuple[Any, Callable[[Any], NDArray[np.float64]]]]
+    write: Callable[[WrittenLeaves], tuple[Any, Callable[[Any], NDArray[np.float64]]]] | None
+    reread: Callable[[Any, Examples], TreeModel]
 
-    @classmethod
-    def of(cls, spec: TreeSpec, whole: Any) -> LeafForgetting | None:
-        """How these trees forget; None if their leaf values cannot be written."""
-        return None if spec.write is None else cls(whole, spec.inputs, spec.write)
-
-    def __call__(self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_]) -> Unlearned:
-        """The estimator with leaf values of the remaining examples, checked against its own predictions."""
+    def __call__(
+        self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_], seed: int, refit: bool
+    ) -> Unlearned:
+        """New leaf values; a refit if that is asked for, or if leaf values cannot be computed or written."""
         require_classes(train, remaining.astype(np.float64), model.loss)
+        reason = "that was asked for" if refit else self._why_refit(model, train)
+        return (
+            self._leaves(model, train, remaining)
+            if reason is None
+            else self._refit(model, train, remaining, seed, reason)
+        )
+
+    def _why_refit(self, model: TreeModel, train: Examples) -> str | None:
+        """Why there are no new leaf values, as a clause; None if there are."""
+        if self.write is None:
+            return "its library does not let leaf values be written"
+        grown = model.grown(train)
+        if grown.exact:
+            return None
+        return "; ".join(grown.unrecorded) or "its leaf values are no sums over training examples"
+
+    def _leaves(self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_]) -> Unlearned:
+        """The estimator with leaf values of the remaining examples, checked against its own predictions."""
         without, given = leaf_values_without(model.grown(train), remaining), train.take(remaining)
-        assert given.y is not None
+        assert given.y is not None and self.write is not None
         matrix, targets = self.inputs(given.x), model.loss.encode(given.y).T
         written, margins = self.write(WrittenLeaves(without.ensemble, matrix, targets, sample_weights(given)))
-        new = replace(model, predictor=written, ensemble=without.ensemble, _cache={})
-        _require_written(new, given, margins(matrix))
         steps = self.whole[:-1] if hasattr(self.whole, "steps") else None
+        whole = with_last_step(self.whole, steps, written)
+        new = replace(model, predictor=written, whole=whole, ensemble=without.ensemble, _cache={})
+        _require_written(new, given, margins(matrix))
         return Unlearned(
-            estimator=with_last_step(self.whole, steps, written),
+            estimator=whole,
             model=new,
             route=Route.FIXED_STRUCTURE,
             steps=self._records(),
             facts=_facts(without),
             notes=_notes(without),
         )
+
+    def _refit(
+        self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_], seed: int, reason: str
+    ) -> Unlearned:
+        notes = () if reason == "that was asked for" else (f"{model.name} was fitted again, because {reason}.",)
+        if not all(hasattr(last_step(self.whole), name) for name in ("fit", "get_params")):  # a Booster
+            new = model.retrain(train, remaining.astype(np.float64), seed)
+            return Unlearned(new.whole, new, Route.REFIT, step_records(self.whole, "kept", "trained again"), {}, notes)
+        fitted, steps = refit_estimator(self.whole, train, remaining, seed)
+        return Unlearned(fitted, self.reread(fitted, train.take(remaining)), Route.REFIT, steps, {}, notes)
 
     def _records(self) -> tuple[ForgottenStep, ...]:
         *before, (name, final) = steps_of(self.whole)

@@ -17,7 +17,7 @@ from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.pipeline import last_step, steps_before
-from upweight.models.tree_forgetting import LeafForgetting
+from upweight.models.tree_forgetting import TreeForgetting
 from upweight.models.tree_spec import TreeSpec
 from upweight.models.unlearning import with_last_step
 from upweight.trees.boosting_loss import BoostingLoss
@@ -81,6 +81,9 @@ def _model(
         retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
         return _model(read_spec, with_last_step(whole, steps, retrained), examples, measure, spec.loss)
 
+    def reread(fitted: Any, examples: Examples) -> TreeModel:
+        return _model(read_spec, fitted, examples, measure, loss)
+
     model = TreeModel(
         name=type(estimator).__name__,
         predictor=estimator,
@@ -95,8 +98,9 @@ def _model(
         threads=spec.threads,
         settings=(_settings(estimator), spec.inputs),
         splits=spec.splits,
+        whole=whole,
+        forgetting=TreeForgetting(whole, spec.inputs, spec.write, reread),
         read_again=_Reading(read_spec, whole, train, measure, loss),
-        forgetting=LeafForgetting.of(spec, whole),
     )
     _require_margins(model, spec.margins(spec.inputs(train.x)), train, spec.library)
     return model

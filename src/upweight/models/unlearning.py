@@ -45,7 +45,8 @@ def refit_estimator(
             f"this {type(last_step(estimator)).__name__} cannot be fitted without these examples "
             f"({type(error).__name__}: {error}); forget fewer"
         ) from error
-    fitted.set_params(**drawn)
+    if drawn:
+        fitted.set_params(**drawn)
     return fitted, step_records(estimator, REFITTED)
 
 
@@ -78,7 +79,8 @@ def seeded(estimator: Any, seed: int, held: Mapping[str, Any]) -> tuple[Any, dic
     """
     clone = unfitted_clone(estimator, None)
     unseeded = {name: None for name, value in clone.get_params().items() if _is_seed(name) and value is None}
-    clone.set_params(**dict.fromkeys(unseeded, seed))
+    if unseeded:
+        clone.set_params(**dict.fromkeys(unseeded, seed))
     final = last_step(clone)
     final.set_params(**{name: value for name, value in held.items() if name in final.get_params(deep=False)})
     return clone, unseeded
@@ -96,7 +98,8 @@ def refit_steps(estimator: Any, remaining: Examples, seed: int) -> tuple[Any, An
     clone, drawn = seeded(steps, seed, {})
     given = remaining.with_column()
     matrix = clone.fit_transform(given.x, given.y)
-    clone.set_params(**drawn)
+    if drawn:
+        clone.set_params(**drawn)
     return clone, matrix
 
 
@@ -133,7 +136,9 @@ def steps_of(estimator: Any) -> Sequence[tuple[str, Any]]:
 
 def is_fitted(step: Any) -> bool:
     """Whether a step holds anything that it learnt."""
-    return any(name.endswith("_") and not name.startswith("__") for name in vars(step)) if hasattr(step, "fit") else False
+    return (
+        any(name.endswith("_") and not name.startswith("__") for name in vars(step)) if hasattr(step, "fit") else False
+    )
 
 
 def _frozen_inside(step: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from upweight.models.pipeline import last_step
@@ -21,6 +22,10 @@ INNER = {
     "TunedThresholdClassifierCV": ("estimator_", THRESHOLD_NOTE),
     "TransformedTargetRegressor": ("regressor_", "{outer} does not transform the target here."),
 }
+HELD_CHOICES = (
+    ", which is held fixed: removals do not change the choice",
+    "is held fixed. Losses are of probabilities",
+)
 MAX_SETTINGS = 100  # characters of the chosen settings in a note
 
 
@@ -44,6 +49,11 @@ def read_through(estimator: Any) -> tuple[Any, tuple[str, ...]]:
     steps = [(f"before {name}", step) for name, step in estimator.steps[:-1]]
     steps += inner.steps if hasattr(inner, "steps") else [("estimator", inner)]
     return Pipeline(steps), notes
+
+
+def held_choices(notes: Iterable[str]) -> list[str]:
+    """Those of these notes of a model that are about something that a wrapper chose with its training examples."""
+    return [note for note in notes if any(held in note for held in HELD_CHOICES)]
 
 
 def _inside(wrapper: Any) -> tuple[Any, tuple[str, ...]]:

@@ -72,6 +72,23 @@ def effect_table(
     }
 
 
+def text_table(
+    title: str, noun: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], text: str = ""
+) -> dict[str, Any]:
+    """A table of words without drawings. `noun` heads the column of names; each row is (name, cells)."""
+    plain = [{"name": name, "cells": list(cells), "excerpt": ""} for name, cells in rows]
+    return {
+        "title": title,
+        "noun": noun,
+        "columns": columns,
+        "drawing": "",
+        "rows": plain,
+        "text": text,
+        "zero": 0.0,
+        "pictures": [],
+    }
+
+
 def application_page(
     title: str,
     facts: Sequence[str],

@@ -12,6 +12,7 @@ from upweight.applications.explain import Explanation
 from upweight.applications.extract_tree import ExtractedTree
 from upweight.applications.fgsm import AdversarialQueries
 from upweight.applications.flip_set_result import FlipSet
+from upweight.applications.forgotten import Forgotten
 from upweight.applications.global_explanation import GlobalExplanation
 from upweight.applications.growing_spheres import NearestEnemy
 from upweight.applications.local_model import LocalModel
@@ -30,6 +31,7 @@ from upweight.report.audit_page import audit_page
 from upweight.report.document import written
 from upweight.report.fgsm_page import fgsm_page
 from upweight.report.flip_set_page import flip_set_page
+from upweight.report.forget_page import forget_page
 from upweight.report.growing_spheres_page import growing_spheres_page
 from upweight.report.inputs_page import inputs_page
 from upweight.report.local_model_page import global_explanation_page, local_model_page
@@ -62,6 +64,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
     FlipSet: flip_set_page,
+    Forgotten: forget_page,
     WhatIf: what_if_page,
 }
 

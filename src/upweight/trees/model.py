@@ -41,14 +41,14 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
         numbers: inputs as `Examples.x` → the local number of each example's leaf in every tree, (n, trees).
         grow: (leaves, targets, weights) → the `Boosting` or `Forest` of these training examples.
         retrain_on: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
+        whole: the pipeline that ends in the estimator, or the estimator itself.
+        forgetting: (model, train, remaining, seed, refit) → the estimator without the other examples.
         read_again: makes the model anew from its estimator, for pickle and copy.deepcopy, which cannot take closures.
         is_boosted: whether each tree was fitted to what those before it left over; otherwise they are a forest.
         notes: warnings for the reader of scores.
         threads: whether the library trains with threads of its own.
         settings: the training settings, and the steps before the estimator in a pipeline.
         splits: the splits in the library's own form; they are part of the model's identity.
-        forgetting: (model, train, remaining) → the estimator with leaf values of these examples; None if leaf values
-            cannot be written in this library.
     """
 
     converges = False  # boosting stops after a fixed number of rounds
@@ -61,13 +61,14 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Indices, Array, Array], Boosting | Forest]
     retrain_on: Callable[[Examples, int], TreeModel]
+    whole: Any
+    forgetting: Callable[[TreeModel, Examples, NDArray[np.bool_], int, bool], Unlearned]
     read_again: Callable[[], TreeModel]
     is_boosted: bool = True
     notes: tuple[str, ...] = ()
     threads: bool = False
     settings: Any = None
     splits: Any = None
-    forgetting: Callable[[TreeModel, Examples, NDArray[np.bool_]], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -103,9 +104,7 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
         )
 
     def lacks(self, capability: type) -> str | None:
-        """A forest is not Boosted, and boosted trees are not Averaged; not every library lets leaf values be written."""
-        if capability is Forgettable and self.forgetting is None:
-            return f"the leaf values of a {self.name} cannot be written"
+        """A forest is not Boosted, and boosted trees are not Averaged."""
         if capability is Boosted and not self.is_boosted:
             return f"the trees of this {self.name} are a forest, which has no boosting steps; use ForestWeights"
         if capability is Averaged and self.is_boosted:
@@ -163,10 +162,14 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
         cache: DataCache[Boosting | Forest] = self._cache.setdefault("grown", DataCache(1))
         return cache.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 
-    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
-        """The estimator with its leaf values on the remaining examples, and its splits as they were."""
-        assert self.forgetting is not None
-        return self.forgetting(self, train, remaining)
+    @property
+    def estimator(self) -> Any:
+        """The estimator, or the pipeline that ends in it."""
+        return self.whole
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
+        """The estimator with its leaf values on the remaining examples and its splits as they were; or a refit."""
+        return self.forgetting(self, train, remaining, seed, refit)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> TreeModel:
         """The estimator retrained with these weights times the examples' own; examples of weight 0 are left out.

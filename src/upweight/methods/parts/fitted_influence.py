@@ -232,6 +232,10 @@ class FittedInfluence(
         kept = KeptState.joined({"curvature": self.curvature.state()})
         return {**kept.arrays, "moved": self.followed, "shifts": self.shifts}, dict(kept.facts)
 
+    def step_without(self, member: NDArray[np.bool_]) -> Array:
+        """The change of the parameters without each group, a row of `member` (groups, n), to first order: H⁻¹g_U."""
+        return self._series_shifts(member.astype(np.float64), second=False)
+
     def _series_shifts(self, member: Array, second: bool) -> Array:
         """H⁻¹g_U for members (groups, n), with the second-order term if `second`."""
         first_order = self.curvature.solve(self.plain_rows.sums(member)).rows.dense()

@@ -12,6 +12,7 @@ from torch import nn
 
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
+from upweight.core.forgettable import Forgettable, ForgottenStep, Route, Unlearned
 from upweight.core.model import Replayable, Retrainable, Stack, Stackable
 from upweight.core.weights import checked_weights, sample_weights, weighted_positions
 from upweight.gradients.network import Network
@@ -23,7 +24,7 @@ from upweight.training.training_replay import TrainingReplay
 Array = NDArray[np.float64]
 
 
-class RetrainableNetwork(Stackable, Replayable):
+class RetrainableNetwork(Stackable, Replayable, Forgettable):
     """A network with its training: a recipe, the user's function (weights, seed) -> net, or None if it is not known."""
 
     network: Network
@@ -63,6 +64,17 @@ class RetrainableNetwork(Stackable, Replayable):
         require(self, [Retrainable], "retrain")
         net = trainer.train_network(self.training, self.network, train, checked_weights(train, weights), seed)  # type: ignore[arg-type]
         return self.with_net(net)
+
+    @property
+    def estimator(self) -> nn.Module:
+        """The net."""
+        return self.network.net
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
+        """A net that was trained without the other examples: a network has no shorter way to it."""
+        model = self.retrain(train, remaining.astype(np.float64), seed)
+        name = type(model.network.net).__name__
+        return Unlearned(model.network.net, model, Route.REFIT, (ForgottenStep(name, name, "trained again"),))
 
     def stack(self, train: Examples) -> Stack:
         """How many copies of the net to train at once."""

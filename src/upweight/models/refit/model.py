@@ -175,7 +175,12 @@ class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
         retrained.outputs_for(train.take([0]))  # with few examples, some can be fitted but cannot predict
         return retrained
 
-    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+    @property
+    def estimator(self) -> Any:
+        """The estimator or pipeline."""
+        return self.predictor
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """A refit of the whole estimator on the remaining examples."""
         model = self.retrain(train, remaining.astype(np.float64), seed)
         return Unlearned(model.predictor, model, Route.REFIT, step_records(self.predictor, REFITTED))

@@ -204,7 +204,12 @@ class ClosedFormModel(ExactRemovals, Embeddable):
             _cache={},
         )
 
-    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0) -> Unlearned:
+    @property
+    def estimator(self) -> Any:
+        """The estimator or pipeline."""
+        return self.predictor
+
+    def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The closed form of the whole estimator on the remaining examples, with its steps refitted."""
         require_classes(train, remaining.astype(np.float64), self.loss)
         fitted, steps = refit_estimator(self.predictor, train, remaining, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from upweight.linear.curvature import LinearCurvature
 from upweight.linear.curvature_choice import curvature_of
 from upweight.linear.model import LinearModel
 from upweight.linear.retraining import retrained_optimum
+from upweight.linear.sparse_curvature import SparseCurvature
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
@@ -29,7 +30,9 @@ Read = Callable[[Any, PreprocessingSteps, Examples, Any], LinearModel]
 # What a fitted linear model holds: what Newton steps compute, what depends on the classes and columns alone, and what
 # reports on the fit. An estimator that holds anything else is refitted.
 COMPUTED = frozenset({"coef_", "intercept_"})
-OF_COLUMNS_AND_CLASSES = frozenset({"classes_", "n_features_in_", "feature_names_in_", "_base_loss", "_label_binarizer"})
+OF_COLUMNS_AND_CLASSES = frozenset(
+    {"classes_", "n_features_in_", "feature_names_in_", "_base_loss", "_label_binarizer"}
+)
 FAR = 1e-9  # gradient norm, relative to gradients with random signs, from which the Hessian is factored again
 REPORTS = frozenset({"n_iter_", "rank_", "singular_", "solver_"})
 
@@ -46,11 +49,13 @@ class Forgetting:
     read: Read
     objective: Objective
 
-    def __call__(self, model: LinearModel, train: Examples, remaining: NDArray[np.bool_], seed: int) -> Unlearned:
+    def __call__(
+        self, model: LinearModel, train: Examples, remaining: NDArray[np.bool_], seed: int, refit: bool
+    ) -> Unlearned:
         """The estimator at the optimum without the examples; refitted if it holds more than an optimum."""
         estimator = model.predictor
         require_classes(train, remaining.astype(np.float64), model.family)
-        reason = self._why_refit(model, last_step(estimator))
+        reason = "that was asked for" if refit else self._why_refit(model, last_step(estimator))
         if reason is not None:
             return self._refit(model, train, remaining, seed, reason)
         settings = last_step(estimator).get_params(deep=False)
@@ -113,7 +118,9 @@ class Forgetting:
         return _moved(at_start, curvature_of(at_start.problem(given), None, 0.0), np.ones(len(given)))
 
 
-def _moved(model: LinearModel, start: LinearCurvature, weights: Array) -> tuple[LinearModel, dict[str, Any]]:
+def _moved(
+    model: LinearModel, start: LinearCurvature | SparseCurvature, weights: Array
+) -> tuple[LinearModel, dict[str, Any]]:
     """The model at the optimum under these weights (n,), and how near to it the Newton steps ended."""
     parameters, taken = retrained_optimum(start, weights)
     if taken.residual[0] > FAR:
@@ -122,7 +129,7 @@ def _moved(model: LinearModel, start: LinearCurvature, weights: Array) -> tuple[
     return moved, {"gradient_norm": float(taken.residual[0]), "newton_steps": taken.steps}
 
 
-def _written(final: Any, moved: LinearModel, columns: tuple[str, ...] | None) -> Any:
+def _written(final: Any, moved: LinearModel, columns: Sequence[str] | None) -> Any:
     """A new estimator with the settings of this one and the coefficients of the model."""
     new, at = clone(final), moved.coefficients()
     new.__dict__.update({name: value for name, value in vars(final).items() if name in OF_COLUMNS_AND_CLASSES})

@@ -25,6 +25,7 @@ from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import chosen_estimator
+from upweight.models.sklearn.forgetting import Forgetting
 from upweight.models.sklearn.generalised_linear import (
     bayesian_ridge,
     elastic_net,
@@ -34,7 +35,6 @@ from upweight.models.sklearn.generalised_linear import (
     sgd,
     tweedie,
 )
-from upweight.models.sklearn.forgetting import Forgetting
 from upweight.models.sklearn.kernel_ridge import kernel_ridge
 from upweight.models.sklearn.linear_spec import LinearSpec, LinearSpecReader
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
@@ -94,7 +94,9 @@ def read(
     if train.y is None:
         raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
     inputs = _inputs(estimator, final)
-    chosen = Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final
+    chosen = (
+        Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final
+    )
     read_as_it_is = partial(_linear_model, measure=measure, smoothing=smoothing)
     model = read_as_it_is(chosen, inputs, train, inputs(train.x))
     model = replace(

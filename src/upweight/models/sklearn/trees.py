@@ -17,9 +17,9 @@ from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
+from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, histogram_boosting_with
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import not_fitted, read_trees, unsupported_objective
-from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, histogram_boosting_with
 from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
@@ -121,6 +121,7 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
         unrecorded=_active(effects),
         splits=[tree.tree_ for tree in trees],
+        fits_base=hasattr(estimator.init_, "fit"),  # not init="zero"
         write=_writer(gradient_boosting_with, estimator, margins_of),
     )
 
