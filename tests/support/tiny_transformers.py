@@ -71,3 +71,14 @@ def tiny(kind: str, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
     return net.eval().to(dtype)
+
+
+def with_adapters(net: Any, **settings: Any) -> Any:
+    """The net with trained-looking LoRA adapters on its attention, its base frozen."""
+    import peft
+
+    targets = {"BertForSequenceClassification": ["query", "value"], "GPT2LMHeadModel": ["c_attn"]}
+    chosen = targets.get(type(net).__name__, ["q_proj", "v_proj"])
+    settings = {"fan_in_fan_out": chosen == ["c_attn"], "init_lora_weights": False, **settings}
+    torch.manual_seed(1)
+    return peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=chosen, **settings)).eval()

@@ -12,7 +12,7 @@ from upweight.gradients.hooks import (
 )
 from upweight.gradients.interaction import GradientsAlone, differing_parameters
 
-MAX_LAYOUT_TRIALS = 4  # of where the examples are, before a parameter is left to autograd
+MAX_LAYOUT_TRIALS = 8  # of where the examples are, before a parameter is left to autograd
 
 
 def find_layouts(alone: GradientsAlone) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:

@@ -269,7 +269,7 @@ def require_one_per_example(what: str, values: Any, ids: Any) -> None:
         raise TypeError(f"expected {what}(net, batch) to return a tensor of shape ({n},), got {type(values).__name__}")
     if values.shape != (n,):
         hint = (
-            "use reduction='none'"
+            "use reduction='none' (the .loss of a transformer is a mean over its batch: see uw.hf.classifier)"
             if values.ndim == 0
             else "reduce the values of each example separately, e.g. .flatten(1).mean(1)"
         )

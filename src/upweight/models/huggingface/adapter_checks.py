@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -48,4 +49,5 @@ def untrained_adapters(net: nn.Module) -> str | None:
 
 
 def _is_adapter(module: Any) -> bool:
-    return hasattr(module, "merged_adapters") and hasattr(module, "disable_adapters")
+    peft = sys.modules.get("peft.tuners.tuners_utils")
+    return peft is not None and isinstance(module, peft.BaseTunerLayer)

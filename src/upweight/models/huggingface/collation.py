@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from upweight.core.dataset_rows import is_dataset
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
+from upweight.models.huggingface.dataset_rows import column_names, lengths_and_largest, rows_of
 
 LABELS = ("label", "labels", "label_ids")
 Task = Literal["sequences", "tokens", "causal", "seq2seq"]
@@ -78,6 +78,7 @@ def _default_collator(net: nn.Module, train: Examples, tokenizer: Any, task: Tas
     import transformers
 
     if tokenizer is None:
+        _require_one_length(train)
         return transformers.default_data_collator
     if getattr(tokenizer, "pad_token", None) is None:
         raise ValueError(
@@ -94,17 +95,15 @@ def _default_collator(net: nn.Module, train: Examples, tokenizer: Any, task: Tas
     return transformers.DataCollatorWithPadding(tokenizer)
 
 
-def rows_of(x: Any) -> list[dict[str, Any]]:
-    """The inputs of examples as dicts; plain sequences of token ids become `input_ids`."""
-    if is_dataset(x):
-        columns = x[:]
-        return [{name: column[i] for name, column in columns.items()} for i in range(len(x))]
-    return [dict(row) if isinstance(row, Mapping) else {"input_ids": _plain(row)} for row in x]
-
-
-def column_names(x: Any) -> set[str]:
-    """The names of the columns of inputs."""
-    return set(x.column_names) if is_dataset(x) else set(rows_of(x[:1])[0])
+def _require_one_length(train: Examples) -> None:
+    if "input_ids" not in column_names(train.x):
+        return
+    lengths = np.unique(lengths_and_largest(train.x)[0])
+    if len(lengths) > 1:
+        raise ValueError(
+            f"expected a collator or a tokenizer that pads, because sequences have {lengths[0]} to {lengths[-1]} "
+            "tokens; pass the data collator of the training"
+        )
 
 
 def base_of(net: Any) -> Any:
@@ -138,7 +137,3 @@ def _lasting(value: Any) -> Any:
         special = {name: str(token) for name, token in value.special_tokens_map.items()}
         return type(value).__name__, dict(value.get_vocab()), special, value.padding_side
     return value
-
-
-def _plain(row: Any) -> Any:
-    return row.tolist() if isinstance(row, np.ndarray) else list(row)

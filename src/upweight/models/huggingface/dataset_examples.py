@@ -10,7 +10,8 @@ import numpy as np
 from upweight.core.dataset_rows import as_rows, is_dataset
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import split_labels
-from upweight.models.huggingface.collation import LABELS, column_names, rows_of, tokenizer_of
+from upweight.models.huggingface.collation import LABELS, tokenizer_of
+from upweight.models.huggingface.dataset_rows import column_names, rows_of
 from upweight.models.huggingface.decoded_texts import DecodedTexts
 
 
@@ -38,10 +39,12 @@ def examples(
     rows = _rows_of_columns(dataset) if isinstance(dataset, Mapping) else as_rows(dataset)
     names = _label_names(rows) if labels is None else labels
     ids, rows = _ids(rows, ids)
+    if not len(rows):
+        raise ValueError("expected at least one example, got an empty data set; check the filter that made it")
     rows, y = _split(rows)
     shown = None
     tokenizer = tokenizer_of(collator)
-    if tokenizer is not None and len(rows) and "input_ids" in column_names(rows):
+    if tokenizer is not None and "input_ids" in column_names(rows):
         shown = DecodedTexts(rows, tokenizer, has_own_targets=_targets_are_texts(collator, rows))
     return Examples(rows, y, ids, labels=names, shown=shown)
 
@@ -57,10 +60,10 @@ def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _ids(rows: Any, ids: Any) -> tuple[Any, Any]:
     """(The ids or None, the rows without the column of ids)."""
-    if not isinstance(ids, str):
+    if not isinstance(ids, str) or not len(rows):
         return ids, rows
-    if not len(rows) or ids not in column_names(rows):
-        known = sorted(column_names(rows)) if len(rows) else []
+    if ids not in column_names(rows):
+        known = sorted(column_names(rows))
         raise ValueError(f"expected a column {ids!r} with one id per row, got the columns {known}; pass ids=None")
     if is_dataset(rows):
         return rows.with_format(None)[ids][:], rows.remove_columns(ids)
@@ -72,7 +75,7 @@ def _split(rows: Any) -> tuple[Any, Any]:
     """(The rows without labels, the labels) for labels that are one number per row; else (rows, None)."""
     if is_dataset(rows):
         return split_labels(rows)
-    if not len(rows) or not isinstance(rows[0], Mapping):
+    if not isinstance(rows[0], Mapping):
         return rows, None
     name = next((name for name in LABELS if name in rows[0]), None)
     if name is None or np.ndim(rows[0][name]) > 0:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.input_kinds import take_rows
-from upweight.models.huggingface.collation import rows_of
+from upweight.models.huggingface.dataset_rows import rows_of
 
 
 class DecodedTexts(Sequence[str]):

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import to_device
-from upweight.gradients.preserve_model import preserve_model
 from upweight.models.huggingface.adapter_checks import untrained_adapters
-from upweight.models.huggingface.collation import Collate, base_of, column_names, tokenizer_of
+from upweight.models.huggingface.collation import Collate, base_of, tokenizer_of
+from upweight.models.huggingface.dataset_rows import column_names, lengths_and_largest
+from upweight.models.huggingface.gradient_checks import require_gradient
 from upweight.models.huggingface.losses import SequenceLoss, TokenLoss
-from upweight.models.huggingface.token_columns import lengths_and_largest
 
 SAMPLED = 64  # examples whose targets are counted
 COLLATED_TWICE = 4
@@ -30,10 +29,11 @@ def check_inputs(net: nn.Module, train: Examples, collate: Collate, loss: TokenL
     notes = list(_vocabulary_notes(tokenizer, table))
     if "input_ids" in column_names(train.x):
         notes += _token_notes(net, train, table)
+        _require_padding_on_the_right(net, train, tokenizer)
     _require_same_batch_twice(train, collate)
     if isinstance(loss, TokenLoss):
         notes += _target_notes(train, collate, loss)
-    _require_gradient(net, train, collate, loss)
+    require_gradient(net, train, collate, loss)
     untrained = untrained_adapters(net)
     return tuple(notes if untrained is None else [*notes, untrained])
 
@@ -90,6 +90,17 @@ def _token_notes(net: nn.Module, train: Examples, table: nn.Embedding | None) ->
         )
 
 
+def _require_padding_on_the_right(net: nn.Module, train: Examples, tokenizer: Any) -> None:
+    """Raise ValueError if padding moves the positions of a sequence, as it does in GPT-2 on the left."""
+    if getattr(tokenizer, "padding_side", "right") != "left" or len(np.unique(lengths_and_largest(train.x)[0])) == 1:
+        return
+    if any(name.rpartition(".")[2] == "wpe" for name, _ in base_of(net).named_modules()):
+        raise ValueError(
+            f"the tokenizer pads on the left, and {type(base_of(net)).__name__} counts positions from the padding, so "
+            "that the loss of a sequence depends on the longest of its batch; set tokenizer.padding_side = 'right'"
+        )
+
+
 def _require_same_batch_twice(train: Examples, collate: Collate) -> None:
     """Raise ValueError if a collator makes another batch of the same rows, as one that masks at random does."""
     few = train.take(np.arange(min(COLLATED_TWICE, len(train))))
@@ -124,47 +135,6 @@ def _target_notes(train: Examples, collate: Collate, loss: TokenLoss) -> Iterato
             f"{len(empty)} of {len(counts)} examples that were looked at have no target (first "
             f"{train.ids[empty[0]].item()!r}): all their labels are −100, their loss is 0, and so are their scores."
         )
-
-
-def _require_gradient(net: nn.Module, train: Examples, collate: Collate, loss: Any) -> None:
-    """Raise ValueError if the loss of one example has no gradient: quantised layers, or a net without logits."""
-    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    first = next(iter(parameters.values()))
-    if first.is_meta or hasattr(first, "device_mesh"):
-        return  # TorchModel says what is wrong with these
-    with preserve_model(net, frozenset(parameters)):
-        batch = to_device(collate(train.take([0])), first.device, first.dtype)
-        try:
-            value = loss(net, batch).sum()
-        except AttributeError as error:
-            raise TypeError(
-                f"expected a net that returns logits, and {type(base_of(net)).__name__} does not ({error}); pass a "
-                "loss of your own to uw.TorchModel, with collate=model.network.collate"
-            ) from error
-        failed = not value.requires_grad
-        if not failed:
-            try:
-                torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-            except (RuntimeError, NotImplementedError) as error:
-                if "memory" in str(error):
-                    raise
-                failed = True
-    if failed:
-        layer = _quantised(net) or "a layer"
-        raise ValueError(
-            f"the loss of an example has no gradient with respect to the trainable parameters: {layer} does not "
-            "differentiate; load the base in bfloat16, or quantise it by a method with a backward pass (bitsandbytes, "
-            "4 bits)"
-        )
-
-
-def _quantised(net: nn.Module) -> str | None:
-    for name, module in net.named_modules():
-        kind = type(module)
-        described = f"{kind.__module__}.{kind.__name__}".lower()
-        if any(word in described for word in ("quant", "4bit", "8bit")):
-            return f"the quantised {name!r} ({kind.__name__})"
-    return None
 
 
 def _input_embedding(net: nn.Module) -> nn.Embedding | None:

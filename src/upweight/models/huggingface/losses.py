@@ -15,8 +15,8 @@ Problem = Literal["single_label_classification", "multi_label_classification", "
 
 NOTES = {
     "sum": "The loss of a sequence is the sum over its target tokens: without a sequence, the objective lacks all of "
-    "them. A training that divides every step by its number of tokens, as the Trainer does, has the same objective as "
-    "far as that number is constant; how a removal changes it is no part of the scores.",
+    "them. A training that divides every step by its number of tokens, as the Trainer does, has this objective up to a "
+    "factor while that number is constant; scores leave out how a removal changes it.",
     "mean": "The loss of a sequence is the mean over its target tokens: every sequence counts alike, however long.",
 }
 
@@ -46,7 +46,7 @@ class TokenLoss:
 
     def per_token(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """The loss of every label, (n, T): entry t is that of predicting label t, and 0 if it is ignored."""
-        logits, labels = wide(call(net, batch, self.use_cache).logits), labels_of(batch)
+        logits, labels = wide(call(net, batch, self.use_cache).logits), labels_of(batch, self.shift)
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
         losses = functional.cross_entropy(
@@ -60,11 +60,7 @@ class TokenLoss:
 
     def targets(self, batch: dict[str, Any]) -> Tensor:
         """Which labels the loss contains, (n, T)."""
-        targets = labels_of(batch) != IGNORED
-        if self.shift:
-            targets = targets.clone()
-            targets[:, 0] = False
-        return targets
+        return labels_of(batch, self.shift) != IGNORED
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,14 +97,19 @@ class SequenceLoss:
         return losses.mean(1)
 
 
-def labels_of(batch: dict[str, Any]) -> Tensor:
-    """The labels of a batch; without labels the tokens themselves, except padding."""
-    if "labels" in batch:
-        labels: Tensor = batch["labels"]
-        return labels
-    tokens: Tensor = batch["input_ids"]
+def labels_of(batch: dict[str, Any], shift: bool = False) -> Tensor:
+    """The labels of a batch; without labels the tokens themselves, except padding.
+
+    With `shift`, a label that no token comes before is ignored: the first, also after padding on the left.
+    """
     mask = batch.get("attention_mask")
-    return tokens if mask is None else tokens.masked_fill(mask == 0, IGNORED)
+    labels: Tensor = batch["labels"] if "labels" in batch else batch["input_ids"]
+    if "labels" not in batch and mask is not None:
+        labels = labels.masked_fill(mask == 0, IGNORED)
+    if not shift:
+        return labels
+    before = torch.ones_like(labels) if mask is None else mask
+    return labels.masked_fill(functional.pad(before[:, :-1], (1, 0)) == 0, IGNORED)
 
 
 def call(net: Any, batch: dict[str, Any], use_cache: bool | None) -> Any:

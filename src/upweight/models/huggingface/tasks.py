@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.models.huggingface.adapter_checks import require_trained_adapters
-from upweight.models.huggingface.collation import Task, base_of, column_names, forward_arguments, make_collate
+from upweight.models.huggingface.collation import Task, base_of, forward_arguments, make_collate
 from upweight.models.huggingface.dataset_examples import examples
+from upweight.models.huggingface.dataset_rows import column_names
 from upweight.models.huggingface.input_checks import check_inputs
 from upweight.models.huggingface.losses import Problem, Reduction, SequenceLoss, TokenLoss
 from upweight.models.pytorch.torch_model import TorchModel
@@ -67,9 +68,9 @@ def classifier(
             layers do not differentiate.
     """
     train = examples(dataset, collator, ids=ids)
-    if train.y is None:
+    if train.y is None and not type(base_of(net)).__name__.endswith("ForSequenceClassification"):
         return _build(net, train, collator, "tokens", tokens, settings)
-    if not train.labels:
+    if train.y is not None and not train.labels:
         train = train.replaced(labels=_configured_names(net))
     return _build(net, train, collator, "sequences", tokens, settings)
 
@@ -140,10 +141,10 @@ def _problem(net: nn.Module, train: Examples) -> Problem:
     known: Problem | None = getattr(config, "problem_type", None)
     if known is not None:
         return known
-    assert train.y is not None
     if getattr(config, "num_labels", None) == 1:
         return "regression"
-    return "single_label_classification" if train.y.dtype.kind in "iu" else "multi_label_classification"
+    has_classes = train.y is not None and train.y.dtype.kind in "iu"
+    return "single_label_classification" if has_classes else "multi_label_classification"
 
 
 def _configured_names(net: nn.Module) -> dict[int, str]:
