@@ -15,10 +15,15 @@ import pytest
 import upweight as uw
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = [
-    *ROOT.glob("*.md"),
-    *(page for room in ("docs", "benchmarks", "experiments") for page in (ROOT / room).rglob("*.md")),
-]
+MADE_BY_THE_SITE = {"_build", "project", "reference"}  # folders of docs/ that `./run docs` writes
+
+
+def pages_of(room: str) -> list[Path]:
+    """The pages of a folder that are kept in the repository."""
+    return [page for page in (ROOT / room).rglob("*.md") if page.relative_to(ROOT).parts[1] not in MADE_BY_THE_SITE]
+
+
+TEXTS = [*ROOT.glob("*.md"), *pages_of("docs"), *pages_of("benchmarks"), *pages_of("experiments")]
 
 
 @pytest.mark.parametrize("name", uw.methods())
@@ -30,7 +35,7 @@ def test_every_method_has_a_page_with_formula_cost_and_limits(name: str) -> None
 
 def test_every_public_name_is_in_the_documentation() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    text += "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    text += "".join(page.read_text(encoding="utf-8") for page in pages_of("docs"))
     missing = [name for name in uw.__all__ if not re.search(rf"\b{name}\b", text)]
     assert missing == []
 
@@ -70,7 +75,7 @@ def test_no_public_function_takes_more_than_seven_parameters() -> None:
     assert len(functions) > 20
 
 
-PAGES = [page for page in (ROOT / "docs").rglob("*.md") if "```python" in page.read_text(encoding="utf-8")]
+PAGES = [page for page in pages_of("docs") if "```python" in page.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -119,3 +124,12 @@ def test_the_readmes_shorter_examples_run_as_they_stand(title: str, files: list[
     if files:  # the report holds the verification by retraining, and took five lines with the import
         assert len(code.strip().splitlines()) < 5
         assert "Spearman" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT)
+    assert "Cleaning a text data set" in (tmp_path / "index.html").read_text(encoding="utf-8")
