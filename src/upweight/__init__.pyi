@@ -240,6 +240,11 @@ from upweight.report.displays.removal_curve_display import RemovalCurveDisplay a
 from upweight.report.displays.strip_display import StripDisplay as StripDisplay
 from upweight.report.displays.trajectory_display import TrajectoryDisplay as TrajectoryDisplay
 from upweight.report.evaluation import write_evaluation as write_evaluation
+from upweight.report.exports.argilla import ArgillaRecords as ArgillaRecords
+from upweight.report.exports.cleanlab import CleanlabIssues as CleanlabIssues
+from upweight.report.exports.label_form import LabelForm as LabelForm
+from upweight.report.exports.label_studio import LabelStudioTasks as LabelStudioTasks
+from upweight.report.exports.label_table import LabelTable as LabelTable
 from upweight.report.page import write_report as write_report
 from upweight.report.page_limits import PageLimits as PageLimits
 from upweight.report.viewer.server import ViewerServer as ViewerServer

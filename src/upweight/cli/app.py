@@ -29,6 +29,8 @@ HELP_ORDER = (
     "verify",
     "evaluate",
     "mislabeled",
+    "export-labels",
+    "import-labels",
     "patch",
     "slices",
     "audit",
