@@ -261,9 +261,12 @@ from upweight.store.encodings.low_rank import LowRank as LowRank
 from upweight.store.encodings.sjlt import SJLT as SJLT
 from upweight.store.plan import StorePlan as StorePlan
 from upweight.store.store import Store as Store
+from upweight.training.parameter_groups import ParameterGroup as ParameterGroup
 from upweight.training.recipe import Training as Training
 from upweight.training.trainer_callback import TrajectoryCallback as TrajectoryCallback
+from upweight.training.training_of import training_of as training_of
 from upweight.training.trajectory import Trajectory as Trajectory
+from upweight.training.update_rule import UpdateRule as UpdateRule
 from upweight.trees.model import TreeModel as TreeModel
 
 __version__: str

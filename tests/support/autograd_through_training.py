@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import upweight as uw
 from upweight.gradients.functional import LossModule, plain_attention
 from upweight.training import trainer
-from upweight.training.optimiser_step import OptimiserState, initial_state, update
-from upweight.training.run import flatten, preserve_random_state
+from upweight.training.initial_network import preserve_random_state
+from upweight.training.optimiser_step import OptimiserState, initial_state
+from upweight.training.run import flatten
 
 
 class LimitedGrowth(torch.autograd.Function):
@@ -43,6 +44,12 @@ def block_at_zero(second: Tensor | None) -> None:
         second.register_hook(lambda cotangent: torch.where(alive, cotangent, torch.zeros_like(cotangent)))
 
 
+def totals_of(training: uw.Training, weights: Tensor, part: Tensor) -> Any:
+    """What the losses of a batch are divided by."""
+    counts = torch.ones(len(part)) if training.counts is None else torch.tensor(training.counts)[part]
+    return (weights[part] * counts).sum() if training.denominator == "renormalised" else counts.sum()
+
+
 def by_autograd(
     model: uw.TorchModel, train: uw.Examples, weights: np.ndarray, queries: uw.Examples, clip: float = np.inf
 ) -> np.ndarray:
@@ -64,21 +71,25 @@ def by_autograd(
     last: list[Tensor] = []
 
     def limit_growth(theta: Tensor, state: OptimiserState) -> tuple[Tensor, OptimiserState]:
-        theta, *parts = LimitedGrowth.apply(clip, last, theta, *(part for part in state if part is not None))
-        return theta, OptimiserState(*parts, *[None] * (2 - len(parts)))
+        theta, *parts = LimitedGrowth.apply(clip, last, theta, *state.values())
+        return theta, dict(zip(state, parts, strict=True))
 
     with preserve_random_state(network.device), plain_attention():
         for t in range(run.steps):
             theta, state = limit_growth(theta, state)
-            chosen = effective[torch.tensor(run.positions[t])]
-            share = chosen / (chosen.sum() if run.training.denominator == "renormalised" else len(chosen))
-            objective = (evaluate(theta, whole, run.batch(t)) * share).sum()
+            objective = torch.zeros((), dtype=torch.float64)
+            parts = [torch.tensor(run.positions[t][part]) for part in run.passes(t)]
+            totals = [totals_of(run.training, effective, part) for part in parts]
+            for number, part in enumerate(parts):
+                total = sum(totals) if run.training.mean_over == "step" else totals[number] * len(parts)
+                objective = objective + (evaluate(theta, whole, run.batch(t, number)) * effective[part]).sum() / total
             (gradient,) = torch.autograd.grad(objective, theta, create_graph=True)
-            theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
-            block_at_zero(state.second)
+            theta, state = run.take_step(theta, state, gradient, t)
+            block_at_zero(state.get("second"))
         network.net.eval()
         theta, state = limit_growth(theta, state)
-        measured = evaluate(theta, LossModule(network, "measure"), network.batch(queries))
+        end = theta if run.training.ema is None else state["average"]
+        measured = evaluate(end, LossModule(network, "measure"), network.batch(queries))
         rows = []
         for m in measured:
             last.clear()

@@ -156,15 +156,12 @@ def test_a_manifest_that_lacks_a_checkpoint_is_refused(run):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda net: torch.optim.RMSprop(net.parameters()), "RMSprop is not supported"),
+        (lambda net: torch.optim.Adagrad(net.parameters()), "Adagrad is not supported.*uw.UpdateRule"),
         (lambda net: torch.optim.Adam(net.parameters(), amsgrad=True), "amsgrad=True"),
         (lambda net: torch.optim.SGD(net.parameters(), lr=0.1, maximize=True), "maximize=True"),
         (lambda net: "sgd", "expected the torch optimiser of the loop, got str"),
         (lambda net: torch.optim.SGD(fresh().parameters(), lr=0.1), "not the net's"),
-        (
-            lambda net: torch.optim.SGD([{"params": net[0].weight, "lr": 1.0}, {"params": net[0].bias, "lr": 2.0}]),
-            "one learning rate for all parameter groups",
-        ),
+        (lambda net: torch.optim.SGD([{"params": net[0].weight, "lr": float("nan")}]), "finite learning rate"),
     ],
 )
 def test_unsupported_optimisers_are_refused_at_the_first_step(tmp_path, make, message):
@@ -296,7 +293,7 @@ def test_a_forged_manifest_or_checkpoint_is_refused(tmp_path):
     (tmp_path / MANIFEST).rmdir()
     tensors = trajectory.read(0)
     rates = [{"rates": None}, {"rates": torch.ones(1)}, {"rates": torch.tensor([torch.nan]).double()}]
-    texts = [b"[" * 100_000, b"[[[1]]]", b"[[1], [2]]", b"null", b"\xff"]
+    texts = [b"[" * 100_000, b"[[[[1]]]]", b"[[[1], 2]]", b"[[1], [2]]", b"null", b"\xff"]
     batches = [{"batches": torch.frombuffer(bytearray(text), dtype=torch.uint8)} for text in texts]
     for changed in (*rates, *batches, {"batches": torch.ones(3)}):
         present = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}

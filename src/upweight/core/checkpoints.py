@@ -100,6 +100,11 @@ class Checkpointed(Differentiable):
         """Number of examples in the mean loss of the training: those of positive weight, a row of k copies as k."""
         return float(example_counts(sample_weights(train)).sum())
 
+    @property
+    def rate_notes(self) -> Sequence[str]:
+        """Sentences about learning rates that one sum per checkpoint does not tell."""
+        return ()
+
     @abstractmethod
     def checkpoints(self) -> Sequence[Checkpoint]:
         """The checkpoints, in the order of the training. Raises ValueError if there are none or they are damaged."""

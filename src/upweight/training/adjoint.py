@@ -1,33 +1,44 @@
-"""The derivatives of one training step, in closed form: `pull_back` for cotangents, `push_forward` for tangents.
+"""The derivatives of one training step: `pull_back` for cotangents, `push_forward` for tangents.
 
 Both maps are linear, so many cotangents or tangents are mapped at once, along a leading axis. The step is
-`optimiser_step.update`. Products with the Hessian of the losses are left to the caller.
+`optimiser_step.update`; its rules are differentiated in closed form, those of the user by torch. Products with the
+Hessian of the losses are left to the caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from upweight.training.optimiser_step import CLIP_EPSILON, OptimiserState
+from upweight.training.optimiser_step import (
+    AVERAGE,
+    CLIP_EPSILON,
+    OptimiserState,
+    StepFactors,
+    average_weight,
+    update,
+)
 from upweight.training.recipe import Training
+from upweight.training.rule_derivatives import PULL_BACK, PUSH_FORWARD, RuleStep
+from upweight.training.update_rule import UpdateRule
 
 
 class TrainingStep(NamedTuple):
-    """The arguments of `update` in step t: parameters (p,), state, gradient ∇J_t(θ) (p,) and learning rate η_t.
-
-    `decay`: the weight decay of every parameter (p,), if parameters differ; it then replaces that of the recipe.
-    """
+    """The arguments of `update`: recipe, parameters (p,), state, gradient ∇J_t(θ) (p,), and the step's factors."""
 
     training: Training
     theta: Tensor
     state: OptimiserState
     gradient: Tensor
-    t: int
-    rate: float
-    decay: Tensor | None = None
+    factors: StepFactors
+
+    @property
+    def t(self) -> int:
+        """The number of the step."""
+        return self.factors.t
 
 
 def pull_back(
@@ -43,19 +54,22 @@ def pull_back(
     Returns: cotangents (m, p) of θ without the part that goes through the gradient, of the state, and of the gradient.
     The whole cotangent of θ is the first plus H_t times the last.
     """
-    training = step.training
+    training, average = step.training, {}
+    if training.ema is not None:
+        weight, of_average = average_weight(training, step.t), state_cotangents[AVERAGE]
+        theta_cotangents = theta_cotangents.add(of_average, alpha=weight)
+        average = {AVERAGE: of_average * (1.0 - weight)}
     gradient, factor = _clip(step)
-    if training.optimiser == "sgd":
-        before, state, gradient_cotangents = _pull_back_sgd(step, theta_cotangents, state_cotangents)
+    if isinstance(training.optimiser, UpdateRule):
+        before, state, gradient_cotangents = _pull_back_own(step, gradient, theta_cotangents, state_cotangents)
     else:
-        before, state, gradient_cotangents = _pull_back_adam(
-            step, _add_l2(step, gradient), theta_cotangents, state_cotangents
-        )
-    if step.decay is not None and training.optimiser != "adamw":
-        before = before.addcmul(gradient_cotangents, step.decay)
-    elif training.l2:
-        before = before.add(gradient_cotangents, alpha=training.l2)
-    return before, state, _differentiate_clip(step, factor, gradient_cotangents)
+        rule = PULL_BACK[training.optimiser]
+        before, state, gradient_cotangents = rule(_rule_step(step, gradient), theta_cotangents, state_cotangents)
+    if training.is_decoupled:
+        before = before * _shrinkage(step) if _has_decay(step) else before
+    else:
+        before = _add_scaled(before, gradient_cotangents, step.factors.decay)
+    return before, {**state, **average}, _differentiate_clip(step, factor, gradient_cotangents)
 
 
 def limit_growth(
@@ -76,7 +90,7 @@ def limit_growth(
     norm_after, norm = (torch.linalg.vector_norm(v, dim=1, keepdim=True, dtype=precise) for v in (after, before))
     too_large = norm > clip * norm_after
     factor = torch.where(too_large, clip * norm_after / norm, torch.ones_like(norm)).to(before.dtype)
-    scaled_state = OptimiserState(*(None if v is None else v.mul_(factor) for v in state_cotangents))
+    scaled_state = {name: cotangents.mul_(factor) for name, cotangents in state_cotangents.items()}
     return before.mul_(factor), scaled_state, too_large[:, 0]
 
 
@@ -84,90 +98,90 @@ def push_forward(
     step: TrainingStep, theta_tangents: Tensor, state_tangents: OptimiserState, gradient_tangents: Tensor
 ) -> tuple[Tensor, OptimiserState]:
     """Tangents (r, p) of parameters and state after the step, from the tangents before it and that of the gradient."""
-    training, rate = step.training, step.rate
+    training = step.training
     gradient, factor = _clip(step)
     gradient_tangents = _differentiate_clip(step, factor, gradient_tangents)
-    if step.decay is not None and training.optimiser != "adamw":
-        gradient_tangents = gradient_tangents.addcmul(theta_tangents, step.decay)
-    elif training.l2:
-        gradient_tangents = gradient_tangents.add(theta_tangents, alpha=training.l2)
-    if training.optimiser != "sgd":
-        return _push_forward_adam(step, _add_l2(step, gradient), theta_tangents, state_tangents, gradient_tangents)
-    if state_tangents.first is None:
-        return theta_tangents.add(gradient_tangents, alpha=-rate), state_tangents
-    first = state_tangents.first.mul(training.momentum).add_(gradient_tangents)
-    direction = gradient_tangents.add(first, alpha=training.momentum) if training.nesterov else first
-    return theta_tangents.add(direction, alpha=-rate), OptimiserState(first, None)
+    if training.is_decoupled:
+        theta_tangents = theta_tangents * _shrinkage(step) if _has_decay(step) else theta_tangents
+    else:
+        gradient_tangents = _add_scaled(gradient_tangents, theta_tangents, step.factors.decay)
+    if isinstance(training.optimiser, UpdateRule):
+        theta, state = _push_forward_own(step, gradient, theta_tangents, state_tangents, gradient_tangents)
+    else:
+        rule = PUSH_FORWARD[training.optimiser]
+        theta, state = rule(_rule_step(step, gradient), theta_tangents, state_tangents, gradient_tangents)
+    if training.ema is not None:
+        state[AVERAGE] = state_tangents[AVERAGE].lerp(theta, average_weight(training, step.t))
+    return theta, state
 
 
-def _pull_back_sgd(
-    step: TrainingStep, theta_cotangents: Tensor, state_cotangents: OptimiserState
+def _rule_step(step: TrainingStep, gradient: Tensor) -> RuleStep:
+    return RuleStep(step.training, step.state, _add_decay(step, gradient), step.t, step.factors.rate)
+
+
+def _pull_back_own(
+    step: TrainingStep, gradient: Tensor, theta_cotangents: Tensor, state_cotangents: OptimiserState
 ) -> tuple[Tensor, OptimiserState, Tensor]:
-    momentum, direction = step.training.momentum, theta_cotangents * -step.rate
-    if state_cotangents.first is None:
-        return theta_cotangents, state_cotangents, direction
-    if step.training.nesterov:
-        first = state_cotangents.first.add(direction, alpha=momentum)
-        return theta_cotangents, OptimiserState(first * momentum, None), first + direction
-    first = state_cotangents.first + direction
-    return theta_cotangents, OptimiserState(first * momentum, None), first
+    """The adjoint of a rule of the user, by reverse mode."""
+    names, rule = _own_rule(step)
+    arguments = (step.theta, _add_decay(step, gradient), *(step.state[name] for name in names))
+    backward: Callable[..., tuple[Tensor, ...]] = torch.func.vjp(rule, *arguments)[1]
+    cotangents = (theta_cotangents, *(state_cotangents[name] for name in names))
+    before, of_gradient, *states = torch.func.vmap(backward)(cotangents)
+    return before, dict(zip(names, states, strict=True)), of_gradient
 
 
-def _pull_back_adam(
-    step: TrainingStep, g: Tensor, theta_cotangents: Tensor, state_cotangents: OptimiserState
-) -> tuple[Tensor, OptimiserState, Tensor]:
-    assert state_cotangents.first is not None and state_cotangents.second is not None
-    beta1, beta2 = step.training.betas
-    moment, scale, slope = _adam_moments(step, g)
-    scaled = theta_cotangents * (-step.rate / (1.0 - beta1 ** (step.t + 1)))
-    first = torch.addcdiv(state_cotangents.first, scaled, scale)
-    second = torch.addcmul(state_cotangents.second, scaled, -moment / scale.square() * slope)
-    gradient_cotangents = torch.addcmul(first * (1.0 - beta1), second, g, value=2.0 * (1.0 - beta2))
-    state = OptimiserState(first * beta1, second * beta2)
-    return theta_cotangents * _decay_factor(step), state, gradient_cotangents
-
-
-def _push_forward_adam(
-    step: TrainingStep, g: Tensor, theta_tangents: Tensor, state_tangents: OptimiserState, gradient_tangents: Tensor
+def _push_forward_own(
+    step: TrainingStep,
+    gradient: Tensor,
+    theta_tangents: Tensor,
+    state_tangents: OptimiserState,
+    gradient_tangents: Tensor,
 ) -> tuple[Tensor, OptimiserState]:
-    assert state_tangents.first is not None and state_tangents.second is not None
-    beta1, beta2 = step.training.betas
-    moment, scale, slope = _adam_moments(step, g)
-    first = state_tangents.first.lerp(gradient_tangents, 1.0 - beta1)
-    second = torch.addcmul(state_tangents.second * beta2, gradient_tangents, g, value=2.0 * (1.0 - beta2))
-    change = first / scale - second * (moment / scale.square() * slope)
-    theta = (theta_tangents * _decay_factor(step)).add(change, alpha=-step.rate / (1.0 - beta1 ** (step.t + 1)))
-    return theta, OptimiserState(first, second)
+    names, rule = _own_rule(step)
+    arguments = (step.theta, _add_decay(step, gradient), *(step.state[name] for name in names))
+
+    def forward(*tangents: Tensor) -> tuple[Tensor, ...]:
+        pushed: tuple[Tensor, ...] = torch.func.jvp(rule, arguments, tangents)[1]
+        return pushed
+
+    theta, *states = torch.func.vmap(forward)(
+        theta_tangents, gradient_tangents, *(state_tangents[name] for name in names)
+    )
+    return theta, dict(zip(names, states, strict=True))
 
 
-def _adam_moments(step: TrainingStep, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """m', D = √(ŝ' + eps_root) + eps and ∂D/∂s' after the step, all (p,).
+def _own_rule(step: TrainingStep) -> tuple[tuple[str, ...], Callable[..., tuple[Tensor, ...]]]:
+    """The names of the states of the user's rule, and (θ, gradient with decay, *states) ↦ (θ, *states)."""
+    assert isinstance(step.training.optimiser, UpdateRule)
+    plain = Training(optimiser=step.training.optimiser, lr=0.0, epochs=1)
+    names = step.training.optimiser.state
 
-    If the root is 0, every gradient so far was 0, and so is m'. There m'/D depends on m' alone, because m'·√s' is of
-    second order in the gradients. The infinite slope is replaced by 0.
-    """
-    training, state = step.training, step.state
-    assert state.first is not None and state.second is not None
-    beta1, beta2 = training.betas
-    unbiased = 1.0 - beta2 ** (step.t + 1)
-    second = state.second.mul(beta2).addcmul(g, g, value=1.0 - beta2)
-    root = (second / unbiased + training.eps_root).sqrt()
-    slope = torch.where(root > 0, 0.5 / (root * unbiased), torch.zeros_like(root))
-    return state.first.lerp(g, 1.0 - beta1), root + training.eps, slope
+    def rule(theta: Tensor, gradient: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        state = dict(zip(names, states, strict=True))
+        after, moments = update(plain, theta, state, gradient, step.factors._replace(decay=0.0))
+        return (after, *(moments[name] for name in names))
+
+    return names, rule
 
 
-def _decay_factor(step: TrainingStep) -> float | Tensor:
-    """The factor 1 − η_t λ of decoupled weight decay; 1 for other optimisers."""
-    training = step.training
-    if step.decay is not None and training.optimiser == "adamw":
-        return 1.0 - step.rate * step.decay
-    return 1.0 - step.rate * training.weight_decay if training.optimiser == "adamw" else 1.0
+def _has_decay(step: TrainingStep) -> bool:
+    return isinstance(step.factors.decay, Tensor) or bool(step.factors.decay)
 
 
-def _add_l2(step: TrainingStep, gradient: Tensor) -> Tensor:
-    if step.decay is not None:
-        return gradient if step.training.optimiser == "adamw" else gradient.addcmul(step.theta, step.decay)
-    return gradient.add(step.theta, alpha=step.training.l2) if step.training.l2 else gradient
+def _shrinkage(step: TrainingStep) -> float | Tensor:
+    """The factor 1 − η_t λ of decoupled weight decay."""
+    return 1.0 - step.factors.rate * step.factors.decay
+
+
+def _add_decay(step: TrainingStep, gradient: Tensor) -> Tensor:
+    return gradient if step.training.is_decoupled else _add_scaled(gradient, step.theta, step.factors.decay)
+
+
+def _add_scaled(tensor: Tensor, other: Tensor, factor: float | Tensor) -> Tensor:
+    if isinstance(factor, Tensor):
+        return tensor.addcmul(other, factor)
+    return tensor.add(other, alpha=factor) if factor else tensor
 
 
 def _clip(step: TrainingStep) -> tuple[Tensor, Tensor | None]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,16 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from upweight.core.archive import well_formed
-from upweight.core.examples import Id
 from upweight.core.files import open_atomically, open_regular
 from upweight.gradients.network import unwrap
+from upweight.training.recorded_batches import batch_size, decode_batches, require_batches
 from upweight.training.trajectory_manifest import Shard
 
 STATE = "optimiser."  # prefix of the names of the optimiser's tensors
 RATES, BATCHES, SHARES = "rates", "batches", "shares"  # names of the tensors that describe the steps
+GROUP_RATES = "group_rates"  # learning rates by parameter group, if they differ
+RANDOM = "random_states"  # the state of torch's random numbers at the beginning of every step
+OF_STEPS = (RATES, BATCHES, SHARES, GROUP_RATES, RANDOM)
 EVIDENCE = "evidence."  # prefix of the names of the tensors by which a step is checked
 
 
@@ -64,15 +66,15 @@ def _require_steps(tensors: Mapping[str, Tensor]) -> None:
     rates = tensors[RATES]
     if rates.dtype != torch.float64 or rates.ndim != 1 or not bool(torch.isfinite(rates).all()):
         raise ValueError("expected one finite learning rate per step")
+    for name in (GROUP_RATES, RANDOM):
+        if name in tensors and (tensors[name].ndim != 2 or len(tensors[name]) != len(rates)):
+            raise ValueError(f"expected one row of {name} per step")
     if BATCHES not in tensors:
         return
     batches = decode_batches(tensors[BATCHES])
-    if type(batches) is not list or len(batches) != len(rates):
-        raise ValueError(f"expected the ids of {len(rates)} batches")
-    if not all(type(ids) is list and all(type(i) in (int, str) for i in ids) for ids in batches):
-        raise TypeError("expected ids of examples, which are whole numbers or texts")
+    require_batches(batches, len(rates))
     shares = tensors.get(SHARES)
-    if shares is not None and (shares.dtype != torch.float64 or shares.shape != (sum(map(len, batches)),)):
+    if shares is not None and (shares.dtype != torch.float64 or shares.shape != (sum(map(batch_size, batches)),)):
         raise ValueError("expected one share for each example of every step")
 
 
@@ -91,23 +93,6 @@ def optimiser_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(STATE): t for name, t in tensors.items() if name.startswith(STATE)}
 
 
-def encode_batches(batches: Sequence[Sequence[Id]]) -> Tensor:
-    """The ids of the examples of each step as the bytes of a JSON text."""
-    return torch.frombuffer(bytearray(json.dumps(batches).encode()), dtype=torch.uint8)
-
-
-def decode_batches(stored: Tensor) -> list[list[Id]]:
-    """The inverse of `encode_batches`."""
-    batches: list[list[Id]] = json.loads(bytes(stored.numpy()))
-    return batches
-
-
-def decode_shares(shares: Tensor, batches: Tensor) -> list[NDArray[np.float64]]:
-    """The shares of the examples of each step, (batch,)."""
-    sizes = [len(ids) for ids in decode_batches(batches)]
-    return np.split(shares.numpy(), np.cumsum(sizes)[:-1])
-
-
 def require_rates(shard: Shard, rates: NDArray[np.float64], previous_step: int) -> None:
     """Raise ValueError unless the checkpoint holds one learning rate for each step since the one before it."""
     if len(rates) != shard.step - previous_step:
@@ -122,7 +107,7 @@ def require_same_tensors(name: str, stored: Mapping[str, Tensor], expected: Mapp
 
     `name` is the checkpoint in words.
     """
-    names = {key for key in stored if not key.startswith((STATE, EVIDENCE)) and key not in (RATES, BATCHES, SHARES)}
+    names = {key for key in stored if not key.startswith((STATE, EVIDENCE)) and key not in OF_STEPS}
     problems = (
         (names - set(expected), "tensors that the net lacks"),
         (set(expected) - names, "not all of the net's tensors"),

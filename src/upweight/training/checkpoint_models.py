@@ -34,18 +34,24 @@ class CheckpointModel(Checkpoint):
     state: Callable[[], dict[str, Tensor]]
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
-        """The factors P = 1/(√v̂ + ε) of Adam on a gradient, by parameter; None for SGD, which uses the gradient itself.
+        """The factors P = 1/(√v̂ + ε) of Adam and RMSprop on a gradient, by parameter; None for SGD, which has none.
 
         Parameters that have no second moments yet (before the first step) are left out.
         """
         if self.optimiser.kind == "SGD":
             return None
-        state = self.state()
+        state, beta = self.state(), self.optimiser.beta
         metric = {}
         for name in names:
             if f"exp_avg_sq.{name}" in state:
-                unbiased = 1.0 - self.optimiser.beta ** float(state[f"step.{name}"])
-                metric[name] = 1.0 / ((state[f"exp_avg_sq.{name}"] / unbiased).sqrt() + self.optimiser.eps)
+                second = state[f"exp_avg_sq.{name}"] / (1.0 - beta ** float(state[f"step.{name}"]))
+            elif f"square_avg.{name}" in state:
+                second = state[f"square_avg.{name}"]
+                if self.optimiser.centred:
+                    second = second - state[f"grad_avg.{name}"].square()
+            else:
+                continue
+            metric[name] = 1.0 / (second.sqrt() + self.optimiser.eps)
         return metric
 
 

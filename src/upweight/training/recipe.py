@@ -13,11 +13,11 @@ from torch import Generator, Tensor, nn
 from upweight.core.blocks import blocks
 from upweight.core.identity import digest
 from upweight.core.objective import Objective
+from upweight.training.parameter_groups import ParameterGroup
+from upweight.training.recipe_checks import check_numbers, check_words, steps_of_batches
+from upweight.training.update_rule import UpdateRule
 
 Initial = Callable[[int], nn.Module] | nn.Module | Mapping[str, Tensor]
-OPTIMISERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "linear", "cosine")
-DENOMINATORS = ("fixed", "renormalised", "rebatched")
 MAX_PRINTED_ENTRIES = 2  # a setting with more entries is printed as a digest
 DIGEST_DIGITS = 16  # digits of that digest
 ORDER_STREAM, STEP_STREAM = 0, 1  # two streams of random numbers from one seed: the order of examples, and the steps
@@ -38,32 +38,45 @@ class Training:
         adam    g ← g + λθ;  m ← β₁m + (1−β₁)g;  s ← β₂s + (1−β₂)g²
                 θ ← θ − η_t m̂ / (√(ŝ + eps_root) + eps),     m̂ = m/(1−β₁^{t+1}),  ŝ = s/(1−β₂^{t+1})
         adamw   θ ← (1 − η_t λ) θ, then as adam without λ in g
+        rmsprop g ← g + λθ;  s ← αs + (1−α)g²;  m ← μm + g / (√(s + eps_root) + eps);  θ ← θ − η_t m
+                (centred: √(s − a² + eps_root) with a ← αa + (1−α)g)
 
     With T steps and W = `warmup`, η_t = lr · (t+1)/(W+1) for t < W. From then on it is lr ("constant"), lr·(1 − u)
     ("linear") or lr·(1 + cos πu)/2 ("cosine") with u = (t − W)/(T − W).
 
-    The denominator says what it means to remove an example (to give it weight 0):
+    The denominator says what it means to remove an example (to give it weight 0); cᵢ are `counts`, 1 by default:
 
-        "fixed"         d_t = |B_t|: no other example takes its place, and J_t is linear in the weights. With weight
-                        decay the regulariser stays, as in a sum of losses.
-        "renormalised"  d_t = Σ_{B_t} wᵢ: the batch's average is taken over the other examples. If all weights of a
+        "fixed"         d_t = Σ_{B_t} cᵢ: no other example takes its place, and J_t is linear in the weights. With
+                        weight decay the regulariser stays, as in a sum of losses.
+        "renormalised"  d_t = Σ_{B_t} cᵢ wᵢ: the batch's average is taken over the other examples. If all weights of a
                         batch are 0, its gradient is 0, but the step is still taken.
         "rebatched"     examples of weight 0 are left out before batches are drawn: fewer steps, other batches, and
-                        d_t = |B_t|. Only with this rule are removed examples not part of batch statistics.
+                        d_t as fixed. Only with this rule are removed examples not part of batch statistics.
 
     Args:
-        optimiser: "sgd", "adam" or "adamw".
+        optimiser: "sgd", "adam", "adamw", "rmsprop", or an `UpdateRule` of your own.
         lr: the learning rate, or one for every step.
         epochs: passes over the data. Each pass takes the examples in a new order drawn from the seed, in batches of
             `batch_size`; the last batch of a pass may be smaller.
-        batches: instead of epochs: positions in the training set, one array for every step, e.g. [steps, batch].
+        batches: instead of epochs: positions in the training set, one array for every step, e.g. [steps, batch]; a list
+            of arrays for a step that accumulates the gradients of several batches.
         batch_size: the number of examples in a batch.
-        momentum, nesterov: μ of sgd, and whether it looks ahead.
-        betas, eps, eps_root: of adam and adamw; torch has no `eps_root`, which is 0 there.
+        momentum, nesterov: μ of sgd (and rmsprop), and whether sgd looks ahead.
+        betas, eps, eps_root: of adam and adamw, eps of rmsprop as well; torch has no `eps_root`, which is 0 there.
+        alpha, centred: of rmsprop.
         weight_decay: λ.
-        clip: the largest norm of the gradient.
-        schedule, warmup: of the learning rate.
+        groups: parameters with a learning rate or weight decay of their own.
+        clip: the largest norm of the gradient, over all parameters.
+        schedule, warmup: of the learning rate; a schedule may be a function step → factor, as of torch's `LambdaLR`.
+        accumulate: with epochs, the number of consecutive batches whose gradients make one step; the last step of a
+            pass may have fewer.
+        mean_over: the mean of a step that accumulates k batches. "batch": that of the batches' means J (each loss is
+            divided by k, as in a plain loop); "step": one mean over all examples of the step.
+        ema: the decay β of an average a ← βa + (1−β)θ over the steps, which is the trained net (torch's
+            `AveragedModel` with `get_ema_multi_avg_fn(β)`, updated after every step); the average begins after step 0.
         denominator: what removal means.
+        counts: (n,) how much each example counts in d_t. For `CrossEntropyLoss(weight=v)` the loss of an example is
+            v[yᵢ] times its cross-entropy, and counts=v[y]; for a mean over tokens they are numbers of tokens.
         augment: `augment(batch, generator) -> batch`, called in every step with a seeded `torch.Generator`.
         seed: of the order, dropout and augmentation, and of `initial` if it is a function.
         initial: where training begins: `seed -> module` (called with torch seeded), a module, or a state dict.
@@ -72,7 +85,7 @@ class Training:
         ValueError, TypeError: settings that do not define a training.
     """
 
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] | UpdateRule = "sgd"
     lr: float | Sequence[float] | NDArray[np.float64]
     epochs: int | None = None
     batches: Sequence[Any] | NDArray[np.intp] | None = None
@@ -82,52 +95,30 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     eps_root: float = 0.0
+    alpha: float = 0.99
+    centred: bool = False
     weight_decay: float = 0.0
+    groups: Sequence[ParameterGroup] = ()
     clip: float | None = None
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] | Callable[[int], float] = "constant"
     warmup: int = 0
+    accumulate: int = 1
+    mean_over: Literal["batch", "step"] = "batch"
+    ema: float | None = None
     denominator: Literal["fixed", "renormalised", "rebatched"] = "fixed"
+    counts: Sequence[float] | NDArray[np.float64] | None = None
     augment: Callable[[Any, Generator], Any] | None = None
     seed: int = 0
     initial: Initial | None = None
 
     def __post_init__(self) -> None:
-        _require_one_of("optimiser", self.optimiser, OPTIMISERS)
-        _require_one_of("schedule", self.schedule, SCHEDULES)
-        _require_one_of("denominator", self.denominator, DENOMINATORS)
-        if (self.epochs is None) == (self.batches is None):
-            raise ValueError(
-                "expected either epochs= (batches are drawn from the seed) or batches= (one array per step)"
-            )
-        if self.batches is not None and self.denominator == "rebatched":
-            raise ValueError(
-                'denominator="rebatched" draws batches of the remaining examples; pass epochs=, not batches='
-            )
+        check_words(self)
+        object.__setattr__(self, "groups", tuple(self.groups))
+        if self.counts is not None:
+            object.__setattr__(self, "counts", tuple(np.asarray(self.counts, dtype=np.float64).tolist()))
         if self.batches is not None:
-            object.__setattr__(self, "batches", tuple(_positions(t, b) for t, b in enumerate(self.batches)))
-        self._require_numbers()
-
-    def _require_numbers(self) -> None:
-        lr = np.asarray(self.lr, dtype=np.float64)
-        _require("lr", lr.ndim <= 1 and lr.size > 0 and np.isfinite(lr).all() and (lr >= 0).all(), "numbers ≥ 0", lr)
-        if lr.ndim == 1 and (self.schedule != "constant" or self.warmup):
-            raise ValueError("a sequence of learning rates is a schedule of its own; leave schedule and warmup out")
-        if lr.ndim == 1 and self.batches is not None and len(self.batches) != len(lr):
-            raise ValueError(f"expected one lr for every step ({len(self.batches)}), got {len(lr)}")
-        _require("epochs", self.epochs is None or _is_whole_number(self.epochs, 1), "a whole number ≥ 1", self.epochs)
-        _require("batches", self.batches is None or len(self.batches) > 0, "at least one step", self.batches)
-        _require("batch_size", _is_whole_number(self.batch_size, 1), "a whole number ≥ 1", self.batch_size)
-        _require("warmup", _is_whole_number(self.warmup, 0), "a whole number ≥ 0", self.warmup)
-        _require("seed", _is_whole_number(self.seed, 0), "a whole number ≥ 0", self.seed)
-        _require("momentum", 0 <= self.momentum < 1, "a number in [0, 1)", self.momentum)
-        _require("betas", all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)", self.betas)
-        _require("eps", self.eps >= 0 and self.eps_root >= 0, "numbers ≥ 0", (self.eps, self.eps_root))
-        _require("weight_decay", 0 <= self.weight_decay < np.inf, "a number ≥ 0", self.weight_decay)
-        _require("clip", self.clip is None or self.clip > 0, "a norm > 0", self.clip)
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum > 0")
-        if self.momentum and self.optimiser != "sgd":
-            raise ValueError(f"momentum is a setting of sgd, {self.optimiser} has betas; leave it out")
+            object.__setattr__(self, "batches", steps_of_batches(self.batches))
+        check_numbers(self)
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, long ones as a digest: equal trainings have equal texts."""
@@ -140,7 +131,12 @@ class Training:
     @property
     def l2(self) -> float:
         """The λ in the term λ/2 ‖θ‖² that this training minimises beside the losses; 0 if the decay is decoupled."""
-        return 0.0 if self.optimiser == "adamw" else self.weight_decay
+        return 0.0 if self.is_decoupled else self.weight_decay
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether weight decay acts on the parameters directly (adamw)."""
+        return self.optimiser == "adamw"
 
     @property
     def objective(self) -> Objective:
@@ -150,7 +146,7 @@ class Training:
     def require(self, objective: Objective) -> None:
         """Raise ValueError if the objective is not this training's: scores and retraining would then differ."""
         expected = self.objective
-        if self.optimiser != "adamw" and objective.l2 != expected.l2:
+        if not self.is_decoupled and objective.l2 != expected.l2:
             raise ValueError(
                 f"expected l2 as in training (weight_decay {expected.l2}), got {objective.l2}; leave objective= out"
             )
@@ -161,29 +157,43 @@ class Training:
             )
 
     def drawn(self, remaining: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], ...]:
-        """The positions of every step's batch: those given, or drawn with this seed from the positions `remaining`."""
+        """The positions that every step takes: those given, or drawn with this seed from the positions `remaining`."""
         if self.batches is not None:
-            return tuple(self.batches)
+            return tuple(np.concatenate(step) if isinstance(step, tuple) else step for step in self.batches)
         assert self.epochs is not None
         rng = np.random.default_rng([seed, ORDER_STREAM])
         orders = (rng.permutation(remaining) for _ in range(self.epochs))
-        return tuple(order[batch] for order in orders for batch in blocks(len(order), self.batch_size))
+        size = self.batch_size * self.accumulate
+        return tuple(order[step] for order in orders for step in blocks(len(order), size))
 
-    def rates(self, steps: int) -> NDArray[np.float64]:
-        """η_t, (steps,). Raises ValueError if `lr` is a sequence of another length."""
-        lr = np.asarray(self.lr, dtype=np.float64)
+    def passes(self, t: int, size: int) -> list[slice]:
+        """The batches, as parts of the positions of step t, whose gradients make the step."""
+        if self.batches is None:
+            return list(blocks(size, self.batch_size))
+        step = self.batches[t]
+        ends = np.cumsum([len(batch) for batch in step]) if isinstance(step, tuple) else np.array([size])
+        return [slice(int(start), int(end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def rates(self, steps: int, rate: Any = None) -> NDArray[np.float64]:
+        """η_t, (steps,), from `lr` or from this rate. Raises ValueError for a sequence of another length."""
+        lr: NDArray[np.float64] = np.asarray(self.lr if rate is None else rate, dtype=np.float64)
         if lr.ndim == 1:
             if len(lr) != steps:
                 raise ValueError(f"expected one lr for every step ({steps}), got {len(lr)}")
             return lr
         t = np.arange(steps)
-        u = np.clip((t - self.warmup) / max(steps - self.warmup, 1), 0.0, 1.0)
-        after = {"constant": np.ones(steps), "linear": 1.0 - u, "cosine": (1.0 + np.cos(np.pi * u)) / 2.0}
-        return np.asarray(lr * np.where(t < self.warmup, (t + 1) / (self.warmup + 1), after[self.schedule]))
+        if callable(self.schedule):
+            after = np.array([float(self.schedule(int(step))) for step in t], dtype=np.float64)
+        else:
+            u = np.clip((t - self.warmup) / max(steps - self.warmup, 1), 0.0, 1.0)
+            cosine = (1.0 + np.cos(np.pi * u)) / 2.0
+            after = np.asarray({"constant": np.ones(steps), "linear": 1.0 - u, "cosine": cosine}[self.schedule])
+        factors = np.where(t < self.warmup, (t + 1) / (self.warmup + 1), after)
+        return np.asarray(lr * factors, dtype=np.float64)
 
     def time(self, examples: int) -> float | None:
-        """τ = Σ ηₜ/(1 − μ) over the steps on this many examples; None for Adam, whose steps have their own metric."""
-        if self.optimiser != "sgd":
+        """τ = Σ ηₜ/(1 − μ) over the steps on this many examples; None if steps have a metric of their own."""
+        if self.optimiser != "sgd" or any(group.lr is not None for group in self.groups):
             return None
         steps = len(self.drawn(np.arange(examples), self.seed))
         return float(self.rates(steps).sum() / (1.0 - self.momentum)) or None
@@ -200,26 +210,3 @@ def _text(value: Any) -> str:
     if isinstance(value, np.ndarray | list | tuple | Mapping) and len(value) > MAX_PRINTED_ENTRIES:
         return f"<{digest(value)[:DIGEST_DIGITS]}>"
     return str(getattr(value, "__qualname__", None) or repr(value))
-
-
-def _positions(step: int, batch: Any) -> NDArray[np.intp]:
-    array = np.asarray(batch)
-    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu" or (array < 0).any():
-        raise ValueError(f"expected positions ≥ 0 in the training set for step {step} of batches=, got {batch!r}")
-    array = array.astype(np.intp)
-    array.setflags(write=False)
-    return array
-
-
-def _is_whole_number(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
-
-
-def _require_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"expected {name} to be one of {', '.join(known)}, got {value!r}")
-
-
-def _require(name: str, holds: Any, expected: str, value: Any) -> None:
-    if not holds:
-        raise ValueError(f"expected {name} to be {expected}, got {value}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Stepwise
-from upweight.core.examples import Examples, Id
+from upweight.core.examples import Examples
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, to_device
 from upweight.gradients.network import Network
 from upweight.training.adjoint import TrainingStep, pull_back
 from upweight.training.checkpoint_file import STATE
-from upweight.training.optimiser_step import OptimiserState, initial_state
+from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
+from upweight.training.recorded_batches import Batch
 from upweight.training.run import CPU, Run
 from upweight.training.second_order import SecondOrderProducts
 from upweight.training.step_check import StepCheck
@@ -29,6 +30,11 @@ from upweight.training.training_replay import COTANGENT_BYTES
 from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
+ADJOINT_STATES = {  # torch's name of each state that the adjoint of a rule needs
+    "adam": {"first": "exp_avg", "second": "exp_avg_sq"},
+    "adamw": {"first": "exp_avg", "second": "exp_avg_sq"},
+    "rmsprop": {"second": "square_avg", "mean": "grad_avg"},
+}
 MAX_GROWTH = 1.2  # the backward pass of a query ends where its cotangent is longer than this times its first length
 
 
@@ -38,7 +44,7 @@ class RecordedSteps(Stepwise):
 
     Parameters and moments are known at checkpoints only. Between two checkpoints they are interpolated linearly;
     buffers are those of the later checkpoint. With a checkpoint at every step this is the derivative through the
-    training itself (in eval mode, without clipping). Otherwise the backward pass of a query ends early if its cotangent
+    training itself (in eval mode). Otherwise the backward pass of a query ends early if its cotangent
     becomes longer than at the end of training: a straight line cuts the corners of a training at the edge of stability,
     and adjoints grow on it as they do not grow in training.
 
@@ -60,7 +66,7 @@ class RecordedSteps(Stepwise):
     def __init__(
         self,
         trajectory: Trajectory,
-        batches: list[list[Id]],
+        batches: list[Batch],
         network: Network,
         train: Examples,
         sample_weights: Array,
@@ -69,35 +75,30 @@ class RecordedSteps(Stepwise):
     ) -> None:
         assert trajectory.steps is not None
         try:
-            positions = [train.positions(ids) for ids in batches]
+            steps = [_positions(train, ids) for ids in batches]
         except KeyError as error:
             raise ValueError(
                 f"recorded steps took examples that the training set does not have ({error.args[0]}); `record` takes "
                 "the ids of `Examples`, which are positions if none are given"
             ) from error
-        training = trajectory.steps.training(trajectory.rates(), positions)
+        training = trajectory.steps.training(trajectory.recorded_rates(), steps, network.names)
+        positions = training.drawn(np.arange(len(train)), 0)
         copy = network.writable_copy()
         copy.net.eval()
         collated = to_device(collate(train), CPU, copy.dtype) if copy.collate is collate else None
         self.steps, self.checkpoints = len(batches), checkpoints
         self.unseen = len(np.setdiff1d(np.flatnonzero(sample_weights), np.concatenate(positions)))
-        rates, seeds = training.rates(self.steps), [0] * self.steps
-        self._run = Run(training, copy, train, tuple(positions), rates, seeds, collated)
+        self._run = Run(training, copy, train, positions, [0] * self.steps, collated)
         self._products = SecondOrderProducts(self._run)
         self._sample_weights, self._trajectory = sample_weights, trajectory
         # How many examples each row counts for in its batch's mean.
-        self._shares = trajectory.shares()
+        self._recorded_shares = trajectory.shares()
         self._counts = np.ones(len(sample_weights)) if fixed else example_counts(sample_weights)
         self._checkpoint_steps = np.array([shard.step for shard in trajectory.shards])
         self._read = lru_cache(maxsize=2)(self._read_checkpoint)
         self._largest_gap = int(np.diff(self._checkpoint_steps).max())
-        settings = trajectory.steps
-        decays = [float(settings.decay_of(name)) for name in copy.names]
-        sizes = [p.numel() for p in copy.parameters().values()]
-        decay = torch.repeat_interleave(torch.tensor(decays, dtype=copy.dtype), torch.tensor(sizes)).to(copy.device)
-        self._decay = decay if any(value != settings.weight_decay for value in decays) else None
         self._tensors: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=2)(trajectory.read)
-        check = StepCheck(self._run, trajectory, self._tensors, settings, self._point, self._mean_weights, decay)
+        check = StepCheck(self._run, trajectory, self._tensors, trajectory.steps, self._point, self._shares)
         mismatches = check.compare()
         self.checked, self.contradictions = mismatches.checked, explain(check, mismatches)
         self._tensors = trajectory.read
@@ -106,7 +107,7 @@ class RecordedSteps(Stepwise):
 
     def gradients(self, rows: Rows) -> Array:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
-        network, vectors_per_query = self._run.network, 3 if self._run.training.optimiser != "sgd" else 2
+        network, vectors_per_query = self._run.network, 2 + len(state_names(self._run.training))
         bytes_per_query = torch.finfo(network.dtype).bits // 8 * vectors_per_query * network.size
         scores, self.lost = np.zeros((len(rows), len(self._sample_weights))), {}
         for part in blocks(len(rows), max(1, COTANGENT_BYTES // bytes_per_query)):
@@ -124,16 +125,15 @@ class RecordedSteps(Stepwise):
         for t in reversed(range(self.steps)):
             step = self._step(t)
             before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
-            hessian_products, gradient_products = self._products(step.theta, t, self._mean_weights(t), u)
+            hessian_products, gradient_products = self._products(step.theta, t, self._shares(run, t), u)
             cotangents = hessian_products.add_(before)
-            slopes = gradient_products.double().cpu().numpy().T * self._factors(t)
-            np.add.at(scores.T, run.positions[t], slopes)
+            slopes = gradient_products.double().cpu().numpy() * self._factors(run, t)
+            np.add.at(scores.T, run.positions[t], slopes.T)
             too_long = ~(torch.linalg.vector_norm(cotangents, dim=1) <= longest)  # also true for NaN
             if self._largest_gap > 1 and bool(too_long.any()):
                 self.lost[t] = self.lost.get(t, 0) + int(too_long.sum())
-                for vectors in (cotangents, state_cotangents.first, state_cotangents.second):
-                    if vectors is not None:
-                        vectors[too_long] = 0.0
+                for vectors in (cotangents, *state_cotangents.values()):
+                    vectors[too_long] = 0.0
         return scores
 
     def _step(self, t: int) -> TrainingStep:
@@ -141,9 +141,9 @@ class RecordedSteps(Stepwise):
         theta, state = self._point(t)
         run = self._run
         gradient = theta
-        if state.first is not None:
-            gradient = self._products.sum_gradients(theta, t, run.shares(t, self._mean_weights(t))[None])[0]
-        return TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]), self._decay)
+        if state or run.training.clip is not None:
+            gradient = self._products.sum_gradients(theta, t, self._shares(run, t)[None])[0]
+        return TrainingStep(run.training, theta, state, gradient, run.factors(t))
 
     def _point(self, t: int) -> tuple[Tensor, OptimiserState]:
         """Parameters and Adam's moments before step t, on the straight line; loads the buffers into the net."""
@@ -155,36 +155,41 @@ class RecordedSteps(Stepwise):
         share = float(steps[position] - t) / float(steps[position] - steps[position - 1])
         return _interpolate((theta, state), self._read(position - 1)[:2], share)
 
-    def _factors(self, t: int) -> Array | float:
-        """The factor of the examples' weighted losses in the objective of step t: as recorded, or that of a mean.
+    def _factors(self, run: Run, t: int) -> Array:
+        """The factor of every example's weighted loss in the objective of step t, (batch,): as recorded, or of a mean.
 
-        1 if all weights are 0, because the gradient is 0 then.
+        The mean is that over its batch, divided by the number of batches. If all weights of a batch are 0, its gradient
+        is 0, and so is every score.
         """
-        if self._shares is not None:
-            return self._shares[t][:, None]
-        return 1.0 / (float(self._counts[self._run.positions[t]].sum()) or 1.0)
+        if self._recorded_shares is not None:
+            return self._recorded_shares[t]
+        counts, passes = self._counts[run.positions[t]], run.passes(t)
+        factors = [1.0 / ((float(counts[part].sum()) or 1.0) * len(passes)) for part in passes]
+        return np.repeat(factors, [part.stop - part.start for part in passes])
 
-    def _mean_weights(self, t: int) -> Array:
-        """Weights (n,) whose sum of losses in step t, divided by the rows of the batch, is the step's objective."""
-        positions = self._run.positions[t]
-        if self._shares is None:
-            return self._sample_weights * (len(positions) * self._factors(t))
-        factors = np.zeros(len(self._sample_weights))
-        factors[positions] = self._shares[t]
-        return np.asarray(self._sample_weights * factors * len(positions))
+    def _shares(self, run: Run, t: int) -> Tensor:
+        """The factor of each loss in the objective of step t, (batch,)."""
+        shares = self._sample_weights[run.positions[t]] * self._factors(run, t)
+        return torch.from_numpy(shares).to(run.network.device, run.network.dtype)
 
     def _read_checkpoint(self, position: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
-        """Parameters (p,), Adam's moments and buffers of a checkpoint; SGD's adjoint does not need its momentum."""
+        """Parameters (p,), second moments and buffers of a checkpoint, and Adam's first; adjoints need no momentum."""
         network, tensors = self._run.network, self._tensors(position)
         buffers = {name: tensors[name] for name, _ in network.net.named_buffers() if name in tensors}
         theta = torch.cat([tensors[name].reshape(-1) for name in network.names]).to(network.device)
-        if self._run.training.optimiser == "sgd":
-            return theta, OptimiserState(None, None), buffers
-        moments = []
-        for kind in ("exp_avg", "exp_avg_sq"):
-            parts = [tensors.get(f"{STATE}{kind}.{name}", torch.zeros_like(tensors[name])) for name in network.names]
-            moments.append(torch.cat([part.reshape(-1) for part in parts]).to(theta))
-        return theta, OptimiserState(*moments), buffers
+        state = {}
+        for name, kind in ADJOINT_STATES.get(str(self._run.training.optimiser), {}).items():
+            if name in state_names(self._run.training):
+                parts = [tensors.get(f"{STATE}{kind}.{n}", torch.zeros_like(tensors[n])) for n in network.names]
+                state[name] = torch.cat([part.reshape(-1) for part in parts]).to(theta)
+        return theta, state, buffers
+
+
+def _positions(train: Examples, ids: Batch) -> Any:
+    """The positions of the examples of a step, or of each of its batches."""
+    if isinstance(ids[0], list):
+        return [train.positions(part) for part in ids]
+    return train.positions(ids)
 
 
 def _interpolate(
@@ -192,6 +197,5 @@ def _interpolate(
 ) -> tuple[Tensor, OptimiserState]:
     """Parameters and moments on the straight line from `after` (share 0) to `before` (share 1)."""
     (theta_after, state_after), (theta_before, state_before) = after, before
-    pairs = zip(state_after, state_before, strict=True)
-    moments = [None if a is None or b is None else a.lerp(b, share) for a, b in pairs]
-    return theta_after.lerp(theta_before, share), OptimiserState(*moments)
+    state = {name: moment.lerp(state_before[name], share) for name, moment in state_after.items()}
+    return theta_after.lerp(theta_before, share), state

@@ -71,29 +71,24 @@ class ReplayCheckpoint:
             raise TypeError(f"expected a step up to {initial.t} and a count, got {t!r} and {clipped!r}")
         if facts.get("name") not in (None, self.path.stem):  # files of earlier versions do not say
             raise ValueError(f"it is the replay {facts['name']!r} under another name")
-        shape = tuple(initial.theta_cotangents.shape)
-        expected = {"after": initial.theta_cotangents, **initial.state_cotangents._asdict()}
+        expected = {"after": initial.theta_cotangents, **initial.state_cotangents}
         tensors = {
-            name: torch.from_numpy(stored_array(arrays, name, shape, finite=False)).to(initial.theta_cotangents)
+            name: torch.from_numpy(stored_array(arrays, name, tuple(tensor.shape), finite=False)).to(tensor)
             for name, tensor in expected.items()
-            if t and tensor is not None
+            if t
         }
         return BackwardState(
             t,
             tensors.get("after", initial.theta_cotangents),
-            OptimiserState(tensors.get("first"), tensors.get("second")),
+            {name: tensors.get(name, tensor) for name, tensor in initial.state_cotangents.items()},
             stored_array(arrays, "scores", initial.scores.shape, finite=False),
             clipped,
         )
 
     def write(self, state: BackwardState) -> None:
         """Save this state, whole or not at all. Raises OSError if the disk is full."""
-        cotangents = {
-            "after": state.theta_cotangents,
-            "first": state.state_cotangents.first,
-            "second": state.state_cotangents.second,
-        }
-        arrays = {name: _to_numpy(tensor) for name, tensor in cotangents.items() if state.t and tensor is not None}
+        cotangents = {"after": state.theta_cotangents, **state.state_cotangents}
+        arrays = {name: _to_numpy(tensor) for name, tensor in cotangents.items() if state.t}
         facts = {"t": state.t, "clipped": state.clipped, "name": self.path.stem}
         write_archive(self.path, KIND, {"scores": state.scores, **arrays}, facts, SCHEMA, contents=None)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, map_tensors, to_device
-from upweight.gradients.network import Network, require_one_per_example, unwrap
-from upweight.training.optimiser_step import OptimiserState, initial_state, update
+from upweight.gradients.network import Network, require_one_per_example
+from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch
+from upweight.training.optimiser_step import OptimiserState, StepFactors, initial_state, trained_parameters, update
+from upweight.training.parameter_groups import StepSettings
 from upweight.training.recipe import Training
 
 Array = NDArray[np.float64]
@@ -32,7 +33,6 @@ class Run:
         network: a private copy of the net in train mode, with the parameters at which training begins.
         train: the training set.
         positions: the positions in the training set that each step takes.
-        rates: η_t, (steps,).
         step_seeds: the seed of the random numbers of each step.
         collated: all examples as one batch; None if the user's own `collate` has to make every batch.
     """
@@ -41,7 +41,6 @@ class Run:
     network: Network
     train: Examples
     positions: tuple[NDArray[np.intp], ...]
-    rates: Array
     step_seeds: list[int]
     collated: Any
 
@@ -55,17 +54,28 @@ class Run:
         last = max(int(p.max()) for p in positions)
         if last >= len(train):
             raise ValueError(f"batches= names position {last}, but the training set has {len(train)} examples")
+        if training.counts is not None and len(training.counts) != len(train):
+            raise ValueError(f"expected one of counts= for each of {len(train)} examples, got {len(training.counts)}")
         initial = prepare_network(training, network, seed)
         if collated is None and initial.collate is collate:
             collated = to_device(collate(train), CPU, initial.dtype)
-        steps = len(positions)
-        rates, step_seeds = training.rates(steps), training.noise(steps, seed)
-        return cls(training, initial, train, positions, rates, step_seeds, collated)
+        run = cls(training, initial, train, positions, training.noise(len(positions), seed), collated)
+        _ = run.settings  # raises for learning rates and groups that do not fit
+        return run
 
     @property
     def steps(self) -> int:
         """The number of steps."""
         return len(self.positions)
+
+    @cached_property
+    def settings(self) -> StepSettings:
+        """Learning rates and weight decays of the steps."""
+        return StepSettings.of(self.training, self.steps, self.network.parameters())
+
+    def passes(self, t: int) -> list[slice]:
+        """The batches of step t as parts of its positions; their gradients are summed."""
+        return self.training.passes(t, len(self.positions[t]))
 
     @cached_property
     def is_random(self) -> bool:
@@ -78,9 +88,9 @@ class Run:
             self.network.loss(self.network.net, self.batch(0))
             return not torch.equal(torch.get_rng_state(), before)
 
-    def batch(self, t: int) -> Any:
-        """The augmented batch of step t on the network's device. Seeds torch's random numbers for the step."""
-        positions = self.positions[t]
+    def batch(self, t: int, number: int = 0) -> Any:
+        """The augmented batch of step t with this number, on the network's device. Seeds torch's random numbers."""
+        positions, seed = self.positions[t][self.passes(t)[number]], self.step_seeds[t] + number
         if self.collated is None:
             batch = self.network.batch(self.train.take(positions))
         else:
@@ -89,26 +99,56 @@ class Run:
                 map_tensors(lambda tensor: tensor[index], self.collated), self.network.device, self.network.dtype
             )
         if self.training.augment is not None:
-            batch = self.training.augment(batch, torch.Generator().manual_seed(self.step_seeds[t]))
-        seed_torch(self.network.device, self.step_seeds[t])
+            batch = self.training.augment(batch, torch.Generator().manual_seed(seed))
+        seed_torch(self.network.device, seed)
         return batch
 
+    def means(self, t: int) -> list[slice]:
+        """The parts of the positions of step t over each of which a mean is taken."""
+        return [slice(0, len(self.positions[t]))] if self.training.mean_over == "step" else self.passes(t)
+
+    def counts(self, t: int) -> Array:
+        """How much each example of step t counts in its denominator, (batch,)."""
+        positions, counts = self.positions[t], self.training.counts
+        return np.ones(len(positions)) if counts is None else np.asarray(counts, dtype=np.float64)[positions]
+
+    def denominators(self, t: int, weights: Array) -> Array:
+        """What divides the loss of every example in step t, for weights (…, n): (…, batch); ∞ if all weights are 0."""
+        positions, means = self.positions[t], self.means(t)
+        counts = self.counts(t)
+        parts = weights[..., positions] * counts if self.training.denominator == "renormalised" else counts
+        totals = [parts[..., part].sum(axis=-1, keepdims=True) * len(means) for part in means]
+        totals = [np.where(total > 0, total, np.inf) for total in totals]
+        lengths = [part.stop - part.start for part in means]
+        return np.concatenate([np.repeat(total, k, axis=-1) for total, k in zip(totals, lengths, strict=True)], axis=-1)
+
     def shares(self, t: int, weights: Array) -> Tensor:
-        """wᵢ/d_t of the examples in the batch of step t, for weights (…, n): (…, batch)."""
-        chosen = weights[..., self.positions[t]]
-        if self.training.denominator == "renormalised":
-            total = chosen.sum(axis=-1, keepdims=True)
-            shares = np.divide(chosen, total, out=np.zeros_like(chosen), where=total > 0)
-        else:
-            shares = chosen / chosen.shape[-1]
+        """The factor of each loss in the objective of step t, for weights (…, n): (…, batch)."""
+        shares = weights[..., self.positions[t]] / self.denominators(t, weights)
         return torch.from_numpy(shares).to(self.network.device, self.network.dtype)
 
-    def losses(self, t: int) -> Tensor:
-        """ℓᵢ of the batch of step t at the net's current parameters, (batch,), with their autograd graph."""
-        losses = self.network.loss(self.network.net, self.batch(t))
+    def losses(self, t: int, number: int = 0) -> Tensor:
+        """ℓᵢ of one batch of step t at the net's current parameters, (batch,), with their autograd graph."""
+        losses = self.network.loss(self.network.net, self.batch(t, number))
         if t == 0:
-            require_one_per_example("loss", losses, self.train.ids[self.positions[0]])
+            require_one_per_example("loss", losses, self.train.ids[self.positions[0][self.passes(0)[number]]])
         return losses
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """A vector (p,) as tensors of the shapes of the parameters."""
+        shapes = [self.network.shapes[name] for name in self.network.names]
+        parts = torch.split(vector, self.settings.sizes)
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def factors(self, t: int) -> StepFactors:
+        """Learning rate and weight decay of step t."""
+        return StepFactors(t, self.settings.rate(t), self.settings.decay, self.split)
+
+    def take_step(
+        self, theta: Tensor, state: OptimiserState, gradient: Tensor, t: int, *, in_place: bool = False
+    ) -> tuple[Tensor, OptimiserState]:
+        """Parameters and state after step t."""
+        return update(self.training, theta, state, gradient, self.factors(t), in_place=in_place)
 
 
 class TrainingState(NamedTuple):
@@ -143,7 +183,7 @@ def iterate_steps(
         with preserve_random_state(run.network.device):
             gradient = _gradient(run, t, weights, parameters)
         yield TrainingState(t, theta, state), gradient
-        theta, state = update(run.training, theta, state, gradient, t, float(run.rates[t]))
+        theta, state = run.take_step(theta, state, gradient, t)
         t += 1
 
 
@@ -156,17 +196,22 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
     Raises:
         ValueError: training diverged.
     """
-    network, training = run.network, run.training
+    network = run.network
     parameters = list(network.parameters().values())
     theta = flatten(parameters)
     set_parameter_views(parameters, theta)
-    state, gradient = initial_state(training, theta), torch.empty_like(theta)
+    state, gradient = initial_state(run.training, theta), torch.empty_like(theta)
     with preserve_random_state(network.device):
         for t in range(run.steps):
             if watch is not None:
                 watch(t, theta)
             _gradient(run, t, weights, parameters, out=gradient)
-            theta, state = update(training, theta, state, gradient, t, float(run.rates[t]), in_place=True)
+            after, state = run.take_step(theta, state, gradient, t, in_place=True)
+            if after is not theta:  # a rule of the user's returns new tensors
+                set_parameter_views(parameters, after)
+            theta = after
+    theta = trained_parameters(run.training, theta, state)
+    set_parameter_views(parameters, theta)
     if watch is not None:
         watch(run.steps, theta)
     require_finite(theta, run.steps)
@@ -175,10 +220,16 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
 
 def _gradient(run: Run, t: int, weights: Array, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
     """∇J_t at the current parameters of the run's net, (p,)."""
-    objective = (run.losses(t) * run.shares(t, weights)).sum()
-    grads = torch.autograd.grad(objective, parameters, allow_unused=True)
-    parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
-    return torch.cat(parts, out=out)
+    shares, passes = run.shares(t, weights), run.passes(t)
+    for number, part in enumerate(passes):
+        objective = (run.losses(t, number) * shares[part]).sum()
+        grads = torch.autograd.grad(objective, parameters, allow_unused=True)
+        parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
+        if number == 0:
+            gradient = torch.cat(parts, out=out)
+        else:
+            gradient += torch.cat(parts)
+    return gradient
 
 
 def require_finite(theta: Tensor, steps: int) -> None:
@@ -203,51 +254,3 @@ def set_parameter_views(parameters: list[Any], theta: Tensor) -> None:
     """Replace the data of every parameter by a view of its part of θ."""
     for p, part in zip(parameters, torch.split(theta, [p.numel() for p in parameters]), strict=True):
         p.data = part.view(p.shape)
-
-
-@contextmanager
-def preserve_random_state(device: torch.device) -> Iterator[None]:
-    """Restore the state of torch's random numbers on exit, so that they can be seeded inside; enables gradients."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
-        yield
-
-
-def seed_torch(device: torch.device, seed: int) -> None:
-    """Seed torch's random numbers on the CPU and this device; torch.manual_seed is ten times as slow."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def prepare_network(training: Training, network: Network, seed: int) -> Network:
-    """A copy of the network in train mode, with the trainable parameters and buffers of `training.initial`."""
-    if training.initial is None:
-        raise ValueError(
-            "the training does not say where it begins: pass Training(initial=…), a function seed -> net that makes "
-            "the untrained net, or the state dict of the net before it was trained"
-        )
-    copy = network.writable_copy()
-    initial = read_initial(training, copy, seed)
-    buffers = dict(copy.net.named_buffers())
-    with torch.no_grad():
-        for name, tensor in [*copy.parameters().items(), *((n, b) for n, b in buffers.items() if n in initial)]:
-            if name not in initial or initial[name].shape != tensor.shape:
-                got = f"shape {tuple(initial[name].shape)}" if name in initial else "none"
-                raise ValueError(f"expected initial {name!r} of shape {tuple(tensor.shape)}, got {got}")
-            tensor.copy_(initial[name])
-    copy.net.train()
-    return copy
-
-
-def read_initial(training: Training, network: Network, seed: int) -> Mapping[str, Tensor]:
-    """Initial parameters and buffers by name; `initial` may be a function, a net or a state dict."""
-    initial = training.initial
-    if callable(initial) and not isinstance(initial, nn.Module):
-        with preserve_random_state(network.device):
-            seed_torch(network.device, seed)
-            initial = initial(seed)
-    if isinstance(initial, nn.Module):
-        return dict(unwrap(initial).state_dict())
-    if isinstance(initial, Mapping):
-        return initial
-    raise TypeError(f"expected initial as a function seed -> net, a net or a state dict, got {type(initial).__name__}")

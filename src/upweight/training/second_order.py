@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.gradients.functional import LossModule, plain_attention
-from upweight.training.run import Run, preserve_random_state
+from upweight.training.initial_network import preserve_random_state
+from upweight.training.run import Run
 
-Array = NDArray[np.float64]
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
 
 
@@ -38,13 +36,24 @@ class SecondOrderProducts:
         self._sizes = [p.numel() for p in network.parameters().values()]
         self._refuse_changing_buffers()
 
-    def __call__(self, theta: Tensor, t: int, weights: Array, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(H_t u (k, p), ⟨∇ℓᵢ, u⟩ (k, batch)) for vectors u (k, p) at θ."""
-        shares = self._run.shares(t, weights)
+    def __call__(self, theta: Tensor, t: int, shares: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(H_t u (k, p), ⟨∇ℓᵢ, u⟩ (k, batch)) for vectors u (k, p) at θ; H_t is that of Σᵢ sharesᵢ ℓᵢ."""
+        passes = self._run.passes(t)
+        hessian_products, gradient_products = torch.zeros_like(vectors), []
+        for number, part in enumerate(passes):
+            of_hessian, of_gradients = self._pass_products(theta, t, number, shares[part], vectors)
+            hessian_products = of_hessian if len(passes) == 1 else hessian_products.add_(of_hessian)
+            gradient_products.append(of_gradients)
+        return hessian_products, torch.cat(gradient_products, dim=1)
+
+    def _pass_products(
+        self, theta: Tensor, t: int, number: int, shares: Tensor, vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The products of one of the batches of a step."""
         hessian_products, gradient_products = [], []
         for part in torch.split(vectors, max(1, self._vector_bytes // (8 * theta.element_size() * len(theta)))):
             with preserve_random_state(theta.device), plain_attention():
-                losses = self._losses(t)
+                losses = self._losses(t, number)
 
                 def objective(at: Tensor, losses: Callable[[Tensor], Tensor] = losses) -> tuple[Tensor, Tensor]:
                     values = losses(at)
@@ -62,15 +71,17 @@ class SecondOrderProducts:
         return torch.cat(hessian_products), torch.cat(gradient_products)
 
     def sum_gradients(self, theta: Tensor, t: int, coefficients: Tensor) -> Tensor:
-        """Σᵢ cᵢ ∇ℓᵢ of the batch for coefficients c (k, batch): (k, p)."""
-        with preserve_random_state(theta.device), plain_attention():
-            vjp: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(self._losses(t), theta)[1]
-            gradients: Tensor = torch.func.vmap(lambda c: vjp(c)[0])(coefficients)
-        return gradients
+        """Σᵢ cᵢ ∇ℓᵢ of step t for coefficients c (k, batch): (k, p)."""
+        total = theta.new_zeros(len(coefficients), len(theta))
+        for number, part in enumerate(self._run.passes(t)):
+            with preserve_random_state(theta.device), plain_attention():
+                vjp: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(self._losses(t, number), theta)[1]
+                total += torch.func.vmap(lambda c, vjp=vjp: vjp(c)[0])(coefficients[:, part])
+        return total
 
-    def _losses(self, t: int) -> Callable[[Tensor], Tensor]:
-        """θ ↦ losses (batch,) of step t, with the random numbers of the step."""
-        batch = self._run.batch(t)
+    def _losses(self, t: int, number: int) -> Callable[[Tensor], Tensor]:
+        """θ ↦ losses (batch,) of a batch of step t, with the random numbers of the step."""
+        batch = self._run.batch(t, number)
 
         def losses(theta: Tensor) -> Tensor:
             parts = zip(self._names, torch.split(theta, self._sizes), self._shapes, strict=True)

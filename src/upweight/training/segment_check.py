@@ -13,6 +13,15 @@ from upweight.training.trajectory import Trajectory
 CONSEQUENCE = "Scores can be wrong in order and sign: do not act on them without retraining (uw.verify)."
 
 
+def unmodelled_settings(trajectory: Trajectory) -> Iterator[str]:
+    """Warnings about settings of the recorded training that segments leave out."""
+    if trajectory.steps is not None and trajectory.steps.clip is not None:
+        yield (
+            f"Gradients were clipped to a norm of {trajectory.steps.clip:g}, which SOURCE by segments leaves out; it "
+            f"follows clipping step by step (segments=None, with batch=ids in every record). {CONSEQUENCE}"
+        )
+
+
 def training_mode_warnings(trajectory: Trajectory, net: nn.Module) -> Iterator[str]:
     """Warnings from the checkpoints alone, for a training whose steps cannot be compared with those of a replay."""
     first, last = trajectory.read(0), trajectory.read(len(trajectory) - 1)

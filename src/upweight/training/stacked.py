@@ -17,10 +17,12 @@ from upweight.core.model import Stack
 from upweight.gradients.batches import map_tensors
 from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
 from upweight.gradients.matrices import flatten_each
-from upweight.training.optimiser_step import CLIP_EPSILON, initial_state, update
-from upweight.training.run import CPU, Run, preserve_random_state, require_finite, seed_torch
+from upweight.training.initial_network import preserve_random_state, seed_torch
+from upweight.training.optimiser_step import CLIP_EPSILON, StepFactors, initial_state, trained_parameters, update
+from upweight.training.run import CPU, Run, require_finite
 from upweight.training.stacked_operations import StackedOperations
 from upweight.training.traced_step import UntraceableError, trace
+from upweight.training.update_rule import UpdateRule
 
 Array = NDArray[np.float64]
 MAX_STEP_FLOPS = 3e7  # from here on, the arithmetic of one copy's step keeps a processor busy by itself
@@ -55,6 +57,10 @@ def choose_copies(run: Run) -> Stack:
 
 def _why_not_stackable(run: Run, losses: Tensor) -> str:
     """Why a stacked step fails or gives other losses; empty if it works."""
+    if isinstance(run.training.optimiser, UpdateRule):
+        return "an update rule of your own takes one net at a time"
+    if any(len(run.passes(t)) > 1 for t in range(run.steps)):
+        return "a step accumulates the gradients of several batches"
     copies = StackedRuns([run, run])
     try:
         theta = copies.initial_parameters()
@@ -148,7 +154,7 @@ def train_stacked(runs: Sequence[Run], weights: Array, min_traced_steps: int = M
 
 
 def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) -> list[Tensor]:
-    training, rates = copies.runs[0].training, copies.runs[0].rates
+    training, settings = copies.runs[0].training, copies.runs[0].settings
     theta, unclipped = copies.initial_parameters(), replace(training, clip=None)
     states = [initial_state(training, part.detach()) for part in theta]
     for t in range(copies.runs[0].steps):
@@ -157,9 +163,10 @@ def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) 
             if training.clip is not None:
                 _clip(gradients, training.clip)
             for position, gradient in enumerate(gradients):
-                state, rate = states[position], float(rates[t])
-                _, states[position] = update(unclipped, theta[position], state, gradient, t, rate, in_place=True)
-    return theta
+                part, state = theta[position], states[position]
+                factors = StepFactors(t, settings.rate_of(position, t), settings.decay_of(position))
+                states[position] = update(unclipped, part, state, gradient, factors, in_place=True)[1]
+    return [trained_parameters(training, *pair) for pair in zip(theta, states, strict=True)]
 
 
 def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:

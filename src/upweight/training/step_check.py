@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.training.checkpoint_file import STATE
+from upweight.training.initial_network import preserve_random_state
 from upweight.training.optimiser_settings import OptimiserSettings
-from upweight.training.optimiser_step import OptimiserState, update
-from upweight.training.recipe import Training
-from upweight.training.run import Run, preserve_random_state, set_parameter_views
+from upweight.training.optimiser_step import OptimiserState, clip_factor, state_names
+from upweight.training.run import Run, set_parameter_views
 from upweight.training.step_evidence import MOMENTS, WIDTH, Sketches, moment_sketches, read_evidence, sketch
 from upweight.training.trajectory import Trajectory
 
-Array = NDArray[np.float64]
 MAX_CHECKED_STEPS = 64
 SCALE_EVERY = 8  # checked steps between those in which the length of the examples' gradients is measured
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}  # of the gradient, relative to its length
@@ -104,8 +102,7 @@ class StepCheck:
         read: `trajectory.read`, or one that remembers the last two checkpoints.
         settings: those of its optimiser.
         point: t → parameters (p,) and Adam's moments before step t; it also loads the buffers into the net.
-        weights: t → weights (n,) of the examples in the mean of step t.
-        decay: (p,) the weight decay of every parameter.
+        shares: (run, t) → the factor of each loss in the objective of step t, (batch,).
     """
 
     run: Run
@@ -113,8 +110,7 @@ class StepCheck:
     read: Callable[[int], dict[str, Tensor]]
     settings: OptimiserSettings
     point: Callable[[int], tuple[Tensor, OptimiserState]]
-    weights: Callable[[int], Array]
-    decay: Tensor
+    shares: Callable[[Run, int], Tensor]
 
     def compare(self) -> Mismatches:
         """Every step that follows a checkpoint, or an even selection of them."""
@@ -131,8 +127,10 @@ class StepCheck:
             if len(gradients) % SCALE_EVERY == 0:
                 largest = max(largest, self._example_scale(before.step, theta))
             gradient = self.gradient(before.step, theta)
-            largest = max(largest, _norm(gradient))
-            gradients.append(self._gradient_difference(before.step, tensors, evidence, gradient))
+            clip = self.settings.clip
+            clipped = gradient if clip is None else gradient * clip_factor(gradient, clip)
+            largest = max(largest, _norm(clipped))
+            gradients.append(self._gradient_difference(before.step, tensors, evidence, clipped))
             updates.append(self._update_difference(before.step, tensors, evidence, theta, state, gradient))
         rounding = ROUNDING * self.precision * largest
         tolerance = TOLERANCES.get(self.run.network.dtype, LOW_PRECISION_TOLERANCE)
@@ -151,23 +149,31 @@ class StepCheck:
         return torch.finfo(self.run.network.dtype).eps
 
     def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> Tensor:
-        """Gradient (p,) of the batch of step t at θ, in the net's mode."""
+        """Gradient (p,) of the batch of step t at θ, in the net's mode and before clipping."""
         run = self.run if run is None else run
         with preserve_random_state(run.network.device):
-            return _gradient_of(self._weighted_losses(t, theta, run).sum(), run)
+            return self._gradient_of(t, theta, run, self.shares(run, t))
 
     def _example_scale(self, t: int, theta: Tensor) -> float:
         """About the mean length of the gradients of the examples in step t, which rounding errors are relative to."""
+        shares = self.shares(self.run, t)
+        # With random signs, the squared length of the sum is on average the sum of the squared lengths.
+        signs = torch.randint(0, 2, shares.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with preserve_random_state(self.run.network.device):
-            weighted = self._weighted_losses(t, theta, self.run)
-            # With random signs, the squared length of the sum is on average the sum of the squared lengths.
-            signs = torch.randint(0, 2, weighted.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-            gradient = _gradient_of((weighted * signs.to(weighted)).sum(), self.run)
-        return _norm(gradient) * float(np.sqrt(len(weighted)))
+            gradient = self._gradient_of(t, theta, self.run, shares * signs.to(shares))
+        return _norm(gradient) * float(np.sqrt(len(shares)))
 
-    def _weighted_losses(self, t: int, theta: Tensor, run: Run) -> Tensor:
-        set_parameter_views(list(run.network.parameters().values()), theta)
-        return run.losses(t) * run.shares(t, self.weights(t))
+    def _gradient_of(self, t: int, theta: Tensor, run: Run, coefficients: Tensor) -> Tensor:
+        """∇ Σ cᵢ ℓᵢ of step t at θ, (p,)."""
+        parameters = list(run.network.parameters().values())
+        set_parameter_views(parameters, theta)
+        total = torch.zeros_like(theta)
+        for number, part in enumerate(run.passes(t)):
+            objective = (run.losses(t, number) * coefficients[part]).sum()
+            gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
+            parts = zip(parameters, gradients, strict=True)
+            total += torch.cat([p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in parts])
+        return total
 
     def sketch(self, vector: Tensor) -> Tensor:
         """The sketches of all parameters of a vector (p,), one after the other."""
@@ -181,14 +187,6 @@ class StepCheck:
     @property
     def _names(self) -> tuple[str, ...]:
         return self.run.network.names
-
-    @cached_property
-    def _decays(self) -> bool:
-        return bool(self.decay.any())
-
-    @cached_property
-    def _undecayed(self) -> Training:
-        return replace(self.run.training, weight_decay=0.0)
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -207,35 +205,41 @@ class StepCheck:
         self, t: int, tensors: dict[str, Tensor], evidence: dict[str, Sketches], gradient: Tensor
     ) -> Difference:
         """The recorded gradient from the optimiser's moments; for plain SGD from `.grad` or else from the update."""
-        settings, rate = self.settings, float(self.run.rates[t])
+        settings, rate = self.settings, self._sketched_rates(t)
         theta = torch.cat([tensors[name].reshape(-1) for name in self._names])
         moments = moment_sketches(tensors), evidence["moments"]
         before, after = (self._join(sketches) for sketches in moments)
         sources = _norm(before) + _norm(after)
         # Torch leaves out parameters that no loss has used so far, and so does their weight decay.
         decay = self._decay_sketch(theta, {name for name in self._names if name in moments[1]})
-        if settings.kind != "SGD":
+        if settings.kind in ("Adam", "AdamW"):
             share = 1.0 - settings.momentum
             recorded, sources = (after - settings.momentum * before) / share - decay, sources / share
-        elif settings.momentum:
+        elif settings.momentum and settings.kind == "SGD":
             recorded = after - settings.momentum * before - decay
         elif any(bool(gradient.any()) for gradient in evidence["gradients"].values()):
             recorded, sources = self._join(evidence["gradients"]), 0.0
-        elif rate:  # the loop has already reset the gradients
+        elif settings.kind == "SGD" and bool((rate > 0).all()):  # the loop has already reset the gradients
             start, end = self.sketch(theta), self._join(evidence["parameters"])
             moved = zip(self._names, torch.split(end != start, self._widths), strict=True)
             decay = self._decay_sketch(theta, {name for name, part in moved if bool(part.any())})
-            recorded, sources = (start - end) / rate - decay, _norm(start) / rate
+            recorded, sources = (start - end) / rate - decay, _norm(start / rate)
         else:
             recorded = self.sketch(gradient)
         allowed = STATE_ROUNDING * self.precision * (sources + _norm(decay))
         return Difference(t, recorded, self.sketch(gradient), allowed)
 
+    def _sketched_rates(self, t: int) -> Tensor:
+        """The learning rate of every number in the sketches of step t."""
+        rates = torch.tensor([self.run.settings.rate_of(place, t) for place in range(len(self._names))])
+        return torch.repeat_interleave(rates.double(), torch.tensor(self._widths))
+
     def _decay_sketch(self, theta: Tensor, names: set[str]) -> Tensor:
         """Sketch of the weight decay's share in the recorded gradients of these parameters; 0 if it is decoupled."""
-        if self.settings.decoupled or not self._decays:
+        decay = self.run.settings.decay
+        if self.settings.decoupled or not (isinstance(decay, Tensor) or decay):
             return torch.zeros(sum(self._widths), dtype=torch.float64)
-        decays = torch.split(theta * self.decay.to(theta), self._sizes)
+        decays = torch.split(theta * (decay.to(theta) if isinstance(decay, Tensor) else decay), self._sizes)
         parts = zip(self._names, decays, strict=True)
         return torch.cat([sketch(part) * float(name in names) for name, part in parts])
 
@@ -249,15 +253,11 @@ class StepCheck:
         gradient: Tensor,
     ) -> Difference:
         """The recorded change of the parameters, and the one that the replayed gradient makes."""
-        rate, start, settings = float(self.run.rates[t]), self.sketch(theta), self.settings
-        if settings.kind == "SGD" and settings.momentum:
-            buffers = [
-                tensors.get(f"{STATE}{MOMENTS[0]}.{name}", torch.zeros_like(tensors[name])) for name in self._names
-            ]
-            state = OptimiserState(torch.cat([buffer.reshape(-1) for buffer in buffers]).to(theta), None)
-        pull = gradient if settings.decoupled else gradient + self.decay * theta
-        base = theta * (1.0 - rate * self.decay) if settings.decoupled else theta
-        replayed = self.sketch(update(self._undecayed, base, state, pull, t, rate)[0]) - start
+        start = self.sketch(theta)
+        for name in set(state_names(self.run.training)) - set(state):
+            moments = [tensors.get(f"{STATE}{MOMENTS[0]}.{n}", torch.zeros_like(tensors[n])) for n in self._names]
+            state = {**state, name: torch.cat([moment.reshape(-1) for moment in moments]).to(theta)}
+        replayed = self.sketch(self.run.take_step(theta, state, gradient, t)[0]) - start
         recorded = self._join(evidence["parameters"]) - start
         # Torch leaves out a parameter that a batch does not use; the replay may let its weight decay act.
         recorded_parts, replayed_parts = (torch.split(v, self._widths) for v in (recorded, replayed))
@@ -272,7 +272,7 @@ class StepCheck:
         if not len(difference.recorded):
             return False
         if self.settings.kind == "SGD":
-            rate = float(self.run.rates[difference.t]) * (1.0 + self.settings.momentum)
+            rate = float(self._sketched_rates(difference.t).max()) * (1.0 + self.settings.momentum)
             return difference._replace(allowed=difference.allowed + rate * gradient_rounding).exceeds(tolerance)
         typical = ADAM_TOLERANCES.get(self.run.network.dtype, LOW_PRECISION_TOLERANCE)
         is_typical = difference.typical_size > typical and difference.exceeds(typical)
@@ -281,10 +281,3 @@ class StepCheck:
 
 def _norm(vector: Tensor) -> float:
     return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-
-
-def _gradient_of(value: Tensor, run: Run) -> Tensor:
-    parameters = list(run.network.parameters().values())
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    parts = zip(parameters, gradients, strict=True)
-    return torch.cat([p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in parts])

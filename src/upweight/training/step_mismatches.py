@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from upweight.gradients.network import BATCH_NORMS
-from upweight.training.run import seed_torch
+from upweight.training.initial_network import seed_torch
 from upweight.training.step_check import Difference, Mismatches, StepCheck
 
 EXPLAINED_STEPS = 3  # mismatches on which an explanation is tried
@@ -102,8 +102,8 @@ def _scaling(mismatches: Mismatches) -> str:
         norms = [float(difference.recorded.norm()) for difference in mismatches.gradients]
         return (
             f"It has the same direction but is {min(ratios):.2g} to {max(ratios):.2g} times as long: gradients were "
-            f"clipped (to a norm of about {np.median(norms):.2g}). Metagradient follows clipping "
-            "(uw.Training(clip=…)), SOURCE does not."
+            f"clipped (to a norm of about {np.median(norms):.2g}). Pass the norm as uw.Trajectory(folder, clip=…), and "
+            "SOURCE follows it."
         )
     return (
         f"It has the same direction but is {min(ratios):.2g} to {max(ratios):.2g} times as long: the loss was scaled "

@@ -148,6 +148,23 @@ def add_initial(training: Training, net: nn.Module | Callable[[int], nn.Module])
 
 def removal_warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
     """Sentences about what removing an example does not change in this training."""
+    return [*_group_notes(training), *_batch_norm_notes(training, network)]
+
+
+def _group_notes(training: Training | TrainFn | None) -> list[str]:
+    if not isinstance(training, Training) or training.is_decoupled:
+        return []
+    decays = {group.weight_decay for group in training.groups} - {None, training.weight_decay}
+    if not decays:
+        return []
+    return [
+        f"Weight decay differs between parameter groups ({sorted(d for d in decays if d is not None)} beside "
+        f"{training.weight_decay:g}): retraining and Metagradient follow each, methods with a curvature take the l2 of "
+        f"the objective ({training.l2:g}) for all parameters."
+    ]
+
+
+def _batch_norm_notes(training: Training | TrainFn | None, network: Network) -> list[str]:
     batch_norms = [name for name, module in network.net.named_modules() if isinstance(module, BATCH_NORMS)]
     if not batch_norms or not isinstance(training, Training) or training.denominator == "rebatched":
         return []

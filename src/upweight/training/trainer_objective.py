@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upweight.training.initial_network import preserve_random_state
 from upweight.training.micro_batches import MicroBatch
 from upweight.training.replay_record import RunFacts
-from upweight.training.run import preserve_random_state
 
 Array = NDArray[np.float64]
 SAME = 0.05  # how far a ratio of two losses may be from the expected one, in bf16 as well

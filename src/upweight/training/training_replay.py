@@ -16,10 +16,11 @@ from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.training.adjoint import TrainingStep, limit_growth, pull_back, push_forward
-from upweight.training.optimiser_step import initial_state
+from upweight.training.optimiser_step import AVERAGE, initial_state, state_names, trained_parameters
 from upweight.training.replay_checkpoint import BackwardState, ReplayCheckpoint
 from upweight.training.run import Run, TrainingState, initial_training_state, iterate_steps, require_finite
 from upweight.training.second_order import VECTOR_BYTES, SecondOrderProducts
+from upweight.training.update_rule import UpdateRule
 
 Array = NDArray[np.float64]
 COTANGENT_BYTES = 1 << 30  # memory for the cotangents of one backward pass
@@ -65,7 +66,7 @@ class TrainingReplay(Replay):
         for state, _ in iterate_steps(run, self._weights, initial_training_state(run), run.steps):
             if state.t % self._interval == 0 and state.t < run.steps:
                 self._stored.append(state)
-        self._theta = state.theta
+        self._theta = trained_parameters(run.training, state.theta, state.state)
         require_finite(self._theta, run.steps)
 
     @property
@@ -85,7 +86,7 @@ class TrainingReplay(Replay):
         bits. With `clip` no backward step lets a query's cotangent grow by more than this factor; `clipped` is the
         share of steps and queries in which one would have.
         """
-        vectors_per_query = 3 if self._run.training.optimiser != "sgd" else 2
+        vectors_per_query = 2 + len(state_names(self._run.training))
         block = max(1, self._cotangent_bytes // (self._theta.element_size() * vectors_per_query * len(self._theta)))
         scores, clipped = np.zeros((len(rows), len(self._weights))), 0
         for part in blocks(len(rows), block):
@@ -99,26 +100,30 @@ class TrainingReplay(Replay):
 
     def shifts(self, directions: Array) -> Array:
         """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
-        tangents = self._theta.new_zeros(len(directions), len(self._theta))
-        state_tangents = initial_state(self._run.training, tangents)
+        run, tangents = self._run, self._theta.new_zeros(len(directions), len(self._theta))
+        state_tangents = initial_state(run.training, tangents)
         for step in (step for stored in self._stored for step in self._steps(stored)):
-            gradient_tangents, _ = self._products(step.theta, step.t, self._weights, tangents)
+            gradient_tangents, _ = self._products(step.theta, step.t, run.shares(step.t, self._weights), tangents)
             shares = self._share_tangents(step.t, directions * self._sample_weights)
             coefficients = torch.from_numpy(shares).to(tangents)
             gradient_tangents += self._products.sum_gradients(step.theta, step.t, coefficients)
             tangents, state_tangents = push_forward(step, tangents, state_tangents, gradient_tangents)
+        tangents = trained_parameters(run.training, tangents, state_tangents)
         return np.asarray(tangents.double().cpu().numpy())
 
     def _backward(self, cotangents: Tensor, checkpoint: ReplayCheckpoint | None, clip: float | None) -> BackwardState:
         """Backpropagate cotangents c (m, p) through all steps; scores (m, n) are ∂⟨c, θ_T⟩/∂(sample weight · wᵢ)."""
         states = initial_state(self._run.training, cotangents)
+        if self._run.training.ema is not None:  # the trained net is the average
+            cotangents, states[AVERAGE] = states[AVERAGE], cotangents
         progress = BackwardState(self._run.steps, cotangents, states, np.zeros((len(cotangents), len(self._weights))))
         progress = progress if checkpoint is None else checkpoint.read(progress)
         for stored in [stored for stored in reversed(self._stored) if stored.t < progress.t]:
             _, after, state_cotangents, scores, clipped = progress
             for step in reversed(self._steps(stored)):
                 before, state_cotangents, u = pull_back(step, after, state_cotangents)
-                hessian_products, gradient_products = self._products(step.theta, step.t, self._weights, u)
+                shares = self._run.shares(step.t, self._weights)
+                hessian_products, gradient_products = self._products(step.theta, step.t, shares, u)
                 before = hessian_products.add_(before)
                 if clip is not None:
                     before, state_cotangents, too_large = limit_growth(after, before, state_cotangents, clip)
@@ -135,7 +140,7 @@ class TrainingReplay(Replay):
         """The steps from a stored state to the next one, made again."""
         run, last = self._run, min(stored.t + self._interval, self._run.steps)
         return [
-            TrainingStep(run.training, theta, state, gradient, t, float(run.rates[t]))
+            TrainingStep(run.training, theta, state, gradient, run.factors(t))
             for (t, theta, state), gradient in iterate_steps(run, self._weights, stored, last)
             if gradient is not None
         ]
@@ -144,33 +149,39 @@ class TrainingReplay(Replay):
         """A digest of everything that a backward pass depends on: the run, its weights, the cotangents and `clip`."""
         run, network = self._run, self._run.network
         data = run.positions, run.train.digest(), network.loss, network.collate
-        steps = run.training, run.step_seeds, run.rates, *data
+        steps = run.training, run.step_seeds, run.settings.rates, *data
         return digest(steps, self._weights, self._stored[0].theta, self._theta, cotangents, clip)
 
     def _weight_slopes(self, t: int, products: Array) -> Array:
         """∂⟨u, ∇J_t⟩/∂wᵢ of the batch from the products ⟨u, ∇ℓᵢ⟩, both (m, batch)."""
-        if self._run.training.denominator == "fixed":
-            return np.asarray(products / products.shape[1])
-        shares, total = self._normalised_weights(t)
-        return np.asarray((products - products @ shares[:, None]) / total)
+        return np.asarray((products - self._centred(t, products)) / self._run.denominators(t, self._weights))
 
     def _share_tangents(self, t: int, directions: Array) -> Array:
         """The derivative of the batch's shares along directions (r, n): (r, batch)."""
-        chosen = directions[:, self._run.positions[t]]
-        if self._run.training.denominator == "fixed":
-            return np.asarray(chosen / chosen.shape[1])
-        shares, total = self._normalised_weights(t)
-        return np.asarray((chosen - chosen.sum(axis=1, keepdims=True) * shares) / total)
+        chosen, weights = directions[:, self._run.positions[t]], self._weights[self._run.positions[t]]
+        denominators = self._run.denominators(t, self._weights)
+        if self._run.training.denominator == "renormalised":
+            counts = self._run.counts(t)
+            for part in self._run.means(t):
+                change = (chosen[:, part] * counts[part]).sum(axis=1, keepdims=True)
+                total = denominators[part] / len(self._run.means(t))
+                chosen[:, part] -= weights[part] * change / total
+        return np.asarray(chosen / denominators)
 
-    def _normalised_weights(self, t: int) -> tuple[Array, float]:
-        """The batch's weights divided by their total (batch,), and the total: zeros and ∞ if all weights are 0."""
-        chosen = self._weights[self._run.positions[t]]
-        total = float(chosen.sum())
-        return (chosen / total, total) if total > 0 else (np.zeros_like(chosen), np.inf)
+    def _centred(self, t: int, products: Array) -> Array:
+        """cᵢ times the weighted mean of the products (m, batch), which a change of the denominator takes away."""
+        run, weights = self._run, self._weights[self._run.positions[t]]
+        means = np.zeros_like(products)
+        if run.training.denominator == "renormalised":
+            denominators = run.denominators(t, self._weights) / len(run.means(t))
+            for part in run.means(t):
+                mean = products[:, part] @ (weights[part] / denominators[part])
+                means[:, part] = np.outer(mean, run.counts(t)[part])
+        return means
 
 
 def _require_repeatable(run: Run, weights: Array) -> None:
-    """Raise ValueError if the first step gives another gradient when it is made again."""
+    """Raise ValueError if the first step has another gradient when it is made again, or its rule no derivative."""
     first, second = (_first_gradient(run, weights) for _ in range(2))
     if not torch.equal(first, second):
         distance = float(torch.linalg.vector_norm(first - second) / torch.linalg.vector_norm(first))
@@ -180,6 +191,9 @@ def _require_repeatable(run: Run, weights: Array) -> None:
             "and augment from torch alone, which is seeded in every step; on a GPU call "
             "torch.use_deterministic_algorithms(True)"
         )
+    if isinstance(run.training.optimiser, UpdateRule):
+        largest = max(run.split(first), key=Tensor.numel)
+        run.training.optimiser.require_derivative(largest, float(run.settings.rates.max()))
 
 
 def _first_gradient(run: Run, weights: Array) -> Tensor:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upweight.core.examples import Id
 from upweight.training.checkpoint_file import (
     BATCHES,
+    GROUP_RATES,
+    OF_STEPS,
     RATES,
     SHARES,
     STATE,
-    decode_batches,
-    decode_shares,
-    encode_batches,
     optimiser_tensors,
     read_checkpoint,
     require_rates,
@@ -28,21 +27,21 @@ from upweight.training.checkpoint_file import (
 )
 from upweight.training.optimiser_settings import (
     OptimiserSettings,
-    read_learning_rate,
+    group_sizes,
+    read_learning_rates,
     read_state,
     restore_state,
     unwrap_optimiser,
 )
+from upweight.training.pending_steps import PendingSteps
+from upweight.training.recorded_batches import (
+    Batch,
+    decode_batches,
+    decode_shares,
+)
+from upweight.training.recorded_rates import RecordedRates, join
 from upweight.training.step_evidence import step_evidence
 from upweight.training.trajectory_manifest import Shard, read_manifest, write_manifest
-
-
-class Steps(NamedTuple):
-    """The steps before a checkpoint: learning rates, encoded batches, and the shares of their examples, in a row."""
-
-    rates: Tensor
-    batches: Tensor | None
-    shares: Tensor | None
 
 
 class Trajectory:
@@ -60,6 +59,8 @@ class Trajectory:
     Args:
         folder: created if needed. If it holds a trajectory, that one is read, and continued after `resume`.
         every: steps between checkpoints. SOURCE needs about six checkpoints in all.
+        clip: the norm to which the loop clips gradients (`clip_grad_norm_`), None if it does not. Given for a folder
+            that holds a trajectory, it replaces the norm stored there.
 
     A checkpoint holds parameters, buffers and the optimiser's state, and for every step since the checkpoint before it
     the learning rate and, if it was passed, which examples the step took. It is written under another name, flushed and
@@ -70,22 +71,23 @@ class Trajectory:
         ValueError: the folder holds something else, or a damaged trajectory.
     """
 
-    def __init__(self, folder: str | Path, every: int = 1) -> None:
+    def __init__(self, folder: str | Path, every: int = 1, *, clip: float | None = None) -> None:
         if every < 1:
             raise ValueError(f"expected a checkpoint every 1 or more steps, got every={every}")
-        self.folder, self.every = Path(folder), every
+        if clip is not None and not 0 < clip < np.inf:
+            raise ValueError(f"expected clip to be a norm > 0, got {clip}")
+        self.folder, self.every, self.clip = Path(folder), every, clip
         self.shards: list[Shard] = []
         self.steps: OptimiserSettings | None = None
-        self._rates: list[float] = []  # since the last checkpoint
-        self._batches: list[list[Id]] = []
-        self._shares: list[list[float]] = []
+        self._pending = PendingSteps()  # since the last checkpoint
         self._evidence: dict[str, Tensor] = {}  # of the step after the last checkpoint
-        self._steps_of: dict[Shard, Steps] = {}  # of checkpoints that were read
+        self._steps_of: dict[Shard, dict[str, Tensor]] = {}  # of checkpoints that were read
         self._step = 0
         self._may_continue = True  # whether recorded steps follow those in the folder
         recorded = read_manifest(self.folder)
         if recorded is not None:
-            self.steps, self.shards = recorded
+            steps, self.shards = recorded
+            self.steps = steps if clip is None else replace(steps, clip=clip)
             self._step = self.shards[-1].step if self.shards else 0
             self._may_continue = False
 
@@ -101,11 +103,22 @@ class Trajectory:
         """The names of the parameters that the optimiser held; None if the trajectory does not say."""
         return None if self.steps is None or self.steps.decays is None else frozenset(self.steps.decays)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts about the training that a reader of the scores should know, as sentences."""
+        if self.steps is None or self.steps.groups is None or self.recorded_rates().groups is None:
+            return ()
+        return (
+            "Learning rates of the recorded training differ between parameter groups: TracIn, GAS and SOURCE by "
+            "segments take their mean, SOURCE by steps follows each.",
+        )
+
     def record(self, net: nn.Module, optimiser: Any, batch: Any = None, shares: Any = None) -> None:
         """Record one step of the optimiser, and save a checkpoint every `every` steps.
 
         `batch`: ids of the examples that the step took (their positions in the training set if `Examples` were given no
-        ids). With them SOURCE follows the training step by step. Pass them in every step or in none.
+        ids). With them SOURCE follows the training step by step. Pass them in every step or in none. For a step that
+        accumulated the gradients of several batches, each divided by their number, pass the list of their ids.
 
         `shares`: the factor of the loss of each of these examples in the objective of the step, e.g. 1/(tokens in the
         step) for a sum over tokens; None for 1/len(batch). In every step or in none, too.
@@ -117,19 +130,9 @@ class Trajectory:
         and if the folder holds an earlier run that this one does not continue.
         """
         optimiser = self._check(net, optimiser)
-        if (batch is not None) != (len(self._batches) == len(self._rates)) and self._rates:
-            raise ValueError(f"expected batch= in every step or in none, step {self._step + 1} differs from the others")
-        if (shares is not None) != (len(self._shares) == len(self._rates)) and self._rates:
-            raise ValueError(
-                f"expected shares= in every step or in none, step {self._step + 1} differs from the others"
-            )
-        if shares is not None:
-            self._shares.append(_checked_shares(self._step, shares, batch))
-        if batch is not None:
-            self._batches.append(_ids(self._step, batch))
-            if self.shards and self.shards[-1].step == self._step:
-                self._evidence = step_evidence(net, optimiser)
-        self._rates.append(read_learning_rate(optimiser))
+        self._pending.add(self._step, read_learning_rates(optimiser), group_sizes(optimiser), batch, shares)
+        if batch is not None and self.shards and self.shards[-1].step == self._step:
+            self._evidence = step_evidence(net, optimiser)
         self._step += 1
         if self._step % self.every == 0:
             self.save(net, optimiser)
@@ -141,16 +144,11 @@ class Trajectory:
             return
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in saved_tensors(net).items()}
         tensors |= {STATE + name: t.detach().cpu().contiguous() for name, t in read_state(net, optimiser).items()}
-        tensors[RATES] = torch.tensor(self._rates, dtype=torch.float64)
-        if self._batches:
-            tensors[BATCHES] = encode_batches(self._batches)
-        if self._shares:
-            tensors[SHARES] = torch.tensor([share for step in self._shares for share in step], dtype=torch.float64)
-        tensors |= self._evidence
+        tensors |= {**self._pending.tensors(), **self._evidence}
         file = f"step-{self._step:09d}.safetensors"
         checksum = write_checkpoint(self.folder / file, tensors)
-        self.shards.append(Shard(self._step, file, checksum, float(sum(self._rates))))
-        self._rates, self._batches, self._shares, self._evidence = [], [], [], {}
+        self.shards.append(Shard(self._step, file, checksum, self._pending.rate_sum))
+        self._pending, self._evidence = PendingSteps(), {}
         assert self.steps is not None
         write_manifest(self.folder, self.steps, self.shards)
 
@@ -188,28 +186,33 @@ class Trajectory:
         for shard in forgotten:
             (self.folder / shard.file).unlink(missing_ok=True)
         self.shards, self._step, self._may_continue = kept, step, True
-        self._rates, self._batches, self._shares, self._evidence = [], [], [], {}
+        self._pending, self._evidence = PendingSteps(), {}
 
     def read(self, position: int) -> dict[str, Tensor]:
         """All tensors of one checkpoint. Raises ValueError if its file is missing or damaged."""
         shard = self.shards[position]
         tensors = read_checkpoint(self.folder, shard)
-        self._steps_of.setdefault(shard, Steps(tensors[RATES], tensors.get(BATCHES), tensors.get(SHARES)))
+        self._steps_of.setdefault(shard, {name: tensors[name] for name in OF_STEPS if name in tensors})
         return tensors
 
     def rates(self) -> NDArray[np.float64]:
-        """The learning rate of every step up to the last checkpoint, (steps,). Every file is read once, and checked."""
-        stored = [steps.rates.numpy() for steps in self._recorded()]
+        """The learning rate of every step up to the last checkpoint, (steps,); the mean if parameter groups differ."""
+        return self.recorded_rates().mean
+
+    def recorded_rates(self) -> RecordedRates:
+        """Learning rates of every step up to the last checkpoint. Every file is read once, and checked."""
+        recorded = self._recorded()
+        stored = [tensors[RATES].numpy() for tensors in recorded]
         for shard, rates, previous in zip(self.shards, stored, [0, *(s.step for s in self.shards)], strict=False):
             require_rates(shard, rates, previous)
-        return np.concatenate(stored) if stored else np.empty(0)
+        return join(stored, [t[GROUP_RATES].numpy() if GROUP_RATES in t else None for t in recorded])
 
-    def batches(self) -> list[list[Id]] | None:
-        """The ids of the examples that every step took; None if no step recorded them.
+    def batches(self) -> list[Batch] | None:
+        """The ids of the examples that every step took, or of all its batches; None if no step recorded them.
 
         Raises ValueError if only some of the steps recorded them.
         """
-        stored = [(len(steps.rates), steps.batches) for steps in self._recorded()]
+        stored = [(len(tensors[RATES]), tensors.get(BATCHES)) for tensors in self._recorded()]
         recorded = [batches for _, batches in stored if batches is not None]
         if not recorded:
             return None
@@ -222,18 +225,18 @@ class Trajectory:
 
     def shares(self) -> list[NDArray[np.float64]] | None:
         """The factors of the examples' losses in the objective of every step; None if they were not recorded."""
-        recorded = [steps for steps in self._recorded() if len(steps.rates)]
-        if all(steps.shares is None for steps in recorded):
+        recorded = [steps for steps in self._recorded() if len(steps[RATES])]
+        if all(SHARES not in steps for steps in recorded):
             return None
-        if any(steps.shares is None or steps.batches is None for steps in recorded):
+        if any(SHARES not in steps or BATCHES not in steps for steps in recorded):
             raise ValueError(
                 f"{self.folder} has the shares of its examples for some of its steps only; pass shares= to record in "
                 "every step or in none"
             )
-        return [shares for steps in recorded for shares in decode_shares(steps.shares, steps.batches)]  # type: ignore[arg-type]
+        return [shares for steps in recorded for shares in decode_shares(steps[SHARES], steps[BATCHES])]
 
-    def _recorded(self) -> list[Steps]:
-        """What is known of the steps before every checkpoint."""
+    def _recorded(self) -> list[dict[str, Tensor]]:
+        """The tensors that describe the steps before every checkpoint."""
         for position, shard in enumerate(self.shards):
             if shard not in self._steps_of:
                 self.read(position)
@@ -262,7 +265,7 @@ class Trajectory:
     def _check(self, net: nn.Module, optimiser: Any) -> Any:
         """The torch optimiser itself. Raises TypeError or ValueError if it cannot be recorded here."""
         optimiser = unwrap_optimiser(optimiser)
-        settings = OptimiserSettings.of(net, optimiser)
+        settings = replace(OptimiserSettings.of(net, optimiser), clip=self.clip)
         if not self._may_continue:
             raise ValueError(
                 f"{self.folder} already holds a run of {self._step} steps: call trajectory.resume(net, optimiser) "
@@ -275,24 +278,3 @@ class Trajectory:
             )
         self.steps = settings
         return optimiser
-
-
-def _checked_shares(step: int, shares: Any, batch: Any) -> list[float]:
-    array = np.asarray(shares, dtype=np.float64)
-    if batch is None or array.shape != np.shape(batch) or not np.isfinite(array).all():
-        raise ValueError(
-            f"expected shares of step {step} as one finite number for each example in batch=, got {array.shape} "
-            f"for {None if batch is None else np.shape(batch)}"
-        )
-    checked: list[float] = array.tolist()
-    return checked
-
-
-def _ids(step: int, batch: Any) -> list[Id]:
-    array = np.asarray(batch)
-    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iuU":
-        raise ValueError(
-            f"expected ids of examples for the batch of step {step}, whole numbers or texts, got {batch!r}"
-        )
-    ids: list[Id] = array.tolist()
-    return ids

@@ -14,7 +14,7 @@ from upweight.core.archive import well_formed
 from upweight.core.files import open_atomically, open_regular
 from upweight.training.optimiser_settings import OptimiserSettings
 
-VERSION = 2  # 2 has the weight decay of every parameter, and evidence of the steps after checkpoints
+VERSION = 3  # 2 has the weight decay of every parameter and evidence of steps, 3 what parameter groups differ in
 MANIFEST = "trajectory.json"
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
-from upweight.core.checkpoints import Checkpoint, Layered
+from upweight.core.checkpoints import Checkpoint, Checkpointed, Layered
 from upweight.core.deprecation import RenamedAttribute
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
@@ -114,7 +114,8 @@ class FittedProducts(LinearScores[Attributor, Differentiable]):
         facts: dict[str, Any] = {"checkpoints": steps} if steps else {}
         if self.modules is not None:
             facts["modules"] = as_settings(self.modules)
-        return {**facts, "warnings": list(self.model.notes)}
+        rates = self.model.rate_notes if steps and isinstance(self.model, Checkpointed) else ()
+        return {**facts, "warnings": [*self.model.notes, *rates]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""

@@ -76,6 +76,11 @@ class CheckpointedNetwork(Checkpointed, Layered):
 
         return read_checkpoints(self.trajectory, self.with_tensors)
 
+    @property
+    def rate_notes(self) -> tuple[str, ...]:
+        """A sentence if parameter groups of the recorded training have different learning rates."""
+        return () if self.trajectory is None else self.trajectory.notes
+
     def segments(self, train: Examples, recipe: Any, count: int) -> tuple[FittedSegment, ...]:
         """The trajectory in `count` segments; the recipe is `EKFAC()` or `GaussNewton()`."""
         from upweight.curvature.segments import segments
@@ -100,16 +105,17 @@ class CheckpointedNetwork(Checkpointed, Layered):
 
     def contradictions(self, train: Examples) -> tuple[int, list[str]]:
         """(How many recorded steps were compared with a replay, what the training did that SOURCE does not model)."""
-        from upweight.training.segment_check import training_mode_warnings
+        from upweight.training.segment_check import training_mode_warnings, unmodelled_settings
 
+        assert self.trajectory is not None
+        unmodelled = [*self.rate_notes, *unmodelled_settings(self.trajectory)]
         try:
             steps = self.stepwise(train)
         except ValueError:  # segments do not need steps that can be replayed (dampening, ids of other examples)
             steps = None
         if steps is not None and steps.checked:
-            return steps.checked, list(steps.contradictions)
-        assert self.trajectory is not None
-        return 0, list(training_mode_warnings(self.trajectory, self.network.net))
+            return steps.checked, [*unmodelled, *steps.contradictions]
+        return 0, [*unmodelled, *training_mode_warnings(self.trajectory, self.network.net)]
 
     @property
     def layers(self) -> tuple[str, ...]:
