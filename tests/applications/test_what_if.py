@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
@@ -208,3 +210,55 @@ def test_one_class_cannot_be_changed_at_random():
         ).low
         is not None
     )
+
+
+@pytest.fixture(scope="module")
+def forest_parts():
+    x, y = load_breast_cancer(return_X_y=True)
+    forest = RandomForestClassifier(10, max_depth=4, random_state=3).fit(x[:200], y[:200])
+    train, queries = uw.Examples(x[:200], y[:200]), uw.Examples(x[200:206], y[200:206], ids=list("abcdef"))
+    return forest, uw.explainable(forest, train), train, queries
+
+
+@pytest.fixture(scope="module")
+def forest_result(forest_parts):
+    _, model, train, queries = forest_parts
+    changes = {
+        "removed": uw.Change(remove=range(20)),
+        "relabelled": uw.Change(relabel={i: 1 - train.y[i] for i in range(20)}),
+    }
+    return uw.what_if(model, train, queries, changes)
+
+
+def test_effects_of_a_forest_are_those_of_a_fresh_fit_by_scikit_learn(forest_parts, forest_result):
+    forest, _, train, queries = forest_parts
+    labels = np.where(np.arange(200) < 20, 1 - train.y, train.y)
+    for j, (x, y) in enumerate([(train.x[20:], train.y[20:]), (train.x, labels)]):
+        fresh = clone(forest).fit(x, y)
+        np.testing.assert_allclose(forest_result.after[j].probabilities, fresh.predict_proba(queries.x), atol=1e-12)
+        effect = fresh.predict_proba(queries.x) - forest.predict_proba(queries.x)
+        own = effect[np.arange(6), queries.y]
+        moved = np.abs(own) > 1e-9
+        assert moved.any() and (np.sign(forest_result.actual[moved, j]) == np.sign(own[moved])).all()
+
+
+def test_the_answer_of_a_forest_says_that_nothing_was_predicted(forest_result, tmp_path):
+    assert (forest_result.predicted, forest_result.low, forest_result.verdict, forest_result.form) == (
+        None,
+        None,
+        None,
+        "retraining",
+    )
+    assert json.loads(json.dumps(forest_result.as_dict()))["predicted"] is None
+    assert "retrained" in repr(forest_result)
+    assert any("no gradients" in warning for warning in forest_result.diagnostics["warnings"])
+    uw.write_page(tmp_path / "page.html", forest_result)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "each change was retrained" in page and "nan" not in page.lower().split("<body")[1]
+
+
+@pytest.mark.parametrize("asked", [{"removals": None}, {"form": "first"}])
+def test_predicted_effects_of_a_forest_are_refused_by_name(forest_parts, asked):
+    _, model, train, queries = forest_parts
+    with pytest.raises(TypeError, match=r"has no gradients to predict them by; leave it out"):
+        uw.what_if(model, train, queries, uw.Change(remove=[0]), **asked)

@@ -35,19 +35,20 @@ class WhatIf:
     An effect is the measurement **with** the change minus **without** it: for a removal, minus the example's score.
 
     Attributes:
-        predicted: (queries, changes).
+        predicted: (queries, changes); None for a model without gradients, whose effects come from retraining alone.
         low, high: (queries, changes), the 90 % interval of the actual effect; None without random changes.
         actual: (queries, changes), by retraining; None if nothing was retrained.
         measured: (queries,), the measurement without any change.
         before: predictions without any change.
         after: predictions of each retrained model; empty if nothing was retrained.
-        form: "newton" (to the optimum of the changed objective) or "first" (first order in the change).
+        form: "newton" (to the optimum of the changed objective), "first" (first order in the change), or "retraining"
+            (nothing was predicted).
         unit: EFFECT or RANK; EFFECT becomes RANK if retraining does not confirm the sizes.
         judgement: how predicted effects agree with retraining, over the changes and the random ones like them; None if
             nothing was retrained.
     """
 
-    predicted: Array
+    predicted: Array | None
     low: Array | None
     high: Array | None
     actual: Array | None
@@ -98,7 +99,7 @@ class WhatIf:
         }
 
     def __repr__(self) -> str:
-        check = "not retrained" if self.judgement is None else result_words(self.judgement)
+        check = result_words(self.judgement) if self.judgement else "retrained" if self.after else "not retrained"
         return (
             f"WhatIf({len(self.changes)} changes × {len(self.queries)} queries, {self.form}, {self.unit} of "
             f"{self.measurement}, {check})"
@@ -132,7 +133,8 @@ def what_if(
 
     To first order the effect is −∇m_qᵀ H⁻¹ Σ cᵢ∇ℓᵢ over the examples that are added (cᵢ > 0) and removed (cᵢ < 0); a
     new label is a removal and an addition. If the Hessian is exact (linear models), Newton steps follow the model to
-    the optimum of the changed objective instead.
+    the optimum of the changed objective instead. For a model without gradients (trees, any estimator that is refitted)
+    nothing is predicted: it is retrained with each change, and `predicted` is None.
 
     Args:
         model, train, queries: as for `explain`.
@@ -145,17 +147,20 @@ def what_if(
             one in this process: a few trainings of a small model take less time than starting other processes.
 
     Raises:
-        TypeError: a model without gradients; new inputs for a kernel machine; new labels or examples for a training
-            function that would not see them, unless removals=None.
+        TypeError: a model that has neither gradients nor can be retrained; new inputs for a kernel machine; new labels
+            or examples for a training function that would not see them, unless removals=None.
         KeyError, ValueError: a change that cannot be made. It is raised before any computation.
     """
-    require(model, [Differentiable], "what_if", train, queries)
     retraining = ONE_BY_ONE if retraining is None else retraining
     seed = retraining.only_seed("what_if")
     named = _checked_changes(train, changes, form, removals)
     trainable = can(model, Retrainable)
+    if not trainable:
+        require(model, [Differentiable], "what_if", train, queries)
     if removals is not None and any(change.relabel or change.add is not None for change in named.values()):
         require_reads_examples(model, "retraining with new labels or examples")
+    if not can(model, Differentiable):
+        return _retrained(model, train, queries, named, form, removals, retraining)
     notes = [] if trainable else [f"Nothing was retrained: this {type(model).__name__} cannot be retrained."]
     adds_inputs = any(change.add is not None for change in named.values())
     forecast = ChangeForecast.of(model, train, queries, form, adds_inputs)
@@ -189,6 +194,43 @@ def what_if(
         measurement=model.measurement,
         diagnostics={**diagnostics, "warnings": [*model.notes, *diagnostics["warnings"], *notes]},
         judgement=judgement,
+    )
+
+
+def _retrained(
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    named: dict[str, Change],
+    form: str | None,
+    removals: int | None,
+    retraining: Retraining,
+) -> WhatIf:
+    """The answer of a model without gradients: each change is retrained, and nothing is predicted."""
+    kind = type(model).__name__
+    if removals is None or form is not None:
+        argument = "removals=None" if removals is None else f"form={form!r}"
+        raise TypeError(
+            f"{argument} asks for predicted effects, and a {kind} has no gradients to predict them by; leave it out, "
+            "and the model is retrained with each change"
+        )
+    truth = ChangeEffects.of(retraining, model, train, queries, list(named.values()), [[] for _ in named])
+    note = f"A {kind} has no gradients: effects were not predicted, each change was retrained."
+    return WhatIf(
+        predicted=None,
+        low=None,
+        high=None,
+        actual=truth.actual,
+        measured=model.measure(queries),
+        before=truth.before,
+        after=truth.after,
+        changes=named,
+        train=train,
+        queries=queries,
+        form="retraining",
+        unit=Unit.EFFECT,
+        measurement=model.measurement,
+        diagnostics={"warnings": [*model.notes, note]},
     )
 
 

@@ -72,10 +72,11 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
         result = run(model, train, chosen, change, retraining=retraining)
-    lines = [verdict_line(result)]
+    lines = ["Each change was retrained."] if result.predicted is None else [verdict_line(result)]
+    columns = {"predicted": result.predicted, "actual": result.actual}
     for row, query_id in enumerate(result.queries.ids.tolist()):
-        actual = "" if result.actual is None else f", actual {signed(result.actual[row, 0])}"
-        lines.append(f"{query_id}: predicted effect {signed(result.predicted[row, 0])}{actual}")
+        effects = [f"{name} effect {signed(e[row, 0])}" for name, e in columns.items() if e is not None]
+        lines.append(f"{query_id}: {', '.join(effects)}")
     print_application(result, inputs, out, as_json, quiet, lines)
 
 
