@@ -13,6 +13,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 OUTPUT = {
     "mlp": r"the strongest opponents:\n   #\d+ \((malignant|benign)\)  -0\.",
     "cnn": r"Helped: #\d+ \(a \d\)",
+    "trainer": r"made likely by:\n   \+.*\n(.*\n)*Check\(6 removals",
     "transformer": r"the words that made '.*\[\w+\].*' likely:\n   \+",
 }
 

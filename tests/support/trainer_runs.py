@@ -37,6 +37,11 @@ def pad(items: list[dict[str, Any]], extra: int = 0) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def pad_named(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The same with the number of every sequence, `at`."""
+    return {**pad(items), "at": torch.tensor([int(item["name"].split()[1]) for item in items])}
+
+
 def pad_classes(items: list[dict[str, Any]]) -> dict[str, Tensor]:
     """A batch for classifiers of sequences."""
     batch = pad(items)
@@ -93,9 +98,9 @@ def make_trainer(net: nn.Module, folder: Path, collate: Any = pad, rows: Any = N
 def token_loss(net: nn.Module, batch: Any) -> Tensor:
     """The loss of every sequence: the sum over its tokens that have labels."""
     logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-    return nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:], reduction="none", ignore_index=-100
-    ).sum(dim=1)
+    targets = nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:]
+    terms = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return terms.view(targets.shape).sum(dim=1)
 
 
 def class_loss(net: nn.Module, batch: Any) -> Tensor:
@@ -112,3 +117,23 @@ def collate(examples: uw.Examples) -> dict[str, Tensor]:
 def collate_classes(examples: uw.Examples) -> dict[str, Tensor]:
     """`pad_classes` for Examples."""
     return pad_classes(list(examples.x))
+
+
+def weighted_language_model(weights: Tensor, dropout: float = 0.0) -> nn.Module:
+    """The GPT-2 above in float64, with a loss of its own to the last digit: every sequence counts with its weight."""
+    inside = language_model(dropout).double()
+    kind: Any = type(inside)
+
+    class Weighted(kind):  # type: ignore[misc]
+        def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None, at: Any = None, **more: Any) -> Any:
+            items = more.pop("num_items_in_batch", None)
+            output = super().forward(input_ids, attention_mask=attention_mask, **more)
+            if labels is None:
+                return output
+            terms = nn.functional.cross_entropy(
+                output.logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=-100
+            )
+            return {"loss": (terms.sum(dim=1) * weights[at]).sum() / items, "logits": output.logits}
+
+    inside.__class__ = Weighted
+    return inside

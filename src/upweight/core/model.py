@@ -205,9 +205,11 @@ class Retrainable(Measurable):
             process.
         reads_examples: training uses the examples passed to `retrain`. False if it is a user's function that loads its
             own data and takes weights only.
+        has_one_run: training is known as one run only, that of seed 0, and other seeds are refused.
     """
 
     converges: bool = True
+    has_one_run: bool = False
     threads: bool = False
     reads_examples: bool = True
 

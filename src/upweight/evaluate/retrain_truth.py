@@ -57,11 +57,16 @@ def retrain_truth(
     runs, names = retraining.runs, [removal.name for removal in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
+    one_run = bool(getattr(model, "has_one_run", False))
+    if one_run and set(runs) != {0}:
+        raise ValueError(f"expected seed 0 alone for a training that was recorded as one run, got seeds {list(runs)}")
     identity = _identity(model, train, queries)
     base, after, refused = _measurements(retraining, model, train, queries, removals, strict)
     quiet = replace(retraining, progress=None)
-    other = base[1] if len(runs) > 1 else run_tasks(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
-    noise = float(np.abs(base[0] - other).max())
+    noise: float | None = None
+    if not one_run:
+        other = base[1] if len(runs) > 1 else run_tasks(quiet, model, train, [Task(seed=runs[0] + 1)], queries)[0]
+        noise = float(np.abs(base[0] - other).max())
     facts = {"identity": identity, "measurement": model.measurement, "refused": refused, "seed_noise": noise}
     columns = [column for column, name in enumerate(names) if name not in refused]
     done = tuple(removals[column] for column in columns)

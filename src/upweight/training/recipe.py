@@ -15,6 +15,7 @@ from upweight.core.identity import digest
 from upweight.core.objective import Objective
 from upweight.training.parameter_groups import ParameterGroup
 from upweight.training.recipe_checks import check_numbers, check_words, steps_of_batches
+from upweight.training.recorded_run import RecordedRun
 from upweight.training.update_rule import UpdateRule
 
 Initial = Callable[[int], nn.Module] | nn.Module | Mapping[str, Tensor]
@@ -71,7 +72,8 @@ class Training:
         accumulate: with epochs, the number of consecutive batches whose gradients make one step; the last step of a
             pass may have fewer.
         mean_over: the mean of a step that accumulates k batches. "batch": that of the batches' means J (each loss is
-            divided by k, as in a plain loop); "step": one mean over all examples of the step.
+            divided by k, as in a plain loop); "step": one mean over all examples of the step. "sum": the
+            sum of the batches' means, of a loop that does not divide.
         ema: the decay β of an average a ← βa + (1−β)θ over the steps, which is the trained net (torch's
             `AveragedModel` with `get_ema_multi_avg_fn(β)`, updated after every step); the average begins after step 0.
         denominator: what removal means.
@@ -80,6 +82,7 @@ class Training:
         augment: `augment(batch, generator) -> batch`, called in every step with a seeded `torch.Generator`.
         seed: of the order, dropout and augmentation, and of `initial` if it is a function.
         initial: where training begins: `seed -> module` (called with torch seeded), a module, or a state dict.
+        recorded: of a recorded run (`TrajectoryCallback.training`), its random numbers; it has one seed.
 
     Raises:
         ValueError, TypeError: settings that do not define a training.
@@ -103,13 +106,14 @@ class Training:
     schedule: Literal["constant", "linear", "cosine"] | Callable[[int], float] = "constant"
     warmup: int = 0
     accumulate: int = 1
-    mean_over: Literal["batch", "step"] = "batch"
+    mean_over: Literal["batch", "step", "sum"] = "batch"
     ema: float | None = None
     denominator: Literal["fixed", "renormalised", "rebatched"] = "fixed"
     counts: Sequence[float] | NDArray[np.float64] | None = None
     augment: Callable[[Any, Generator], Any] | None = None
     seed: int = 0
     initial: Initial | None = None
+    recorded: RecordedRun | None = None
 
     def __post_init__(self) -> None:
         check_words(self)

@@ -13,7 +13,7 @@ from upweight.training.update_rule import UpdateRule
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "linear", "cosine")
 DENOMINATORS = ("fixed", "renormalised", "rebatched")
-MEANS = ("batch", "step")
+MEANS = ("batch", "step", "sum")
 
 
 def check_words(training: Any) -> None:
@@ -43,8 +43,8 @@ def check_numbers(training: Any) -> None:
     _require("weight_decay", 0 <= training.weight_decay < np.inf, "a number ≥ 0", training.weight_decay)
     _require("clip", training.clip is None or training.clip > 0, "a norm > 0", training.clip)
     _require("ema", training.ema is None or 0 <= training.ema < 1, "a number in [0, 1)", training.ema)
-    holds = training.counts is None or (np.isfinite(training.counts).all() and np.min(training.counts) > 0)
-    _require("counts", holds, "one number > 0 for every example", training.counts)
+    holds = training.counts is None or (np.isfinite(training.counts).all() and np.min(training.counts) >= 0)
+    _require("counts", holds, "one number ≥ 0 for every example", training.counts)
     if training.nesterov and not training.momentum:
         raise ValueError("nesterov needs a momentum > 0")
     if training.nesterov and training.optimiser != "sgd":

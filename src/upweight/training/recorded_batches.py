@@ -26,14 +26,19 @@ def ids_of_step(step: int, batch: Any) -> Batch:
 
 def shares_of_step(step: int, shares: Any, batch: Any) -> list[float]:
     """The factors of the losses that `record` was given. Raises ValueError unless there is one for every example."""
-    array, shape = np.asarray(shares, dtype=np.float64), None if batch is None else np.shape(batch)
-    if array.shape != shape or not np.isfinite(array).all():
+    array, count = np.asarray(shares, dtype=np.float64), None if batch is None else batch_size(ids_of_step(step, batch))
+    if array.shape != (count,) or not np.isfinite(array).all():
         raise ValueError(
             f"expected shares of step {step} as one finite number for each example in batch=, got {array.shape} "
-            f"for {shape}"
+            f"for {count} examples"
         )
     checked: list[float] = array.tolist()
     return checked
+
+
+def flat_ids(batch: Batch) -> list[Id]:
+    """The ids of the examples of a step, in the order in which it took them."""
+    return [i for part in batch for i in (part if isinstance(part, list) else [part])]
 
 
 def batch_size(batch: Batch) -> int:

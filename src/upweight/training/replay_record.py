@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class RunFacts:
         clip: the largest norm of the gradient; None if it is not clipped.
         shifted: whether the first label of a row has no term in the loss.
         obstacles: sentences that say what of this run cannot be replayed.
+        examples: the number of examples of the data set; None if it is not known.
         loop_steps: step of the trajectory → step as the loop counts, which counts skipped steps too.
     """
 
@@ -41,6 +43,7 @@ class RunFacts:
     accumulation: str | None = None
     clip: float | None = None
     shifted: bool | None = None
+    examples: int | None = None
     obstacles: list[str] = field(default_factory=list)
     loop_steps: dict[str, int] = field(default_factory=dict)
 
@@ -133,12 +136,16 @@ class RecordedMicroBatches:
 class ReplayRecord:
     """The facts of a run and its micro-batches, in the folder of its trajectory.
 
+    Attributes:
+        ids: the id of every position of the data set, if they differ and the process is the one that recorded.
+
     Raises ValueError if the folder holds a damaged record.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.facts = folder, RunFacts()
         self.files: list[Shard] = []
+        self.ids: NDArray[Any] | None = None
         path = folder / MANIFEST
         if not path.exists():
             return

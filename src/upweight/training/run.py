@@ -59,6 +59,8 @@ class Run:
         initial = prepare_network(training, network, seed)
         if collated is None and initial.collate is collate:
             collated = to_device(collate(train), CPU, initial.dtype)
+        if training.recorded is not None and len(training.recorded.places) != len(positions):
+            raise ValueError(f"expected {len(positions)} recorded steps, got {len(training.recorded.places)}")
         run = cls(training, initial, train, positions, training.noise(len(positions), seed), collated)
         _ = run.settings  # raises for learning rates and groups that do not fit
         return run
@@ -100,12 +102,19 @@ class Run:
             )
         if self.training.augment is not None:
             batch = self.training.augment(batch, torch.Generator().manual_seed(seed))
-        seed_torch(self.network.device, seed)
+        if self.training.recorded is None:
+            seed_torch(self.network.device, seed)
+        else:
+            self.training.recorded.restore(t, number, self.network.device)
         return batch
 
     def means(self, t: int) -> list[slice]:
         """The parts of the positions of step t over each of which a mean is taken."""
         return [slice(0, len(self.positions[t]))] if self.training.mean_over == "step" else self.passes(t)
+
+    def mean_share(self, t: int) -> float:
+        """The factor of each of these means in the objective of step t."""
+        return 1.0 if self.training.mean_over == "sum" else 1.0 / len(self.means(t))
 
     def counts(self, t: int) -> Array:
         """How much each example of step t counts in its denominator, (batch,)."""
@@ -117,7 +126,7 @@ class Run:
         positions, means = self.positions[t], self.means(t)
         counts = self.counts(t)
         parts = weights[..., positions] * counts if self.training.denominator == "renormalised" else counts
-        totals = [parts[..., part].sum(axis=-1, keepdims=True) * len(means) for part in means]
+        totals = [parts[..., part].sum(axis=-1, keepdims=True) / self.mean_share(t) for part in means]
         totals = [np.where(total > 0, total, np.inf) for total in totals]
         lengths = [part.stop - part.start for part in means]
         return np.concatenate([np.repeat(total, k, axis=-1) for total, k in zip(totals, lengths, strict=True)], axis=-1)

@@ -35,6 +35,8 @@ MIN_TRACED_STEPS = 500  # steps of one shape from which tracing pays: loading to
 
 def choose_copies(run: Run) -> Stack:
     """How many copies of this run to train at once. The answer depends on net and batch only, never on timings."""
+    if run.training.recorded is not None:
+        return Stack(1, "a recorded run is repeated by one net at a time")
     on_gpu = run.network.device.type == "cuda"
     with preserve_random_state(run.network.device):
         counter = FlopCounterMode(display=False)

@@ -16,6 +16,7 @@ from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copy_net
 from upweight.training.recipe import Training
+from upweight.training.recorded_start import require_recorded_start
 from upweight.training.run import Run, replay, set_parameter_views
 from upweight.training.stacked import MIN_TRACED_STEPS, choose_copies, train_stacked
 
@@ -94,6 +95,9 @@ def train_networks(
 
     `min_traced_steps` is the number of steps of one shape from which they are traced.
     """
+    if training.recorded is not None:
+        pairs = zip(weights, seeds, strict=True)
+        return [train_network(training, network, train, row, seed) for row, seed in pairs]
     runs = make_runs(training, network, train, weights, seeds)
     parameters = _train_runs(runs, weights * sample_weights(train), min_traced_steps)
     nets = []
@@ -131,8 +135,11 @@ def make_runs(training: Training, network: Network, train: Examples, weights: Ar
     for row, seed in zip(weights * sample_weights(train), seeds, strict=True):
         key = (seed, (row > 0).tobytes() if training.denominator == "rebatched" else b"")
         if key not in distinct:
+            if training.recorded is not None:
+                training.recorded.require(network.device, seed)
             collated = next(iter(distinct.values())).collated if distinct else None
             distinct[key] = Run.of(training, network, train, row, training.seed + seed, collated)
+            require_recorded_start(distinct[key])
         runs.append(distinct[key])
     return runs
 

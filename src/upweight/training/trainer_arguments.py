@@ -30,7 +30,8 @@ def require_recordable(args: Any) -> None:
 def facts_of(args: Any, trainer: Any = None) -> RunFacts:
     """The facts of a run with these arguments; of a Trainer that is known, also what it overrides."""
     clip = float(getattr(args, "max_grad_norm", 0.0) or 0.0)
-    facts = RunFacts(device=args.device.type, clip=clip if clip > 0 else None)
+    examples = None if trainer is None else len(trainer.train_dataset)
+    facts = RunFacts(device=args.device.type, clip=clip if clip > 0 else None, examples=examples)
     if getattr(args, "fp16", False):
         facts.note("it trained in fp16, whose scaler changes gradients and skips steps")
     if getattr(args, "bf16", False):

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from upweight.core.examples import Examples
 from upweight.training.checkpoint_file import saved_tensors
 from upweight.training.indexed_batches import IndexedCollator, IndexedDataset, columns_of_forward, ids_of_dataset
 from upweight.training.micro_batches import MicroBatch, random_state
+from upweight.training.recipe import Training
+from upweight.training.recorded_training import recorded_training
 from upweight.training.replay_record import ReplayRecord, RunFacts
 from upweight.training.trainer_arguments import facts_of, require_recordable
 from upweight.training.trainer_objective import ItemsProbe, objective_shares
@@ -21,7 +24,7 @@ from upweight.training.trajectory import Trajectory
 
 
 class TrajectoryCallback(TrainerCallback):
-    """Records the training of a `transformers.Trainer` as a `Trajectory`.
+    """Records the training of a `transformers.Trainer` as a `Trajectory`, and so that it can be replayed.
 
         recorder = uw.TrajectoryCallback("run", every=50).attach(trainer)
         trainer.train()
@@ -29,7 +32,7 @@ class TrajectoryCallback(TrainerCallback):
 
     Recorded are checkpoints with AdamW's moments, the learning rate of every step as it was used, and which examples it
     took: all micro-batches of an accumulated step, and nothing of evaluations in between. A step that a scaler skipped
-    is not recorded.
+    is not recorded. With `training=recorder.training()` the model can also be retrained and replayed.
 
     Args:
         folder: of the trajectory; the callback of another process reads what was recorded there.
@@ -51,7 +54,6 @@ class TrajectoryCallback(TrainerCallback):
         self.trajectory, self.column = Trajectory(folder, every=every), column
         self._record = ReplayRecord(self.trajectory.folder)
         self._trainer: Any = None
-        self._ids: Any = None  # the id of every position, if they differ
         self._hooks: list[Any] = []
         self._taken: list[MicroBatch] = []  # of the step that is being made
         self._open: MicroBatch | None = None  # whose forward pass is being made
@@ -68,7 +70,7 @@ class TrajectoryCallback(TrainerCallback):
         """
         require_recordable(trainer.args)
         dataset = trainer.train_dataset
-        self._ids, self._trainer = ids_of_dataset(dataset, ids), trainer
+        self._record.ids, self._trainer = ids_of_dataset(dataset, ids), trainer
         kept = columns_of_forward(trainer.model, trainer.label_names) if trainer.args.remove_unused_columns else None
         trainer.data_collator = IndexedCollator(trainer.data_collator, self.column, kept)
         trainer.train_dataset = IndexedDataset(dataset, self.column)
@@ -76,12 +78,27 @@ class TrajectoryCallback(TrainerCallback):
         trainer.add_callback(self)
         return self
 
+    def training(self, train: Examples | None = None, **settings: Any) -> Training:
+        """The recorded run as a recipe, for `TorchModel(…, training=…)` and `uw.hf.from_trainer(…, training=…)`.
+
+        Args:
+            train: the training set, in any order; None for the attached Trainer's own.
+            settings: of `Training`, which take precedence, e.g. `denominator="renormalised"`.
+
+        The loss of an example has to be the sum over its tokens. Weights then change J = Σ wᵢℓᵢ/N with N the tokens of
+        the step ("fixed"), or those of weight ("renormalised").
+
+        Raises ValueError for a run that cannot be replayed, with the reason.
+        """
+        return recorded_training(self.trajectory, self._record, train, settings)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Save the initial parameters, or go on from the step at which the Trainer was resumed."""
         net, optimiser = others["model"], others["optimizer"]
         require_recordable(args)
         self._clear()
         facts = facts_of(args, self._trainer)
+        self.trajectory.clip = facts.clip
         if state.global_step == 0:
             self._record.facts = facts
         else:
@@ -112,8 +129,8 @@ class TrajectoryCallback(TrainerCallback):
         self._step += 1
         if self._step % self.trajectory.every == 0:
             self._write(int(state.global_step) + 1)
-        ids = [identifier for micro in taken for identifier in micro.ids]
-        self.trajectory.record(others["model"], others["optimizer"], batch=ids, shares=shares)
+        batch = taken[0].ids if len(taken) == 1 else [micro.ids for micro in taken]
+        self.trajectory.record(others["model"], others["optimizer"], batch=batch, shares=shares)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Save the last step now: after it the Trainer may load the parameters of an earlier one."""
@@ -163,9 +180,10 @@ class TrajectoryCallback(TrainerCallback):
                 f"{self.trajectory.name_of(-1)} is not the net that the Trainer resumes ({differ[0]!r} differs): "
                 "resume the run that was recorded there, or record into another folder"
             )
-        kept = {"accumulation": before.accumulation, "shifted": before.shifted, "loop_steps": before.loop_steps}
-        obstacles = list(dict.fromkeys([*before.obstacles, *facts.obstacles]))
-        self._record.facts = RunFacts(facts.device, clip=facts.clip, obstacles=obstacles, **kept)  # type: ignore[arg-type]
+        facts.accumulation, facts.shifted, facts.loop_steps = before.accumulation, before.shifted, before.loop_steps
+        for obstacle in before.obstacles:
+            facts.note(obstacle)
+        self._record.facts = facts
 
     def _rewind(self, loop_step: int) -> None:
         steps = [int(step) for step, of_loop in self._record.facts.loop_steps.items() if of_loop == loop_step]
@@ -180,7 +198,7 @@ class TrajectoryCallback(TrainerCallback):
         chosen, terms = np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids), None
         if chosen.ndim == 2:  # by the collator of `attach`
             chosen, terms = chosen[:, 0], chosen[:, 1:]
-        chosen = chosen if self._ids is None else self._ids[chosen]
+        chosen = chosen if self._record.ids is None else self._record.ids[chosen]
         micro = MicroBatch.of(chosen.tolist(), inputs, terms)
         micro.state = random_state(_device(net))
         self._taken.append(micro)

@@ -164,7 +164,7 @@ class TrainingReplay(Replay):
             counts = self._run.counts(t)
             for part in self._run.means(t):
                 change = (chosen[:, part] * counts[part]).sum(axis=1, keepdims=True)
-                total = denominators[part] / len(self._run.means(t))
+                total = denominators[part] * self._run.mean_share(t)
                 chosen[:, part] -= weights[part] * change / total
         return np.asarray(chosen / denominators)
 
@@ -173,7 +173,7 @@ class TrainingReplay(Replay):
         run, weights = self._run, self._weights[self._run.positions[t]]
         means = np.zeros_like(products)
         if run.training.denominator == "renormalised":
-            denominators = run.denominators(t, self._weights) / len(run.means(t))
+            denominators = run.denominators(t, self._weights) * run.mean_share(t)
             for part in run.means(t):
                 mean = products[:, part] @ (weights[part] / denominators[part])
                 means[:, part] = np.outer(mean, run.counts(t)[part])

@@ -40,6 +40,11 @@ class RetrainableNetwork(Stackable, Replayable, Forgettable):
         """Whether training uses the examples passed to `retrain`; a training function of the user's has its own."""
         return self.training is None or isinstance(self.training, Training)
 
+    @property
+    def has_one_run(self) -> bool:  # type: ignore[override]
+        """Whether the training is a recorded run."""
+        return isinstance(self.training, Training) and self.training.recorded is not None
+
     def lacks(self, capability: type) -> str | None:
         """Why it cannot be retrained or replayed, if no training or a training function was passed."""
         if not issubclass(capability, Retrainable) or isinstance(self.training, Training):
