@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -56,3 +57,11 @@ def test_the_wheel_alone_in_an_empty_environment_runs_the_demo(tmp_path: Path) -
     demo = run(scripts / "upweight", "demo")
     assert demo.returncode == 0 and (tmp_path / "report.html").stat().st_size > 50_000
     assert "Verdict: agrees" in demo.stdout
+
+
+def test_the_page_of_licences_has_every_dependency() -> None:
+    needed_by = runpy.run_path(str(ROOT / "docs" / "licences.py"))["needed_by"]()
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    rows = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in page.splitlines() if line.startswith("| ")}
+    assert {(name, ", ".join(extras)) for name, extras in needed_by.items()} <= {(row[0], row[2]) for row in rows}
+    assert all(licence not in ("", "not stated") for _, licence, _ in rows)
