@@ -16,8 +16,8 @@ DEVELOPMENT = ("docs", "lint", "test")  # not needed by users
 THE_SAME_PROJECT = {"xgboost": "xgboost-cpu"}  # one of the two is installed, by system
 HEAD = """# Licences of dependencies
 
-`upweight` itself is under Apache-2.0. It contains no code of other projects. These are its direct dependencies and what their installed
-packages state as their licence; `python docs/licences.py` writes this page.
+`upweight` itself is under Apache-2.0. It contains no code of other projects. These are its direct dependencies and what
+their installed packages state as their licence; `python docs/licences.py` writes this page.
 
 | package | licence | needed by |
 | --- | --- | --- |
