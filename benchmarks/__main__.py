@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks.results import ORDER
 
-NAMES = tuple(name for name in ORDER if name not in ("stores", "forgetting"))  # which have commands of their own
+NAMES = tuple(
+    name for name in ORDER if name not in ("stores", "forgetting", "batch norm")
+)  # which have commands of their own
 
 
 def main() -> None:

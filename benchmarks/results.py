@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 ORDER = (
     "networks",
     "metagradients",
+    "batch norm",
     "retraining",
     "accuracy",
     "peers",

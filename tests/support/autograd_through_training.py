@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import upweight as uw
 from upweight.gradients.functional import LossModule, plain_attention
+from upweight.gradients.network import Network
 from upweight.training import trainer
 from upweight.training.initial_network import preserve_random_state
 from upweight.training.optimiser_step import OptimiserState, initial_state
@@ -44,6 +45,38 @@ def block_at_zero(second: Tensor | None) -> None:
         second.register_hook(lambda cotangent: torch.where(alive, cotangent, torch.zeros_like(cotangent)))
 
 
+class PlainNorm(nn.Module):
+    """A batch norm as in a textbook, whose running statistics are tensors with a graph."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps, self.momentum = norm.weight, norm.bias, norm.eps, norm.momentum
+        self.mean, self.var, self.count = norm.running_mean.clone(), norm.running_var.clone(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = x.transpose(0, 1).flatten(1)  # (channels, numbers)
+        mean, var = self.mean, self.var
+        if self.training:
+            self.count += 1
+            factor = 1 / self.count if self.momentum is None else self.momentum
+            mean, var = columns.mean(1), columns.var(1, unbiased=False)
+            self.mean = (1 - factor) * self.mean + factor * mean
+            self.var = (1 - factor) * self.var + factor * columns.var(1)
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        out = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
+        return out if self.weight is None else out * self.weight.view(shape) + self.bias.view(shape)
+
+
+def with_plain_norms(network: Network) -> Network:
+    """The same network with textbook batch norms."""
+    net = network.net
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            parent, _, own = name.rpartition(".")
+            setattr(net.get_submodule(parent), own, PlainNorm(module))
+    return Network(net, network.loss, network.measure, network.collate)
+
+
 def totals_of(training: uw.Training, weights: Tensor, part: Tensor) -> Any:
     """What the losses of a batch are divided by."""
     counts = torch.ones(len(part)) if training.counts is None else torch.tensor(training.counts)[part]
@@ -58,7 +91,8 @@ def by_autograd(
     (run,) = trainer.make_runs(model.training, model.network, train, weights[None], [0])
     variable = torch.tensor(weights, requires_grad=True)
     effective = variable * torch.tensor(train.weights)
-    whole, network = LossModule(run.network, "loss"), run.network
+    network = with_plain_norms(run.network)
+    whole = LossModule(network, "loss")
 
     def evaluate(theta: Tensor, module: nn.Module, batch: Any) -> Tensor:
         sizes = [p.numel() for p in network.parameters().values()]
@@ -89,7 +123,9 @@ def by_autograd(
         network.net.eval()
         theta, state = limit_growth(theta, state)
         end = theta if run.training.ema is None else state["average"]
-        measured = evaluate(end, LossModule(network, "measure"), network.batch(queries))
+        measured = torch.cat(
+            [evaluate(end, LossModule(network, "measure"), network.batch(query)) for query in queries.batches(1)]
+        )
         rows = []
         for m in measured:
             last.clear()
@@ -101,5 +137,4 @@ def measured_gradients(
     model: uw.TorchModel, replay: Any, queries: uw.Examples, clip: float | None = None
 ) -> np.ndarray:
     """∂m_q/∂wᵢ by the replay."""
-    trained_model = model.with_parameters(replay.parameters)
-    return replay.gradients(trained_model.measure_rows(queries), clip=clip)
+    return replay.gradients(model.after(replay).outcome_rows(queries, replay), clip=clip)

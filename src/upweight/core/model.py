@@ -246,6 +246,15 @@ class Parametric(Measurable):
     def with_parameters(self, parameters: NDArray[np.float64]) -> Parametric:
         """The same model with other parameters; this model does not change."""
 
+    @property
+    def trained_state(self) -> NDArray[np.float64]:
+        """Everything that training changes, as one vector: the parameters first, then e.g. running statistics."""
+        return self.parameters
+
+    def with_trained_state(self, state: NDArray[np.float64]) -> Parametric:
+        """The same model with another `trained_state`."""
+        return self.with_parameters(state)
+
 
 class Stackable(Retrainable):
     """A model that can be retrained with many example weightings at once, in stacked copies."""
@@ -267,6 +276,19 @@ class Replayable(Retrainable):
     @abstractmethod
     def replay(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Replay:
         """The training run with these weights (n,) times the examples' own, as in `retrain`."""
+
+    def after(self, replay: Replay) -> Any:
+        """This model as the run left it. By default it has the parameters of the run."""
+        return self.with_parameters(replay.parameters)  # type: ignore[attr-defined]
+
+    def outcome_rows(self, queries: Examples, replay: Replay) -> Rows:
+        """Gradients of the measurement in what the run determined: (m, p), or (m, p + b) with running statistics."""
+        rows: Rows = self.measure_rows(queries)  # type: ignore[attr-defined]
+        return rows
+
+    def running_statistics(self, replay: Replay) -> NDArray[np.float64]:
+        """The running statistics of this model, (b,), in the order of those of the run."""
+        return np.empty(0)
 
 
 @dataclass(frozen=True)

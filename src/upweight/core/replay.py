@@ -30,12 +30,17 @@ class Replay(ABC):
     def parameters(self) -> NDArray[np.float64]:
         """The trained parameters, (p,)."""
 
+    @property
+    def statistics(self) -> NDArray[np.float64]:
+        """What training determines beside the parameters: running statistics, (b,); empty if there are none."""
+        return np.empty(0)
+
     @abstractmethod
     def gradients(self, rows: Rows, folder: str | Path | None = None, clip: float | None = None) -> NDArray[np.float64]:
-        """∂m_q/∂wᵢ, (m, n), from the gradients of the measurements (m, p) at the trained parameters.
+        """∂m_q/∂wᵢ, (m, n), from the gradients of the measurements in what training determines.
 
         Args:
-            rows: the gradients of the measurements.
+            rows: the gradients of the measurements (m, p), or (m, p + b) with those in the running statistics.
             folder: where to save the state of a long backward pass, so that an interrupted one resumes.
             clip: the largest factor by which a query's cotangent may grow in one step of the backward pass. If any
                 cotangent was clipped, the result is not the exact derivative.
@@ -43,4 +48,4 @@ class Replay(ABC):
 
     @abstractmethod
     def shifts(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivatives of the trained parameters along directions (r, n) in the example weights: (r, p)."""
+        """Derivatives of parameters and running statistics along directions (r, n) in the weights: (r, p + b)."""

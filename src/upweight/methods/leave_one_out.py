@@ -191,4 +191,4 @@ def _is_only_of_its_class(train: Examples, positions: NDArray[np.intp]) -> NDArr
 
 def _as_model(original_model: Any, retrained: Any) -> Any:
     """The retrained model, made from its parameters if only these are stored."""
-    return original_model.with_parameters(retrained) if isinstance(original_model, Parametric) else retrained
+    return original_model.with_trained_state(retrained) if isinstance(original_model, Parametric) else retrained

@@ -157,7 +157,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK if gate is None or recipe.clip else Unit.EFFECT)
         self.replays, self.gate = replays, gate
-        self._replayed_models = [model.with_parameters(replay.parameters) for replay in replays]
+        self._replayed_models = [model.after(replay) for replay in replays]
 
     def blocks(self, queries: Examples) -> Blocks:
         """The mean metagradient of the runs, compared with retraining on these queries."""
@@ -173,7 +173,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
         return np.stack(
             [
-                replay.gradients(model.measure_rows(queries), self.recipe.folder, self.recipe.clip)
+                replay.gradients(model.outcome_rows(queries, replay), self.recipe.folder, self.recipe.clip)
                 for replay, model in zip(self.replays, self._replayed_models, strict=True)
             ]
         )
@@ -249,7 +249,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         slopes = []
         for seed in range(self.recipe.seeds):
             replay = self.model.replay(self.train, 1.0 - (1.0 - group_weight) * member, seed)
-            rows = self.model.with_parameters(replay.parameters).measure_rows(queries)
+            rows = self.model.after(replay).outcome_rows(queries, replay)
             slopes.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
         return np.asarray(np.mean(slopes, axis=0))
 
@@ -273,6 +273,13 @@ def _require_same_training(model: Any, reference: Replay) -> None:
             f"{distance:.2g} of how far training moves them. `training` is not how this net was trained, or the "
             "training set, its order or the initial net differ; TorchModel.trained(net, loss, train, "
             "training=…) makes both at once"
+        )
+    statistics, expected = model.running_statistics(reference), reference.statistics
+    if len(expected) and np.linalg.norm(statistics - expected) > OTHER_RUN * np.linalg.norm(expected):
+        raise ValueError(
+            "retraining ends at the parameters of the model, but at other running statistics of its batch norms: the "
+            "net trained in another mode or on other batches, or its statistics were estimated anew after the "
+            "training. Pass the net as the training left it"
         )
 
 

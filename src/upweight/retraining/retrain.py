@@ -30,8 +30,8 @@ class Retrained(Generic[ModelT]):
 
     Attributes:
         model: the model that was retrained.
-        results: the retrained parameters (M, p), one row per training; or a list of retrained models if the model has
-            no parameter vector (trees).
+        results: what training changes, one row per training (`Parametric.trained_state`); or a list of retrained
+            models if the model has no parameter vector (trees).
     """
 
     model: ModelT
@@ -42,14 +42,14 @@ class Retrained(Generic[ModelT]):
     def parameters(self) -> Array:
         """(M, p), one row per training. Raises TypeError for models without a parameter vector."""
         require(self.model, [Parametric], "parameters")
-        return np.asarray(self.results)
+        return np.asarray(self.results)[:, : len(cast(Parametric, self.model).parameters)]
 
     def __len__(self) -> int:
         return len(self.results)
 
     def __getitem__(self, position: int) -> ModelT:
         result: Any = self.results[position]
-        return cast(ModelT, self.model.with_parameters(result) if isinstance(self.model, Parametric) else result)
+        return cast(ModelT, self.model.with_trained_state(result) if isinstance(self.model, Parametric) else result)
 
     def __iter__(self) -> Iterator[ModelT]:
         return (self[position] for position in range(len(self)))

@@ -69,4 +69,4 @@ def within_query_agreement(actual: Array, predicted: Array) -> tuple[float, floa
 
 def _retrain(model: Any, train: Examples, weights: Array, seed: int) -> list[Any]:
     tasks = [Task(weights=row, seed=seed) for row in weights]
-    return [model.with_parameters(parameters) for parameters in run_tasks(IN_THIS_PROCESS, model, train, tasks, None)]
+    return [model.with_trained_state(state) for state in run_tasks(IN_THIS_PROCESS, model, train, tasks, None)]

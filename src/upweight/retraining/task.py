@@ -173,13 +173,13 @@ def run_group(job: Job, tasks: Sequence[Task]) -> list[Any]:
     if not isinstance(model, Parametric):
         return list(models)
     probes = train.take(np.arange(min(PROBE_EXAMPLES, len(train))))
-    if not np.array_equal(model.with_parameters(models[0].parameters).measure(probes), models[0].measure(probes)):
+    if not np.array_equal(model.with_trained_state(models[0].trained_state).measure(probes), models[0].measure(probes)):
         raise ValueError(
-            "training changed more than the model's parameters (running statistics of a batch norm?), so the "
-            "parameters alone do not make a retrained model; retrain one at a time with model.retrain, which returns "
-            "the whole model"
+            "training changed more than the model's parameters and the running statistics of batch norms (a buffer of "
+            "the net?), so these alone do not make a retrained model; retrain one at a time with model.retrain, which "
+            "returns the whole model"
         )
-    return [np.asarray(retrained.parameters) for retrained in models]
+    return [np.asarray(retrained.trained_state) for retrained in models]
 
 
 def _retrained(model: Any, train: Examples, task: Task) -> Any:

@@ -87,8 +87,7 @@ def check_replay(case: ModelCase) -> None:
     """∂m/∂wᵢ of a replay equals central differences of the measurement after retraining with other weights."""
     ones = np.ones(len(case.train))
     run = case.model.replay(case.train, ones)
-    replayed = case.model.with_parameters(run.parameters)
-    slopes = run.gradients(replayed.measure_rows(case.queries))[:, :TRAINED_EXAMPLES]
+    slopes = run.gradients(case.model.after(run).outcome_rows(case.queries, run))[:, :TRAINED_EXAMPLES]
     step = 10 * DIFFERENCE_STEP
 
     def measure_after(position: int, change: float) -> Array:

@@ -125,9 +125,9 @@ class RecordedSteps(Stepwise):
         for t in reversed(range(self.steps)):
             step = self._step(t)
             before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
-            hessian_products, gradient_products = self._products(step.theta, t, self._shares(run, t), u)
-            cotangents = hessian_products.add_(before)
-            slopes = gradient_products.double().cpu().numpy() * self._factors(run, t)
+            products = self._products(step.theta, t, self._shares(run, t), u)
+            cotangents = products.parameters.add_(before)
+            slopes = products.examples.double().cpu().numpy() * self._factors(run, t)
             np.add.at(scores.T, run.positions[t], slopes.T)
             too_long = ~(torch.linalg.vector_norm(cotangents, dim=1) <= longest)  # also true for NaN
             if self._largest_gap > 1 and bool(too_long.any()):

@@ -3,105 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from upweight.gradients.functional import LossModule, plain_attention
+from upweight.training.batch_statistics import BatchStatistics, followed_norms, require_no_synchronised_norm
 from upweight.training.initial_network import preserve_random_state
 from upweight.training.run import Run
 
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
+Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class StepProducts(NamedTuple):
+    """Products of a step with vectors u, cotangents c and tangents d of the running statistics, k of each.
+
+    Attributes:
+        parameters: H_t u + (∂statistics'/∂θ)ᵀ c, (k, p).
+        examples: ⟨∇ℓᵢ, u⟩, (k, batch).
+        cotangents: the cotangents of the statistics before the step, (k, b).
+        tangents: the tangents of the statistics after the step, if those of θ are u, (k, b).
+    """
+
+    parameters: Tensor
+    examples: Tensor
+    cotangents: Tensor
+    tangents: Tensor
 
 
 class SecondOrderProducts:
     """H_t u and ⟨∇ℓᵢ, u⟩ of the batch of step t, by forward mode over reverse mode (Pearlmutter 1994).
 
-    All vectors share the primal pass: their tangents are one more axis of the same matrix products.
+    All vectors share the primal pass: their tangents are one more axis of the same matrix products. In training mode a
+    batch norm uses the statistics of the batch, which depend on θ through all of its examples, and its running
+    statistics are part of what training determines.
 
     Args:
         run: the steps.
         vector_bytes: memory for vectors in one pass; more vectors are split.
 
+    Attributes:
+        statistics: the running statistics that training changes; None if there are none.
+
     Raises:
-        ValueError: a net whose training changes its buffers (batch statistics).
+        ValueError: a net whose training changes other buffers; SyncBatchNorm.
     """
 
     def __init__(self, run: Run, vector_bytes: int = VECTOR_BYTES) -> None:
         self._run, self._vector_bytes, network = run, vector_bytes, run.network
-        self._whole = LossModule(network, "loss")
         self._names = [f"net.{name}" for name in network.names]
-        self._shapes = [network.shapes[name] for name in network.names]
-        self._sizes = [p.numel() for p in network.parameters().values()]
-        self._refuse_changing_buffers()
+        norms = followed_norms(network, _changed_buffers(run))
+        self.statistics = BatchStatistics(network, norms) if norms else None
+        self._whole = LossModule(network if self.statistics is None else self.statistics.network, "loss")
+        self._passes_before = [0, *accumulate(len(run.passes(t)) for t in range(run.steps))]
 
-    def __call__(self, theta: Tensor, t: int, shares: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(H_t u (k, p), ⟨∇ℓᵢ, u⟩ (k, batch)) for vectors u (k, p) at θ; H_t is that of Σᵢ sharesᵢ ℓᵢ."""
-        passes = self._run.passes(t)
-        hessian_products, gradient_products = torch.zeros_like(vectors), []
-        for number, part in enumerate(passes):
-            of_hessian, of_gradients = self._pass_products(theta, t, number, shares[part], vectors)
-            hessian_products = of_hessian if len(passes) == 1 else hessian_products.add_(of_hessian)
-            gradient_products.append(of_gradients)
-        return hessian_products, torch.cat(gradient_products, dim=1)
+    @property
+    def size(self) -> int:
+        """How many numbers the running statistics hold."""
+        return 0 if self.statistics is None else self.statistics.size
+
+    def __call__(
+        self,
+        theta: Tensor,
+        t: int,
+        shares: Tensor,
+        vectors: Tensor,
+        cotangents: Tensor | None = None,
+        tangents: Tensor | None = None,
+    ) -> StepProducts:
+        """The products for vectors u (k, p) at θ; H_t is that of Σᵢ sharesᵢ ℓᵢ.
+
+        With `cotangents` of the statistics (k, b) after the step it goes backward through the batches of a step, else
+        forward with their `tangents`; None is 0.
+        """
+        none = theta.new_zeros(len(vectors), self.size)
+        c, d = (none if given is None else given for given in (cotangents, tangents))
+        passes = list(enumerate(self._run.passes(t)))
+        parameters, examples = torch.zeros_like(vectors), theta.new_zeros(len(vectors), len(shares))
+        for number, part in passes if cotangents is None else reversed(passes):
+            products = self._pass_products(theta, (t, number), shares[part], (vectors, c, d))
+            parameters = products.parameters if len(passes) == 1 else parameters.add_(products.parameters)
+            examples[:, part] = products.examples
+            c, d = products.cotangents, products.tangents
+        return StepProducts(parameters, examples, c, d)
 
     def _pass_products(
-        self, theta: Tensor, t: int, number: int, shares: Tensor, vectors: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, theta: Tensor, place: tuple[int, int], shares: Tensor, vectors: tuple[Tensor, Tensor, Tensor]
+    ) -> StepProducts:
         """The products of one of the batches of a step."""
-        hessian_products, gradient_products = [], []
-        for part in torch.split(vectors, max(1, self._vector_bytes // (8 * theta.element_size() * len(theta)))):
+        count = max(1, self._vector_bytes // (8 * theta.element_size() * len(theta)))
+        start = theta.new_zeros(self.size)
+        outputs = []
+        for parts in zip(*(torch.split(v, count) for v in vectors), strict=True):
             with preserve_random_state(theta.device), plain_attention():
-                losses = self._losses(t, number)
+                losses = self._losses(*place)
 
-                def objective(at: Tensor, losses: Callable[[Tensor], Tensor] = losses) -> tuple[Tensor, Tensor]:
-                    values = losses(at)
-                    return (shares * values).sum(), values
+                def objective(at: Tensor, statistics: Tensor, weights: Tensor, losses: Losses = losses) -> Any:
+                    # The statistics have weights of 0 here; their tangents are the cotangents.
+                    values, after = losses(at, statistics)
+                    return (shares * values).sum() + (weights * after).sum(), (values, after)
 
-                def products(u: Tensor, objective: Callable[[Tensor], Any] = objective) -> tuple[Tensor, Tensor]:
-                    tangents: tuple[Tensor, Tensor] = torch.func.jvp(
-                        torch.func.grad(objective, has_aux=True), (theta,), (u,)
+                def products(u: Tensor, c: Tensor, d: Tensor, objective: Callable[..., Any] = objective) -> Any:
+                    slopes = torch.func.grad(objective, argnums=(0, 1), has_aux=True)
+                    (of_theta, of_statistics), (values, after) = torch.func.jvp(
+                        slopes, (theta, start, torch.zeros_like(start)), (u, d, c)
                     )[1]
-                    return tangents
+                    return of_theta, values, of_statistics, after
 
-                of_hessian, of_gradients = torch.func.vmap(products, randomness="same")(part)
-            hessian_products.append(of_hessian)
-            gradient_products.append(of_gradients)
-        return torch.cat(hessian_products), torch.cat(gradient_products)
+                outputs.append(torch.func.vmap(products, randomness="same")(*parts))
+        return StepProducts(*(torch.cat(same) for same in zip(*outputs, strict=True)))
 
     def sum_gradients(self, theta: Tensor, t: int, coefficients: Tensor) -> Tensor:
         """Σᵢ cᵢ ∇ℓᵢ of step t for coefficients c (k, batch): (k, p)."""
-        total = theta.new_zeros(len(coefficients), len(theta))
+        total, start = theta.new_zeros(len(coefficients), len(theta)), theta.new_zeros(self.size)
         for number, part in enumerate(self._run.passes(t)):
             with preserve_random_state(theta.device), plain_attention():
-                vjp: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(self._losses(t, number), theta)[1]
+                losses = self._losses(t, number)
+                vjp: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(
+                    lambda at, losses=losses: losses(at, start)[0], theta
+                )[1]
                 total += torch.func.vmap(lambda c, vjp=vjp: vjp(c)[0])(coefficients[:, part])
         return total
 
-    def _losses(self, t: int, number: int) -> Callable[[Tensor], Tensor]:
-        """θ ↦ losses (batch,) of a batch of step t, with the random numbers of the step."""
-        batch = self._run.batch(t, number)
+    def _losses(self, t: int, number: int) -> Losses:
+        """(θ, statistics) ↦ (losses (batch,), statistics) of a batch of step t, with the step's random numbers."""
+        run, batch = self._run, self._run.batch(t, number)
 
-        def losses(theta: Tensor) -> Tensor:
-            parts = zip(self._names, torch.split(theta, self._sizes), self._shapes, strict=True)
-            values: Tensor = torch.func.functional_call(self._whole, {n: v.view(s) for n, v, s in parts}, (batch,))
-            return values
+        def losses(theta: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+            if self.statistics is not None:
+                self.statistics.start(statistics, self._passes_before[t] + number)
+            named = dict(zip(self._names, run.split(theta), strict=True))
+            values: Tensor = torch.func.functional_call(self._whole, named, (batch,))
+            return values, statistics if self.statistics is None else self.statistics.finish()
 
         return losses
 
-    def _refuse_changing_buffers(self) -> None:
-        run = self._run
-        buffers = dict(run.network.net.named_buffers())
-        before = {name: b.clone() for name, b in buffers.items()}
-        with preserve_random_state(run.network.device), torch.no_grad():
-            run.losses(0)
-        changed = [name for name, b in buffers.items() if not torch.equal(b, before[name])]
-        for name in changed:
-            buffers[name].copy_(before[name])
-        if changed:
-            raise ValueError(
-                f"training changes {changed[0]!r}: through the statistics of a batch norm the examples of a batch "
-                "depend on each other, and replay does not differentiate these statistics; use another norm "
-                "(GroupNorm, LayerNorm), or Influence, which takes the trained net with its statistics as constants"
-            )
+
+def _changed_buffers(run: Run) -> dict[str, Tensor]:
+    """The buffers of the net that a step changes, as they are before it."""
+    require_no_synchronised_norm(run.network.net)
+    buffers = dict(run.network.net.named_buffers())
+    before = {name: b.clone() for name, b in buffers.items()}
+    with preserve_random_state(run.network.device), torch.no_grad():
+        run.losses(0)
+    changed = {name: b for name, b in before.items() if not torch.equal(buffers[name], b)}
+    for name, buffer in changed.items():
+        buffers[name].copy_(buffer)
+    return changed

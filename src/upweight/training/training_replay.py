@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from math import isqrt
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from upweight.core.blocks import blocks
 from upweight.core.identity import digest
@@ -23,6 +24,7 @@ from upweight.training.second_order import VECTOR_BYTES, SecondOrderProducts
 from upweight.training.update_rule import UpdateRule
 
 Array = NDArray[np.float64]
+STATISTICS = "statistics"  # the name of the running statistics among the states of a backward pass
 COTANGENT_BYTES = 1 << 30  # memory for the cotangents of one backward pass
 
 
@@ -40,8 +42,8 @@ class TrainingReplay(Replay):
     they are needed (Griewank & Walther 2000). This takes memory for 2√T steps, and the time of one more training.
 
     Raises:
-        ValueError: batches that depend on the weights, so that there is no derivative; batch statistics; a step whose
-            gradient changes when it is made again; training that diverged.
+        ValueError: batches that depend on the weights, so that there is no derivative; statistics that a module of the
+            net updates itself; a step whose gradient changes when it is made again; training that diverged.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class TrainingReplay(Replay):
         self._run, self._sample_weights, self._weights = run, sample_weights, weights * sample_weights
         self._cotangent_bytes = cotangent_bytes
         self._products = SecondOrderProducts(run, vector_bytes)
+        initial_buffers = {name: buffer.clone() for name, buffer in run.network.net.named_buffers()}
         _require_repeatable(run, self._weights)
+        _write_buffers(run.network.net, initial_buffers)
         self._interval = max(1, isqrt(run.steps))
         self._stored: list[TrainingState] = []
         for state, _ in iterate_steps(run, self._weights, initial_training_state(run), run.steps):
@@ -68,6 +72,7 @@ class TrainingReplay(Replay):
                 self._stored.append(state)
         self._theta = trained_parameters(run.training, state.theta, state.state)
         require_finite(self._theta, run.steps)
+        self._buffers = {name: buffer.clone() for name, buffer in run.network.net.named_buffers()}
 
     @property
     def beginning(self) -> Array:
@@ -79,8 +84,28 @@ class TrainingReplay(Replay):
         """The trained parameters, (p,)."""
         return np.asarray(self._theta.double().cpu().numpy())
 
+    @property
+    def statistic_names(self) -> tuple[str, ...]:
+        """The batch norms whose running statistics the training changed."""
+        return () if self._products.statistics is None else self._products.statistics.names
+
+    def write_buffers(self, net: nn.Module) -> None:
+        """Give a net with the same modules the buffers at the end of the training."""
+        _write_buffers(net, self._buffers)
+
+    @property
+    def statistics(self) -> Array:
+        """The running statistics of batch norms at the end of the training, (b,)."""
+        return self.read_statistics(self._buffers)
+
+    def read_statistics(self, buffers: Mapping[str, Tensor]) -> Array:
+        """The running statistics among these buffers, (b,)."""
+        followed = () if self._products.statistics is None else self._products.statistics.buffers
+        parts = [buffers[name].detach().double().cpu().numpy() for name in followed]
+        return np.concatenate(parts) if parts else np.empty(0)
+
     def gradients(self, rows: Rows, folder: str | Path | None = None, clip: float | None = None) -> Array:
-        """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n).
+        """∂m_q/∂wᵢ from the measurements' gradients (m, p) or (m, p + b) at the end of the training: (m, n).
 
         With `folder` the backward pass is saved there every √T steps, and an interrupted pass resumes to the same
         bits. With `clip` no backward step lets a query's cotangent grow by more than this factor; `clipped` is the
@@ -99,37 +124,49 @@ class TrainingReplay(Replay):
         return scores * self._sample_weights
 
     def shifts(self, directions: Array) -> Array:
-        """How the trained parameters move along directions (r, n) in the weights: (r, p)."""
+        """How parameters and running statistics move along directions (r, n) in the weights: (r, p + b)."""
         run, tangents = self._run, self._theta.new_zeros(len(directions), len(self._theta))
         state_tangents = initial_state(run.training, tangents)
+        statistics = tangents.new_zeros(len(directions), self._products.size)
         for step in (step for stored in self._stored for step in self._steps(stored)):
-            gradient_tangents, _ = self._products(step.theta, step.t, run.shares(step.t, self._weights), tangents)
+            weighted = run.shares(step.t, self._weights)
+            products = self._products(step.theta, step.t, weighted, tangents, tangents=statistics)
+            gradient_tangents, statistics = products.parameters, products.tangents
             shares = self._share_tangents(step.t, directions * self._sample_weights)
             coefficients = torch.from_numpy(shares).to(tangents)
             gradient_tangents += self._products.sum_gradients(step.theta, step.t, coefficients)
             tangents, state_tangents = push_forward(step, tangents, state_tangents, gradient_tangents)
-        tangents = trained_parameters(run.training, tangents, state_tangents)
+        tangents = torch.cat([trained_parameters(run.training, tangents, state_tangents), statistics], dim=1)
         return np.asarray(tangents.double().cpu().numpy())
 
     def _backward(self, cotangents: Tensor, checkpoint: ReplayCheckpoint | None, clip: float | None) -> BackwardState:
-        """Backpropagate cotangents c (m, p) through all steps; scores (m, n) are ∂⟨c, θ_T⟩/∂(sample weight · wᵢ)."""
+        """Backpropagate cotangents c (m, p + b) of parameters and statistics through all steps.
+
+        Scores (m, n) are the derivatives in sample weight · wᵢ.
+        """
+        cotangents, statistics = cotangents[:, : len(self._theta)], cotangents[:, len(self._theta) :]
         states = initial_state(self._run.training, cotangents)
         if self._run.training.ema is not None:  # the trained net is the average
             cotangents, states[AVERAGE] = states[AVERAGE], cotangents
+        if statistics.shape[1]:
+            states[STATISTICS] = statistics
         progress = BackwardState(self._run.steps, cotangents, states, np.zeros((len(cotangents), len(self._weights))))
         progress = progress if checkpoint is None else checkpoint.read(progress)
         for stored in [stored for stored in reversed(self._stored) if stored.t < progress.t]:
             _, after, state_cotangents, scores, clipped = progress
             for step in reversed(self._steps(stored)):
+                of_statistics = state_cotangents.get(STATISTICS)
                 before, state_cotangents, u = pull_back(step, after, state_cotangents)
                 shares = self._run.shares(step.t, self._weights)
-                hessian_products, gradient_products = self._products(step.theta, step.t, shares, u)
-                before = hessian_products.add_(before)
+                products = self._products(step.theta, step.t, shares, u, of_statistics)
+                before = products.parameters.add_(before)
+                if of_statistics is not None:
+                    state_cotangents[STATISTICS] = products.cotangents
                 if clip is not None:
                     before, state_cotangents, too_large = limit_growth(after, before, state_cotangents, clip)
                     clipped += int(too_large.sum())
                 after = before
-                slopes = self._weight_slopes(step.t, gradient_products.double().cpu().numpy())
+                slopes = self._weight_slopes(step.t, products.examples.double().cpu().numpy())
                 np.add.at(scores.T, self._run.positions[step.t], slopes.T)  # a batch may contain an example twice
             progress = BackwardState(stored.t, after, state_cotangents, scores, clipped)
             if checkpoint is not None:
@@ -178,6 +215,12 @@ class TrainingReplay(Replay):
                 mean = products[:, part] @ (weights[part] / denominators[part])
                 means[:, part] = np.outer(mean, run.counts(t)[part])
         return means
+
+
+def _write_buffers(net: nn.Module, values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            buffer.copy_(values[name])
 
 
 def _require_repeatable(run: Run, weights: Array) -> None:

@@ -13,10 +13,13 @@ from torch import nn
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.forgettable import Forgettable, ForgottenStep, Route, Unlearned
-from upweight.core.model import Replayable, Retrainable, Stack, Stackable
+from upweight.core.model import Parametric, Replayable, Retrainable, Stack, Stackable
+from upweight.core.replay import Replay
+from upweight.core.rows import DenseRows, Rows
 from upweight.core.weights import checked_weights, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
+from upweight.training.batch_statistics import read_norm_buffers, statistic_gradients, write_norm_buffers
 from upweight.training.recipe import Training
 from upweight.training.trainer import TrainFn
 from upweight.training.training_replay import TrainingReplay
@@ -24,12 +27,16 @@ from upweight.training.training_replay import TrainingReplay
 Array = NDArray[np.float64]
 
 
-class RetrainableNetwork(Stackable, Replayable, Forgettable):
+class RetrainableNetwork(Stackable, Replayable, Forgettable, Parametric):
     """A network with its training: a recipe, the user's function (weights, seed) -> net, or None if it is not known."""
 
     network: Network
     training: Training | TrainFn | None
     converges = False
+
+    @abstractmethod
+    def with_parameters(self, parameters: Array) -> Self:
+        """A copy of the model and its net, with other parameters."""
 
     @abstractmethod
     def with_net(self, net: nn.Module) -> Self:
@@ -113,6 +120,40 @@ class RetrainableNetwork(Stackable, Replayable, Forgettable):
         weights = checked_weights(train, weights)
         (run,) = trainer.make_runs(self.training, self.network, train, weights[None], [seed])  # type: ignore[arg-type]
         return TrainingReplay(run, weights, sample_weights(train))
+
+    @property
+    def trained_state(self) -> Array:
+        """The parameters, and the running statistics of batch norms."""
+        return np.concatenate([self.parameters, read_norm_buffers(self.network.net)])
+
+    def with_trained_state(self, state: Array) -> Self:
+        """A copy of the model and its net, with other parameters and running statistics."""
+        size = self.network.size
+        model: Self = self.with_parameters(state[:size])
+        write_norm_buffers(model.network.net, state[size:])
+        return model
+
+    def after(self, replay: Replay) -> Self:
+        """This model with the parameters and buffers of the run."""
+        model = super().after(replay)
+        assert isinstance(replay, TrainingReplay)
+        replay.write_buffers(model.network.net)
+        trained: Self = model
+        return trained
+
+    def outcome_rows(self, queries: Examples, replay: Replay) -> Rows:
+        """Gradients of the measurement in the parameters and in the running statistics of batch norms."""
+        rows = super().outcome_rows(queries, replay)
+        assert isinstance(replay, TrainingReplay)
+        if not replay.statistic_names:
+            return rows
+        of_statistics = statistic_gradients(self.network, queries, replay.statistic_names)
+        return DenseRows(np.concatenate([rows.dense(), of_statistics], axis=1))
+
+    def running_statistics(self, replay: Replay) -> Array:
+        """The running statistics of the net, (b,)."""
+        assert isinstance(replay, TrainingReplay)
+        return replay.read_statistics(dict(self.network.net.named_buffers()))
 
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""

@@ -16,7 +16,7 @@ from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
-from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions
+from upweight.core.model import Embeddable, Movable, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
 from upweight.core.weights import only_examples
@@ -45,7 +45,6 @@ Array = NDArray[np.float64]
 
 class TorchModel(
     CheckpointedNetwork,
-    Parametric,
     Perturbable,
     Embeddable,
     RetrainableNetwork,

@@ -1,0 +1,148 @@
+"""Metagradients through batch norm: does the derivative of a ResNet's training predict removals?
+
+python -m benchmarks.batch_norm --data DIR
+
+A narrow ResNet with BatchNorm2d learns 16 × 16 pictures of CIFAR-10, flipped at random. The truth is the same run with
+the same seed, in which the losses of 10 % of the examples have weight 0. Retrainings are saved in the system's
+temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from benchmarks.metagradients import agreement, slope
+from benchmarks.results import Section, Table, verdict, versions
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+import upweight as uw
+
+Array = NDArray[np.float64]
+TRAIN, QUERIES, SHARE, SUBSETS, GATE = 400, 16, 0.1, 40, 8
+SETTINGS: dict[str, Any] = {
+    "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 8, "batch_size": 50, "schedule": "cosine", "warmup": 8,
+}  # fmt: skip
+
+
+class Block(nn.Module):
+    """Two convolutions with batch norms around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)])
+        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = F.gelu(self.norms[0](self.first(x)))
+        return F.gelu(self.norms[1](self.second(inside)) + self.shortcut(x))
+
+
+def resnet(seed: int) -> nn.Module:
+    """Three blocks of 6, 12 and 24 channels."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.GELU()),
+        *(Block(6, 6, 1), Block(6, 12, 2), Block(12, 24, 2)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)),
+    )
+
+
+def loss(net: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of every example."""
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def flipped(batch: Any, generator: torch.Generator) -> Any:
+    """Half of the pictures, mirrored."""
+    mirrored = torch.rand(len(batch.x), generator=generator) < 0.5
+    return replace(batch, x=torch.where(mirrored[:, None, None, None], batch.x.flip(3), batch.x))
+
+
+def pictures(data: Path, part: str, per_class: int) -> uw.Examples:
+    """The first pictures of every class, 16 × 16, with mean 0 and deviation 1."""
+    with zipfile.ZipFile(data / "cifar10-subset.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith(f"{part}/") and name.endswith(".jpg"))
+        classes = sorted({name.split("/")[1] for name in names})
+        chosen = [n for c in classes for n in [m for m in names if m.split("/")[1] == c][:per_class]]
+        read = [Image.open(io.BytesIO(archive.read(n))).resize((16, 16), Image.Resampling.BOX) for n in chosen]
+    x = np.stack([np.asarray(picture, dtype=np.float32) for picture in read]).transpose(0, 3, 1, 2)
+    x = (x - 120.0) / 64.0
+    return uw.Examples(x, np.array([classes.index(n.split("/")[1]) for n in chosen]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar10-subset.zip")
+    data = parser.parse_args(arguments).data
+    torch.set_num_threads(1)
+    train = pictures(data, "train", TRAIN // 10)
+    unseen = pictures(data, "test", 8)
+    queries = unseen.take(np.random.default_rng(1).permutation(len(unseen))[:QUERIES])
+    training = uw.Training(**SETTINGS, augment=flipped)
+    start = time.process_time()
+    model = uw.TorchModel.trained(resnet, loss, train, training=training)
+    one = time.process_time() - start
+    correct = np.mean([p == y for p, y in zip(model.predict(unseen).predicted, unseen.y.tolist(), strict=True)])
+    print(f"{model.network.size} parameters, a training of {one:.1f} CPU seconds, {correct:.0%} correct", flush=True)
+
+    rng = np.random.default_rng(0)
+    weights = np.ones((SUBSETS, TRAIN))
+    for row in weights:
+        row[rng.choice(TRAIN, int(SHARE * TRAIN), replace=False)] = 0.0
+    folder = Path(tempfile.gettempdir()) / "upweight-batch-norm"
+    base = model.measure(queries)
+    values: dict[str, tuple[Array, float]] = {}
+    for name, recipe in {
+        "metagradient at the centre": uw.Metagradient(keep=1 - SHARE, removals=0),
+        "metagradient at the full set": uw.Metagradient(at="full", removals=0),
+        "Influence, EK-FAC": uw.Influence(curvature=uw.EKFAC()),
+    }.items():
+        start = time.process_time()
+        values[name] = recipe.fit(model, train).attribute(queries).values, time.process_time() - start
+        print(name, f"{values[name][1]:.0f} CPU seconds", flush=True)
+    at_centre = model.replay(train, np.full(TRAIN, 1 - SHARE))
+    rows = model.after(at_centre).outcome_rows(queries, at_centre).dense()
+    rows[:, model.network.size :] = 0.0
+    values["at the centre, running statistics held fixed"] = at_centre.gradients(uw.DenseRows(rows)), np.nan
+    retraining = uw.Retraining(processes=1, folder=folder)
+    actual = uw.retrain(model, train, weights, retraining=retraining).measure(queries) - base[:, None]
+    other = uw.retrain(model, train, weights[:20], seed=1, retraining=retraining).measure(queries)
+
+    table = Table(
+        f"A narrow ResNet with BatchNorm2d ({model.network.size:,} parameters), {SHARE:.0%} removed",
+        f"LDS ≥ .90, slope in [.9, 1.1] after {GATE} retrainings",
+        ["prediction", "LDS [95 %]", "slope", f"slope after {GATE}", "CPU seconds", "verdict"],
+        notes=[
+            f"{TRAIN} pictures of CIFAR-10 (16 × 16), flipped at random, {SETTINGS['epochs']} epochs of SGD in batches "
+            f"of {SETTINGS['batch_size']}; {QUERIES} queries, {SUBSETS} removals, same seed; one training takes "
+            f"{one:.1f} CPU seconds; {correct:.0%} of the unseen pictures are classified correctly."
+        ],
+    )
+    table.add("another seed's retraining (20 removals)", agreement(other, actual[:, :20])[1], "", "", "", "")
+    for name, (scores, seconds) in values.items():
+        predicted = -scores @ (1 - weights).T
+        lds, text = agreement(predicted, actual)
+        after = slope(predicted[:, GATE:], actual[:, GATE:]) / slope(predicted[:, :GATE], actual[:, :GATE])
+        mark = verdict(lds >= 0.9 and 0.9 <= after <= 1.1) if name == "metagradient at the centre" else ""
+        cost = "" if np.isnan(seconds) else f"{seconds:.0f}"
+        table.add(name, text, f"{slope(predicted, actual):.2f}", f"{after:.2f}", cost, mark)
+        print(table.rows[-1], flush=True)
+    command = "python -m benchmarks.batch_norm --data DIR"
+    Section("batch norm", "Through batch norm", command, [table], versions(["torch", "upweight"])).keep()
+
+
+if __name__ == "__main__":
+    main()
