@@ -152,6 +152,8 @@ def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> Progres
     """A context that shows one line per stage on stderr. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
+    from upweight.core.forecast import announcements
     from upweight.report.progress_display import ProgressDisplay
 
+    announcements.disabled = quiet or (as_json and not sys.stderr.isatty())
     return ProgressDisplay(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)

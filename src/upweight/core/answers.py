@@ -42,11 +42,12 @@ class Answer:
         method: name of the method, for messages.
 
     Attributes:
+        train: the number of training examples.
         facts: what the method returned after its last block; empty until then.
     """
 
     def __init__(self, blocks: Iterator[Block] | Blocks, queries: int, train: int, method: str) -> None:
-        self._blocks = blocks
+        self._blocks, self.train = blocks, train
         self._queries = queries
         self._method = method
         self._received = np.zeros(train, dtype=bool)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -21,6 +22,7 @@ from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, require_examples
+from upweight.core.forecast import announced, is_announced, watched
 from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
@@ -60,6 +62,7 @@ class Attributor(ABC):
         cost: time and memory, in one or two lines.
         unit: of its scores. A method of unit EFFECT may return RANK for some settings or models; its scores say so.
         needs: the capabilities that a model must have.
+        solves_train: whether `fit` solves a system with the curvature for every training example.
         answers_from_store: whether `fit(model, train, store=…)` is possible: all that it needs of the training set are
             `loss_rows` and `curvature`.
         variants: settings that the laws try in addition to the defaults: name → settings.
@@ -70,13 +73,14 @@ class Attributor(ABC):
     cost: ClassVar[str] = ""
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
+    solves_train: ClassVar[bool] = False
     answers_from_store: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = with_store(with_requirements(check_changes_once(cls.fit)))  # type: ignore[method-assign]
+            cls.fit = with_store(with_requirements(with_forecast(check_changes_once(cls.fit))))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:
@@ -208,8 +212,9 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         departure = self.departure(queries)
         values = np.empty((len(queries), len(self.train)))
         answer = self.answer(queries)
-        for where, block in answer:
-            values[:, where] = block
+        with self._announced(queries):
+            for where, block in watched(answer, "scores of training examples", len(self.train)):
+                values[:, where] = block
         predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
         scores = with_departure(scores, departure)
@@ -246,10 +251,11 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.require_unchanged()
         answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
         departures: list[Departure | None] = []
-        for batch in queries.batches(TOP_QUERY_BLOCK):
-            departures.append(self.departure(batch))
-            answers.append(self.answer(batch))
-            strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan))
+        with self._announced(queries):
+            for batch in queries.batches(TOP_QUERY_BLOCK):
+                departures.append(self.departure(batch))
+                answers.append(self.answer(batch))
+                strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan))
         values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
         unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
         diagnostics["warnings"] += warnings_of(departures)[:1]
@@ -313,6 +319,13 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         scores = Scores(values, query_ids, train_ids, unit, measurement, recipe, diagnostics, measured, predictions)
         return scores if half_widths is None else replace(scores, half_widths=half_widths)
 
+    def _announced(self, queries: Examples) -> AbstractContextManager[None]:
+        """A context of work on these queries, which says what it takes if that is long."""
+        if is_announced():
+            return nullcontext()
+        forecast = self.model.forecast(self.recipe, self.train, len(queries))
+        return announced(f"{type(self.recipe).__name__}, {len(queries):,} queries", forecast)
+
     def require_queries(self, queries: Examples | None) -> Examples:
         """The queries, or the one of a measurement of the parameters alone. Raises TypeError for anything else."""
         given = self.model.parameter_query() if queries is None else queries
@@ -346,3 +359,17 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             for k, v in self.diagnostics.items()
         )
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
+
+
+def with_forecast(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate the `fit` of a recipe so that it says what it will take, if that is long, and how far it is."""
+
+    @wraps(fit)
+    def announced_fit(recipe: Any, model: Any, train: Examples, *args: Any, **kwargs: Any) -> Any:
+        if is_announced():
+            return fit(recipe, model, train, *args, **kwargs)
+        forecast = model.forecast(recipe, train) if isinstance(model, Measurable) else None
+        with announced(f"{type(recipe).__name__}.fit on {len(train):,} training examples", forecast):
+            return fit(recipe, model, train, *args, **kwargs)
+
+    return announced_fit

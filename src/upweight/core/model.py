@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
+from upweight.core.forecast import Forecast
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
 from upweight.core.kept_state import KeptState
@@ -69,6 +70,10 @@ class Measurable(ABC):
     def only_examples(self, train: Examples) -> Mapping[Any, Any]:
         """Class → id of its only training example of positive weight; none if labels are not classes."""
         return {} if self.classes is None else only_examples(train)
+
+    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
+        """Time and memory that fitting this method takes, or asking it so many queries; None if that is not known."""
+        return None
 
     def parameter_query(self) -> Examples | None:
         """One query for a measurement that depends on the parameters alone; None if queries are what is measured."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import Answer
+from upweight.core.forecast import watched
 from upweight.core.scores import require_finite
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -23,7 +24,7 @@ def strongest_of(
     """
     values, positions = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
     bounds: Bounds | None = None
-    for where, block in answer:
+    for where, block in watched(answer, "scores of training examples", answer.train):
         highest, lowest = block.max(axis=1, initial=-np.inf), block.min(axis=1, initial=np.inf)
         if block.size and not (np.isfinite(highest) & np.isfinite(lowest)).all():
             require_finite(block, may_be_nan)

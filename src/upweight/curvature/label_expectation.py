@@ -20,6 +20,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
+from upweight.core.forecast import watched_slices
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
@@ -80,7 +81,7 @@ def expected_batches(
     inspection = inspect(network, "loss", examples)
     size = inspection.batch_size if batch_examples is None else batch_examples
     size = min(MAX_BATCH_EXAMPLES, size) if draws is None else _fitting_batch_size(summed, size)
-    for where in blocks(len(examples), size):
+    for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
         part = examples.take(np.arange(where.start, where.stop))
         gradients: list[CapturedBatch] = []
         with (

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
 from upweight.core.examples import Examples
+from upweight.core.forecast import watched_slices
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
 from upweight.gradients.inspection import inspect
@@ -96,7 +97,8 @@ class Operator(ABC):
         """Examples of weight above 0, with their weights."""
         train, weights = self.summed.train, self.summed.weights
         counted = np.flatnonzero(weights)
-        for batch in slices(len(counted), self._batch_size()):
+        batches = slices(len(counted), self._batch_size())
+        for batch in watched_slices(batches, "products with the curvature", len(counted)):
             where = counted[batch]
             part = train if len(where) == len(train) else train.take(where)
             yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.precision)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks as consecutive
 from upweight.core.examples import Examples
+from upweight.core.forecast import watched_slices
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.gradient_totals import collecting_totals
@@ -105,7 +106,8 @@ class CapturedRows(NetworkRows):
             yield from self._read(self._source, start, size, ready)
             return
         inspection = inspect(self.network, self.quantity, self.examples)
-        for where in consecutive(len(self), size or min(self.max_batch_examples, inspection.batch_size), start):
+        batches = consecutive(len(self), size or min(self.max_batch_examples, inspection.batch_size), start)
+        for where in watched_slices(batches, "gradients of examples", len(self)):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.precision)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:

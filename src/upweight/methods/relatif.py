@@ -48,6 +48,7 @@ class RelatIF(Attributor):
     cost = "that of Influence without correction, and a solve for each training example"
     needs = (Differentiable,)
     answers_from_store = True
+    solves_train = True
     variants: ClassVar = {"parameters": {"relative": "parameters"}, "EK-FAC": {"curvature": EKFAC()}}
 
     relative: Literal["loss", "parameters"] = "loss"

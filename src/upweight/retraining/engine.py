@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
+from upweight.core.forecast import TaskClock
 from upweight.core.model import Parametric, Stack
 from upweight.retraining.interruption import report_unfinished
 from upweight.retraining.result_cache import ResultCache
@@ -69,6 +70,7 @@ def run_tasks(
     _report_progress(retraining, len(results), len(tasks))
     distribute = _choose_distribution(retraining)
     todo, numbers = [tasks[position] for position in remaining], [position + 1 for position in remaining]
+    clock = None if retraining.progress is not None or not remaining else TaskClock("retrainings", len(remaining))
     with (
         report_unfinished(results, len(tasks), retraining.folder),
         closing(run_groups(job, todo, size, distribute, numbers)) as finished,
@@ -78,6 +80,8 @@ def run_tasks(
             if cache is not None:
                 cache.write(tasks[position], result)
             results[position] = result
+            if clock is not None:
+                clock.finished()
             _report_progress(retraining, len(results), len(tasks))
     in_order = [results[position] for position in range(len(tasks))]
     return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)

@@ -8,6 +8,7 @@ from typing import Any
 from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import EKFAC, KFAC, CurvatureRecipe
 from upweight.core.examples import Examples
+from upweight.core.forecast import announcements
 from upweight.core.model import Differentiable
 from upweight.gradients.inspection import capture, inspect
 from upweight.store.coordinate_model import CoordinateModel, fitted_from
@@ -27,6 +28,7 @@ def stored_model(model: Any, store: Store, train: Examples) -> Differentiable:
         raise TypeError(f"expected store=uw.Store(folder), got {store!r}")
     builder = store.builder(model, train)
     if any(builder.missing(phase) for phase in ("basis", "rows")):
+        announcements.info("%s", store.plan(model, train))
         store.build(model, train)
         builder = store.builder(model, train)
     shards = StoredShards(builder.folder, builder.header, builder.identity("rows"))

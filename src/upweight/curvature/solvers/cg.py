@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.curvature_recipes import CG
+from upweight.core.forecast import StepClock
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import (
@@ -113,10 +114,11 @@ class ConjugateGradients(PreparedSolver):
         r = take_columns(state.remainder, active)
         z = self._preconditioned(r)
         d = {name: block.clone() for name, block in z.items()}
-        rho = inner_products(r, z)
+        rho, clock = inner_products(r, z), StepClock("steps of conjugate gradients at most", self.recipe.steps)
         while len(active) and state.steps < self.recipe.steps:
             w = self.operator.matvec(d)
             state.steps += 1
+            clock.report(state.steps)
             curvatures = inner_products(d, w)
             positive = curvatures > 0
             state.stopped[active[~positive]] = True

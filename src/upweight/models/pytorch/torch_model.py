@@ -28,6 +28,7 @@ from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
+from upweight.models.pytorch.forecast_network import ForecastNetwork
 from upweight.models.pytorch.inspected_network import InspectedNetwork
 from upweight.models.pytorch.measurements import MeanOverPrompts
 from upweight.models.pytorch.retraining import RetrainableNetwork
@@ -51,6 +52,7 @@ class TorchModel(
     InspectedNetwork,
     StorableNetwork,
     TokenNetwork,
+    ForecastNetwork,
 ):
     """A trained network, its loss and the measurement of a query.
 

@@ -1,0 +1,63 @@
+"""A network that says beforehand what a method's work on it will take."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.checkpoints import Checkpointed
+from upweight.core.curvature_recipes import CurvatureRecipe, Identity
+from upweight.core.examples import Examples
+from upweight.core.forecast import Forecast
+from upweight.core.model import Measurable
+from upweight.gradients.network import Network
+
+SMALL = 10**7  # examples × parameters below which a pilot is not worth its time
+
+logger = logging.getLogger("upweight")
+
+
+class ForecastNetwork(Measurable):
+    """Time and memory of the methods by gradients, from a pilot of at most 1 % of the examples."""
+
+    network: Network
+
+    def weights(self, train: Examples) -> NDArray[np.float64]:
+        """Sample weights, (n,)."""
+        raise NotImplementedError
+
+    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
+        """What fitting the recipe takes, or asking it so many queries; None if the work is small or not known."""
+        if len(train) * self.network.size < SMALL:
+            return None
+        described = recipe.described()
+        is_pairwise = any(name in described for name in ("curvature", "layers", "modules"))
+        if not is_pairwise or described.get("modules") is not None:
+            return None
+        curvature = getattr(recipe, "curvature", Identity())
+        if not isinstance(curvature, CurvatureRecipe | None):
+            return None
+        try:
+            return self._forecast(recipe, curvature, train, queries)
+        except Exception as error:  # whatever it is, the work itself will say it
+            logger.debug("no forecast: %s", error)
+            return None
+
+    def _forecast(
+        self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None
+    ) -> Forecast:
+        from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit
+        from upweight.curvature.summed_objective import SummedObjective
+
+        pilot = Pilot(SummedObjective.of(self.network, train, np.asarray(self.weights(train)), 0.0))
+        if queries is None:
+            fit = forecast_fit(pilot, curvature)
+            return fit + forecast_answer(pilot, curvature, len(train)) if recipe.solves_train else fit
+        answer = forecast_answer(pilot, curvature, queries)
+        if Checkpointed in recipe.needs:
+            times = len(self.checkpoints()) if isinstance(self, Checkpointed) else 1
+            return Forecast({name: times * seconds for name, seconds in answer.parts.items()}, answer.bytes)
+        return answer

@@ -1,0 +1,74 @@
+"""Forecasts of networks: every curvature has one, for its own form, and a fit says it without changing its scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import upweight as uw
+
+torch = pytest.importorskip("torch")
+
+from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
+from upweight.core import forecast as said  # noqa: E402
+from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit  # noqa: E402
+from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
+
+X, Y = digits()
+TRAIN, QUERIES = uw.Examples(X[:100], Y[:100]), uw.Examples(X[100:104], Y[100:104])
+RECIPES = [
+    uw.Identity(), uw.Diagonal(), uw.EmpiricalFisher(), uw.DataInf(), uw.KFAC(), uw.EKFAC(), uw.GaussNewton(),
+    uw.GaussNewton(solver=uw.CG()), uw.Hessian(), uw.Hessian(solver=uw.LiSSA()), uw.Hessian(solver=uw.Arnoldi()), None,
+]  # fmt: skip
+
+
+def model(make=mlp):
+    torch.manual_seed(0)
+    return uw.TorchModel(make().double(), cross_entropy)
+
+
+@pytest.fixture(scope="module")
+def pilot():
+    return Pilot(SummedObjective.of(model().network, TRAIN, np.ones(100), 0.0))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_every_curvature_has_a_forecast(recipe, pilot):
+    fit, answer = forecast_fit(pilot, recipe), forecast_answer(pilot, recipe, 4)
+    has_fit = recipe != uw.Identity() and not isinstance(getattr(recipe, "solver", None), uw.LiSSA)
+    assert np.isfinite(fit.seconds) and (fit.seconds > 0) == has_fit
+    assert 0 < answer.seconds < np.inf and answer.bytes >= 8 * 4 * 100
+    assert forecast_answer(pilot, recipe, 400).seconds > answer.seconds
+
+
+def test_convolutions_have_one_too():
+    pilot = Pilot(SummedObjective.of(model(cnn).network, TRAIN, np.ones(100), 0.0))
+    assert forecast_fit(pilot, uw.EKFAC()).parts.keys() == {"factors", "eigenvectors", "second moments"}
+    assert pilot.multiplications > model(cnn).network.size  # weights are used at several positions
+
+
+def test_a_pilot_looks_at_one_example_in_a_hundred(pilot):
+    assert pilot.count == 2
+    many = uw.Examples(np.tile(X[:100], (10, 1)), np.tile(Y[:100], 10))
+    assert Pilot(SummedObjective.of(model().network, many, np.ones(1000), 0.0)).count == 10
+
+
+@pytest.mark.parametrize("recipe", [uw.Influence(), uw.RelatIF(curvature=uw.EKFAC()), uw.GradDot()], ids=str)
+def test_a_fit_that_is_forecast_gives_the_same_scores(recipe, monkeypatch, capsys):
+    plain = recipe.fit(model(), TRAIN).attribute(QUERIES).values
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL", 0)
+    monkeypatch.setattr(said, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(said.Forecast, "seconds", 60.0)
+    fitted = recipe.fit(model(), TRAIN)
+    np.testing.assert_array_equal(fitted.attribute(QUERIES).values, plain)
+    err = capsys.readouterr().err
+    assert f"{type(recipe).__name__}.fit on 100 training examples: about 60 s" in err and ", 4 queries: about" in err
+
+
+def test_the_form_is_that_of_the_fit(pilot):
+    assert pilot.form(None) == pilot.form(uw.GaussNewton()) == "direct"
+    assert pilot.form(uw.GaussNewton(solver=uw.CG())) == pilot.form(uw.Hessian(solver=uw.LiSSA())) == "CG"
+    large = uw.TorchModel(torch.nn.Sequential(torch.nn.Linear(64, 60), torch.nn.Linear(60, 10)), cross_entropy)
+    examples = uw.Examples(X[:100].astype("float32"), Y[:100])
+    wide = Pilot(SummedObjective.of(large.network, examples, np.ones(100), 0.0))
+    assert wide.form(None) == "dual" and wide.form(uw.Hessian()) == "CG"
