@@ -46,7 +46,7 @@ MAX_PILOT_EXAMPLES = 512
 PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
-TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step: other work on the machine is left out
+TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
 
 
 def forecast_fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
@@ -103,20 +103,15 @@ class Pilot:
         self.inspection = inspect(self.network, "loss", self.examples)
 
     def timed(self, work: Callable[[], Any]) -> float:
-        """Seconds of the fastest of a few calls after the first one, which may load and compile."""
-        best, total = float("inf"), 0.0
-        for call in range(MAX_CALLS):
+        """Seconds of a call, the median of a few after the first one, which may load and compile."""
+        seconds = list[float]()
+        while len(seconds) < 2 or (len(seconds) < MAX_CALLS and sum(seconds) < TIMED_SECONDS):
             start = self.clock()
             work()
             if self.network.device.type == "cuda":
                 torch.cuda.synchronize(self.network.device)
-            seconds = self.clock() - start
-            total += seconds
-            if call > 0 or seconds > TIMED_SECONDS:
-                best = min(best, seconds)
-            if total > TIMED_SECONDS and best < float("inf"):
-                break
-        return best
+            seconds.append(self.clock() - start)
+        return float(np.median(seconds[1:]))
 
     def per_example(self, work: Callable[[Examples], Any], batch: int) -> float:
         """Seconds of an example in batches of this size, from two small batches: an overhead, and a part that grows."""

@@ -31,7 +31,7 @@ class ForecastNetwork(Measurable):
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
         """What fitting the recipe takes, or asking it so many queries; None if the work is small or not known."""
-        if len(train) * self.network.size < SMALL:
+        if len(train) * self.network.size < SMALL or hasattr(recipe, "store"):
             return None
         described = recipe.described()
         is_pairwise = any(name in described for name in ("curvature", "layers", "modules"))
