@@ -14,6 +14,8 @@ OUTPUT = {
     "mlp": r"the strongest opponents:\n   #\d+ \((malignant|benign)\)  -0\.",
     "cnn": r"Helped: #\d+ \(a \d\)",
     "trainer": r"made likely by:\n   \+.*\n(.*\n)*Check\(6 removals",
+    "lora_classifier": r"the strongest opponents:\n   -\d\.\d+  [\w.]+ \((files|numbers|network)\): \w",
+    "causal_lm": r"made this likely:\n\w.*\n   \+\d+\.\d+  \w",
     "transformer": r"the words that made '.*\[\w+\].*' likely:\n   \+",
 }
 
@@ -22,7 +24,10 @@ def test_every_example_script_is_tested() -> None:
     assert sorted(OUTPUT) == sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-@pytest.mark.parametrize("name", OUTPUT)
+TRAINERS = ("lora_classifier", "causal_lm")  # transformers' Trainer takes its time
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in TRAINERS else ()) for n in OUTPUT])
 def test_an_example_prints_and_writes_a_report(name: str, tmp_path: Path) -> None:
     command = [sys.executable, FOLDER / f"{name}.py", "page.html"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -94,4 +94,4 @@ def _label_names(rows: Any) -> dict[Any, str] | None:
 
 
 def _targets_are_texts(collator: Any, rows: Any) -> bool:
-    return type(collator).__name__ == "DataCollatorForSeq2Seq" and "labels" in column_names(rows)
+    return getattr(collator, "model", None) is not None and "labels" in column_names(rows)

@@ -14,6 +14,7 @@ from upweight.models.huggingface.adapter_checks import require_trained_adapters
 from upweight.models.huggingface.collation import Task, base_of, forward_arguments, make_collate
 from upweight.models.huggingface.dataset_examples import examples
 from upweight.models.huggingface.dataset_rows import column_names
+from upweight.models.huggingface.decoded_texts import DecodedTexts
 from upweight.models.huggingface.input_checks import check_inputs
 from upweight.models.huggingface.losses import Problem, Reduction, SequenceLoss, TokenLoss
 from upweight.models.pytorch.torch_model import TorchModel
@@ -113,6 +114,8 @@ def seq2seq(
             f"expected a column of labels (the tokens of the target texts), got {sorted(column_names(train.x))}; "
             "tokenise the targets with tokenizer(text_target=…)"
         )
+    if isinstance(train.shown, DecodedTexts):
+        train = train.replaced(shown=DecodedTexts(train.x, train.shown.tokenizer, has_own_targets=True))
     return _build(net, train, collator, "seq2seq", tokens, settings)
 
 
