@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,10 @@ import upweight as uw
 
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")
-from support.tiny_transformers import text_dataset, tiny, word_tokenizer
+import datasets
+import transformers
+
+from support.tiny_transformers import text_dataset, texts, tiny, with_adapters, word_tokenizer
 
 Task = tuple[uw.TorchModel, uw.Examples]
 
@@ -70,3 +75,130 @@ def test_losses_and_gradients_are_those_of_transformers_on_each_example_alone(ki
         np.testing.assert_allclose(
             rows[i], torch.cat([g.flatten() for g in flat]), atol=10 * precision * abs(rows).max()
         )
+
+
+@pytest.mark.parametrize(
+    ("problem", "outputs", "labels"),
+    [
+        ("regression", 1, np.linspace(-1, 1, 6).tolist()),
+        ("regression", 3, np.linspace(-1, 1, 18).reshape(6, 3).tolist()),
+        ("multi_label_classification", 3, [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]] * 3),
+        ("single_label_classification", 3, [0, 1, 2] * 2),
+    ],
+)
+def test_the_problem_of_a_classifier_is_that_of_its_configuration(problem: str, outputs: int, labels: Any) -> None:
+    rows = text_dataset(6).remove_columns("label").add_column("labels", labels)
+    net = tiny("bert", torch.float64, num_labels=outputs, problem_type=problem)
+    model, train = uw.hf.classifier(net, rows, word_tokenizer())
+    losses = [loss_of_transformers(model, example).item() for example in train.batches(1)]
+    assert -model.measure(train) == pytest.approx(losses, rel=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scores_of_a_language_model_with_adapters_are_those_of_a_dense_computation() -> None:
+    net = with_adapters(tiny("gpt2", torch.float64)).double()
+    model, rows = uw.hf.causal_lm(net, completions(text_dataset(10)), word_tokenizer())
+    train, queries = rows.take(range(8)), rows.take([8, 9])
+    recipe = uw.Influence(curvature=uw.GaussNewton(), damping=0.05, correction=None)
+    scores = recipe.fit(model, train).attribute(queries).values
+
+    parameters = list(model.network.parameters().values())
+
+    def flat(value: torch.Tensor) -> np.ndarray:
+        parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        return np.concatenate([part.flatten().numpy() for part in parts if part is not None])
+
+    matrix, gradients = 0.0, []
+    for example in rows.batches(1):
+        tokens = torch.tensor(example.x["input_ids"][:])
+        logits = net(input_ids=tokens).logits[0]
+        chosen = torch.log_softmax(logits[1:-1], 1).gather(1, tokens[0, 2:, None])  # the first two are the prompt
+        gradients.append(flat(-chosen.sum()))
+        if len(gradients) > 8:
+            continue
+        for output in logits[1:-1]:
+            p = torch.softmax(output, 0).detach().numpy()
+            jacobian = np.array([flat(z) for z in output])
+            matrix = matrix + jacobian.T @ (np.diag(p) - np.outer(p, p)) @ jacobian / 8
+    solved = np.linalg.solve(matrix + 0.05 * np.eye(len(gradients[0])), np.array(gradients[:8]).T)
+    np.testing.assert_allclose(scores, np.array(gradients[8:]) @ solved / 8, rtol=1e-6)
+
+
+def test_token_losses_stand_where_their_token_stands() -> None:
+    def copy(input_ids: torch.Tensor, **_: Any) -> Any:  # predicts that a token is followed by itself
+        return SimpleNamespace(logits=50.0 * torch.nn.functional.one_hot(input_ids, 9).double())
+
+    batch = {"input_ids": torch.tensor([[3, 3, 3, 5, 5], [2, 2, 7, 0, 0]]), "attention_mask": torch.ones(2, 5)}
+    batch["attention_mask"][1, 3:] = 0
+    losses = uw.hf.TokenLoss(shift=True).per_token(copy, batch)
+    assert losses.round().tolist() == [[0, 0, 0, 50, 0], [0, 0, 50, 0, 0]]
+    assert uw.hf.TokenLoss(shift=True).targets(batch).sum(1).tolist() == [4, 2]
+    assert uw.hf.TokenLoss("mean", shift=True)(copy, batch).tolist() == pytest.approx([50 / 4, 50 / 2])
+    labelled = {**batch, "labels": torch.tensor([[-100, -100, 3, 5, -100], [-100] * 5])}
+    assert uw.hf.TokenLoss("mean", shift=True)(copy, labelled).tolist() == pytest.approx([25, 0])
+    assert uw.hf.TokenLoss("sum")(copy, {**batch, "labels": batch["input_ids"]}).tolist() == pytest.approx([0, 0])
+
+
+def test_rows_give_the_same_model_in_every_form(tmp_path: Path) -> None:
+    tokenizer, net = word_tokenizer(), tiny("gpt2", torch.float64)
+    rows = text_dataset(6).remove_columns(["label", "key"])
+    rows.save_to_disk(tmp_path / "rows")
+    encoded = tokenizer(texts(6), return_token_type_ids=False)
+    forms = [
+        rows,
+        rows.with_format("torch"),
+        datasets.load_from_disk(tmp_path / "rows"),
+        list(rows),
+        encoded,
+        dict(encoded),
+        encoded["input_ids"],
+        uw.Examples(rows),
+    ]
+    expected = uw.hf.causal_lm(net, rows, tokenizer)[0].measure(uw.hf.examples(rows))
+    for form in forms:
+        model, train = uw.hf.causal_lm(net, form, tokenizer)
+        assert model.measure(train) == pytest.approx(expected, rel=1e-12)
+        assert uw.hf.examples(form, tokenizer).take([4, 2]).ids.tolist() == [4, 2]
+    equal = np.array([[5, 6, 7, 8], [9, 5, 6, 7]])
+    model, train = uw.hf.causal_lm(net, equal)
+    assert model.measure(train) == pytest.approx(uw.hf.causal_lm(net, equal.tolist(), tokenizer)[0].measure(train))
+
+
+def test_ids_labels_and_texts_come_from_the_data_set() -> None:
+    rows = text_dataset(6).cast_column("label", datasets.ClassLabel(names=["bad", "good"]))
+    train = uw.hf.examples(rows, word_tokenizer(), ids="key")
+    assert train.ids.tolist() == rows["key"][:] and train.label("row2") == ["bad", "good"][rows["label"][2]]
+    assert [train.preview(i).value for i in train.ids] == rows["text"][:]
+    assert train.take([3, 1]).preview("row3").value == rows["text"][3]
+    assert list(train.shown[1:3]) == rows["text"][1:3] and train.shown[-1] == rows["text"][5]
+    configured = tiny("bert", id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    _, named = uw.hf.classifier(configured, text_dataset(6), word_tokenizer())
+    assert named.label(0) == ["no", "yes"][text_dataset(6)["label"][0]]
+    _, pairs = uw.hf.seq2seq(tiny("t5"), targets(text_dataset(6)), word_tokenizer())
+    text = text_dataset(6)["text"][0]
+    assert pairs.preview(0).value == f"{text} → {' '.join(reversed(text.split()))}"
+
+
+def test_changed_labels_change_the_loss_and_words_are_shown_for_them() -> None:
+    model, train = task("bert")
+    assert train.y is not None
+    flipped = train.replaced(y=1 - train.y)
+    probability = np.exp(model.measure(train)) + np.exp(model.measure(flipped))
+    assert probability == pytest.approx(np.ones(8), rel=1e-10)
+    assert flipped.preview("row1") == train.preview("row1")
+
+
+def test_a_model_is_recognised_again_although_its_tokenizer_was_used() -> None:
+    tokenizer, net = word_tokenizer(), tiny("bert")
+    model, _ = uw.hf.classifier(net, text_dataset(6), tokenizer)
+    before = model.identity()
+    tokenizer(["w1 w2", "w3"], padding=True, truncation=True, max_length=2)
+    assert model.identity() == before == uw.hf.classifier(net, text_dataset(6), word_tokenizer())[0].identity()
+    left = uw.hf.classifier(net, text_dataset(6), word_tokenizer(padding_side="left"))[0]
+    padded = transformers.DataCollatorWithPadding(word_tokenizer(), pad_to_multiple_of=8)
+    others = [left, uw.hf.classifier(net, text_dataset(6), padded)[0]]
+    assert all(other.identity()["loss"] != before["loss"] for other in others)
+    assert (
+        uw.hf.causal_lm(tiny("gpt2"), [[5, 6]])[0].identity()["loss"]
+        != (uw.hf.causal_lm(tiny("gpt2"), [[5, 6]], tokens="mean")[0].identity()["loss"])
+    )
