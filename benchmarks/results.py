@@ -22,6 +22,7 @@ ORDER = (
     "coming_from",
     "speed",
     "memory",
+    "dataset rows",
     "trees",
     "stores",
     "viewer",
