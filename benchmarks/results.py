@@ -26,6 +26,7 @@ ORDER = (
     "trees",
     "stores",
     "viewer",
+    "mislabeled",
     "forgetting",
 )
 MET, MISSED, NO_TARGET = "met", "missed", ""

@@ -27,6 +27,7 @@ from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
 Array = NDArray[np.float64]
+MAX_POLISHED = 2_000  # labels; beyond it no Newton steps, which hardly change the order and take most of the time
 EVALUATION_BATCH = 256  # evaluation examples whose scores are held in memory at a time
 
 
@@ -154,7 +155,8 @@ class _Evidence:
 def _evidence(model: Any, train: Examples, folds: int | None, retraining: Retraining, is_regression: bool) -> _Evidence:
     """Loss, self-influence and out-of-fold predictions."""
     loss, notes = -model.measure(train), list(model.notes)
-    fitted = Influence().fit(model, train) if isinstance(model, Differentiable) else None
+    recipe = Influence() if is_regression or len(train) <= MAX_POLISHED else Influence(polish=0)
+    fitted = recipe.fit(model, train) if isinstance(model, Differentiable) else None
     self_influence = np.full(len(train), np.nan) if fitted is None else fitted.self_influence().values[0]
     (retraining.progress or no_progress)("fit", 1, 1)
     evidence = _Evidence(loss, self_influence, fitted, None, notes)

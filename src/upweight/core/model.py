@@ -225,7 +225,7 @@ class Retrainable(Measurable):
         Seed 0 is the run that produced the model; every other seed is another run of the same training.
         """
 
-    def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Retrainable:
+    def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Measurable:
         """Like `retrain`, but only as close to the optimum as the user's fit: for predictions, not for effects."""
         return self.retrain(train, weights, seed)
 

@@ -93,6 +93,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         inputs=_inputs(estimator, steps),
         leaf_numbers=lambda x: np.asarray(estimator.calc_leaf_indexes(x)).reshape(-1, ensemble.trees),
         margins=lambda x: estimator.predict(x, prediction_type="RawFormulaVal"),
+        raw=lambda new, x: new.predict(x, prediction_type="RawFormulaVal"),
         retrain_estimator=retrain_estimator,
         rule=rule,
         unrecorded=_unrecorded(parameters, bool(estimator.get_cat_feature_indices())),

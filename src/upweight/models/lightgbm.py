@@ -151,6 +151,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         inputs=_inputs(booster, steps),
         leaf_numbers=leaf_numbers,
         margins=lambda x: booster.predict(x, raw_score=True, num_iteration=rounds),
+        raw=lambda new, x: getattr(new, "booster_", new).predict(x, raw_score=True),
         retrain_estimator=retrain_estimator,
         rule=rule,
         other_l2=other_l2,

@@ -22,6 +22,7 @@ from upweight.models.tree_spec import TreeSpec
 from upweight.models.unlearning import with_last_step
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.model import TreeModel
+from upweight.trees.outputs import TreeOutputs
 
 Array = NDArray[np.float64]
 SpecReader = Callable[[Any, Examples, Any, BoostingLoss | None], TreeSpec]
@@ -81,6 +82,13 @@ def _model(
         retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
         return _model(read_spec, with_last_step(whole, steps, retrained), examples, measure, spec.loss)
 
+    def outputs_on(examples: Examples, seed: int) -> TreeOutputs | None:
+        raw = spec.raw
+        if raw is None:
+            return None
+        retrained = spec.retrain_estimator(spec.inputs(examples.x), examples.y, examples.weights, seed)
+        return TreeOutputs(model, lambda x: raw(retrained, spec.inputs(x)))
+
     def reread(fitted: Any, examples: Examples) -> TreeModel:
         return _model(read_spec, fitted, examples, measure, loss)
 
@@ -93,6 +101,7 @@ def _model(
         numbers=lambda x: spec.leaf_numbers(spec.inputs(x)),
         grow=spec.replay_training,
         retrain_on=retrain_on,
+        outputs_on=outputs_on,
         is_boosted=spec.rule is not None,
         notes=spec.notes,
         threads=spec.threads,

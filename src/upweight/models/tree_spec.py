@@ -61,6 +61,7 @@ class TreeSpec:
         base_class_weights: (classes,) the same, for the base alone; None if it is fitted with `class_weights`.
         fits_base: whether the library fits the base to the training set, so that a base of 0 is a fit as well.
         notes: warnings for the reader of scores.
+        raw: (another estimator of the same training, inputs) → its raw predictions (n, K), without reading its trees.
         write: leaf values → (a copy of the estimator that has them, its raw predictions as a function of inputs).
     """
 
@@ -82,6 +83,7 @@ class TreeSpec:
     base_class_weights: Array | None = None
     fits_base: bool = False
     notes: tuple[str, ...] = ()
+    raw: Callable[[Any, Any], Array] | None = None
     write: Callable[[WrittenLeaves], tuple[Any, Callable[[Any], Array]]] | None = None
 
     def replay_training(self, leaves: Indices, targets: Array, weights: Array) -> Boosting | Forest:

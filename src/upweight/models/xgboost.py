@@ -122,6 +122,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         inputs=TreeInputs(steps, booster.num_features(), names),
         leaf_numbers=leaf_numbers,
         margins=lambda x: booster.predict(data(x), output_margin=True, iteration_range=rounds),
+        raw=lambda new, x: (new if is_native else new.get_booster()).predict(data(x), output_margin=True),
         retrain_estimator=retrain_estimator,
         rule=LeafRule(
             learning_rate=float(settings["eta"]) / max(trees_per_step, 1.0),

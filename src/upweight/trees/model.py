@@ -16,7 +16,7 @@ from upweight.core.fitted_state import FittedState
 from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Predictions
+from upweight.core.model import Embeddable, Measurable, Predictions
 from upweight.core.picklable import require_picklable
 from upweight.core.tree_based import Averaged, Boosted
 from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
@@ -41,6 +41,7 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
         numbers: inputs as `Examples.x` → the local number of each example's leaf in every tree, (n, trees).
         grow: (leaves, targets, weights) → the `Boosting` or `Forest` of these training examples.
         retrain_on: (examples with their weights, seed) → the same estimator retrained on them, as a TreeModel.
+        outputs_on: the same as a model that measures and predicts alone; None if the library has no raw predictions.
         whole: the pipeline that ends in the estimator, or the estimator itself.
         forgetting: (model, train, remaining, seed, refit) → the estimator without the other examples.
         read_again: makes the model anew from its estimator, for pickle and copy.deepcopy, which cannot take closures.
@@ -61,6 +62,7 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
     numbers: Callable[[Any], NDArray[np.integer]]
     grow: Callable[[Indices, Array, Array], Boosting | Forest]
     retrain_on: Callable[[Examples, int], TreeModel]
+    outputs_on: Callable[[Examples, int], Measurable | None]
     whole: Any
     forgetting: Callable[[TreeModel, Examples, NDArray[np.bool_], int, bool], Unlearned]
     read_again: Callable[[], TreeModel]
@@ -146,7 +148,11 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
 
     def predict(self, examples: Examples) -> Predictions:
         """Predictions from the margins, with readable labels."""
-        margins, label_names = self.margins(examples), examples.labels
+        return self.predictions_at(examples, self.margins(examples))
+
+    def predictions_at(self, examples: Examples, margins: Array) -> Predictions:
+        """Predictions at these margins, with readable labels."""
+        label_names = examples.labels
         readable = tuple(label_names.get(value, value) for value in self.loss.predict(margins))
         if self.loss.classes is None:
             return Predictions(readable)
@@ -176,13 +182,23 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
 
         `seed` is used if the estimator has no seed of its own. The number of trees stays the same.
         """
+        return self.retrain_on(self._weighted(train, weights), seed)
+
+    def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> Measurable:
+        """As `retrain`, for measurements and predictions alone: the new trees are not read."""
+        remaining = self._weighted(train, weights)
+        outputs = self.outputs_on(remaining, seed)
+        return self.retrain_on(remaining, seed) if outputs is None else outputs
+
+    def _weighted(self, train: Examples, weights: Array) -> Examples:
+        """The examples of weight above 0, with these weights times their own."""
         weights = checked_weights(train, weights)
         require_classes(train, weights, self.loss)
         remaining = train.take(np.flatnonzero(weights))
         total = weights[weights > 0] * (1.0 if remaining.weights is None else remaining.weights)
         if remaining.weights is not None or (total != 1).any():
             remaining = remaining.replaced(weights=total)
-        return self.retrain_on(remaining, seed)
+        return remaining
 
 
 def _read_again(read: Callable[[], TreeModel], measure: Measurement, notes: tuple[str, ...]) -> TreeModel:
