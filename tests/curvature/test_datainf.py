@@ -11,6 +11,8 @@ import torch
 import upweight as uw
 from support.curved_nets import cross_entropy, examples, untrained
 from upweight.core.rows import DenseRows
+from upweight.gradients.batches import Batch
+from upweight.gradients.captured_rows import CapturedRows
 
 NETS = ["mlp", "cnn", "attention"]
 
@@ -61,6 +63,48 @@ def test_it_is_the_mean_of_inverses(name, damping):
     member = np.random.default_rng(0).standard_normal((2, 6))
     np.testing.assert_allclose(x.sums(member).dense(), member @ expected, atol=1e-9 * size)
     np.testing.assert_allclose(x.project(inverse), expected @ inverse, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("cached", "absent"), [(True, None), (False, None), (True, 4), (False, 4)])
+def test_products_of_training_examples_with_themselves_equal_dense_ones(name, cached, absent):
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, 25)
+    weights[[] if absent is None else absent] = 0.0
+    train = uw.Examples(examples(25).x, examples(25).y, weights=weights)
+    model = untrained(name, l2=0.02)
+    curvature = model.curvature(train, uw.DataInf(), 0.3)
+    if not cached:  # training gradients are captured again, a few examples at a time
+        curvature.rows = CapturedRows(model.network, curvature.summed.train, "loss")
+        curvature.rows.max_batch_examples, curvature.rows.max_held_numbers = 4, 1
+    gradients = uw.TorchModel(model.network.net, model.network.loss).loss_rows(examples(25)).dense()
+    inverse = mean_of_inverses(model.network, gradients, weights, 0.02, 0.3)
+    measured, rows, q = model.measure_rows(train), model.loss_rows(train), model.measure_rows(examples(25, seed=9))
+    for left, right in [(measured, rows), (rows, rows), (rows, measured), (q, rows)]:
+        expected = np.einsum("ip,pq,iq->i", left.dense(), inverse, right.dense())
+        np.testing.assert_allclose(curvature.paired(left, right), expected, atol=1e-9 * np.abs(expected).max())
+
+
+def test_scores_of_texts_take_a_pass_over_the_training_set_once():
+    texts = [f"text {i}" for i in range(20)]
+    x = dict(zip(texts, examples(20).x, strict=True))
+    passes = []
+
+    def collate(given):
+        passes.append(len(given))
+        return Batch(torch.as_tensor(np.stack([x[text] for text in given.x])), torch.as_tensor(given.y))
+
+    trained = untrained("mlp")
+    model = uw.TorchModel(trained.network.net, trained.network.loss, collate=collate)
+    train = uw.Examples(texts[:16], examples(20).y[:16])
+    fitted = uw.Influence(curvature=uw.DataInf(), damping=0.3).fit(model, train)
+    assert fitted.gradient_norm is not None  # and the inspections are done
+    queries = uw.Examples(texts[16:], examples(20).y[16:], ids=list("abcd"))
+    fitted.attribute(queries)
+    passes.clear()
+    fitted.attribute(queries)
+    assert sum(passes) <= 4 * len(queries)
+    passes.clear()
+    assert fitted.self_influence().values.shape == (1, 16) and sum(passes) == 0
 
 
 def test_for_one_example_and_one_module_it_is_the_empirical_fisher():

@@ -21,8 +21,10 @@ from torch import Tensor
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
+from upweight.curvature.datainf_pairs import paired_training, training_multiples
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.training_positions import training_positions
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
@@ -40,7 +42,8 @@ class FittedDataInf(Curvature):
         share: λ of a layer is its l2 plus this share of the mean of ‖gᵢ‖² over its parameters. None uses the
             damping of `summed` in every layer.
 
-    Cost: one pass; a query is a product with the training gradients and a weighted sum of them.
+    Cost: one pass; a query is a product with the training gradients and a weighted sum of them. Training gradients are
+    kept if they fit into `MAX_CACHED_NUMBERS`; beyond that, each of the two products takes a pass.
 
     Raises:
         ValueError: a layer has neither a damping nor a gradient.
@@ -49,7 +52,7 @@ class FittedDataInf(Curvature):
     def __init__(self, summed: SummedObjective, share: float | None, kept: KeptState = NOTHING_KEPT) -> None:
         self.summed, self.network = summed, summed.network
         self.total = summed.total
-        self.rows = CapturedRows(summed.network, summed.train, "loss")
+        self.rows = CapturedRows(summed.network, summed.train, "loss").cached()
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
         self.floats = int(kept.facts.get("floats", 0))
@@ -71,7 +74,7 @@ class FittedDataInf(Curvature):
     def _squares(self) -> Array:
         """‖gᵢ‖² of every layer, (layers, n)."""
         squares = np.empty((len(self.layers), len(self.summed.train)))
-        for where, batch in self.rows.passes(ready=True):
+        for where, batch in self.rows.held():
             self.floats = batch.floats
             for layer, names in enumerate(self.layers):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
@@ -95,10 +98,23 @@ class FittedDataInf(Curvature):
                 out[n] = factor * (v[n] + torch.tensordot(dual.to(v[n]), gradients[n], dims=1))
         return self.network.join(out)
 
+    def paired(self, left: Rows, right: Rows) -> Array:
+        """leftᵢᵀ (H + λ)⁻¹ rightᵢ; for the training set's own gradients one product of all pairs in every layer."""
+        sides = training_multiples(self, left), training_multiples(self, right)
+        if sides[0] is None or sides[1] is None:
+            return super().paired(left, right)
+        return paired_training(self, sides[0], sides[1])
+
     def solve(self, rows: Rows) -> Solved:
         """(q − Gᵀ D G q) / (λW) for every row q; exact for this curvature."""
+        if self.has_few(len(rows)):
+            rows = TensorRows.of(self.network, rows)  # one pass for the products and for what they are taken from
         dual = self.products(rows, self.rows) * self.scales[:, None]
         return Solved(DataInfRows(self, rows, dual), 0.0, 0, True)
+
+    def has_few(self, count: int) -> bool:
+        """Whether so many rows are cheaper as vectors than by their products with all training gradients."""
+        return 2 * count * self.network.size < len(self.rows) * self.floats
 
     @property
     def calibrated(self) -> bool:
@@ -159,21 +175,39 @@ class DataInfRows(Rows):
         return int(self.dual.shape[1])
 
     def dot(self, other: Rows) -> Array:
+        """Inner products; with training gradients once for all of them, from those that are kept."""
+        where = training_positions(self.fitted.summed, other)
+        if where is None or not isinstance(other, CapturedRows) or other.is_stored:
+            return self._dot(other)
+        out = self._with_training[:, where] * other.weights
+        return out if other.share is None else out + self._dot_share(other.share) * other.weights
+
+    @cached_property
+    def _with_training(self) -> Array:
+        return self._dot(self.fitted.rows)
+
+    def _dot(self, other: Rows) -> Array:
         """Inner products by kernels with the training gradients, or by the rows themselves, whichever is cheaper."""
         fitted = self.fitted
-        by_rows = 2 * len(self) * fitted.network.size < len(fitted.rows) * fitted.floats
-        if by_rows or not isinstance(other, CapturedRows):
+        if fitted.has_few(len(self)) or not isinstance(other, CapturedRows):
             return self._tensors.dot(other)
-        out = np.einsum("lmk,l->mk", fitted.products(self.rows, other), 1 / fitted.factors)
-        if other.share is not None:
-            share = TensorRows(fitted.network, {name: block[None] for name, block in other.share.items()})
-            common = np.einsum("lmn,lnk,l->mk", self.dual, fitted.products(fitted.rows, share), 1 / fitted.factors)
-            out -= common * other.weights
+        plain = other if other.share is None else other.plain()
+        out = np.einsum("lmk,l->mk", fitted.products(self.rows, plain), 1 / fitted.factors)
         for columns, batch in other.held():
             for where, train_batch in fitted.rows.passes(ready=True):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
                     out[:, columns] -= dual[:, where] @ to_numpy(train_batch.only(names).dot(batch)) / factor
-        return np.asarray(out)
+        return out if other.share is None else out + self._dot_share(other.share) * other.weights
+
+    def _dot_share(self, share: Mapping[str, Tensor]) -> Array:
+        """Inner products with the share of the regulariser, (len, 1)."""
+        fitted = self.fitted
+        row = TensorRows(fitted.network, {name: block[None] for name, block in share.items()})
+        if fitted.has_few(len(self)):
+            return self._tensors.dot(row)
+        out = np.einsum("lmk,l->mk", fitted.products(self.rows, row), 1 / fitted.factors)
+        along = fitted.products(fitted.rows, row)
+        return np.asarray(out - np.einsum("lmn,lnk,l->mk", self.dual, along, 1 / fitted.factors))
 
     @cached_property
     def _tensors(self) -> TensorRows:

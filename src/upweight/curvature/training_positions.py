@@ -24,8 +24,9 @@ def training_positions(summed: SummedObjective, rows: Rows) -> NDArray[np.intp] 
         or rows.network is not summed.network
     ):
         return None
-    if rows.examples is summed.train:
-        return np.arange(len(summed.train))
+    whole, positions = rows.origin
+    if whole is summed.train:
+        return positions
     return _positions_in(summed.train, rows)
 
 

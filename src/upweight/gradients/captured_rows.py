@@ -78,7 +78,8 @@ class CapturedRows(NetworkRows):
         wide = network.precision
         self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
         self._totals = collecting_totals(network, examples) if quantity == "loss" and slopes is None else None
-        self._positions = np.arange(len(examples))  # among the examples that the totals are about
+        self._whole = examples  # of which these are a part
+        self._positions = np.arange(len(examples))  # among the whole
         self._cache: CapturedBatch | None = None
         self._cache_limit = 0
         self._source: CapturedSource | None = None
@@ -86,6 +87,16 @@ class CapturedRows(NetworkRows):
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def origin(self) -> tuple[Examples, NDArray[np.intp]]:
+        """The examples of the rows that these were taken from, and the positions of these there."""
+        return self._whole, self._positions
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether gradients are read from where they are kept, instead of captured."""
+        return self._source is not None
 
     @property
     def of_loss(self) -> bool:
@@ -223,6 +234,7 @@ class CapturedRows(NetworkRows):
         examples, weights = self.examples.take(positions), self.weights[positions]
         selection = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
         selection._totals, selection._positions = self._totals, self._positions[positions]
+        selection._whole = self._whole
         selection._source, selection._stored_positions = self._source, self._stored_positions[positions]
         return selection
 
