@@ -103,6 +103,28 @@ def test_tokens_add_up_to_the_score_of_their_sequence(recipe, by):
     assert not [warning for warning in result.diagnostics["warnings"] if "add up" in warning]
 
 
+def recorded_model(folder):
+    """A model whose training of six steps was recorded, with two checkpoints."""
+    net, trajectory = small_lm(), uw.Trajectory(folder, every=3)
+    optimiser, loss, batch = torch.optim.SGD(net.parameters(), lr=0.1), uw.TokenLoss(token_losses), collate(TRAIN)
+    trajectory.save(net, optimiser)
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss(net, batch).mean().backward()
+        optimiser.step()
+        trajectory.record(net, optimiser)
+    return language_model(net, trajectory=trajectory)
+
+
+@pytest.mark.parametrize("by", KINDS)
+@pytest.mark.parametrize("recipe", [uw.TracIn(), uw.SOURCE(segments=2), uw.SOURCE(segments=1, modules="head")], ids=str)
+def test_methods_with_checkpoints_add_up_too(recipe, by, tmp_path):
+    fitted = recipe.fit(recorded_model(tmp_path), TRAIN)
+    result, scores = uw.token_scores(fitted, QUERIES, train=TRAIN.ids, by=by), fitted.attribute(QUERIES).values
+    totals = [[sequence.total for sequence in result.sequences[query]] for query in QUERIES.ids.tolist()]
+    assert np.abs(totals - scores).max() < 1e-9 * np.abs(scores).max()
+
+
 def test_the_two_kinds_differ_and_the_result_says_which_it_is():
     fitted = uw.GradDot().fit(language_model(), TRAIN)
     results = [uw.token_scores(fitted, QUERIES, k=2, by=by) for by in KINDS]

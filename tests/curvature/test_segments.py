@@ -86,8 +86,8 @@ def dense_gauss_newton(model, train):
     return total.detach().numpy() / len(train)
 
 
-def oracle(kind, model, train, group, covectors):
-    """(P ∫e^{−sHP} ds u, e^{−τHP} u) from a matrix exponential and its integral."""
+def oracle(kind, model, train, group, covectors, block=slice(None)):
+    """(P ∫e^{−sHP} ds u, e^{−τHP} u) from a matrix exponential and its integral, of these numbers of the net."""
     tau = sum(c.learning_rate_sum for c in group)
     average = sum(c.learning_rate_sum / tau * dense_gauss_newton(c.model(), train) for c in group)
     size, decay = len(average), np.diag(decays_of(kind, model))
@@ -97,6 +97,8 @@ def oracle(kind, model, train, group, covectors):
         weigh = sum(c.learning_rate_sum for c, m in metrics if m)
         flat = [(c, model.network.join({k: v[None] for k, v in m.items()})[0]) for c, m in metrics if m]
         metric = np.diag(sum(c.learning_rate_sum / weigh * p for c, p in flat))
+    average, decay, metric = (matrix[block, block] for matrix in (average, decay, metric))
+    size = len(average)
     # dδ = −(P (G + inside) + outside) δ; covectors use the transpose
     generator = (average + decay) @ metric if not kind.startswith("AdamW") else average @ metric + decay
     both = expm(np.block([[-generator * tau, np.eye(size) * tau], [np.zeros((size, 2 * size))]]))
@@ -129,6 +131,24 @@ def test_source_is_the_unrolled_sum(run):
         )
         expected = expected - response @ gradients.T / N
     assert np.abs(scores.values - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_source_of_a_module_is_the_unrolled_sum_in_its_block(run):
+    kind, model, train = run
+    queries, last = train.take(np.arange(5)), slice(15, None)
+    scores = uw.SOURCE(segments=2, modules="2").fit(model, train).attribute(queries)
+    covectors, expected = model.measure_rows(queries).dense()[:, last], 0.0
+    for segment in reversed(model.segments(train, None, 2)):
+        response, covectors = oracle(kind, model, train, segment.checkpoints, covectors, last)
+        gradients = sum(
+            c.learning_rate_sum / segment.learning_rate_sum * c.model().loss_rows(train).dense()[:, last]
+            for c in segment.checkpoints
+        )
+        expected = expected - response @ gradients.T / N
+    assert np.abs(scores.values - expected).max() <= 1e-9 * np.abs(expected).max()
+    assert (uw.SOURCE(segments=2, modules="last").fit(model, train).attribute(queries).values == scores.values).all()
+    with pytest.raises(ValueError, match="whole modules"):
+        uw.SOURCE(modules={"2": [1]}).fit(model, train)
 
 
 def test_factored_eigenvalues_have_the_trace_of_the_mean(run):

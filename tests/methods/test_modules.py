@@ -111,6 +111,20 @@ def test_influence_of_a_part_is_the_solve_with_its_block_of_the_curvature(rating
     np.testing.assert_allclose(fitted.self_influence().values[0], expected, atol=1e-12)
 
 
+def test_a_fisher_kernel_of_a_part_is_that_of_its_block(ratings):
+    train, _ = ratings
+    torch.manual_seed(0)
+    model = uw.TorchModel(Recommender().double(), squared, objective=uw.Objective("mean", 0.05))
+    mask = chosen(model.network.net, PARTS["modules"][1])
+    whole = uw.Influence(damping=0.1, correction=None).fit(model, train)
+    block = whole.curvature.matvec(np.eye(len(mask)))[np.ix_(mask, mask)]
+    gradients = model.measure_rows(train).dense()[:, mask]
+    kernel = uw.FisherKernel(damping=0.1, modules=PARTS["modules"][0]).between(model, train)
+    expected = gradients @ np.linalg.solve(block, gradients.T)
+    np.testing.assert_allclose(kernel.diagonal, expected.diagonal(), atol=1e-12)
+    np.testing.assert_allclose(kernel.column(3), expected[:, 3], atol=1e-12)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_with_the_items_fixed_the_influence_on_a_user_is_that_of_refitting_the_user(ratings, reduction):
     train, queries = ratings

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
+from upweight.core.checkpoints import Layered
 from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Differentiable, Embeddable, Measurable
+from upweight.core.modules import Modules, as_parts
 from upweight.core.progress import Progress
 from upweight.core.rows import Rows
 from upweight.core.weights import sample_weights
@@ -97,12 +99,14 @@ class FisherKernel(KernelRecipe):
     Args:
         curvature: as for Influence; None for the one that suits the model best.
         damping: λ on the scale of the mean loss; "auto" leaves it to the model.
+        modules: the part of a network whose gradients count, as for Influence; None for all of it.
     """
 
     needs = (Differentiable,)
 
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
+    modules: Modules | None = None
 
     def between(self, model: Any, examples: Examples) -> FisherBetween:
         """The kernel on the gradients of these examples, which have to be those that the model was trained on.
@@ -115,6 +119,9 @@ class FisherKernel(KernelRecipe):
                 f"a Fisher kernel needs gradients of the loss, got a model that measures {model.measurement!r}; make "
                 "the model without measure="
             )
+        if self.modules is not None:
+            require(model, [Layered], "FisherKernel(modules=…)")
+            model = model.narrowed(as_parts(self.modules))
         curvature = model.curvature(examples, self.curvature, None if self.damping == "auto" else float(self.damping))
         return FisherBetween(model, curvature, model.measure_rows(examples), sample_weights(examples))
 

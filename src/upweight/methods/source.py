@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.capability_checks import require
 from upweight.core.change_checks import check_changes_once
-from upweight.core.checkpoints import Checkpointed, Segment, Stepwise
+from upweight.core.checkpoints import Checkpointed, Layered, Segment, Stepwise
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
+from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
@@ -44,7 +46,9 @@ class SOURCE(Attributor):
     Args:
         curvature: of segments: `GaussNewton()` (exact products) or `EKFAC()`; None for `GaussNewton()`.
         segments: how many; each needs a checkpoint, and two are better. None for the recorded steps if they are known
-            and no curvature is given, else 3.
+            and neither a curvature nor modules are given, else 3.
+        modules: the part of the model whose gradients and curvature count, with all other parameters moving as they
+            were recorded: patterns of modules (see `Influence`); "last" is the last layer. None for all of it.
     """
 
     summary = "A training unrolled from its checkpoints, step by step or as a few segments of constant curvature"
@@ -59,6 +63,7 @@ class SOURCE(Attributor):
 
     curvature: CurvatureRecipe | None = None
     segments: int | None = None
+    modules: Modules | None = None
 
     def __post_init__(self) -> None:
         if self.segments is not None and self.segments < 1:
@@ -71,13 +76,14 @@ class SOURCE(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
         """Read the recorded steps, or compute the curvature of every segment."""
-        if self.segments is None and self.curvature is None:
+        if self.segments is None and self.curvature is None and self.modules is None:
             steps = model.stepwise(train)
             if steps is not None:
                 return FittedSteps(self, model, train, steps)
         count = DEFAULT_SEGMENTS if self.segments is None else self.segments
-        segments = model.segments(train, self.curvature, count)
-        return FittedSOURCE(self, model, train, segments, *model.contradictions(train))
+        narrowed = model if self.modules is None else _narrowed(model, self.modules)
+        segments = narrowed.segments(train, self.curvature, count)
+        return FittedSOURCE(self, (narrowed, model), train, segments, *model.contradictions(train))
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -150,13 +156,13 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
     def __init__(
         self,
         recipe: SOURCE,
-        model: Checkpointed,
+        models: tuple[Checkpointed, Checkpointed],  # the one whose gradients count, and the given one
         train: Examples,
         segments: Sequence[Segment],
         checked: int = 0,
         contradictions: Sequence[str] = (),
     ) -> None:
-        super().__init__(recipe, model, train, Unit.RANK)
+        super().__init__(recipe, models[0], train, Unit.RANK, models[1])
         self.segments, self.checked, self.contradictions = segments, checked, contradictions
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
@@ -219,6 +225,18 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
                 if checkpoint.learning_rate_sum > 0:
                     rows = cast(Checkpointed, checkpoint.model()).loss_rows(train)
                     yield response, checkpoint.learning_rate_sum / segment.learning_rate_sum, rows
+
+
+def _narrowed(model: Any, modules: Modules) -> Any:
+    """The model with the gradients of these modules only. Raises ValueError for some rows of an embedding."""
+    require(model, [Layered], "SOURCE(modules=…)")
+    parts = as_parts(model.layers[-1:] if modules == "last" else modules)
+    if any(part.rows is not None for part in parts):
+        raise ValueError(
+            "expected whole modules for SOURCE, got rows of an embedding; use Influence(modules=…) or "
+            "GradDot(modules=…)"
+        )
+    return model.narrowed(parts)
 
 
 def _early_end_facts(ended_early: Counter[int]) -> AnswerFacts:
