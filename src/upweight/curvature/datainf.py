@@ -179,7 +179,7 @@ class DataInfRows(Rows):
         where = training_positions(self.fitted.summed, other)
         if where is None or not isinstance(other, CapturedRows) or other.is_stored:
             return self._dot(other)
-        out = self._with_training[:, where] * other.weights
+        out = np.asarray(self._with_training[:, where] * other.weights)
         return out if other.share is None else out + self._dot_share(other.share) * other.weights
 
     @cached_property
