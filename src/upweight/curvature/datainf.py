@@ -179,7 +179,7 @@ class DataInfRows(Rows):
         where = training_positions(self.fitted.summed, other)
         if where is None or not isinstance(other, CapturedRows) or other.is_stored:
             return self._dot(other)
-        out = np.asarray(self._with_training[:, where] * other.weights)
+        out = self._with_training[:, where] * other.weights
         return out if other.share is None else out + self._dot_share(other.share) * other.weights
 
     @cached_property
@@ -197,7 +197,7 @@ class DataInfRows(Rows):
             for where, train_batch in fitted.rows.passes(ready=True):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
                     out[:, columns] -= dual[:, where] @ to_numpy(train_batch.only(names).dot(batch)) / factor
-        return out if other.share is None else out + self._dot_share(other.share) * other.weights
+        return np.asarray(out if other.share is None else out + self._dot_share(other.share) * other.weights)
 
     def _dot_share(self, share: Mapping[str, Tensor]) -> Array:
         """Inner products with the share of the regulariser, (len, 1)."""
