@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from upweight.core.curvature_recipes import CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.model import Differentiable, Embeddable, Measurable
-from upweight.core.modules import Modules, as_parts
+from upweight.core.modules import as_parts
 from upweight.core.progress import Progress
 from upweight.core.rows import Rows
 from upweight.core.weights import sample_weights
@@ -106,7 +107,7 @@ class FisherKernel(KernelRecipe):
 
     curvature: CurvatureRecipe | None = None
     damping: float | Literal["auto"] = "auto"
-    modules: Modules | None = None
+    modules: str | Sequence[str] | None = None
 
     def between(self, model: Any, examples: Examples) -> FisherBetween:
         """The kernel on the gradients of these examples, which have to be those that the model was trained on.

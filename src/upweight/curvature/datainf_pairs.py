@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,23 @@ from torch import Tensor
 
 from upweight.core.rows import Rows
 from upweight.curvature.solvers.algebra import to_numpy
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
-
-if TYPE_CHECKING:
-    from upweight.curvature.datainf import FittedDataInf
+from upweight.gradients.network import Network
 
 Array = NDArray[np.float64]
+
+
+class LayerwiseFit(Protocol):
+    """What a fitted DataInf holds: training gradients, and per layer its parameters, λW and D (layers, n)."""
+
+    summed: SummedObjective
+    network: Network
+    rows: CapturedRows
+    layers: list[tuple[str, ...]]
+    factors: Array
+    scales: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +43,7 @@ class Multiples:
         return None if self.share is None else {name: self.share[name][None] for name in names}
 
 
-def training_multiples(fitted: FittedDataInf, rows: Rows) -> Multiples | None:
+def training_multiples(fitted: LayerwiseFit, rows: Rows) -> Multiples | None:
     """Rows of the whole training set as multiples of its gradients; None if they are others."""
     if not isinstance(rows, CapturedRows) or rows.is_stored or rows.network is not fitted.network:
         return None
@@ -47,7 +57,7 @@ def training_multiples(fitted: FittedDataInf, rows: Rows) -> Multiples | None:
     return Multiples(-rows.weights, rows.share) if fitted.network.measure is None else None
 
 
-def paired_training(fitted: FittedDataInf, left: Multiples, right: Multiples) -> Array:
+def paired_training(fitted: LayerwiseFit, left: Multiples, right: Multiples) -> Array:
     """leftᵢᵀ (H + λ)⁻¹ rightᵢ, (n,).
 
     Σ over layers of (⟨lᵢ, rᵢ⟩ − Σ_k D_k ⟨lᵢ, g_k⟩⟨g_k, rᵢ⟩)/(λW), with both from the products ⟨gᵢ, g_k⟩.
@@ -60,7 +70,7 @@ def paired_training(fitted: FittedDataInf, left: Multiples, right: Multiples) ->
     return out * left.factors * right.factors
 
 
-def _share_products(fitted: FittedDataInf, batch: CapturedBatch, sides: Sequence[Multiples]) -> Array:
+def _share_products(fitted: LayerwiseFit, batch: CapturedBatch, sides: Sequence[Multiples]) -> Array:
     """The part of ⟨lᵢ, rᵢ⟩ that comes from shares of the regulariser, over all layers."""
     out = np.zeros(batch.count)
     for names, factor in zip(fitted.layers, fitted.factors, strict=True):
@@ -73,7 +83,7 @@ def _share_products(fitted: FittedDataInf, batch: CapturedBatch, sides: Sequence
 
 
 def _batch_products(
-    fitted: FittedDataInf,
+    fitted: LayerwiseFit,
     rows: tuple[slice, CapturedBatch],
     others: tuple[slice, CapturedBatch],
     sides: Sequence[Multiples],
