@@ -202,3 +202,18 @@ def test_a_model_is_recognised_again_although_its_tokenizer_was_used() -> None:
         uw.hf.causal_lm(tiny("gpt2"), [[5, 6]])[0].identity()["loss"]
         != (uw.hf.causal_lm(tiny("gpt2"), [[5, 6]], tokens="mean")[0].identity()["loss"])
     )
+
+
+def test_the_default_curvature_of_a_transformer_is_that_of_ekfac_and_an_answer_says_so(tmp_path: Path) -> None:
+    model, rows = task("gpt2", torch.float32)
+    fitted = uw.Influence().fit(model, rows)
+    answer = fitted.attribute(rows.take([0]))
+    chosen = uw.Influence(curvature=uw.EKFAC()).fit(model, rows).attribute(rows.take([0]))
+    np.testing.assert_allclose(answer.values, chosen.values, rtol=1e-5)
+    assert any(w.startswith("Without curvature=, EKFAC() is used") for w in answer.diagnostics["warnings"])
+    fitted.save(tmp_path / "fitted")
+    again = uw.Influence().load(tmp_path / "fitted", model, rows)
+    np.testing.assert_allclose(again.attribute(rows.take([0])).values, answer.values, rtol=1e-5)
+    few = uw.hf.causal_lm(with_adapters(tiny("gpt2")), completions(text_dataset(8)), word_tokenizer())
+    small = uw.Influence().fit(*few).attribute(few[1].take([0])).diagnostics["warnings"]
+    assert not any("EKFAC" in warning for warning in small)

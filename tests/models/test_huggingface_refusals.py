@@ -154,5 +154,5 @@ def test_notes_say_what_a_reader_has_to_know() -> None:
     untrained = with_adapters(tiny("gpt2"), init_lora_weights=True)
     assert "its adapters were not loaded" in notes(untrained, sequences())
     assert "28 frozen parameters" in notes(untrained, sequences())
-    assert "the sum over its target tokens" in notes(tiny("gpt2"), sequences())
+    assert "the sum over its target tokens. The Trainer" in notes(tiny("gpt2"), sequences())
     assert "every sequence counts alike" in notes(tiny("gpt2"), sequences(), tokens="mean")

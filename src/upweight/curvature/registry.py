@@ -56,9 +56,9 @@ def build(
     Args:
         model: has a `network`, an `objective`, sample `weights`, and the `whole` training set if `train` is a part.
         train: the training examples.
-        recipe: names the curvature. None is `GaussNewton()` or, if the loss is not a function of one output of the net,
-            an operator has no second derivative, or the loss has no curvature in the output, the first of `FALLBACKS`
-            that is possible.
+        recipe: names the curvature. None is the loss's `default_curvature` if it has one, else `GaussNewton()` or, if
+            the loss is not a function of one output of the net, an operator has no second derivative, or the loss has
+            no curvature in the output, the first of `FALLBACKS` that is possible.
         damping: on the scale of the mean loss. None chooses it from the model's `training_time` if there is one, else
             from the spectrum; `diagnostics` reports which.
         limits: sizes up to which exact forms are used.
@@ -91,7 +91,17 @@ def restore(
 
 
 def _build_default(model: Any, train: Examples, damping: float | None, limits: Limits) -> Curvature:
-    """Gauss–Newton; if it is impossible, the first of `FALLBACKS` that is possible, with a note that says why."""
+    """Gauss–Newton; if it is impossible, the first of `FALLBACKS` that is possible, with a note that says why.
+
+    If the loss has a `default_curvature` and the net more parameters than a matrix is assembled for, it is that one.
+    """
+    preferred = getattr(model.network.loss, "default_curvature", None)
+    if preferred is not None and model.network.size > limits.dense_parameters:
+        note = (
+            f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton(), the default of other nets, needs "
+            "products with every sequence in each step of its solver."
+        )
+        return _build(model, train, preferred, damping, limits, (note,))
     try:
         return _build(model, train, GaussNewton(), damping, limits)
     except (NoOutputsError, SecondDerivativeError, NoCurvatureError) as error:

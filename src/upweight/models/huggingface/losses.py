@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from upweight.core.curvature_recipes import EKFAC
+
 IGNORED = -100  # the label of a position that the loss leaves out
 Reduction = Literal["sum", "mean"]
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 
+CURVATURE = EKFAC()  # of `Influence()`, for a net of more parameters than a matrix is assembled for
 NOTES = {
-    "sum": "The loss of a sequence is the sum over its target tokens: without a sequence, the objective lacks all of "
-    "them. A training that divides every step by its number of tokens, as the Trainer does, has this objective up to a "
-    "factor while that number is constant; scores leave out how a removal changes it.",
+    "sum": "The loss of a sequence is the sum over its target tokens. The Trainer also divides each step by its number "
+    "of tokens; scores leave out how a removal changes that number.",
     "mean": "The loss of a sequence is the mean over its target tokens: every sequence counts alike, however long.",
 }
 
@@ -36,6 +38,7 @@ class TokenLoss:
     shift: bool = False
     label_smoothing: float = 0.0
     use_cache: bool | None = None
+    default_curvature: ClassVar[EKFAC] = CURVATURE
 
     def __call__(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """The loss of every sequence, (n,); 0 for one without target tokens."""
@@ -80,6 +83,7 @@ class SequenceLoss:
 
     problem: Problem = "single_label_classification"
     label_smoothing: float = 0.0
+    default_curvature: ClassVar[EKFAC] = CURVATURE
 
     def __call__(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """The loss of every sequence, (n,)."""
