@@ -98,7 +98,7 @@ def _build_default(model: Any, train: Examples, damping: float | None, limits: L
     preferred = getattr(model.network.loss, "default_curvature", None)
     if preferred is not None and model.network.size > limits.dense_parameters:
         note = (
-            f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton(), the default of other nets, needs "
+            f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton(), the default elsewhere, needs "
             "products with every sequence in each step of its solver."
         )
         return _build(model, train, preferred, damping, limits, (note,))
