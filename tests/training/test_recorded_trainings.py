@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import upweight as uw
+from upweight.gradients.batches import Batch
 
 N = 24
 RNG = np.random.default_rng(0)
@@ -25,12 +27,19 @@ def loss(net: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
+class FrozenNorm(nn.BatchNorm1d):
+    """A batch norm that stays in eval mode."""
+
+    def train(self, mode: bool = True) -> FrozenNorm:
+        return super().train(False)
+
+
 def plain_net() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 3))
 
 
 def by_layer(kind: Any, first: dict[str, Any], second: dict[str, Any]) -> Callable[[nn.Module], Any]:
-    return lambda net: kind([{"params": net[0].parameters(), **first}, {"params": net[-1].parameters(), **second}])  # type: ignore[index]
+    return lambda net: kind([{"params": net[:-1].parameters(), **first}, {"params": net[-1].parameters(), **second}])  # type: ignore[index]
 
 
 def halve_the_head(optimiser: Any, t: int) -> None:
@@ -53,6 +62,36 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "optimiser": lambda net: torch.optim.RMSprop(net.parameters(), 0.01, centered=True, eps=1e-3, momentum=0.5),
         "clip": 0.3,
     },
+    "batch norm": {
+        "make": lambda: nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.GELU(), nn.Linear(6, 3)),
+        "optimiser": lambda net: torch.optim.SGD(net.parameters(), 0.1, momentum=0.9),
+    },
+    "frozen batch norm": {
+        "make": lambda: nn.Sequential(
+            nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.GELU(), FrozenNorm(6), nn.Linear(6, 3)
+        ),
+        "optimiser": lambda net: torch.optim.AdamW(net.parameters(), 0.01),
+    },
+    "dropout": {
+        "make": lambda: nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.3), nn.GELU(), nn.Linear(6, 3)),
+        "optimiser": lambda net: torch.optim.AdamW(net.parameters(), 0.01),
+        "random": True,
+    },
+    "augmentation": {
+        "optimiser": lambda net: torch.optim.SGD(net.parameters(), 0.1, momentum=0.9),
+        "augment": lambda batch, generator: replace(batch, x=batch.x + 0.5 * torch.randn_like(batch.x)),
+        "random": True,
+    },
+    "all at once": {
+        "make": lambda: nn.Sequential(
+            nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6, momentum=None), nn.Dropout(0.3), nn.GELU(), nn.Linear(6, 3)
+        ),
+        "optimiser": by_layer(torch.optim.AdamW, {"lr": 0.01}, {"lr": 0.03, "weight_decay": 2.0}),
+        "augment": lambda batch, generator: replace(batch, x=batch.x + 0.5 * torch.randn_like(batch.x)),
+        "random": True,
+        "accumulate": 2,
+        "clip": 0.5,
+    },
     "accumulation": {"optimiser": lambda net: torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), "accumulate": 3},
 }
 
@@ -67,9 +106,13 @@ def train(weights: Tensor, trajectory: uw.Trajectory | None, settings: dict[str,
         trajectory.save(net, optimiser)
     for t, batch in enumerate(BATCHES):
         optimiser.zero_grad()
+        if trajectory is not None and settings.get("random"):
+            trajectory.start_step()
         parts = [batch] if count == 1 else [part for part in np.array_split(batch, count) if len(part)]
         for part in parts:
-            losses = F.cross_entropy(net(x[part]), y[part], reduction="none")
+            inputs = Batch(x[part], y[part])
+            inputs = settings["augment"](inputs, torch.default_generator) if "augment" in settings else inputs
+            losses = F.cross_entropy(net(inputs.x), y[part], reduction="none")
             ((losses * weights[part]).mean() / len(parts)).backward()
         if "clip" in settings:
             nn.utils.clip_grad_norm_(net.parameters(), settings["clip"])
@@ -93,7 +136,7 @@ def differences(settings: dict[str, Any]) -> np.ndarray:
 
 def explain(folder: Any, settings: dict[str, Any], clip: float | None, every: int = 1) -> Any:
     net = train(torch.ones(N).double(), uw.Trajectory(folder, every, clip=clip), settings)
-    model = uw.TorchModel(net, loss, trajectory=uw.Trajectory(folder))
+    model = uw.TorchModel(net, loss, trajectory=uw.Trajectory(folder, augment=settings.get("augment")))
     return uw.SOURCE().fit(model, uw.Examples(X, Y)).attribute(QUERIES)
 
 
@@ -157,3 +200,25 @@ def test_what_segments_and_means_leave_out_is_said(tmp_path: Any) -> None:
     for method in (uw.TracIn(), uw.SOURCE(segments=2)):
         warnings = method.fit(model, uw.Examples(X, Y)).diagnostics["warnings"]
         assert any("differ between parameter groups" in text for text in warnings)
+
+
+def test_random_numbers_that_were_not_recorded_are_refused_or_reported(tmp_path: Any) -> None:
+    settings = {**TRAININGS["augmentation"], "random": False}
+    with pytest.raises(ValueError, match="start_step"):
+        explain(tmp_path / "augment", settings, None)
+    settings = {**TRAININGS["dropout"], "random": False}
+    assert "(dropout '1')" in " ".join(explain(tmp_path / "dropout", settings, None).diagnostics["warnings"])
+    trajectory = uw.Trajectory(tmp_path / "partly", every=3)
+    net = plain_net()
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    trajectory.start_step()
+    trajectory.record(net, optimiser, batch=[1])
+    with pytest.raises(ValueError, match="every step or in none"):
+        trajectory.record(net, optimiser, batch=[2])
+
+
+def test_segments_say_that_they_leave_batch_norm_out(tmp_path: Any) -> None:
+    net = train(torch.ones(N).double(), uw.Trajectory(tmp_path), TRAININGS["batch norm"])
+    model = uw.TorchModel(net, loss, trajectory=uw.Trajectory(tmp_path))
+    warnings = uw.SOURCE(segments=2).fit(model, uw.Examples(X, Y)).diagnostics["warnings"]
+    assert any("had the batch norm '1' in training mode" in text for text in warnings)

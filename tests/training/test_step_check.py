@@ -135,8 +135,12 @@ def test_batch_norm_and_dropout_are_contradictions_in_training_mode_only(tmp_pat
 
 
 OTHER_TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
-    "batch norm": (
-        {"make": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))},
+    "batch norm in an unknown mode": (
+        {
+            "make": lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3)),
+            "batch_loss": lambda net, x, y: mean_loss(net.train(), x, y),
+            "after_step": lambda _, net: net.eval(),
+        },
         "batch norm '1' uses batch statistics",
     ),
     "dropout": (

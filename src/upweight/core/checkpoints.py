@@ -88,6 +88,11 @@ class Stepwise(ABC):
     checked: int = 0
     contradictions: Sequence[str] = ()
 
+    def outcome_rows(self, model: Any, queries: Examples) -> Rows:
+        """Gradients of the measurement in what training determined, which `gradients` takes: (m, p) by default."""
+        rows: Rows = model.measure_rows(queries)
+        return rows
+
     @abstractmethod
     def gradients(self, rows: Rows) -> NDArray[np.float64]:
         """∂m_q/∂wᵢ, (m, n), from the gradients of the measurements (m, p) at the trained parameters."""

@@ -105,7 +105,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
 
     def blocks(self, queries: Examples) -> Blocks:
         """One block from one backward pass, and a warning if the pass of a query ended early."""
-        values = self.steps.gradients(self.model.measure_rows(queries))
+        values = self.steps.gradients(self.steps.outcome_rows(self.model, queries))
         ended_early = Counter(self.steps.lost)
         yield slice(0, len(self.train)), values
         return _early_end_facts(ended_early)
@@ -127,7 +127,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         values, ended_early = np.empty(len(self.train)), Counter[int]()
         parts = zip(blocks(len(values), SELF_BLOCK), self.train.batches(SELF_BLOCK), strict=True)
         for block, examples in parts:
-            gradients = self.steps.gradients(self.model.measure_rows(examples))
+            gradients = self.steps.gradients(self.steps.outcome_rows(self.model, examples))
             values[block] = np.diagonal(gradients[:, block.start :])
             ended_early.update(self.steps.lost)
         return values, ended_early

@@ -120,7 +120,7 @@ def followed_norms(network: Network, changed: Mapping[str, Tensor]) -> tuple[str
 def require_no_synchronised_norm(net: nn.Module) -> None:
     """Raise ValueError for a SyncBatchNorm."""
     for name, module in net.named_modules():
-        if isinstance(module, nn.SyncBatchNorm):
+        if isinstance(module, nn.SyncBatchNorm) and module.training:
             raise ValueError(f"{name!r} {SYNCHRONISED}")
 
 

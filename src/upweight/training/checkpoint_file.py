@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from upweight.core.archive import well_formed
 from upweight.core.files import open_atomically, open_regular
 from upweight.gradients.network import unwrap
+from upweight.training.module_modes import decode_modes
 from upweight.training.recorded_batches import batch_size, decode_batches, require_batches
 from upweight.training.trajectory_manifest import Shard
 
@@ -23,7 +24,8 @@ STATE = "optimiser."  # prefix of the names of the optimiser's tensors
 RATES, BATCHES, SHARES = "rates", "batches", "shares"  # names of the tensors that describe the steps
 GROUP_RATES = "group_rates"  # learning rates by parameter group, if they differ
 RANDOM = "random_states"  # the state of torch's random numbers at the beginning of every step
-OF_STEPS = (RATES, BATCHES, SHARES, GROUP_RATES, RANDOM)
+MODES = "modes"  # which modules were in training mode
+OF_STEPS = (RATES, BATCHES, SHARES, GROUP_RATES, RANDOM, MODES)
 EVIDENCE = "evidence."  # prefix of the names of the tensors by which a step is checked
 
 
@@ -69,6 +71,8 @@ def _require_steps(tensors: Mapping[str, Tensor]) -> None:
     for name in (GROUP_RATES, RANDOM):
         if name in tensors and (tensors[name].ndim != 2 or len(tensors[name]) != len(rates)):
             raise ValueError(f"expected one row of {name} per step")
+    if MODES in tensors:
+        decode_modes(tensors[MODES])
     if BATCHES not in tensors:
         return
     batches = decode_batches(tensors[BATCHES])

@@ -26,6 +26,14 @@ def seed_torch(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Set torch's random numbers to a recorded state: that of the CPU, then that of a GPU if there was one."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size].clone())  # torch reads it as a struct, which has to be aligned
+    if device.type == "cuda" and len(state) > size:
+        torch.cuda.set_rng_state(state[size:].clone(), device)
+
+
 def prepare_network(training: Training, network: Network, seed: int) -> Network:
     """A copy of the network in train mode, with the trainable parameters and buffers of `training.initial`."""
     if training.initial is None:

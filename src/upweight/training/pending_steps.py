@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from upweight.training.checkpoint_file import BATCHES, GROUP_RATES, RATES, SHARES
+from upweight.training.checkpoint_file import BATCHES, GROUP_RATES, MODES, RANDOM, RATES, SHARES
+from upweight.training.module_modes import read_modes
 from upweight.training.recorded_batches import Batch, encode_batches, ids_of_step, shares_of_step
 from upweight.training.recorded_rates import mean_rate
 
@@ -21,6 +22,8 @@ class PendingSteps:
         self._rates: list[Sequence[float]] = []
         self._batches: list[Batch] = []
         self._shares: list[list[float]] = []
+        self._random: list[Tensor] = []
+        self._modes: dict[bytes, Tensor] = {}
 
     @property
     def rate_sum(self) -> float:
@@ -42,6 +45,18 @@ class PendingSteps:
         self._means.append(mean_rate(rates, sizes))
         self._rates.append(rates)
 
+    def add_modes(self, net: nn.Module, random_state: Tensor | None) -> None:
+        """Add what the latest step needs to be made again: modes of the modules, and the random numbers at its start.
+
+        Raises ValueError if steps before had random numbers and this one has not, or the other way round.
+        """
+        if random_state is not None:
+            self._random.append(random_state)
+        if len(self._random) not in (0, len(self._means)):
+            raise ValueError("expected trajectory.start_step() in every step or in none, but some steps lack it")
+        modes = read_modes(net)
+        self._modes[bytes(modes.numpy())] = modes
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint that describe the steps."""
         tensors = {RATES: torch.tensor(self._means, dtype=torch.float64)}
@@ -53,4 +68,8 @@ class PendingSteps:
             tensors[BATCHES] = encode_batches(self._batches)
         if self._shares:
             tensors[SHARES] = torch.tensor([share for step in self._shares for share in step], dtype=torch.float64)
+        if self._random:
+            tensors[RANDOM] = torch.stack(self._random)
+        if len(self._modes) == 1:  # else modules changed their mode between checkpoints
+            tensors[MODES] = next(iter(self._modes.values()))
         return tensors

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
-from upweight.core.rows import Rows
+from upweight.core.rows import DenseRows, Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, to_device
-from upweight.gradients.network import Network
+from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.adjoint import TrainingStep, pull_back
+from upweight.training.batch_statistics import statistic_gradients
 from upweight.training.checkpoint_file import STATE
+from upweight.training.module_modes import set_modes
 from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
 from upweight.training.recorded_batches import Batch
 from upweight.training.run import CPU, Run
@@ -43,8 +46,9 @@ class RecordedSteps(Stepwise):
     """Adjoints of the steps as they were recorded: batch, learning rate, momentum, weight decay, Adam's moments.
 
     Parameters and moments are known at checkpoints only. Between two checkpoints they are interpolated linearly;
-    buffers are those of the later checkpoint. With a checkpoint at every step this is the derivative through the
-    training itself (in eval mode). Otherwise the backward pass of a query ends early if its cotangent
+    buffers are those of the later checkpoint. Batch norms are in the mode of the training, and all other modules too if
+    the random numbers of every step were recorded. With a checkpoint at every step this is the derivative through the
+    training itself. Otherwise the backward pass of a query ends early if its cotangent
     becomes longer than at the end of training: a straight line cuts the corners of a training at the edge of stability,
     and adjoints grow on it as they do not grow in training.
 
@@ -56,6 +60,8 @@ class RecordedSteps(Stepwise):
         sample_weights: the examples' own weights (n,), which multiplied their losses before the batch's mean.
         checkpoints: the checkpoints of the trajectory, for their names.
         fixed: whether that mean was over all rows of a batch, rather than over the examples that the rows count for.
+
+    `training_modules`: batch norms and dropouts that are in training mode, as they were in the training.
 
     `max_growth`: the backward pass of a query ends where its cotangent is longer than this times its first length.
 
@@ -83,12 +89,19 @@ class RecordedSteps(Stepwise):
             ) from error
         training = trajectory.steps.training(trajectory.recorded_rates(), steps, network.names)
         positions = training.drawn(np.arange(len(train)), 0)
+        training = replace(training, augment=trajectory.augment)
         copy = network.writable_copy()
-        copy.net.eval()
+        random_states = self._set_mode(copy.net, trajectory)
+        kinds: dict[str, Any] = {"batch norm": BATCH_NORMS, "dropout": nn.modules.dropout._DropoutNd}
+        modules = [(name, module) for name, module in copy.net.named_modules() if module.training]
+        self.training_modules = [
+            f"{k} {name!r}" for k, kind in kinds.items() for name, m in modules if isinstance(m, kind)
+        ]
         collated = to_device(collate(train), CPU, copy.dtype) if copy.collate is collate else None
         self.steps, self.checkpoints = len(batches), checkpoints
         self.unseen = len(np.setdiff1d(np.flatnonzero(sample_weights), np.concatenate(positions)))
-        self._run = Run(training, copy, train, positions, [0] * self.steps, collated)
+        self._run = Run(training, copy, train, positions, [0] * self.steps, collated, random_states)
+        _load_buffers(copy.net, trajectory.read(0))
         self._products = SecondOrderProducts(self._run)
         self._sample_weights, self._trajectory = sample_weights, trajectory
         # How many examples each row counts for in its batch's mean.
@@ -105,6 +118,32 @@ class RecordedSteps(Stepwise):
         self.max_growth = MAX_GROWTH
         self.lost: dict[int, int] = {}
 
+    @staticmethod
+    def _set_mode(net: nn.Module, trajectory: Trajectory) -> list[Tensor] | None:
+        """Put the net in the mode of the training; returns the random states of the steps if they were recorded.
+
+        Without them only batch norms are in training mode, because the random numbers of other modules are not known.
+        """
+        modes, states = trajectory.modes(), trajectory.random_states()
+        net.eval()
+        if trajectory.augment is not None and states is None:
+            raise ValueError(
+                "augment= draws random numbers that the trajectory does not have: call trajectory.start_step() in the "
+                "loop before the inputs of each step are made, or leave augment out and let the net see the examples "
+                "as they are"
+            )
+        if modes is not None:
+            set_modes(net, modes, norms_alone=states is None)
+        return states
+
+    def outcome_rows(self, model: Any, queries: Examples) -> Rows:
+        """Gradients of the measurement in parameters and running statistics of batch norms."""
+        rows: Rows = model.measure_rows(queries)
+        if self._products.statistics is None:
+            return rows
+        of_statistics = statistic_gradients(model.network, queries, self._products.statistics.names)
+        return DenseRows(np.concatenate([rows.dense(), of_statistics], axis=1))
+
     def gradients(self, rows: Rows) -> Array:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""
         network, vectors_per_query = self._run.network, 2 + len(state_names(self._run.training))
@@ -118,21 +157,23 @@ class RecordedSteps(Stepwise):
 
     def _backward(self, cotangents: Tensor) -> Array:
         """∂⟨c, θ_T⟩/∂(sample weight · wᵢ) for cotangents c (m, p): (m, n)."""
-        run = self._run
+        run, size = self._run, self._run.network.size
+        cotangents, statistics = cotangents[:, :size], cotangents[:, size:]
         state_cotangents = initial_state(run.training, cotangents)
         scores = np.zeros((len(cotangents), len(self._sample_weights)))
         longest = self.max_growth * torch.linalg.vector_norm(cotangents, dim=1)
         for t in reversed(range(self.steps)):
             step = self._step(t)
             before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
-            products = self._products(step.theta, t, self._shares(run, t), u)
+            products = self._products(step.theta, t, self._shares(run, t), u, statistics)
+            statistics = products.cotangents
             cotangents = products.parameters.add_(before)
             slopes = products.examples.double().cpu().numpy() * self._factors(run, t)
             np.add.at(scores.T, run.positions[t], slopes.T)
             too_long = ~(torch.linalg.vector_norm(cotangents, dim=1) <= longest)  # also true for NaN
             if self._largest_gap > 1 and bool(too_long.any()):
                 self.lost[t] = self.lost.get(t, 0) + int(too_long.sum())
-                for vectors in (cotangents, *state_cotangents.values()):
+                for vectors in (cotangents, statistics, *state_cotangents.values()):
                     vectors[too_long] = 0.0
         return scores
 
@@ -150,8 +191,7 @@ class RecordedSteps(Stepwise):
         steps = self._checkpoint_steps
         position = int(np.searchsorted(steps, t, side="right"))  # the first checkpoint after step t was taken
         theta, state, buffers = self._read(position)
-        for name, buffer in self._run.network.net.named_buffers():
-            buffer.copy_(buffers.get(name, buffer))
+        _load_buffers(self._run.network.net, buffers)
         share = float(steps[position] - t) / float(steps[position] - steps[position - 1])
         return _interpolate((theta, state), self._read(position - 1)[:2], share)
 
@@ -183,6 +223,12 @@ class RecordedSteps(Stepwise):
                 parts = [tensors.get(f"{STATE}{kind}.{n}", torch.zeros_like(tensors[n])) for n in network.names]
                 state[name] = torch.cat([part.reshape(-1) for part in parts]).to(theta)
         return theta, state, buffers
+
+
+def _load_buffers(net: nn.Module, values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            buffer.copy_(values.get(name, buffer))
 
 
 def _positions(train: Examples, ids: Batch) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, map_tensors, to_device
 from upweight.gradients.network import Network, require_one_per_example
-from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch
+from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch, set_random_state
 from upweight.training.optimiser_step import OptimiserState, StepFactors, initial_state, trained_parameters, update
 from upweight.training.parameter_groups import StepSettings
 from upweight.training.recipe import Training
@@ -34,6 +34,7 @@ class Run:
         train: the training set.
         positions: the positions in the training set that each step takes.
         step_seeds: the seed of the random numbers of each step.
+        random_states: the state of torch's random numbers at the beginning of each step, in place of a seed.
         collated: all examples as one batch; None if the user's own `collate` has to make every batch.
     """
 
@@ -43,6 +44,7 @@ class Run:
     positions: tuple[NDArray[np.intp], ...]
     step_seeds: list[int]
     collated: Any
+    random_states: Sequence[Tensor] | None = None
 
     @classmethod
     def of(
@@ -92,21 +94,33 @@ class Run:
 
     def batch(self, t: int, number: int = 0) -> Any:
         """The augmented batch of step t with this number, on the network's device. Seeds torch's random numbers."""
-        positions, seed = self.positions[t][self.passes(t)[number]], self.step_seeds[t] + number
-        if self.collated is None:
-            batch = self.network.batch(self.train.take(positions))
-        else:
-            index = torch.from_numpy(np.array(positions))
-            batch = to_device(
-                map_tensors(lambda tensor: tensor[index], self.collated), self.network.device, self.network.dtype
-            )
-        if self.training.augment is not None:
-            batch = self.training.augment(batch, torch.Generator().manual_seed(seed))
-        if self.training.recorded is None:
-            seed_torch(self.network.device, seed)
-        else:
-            self.training.recorded.restore(t, number, self.network.device)
+        batch, augment = self._read_batch(self.positions[t][self.passes(t)[number]]), self.training.augment
+        if self.random_states is not None:
+            set_random_state(self.network.device, self.random_states[t])
+            for earlier in range(number):  # whose random numbers come before those of this batch
+                self._draw(t, earlier)
+            return batch if augment is None else augment(batch, torch.default_generator)
+        seed = self.step_seeds[t] + number
+        if augment is not None:
+            batch = augment(batch, torch.Generator().manual_seed(seed))
+        seed_torch(self.network.device, seed)
         return batch
+
+    def _read_batch(self, positions: NDArray[np.intp]) -> Any:
+        """The batch of these examples, on the network's device."""
+        if self.collated is None:
+            return self.network.batch(self.train.take(positions))
+        index = torch.from_numpy(np.array(positions))
+        chosen = map_tensors(lambda tensor: tensor[index], self.collated)
+        return to_device(chosen, self.network.device, self.network.dtype)
+
+    def _draw(self, t: int, number: int) -> None:
+        """Draw the random numbers of one batch of step t."""
+        batch = self._read_batch(self.positions[t][self.passes(t)[number]])
+        with torch.no_grad():
+            if self.training.augment is not None:
+                batch = self.training.augment(batch, torch.default_generator)
+            self.network.loss(self.network.net, batch)
 
     def means(self, t: int) -> list[slice]:
         """The parts of the positions of step t over each of which a mean is taken."""

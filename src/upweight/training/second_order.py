@@ -12,6 +12,7 @@ from torch import Tensor
 from upweight.gradients.functional import LossModule, plain_attention
 from upweight.training.batch_statistics import BatchStatistics, followed_norms, require_no_synchronised_norm
 from upweight.training.initial_network import preserve_random_state
+from upweight.training.module_modes import copy_modes
 from upweight.training.run import Run
 
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
@@ -95,8 +96,7 @@ class SecondOrderProducts:
     ) -> StepProducts:
         """The products of one of the batches of a step."""
         count = max(1, self._vector_bytes // (8 * theta.element_size() * len(theta)))
-        start = theta.new_zeros(self.size)
-        outputs = []
+        start, outputs = self._start(), []
         for parts in zip(*(torch.split(v, count) for v in vectors), strict=True):
             with preserve_random_state(theta.device), plain_attention():
                 losses = self._losses(*place)
@@ -118,7 +118,7 @@ class SecondOrderProducts:
 
     def sum_gradients(self, theta: Tensor, t: int, coefficients: Tensor) -> Tensor:
         """Σᵢ cᵢ ∇ℓᵢ of step t for coefficients c (k, batch): (k, p)."""
-        total, start = theta.new_zeros(len(coefficients), len(theta)), theta.new_zeros(self.size)
+        total, start = theta.new_zeros(len(coefficients), len(theta)), self._start()
         for number, part in enumerate(self._run.passes(t)):
             with preserve_random_state(theta.device), plain_attention():
                 losses = self._losses(t, number)
@@ -128,14 +128,22 @@ class SecondOrderProducts:
                 total += torch.func.vmap(lambda c, vjp=vjp: vjp(c)[0])(coefficients[:, part])
         return total
 
+    def _start(self) -> Tensor:
+        """The running statistics in the run's net, (b,); they matter for norms in eval mode alone."""
+        if self.statistics is None:
+            return next(iter(self._run.network.parameters().values())).new_zeros(0)
+        return self.statistics.read(self._run.network.net)
+
     def _losses(self, t: int, number: int) -> Losses:
         """(θ, statistics) ↦ (losses (batch,), statistics) of a batch of step t, with the step's random numbers."""
         run, batch = self._run, self._run.batch(t, number)
 
         def losses(theta: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+            named = dict(zip(self._names, run.split(theta), strict=True))
             if self.statistics is not None:
                 self.statistics.start(statistics, self._passes_before[t] + number)
-            named = dict(zip(self._names, run.split(theta), strict=True))
+                copy_modes(run.network.net, self.statistics.network.net)
+                named |= {f"net.{name}": buffer for name, buffer in run.network.net.named_buffers()}
             values: Tensor = torch.func.functional_call(self._whole, named, (batch,))
             return values, statistics if self.statistics is None else self.statistics.finish()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -19,6 +19,15 @@ def unmodelled_settings(trajectory: Trajectory) -> Iterator[str]:
         yield (
             f"Gradients were clipped to a norm of {trajectory.steps.clip:g}, which SOURCE by segments leaves out; it "
             f"follows clipping step by step (segments=None, with batch=ids in every record). {CONSEQUENCE}"
+        )
+
+
+def unfollowed_modes(modules: Sequence[str]) -> Iterator[str]:
+    """Warnings about modules in training mode, which steps follow and segments leave out."""
+    if modules:
+        yield (
+            f"The training had the {modules[0]} in training mode, which SOURCE follows step by step (segments=None), "
+            f"and not by segments: it takes running statistics as constants, and no dropout. {CONSEQUENCE}"
         )
 
 

@@ -117,7 +117,7 @@ def _training_mode(check: StepCheck, difference: Difference, tolerance: float) -
     theta, _ = check.point(t)
     evaluated = check.gradient(t, theta)
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    trained = []
+    trained, modes = [], [(module, module.training) for module in net.modules()]
     try:
         net.train()
         for seed in (0, 1):
@@ -125,7 +125,8 @@ def _training_mode(check: StepCheck, difference: Difference, tolerance: float) -
             seed_torch(device, seed)
             trained.append(check.gradient(t, theta, seeded))
     finally:
-        net.eval()
+        for module, mode in modes:
+            module.training = mode
         with torch.no_grad():
             for name, buffer in net.named_buffers():
                 buffer.copy_(buffers[name])

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upweight.gradients.network import unwrap
 from upweight.training.checkpoint_file import (
-    BATCHES,
-    GROUP_RATES,
     OF_STEPS,
-    RATES,
-    SHARES,
     STATE,
     optimiser_tensors,
     read_checkpoint,
-    require_rates,
     require_same_tensors,
     saved_tensors,
     write_checkpoint,
@@ -34,17 +30,14 @@ from upweight.training.optimiser_settings import (
     unwrap_optimiser,
 )
 from upweight.training.pending_steps import PendingSteps
-from upweight.training.recorded_batches import (
-    Batch,
-    decode_batches,
-    decode_shares,
-)
-from upweight.training.recorded_rates import RecordedRates, join
+from upweight.training.recorded_sequence import RecordedSequence
 from upweight.training.step_evidence import step_evidence
 from upweight.training.trajectory_manifest import Shard, read_manifest, write_manifest
 
+Augment = Callable[[Any, torch.Generator], Any]
 
-class Trajectory:
+
+class Trajectory(RecordedSequence):
     """A folder of checkpoints that a training loop writes.
 
         trajectory = uw.Trajectory("run", every=50)
@@ -59,6 +52,8 @@ class Trajectory:
     Args:
         folder: created if needed. If it holds a trajectory, that one is read, and continued after `resume`.
         every: steps between checkpoints. SOURCE needs about six checkpoints in all.
+        augment: `augment(batch, generator) -> batch`, what the loop does at random to the inputs of a step. It is not
+            stored, but given where the trajectory is read; the loop has to call `start_step` in every step.
         clip: the norm to which the loop clips gradients (`clip_grad_norm_`), None if it does not. Given for a folder
             that holds a trajectory, it replaces the norm stored there.
 
@@ -71,12 +66,15 @@ class Trajectory:
         ValueError: the folder holds something else, or a damaged trajectory.
     """
 
-    def __init__(self, folder: str | Path, every: int = 1, *, clip: float | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, every: int = 1, *, clip: float | None = None, augment: Augment | None = None
+    ) -> None:
         if every < 1:
             raise ValueError(f"expected a checkpoint every 1 or more steps, got every={every}")
         if clip is not None and not 0 < clip < np.inf:
             raise ValueError(f"expected clip to be a norm > 0, got {clip}")
-        self.folder, self.every, self.clip = Path(folder), every, clip
+        self.folder, self.every, self.clip, self.augment = Path(folder), every, clip, augment
+        self._random_state: Tensor | None = None  # at the beginning of the current step
         self.shards: list[Shard] = []
         self.steps: OptimiserSettings | None = None
         self._pending = PendingSteps()  # since the last checkpoint
@@ -103,15 +101,14 @@ class Trajectory:
         """The names of the parameters that the optimiser held; None if the trajectory does not say."""
         return None if self.steps is None or self.steps.decays is None else frozenset(self.steps.decays)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Facts about the training that a reader of the scores should know, as sentences."""
-        if self.steps is None or self.steps.groups is None or self.recorded_rates().groups is None:
-            return ()
-        return (
-            "Learning rates of the recorded training differ between parameter groups: TracIn, GAS and SOURCE by "
-            "segments take their mean, SOURCE by steps follows each.",
-        )
+    def start_step(self) -> None:
+        """Remember torch's random numbers, before the step draws any (augmentation, dropout).
+
+        With them SOURCE makes the step again as it was. Call it in every step or in none.
+        """
+        state = torch.get_rng_state()
+        on_gpu = torch.cuda.is_available()
+        self._random_state = torch.cat([state, torch.cuda.get_rng_state()]) if on_gpu else state
 
     def record(self, net: nn.Module, optimiser: Any, batch: Any = None, shares: Any = None) -> None:
         """Record one step of the optimiser, and save a checkpoint every `every` steps.
@@ -131,6 +128,8 @@ class Trajectory:
         """
         optimiser = self._check(net, optimiser)
         self._pending.add(self._step, read_learning_rates(optimiser), group_sizes(optimiser), batch, shares)
+        self._pending.add_modes(unwrap(net), self._random_state)
+        self._random_state = None
         if batch is not None and self.shards and self.shards[-1].step == self._step:
             self._evidence = step_evidence(net, optimiser)
         self._step += 1
@@ -194,46 +193,6 @@ class Trajectory:
         tensors = read_checkpoint(self.folder, shard)
         self._steps_of.setdefault(shard, {name: tensors[name] for name in OF_STEPS if name in tensors})
         return tensors
-
-    def rates(self) -> NDArray[np.float64]:
-        """The learning rate of every step up to the last checkpoint, (steps,); the mean if parameter groups differ."""
-        return self.recorded_rates().mean
-
-    def recorded_rates(self) -> RecordedRates:
-        """Learning rates of every step up to the last checkpoint. Every file is read once, and checked."""
-        recorded = self._recorded()
-        stored = [tensors[RATES].numpy() for tensors in recorded]
-        for shard, rates, previous in zip(self.shards, stored, [0, *(s.step for s in self.shards)], strict=False):
-            require_rates(shard, rates, previous)
-        return join(stored, [t[GROUP_RATES].numpy() if GROUP_RATES in t else None for t in recorded])
-
-    def batches(self) -> list[Batch] | None:
-        """The ids of the examples that every step took, or of all its batches; None if no step recorded them.
-
-        Raises ValueError if only some of the steps recorded them.
-        """
-        stored = [(len(tensors[RATES]), tensors.get(BATCHES)) for tensors in self._recorded()]
-        recorded = [batches for _, batches in stored if batches is not None]
-        if not recorded:
-            return None
-        if len(recorded) < sum(steps > 0 for steps, _ in stored):
-            raise ValueError(
-                f"{self.folder} says which examples took part for some of its steps only; pass batch= to record in "
-                "every step, or ask for segments=3, which does not need it"
-            )
-        return [ids for batches in recorded for ids in decode_batches(batches)]
-
-    def shares(self) -> list[NDArray[np.float64]] | None:
-        """The factors of the examples' losses in the objective of every step; None if they were not recorded."""
-        recorded = [steps for steps in self._recorded() if len(steps[RATES])]
-        if all(SHARES not in steps for steps in recorded):
-            return None
-        if any(SHARES not in steps or BATCHES not in steps for steps in recorded):
-            raise ValueError(
-                f"{self.folder} has the shares of its examples for some of its steps only; pass shares= to record in "
-                "every step or in none"
-            )
-        return [shares for steps in recorded for shares in decode_shares(steps[SHARES], steps[BATCHES])]
 
     def _recorded(self) -> list[dict[str, Tensor]]:
         """The tensors that describe the steps before every checkpoint."""

@@ -105,7 +105,7 @@ class CheckpointedNetwork(Checkpointed, Layered):
 
     def contradictions(self, train: Examples) -> tuple[int, list[str]]:
         """(How many recorded steps were compared with a replay, what the training did that SOURCE does not model)."""
-        from upweight.training.segment_check import training_mode_warnings, unmodelled_settings
+        from upweight.training.segment_check import training_mode_warnings, unfollowed_modes, unmodelled_settings
 
         assert self.trajectory is not None
         unmodelled = [*self.rate_notes, *unmodelled_settings(self.trajectory)]
@@ -114,7 +114,8 @@ class CheckpointedNetwork(Checkpointed, Layered):
         except ValueError:  # segments do not need steps that can be replayed (dampening, ids of other examples)
             steps = None
         if steps is not None and steps.checked:
-            return steps.checked, [*unmodelled, *steps.contradictions]
+            modes = unfollowed_modes(steps.training_modules)
+            return steps.checked, [*unmodelled, *steps.contradictions, *modes]
         return 0, [*unmodelled, *training_mode_warnings(self.trajectory, self.network.net)]
 
     @property
