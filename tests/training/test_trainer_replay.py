@@ -197,3 +197,35 @@ def test_a_record_is_read_by_another_process_with_the_training_set(tmp_path: Pat
         again.retrain(TRAIN, np.ones(runs.N)).parameters, model.retrain(TRAIN, np.ones(runs.N)).parameters
     )
     assert recorder.training(TRAIN).batches is not None
+
+
+def smooth_loss(net: Any, batch: Any) -> Tensor:
+    """The Trainer's smoothed loss of every sequence, summed over its tokens."""
+    logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    log_p, targets = -logits[:, :-1].log_softmax(dim=-1), batch["labels"][:, 1:]
+    of_label = log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return ((0.8 * of_label + 0.2 * log_p.mean(dim=-1)) * (targets != -100)).sum(dim=1)
+
+
+def test_smoothed_labels_are_counted_and_replayed(tmp_path: Path) -> None:
+    kind = (lambda: runs.language_model(0.1), runs.pad, smooth_loss, runs.collate)
+    _, recorder, model = recorded(tmp_path, kind, label_smoothing_factor=0.2, **TOKENS)
+    assert recorder.training().mean_over == "step"
+    assert distance(model) <= 1e-6
+
+
+def test_adapters_on_a_frozen_base_are_replayed(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+
+    def adapted() -> Any:
+        config = peft.LoraConfig(r=2, target_modules=["c_attn"], lora_dropout=0.2, task_type="CAUSAL_LM")
+        return peft.get_peft_model(runs.language_model(), config)
+
+    kind = (adapted, runs.pad, runs.token_loss, runs.collate)
+    _, recorder, model = recorded(tmp_path, kind, **TOKENS)
+    assert recorder.training().initial.keys() > set(model.network.names)
+    assert len(model.network.names) == 2
+    again = model.retrain(TRAIN, np.ones(runs.N))
+    assert np.abs(again.parameters - model.parameters).max() <= 1e-6
+    queries = uw.Examples(runs.sequences(3, seed=2))
+    assert np.isfinite(uw.SOURCE().fit(model, TRAIN).attribute(queries).values).all()
