@@ -180,3 +180,9 @@ def test_nets_with_batch_norm_are_trained_one_by_one_and_keep_their_statistics()
     assert trained.stack(train()).size == 1 and "buffers" in trained.stack(train()).why
     with pytest.raises(ValueError, match="training changed more than the model's parameters"):
         uw.retrain(trained, train(), 1 - np.eye(N)[:2], retraining=uw.Retraining(processes=1))
+
+
+def test_a_training_with_a_learning_rate_per_step_can_be_printed() -> None:
+    first, second = (repr(uw.Training(lr=np.array(lr), batches=[[0], [1], [2]])) for lr in ([1, 2, 3], [1, 2, 4]))
+    assert first.startswith("Training(lr=<")
+    assert first != second

@@ -128,7 +128,9 @@ class Training:
         """The settings that differ from the defaults, long ones as a digest: equal trainings have equal texts."""
         settings = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]
         texts = (
-            f"{name}={_text(value)}" for name, value, default in settings if value is not default and value != default
+            f"{name}={_text(value)}"
+            for name, value, default in settings
+            if value is not default and (isinstance(value, np.ndarray) or value != default)
         )
         return f"Training({', '.join(texts)})"
 

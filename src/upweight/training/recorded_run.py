@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from upweight.core.identity import digest
+
 NOT_RANDOM = -1  # the place of the state of a micro-batch that draws no random numbers
 
 
@@ -34,7 +36,8 @@ class RecordedRun:
         return len(self.states) > 0
 
     def __repr__(self) -> str:
-        return f"RecordedRun({len(self.places)} steps, {len(self.states)} states of random numbers)"
+        content = digest(self.device, self.states, self.places, self.first_gradient)
+        return f"RecordedRun(<{content[:16]}>, {len(self.places)} steps)"
 
     def restore(self, t: int, k: int, device: torch.device) -> None:
         """Set the state with which micro-batch k of step t began, on this device."""
