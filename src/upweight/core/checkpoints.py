@@ -38,6 +38,15 @@ class Checkpoint:
     model: Callable[[], Differentiable]
     travelled = RenamedAttribute("learning_rate_sum")
 
+    def updates(
+        self, model: Differentiable, gradients: NDArray[np.float64], *, momentum: bool = True
+    ) -> NDArray[np.float64]:
+        """The optimiser's updates (k, p), up to a factor, if its next step had one of these gradients (k, p) alone.
+
+        By default gradient descent: the gradients themselves. `momentum`: with the mean of earlier gradients.
+        """
+        return gradients
+
 
 class Segment(ABC):
     """A segment of training with constant curvature H and gradients; τ = Σ effective learning rates.

@@ -6,6 +6,7 @@ To add a method, add one line. It becomes `upweight.Name`, and `upweight.methods
 # isort: off
 # ruff: noqa: PLC0414 - the redundant alias tells type checkers that the name is exported
 from upweight.methods.influence import Influence as Influence
+from upweight.methods.less import LESS as LESS
 from upweight.methods.metagradient import Metagradient as Metagradient
 from upweight.methods.leaf_refit import LeafRefit as LeafRefit
 from upweight.methods.boostin import BoostIn as BoostIn

@@ -13,8 +13,10 @@ from torch import Tensor
 from upweight.core.checkpoints import Checkpoint
 from upweight.training.checkpoint_file import optimiser_tensors
 from upweight.training.optimiser_settings import OptimiserSettings
+from upweight.training.optimiser_updates import optimiser_updates
 from upweight.training.trajectory import Trajectory
 
+Array = NDArray[np.float64]
 NO_CHECKPOINTS = (
     "this model has no checkpoints: record them in the training loop (upweight.Trajectory) and pass them as "
     "TorchModel(…, trajectory=trajectory)"
@@ -28,10 +30,20 @@ class CheckpointModel(Checkpoint):
     Attributes:
         optimiser: the settings.
         state: reads the optimiser's tensors, `<kind of state>.<parameter>` → tensor.
+        scale: what the sum of the losses of a step was multiplied by, times the examples of the step: 1 for a mean over
+            examples, one over the tokens of an example for a mean over tokens.
     """
 
     optimiser: OptimiserSettings
     state: Callable[[], dict[str, Tensor]]
+    scale: float = 1.0
+
+    def updates(self, model: Any, gradients: Array, *, momentum: bool = True) -> Array:
+        """The updates of the optimiser, by its moments, if its next step had one of these gradients (k, p) alone.
+
+        Weight decay, the same for all, is left out. Raises ValueError for a model with other parameters.
+        """
+        return optimiser_updates(self.optimiser, self.state(), model.network, gradients * self.scale, momentum)
 
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
         """The factors P = 1/(√v̂ + ε) of Adam and RMSprop on a gradient, by parameter; None for SGD, which has none.
@@ -66,6 +78,8 @@ def read_checkpoints(
         raise ValueError(NO_CHECKPOINTS)
     rates = _sum_nearest_rates(trajectory.rates(), np.array([shard.step for shard in trajectory.shards]))
     assert trajectory.steps is not None
+    shares = trajectory.shares()
+    scale = 1.0 if shares is None else float(np.mean([step.sum() for step in shares]))
     return tuple(
         CheckpointModel(
             shard.step,
@@ -74,6 +88,7 @@ def read_checkpoints(
             lambda position=position: make_model(trajectory.read(position)),  # type: ignore[misc]
             trajectory.steps,
             lambda position=position: optimiser_tensors(trajectory.read(position)),  # type: ignore[misc]
+            scale,
         )
         for position, (shard, rate) in enumerate(zip(trajectory.shards, rates.tolist(), strict=True))
     )

@@ -69,7 +69,7 @@ class FittedProducts(LinearScores[Attributor, Differentiable]):
         self.checkpoints, self.normalised_by = checkpoints, normalised_by
         # Loss gradients contain the example's weight. Normalising removes it, so that copies are counted again here.
         self._factors = np.ones(len(train)) if normalised_by is None else example_counts(sample_weights(train))
-        self.modules = _parts(model, modules, type(recipe).__name__)
+        self.modules = chosen_parts(model, modules, type(recipe).__name__)
         if normalised_by == "layer":
             require(model, [Layered], f'{type(recipe).__name__}(by="layer")')
 
@@ -146,7 +146,7 @@ def _same(model: Differentiable) -> Differentiable:
     return model
 
 
-def _parts(model: Any, modules: Modules | None, wanted_by: str) -> tuple[Part, ...] | None:
+def chosen_parts(model: Any, modules: Modules | None, wanted_by: str) -> tuple[Part, ...] | None:
     """The modules whose gradients count; None for all. Raises ValueError for a pattern that matches none."""
     if modules is None:
         return None
