@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from benchmarks.picture_nets import depthwise, narrow_resnet, resnet
 from torch import Tensor, nn
 
 LENGTH, WIDTH, HEADS, BLOCKS, SYMBOLS = 64, 128, 4, 4, 64
@@ -110,6 +111,9 @@ KINDS = {
         Kind("mnist", "softmax regression on MNIST", pixels, 200, 100, 0, 0, 0.0, l2=1e-2),
         Kind("mlp", "MLP 784-512-256-10 on MNIST", mlp, 100, 70, 10, 64, 0.03),
         Kind("cnn", "CNN (two convolutions, two layers) on MNIST", cnn, 200, 50, 10, 64, 0.05),
+        Kind("narrow", "narrow ResNet with batch norm on CIFAR-10", narrow_resnet, 100, 60, 10, 50, 0.01, train=500),
+        Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 10, 50, 0.01, train=500),
+        Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500),
         Kind("gpt", "GPT (4 blocks, width 128) on film reviews", GPT, 32, 40, 3, 16, 3e-4, adam=True, train=256),
     )
 }

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.nets import KINDS, Kind, Task, images, texts, train
+from benchmarks.picture_nets import pictures
 from benchmarks.problems import CACHE, digits
 from sklearn.linear_model import LogisticRegression
 
 FOLDER = CACHE / "networks"
 PARTS = ("x", "y", "xq", "yq")
+PICTURE_NETS = ("narrow", "resnet", "depthwise")
 
 
 def prepare(name: str, data: Path) -> Path:
@@ -34,6 +36,9 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     if kind.name == "gpt":
         *arrays, before, after = texts(data, kind)
         start = train(kind, before, after, None, 0, epochs=1).state_dict()
+    elif kind.name in PICTURE_NETS:
+        *arrays, before, after = pictures(data, kind.train, kind.queries)
+        start = train(kind, before, after, None, 0, epochs=4).state_dict()
     else:
         arrays = list(images(data, kind))
     x, y, xq, yq = arrays

@@ -51,7 +51,7 @@ def test_a_loaded_fit_computes_no_curvature_and_gives_equal_scores(recipe, tmp_p
         raise AssertionError("the curvature is computed again")
 
     monkeypatch.setattr(registry, "build", refuse)
-    for name in ("kronecker_factors", "expected_gradients", "correct_leverage", "label_expectation"):
+    for name in ("kronecker_factors", "direction_batches", "correct_leverage", "label_expectation"):
         monkeypatch.setattr(f"upweight.curvature.ekfac.{name}", refuse)
     monkeypatch.setattr("upweight.curvature.solvers.direct._matrix_from_roots", refuse)
     monkeypatch.setattr("upweight.curvature.gauss_newton.correct_leverage", refuse)

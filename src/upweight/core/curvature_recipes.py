@@ -101,7 +101,11 @@ class DataInf:
 
 @dataclass(frozen=True, kw_only=True)
 class KFAC:
-    """Kronecker factors per layer (Martens & Grosse 2015). The expectation over labels is exact up to 256 outputs."""
+    """Kronecker factors per layer (Martens & Grosse 2015).
+
+    The expectation over labels is exact for up to 256 outputs, unless that takes too many numbers, as in deep
+    convolutional nets; then it is taken from a few draws per example.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

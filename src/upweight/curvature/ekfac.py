@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
@@ -24,7 +25,7 @@ from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.kept_factors import factors_state, kept_layers, kept_parameters
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
-from upweight.curvature.label_expectation import Weighted, expected_gradients, label_expectation
+from upweight.curvature.label_expectation import Weighted, direction_batches, label_expectation
 from upweight.curvature.leverage import KeptSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.solvers.algebra import stack_columns
@@ -32,6 +33,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -222,28 +224,21 @@ def second_moments(
     """Λ = Σ (Qₛᵀ G Q_A)² over these examples and label directions, by weight; by name for parameters of no layer."""
     of_parameters: dict[str, Tensor] = {}
     moments = {name: torch.zeros_like(layer.values) for name, layer in layers.items()}
-    pending: dict[str, tuple[Tensor, Tensor]] = {}  # rotated inputs, and squared slopes summed over directions
-
-    def add_pending() -> None:
-        for weight, (a, squares) in pending.items():  # gradients of rank one: products of squares
-            moments[weight] += squares.T @ a**2
-        pending.clear()
-
-    for direction, captured in expected_gradients(summed, sample, seed=1):
-        add_moments(of_parameters, unfactored, captured)
-        if direction == 0:
-            add_pending()
-        for factors in captured.layers():
-            layer = layers[factors.weight]
-            if factors.s.shape[1] > 1:
-                moments[factors.weight] += layer.rotate_factors(factors).square_().sum(dim=0)
+    for _, gradients in direction_batches(summed, sample, seed=1):
+        for captured in gradients:
+            add_moments(of_parameters, unfactored, captured)
+        for directions in zip(*(captured.layers() for captured in gradients), strict=True):
+            layer = layers[directions[0].weight]
+            if directions[0].s.shape[1] == 1:  # gradients of rank one: products of squares
+                a = layer.rotate_inputs(with_ones(directions[0])[:, 0])
+                squares = sum(layer.rotate_slopes(factors.s[:, 0]).square_() for factors in directions)
+                moments[layer.weight] += squares.T @ a.square_()
                 continue
-            s = layer.rotate_slopes(factors.s)
-            if factors.weight in pending:  # the inputs are the same for every direction
-                pending[factors.weight][1].add_(s[:, 0] ** 2)
-            else:
-                pending[factors.weight] = (layer.rotate_inputs(with_ones(factors)[:, 0]), s[:, 0] ** 2)
-    add_pending()
+            d_o, d_i = layer.values.shape
+            size = max(1, MAX_TEMPORARY_NUMBERS // max(d_o * d_i, directions[0].s.shape[1] * d_i))
+            for where in blocks(len(directions[0].s), size):
+                for rotated in layer.rotate_directions([factors.take(where) for factors in directions]):
+                    moments[layer.weight] += rotated.square_().sum(dim=0)
     return {**moments, **of_parameters}
 
 

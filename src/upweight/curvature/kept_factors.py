@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.kept_state import KeptState
 from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.kfac import FactoredLayer
-from upweight.curvature.unfactored_parameters import UnfactoredParameter
+from upweight.curvature.unfactored_parameters import UnfactoredParameter, convolution_groups
 from upweight.gradients.network import Network
 
 
@@ -53,12 +54,13 @@ def kept_layers(kept: KeptState, network: Network) -> dict[str, FactoredLayer]:
 
 def kept_parameters(kept: KeptState, network: Network) -> dict[str, UnfactoredParameter]:
     """Name → parameter of no layer, with its eigenvalues and eigenvectors."""
-    parameters = {}
+    parameters, groups = {}, convolution_groups(network)
     for name in kept.facts["parameters"]:
-        shape = network.shapes[name]
-        basis = f"{name}/basis"
+        shape, basis = network.shapes[name], f"{name}/basis"
+        width = prod(shape[1:]) if name in groups else shape[-1]
+        sides = (groups[name], width, width) if name in groups else (width, width)
         parameters[name] = UnfactoredParameter(
             as_tensor(kept, f"{name}/values", shape, network),
-            as_tensor(kept, basis, (shape[-1], shape[-1]), network) if basis in kept.arrays else None,
+            as_tensor(kept, basis, sides, network) if basis in kept.arrays else None,
         )
     return parameters

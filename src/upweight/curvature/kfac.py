@@ -6,21 +6,28 @@ and time as the cube. It is not rotated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.curvature.label_expectation import Weighted, expected_batches
+from upweight.core.blocks import blocks
+from upweight.core.examples import Examples
+from upweight.curvature.content_keys import Keys, content_keys, random_numbers
+from upweight.curvature.label_expectation import Weighted, direction_batches, expectation_of
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured_batch import LayerFactors
+from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS
+from upweight.gradients.patches import patches_at, rotated_patches
 
 Blocks = dict[str, Tensor]
-PendingInputs = dict[str, tuple[Tensor, Tensor, Tensor]]  # one batch: inputs, which positions count, weights
+MIN_CONVOLVED_CHANNELS = 32  # from which on a convolution is faster than the product of its patches
+ROWS_PER_WIDTH = 16  # rows over the width of an input factor, from which it is estimated if draws are taken anyway
 
 
 @dataclass
@@ -65,12 +72,33 @@ class FactoredLayer:
 
     def rotate_factors(self, factors: LayerFactors) -> Tensor:
         """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example; rotates the factors or their product, whichever is cheaper."""
-        a, s = factors.a, factors.s
-        (d_o, d_i), positions = self.values.shape, s.shape[1]
-        if positions * (d_i**2 + d_o**2) < d_i * d_o * (d_i + d_o):
-            return self.rotate_slopes(s).transpose(1, 2) @ self.rotate_inputs(with_ones(factors))
-        joint = s.transpose(1, 2) @ a
-        return self.rotate(joint if factors.bias is None else torch.cat([joint, s.sum(1)[:, :, None]], dim=2))
+        return next(self.rotate_directions([factors]))
+
+    def rotate_directions(self, directions: Sequence[LayerFactors]) -> Iterator[Tensor]:
+        """Qₛᵀ (Σ_t s_t a_tᵀ) Q_A of every example for several sets of output gradients with the same inputs.
+
+        The inputs are rotated once for all of them, if that is cheaper than to rotate every product.
+        """
+        first = directions[0]
+        (d_o, d_i), positions, count = self.values.shape, first.uses[0].length * len(first.uses), len(directions)
+        by_factors = positions * d_i**2 + count * positions * d_o * d_o
+        if by_factors < count * d_i * d_o * (d_i + d_o):
+            a = self.rotated_inputs_of(first)
+            yield from (self.rotate_slopes(factors.s).transpose(1, 2) @ a for factors in directions)
+            return
+        a = first.a
+        for factors in directions:
+            joint = factors.s.transpose(1, 2) @ a
+            yield self.rotate(
+                joint if factors.bias is None else torch.cat([joint, factors.s.sum(1)[:, :, None]], dim=2)
+            )
+
+    def rotated_inputs_of(self, factors: LayerFactors) -> Tensor:
+        """a Q_A; for a convolution of many channels without forming its patches."""
+        convolution = factors.convolution
+        if convolution is None or self.right is None or convolution.module.weight.shape[1] < MIN_CONVOLVED_CHANNELS:
+            return self.rotate_inputs(with_ones(factors))
+        return rotated_patches(convolution.module, convolution.given, self.right, factors.bias is not None)
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
@@ -133,41 +161,76 @@ def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer]
 def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, FactoredLayer], UnfactoredParameters]:
     """The sums over these examples that the factors are made of, before `decompose`; one pass."""
     layers: dict[str, FactoredLayer] = {}
+    positions: dict[str, Tensor] = {}
     unfactored: UnfactoredParameters | None = None
-    pending: PendingInputs = {}
-    for direction, where, captured in expected_batches(summed, sample):
-        if direction == 0:
-            _add_inputs(layers, pending)
-        for factors in captured.layers():
-            s = factors.s.flatten(0, 1)
-            if factors.weight not in layers:
-                sizes = factors.a.shape[-1] + (factors.bias is not None), s.shape[1]
-                zeros = (zero_factor(sizes[0], s), zero_factor(sizes[1], s))
-                layers[factors.weight] = FactoredLayer(factors.weight, factors.bias, factors.swapped, *zeros)
-            layer = layers[factors.weight]
-            add_products(layer.slopes, s, s)
-            counts = (s != 0).any(dim=1)
-            if direction > 0:  # the inputs are the same for every direction
-                pending[factors.weight][1].logical_or_(counts)
-            else:
-                weights = position_weights(sample[1][where], factors.s)
-                pending[factors.weight] = with_ones(factors).flatten(0, 1), counts, weights
+    selection = InputSelection(summed)
+    for where, gradients in direction_batches(summed, sample):
+        weights = torch.as_tensor(sample[1][where])
+        keys = selection.keys(sample[0], where)
+        for directions in zip(*(captured.layers() for captured in gradients), strict=True):
+            first = directions[0]
+            if first.weight not in layers:
+                sizes = first.width + (first.bias is not None), first.s.shape[2]
+                zeros = (zero_factor(sizes[0], first.s), zero_factor(sizes[1], first.s))
+                layers[first.weight] = FactoredLayer(first.weight, first.bias, first.swapped, *zeros)
+            layer = layers[first.weight]
+            counts = first.s.new_zeros(first.s.shape[:2], dtype=torch.bool)
+            for factors in directions:
+                s = factors.s.flatten(0, 1)
+                add_products(layer.slopes, s, s)
+                counts |= (factors.s != 0).any(dim=2)
+            # Output gradients carry √w already. Inputs carry no weight, so each row is weighted, as copies would be, and
+            # positions that the loss does not depend on (padding) count for nothing.
+            row_weights = counts * weights.to(first.s)[:, None]
+            added = selection.add(layer, first, row_weights, keys)
+            positions[first.weight] = positions[first.weight] + added if first.weight in positions else added
         unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
-        unfactored.add(captured)
-    _add_inputs(layers, pending)
+        for captured in gradients:
+            unfactored.add(captured)
+    for name, total in positions.items():
+        layers[name].positions = float(total)
     return layers, unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
 
 
-def _add_inputs(layers: Mapping[str, FactoredLayer], pending: PendingInputs) -> None:
-    """Add a batch's inputs to A, at the positions that the loss depends on: padding carries no information.
+class InputSelection:
+    """The positions from which input factors are computed: all, or a few of a convolution that has very many.
 
-    Output gradients carry √w already. Inputs carry no weight, so each row is weighted here, as that many copies would.
+    If label directions are drawn anyway, an input factor of width d is estimated from about `ROWS_PER_WIDTH` · d rows
+    of all examples, spread evenly over each picture from an offset that its contents determine.
     """
-    for weight, (a, counts, position_weight) in pending.items():
-        inputs, weights = a[counts], position_weight[counts]
-        add_products(layers[weight].inputs, inputs, weights[:, None] * inputs)
-        layers[weight].positions += float(weights.double().sum())
-    pending.clear()
+
+    def __init__(self, summed: SummedObjective) -> None:
+        self.is_sampled = expectation_of(summed).grouped
+        self.examples = float(summed.copies.sum())
+
+    def keys(self, examples: Examples, where: slice) -> Keys | None:
+        """The keys of these examples; None if all positions are taken."""
+        return content_keys(examples.take(np.arange(where.start, where.stop))) if self.is_sampled else None
+
+    def add(self, layer: FactoredLayer, factors: LayerFactors, weights: Tensor, keys: Keys | None) -> Tensor:
+        """Add Σ w a aᵀ to the layer's factor for position weights (B, T); returns Σ w in float64."""
+        total, convolution = weights.new_zeros((), dtype=torch.float64), factors.convolution
+        positions, width = weights.shape[1], factors.width
+        taken = max(1, ceil(ROWS_PER_WIDTH * width / self.examples))
+        if convolution is not None and keys is not None and 2 * taken <= positions:
+            offsets = torch.as_tensor((random_numbers(keys, 1, 0) % np.uint64(positions)).astype(np.int64))
+            chosen = (offsets + torch.arange(taken) * positions // taken) % positions
+            chosen = chosen.to(weights.device)
+            a = patches_at(convolution.module, convolution.given, chosen)
+            weights = weights.gather(1, chosen)
+            add_products(layer.inputs, *_weighted_rows(a, weights, factors.bias is not None))
+            return total + weights.sum(dtype=torch.float64)
+        for part in blocks(len(weights), max(1, MAX_TEMPORARY_NUMBERS // (positions * width))):
+            a = factors.take(part).a
+            add_products(layer.inputs, *_weighted_rows(a, weights[part], factors.bias is not None))
+        return total + weights.sum(dtype=torch.float64)
+
+
+def _weighted_rows(a: Tensor, weights: Tensor, has_ones: bool) -> tuple[Tensor, Tensor]:
+    """Rows (B·T, d) and the same times their weights."""
+    rows = torch.cat([a, torch.ones_like(a[..., :1])], dim=-1) if has_ones else a
+    rows = rows.reshape(-1, rows.shape[-1])
+    return rows, rows * weights.reshape(-1, 1)
 
 
 def position_weights(weights: NDArray[np.float64], like: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
+from upweight.curvature.content_keys import content_keys, random_signs
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
@@ -31,6 +31,7 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
+MAX_BATCH_NUMBERS = 1 << 25  # captured numbers of a batch along all directions: 128 MB in float32
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
@@ -60,15 +61,23 @@ def expected_gradients(
 def expected_batches(
     summed: SummedObjective, sample: Weighted | None = None, seed: int = 0, batch_examples: int | None = None
 ) -> Iterator[LabelGradients]:
-    """Gradients along every direction of the output Hessians, batch by batch.
+    """Gradients along every direction of the output Hessians, batch by batch; arguments as for `direction_batches`."""
+    for where, gradients in direction_batches(summed, sample, seed, batch_examples):
+        yield from (LabelGradients(c, where, captured) for c, captured in enumerate(gradients))
 
-    Examples with more than `limits.exact_outputs` outputs have random directions. These depend on the example's id and
-    the seed alone, not on the order or the batches. Parameters that hooks cannot see are missing from the gradients.
+
+def direction_batches(
+    summed: SummedObjective, sample: Weighted | None = None, seed: int = 0, batch_examples: int | None = None
+) -> Iterator[tuple[slice, list[CapturedBatch]]]:
+    """(which examples, their gradients along every direction of the output Hessians), batch by batch.
+
+    If that are too many directions, there are a few draws. These depend on the contents of the example and the seed
+    alone, not on the order or the batches. Parameters that hooks cannot see are missing from the gradients.
 
     Args:
         summed: the objective, whose training examples and weights are used.
         sample: other examples with their weights instead.
-        seed: seed of the random directions.
+        seed: seed of the draws.
         batch_examples: examples of one batch at most; None for as many as memory holds.
 
     Raises:
@@ -76,11 +85,10 @@ def expected_batches(
         ValueError: blocks of the output Hessian are too large to be held.
     """
     network = summed.network
-    draws = draws_per_example(summed)
+    expectation = expectation_of(summed)
     examples, weights = (summed.train, summed.weights) if sample is None else sample
     inspection = inspect(network, "loss", examples)
-    size = inspection.batch_size if batch_examples is None else batch_examples
-    size = min(MAX_BATCH_EXAMPLES, size) if draws is None else _fitting_batch_size(summed, size)
+    size = _batch_size(summed, inspection.floats, expectation) if batch_examples is None else batch_examples
     for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
         part = examples.take(np.arange(where.start, where.stop))
         gradients: list[CapturedBatch] = []
@@ -90,22 +98,48 @@ def expected_batches(
         ):
             out = outputs(network, network.batch(part), part.ids)
             example_weights = torch.as_tensor(weights[where]).to(out.values.device, network.precision)
-            if draws is None:
-                directions = _all_directions(out, example_weights)
+            if expectation.draws is None:
+                directions = list(square_roots(out.hessians(), example_weights))
+            elif expectation.grouped:
+                directions = grouped_directions(out.hessians(), expectation.draws, content_keys(part), seed)
             else:
-                directions = _draw_directions(out, summed, part, draws, seed)
+                directions = _draw_directions(out, summed, part, expectation.draws, seed)
             for c, direction in enumerate(directions):
                 cotangent = (flatten_each(direction) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
                 gradients.append(hooked.backpropagate(out.values, cotangent, keep=c < len(directions) - 1))
-        yield from (LabelGradients(c, where, captured) for c, captured in enumerate(gradients))
+        yield where, gradients
+
+
+class Expectation(NamedTuple):
+    """How the expectation over labels is taken.
+
+    Attributes:
+        draws: directions of each example that are backpropagated; None for all.
+        grouped: whether all directions of an example are summed with random signs in that many groups.
+    """
+
+    draws: int | None
+    grouped: bool = False
+
+
+def expectation_of(summed: SummedObjective) -> Expectation:
+    """All directions if that are few numbers in all; else groups of them or, of many outputs, random ones.
+
+    The choice depends on counts alone: outputs, captured numbers, and examples (with copies).
+    """
+    limits, examples = summed.limits, float(summed.copies.sum())
+    count = prod(_output_shape(summed.network, summed.train))
+    if count > limits.exact_outputs:
+        return Expectation(min(limits.draws_per_example, max(1, -int(-limits.total_draws // examples))))
+    numbers = count * examples * inspect(summed.network, "loss", summed.train).floats
+    if count <= limits.direction_groups or numbers <= limits.exact_numbers:
+        return Expectation(None)
+    return Expectation(limits.direction_groups, grouped=True)
 
 
 def draws_per_example(summed: SummedObjective) -> int | None:
-    """How many random directions each example has; None if all directions are taken."""
-    limits = summed.limits
-    if prod(_output_shape(summed.network, summed.train)) <= limits.exact_outputs:
-        return None
-    return min(limits.draws_per_example, max(1, -(-limits.total_draws // len(summed.train))))
+    """How many directions each example has that are drawn; None if all directions are taken."""
+    return expectation_of(summed).draws
 
 
 def label_expectation(summed: SummedObjective) -> str:
@@ -150,11 +184,33 @@ def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Te
     values = values.clamp_min(0.0)
     # all weights are 0 at a checkpoint with no training time
     weighted = values if weights is None or not bool(weights.any()) else values * weights[:, None]
-    traces = weighted.sum(dim=0)
-    total = float(traces.sum())
+    traces: list[float] = weighted.sum(dim=0).tolist()
+    total = sum(traces)
     for c in range(values.shape[1] - 1, -1, -1):
-        if float(traces[c]) > NEGLIGIBLE_TRACE * total:
+        if traces[c] > NEGLIGIBLE_TRACE * total:
             yield (vectors[:, :, c] * values[:, c, None].sqrt()).to(hessians.dtype)
+
+
+def grouped_directions(hessians: Tensor, groups: int, keys: NDArray[np.uint64], seed: int) -> list[Tensor]:
+    """Vectors u_k (B, C), one per group, whose Σ_k u_k u_kᵀ has the expectation Λ.
+
+    Each example's directions are shared out so that the strongest are alone in their groups and all groups carry about
+    the same trace; those of a group are added with random signs, from the example's key and the seed. The error is the
+    products of different directions in one group, which are few and weak. With a group for each direction it is zero.
+    """
+    values, vectors = torch.linalg.eigh(hessians.double())
+    values = values.clamp_min(0.0)
+    count = values.shape[1]
+    largest = vectors.abs().argmax(dim=1, keepdim=True)
+    vectors = vectors * vectors.gather(1, largest).sign()  # the sign that an eigenvector has is arbitrary
+    signs = torch.as_tensor(random_signs(keys, count, seed)).to(values)
+    scaled = vectors * (values.sqrt() * signs)[:, None, :]
+    traces, sums = values.new_zeros(len(values), groups), values.new_zeros(len(values), groups, count)
+    for c in range(count - 1, -1, -1):
+        member = torch.nn.functional.one_hot(traces.argmin(dim=1), groups).to(values)
+        traces = traces + member * values[:, c, None]
+        sums = sums + member[:, :, None] * scaled[:, None, :, c]
+    return [u.to(hessians.dtype) for u in sums.unbind(1)]
 
 
 def _output_shape(network: Network, examples: Examples) -> torch.Size:
@@ -164,21 +220,22 @@ def _output_shape(network: Network, examples: Examples) -> torch.Size:
         return outputs(network, network.batch(first), first.ids).values.shape[1:]
 
 
-def _fitting_batch_size(summed: SummedObjective, size: int) -> int:
-    """At most `size` examples whose blocks can be decomposed together; `size` if those of one example do not fit."""
-    joint, shape = joint_axes(summed.network, summed.train), _output_shape(summed.network, summed.train)
+def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) -> int:
+    """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
+    shape = _output_shape(summed.network, summed.train)
+    directions = expectation.draws or prod(shape)
+    size = min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // max(1, floats * (1 + directions) // 2)))
+    if expectation.draws is None or expectation.grouped:
+        return size
+    joint = joint_axes(summed.network, summed.train)
     fitting = MAX_BLOCK_NUMBERS // (prod(shape) * prod(shape[len(shape) - joint :]))
     return min(size, fitting or size)
 
 
-def _all_directions(out: Outputs, weights: Tensor) -> list[Tensor]:
-    return [u for u in square_roots(out.hessians(), weights) if float(u.abs().max()) > 0]
-
-
 def _draw_directions(out: Outputs, summed: SummedObjective, part: Examples, draws: int, seed: int) -> list[Tensor]:
-    """Λ^½ ε / √draws for random signs ε, which depend on the example's id and the seed."""
+    """Λ^½ ε / √draws for random signs ε, which depend on the example's contents and the seed."""
     root = output_root(out, joint_axes(summed.network, summed.train))
-    keys = [crc32(repr(i).encode()) for i in part.ids.tolist()]
+    keys = content_keys(part).tolist()
     shape, like = out.values.shape, out.wide_values()
     directions = []
     for draw in range(draws):  # each draw has its own stream, so that padding in one does not move the others

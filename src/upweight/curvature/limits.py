@@ -22,6 +22,8 @@ class Limits:
             the steps that EK-FAC needs, and they converge.
         sketch_numbers: numbers that this sketch may take; 512 MB in float32.
         exact_outputs: outputs of an example up to which the expectation over labels is exact.
+        exact_numbers: captured numbers of all examples along all directions up to which it is exact as well.
+        direction_groups: groups that an example's directions are summed in, if they are more numbers than that.
         total_draws: random directions of all examples together, if an example has more outputs than that.
         draws_per_example: random directions of one example at most.
     """
@@ -35,6 +37,8 @@ class Limits:
     sketch_rank: int = 200
     sketch_numbers: int = 1 << 27
     exact_outputs: int = 256
+    exact_numbers: int = 1 << 29
+    direction_groups: int = 2
     total_draws: int = 256
     draws_per_example: int = 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import torch
@@ -19,28 +20,56 @@ from upweight.gradients.gradient_terms import (
     concatenate,
 )
 from upweight.gradients.inner_products import ghost_is_cheaper, pairwise_inner_products, per_example_inner_products
+from upweight.gradients.patches import PatchTerm
 
 GRAM_BLOCK_EXAMPLES = 512  # examples per block of a Gram matrix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerFactors:
     """Activations and output gradients of one layer, as KFAC takes them.
 
     Attributes:
         module: name of the module.
         weight, bias: names of its parameters; bias is None if there is none or it is frozen.
-        a: activations (B, T, d_i), for a convolution its patches; without a column of ones.
-        s: output gradients (B, T, d_o).
-        swapped: whether the weight is stored as (d_i, d_o) instead of (d_o, d_i).
+        uses: the terms of the weight; several uses of a layer are joined along the positions.
     """
 
     module: str
     weight: str
     bias: str | None
-    a: Tensor
-    s: Tensor
-    swapped: bool
+    uses: tuple[OuterTerm, ...]
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the weight is stored as (d_i, d_o) instead of (d_o, d_i)."""
+        return self.uses[0].swapped
+
+    @cached_property
+    def a(self) -> Tensor:
+        """Activations (B, T, d_i), for a convolution its patches; without a column of ones."""
+        return _joined([use.left if self.swapped else use.right for use in self.uses])
+
+    @cached_property
+    def s(self) -> Tensor:
+        """Output gradients (B, T, d_o)."""
+        return _joined([use.right if self.swapped else use.left for use in self.uses])
+
+    @property
+    def convolution(self) -> PatchTerm | None:
+        """The convolution, if the layer is one that is used once."""
+        use = self.uses[0]
+        return use if len(self.uses) == 1 and isinstance(use, PatchTerm) else None
+
+    @property
+    def width(self) -> int:
+        """d_i, without a column of ones."""
+        use = self.uses[0]
+        return use.left.shape[-1] if use.swapped else use.columns
+
+    def take(self, where: slice) -> LayerFactors:
+        """Those of some examples of the batch."""
+        return replace(self, uses=tuple(use.take(where) for use in self.uses))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +198,7 @@ class CapturedBatch:
             uses = [term for term in self.terms[name] if isinstance(term, OuterTerm)]
             if not uses or len(uses) < len(self.terms[name]):
                 continue
-            left, right = uses[0].left, uses[0].right
-            if len(uses) > 1:
-                left, right = (torch.cat([getattr(u, side) for u in uses], dim=1) for side in ("left", "right"))
-            a, s = (left, right) if uses[0].swapped else (right, left)
-            yield LayerFactors(module, name, bias, a, s, uses[0].swapped)
+            yield LayerFactors(module, name, bias, tuple(uses))
 
     @property
     def floats(self) -> int:
@@ -212,7 +237,13 @@ def merge_batches(passes: Iterator[tuple[slice, CapturedBatch]], limit: int) -> 
         yield rows, CapturedBatch.concatenate(batches)
 
 
+def _joined(factors: list[Tensor]) -> Tensor:
+    return factors[0] if len(factors) == 1 else torch.cat(factors, dim=1)
+
+
 def _prepare(term: GradientTerm) -> GradientTerm:
     few_rows = isinstance(term, LookupTerm) and term.shape[0] <= term.length
     dense = few_rows or (isinstance(term, OuterTerm) and not ghost_is_cheaper(term, term.length))
+    if isinstance(term, PatchTerm) and not dense:
+        return term.outer()
     return DenseTerm(term.materialise()) if dense else term

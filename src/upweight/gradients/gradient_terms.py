@@ -107,20 +107,30 @@ class OuterTerm(GradientTerm):
     """
 
     def __init__(self, left: Tensor, right: Tensor, shape: tuple[int, ...], swapped: bool = False) -> None:
-        self.left, self.right, self.shape, self.swapped = left, right, shape, swapped
+        self.left, self._right, self.shape, self.swapped = left, right, shape, swapped
 
     def __len__(self) -> int:
-        return len(self.right)
+        return len(self.left)
+
+    @property
+    def right(self) -> Tensor:
+        """(B, T, c)."""
+        return self._right
+
+    @property
+    def columns(self) -> int:
+        """c."""
+        return self._right.shape[-1]
 
     @property
     def floats(self) -> int:
         """T (r + c)."""
-        return self.length * (self.left.shape[-1] + self.right.shape[-1])
+        return self.length * (self.left.shape[-1] + self.columns)
 
     @property
     def length(self) -> int:
         """T."""
-        return self.right.shape[1]
+        return self.left.shape[1]
 
     def materialise(self) -> Tensor:
         """One batched GEMM."""
@@ -131,13 +141,13 @@ class OuterTerm(GradientTerm):
         vectors, else by a GEMM with one factor.
         """
         if self.length > 1 and len(block) > 1:
-            out = self.right.new_empty(len(self), len(block))
+            out = self.left.new_empty(len(self), len(block))
             for where, gradients in self.chunks(limit):
                 out[where] = gradients @ flatten_each(block).T
             return out
-        b, t, r, c = *self.left.shape, self.right.shape[-1]
+        b, t, r, c = *self.left.shape, self.columns
         matrices, left, right = block.reshape(len(block), r, c), self.left, self.right
-        out = self.right.new_empty(b, len(block))
+        out = self.left.new_empty(b, len(block))
         size = max(1, limit // max(1, b * t * min(r, c)))
         for where in blocks(len(block), size):
             x = matrices[where]
@@ -152,7 +162,7 @@ class OuterTerm(GradientTerm):
     def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM over all positions per group; with several groups and positions, of materialised gradients."""
         if len(member) > 1 and self.length > 1:
-            out = self.right.new_zeros(len(member), prod(self.shape))
+            out = self.left.new_zeros(len(member), prod(self.shape))
             for where, gradients in self.chunks(limit):
                 out += member[:, where] @ gradients
             return out.reshape(len(member), *self.shape)
@@ -170,7 +180,16 @@ class OuterTerm(GradientTerm):
 
     def rows(self, indices: Tensor) -> OuterTerm:
         """The gradients of these rows of the parameter only, as a matrix (len(indices), c)."""
-        return OuterTerm(self.left[..., indices], self.right, (len(indices), self.right.shape[-1]))
+        return OuterTerm(self.left[..., indices], self.right, (len(indices), self.columns))
+
+    def outer(self) -> OuterTerm:
+        """The same gradients with both factors in memory; here itself."""
+        return self
+
+    def concatenated(self, terms: Sequence[OuterTerm]) -> OuterTerm:
+        """These terms of consecutive batches, of which this is the first, as one."""
+        left, right = _padded([p.left for p in terms]), _padded([p.right for p in terms])
+        return OuterTerm(left, right, self.shape, self.swapped)
 
 
 class LookupTerm(GradientTerm):
@@ -187,6 +206,11 @@ class LookupTerm(GradientTerm):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def columns(self) -> int:
+        """c."""
+        return self.right.shape[-1]
 
     @property
     def floats(self) -> int:
@@ -244,8 +268,7 @@ def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:
     if len(terms) == 1:
         return first
     if isinstance(first, OuterTerm):
-        left, right = _padded([p.left for p in terms]), _padded([p.right for p in terms])  # type: ignore[attr-defined]
-        return OuterTerm(left, right, first.shape, first.swapped)
+        return first.concatenated(terms)  # type: ignore[arg-type]
     if isinstance(first, LookupTerm):
         ids = _padded([p.ids[..., None] for p in terms])[..., 0]  # type: ignore[attr-defined]
         return LookupTerm(ids, _padded([p.right for p in terms]), first.shape)  # type: ignore[attr-defined]

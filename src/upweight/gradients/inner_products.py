@@ -44,7 +44,8 @@ def per_example_inner_products(first: GradientTerm, second: GradientTerm, limit:
         if first.length * second.length * sum(_costs(first)) < 2 * first.length * prod(first.shape):
             out[where] = (_left_inner_products(a, b, paired=True) * (a.right @ b.right.transpose(1, 2))).sum((1, 2))
         else:
-            out[where] = flatten_each(a.materialise() * b.materialise()).sum(1)
+            left = a.materialise()
+            out[where] = flatten_each(left * (left if first is second else b.materialise())).sum(1)
     return out
 
 
@@ -55,7 +56,7 @@ def ghost_is_cheaper(term: OuterTerm | LookupTerm, length: int) -> bool:
 
 def _costs(term: OuterTerm | LookupTerm) -> tuple[int, int]:
     """Flops of the inner product of two left factors (of two ids: one comparison) and of two right factors."""
-    columns = term.right.shape[-1]
+    columns = term.columns
     return (prod(term.shape) // columns if isinstance(term, OuterTerm) else 1), columns
 
 
@@ -71,6 +72,7 @@ def _common_rows(first: GradientTerm, second: GradientTerm) -> tuple[OuterTerm |
 
 
 def _ghost(first: OuterTerm | LookupTerm, second: OuterTerm | LookupTerm, limit: int) -> Tensor:
+    first, second = (term.outer() if isinstance(term, OuterTerm) else term for term in (first, second))
     length, other = first.length, second.length
     if length == other == 1:
         return _left_inner_products(first, second).mul_(first.right[:, 0] @ second.right[:, 0].T)

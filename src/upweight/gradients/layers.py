@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from upweight.gradients.functional import no_word_of_slow_operators
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTerm, OuterTerm
+from upweight.gradients.patches import PatchTerm, grouped_gradients, output_shape
 
 
 class LayerKind(ABC):
@@ -56,23 +57,18 @@ class TransposedLinearKind(LayerKind):
 class ConvolutionKind(LayerKind):
     """Convolution in 1 to 3 dimensions: a linear map of patches for each group of channels."""
 
-    def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
-        """The patches."""
-        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        return patches(module, given)
-
     def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of output gradients and patches; materialised at once if channels are grouped."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        a, s = given, slope.flatten(2).transpose(1, 2)
-        shape = tuple(module.weight.shape)
+        s = slope.flatten(2).transpose(1, 2)
+        weight: GradientTerm
         if module.groups == 1:
-            weight: GradientTerm = OuterTerm(s, a, shape)
+            if output_shape(module, given) != slope.shape:
+                raise ValueError(f"an input of shape {tuple(given.shape)} with outputs {tuple(slope.shape)}")
+            weight = PatchTerm(s, given, module)
         else:
-            s_groups = torch.unflatten(s, 2, (module.groups, -1)).permute(0, 2, 3, 1)
-            a_groups = torch.unflatten(a, 2, (module.groups, -1)).permute(0, 2, 1, 3)
-            weight = DenseTerm((s_groups @ a_groups).reshape(len(a), *shape))
-        return {"weight": weight, "bias": DenseTerm(s.sum(1))}
+            weight = DenseTerm(grouped_gradients(module, given, slope))
+        return {"weight": weight} if module.bias is None else {"weight": weight, "bias": DenseTerm(s.sum(1))}
 
 
 class EmbeddingKind(LayerKind):
@@ -141,20 +137,6 @@ class LeafKind(LayerKind):
 
         with no_word_of_slow_operators():
             return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(given, slope).items()}
-
-
-def patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor) -> Tensor:
-    """The part of the input that every output position sees, (B, positions, channels · kernel)."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padding = module._reversed_padding_repeated_twice
-    windows: Tensor = functional.pad(given, padding, mode=mode) if any(padding) else given
-    dimensions = len(module.kernel_size)
-    for axis in range(dimensions):
-        size, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
-        windows = windows.unfold(2 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    # Positions come last in memory: copying runs of pixels is twice as fast as copying single kernel windows.
-    order = (0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
-    return windows.permute(order).flatten(1, 1 + dimensions).flatten(2).transpose(1, 2)
 
 
 LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], LayerKind], ...] = (
