@@ -7,9 +7,11 @@ from typing import Any
 from benchmarks.nets import Task
 
 import upweight as uw
+from upweight.curvature.limits import Limits
+from upweight.curvature.registry import build
 
 
-def influence(recipe: Any) -> Any:
+def influence(recipe: Any, limits: Limits | None = None) -> Any:
     """Scores (queries, train) of `Influence(curvature=recipe)`, from net and tensors in memory."""
 
     def run(task: Task) -> Any:
@@ -19,6 +21,8 @@ def influence(recipe: Any) -> Any:
         model = uw.TorchModel(
             task.net, lambda net, batch: kind.losses(net(batch.x), batch.y), objective=uw.Objective("mean", l2=kind.l2)
         )
+        if limits is not None:
+            model.restored_curvature = lambda train, recipe, damping, _: build(model, train, recipe, damping, limits)
         return uw.Influence(curvature=recipe).fit(model, train).attribute(queries).values
 
     return run
@@ -34,14 +38,28 @@ RECIPES = {
     "Hessian": uw.Hessian(),
     **{name: getattr(uw, name)() for name in ("DataInf",) if name in uw.__all__},
 }
+ALL_DIRECTIONS = Limits(exact_numbers=1 << 50)
 CONTENDERS = {f"upweight {name}": influence(recipe) for name, recipe in RECIPES.items()}
+CONTENDERS |= {
+    "upweight EKFAC, all directions": influence(uw.EKFAC(), ALL_DIRECTIONS),
+    "upweight default": influence(None),
+}
 LEFT_OUT = {
     "softmax": (),
     "mnist": (),
     "mlp": ("Hessian",),
     "cnn": ("Hessian",),
+    "narrow": ("Hessian",),
+    "resnet": ("Hessian", "GaussNewton"),
+    "depthwise": ("Hessian", "GaussNewton"),
     "gpt": ("Hessian", "GaussNewton"),  # a product with all sequences for each query and step
 }
 RUNS = {
-    task: [name for name in CONTENDERS if name.removeprefix("upweight ") not in left] for task, left in LEFT_OUT.items()
+    task: [
+        name
+        for name in CONTENDERS
+        if name.removeprefix("upweight ") not in left
+        and ("all directions" not in name or task in ("cnn", "narrow", "resnet", "depthwise"))
+    ]
+    for task, left in LEFT_OUT.items()
 }

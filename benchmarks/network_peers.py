@@ -267,5 +267,12 @@ RUNS = {
         *("captum TracInCP", "captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence EK-FAC"),
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
+    **dict.fromkeys(
+        ("narrow", "resnet", "depthwise"),
+        [
+            *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
+            "kronfluence EK-FAC, damping None",
+        ],
+    ),
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

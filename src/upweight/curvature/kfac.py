@@ -179,8 +179,8 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, Fa
                 s = factors.s.flatten(0, 1)
                 add_products(layer.slopes, s, s)
                 counts |= (factors.s != 0).any(dim=2)
-            # Output gradients carry √w already. Inputs carry no weight, so each row is weighted, as copies would be, and
-            # positions that the loss does not depend on (padding) count for nothing.
+            # Output gradients carry √w already. Inputs carry no weight, so each row is weighted, as copies would be.
+            # Positions that the loss does not depend on (padding) count for nothing.
             row_weights = counts * weights.to(first.s)[:, None]
             added = selection.add(layer, first, row_weights, keys)
             positions[first.weight] = positions[first.weight] + added if first.weight in positions else added
