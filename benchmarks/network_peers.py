@@ -255,6 +255,10 @@ CONTENDERS: dict[str, Contender] = {
     "traker (512)": trak(512),
     "traker (256)": trak(256),
 }
+OF_PICTURES = (
+    *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
+    "kronfluence EK-FAC, damping None",
+)
 # What runs on which task; the rest did not end, or did not start, within the limit when it was tried.
 RUNS = {
     "softmax": [name for name in CONTENDERS if name != "traker (256)"],
@@ -267,12 +271,6 @@ RUNS = {
         *("captum TracInCP", "captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence EK-FAC"),
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
-    **dict.fromkeys(
-        ("narrow", "resnet", "depthwise"),
-        [
-            *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
-            "kronfluence EK-FAC, damping None",
-        ],
-    ),
+    **{task: list(OF_PICTURES) for task in ("narrow", "resnet", "depthwise")},
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

@@ -118,6 +118,7 @@ from upweight.core.curvature_recipes import Hessian as Hessian
 from upweight.core.curvature_recipes import Identity as Identity
 from upweight.core.curvature_recipes import LiSSA as LiSSA
 from upweight.core.curvature_recipes import Nystrom as Nystrom
+from upweight.core.curvature_recipes import WithinBudget as WithinBudget
 from upweight.core.exact_removals import ExactRemovals as ExactRemovals
 from upweight.core.examples import Examples as Examples
 from upweight.core.forgettable import Forgettable as Forgettable

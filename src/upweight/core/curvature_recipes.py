@@ -113,4 +113,24 @@ class EKFAC:
     """KFAC with eigenvalues corrected to the true second moments (George et al. 2018); labels as for KFAC."""
 
 
-CurvatureRecipe = Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | DataInf | KFAC | EKFAC
+@dataclass(frozen=True, kw_only=True)
+class WithinBudget:
+    """The best curvature that a budget allows, for networks; `Influence()` takes it.
+
+    In order: `GaussNewton()` for a net that is linear in its parameters (its objective is convex) or has at most 3,000
+    of them, `EKFAC()`, `KFAC()`, `EmpiricalFisher()`, `Diagonal()`. The flops of each are counted from the sizes of the
+    layers before it is computed, so that the choice is the same on every machine.
+
+    Args:
+        passes: the budget in forward-backward passes over the training set. Less than 5·10¹¹ flops, which a processor
+            core takes a few seconds for, are always within it.
+    """
+
+    passes: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.passes > 0:
+            raise ValueError(f"expected a budget of more than 0 passes over the training set, got {self.passes}")
+
+
+CurvatureRecipe = WithinBudget | Identity | Diagonal | Hessian | GaussNewton | EmpiricalFisher | DataInf | KFAC | EKFAC

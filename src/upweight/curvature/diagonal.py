@@ -72,5 +72,6 @@ class FittedDiagonal(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
+            **self.summed.facts_of_choice,
             "warnings": list(self.summed.notes),
         }

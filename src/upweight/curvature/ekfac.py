@@ -191,6 +191,7 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / self.summed.total,
             "damping_from": self.damping_from,
+            **self.summed.facts_of_choice,
             "warnings": [*self.summed.notes, *diagonal_warnings(self.layers)],
         }
 
@@ -231,8 +232,8 @@ def second_moments(
             layer = layers[directions[0].weight]
             if directions[0].s.shape[1] == 1:  # gradients of rank one: products of squares
                 a = layer.rotate_inputs(with_ones(directions[0])[:, 0])
-                squares = sum(layer.rotate_slopes(factors.s[:, 0]).square_() for factors in directions)
-                moments[layer.weight] += squares.T @ a.square_()
+                squares = torch.stack([layer.rotate_slopes(factors.s[:, 0]).square() for factors in directions]).sum(0)
+                moments[layer.weight] += squares.T @ a.square()
                 continue
             d_o, d_i = layer.values.shape
             size = max(1, MAX_TEMPORARY_NUMBERS // max(d_o * d_i, directions[0].s.shape[1] * d_i))

@@ -113,6 +113,7 @@ class FittedFisher(Curvature):
             "parameters": self.summed.network.size,
             "damping": self.summed.mean_damping,
             "damping_from": self.summed.damping_from,
+            **self.summed.facts_of_choice,
             "warnings": list(self.summed.notes),
             "damping_rank_correlation": self.rank_correlation,
         }

@@ -73,5 +73,6 @@ class InvertedCurvature(Curvature):
             "damping_from": self.damping_from
             + (f", raised until the {self.matrix} could be inverted" if is_raised else ""),
             "coverage": 1.0,
+            **self.summed.facts_of_choice,
             "warnings": self.inverse.warnings,
         }

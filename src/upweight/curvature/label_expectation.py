@@ -128,13 +128,18 @@ def expectation_of(summed: SummedObjective) -> Expectation:
     The choice depends on counts alone: outputs, captured numbers, and examples (with copies).
     """
     limits, examples = summed.limits, float(summed.copies.sum())
-    count = prod(_output_shape(summed.network, summed.train))
+    count = output_count(summed)
     if count > limits.exact_outputs:
         return Expectation(min(limits.draws_per_example, max(1, -int(-limits.total_draws // examples))))
     numbers = count * examples * inspect(summed.network, "loss", summed.train).floats
     if count <= limits.direction_groups or numbers <= limits.exact_numbers:
         return Expectation(None)
     return Expectation(limits.direction_groups, grouped=True)
+
+
+def output_count(summed: SummedObjective) -> int:
+    """Outputs of one example. Raises NoOutputsError if the loss is not a function of one output of the net."""
+    return prod(_output_shape(summed.network, summed.train))
 
 
 def draws_per_example(summed: SummedObjective) -> int | None:

@@ -37,7 +37,7 @@ class Limits:
     sketch_rank: int = 200
     sketch_numbers: int = 1 << 27
     exact_outputs: int = 256
-    exact_numbers: int = 1 << 29
+    exact_numbers: int = 1 << 28
     direction_groups: int = 2
     total_draws: int = 256
     draws_per_example: int = 4

@@ -46,6 +46,14 @@ def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_
     return None if total is None or factors is None else _ordered(total, factors, network)
 
 
+def is_linear_head(summed: SummedObjective) -> bool:
+    """Whether the net's output is linear in its trainable parameters, by two examples."""
+    network, train = summed.network, summed.train
+    if set(network.shapes) - _names_in_first_module(network) or inspect(network, "loss", train).fallback:
+        return False
+    return _factors(network, train.take(np.arange(min(2, len(train))))) is not None
+
+
 def _names_in_first_module(network: Network) -> set[str]:
     """Names of the parameters in the module of the first parameter."""
     module = network.names[0].rpartition(".")[0]

@@ -16,9 +16,11 @@ from upweight.core.curvature_recipes import (
     GaussNewton,
     Hessian,
     Identity,
+    WithinBudget,
 )
 from upweight.core.examples import Examples
 from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.curvature.budget import CANDIDATES, candidates_within
 from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal
 from upweight.curvature.ekfac import FittedEKFAC
@@ -41,7 +43,6 @@ _KINDS = {  # recipe → the class that is fitted
     Diagonal: "FittedDiagonal",
     Identity: "FittedIdentity",
 }
-FALLBACKS: tuple[CurvatureRecipe, ...] = (EKFAC(), EmpiricalFisher(), Diagonal())  # in place of Gauss–Newton
 
 
 def build(
@@ -56,9 +57,8 @@ def build(
     Args:
         model: has a `network`, an `objective`, sample `weights`, and the `whole` training set if `train` is a part.
         train: the training examples.
-        recipe: names the curvature. None is the loss's `default_curvature` if it has one, else `GaussNewton()` or, if
-            the loss is not a function of one output of the net, an operator has no second derivative, or the loss has
-            no curvature in the output, the first of `FALLBACKS` that is possible.
+        recipe: names the curvature. None is the loss's `default_curvature` if it has one, else `WithinBudget()`: the
+            best one that is possible for this net and loss and that a budget allows.
         damping: on the scale of the mean loss. None chooses it from the model's `training_time` if there is one, else
             from the spectrum; `diagnostics` reports which.
         limits: sizes up to which exact forms are used.
@@ -69,6 +69,8 @@ def build(
     """
     if recipe is None:
         return _build_default(model, train, damping, limits)
+    if isinstance(recipe, WithinBudget):
+        return _build_within(model, train, recipe, damping, limits)
     try:
         return _build(model, train, recipe, damping, limits)
     except NoOutputsError as error:
@@ -83,7 +85,7 @@ def restore(
 ) -> Curvature:
     """The curvature whose `state` was kept. Raises ValueError if the state does not fit the recipe and the net."""
     summed = _undamped(model, train, limits).with_choice(state.facts["chosen"])
-    possible = (GaussNewton(), *FALLBACKS) if recipe is None else (recipe,)
+    possible = CANDIDATES if recipe is None or isinstance(recipe, WithinBudget) else (recipe,)
     kinds = {_KINDS[type(candidate)]: candidate for candidate in possible if type(candidate) in _KINDS}
     if state.facts["kind"] not in kinds:
         raise ValueError(f"expected a curvature of the kind {' or '.join(kinds)}, got {state.facts['kind']}")
@@ -91,31 +93,38 @@ def restore(
 
 
 def _build_default(model: Any, train: Examples, damping: float | None, limits: Limits) -> Curvature:
-    """Gauss–Newton; if it is impossible, the first of `FALLBACKS` that is possible, with a note that says why.
-
-    If the loss has a `default_curvature` and the net more parameters than a matrix is assembled for, it is that one.
-    """
+    """The `default_curvature` of the loss for a net that is too large for a matrix; else the best within a budget."""
     preferred = getattr(model.network.loss, "default_curvature", None)
-    if preferred is not None and model.network.size > limits.dense_parameters:
-        note = (
-            f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton(), the default elsewhere, needs "
-            "products with every sequence in each step of its solver."
-        )
-        return _build(model, train, preferred, damping, limits, (note,))
-    try:
-        return _build(model, train, GaussNewton(), damping, limits)
-    except (NoOutputsError, SecondDerivativeError, NoCurvatureError) as error:
-        reason = error
-    # EK-FAC approximates the Gauss–Newton matrix, so it does not help if that is zero.
-    for recipe in FALLBACKS[isinstance(reason, NoCurvatureError) :]:
+    if preferred is None or model.network.size <= limits.dense_parameters:
+        return _build_within(model, train, WithinBudget(), damping, limits)
+    note = (
+        f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton() needs products with every sequence in "
+        "each step of its solver."
+    )
+    return _build(model, train, preferred, damping, limits, (note,))
+
+
+def _build_within(
+    model: Any, train: Examples, budget: WithinBudget, damping: float | None, limits: Limits
+) -> Curvature:
+    """The best curvature within the budget; if it is impossible, the next one, with a note that says why."""
+    reason: Exception | None = None
+    candidates, first = candidates_within(_undamped(model, train, limits), budget), ""
+    for recipe, why in candidates:
         name = type(recipe).__name__
-        note = (
-            f"The default curvature, GaussNewton(), is impossible for this net and loss, so {name}() is used: {reason}"
-        )
+        choice, notes = why, tuple[str, ...]()
+        if isinstance(reason, NoCurvatureError) and isinstance(recipe, EKFAC | KFAC):
+            continue  # they approximate the Gauss–Newton matrix, so they do not help if that is zero
+        if reason is not None:
+            choice = (
+                f"The default curvature, {first}(), is impossible for this net and loss, so {name}() is used: {reason}"
+            )
+            notes = (choice,)
         try:
-            return _build(model, train, recipe, damping, limits, (note,))
-        except (NoOutputsError, TooManyExamplesError, NoCurvatureError):
-            continue
+            return _build(model, train, recipe, damping, limits, notes, choice)
+        except (NoOutputsError, SecondDerivativeError, NoCurvatureError, TooManyExamplesError) as error:
+            reason, first = reason or error, first or name
+    assert reason is not None
     raise reason
 
 
@@ -126,8 +135,10 @@ def _build(
     damping: float | None,
     limits: Limits,
     notes: tuple[str, ...] = (),
+    choice: str = "",
 ) -> Curvature:
-    return _fitted(objective_of(model, train, recipe, damping, limits, notes), recipe)
+    summed = objective_of(model, train, recipe, damping, limits, notes)
+    return _fitted(replace(summed, choice=choice), recipe)
 
 
 def objective_of(

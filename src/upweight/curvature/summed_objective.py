@@ -33,6 +33,7 @@ class SummedObjective:
         limits: sizes up to which exact forms are used.
         losses: how many losses that share no output the sum has; None to count them when they are needed.
         notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
+        choice: why this curvature was chosen, as a sentence; empty if it was named.
         elsewhere: the weight of examples whose loss does not depend on the parameters, and which are not in `train`.
     """
 
@@ -45,6 +46,7 @@ class SummedObjective:
     time_matched: bool = False
     limits: Limits = DEFAULT_LIMITS
     notes: tuple[str, ...] = ()
+    choice: str = ""
     elsewhere: float = 0.0
     losses: float | None = None
 
@@ -61,7 +63,7 @@ class SummedObjective:
 
     def kept(self, curvature: object, state: KeptState) -> KeptState:
         """The state of a curvature of this objective, with its kind and how the damping was chosen."""
-        chosen = {name: getattr(self, name) for name in ("damping", "damping_from", "time_matched", "notes")}
+        chosen = {name: getattr(self, name) for name in ("damping", "damping_from", "time_matched", "notes", "choice")}
         return KeptState.joined({"fitted": state}, {"kind": type(curvature).__name__, "chosen": chosen})
 
     def with_choice(self, chosen: Mapping[str, Any]) -> SummedObjective:
@@ -72,7 +74,13 @@ class SummedObjective:
             damping_from=str(chosen["damping_from"]),
             time_matched=bool(chosen["time_matched"]),
             notes=tuple(map(str, chosen["notes"])),
+            choice=str(chosen.get("choice", "")),
         )
+
+    @property
+    def facts_of_choice(self) -> dict[str, str]:
+        """What diagnostics say about the choice of curvature; nothing if it was named."""
+        return {"curvature_choice": self.choice} if self.choice else {}
 
     @property
     def weighted(self) -> tuple[Examples, Array]:

@@ -110,8 +110,9 @@ def patches(module: Convolution, given: Tensor) -> Tensor:
 def patches_at(module: Convolution, given: Tensor, positions: Tensor) -> Tensor:
     """The patches of some output positions alone, `positions` (B, k) → (B, k, channels · kernel)."""
     windows, dimensions = _windows(module, given), len(module.kernel_size)
-    size, where, remaining = windows.shape[2 : 2 + dimensions], [], positions
-    for length in reversed(size):
+    where: list[Tensor] = []
+    remaining = positions
+    for length in reversed(windows.shape[2 : 2 + dimensions]):
         where.insert(0, remaining % length)
         remaining = remaining // length
     examples = torch.arange(len(given), device=given.device)[:, None]

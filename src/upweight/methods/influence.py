@@ -30,7 +30,8 @@ class Influence(Attributor):
 
     Args:
         curvature: `Hessian(…)`, and for networks `GaussNewton(…)`, `EmpiricalFisher()`, `DataInf()`, `KFAC()`,
-            `EKFAC()`, `Diagonal()`, `Identity()`; None for the one that suits the model best.
+            `EKFAC()`, `Diagonal()`, `Identity()`; None for that of a convex model, and for networks `WithinBudget()`,
+            the best one that 60 passes over the training set allow.
         damping: λ on the scale of the mean loss. "auto" adds none beyond the objective's l2 if the Hessian can be
             inverted; otherwise it adds some and reports how much.
         correction: "leverage" applies the leverage correction (I − AS)⁻¹, which turns first order into the Newton step
