@@ -49,6 +49,8 @@ LEFT_OUT = {
     "mnist": (),
     "mlp": ("Hessian",),
     "cnn": ("Hessian",),
+    "spoken": ("Hessian",),
+    "adult": ("Hessian",),
     "narrow": ("Hessian",),
     "resnet": ("Hessian", "GaussNewton"),
     "depthwise": ("Hessian", "GaussNewton"),

@@ -255,7 +255,7 @@ CONTENDERS: dict[str, Contender] = {
     "traker (512)": trak(512),
     "traker (256)": trak(256),
 }
-OF_PICTURES = (
+SHORT_LIST = (
     *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
     "kronfluence EK-FAC, damping None",
 )
@@ -271,6 +271,6 @@ RUNS = {
         *("captum TracInCP", "captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence EK-FAC"),
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
-    **{task: list(OF_PICTURES) for task in ("narrow", "resnet", "depthwise")},
+    **{task: list(SHORT_LIST) for task in ("spoken", "adult", "narrow", "resnet", "depthwise")},
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

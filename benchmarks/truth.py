@@ -13,6 +13,7 @@ import torch
 from benchmarks.nets import KINDS, Kind, Task, images, texts, train
 from benchmarks.picture_nets import pictures
 from benchmarks.problems import CACHE, digits
+from benchmarks.small_nets import incomes, recordings
 from sklearn.linear_model import LogisticRegression
 
 FOLDER = CACHE / "networks"
@@ -40,7 +41,9 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
         *arrays, before, after = pictures(data, kind.train, kind.queries)
         start = train(kind, before, after, None, 0, epochs=4).state_dict()
     else:
-        arrays = list(images(data, kind))
+        loaders = {"spoken": recordings, "adult": incomes}
+        load = loaders.get(kind.name)
+        arrays = list(images(data, kind) if load is None else load(data, kind.train, kind.queries))
     x, y, xq, yq = arrays
     net = train(kind, x, y, start, 0)
     task = Task(kind, x, y, xq, yq, net)
