@@ -98,8 +98,8 @@ def _build_default(model: Any, train: Examples, damping: float | None, limits: L
     if preferred is None or model.network.size <= limits.dense_parameters:
         return _build_within(model, train, WithinBudget(), damping, limits)
     note = (
-        f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton() needs products with every sequence in "
-        "each step of its solver."
+        f"Without curvature=, {type(preferred).__name__}() is used: GaussNewton() needs products with every sequence "
+        "in each step of its solver."
     )
     return _build(model, train, preferred, damping, limits, (note,))
 
