@@ -121,6 +121,11 @@ def test_inputs(task):
     assert result.exit_code == 1 and "uw.Erasure() works for any model" in result.output
 
 
+def test_retrieve(task):
+    answer = answer_of("retrieve", "task.py", "--query", "q1", "--k", "2", "--candidates", "5")
+    assert len(answer["queries"][0]["proponents"]) <= 2 and (task / "retrieved.html").exists()
+
+
 def test_neurons(task):
     answer = answer_of("neurons", "task.py", "--neuron", "1", "--neuron", "2", "--k", "3")
     assert [row["neuron"] for row in answer["neurons"]] == [1, 2] and (task / "neurons.html").exists()

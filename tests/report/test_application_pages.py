@@ -146,6 +146,14 @@ def test_neurons(tmp_path, fitted):
     assert "(training set" in html
 
 
+def test_retrieved_examples(tmp_path, fitted):
+    model, train, queries = fitted
+    settings = uw.Retrieval(method=uw.Influence(), candidates=4, k=2)
+    html = rendered(tmp_path, uw.retrieve(model, train, queries.take([0, 1]), settings))
+    assert html.count("<h2>Query") == 2 and " by RepSim" in html and HOSTILE not in html
+    assert "Nothing was audited" in html
+
+
 def test_tree(tmp_path, fitted):
     model, train, queries = fitted
     result = uw.extract_tree(model, train, queries, leaves=5, samples=400)

@@ -167,3 +167,36 @@ def test_a_fit_that_reads_from_a_store_does_not_load_without_it(tmp_path):
     recipe.fit(model(), TRAIN, store=store(tmp_path / "store")).save(tmp_path / "fit.npz")
     with pytest.raises(ValueError, match="made with other parameters"):
         recipe.load(tmp_path / "fit.npz", model(), TRAIN)
+
+
+def test_groups_are_summed_in_the_pass_that_finds_the_strongest(tmp_path, monkeypatch):
+    monkeypatch.setattr("upweight.core.attributor.TOP_QUERY_BLOCK", 4)
+    fitted = uw.Influence(curvature=uw.KFAC()).fit(model(), TRAIN, store=store(tmp_path))
+    groups = np.array(["even", "odd", "third"])[np.arange(60) % 3]
+    top, scores = fitted.top(QUERIES, 5, by=groups), fitted.attribute(QUERIES)
+    expected = scores.group(groups)
+    np.testing.assert_allclose(top.groups.values, expected.values, rtol=1e-9, atol=1e-12 * abs(expected.values).max())
+    assert top.groups.train_ids.tolist() == ["even", "odd", "third"] and top.groups.unit == scores.unit
+    assert [a.id for a in top.proponents("q1")] == [a.id for a in scores.proponents("q1", 5)]
+    by_id = dict(zip(TRAIN.ids.tolist(), groups, strict=True))
+    np.testing.assert_array_equal(fitted.top(QUERIES, 5, by=by_id).groups.values, top.groups.values)
+    assert fitted.top(QUERIES, 5).groups is None
+    with pytest.raises(ValueError, match="one entry per example"):
+        fitted.top(QUERIES, 5, by=groups[:-1])
+
+
+def test_memory_bounds_the_examples_of_a_pass_and_the_queries_of_a_question(tmp_path, monkeypatch):
+    recipe, wide = uw.Influence(curvature=uw.KFAC()), {"encoding": uw.Coordinates(precision="float32")}
+    plain = recipe.fit(model(), TRAIN, store=store(tmp_path / "plain", **wide)).top(QUERIES, 5)
+    small = uw.Store(tmp_path / "small", memory=20_000, **wide)
+    header = small.header(model(), TRAIN)
+    floats = sum(layout.left + layout.right for layout in header.layouts.values())
+    assert header.batch < 60 and header.batch * 3 * 4 * floats <= 20_000
+    assert header.rows_per_shard * header.bytes_per_row <= 20_000
+    fitted = recipe.fit(model(), TRAIN, store=small)
+    assert 1 <= fitted.model.max_queries < len(QUERIES)
+    top = fitted.top(QUERIES, 5)
+    np.testing.assert_allclose(top.values, plain.values, rtol=1e-5, atol=1e-6 * abs(plain.values).max())
+    assert recipe.fit(model(), TRAIN, store=uw.Store(tmp_path / "small")).model.max_queries is None
+    with pytest.raises(ValueError, match=r"the gradient of one example takes about .* memory=100 has no room"):
+        recipe.fit(model(), TRAIN, store=uw.Store(tmp_path / "none", memory=100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -31,6 +32,13 @@ model = uw.TorchModel(net, loss)
 """
 
 
+@pytest.fixture(autouse=True)
+def new_modules(monkeypatch):
+    """Task files are modules of new names."""
+    for name in ("task", "task_task"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
 def test_a_store_is_planned_built_checked_and_asked(tmp_path):
     task, folder = written(tmp_path / "task.py", TASK), tmp_path / "store"
     planned = run("store", "build", task, "-o", folder, "--plan").stdout
@@ -54,3 +62,26 @@ def test_settings_and_folders_that_do_not_fit_are_usage_errors(tmp_path):
     assert "is not a store: it has no header.json" in words(run("store", "check", tmp_path, code=2).stderr)
     refused = run("explain", task, "--store", tmp_path, code=2)
     assert "build it first: upweight store build" in words(refused.stderr)
+
+
+def test_retrieve_answers_from_a_store_with_a_page_and_an_audit(tmp_path, monkeypatch):
+    task, folder, page = written(tmp_path / "task.py", TASK), tmp_path / "store", tmp_path / "r.html"
+    run("store", "build", task, "-o", folder)
+    monkeypatch.delitem(sys.modules, "task")  # as in a process of its own
+    command = ["retrieve", task, "--store", folder, "--k", "3", "--candidates", "8", "-o", page]
+    answer = json.loads(run(*command, "--query", "b", "--audit-queries", "1", "--audit-rows", "20", "--json").stdout)
+    assert [query["query"] for query in answer["queries"]] == ["b"] and len(answer["queries"][0]["proponents"]) <= 3
+    assert answer["certificate"]["audited"] == 1 and answer["rows_above"]["b"] >= 0
+    html = page.read_text(encoding="utf-8")
+    assert " by Influence" in html and "Query b" in html and "drawn at random" in html
+    monkeypatch.delitem(sys.modules, "task")
+    printed = words(run(*command, "--query", "a").stdout)
+    assert "Nothing was audited" in printed and f"Page: {page}" in printed
+
+
+def test_retrieve_of_a_table_chooses_candidates_by_features(tmp_path):
+    rows = "\n".join(f"{i % 7},{(i * 5) % 11},{'yes' if i % 7 > 3 else 'no'}" for i in range(60))
+    table = written(tmp_path / "table.csv", f"a,b,bought\n{rows}\n")
+    out = tmp_path / "r.html"
+    printed = run("retrieve", table, "--target", "bought", "--candidates", "5", "--k", "2", "-o", out).stdout
+    assert "RepSim" in printed and out.exists()

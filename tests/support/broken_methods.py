@@ -142,8 +142,8 @@ class Noisy(FittedCorrect):
 
 
 class TopWithoutFirst(FittedCorrect):
-    def top(self, queries: Any = None, k: int = 10) -> Top:
-        top = super().top(queries, k)
+    def top(self, queries: Any = None, k: int = 10, by: Any = None) -> Top:
+        top = super().top(queries, k, by)
         return replace(top, ids=top.ids[:, 1:], values=top.values[:, 1:])
 
 

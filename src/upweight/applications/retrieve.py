@@ -51,6 +51,8 @@ class Retrieved:
         rows_above: query id → with the confidence of the audit, at most so many of the other training examples score
             higher than the k-th proponent; empty without an audit of rows.
         confidence: of either audit.
+        train: the training set, for pages.
+        queries: the queries, for pages.
     """
 
     query_ids: NDArray[Any]
@@ -62,6 +64,8 @@ class Retrieved:
     certificate: Certificate | None = None
     rows_above: Mapping[Id, int] = field(default_factory=dict)
     confidence: float = 0.95
+    train: Examples | None = None
+    queries: Examples | None = None
 
     def proponents(self, query: Id) -> list[RetrievedExample]:
         """The k candidates that raised this query's measurement most. Raises KeyError for an unknown query."""
@@ -157,6 +161,8 @@ def retrieve(
         unit=scores.unit,
         recipe=scores.recipe,
         diagnostics=scores.diagnostics,
+        train=train,
+        queries=queries,
     )
     answer = answer if audit is None else _audited(answer, exact, queries, found, audit)
     progress("score", 1, 1)

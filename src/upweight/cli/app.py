@@ -47,6 +47,7 @@ HELP_ORDER = (
     "flip-set",
     "what-if",
     "store",
+    "retrieve",
     "view",
     "methods",
 )

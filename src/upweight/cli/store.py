@@ -56,6 +56,9 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     processes: Annotated[
         int | None, typer.Option(min=1, help="Ray actors at most. Default: one for every processor of the cluster.")
     ] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=1, metavar="MB", help="What gradients may take in each process, in megabytes.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster, such as auto. Default: RAY_ADDRESS, else one on this machine.")
     ] = None,
@@ -69,8 +72,9 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     how, is_first = _how(how, processes, address)
     quiet = quiet or not is_first
     settings = {"precision": precision, "directions": directions, "rank": rank}
+    bytes_given = None if memory is None else memory * 10**6
     chosen = _encoding(encoding, {name: value for name, value in settings.items() if value is not None})
-    store = Store(out, chosen, seed=seed, how=how, processes=processes)
+    store = Store(out, chosen, seed=seed, how=how, processes=processes, memory=bytes_given)
     stages = {"read": f"Reading {task.name}", **{f"store: {name}": f"Writing {name}" for name in _phases()}}
     with show_progress(stages, quiet, as_json) as progress:
         inputs = source.read(progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
@@ -21,17 +21,17 @@ from upweight.core.capability_checks import require, with_requirements
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
-from upweight.core.examples import Examples, require_examples
+from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.forecast import announced, is_announced, watched
 from upweight.core.identity import checksum, digest
 from upweight.core.model import Measurable, Predictions
 from upweight.core.promises import Promises
 from upweight.core.provenance import identity_of, require_same
 from upweight.core.recipe_settings import settings_of
-from upweight.core.scores import Scores, Top, Unit
+from upweight.core.scores import Scores, Top, Unit, groups_of
 from upweight.core.snapshot import Snapshot
 from upweight.core.storable import with_store
-from upweight.core.strongest import strongest_of
+from upweight.core.strongest import GroupSums, strongest_of
 from upweight.core.weights import warning_of_single_examples
 
 __all__ = ["Attributor", "Fitted", "ModelT", "Promises", "RecipeT"]
@@ -244,22 +244,42 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=self.self_facts())
 
     @check_changes_once
-    def top(self, queries: Examples | None = None, k: int = 10) -> Top:
-        """The k strongest proponents and opponents of every query, without holding the full matrix."""
+    def top(
+        self, queries: Examples | None = None, k: int = 10, by: Mapping[Id, Any] | Sequence[Any] | None = None
+    ) -> Top:
+        """The k strongest proponents and opponents of every query, without holding the full matrix.
+
+        Args:
+            queries: the queries; None for a measurement of the parameters alone.
+            k: how many at each end.
+            by: the group of every training example, as `Scores.group` takes it: the sums of the groups' scores are
+                computed in the same pass.
+        """
         require_count("k", k)
+        names, member = (None, None) if by is None else groups_of(by, self.train.ids)
         queries = self.require_queries(queries)
         self.require_unchanged()
         answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
+        sums = list[GroupSums]()
         departures: list[Departure | None] = []
         with self._announced(queries):
-            for batch in queries.batches(TOP_QUERY_BLOCK):
+            for batch in queries.batches(min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)):
                 departures.append(self.departure(batch))
                 answers.append(self.answer(batch))
-                strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan))
+                of_groups = None
+                if names is not None and member is not None:
+                    of_groups = GroupSums(member, len(names), len(batch))
+                    sums.append(of_groups)
+                strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan, of_groups))
         values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
-        unit, diagnostics = self.answered(combine_facts([answer.facts for answer in answers]))
+        facts = combine_facts([answer.facts for answer in answers])
+        unit, diagnostics = self.answered(facts)
         diagnostics["warnings"] += warnings_of(departures)[:1]
-        return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics)
+        groups = None
+        if names is not None:
+            summed = np.vstack([of_groups.values for of_groups in sums])
+            groups = replace(self.scores(summed, queries.ids, names, facts=facts), half_widths=None)
+        return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics, groups)
 
     @check_changes_once
     def selected(self, queries: Examples, ids: Any) -> Scores:

@@ -71,6 +71,11 @@ class Measurable(ABC):
         """Class → id of its only training example of positive weight; none if labels are not classes."""
         return {} if self.classes is None else only_examples(train)
 
+    @property
+    def max_queries(self) -> int | None:
+        """How many queries memory has room for at a time; None if it does not matter."""
+        return None
+
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
         """Time and memory that fitting this method takes, or asking it so many queries; None if that is not known."""
         return None

@@ -133,13 +133,7 @@ class Scores(Plottable):
         for large groups use `fitted.remove`, which follows the model to its new optimum. Sums have no intervals: errors
         of scores that come from the same trainings are not independent.
         """
-        if isinstance(by, Mapping):
-            missing = [i for i in self.train_ids.tolist() if i not in by]
-            if missing:
-                raise ValueError(f"expected a group for every training example, got none for {missing[:3]}")
-            by = [by[i] for i in self.train_ids.tolist()]
-        require_index_of_ids("by", by, self.train_ids)
-        names, member = np.unique(as_names("by", by, len(self.train_ids)), return_inverse=True)
+        names, member = groups_of(by, self.train_ids)
         sums = np.zeros((len(names), len(self.query_ids)))
         np.add.at(sums, member, self.values.T)
         return replace(self, values=sums.T, train_ids=names, half_widths=None)
@@ -204,7 +198,8 @@ class Scores(Plottable):
 class Top:
     """The k strongest proponents and opponents of every query.
 
-    `ids` and `values` have shape (queries, at most 2k) and hold both, largest score first.
+    `ids` and `values` have shape (queries, at most 2k) and hold both, largest score first. `groups` has the sums of all
+    scores of each group of training examples, if groups were asked for.
     """
 
     query_ids: NDArray[Any]
@@ -213,6 +208,7 @@ class Top:
     k: int
     unit: Unit
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    groups: Scores | None = None
 
     def proponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that raised this query's measurement, strongest first."""
@@ -223,6 +219,20 @@ class Top:
         """The selected training examples that lowered this query's measurement, strongest first."""
         position = _position(self.query_ids, query)
         return _strongest(self.values[position], self.ids[position], self.k, sign=-1.0)
+
+
+def groups_of(
+    by: Mapping[Id, Any] | Sequence[Any] | NDArray[Any], train_ids: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """(names of the groups, the group of every training example). Raises ValueError if an example has none."""
+    if isinstance(by, Mapping):
+        missing = [i for i in train_ids.tolist() if i not in by]
+        if missing:
+            raise ValueError(f"expected a group for every training example, got none for {missing[:3]}")
+        by = [by[i] for i in train_ids.tolist()]
+    require_index_of_ids("by", by, train_ids)
+    names, member = np.unique(as_names("by", by, len(train_ids)), return_inverse=True)
+    return names, member
 
 
 def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDArray[np.float64]:

@@ -12,12 +12,33 @@ from upweight.core.scores import require_finite
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
+class GroupSums:
+    """Sums of scores over groups of training examples, from blocks as they are computed.
+
+    Args:
+        member: (n,) the group of every training example.
+        groups: their number.
+        m: queries.
+    """
+
+    def __init__(self, member: NDArray[np.intp], groups: int, m: int) -> None:
+        self._member, self._groups, self._m = member, groups, m
+        self.values = np.zeros((m, groups))
+
+    def add(self, where: slice, block: NDArray[np.float64]) -> None:
+        """Add the scores of some training examples, (m, block)."""
+        cells = self._member[where] + self._groups * np.arange(self._m)[:, None]
+        sums = np.bincount(cells.ravel(), weights=block.ravel(), minlength=self.values.size)
+        self.values += sums.reshape(self.values.shape)
+
+
 def strongest_of(
-    answer: Answer, m: int, k: int, may_be_nan: bool = False
+    answer: Answer, m: int, k: int, may_be_nan: bool = False, sums: GroupSums | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """The k largest and k smallest scores of every query: (values, columns), (m, ≤ 2k) each, largest first.
 
-    NaN is a score that is not known (see `Scores`): neither large nor small, and last in the order.
+    Every block is also added to `sums`, if that is given. NaN is a score that is not known (see `Scores`): neither
+    large nor small, and last in the order.
 
     Holds one block and 2k scores per query at a time. A block is merged only for the queries of which it holds a score
     beyond those selected before.
@@ -25,6 +46,8 @@ def strongest_of(
     values, positions = np.empty((m, 0)), np.empty((m, 0), dtype=np.intp)
     bounds: Bounds | None = None
     for where, block in watched(answer, "scores of training examples", answer.train):
+        if sums is not None:
+            sums.add(where, block)
         highest, lowest = block.max(axis=1, initial=-np.inf), block.min(axis=1, initial=np.inf)
         if block.size and not (np.isfinite(highest) & np.isfinite(lowest)).all():
             require_finite(block, may_be_nan)

@@ -20,6 +20,7 @@ from upweight.applications.neuron_examples import NeuronExamples
 from upweight.applications.perturb import Perturbation
 from upweight.applications.poisoned import Poisoned
 from upweight.applications.prototypes import Prototypes
+from upweight.applications.retrieve import Retrieved
 from upweight.applications.shared_inputs import SharedInputs
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
@@ -40,6 +41,7 @@ from upweight.report.page import explanation_page
 from upweight.report.perturb_page import perturb_page
 from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
+from upweight.report.retrieved_page import retrieved_page
 from upweight.report.review import review_page
 from upweight.report.slices_page import slices_page
 from upweight.report.tokens_page import tokens_page
@@ -66,6 +68,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     FlipSet: flip_set_page,
     Forgotten: forget_page,
     WhatIf: what_if_page,
+    Retrieved: retrieved_page,
 }
 
 

@@ -28,6 +28,9 @@ from upweight.store.quantisation import SEPARATION
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]
+COPIES_OF_QUERIES = 2  # as captured, and after the inverse
+BYTES_OF_A_NUMBER = 4
+SCORES_AT_A_TIME = 4096  # of a query: a part of a shard, and what is selected from it
 
 
 @final
@@ -38,10 +41,11 @@ class CoordinateModel(Layered):
         model: the network.
         builder: of the finished store.
         shards: its rows.
+        memory: bytes that the gradients of queries may take; None for no limit.
     """
 
-    def __init__(self, model: Any, builder: Builder, shards: StoredShards) -> None:
-        self.inner, self.builder, self.shards = model, builder, shards
+    def __init__(self, model: Any, builder: Builder, shards: StoredShards, memory: int | None = None) -> None:
+        self.inner, self.builder, self.shards, self._memory = model, builder, shards, memory
         self.codes: Sequence[Code] = builder.codes
 
     @property
@@ -57,6 +61,15 @@ class CoordinateModel(Layered):
         """That of the network."""
         predictions: Predictions = self.inner.predict(examples)
         return predictions
+
+    @property
+    def max_queries(self) -> int | None:
+        """As many as have room with all their numbers multiplied out, and with their scores of one part of a shard."""
+        if self._memory is None:
+            return None
+        numbers = sum(code.layout.left * code.layout.right for code in self.codes)
+        of_query = BYTES_OF_A_NUMBER * (COPIES_OF_QUERIES * numbers + SCORES_AT_A_TIME)
+        return max(1, self._memory // of_query)
 
     @property
     def notes(self) -> Sequence[str]:

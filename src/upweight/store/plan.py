@@ -25,6 +25,8 @@ PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
 MAX_PILOT_EXAMPLES = 512
 ENCODING_SHARE = 0.5  # time to encode a batch over the time to capture it, beyond the pilot
 PASSES_FOR_FACTORS = 2
+COPIES_OF_GRADIENTS = 3  # captured, rotated and encoded ones
+BYTES_OF_A_NUMBER = 4
 POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
 
 
@@ -115,9 +117,21 @@ def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[d
     return layouts, left_out
 
 
-def batch_size(network: Network, train: Examples) -> int:
-    """Examples of one pass for rows."""
-    return inspect(network, "loss", train).batch_size
+def batch_size(network: Network, train: Examples, memory: int | None = None) -> int:
+    """Examples of one pass for rows, whose gradients take at most so many bytes.
+
+    Raises ValueError if those of one example take more.
+    """
+    inspection = inspect(network, "loss", train)
+    if memory is None:
+        return inspection.batch_size
+    of_example = COPIES_OF_GRADIENTS * BYTES_OF_A_NUMBER * max(1, inspection.floats)
+    if of_example > memory:
+        raise ValueError(
+            f"the gradient of one example takes about {_size(of_example)} while it is encoded, and memory={memory:,} "
+            "has no room for it; give more, or a smaller net"
+        )
+    return min(inspection.batch_size, memory // of_example)
 
 
 def estimated_seconds(summed: SummedObjective, train: Examples, sample: int) -> float:

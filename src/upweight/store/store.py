@@ -50,6 +50,9 @@ class Store:
         how: who builds. None for this process; "torchrun" for all processes that torchrun started, each of which makes
             the same call; "ray" for actors on a cluster (extra `ray`). The files are the same.
         processes: actors at most, with "ray"; None for one on every processor of the cluster.
+        memory: bytes that gradients may take beside the net and its data, in each process: fewer examples go through
+            the net at a time, and fewer queries are asked at a time. None for the usual sizes. It is about captured
+            gradients; the net's own activations come on top.
 
     `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
     answers from it. Damping, measurement and modules are chosen when asking, and are no part of the store.
@@ -68,13 +71,14 @@ class Store:
     progress: Progress = no_progress
     how: How | None = None
     processes: int | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.how is not None and self.how not in HOWS:
             raise ValueError(f"expected how to be one of {', '.join(HOWS)} or None, got {self.how!r}")
         if self.encoding is not None and not isinstance(self.encoding, Encoding):
             raise TypeError(f"expected an encoding such as Coordinates(), got {self.encoding!r}")
-        for name in ("factor_examples", "shard_bytes", "processes"):
+        for name in ("factor_examples", "shard_bytes", "processes", "memory"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
 
@@ -174,7 +178,8 @@ class Store:
         sample = min(self.factor_examples or FACTOR_EXAMPLES, _counted(model, train))
         precision = encoding.precision
         per_row = sum(layout.bytes(precision) for layout in layouts.values())
-        rows = max(1, min(len(train), MAX_SHARD_ROWS, (self.shard_bytes or SHARD_BYTES) // max(1, per_row)))
+        shard_bytes = min(self.shard_bytes or SHARD_BYTES, self.memory or SHARD_BYTES)
+        rows = max(1, min(len(train), MAX_SHARD_ROWS, shard_bytes // max(1, per_row)))
         return Header(
             identity=_identity(model, train),
             encoding=encoding,
@@ -183,7 +188,7 @@ class Store:
             coverage=coverage,
             rows=len(train),
             rows_per_shard=rows,
-            batch=min(rows, batch_size(network, train)),
+            batch=min(rows, batch_size(network, train, self.memory)),
             seed=self.seed or 0,
             sample=sample,
             sample_per_shard=-(-sample // FACTOR_PARTS),

@@ -33,7 +33,7 @@ def stored_model(model: Any, store: Store, train: Examples) -> Differentiable:
         builder = store.builder(model, train)
     shards = StoredShards(builder.folder, builder.header, builder.identity("rows"))
     if not builder.header.encoding.keeps_gradients:
-        coordinates = CoordinateModel(model, builder, shards)
+        coordinates = CoordinateModel(model, builder, shards, store.memory)
         return coordinates if store.modules is None else coordinates.narrowed(store.modules)
     narrowed = model if store.modules is None else model.narrowed(store.modules)
     inspection = inspect(narrowed.network, "loss", train)

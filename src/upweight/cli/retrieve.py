@@ -1,0 +1,80 @@
+"""upweight retrieve: the strongest of many training examples, by candidates that an exact method scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import upweight
+from upweight.cli.app import app, show_progress
+from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import AsJson, At, Measure, Method, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.output import print_application, signed
+from upweight.cli.store import opened_store
+from upweight.cli.table_options import TableOptions
+
+EXAMPLES_PRINTED = 5
+
+
+@app.command()
+@expand_options
+def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
+    task: Task,
+    *,
+    table: TableOptions,
+    query: Query = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Choose candidates from this store (see `upweight store build`)."),
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents of each query.")] = 10,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each method, at each end.")] = 100,
+    audit_queries: Annotated[
+        int, typer.Option(min=0, help="Score all training examples for so many queries, to certify the rest.")
+    ] = 0,
+    audit_rows: Annotated[
+        int, typer.Option(min=0, help="Score so many other training examples, to bound what was missed.")
+    ] = 0,
+    method: Method = None,
+    out: Out = Path("retrieved.html"),
+    as_json: AsJson = False,
+    measure: Measure = None,
+    at: At = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find the strongest of many training examples: cheap methods choose candidates, an exact one scores them."""
+    source, kept = Source(task, table, measure, at), opened_store(store)
+    require_output(out, task)
+    requested = None if method is None else recipe_for(method, seed)
+    from upweight.core.storable import Storable
+    from upweight.methods.registry import first_choice
+    from upweight.report.retrieved_page import audit_sentences
+
+    stages = {
+        "read": f"Reading {task.name}",
+        "retrieve": "Choosing candidates",
+        "score": "Scoring candidates exactly",
+    }
+    with show_progress(stages, quiet, as_json) as progress:
+        inputs = source.read(progress, query, seed)
+        model, train = inputs.model, inputs.train
+        chosen, _ = choose_queries(model, inputs.queries, query)
+        queries = inputs.queries.select(chosen)
+        settings: dict[str, Any] = {"candidates": candidates, "k": k}
+        if requested is not None or not isinstance(model, Storable):
+            settings["method"] = first_choice(model, train) if requested is None else requested
+        audit = None
+        if audit_queries or audit_rows:
+            audit = upweight.RetrievalAudit(queries=audit_queries, rows=audit_rows, seed=seed)
+        retrieval = upweight.Retrieval(**settings)
+        result = upweight.retrieve(model, train, queries, retrieval, store=kept, audit=audit, progress=progress)
+    lines = []
+    for identifier in result.query_ids.tolist():
+        best = result.proponents(identifier)[:EXAMPLES_PRINTED]
+        listed = ", ".join(f"{example.id} ({signed(example.score)}; {', '.join(example.by)})" for example in best)
+        lines.append(f"{identifier}: {listed or 'no candidate raises its measurement'}")
+    print_application(result, inputs, out, as_json, quiet, [*lines, *audit_sentences(result)])
