@@ -262,6 +262,8 @@ from upweight.store.encodings.low_rank import LowRank as LowRank
 from upweight.store.encodings.sjlt import SJLT as SJLT
 from upweight.store.plan import StorePlan as StorePlan
 from upweight.store.store import Store as Store
+from upweight.training.indexed_loader import indexed as indexed
+from upweight.training.lightning_callback import LightningTrajectory as LightningTrajectory
 from upweight.training.parameter_groups import ParameterGroup as ParameterGroup
 from upweight.training.recipe import Training as Training
 from upweight.training.trainer_callback import TrajectoryCallback as TrajectoryCallback

@@ -19,8 +19,13 @@ PACKAGE = Path(uw.__file__).parent
 METHODS = [str(PACKAGE / "methods")]
 TORCH = {
     "TorchModel",
+    "LightningTrajectory",
+    "ParameterGroup",
     "Training",
     "Trajectory",
+    "UpdateRule",
+    "indexed",
+    "training_of",
     "FrozenFeatures",
     "Store",
     "StorePlan",

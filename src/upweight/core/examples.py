@@ -15,7 +15,7 @@ from upweight.core.contents import UnidentifiedError
 from upweight.core.dataset_rows import as_rows, column_values, version_of
 from upweight.core.example_columns import as_column, as_column_names, as_ids, as_weights, is_arrow_table
 from upweight.core.identity import checksum, digest
-from upweight.core.input_kinds import columns_of, join_rows, length_of, read_dataset, take_rows
+from upweight.core.input_kinds import columns_of, ids_of_subset, join_rows, length_of, read_dataset, take_rows
 from upweight.core.preview import Preview, preview_of
 from upweight.core.row_index import ids_of, require_index_of_ids, require_same_index
 
@@ -155,11 +155,13 @@ class Examples:
     def from_dataset(cls, dataset: Any, ids: Sequence[Id] | None = None) -> Examples:
         """Read a map-style data set (`len`, `[i]` → (x, y) pair, or a dict with x/y-like keys) into memory.
 
+        The examples of a torch `Subset` keep their positions in the data set behind it as ids, unless `ids` are given.
+
         Raises an error for a shuffling loader, an iterable without positions, and a data set that augments (an item
         differs when it is read twice): scores could not be traced back to an example.
         """
         x, y = read_dataset(dataset)
-        return cls(x, y, ids=ids)
+        return cls(x, y, ids=ids_of_subset(dataset) if ids is None else ids)
 
     def __len__(self) -> int:
         return len(self.ids)

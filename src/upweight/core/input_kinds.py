@@ -135,6 +135,25 @@ def split_labels(dataset: Any) -> tuple[Any, Any]:
     return dataset.remove_columns(name), dataset.with_format(None)[name][:]
 
 
+def ids_of_subset(dataset: Any) -> list[int] | None:
+    """The positions of a subset's items in the data set behind it (or behind several); None for another data set.
+
+    None also if an item is in the subset twice, because it then has no id of its own.
+    """
+    dataset = _dataset_of(dataset)
+    if not _is_subset(dataset):
+        return None
+    positions = [int(i) for i in dataset.indices]
+    while _is_subset(dataset.dataset):
+        dataset = dataset.dataset
+        positions = [int(dataset.indices[i]) for i in positions]
+    return positions if len(set(positions)) == len(positions) else None
+
+
+def _is_subset(dataset: Any) -> bool:
+    return hasattr(dataset, "indices") and hasattr(dataset, "dataset") and hasattr(dataset, "__getitem__")
+
+
 def _dataset_of(loader: Any) -> Any:
     """The data set of a sequential data loader; anything else unchanged. Raises ValueError for a shuffling loader."""
     sampler = getattr(loader, "sampler", None)

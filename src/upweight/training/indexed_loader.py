@@ -1,0 +1,94 @@
+"""A data loader whose batches say which examples they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+
+def indexed(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The same loader, whose batches are (ids, batch): ids (batch,) are the examples' positions in the data set.
+
+        for ids, (inputs, labels) in uw.indexed(loader):
+            …
+            trajectory.record(net, optimiser, batch=ids)
+
+    The loader may shuffle and have workers, a collate function and a sampler of its own; it draws the same random
+    numbers and gives the same batches. Over a `Subset`, ids are the positions in the data set behind it, as those of
+    `Examples.from_dataset(subset)`.
+
+    Raises:
+        TypeError: anything but a torch `DataLoader`, e.g. one that accelerate has prepared already.
+        ValueError: a stream (`IterableDataset`), whose examples have no positions.
+    """
+    if type(loader) is not DataLoader:
+        raise TypeError(
+            f"expected a torch.utils.data.DataLoader, got {type(loader).__name__}; pass the plain loader, before it is "
+            "wrapped or prepared, or record ids that your batches carry themselves"
+        )
+    if isinstance(loader.dataset, IterableDataset):
+        raise ValueError(
+            f"{type(loader.dataset).__name__} is a stream, whose examples have no positions that a score could be "
+            "about; use a data set with len() and [i], or let its items carry ids of your own"
+        )
+    is_batched = loader.batch_sampler is not None
+    batches = {"batch_sampler": loader.batch_sampler} if is_batched else {"batch_size": None, "sampler": loader.sampler}
+    return DataLoader(
+        _IndexedDataset(loader.dataset),
+        collate_fn=_IndexedCollate(loader.collate_fn, is_batched),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        **batches,
+    )
+
+
+class _IndexedDataset(Dataset[Any]):
+    """A data set whose items are (position, item)."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: Any) -> Any:
+        return _original(self.dataset, position), self.dataset[position]
+
+    def __getitems__(self, positions: Sequence[Any]) -> list[Any]:
+        if callable(getattr(self.dataset, "__getitems__", None)):
+            items = self.dataset.__getitems__(list(positions))
+            return [(_original(self.dataset, at), item) for at, item in zip(positions, items, strict=True)]
+        return [self[position] for position in positions]
+
+
+class _IndexedCollate:
+    """Collates items, and puts their positions before the batch."""
+
+    def __init__(self, collate: Callable[[Any], Any], is_batched: bool) -> None:
+        self.collate, self.is_batched = collate, is_batched
+
+    def __call__(self, items: Any) -> tuple[Tensor, Any]:
+        if not self.is_batched:  # the sampler gave the positions of whole batches
+            positions, batch = items
+            return torch.as_tensor(positions).reshape(-1), self.collate(batch)
+        positions, batch = zip(*items, strict=True)
+        return torch.tensor(positions), self.collate(list(batch))
+
+
+def _original(dataset: Any, position: Any) -> Any:
+    """The position in the data set behind a subset (of a subset …)."""
+    while isinstance(dataset, Subset):
+        many = isinstance(position, Sequence)
+        position = [dataset.indices[p] for p in position] if many else dataset.indices[position]
+        dataset = dataset.dataset
+    return position if isinstance(position, Sequence) else int(position)

@@ -1,0 +1,92 @@
+"""Loaders that say which examples are in a batch: the batches are those of the plain loader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
+
+import upweight as uw
+
+X = torch.arange(20.0)[:, None] * 10
+
+
+def batches_of(loader: DataLoader[Any]) -> list[Any]:
+    torch.manual_seed(3)
+    return list(loader)
+
+
+def doubled(items: list[Any]) -> Any:
+    return torch.stack([x for (x,) in items]) * 2
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(X)
+
+
+class Texts(Dataset[Any]):
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"text": f"number {i}", "label": i}
+
+
+LOADERS: dict[str, Any] = {
+    "in order": lambda data: DataLoader(data, batch_size=6),
+    "shuffled": lambda data: DataLoader(data, batch_size=6, shuffle=True, drop_last=True),
+    "its own generator": lambda data: DataLoader(
+        data, batch_size=6, shuffle=True, generator=torch.Generator().manual_seed(5)
+    ),
+    "weighted": lambda data: DataLoader(data, batch_size=6, sampler=WeightedRandomSampler([1.0, 5.0] * 8, 12)),
+    "its own collate": lambda data: DataLoader(data, batch_size=6, shuffle=True, collate_fn=doubled),
+    "one by one": lambda data: DataLoader(data, batch_size=None, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_batches_are_those_of_the_plain_loader_and_ids_name_them(make: Any) -> None:
+    data = TensorDataset(X)
+    plain, ids_and_batches = batches_of(make(data)), batches_of(uw.indexed(make(data)))
+    scale = 2 if make is LOADERS["its own collate"] else 1
+    for before, (ids, batch) in zip(plain, ids_and_batches, strict=True):
+        tensor, expected = (value if isinstance(value, torch.Tensor) else value[0] for value in (batch, before))
+        assert torch.equal(tensor, expected)
+        assert torch.equal(tensor.reshape(-1), scale * X[ids, 0])
+
+
+def test_workers_give_the_same_batches() -> None:
+    data = TensorDataset(X)
+    loader = DataLoader(data, batch_size=4, shuffle=True, num_workers=2)
+    plain, with_ids = batches_of(loader), batches_of(uw.indexed(loader))
+    assert all(torch.equal(a[0], b[0]) for a, (_, b) in zip(plain, with_ids, strict=True))
+    assert all(torch.equal(b[0][:, 0], X[ids, 0]) for ids, b in with_ids)
+
+
+def test_subsets_keep_the_positions_of_the_data_set_behind_them() -> None:
+    inner = Subset(TensorDataset(X, torch.arange(20)), range(1, 20, 2))
+    subset = Subset(inner, [4, 2, 0])
+    train = uw.Examples.from_dataset(subset)
+    assert train.ids.tolist() == [9, 5, 1] and train.y is not None and train.y.tolist() == [9, 5, 1]
+    for ids, (_, labels) in uw.indexed(DataLoader(subset, batch_size=2, shuffle=True)):
+        assert torch.equal(ids, labels)
+    assert uw.Examples.from_dataset(inner, ids=[f"n{i}" for i in range(10)]).ids[3] == "n3"
+    repeated = uw.Examples.from_dataset(Subset(TensorDataset(X, torch.arange(20)), [3, 3, 4]))
+    assert repeated.ids.tolist() == [0, 1, 2]
+    assert uw.Examples.from_dataset(DataLoader(subset, batch_size=2)).ids.tolist() == [9, 5, 1]
+
+
+def test_items_of_any_kind_are_carried() -> None:
+    ((ids, batch),) = list(uw.indexed(DataLoader(Texts(), batch_size=5)))
+    assert np.array_equal(ids, batch["label"]) and batch["text"][2] == "number 2"
+
+
+def test_what_has_no_positions_is_refused() -> None:
+    with pytest.raises(ValueError, match="is a stream"):
+        uw.indexed(DataLoader(Stream()))
+    with pytest.raises(TypeError, match="the plain loader, before it is"):
+        uw.indexed([1, 2])  # type: ignore[arg-type]
