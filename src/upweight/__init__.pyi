@@ -179,6 +179,7 @@ from upweight.core.scores import Scores as Scores
 from upweight.core.scores import Top as Top
 from upweight.core.scores import Unit as Unit
 from upweight.core.storable import Storable as Storable
+from upweight.core.tabular import Tabular as Tabular
 from upweight.core.tree_based import TreeBased as TreeBased
 from upweight.evaluate.agreement import Agreement as Agreement
 from upweight.evaluate.brittleness import Brittleness as Brittleness
@@ -246,6 +247,7 @@ from upweight.report.exports.cleanlab import CleanlabIssues as CleanlabIssues
 from upweight.report.exports.label_form import LabelForm as LabelForm
 from upweight.report.exports.label_studio import LabelStudioTasks as LabelStudioTasks
 from upweight.report.exports.label_table import LabelTable as LabelTable
+from upweight.report.notebook_progress import ProgressBars as ProgressBars
 from upweight.report.page import write_report as write_report
 from upweight.report.page_limits import PageLimits as PageLimits
 from upweight.report.viewer.server import ViewerServer as ViewerServer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,13 @@ from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import take_rows
 from upweight.core.model import Measurable, Perturbable, Retrainable
 from upweight.core.progress import Progress, as_progress
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Attack:
+class Attack(Tabular):
     """The moved training examples, and the queries before and after.
 
     Attributes:
@@ -35,6 +36,8 @@ class Attack:
         moves: (moved, …), the change of their numbers, in grey levels.
     """
 
+    _table: ClassVar = "queries"
+    _examples: ClassVar = {"id": "queries"}
     train: Examples
     queries: Examples
     moved: NDArray[Any]

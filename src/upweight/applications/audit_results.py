@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.nearest_copies import NearestExample
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution
+from upweight.core.tabular import Tabular
 
 UNKNOWN = -1  # the group of a query that has none
 
@@ -135,7 +136,7 @@ class AuditedPrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(Tabular):
     """Predictions in the order in which their support should be looked at, most surprising first.
 
     Attributes:
@@ -148,6 +149,8 @@ class Audit:
         diagnostics: `warnings`, and `notes` on what is usual in this set.
     """
 
+    _table: ClassVar = "predictions"
+    _examples: ClassVar = {"id": "queries"}
     predictions: tuple[AuditedPrediction, ...]
     train: Examples
     queries: Examples

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Attribution, Scores, Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement
 from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
@@ -34,7 +35,7 @@ OTHER_LOSSES = ("error)", "hinge)")  # ends of measurements that are no log-prob
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Tabular):
     """Scores of some queries, and their verification by retraining.
 
     Attributes:
@@ -48,6 +49,7 @@ class Explanation:
         audit: the support audit of these queries; None if there was none.
     """
 
+    _examples: ClassVar = {"query": "queries", "train": "train"}
     scores: Scores
     train: Examples
     queries: Examples
@@ -94,6 +96,15 @@ class Explanation:
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
         }
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        """The strongest of every query, as `as_dict` lists them."""
+        for query in self.as_dict()["queries"]:
+            for side in ("proponents", "opponents"):
+                for entry in query[side]:
+                    low, high = entry.get("interval", (None, None))
+                    pair = {"query": query["id"], "side": side, "train": entry["id"], "score": entry["score"]}
+                    yield pair if low is None else {**pair, "low": low, "high": high}
 
     def overview(self) -> Overview:
         """Which training examples matter over all of these queries, and for which mistakes."""

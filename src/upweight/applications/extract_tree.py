@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,13 @@ from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
+from upweight.core.tabular import Tabular
 
 COMPONENTS = 10  # of the mixture that new rows are drawn from
 
 
 @dataclass(frozen=True, eq=False)
-class ExtractedTree:
+class ExtractedTree(Tabular):
     """A decision tree that stands for a model.
 
     Attributes:
@@ -34,6 +35,7 @@ class ExtractedTree:
         diagnostics: `warnings`.
     """
 
+    _table: ClassVar = "nodes"
     nodes: tuple[TreeNode, ...]
     train: Examples
     fidelity: Mapping[str, float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.input_attributions import InputAttributable
 from upweight.core.model import Measurable
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class AdversarialQueries:
+class AdversarialQueries(Tabular):
     """Queries before and after one signed step against their labels.
 
     Attributes:
@@ -31,6 +32,8 @@ class AdversarialQueries:
         diagnostics: `warnings`.
     """
 
+    _table: ClassVar = "queries"
+    _examples: ClassVar = {"id": "queries"}
     queries: Examples
     moved: Examples
     predicted: tuple[tuple[Any, ...], tuple[Any, ...]]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.contests import Classes, Contest
 from upweight.core.examples import Examples, Id
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class FlipSet:
+class FlipSet(Tabular):
     """The smallest set found whose removal flips what a reader sees.
 
     Attributes:
@@ -42,6 +43,7 @@ class FlipSet:
         sentence: the result for a reader.
     """
 
+    _examples: ClassVar = {"id": "train"}
     before: Any
     after: Any
     removed: tuple[Id, ...]
@@ -92,6 +94,10 @@ class FlipSet:
             "sentence": self.sentence,
             "warnings": list(self.diagnostics["warnings"]),
         }
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        shares = zip(self.removed, self.shares.tolist(), strict=True)
+        return [{"id": identifier, "share": share} for identifier, share in shares]
 
     def __repr__(self) -> str:
         size = "none found" if self.size is None else f"{self.size} of {len(self.candidates):,}"

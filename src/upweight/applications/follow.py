@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,13 +16,14 @@ from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_f
 from upweight.core.examples import Examples, Id
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
 
 @accept_old_fields({"pushes": ReplacedBy("contributions")})
 @dataclass(frozen=True, eq=False)
-class Course(Plottable):
+class Course(Plottable, Tabular):
     """Queries and their strongest training examples at every checkpoint.
 
     Attributes:
@@ -41,6 +43,14 @@ class Course(Plottable):
     of_train: Array
     contributions: NDArray[np.float32]
     pushes = RenamedAttribute("contributions")
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for c, step in enumerate(self.steps.tolist()):
+            for q, query in enumerate(self.query_ids.tolist()):
+                for i, example in enumerate(self.train_ids.tolist()):
+                    terms = {"query_measured": self.of_queries[c, q], "train_measured": self.of_train[c, i]}
+                    contribution = float(self.contributions[c, q, i])
+                    yield {"step": step, "query": query, "train": example, **terms, "contribution": contribution}
 
 
 def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:

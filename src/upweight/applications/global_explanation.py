@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.progress import as_progress
+from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
@@ -52,7 +53,7 @@ class Pick:
 
 
 @dataclass(frozen=True, eq=False)
-class GlobalExplanation:
+class GlobalExplanation(Tabular):
     """A few local models that together show which features a model uses.
 
     Attributes:
@@ -99,6 +100,9 @@ class GlobalExplanation:
             ],
             "warnings": list(self.diagnostics["warnings"]),
         }
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        return [{"feature": feature, "importance": importance} for feature, importance in self.importance.items()]
 
     def __repr__(self) -> str:
         ids = ", ".join(str(local.query.ids[0]) for local in self.picked)

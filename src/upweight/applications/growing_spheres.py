@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
+from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ class TrainingEnemy(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class NearestEnemy:
+class NearestEnemy(Tabular):
     """The nearest changed query that was found which the model predicts otherwise.
 
     Attributes:
@@ -84,6 +85,7 @@ class NearestEnemy:
         diagnostics: `warnings`; `predictions`, how many were asked for.
     """
 
+    _table: ClassVar = "changes"
     query: Examples
     predicted: Any
     enemy: Examples

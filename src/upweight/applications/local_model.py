@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Replayable, Retrainable
 from upweight.core.scores import Attribution
+from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
 from upweight.methods.registry import first_choice
 
@@ -49,7 +50,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalModel:
+class LocalModel(Tabular):
     """Linear surrogates of a model near one query, and how well they imitate it.
 
     Attributes:
@@ -113,6 +114,11 @@ class LocalModel:
 
     def _of_query(self, name: str) -> float:
         return float(self.surrogates[name].predict(self.neighbourhoods[name].rows[:1])[0])
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for name, surrogate in self.surrogates.items():
+            for feature, coefficient in surrogate.effects.items():
+                yield {"surrogate": name, "feature": feature, "coefficient": coefficient}
 
     def __repr__(self) -> str:
         own = [self.fidelity_of(name, name).r2 for name in self.surrogates]

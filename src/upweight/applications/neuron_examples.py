@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import is_sparse
 from upweight.core.layer_activations import LayerActivations
 from upweight.core.model import Embeddable, Measurable
+from upweight.core.tabular import Tabular
 from upweight.core.weights import sample_weights
 
 Array = NDArray[np.float64]
@@ -25,7 +26,7 @@ SHOWN = 16  # neurons, if none are named
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronExamples:
+class NeuronExamples(Tabular):
     """The training examples with the largest activations of some neurons.
 
     Attributes:
@@ -40,6 +41,7 @@ class NeuronExamples:
         diagnostics: `warnings`.
     """
 
+    _examples: ClassVar = {"id": "train"}
     layer: str | None
     neurons: Positions
     ids: NDArray[Any]
@@ -89,6 +91,11 @@ class NeuronExamples:
         if not len(rows):
             raise KeyError(f"neuron {neuron!r} was not chosen; those chosen are {self.neurons.tolist()[:10]}")
         return int(rows[0])
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for neuron in self.neurons.tolist():
+            for identifier, activation in self.of(neuron):
+                yield {"neuron": neuron, "id": identifier, "activation": float(activation)}
 
     def __repr__(self) -> str:
         where = "the last step's features" if self.layer is None else f"layer {self.layer!r}"

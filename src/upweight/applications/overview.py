@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Scores, Unit
+from upweight.core.tabular import Tabular
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +39,7 @@ class Mistakes:
 
 
 @dataclass(frozen=True, eq=False)
-class Overview:
+class Overview(Tabular):
     """The training examples over all queries.
 
     Attributes:
@@ -82,6 +83,11 @@ class Overview:
             np.lexsort((np.nan_to_num(self.mean), -sizes)) if by == "mistakes" else np.argsort(-sizes, kind="stable")
         )
         return [self.train_ids[i].item() for i in order[:k] if sizes[i] > 0]
+
+    def to_columns(self) -> dict[str, Any]:
+        """One row per training example, in the order of the scores."""
+        names = ("mean", "strength", "helped", "harmed", "mistakes")
+        return {"train": self.train_ids, **{name: getattr(self, name) for name in names}}
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per training example, the strongest first: mean, strength, helped, harmed, mistakes."""

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.files import PATCH, open_atomically, open_regular
 from upweight.core.identity import digest
 from upweight.core.model import Measurable, Retrainable
+from upweight.core.tabular import Tabular
 
 KIND = "upweight patch"
 VERSION = 3  # since version 2 the checksum of the training set is a digest; since 3 the patch has one of its own
@@ -34,12 +35,13 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Patch:
+class Patch(Tabular):
     """Decisions about the labels of one training set.
 
     `checksum` is the digest of all its ids and labels, `examples` their number.
     """
 
+    _table: ClassVar = "decisions"
     decisions: tuple[Decision, ...]
     checksum: str
     examples: int

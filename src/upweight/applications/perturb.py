@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Movable, Perturbable
 from upweight.core.scores import Unit, require_finite
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ class Feature(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Perturbation:
+class Perturbation(Tabular):
     """The effect on queries, after retraining, of changing the numbers of training examples.
 
     Attributes:
@@ -49,6 +50,7 @@ class Perturbation:
         unit: EFFECT or RANK.
     """
 
+    _examples: ClassVar = {"query": "queries", "example": "train"}
     gradients: Array
     values: Array
     baseline: Array
@@ -122,6 +124,12 @@ class Perturbation:
             step = np.broadcast_to(np.asarray(move, dtype=np.float64), self.values.shape[1:])
             changes += self.gradients[:, i].reshape(len(changes), -1) @ step.ravel()
         return changes
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for query in self.query_ids.tolist():
+            for identifier in self.example_ids.tolist():
+                for feature in self.features(query, identifier, self.values[0, 0].size):
+                    yield {"query": query, "example": identifier, **feature._asdict()}
 
     def __repr__(self) -> str:
         size = " × ".join(str(side) for side in self.values.shape[1:])

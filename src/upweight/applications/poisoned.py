@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from upweight.core.examples import Examples, Id
 from upweight.core.model import Embeddable, Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Attribution
+from upweight.core.tabular import Tabular
 from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
@@ -111,7 +112,7 @@ class SuspectedTarget:
 
 
 @dataclass(frozen=True, eq=False)
-class Poisoned:
+class Poisoned(Tabular):
     """The queries in the order in which they look like targets of an attack.
 
     Attributes:
@@ -127,6 +128,8 @@ class Poisoned:
         diagnostics: `warnings` and `notes`.
     """
 
+    _table: ClassVar = "queries"
+    _examples: ClassVar = {"id": "queries"}
     suspects: tuple[SuspectedTarget, ...]
     train: Examples
     queries: Examples

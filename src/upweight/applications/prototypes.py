@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Embeddable, Measurable
 from upweight.core.progress import as_progress
+from upweight.core.tabular import Tabular
 from upweight.core.weights import sample_weights
 
 Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ NOT_POSITIVE = 1e-6  # share of the largest k(i, i) below 0 from which a kernel 
 
 
 @dataclass(frozen=True, eq=False)
-class Prototypes:
+class Prototypes(Tabular):
     """Training examples that stand for a data set or for predictions, and those that they stand for worst.
 
     Attributes:
@@ -41,6 +42,8 @@ class Prototypes:
         diagnostics: `warnings`, `width` of an RBF kernel.
     """
 
+    _table: ClassVar = "prototypes"
+    _examples: ClassVar = {"id": "train"}
     ids: NDArray[Any]
     weights: Array
     values: Array

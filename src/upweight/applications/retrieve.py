@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from upweight.core.model import Embeddable, Measurable
 from upweight.core.progress import Progress, no_progress
 from upweight.core.scores import Unit
 from upweight.core.storable import Storable
+from upweight.core.tabular import Tabular
 from upweight.evaluate.certificate import Certificate, certify_queries, most_above
 from upweight.methods.bm25 import BM25, words_of
 from upweight.methods.rep_sim import RepSim
@@ -37,7 +38,7 @@ class RetrievedExample(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Retrieved:
+class Retrieved(Tabular):
     """The strongest candidates of every query, by exact scores.
 
     Attributes:
@@ -89,6 +90,11 @@ class Retrieved:
             "rows_above": dict(self.rows_above),
             "warnings": list(self.diagnostics.get("warnings", ())),
         }
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for query in self.query_ids.tolist():
+            for example in self._of(query):
+                yield {"query": query, **example._asdict()}
 
     def __repr__(self) -> str:
         count = np.mean([len(examples) for examples in self.examples.values()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from upweight.core.group_removal import group_effects
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
@@ -56,7 +57,7 @@ class Slicing:
 
 @accept_old_fields({"turned": ReplacedBy("flips")})
 @dataclass(frozen=True, eq=False)
-class Slices:
+class Slices(Tabular):
     """A table of effects: groups of training examples × slices of queries.
 
     An effect is the mean measurement of the slice **with** the group minus **without** it. It is negative if the group
@@ -73,6 +74,7 @@ class Slices:
         judgement: how the effects agree with retraining, by group and slice; None if nothing was retrained.
     """
 
+    _table: ClassVar = "effects"
     effects: Array
     low: Array
     high: Array

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.cross_fitting import HeldOut
 from upweight.core.examples import Examples
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Suspects:
+class Suspects(Tabular):
     """Training examples in the order in which their labels, or regression targets, should be reviewed.
 
     Attributes:
@@ -40,6 +41,8 @@ class Suspects:
             None for labels.
     """
 
+    _table: ClassVar = "suspects"
+    _examples: ClassVar = {"id": "train"}
     ids: NDArray[Any]
     score: Array
     loss: Array

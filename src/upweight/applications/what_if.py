@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 from upweight.core.scores import Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
@@ -29,7 +30,7 @@ DEFAULT_RANDOM_CHANGES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class WhatIf:
+class WhatIf(Tabular):
     """Predicted and actual effects of changes to the training set.
 
     An effect is the measurement **with** the change minus **without** it: for a removal, minus the example's score.
@@ -48,6 +49,7 @@ class WhatIf:
             nothing was retrained.
     """
 
+    _examples: ClassVar = {"query": "queries"}
     predicted: Array | None
     low: Array | None
     high: Array | None
@@ -97,6 +99,13 @@ class WhatIf:
             "flipped": {name: self.flipped(name) for name in self.changes},
             "warnings": list(self.diagnostics["warnings"]),
         }
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        effects = {name: getattr(self, name) for name in ("predicted", "low", "high", "actual")}
+        for place, query in enumerate(self.queries.ids.tolist()):
+            for number, change in enumerate(self.changes):
+                numbers = {name: None if of is None else float(of[place, number]) for name, of in effects.items()}
+                yield {"query": query, "change": change, **numbers, "measured": float(self.measured[place])}
 
     def __repr__(self) -> str:
         check = result_words(self.judgement) if self.judgement else "retrained" if self.after else "not retrained"

@@ -21,6 +21,7 @@ from upweight.core.model import Predictions
 from upweight.core.plottable import Plottable
 from upweight.core.row_index import require_index_of_ids
 from upweight.core.scores_file import read_scores, write_scores
+from upweight.core.tabular import Tabular
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +42,7 @@ class Attribution(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(Plottable):
+class Scores(Plottable, Tabular):
     """`values[query, train]` = the query's measurement with the training example minus without it.
 
     With the default measurement (−loss) a positive score means: removing the example raises the query's loss, so the
@@ -157,10 +158,12 @@ class Scores(Plottable):
         """The values, shape (queries, train): what `np.asarray(scores)` gives."""
         return np.array(self.values, dtype=dtype, copy=True) if copy else np.asarray(self.values, dtype=dtype)
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """A data frame with query ids as index and train ids as columns."""
+    def to_pandas(self, long: bool = False) -> pandas.DataFrame:
+        """A data frame with query ids as index and train ids as columns; with `long`, one row per pair."""
         import pandas as pd
 
+        if long:
+            return pd.DataFrame(self.to_columns())
         return pd.DataFrame(
             self.values, index=pd.Index(self.query_ids, name="query"), columns=pd.Index(self.train_ids, name="train")
         )
@@ -179,6 +182,16 @@ class Scores(Plottable):
         with well_formed(path):
             return cls(**{**stored, "unit": Unit(stored["unit"])})
 
+    def to_columns(self) -> dict[str, Any]:
+        """In long form: `query`, `train`, `score`, and `half_width` if there are some; one row per pair."""
+        m, n = self.values.shape
+        columns: dict[str, Any] = {
+            "query": np.repeat(self.query_ids, n),
+            "train": np.tile(self.train_ids, m),
+            "score": np.ravel(self.values),
+        }
+        return columns if self.half_widths is None else columns | {"half_width": np.ravel(self.half_widths)}
+
     def __repr__(self) -> str:
         m, n = self.values.shape
         method = self.recipe.get("method", "scores")
@@ -195,7 +208,7 @@ class Scores(Plottable):
 
 
 @dataclass(frozen=True, eq=False)
-class Top:
+class Top(Tabular):
     """The k strongest proponents and opponents of every query.
 
     `ids` and `values` have shape (queries, at most 2k) and hold both, largest score first. `groups` has the sums of all
@@ -209,6 +222,12 @@ class Top:
     unit: Unit
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     groups: Scores | None = None
+
+    def to_columns(self) -> dict[str, Any]:
+        """In long form: `query`, `train`, `score`; one row per strongest example."""
+        each = self.ids.shape[1]
+        pairs = {"query": np.repeat(self.query_ids, each), "train": np.ravel(self.ids)}
+        return {**pairs, "score": np.ravel(self.values)}
 
     def proponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that raised this query's measurement, strongest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.scores import Scores
+from upweight.core.tabular import Tabular
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.evaluate.removal_search import RemovalSearch
 from upweight.retraining import deprecated_keywords
@@ -57,9 +58,10 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Brittleness:
+class Brittleness(Tabular):
     """One `Flip` per query, the largest removal `most` that the search allowed, and the number of its trainings."""
 
+    _table: ClassVar = "flips"
     flips: tuple[Flip, ...]
     most: int
     trainings: int

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_f
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.scores import Scores, Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, finite_or_none, formatted
 from upweight.evaluate.baselines import BASELINES, Baseline, is_text
 from upweight.evaluate.label_errors import Detection, detection_rates
@@ -100,9 +101,10 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """Methods first, then baselines, each sorted by LDS from high to low; those that were not run come last."""
 
+    _table: ClassVar = "methods"
     entries: tuple[Entry, ...]
     truth: Truth
 

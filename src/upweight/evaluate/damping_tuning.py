@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.progress import Progress, as_progress
 from upweight.core.scores import Scores
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, rank_correlations
 from upweight.evaluate.lds import LDS, MIN_REMOVALS, lds
 from upweight.evaluate.truth import Truth
@@ -21,7 +22,7 @@ from upweight.evaluate.verification import Check
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class Tuned(Tabular):
     """The chosen damping.
 
     Attributes:
@@ -32,6 +33,7 @@ class Tuned:
         warnings: on candidates that could not be used, and on a choice at either end of the candidates.
     """
 
+    _table: ClassVar = "table"
     recipe: Attributor
     scores: Scores
     table: tuple[tuple[float, float], ...]

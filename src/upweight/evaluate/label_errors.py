@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.plottable import Plottable
+from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
@@ -22,7 +23,7 @@ SHARES = (0.05, 0.1, 0.2, 0.3)
 
 @accept_old_fields({"found": ReplacedBy("recall")})
 @dataclass(frozen=True)
-class Detection(Plottable):
+class Detection(Plottable, Tabular):
     """How well a suspicion finds planted label errors.
 
     Attributes:
@@ -40,6 +41,9 @@ class Detection(Plottable):
     planted: int
     examples: int
     found = RenamedAttribute("recall")
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        return [{"inspected": s, "found": f} for s, f in zip(self.shares, self.recall, strict=True)]
 
     def __repr__(self) -> str:
         text = ", ".join(f"{f:.0%} in the first {s:.0%}" for s, f in zip(self.shares, self.recall, strict=True))

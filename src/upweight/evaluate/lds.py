@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.scores import Scores
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import (
     finite_mean,
     finite_or_none,
@@ -25,7 +27,7 @@ MIN_REMOVALS = 5  # with fewer, a rank correlation has too few possible values
 
 
 @dataclass(frozen=True, eq=False)
-class LDS:
+class LDS(Tabular):
     """Linear datamodelling score.
 
     Attributes:
@@ -51,6 +53,9 @@ class LDS:
     def relative(self) -> float:
         """LDS divided by its noise ceiling; NaN if the ceiling is not known."""
         return self.mean / self.ceiling.value if self.ceiling.value > 0 else float("nan")
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        return [{"query": q, "lds": v} for q, v in zip(self.query_ids.tolist(), self.per_query.tolist(), strict=True)]
 
     def __repr__(self) -> str:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.scores import Scores, Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, agreement, formatted
 from upweight.evaluate.truth import Truth
 
@@ -17,7 +19,7 @@ SHOWN = ("pearson", "spearman", "slope", "r2")  # fields of an Agreement, in the
 
 
 @dataclass(frozen=True, eq=False)
-class LOO:
+class LOO(Tabular):
     """Agreement with leave-one-out retraining: pooled over all pairs, and for every query.
 
     Slope and R² compare sizes. They are NaN for RANK scores, whose size has no meaning.
@@ -27,6 +29,10 @@ class LOO:
     per_query: tuple[Agreement, ...]
     query_ids: NDArray[Any]
     unit: Unit
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        pairs = zip(self.query_ids.tolist(), self.per_query, strict=True)
+        return [{"query": query, **agreement.as_dict()} for query, agreement in pairs]
 
     def __repr__(self) -> str:
         pooled = self.pooled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
+from upweight.core.tabular import Tabular
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.evaluate.agreement import finite_mean, finite_or_none
 from upweight.evaluate.removals import Removal
@@ -30,7 +31,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
-class RemovalCurve(Plottable):
+class RemovalCurve(Plottable, Tabular):
     """Effects of removals, measured by retraining: the measurement with the examples minus without them.
 
     Attributes:
@@ -50,6 +51,12 @@ class RemovalCurve(Plottable):
     def mean(self, side: Side) -> Array:
         """Mean over queries, (points,)."""
         return np.asarray(finite_mean(self.effects[side], axis=0))
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        for side, effects in self.effects.items():
+            for row, query in enumerate(self.query_ids.tolist()):
+                for point, size in enumerate(self.sizes):
+                    yield {"side": side, "query": query, "removed": size, "effect": float(effects[row, point])}
 
     def __repr__(self) -> str:
         last = {side: self.mean(side)[-1] for side in SIDES}

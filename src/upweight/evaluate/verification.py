@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Id
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
+from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
 from upweight.evaluate.intervals import Coverage, half_widths, require_similar, slope_band
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
@@ -29,7 +30,7 @@ MIN_CEILING = 0.5  # of the rank correlation; below it, a verdict mentions the n
 
 
 @dataclass(frozen=True, eq=False)
-class Check(Plottable):
+class Check(Plottable, Tabular):
     """Predicted and actual effects of removals: the measurement with the examples minus without them.
 
     Attributes:
@@ -285,6 +286,14 @@ class Check(Plottable):
 
     def _sizes_of(self, removals: Sequence[Removal]) -> Array:
         return np.sqrt(predicted_effects(replace(self.scores, values=self.scores.values**2), removals))
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        predicted, actual = np.asarray(self.predicted), np.asarray(self.actual)
+        for row, query in enumerate(np.asarray(self.query_ids).tolist()):
+            for column, removal in enumerate(self.removals):
+                facts = {"removal": removal.name, "kind": removal.kind, "size": len(removal.ids)}
+                effects = {"predicted": float(predicted[row, column]), "actual": float(actual[row, column])}
+                yield {"query": query, **facts, **effects}
 
     def __repr__(self) -> str:
         return (

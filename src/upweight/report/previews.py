@@ -95,7 +95,7 @@ class Album:
             return None
         if self._cells:
             return [_cut(line) for line in self._cells.excerpts(ids)]
-        return [_excerpt(self._preview("train", i)) for i in ids]
+        return [excerpt(self._preview("train", i)) for i in ids]
 
     def table(self) -> dict[str, Any]:
         """The columns of the rows that were added, for the script of the page; no columns if they are no rows."""
@@ -159,7 +159,8 @@ class Album:
         return {"kind": "image", "uri": uri, "width": int(small.shape[1]), "height": int(small.shape[0])}
 
 
-def _excerpt(preview: Preview) -> str:
+def excerpt(preview: Preview) -> str:
+    """One line of a text or a row; empty for a picture."""
     if preview.kind == "text":
         line = " ".join(preview.value[: 4 * MAX_EXCERPT].split())
     elif preview.kind == "row":

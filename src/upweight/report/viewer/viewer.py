@@ -15,6 +15,7 @@ from upweight.report.viewer.contents import Contents
 from upweight.report.viewer.query_parts import list_queries, one_example, one_query, whole_set
 from upweight.report.viewer.row_parts import rows_as_csv, rows_of
 from upweight.report.viewer.server import ViewerServer
+from upweight.report.viewer.widget import viewer_widget
 
 if TYPE_CHECKING:
     from upweight.evaluate.verify import Check
@@ -84,6 +85,20 @@ class Viewer:
         Raises OSError if the port is in use.
         """
         return ViewerServer(self, port)
+
+    def widget(self, height: int = 900) -> Any:
+        """The viewer as a widget of a notebook (extra `notebook`), this many pixels high; Python answers its questions.
+
+        Raises ModuleNotFoundError, with what to install, without anywidget.
+        """
+        return viewer_widget(self, self.page("message"), height)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """What a notebook shows of a viewer: its widget; a line that says how, without anywidget."""
+        try:
+            return self.widget()._repr_mimebundle_(**options)
+        except ModuleNotFoundError as error:
+            return {"text/plain": f"{self!r}: {error}"}
 
     def page(self, transport: str = "fetch") -> str:
         """The page, which asks for everything else: its server (`fetch`), or the page around it (`message`)."""
