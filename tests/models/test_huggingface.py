@@ -217,3 +217,31 @@ def test_the_default_curvature_of_a_transformer_is_that_of_ekfac_and_an_answer_s
     few = uw.hf.causal_lm(with_adapters(tiny("gpt2")), completions(text_dataset(8)), word_tokenizer())
     small = uw.Influence().fit(*few).attribute(few[1].take([0])).diagnostics["warnings"]
     assert not any("EKFAC" in warning for warning in small)
+
+
+def test_pictures_that_a_transform_prepares_are_classified() -> None:
+    rng = np.random.default_rng(0)
+    rows = datasets.Dataset.from_dict({"image": rng.random((6, 4, 4)).tolist(), "label": [0, 1, 2] * 2})
+
+    def prepare(batch: Any) -> dict[str, Any]:
+        return {"pixel_values": [np.float32([image]) for image in batch["image"]], "labels": batch["label"]}
+
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(image_size=4, patch_size=2, num_channels=1, num_labels=3, **size)
+    torch.manual_seed(0)
+    net = transformers.ViTForImageClassification(config).double()
+    model, train = uw.hf.classifier(net, rows.with_transform(prepare))
+    losses = [loss_of_transformers(model, example).item() for example in train.batches(1)]
+    assert -model.measure(train) == pytest.approx(losses, rel=1e-10)
+    assert train.y is not None and train.take([4, 2]).y.tolist() == [1, 2]
+
+
+def test_bm25_reads_decoded_texts_or_token_ids_and_no_mixture() -> None:
+    model, train = task("gpt2", torch.float32)
+    by_words = uw.BM25().fit(model, train).attribute(train.take([0, 3])).values
+    plain = uw.Examples(train.x, shown=text_dataset(8)["text"])
+    np.testing.assert_allclose(by_words, uw.BM25().fit(model, plain).attribute(plain.take([0, 3])).values)
+    numbers = uw.Examples(train.x)
+    np.testing.assert_allclose(uw.BM25().fit(model, numbers).attribute(numbers.take([0, 3])).values, by_words)
+    with pytest.raises(TypeError, match=r"pass shown=texts to both"):
+        uw.BM25().fit(model, train).attribute(numbers.take([0]))

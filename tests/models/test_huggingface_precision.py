@@ -25,14 +25,10 @@ CURVATURES = {
     "EKFAC": uw.EKFAC(),
     "GaussNewton": uw.GaussNewton(),
 }
-FAST = [(kind, has_adapters, "EKFAC") for kind in ("bert", "gpt2", "llama") for has_adapters in (True, False)]
-SLOW = [
-    (kind, has_adapters, name)
-    for kind in ("bert", "gpt2", "llama")
-    for has_adapters in (True, False)
-    for name in CURVATURES
-    if name != "EKFAC"
-]
+KINDS = ("bert", "gpt2", "llama")
+EVERY = [(kind, adapted, name) for kind in KINDS for adapted in (True, False) for name in CURVATURES]
+FAST = [("bert", True, "EKFAC"), ("gpt2", False, "EKFAC"), ("llama", True, "EKFAC"), ("llama", False, "EKFAC")]
+SLOW = [case for case in EVERY if case not in FAST]
 
 
 def rounded(kind: str, has_adapters: bool, dtype: torch.dtype) -> Any:

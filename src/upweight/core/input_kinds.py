@@ -130,9 +130,10 @@ def read_dataset(dataset: Any) -> tuple[Any, Any]:
 def split_labels(dataset: Any) -> tuple[Any, Any]:
     """(A `datasets.Dataset` without its column of labels, the labels); labels that are lists stay in the rows."""
     name = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
-    if name is None or len(dataset) == 0 or np.ndim(dataset[0][name]) > 0:
+    if name is None or len(dataset) == 0 or np.ndim(dataset.with_format(None)[0][name]) > 0:
         return dataset, None
-    return dataset.remove_columns(name), dataset.with_format(None)[name][:]
+    y = dataset.with_format(None)[name][:]
+    return dataset if dataset.format["type"] == "custom" else dataset.remove_columns(name), y  # a transform may read it
 
 
 def ids_of_subset(dataset: Any) -> list[int] | None:

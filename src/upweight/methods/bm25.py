@@ -14,6 +14,7 @@ from scipy import sparse
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.dataset_rows import is_dataset
 from upweight.core.examples import Examples
 from upweight.core.laws import Law
 from upweight.core.model import Measurable
@@ -38,7 +39,8 @@ class BM25(Attributor):
         b: how much longer texts are discounted, from 0 to 1.
 
     Words are the words of texts in lower case, or the numbers of sequences of token ids; inputs of another kind have
-    the words of `examples.shown` if that holds texts.
+    the words of `examples.shown` if that holds texts. A `datasets.Dataset` has the words of `examples.shown`, else its
+    `input_ids`.
     """
 
     summary = "How many rare words a training text has in common with the query"
@@ -85,7 +87,14 @@ class FittedBM25(Fitted[BM25, Measurable]):
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """Sums over the words of the queries, for one block of training texts after another."""
-        counts = self._counted(words_of(queries))
+        words = words_of(queries)
+        known, asked = next(iter(self._columns), None), next((word for text in words for word in text), None)
+        if known is not None and asked is not None and type(known) is not type(asked):
+            raise TypeError(
+                f"expected queries whose words are as those of the training texts ({known!r}), got {asked!r}; pass "
+                "shown=texts to both or to neither"
+            )
+        counts = self._counted(words)
         for block in blocks(len(self.train), TRAIN_BLOCK):
             yield block, (counts @ self._weights[block].T).toarray() * self._copies[block]
 
@@ -110,7 +119,7 @@ class FittedBM25(Fitted[BM25, Measurable]):
 
 def words_of(examples: Examples) -> list[list[Any]]:
     """The words of every example. Raises TypeError if the inputs are neither texts nor token ids."""
-    for values in (examples.x, examples.shown):
+    for values in (examples.shown, examples.x) if is_dataset(examples.x) else (examples.x, examples.shown):
         words = _words(values)
         if words is not None:
             return words
@@ -126,9 +135,11 @@ def _words(values: Any) -> list[list[Any]] | None:
     kind = getattr(getattr(values, "dtype", None), "kind", None)
     if kind in ("i", "u") and getattr(values, "ndim", 0) == 2:
         return [row.tolist() for row in np.asarray(values)]
-    if not isinstance(values, list | tuple) and kind not in ("U", "T", "O"):
+    if is_dataset(values):
+        return values["input_ids"][:] if "input_ids" in values.column_names else None
+    if not isinstance(values, Sequence) and kind not in ("U", "T", "O"):
         return None
-    items: Iterable[Any] = values if isinstance(values, list | tuple) else np.asarray(values).ravel().tolist()
+    items: Iterable[Any] = values if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
     words: list[list[Any]] = []
     for item in items:
         if isinstance(item, str):

@@ -40,8 +40,8 @@ class Collate:
         """The batch, a dict of tensors."""
         rows = [self._row(row) for row in rows_of(examples.x)]
         if examples.y is not None and self.has_labels:
-            for row, label in zip(rows, examples.y.tolist(), strict=True):
-                row["labels"] = label
+            labels = examples.y.tolist()
+            rows = [{**_without_labels(row), "labels": label} for row, label in zip(rows, labels, strict=True)]
         batch = dict(self.collator(rows))
         batch = {name: value for name, value in batch.items() if name in self.arguments or name == "labels"}
         if self.decoder_inputs is not None and "decoder_input_ids" not in batch:
@@ -93,6 +93,10 @@ def _default_collator(net: nn.Module, train: Examples, tokenizer: Any, task: Tas
     if task == "tokens":
         return transformers.DataCollatorForTokenClassification(tokenizer)
     return transformers.DataCollatorWithPadding(tokenizer)
+
+
+def _without_labels(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in LABELS}
 
 
 def _require_one_length(train: Examples) -> None:

@@ -23,7 +23,9 @@ def rows_of(x: Any) -> list[dict[str, Any]]:
 
 def column_names(x: Any) -> set[str]:
     """The names of the columns of inputs."""
-    return set(x.column_names) if is_dataset(x) else set(rows_of(x[:1])[0])
+    if is_dataset(x):
+        return set(x[0]) if x.format["type"] == "custom" else set(x.column_names)
+    return set(rows_of(x[:1])[0])
 
 
 def lengths_and_largest(x: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
