@@ -32,6 +32,7 @@ from upweight.cli.options import (
 from upweight.cli.output import page_keys, print_json, print_model
 from upweight.cli.store import opened_store
 from upweight.cli.table_options import TableOptions
+from upweight.core.files import ARCHIVE
 
 DEFAULT_REMOVALS = 16
 
@@ -66,6 +67,9 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         ),
     ] = None,
     out: Out = Path("report.html"),
+    scores: Annotated[
+        Path | None, typer.Option(help="Also write the scores to this file, for `upweight view`.")
+    ] = None,
     as_json: AsJson = False,
     removals: Removals = DEFAULT_REMOVALS,
     old_verify: OldVerify = None,
@@ -85,6 +89,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     source, kept = Source(task, table, measure, at), opened_store(store)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
+    require_output(scores, task, out, contents=ARCHIVE, option="--scores")
     requested = None if method is None else recipe_for(method, seed)
     query_limit = _number_of_queries(number, query)
     from upweight.applications.audit import is_quick
@@ -117,6 +122,8 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             progress("audit", 1, 1)
         progress("report", 0, 1)
         write_page(out, explained, description=inputs.description)
+        if scores is not None:
+            explained.scores.save(scores)
         progress("report", 1, 1)
     notes = (*inputs.notes, *why_chosen, *explained.notes)
     explained = replace(explained, notes=notes, seconds=time.perf_counter() - start)

@@ -77,21 +77,22 @@ def renamed_option(value: Any, old_value: Any, old: str, new: str, default: Any 
     return old_value
 
 
-def require_output(out: Path | None, *inputs: Path | None, contents: Contents = PAGE) -> None:
+def require_output(out: Path | None, *inputs: Path | None, contents: Contents = PAGE, option: str = "--out") -> None:
     """Raise a usage error before the work if the output cannot be written there, or something would be lost by it.
 
     Args:
-        out: the option `--out`.
+        out: the option.
         inputs: the files that the command reads.
         contents: what it writes.
+        option: its name, if it is another one.
     """
     if out is None:
         return
     try:
         folder = destination(out, contents, [path for path in inputs if path is not None]).parent
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--out") from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
     except OSError as error:
-        raise typer.BadParameter(f"{out} cannot be written: {error.strerror}", param_hint="--out") from None
+        raise typer.BadParameter(f"{out} cannot be written: {error.strerror}", param_hint=option) from None
     if not folder.is_dir():
-        raise typer.BadParameter(f"there is no folder {folder}; make it first", param_hint="--out")
+        raise typer.BadParameter(f"there is no folder {folder}; make it first", param_hint=option)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.options import Quiet
+from upweight.cli.inputs import Source
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import Quiet, Seed, Task
 from upweight.cli.output import print_line
+from upweight.cli.table_options import TableOptions
+
+if TYPE_CHECKING:
+    from upweight.core.examples import Examples
+    from upweight.core.progress import Progress
+    from upweight.core.scores import Scores
 
 By = Annotated[
     list[str] | None,
@@ -19,25 +27,25 @@ By = Annotated[
 
 
 @app.command()
-def view(
-    scores: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Scores, as `scores.save` writes them.")],
-    task: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, help="The Python file with the train and queries behind them."),
+@expand_options
+def view(  # noqa: PLR0913 - a command line has as many options as it has
+    scores: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Scores, from `explain --scores` or `scores.save`.")
     ],
+    task: Task,
     *,
+    table: TableOptions,
     against: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Scores of another method, to show side by side.")
     ] = None,
     by: By = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 for a free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Also open the address in a browser.")] = False,
+    seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Show scores of any size in a browser, page by page, until Ctrl-C. Only this machine reaches the address."""
-    if task.suffix != ".py":
-        raise typer.BadParameter(f"expected a .py file that defines train and queries, got {task.name}")
-    from upweight.applications.task import read_task
+    source = Source(task, table)
     from upweight.core.scores import Scores
     from upweight.report.viewer.viewer import Viewer
 
@@ -47,9 +55,7 @@ def view(
         own = Scores.load(scores, mapped=True)
         other = None if against is None else Scores.load(against, mapped=True)
         progress("scores", 1, 1)
-        progress("read", 0, 1)
-        _, train, queries = read_task(task)
-        progress("read", 1, 1)
+        train, queries = _examples(source, own, progress, seed)
     try:
         viewer = Viewer(own, train, queries, against=other, by=by or ())
     except KeyError as error:
@@ -63,3 +69,16 @@ def view(
             server.wait()
         except KeyboardInterrupt:
             print_line("The viewer is closed.")
+
+
+def _examples(source: Source, scores: Scores, progress: Progress, seed: int) -> tuple[Examples, Examples]:
+    """The training set and the queries; of a task file no model is read, and of a table the queries are held out."""
+    if source.table.target is not None:
+        inputs = source.read(progress, [str(i) for i in scores.query_ids.tolist()], seed)
+        return inputs.train, inputs.queries
+    from upweight.applications.task import read_task
+
+    progress("read", 0, 1)
+    _, train, queries = read_task(source.task)
+    progress("read", 1, 1)
+    return train, queries

@@ -119,5 +119,20 @@ def test_the_command_refuses_in_a_sentence(files, digits, server, tmp_path):
     assert "expected every query id of the scores to be in `queries`" in words(refused.stderr)
     assert "is in use" in words(run("view", scores, task, "-q", "--port", server.port, code=1).stderr)
     assert "no column 'd'" in words(run("view", scores, task, "-q", "--by", "d", code=2).stderr)
-    assert "expected a .py file" in words(run("view", scores, scores, code=2).stderr)
+    assert "expected a .py file or a table" in words(run("view", scores, scores, code=2).stderr)
     assert "was not written by upweight" in words(run("view", task, task, "-q", code=1).stderr)
+
+
+def test_a_table_goes_from_explain_to_the_viewer(tmp_path, monkeypatch):
+    rows = [f"{i % 7},{i * i % 11},{'yes' if i % 7 + i * i % 11 > 8 else 'no'}" for i in range(90)]
+    table, scores = written(tmp_path / "t.csv", "\n".join(["a,b,label", *rows])), tmp_path / "scores.npz"
+    options = ("--target", "label", "-q")
+    run("explain", table, *options, "--removals", 0, "--queries", 5, "-o", tmp_path / "r.html", "--scores", scores)
+    shown = []
+    monkeypatch.setattr(uw.ViewerServer, "wait", lambda self: shown.append(send(self, secret(self) + "queries")[1]))
+    run("view", scores, table, *options)
+    listed = [row["id"] for row in json.loads(shown[0])["rows"]]
+    assert listed == [str(i) for i in uw.Scores.load(scores).query_ids.tolist()] and len(listed) == 5
+    precious = written(tmp_path / "precious.txt", "mine")
+    refused = run("explain", table, *options, "--scores", precious, code=2)
+    assert "--scores" in refused.stderr and precious.read_text() == "mine"
