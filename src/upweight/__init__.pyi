@@ -193,6 +193,9 @@ from upweight.evaluate.damping_tuning import Tuned as Tuned
 from upweight.evaluate.damping_tuning import tune_damping as tune_damping
 from upweight.evaluate.example_criteria import ExampleCriteria as ExampleCriteria
 from upweight.evaluate.example_criteria import example_criteria as example_criteria
+from upweight.evaluate.function_distance import function_distance as function_distance
+from upweight.evaluate.influence_gap import InfluenceGap as InfluenceGap
+from upweight.evaluate.influence_gap import influence_gap as influence_gap
 from upweight.evaluate.intervals import Coverage as Coverage
 from upweight.evaluate.label_errors import Detection as Detection
 from upweight.evaluate.label_errors import detection_rates as detection_rates
@@ -206,6 +209,7 @@ from upweight.evaluate.noise_ceiling import noise_ceiling as noise_ceiling
 from upweight.evaluate.part_ordering import PartOrdering as PartOrdering
 from upweight.evaluate.part_ordering import necessity as necessity
 from upweight.evaluate.part_ordering import sufficiency as sufficiency
+from upweight.evaluate.pbrf import pbrf as pbrf
 from upweight.evaluate.removal_curve import RemovalCurve as RemovalCurve
 from upweight.evaluate.removal_curve import removal_curve as removal_curve
 from upweight.evaluate.removals import Removal as Removal
@@ -236,6 +240,7 @@ from upweight.models.statsmodels_results import examples_of as examples_of
 from upweight.report.displays.check_display import CheckDisplay as CheckDisplay
 from upweight.report.displays.drawing import Display as Display
 from upweight.report.displays.influence_display import InfluenceDisplay as InfluenceDisplay
+from upweight.report.displays.influence_gap_display import InfluenceGapDisplay as InfluenceGapDisplay
 from upweight.report.displays.label_error_display import LabelErrorDisplay as LabelErrorDisplay
 from upweight.report.displays.leverage_display import LeverageDisplay as LeverageDisplay
 from upweight.report.displays.removal_curve_display import RemovalCurveDisplay as RemovalCurveDisplay

@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from upweight.core.scores import Scores
     from upweight.evaluate.compare import Comparison
     from upweight.evaluate.example_criteria import ExampleCriteria
+    from upweight.evaluate.influence_gap import InfluenceGap
     from upweight.evaluate.removal_curve import RemovalCurve
 
 MAX_QUERIES = 100  # measured if none are named
 MAX_CURVE_QUERIES = 10  # of these, the first have a removal curve
+GAP_REMOVALS = 12  # that the gap is measured on
 
 Methods = Annotated[list[str], typer.Option("--method", help="May be repeated; `upweight methods` lists them.")]
 Planted = Annotated[
@@ -83,6 +85,14 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             "alone.",
         ),
     ] = False,
+    why: Annotated[
+        bool,
+        typer.Option(
+            "--why",
+            help=f"Also split the gap between the best method and retraining into five parts, for {GAP_REMOVALS} "
+            f"removals and the first {MAX_CURVE_QUERIES} queries; for networks.",
+        ),
+    ] = False,
     folder: Folder = None,
     out: OptionalOut = None,
     old_report: OldReport = None,
@@ -107,6 +117,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         "compare": "Scoring with each method",
         "curve": "Removing the strongest examples and retraining",
         "criteria": "Retraining on the strongest examples alone",
+        "why": "Following the net from retraining to influence",
     }
     with show_progress(stages, quiet, as_json) as progress:
         inputs = source.read(progress, query, seed)
@@ -125,14 +136,18 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         )  # fmt: skip
         curves = _removal_curves(comparison, model, train, queries, seeds, folder, progress) if curve else {}
         alone = _criteria(comparison, model, train, queries, seeds, folder, progress) if criteria else None
+        gap = _gap(comparison, model, train, queries, (seed, folder, progress)) if why else None
         if page is not None:
             progress("report", 0, 1)
-            write_evaluation(page, comparison, curves=curves, criteria=alone, description=inputs.description)
+            write_evaluation(page, comparison, curves=curves, criteria=alone, gap=gap, description=inputs.description)
             progress("report", 1, 1)
     curve_warnings = dict.fromkeys(warning for each in curves.values() for warning in each.warnings)
     warnings = [*inputs.notes, *left_out, *comparison.warnings, *curve_warnings, *(alone.warnings if alone else ())]
+    warnings += gap.warnings if gap else ()
     if as_json:
         removal_curves: dict[str, Any] = {"criteria": alone.as_dict()} if alone else {}
+        if gap is not None:
+            removal_curves["gap"] = gap.as_dict()
         if curve:
             removal_curves["removal_curves"] = {name: each.as_dict() for name, each in curves.items()}
         print_json(
@@ -148,6 +163,8 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
             print_curve(name, each)
         if alone is not None:
             print_criteria(alone)
+        if gap is not None:
+            print_gap(gap)
         print_notes([*_verdicts(comparison), *_ceiling_note(comparison)], warnings, page)
 
 
@@ -201,6 +218,32 @@ def _criteria(
     return example_criteria(model, train, queries, scores, retraining=retraining)
 
 
+def _gap(
+    comparison: Comparison,
+    model: Any,
+    train: Examples,
+    queries: Examples,
+    settings: tuple[int, Path | None, Progress],
+) -> InfluenceGap:
+    """The parts of the gap of the best method, for the first queries; settings are the seed, folder and progress."""
+    from upweight.evaluate.influence_gap import influence_gap
+    from upweight.evaluate.removals import default_removals
+
+    seed, folder, progress = settings
+    entry = next((e for e in comparison.entries if e.kind == "method" and e.scores is not None), None)
+    if entry is None or entry.scores is None:
+        raise typer.BadParameter("no method could score this model, so there is no gap to split", param_hint="--why")
+    queries = queries.take(range(min(len(queries), MAX_CURVE_QUERIES)))
+    scores = _first(entry.scores, queries)
+
+    def report(stage: str, done: int, total: int, /) -> None:
+        progress("why", done, total)
+
+    retraining = upweight.Retraining(folder=folder and folder / "why", progress=report)
+    removals = default_removals(scores, train, GAP_REMOVALS, seed)
+    return influence_gap(model, train, queries, scores, removals, retraining=retraining)
+
+
 def _first(scores: Scores, queries: Examples) -> Scores:
     """The scores of the first queries."""
     return replace(
@@ -240,6 +283,14 @@ def print_criteria(criteria: ExampleCriteria) -> None:
 
     title = f"Necessity and sufficiency of the strongest examples, {len(criteria.query_ids)} queries; high is good"
     print_table(title, HEAD, criteria.cells())
+
+
+def print_gap(gap: InfluenceGap) -> None:
+    """Print the parts of the gap between influence and retraining."""
+    from upweight.evaluate.influence_gap import HEAD
+
+    print_table("From retraining to influence, one change at a time", HEAD[:3], [row[:3] for row in gap.cells()])
+    print_notes([f"{gap.sentence}."], [], None)
 
 
 def _verdicts(comparison: Comparison) -> list[str]:

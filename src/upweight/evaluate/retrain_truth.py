@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
-from upweight.core.contents import UnidentifiedError
 from upweight.core.deprecation import accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Retrainable
-from upweight.core.provenance import identity_of
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.reproduction import check_reproduction
-from upweight.evaluate.truth import Truth
+from upweight.evaluate.truth import Truth, identity_or_none
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import run_tasks, try_tasks
 from upweight.retraining.retraining import Retraining
@@ -60,7 +58,7 @@ def retrain_truth(
     one_run = bool(getattr(model, "has_one_run", False))
     if one_run and set(runs) != {0}:
         raise ValueError(f"expected seed 0 alone for a training that was recorded as one run, got seeds {list(runs)}")
-    identity = _identity(model, train, queries)
+    identity = identity_or_none(model, train, queries)
     base, after, refused = _measurements(retraining, model, train, queries, removals, strict)
     quiet = replace(retraining, progress=None)
     noise: float | None = None
@@ -118,11 +116,3 @@ def _measurements(
     if retraining.progress is not None and refused:
         retraining.progress("retrain", total, total)
     return base, after, refused
-
-
-def _identity(model: Any, train: Examples, queries: Examples) -> dict[str, str] | None:
-    """Identities of model, training set and queries; None if one of them cannot be distinguished from others."""
-    try:
-        return identity_of(model, train, queries)
-    except UnidentifiedError:
-        return None

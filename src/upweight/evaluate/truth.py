@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.archive import read_archive, stored_array, well_formed, write_archive
+from upweight.core.contents import UnidentifiedError
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.provenance import identity_of, require_same
@@ -139,6 +140,14 @@ class Truth:
             "seed_noise": self.facts.get("seed_noise"),
             "refused": dict(self.facts.get("refused", {})),
         }
+
+
+def identity_or_none(model: Any, train: Examples, queries: Examples) -> dict[str, str] | None:
+    """Identities of model, training set and queries; None if one of them cannot be distinguished from others."""
+    try:
+        return identity_of(model, train, queries)
+    except UnidentifiedError:
+        return None
 
 
 def _stored(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from upweight.evaluate.agreement import finite_or_none, formatted
 from upweight.evaluate.brittleness import Brittleness
 from upweight.evaluate.compare import HEAD, Comparison, Entry
 from upweight.evaluate.example_criteria import ExampleCriteria
+from upweight.evaluate.influence_gap import HEAD as GAP_HEAD
+from upweight.evaluate.influence_gap import InfluenceGap
 from upweight.evaluate.removal_curve import RemovalCurve
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verification import Check
@@ -34,6 +36,7 @@ def write_evaluation(
     curves: Mapping[str, RemovalCurve] | None = None,
     flips: Brittleness | None = None,
     criteria: ExampleCriteria | None = None,
+    gap: InfluenceGap | None = None,
     description: Sequence[str] = (),
 ) -> Path:
     """Write one self-contained HTML page that shows how far scores agree with retraining.
@@ -46,6 +49,7 @@ def write_evaluation(
         curves: method → its removal curve (`upweight.removal_curve`).
         flips: how few removed examples flip predictions (`upweight.brittleness`).
         criteria: how necessary and how sufficient the strongest examples are (`upweight.example_criteria`).
+        gap: why influence and retraining differ (`upweight.influence_gap`).
         description: sentences about the model, for the head of the page.
 
     Returns:
@@ -55,8 +59,9 @@ def write_evaluation(
     facts["curves"] = curve_plots(curves or {})
     facts["flips"] = None if flips is None else flip_table(flips)
     facts["criteria"] = None if criteria is None else criteria_table(criteria)
+    facts["gap"] = gap and {"head": GAP_HEAD, "rows": gap.cells(), "summary": f"{gap.sentence}."}
     more = [w for curve in (curves or {}).values() for w in curve.warnings]
-    more += criteria.warnings if criteria else ()
+    more += [*(criteria.warnings if criteria else ()), *(gap.warnings if gap else ())]
     facts["warnings"] = [*facts["warnings"], *dict.fromkeys(more)]
     return written(Path(path), rendered("evaluation.html.j2", STYLES, (), None, description, **facts))
 

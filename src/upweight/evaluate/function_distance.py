@@ -1,0 +1,42 @@
+"""How far two networks are from each other as functions, whatever their parameters are."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from upweight.core.capability_checks import require
+from upweight.core.examples import Examples
+from upweight.core.model import Differentiable
+
+
+def function_distance(
+    model: Any, reference: Any, examples: Examples, metric: Literal["outputs", "bregman"] = "outputs"
+) -> float:
+    """The distance between the functions of two networks, over some examples.
+
+    Two nets with far parameters may be the same function, and nets with near parameters different ones. Influence in
+    the metric of this distance is that of the Gauss–Newton matrix.
+
+    Args:
+        model, reference: `TorchModel`s whose outputs have the same shape.
+        examples: the examples over which the mean is taken.
+        metric: "outputs" is √mean ‖f(x) − g(x)‖². "bregman" is the mean Bregman divergence of the reference's loss from
+            the reference's outputs, in the unit of the loss: for a cross-entropy, KL of the reference's probabilities
+            from the model's. It is not symmetric, and locally half the squared distance in the Gauss–Newton metric.
+
+    Raises:
+        TypeError: a model that is no network, or whose loss is not a function of one output tensor.
+        ValueError: outputs of different shapes, or an unknown metric.
+    """
+    if metric not in ("outputs", "bregman"):
+        raise ValueError(f'expected metric="outputs" or "bregman", got {metric!r}')
+    for each in (model, reference):
+        require(each, [Differentiable], "function_distance", examples)
+        if not hasattr(each, "network"):
+            raise TypeError(f"expected a TorchModel, got {type(each).__name__}")
+    from upweight.training.proximal_response import divergences
+
+    squares, bregman = divergences(model.network, reference.network, examples)
+    return float(np.sqrt(squares.mean())) if metric == "outputs" else float(bregman.mean())

@@ -1,0 +1,200 @@
+"""The response of a trained network to a removal, found by minimising an objective from its own parameters.
+
+Bae, Ng, Lo, Ghassemi & Grosse 2022, "If Influence Functions are the Answer, Then What is the Question?", §4: influence
+functions of networks approximate the proximal Bregman response, not retraining.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from upweight.core.blocks import blocks
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.gradients.network import Network, copy_net
+from upweight.gradients.outputs import Outputs, outputs
+
+Array = NDArray[np.float64]
+BATCH_SIZE = 256  # examples of one forward pass
+HISTORY = 30  # steps that L-BFGS remembers
+
+
+class UnboundedError(ArithmeticError):
+    """The objective has no minimum that can be reached from the trained parameters."""
+
+
+@dataclass(frozen=True)
+class ResponseTerms:
+    """Which terms the objective has.
+
+    Attributes:
+        bregman: the losses of the training set are replaced by their Bregman divergences from the trained outputs,
+            whose minimum is the trained net, whether or not its training converged.
+        proximity: λ of λ/2 ‖θ − θ₀‖².
+    """
+
+    bregman: bool
+    proximity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """The parameters that an objective was minimised to.
+
+    Attributes:
+        parameters: (p,).
+        gradient: the norm of the gradient, relative to that at the trained parameters.
+    """
+
+    parameters: Array
+    gradient: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """One batch, and what is known of it at the trained parameters θ₀."""
+
+    batch: Any
+    ids: Any
+    where: slice
+    outputs: Tensor
+    losses: Tensor
+    gradient: Tensor  # of the losses in the outputs
+
+
+class ResponseObjective:
+    """The training objective of a net near its trained parameters θ₀, on a copy of the net in float64.
+
+    On the scale of the mean loss, W = Σ wᵢ, with l2 the objective's regulariser and r(θ) its share of an example:
+
+        (1/W) Σ wᵢ Dᵢ(θ) + l2/2 ‖θ − θ₀‖² + λ/2 ‖θ − θ₀‖² − (1/W) Σ_removed wᵢ (ℓᵢ(θ) + r(θ))      bregman
+        (1/W) Σ wᵢ ℓᵢ(θ) + l2/2 ‖θ‖² + λ/2 ‖θ − θ₀‖² − (1/W) Σ_removed wᵢ (ℓᵢ(θ) + r(θ))           otherwise
+
+    Dᵢ is the Bregman divergence of the loss from the outputs at θ₀: ℓ(f) − ℓ(f₀) − ⟨∇ℓ(f₀), f − f₀⟩.
+
+    Raises:
+        NoOutputsError: the loss is not a function of one output tensor of the net.
+    """
+
+    def __init__(self, network: Network, train: Examples, weights: Array, objective: Objective) -> None:
+        self.network = _in_double_precision(network)
+        self.weights = torch.as_tensor(weights, dtype=torch.float64, device=self.network.device)
+        self.total = float(weights.sum())
+        self.l2 = objective.ridge(weights) / self.total
+        self.share = self.l2 if objective.reduction == "mean" else 0.0
+        self.trained = self.network.vector()
+        self.start = {name: p.detach().clone() for name, p in self.network.parameters().items()}
+        with self.network.preserved():
+            self.batches = [self._at_trained(train, where) for where in blocks(len(train), BATCH_SIZE)]
+
+    def _at_trained(self, train: Examples, where: slice) -> _Batch:
+        examples = train.take(np.arange(where.start, where.stop))
+        batch = self.network.batch(examples)
+        found = outputs(self.network, batch, examples.ids)
+        z = found.values.detach()
+        return _Batch(batch, examples.ids, where, z, found.losses(z).detach(), found.gradient())
+
+    def minimise(self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int) -> Response:
+        """Follow L-BFGS from the trained parameters, for at most this many steps, without these positions.
+
+        Raises UnboundedError if the search leaves all bounds: a removed loss can outgrow a proximity that is small.
+        """
+        kept = torch.ones_like(self.weights)
+        kept[torch.as_tensor(removed, device=kept.device)] = 0.0
+        with self.network.preserved(), torch.enable_grad():
+            value, gradient = self._value_and_gradient(self.trained, kept, terms)
+            size = float(np.linalg.norm(gradient))
+            if size == 0.0:  # the trained net is the minimum: the example has no weight, or no gradient
+                return Response(self.trained, 0.0)
+
+            # In units of the first gradient, so that tolerances mean the same for one example and for half of them.
+            def scaled(step: Array) -> tuple[float, Array]:
+                there, slope = self._value_and_gradient(self.trained + size * step, kept, terms)
+                return (there - value) / size**2, slope / size
+
+            options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": HISTORY, "gtol": 1e-8, "ftol": 1e-16}
+            try:
+                found = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
+            except ValueError as error:  # the losses at the trained parameters were finite
+                raise UnboundedError(str(error)) from error
+        return Response(self.trained + size * found.x, float(np.linalg.norm(found.jac)))
+
+    def _value_and_gradient(self, parameters: Array, kept: Tensor, terms: ResponseTerms) -> tuple[float, Array]:
+        self.network.write(parameters)
+        for p in self.network.parameters().values():
+            p.grad = torch.zeros_like(p)
+        value = self._backward(kept, terms) + self._regularise(kept, terms)
+        gradient = {name: p.grad[None] for name, p in self.network.parameters().items() if p.grad is not None}
+        return value, self.network.join(gradient)[0]
+
+    def _backward(self, kept: Tensor, terms: ResponseTerms) -> float:
+        """Add the gradient of the losses to the parameters' `grad`, and return their value."""
+        value = 0.0
+        for known in self.batches:
+            found = outputs(self.network, known.batch, known.ids)
+            losses = found.losses(found.values)
+            weights, is_kept = self.weights[known.where], kept[known.where]
+            if terms.bregman:
+                total = weights @ _divergences(found, losses, known) - (weights * (1 - is_kept)) @ losses
+            else:
+                total = (weights * is_kept) @ losses
+            (total / self.total).backward()  # type: ignore[no-untyped-call]
+            value += float(total.detach()) / self.total
+        return value
+
+    def _regularise(self, kept: Tensor, terms: ResponseTerms) -> float:
+        """Add the gradient of the regularisers to the parameters' `grad`, and return their value."""
+        removed_share = self.share * float(self.weights @ (1 - kept)) / self.total
+        to_trained = terms.proximity + (self.l2 if terms.bregman else 0.0)
+        to_zero = (0.0 if terms.bregman else self.l2) - removed_share
+        value = 0.0
+        for name, p in self.network.parameters().items():
+            now, start = p.detach(), self.start[name]
+            assert p.grad is not None
+            p.grad.add_(now - start, alpha=to_trained).add_(now, alpha=to_zero)
+            value += to_trained / 2 * float((now - start).square().sum()) + to_zero / 2 * float(now.square().sum())
+        return value
+
+
+def _divergences(found: Outputs, losses: Tensor, known: _Batch) -> Tensor:
+    change = found.values - known.outputs
+    return losses - known.losses - (known.gradient * change).flatten(1).sum(1)
+
+
+def divergences(network: Network, other: Network, examples: Examples) -> tuple[Array, Array]:
+    """Per example, the squared distance of the outputs of two nets, and the Bregman divergence of the second's loss.
+
+    The divergence of a cross-entropy is Kullback and Leibler's of the first net's probabilities from the second's.
+    """
+    squares, bregman = [], []
+    for where in blocks(len(examples), BATCH_SIZE):
+        part = examples.take(np.arange(where.start, where.stop))
+        with network.preserved(), other.preserved(), torch.no_grad():
+            z = outputs(network, network.batch(part), part.ids).values.double()
+            with torch.enable_grad():
+                reference = outputs(other, other.batch(part), part.ids)
+                gradient = reference.gradient().double()
+            start = reference.values.detach()
+            if z.shape != start.shape:
+                raise ValueError(
+                    f"expected nets with outputs of one shape, got {tuple(z.shape)} and {tuple(start.shape)}"
+                )
+            change = z - start.double()
+            losses = reference.losses(z.to(start.dtype)).double() - reference.losses(start).double()
+        squares.append(change.flatten(1).square().sum(1).cpu().numpy())
+        bregman.append((losses - (gradient * change).flatten(1).sum(1)).cpu().numpy())
+    return np.concatenate(squares), np.maximum(np.concatenate(bregman), 0.0)
+
+
+def _in_double_precision(network: Network) -> Network:
+    net = copy_net(network.net).double()
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name in network.names)
+    return Network(net, network.loss, network.measure, network.collate)

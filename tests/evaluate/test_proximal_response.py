@@ -1,0 +1,174 @@
+"""The proximal Bregman response against dense solutions, the distance of functions, and the parts of the gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+import upweight as uw
+
+RNG = np.random.default_rng(0)
+WEIGHTS = np.array([1, 2, 0, 1.5, *np.ones(26)])
+DAMPING, L2 = 0.02, 0.01
+
+
+def cross_entropy(net, batch):
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return uw.Examples(x[:150] / 16, y[:150]), uw.Examples(x[150:160] / 16, y[150:160])
+
+
+@pytest.fixture(scope="module")
+def small_net(digits):
+    training = uw.Training(lr=0.1, momentum=0.9, epochs=6, batch_size=50)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 6), torch.nn.GELU(), torch.nn.Linear(6, 10)).double()
+    return uw.TorchModel.trained(net, cross_entropy, digits[0], training=training)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "fixed"])
+def test_the_response_of_least_squares_is_the_dense_solution(reduction):
+    x, y = RNG.normal(size=(30, 4)), RNG.normal(size=30)
+    train, queries = uw.Examples(x, y, weights=WEIGHTS), uw.Examples(x[:5] + 1, y[:5])
+    net = torch.nn.Linear(4, 1, bias=False).double()
+    total = WEIGHTS.sum()
+    l2 = L2 * total if reduction == "sum" else L2
+    model = uw.TorchModel(net, lambda net, b: (net(b.x)[:, 0] - b.y) ** 2, objective=uw.Objective(reduction, l2=l2))
+    removals = [*uw.singles(train, [0, 1, 3]), uw.Removal("three", "group", (4, 5, 1))]
+    truth = uw.pbrf(model, train, queries, removals, damping=DAMPING)
+
+    ridge = l2 * {"mean": total, "sum": 1.0, "fixed": 30.0}[reduction] / total
+    start = net.weight.detach().numpy()[0]
+    expected = []
+    for removal in removals:
+        gone = WEIGHTS * np.isin(np.arange(30), removal.ids)
+        share = ridge * gone.sum() / total if reduction == "mean" else 0.0
+        matrix = 2 * (x.T * (WEIGHTS - gone)) @ x / total + (DAMPING + ridge - share) * np.eye(4)
+        right = 2 * (x.T * WEIGHTS) @ x @ start / total - 2 * (x.T * gone) @ y / total + (DAMPING + ridge) * start
+        moved = np.linalg.solve(matrix, right)
+        expected.append((queries.x @ moved - queries.y) ** 2 - (queries.x @ start - queries.y) ** 2)
+    np.testing.assert_allclose(truth.actual.T, expected, rtol=1e-5, atol=1e-8)
+    assert truth.warnings == []
+
+
+def test_influence_with_the_gauss_newton_matrix_is_its_derivative(digits, small_net):
+    train, queries = digits
+    light = train.replaced(weights=np.where(np.arange(150) < 4, 1e-3, 1.0))
+    removals = uw.singles(light, range(4))
+    truth = uw.pbrf(small_net, light, queries, removals, damping=DAMPING)
+    recipe = uw.Influence(curvature=uw.GaussNewton(solver=uw.Direct()), damping=DAMPING, correction=None)
+    predicted = truth.predicted(recipe.fit(small_net, light).attribute(queries))
+    np.testing.assert_allclose(predicted, truth.actual, rtol=0.02, atol=0.01 * np.abs(truth.actual).max())
+
+
+def test_without_a_removal_the_trained_net_stays_where_it_is(digits, small_net):
+    train, queries = digits
+    truth = uw.pbrf(small_net, train.replaced(weights=WEIGHTS.repeat(5)), queries, uw.singles(train, [10]))
+    np.testing.assert_allclose(truth.actual, 0.0, atol=1e-12)  # the example has weight 0
+
+
+def test_nothing_of_the_users_is_changed_and_the_answer_is_a_truth_of_this_model(digits, small_net, tmp_path):
+    train, queries = digits
+    before, state = small_net.parameters, torch.get_rng_state()
+    truth = uw.pbrf(small_net, train, queries, uw.singles(train, [3, 7]), damping=DAMPING)
+    assert np.array_equal(before, small_net.parameters) and torch.equal(state, torch.get_rng_state())
+    truth.require(small_net, train, queries)
+    truth.save(tmp_path / "truth")
+    assert uw.Truth.load(tmp_path / "truth").facts["response"] == "proximal Bregman"
+
+
+def test_too_few_steps_are_said(digits, small_net):
+    train, queries = digits
+    truth = uw.pbrf(small_net, train, queries, uw.singles(train, [3]), damping=1e-4, steps=1)
+    assert any("not followed to their end in 1 steps" in warning for warning in truth.warnings)
+
+
+def test_a_removal_whose_loss_outgrows_the_damping_is_left_out_by_name(digits, small_net):
+    train, queries = digits
+    half = uw.Removal("half", "group", tuple(range(75)))
+    with pytest.raises(ValueError, match="none of the 1 removals has a response near the trained net at damping 1e-06"):
+        uw.pbrf(small_net, train, queries, [half], damping=1e-6)
+    light = train.replaced(weights=np.where(np.arange(150) == 149, 1e-6, 1.0))
+    truth = uw.pbrf(small_net, light, queries, [half, *uw.singles(light, [149])], damping=1e-6)
+    assert [removal.name for removal in truth.removals] == ["149"]
+    assert any("'half' was left out: its response has no minimum" in warning for warning in truth.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [({"damping": 0.0}, "damping above 0, got 0.0"), ({"removals": []}, "removals of different names, got 0")],
+)
+def test_what_has_no_response_is_refused(digits, small_net, settings, match):
+    train, queries = digits
+    arguments = {"removals": uw.singles(train, [1]), "damping": 0.1} | settings
+    with pytest.raises(ValueError, match=match):
+        uw.pbrf(small_net, train, queries, arguments["removals"], damping=arguments["damping"])
+
+
+def test_a_model_that_is_no_network_is_refused(digits):
+    train, queries = digits
+    linear = uw.explainable(LogisticRegression(max_iter=2000, tol=1e-8).fit(train.x, train.y), train)
+    with pytest.raises(TypeError, match="expected a TorchModel, got LinearModel"):
+        uw.pbrf(linear, train, queries, uw.singles(train, [1]))
+    with pytest.raises(TypeError, match="expected a TorchModel"):
+        uw.function_distance(linear, linear, queries)
+
+
+def test_the_distance_of_functions_is_that_of_outputs_or_of_probabilities(digits, small_net):
+    train, queries = digits
+    other = small_net.retrain(train, np.ones(150), seed=1).with_parameters(small_net.parameters * 1.1)
+    x = torch.as_tensor(queries.x)
+    f, g = other.network.net(x).detach(), small_net.network.net(x).detach()
+    expected = (f - g).square().sum(1).mean().sqrt()
+    assert uw.function_distance(other, small_net, queries) == pytest.approx(float(expected), rel=1e-9)
+    divergence = F.kl_div(f.log_softmax(1), g.softmax(1), reduction="batchmean")
+    assert uw.function_distance(other, small_net, queries, "bregman") == pytest.approx(float(divergence), rel=1e-9)
+    assert uw.function_distance(small_net, small_net, queries, "bregman") == 0.0
+    with pytest.raises(ValueError, match='expected metric="outputs" or "bregman"'):
+        uw.function_distance(other, small_net, queries, "cosine")
+
+
+def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
+    """Softmax regression at the optimum: no warm start, nothing unfinished, and an exact solver."""
+    train, queries = digits
+
+    def train_fn(weights, seed):
+        torch.manual_seed(seed)
+        net = torch.nn.Linear(64, 10).double()
+        inputs, labels, w = torch.as_tensor(train.x), torch.as_tensor(train.y), torch.as_tensor(weights)
+        optimiser = torch.optim.LBFGS(
+            net.parameters(), max_iter=2000, tolerance_grad=1e-11, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+        )
+
+        def closure():
+            optimiser.zero_grad()
+            losses = F.cross_entropy(net(inputs), labels, reduction="none")
+            value = (losses * w).sum() / 150 + 0.05 / 2 * sum(p.square().sum() for p in net.parameters())
+            value.backward()
+            return value
+
+        optimiser.step(closure)
+        return net
+
+    objective = uw.Objective("fixed", l2=0.05)
+    model = uw.TorchModel(train_fn(np.ones(150), 0), cross_entropy, objective=objective, training=train_fn)
+    recipe = uw.Influence(curvature=uw.GaussNewton(solver=uw.Direct()), damping=DAMPING, correction=None)
+    scores = recipe.fit(model, train).attribute(queries)
+    removals = uw.singles(train, range(3))
+    gap = uw.influence_gap(
+        model, train, queries, scores, removals, damping=DAMPING, retraining=uw.Retraining(processes=1)
+    )
+    effect = np.abs(gap.effects["retraining"]).mean()
+    assert gap.distances["warm start"] < 1e-4 * effect and gap.distances["solver"] < 1e-6 * effect
+    assert gap.distances["non-convergence"] < 1e-4 * effect  # the trained net is the optimum of both objectives
+    assert gap.largest in ("proximity", "linearisation") and gap.largest in repr(gap)
+    assert gap.to_pandas().index.tolist()[0] == "retraining"
+    assert gap.as_dict()["distances"] == gap.distances
