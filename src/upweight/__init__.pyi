@@ -172,6 +172,7 @@ from upweight.core.refittable import Bagged as Bagged
 from upweight.core.refittable import Refittable as Refittable
 from upweight.core.refittable import Trial as Trial
 from upweight.core.replay import Replay as Replay
+from upweight.core.responsive import Responsive as Responsive
 from upweight.core.rows import DenseRows as DenseRows
 from upweight.core.rows import Rows as Rows
 from upweight.core.scores import Attribution as Attribution

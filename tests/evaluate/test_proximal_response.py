@@ -116,9 +116,9 @@ def test_what_has_no_response_is_refused(digits, small_net, settings, match):
 def test_a_model_that_is_no_network_is_refused(digits):
     train, queries = digits
     linear = uw.explainable(LogisticRegression(max_iter=2000, tol=1e-8).fit(train.x, train.y), train)
-    with pytest.raises(TypeError, match="expected a TorchModel, got LinearModel"):
+    with pytest.raises(TypeError, match="pbrf needs a model that is Responsive, got LinearModel"):
         uw.pbrf(linear, train, queries, uw.singles(train, [1]))
-    with pytest.raises(TypeError, match="expected a TorchModel"):
+    with pytest.raises(TypeError, match="needs a model that is Responsive"):
         uw.function_distance(linear, linear, queries)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable
+from upweight.core.responsive import Responsive
 
 
 def function_distance(
@@ -33,10 +33,6 @@ def function_distance(
     if metric not in ("outputs", "bregman"):
         raise ValueError(f'expected metric="outputs" or "bregman", got {metric!r}')
     for each in (model, reference):
-        require(each, [Differentiable], "function_distance", examples)
-        if not hasattr(each, "network"):
-            raise TypeError(f"expected a TorchModel, got {type(each).__name__}")
-    from upweight.training.proximal_response import divergences
-
-    squares, bregman = divergences(model.network, reference.network, examples)
+        require(each, [Responsive], "function_distance", examples)
+    squares, bregman = model.output_divergences(reference, examples)
     return float(np.sqrt(squares.mean())) if metric == "outputs" else float(bregman.mean())

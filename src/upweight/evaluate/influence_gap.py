@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.plottable import Plottable
+from upweight.core.responsive import Responsive
 from upweight.core.scores import Scores
 from upweight.evaluate.agreement import correlation, formatted
 from upweight.evaluate.pbrf import Responses
@@ -155,6 +157,7 @@ def influence_gap(
     from upweight.core.curvature_recipes import GaussNewton
     from upweight.methods.influence import Influence
 
+    require(model, [Responsive], "influence_gap", train, queries)
     retraining = Retraining() if retraining is None else retraining
     truth = retrain_truth(model, train, queries, removals, retraining=retraining)
     responses = Responses(model, train, queries, STEPS)

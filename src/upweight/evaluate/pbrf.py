@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable
 from upweight.core.progress import Progress, no_progress
+from upweight.core.responsive import ResponseTerms, Responsive, UnboundedError
 from upweight.evaluate.removals import Removal
 from upweight.evaluate.truth import Truth, identity_or_none
-
-if TYPE_CHECKING:
-    from upweight.training.proximal_response import ResponseObjective, ResponseTerms
 
 CONVERGED = 1e-3  # norm of the gradient, relative to that at the trained parameters
 
@@ -59,7 +56,7 @@ def pbrf(
             every removal: the loss that is removed then outgrows λ/2 ‖θ − θ₀‖². Single removals of this kind are left
             out, and `facts["refused"]` says so.
     """
-    require(model, [Differentiable], "pbrf", train, queries)
+    require(model, [Responsive], "pbrf", train, queries)
     responses = Responses(model, train, queries, steps, progress)
     truth = responses.truth(removals, responses.terms(bregman=True, proximity=damping))
     facts = {**truth.facts, "response": "proximal Bregman", "damping": damping}
@@ -67,29 +64,18 @@ def pbrf(
 
 
 class Responses:
-    """Minimises objectives of one network near its trained parameters, and measures the queries there."""
+    """Minimises objectives of one model near its trained parameters, and measures the queries there."""
 
     def __init__(
-        self, model: Any, train: Examples, queries: Examples, steps: int, progress: Progress = no_progress
+        self, model: Responsive, train: Examples, queries: Examples, steps: int, progress: Progress = no_progress
     ) -> None:
-        if not hasattr(model, "network"):
-            raise TypeError(
-                f"expected a TorchModel, got {type(model).__name__}: only a network has a response that differs from "
-                "retraining"
-            )
-        from upweight.training.proximal_response import ResponseObjective
-
         self.model, self.train, self.queries = model, train, queries
         self.steps, self.progress = steps, progress
-        self.objective: ResponseObjective = ResponseObjective(
-            model.network, train, model.weights(train), model.objective
-        )
+        self.objective = model.response_objective(train)
 
     @staticmethod
     def terms(*, bregman: bool, proximity: float) -> ResponseTerms:
         """Terms of the objective. Raises ValueError for a proximity that is negative, or 0 with divergences."""
-        from upweight.training.proximal_response import ResponseTerms
-
         if not (proximity > 0 or (proximity == 0 and not bregman)):
             raise ValueError(f"expected a damping above 0, got {proximity}")
         return ResponseTerms(bregman, proximity)
@@ -100,8 +86,6 @@ class Responses:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
         positions = [self.train.positions(removal.ids) for removal in removals]
-        from upweight.training.proximal_response import UnboundedError
-
         whole = self.model.measure(self.queries)
         after, unfinished, refused = np.empty((1, len(self.queries), len(removals))), [], {}
         if not terms.bregman:  # the trained net is no minimum of this objective
@@ -142,5 +126,4 @@ class Responses:
     def _measured(self, removed: NDArray[np.intp], terms: ResponseTerms) -> tuple[NDArray[np.float64], float]:
         """The measurement of every query at the minimum, and how far the gradient is from zero there."""
         response = self.objective.minimise(removed, terms, self.steps)
-        shift = response.parameters - self.objective.trained
-        return self.model.measure_shifted(self.queries, shift[None])[:, 0], response.gradient
+        return self.model.measure_shifted(self.queries, response.shift[None])[:, 0], response.gradient

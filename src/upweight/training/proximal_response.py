@@ -18,43 +18,13 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
+from upweight.core.responsive import Response, ResponseTerms, UnboundedError
 from upweight.gradients.network import Network, copy_net
 from upweight.gradients.outputs import Outputs, outputs
 
 Array = NDArray[np.float64]
 BATCH_SIZE = 256  # examples of one forward pass
 HISTORY = 30  # steps that L-BFGS remembers
-
-
-class UnboundedError(ArithmeticError):
-    """The objective has no minimum that can be reached from the trained parameters."""
-
-
-@dataclass(frozen=True)
-class ResponseTerms:
-    """Which terms the objective has.
-
-    Attributes:
-        bregman: the losses of the training set are replaced by their Bregman divergences from the trained outputs,
-            whose minimum is the trained net, whether or not its training converged.
-        proximity: λ of λ/2 ‖θ − θ₀‖².
-    """
-
-    bregman: bool
-    proximity: float
-
-
-@dataclass(frozen=True, eq=False)
-class Response:
-    """The parameters that an objective was minimised to.
-
-    Attributes:
-        parameters: (p,).
-        gradient: the norm of the gradient, relative to that at the trained parameters.
-    """
-
-    parameters: Array
-    gradient: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +39,7 @@ class _Batch:
     gradient: Tensor  # of the losses in the outputs
 
 
-class ResponseObjective:
+class NetworkResponses:
     """The training objective of a net near its trained parameters θ₀, on a copy of the net in float64.
 
     On the scale of the mean loss, W = Σ wᵢ, with l2 the objective's regulariser and r(θ) its share of an example:
@@ -112,7 +82,7 @@ class ResponseObjective:
             value, gradient = self._value_and_gradient(self.trained, kept, terms)
             size = float(np.linalg.norm(gradient))
             if size == 0.0:  # the trained net is the minimum: the example has no weight, or no gradient
-                return Response(self.trained, 0.0)
+                return Response(np.zeros_like(gradient), 0.0)
 
             # In units of the first gradient, so that tolerances mean the same for one example and for half of them.
             def scaled(step: Array) -> tuple[float, Array]:
@@ -124,7 +94,7 @@ class ResponseObjective:
                 found = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
             except ValueError as error:  # the losses at the trained parameters were finite
                 raise UnboundedError(str(error)) from error
-        return Response(self.trained + size * found.x, float(np.linalg.norm(found.jac)))
+        return Response(size * found.x, float(np.linalg.norm(found.jac)))
 
     def _value_and_gradient(self, parameters: Array, kept: Tensor, terms: ResponseTerms) -> tuple[float, Array]:
         self.network.write(parameters)

@@ -31,6 +31,7 @@ from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, ho
 from upweight.models.pytorch.forecast_network import ForecastNetwork
 from upweight.models.pytorch.inspected_network import InspectedNetwork
 from upweight.models.pytorch.measurements import MeanOverPrompts
+from upweight.models.pytorch.responsive import ResponsiveNetwork
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.models.pytorch.storable_network import StorableNetwork
 from upweight.models.pytorch.token_network import TokenNetwork
@@ -53,6 +54,7 @@ class TorchModel(
     StorableNetwork,
     TokenNetwork,
     ForecastNetwork,
+    ResponsiveNetwork,
 ):
     """A trained network, its loss and the measurement of a query.
 

@@ -1,0 +1,32 @@
+"""How a network answers a removal if only the removal moves it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.core.examples import Examples
+from upweight.core.objective import Objective
+from upweight.core.responsive import Responsive
+from upweight.core.weights import sample_weights
+from upweight.gradients.network import Network
+from upweight.training.proximal_response import NetworkResponses, divergences
+
+Array = NDArray[np.float64]
+
+
+class ResponsiveNetwork(Responsive):
+    """A network near its trained parameters."""
+
+    network: Network
+    objective: Objective
+
+    def response_objective(self, train: Examples) -> NetworkResponses:
+        """Its objective, on a copy of the net in float64."""
+        return NetworkResponses(self.network, train, sample_weights(train), self.objective)
+
+    def output_divergences(self, reference: Responsive, examples: Examples) -> tuple[Array, Array]:
+        """Of the outputs that the loss takes."""
+        if not isinstance(reference, ResponsiveNetwork):
+            raise TypeError(f"expected two networks, got {type(self).__name__} and {type(reference).__name__}")
+        return divergences(self.network, reference.network, examples)
