@@ -47,6 +47,13 @@ class Checkpoint:
         """
         return gradients
 
+    def inverse_roots(self, model: Differentiable) -> NDArray[np.float64]:
+        """1/(√v̂ + ε) by the optimiser's second moments v̂ of every parameter of the model, (p,).
+
+        Raises ValueError for an optimiser without second moments.
+        """
+        raise ValueError("this checkpoint has no second moments of an optimiser")
+
 
 class Segment(ABC):
     """A segment of training with constant curvature H and gradients; τ = Σ effective learning rates.

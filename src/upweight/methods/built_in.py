@@ -25,6 +25,7 @@ from upweight.methods.relatif import RelatIF as RelatIF
 from upweight.methods.graddot import GradDot as GradDot
 from upweight.methods.gradcos import GradCos as GradCos
 from upweight.methods.trex import TREX as TREX
+from upweight.methods.trackstar import TrackStar as TrackStar
 from upweight.methods.tree_sim import TreeSim as TreeSim
 from upweight.methods.knn_shapley import KNNShapley as KNNShapley
 from upweight.methods.rep_sim import RepSim as RepSim

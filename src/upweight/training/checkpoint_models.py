@@ -45,6 +45,20 @@ class CheckpointModel(Checkpoint):
         """
         return optimiser_updates(self.optimiser, self.state(), model.network, gradients * self.scale, momentum)
 
+    def inverse_roots(self, model: Any) -> Array:
+        """1/(√v̂ + ε) of Adam and RMSprop of every parameter, (p,).
+
+        Raises ValueError for SGD, and for parameters without second moments.
+        """
+        sizes = {name: parameter.numel() for name, parameter in model.network.parameters().items()}
+        metric = self.metric(tuple(sizes)) or {}
+        if any(name not in metric or metric[name].numel() != size for name, size in sizes.items()):
+            raise ValueError(
+                f"expected second moments of all parameters, which {self.optimiser.kind} has not recorded at step "
+                f'{self.step}; pass second_moments="gradients"'
+            )
+        return np.concatenate([metric[name].double().cpu().numpy().reshape(-1) for name in sizes])
+
     def metric(self, names: tuple[str, ...]) -> dict[str, Tensor] | None:
         """The factors P = 1/(√v̂ + ε) of Adam and RMSprop on a gradient, by parameter; None for SGD, which has none.
 
