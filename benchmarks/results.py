@@ -25,6 +25,7 @@ ORDER = (
     "dataset rows",
     "trees",
     "stores",
+    "tokens",
     "viewer",
     "mislabeled",
     "forgetting",

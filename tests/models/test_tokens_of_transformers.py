@@ -70,6 +70,25 @@ def test_tokens_of_either_kind_add_up_to_the_scores_of_the_method(kind, reductio
             assert max(abs(s.rest) for each in result.sequences.values() for s in each) < 1e-5 * np.abs(scores).max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_on_a_frozen_base_are_split_alike(dtype):
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    net = peft.get_peft_model(tiny("llama", dtype), adapter)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+    model, train = uw.hf.causal_lm(net, text_dataset(6).remove_columns("label"), word_tokenizer(), ids="key")
+    fitted = uw.Influence(curvature=uw.DataInf()).fit(model, train)
+    for by in ("target", "position"):
+        result = uw.token_scores(fitted, train.take([0]), k=6, by=by)
+        pairs = np.array([(s.score, s.total) for s in result.sequences["row0"]])
+        exact, half = 1e-5, 3e-2
+        assert np.abs(pairs[:, 0] - pairs[:, 1]).max() < (exact if dtype == torch.float32 else half) * abs(pairs).max()
+        assert any("low precision" in w for w in result.diagnostics["warnings"]) == (dtype == torch.bfloat16)
+
+
 def test_texts_and_completions_come_from_the_data_set():
     model, examples = task("gpt2")
     result = uw.token_scores(uw.GradDot().fit(model, examples), examples.take([0]), k=1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.applications.explain import Explanation
 from upweight.applications.token_scores_result import KINDS, SequenceTokens, TokenScores, TokenText
 from upweight.core.attributor import Fitted
-from upweight.core.blocks import require_count
+from upweight.core.blocks import blocks, require_count
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Unit
@@ -22,6 +22,7 @@ from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, Spli
 Array = NDArray[np.float64]
 Decode = Callable[[NDArray[Any]], Sequence[str]]
 CONTEXT = 4  # tokens before a token with which it is decoded
+QUERY_BLOCK = 8  # queries whose vectors of all parameters are held at once
 SAME = 1e-3  # relative difference between a score and the sum over its tokens above which there is a warning
 
 
@@ -129,8 +130,10 @@ class _Strongest:
         if span is not None:
             every = np.arange(len(train)) if wanted is None else wanted
             examples, scores = train.take(every), np.zeros((len(queries), len(every)))
-            for model, vectors in method.score_directions(queries, span):
-                scores -= model.loss_rows(examples).project(np.ascontiguousarray(vectors.T)).T
+            for block in blocks(len(queries), QUERY_BLOCK):
+                part = queries.take(np.arange(block.start, block.stop))
+                for model, vectors in method.score_directions(part, span):
+                    scores[block] -= model.loss_rows(examples).project(np.ascontiguousarray(vectors.T)).T
             scores *= method.row_scales(every)
             positions, unit = np.broadcast_to(every, scores.shape), method.unit
             warnings: Sequence[str] = method.diagnostics.get("warnings", ())

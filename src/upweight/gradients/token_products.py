@@ -22,14 +22,14 @@ from upweight.core.examples import Examples
 from upweight.core.token_scoring import Split, TokenProducts
 from upweight.gradients.functional import gradient_rows
 from upweight.gradients.hooks import HookedCall, HookedPass
-from upweight.gradients.inspection import inspect
+from upweight.gradients.inspection import inspect, inspections_of
 from upweight.gradients.layers import LeafKind
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.token_loss import SplitLoss, Text, TokenLoss
 
 Array = NDArray[np.float64]
-MAX_BATCH_EXAMPLES = 8  # of a forward pass
+MAX_BATCH_EXAMPLES = 8  # of a pass over a network of which nothing is known
 Blocks = Mapping[str, Tensor]  # name → (*shape)
 SAME = 1e-4  # relative difference up to which the products of positions add up to those of the whole module
 
@@ -66,7 +66,7 @@ def token_products(
     """⟨v, wᵢ ∇ℓ_it⟩ of all tokens t of the examples, a batch at a time; wᵢ · share is added to `rest`."""
     split = products_by_target if by == "target" else products_by_position
     blocks = {name: block[0] for name, block in network.split(vector[None]).items()}
-    size = MAX_BATCH_EXAMPLES if by == "target" else inspect(network, "loss", examples).batch_size
+    size = _batch_size(network) if by == "target" else inspect(network, "loss", examples).batch_size
     out: list[TokenProducts] = []
     for part in examples.batches(size):
         out += split(network, part, blocks)
@@ -76,10 +76,15 @@ def token_products(
     ]
 
 
+def _batch_size(network: Network) -> int:
+    """Examples per pass: as many as gradients are captured of at once, if that was found out."""
+    return min((inspection.batch_size for inspection in inspections_of(network)), default=MAX_BATCH_EXAMPLES)
+
+
 def token_ids(network: Network, examples: Examples) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:
     """(token ids, which are targets) of every example, without padding, by forward passes."""
     loss, out = token_loss_of(network), []
-    for part in examples.batches(MAX_BATCH_EXAMPLES):
+    for part in examples.batches(_batch_size(network)):
         batch = network.batch(part)
         with network.preserved(), torch.no_grad():
             split = loss.split(network.net, batch)
