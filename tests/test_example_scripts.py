@@ -16,6 +16,7 @@ OUTPUT = {
     "trainer": r"made likely by:\n   \+.*\n(.*\n)*Check\(6 removals",
     "lora_classifier": r"the strongest opponents:\n   -\d\.\d+  [\w.]+ \((files|numbers|network)\): \w",
     "causal_lm": r"made this likely:\n\w.*\n   \+\d+\.\d+  \w",
+    "resnet": r"agreement of the scores with four retrainings: 0\.\d\d\n",
     "transformer": r"the words that made '.*\[\w+\].*' likely:\n   \+",
 }
 
@@ -33,3 +34,12 @@ def test_an_example_prints_and_writes_a_report(name: str, tmp_path: Path) -> Non
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert re.search(OUTPUT[name], ran.stdout), ran.stdout
     assert "</html>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_training_of_a_resnet_needs_fewer_than_fifteen_more_lines() -> None:
+    lines = (FOLDER / "resnet.py").read_text(encoding="utf-8").splitlines()
+    added = [line for line in lines if "# added" in line]
+    assert len(added) < 15
+    calls = ("uw.indexed", "uw.Trajectory", "uw.Metagradient", "uw.verify", "uw.write_report", "start_step")
+    assert all(any(call in line for line in added) for call in calls)
+    assert all("# added" in line for line in lines if "uw." in line or "upweight" in line.split("import")[-1])

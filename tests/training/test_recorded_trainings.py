@@ -222,3 +222,32 @@ def test_segments_say_that_they_leave_batch_norm_out(tmp_path: Any) -> None:
     model = uw.TorchModel(net, loss, trajectory=uw.Trajectory(tmp_path))
     warnings = uw.SOURCE(segments=2).fit(model, uw.Examples(X, Y)).diagnostics["warnings"]
     assert any("had the batch norm '1' in training mode" in text for text in warnings)
+
+
+@pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
+def test_a_recorded_run_is_a_recipe_that_can_be_replayed(tmp_path: Any, settings: dict[str, Any]) -> None:
+    clip, augment = settings.get("clip"), settings.get("augment")
+    net = train(torch.ones(N).double(), uw.Trajectory(tmp_path, 5, clip=clip), settings)
+    trajectory = uw.Trajectory(tmp_path, augment=augment)
+    examples = uw.Examples(X, Y).take(np.random.default_rng(2).permutation(N))
+    if settings is TRAININGS["frozen batch norm"]:
+        with pytest.raises(ValueError, match="a net in training mode"):
+            trajectory.training(examples)
+        return
+    model = uw.TorchModel(net, loss, training=trajectory.training(examples))
+    again = model.retrain(examples, np.ones(N))
+    assert np.allclose(again.parameters, model.parameters, rtol=0, atol=1e-10)
+    scores = uw.Metagradient(at="full", removals=0).fit(model, examples).attribute(QUERIES)
+    expected = differences(settings)
+    columns = [examples.ids.tolist().index(i) for i in ROWS]
+    assert np.abs(scores.values[:, columns] - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_a_run_without_what_a_recipe_needs_is_refused(tmp_path: Any) -> None:
+    net = plain_net()
+    optimiser, trajectory = torch.optim.SGD(net.parameters(), 0.1), uw.Trajectory(tmp_path)
+    trajectory.record(net, optimiser, batch=[1])
+    with pytest.raises(ValueError, match="before the loop, and pass batch=ids"):
+        trajectory.training(uw.Examples(X, Y))
+    with pytest.raises(ValueError, match="random_states of each step"):
+        uw.Training(lr=0.1, batches=[[0], [1]], random_states=[torch.get_rng_state()])

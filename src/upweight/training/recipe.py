@@ -80,6 +80,8 @@ class Training:
         counts: (n,) how much each example counts in d_t. For `CrossEntropyLoss(weight=v)` the loss of an example is
             v[yᵢ] times its cross-entropy, and counts=v[y]; for a mean over tokens they are numbers of tokens.
         augment: `augment(batch, generator) -> batch`, called in every step with a seeded `torch.Generator`.
+        random_states: the state of torch's random numbers at the beginning of each step, as a trajectory recorded them,
+            for runs with the seed of the training; other seeds draw anew. `augment` gets torch's own generator then.
         seed: of the order, dropout and augmentation, and of `initial` if it is a function.
         initial: where training begins: `seed -> module` (called with torch seeded), a module, or a state dict.
         recorded: of a recorded run (`TrajectoryCallback.training`), its random numbers; it has one seed.
@@ -111,6 +113,7 @@ class Training:
     denominator: Literal["fixed", "renormalised", "rebatched"] = "fixed"
     counts: Sequence[float] | NDArray[np.float64] | None = None
     augment: Callable[[Any, Generator], Any] | None = None
+    random_states: Sequence[Tensor] | None = None
     seed: int = 0
     initial: Initial | None = None
     recorded: RecordedRun | None = None

@@ -45,6 +45,7 @@ def check_numbers(training: Any) -> None:
     _require("ema", training.ema is None or 0 <= training.ema < 1, "a number in [0, 1)", training.ema)
     holds = training.counts is None or (np.isfinite(training.counts).all() and np.min(training.counts) >= 0)
     _require("counts", holds, "one number ≥ 0 for every example", training.counts)
+    _check_random_states(training)
     if training.nesterov and not training.momentum:
         raise ValueError("nesterov needs a momentum > 0")
     if training.nesterov and training.optimiser != "sgd":
@@ -80,6 +81,13 @@ def steps_of_batches(batches: Any) -> tuple[Any, ...]:
         tuple(_positions(t, batch) for batch in step) if _is_accumulated(step) else _positions(t, step)
         for t, step in enumerate(batches)
     )
+
+
+def _check_random_states(training: Any) -> None:
+    states, batches = training.random_states, training.batches
+    if states is not None and (batches is None or len(states) != len(batches)):
+        steps = "batches=" if batches is None else f"{len(batches)} steps"
+        raise ValueError(f"expected random_states of each step of batches=, got {len(states)} states for {steps}")
 
 
 def _is_accumulated(step: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.examples import Id
+from upweight.core.examples import Examples, Id
 
 Batch = list[Id] | list[list[Id]]
 """The ids of the examples of a step, or of every batch that the step accumulated."""
@@ -39,6 +39,18 @@ def shares_of_step(step: int, shares: Any, batch: Any) -> list[float]:
 def flat_ids(batch: Batch) -> list[Id]:
     """The ids of the examples of a step, in the order in which it took them."""
     return [i for part in batch for i in (part if isinstance(part, list) else [part])]
+
+
+def positions_of(train: Examples, ids: Batch) -> Any:
+    """The positions of the examples of a step, or of each of its batches. Raises ValueError for unknown ids."""
+    try:
+        nested = isinstance(ids[0], list)
+        return [train.positions(part) for part in ids] if nested else train.positions(ids)  # type: ignore[arg-type]
+    except KeyError as error:
+        raise ValueError(
+            f"recorded steps took examples that the training set does not have ({error.args[0]}); `record` takes the "
+            "ids of `Examples`, which are positions if none are given"
+        ) from error
 
 
 def batch_size(batch: Batch) -> int:

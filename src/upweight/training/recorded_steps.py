@@ -24,13 +24,13 @@ from upweight.training.batch_statistics import statistic_gradients
 from upweight.training.checkpoint_file import STATE
 from upweight.training.module_modes import set_modes
 from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
-from upweight.training.recorded_batches import Batch
+from upweight.training.recorded_batches import Batch, positions_of
 from upweight.training.run import CPU, Run
 from upweight.training.second_order import SecondOrderProducts
 from upweight.training.step_check import StepCheck
 from upweight.training.step_mismatches import explain
 from upweight.training.training_replay import COTANGENT_BYTES
-from upweight.training.trajectory import Trajectory
+from upweight.training.trajectory import NO_RANDOM_STATES, Trajectory
 
 Array = NDArray[np.float64]
 ADJOINT_STATES = {  # torch's name of each state that the adjoint of a rule needs
@@ -80,13 +80,7 @@ class RecordedSteps(Stepwise):
         fixed: bool = False,
     ) -> None:
         assert trajectory.steps is not None
-        try:
-            steps = [_positions(train, ids) for ids in batches]
-        except KeyError as error:
-            raise ValueError(
-                f"recorded steps took examples that the training set does not have ({error.args[0]}); `record` takes "
-                "the ids of `Examples`, which are positions if none are given"
-            ) from error
+        steps = [positions_of(train, ids) for ids in batches]
         training = trajectory.steps.training(trajectory.recorded_rates(), steps, network.names)
         positions = training.drawn(np.arange(len(train)), 0)
         training = replace(training, augment=trajectory.augment)
@@ -127,11 +121,7 @@ class RecordedSteps(Stepwise):
         modes, states = trajectory.modes(), trajectory.random_states()
         net.eval()
         if trajectory.augment is not None and states is None:
-            raise ValueError(
-                "augment= draws random numbers that the trajectory does not have: call trajectory.start_step() in the "
-                "loop before the inputs of each step are made, or leave augment out and let the net see the examples "
-                "as they are"
-            )
+            raise ValueError(NO_RANDOM_STATES)
         if modes is not None:
             set_modes(net, modes, norms_alone=states is None)
         return states
@@ -229,13 +219,6 @@ def _load_buffers(net: nn.Module, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, buffer in net.named_buffers():
             buffer.copy_(values.get(name, buffer))
-
-
-def _positions(train: Examples, ids: Batch) -> Any:
-    """The positions of the examples of a step, or of each of its batches."""
-    if isinstance(ids[0], list):
-        return [train.positions(part) for part in ids]
-    return train.positions(ids)
 
 
 def _interpolate(

@@ -63,7 +63,8 @@ class Run:
             collated = to_device(collate(train), CPU, initial.dtype)
         if training.recorded is not None and len(training.recorded.places) != len(positions):
             raise ValueError(f"expected {len(positions)} recorded steps, got {len(training.recorded.places)}")
-        run = cls(training, initial, train, positions, training.noise(len(positions), seed), collated)
+        seeds, states = training.noise(len(positions), seed), training.random_states
+        run = cls(training, initial, train, positions, seeds, collated, states if seed == training.seed else None)
         _ = run.settings  # raises for learning rates and groups that do not fit
         return run
 
@@ -115,12 +116,15 @@ class Run:
         return to_device(chosen, self.network.device, self.network.dtype)
 
     def _draw(self, t: int, number: int) -> None:
-        """Draw the random numbers of one batch of step t."""
+        """Draw the random numbers of one batch of step t; the net's buffers stay as they are."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.net.buffers()]
         batch = self._read_batch(self.positions[t][self.passes(t)[number]])
         with torch.no_grad():
             if self.training.augment is not None:
                 batch = self.training.augment(batch, torch.default_generator)
             self.network.loss(self.network.net, batch)
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     def means(self, t: int) -> list[slice]:
         """The parts of the positions of step t over each of which a mean is taken."""

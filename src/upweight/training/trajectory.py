@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from upweight.core.examples import Examples
 from upweight.gradients.network import unwrap
 from upweight.training.checkpoint_file import (
     OF_STEPS,
@@ -30,10 +31,16 @@ from upweight.training.optimiser_settings import (
     unwrap_optimiser,
 )
 from upweight.training.pending_steps import PendingSteps
+from upweight.training.recipe import Training
+from upweight.training.recorded_batches import positions_of
 from upweight.training.recorded_sequence import RecordedSequence
 from upweight.training.step_evidence import step_evidence
 from upweight.training.trajectory_manifest import Shard, read_manifest, write_manifest
 
+NO_RANDOM_STATES = (
+    "augment= draws random numbers that the trajectory does not have: call trajectory.start_step() in the loop before "
+    "the inputs of each step are made, or leave augment out and let the net see the examples as they are"
+)
 Augment = Callable[[Any, torch.Generator], Any]
 
 
@@ -193,6 +200,38 @@ class Trajectory(RecordedSequence):
         tensors = read_checkpoint(self.folder, shard)
         self._steps_of.setdefault(shard, {name: tensors[name] for name in OF_STEPS if name in tensors})
         return tensors
+
+    def training(self, train: Examples, **settings: Any) -> Training:
+        """The recorded run as a recipe for `TorchModel(…, training=…)`, which retrains and replays it.
+
+        It has the batches, learning rates, parameter groups and clipping of the run, its initial parameters, and its
+        random numbers if the loop called `start_step`.
+
+        Args:
+            train: the training set, in any order.
+            settings: of `Training`, which take precedence, e.g. `denominator="renormalised"`.
+
+        Raises ValueError for a run without batches or initial parameters, or one that cannot be replayed.
+        """
+        batches = self.batches()
+        if batches is None or self.shards[0].step != 0 or self.steps is None:
+            raise ValueError(
+                "expected a run with its examples and its initial parameters: call trajectory.save(net, optimiser) "
+                "before the loop, and pass batch=ids to record"
+            )
+        if self.modes() != ("",) or self.shares() is not None:
+            raise ValueError(
+                "expected a run of a net in training mode whose steps are means over their examples; describe another "
+                "one as uw.Training(…), or pass your own train_fn(weights, seed) -> net"
+            )
+        states = self.random_states()
+        if self.augment is not None and states is None:
+            raise ValueError(NO_RANDOM_STATES)
+        initial = {n: t for n, t in self.read(0).items() if not n.startswith(STATE) and n not in OF_STEPS}
+        names = [name for name in initial if self.trained is None or name in self.trained]
+        steps = [positions_of(train, ids) for ids in batches]
+        recipe = self.steps.training(self.recorded_rates(), steps, names)
+        return replace(recipe, **{"initial": initial, "augment": self.augment, "random_states": states, **settings})
 
     def _recorded(self) -> list[dict[str, Tensor]]:
         """The tensors that describe the steps before every checkpoint."""
