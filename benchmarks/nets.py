@@ -85,7 +85,8 @@ def token_losses(outputs: Tensor, y: Tensor) -> Tensor:
 class Kind:
     """A task: the net, how it is trained, and the sizes of everything.
 
-    `losses(net(x), y)` is the loss of every example. No epochs: the net is linear and trained to its optimum.
+    `losses(net(x), y)` is the loss of every example. Every half is trained with so many seeds. No epochs: the net is
+    linear and trained to its optimum.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Kind:
     adam: bool = False
     l2: float = 0.0
     train: int = 2000
+    seeds: int = 2
 
     @property
     def losses(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -115,8 +117,8 @@ KINDS = {
         Kind("spoken", "MLP 192-64-10 on spoken digits", spoken, 100, 60, 15, 32, 0.02, train=1000),
         Kind("adult", "MLP 94-64-32-2 on a census table", adult, 100, 60, 10, 32, 0.02, train=1500),
         Kind("narrow", "narrow ResNet with batch norm on CIFAR-10", narrow_resnet, 100, 60, 10, 50, 0.01, train=500),
-        Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 10, 50, 0.01, train=500),
-        Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500),
+        Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 6, 50, 0.01, train=500, seeds=1),
+        Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500, seeds=1),
         Kind("gpt", "GPT (4 blocks, width 128) on film reviews", GPT, 32, 40, 3, 16, 3e-4, adam=True, train=256),
     )
 }

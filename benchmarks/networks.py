@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from benchmarks import network_ours, network_peers
 from benchmarks.cost_plot import draw
-from benchmarks.nets import KINDS
+from benchmarks.nets import KINDS, Kind
 from benchmarks.peers import install, one_thread
-from benchmarks.results import HERE, Section, Table, verdict, versions
+from benchmarks.results import HERE, Section, Table, kept_tables, verdict, versions
 from benchmarks.truth import prepare
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -109,11 +109,18 @@ def main(arguments: list[str] | None = None) -> None:
             if is_chosen and interpreter:
                 print(task, name, flush=True)
                 run(interpreter, folder, task, name)
-    folders = {task: prepare(task, chosen.data) for task in KINDS}
-    tables = [table(task, folder) for task, folder in folders.items() if read_results(folder, task)]
+    tables = {table.title: table for table in kept_tables("networks")}
+    for task in chosen.tasks:
+        folder = prepare(task, chosen.data)
+        if read_results(folder, task):
+            made = table(task, folder)
+            tables[made.title] = made
+    titles = [title_of(kind) for kind in KINDS.values()]
+    ordered = sorted((tables[title] for title in titles if title in tables), key=lambda table: titles.index(table.title))
+    ordered.append(summary(ordered))
     command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
     title = "Networks: accuracy against cost"
-    Section("networks", title, command, tables, versions(["numpy", "torch", "upweight"]) | peers(tables)).keep()
+    Section("networks", title, command, ordered, versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)).keep()
 
 
 def contenders(task: str) -> list[str]:
@@ -187,12 +194,12 @@ def spearman(predicted: Array, actual: Array, weights: Array | None = None) -> A
 def table(task: str, folder: Path) -> Table:
     kind, results = KINDS[task], read_results(folder, task)
     with np.load(folder / f"{task}.npz") as truth:
-        first, second = truth["measured"]
+        seeds = truth["measured"]
     best = max((f.lds[0] for f in results if f.lds and not f.name.startswith("upweight")), default=0.0)
     ours, peer, times = TARGETS[task]
     cost = {f.name: f.cpu for f in results if f.lds}
     result = Table(
-        f"{kind.title}: {kind.train:,} train × {kind.queries} queries",
+        title_of(kind),
         f"{ours} reaches the best peer's LDS (less .01) and {peer} takes {times:g} times its processor time or more",
         ["method", "LDS", "95 %", "LDS, two seeds", "CPU s", "× one epoch", "peak MB", "verdict"],
     )
@@ -207,7 +214,7 @@ def table(task: str, folder: Path) -> Table:
         result.add(
             f.name, f"{f.lds[0]:.3f}", middle, f"{f.both:.3f}", f"{f.cpu:.2f}", epochs, f"{f.memory / MEGA:.0f}", mark
         )
-    result.notes = notes(task, first, second)
+    result.notes = notes(task, seeds)
     absent = [name for name in contenders(task) if name not in [f.name for f in results]]
     if absent:
         result.notes.append(f"No figures yet: {', '.join(absent)}.")
@@ -216,7 +223,7 @@ def table(task: str, folder: Path) -> Table:
     return result
 
 
-def notes(task: str, first: Array, second: Array) -> list[str]:
+def notes(task: str, seeds: Array) -> list[str]:
     kind = KINDS[task]
     truth = [
         f"Truth: −loss of every query after training on {kind.subsets} random halves of the training set. LDS: mean "
@@ -224,6 +231,9 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
     ]
     if not kind.epochs:
         return [*truth, "Trained to the optimum: no noise in the truth.", *filter(None, [STATED.get(task)])]
+    if len(seeds) == 1:
+        return [*truth, "Every half is trained with one seed, so the ceiling is not known.", STATED[task]]
+    first, second = seeds
     reliability = float(spearman(second, first)[0])
     ceiling = np.sqrt(max(reliability, 0.0))
     return [
@@ -235,13 +245,35 @@ def notes(task: str, first: Array, second: Array) -> list[str]:
     ]
 
 
-def peers(tables: list[Table]) -> dict[str, str]:
+def title_of(kind: Kind) -> str:
+    return f"{kind.title}: {kind.train:,} train × {kind.queries} queries"
+
+
+def summary(tables: list[Table]) -> Table:
+    """LDS and cost of every curvature over all tasks, from which the order of the default was chosen."""
+    columns = ["task", *(f"{name}: LDS at epochs" for name in COMPARED), "default"]
+    result = Table("All tasks: which curvature is worth its price", DEFAULT_TARGET, columns)
+    for task, kind in KINDS.items():
+        table = next((table for table in tables if table.title == title_of(kind)), None)
+        if table is None:
+            continue
+        rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+        cells = []
+        for name in COMPARED:
+            row = rows.get(f"upweight {name}")
+            cells.append(f"{row['LDS']} at {row['× one epoch'] or row['CPU s'] + ' s'}" if row and row["CPU s"] else "")
+        result.add(task, *cells, DEFAULTS[task])
+    result.notes = DEFAULT_NOTES
+    return result
+
+
+def peers(tasks: list[str]) -> dict[str, str]:
     """Versions that the workers reported."""
     return {
         name.split()[0]: json.loads(path.read_text()).get("version", "")
-        for task in KINDS
+        for task in tasks
         for name in network_peers.RUNS[task]
-        if tables and (path := result_path(prepare(task, Path()), task, name)).exists()
+        if (path := result_path(prepare(task, Path()), task, name)).exists()
     }
 
 

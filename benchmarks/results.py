@@ -85,6 +85,13 @@ class Section:
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
 
 
+def kept_tables(name: str, folder: Path = HERE) -> list[Table]:
+    """The tables that a section has from earlier runs."""
+    path = folder / "results.json"
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    return _read(saved[name]).tables if name in saved else []
+
+
 def keep_table(table: Table, folder: Path = HERE) -> None:
     """Put a table into the section of stores, in place of one with the same title."""
     path = folder / "results.json"

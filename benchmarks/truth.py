@@ -48,7 +48,7 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     net = train(kind, x, y, start, 0)
     task = Task(kind, x, y, xq, yq, net)
     halves = _halves(kind)
-    outputs = [[task.measured(train(kind, x[h], y[h], start, seed)) for h in halves] for seed in (0, 1)]
+    outputs = [[task.measured(train(kind, x[h], y[h], start, seed)) for h in halves] for seed in range(kind.seeds)]
     torch.save(net.state_dict(), path.with_suffix(".pt"))
     _save(path, arrays, halves, np.swapaxes(outputs, 1, 2))
 

@@ -84,12 +84,17 @@ class FittedEKFAC(Curvature):
         require_curvature("EKFAC" if refined else "KFAC", largest)
 
     def _choose_damping(self) -> None:
-        """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net."""
+        """Every layer gets a share of its mean nonzero eigenvalue; a layer without one gets that of the whole net.
+
+        Kronecker factors take the positions of a convolution as independent (Grosse & Martens 2016), so that it has as
+        many nonzero eigenvalues as there are positions, if it has as many weights.
+        """
         rank = curvature_rank(self.summed)
         traces = {name: float(values.double().sum()) for name, values in self.eigenvalues()}
         whole, self.damping_from = damping_from_trace(self.summed, sum(traces.values()), LAYER_SHARE, rank)
         for name, values in self.eigenvalues():
-            damping, _ = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank))
+            length = self.layers[name].length if name in self.layers else 1
+            damping, _ = damping_from_trace(self.summed, traces[name], LAYER_SHARE, min(values.numel(), rank * length))
             self.dampings[name] = damping if traces[name] > 0 else whole
         if any(self.dampings.values()):
             self.damping_from = f"{LAYER_SHARE:g} of the mean eigenvalue, the objective's l2 included, layer by layer"

@@ -27,7 +27,9 @@ def factors_state(layers: Mapping[str, FactoredLayer], parameters: Mapping[str, 
         arrays[f"{name}/values"] = as_array(parameter.values)
         if parameter.basis is not None:
             arrays[f"{name}/basis"] = as_array(parameter.basis)
-    facts = {name: {"bias": layer.bias, "swapped": layer.swapped} for name, layer in layers.items()}
+    facts = {
+        name: {"bias": layer.bias, "swapped": layer.swapped, "length": layer.length} for name, layer in layers.items()
+    }
     return KeptState(arrays, {"layers": facts, "parameters": list(parameters)})
 
 
@@ -47,7 +49,7 @@ def kept_layers(kept: KeptState, network: Network) -> dict[str, FactoredLayer]:
         )
         bias = None if facts["bias"] is None else str(facts["bias"])
         layer = FactoredLayer(name, bias, bool(facts["swapped"]), inputs, slopes)
-        layer.values, layer.left, layer.right = values, left, right
+        layer.values, layer.left, layer.right, layer.length = values, left, right, int(facts.get("length", 1))
         layers[name] = layer
     return layers
 

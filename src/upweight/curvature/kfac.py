@@ -41,6 +41,7 @@ class FactoredLayer:
     slopes: Tensor  # Σ w s sᵀ over examples, positions and directions, or its diagonal
     positions: float = 0.0  # Σ w over the positions of `inputs`
     examples: float = 0.0  # Σ w
+    length: int = 1  # positions of one picture, if the layer is a convolution
     values: Tensor = field(default_factory=lambda: torch.empty(0))
     left: Tensor | None = None  # eigenvectors of S; None if that is diagonal
     right: Tensor | None = None  # eigenvectors of A; None if that is diagonal
@@ -173,6 +174,7 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, Fa
                 sizes = first.width + (first.bias is not None), first.s.shape[2]
                 zeros = (zero_factor(sizes[0], first.s), zero_factor(sizes[1], first.s))
                 layers[first.weight] = FactoredLayer(first.weight, first.bias, first.swapped, *zeros)
+                layers[first.weight].length = 1 if first.convolution is None else first.s.shape[1]
             layer = layers[first.weight]
             counts = first.s.new_zeros(first.s.shape[:2], dtype=torch.bool)
             for factors in directions:

@@ -78,7 +78,7 @@ def sums_of_part(summed: SummedObjective, part: Weighted) -> KeptState:
     for name, covariance in parameters.covariances.items():
         arrays[f"{name}/covariance"] = _wide(covariance)
     facts = {
-        name: {"bias": layer.bias, "swapped": layer.swapped, "positions": layer.positions}
+        name: {"bias": layer.bias, "swapped": layer.swapped, "positions": layer.positions, "length": layer.length}
         for name, layer in layers.items()
     }
     return KeptState(arrays, {"layers": facts, "weight": float(part[1].sum())})
@@ -102,6 +102,7 @@ def decompose(parts: Iterable[KeptState], network: Network, total: float) -> Bas
     for name, of_layer in facts.items():
         sums = tensor(f"{name}/inputs"), tensor(f"{name}/slopes")
         layer = FactoredLayer(name, of_layer["bias"], of_layer["swapped"], *sums, positions[name], weight)
+        layer.length = int(of_layer["length"])
         layer.decompose(total)
         layers[name] = layer
     ending, scale = "/squares", total / weight
