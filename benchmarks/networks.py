@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks import network_ours, network_peers
 from benchmarks.cost_plot import draw
 from benchmarks.nets import KINDS, Kind
+from benchmarks.network_targets import COMPARED, DEFAULT_NOTES, DEFAULT_TARGET, DEFAULTS, STATED, TARGETS
 from benchmarks.peers import install, one_thread
 from benchmarks.results import HERE, Section, Table, kept_tables, verdict, versions
 from benchmarks.truth import prepare
@@ -28,51 +29,6 @@ from scipy.stats import rankdata
 Array = NDArray[np.float64]
 MEGA = 1e6
 BOOTSTRAP_DRAWS = 500  # over the halves
-# Our method with a target, the peer with which it is compared, and the peer's least multiple of its processor time.
-TARGETS = {
-    "softmax": ("upweight Hessian", "pyDVL Direct", 4.0),
-    "mnist": ("upweight GaussNewton", "pyDVL Direct", 4.0),
-    "mlp": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 100.0),
-    "cnn": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 18.0),
-    "gpt": ("upweight EmpiricalFisher", "kronfluence EK-FAC, damping None", 3.0),
-}
-# The targets that were set before these nets were trained, and why some of them are missed.
-STATED = {
-    "softmax": (
-        "Set beforehand: .1 s at the peers' LDS, when pyDVL took .40 s. The time is met; the ratio of four is missed "
-        "because pyDVL takes .26 s here."
-    ),
-    "mnist": "GaussNewton, the default, is the Hessian here; `Hessian()` takes conjugate gradients at this size.",
-    "mlp": (
-        "Set beforehand: LDS .55 in .7 s, and .60 in 8 s by the Gauss–Newton matrix, when kronfluence reached "
-        ".456 on nets that were trained elsewhere. The times are met in seconds; .7 s were 7 plain epochs on those "
-        "nets, and here it is more epochs. The LDS are missed; on these nets kronfluence reaches .307, and the "
-        "ratios to it are "
-        "1.24 and 1.41 (set: 1.21 and 1.32). Seconds vary by a third with other work on the machine (EmpiricalFisher "
-        ".41 to "
-        ".57), and so does the ratio of times (84 and 90 were measured)."
-    ),
-    "cnn": (
-        "Set beforehand: LDS .31 in 1.4 s (6 plain epochs on that net), and better by the Gauss–Newton matrix, when "
-        "kronfluence reached .25 in 25 s on a net that was trained elsewhere. The time is met in epochs; in "
-        "seconds 1.2 to 1.9 were measured, as an epoch took .3 to .6. The LDS are missed. Another seed predicts this "
-        "truth with only .24, and the intervals of EmpiricalFisher, EKFAC, kronfluence and GaussNewton "
-        "overlap: which of them is better is not determined. Smaller learning rates do not determine it better "
-        "(between two seeds "
-        "on 12 halves: .30 at .05, .28 at .02, .01 at .01). The ratio of times is missed because kronfluence "
-        "takes 12 to 15 s here."
-    ),
-    "gpt": (
-        "Set beforehand: LDS .63 in 8 s (3 plain epochs on that net), when kronfluence reached .62 in 25 s, and "
-        "better "
-        "by the Gauss–Newton matrix. EmpiricalFisher meets LDS and seconds, not the epochs: it makes 2.4 passes over "
-        "the training set, since its gradients exceed the memory limit. It misses what the peer reaches here; EKFAC "
-        "reaches it, in the peer's time. GaussNewton is left out: a product with "
-        "32 vectors is 32 × 8 × tokens × parameters = 3.5e12 flops, more than a minute, and conjugate gradients need "
-        "several such products, which exceeds the limit. On 8 of the queries two and four steps of them, with "
-        "EK-FAC as preconditioner, reached .744 and .736, while EKFAC has .739: the gain is not worth the cost."
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -116,7 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
             made = table(task, folder)
             tables[made.title] = made
     titles = [title_of(kind) for kind in KINDS.values()]
-    ordered = sorted((tables[title] for title in titles if title in tables), key=lambda table: titles.index(table.title))
+    ordered = sorted(
+        (tables[title] for title in titles if title in tables), key=lambda table: titles.index(table.title)
+    )
     ordered.append(summary(ordered))
     command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
     title = "Networks: accuracy against cost"

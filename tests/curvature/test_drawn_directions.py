@@ -168,6 +168,15 @@ def test_a_fit_with_grouped_convolutions_is_kept_and_restored(recipe: Any) -> No
     np.testing.assert_array_equal(solved(restored), solved(curvature))
 
 
+def test_the_mean_eigenvalue_of_a_convolution_counts_its_positions() -> None:
+    model, train = pictures(np.arange(4))
+    curvature = fit(model, train, uw.EKFAC(), None)
+    for name, count in (("body.0.weight", 4 * 8 * 8), ("body.5.weight", 4 * 2 * 2), ("head.weight", 4)):
+        values = dict(curvature.eigenvalues())[name]
+        expected = 0.1 * float(values.sum()) / min(values.numel(), count)
+        assert curvature.dampings[name] == pytest.approx(expected)
+
+
 def test_batches_do_not_count() -> None:
     model, train = pictures()
     summed = SummedObjective(model.network, train, np.ones(N), 0.0, 0.0, limits=Limits(**DRAWN))
