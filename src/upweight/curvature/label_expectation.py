@@ -31,7 +31,7 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
-MAX_BATCH_NUMBERS = 1 << 25  # captured numbers of a batch along all directions: 128 MB in float32
+MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of a batch along all directions: 32 MB in float32
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
