@@ -26,7 +26,7 @@ DEFAULT_NOTES = [
     "is EK-FAC on all nets that are neither linear nor small, so it has its LDS; the flops that choose it are counted, "
     "not measured.",
     "No curvature is the best one everywhere. The Gauss–Newton matrix is better than EK-FAC on MNIST, spoken digits "
-    "and the narrow ResNet, and worse on the census table (and on a held-out MLP for Fashion-MNIST, .547 against .589). "
+    "and the narrow ResNet, and worse on the census table (and on an MLP for Fashion-MNIST, .547 against .589). "
     "It was therefore not made the default for its higher price.",
     "Epochs of the smallest nets take milliseconds, so their multiples are large; less than 5·10¹¹ flops are always "
     "allowed.",
