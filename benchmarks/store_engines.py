@@ -26,7 +26,7 @@ from benchmarks.store_quality import class_loss, images, trained
 
 import upweight as uw
 
-SECOND = "A second question to a store, MLP 784-128-64-10 on 2,000 digits, 60 queries"
+SECOND = "A second question to a store, 2,000 digits, 60 queries"
 RANKS = "A store built by several ranks and by Ray actors"
 WIDE = "MLP 784-512-256-10"
 
@@ -118,36 +118,46 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def second_question(data: Path, folder: Path) -> None:
-    """Processor seconds of 60 new queries: from the store, and anew."""
-    x, y, xq, yq = images(data)
-    model = uw.TorchModel(trained(torch.tensor(x[:2000]), torch.tensor(y[:2000]), 0), class_loss)
-    train = uw.Examples(x[:2000], y[:2000])
-    first, second = (uw.Examples(xq[part], yq[part]) for part in (slice(60), slice(60, 120)))
+    """Processor seconds of new queries: from the store, and anew."""
     table = Table(
         SECOND,
         "≥ 50 × cheaper than computing anew",
-        ["method", "store built and asked", "second batch", "anew without store", "ratio", ""],
+        ["net", "method", "store built and asked", "second batch", "anew without store", "ratio", ""],
     )
-    for name, recipe in {
-        "KFAC": uw.Influence(curvature=uw.KFAC()),
-        "EK-FAC": uw.Influence(curvature=uw.EKFAC()),
-    }.items():
-        start = time.process_time()
-        fitted = recipe.fit(model, train, store=uw.Store(folder / name))
-        fitted.attribute(first)
-        built = time.process_time() - start
-        seconds = []
-        for _ in range(5):
+    x, y, xq, yq = images(data)
+    small = trained(torch.tensor(x[:2000]), torch.tensor(y[:2000]), 0)
+    mlp, cnn = nets.KINDS["mlp"], nets.KINDS["cnn"]
+    wide = nets.train(mlp, torch.tensor(x[:2000]), torch.tensor(y[:2000]), None, 0, epochs=2)
+    xc, xcq = x.reshape(-1, 1, 28, 28), xq.reshape(-1, 1, 28, 28)
+    convolutions = nets.train(cnn, torch.tensor(xc[:2000]), torch.tensor(y[:2000]), None, 0, epochs=1)
+    given = {
+        "MLP 784-128-64-10": (small, x, xq),
+        WIDE: (wide, x, xq),
+        "CNN (two convolutions, two layers)": (convolutions, xc, xcq),
+    }
+    for title, (net, inputs, asked) in given.items():
+        train = uw.Examples(inputs[:2000], y[:2000])
+        first, second = (uw.Examples(asked[part], yq[part]) for part in (slice(60), slice(60, 120)))
+        for name, curvature in {"KFAC": uw.KFAC(), "EK-FAC": uw.EKFAC()}.items():
+            recipe = uw.Influence(curvature=curvature)
+            model = uw.TorchModel(net, class_loss)
             start = time.process_time()
-            fitted.attribute(second)
-            seconds.append(time.process_time() - start)
-        fresh = uw.TorchModel(model.network.net, class_loss)
-        start = time.process_time()
-        recipe.fit(fresh, train).attribute(second)
-        anew, again = time.process_time() - start, float(np.median(seconds))
-        is_met = anew >= 50 * again
-        table.add(name, f"{built:.2f}", f"{again:.3f}", f"{anew:.2f}", f"{anew / again:.0f}", verdict(is_met))
-        print(table.rows[-1], flush=True)
+            fitted = recipe.fit(model, train, store=uw.Store(folder / title / name))
+            fitted.attribute(first)
+            built = time.process_time() - start
+            seconds = []
+            for _ in range(5):
+                start = time.process_time()
+                fitted.attribute(second)
+                seconds.append(time.process_time() - start)
+            start = time.process_time()
+            recipe.fit(uw.TorchModel(net, class_loss), train).attribute(second)
+            anew, again = time.process_time() - start, float(np.median(seconds))
+            is_met = anew >= 50 * again
+            figures = f"{built:.2f}", f"{again:.3f}", f"{anew:.2f}", f"{anew / again:.0f}"
+            table.add(title, name, *figures, verdict(is_met))
+            print(table.rows[-1], flush=True)
+    table.notes.append("60 queries; a second batch also predicts, measures and differentiates its queries.")
     keep_table(table)
 
 
