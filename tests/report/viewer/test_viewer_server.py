@@ -96,6 +96,7 @@ def files(tmp_path):
     return tmp_path / "scores.npz", task
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(files):
     environment = {**os.environ, "PYTHONPATH": str(Path(uw.__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "upweight", "view", *map(str, files), "--by", "a"]

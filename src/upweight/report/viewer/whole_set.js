@@ -63,6 +63,8 @@ function methodColumn(part, method) {
   const shared = new Set(part.both.tops[1 - method][BOTH.side].map(([place]) => place));
   const cards = listed.map(([place, score, rank]) => {
     const node = card([place, score, null], part.entry, scale, side);
+    // Rows and texts would be long twice; their id opens them.
+    if (kindOf(part.entry) !== "image") node.querySelector(".thumb").remove();
     node.querySelector(".head").append(el("small", { class: shared.has(place) ? "shared" : null },
       shared.has(place) ? "also in the other list" : `rank ${rank.toLocaleString("en-US")} by ${other}`));
     return node;
