@@ -111,6 +111,11 @@ class TrainingReplay(Replay):
         bits. With `clip` no backward step lets a query's cotangent grow by more than this factor; `clipped` is the
         share of steps and queries in which one would have.
         """
+        if clip is not None and self._run.training.ema is not None:
+            raise ValueError(
+                "clip= compares the cotangents of the parameters in consecutive steps; in a training with ema= those "
+                "of the last step are 0, because the trained net is the average. Leave clip out, or pass jitter="
+            )
         vectors_per_query = 2 + len(state_names(self._run.training))
         block = max(1, self._cotangent_bytes // (self._theta.element_size() * vectors_per_query * len(self._theta)))
         scores, clipped = np.zeros((len(rows), len(self._weights))), 0
