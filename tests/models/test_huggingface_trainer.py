@@ -57,6 +57,22 @@ def test_a_net_that_was_trained_under_autocast_keeps_it_and_its_copies_are_copie
     assert model.identity() == model.identity()
 
 
+def test_a_collator_of_the_users_gets_the_columns_that_the_trainer_leaves(tmp_path: Path) -> None:
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["input_ids"]) for row in rows)
+        padded = {name: [] for name in rows[0]}
+        for row in rows:
+            for name, value in row.items():
+                padded[name].append(value + [0] * (longest - len(value)) if isinstance(value, list) else value)
+        return {name: torch.tensor(values) for name, values in padded.items()}
+
+    net, rows = tiny("bert"), text_dataset(8).rename_column("label", "labels")
+    model, train = uw.hf.from_trainer(trainer(tmp_path, net, rows, data_collator=collate), ids="key")
+    same = uw.hf.classifier(net, rows, word_tokenizer())[0].measure(train)
+    assert model.measure(train) == pytest.approx(same, rel=1e-5)
+    assert train.preview("row3").value == rows["text"][3]
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("gpt2", True), ("t5", False)])
 def test_the_task_follows_from_the_class_of_the_net(kind: str, expected: bool, tmp_path: Path) -> None:
     rows = text_dataset(8).remove_columns("label")

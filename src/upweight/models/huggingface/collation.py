@@ -65,8 +65,7 @@ def make_collate(net: nn.Module, train: Examples, collator: Any, task: Task) -> 
     """The batches of a task, by a collator or a tokenizer, or by stacking rows of one length if both are None."""
     arguments = forward_arguments(net)
     collator = _default_collator(net, train, collator, task) if collator is None or is_tokenizer(collator) else collator
-    module = str(getattr(collator, "__module__", type(collator).__module__))
-    columns = arguments if module.partition(".")[0] == "transformers" else None
+    columns = arguments if is_of_transformers(collator) else None
     collate = Collate(collator, arguments, columns, has_labels=task == "sequences")
     if task != "seq2seq":
         return collate
@@ -127,6 +126,12 @@ def tokenizer_of(collator: Any) -> Any:
         if getattr(collator, name, None) is not None:
             return getattr(collator, name)
     return collator if is_tokenizer(collator) else None
+
+
+def is_of_transformers(collator: Any) -> bool:
+    """Whether a collator is one of transformers, which make tensors of every column that they get."""
+    module = str(getattr(collator, "__module__", type(collator).__module__))
+    return module.partition(".")[0] == "transformers"
 
 
 def is_tokenizer(collator: Any) -> bool:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from upweight.core.dataset_rows import is_dataset
 from upweight.core.examples import Examples
 from upweight.models.huggingface import tasks
-from upweight.models.huggingface.collation import base_of, tokenizer_of
+from upweight.models.huggingface.collation import (
+    LABELS,
+    base_of,
+    forward_arguments,
+    is_of_transformers,
+    tokenizer_of,
+)
 from upweight.models.huggingface.dataset_examples import examples
 from upweight.models.huggingface.tasks import Ids, ModelSettings
 from upweight.models.pytorch.torch_model import TorchModel
@@ -63,7 +70,23 @@ def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSetti
         trainer.data_collator.collate if isinstance(trainer.data_collator, IndexedCollator) else trainer.data_collator
     )
     train = examples(dataset, tokenizer_of(collator) or trainer.processing_class, ids=ids)
+    if not is_of_transformers(collator) and _removes_columns(trainer):
+        train = _only_known_columns(net, train)
     return task(net, train, collator, **settings)
+
+
+def _removes_columns(trainer: Any) -> bool:
+    """Whether the Trainer takes columns that the net does not know out of the rows before the collator gets them."""
+    collator = trainer.data_collator
+    recorded = isinstance(collator, IndexedCollator) and collator.kept is not None
+    return bool(recorded or trainer.args.remove_unused_columns)
+
+
+def _only_known_columns(net: Any, train: Examples) -> Examples:
+    if not is_dataset(train.x):
+        return train
+    known = [name for name in train.x.column_names if name in forward_arguments(net) or name in LABELS]
+    return train.replaced(x=train.x.select_columns(known)) if known else train
 
 
 def _has_own_loss(trainer: Any) -> bool:
