@@ -104,7 +104,10 @@ class Run:
         seed = self.step_seeds[t] + number
         if augment is not None:
             batch = augment(batch, torch.Generator().manual_seed(seed))
-        seed_torch(self.network.device, seed)
+        if self.training.recorded is None:
+            seed_torch(self.network.device, seed)
+        else:
+            self.training.recorded.restore(t, number, self.network.device)
         return batch
 
     def _read_batch(self, positions: NDArray[np.intp]) -> Any:
