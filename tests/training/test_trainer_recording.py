@@ -45,6 +45,7 @@ def by_hand(net: nn.Module, steps: list[list[list[int]]], folder: Path, every: i
     trajectory.save(net, optimiser)
     net.train()
     for step in steps:
+        trajectory.start_step()
         batches = [runs.pad([rows[at] for at in micro]) for micro in step]
         count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
         for batch in batches:
@@ -95,7 +96,8 @@ def test_checkpoints_rates_batches_and_moments_are_those_of_the_loop(recorded: A
     for position in range(4):
         ours, theirs = first.read(position), second.read(position)
         assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours), position
+        drawn = {"random_states"}  # also by the Trainer's sampler; these nets draw none
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() - drawn), position
 
 
 METHODS = {
@@ -121,7 +123,7 @@ def test_scores_are_those_of_the_loop_bit_for_bit(recorded: Any, method: Any) ->
 def test_source_through_a_recorded_trainer_is_its_metagradient(tmp_path: Path) -> None:
     weights = torch.ones(runs.N, dtype=torch.float64)
     settings = {"weight_decay": 0.1, "adam_epsilon": 1e-6, "max_grad_norm": 0.5, "remove_unused_columns": False}
-    trainer = runs.make_trainer(runs.weighted_language_model(weights), tmp_path, runs.pad_named, **settings)
+    trainer = runs.make_trainer(runs.weighted_language_model(weights, 0.1), tmp_path, runs.pad_named, **settings)
     recorder = uw.TrajectoryCallback(tmp_path / "run").attach(trainer)
     trainer.train()
     run = {"trajectory": recorder.trajectory, "training": recorder.training()}

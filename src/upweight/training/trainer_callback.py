@@ -195,6 +195,8 @@ class TrajectoryCallback(TrainerCallback):
         ids = inputs.pop(self.column, None)
         if ids is None or not net.training or self._probe.is_running:
             return args, inputs
+        if not self._taken:
+            self.trajectory.start_step()
         chosen, terms = np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids), None
         if chosen.ndim == 2:  # by the collator of `attach`
             chosen, terms = chosen[:, 0], chosen[:, 1:]
