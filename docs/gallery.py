@@ -79,6 +79,24 @@ def training() -> None:
         _keep(uw.follow(model, train, queries, scores).plot(), "trajectory")
 
 
+def gap() -> None:
+    """Why influence and retraining of a small network differ."""
+    data = load_digits()
+    train, queries = (uw.Examples(data.data[a:b] / 16, data.target[a:b]) for a, b in ((0, 300), (300, 320)))
+
+    def fresh(seed: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.GELU(), torch.nn.Linear(16, 10))
+
+    def loss(net: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return cross_entropy(net(batch.x), batch.y, reduction="none")
+
+    training = uw.Training(lr=0.1, momentum=0.9, weight_decay=1e-3, epochs=20, batch_size=50)
+    model = uw.TorchModel.trained(fresh, loss, train, training=training)
+    scores = uw.Influence(curvature=uw.EKFAC(), damping=0.01).fit(model, train).attribute(queries)
+    removals = uw.subsets(train, 12, 0.95)
+    _keep(uw.influence_gap(model, train, queries, scores, removals, damping=0.01).plot(), "gap")
+
+
 def viewer() -> None:
     """The viewer in a browser: on a desktop, and the comparison on a phone."""
     from playwright.sync_api import sync_playwright
@@ -111,4 +129,5 @@ if __name__ == "__main__":
     label_errors()
     leverage()
     training()
+    gap()
     viewer()
