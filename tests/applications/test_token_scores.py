@@ -207,6 +207,30 @@ def test_a_span_of_the_query_is_measured_by_its_log_probability(recipe):
         assert np.allclose(totals, expected.values[row][strongest][:, None], rtol=1e-9)
 
 
+@pytest.mark.parametrize("span", [None, (3, 5)])
+@pytest.mark.parametrize("recipe", [uw.GradDot(), uw.Influence(curvature=uw.EKFAC(), damping=0.1)])
+def test_the_effect_of_the_training_texts_together_is_split_over_the_tokens_of_the_query(recipe, span):
+    weighted = TRAIN.replaced(weights=[1, 0, 3, 1, 1, 2])
+    fitted = recipe.fit(language_model(objective=uw.Objective("mean", l2=0.01)), weighted)
+    result = uw.token_scores(fitted, QUERIES, k=4, span=span)
+    for query, text in result.queries.items():
+        train = [s.id for s in result.sequences[query]]
+        for t in range(PROMPT, len(text)):  # each token measured alone
+            alone = uw.token_scores(fitted, QUERIES.select([query]), train=train, span=(t, t + 1))
+            total = sum(s.score for s in alone.sequences[query])
+            is_measured = span is None or span[0] <= t < span[1]
+            assert text.values[t] == pytest.approx(total if is_measured else 0.0, rel=1e-8)
+
+
+def test_a_measurement_that_is_no_sum_over_tokens_is_not_split_over_the_query():
+    def squared(net, batch):
+        return token_losses(net, batch)[0].sum(1) ** 2
+
+    fitted = uw.GradDot().fit(language_model(measure=squared), TRAIN)
+    assert uw.token_scores(fitted, QUERIES, k=2).queries[6].values is None
+    assert uw.token_scores(uw.GradDot().fit(language_model(), TRAIN), QUERIES, by="position").queries[6].values is None
+
+
 def test_a_mean_over_tokens_divides_by_the_targets_of_the_sequence():
     mean = uw.TorchModel(small_lm(), uw.TokenLoss(token_losses, "mean"), collate=collate)
     total = language_model()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -70,15 +70,18 @@ def token_scores(
     method.require_unchanged()
     decode = _decoder(getattr(method.train.shown, "tokenizer", None) if tokens is None else tokens)
     strongest = _Strongest.of(method, queries, k, span, None if train is None else method.train.positions(train))
-    sequences, measured = {}, method.model.measurement
+    texts, sequences, measured = _texts(method, queries, decode), {}, method.model.measurement
     for position, query in enumerate(queries.ids.tolist()):
         directions = method.score_directions(queries.take([position]), span)
         measured = directions[0].model.measurement
         row = strongest.positions[position], strongest.scores[position]
         sequences[query] = tuple(_sequences(method, directions, row, by, decode))
+        if by == "target" and len(texts[query]):
+            values = _query_values(method, queries.take([position]), row, span)
+            texts[query] = replace(texts[query], values=values)
     return TokenScores(
         by=by,
-        queries=_texts(method, queries, decode),
+        queries=texts,
         sequences=sequences,
         span=span,
         measurement=measured,
@@ -182,6 +185,28 @@ def _sequences(
         text = TokenText(decode(parts[0][i].ids), parts[0][i].targets)
         out.append(SequenceTokens(identifier, float(score), text, np.asarray(values), float(rest)))
     return out
+
+
+def _query_values(
+    method: LinearScores[Any, Any], query: Examples, scored: tuple[NDArray[np.intp], Array], span: Span | None
+) -> Array | None:
+    """The sum of these scores, split over the target tokens of the query; None if it is no sum over them."""
+    positions, scores = scored
+    directions = method.joint_directions(positions)
+    if directions is None:
+        return None
+    plain = query.replaced(weights=None)
+    values = sum(
+        cast(TokenDifferentiable, model).token_products(plain, vectors[0], "target")[0].values
+        for model, vectors in directions
+    )
+    values = np.asarray(values)
+    if span is not None:
+        outside = np.ones(len(values), dtype=bool)
+        outside[slice(*span)] = False
+        values[outside] = 0.0
+    adds_up = abs(values.sum() - scores.sum()) <= SAME * float(np.abs(scores).sum())
+    return values if adds_up else None
 
 
 def _decoder(tokens: Any) -> Callable[[NDArray[Any]], tuple[str, ...]]:

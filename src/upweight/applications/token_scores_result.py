@@ -32,10 +32,13 @@ class TokenText:
     Attributes:
         tokens: one readable text per token.
         targets: (L,), which tokens the loss is about; the others are the prompt.
+        values: of a query, the effect of its training sequences together on each of its target tokens, (L,); None if
+            the measurement is no sum over them, and for training sequences.
     """
 
     tokens: tuple[str, ...]
     targets: NDArray[np.bool_]
+    values: Array | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -129,6 +132,7 @@ class TokenScores:
                 {
                     "id": query,
                     "tokens": list(text.tokens),
+                    "values": None if text.values is None else text.values.tolist(),
                     "train": [
                         {
                             "id": s.id,

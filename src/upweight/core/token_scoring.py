@@ -82,6 +82,13 @@ class LinearScores(Fitted[RecipeT, ModelT]):
         Raises TypeError if the scores of this fit hold something else, such as a correction.
         """
 
+    def joint_directions(self, positions: NDArray[np.intp]) -> Sequence[ScoreDirection] | None:
+        """Vectors u (1, parameters) with Σᵢ score[q, i] = −Σ ⟨u, ∇m_q⟩ over the training examples at these positions.
+
+        With them the sum can be split over the tokens of the query. By default None: the fit does not know them.
+        """
+        return None
+
     def row_scales(self, positions: NDArray[np.intp]) -> Array:
         """What the scores of the training examples at these positions are multiplied by; by default 1."""
         return np.ones(len(positions))

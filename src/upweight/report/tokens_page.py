@@ -76,11 +76,13 @@ def _section(result: TokenScores, query: Id) -> dict[str, Any]:
     measured = np.zeros(len(text), dtype=bool)
     if result.span is not None:
         measured[slice(*result.span)] = True
-    none = np.zeros(len(text))
+    values = np.zeros(len(text)) if text.values is None else text.values
+    strongest = float(np.abs(values).max(initial=0.0))
     return {
         "query": str(query),
         "label": label_text(result.query_examples.label(query)),
-        "text": MarkedText(text.tokens, none, text.targets, in_query, measured).html(0.0),
+        "text": MarkedText(text.tokens, values, text.targets, in_query, measured).html(strongest),
+        "is_split": bool(strongest),
         "scale": _scale(largest),
         "texts": shown,
     }

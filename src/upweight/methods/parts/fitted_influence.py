@@ -149,6 +149,11 @@ class FittedInfluence(
         model = measuring(self.model, tokens)
         return [ScoreDirection(model, self.curvature.solve(model.measure_rows(queries)).rows.dense())]
 
+    def joint_directions(self, positions: NDArray[np.intp]) -> list[ScoreDirection]:
+        """(H + λ)⁻¹ Σ rowᵢ."""
+        total = self.rows.take(positions).sums(np.ones((1, len(positions))))
+        return [ScoreDirection(self.model, self.curvature.solve(total).rows.dense())]
+
     def remove(
         self,
         groups: Mapping[str, Sequence[Id]],

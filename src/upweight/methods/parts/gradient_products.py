@@ -97,6 +97,16 @@ class FittedProducts(LinearScores[Attributor, Differentiable]):
             directions.append(ScoreDirection(model, checkpoint.learning_rate_sum * model.measure_rows(queries).dense()))
         return directions
 
+    def joint_directions(self, positions: NDArray[np.intp]) -> list[ScoreDirection]:
+        """τ Σ ∇ℓᵢ at every checkpoint."""
+        directions, examples, ones = [], self.train.take(positions), np.ones((1, len(positions)))
+        for checkpoint in self.checkpoints:
+            if checkpoint.learning_rate_sum > 0:
+                model = self._narrowed(checkpoint.model())
+                total = model.loss_rows(examples).sums(ones).dense()
+                directions.append(ScoreDirection(model, checkpoint.learning_rate_sum * total))
+        return directions
+
     def self_values(self) -> Array:
         """−Σ τ ⟨∇m_i, ∇ℓ_i⟩; if −loss is measured, this is the self-influence of TracIn."""
         values = np.zeros(len(self.train))
