@@ -245,3 +245,18 @@ def test_bm25_reads_decoded_texts_or_token_ids_and_no_mixture() -> None:
     np.testing.assert_allclose(uw.BM25().fit(model, numbers).attribute(numbers.take([0, 3])).values, by_words)
     with pytest.raises(TypeError, match=r"pass shown=texts to both"):
         uw.BM25().fit(model, train).attribute(numbers.take([0]))
+
+
+def test_a_choice_among_texts_is_classified() -> None:
+    words = text_dataset(12)["input_ids"][:]
+    rows = datasets.Dataset.from_dict(
+        {"input_ids": list(zip(words[::2], words[1::2], strict=True)), "label": [0, 1] * 3}
+    )
+    config = tiny("bert").config
+    torch.manual_seed(0)
+    net = transformers.BertForMultipleChoice(config).eval().double()
+    collator = transformers.DataCollatorForMultipleChoice(word_tokenizer())
+    model, train = uw.hf.classifier(net, rows, collator)
+    losses = [loss_of_transformers(model, example).item() for example in train.batches(1)]
+    assert -model.measure(train) == pytest.approx(losses, rel=1e-10)
+    assert train.preview(0).value == "\n".join(text_dataset(12)["text"][:2])

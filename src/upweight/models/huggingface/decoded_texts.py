@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.input_kinds import take_rows
-from upweight.models.huggingface.dataset_rows import rows_of
+from upweight.models.huggingface.dataset_rows import rows_of, sequences_of
 
 
 class DecodedTexts(Sequence[str]):
@@ -54,5 +54,5 @@ class DecodedTexts(Sequence[str]):
         return text
 
     def _decode(self, tokens: Any) -> str:
-        plain = [token for token in np.asarray(tokens).reshape(-1).tolist() if token >= 0]
-        return str(self.tokenizer.decode(plain, skip_special_tokens=True))
+        known = [[token for token in sequence if token >= 0] for sequence in sequences_of(tokens)]
+        return "\n".join(str(self.tokenizer.decode(sequence, skip_special_tokens=True)) for sequence in known)
