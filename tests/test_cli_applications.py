@@ -218,6 +218,15 @@ def test_what_if(task):
         assert result.exit_code == 2 and match in " ".join(result.output.replace("│", "").split())
 
 
+def test_discover(task):
+    answer = answer_of("discover", "task.py", "--most", "1", "-o", "discover.html")
+    assert (task / "discover.html").exists() and len(answer["groups"]) <= 1
+    assert set(answer["searched"]).isdisjoint(answer["confirming"])
+    printed = words(run("discover", "task.py", "--most", "1", "--method", "graddot").output)
+    assert "queries" in printed and "Page:" in printed
+    assert "smallest < largest" in words(run("discover", "task.py", "--smallest", "0.5").output)
+
+
 def test_forget(task):
     (task / "ids.txt").write_text("t1\n\nt2\n", encoding="utf-8")
     options = ["--ids", "ids.txt", "--certificate", "c.json", "--save", "model.joblib", "-o", "forget.html"]

@@ -14,6 +14,11 @@ from upweight.applications.contests import Significance as Significance
 from upweight.applications.cross_fitting import HeldOut as HeldOut
 from upweight.applications.deep_knn import DeepKNN as DeepKNN
 from upweight.applications.deep_knn import deep_knn as deep_knn
+from upweight.applications.discover import GroupDiscovery as GroupDiscovery
+from upweight.applications.discover import discover as discover
+from upweight.applications.discovery import DiscoveredGroup as DiscoveredGroup
+from upweight.applications.discovery import Discovery as Discovery
+from upweight.applications.discovery import UnsupportedRegion as UnsupportedRegion
 from upweight.applications.example_kernels import ExampleKernel as ExampleKernel
 from upweight.applications.example_kernels import FisherKernel as FisherKernel
 from upweight.applications.example_kernels import KernelRecipe as KernelRecipe

@@ -1,5 +1,6 @@
 """The pages of slices, perturb and what_if: what they say, and that nothing of the data is taken for HTML."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 
 import upweight as uw
 from support.report_stand_ins import HOSTILE
+from upweight import DiscoveredGroup, UnsupportedRegion
 
 
 class Tags(HTMLParser):
@@ -75,6 +77,28 @@ def test_forget(tmp_path, fitted):
     trees = GradientBoostingClassifier(n_estimators=3, random_state=0).fit(train.x, train.y)
     kept = rendered(tmp_path, uw.forget(uw.explainable(trees, train), train, ["t0"]))
     assert "This is no deletion" in kept and "of 3 trees split otherwise" in kept
+
+
+def test_discover(tmp_path, fitted):
+    model, train, queries = fitted
+    result = uw.discover(model, train, queries, uw.GradDot())
+    assert "Which training examples hold these queries down?" in rendered(tmp_path, result)
+    group = DiscoveredGroup(
+        conditions=("b " + HOSTILE + " = 1", "a > 2"),
+        ids=tuple(train.ids[:9].tolist()),
+        labels={"yes": 9},
+        typical=tuple(train.ids[:3].tolist()),
+        predicted=0.2,
+        effect=0.3,
+        interval=(0.1, 0.5),
+        p=0.001,
+        helped=("q1", "q2"),
+        confirmed=True,
+    )
+    far = UnsupportedRegion(("q3",), "a > 9", 0.2, 0.001)
+    html = rendered(tmp_path, replace(result, groups=(group,), rejected=(group,), unsupported=far))
+    assert "not confirmed by retraining" in html and "few training examples near them: a &gt; 9" in html
+    assert HOSTILE not in html and "labels yes: 9" in html
 
 
 def test_audit(tmp_path, fitted):

@@ -3,6 +3,7 @@
 from upweight.cli import (
     audit,
     demo,
+    discover,
     evaluate,
     explain,
     exported_labels,
@@ -34,6 +35,7 @@ __all__ = [
     "app",
     "audit",
     "demo",
+    "discover",
     "evaluate",
     "explain",
     "exported_labels",

@@ -8,6 +8,7 @@ from typing import Any
 
 from upweight.applications.attack import Attack
 from upweight.applications.audit_results import Audit
+from upweight.applications.discovery import Discovery
 from upweight.applications.explain import Explanation
 from upweight.applications.extract_tree import ExtractedTree
 from upweight.applications.fgsm import AdversarialQueries
@@ -29,6 +30,7 @@ from upweight.applications.what_if import WhatIf
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.report.attack_page import attack_page
 from upweight.report.audit_page import audit_page
+from upweight.report.discover_page import discover_page
 from upweight.report.document import written
 from upweight.report.fgsm_page import fgsm_page
 from upweight.report.flip_set_page import flip_set_page
@@ -65,6 +67,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     ExtractedTree: tree_page,
     Attack: attack_page,
     AdversarialQueries: fgsm_page,
+    Discovery: discover_page,
     FlipSet: flip_set_page,
     Forgotten: forget_page,
     WhatIf: what_if_page,

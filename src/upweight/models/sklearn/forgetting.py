@@ -72,10 +72,22 @@ class Forgetting:
         whole = with_last_step(estimator, steps, final)
         return Unlearned(
             estimator=whole,
-            model=replace(moved, predictor=whole, is_original=True, unfinished=False, stopping=None, notes=model.notes),
+            model=self._model(model, moved, whole),
             route=Route.OPTIMUM,
             steps=step_records(whole, REFITTED, "Newton steps to the optimum without these examples"),
             facts=facts,
+        )
+
+    def _model(self, model: LinearModel, moved: LinearModel, estimator: Any) -> LinearModel:
+        """The moved model as that of the new estimator."""
+        return replace(
+            moved,
+            predictor=estimator,
+            is_original=True,
+            unfinished=False,
+            stopping=None,
+            notes=model.notes,
+            forgetting=self,
         )
 
     def _why_refit(self, model: LinearModel, final: Any) -> str | None:
@@ -96,7 +108,7 @@ class Forgetting:
         before = fitted[:-1] if last_step(fitted) is not fitted else None
         inputs = PreprocessingSteps(before, getattr(final, "n_features_in_", None), None)
         read = self.read(with_last_step(fitted, before, final), inputs, given, inputs(given.x))
-        again = replace(read, predictor=fitted, elsewhere=True, at_optimum=None)
+        again = replace(read, predictor=fitted, elsewhere=True, at_optimum=None, forgetting=self)
         return Unlearned(fitted, again, Route.REFIT, steps, notes=(note,))
 
     def _at_new_columns(

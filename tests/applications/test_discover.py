@@ -1,0 +1,203 @@
+"""Groups that nobody named: found in words, confirmed on other queries by retraining, and nothing where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+import upweight as uw
+from upweight.applications.conditions import conditions_of
+from upweight.applications.group_search import GroupSearch, jaccard, t_values
+from upweight.applications.query_support import support_of
+
+
+def customers(seed, count, is_planted, flagged=0.05):
+    """A flag that goes with label 1 in training only; columns a, b, flag."""
+    rng = np.random.default_rng(seed)
+    x = np.c_[rng.normal(size=(count, 2)), rng.random(count) < flagged]
+    y = (2 * x[:, 0] - 2 * x[:, 1] + rng.logistic(size=count) > 0).astype(int)
+    if is_planted:
+        y[x[:, 2] == 1] = 1
+    return x, y
+
+
+def problem(is_planted, estimator=None, seed=0):
+    estimator = LogisticRegression(tol=1e-8) if estimator is None else estimator
+    x, y = customers(seed, 500, is_planted)
+    others, labels = customers(seed + 100, 200, False, flagged=0.4)
+    train = uw.Examples(x, y, names=["a", "b", "flag"], ids=[f"t{i}" for i in range(500)], labels={0: "no", 1: "yes"})
+    queries = uw.Examples(others, labels, names=["a", "b", "flag"])
+    return uw.explainable(estimator.fit(x, y), train), train, queries
+
+
+@pytest.fixture(scope="module")
+def found():
+    model, train, queries = problem(True, seed=1)
+    return uw.discover(model, train, queries), model, train, queries
+
+
+def test_a_planted_shortcut_is_found_in_words_and_confirmed_by_retraining(found):
+    result, model, train, _ = found
+    group = result.groups[0]
+    assert group.conditions == ("flag = 1",)
+    assert set(group.ids) == set(train.ids[train.x[:, 2] == 1])
+    assert group.confirmed and group.p < 0.01 and group.labels == {"yes": len(group.ids)}
+    assert set(group.typical) <= set(group.ids) and set(group.helped) <= set(result.confirming)
+    assert "flag = 1" in result.sentence and result.after > result.before
+    without = train.without(list(group.ids))
+    refit = uw.explainable(LogisticRegression(tol=1e-8).fit(without.x, without.y), without)
+    confirming = found[3].select(list(result.confirming))
+    actual = float((refit.measure(confirming) - model.measure(confirming)).mean())
+    assert group.effect == pytest.approx(actual, abs=1e-6)
+    assert group.predicted == pytest.approx(actual, rel=0.1)
+    assert group.interval[0] < actual < group.interval[1]
+
+
+def test_the_halves_of_the_queries_are_disjoint_and_nothing_of_the_users_changes(found):
+    result, model, train, queries = found
+    assert not set(result.searched) & set(result.confirming)
+    assert len(result.searched) + len(result.confirming) == len(queries)
+    before = uw.digest(model.predictor)
+    again = uw.discover(model, train, queries)
+    assert again.as_dict() == result.as_dict() and uw.digest(model.predictor) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_reported_where_nothing_was_planted(seed):
+    result = uw.discover(*problem(False, seed=seed))
+    assert result.groups == () and "No group" in result.sentence
+
+
+def test_a_forest_is_retrained_to_confirm_what_its_scores_propose():
+    forest = RandomForestClassifier(n_estimators=20, min_samples_leaf=3, random_state=0)
+    result = uw.discover(*problem(True, forest), search=uw.GroupDiscovery(most=1))
+    assert result.trainings >= 1
+    for group in result.groups:
+        assert group.confirmed and "flag = 1" in group.name
+
+
+def test_columns_that_the_model_does_not_see_describe_groups():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3))
+    y = (x @ [2, 1, 0] + rng.logistic(size=400) > 0).astype(int)
+    source = np.where(np.arange(400) % 12 == 0, "feed 7", "feed 1")
+    shifted = source == "feed 7"
+    x[shifted, 2], y[shifted] = 5, 1 - y[shifted]
+    other = rng.normal(size=(120, 3))
+    other[:, 2] = np.where(np.arange(120) % 2, 5, other[:, 2])
+    labels = (other @ [2, 1, 0] + rng.logistic(size=120) > 0).astype(int)
+    train = uw.Examples(x, y)
+    pairs = make_pipeline(Products(), LogisticRegression(tol=1e-8, max_iter=1000)).fit(x, y)
+    result = uw.discover(uw.explainable(pairs, train), train, uw.Examples(other, labels), columns={"source": source})
+    best = max(jaccard(np.isin(train.ids, group.ids), shifted) for group in result.groups)
+    assert best > 0.8
+
+
+class Products(BaseEstimator):
+    """The columns and their products; a step of a pipeline without anything to learn."""
+
+    def fit(self, x, y=None):
+        self.columns_ = x.shape[1]
+        return self
+
+    def fit_transform(self, x, y=None):
+        return self.fit(x).transform(x)
+
+    def transform(self, x):
+        return np.hstack([x, x[:, [0]] * x[:, [1]], x[:, [0]] * x[:, [2]], x[:, [1]] * x[:, [2]]])
+
+
+def test_words_labels_and_clusters_are_conditions():
+    texts = ["bad film"] * 12 + ["good film"] * 12 + ["odd phrase here"] * 6
+    y = np.array([0] * 12 + [1] * 18)
+    model = uw.explainable(make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, y), uw.Examples(texts, y))
+    conditions = conditions_of(model, uw.Examples(texts, y), {}, 0)
+    odd = conditions.names.index("“odd phrase” occurs")
+    np.testing.assert_array_equal(conditions.member[odd], np.arange(30) >= 24)
+    assert "label = 0" in conditions.names
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(120, 40)), np.arange(120) % 2
+    train = uw.Examples(x, labels, shown=x.reshape(120, 5, 8))
+    pictures = conditions_of(uw.explainable(LogisticRegression().fit(x, labels), train), train, {}, 0)
+    assert any("clusters" in column for column in pictures.columns)
+    assert "x[4, 7] > " in " ".join(pictures.names)
+    ages = np.array([30.0, np.nan, 50.0] * 40)
+    missing = conditions_of(uw.explainable(LogisticRegression().fit(x, labels), train), train, {"age": ages}, 0)
+    assert {"age is missing", "age = 30"} <= set(missing.names)
+
+
+def test_the_search_finds_the_group_that_a_loop_over_all_pairs_finds():
+    rng = np.random.default_rng(0)
+    member = rng.random((12, 300)) < 0.3
+    target = member[3] & member[8]
+    scores = rng.normal(size=(30, 300)) * 0.01 - target * 1.0
+    conditions = uw_conditions(member)
+    search = GroupSearch(conditions, scores, lambda groups: -scores @ groups.T, 5, 100, lambda group: True)
+    best = search.candidates()[0]
+    assert set(best.conditions) == {3, 8}
+    pairs = [(a, b) for a in range(12) for b in range(a)]
+    effects = {pair: -scores[:, member[pair[0]] & member[pair[1]]].sum(axis=1).mean() for pair in pairs}
+    assert best.effect == pytest.approx(max(effects.values()))
+    np.testing.assert_allclose(
+        t_values(-scores @ target[:, None]), [-(s := scores[:, target].sum(axis=1)).mean() / (s.std(ddof=1) / 30**0.5)]
+    )
+
+
+def uw_conditions(member):
+    from upweight.applications.conditions import Conditions
+
+    names = tuple(f"c{i}" for i in range(len(member)))
+    return Conditions(names, names, member)
+
+
+def test_queries_of_a_missing_domain_are_far_from_the_training_examples():
+    model, train, _ = problem(False)
+    x, y = customers(7, 120, False)
+    far = x.copy()
+    far[:30, :2] += 8
+    queries, moved = (uw.Examples(inputs, y, names=train.names) for inputs in (x, far))
+    result = uw.discover(model, train, moved)
+    assert set(range(30)) <= set(result.unsupported.ids) and len(result.unsupported.ids) < 36
+    assert " > " in result.unsupported.condition
+    support = support_of(model, train, moved)
+    spread = train.x.std(axis=0)
+    plain = np.sort(np.linalg.norm((far[0] - train.x) / spread, axis=1))[:10].mean()
+    own = np.linalg.norm((train.x[:, None] - train.x[None]) / spread, axis=2)
+    usual = np.median(np.sort(own, axis=1)[:, 1:11].mean(axis=1))
+    assert support.distance[0] == pytest.approx(plain / usual)
+    assert uw.discover(model, train, queries).unsupported is None
+
+
+def test_a_model_that_cannot_be_retrained_gives_unconfirmed_groups_with_a_warning():
+    torch = pytest.importorskip("torch")
+    _, train, queries = problem(True)
+    net = torch.nn.Linear(3, 2)
+
+    def loss(net, batch):
+        return torch.nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+    train, queries = (part.replaced(x=part.x.astype(np.float32)) for part in (train, queries))
+    result = uw.discover(uw.TorchModel(net, loss), train, queries, uw.GradDot())
+    assert not any(group.confirmed for group in result.groups) and result.trainings == 0
+    assert "none of them is confirmed" in result.diagnostics["warnings"][0]
+
+
+def test_bad_requests_are_refused_in_a_sentence(found):
+    _, model, train, queries = found
+    with pytest.raises(ValueError, match="at least 20 queries"):
+        uw.discover(model, train, queries.take(range(10)))
+    with pytest.raises(ValueError, match="one value of 'source' per training example"):
+        uw.discover(model, train, queries, columns={"source": [1, 2]})
+    with pytest.raises(ValueError, match="expected largest between 0 and 1"):
+        uw.GroupDiscovery(largest=1.0)
+    with pytest.raises(ValueError, match="smallest < largest"):
+        uw.GroupDiscovery(smallest=0.3)
+    with pytest.raises(ValueError, match="labels"):
+        uw.discover(model, train, uw.Examples(queries.x, names=queries.names))
+    with pytest.raises(TypeError, match="wrap a fitted estimator"):
+        uw.discover(model.predictor, train, queries)
