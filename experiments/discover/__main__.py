@@ -62,13 +62,21 @@ def summary(numbers: dict[str, dict[str, Any]]) -> Result:
         for name in planted[0]["jaccard"]:
             values = [one["jaccard"][name] for one in planted]
             found = sum(value >= RECOVERED for value in values)
-            text = f"{found} of {SEEDS} (mean Jaccard {np.mean(values):.2f})"
-            rows.append(Row(f"{kind}: {name} found", "≥ 9 of 10", text, found >= 9))
+            text = f"{found} of {len(values)} (mean Jaccard {np.mean(values):.2f})"
+            rows.append(Row(f"{kind}: {name} found", "≥ 9 of 10", text, found >= 0.9 * len(values)))
         quiet = sum(one["groups"] == 0 for one in nothing)
-        rows.append(Row(f"{kind}: nothing planted, nothing reported", "≥ 9 of 10", f"{quiet} of {SEEDS}", quiet >= 9))
+        text = f"{quiet} of {len(nothing)}"
+        rows.append(
+            Row(
+                f"{kind}: nothing planted, nothing reported",
+                "≥ 9 of 10",
+                f"{quiet} of {len(nothing)}",
+                quiet >= 0.9 * len(nothing),
+            )
+        )
         if areas:
             text = f"{np.mean(areas):.3f} (least {min(areas):.3f})"
-            rows.append(Row(f"{kind}: AUC of the queries of a missing domain, by distance", "–", text))
+            rows.append(Row(f"{kind}: AUC of the queries of a missing domain, by outlier factor", "–", text))
         inside += [hit for one in [*planted, *nothing] for hit in one["inside"]]
         seconds += [one["seconds"] for one in planted]
     share = float(np.mean(inside))

@@ -1,4 +1,4 @@
-"""Queries of a domain that the training set does not have, and how well their distance tells them from others."""
+"""Queries of a domain that the training set does not have, and how well their outlier factors tell them from others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import upweight as uw
+from upweight.applications.query_support import support_of
 
 FROM_DOMAIN = 50  # of 200 queries
 
@@ -36,7 +37,7 @@ def missing_pictures(seed: int, folder: Path) -> float:
 
 
 def area(model: uw.Measurable, train: uw.Examples, queries: uw.Examples, is_missing: np.ndarray) -> float:
-    """The AUC of the distance that `discover` gives, for 200 queries of which a quarter is missing in training."""
+    """The AUC of the outlier factors of `discover`, for 200 queries of which a quarter is missing in training."""
     rng = np.random.default_rng(0)
     chosen = np.concatenate(
         [
@@ -44,6 +45,6 @@ def area(model: uw.Measurable, train: uw.Examples, queries: uw.Examples, is_miss
             rng.choice(np.flatnonzero(~is_missing), 200 - FROM_DOMAIN, replace=False),
         ]
     )
-    result = uw.discover(model, train, queries.take(chosen), search=uw.GroupDiscovery(most=1))
-    assert result.distance is not None
-    return float(roc_auc_score(is_missing[chosen], result.distance))
+    support = support_of(model, train, queries.take(chosen))
+    assert support is not None
+    return float(roc_auc_score(is_missing[chosen], support.factor))

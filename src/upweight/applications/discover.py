@@ -117,7 +117,7 @@ def discover(
         groups=tuple(state.groups),
         rejected=tuple(state.rejected),
         unsupported=None if support is None else _unsupported(model, queries, support.share, search.seed),
-        distance=None if support is None else support.distance,
+        outlier_factor=None if support is None else support.factor,
         before=float(model.measure(state.confirming).mean()),
         after=float(state.model.measure(state.confirming).mean()),
         searched=tuple(state.searched.ids.tolist()),

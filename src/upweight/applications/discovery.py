@@ -68,12 +68,12 @@ class DiscoveredGroup:
 
 @dataclass(frozen=True, eq=False)
 class UnsupportedRegion:
-    """Queries that are farther from the training examples than these are from each other.
+    """Queries around which training examples are thinner than around nearly all training examples.
 
     Attributes:
         ids: of the queries.
         condition: what they have in common, in words; empty if no condition fits them.
-        expected: how many queries so far away there would be if queries were like training examples.
+        expected: how many such queries there would be if queries were like training examples.
         p: probability of at least so many.
     """
 
@@ -96,8 +96,8 @@ class Discovery:
             after those before it. Without a model that can be retrained, groups by scores, not confirmed.
         rejected: groups that the search proposed and retraining did not confirm.
         unsupported: queries that few training examples are near to; None if there are none, or no features.
-        distance: (m,) of each query from its nearest training examples, as a multiple of what is usual; None without
-            features.
+        outlier_factor: (m,) how much thinner the training examples are around each query than around its neighbours;
+            None without features.
         before: mean measurement of the queries that were not searched, with all training examples.
         after: the same without all groups.
         searched, confirming: ids of the queries of the search, and of those that it did not see.
@@ -112,7 +112,7 @@ class Discovery:
     groups: tuple[DiscoveredGroup, ...]
     rejected: tuple[DiscoveredGroup, ...]
     unsupported: UnsupportedRegion | None
-    distance: Array | None
+    outlier_factor: Array | None
     before: float
     after: float
     searched: tuple[Id, ...]

@@ -17,8 +17,8 @@ FIRST = 200  # groups of one condition whose effect is followed, after first-ord
 EXACT = 48  # the same for groups of more conditions
 MAX_CONDITIONS = 3
 PENALTY = 0.25  # power of the size by which effects are divided to compare groups
-SIMPLER = 0.7  # share of the quality that a group with fewer conditions has to keep
-ALIKE = 0.5  # Jaccard index from which the simpler of two groups may stand for both
+SIMPLER = 0.8  # share of the quality that a group with fewer conditions has to keep
+ALIKE = 0.8  # common members, as a share of the smaller group, of groups of which the simpler one is taken
 LEAST_T = 2.0  # mean effect over its standard error
 
 
@@ -113,7 +113,7 @@ class GroupSearch:
             for other in good
             if self._complexity(other) < self._complexity(candidate)
             and other.quality >= SIMPLER * candidate.quality
-            and jaccard(other.member, candidate.member) >= ALIKE
+            and overlap(other.member, candidate.member) >= ALIKE
         ]
         return min([candidate, *alike], key=lambda other: (self._complexity(other), -other.quality))
 
@@ -131,6 +131,11 @@ def t_values(effects: Array) -> Array:
 def jaccard(first: Mask, second: Mask) -> float:
     """Size of the common part over that of the union."""
     return float((first & second).sum() / max(1, (first | second).sum()))
+
+
+def overlap(first: Mask, second: Mask) -> float:
+    """Size of the common part over that of the smaller one."""
+    return float((first & second).sum() / max(1, min(first.sum(), second.sum())))
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from upweight.applications.discovery import DiscoveredGroup, Discovery
+from upweight.core.examples import Id
 from upweight.report.document import rendered
 from upweight.report.effect_tables import EffectRow, effect_table, signed
 from upweight.report.previews import Album, example_card
-from upweight.report.wording import count, significant
+from upweight.report.wording import count, label_text, significant
 
 DEFINITION = (
     "Half of the queries were searched for groups; effects are those on the other half. The bar is the rise of the "
@@ -70,9 +71,15 @@ def _card(result: Discovery, album: Album, group: DiscoveredGroup) -> dict[str, 
     shown = SHOWN[kind]
     return {
         "name": group.name,
-        "examples": [{**example_card(album, "train", i), "notes": []} for i in group.typical[:shown]],
-        "queries": [{**example_card(album, "query", i), "notes": []} for i in group.helped[:shown]],
+        "examples": _cards(album, "train", group.typical[:shown]),
+        "queries": _cards(album, "query", group.helped[:shown]),
     }
+
+
+def _cards(album: Album, side: str, ids: Sequence[Id]) -> list[dict[str, Any]]:
+    """The examples with their labels."""
+    labels = {i: label_text(album.sides[side].label(i)) for i in ids}
+    return [{**example_card(album, side, i), "notes": [] if labels[i] is None else [f"label {labels[i]}"]} for i in ids]
 
 
 def _far(result: Discovery, album: Album) -> dict[str, Any] | None:
@@ -84,7 +91,7 @@ def _far(result: Discovery, album: Album) -> dict[str, Any] | None:
     return {
         "title": f"{count(len(region.ids), 'query')} with few training examples near them{common}",
         "text": f"By chance there would be {significant(region.expected, 2)}.",
-        "queries": [{**example_card(album, "query", i), "notes": []} for i in region.ids[: SHOWN[kind]]],
+        "queries": _cards(album, "query", region.ids[: SHOWN[kind]]),
     }
 
 
