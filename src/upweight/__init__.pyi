@@ -184,6 +184,8 @@ from upweight.core.scores import Attribution as Attribution
 from upweight.core.scores import Scores as Scores
 from upweight.core.scores import Top as Top
 from upweight.core.scores import Unit as Unit
+from upweight.core.signals import Audio as Audio
+from upweight.core.signals import Series as Series
 from upweight.core.storable import Storable as Storable
 from upweight.core.tabular import Tabular as Tabular
 from upweight.core.tree_based import TreeBased as TreeBased

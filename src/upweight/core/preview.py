@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from upweight.core.input_kinds import columns_of, is_sparse
+from upweight.core.signals import Audio, Series
 
 MAX_COLUMNS = 24  # of one table row
 SHOWN_NUMBERS = 8  # of a list in a row of named values
@@ -21,10 +22,12 @@ class Preview:
     Attributes:
         kind: image, text or table row.
         value: an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
+        signal: the recording or the series that the image shows; None for other images.
     """
 
     kind: Literal["image", "text", "row"]
     value: Any
+    signal: Audio | Series | None = None
 
 
 def preview_of(single: Any, names: list[str] | None) -> Preview:
@@ -43,10 +46,10 @@ def preview_of(single: Any, names: list[str] | None) -> Preview:
         pairs = ((row.indices[j], row.data[j].item()) for j in largest)
         return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
     value = next(iter(single))
-    if isinstance(value, Mapping):
-        return _mapping(value)
-    if isinstance(value, str):
-        return Preview("text", value)
+    if isinstance(value, Audio | Series):
+        return Preview("image", value.picture(), value)
+    if isinstance(value, str | Mapping):
+        return Preview("text", value) if isinstance(value, str) else _mapping(value)
     array = np.asarray(value)
     if array.ndim >= 2:
         return Preview("image", array)

@@ -74,7 +74,8 @@ def _policy(style: str, script: str, connect: str) -> str:
     """A content security policy that runs only this package's own script, and fetches nothing but from `connect`."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "default-src 'none'; img-src data:; media-src data:; "
+        f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
         f"base-uri 'none'; form-action 'none'{'; connect-src ' + connect if connect else ''}"
     )
 

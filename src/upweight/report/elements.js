@@ -96,8 +96,23 @@ function passage(preview, limit) {
   return el("div", null, start, whole, more);
 }
 
+// The lines of a series, on the scale of its own values; a gap is a missing value.
+function linesOf(preview, what) {
+  const { lines, low, high } = preview;
+  const points = (line) => line.map(([x, y]) => `${4 + 232 * x},${76 - 72 * y}`).join(" ");
+  return el("div", { class: "signal" },
+    svg("svg", { viewBox: "0 0 240 80", role: "img", "aria-label": `${what}: ${plain(low)} to ${plain(high)}` },
+      lines.map((line, i) => svg("polyline", { points: points(line), class: "channel channel-" + (i % 4) }))),
+    el("small", null, `${plain(low)} to ${plain(high)}`));
+}
+
 function show(index, what, limit, compared) {
   const preview = DATA.previews[index];
+  if (preview.lines) return linesOf(preview, what);
+  if (preview.audio) {
+    return el("div", { class: "signal" }, picture(preview, "spectrogram of " + what),
+      el("audio", { controls: true, preload: "none", src: preview.audio, "aria-label": "play " + what }));
+  }
   if (preview.kind === "image") return picture(preview, what);
   return preview.kind === "text" ? passage(preview, limit) : rowNode(preview, limit, compared);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import is_sparse
 from upweight.core.preview import Preview
+from upweight.core.signals import Audio, Series
 from upweight.report.page_limits import PageLimits
 from upweight.report.pictures import as_pixels, encoded, reduced, sample_pictures, scale_of
 from upweight.report.sparse_rows import SparseRows
 from upweight.report.table_cells import Cells
 from upweight.report.table_columns import shown_of
-from upweight.report.wording import cell_text, count
+from upweight.report.wording import cell_text, count, number
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
 MAX_TEXT = 20_000  # characters of one text
@@ -143,7 +145,21 @@ class Album:
         if preview.kind == "row":
             pairs = [[str(name), cell_text(value)[:MAX_TEXT]] for name, value in preview.value]
             return {"kind": "row", "pairs": pairs, "more": max(0, _columns(self.sides[side]) - len(pairs))}
-        return self._picture(preview.value)
+        return {**self._picture(preview.value), **self._signal(preview.signal)}
+
+    def _signal(self, signal: Audio | Series | None) -> dict[str, Any]:
+        """The player of a recording, or the lines of a series with their scale."""
+        if isinstance(signal, Series):
+            low, high = signal.scale
+            return {"lines": signal.lines(), "low": number(low), "high": number(high)}
+        if signal is None:
+            return {}
+        uri = f"data:audio/wav;base64,{base64.b64encode(signal.wav()).decode()}"
+        if self._picture_bytes + len(uri) > self.limits.picture_bytes:
+            self._pictures_left_out += 1
+            return {}
+        self._picture_bytes += len(uri)
+        return {"audio": uri}
 
     def _picture(self, value: Any) -> dict[str, Any]:
         pixels = as_pixels(value, self.scale)
