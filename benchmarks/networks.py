@@ -21,7 +21,7 @@ from benchmarks.cost_plot import draw
 from benchmarks.nets import KINDS, Kind
 from benchmarks.network_targets import COMPARED, DEFAULT_NOTES, DEFAULT_TARGET, DEFAULTS, STATED, TARGETS
 from benchmarks.peers import install, one_thread
-from benchmarks.results import HERE, Section, Table, kept_tables, verdict, versions
+from benchmarks.results import HERE, Section, Table, kept_section, verdict, versions
 from benchmarks.truth import prepare
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
             if is_chosen and interpreter:
                 print(task, name, flush=True)
                 run(interpreter, folder, task, name)
-    tables = {table.title: table for table in kept_tables("networks")}
+    before = kept_section("networks")
+    tables = {} if before is None else {table.title: table for table in before.tables}
     for task in chosen.tasks:
         folder = prepare(task, chosen.data)
         if read_results(folder, task):
@@ -78,7 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
     ordered.append(summary(ordered))
     command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
     title = "Networks: accuracy against cost"
-    Section("networks", title, command, ordered, versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)).keep()
+    numbers = {} if before is None else before.versions  # tasks that were not chosen keep their figures
+    numbers |= versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)
+    Section("networks", title, command, ordered, numbers).keep()
 
 
 def contenders(task: str) -> list[str]:

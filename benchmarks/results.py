@@ -85,11 +85,11 @@ class Section:
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
 
 
-def kept_tables(name: str, folder: Path = HERE) -> list[Table]:
-    """The tables that a section has from earlier runs."""
+def kept_section(name: str, folder: Path = HERE) -> Section | None:
+    """A section as earlier runs left it; None if there is none."""
     path = folder / "results.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    return _read(saved[name]).tables if name in saved else []
+    return _read(saved[name]) if name in saved else None
 
 
 def keep_table(table: Table, folder: Path = HERE) -> None:
