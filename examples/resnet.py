@@ -88,14 +88,14 @@ def train_net(data: TensorDataset, folder: str) -> nn.Module:
 
 
 def main(report: str = "resnet.html") -> None:
-    x, y, shown = pictures()
+    x, y, shown, names = pictures()
     data = TensorDataset(x[:TRAIN], y[:TRAIN])
     with tempfile.TemporaryDirectory() as folder:
         net = train_net(data, folder)
         correct = float((net(x[TRAIN:]).argmax(1) == y[TRAIN:]).float().mean())
         print(f"{correct:.0%} of {UNSEEN} unseen pictures are classified correctly")
 
-        examples = uw.Examples(x.numpy(), y.numpy(), shown=shown)  # added
+        examples = uw.Examples(x.numpy(), y.numpy(), shown=shown, labels=names)  # added
         train, queries = examples.take(range(TRAIN)), examples.take(range(TRAIN, TRAIN + 4))  # added
         training = uw.Trajectory(folder, augment=augment).training(train)  # added
         model = uw.TorchModel(net, loss, training=training)  # added
@@ -107,13 +107,13 @@ def main(report: str = "resnet.html") -> None:
     print("wrote", report)
 
 
-def pictures() -> tuple[Tensor, Tensor, np.ndarray]:
-    """Pictures (n, 3, 16, 16), their classes, and the pictures as they look."""
+def pictures() -> tuple[Tensor, Tensor, np.ndarray, dict[int, str]]:
+    """Pictures (n, 3, 16, 16), their classes, the pictures as they look, and the names of the classes."""
     folder = os.environ.get("UPWEIGHT_DATA")
     return photographs(Path(folder)) if folder else shapes()
 
 
-def photographs(folder: Path) -> tuple[Tensor, Tensor, np.ndarray]:
+def photographs(folder: Path) -> tuple[Tensor, Tensor, np.ndarray, dict[int, str]]:
     """The first pictures of every class of CIFAR-10, in a random order."""
     with zipfile.ZipFile(folder / "cifar10-subset.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
@@ -125,10 +125,10 @@ def photographs(folder: Path) -> tuple[Tensor, Tensor, np.ndarray]:
     order = np.random.default_rng(0).permutation(len(chosen))
     small = np.stack([np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX)) for picture in read])[order]
     labels = np.array([classes.index(name.split("/")[1]) for name in chosen])[order]
-    return as_tensor(small), torch.from_numpy(labels), small
+    return as_tensor(small), torch.from_numpy(labels), small, dict(enumerate(classes))
 
 
-def shapes() -> tuple[Tensor, Tensor, np.ndarray]:
+def shapes() -> tuple[Tensor, Tensor, np.ndarray, dict[int, str]]:
     """Ten kinds of bright shapes: discs and bars in five colours, at random places on noise."""
     rng = np.random.default_rng(0)
     count, grid = TRAIN + UNSEEN, np.arange(SIZE)
@@ -141,7 +141,8 @@ def shapes() -> tuple[Tensor, Tensor, np.ndarray]:
         inside = disc if label < 5 else (np.abs(grid[:, None] - row) < 2) & (np.abs(grid - column) < 6)
         picture[inside] = 0.4 * picture[inside] + 0.6 * colours[label % 5]
     small = drawn.clip(0, 255).astype(np.uint8)
-    return as_tensor(small), torch.from_numpy(labels), small
+    names = [f"{colour} {kind}" for kind in ("disc", "bar") for colour in ("red", "green", "blue", "yellow", "purple")]
+    return as_tensor(small), torch.from_numpy(labels), small, dict(enumerate(names))
 
 
 def as_tensor(small: np.ndarray) -> Tensor:

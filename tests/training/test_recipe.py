@@ -175,7 +175,7 @@ def test_nets_with_batch_norm_are_trained_one_by_one_and_keep_their_statistics()
     trained = model(normed)
     again = trained.retrain(train(), np.ones(N))
     assert np.array_equal(again.measure(queries()), trained.measure(queries()))
-    assert any("still takes part in the batch statistics of 1" in note for note in trained.notes)
+    assert any("still takes part in the batch statistics of '1'" in note for note in trained.notes)
     assert not model(normed, denominator="rebatched").notes
     assert trained.stack(train()).size == 1 and "buffers" in trained.stack(train()).why
     with pytest.raises(ValueError, match="training changed more than the model's parameters"):

@@ -176,6 +176,6 @@ def _batch_norm_notes(training: Training | TrainFn | None, network: Network) -> 
     if not batch_norms or not isinstance(training, Training) or training.denominator == "rebatched":
         return []
     return [
-        f"An example of weight 0 still takes part in the batch statistics of {batch_norms[0]}: only its loss is "
+        f"An example of weight 0 still takes part in the batch statistics of {batch_norms[0]!r}: only its loss is "
         'removed. Training(denominator="rebatched") removes the whole example.'
     ]
