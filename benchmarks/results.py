@@ -98,7 +98,9 @@ def keep_table(table: Table, folder: Path = HERE) -> None:
     saved = json.loads(path.read_text()) if path.exists() else {}
     before = _read(saved["stores"]).tables if "stores" in saved else []
     tables = [*(other for other in before if other.title != table.title), table]
-    command = "python -m benchmarks.store_quality, .million_rows, .store_survival, .store_engines, .forecasts (--data DIR)"
+    command = (
+        "python -m benchmarks.store_quality, .million_rows, .store_survival, .store_engines, .forecasts: --data DIR"
+    )
     Section("stores", "Stores", command, tables, versions(["numpy", "torch", "safetensors", "upweight"])).keep(folder)
 
 

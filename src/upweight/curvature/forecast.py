@@ -38,11 +38,13 @@ from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, O
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.captured_rows import MAX_STREAMED_NUMBERS
 from upweight.gradients.inspection import capture, inspect
 from upweight.gradients.outputs import NoOutputsError
 
 PILOT_SHARE = 0.01  # of the examples
 MAX_PILOT_EXAMPLES = 512
+COPIES, BYTES = 4, 4  # of captured numbers
 PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
@@ -51,6 +53,11 @@ TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
 
 def forecast_fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     """Fitting this curvature. Raises NoOutputsError if it is impossible for the loss."""
+    fit = _fit(pilot, recipe)
+    return Forecast(fit.parts, fit.bytes + pilot.working_bytes if fit.parts else 0.0)
+
+
+def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     n, size = len(pilot.summed.train), pilot.network.size
     match recipe:
         case KFAC() | EKFAC():
@@ -88,7 +95,7 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
         pair, memory = pilot.vector_pair, memory + 4.0 * queries * size
     passes = pilot.held_passes(queries) * n * pilot.capture
     steps = {"solving for queries": solve, "training gradients": passes, "scores": n * queries * pair}
-    return Forecast(steps, memory)
+    return Forecast(steps, memory + pilot.working_bytes)
 
 
 @final
@@ -187,6 +194,13 @@ class Pilot:
         if not isinstance(self.operator, GaussNewtonOperator):
             return float("inf")
         return len(Roots(self.operator, self.summed.limits.dual_trace)) / len(self.examples)
+
+    @property
+    def working_bytes(self) -> float:
+        """Of the gradients that are captured and streamed at a time, with a few copies of them."""
+        floats = self.inspection.floats
+        batch = min(self.inspection.batch_size, len(self.summed.train)) * floats
+        return float(COPIES * BYTES * (batch + min(len(self.summed.train) * floats, MAX_STREAMED_NUMBERS)))
 
     def held_passes(self, rows: int) -> float:
         """Passes over the streamed side of a product whose held side has so many rows."""
