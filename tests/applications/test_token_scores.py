@@ -207,8 +207,9 @@ def test_a_span_of_the_query_is_measured_by_its_log_probability(recipe):
         assert np.allclose(totals, expected.values[row][strongest][:, None], rtol=1e-9)
 
 
-@pytest.mark.parametrize("span", [None, (3, 5)])
-@pytest.mark.parametrize("recipe", [uw.GradDot(), uw.Influence(curvature=uw.EKFAC(), damping=0.1)])
+@pytest.mark.parametrize(
+    ("recipe", "span"), [(uw.GradDot(), None), (uw.Influence(curvature=uw.EKFAC(), damping=0.1), (3, 5))]
+)
 def test_the_effect_of_the_training_texts_together_is_split_over_the_tokens_of_the_query(recipe, span):
     weighted = TRAIN.replaced(weights=[1, 0, 3, 1, 1, 2])
     fitted = recipe.fit(language_model(objective=uw.Objective("mean", l2=0.01)), weighted)
