@@ -20,7 +20,7 @@ def function_distance(
     the metric of this distance is that of the Gauss–Newton matrix.
 
     Args:
-        model, reference: `TorchModel`s whose outputs have the same shape.
+        model, reference: each a `TorchModel`; their outputs have the same shape.
         examples: the examples over which the mean is taken.
         metric: "outputs" is √mean ‖f(x) − g(x)‖². "bregman" is the mean Bregman divergence of the reference's loss from
             the reference's outputs, in the unit of the loss: for a cross-entropy, KL of the reference's probabilities
