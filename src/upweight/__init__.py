@@ -36,6 +36,8 @@ def _modules(file: str = "__init__.pyi") -> dict[str, str]:
 
 # deprecated name → current one
 _RENAMED = {"Found": "Detection", "Moved": "NewtonSteps", "found_at": "detection_rates"}
+# what a public name may need → the extra that installs it
+_EXTRAS = {"torch": "torch", "safetensors": "torch", "transformers": "transformers", "datasets": "transformers"}
 _MODULES = _modules()
 __all__ = list(_MODULES)
 
@@ -48,7 +50,16 @@ def __getattr__(name: str) -> object:
         return getattr(sys.modules[__name__], _RENAMED[name])
     if name not in _MODULES:
         raise AttributeError(f"module 'upweight' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        raise ModuleNotFoundError(
+            f"uw.{name} needs {error.name}, which is not installed; run pip install 'upweight[{extra}]'",
+            name=error.name,
+        ) from error
     value = globals()[name] = getattr(module, name, None) or importlib.import_module(f"{_MODULES[name]}.{name}")
     return value
 

@@ -112,6 +112,17 @@ print(*upweight.__all__)
     assert run(code, archive).split() == uw.__all__
 
 
+def test_a_name_whose_library_is_missing_says_what_to_install():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"  # as where torch is not installed
+        "import upweight as uw\n"
+        "uw.Examples([[1.0]])\n"
+        "uw.TorchModel"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "uw.TorchModel needs torch, which is not installed; run pip install 'upweight[torch]'" in ran.stderr
+
+
 def test_importing_the_package_imports_nothing_else():
     code = "import sys; before = set(sys.modules); import upweight; print(*(set(sys.modules) - before))"
     heavy = {"numpy", "scipy", "sklearn", "torch", "inspect", "ast", "importlib.metadata", "dataclasses"}
