@@ -81,7 +81,8 @@ class Section:
         saved = json.loads(path.read_text()) if path.exists() else {}
         saved[self.name] = asdict(self)
         path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
-        sections = [_read(saved[name]) for name in ORDER if name in saved]
+        names = [*(name for name in ORDER if name in saved), *(name for name in saved if name not in ORDER)]
+        sections = [_read(saved[name]) for name in names]
         (folder / "RESULTS.md").write_text("\n".join([HEAD, *[section.markdown() for section in sections]]))
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from benchmarks.results import Section
 from experiments.results import Result, Row, assemble, read
 
 RESULT = Result(
@@ -35,3 +36,10 @@ def test_every_folder_becomes_a_section_with_an_overview(tmp_path):
     assert "| R | .9 | .1 | **missed** |" in text
     assert "![Fig. 1: terms missing](koh/results/fig1.png)" in text
     assert "- A reason." in text
+
+
+def test_sections_of_benchmarks_that_the_order_does_not_know_come_last(tmp_path):
+    for name in ("of later", "speed", "accuracy"):
+        Section(name, name.title(), "python -m benchmarks", []).keep(tmp_path)
+    titles = [line for line in (tmp_path / "RESULTS.md").read_text(encoding="utf-8").splitlines() if "## " in line]
+    assert titles == ["## Accuracy", "## Speed", "## Of Later"]
