@@ -190,6 +190,33 @@ def test_the_recipe_of_a_loop_is_read_from_its_optimiser() -> None:
         uw.training_of(net, torch.optim.Adagrad(net.parameters()), epochs=1)
 
 
+def test_a_recipe_begins_with_the_learning_rates_from_which_a_scheduler_started() -> None:
+    net = plain_net()
+    optimiser = by_layer(torch.optim.SGD, {"lr": 0.4}, {"lr": 0.8})(net)
+    plain = uw.training_of(net, optimiser, epochs=2, schedule=quarter)
+    torch.optim.lr_scheduler.LambdaLR(optimiser, quarter)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.1)
+    assert repr(uw.training_of(net, optimiser, epochs=2, schedule=quarter)) == repr(plain)
+    for settings in ({}, {"lr": [0.1, 0.2]}):
+        with pytest.raises(ValueError, match=r"a scheduler has changed the learning rates.*pass schedule="):
+            uw.training_of(net, optimiser, epochs=2, **settings)
+    rates = {"lr": [0.1, 0.2], "groups": [uw.ParameterGroup(parameters="2", lr=[0.2, 0.4])]}
+    assert uw.training_of(net, optimiser, epochs=2, **rates).lr == [0.1, 0.2]
+
+
+def test_parameters_that_the_optimiser_does_not_hold_are_named() -> None:
+    net = plain_net()
+    optimiser = torch.optim.SGD(net[2].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"does not hold 0\.weight, 0\.bias; call requires_grad_\(False\)"):
+        uw.training_of(net, optimiser, epochs=1)
+    net[0].requires_grad_(False)
+    assert uw.training_of(net, optimiser, epochs=1).groups == ()
+
+
+def quarter(step: int) -> float:
+    return min(1.0, (step + 1) / 4)
+
+
 def test_what_segments_and_means_leave_out_is_said(tmp_path: Any) -> None:
     net = train(torch.ones(N).double(), uw.Trajectory(tmp_path / "clip", clip=0.3), TRAININGS["clipping"])
     model = uw.TorchModel(net, loss, trajectory=uw.Trajectory(tmp_path / "clip"))

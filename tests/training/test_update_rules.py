@@ -76,6 +76,26 @@ def test_a_rule_that_torch_cannot_follow_is_refused() -> None:
         uw.UpdateRule("lion")  # type: ignore[arg-type]
 
 
+def overwrites_the_state(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, t: int) -> Any:
+    return parameter - lr * state["m"].mul_(0.9).add_(gradient), state
+
+
+def overwrites_the_parameter(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, t: int) -> Any:
+    return parameter.sub_(lr * gradient), state
+
+
+@pytest.mark.parametrize("rule", [overwrites_the_state, overwrites_the_parameter])
+def test_a_rule_that_overwrites_its_arguments_is_refused_by_derivatives(rule: Any) -> None:
+    model = trained(optimiser=uw.UpdateRule(rule, ("m",)))
+    with pytest.raises(ValueError, match=r"overwrites one of its arguments.*return new tensors"):
+        uw.Metagradient(at="full", removals=0).fit(model, TRAIN).attribute(QUERIES)
+
+
+def test_a_rule_has_to_return_a_pair() -> None:
+    with pytest.raises(ValueError, match=r"to return \(parameter, state\), got Tensor"):
+        trained(optimiser=uw.UpdateRule(lambda parameter, gradient, state, lr, t: parameter - lr * gradient))
+
+
 def test_adam_as_a_rule_gives_the_scores_of_adam() -> None:
     recipe = uw.Metagradient(at="full", removals=0)
     models = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
 Step = Callable[[Tensor, Tensor, dict[str, Tensor], float, int], tuple[Tensor, dict[str, Tensor]]]
+_NEW_TENSORS = "write it with operations of torch that return new tensors"
 MIN_SLOPE = 1e-6  # of an update in the gradient, relative to the update itself
 
 
@@ -46,7 +48,15 @@ class UpdateRule:
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, t: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The parameter and its state after the step. Raises ValueError for a result of another form."""
-        after, new_state = self.step(parameter, gradient, dict(state), lr, t)
+        try:
+            result: Any = self.step(parameter, gradient, dict(state), lr, t)
+        except RuntimeError as error:
+            if "inplace" not in str(error) and "in-place" not in str(error):
+                raise
+            raise ValueError(f"the update rule overwrites one of its arguments; {_NEW_TENSORS}") from error
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+            raise ValueError(f"expected step(…) to return (parameter, state), got {type(result).__name__}")
+        after, new_state = result
         shapes = {name: getattr(new_state.get(name), "shape", None) for name in self.state}
         wrong = [name for name, shape in shapes.items() if shape != parameter.shape]
         if not isinstance(after, Tensor) or after.shape != parameter.shape or wrong or set(new_state) != set(shapes):
@@ -71,8 +81,7 @@ class UpdateRule:
             )
         except (RuntimeError, NotImplementedError) as error:
             raise ValueError(
-                f"the update rule cannot be differentiated ({str(error).splitlines()[0]}); write it with operations of "
-                "torch that return new tensors"
+                f"the update rule cannot be differentiated ({str(error).splitlines()[0]}); {_NEW_TENSORS}"
             ) from error
         moved, slope = tangents
         if not bool(torch.isfinite(slope).all()) or float(slope.norm()) <= MIN_SLOPE * float(moved.norm()):
