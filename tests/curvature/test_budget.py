@@ -108,3 +108,14 @@ def test_the_choice_is_kept_with_the_fit(tmp_path: Any) -> None:
 def test_a_budget_of_nothing_is_refused(passes: float) -> None:
     with pytest.raises(ValueError, match="more than 0 passes"):
         uw.WithinBudget(passes=passes)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-2])
+def test_a_loss_that_is_linear_in_the_outputs_has_another_default_whatever_the_l2(l2: float) -> None:
+    model, train, queries = task("small")
+    absolute = uw.TorchModel(
+        model.network.net, lambda net, batch: (net(batch.x)[:, 0] - batch.y).abs(), objective=uw.Objective("mean", l2)
+    )
+    scores = uw.Influence().fit(absolute, train).attribute(queries)
+    assert "empirical Fisher" in scores.diagnostics["curvature"]
+    assert "the loss has no curvature" in scores.diagnostics["curvature_choice"]

@@ -27,7 +27,7 @@ from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.fisher import FittedFisher, TooManyExamplesError
 from upweight.curvature.identity import FittedIdentity
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
-from upweight.curvature.no_curvature import NoCurvatureError
+from upweight.curvature.no_curvature import NoCurvatureError, require_curved_loss
 from upweight.curvature.optimum import NONE_AT_OPTIMUM, is_at_optimum
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import SecondDerivativeError
@@ -109,7 +109,8 @@ def _build_within(
 ) -> Curvature:
     """The best curvature within the budget; if it is impossible, the next one, with a note that says why."""
     reason: Exception | None = None
-    candidates, first = candidates_within(_undamped(model, train, limits), budget), ""
+    undamped = _undamped(model, train, limits)
+    candidates, first = candidates_within(undamped, budget), ""
     for recipe, why in candidates:
         name = type(recipe).__name__
         choice, notes = why, tuple[str, ...]()
@@ -121,6 +122,8 @@ def _build_within(
             )
             notes = (choice,)
         try:
+            if isinstance(recipe, GaussNewton | KFAC | EKFAC):
+                require_curved_loss(undamped)
             return _build(model, train, recipe, damping, limits, notes, choice)
         except (NoOutputsError, SecondDerivativeError, NoCurvatureError, TooManyExamplesError) as error:
             reason, first = reason or error, first or name
