@@ -119,3 +119,16 @@ def test_a_loss_that_is_linear_in_the_outputs_has_another_default_whatever_the_l
     scores = uw.Influence().fit(absolute, train).attribute(queries)
     assert "empirical Fisher" in scores.diagnostics["curvature"]
     assert "the loss has no curvature" in scores.diagnostics["curvature_choice"]
+
+
+def test_a_loss_that_torch_differentiates_only_once_has_a_default() -> None:
+    model, train, queries = task("small")
+    hinge = uw.TorchModel(
+        model.network.net, lambda net, batch: F.multi_margin_loss(net(batch.x), batch.y, reduction="none")
+    )
+    scores = uw.Influence().fit(hinge, train).attribute(queries)
+    assert "empirical Fisher" in scores.diagnostics["curvature"]
+    assert "only once" in scores.diagnostics["curvature_choice"]
+    for curvature in (uw.GaussNewton(), uw.EKFAC()):
+        with pytest.raises(TypeError, match=r"only once.*use curvature=EmpiricalFisher\(\)"):
+            uw.Influence(curvature=curvature).fit(hinge, train)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -22,7 +23,7 @@ ROUNDING = 100  # in units in the last place, below which a number counts as zer
 
 
 class NoOutputsError(TypeError):
-    """The loss is not a function of one output tensor of the net."""
+    """The loss is not a function of one output tensor of the net, or has no second derivatives in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,15 @@ class Outputs:
         """The output-Hessian product u ↦ (∇²_z loss) u, with each example times its weight (B,); `ggn_vp` takes it."""
         z = self.wide_values().requires_grad_(True)
         losses = self._wide_losses(z)
-        gradient = torch.autograd.grad((losses if weights is None else losses * weights).sum(), z, create_graph=True)[0]
+        total = (losses if weights is None else losses * weights).sum()
+        with _require_second_derivative():
+            gradient = torch.autograd.grad(total, z, create_graph=True)[0]
 
         def product(u: Tensor) -> Tensor:
             if not gradient.requires_grad:  # a loss without curvature, such as |z|
                 return torch.zeros_like(u)
-            hessian_u = torch.autograd.grad(gradient, z, u.to(z), retain_graph=True, allow_unused=True)[0]
+            with _require_second_derivative():
+                hessian_u = torch.autograd.grad(gradient, z, u.to(z), retain_graph=True, allow_unused=True)[0]
             return torch.zeros_like(u) if hessian_u is None else hessian_u
 
         return product
@@ -101,6 +105,18 @@ class Outputs:
             for joint in range(len(axes) + 1)
             if joint == len(axes) or _is_block_diagonal(product, u, prod(axes[: len(axes) - joint]))
         )
+
+
+@contextmanager
+def _require_second_derivative() -> Iterator[None]:
+    """A context in which torch's error about a loss that it differentiates only once is a NoOutputsError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "derivative" not in text and "differentiate" not in text:
+            raise
+        raise NoOutputsError(f"torch differentiates the loss only once ({text.splitlines()[0]})") from error
 
 
 def _is_block_diagonal(product: Callable[[Tensor], Tensor], u: Tensor, positions: int) -> bool:
