@@ -57,6 +57,17 @@ def test_a_planted_shortcut_is_found_in_words_and_confirmed_by_retraining(found)
     assert group.interval[0] < actual < group.interval[1]
 
 
+def test_groups_are_a_table_and_show_themselves_in_notebooks(found):
+    result = found[0]
+    table = result.to_pandas()
+    groups = [*result.groups, *result.rejected]
+    assert table["group"].tolist() == [group.name for group in groups]
+    assert table["size"].tolist() == [len(group.ids) for group in groups]
+    assert (table["effect"][0], table["low"][0], table["high"][0]) == (groups[0].effect, *groups[0].interval)
+    assert table["confirmed"].tolist() == [group.confirmed for group in groups]
+    assert "flag = 1" in result._repr_html_()
+
+
 def test_the_halves_of_the_queries_are_disjoint_and_nothing_of_the_users_changes(found):
     result, model, train, queries = found
     assert not set(result.searched) & set(result.confirming)
@@ -169,6 +180,8 @@ def test_bad_requests_are_refused_in_a_sentence(found):
         uw.discover(model, train, queries.take(range(10)))
     with pytest.raises(ValueError, match="one value of 'source' per training example"):
         uw.discover(model, train, queries, columns={"source": [1, 2]})
+    with pytest.raises(TypeError, match=r"expected columns as {name: values}, got list"):
+        uw.discover(model, train, queries, columns=["source"])
     with pytest.raises(ValueError, match="expected largest between 0 and 1"):
         uw.GroupDiscovery(largest=1.0)
     with pytest.raises(ValueError, match="smallest < largest"):

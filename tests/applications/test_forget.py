@@ -286,6 +286,7 @@ def test_comparison_and_membership(table):
     assert "10 unseen examples are copies" in result.diagnostics["warnings"][0]
     assert all(distance.after < 1e-8 < distance.before for distance in result.distances)
     assert [check.model for check in result.membership] == ["before", "after", "retrained"]
+    assert result.to_pandas()["name"].tolist() == [step.name for step in result.steps]
     losses = -np.r_[model.measure(train.take(range(40))), model.measure(unseen.take(range(10, len(unseen))))]
     is_forgotten = np.r_[np.ones(40), np.zeros(len(unseen) - 10)]
     assert result.membership[0].auc == pytest.approx(roc_auc_score(is_forgotten, -losses))

@@ -193,6 +193,8 @@ def test_calls_that_make_no_sense():
     change = uw.Change(remove=["t1"])
     with pytest.raises(ValueError, match="at least one change"):
         uw.what_if(logistic(), TRAIN, QUERIES, {})
+    with pytest.raises(TypeError, match=r"expected ids to remove as a list, got the text 't1'; pass \['t1'\]"):
+        uw.Change(remove="t1")
     with pytest.raises(ValueError, match="at least 9"):
         uw.what_if(logistic(), TRAIN, QUERIES, change, removals=3)
     with pytest.raises(ValueError, match='expected form "newton", "first"'):

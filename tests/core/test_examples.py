@@ -250,6 +250,16 @@ def test_an_unknown_id_is_named_with_some_that_are_known():
             ask("c")
 
 
+def test_a_mask_is_not_taken_for_the_ids_0_and_1():
+    examples = Examples(np.eye(3))
+    for mask in (np.array([True, False, False]), [False, True, True], [True], True):
+        for ask in (examples.positions, examples.select, examples.without):
+            with pytest.raises(
+                TypeError, match=r"expected ids, got booleans; those of a mask are `examples.ids\[mask\]`"
+            ):
+                ask(mask)
+
+
 def test_one_id_or_position_needs_no_list():
     examples = Examples(np.eye(3), ids=["aa", "bb", "cc"])
     assert examples.select("bb").ids.tolist() == ["bb"]

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
+from sklearn.linear_model import LogisticRegression
 
-from upweight import Examples, Scores, Unit
+from upweight import Examples, Influence, Scores, Unit, explainable
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
 
@@ -240,3 +241,17 @@ def test_scores_know_the_queries_that_they_are_of(tmp_path):
             same_scores.require_queries(queries.take([1, 0]))
     values.require_queries(queries.replaced(y=[1, 1]))  # of an earlier version
     replace(scores, values=scores.values[:1], query_ids=[0]).require_queries(queries.take([0]))
+
+
+def test_scores_know_the_training_examples_that_they_are_of(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    train, queries = Examples(x, y), Examples(x[:3], y[:3])
+    scores = Influence().fit(explainable(LogisticRegression(tol=1e-8).fit(x, y), train), train).attribute(queries)
+    scores.save(tmp_path / "scores.uw")
+    for same_scores in (scores, Scores.load(tmp_path / "scores.uw"), scores.total()):
+        same_scores.require_train(Examples(x.copy(), y.copy(), shown=[str(row) for row in x]))
+        for other in (train.replaced(y=1 - y), Examples(x + 1, y), Examples(x, y, weights=y + 1.0)):
+            with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
+                same_scores.require_train(other)
+    replace(scores, train_contents=None).require_train(train.replaced(y=1 - y))  # of an earlier version
+    scores.require_train(train.take([1, 0]).replaced(y=[0, 0]))  # a selection is not known

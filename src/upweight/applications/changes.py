@@ -29,6 +29,7 @@ class Change:
 
     Raises:
         ValueError: nothing to change, a factor that is not a finite number ≥ 0, or an id that is changed in two ways.
+        TypeError: a text instead of a list of ids.
     """
 
     remove: Sequence[Id] = ()
@@ -37,6 +38,8 @@ class Change:
     add: Examples | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.remove, str):
+            raise TypeError(f"expected ids to remove as a list, got the text {self.remove!r}; pass [{self.remove!r}]")
         removed = tuple(dict.fromkeys(np.asarray(self.remove).tolist()))
         object.__setattr__(self, "remove", removed)
         if not (removed or self.relabel or self.reweight or self.add is not None):

@@ -58,8 +58,10 @@ def conditions_of(model: Measurable, train: Examples, columns: Mapping[str, Any]
         columns: name → values (n,) that the model need not see, such as the source of an example.
         seed: of the clusters.
 
-    Raises ValueError for a column of another length.
+    Raises ValueError for a column of another length, TypeError for columns without names.
     """
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"expected columns as {{name: values}}, got {type(columns).__name__}")
     rows: list[tuple[str, str, Mask]] = []
     for name, values in columns.items():
         array = np.asarray(values)

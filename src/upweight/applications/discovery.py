@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Unit
+from upweight.core.tabular import Tabular
 
 Array = NDArray[np.float64]
 
@@ -48,6 +49,20 @@ class DiscoveredGroup:
     def name(self) -> str:
         """The conditions as one text."""
         return " and ".join(self.conditions)
+
+    def row(self) -> dict[str, Any]:
+        """The group in a table."""
+        low, high = self.interval
+        return {
+            "group": self.name,
+            "size": len(self.ids),
+            "effect": self.effect,
+            "low": low,
+            "high": high,
+            "predicted": self.predicted,
+            "p": self.p,
+            "confirmed": self.confirmed,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -88,7 +103,7 @@ class UnsupportedRegion:
 
 
 @dataclass(frozen=True, eq=False)
-class Discovery:
+class Discovery(Tabular):
     """What `discover` returns.
 
     Attributes:
@@ -124,6 +139,10 @@ class Discovery:
     train: Examples
     queries: Examples
     diagnostics: Mapping[str, Any]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The confirmed and the rejected groups; their ids are in `groups`."""
+        return [group.row() for group in (*self.groups, *self.rejected)]
 
     @property
     def sentence(self) -> str:

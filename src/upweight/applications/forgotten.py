@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from upweight.applications.membership import Membership
 from upweight.core.examples import Examples, Id
 from upweight.core.files import CERTIFICATE, open_atomically
 from upweight.core.forgettable import ForgottenStep, Route
+from upweight.core.tabular import Tabular
 
 KIND = "upweight certificate"
 VERSION = 1
@@ -39,7 +40,7 @@ class Distance:
 
 
 @dataclass(frozen=True, eq=False)
-class Forgotten:
+class Forgotten(Tabular):
     """What `forget` returns.
 
     Attributes:
@@ -57,6 +58,7 @@ class Forgotten:
         diagnostics: `warnings` and `notes`.
     """
 
+    _table: ClassVar = "steps"
     estimator: Any
     model: Any
     ids: tuple[Id, ...]

@@ -218,7 +218,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
         scores = with_departure(scores, departure)
-        return replace(scores, contents=(checksum(queries.ids), queries.checksum()))
+        contents, train_contents = [(checksum(each.ids), each.checksum()) for each in (queries, self.train)]
+        return replace(scores, contents=contents, train_contents=train_contents)
 
     def departure(self, queries: Examples) -> Departure | None:
         """How predictions at the optimum, where scores are taken, differ from the model's; None for the same model.

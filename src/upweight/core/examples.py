@@ -196,8 +196,10 @@ class Examples:
         return given
 
     def positions(self, ids: Sequence[Id] | NDArray[Any]) -> NDArray[np.intp]:
-        """Positions of these ids, shape (len(ids),). Raises KeyError with the first unknown id."""
+        """Positions of these ids, shape (len(ids),). KeyError for an unknown id, TypeError for a mask (False == 0)."""
         plain = np.atleast_1d(np.asarray(ids)).tolist()
+        if any(isinstance(i, bool) for i in plain):
+            raise TypeError("expected ids, got booleans; those of a mask are `examples.ids[mask]`")
         try:
             return np.array([self._position[i] for i in plain], dtype=np.intp)
         except KeyError as error:

@@ -62,6 +62,7 @@ class Scores(Plottable, Tabular):
         at_optimum: the predictions at the optimum of the training objective, if scores are taken there and a reader
             would see a difference from `predictions`; else None.
         contents: checksums of the queries' ids and of their inputs and labels; None if they are not known.
+        train_contents: the same of the training examples.
         half_widths: the score is estimated, and values ± half_widths contain what it estimates with a probability of
             90 %, shape (queries, train); None for scores that are not estimated from random trainings.
     """
@@ -79,6 +80,7 @@ class Scores(Plottable, Tabular):
     contents: tuple[int, int | None] | None = None
     at_optimum: Predictions | None = None
     half_widths: NDArray[np.float64] | None = None
+    train_contents: tuple[int, int | None] | None = None
 
     def __post_init__(self) -> None:
         plain = {"values": np.asarray(self.values, dtype=np.float64)}
@@ -102,6 +104,17 @@ class Scores(Plottable, Tabular):
         if ids == checksum(self.query_ids) and contents is not None and contents != queries.checksum():
             raise ValueError(
                 "these queries have other inputs or labels than when they were scored; call attribute(queries) again"
+            )
+
+    def require_train(self, train: Examples) -> None:
+        """Raise ValueError if these are the ids of the training examples in this order, with other contents."""
+        ids, contents = self.train_contents or (None, None)
+        if contents is None or self.train_ids.tolist() != train.ids.tolist() or ids != checksum(self.train_ids):
+            return  # not known for a selection of the training examples
+        if contents != train.checksum():
+            raise ValueError(
+                "these training examples have other inputs, labels or weights than those of the scores; "
+                "fit again, and call attribute(queries)"
             )
 
     def row(self, query: Id) -> NDArray[np.float64]:

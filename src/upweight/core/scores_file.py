@@ -25,7 +25,7 @@ def write_scores(path: str | Path, fields: Mapping[str, Any]) -> None:
         arrays["measured"] = fields["measured"]
     if fields["half_widths"] is not None:
         arrays["half_widths"] = fields["half_widths"]
-    facts = {name: fields[name] for name in ("measurement", "recipe", "diagnostics", "contents")}
+    facts = {name: fields[name] for name in ("measurement", "recipe", "diagnostics", "contents", "train_contents")}
     facts["unit"] = str(fields["unit"])
     for name, prefix in PREFIXES.items():
         predictions: Predictions | None = fields[name]
@@ -61,7 +61,7 @@ def read_scores(path: str | Path, mapped: bool = False) -> dict[str, Any]:
             "recipe": _object(facts, "recipe"),
             "diagnostics": diagnostics,
             "measured": stored_array(arrays, "measured", (rows,), finite=False) if "measured" in arrays else None,
-            "contents": _contents(facts.get("contents")),
+            **{name: _contents(facts.get(name)) for name in ("contents", "train_contents")},
             **{name: _predictions(facts.get(name), arrays, prefix, rows) for name, prefix in PREFIXES.items()},
         }
 
@@ -78,13 +78,13 @@ def _require_texts(texts: Any) -> None:
 
 
 def _contents(stored: Any) -> tuple[int, int | None] | None:
-    """The checksums of the queries' ids and contents."""
+    """The checksums of the ids and contents of examples."""
     if stored is None:
         return None
     if not isinstance(stored, list) or len(stored) != 2 or type(stored[0]) is not int:
-        raise TypeError(f"expected two checksums of the queries, got {stored!r:.40}")
+        raise TypeError(f"expected two checksums of examples, got {stored!r:.40}")
     if stored[1] is not None and type(stored[1]) is not int:
-        raise TypeError(f"expected two checksums of the queries, got {stored!r:.40}")
+        raise TypeError(f"expected two checksums of examples, got {stored!r:.40}")
     return stored[0], stored[1]
 
 

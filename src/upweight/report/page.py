@@ -72,6 +72,7 @@ def write_report(
     """
     require_ids("query", scores.query_ids, queries, "queries")
     require_ids("train", scores.train_ids, train, "train")
+    scores.require_train(train)
     if len(scores.query_ids) == 0:
         raise ValueError("expected scores of at least one query, got none; attribute some queries first")
     scores = judged(check, scores)

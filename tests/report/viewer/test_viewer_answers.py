@@ -167,6 +167,8 @@ def test_scores_of_other_data_are_refused_in_a_sentence(digits, other):
         uw.Viewer(scores, train, queries, against=few)
     with pytest.raises(TypeError, match=r"expected train as upweight\.Examples"):
         uw.Viewer(scores, train.x, queries)
+    with pytest.raises(TypeError, match="expected `against` to be Scores of another method, got ndarray"):
+        uw.Viewer(scores, train, queries, against=scores.values)
 
 
 def test_queries_that_changed_since_are_refused():
@@ -179,6 +181,8 @@ def test_queries_that_changed_since_are_refused():
     uw.Viewer(scores, train, train)  # queries without scores are left out
     with pytest.raises(ValueError, match="other inputs or labels than when they were scored"):
         uw.Viewer(scores, train, train.replaced(x=train.x + 1))
+    with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
+        uw.Viewer(scores, train.replaced(y=train.y[::-1]), train)
 
 
 @pytest.mark.parametrize(

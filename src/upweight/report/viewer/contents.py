@@ -44,12 +44,15 @@ class Contents:
     ) -> None:
         for name, given in (("train", train), ("queries", queries)):
             require_examples(given, name)
+        if against is not None and not isinstance(against, Scores):
+            raise TypeError(f"expected `against` to be Scores of another method, got {type(against).__name__}")
         require_ids("query", scores.query_ids, queries, "queries")
         require_ids("train", scores.train_ids, train, "train")
         if not scores.values.size:
             raise ValueError("expected scores of at least one query and one training example, got none")
         queries = queries.select(scores.query_ids)
         scores.require_queries(queries)
+        scores.require_train(train)
         self.scores, self.train, self.queries = judged(check, scores), train, queries
         self.check = check
         self.has_intervals = scores.half_widths is not None or (
