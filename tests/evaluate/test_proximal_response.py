@@ -172,3 +172,7 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
     assert gap.largest in ("proximity", "linearisation") and gap.largest in repr(gap)
     assert gap.to_pandas().index.tolist()[0] == "retraining"
     assert gap.as_dict()["distances"] == gap.distances
+    with pytest.raises(ValueError, match="expected scores of exactly these queries, in this order"):
+        uw.influence_gap(model, train, queries.take(np.arange(len(queries))[::-1]), scores, removals, damping=DAMPING)
+    with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
+        uw.influence_gap(model, train.replaced(x=train.x + 1), queries, scores, removals, damping=DAMPING)

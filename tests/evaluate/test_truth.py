@@ -183,8 +183,19 @@ def test_a_measurement_that_is_not_finite_refuses_the_removal():
         truth_of(model, train, queries, singles(train, ["p1"]))
 
 
+def test_groups_of_ones_own_are_named_ids():
+    model, train, queries, _ = game()
+    ids = train.ids[:3].tolist()
+    truth, same = (truth_of(model, train, queries, r) for r in ({"g": ids}, named_removals({"g": ids})))
+    assert truth.removals == same.removals
+    np.testing.assert_array_equal(truth.actual, same.actual)
+
+
 def test_bad_requests_are_refused():
     model, train, queries, scores = game()
+    for removals in (train.ids[:3].tolist(), [["p1"]], np.arange(len(train)) < 3):
+        with pytest.raises(TypeError, match=r"expected removals of `subsets` or `singles`, or {name: ids}, got"):
+            truth_of(model, train, queries, removals)
     for removals in ([], [*singles(train, ["p1"]), *singles(train, ["p1"])]):
         with pytest.raises(ValueError, match="expected removals of different names"):
             truth_of(model, train, queries, removals)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, Id
 from upweight.core.plottable import Plottable
 from upweight.core.responsive import Responsive
 from upweight.core.scores import Scores
@@ -124,7 +124,7 @@ def influence_gap(
     train: Examples,
     queries: Examples,
     scores: Scores,
-    removals: Sequence[Removal],
+    removals: Sequence[Removal] | Mapping[str, Sequence[Id]],
     *,
     damping: float = 1e-3,
     retraining: Retraining | None = None,
@@ -144,7 +144,7 @@ def influence_gap(
         model: a `TorchModel` that can be retrained, and whose loss is a function of the net's output.
         train, queries: as for `verify`.
         scores: of these queries.
-        removals: the examples to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
+        removals: the examples to leave out, from `subsets` or `singles`, or groups of your own as name → ids.
         damping: λ on the scale of the mean loss.
         retraining: where and how to retrain, and with which seeds.
 
@@ -159,13 +159,15 @@ def influence_gap(
 
     require(model, [Responsive], "influence_gap", train, queries)
     retraining = Retraining() if retraining is None else retraining
-    truth = retrain_truth(model, train, queries, removals, retraining=retraining)
+    scores.require_queries(queries)
+    scores.require_train(train)
     responses = Responses(model, train, queries, STEPS)
     stages = {
         "warm start": responses.terms(bregman=False, proximity=0.0),
         "proximity": responses.terms(bregman=False, proximity=damping),
         "non-convergence": responses.terms(bregman=True, proximity=damping),
     }
+    truth = retrain_truth(model, train, queries, removals, retraining=retraining)
     truths = {"retraining": truth}
     for stage, terms in stages.items():
         truths[stage] = responses.truth(truth.removals, terms)

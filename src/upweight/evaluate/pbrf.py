@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, Id
 from upweight.core.progress import Progress, no_progress
 from upweight.core.responsive import ResponseTerms, Responsive, UnboundedError
-from upweight.evaluate.removals import Removal
+from upweight.evaluate.removals import Removal, as_removals
 from upweight.evaluate.truth import Truth, identity_or_none
 
 CONVERGED = 1e-3  # norm of the gradient, relative to that at the trained parameters
@@ -22,7 +22,7 @@ def pbrf(
     model: Any,
     train: Examples,
     queries: Examples,
-    removals: Sequence[Removal],
+    removals: Sequence[Removal] | Mapping[str, Sequence[Id]],
     *,
     damping: float = 1e-3,
     steps: int = 1000,
@@ -42,7 +42,7 @@ def pbrf(
         model: a `TorchModel` whose loss is a function of the net's output.
         train: its training set.
         queries: what to measure.
-        removals: the examples to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
+        removals: the examples to leave out, from `subsets` or `singles`, or groups of your own as name → ids.
         damping: λ, on the scale of the mean loss, as in `Influence(damping=λ)`.
         steps: of L-BFGS, at most. A removal for which they are too few is named in the truth's `warnings`.
         progress: called with ("respond", removals done, all removals).
@@ -58,7 +58,7 @@ def pbrf(
     """
     require(model, [Responsive], "pbrf", train, queries)
     responses = Responses(model, train, queries, steps, progress)
-    truth = responses.truth(removals, responses.terms(bregman=True, proximity=damping))
+    truth = responses.truth(as_removals(removals), responses.terms(bregman=True, proximity=damping))
     facts = {**truth.facts, "response": "proximal Bregman", "damping": damping}
     return Truth(truth.base, truth.after, truth.removals, (0,), truth.query_ids, truth.train_ids, facts)
 

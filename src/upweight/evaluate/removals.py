@@ -34,6 +34,20 @@ def named_removals(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
     return [_removal(str(name), np.asarray(ids).tolist()) for name, ids in removals.items()]
 
 
+def as_removals(removals: Sequence[Removal] | Mapping[str, Sequence[Id]]) -> list[Removal]:
+    """Removals as they are, or from name → train ids. Raises TypeError for anything else, such as a mask or bare ids."""
+    if isinstance(removals, Mapping):
+        return named_removals(removals)
+    given = list(removals)
+    other = next((each for each in given if not isinstance(each, Removal)), None)
+    if other is not None:
+        raise TypeError(
+            f"expected removals of `subsets` or `singles`, or {{name: ids}}, got {type(other).__name__} among them; "
+            "for ids pass {'group': ids}"
+        )
+    return given
+
+
 def singles(train: Examples, ids: Sequence[Id] | None = None) -> list[Removal]:
     """One removal per training example of weight above 0, or per example of `ids`: the truth of leave-one-out."""
     chosen = train.ids[weighted_positions(train)].tolist() if ids is None else list(ids)

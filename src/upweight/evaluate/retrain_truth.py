@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
 from upweight.core.deprecation import accept_old_keywords
-from upweight.core.examples import Examples
+from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable
-from upweight.evaluate.removals import Removal
+from upweight.evaluate.removals import Removal, as_removals
 from upweight.evaluate.reproduction import check_reproduction
 from upweight.evaluate.truth import Truth, identity_or_none
 from upweight.retraining import deprecated_keywords
@@ -29,7 +29,7 @@ def retrain_truth(
     model: Measurable,
     train: Examples,
     queries: Examples,
-    removals: Sequence[Removal],
+    removals: Sequence[Removal] | Mapping[str, Sequence[Id]],
     *,
     strict: bool = False,
     retraining: Retraining | None = None,
@@ -40,7 +40,7 @@ def retrain_truth(
         model: the model, which must be `Retrainable`.
         train: its training set.
         queries: what to measure.
-        removals: the examples to leave out, from `subsets`, `singles`, `named_removals` or `default_removals`.
+        removals: the examples to leave out, from `subsets` or `singles`, or groups of your own as name → ids.
         strict: raise an error if the model cannot be trained without a removal (most often because a class has no
             example left). Otherwise the removal is left out of the truth, and `facts["refused"]` says why.
         retraining: where and how, and with which seeds; None for all processors and seed 0. With one seed, a second
@@ -52,6 +52,7 @@ def retrain_truth(
     """
     require(model, [Retrainable], "retraining", train, queries)
     retraining = Retraining() if retraining is None else retraining
+    removals = as_removals(removals)
     runs, names = retraining.runs, [removal.name for removal in removals]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
