@@ -35,7 +35,7 @@ def named_removals(removals: Mapping[str, Sequence[Id]]) -> list[Removal]:
 
 
 def as_removals(removals: Sequence[Removal] | Mapping[str, Sequence[Id]]) -> list[Removal]:
-    """Removals as they are, or from name → train ids. Raises TypeError for anything else, such as a mask or bare ids."""
+    """Removals as they are, or from name → train ids. Raises TypeError for anything else, such as a mask."""
     if isinstance(removals, Mapping):
         return named_removals(removals)
     given = list(removals)
