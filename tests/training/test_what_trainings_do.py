@@ -95,3 +95,12 @@ def test_what_a_training_does_is_differentiated(settings: dict[str, Any]) -> Non
     directions = np.random.default_rng(2).normal(size=(2, N))
     forwards = model.with_parameters(replay.parameters).measure_rows(QUERIES).dense() @ replay.shifts(directions).T
     assert np.allclose(forwards, gradients @ directions.T, rtol=0, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.RReLU, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(5, 5))], ids=["rrelu", "weight norm"]
+)
+def test_an_operator_without_a_forward_mode_is_refused_in_a_sentence(layer: Any) -> None:
+    model = trained(make=lambda seed: nn.Sequential(nn.Linear(8, 5), layer(), nn.Linear(5, 3)).double(), lr=0.1)
+    with pytest.raises(ValueError, match=r"forward mode.*use a method that does not go back through the training"):
+        uw.Metagradient(at="full", removals=0).fit(model, TRAIN).attribute(QUERIES)

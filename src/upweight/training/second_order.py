@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -17,6 +18,14 @@ from upweight.training.run import Run
 
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
 Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+_MISSING = (
+    "forward AD",
+    "not yet support",
+    "is not implemented",
+    "NYI",
+)  # what torch says of operators that lack a mode
 
 
 class StepProducts(NamedTuple):
@@ -113,7 +122,8 @@ class SecondOrderProducts:
                     )[1]
                     return of_theta, values, of_statistics, after
 
-                outputs.append(torch.func.vmap(products, randomness="same")(*parts))
+                with _require_forward_mode():
+                    outputs.append(torch.func.vmap(products, randomness="same")(*parts))
         return StepProducts(*(torch.cat(same) for same in zip(*outputs, strict=True)))
 
     def sum_gradients(self, theta: Tensor, t: int, coefficients: Tensor) -> Tensor:
@@ -161,3 +171,19 @@ def _changed_buffers(run: Run) -> dict[str, Tensor]:
     for name, buffer in changed.items():
         buffers[name].copy_(buffer)
     return changed
+
+
+@contextmanager
+def _require_forward_mode() -> Iterator[None]:
+    """A context in which an operator that torch cannot differentiate in forward mode is refused by a ValueError."""
+    try:
+        yield
+    except RuntimeError as error:  # NotImplementedError is one of them
+        text = str(error)
+        if not any(words in text for words in _MISSING):
+            raise
+        raise ValueError(
+            "expected a net and a loss that torch differentiates in forward mode, for many vectors at once, but an "
+            f"operator lacks that ({text.splitlines()[0].rstrip('.')}). Write it with other operators, or use a method "
+            "that does not go back through the training (Influence, TracIn) or that retrains (LeaveOneOut, Datamodels)"
+        ) from error
