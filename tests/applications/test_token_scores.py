@@ -290,8 +290,9 @@ def test_what_cannot_be_split_is_refused_in_a_sentence():
         uw.token_scores(replace(uw.explain(model, TRAIN, QUERIES, uw.GradDot(), removals=0), fitted=None))
     with pytest.raises(ValueError, match='by="position"'):
         uw.token_scores(fitted, QUERIES, by="word")
-    with pytest.raises(ValueError, match="start < stop"):
-        uw.token_scores(fitted, QUERIES, span=(3, 3))
+    for span in ((3, 3), 3, slice(3, 5)):
+        with pytest.raises(ValueError, match="start < stop"):
+            uw.token_scores(fitted, QUERIES, span=span)
     with pytest.raises(ValueError, match="no targets"):
         uw.token_scores(fitted, QUERIES, span=(0, 2))
     with pytest.raises(ValueError, match="one text per token id"):

@@ -164,7 +164,7 @@ def test_equal_measurements_have_equal_identities_so_that_fits_are_loaded(tmp_pa
     fitted.save(tmp_path / "fit.npz")
     loaded = uw.GradDot().load(tmp_path / "fit.npz", language_model(measure=refuses()), TRAIN)
     assert (loaded.attribute(QUERIES).values == fitted.attribute(QUERIES).values).all()
-    with pytest.raises(ValueError, match="measurement"):
+    with pytest.raises(ValueError, match=r"^the fit in .* was made with another measurement"):
         uw.GradDot().load(tmp_path / "fit.npz", language_model(measure=probe("last")), TRAIN)
 
 
@@ -175,6 +175,14 @@ def test_wrong_settings_are_refused_in_a_sentence():
         uw.LogProbability(LOSS, (4, 2))
     with pytest.raises(ValueError, match="at least one answer"):
         uw.AnswerProbability([[]])
+    for tokens_of_one in ("Rome", [3, 4]):
+        with pytest.raises(ValueError, match="encode texts with your tokenizer"):
+            uw.AnswerProbability(tokens_of_one)
+    with pytest.raises(ValueError, match="answers that differ"):
+        uw.AnswerProbability([[3], [4], [3]])
+    for span in (3, (3,)):
+        with pytest.raises(ValueError, match="start < stop"):
+            uw.LogProbability(LOSS, span)
     with pytest.raises(TypeError, match="expected first as a measurement"):
         uw.Contrast("refusal", refuses())
     with pytest.raises(TypeError, match="expected prompts as"):

@@ -47,6 +47,12 @@ def test_padding_on_the_left_is_refused_only_where_it_moves_positions(side: str)
     [
         (sequences().to_iterable_dataset(), {}, TypeError, r"streamed.*Dataset\.from_list"),
         (sequences().select([]), {}, ValueError, "at least one example"),
+        (
+            sequences().map(lambda row, i: {"input_ids": row["input_ids"][: 3 * (i != 6)]}, with_indices=True),
+            {},
+            ValueError,
+            "at least one token, got none in example 'row6'",
+        ),
         (sequences(), {"ids": "id"}, ValueError, r"a column 'id' with one id per row, got the columns \['att"),
         (sequences().select_columns("text"), {}, ValueError, "tokenise first: dataset.map"),
         (
@@ -70,6 +76,29 @@ def test_data_that_do_not_fit_are_refused(dataset: Any, settings: Any, error: ty
     settings = {"ids": "key", **settings} if "key" in (dataset.column_names or []) else settings
     with pytest.raises(error, match=message):
         uw.hf.causal_lm(tiny("gpt2"), dataset, word_tokenizer(), **settings)
+
+
+def test_texts_without_tokens_are_refused_as_queries_and_raw_texts_everywhere() -> None:
+    model, _ = uw.hf.causal_lm(tiny("gpt2"), sequences(), word_tokenizer())
+    with pytest.raises(ValueError, match="at least one token, got none in example 'empty'"):
+        model.measure(uw.hf.examples([{"input_ids": []}], word_tokenizer(), ids=["empty"]))
+    with pytest.raises(TypeError, match="tokenise them first"):
+        uw.hf.causal_lm(tiny("gpt2"), ["w1 w2", "w3"], word_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        ("gpt2", "classifier", "causal_lm"),
+        ("llama", "seq2seq", "causal_lm"),
+        ("t5", "causal_lm", "seq2seq"),
+        ("bert tokens", "causal_lm", "classifier"),
+    ],
+)
+def test_a_net_of_another_task_is_refused(kind: str, wrong: str, right: str) -> None:
+    rows = sequences(labels=lambda rows: [list(row) for row in rows])
+    with pytest.raises(TypeError, match=rf"whose loss is that of uw\.hf\.{right}"):
+        getattr(uw.hf, wrong)(tiny(kind), rows, word_tokenizer())
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,21 @@ def test_a_collator_of_the_users_gets_the_columns_that_the_trainer_leaves(tmp_pa
     assert train.preview("row3").value == rows["text"][3]
 
 
+class PicturesForConditionalGeneration(transformers.GPT2LMHeadModel):
+    """A language model that takes pictures too has no encoder, and a class of this name."""
+
+
+def test_a_net_for_conditional_generation_without_an_encoder_is_causal(tmp_path: Path) -> None:
+    rows = text_dataset(8).remove_columns("label")
+    rows = rows.add_column("labels", rows["input_ids"])
+    net = PicturesForConditionalGeneration(tiny("gpt2").config).eval()
+    collator = transformers.DataCollatorForSeq2Seq(word_tokenizer())
+    model, train = uw.hf.from_trainer(trainer(tmp_path, net, rows, data_collator=collator))
+    batch = model.network.batch(train.take([0]))
+    targets = batch["labels"].shape[1] - 1
+    assert model.measure(train.take([0])).item() == pytest.approx(-net(**batch).loss.item() * targets, rel=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("gpt2", True), ("t5", False)])
 def test_the_task_follows_from_the_class_of_the_net(kind: str, expected: bool, tmp_path: Path) -> None:
     rows = text_dataset(8).remove_columns("label")

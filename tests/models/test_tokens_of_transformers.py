@@ -112,3 +112,20 @@ def test_behaviour_is_measured_with_the_losses_of_the_model():
     along, _ = uw.hf.causal_lm(net, examples.x, word_tokenizer(), measure=probe)
     hidden = [net(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states[1][0, -1] for row in ids]
     assert np.allclose(along.measure(queries), [h.sum().item() for h in hidden], atol=1e-4)
+
+
+def test_log_probabilities_leave_out_the_label_smoothing_of_the_training():
+    rows, tokenizer, net = text_dataset(6).remove_columns("label"), word_tokenizer(), tiny("gpt2")
+    model, examples = uw.hf.causal_lm(net, rows, tokenizer, ids="key", label_smoothing=0.2)
+    span = (1, 3)
+    query, batch = examples.take([5]), model.network.batch(examples.take([5]))
+    logits = net.eval()(input_ids=batch["input_ids"]).logits[0, :2].log_softmax(-1)
+    expected = logits.gather(1, batch["input_ids"][0, 1:3, None]).sum()
+    measured = uw.LogProbability(model.network.loss, span)(net, batch)
+    assert measured.item() == pytest.approx(expected.item(), rel=1e-5)
+
+    fitted = uw.GradDot().fit(model, examples)
+    result = uw.token_scores(fitted, query, train=[examples.ids[0].item()], span=span)
+    loss = model.network.loss(net, model.network.batch(examples.take([0]))).sum()
+    score = -gradient(net, expected) @ gradient(net, loss)
+    assert result.sequences[examples.ids[5].item()][0].score == pytest.approx(score, rel=1e-4)

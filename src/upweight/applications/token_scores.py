@@ -63,7 +63,7 @@ def token_scores(
     method, queries = _method(fitted, queries)
     if by not in KINDS:
         raise ValueError(f'expected by="target" or by="position", got {by!r}')
-    if span is not None and not (len(span) == 2 and 0 <= span[0] < span[1]):
+    if span is not None and not (isinstance(span, Sequence) and len(span) == 2 and 0 <= span[0] < span[1]):
         raise ValueError(f"expected span=(start, stop) with 0 ≤ start < stop, got {span!r}")
     require_count("k", k)
     require(method.model, [TokenDifferentiable], "token_scores", method.train, queries)

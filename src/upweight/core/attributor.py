@@ -113,7 +113,9 @@ class Attributor(ABC):
         state, facts = read_archive(path, "fitted", SCHEMA)
         identity = {"recipe": digest(self), **identity_of(model, train)}
         with well_formed(path):
-            require_same(f"the fit in {path}", dict(facts["identity"]), identity, "fit again")
+            saved = dict(facts["identity"])
+        require_same(f"the fit in {path}", saved, identity, "fit again")
+        with well_formed(path):
             return self.restore(model, train, state, facts)
 
     def described(self) -> dict[str, Any]:

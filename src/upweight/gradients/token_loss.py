@@ -78,6 +78,13 @@ class TokenLoss:
             return cls(_PerToken(loss), loss.reduction)
         return None
 
+    def likelihood(self) -> TokenLoss:
+        """The sum over tokens, without the label smoothing of a loss of `uw.hf`: −log p of the targets."""
+        losses = self.token_losses
+        if isinstance(losses, _PerToken) and hasattr(losses.loss, "unsmoothed"):
+            losses = _PerToken(losses.loss.unsmoothed())
+        return TokenLoss(losses, "sum", self.ids)
+
     @property
     def __name__(self) -> str:
         return f"{self.reduction} of token losses"

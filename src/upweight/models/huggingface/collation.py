@@ -39,6 +39,9 @@ class Collate:
     def __call__(self, examples: Examples) -> dict[str, Any]:
         """The batch, a dict of tensors."""
         rows = [self._row(row) for row in rows_of(examples.x)]
+        for position, row in enumerate(rows):
+            if "input_ids" in row and not len(row["input_ids"]):
+                raise no_tokens(examples, position)
         if examples.y is not None and self.has_labels:
             labels = examples.y.tolist()
             rows = [{**_without_labels(row), "labels": label} for row, label in zip(rows, labels, strict=True)]
@@ -59,6 +62,12 @@ class Collate:
             parts = [type(self.collator), {name: _lasting(value) for name, value in vars(self.collator).items()}]
         columns = None if self.columns is None else sorted(self.columns)
         return {"collator": digest(*parts), "columns": digest(sorted(self.arguments), columns, self.has_labels)}
+
+
+def no_tokens(examples: Examples, position: int) -> ValueError:
+    """The error for an empty text."""
+    identifier = examples.ids[position].item()
+    return ValueError(f"expected texts of at least one token, got none in example {identifier!r}; leave it out")
 
 
 def make_collate(net: nn.Module, train: Examples, collator: Any, task: Task) -> Collate:

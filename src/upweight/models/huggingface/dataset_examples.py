@@ -31,7 +31,7 @@ def examples(
         labels: readable names of the labels, by label; None for those of the data set's `ClassLabel`.
 
     Raises:
-        TypeError: a data set that is streamed, or several splits.
+        TypeError: a data set that is streamed, several splits, or texts that are not tokenised.
         ValueError: no rows; columns of different lengths; a column of ids that does not exist or repeats an id.
     """
     if isinstance(dataset, Examples):
@@ -41,6 +41,10 @@ def examples(
     ids, rows = _ids(rows, ids)
     if not len(rows):
         raise ValueError("expected at least one example, got an empty data set; check the filter that made it")
+    if not is_dataset(rows) and isinstance(rows[0], str):
+        raise TypeError(
+            "expected tokenised rows, got texts; tokenise them first: uw.hf.examples(tokenizer(texts), tokenizer)"
+        )
     rows, y = _split(rows)
     shown = None
     tokenizer = tokenizer_of(collator)

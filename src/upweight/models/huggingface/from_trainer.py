@@ -15,22 +15,10 @@ from upweight.models.huggingface.collation import (
     tokenizer_of,
 )
 from upweight.models.huggingface.dataset_examples import examples
+from upweight.models.huggingface.net_tasks import ENDINGS, task_of
 from upweight.models.huggingface.tasks import Ids, ModelSettings
 from upweight.models.pytorch.torch_model import TorchModel
 from upweight.training.indexed_batches import IndexedCollator, IndexedDataset
-
-ENDINGS = {  # of the name of the net's class → the task
-    "ForSequenceClassification": tasks.classifier,
-    "ForImageClassification": tasks.classifier,
-    "ForAudioClassification": tasks.classifier,
-    "ForMultipleChoice": tasks.classifier,
-    "ForTokenClassification": tasks.classifier,
-    "ForMaskedLM": tasks.classifier,
-    "ForCausalLM": tasks.causal_lm,
-    "LMHeadModel": tasks.causal_lm,
-    "ForConditionalGeneration": tasks.seq2seq,
-    "ForSeq2SeqLM": tasks.seq2seq,
-}
 
 
 def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSettings]) -> tuple[TorchModel, Examples]:
@@ -59,7 +47,7 @@ def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSetti
             "known; write it as loss(net, batch) -> (n,) and pass it to uw.TorchModel"
         )
     kind = type(base_of(net)).__name__
-    task = next((task for ending, task in ENDINGS.items() if kind.endswith(ending)), None)
+    task = task_of(net)
     if task is None:
         raise TypeError(
             f"expected a net for {', '.join(sorted({ending.removeprefix('For') for ending in ENDINGS}))}, got {kind}; "
@@ -72,7 +60,8 @@ def from_trainer(trainer: Any, *, ids: Ids = None, **settings: Unpack[ModelSetti
     train = examples(dataset, tokenizer_of(collator) or trainer.processing_class, ids=ids)
     if not is_of_transformers(collator) and _removes_columns(trainer):
         train = _only_known_columns(net, train)
-    return task(net, train, collator, **settings)
+    make = {"classifier": tasks.classifier, "causal_lm": tasks.causal_lm, "seq2seq": tasks.seq2seq}[task]
+    return make(net, train, collator, **settings)
 
 
 def _removes_columns(trainer: Any) -> bool:

@@ -11,17 +11,19 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.models.huggingface.adapter_checks import untrained_adapters
-from upweight.models.huggingface.collation import Collate, base_of, tokenizer_of
+from upweight.models.huggingface.collation import Collate, base_of, no_tokens, tokenizer_of
 from upweight.models.huggingface.dataset_rows import column_names, lengths_and_largest
 from upweight.models.huggingface.gradient_checks import require_gradient
-from upweight.models.huggingface.losses import SequenceLoss, TokenLoss
+from upweight.models.huggingface.losses import SequenceLoss, TokenCrossEntropy
 
 SAMPLED = 64  # examples whose targets are counted
 COLLATED_TWICE = 4
 SPARE_ROWS = 0.05  # of an embedding, beyond the vocabulary, that padding to a round number leaves unused
 
 
-def check_inputs(net: nn.Module, train: Examples, collate: Collate, loss: TokenLoss | SequenceLoss) -> tuple[str, ...]:
+def check_inputs(
+    net: nn.Module, train: Examples, collate: Collate, loss: TokenCrossEntropy | SequenceLoss
+) -> tuple[str, ...]:
     """Sentences for the reader. Raises ValueError for what `classifier` names, with the id of an example."""
     _require_columns(train, collate)
     table = _input_embedding(net)
@@ -31,7 +33,7 @@ def check_inputs(net: nn.Module, train: Examples, collate: Collate, loss: TokenL
         notes += _token_notes(net, train, table)
         _require_padding_on_the_right(net, train, tokenizer)
     _require_same_batch_twice(train, collate)
-    if isinstance(loss, TokenLoss):
+    if isinstance(loss, TokenCrossEntropy):
         notes += _target_notes(train, collate, loss)
     require_gradient(net, train, collate, loss)
     untrained = untrained_adapters(net)
@@ -68,6 +70,8 @@ def _vocabulary_notes(tokenizer: Any, table: nn.Embedding | None) -> Iterator[st
 
 def _token_notes(net: nn.Module, train: Examples, table: nn.Embedding | None) -> Iterator[str]:
     lengths, largest = lengths_and_largest(train.x)
+    if not lengths.all():
+        raise no_tokens(train, int(np.argmin(lengths)))
     if table is not None and int(largest.max()) >= table.num_embeddings:
         position = int(np.argmax(largest))
         raise ValueError(
@@ -119,7 +123,7 @@ def _require_same_batch_twice(train: Examples, collate: Collate) -> None:
             )
 
 
-def _target_notes(train: Examples, collate: Collate, loss: TokenLoss) -> Iterator[str]:
+def _target_notes(train: Examples, collate: Collate, loss: TokenCrossEntropy) -> Iterator[str]:
     positions = np.unique(np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(np.intp))
     counts = np.concatenate(
         [loss.targets(_tensors(collate(part))).sum(1).numpy() for part in train.take(positions).batches(8)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,7 +24,7 @@ NOTES = {
 
 
 @dataclass(frozen=True)
-class TokenLoss:
+class TokenCrossEntropy:
     """Cross-entropy of the target tokens of a sequence, summed or averaged; labels of −100 are left out.
 
     Args:
@@ -65,6 +65,10 @@ class TokenLoss:
         """Which labels the loss contains, (n, T)."""
         return labels_of(batch, self.shift) != IGNORED
 
+    def unsmoothed(self) -> TokenCrossEntropy:
+        """The same without label smoothing: −log p of the labels."""
+        return replace(self, label_smoothing=0.0)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What removing a sequence means, as a sentence."""
@@ -78,7 +82,7 @@ class SequenceLoss:
     Args:
         problem: cross-entropy for one label, the mean of binary cross-entropies for several, the mean of squared
             errors for numbers.
-        label_smoothing: as in `TokenLoss`, for one label only.
+        label_smoothing: as in `TokenCrossEntropy`, for one label only.
     """
 
     problem: Problem = "single_label_classification"

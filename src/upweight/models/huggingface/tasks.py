@@ -16,7 +16,8 @@ from upweight.models.huggingface.dataset_examples import examples
 from upweight.models.huggingface.dataset_rows import column_names
 from upweight.models.huggingface.decoded_texts import DecodedTexts
 from upweight.models.huggingface.input_checks import check_inputs
-from upweight.models.huggingface.losses import Problem, Reduction, SequenceLoss, TokenLoss
+from upweight.models.huggingface.losses import Problem, Reduction, SequenceLoss, TokenCrossEntropy
+from upweight.models.huggingface.net_tasks import require_task
 from upweight.models.pytorch.torch_model import TorchModel
 
 if TYPE_CHECKING:
@@ -63,11 +64,12 @@ def classifier(
         settings: `measure`, `objective`, `training` and `trajectory` as in `TorchModel`; `label_smoothing`.
 
     Raises:
-        TypeError: a data set that is streamed, or a net without logits.
+        TypeError: a data set that is streamed, or a net without logits, or of another task.
         ValueError: adapters that are merged, switched off or frozen; tokens that the net does not know, sequences
             beyond its context, a collator that masks at random, labels that are all −100, or a base whose quantised
             layers do not differentiate.
     """
+    require_task(net, "classifier")
     train = examples(dataset, collator, ids=ids)
     if train.y is None and not type(base_of(net)).__name__.endswith("ForSequenceClassification"):
         return _build(net, train, collator, "tokens", tokens, settings)
@@ -92,6 +94,7 @@ def causal_lm(
 
     Args, returns and errors as for `classifier`.
     """
+    require_task(net, "causal_lm")
     return _build(net, examples(dataset, collator, ids=ids), collator, "causal", tokens, settings)
 
 
@@ -108,6 +111,7 @@ def seq2seq(
 
     Args, returns and errors as for `classifier`.
     """
+    require_task(net, "seq2seq")
     train = examples(dataset, collator, ids=ids)
     if "labels" not in column_names(train.x):
         raise ValueError(
@@ -125,12 +129,12 @@ def _build(
     """The model of a task, after everything was checked that can be checked before a pass over the data."""
     smoothing = settings.pop("label_smoothing", 0.0)
     require_trained_adapters(net)
-    loss: SequenceLoss | TokenLoss
+    loss: SequenceLoss | TokenCrossEntropy
     if task == "sequences":
         loss = SequenceLoss(_problem(net, train), smoothing)
     else:
         use_cache = False if "use_cache" in forward_arguments(net) else None
-        loss = TokenLoss(reduction, task == "causal", smoothing, use_cache)
+        loss = TokenCrossEntropy(reduction, task == "causal", smoothing, use_cache)
     collate = make_collate(net, train, collator, task)
     notes = check_inputs(net, train, collate, loss)
     model = TorchModel(net, loss, collate=collate, **settings)  # type: ignore[misc]  # ε was taken out above

@@ -23,6 +23,8 @@ LABELS = "labels"  # the entry of a batch that transformers computes a loss from
 class LogProbability:
     """log p of a query's target tokens, or of some of them: −Σ of their losses, a sum also if the loss is a mean.
 
+    Label smoothing of a loss of `uw.hf` is left out; a loss of your own has to be −log p.
+
     Args:
         loss: the loss of the model: a `TokenLoss`, or the `model.network.loss` of a model of `uw.hf`.
         tokens: (start, stop): only the tokens start … stop − 1 of the query's text, counted from 0 without padding.
@@ -42,7 +44,8 @@ class LogProbability:
         if loss is None:
             raise TypeError(f"expected uw.TokenLoss(token_losses), got {self.loss!r}")
         object.__setattr__(self, "loss", loss)
-        if self.tokens is not None and not 0 <= self.tokens[0] < self.tokens[1]:
+        span: Any = self.tokens
+        if span is not None and not (isinstance(span, Sequence) and len(span) == 2 and 0 <= span[0] < span[1]):
             raise ValueError(f"expected tokens (start, stop) with 0 ≤ start < stop, got {self.tokens}")
 
     @property
@@ -54,7 +57,7 @@ class LogProbability:
         """The log-probability of every query, (m,)."""
         if self.part is not None:
             batch = _entry(batch, self.part)
-        summed = TokenLoss(self.loss.token_losses, "sum", self.loss.ids)
+        summed = self.loss.likelihood()
         losses, targets = summed.split(net, batch)
         if self.tokens is None:
             return -losses.sum(1)
@@ -89,12 +92,17 @@ class AnswerProbability:
     name: str = ""
 
     def __post_init__(self) -> None:
-        answers = tuple(tuple(int(token) for token in answer) for answer in self.answers)
+        try:
+            answers = tuple(tuple(int(token) for token in answer) for answer in self.answers)
+        except (TypeError, ValueError):  # texts, or the tokens of one answer
+            answers = ()
         if not answers or not all(answers):
             raise ValueError(
                 f"expected the token ids of at least one answer, none of them empty, got {self.answers!r}; encode "
                 "texts with your tokenizer, without special tokens"
             )
+        if len(set(answers)) < len(answers):
+            raise ValueError(f"expected answers that differ, because each adds its probability, got {answers}")
         object.__setattr__(self, "answers", answers)
 
     @property
