@@ -16,7 +16,7 @@ OUTPUT = {
     "trainer": r"made likely by:\n   \+.*\n(.*\n)*Check\(6 removals",
     "lora_classifier": r"the strongest opponents:\n   -\d\.\d+  [\w.]+ \((files|numbers|network)\): \w",
     "causal_lm": r"made this likely:\n\w.*\n   \+\d+\.\d+  \w",
-    "resnet": r"agreement of the scores with four retrainings: 0\.\d\d\n",
+    "resnet": r"agreement of the scores with four retrainings: [01]\.\d\d\n",
     "transformer": r"the words that made '.*\[\w+\].*' likely:\n   \+",
 }
 

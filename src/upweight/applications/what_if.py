@@ -160,12 +160,11 @@ def what_if(
             or examples for a training function that would not see them, unless removals=None.
         KeyError, ValueError: a change that cannot be made. It is raised before any computation.
     """
+    trainable = can(model, Retrainable)
+    require(model, [Measurable if trainable else Differentiable], "what_if", train, queries)
     retraining = ONE_BY_ONE if retraining is None else retraining
     seed = retraining.only_seed("what_if")
     named = _checked_changes(train, changes, form, removals)
-    trainable = can(model, Retrainable)
-    if not trainable:
-        require(model, [Differentiable], "what_if", train, queries)
     if removals is not None and any(change.relabel or change.add is not None for change in named.values()):
         require_reads_examples(model, "retraining with new labels or examples")
     if not can(model, Differentiable):

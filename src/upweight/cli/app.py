@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,12 +150,18 @@ def root(version: Annotated[bool, VERSION] = False) -> None:
     log.setLevel(level)
 
 
-def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> ProgressDisplay:
-    """A context that shows one line per stage on stderr. With JSON output it is silent, except on a terminal."""
+@contextmanager
+def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> Iterator[ProgressDisplay]:
+    """One line per stage on stderr while the context lasts. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
     from upweight.core.forecast import announcements
     from upweight.report.progress_display import ProgressDisplay
 
-    announcements.disabled = quiet or (as_json and not sys.stderr.isatty())
-    return ProgressDisplay(Console(stderr=True, quiet=quiet or (as_json and not sys.stderr.isatty())), stages)
+    silent = quiet or (as_json and not sys.stderr.isatty())
+    before, announcements.disabled = announcements.disabled, silent
+    try:
+        with ProgressDisplay(Console(stderr=True, quiet=silent), stages) as progress:
+            yield progress
+    finally:
+        announcements.disabled = before
