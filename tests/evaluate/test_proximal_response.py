@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -171,7 +173,12 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
     assert gap.distances["non-convergence"] < 1e-4 * effect  # the trained net is the optimum of both objectives
     assert gap.largest in ("proximity", "linearisation") and gap.largest in repr(gap)
     assert gap.to_pandas().index.tolist()[0] == "retraining"
-    assert gap.as_dict()["distances"] == gap.distances
+    assert gap.as_dict()["distances"] == gap.distances and gap.warnings == ()
+    ranks = replace(scores, unit=uw.Unit.RANK)
+    marked = uw.influence_gap(
+        model, train, queries, ranks, removals[:1], damping=DAMPING, retraining=uw.Retraining(processes=1)
+    )
+    assert "RANK scores, whose sizes have no unit" in marked.warnings[0]
     with pytest.raises(ValueError, match="expected scores of exactly these queries, in this order"):
         uw.influence_gap(model, train, queries.take(np.arange(len(queries))[::-1]), scores, removals, damping=DAMPING)
     with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
