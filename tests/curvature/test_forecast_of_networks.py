@@ -47,6 +47,16 @@ def test_convolutions_have_one_too():
     assert pilot.multiplications > model(cnn).network.size  # weights are used at several positions
 
 
+@pytest.mark.parametrize("recipe", [uw.Influence(), uw.Influence(curvature=uw.WithinBudget(passes=500))], ids=str)
+def test_the_forecast_of_the_default_is_that_of_the_curvature_that_is_chosen(recipe, monkeypatch):
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL", 0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 60), torch.nn.Tanh(), torch.nn.Linear(60, 10))
+    wide = uw.TorchModel(net.double(), cross_entropy)
+    assert recipe.fit(wide, TRAIN).diagnostics["curvature_choice"].startswith("EKFAC()")
+    assert wide.forecast(recipe, TRAIN).parts.keys() == {"factors", "eigenvectors", "second moments"}
+    assert wide.forecast(recipe, TRAIN, queries=4).parts["solving for queries"] == 0.0
+
+
 def test_a_pilot_looks_at_one_example_in_a_hundred(pilot):
     assert pilot.count == 2
     many = uw.Examples(np.tile(X[:100], (10, 1)), np.tile(Y[:100], 10))

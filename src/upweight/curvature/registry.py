@@ -80,6 +80,16 @@ def build(
         ) from error
 
 
+def first_choice(summed: SummedObjective, recipe: CurvatureRecipe | None) -> CurvatureRecipe:
+    """The curvature that `build` tries first for this recipe."""
+    preferred: CurvatureRecipe | None = getattr(summed.network.loss, "default_curvature", None)
+    if recipe is None and preferred is not None and summed.network.size > summed.limits.dense_parameters:
+        return preferred
+    if recipe is None or isinstance(recipe, WithinBudget):
+        return candidates_within(summed, recipe or WithinBudget())[0][0]
+    return recipe
+
+
 def restore(
     model: Any, train: Examples, recipe: CurvatureRecipe | None, state: KeptState, limits: Limits = DEFAULT_LIMITS
 ) -> Curvature:

@@ -50,9 +50,12 @@ class ForecastNetwork(Measurable):
         self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None
     ) -> Forecast:
         from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit
+        from upweight.curvature.registry import first_choice
         from upweight.curvature.summed_objective import SummedObjective
 
         pilot = Pilot(SummedObjective.of(self.network, train, np.asarray(self.weights(train)), 0.0))
+        if Checkpointed not in recipe.needs:
+            curvature = first_choice(pilot.summed, curvature)
         if queries is None:
             fit = forecast_fit(pilot, curvature)
             return fit + forecast_answer(pilot, curvature, len(train)) if recipe.solves_train else fit
