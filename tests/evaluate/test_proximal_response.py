@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -174,12 +172,6 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
     assert gap.largest in ("proximity", "linearisation") and gap.largest in repr(gap)
     assert gap.to_pandas().index.tolist()[0] == "retraining"
     assert gap.as_dict()["distances"] == gap.distances
-    assert not any("RANK" in warning for warning in gap.warnings)
-    ranks = replace(scores, unit=uw.Unit.RANK)
-    marked = uw.influence_gap(
-        model, train, queries, ranks, removals[:1], damping=DAMPING, retraining=uw.Retraining(processes=1)
-    )
-    assert "RANK scores, whose sizes have no unit" in marked.warnings[0]
     with pytest.raises(ValueError, match="expected scores of exactly these queries, in this order"):
         uw.influence_gap(model, train, queries.take(np.arange(len(queries))[::-1]), scores, removals, damping=DAMPING)
     with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):

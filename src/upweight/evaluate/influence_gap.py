@@ -14,7 +14,7 @@ from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.plottable import Plottable
 from upweight.core.responsive import Responsive
-from upweight.core.scores import Scores, Unit
+from upweight.core.scores import Scores
 from upweight.evaluate.agreement import correlation, formatted
 from upweight.evaluate.pbrf import Responses
 from upweight.evaluate.removals import Removal, predicted_effects
@@ -36,11 +36,6 @@ MEANINGS = {
     "solver": "the curvature is approximated, and solved for approximately",
 }
 
-NO_SIZES = (
-    "these are RANK scores, whose sizes have no unit: the distance of the solver says nothing, its correlation does; "
-    "pass EFFECT scores to compare the five parts"
-)
-
 
 @dataclass(frozen=True, eq=False)
 class InfluenceGap(Plottable):
@@ -51,7 +46,7 @@ class InfluenceGap(Plottable):
         removals: one per column.
         query_ids: (m,).
         damping: λ of the middle stages.
-        warnings: sentences about stages that could not be followed to their end, and about scores without sizes.
+        warnings: sentences about stages that could not be followed to their end.
     """
 
     _display: ClassVar[tuple[str, str]] = ("InfluenceGapDisplay", "from_gap")
@@ -181,8 +176,7 @@ def influence_gap(
     effects = {stage: _effects(each, done) for stage, each in truths.items()}
     linear = Influence(curvature=GaussNewton(), damping=damping, correction=None).fit(model, train).attribute(queries)
     effects |= {"linearisation": predicted_effects(linear, done), "solver": predicted_effects(scores, done)}
-    named = [] if scores.unit is Unit.EFFECT else [NO_SIZES]
-    named += [f"{stage}: {warning}" for stage, each in truths.items() for warning in each.warnings]
+    named = [f"{stage}: {warning}" for stage, each in truths.items() for warning in each.warnings]
     warnings = tuple(dict.fromkeys(named))
     return InfluenceGap(effects, tuple(done), truth.query_ids, damping, warnings)
 
