@@ -25,10 +25,10 @@ def test_every_example_script_is_tested() -> None:
     assert sorted(OUTPUT) == sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-TRAINERS = ("lora_classifier", "causal_lm")  # transformers' Trainer takes its time
+LONG = ("lora_classifier", "causal_lm", "trainer", "resnet")  # they train for more than ten seconds
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in TRAINERS else ()) for n in OUTPUT])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in OUTPUT])
 def test_an_example_prints_and_writes_a_report(name: str, tmp_path: Path) -> None:
     command = [sys.executable, FOLDER / f"{name}.py", "page.html"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
