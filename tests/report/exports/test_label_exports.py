@@ -151,6 +151,15 @@ def test_a_plain_table_and_back(suspects, expected, tmp_path):
     assert {
         d.id: d for d in uw.LabelTable().read(written(tmp_path / "t.csv", out.getvalue()), suspects.train).decisions
     } == {d.id: d for d in expected.decisions}
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    table, train = written(tmp_path / "all.csv", out.getvalue()), suspects.train
+    assert len(uw.LabelTable().read(table, train).decisions) == len(expected.decisions)
+    labels, codes = np.unique(train.y, return_inverse=True)
+    with pytest.raises(ValueError, match=r"exported from another training set: example .* had the label .*, and has"):
+        uw.LabelTable().read(table, train.replaced(y=labels[(codes + 1) % len(labels)]))
 
 
 def test_targets_of_a_regression_go_through_a_table(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -65,8 +66,24 @@ class LabelTable(LabelForm):
             decision = (row["decision"] or "").strip()
             if decision:
                 identifier = ids.get(row["id"], row["id"])
+                if row["id"] in ids:
+                    _require_given(row, identifier, name, train, choices)
                 decided.append(Decided(identifier, _written(decision, choices)))
         return decided
+
+
+def _require_given(row: Mapping[str, str | None], identifier: Id, name: str, train: Examples, choices: Choices) -> None:
+    """Raise ValueError if the example had another label of the training set when the table was written."""
+    if choices.is_regression or train.y is None:
+        return
+    given = _written((row.get("given") or "").strip(), choices)
+    now = choices.text(train.y[train.positions([identifier])[0]].item())
+    if given in choices.texts and given != now:
+        raise ValueError(
+            f"{name} was exported from another training set: example {identifier!r} had the label {given!r}, and has "
+            f"{now!r} here. Read it with the training set that it was exported from; the patch can then be rebased "
+            "(patch.rebased(train)). Nothing was changed"
+        )
 
 
 def _written(decision: str, choices: Choices) -> str:
