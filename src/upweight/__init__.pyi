@@ -234,9 +234,9 @@ from upweight.linear.model import LinearModel as LinearModel
 from upweight.methods import methods as methods
 from upweight.methods.built_in import *  # noqa: F403 - one line per method there
 from upweight.models.huggingface import hf as hf
+from upweight.models.pytorch.layer_direction import LayerDirection as LayerDirection
 from upweight.models.pytorch.measurements import AnswerProbability as AnswerProbability
 from upweight.models.pytorch.measurements import Contrast as Contrast
-from upweight.models.pytorch.measurements import LayerDirection as LayerDirection
 from upweight.models.pytorch.measurements import LogProbability as LogProbability
 from upweight.models.pytorch.measurements import MeanOverPrompts as MeanOverPrompts
 from upweight.models.pytorch.torch_model import TorchModel as TorchModel

@@ -86,6 +86,32 @@ def test_texts_without_tokens_are_refused_as_queries_and_raw_texts_everywhere() 
         uw.hf.causal_lm(tiny("gpt2"), ["w1 w2", "w3"], word_tokenizer())
 
 
+def test_examples_without_labels_are_refused_where_the_loss_needs_them() -> None:
+    rows = text_dataset(9)
+    model, _ = uw.hf.classifier(tiny("bert"), rows, word_tokenizer())
+    with pytest.raises(ValueError, match="expected examples with labels"):
+        model.measure(uw.hf.examples(rows.remove_columns("label"), word_tokenizer()))
+    with pytest.raises(ValueError, match="expected examples with labels"):  # not the tokens as labels
+        uw.hf.classifier(tiny("bert tokens", num_labels=44), sequences(), word_tokenizer())
+    language_model, _ = uw.hf.causal_lm(tiny("gpt2"), sequences(labels=list), word_tokenizer())
+    of_tokens, _ = uw.hf.causal_lm(tiny("gpt2"), sequences(), word_tokenizer())
+    plain = uw.hf.examples(sequences(), word_tokenizer())
+    assert language_model.measure(plain) == pytest.approx(of_tokens.measure(plain), rel=1e-5)
+
+
+def test_labels_of_another_form_are_refused_in_a_sentence() -> None:
+    rows = text_dataset(9)
+    words = rows.remove_columns("label").add_column("label", [f"class {i % 2}" for i in range(9)])
+    with pytest.raises(TypeError, match=r"labels that are numbers, got .*class_encode_column"):
+        uw.hf.classifier(tiny("bert"), words, word_tokenizer())
+    numbers = rows.remove_columns("label").add_column("label", [i % 2 / 1 for i in range(9)])
+    with pytest.raises(ValueError, match=r"expected 2 labels per example.*whole number"):
+        uw.hf.classifier(tiny("bert"), numbers, word_tokenizer())
+    moved = sequences(labels=lambda rows: [row[1:] for row in rows])
+    with pytest.raises(ValueError, match=r"a label for every token.*labels are not moved"):
+        uw.hf.causal_lm(tiny("gpt2"), moved, word_tokenizer())
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong", "right"),
     [

@@ -129,3 +129,19 @@ def test_log_probabilities_leave_out_the_label_smoothing_of_the_training():
     loss = model.network.loss(net, model.network.batch(examples.take([0]))).sum()
     score = -gradient(net, expected) @ gradient(net, loss)
     assert result.sequences[examples.ids[5].item()][0].score == pytest.approx(score, rel=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["last", "mean"])
+def test_padding_of_a_decoder_counts_for_no_activation_of_it(positions):
+    rows = [{"input_ids": [5, 6, 7, 8], "labels": labels} for labels in ([4, 5], [6, 7, 8, 9], [9, 8, 3])]
+    probe = uw.LayerDirection("decoder.block.0", np.arange(16.0), positions)
+    model, train = uw.hf.seq2seq(tiny("t5"), rows, word_tokenizer(), measure=probe)
+    alone = [model.measure(train.take([i])).item() for i in range(3)]
+    assert model.measure(train) == pytest.approx(alone, rel=1e-4)
+
+
+def test_answers_of_a_net_with_an_encoder_are_refused_in_a_sentence():
+    rows = [{"input_ids": [5, 6, 7], "labels": [4, 5]}]
+    model, train = uw.hf.seq2seq(tiny("t5"), rows, word_tokenizer(), measure=uw.AnswerProbability([[4]]))
+    with pytest.raises(ValueError, match="got an encoder and decoder"):
+        model.measure(train)

@@ -16,6 +16,10 @@ Reduction = Literal["sum", "mean"]
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 CURVATURE = EKFAC()  # of `Influence()`, for a net of more parameters than a matrix is assembled for
+NO_LABELS = (
+    "expected examples with labels, because the loss is measured, got some without; add a column of labels, or measure "
+    "something else: measure=lambda net, batch: net(**batch).logits[:, 0]"
+)
 NOTES = {
     "sum": "The loss of a sequence is the sum over its target tokens. The Trainer also divides each step by its number "
     "of tokens; scores leave out how a removal changes that number.",
@@ -91,13 +95,20 @@ class SequenceLoss:
 
     def __call__(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """The loss of every sequence, (n,)."""
-        logits, labels = wide(call(net, batch, None).logits), batch["labels"]
+        logits, labels = wide(call(net, batch, None).logits), batch.get("labels")
+        if labels is None:
+            raise ValueError(NO_LABELS)
         if self.problem == "single_label_classification":
             return functional.cross_entropy(
                 logits, labels.view(-1), reduction="none", label_smoothing=self.label_smoothing
             )
         labels = labels.reshape(len(logits), -1).to(logits)
         logits = logits.reshape(len(logits), -1)
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"expected {logits.shape[1]} labels per example, one for each output of the net, got "
+                f"{labels.shape[1]}; a class among {logits.shape[1]} is a whole number"
+            )
         if self.problem == "regression":
             squares: Tensor = (logits - labels) ** 2
             return squares.mean(1)
@@ -106,16 +117,24 @@ class SequenceLoss:
 
 
 def labels_of(batch: dict[str, Any], shift: bool = False) -> Tensor:
-    """The labels of a batch; without labels the tokens themselves, except padding.
+    """The labels of a batch; without labels those of a causal model are the tokens themselves, except padding.
 
-    With `shift`, a label that no token comes before is ignored: the first, also after padding on the left.
+    With `shift`, a label that no token comes before is ignored: the first, also after padding on the left. Raises
+    ValueError for other models without labels, and for a causal one with labels of another length than its tokens.
     """
-    mask = batch.get("attention_mask")
-    labels: Tensor = batch["labels"] if "labels" in batch else batch["input_ids"]
-    if "labels" not in batch and mask is not None:
-        labels = labels.masked_fill(mask == 0, IGNORED)
+    mask: Tensor | None = batch.get("attention_mask")
+    labels: Tensor | None = batch.get("labels")
     if not shift:
+        if labels is None:
+            raise ValueError(NO_LABELS)
         return labels
+    if labels is None:
+        labels = batch["input_ids"] if mask is None else batch["input_ids"].masked_fill(mask == 0, IGNORED)
+    if mask is not None and mask.shape != labels.shape:
+        raise ValueError(
+            f"expected a label for every token {tuple(mask.shape)}, got labels {tuple(labels.shape)}: the net itself "
+            "compares position t with label t + 1, so labels are not moved"
+        )
     before = torch.ones_like(labels) if mask is None else mask
     return labels.masked_fill(functional.pad(before[:, :-1], (1, 0)) == 0, IGNORED)
 
