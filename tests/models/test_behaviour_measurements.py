@@ -187,6 +187,8 @@ def test_wrong_settings_are_refused_in_a_sentence():
         uw.Contrast("refusal", refuses())
     with pytest.raises(TypeError, match="expected prompts as"):
         uw.MeanOverPrompts(refuses(), SEQUENCES)
+    with pytest.raises(ValueError, match="prompts without weights"):
+        uw.MeanOverPrompts(refuses(), QUERIES.replaced(weights=np.arange(len(QUERIES)) + 1.0))
     with pytest.raises(ValueError, match=r"finite real numbers \(d,\)"):
         uw.LayerDirection("norm", [[1.0]])
     with pytest.raises(ValueError, match="no layer 'nowhere'"):

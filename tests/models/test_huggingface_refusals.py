@@ -40,6 +40,10 @@ def test_padding_on_the_left_is_refused_only_where_it_moves_positions(side: str)
     if side == "left":
         with pytest.raises(ValueError, match=r"pads on the left.*padding_side = 'right'"):
             uw.hf.causal_lm(tiny("gpt2"), sequences(), tokenizer)
+        blocks = [{"input_ids": row[:3]} for row in sequences()["input_ids"]]
+        packed, _ = uw.hf.causal_lm(tiny("gpt2"), blocks, tokenizer)
+        with pytest.raises(ValueError, match=r"pads on the left.*padding_side = 'right'"):
+            packed.measure(uw.hf.examples([{"input_ids": [5, 6]}, {"input_ids": [5, 6, 7]}], tokenizer))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Collate:
         columns: the columns that the collator gets besides labels; None for all.
         has_labels: whether the labels of the examples are the `labels` of the batch; else they are only shown.
         decoder_inputs: makes the inputs of a decoder from labels, if the collator does not.
+        padding_moves: class of a net that counts positions from the padding; None for others.
     """
 
     collator: Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -35,6 +36,7 @@ class Collate:
     columns: frozenset[str] | None
     has_labels: bool = True
     decoder_inputs: Callable[[Tensor], Tensor] | None = None
+    padding_moves: str | None = None
 
     def __call__(self, examples: Examples) -> dict[str, Any]:
         """The batch, a dict of tensors."""
@@ -47,6 +49,9 @@ class Collate:
             rows = [{**_without_labels(row), "labels": label} for row, label in zip(rows, labels, strict=True)]
         batch = dict(self.collator(rows))
         batch = {name: value for name, value in batch.items() if name in self.arguments or name == "labels"}
+        mask = batch.get("attention_mask")
+        if self.padding_moves is not None and isinstance(mask, Tensor) and mask.ndim == 2 and not mask[:, 0].all():
+            raise moved_positions(self.padding_moves)
         if self.decoder_inputs is not None and "decoder_input_ids" not in batch:
             batch["decoder_input_ids"] = self.decoder_inputs(batch["labels"])
         return batch
@@ -70,12 +75,27 @@ def no_tokens(examples: Examples, position: int) -> ValueError:
     return ValueError(f"expected texts of at least one token, got none in example {identifier!r}; leave it out")
 
 
+def moved_positions(kind: str) -> ValueError:
+    """The error for padding on the left of a net that counts positions from it."""
+    return ValueError(
+        f"the tokenizer pads on the left, and {kind} counts positions from the padding, so that the loss of a sequence "
+        "depends on the longest of its batch; set tokenizer.padding_side = 'right'"
+    )
+
+
 def make_collate(net: nn.Module, train: Examples, collator: Any, task: Task) -> Collate:
     """The batches of a task, by a collator or a tokenizer, or by stacking rows of one length if both are None."""
     arguments = forward_arguments(net)
     collator = _default_collator(net, train, collator, task) if collator is None or is_tokenizer(collator) else collator
     columns = arguments if is_of_transformers(collator) else None
-    collate = Collate(collator, arguments, columns, has_labels=task == "sequences")
+    moved = any(name.rpartition(".")[2] == "wpe" for name, _ in base_of(net).named_modules())
+    collate = Collate(
+        collator,
+        arguments,
+        columns,
+        has_labels=task == "sequences",
+        padding_moves=type(base_of(net)).__name__ if moved else None,
+    )
     if task != "seq2seq":
         return collate
     prepare = getattr(base_of(net), "prepare_decoder_input_ids_from_labels", None)

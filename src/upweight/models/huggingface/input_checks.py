@@ -11,7 +11,7 @@ from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.models.huggingface.adapter_checks import untrained_adapters
-from upweight.models.huggingface.collation import Collate, base_of, no_tokens, tokenizer_of
+from upweight.models.huggingface.collation import Collate, base_of, moved_positions, no_tokens, tokenizer_of
 from upweight.models.huggingface.dataset_rows import column_names, lengths_and_largest
 from upweight.models.huggingface.gradient_checks import require_gradient
 from upweight.models.huggingface.losses import SequenceLoss, TokenCrossEntropy
@@ -31,7 +31,7 @@ def check_inputs(
     notes = list(_vocabulary_notes(tokenizer, table))
     if "input_ids" in column_names(train.x):
         notes += _token_notes(net, train, table)
-        _require_padding_on_the_right(net, train, tokenizer)
+        _require_padding_on_the_right(train, collate, tokenizer)
     _require_same_batch_twice(train, collate)
     if isinstance(loss, TokenCrossEntropy):
         notes += _target_notes(train, collate, loss)
@@ -94,15 +94,12 @@ def _token_notes(net: nn.Module, train: Examples, table: nn.Embedding | None) ->
         )
 
 
-def _require_padding_on_the_right(net: nn.Module, train: Examples, tokenizer: Any) -> None:
+def _require_padding_on_the_right(train: Examples, collate: Collate, tokenizer: Any) -> None:
     """Raise ValueError if padding moves the positions of a sequence, as it does in GPT-2 on the left."""
     if getattr(tokenizer, "padding_side", "right") != "left" or len(np.unique(lengths_and_largest(train.x)[0])) == 1:
         return
-    if any(name.rpartition(".")[2] == "wpe" for name, _ in base_of(net).named_modules()):
-        raise ValueError(
-            f"the tokenizer pads on the left, and {type(base_of(net)).__name__} counts positions from the padding, so "
-            "that the loss of a sequence depends on the longest of its batch; set tokenizer.padding_side = 'right'"
-        )
+    if collate.padding_moves is not None:
+        raise moved_positions(collate.padding_moves)
 
 
 def _require_same_batch_twice(train: Examples, collate: Collate) -> None:

@@ -73,7 +73,7 @@ def classifier(
     train = examples(dataset, collator, ids=ids)
     if train.y is not None and train.y.dtype.kind not in "biuf":
         raise TypeError(
-            f"expected labels that are numbers, got {train.y[0]!r}; number them by net.config.label2id, or with "
+            f"expected labels that are numbers, got {train.y[0].item()!r}; number them by net.config.label2id, or with "
             'dataset.class_encode_column("label")'
         )
     if train.y is None and not type(base_of(net)).__name__.endswith("ForSequenceClassification"):

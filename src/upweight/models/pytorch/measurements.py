@@ -172,6 +172,8 @@ class MeanOverPrompts:
         _require_functions(measure=self.measure)
         if not isinstance(self.prompts, Examples):
             raise TypeError(f"expected prompts as upweight.Examples, got {type(self.prompts).__name__}")
+        if self.prompts.weights is not None:
+            raise ValueError("expected prompts without weights, because each counts once in the mean, got weights")
 
     @property
     def __name__(self) -> str:
