@@ -17,7 +17,7 @@ from upweight.engines.job_file import UnsendableError
 from upweight.engines.run_folder import remove_abandoned_folders
 from upweight.engines.worker_run import WorkerRun
 
-SHORT_SECONDS = 4.0  # a run that takes no longer than this in one process is not worth starting others
+SHORT_SECONDS = 1.2  # a run that takes no longer than this in one process is not worth starting others
 
 logger = logging.getLogger("upweight")
 

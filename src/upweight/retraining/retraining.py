@@ -22,7 +22,7 @@ class Retraining:
     Args:
         processes: the number of trainings at a time, each in a separate process on this machine; None for all
             processors, 1 for this process alone. A model of this package is first trained in this process, and again if
-            all trainings together take a few seconds: starting other processes takes longer.
+            all trainings together take about a second: starting other processes takes longer.
         how: "stacked" (many at once, if the model can), "processes" (one by one) or "ray" (on a cluster, extra `ray`).
             None chooses "stacked" if it is cheaper, else "processes". The choice depends on model and data only, so the
             same call gives the same bits.
