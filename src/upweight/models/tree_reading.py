@@ -160,7 +160,7 @@ def unsupported_objective(
     """The error for an objective that is not supported, with the reason if there is one.
 
     `takes_custom`: whether `loss=` can replace it. If not, the estimator can be explained by refits, since its
-    predictions are amounts or probabilities; those of a booster's objective may be anything.
+    predictions are amounts or probabilities; the output of a native booster may be on another scale.
     """
     if "rank" in objective.lower():
         reason = "a ranking loss belongs to pairs or lists, not to single examples"

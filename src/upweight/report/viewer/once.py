@@ -1,4 +1,4 @@
-"""A value that is computed once, by whoever needs it first, or before in the background."""
+"""A value that is computed once: when it is first needed, or earlier in a background thread."""
 
 from __future__ import annotations
 
