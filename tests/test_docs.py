@@ -79,9 +79,9 @@ PAGES = [page for page in pages_of("docs") if "```python" in page.read_text(enco
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_code_on_a_page_runs(page: Path) -> None:
+def test_code_on_a_page_runs(page: Path, tmp_path: Path) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 def test_a_training_loop_needs_fewer_than_fifteen_more_lines_for_a_verified_report() -> None:
