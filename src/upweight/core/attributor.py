@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.announced_fit import with_forecast
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.archive import as_plain, read_archive, well_formed, write_archive
 from upweight.core.blocks import require_count
@@ -382,17 +383,3 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             for k, v in self.diagnostics.items()
         )
         return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
-
-
-def with_forecast(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate the `fit` of a recipe so that it says what it will take, if that is long, and how far it is."""
-
-    @wraps(fit)
-    def announced_fit(recipe: Any, model: Any, train: Examples, *args: Any, **kwargs: Any) -> Any:
-        if is_announced():
-            return fit(recipe, model, train, *args, **kwargs)
-        forecast = model.forecast(recipe, train) if isinstance(model, Measurable) else None
-        with announced(f"{type(recipe).__name__}.fit on {len(train):,} training examples", forecast):
-            return fit(recipe, model, train, *args, **kwargs)
-
-    return announced_fit

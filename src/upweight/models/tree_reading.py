@@ -159,8 +159,8 @@ def unsupported_objective(
 ) -> ValueError:
     """The error for an objective that is not supported, with the reason if there is one.
 
-    `takes_custom`: whether `loss=` can replace it. If not, the estimator can be explained by refits, since its
-    predictions are amounts or probabilities; the output of a native booster may be on another scale.
+    `takes_custom`: whether `loss=` can replace it. If not, the model is an estimator that predicts amounts or
+    probabilities, which refits can explain. The raw output of a booster may mean anything.
     """
     if "rank" in objective.lower():
         reason = "a ranking loss belongs to pairs or lists, not to single examples"
