@@ -148,6 +148,7 @@ from upweight.core.input_recipes import Occlusion as Occlusion
 from upweight.core.input_recipes import Saliency as Saliency
 from upweight.core.laws import Law as Law
 from upweight.core.layer_activations import LayerActivations as LayerActivations
+from upweight.core.marked_picture import Picture as Picture
 from upweight.core.measurement import Loss as Loss
 from upweight.core.measurement import Margin as Margin
 from upweight.core.measurement import Measurement as Measurement

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from upweight.core.input_kinds import columns_of, is_sparse
+from upweight.core.marked_picture import Picture
 from upweight.core.signals import Audio, Series
 
 MAX_COLUMNS = 24  # of one table row
@@ -23,11 +24,13 @@ class Preview:
         kind: image, text or table row.
         value: an image array (height, width[, 3 or 4]), a text, or a tuple of (column, value) pairs.
         signal: the recording or the series that the image shows; None for other images.
+        marked: the picture with its mask and boxes; None for pictures without.
     """
 
     kind: Literal["image", "text", "row"]
     value: Any
     signal: Audio | Series | None = None
+    marked: Picture | None = None
 
 
 def preview_of(single: Any, names: list[str] | None) -> Preview:
@@ -46,8 +49,8 @@ def preview_of(single: Any, names: list[str] | None) -> Preview:
         pairs = ((row.indices[j], row.data[j].item()) for j in largest)
         return Preview("row", tuple((names[i] if names else f"x{i}", v) for i, v in pairs))
     value = next(iter(single))
-    if isinstance(value, Audio | Series):
-        return Preview("image", value.picture(), value)
+    if isinstance(value, Audio | Series | Picture):
+        return _of_wrapped(value)
     if isinstance(value, str | Mapping):
         return Preview("text", value) if isinstance(value, str) else _mapping(value)
     array = np.asarray(value)
@@ -55,6 +58,12 @@ def preview_of(single: Any, names: list[str] | None) -> Preview:
         return Preview("image", array)
     flat = array.reshape(-1)
     return _row(names or [f"x{i}" for i in range(len(flat))], flat[:MAX_COLUMNS].tolist())
+
+
+def _of_wrapped(value: Audio | Series | Picture) -> Preview:
+    if isinstance(value, Picture):
+        return Preview("image", value.pixels, marked=value)
+    return Preview("image", value.picture(), value)
 
 
 def _mapping(row: Mapping[str, Any]) -> Preview:

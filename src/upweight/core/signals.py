@@ -43,6 +43,11 @@ class Audio:
         """One for every recording."""
         return [cls(samples, rate) for samples in recordings]
 
+    @property
+    def seconds(self) -> float:
+        """The duration."""
+        return len(self.samples) / self.rate
+
     def picture(self) -> NDArray[np.uint8]:
         """The spectrogram, (80, ≤ 160): time to the right, frequencies from 0 at the bottom to half the rate."""
         samples = self.samples.astype(np.float64)

@@ -3,6 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
+const CARD_TEXT = 220;  // characters on a card; where more fit, a picture has its legend too
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -79,6 +80,20 @@ function picture(preview, what) {
   return el("img", { class: kind, src: preview.uri, width: preview.width, height: preview.height, alt: what });
 }
 
+// Where there is room, a picture with marks has their names, and a button that shows it without them.
+function markedPicture(preview, what) {
+  const names = preview.marks.map(({ name }) => name).join(", ");
+  const shot = picture(preview, names ? `${what}, marked: ${names}` : what);
+  const button = el("button", { type: "button", class: "link", "aria-pressed": "false" }, "without marks");
+  button.addEventListener("click", () => {
+    const isPlain = button.getAttribute("aria-pressed") === "false";
+    button.setAttribute("aria-pressed", String(isPlain));
+    shot.src = isPlain ? preview.plain : preview.uri;
+  });
+  return el("div", { class: "marked" }, shot, el("p", { class: "marks" },
+    preview.marks.map(({ name, uri }) => el("span", null, el("img", { src: uri, alt: "", width: 22, height: 14 }), name)), names ? button : null));
+}
+
 function passage(preview, limit) {
   const text = preview.text;
   const rest = preview.more ? ` … (${counted(preview.more, "more character")} not on this page)` : "";
@@ -111,8 +126,8 @@ function show(index, what, limit, compared) {
   if (preview.lines) return linesOf(preview, what);
   if (preview.audio) {
     return el("div", { class: "signal" }, picture(preview, "spectrogram of " + what),
-      el("audio", { controls: true, preload: "none", src: preview.audio, "aria-label": "play " + what }));
+      el("audio", { controls: true, preload: "none", src: preview.audio, "aria-label": "play " + what }), el("small", null, preview.scale));
   }
-  if (preview.kind === "image") return picture(preview, what);
+  if (preview.kind === "image") return preview.marks && limit > CARD_TEXT ? markedPicture(preview, what) : picture(preview, what);
   return preview.kind === "text" ? passage(preview, limit) : rowNode(preview, limit, compared);
 }

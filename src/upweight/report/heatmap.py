@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.perturb import Perturbation
+from upweight.core.marked_picture import picture_sides
 from upweight.report.previews import Album
 
 RAISES_COLOUR, LOWERS_COLOUR = np.array([59, 134, 198]), np.array([224, 138, 51])  # the page's blue and orange
@@ -17,7 +18,7 @@ def contribution_pictures(perturbation: Perturbation, q: int, i: int) -> list[di
     shown = perturbation.train.preview(example)
     if shown.kind != "image":
         return []
-    pixels = np.shape(shown.value)[:2]
+    pixels = picture_sides(shown.value)
     heat = per_pixel(perturbation.contributions[q, i], pixels)
     if heat is None:
         return []

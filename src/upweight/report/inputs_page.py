@@ -13,6 +13,7 @@ from upweight.applications.shared_inputs import SharedExample, SharedInputs
 from upweight.core.erasing import WORD, has_texts
 from upweight.core.examples import Id
 from upweight.core.input_attributions import InputAttributions
+from upweight.core.marked_picture import picture_sides
 from upweight.report.document import rendered
 from upweight.report.effect_tables import signed
 from upweight.report.heatmap import coloured, per_pixel, picture_uri
@@ -127,17 +128,11 @@ def _card(
     if attributions.parts == "words":
         return {"kind": "text", "pieces": _pieces(attributions, position)}
     if preview.kind == "image":
-        heat = per_pixel(values, np.shape(preview.value)[:2] if np.ndim(preview.value) == 2 else _sides(preview.value))
+        heat = per_pixel(values, picture_sides(preview.value))
         entry = album.entries[album.add(side, identifier)]
         if heat is not None and entry["kind"] == "image":
             return {"kind": "image", "uri": entry["uri"], "heat": picture_uri(coloured(heat))}
     return {"kind": "row", "columns": _columns(attributions, position, order)}
-
-
-def _sides(picture: Any) -> tuple[int, int]:
-    """Height and width of a picture with channels first or last."""
-    shape = np.shape(picture)
-    return (shape[1], shape[2]) if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) else (shape[0], shape[1])
 
 
 def _columns(attributions: InputAttributions, position: int, order: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples, Id
-from upweight.report.pictures import as_pixels, encoded, reduced, sample_pictures, scale_of
+from upweight.report.pictures import encoded, sample_pictures, scale_of, shown_pixels
 from upweight.report.previews import excerpt
 from upweight.report.wording import MINUS, count, label_text, significant
 
@@ -82,7 +82,7 @@ class _Side:
             return f"<small>{escape(excerpt(preview))}</small>"
         if not self._is_sampled:
             self._scale, self._is_sampled = scale_of([sample_pictures(self._examples, 100)]), True
-        pixels = reduced(as_pixels(preview.value, self._scale), PICTURE_SIDE)
+        pixels = shown_pixels(preview, self._scale, PICTURE_SIDE)
         if pixels is None:
             return ""
         uri = encoded(pixels, lossless=pixels.ndim == 2)

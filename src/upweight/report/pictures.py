@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
+from upweight.core.preview import Preview
+from upweight.report.picture_marks import Pixels, marked
 
 MIN_BRIGHTNESS = 16  # uint8 pictures with no brighter pixel are rescaled; they would look black
-
-Pixels = NDArray[np.uint8]
 
 
 def sample_pictures(examples: Examples, max_pictures: int) -> list[NDArray[Any]]:
@@ -63,6 +63,23 @@ def as_pixels(value: Any, scale: tuple[float, float] | None) -> Pixels | None:
         low, high = scale
         array = np.clip((np.nan_to_num(array.astype(np.float64), nan=low) - low) / (high - low), 0, 1) * 255
     return np.ascontiguousarray(np.round(np.clip(array, 0, 255)).astype(np.uint8))
+
+
+def shown_pixels(preview: Preview, scale: tuple[float, float] | None, side: int) -> Any:
+    """A picture as pages and figures show it, no side longer than this; None for an array that is not a picture.
+
+    Masks and boxes are drawn in; small pictures are enlarged for them, so that boxes cover few pixels.
+    """
+    pixels: Pixels | None = reduced(as_pixels(preview.value, scale), side)
+    if pixels is None or preview.marked is None:
+        return pixels
+    return marked(enlarged(pixels, side), preview.marked)
+
+
+def enlarged(pixels: Pixels, side: int) -> Pixels:
+    """Every pixel repeated as often as no side gets longer than this."""
+    times = max(1, side // max(pixels.shape[:2]))
+    return pixels.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else pixels
 
 
 def reduced(pixels: Pixels | None, side: int) -> Any:

@@ -11,14 +11,16 @@ import numpy as np
 
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import is_sparse
+from upweight.core.marked_picture import Picture
 from upweight.core.preview import Preview
 from upweight.core.signals import Audio, Series
 from upweight.report.page_limits import PageLimits
-from upweight.report.pictures import as_pixels, encoded, reduced, sample_pictures, scale_of
+from upweight.report.picture_marks import swatch
+from upweight.report.pictures import as_pixels, encoded, enlarged, reduced, sample_pictures, scale_of, shown_pixels
 from upweight.report.sparse_rows import SparseRows
 from upweight.report.table_cells import Cells
 from upweight.report.table_columns import shown_of
-from upweight.report.wording import cell_text, count, number
+from upweight.report.wording import cell_text, count, number, significant
 
 MAX_PICTURE_SIDE = 160  # pixels; larger pictures are reduced
 MAX_TEXT = 20_000  # characters of one text
@@ -69,7 +71,7 @@ class Album:
         if len(ids) == 0 or self._preview("train", ids[0]).kind != "image":
             return None
         tiles = (
-            [reduced(as_pixels(train.preview(i).value, self.scale), TILE_SIDE) for i in ids]
+            [shown_pixels(train.preview(i), self.scale, TILE_SIDE) for i in ids]
             if len(ids) <= self.limits.tiles
             else []
         )
@@ -145,7 +147,7 @@ class Album:
         if preview.kind == "row":
             pairs = [[str(name), cell_text(value)[:MAX_TEXT]] for name, value in preview.value]
             return {"kind": "row", "pairs": pairs, "more": max(0, _columns(self.sides[side]) - len(pairs))}
-        return {**self._picture(preview.value), **self._signal(preview.signal)}
+        return {**self._picture(preview), **self._signal(preview.signal)}
 
     def _signal(self, signal: Audio | Series | None) -> dict[str, Any]:
         """The player of a recording, or the lines of a series with their scale."""
@@ -159,20 +161,32 @@ class Album:
             self._pictures_left_out += 1
             return {}
         self._picture_bytes += len(uri)
-        return {"audio": uri}
+        scale = f"{significant(signal.seconds, 3)} s, up to {significant(signal.rate / 2000, 3)} kHz"
+        return {"audio": uri, "scale": scale}
 
-    def _picture(self, value: Any) -> dict[str, Any]:
-        pixels = as_pixels(value, self.scale)
-        if pixels is None:
-            shape = " × ".join(str(side) for side in np.shape(value))
+    def _picture(self, preview: Preview) -> dict[str, Any]:
+        pixels = as_pixels(preview.value, self.scale)
+        shown = shown_pixels(preview, self.scale, MAX_PICTURE_SIDE)
+        if pixels is None or shown is None:
+            shape = " × ".join(str(side) for side in np.shape(preview.value))
             return {"kind": "text", "text": f"array of {shape}, which is not a picture", "more": 0}
-        small = reduced(pixels, MAX_PICTURE_SIDE)
-        uri = encoded(small, lossless=small is pixels)
-        if self._picture_bytes + len(uri) > self.limits.picture_bytes:
+        is_whole = max(pixels.shape[:2]) <= MAX_PICTURE_SIDE
+        uris = {"uri": encoded(shown, lossless=is_whole)}
+        if preview.marked is not None:
+            plain = enlarged(reduced(pixels, MAX_PICTURE_SIDE), MAX_PICTURE_SIDE)
+            uris["plain"] = encoded(plain, lossless=is_whole)
+        size = sum(map(len, uris.values()))
+        if self._picture_bytes + size > self.limits.picture_bytes:
             self._pictures_left_out += 1
             return {"kind": "text", "text": "picture left out", "more": 0}
-        self._picture_bytes += len(uri)
-        return {"kind": "image", "uri": uri, "width": int(small.shape[1]), "height": int(small.shape[0])}
+        self._picture_bytes += size
+        entry = {"kind": "image", **uris, "width": int(shown.shape[1]), "height": int(shown.shape[0])}
+        return {**entry, "marks": legend(preview.marked)} if preview.marked is not None else entry
+
+
+def legend(picture: Picture) -> list[dict[str, str]]:
+    """The name of every class that is marked on the picture, with a sample of its colour."""
+    return [{"name": picture.name_of(c), "uri": encoded(swatch(c), lossless=True)} for c in picture.classes()]
 
 
 def excerpt(preview: Preview) -> str:

@@ -112,7 +112,7 @@ function card([position, score, range], entry, scale, side) {
   const id = TRAIN.id(position);
   return el("li", { class: "card", title: removal(score) + (interval ? " " + interval + "." : "") },
     el("div", { class: "thumb" },
-      show(TRAIN.preview(position), "training example " + id, 220, DATA.previews[entry.preview])),
+      show(TRAIN.preview(position), "training example " + id, CARD_TEXT, DATA.previews[entry.preview])),
     el("div", { class: "facts" },
       el("div", { class: "head" }, exampleName(position), labelTag(position, entry)),
       el("div", { class: "score" },

@@ -13,6 +13,7 @@ from upweight.core.blocks import require_count
 from upweight.core.examples import Examples, Id
 from upweight.core.preview import Preview
 from upweight.core.scores import Attribution, Scores, Unit
+from upweight.core.signals import Audio, Series
 from upweight.report.displays.drawing import (
     HARMS,
     HELPS,
@@ -23,14 +24,17 @@ from upweight.report.displays.drawing import (
     shortened,
     signed,
 )
-from upweight.report.pictures import as_pixels, sample_pictures, scale_of
+from upweight.report.picture_marks import hex_colour
+from upweight.report.pictures import sample_pictures, scale_of, shown_pixels
 from upweight.report.wording import cell_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELL_WIDTH, LINE_CHARACTERS, MAX_LINES = 1.7, 24, 9
-PICTURE_HEIGHT, TEXT_HEIGHT = 1.9, 1.9
+ROW_HEIGHT = 1.9
+DRAWN_SIDE = 320  # pixels of a picture with a mask or boxes
+HATCHES = ("", "//", "\\\\", "--", "||")  # as the patterns of masks
 
 
 @dataclass(eq=False, kw_only=True)
@@ -82,8 +86,7 @@ class StripDisplay(Display):
     def plot(self) -> StripDisplay:
         """Draw a new figure. `ax_` is the axes of the first query."""
         k = max((len(side) for sides in self.strongest for side in sides), default=1) or 1
-        has_pictures = any(preview.kind == "image" for preview in self.previews.values())
-        height = (PICTURE_HEIGHT if has_pictures else TEXT_HEIGHT) * len(self.queries)
+        height = ROW_HEIGHT * len(self.queries)
         _, grid = pyplot().subplots(
             len(self.queries),
             1 + 2 * k,
@@ -102,6 +105,7 @@ class StripDisplay(Display):
         for column, text in ((0, "query"), (1, "helped"), (1 + k, "harmed")):
             first = grid[0, column]
             first.set_title(f"{text}\n{first.get_title()}", fontsize="small")
+        self._draw_legend(grid[0, 0])
         return self._drawn_on(grid[0, 0])
 
     def _draw(self, ax: Axes, key: tuple[str, Id], score: float | None, colour: str) -> None:
@@ -111,11 +115,43 @@ class StripDisplay(Display):
             spine.set(color=colour, linewidth=2 if score is not None else 1)
         value = "" if score is None or not self.has_values else f"\n{signed(score)}"
         ax.set_title(f"{shortened(self.captions[key], LINE_CHARACTERS)}{value}", fontsize="small")
-        pixels = as_pixels(preview.value, self.scale) if preview.kind == "image" else None
+        if preview.signal is not None:
+            _draw_signal(ax, preview.signal)
+            return
+        pixels = shown_pixels(preview, self.scale, DRAWN_SIDE) if preview.kind == "image" else None
         if pixels is not None:
-            ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            shrunk = "nearest" if preview.marked is None else "antialiased"  # lines of a box stay
+            ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation=shrunk)
             return
         ax.text(0.04, 0.96, _lines(preview), transform=ax.transAxes, va="top", fontsize="x-small")
+
+    def _draw_legend(self, ax: Axes) -> None:
+        """Name the classes that are marked on the pictures."""
+        from matplotlib.patches import Patch
+
+        marked = [preview.marked for preview in self.previews.values() if preview.marked is not None]
+        names = {label: picture.name_of(label) for picture in marked for label in picture.classes()}
+        patches = [
+            Patch(facecolor=hex_colour(label), edgecolor="black", hatch=HATCHES[(label - 1) % len(HATCHES)], label=name)
+            for label, name in sorted(names.items())
+        ]
+        if patches and ax.figure is not None:
+            ax.figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize="small", frameon=False)
+
+
+def _draw_signal(ax: Axes, signal: Audio | Series) -> None:
+    """The lines of a series or the spectrogram of a recording, each with the ends of its own scale."""
+    if isinstance(signal, Series):
+        for channel, line in enumerate(signal.lines()):
+            style = ("-", "--", ":", "-.")[channel % 4]
+            ax.plot(*np.reshape(line, (-1, 2)).T, color=NEUTRAL, linestyle=style, linewidth=1.2)
+        ax.set(xlim=(0, 1), ylim=(-0.05, 1.05))
+        ax.set_yticks((0, 1), [f"{end:.3g}" for end in signal.scale], fontsize="xx-small")
+        return
+    ends = (signal.seconds, signal.rate / 2000)
+    ax.imshow(signal.picture(), cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, ends[0], 0, ends[1]))
+    ax.set_xticks((0, ends[0]), ["0", f"{ends[0]:.3g} s"], fontsize="xx-small")
+    ax.set_yticks((0, ends[1]), ["0", f"{ends[1]:.3g} kHz"], fontsize="xx-small")
 
 
 def _lines(preview: Preview) -> str:

@@ -14,7 +14,7 @@ from upweight.applications.suspects import Suspects
 from upweight.core.examples import Examples, Id
 from upweight.core.input_kinds import is_sparse
 from upweight.report.exports.choices import Choices
-from upweight.report.pictures import as_pixels, sample_pictures, scale_of
+from upweight.report.pictures import sample_pictures, scale_of, shown_pixels
 from upweight.report.sparse_rows import SparseRows
 from upweight.report.table_columns import shown_of, table_of
 from upweight.report.wording import cell_text
@@ -86,7 +86,9 @@ def _content(
     """Kind, text, row and picture of one example, in full."""
     table = table_of(train)
     preview = train.preview(identifier)
-    pixels = as_pixels(preview.value, scale) if preview.kind == "image" else None
+    pixels = None
+    if preview.kind == "image":
+        pixels = shown_pixels(preview, scale, max(ENLARGED, *np.shape(preview.value)))
     if pixels is not None:
         return {"kind": "image", "text": "", "row": {}, "png": _png(pixels)}
     if preview.kind == "text":

@@ -115,6 +115,8 @@ def _handler(answers: Answers, token: str) -> type[BaseHTTPRequestHandler]:
                     self._send(HTTPStatus.OK, safe_json(answers.answer(part, parameters)), "application/json")
                 else:
                     self._send(HTTPStatus.OK, answers.page(), "text/html")
+            except ConnectionError:
+                log.debug("the browser no longer waits for %s", part)
             except LookupError as error:
                 self._send(HTTPStatus.NOT_FOUND, str(error.args[0]))
             except ValueError as error:
