@@ -20,6 +20,7 @@ from upweight.core.printable import printable
 from upweight.retraining.interruption import unfinished_of
 
 if TYPE_CHECKING:
+    from upweight.cli.options import PrintOptions
     from upweight.report.progress_display import ProgressDisplay
 
 JSON_OPTION = "--json"
@@ -34,6 +35,7 @@ HELP_ORDER = (
     "import-labels",
     "patch",
     "slices",
+    "discover",
     "audit",
     "prototypes",
     "poisoned",
@@ -47,6 +49,7 @@ HELP_ORDER = (
     "perturb",
     "flip-set",
     "what-if",
+    "forget",
     "store",
     "retrieve",
     "view",
@@ -151,14 +154,14 @@ def root(version: Annotated[bool, VERSION] = False) -> None:
 
 
 @contextmanager
-def show_progress(stages: dict[str, str], quiet: bool, as_json: bool) -> Iterator[ProgressDisplay]:
+def show_progress(stages: dict[str, str], printing: PrintOptions) -> Iterator[ProgressDisplay]:
     """One line per stage on stderr while the context lasts. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
     from upweight.core.forecast import announcements
     from upweight.report.progress_display import ProgressDisplay
 
-    silent = quiet or (as_json and not sys.stderr.isatty())
+    silent = printing.quiet or (printing.as_json and not sys.stderr.isatty())
     before, announcements.disabled = announcements.disabled, silent
     try:
         with ProgressDisplay(Console(stderr=True, quiet=silent), stages) as progress:

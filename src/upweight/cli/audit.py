@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, named_queries, recipe_for
+from upweight.cli.inputs import Source, named_queries
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Measure, Method, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -34,22 +34,18 @@ def audit(  # noqa: PLR0913 - a command line has as many options as it has
     k: Annotated[int, typer.Option(min=1, help="How many of the strongest proponents to compare with chance.")] = 20,
     level: Annotated[float, typer.Option(help="The share of honest predictions that may be flagged.")] = 0.01,
     out: Out = Path("audit.html"),
-    as_json: AsJson = False,
-    method: Method = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Rank predictions by how little their strongest training examples have to do with them."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
-    recipe = None if method is None else recipe_for(method, seed)
+    recipe = scoring.recipe()
     import upweight
 
     stages = {"read": f"Reading {task.name}", "fit": "Fitting the method", "attribute": "Scoring the training set"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen = queries.select(named_queries(queries, query)) if query else queries
         retraining = upweight.Retraining(progress=progress)
@@ -60,4 +56,4 @@ def audit(  # noqa: PLR0913 - a command line has as many options as it has
     lines += [f"{p.id} (predicted {p.predicted}): {p.sentence}" for p in flagged[:PREDICTIONS_PRINTED]]
     if len(flagged) > PREDICTIONS_PRINTED:
         lines.append(f"and {len(flagged) - PREDICTIONS_PRINTED:,} more, on the page and in --json.")
-    print_application(result, inputs, out, as_json, quiet, [*lines, *result.diagnostics["notes"]])
+    print_application(result, inputs, out, printing, [*lines, *result.diagnostics["notes"]])

@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, recipe_for
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Method, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import At, Method, Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
@@ -26,11 +26,10 @@ def discover(  # noqa: PLR0913 - a command line has as many options as it has
     largest: Annotated[float, typer.Option(help="Largest group, as a share of the training examples.")] = 0.15,
     level: Annotated[float, typer.Option(help="How often a group is reported though none has an effect.")] = 0.05,
     out: Out = Path("discover.html"),
-    as_json: AsJson = False,
     method: Method = None,
     at: At = None,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Find groups of training examples, in words, without which the queries do better, and retrain to confirm it."""
     source = Source(task, table, None, at)
@@ -42,7 +41,7 @@ def discover(  # noqa: PLR0913 - a command line has as many options as it has
         search = upweight.GroupDiscovery(most=most, smallest=smallest, largest=largest, level=level, seed=seed)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--smallest / --largest / --level") from None
-    with show_progress({"read": f"Reading {task.name}", "search": "Searching for groups"}, quiet, as_json) as progress:
+    with show_progress({"read": f"Reading {task.name}", "search": "Searching for groups"}, printing) as progress:
         inputs = source.read(progress, None, seed)
         result = upweight.discover(inputs.model, inputs.train, inputs.queries, recipe, search=search, progress=progress)
     lines = [result.sentence]
@@ -50,4 +49,4 @@ def discover(  # noqa: PLR0913 - a command line has as many options as it has
         low, high = group.interval
         found = f"{group.name}: {len(group.ids):,} training examples, {signed(group.effect)} without them"
         lines.append(f"{found} (90 %: {signed(low)} to {signed(high)}; predicted {signed(group.predicted)}).")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

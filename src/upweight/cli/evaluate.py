@@ -13,14 +13,11 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
-    AsJson,
-    At,
     Folder,
-    Measure,
+    MeasureOptions,
     OldReport,
     OptionalOut,
-    Quiet,
-    Seed,
+    PrintOptions,
     Seeds,
     Task,
     renamed_option,
@@ -66,10 +63,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     subsets: Annotated[int, typer.Option(min=5, help="How many models to retrain on random subsets.")] = 100,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the training set in each subset.")] = 0.5,
     seeds: Seeds = 1,
-    seed: Seed = 0,
     planted: Planted = None,
-    measure: Measure = None,
-    at: At = None,
     curve: Annotated[
         bool,
         typer.Option(
@@ -96,16 +90,16 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     folder: Folder = None,
     out: OptionalOut = None,
     old_report: OldReport = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    measured: MeasureOptions,
+    printing: PrintOptions,
 ) -> None:
     """Compare methods and baselines with models retrained on random subsets: accuracy (LDS) and cost."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, measured.measure, measured.at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_output(page, task, planted)
     if not 0 < share < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {share}", param_hint="--share")
-    recipes = {name: recipe_for(name, seed, keep=share) for name in dict.fromkeys(method)}
+    recipes = {name: recipe_for(name, measured.seed, keep=share) for name in dict.fromkeys(method)}
     from upweight.evaluate.compare import compare
     from upweight.evaluate.removals import subsets as draw_subsets
     from upweight.evaluate.retrain_truth import retrain_truth
@@ -119,14 +113,14 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         "criteria": "Retraining on the strongest examples alone",
         "why": "Following the net from retraining to influence",
     }
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, measured.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         queries, left_out = _select(queries, query)
         mislabeled = [] if planted is None else _read_ids(planted, train)
         progress("retrain", 0, subsets * seeds)
         truth = retrain_truth(
-            model, train, queries, draw_subsets(train, subsets, share, seed),
+            model, train, queries, draw_subsets(train, subsets, share, measured.seed),
             retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=progress),
         )  # fmt: skip
         progress("compare", 0, len(recipes))
@@ -136,7 +130,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         )  # fmt: skip
         curves = _removal_curves(comparison, model, train, queries, seeds, folder, progress) if curve else {}
         alone = _criteria(comparison, model, train, queries, seeds, folder, progress) if criteria else None
-        gap = _gap(comparison, model, train, queries, (seed, folder, progress)) if why else None
+        gap = _gap(comparison, model, train, queries, (measured.seed, folder, progress)) if why else None
         if page is not None:
             progress("report", 0, 1)
             write_evaluation(page, comparison, curves=curves, criteria=alone, gap=gap, description=inputs.description)
@@ -144,7 +138,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
     curve_warnings = dict.fromkeys(warning for each in curves.values() for warning in each.warnings)
     warnings = [*inputs.notes, *left_out, *comparison.warnings, *curve_warnings, *(alone.warnings if alone else ())]
     warnings += gap.warnings if gap else ()
-    if as_json:
+    if printing.as_json:
         removal_curves: dict[str, Any] = {"criteria": alone.as_dict()} if alone else {}
         if gap is not None:
             removal_curves["gap"] = gap.as_dict()
@@ -153,7 +147,7 @@ def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
         print_json(
             {**comparison.as_dict(), **inputs.as_dict(), **removal_curves, "warnings": warnings, **page_keys(page)}
         )
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         title = (
             f"{len(truth.removals)} models retrained on {share:.0%} of {len(train)} examples; {len(queries)} queries"

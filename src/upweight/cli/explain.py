@@ -12,19 +12,15 @@ import typer
 
 import upweight
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
-    AsJson,
-    At,
-    Measure,
-    Method,
     OldVerify,
     Out,
+    PrintOptions,
     Query,
-    Quiet,
     Removals,
-    Seed,
+    ScoreOptions,
     Task,
     renamed_option,
     require_output,
@@ -70,27 +66,23 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     scores: Annotated[
         Path | None, typer.Option(help="Also write the scores to this file, for `upweight view`.")
     ] = None,
-    as_json: AsJson = False,
     removals: Removals = DEFAULT_REMOVALS,
     old_verify: OldVerify = None,
-    seed: Seed = 0,
-    measure: Measure = None,
-    at: At = None,
-    method: Method = None,
     store: Annotated[
         Path | None,
         typer.Option(
             file_okay=False, help="Answer from this store of training gradients (see `upweight store build`)."
         ),
     ] = None,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Find the training examples that caused predictions, and check the scores by retraining."""
-    source, kept = Source(task, table, measure, at), opened_store(store)
+    source, kept = Source(task, table, scoring.measure, scoring.at), opened_store(store)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     require_output(scores, task, out, contents=ARCHIVE, option="--scores")
-    requested = None if method is None else recipe_for(method, seed)
+    requested = scoring.recipe()
     query_limit = _number_of_queries(number, query)
     from upweight.applications.audit import is_quick
     from upweight.applications.explain import explain as run
@@ -100,8 +92,8 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
 
     start = time.perf_counter()
     stages = {"read": f"Reading {task.name}", "audit": "Asking whether its proponents have to do with each prediction"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, query_limit)
         recipe = first_choice(model, train) if requested is None else requested
@@ -113,7 +105,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             queries.select(chosen),
             recipe,
             removals=removals,
-            seed=seed,
+            seed=scoring.seed,
             retraining=retraining,
         )
         if is_quick(explained) or by if audit is None else audit:
@@ -127,9 +119,9 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         progress("report", 1, 1)
     notes = (*inputs.notes, *why_chosen, *explained.notes)
     explained = replace(explained, notes=notes, seconds=time.perf_counter() - start)
-    if as_json:
+    if printing.as_json:
         print_json({**explained.as_dict(k), **inputs.as_dict(), **page_keys(out)})
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         print_explanation(explained, out, chosen if query else chosen[:1], k, overall=query_limit is not None)
 

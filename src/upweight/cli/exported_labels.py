@@ -12,7 +12,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.mislabeled import Budget
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Quiet, Seed, Task, require_output
+from upweight.cli.options import PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_json, print_line
 from upweight.cli.table_options import TableOptions
 from upweight.core.files import PATCH
@@ -26,16 +26,15 @@ Form = Annotated[FormName, typer.Option("--form", help="The tool that the files 
 
 @app.command("export-labels")
 @expand_options
-def export_labels(  # noqa: PLR0913 - a command line has as many options as it has
+def export_labels(
     task: Task,
     *,
     table: TableOptions,
     form: Form = "label-studio",
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder to write.")] = Path("labels-to-review"),
     budget: Budget = 0.1,
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Write the labels that are most likely wrong as tasks for a labelling tool, with what is suggested."""
     source = Source(task, table)
@@ -46,14 +45,14 @@ def export_labels(  # noqa: PLR0913 - a command line has as many options as it h
     from upweight.applications.mislabeled import mislabeled
 
     stages = {"read": f"Reading {task.name}", "fit": "Computing the self-influence of each label"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, None, seed)
         retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
         suspects = mislabeled(inputs.model, inputs.train, budget=budget, retraining=retraining)
         form_of(form).write(out, suspects)
-    if as_json:
+    if printing.as_json:
         print_json({"examples": len(suspects.ids), "form": form, "folder": str(out.resolve()), "notes": suspects.notes})
-    elif not quiet:
+    elif not printing.quiet:
         for note in (*inputs.notes, *suspects.notes):
             print_line(f"Note: {note}")
         print_line(f"{len(suspects.ids):,} examples to review: {out} (its README.txt says how to go on)")
@@ -61,29 +60,28 @@ def export_labels(  # noqa: PLR0913 - a command line has as many options as it h
 
 @app.command("import-labels")
 @expand_options
-def import_labels(  # noqa: PLR0913 - a command line has as many options as it has
+def import_labels(
     task: Task,
     decisions: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What the labelling tool exported.")],
     *,
     table: TableOptions,
     form: Form = "label-studio",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the patch.")] = Path("patch.json"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Make a patch of the decisions that a labelling tool exported; `upweight patch` applies it."""
     source = Source(task, table)
     require_output(out, task, decisions, contents=PATCH)
-    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+    with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
         train = source.read(progress, None, seed).train
     patch = form_of(form).read(decisions, train)
     patch.save(out)
     dropped = sum(decision.new is None for decision in patch.decisions)
     relabelled = len(patch.decisions) - dropped
-    if as_json:
+    if printing.as_json:
         print_json({"relabelled": relabelled, "dropped": dropped, "patch": str(out.resolve())})
-    elif not quiet:
+    elif not printing.quiet:
         print_line(f"{relabelled} relabelled, {dropped} dropped: {out}")
 
 

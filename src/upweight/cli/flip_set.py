@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
+from upweight.cli.inputs import Source, named_queries, train_id
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Measure, Method, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -43,26 +43,22 @@ def flip_set(  # noqa: PLR0913 - a command line has as many options as it has
         "training examples"
     ),
     out: Out = Path("flip-set.html"),
-    as_json: AsJson = False,
-    method: Method = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Find the smallest set of training examples without which another prediction or item would be first."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
     if same is not None and candidate:
         raise typer.BadParameter("name a column or ids, not both", param_hint="--same / --candidate")
     if significance is not None and against is not None:
         raise typer.BadParameter("pass one of them", param_hint="--significance / --against")
-    recipe = None if method is None else recipe_for(method, seed)
+    recipe = scoring.recipe()
     import upweight
 
     stages = {"read": f"Reading {task.name}", "search": "Searching for the smallest set"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen: Any = queries.select(named_queries(queries, query)) if query else queries
         if not query and model.parameter_query() is not None:
@@ -74,7 +70,7 @@ def flip_set(  # noqa: PLR0913 - a command line has as many options as it has
             against=against if significance is None else upweight.Significance(significance),
             candidates=[train_id(train, text, "--candidate") for text in candidate] if candidate else same,
             search=upweight.SetSearch(method=recipe, most=most, proof=proof, noun=noun),
-            retraining=upweight.Retraining(seeds=[seed], progress=progress),
+            retraining=upweight.Retraining(seeds=[scoring.seed], progress=progress),
         )
     lines = [result.sentence]
     if result.removed:
@@ -82,4 +78,4 @@ def flip_set(  # noqa: PLR0913 - a command line has as many options as it has
         lines.append(f"Removed: {names}")
     if result.is_smallest:
         lines.append("No smaller set of candidates does it: all of them were retrained.")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

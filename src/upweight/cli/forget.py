@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, train_id
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 from upweight.core.files import CERTIFICATE, Contents, open_atomically
@@ -41,9 +41,8 @@ def forget(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option(help="Write the new estimator to this file: by joblib, or the state_dict of a network."),
     ] = None,
     out: Out = Path("forget.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Make an estimator without these training examples, and say whether that is a deletion."""
     source = Source(task, table)
@@ -56,7 +55,7 @@ def forget(  # noqa: PLR0913 - a command line has as many options as it has
     import upweight
 
     stages = {"read": f"Reading {task.name}", "fit": "Forgetting"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, None, seed)
         named = [train_id(inputs.train, text, "--example / --ids") for text in texts]
         has_labels = inputs.queries.y is not None
@@ -83,7 +82,7 @@ def forget(  # noqa: PLR0913 - a command line has as many options as it has
     if save is not None:
         _save(result.estimator, save)
         lines.append(f"Estimator: {save}")
-    print_application(result, inputs, out, as_json, quiet, [*lines, *result.diagnostics["notes"]])
+    print_application(result, inputs, out, printing, [*lines, *result.diagnostics["notes"]])
 
 
 def _lines(path: Path | None) -> list[str]:

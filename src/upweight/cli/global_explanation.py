@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, recipe_for
+from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Measure, Method, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -31,29 +31,25 @@ def global_explanation(  # noqa: PLR0913 - a command line has as many options as
     ] = "queries",
     samples: Annotated[int, typer.Option(min=10, help="How many neighbours to draw for each.")] = 1000,
     out: Out = Path("global-explanation.html"),
-    as_json: AsJson = False,
-    method: Method = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Pick a few local models that together show which features the model uses (SP-LIME)."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
-    recipe = None if method is None else recipe_for(method, seed)
+    recipe = scoring.recipe()
     stages = {"read": f"Reading {task.name}", "explain": "Making local models"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, None, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, None, scoring.seed)
         from upweight.applications.global_explanation import Pick
         from upweight.applications.global_explanation import global_explanation as run
         from upweight.applications.interpretable.choice import Neighbours
 
         pick = Pick(k=k, candidates=candidates, of=of)
-        neighbours = Neighbours(samples=samples, seed=seed)
+        neighbours = Neighbours(samples=samples, seed=scoring.seed)
         result = run(
             inputs.model, inputs.queries, inputs.train, recipe, pick=pick, neighbours=neighbours, progress=progress
         )
     lines = [f"{result!r}.", "Importance:"]
     lines += [f"  {value:.3g}  {name}" for name, value in list(result.importance.items())[:FEATURES_PRINTED]]
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

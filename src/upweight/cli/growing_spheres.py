@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, class_label, one_query
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Label, OneQuery, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Label, OneQuery, Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -26,15 +26,14 @@ def growing_spheres(  # noqa: PLR0913 - a command line has as many options as it
     k: Annotated[int, typer.Option(min=1, help="How many of the nearest training enemies to list.")] = 5,
     samples: Annotated[int, typer.Option(min=1, help="How many rows to draw in every ring.")] = 2000,
     out: Out = Path("growing-spheres.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Find the smallest change of a query that changes its prediction, and the nearest training examples across it."""
     source = Source(task, table)
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "search": "Searching rings around the query"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, None if query is None else [query], seed)
         model, train = inputs.model, inputs.train
         from upweight.applications.growing_spheres import Spheres
@@ -48,4 +47,4 @@ def growing_spheres(  # noqa: PLR0913 - a command line has as many options as it
     lines = [f"Query {chosen.ids[0]}: {result!r}"]
     for enemy in result.training:
         lines.append(f"Training example {enemy.id}, predicted {enemy.predicted}, is {enemy.distance:.3g} away")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, class_label, one_query, recipe_for
+from upweight.cli.inputs import Source, class_label, one_query
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Label, Measure, Method, OneQuery, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Label, OneQuery, Out, PrintOptions, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
@@ -29,26 +29,22 @@ def local_model(  # noqa: PLR0913 - a command line has as many options as it has
         int, typer.Option(min=0, help="How many influential training examples make up the second neighbourhood.")
     ] = 100,
     out: Out = Path("local-model.html"),
-    as_json: AsJson = False,
-    method: Method = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Explain a prediction by the features near it: LIME, beside a surrogate on influential training examples."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
-    recipe = None if method is None else recipe_for(method, seed)
+    recipe = scoring.recipe()
     stages = {"read": f"Reading {task.name}", "explain": "Drawing neighbours"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, None if query is None else [query], seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, None if query is None else [query], scoring.seed)
         model, train = inputs.model, inputs.train
         from upweight.applications.interpretable.choice import Neighbours
         from upweight.applications.local_model import local_model as run
 
         chosen = one_query(model, inputs.queries, query)
-        neighbours = Neighbours(samples=samples, influential=influential, seed=seed)
+        neighbours = Neighbours(samples=samples, influential=influential, seed=scoring.seed)
         named = None if label is None else class_label(train, label)
         progress("explain", 0, 1)
         result = run(model, chosen, train, recipe, label=named, features=features, neighbours=neighbours)
@@ -57,4 +53,4 @@ def local_model(  # noqa: PLR0913 - a command line has as many options as it has
     for name, surrogate in result.surrogates.items():
         lines.append(f"On {name} neighbours:")
         lines += [f"  {signed(coefficient)}  {feature}" for feature, coefficient in surrogate.effects.items()]
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

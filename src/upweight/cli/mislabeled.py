@@ -11,7 +11,7 @@ import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_json, print_line, print_model
 from upweight.cli.table_options import TableOptions
 
@@ -24,7 +24,7 @@ Budget = Annotated[float, typer.Option(help="How many labels can be reviewed, or
 
 @app.command()
 @expand_options
-def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
+def mislabeled(
     task: Task,
     *,
     table: TableOptions,
@@ -33,9 +33,8 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         int | None, typer.Option(min=2, help="Folds for out-of-fold predictions. Default: 5, or fewer for few rows.")
     ] = None,
     out: Out = Path("review.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Rank training labels or regression targets by how likely they are wrong, and write a page to review them."""
     source = Source(task, table)
@@ -49,7 +48,7 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
         "retrain": "Retraining on folds, to predict labels out of fold",
         "attribute": "Computing the harm to the held-out examples",
     }
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, None, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         evaluation = None if queries.y is None else queries
@@ -60,9 +59,9 @@ def mislabeled(  # noqa: PLR0913 - a command line has as many options as it has
     if inputs.table is not None:
         held_out = f"The {len(queries):,} rows that are held out judge the model; they are not reviewed."
         notes.append(f"{held_out} --seed {seed + 1} holds out others.")
-    if as_json:
+    if printing.as_json:
         print_json({**suspects.as_dict(), **inputs.as_dict(), "notes": notes, "page": str(out.resolve())})
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         for note in notes:
             print_line(f"Note: {note}")

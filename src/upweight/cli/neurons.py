@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -30,16 +30,15 @@ def neurons(  # noqa: PLR0913 - a command line has as many options as it has
     ] = 16,
     k: Annotated[int, typer.Option(min=1, help="How many training examples per neuron.")] = 9,
     out: Out = Path("neurons.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Find the training examples that activate each neuron, or feature, most."""
     source = Source(task, table)
     require_output(out, task)
     import upweight
 
-    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+    with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
         inputs = source.read(progress, None, seed)
         result = upweight.neuron_examples(inputs.model, inputs.train, layer, neuron or number, k=k)
     lines = [f"{result!r}."]
@@ -47,4 +46,4 @@ def neurons(  # noqa: PLR0913 - a command line has as many options as it has
         label = result.label(position)
         often = "" if label is None else f" ({label[1]:.0%} {label[0]}, {label[2]:.0%} in the training set)"
         lines.append(f"Neuron {position}{often}: {', '.join(str(i) for i, _ in result.of(position))}")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

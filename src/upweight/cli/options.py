@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from upweight.cli.reserved_stdout import reserve_stdout
 from upweight.core.files import PAGE, Contents, destination
+
+if TYPE_CHECKING:
+    from upweight.core.attributor import Attributor
 
 
 def _reserve_stdout(context: typer.Context, as_json: bool) -> bool:
@@ -65,6 +69,39 @@ AsJson = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors (and JSON, with --json).")]
 OldVerify = Annotated[int | None, typer.Option("--verify", min=0, hidden=True)]
 OldReport = Annotated[Path | None, typer.Option("--report", hidden=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """Options of commands that measure a model."""
+
+    measure: Measure = None
+    at: At = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Options of commands that score training examples with one method."""
+
+    method: Method = None
+    measure: Measure = None
+    at: At = None
+    seed: Seed = 0
+
+    def recipe(self) -> Attributor | None:
+        """The method of this name; None if none was passed. Raises a usage error if no method has this name."""
+        from upweight.cli.inputs import recipe_for
+
+        return None if self.method is None else recipe_for(self.method, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintOptions:
+    """Options of commands that print a result."""
+
+    as_json: AsJson = False
+    quiet: Quiet = False
 
 
 def renamed_option(value: Any, old_value: Any, old: str, new: str, default: Any = None) -> Any:

@@ -14,16 +14,17 @@ from upweight.core.printable import printable
 
 if TYPE_CHECKING:
     from upweight.cli.inputs import Inputs
+    from upweight.cli.options import PrintOptions
 
 
-def print_application(result: Any, inputs: Inputs, out: Path, as_json: bool, quiet: bool, lines: Sequence[str]) -> None:
+def print_application(result: Any, inputs: Inputs, out: Path, printing: PrintOptions, lines: Sequence[str]) -> None:
     """Write the page of an application's result; print notes, its warnings and these lines, or the result as JSON."""
     from upweight.report.write_page import write_page
 
     write_page(out, result, description=inputs.description)
-    if as_json:
+    if printing.as_json:
         print_json({**result.as_dict(), **inputs.as_dict(), "notes": list(inputs.notes), "page": str(out.resolve())})
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         for note in inputs.notes:
             print_line(f"Note: {note}")

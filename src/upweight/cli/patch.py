@@ -11,7 +11,7 @@ from upweight.cli.app import app, show_progress
 from upweight.cli.cleaned_table import require_table_output, write_cleaned
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Quiet, Seed, Task
+from upweight.cli.options import PrintOptions, Seed, Task
 from upweight.cli.output import print_json, print_line, print_model, signed
 from upweight.cli.table_options import TableOptions
 
@@ -26,9 +26,8 @@ def patch(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the table with the decisions carried out to this file.")
     ] = None,
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Apply reviewed labels (all of them or none), retrain, and compare both models on the held-out examples."""
     source = Source(task, table)
@@ -36,15 +35,15 @@ def patch(
     from upweight.applications.patch import Patch, repair
 
     loaded = Patch.load(decisions)
-    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
+    with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
         inputs = source.read(progress, None, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
     repaired = repair(model, train, loaded, queries, seed).as_dict()
     if out is not None:
         write_cleaned(out, source, loaded)
-    if as_json:
+    if printing.as_json:
         print_json({**repaired, **inputs.as_dict(), "table": None if out is None else str(out.resolve())})
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         for note in inputs.notes:
             print_line(f"Note: {note}")

@@ -10,17 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import (
-    AsJson,
-    At,
-    Measure,
-    Out,
-    Query,
-    Quiet,
-    Seed,
-    Task,
-    require_output,
-)
+from upweight.cli.options import MeasureOptions, Out, PrintOptions, Query, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
@@ -44,18 +34,15 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     grey: Annotated[float, typer.Option(help="With --attack: one grey level in the unit of the inputs.")] = 1 / 255,
     radius: Annotated[float, typer.Option(help="With --attack: the largest move of a number, in grey levels.")] = 0.5,
     out: Out = Path("perturb.html"),
-    as_json: AsJson = False,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    measured: MeasureOptions,
+    printing: PrintOptions,
 ) -> None:
     """Find the features of training examples that would move predictions; with --attack, move them and retrain."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, measured.measure, measured.at)
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "retrain": "Moving training examples and retraining"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, measured.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen = queries.select(choose_queries(model, queries, query)[0])
         if attack is not None:
@@ -70,7 +57,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
             result = run(model, train, chosen, k=k)
     if attack is not None:
         lines = [repr(attacked), *(f"{query_id}: prediction flipped" for query_id in attacked.flipped)]
-        print_application(attacked, inputs, out, as_json, quiet, lines)
+        print_application(attacked, inputs, out, printing, lines)
         return
     lines = []
     first_query = result.query_ids[0].item()
@@ -78,4 +65,4 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
         features = result.features(first_query, example, k=FEATURES_PRINTED)
         contributions = ", ".join(f"{feature.name} {signed(feature.contribution)}" for feature in features)
         lines.append(f"Training example {example}, contributions to query {first_query}: {contributions}")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries, recipe_for
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Method, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Method, Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -36,10 +36,9 @@ def poisoned(  # noqa: PLR0913 - a command line has as many options as it has
     ] = 3,
     level: Annotated[float, typer.Option(help="The share of clean queries that may be flagged.")] = 0.01,
     out: Out = Path("poisoned.html"),
-    as_json: AsJson = False,
     method: Method = None,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Flag predictions that look like targets of poisoned training examples, and retrain without these to check it."""
     source = Source(task, table)
@@ -53,7 +52,7 @@ def poisoned(  # noqa: PLR0913 - a command line has as many options as it has
         "attribute": "Scoring the training set",
         "retrain": "Retraining without attackers",
     }
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, seed)
         result = upweight.poisoned(
             inputs.model,
@@ -77,4 +76,4 @@ def poisoned(  # noqa: PLR0913 - a command line has as many options as it has
             f"{len(result.removed):,} training examples removed: accuracy on queries that are not flagged "
             f"{before:.3f} before, {after:.3f} after."
         )
-    print_application(result, inputs, out, as_json, quiet, [*lines, *result.diagnostics["notes"]])
+    print_application(result, inputs, out, printing, [*lines, *result.diagnostics["notes"]])

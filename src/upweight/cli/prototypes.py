@@ -11,7 +11,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, named_queries
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Query, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
 
@@ -32,15 +32,14 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option(help="Similarity by features (rbf), or by gradients (fisher). Default: rbf, fisher with --query."),
     ] = None,
     out: Out = Path("prototypes.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Find the training examples that stand for all, and what they leave out; with --query, for these predictions."""
     source = Source(task, table)
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "kernel": "Comparing all pairs of examples"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         from upweight.applications.example_kernels import FisherKernel, RBFKernel
@@ -53,7 +52,7 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     for label, (ids, critics) in result.by_class().items():
         name = "" if label is None else f"{label}: "
         lines.append(f"{name}prototypes {_listed(ids)}; criticisms {_listed(critics)}")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)
 
 
 def _listed(ids: Sequence[object]) -> str:

@@ -9,9 +9,9 @@ import typer
 
 import upweight
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Measure, Method, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Query, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.store import opened_store
 from upweight.cli.table_options import TableOptions
@@ -38,18 +38,14 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
     audit_rows: Annotated[
         int, typer.Option(min=0, help="Score so many other training examples, to bound what was missed.")
     ] = 0,
-    method: Method = None,
     out: Out = Path("retrieved.html"),
-    as_json: AsJson = False,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Find the strongest of many training examples: cheap methods choose candidates, an exact one scores them."""
-    source, kept = Source(task, table, measure, at), opened_store(store)
+    source, kept = Source(task, table, scoring.measure, scoring.at), opened_store(store)
     require_output(out, task)
-    requested = None if method is None else recipe_for(method, seed)
+    requested = scoring.recipe()
     from upweight.core.storable import Storable
     from upweight.methods.registry import first_choice
     from upweight.report.retrieved_page import audit_sentences
@@ -59,8 +55,8 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
         "retrieve": "Choosing candidates",
         "score": "Scoring candidates exactly",
     }
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train = inputs.model, inputs.train
         chosen, _ = choose_queries(model, inputs.queries, query)
         queries = inputs.queries.select(chosen)
@@ -69,7 +65,7 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
             settings["method"] = first_choice(model, train) if requested is None else requested
         audit = None
         if audit_queries or audit_rows:
-            audit = upweight.RetrievalAudit(queries=audit_queries, rows=audit_rows, seed=seed)
+            audit = upweight.RetrievalAudit(queries=audit_queries, rows=audit_rows, seed=scoring.seed)
         retrieval = upweight.Retrieval(**settings)
         result = upweight.retrieve(model, train, queries, retrieval, store=kept, audit=audit, progress=progress)
     lines = []
@@ -77,4 +73,4 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
         best = result.proponents(identifier)[:EXAMPLES_PRINTED]
         listed = ", ".join(f"{example.id} ({signed(example.score)}; {', '.join(example.by)})" for example in best)
         lines.append(f"{identifier}: {listed or 'no candidate raises its measurement'}")
-    print_application(result, inputs, out, as_json, quiet, [*lines, *audit_sentences(result)])
+    print_application(result, inputs, out, printing, [*lines, *audit_sentences(result)])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, At, Measure, Method, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.options import Out, PrintOptions, Query, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
@@ -42,22 +42,18 @@ def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it h
     of: Annotated[str, typer.Option(help="Which output: predicted, label, or a class.")] = "predicted",
     k: Annotated[int, typer.Option(min=1, help="How many training examples beside each query.")] = 4,
     out: Out = Path("inputs.html"),
-    as_json: AsJson = False,
-    method: Method = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Show which words, columns or pixels decide, in queries and in the training examples behind them."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
-    recipe, parts = None if method is None else recipe_for(method, seed), _recipe(by)
+    recipe, parts = scoring.recipe(), _recipe(by)
     import upweight
 
     stages = {"read": f"Reading {task.name}", "fit": "Fitting the method", "attribute": "Scoring the training set"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query)
         retraining = upweight.Retraining(progress=progress)
@@ -70,7 +66,7 @@ def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it h
         lines.append(f"{identifier}: {top}")
         for example in result.examples[identifier]:
             lines.append(f"  {example.id} ({signed(example.score)}): {example.overlap:.0%} in common")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)
 
 
 def _recipe(name: str) -> InputRecipe:

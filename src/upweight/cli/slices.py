@@ -13,15 +13,12 @@ from upweight.cli.column_names import listed
 from upweight.cli.inputs import Source, named_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
-    AsJson,
-    At,
-    Measure,
+    MeasureOptions,
     OldVerify,
     Out,
+    PrintOptions,
     Query,
-    Quiet,
     Removals,
-    Seed,
     Task,
     renamed_option,
     require_output,
@@ -45,16 +42,13 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     by: By = None,
     query: Query = None,
     out: Out = Path("slices.html"),
-    as_json: AsJson = False,
     removals: Removals = DEFAULT_REMOVALS,
     old_verify: OldVerify = None,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    measured: MeasureOptions,
+    printing: PrintOptions,
 ) -> None:
     """Find the groups of training examples that caused the mistakes (or that harm the queries given)."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, measured.measure, measured.at)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     if not by:
@@ -66,16 +60,16 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
         "fit": "Computing the effects of the groups",
         "retrain": "Retraining without groups",
     }
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, measured.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         failing = {"queries": named_queries(queries, query)} if query else None
-        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed], progress=progress)
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[measured.seed], progress=progress)
         result = run(model, train, queries, upweight.Slicing(by, failing), removals=removals, retraining=retraining)
     worst = result.worst(k=GROUPS_PRINTED)
     lines = [f"{group}: mean effect {signed(effect)} on {result.measurement}" for group, effect in worst]
     lines = [verdict_line(result), *(lines or ["No group harms this slice."])]
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)
 
 
 def _choices(source: Source) -> str:

@@ -11,7 +11,8 @@ import typer
 
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
-from upweight.cli.options import AsJson, Quiet
+from upweight.cli.option_groups import expand_options
+from upweight.cli.options import PrintOptions
 from upweight.cli.output import print_json, print_line
 from upweight.cli.table_options import TableOptions
 
@@ -28,6 +29,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="The 
 
 
 @store_commands.command()
+@expand_options
 def build(  # noqa: PLR0913 - a command line has as many options as it has
     task: TaskFile,
     *,
@@ -62,41 +64,41 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster, such as auto. Default: RAY_ADDRESS, else one on this machine.")
     ] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Build the store of a task, or continue a build that was stopped. What it takes is said before it starts."""
     source = Source(task, TableOptions())
     from upweight.store.store import Store
 
     how, is_first = _how(how, processes, address)
-    quiet = quiet or not is_first
+    printing = replace(printing, quiet=printing.quiet or not is_first)
     settings = {"precision": precision, "directions": directions, "rank": rank}
     bytes_given = None if memory is None else memory * 10**6
     chosen = _encoding(encoding, {name: value for name, value in settings.items() if value is not None})
     store = Store(out, chosen, seed=seed, how=how, processes=processes, memory=bytes_given)
     stages = {"read": f"Reading {task.name}", **{f"store: {name}": f"Writing {name}" for name in _phases()}}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress)
         model, train = _storable(inputs.model), inputs.train
         planned = store.plan(model, train) if is_first else None
-        if not (quiet or as_json):
+        if not (printing.quiet or printing.as_json):
             for line in str(planned).splitlines():
                 print_line(line)
         if not plan:
             replace(store, progress=progress).build(model, train)
-    if as_json and planned is not None:
+    if printing.as_json and planned is not None:
         layouts = {name: vars(layout) for name, layout in planned.layouts.items()}
         print_json({**vars(planned), "layouts": layouts, "folder": str(out.resolve()), "built": not plan})
-    elif not (quiet or plan):
+    elif not (printing.quiet or plan):
         print_line(f"Store: {out}")
 
 
 @store_commands.command()
+@expand_options
 def check(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder of the store.")],
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    *,
+    printing: PrintOptions,
 ) -> None:
     """Read every file of a store, and name those that are missing or damaged. Exit code 1 if there are some."""
     from upweight.store.header import HEADER
@@ -105,9 +107,9 @@ def check(
     if not (folder / HEADER).exists():
         raise typer.BadParameter(f"{folder} is not a store: it has no {HEADER}", param_hint="FOLDER")
     problems = Store(folder).check()
-    if as_json:
+    if printing.as_json:
         print_json({"folder": str(folder.resolve()), "problems": problems})
-    elif not quiet:
+    elif not printing.quiet:
         for problem in problems or [f"{folder} is whole: every file is there and fits its checksum."]:
             print_line(problem)
     if problems:

@@ -10,7 +10,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, recipe_for
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Method, Out, Query, Quiet, Seed, Task, require_output
+from upweight.cli.options import Method, Out, PrintOptions, Query, Seed, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
@@ -34,10 +34,9 @@ def tokens(  # noqa: PLR0913 - a command line has as many options as it has
     ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many training texts beside each query.")] = 10,
     out: Out = Path("tokens.html"),
-    as_json: AsJson = False,
     method: Method = None,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Show which tokens of the strongest training texts act on each query; for language models in a task file."""
     source = Source(task, table)
@@ -48,7 +47,7 @@ def tokens(  # noqa: PLR0913 - a command line has as many options as it has
 
     recipe = upweight.Influence(curvature=upweight.EKFAC()) if method is None else recipe_for(method, seed)
     stages = {"read": f"Reading {task.name}", "fit": "Fitting the method"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, seed)
         chosen, why_chosen = choose_queries(inputs.model, inputs.queries, query)
         progress("fit", 0, 1)
@@ -62,4 +61,4 @@ def tokens(  # noqa: PLR0913 - a command line has as many options as it has
         for text in result.sequences[identifier][:TEXTS_PRINTED]:
             strongest = ", ".join(f"{token!r} {signed(value)}" for token, value in text.strongest(TOKENS_PRINTED))
             lines.append(f"  {text.id} ({signed(text.score)}): {strongest}")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)

@@ -9,19 +9,15 @@ import typer
 
 import upweight
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, choose_queries, recipe_for
+from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
-    AsJson,
-    At,
     Folder,
-    Measure,
-    Method,
     OldReport,
     OptionalOut,
+    PrintOptions,
     Query,
-    Quiet,
-    Seed,
+    ScoreOptions,
     Seeds,
     Task,
     renamed_option,
@@ -45,35 +41,31 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
     *,
     table: TableOptions,
     query: Query = None,
-    method: Method = None,
     removals: Annotated[
         int, typer.Option(min=1, help="How many removals to retrain: half single examples, half random groups.")
     ] = 32,
     seeds: Seeds = 1,
-    seed: Seed = 0,
-    measure: Measure = None,
-    at: At = None,
     brittle: Annotated[
         bool, typer.Option("--brittleness", help="Also find how few removed examples flip each prediction.")
     ] = False,
     folder: Folder = None,
     out: OptionalOut = None,
     old_report: OldReport = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    scoring: ScoreOptions,
+    printing: PrintOptions,
 ) -> None:
     """Retrain without some examples, and measure how far the scores of a method agree with the actual effects."""
-    source = Source(task, table, measure, at)
+    source = Source(task, table, scoring.measure, scoring.at)
     page = renamed_option(out, old_report, "--report", "--out")
     require_output(page, task)
-    requested = None if method is None else recipe_for(method, seed)
+    requested = scoring.recipe()
     from upweight.evaluate.verify import verify as run
     from upweight.methods.registry import first_choice
     from upweight.report.evaluation import write_evaluation
 
     stages = {"read": f"Reading {task.name}", "search": "Removing examples until predictions flip"}
-    with show_progress(stages, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress(stages, printing) as progress:
+        inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query)
         queries = queries.select(chosen)
@@ -83,7 +75,7 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
         progress("fit", 1, 1)
         progress("retrain", 0, removals * seeds)
         check = run(
-            model, train, queries, scores, removals, seed=seed,
+            model, train, queries, scores, removals, seed=scoring.seed,
             retraining=upweight.Retraining(seeds=seeds, folder=folder, progress=progress),
         )  # fmt: skip
         flips = _brittleness(model, train, queries, scores, folder, progress) if brittle else None
@@ -98,10 +90,10 @@ def verify(  # noqa: PLR0913 - every option of the command is a parameter
         *check.verdict_warnings,
         *check.diagnostics["warnings"],
     ]
-    if as_json:
+    if printing.as_json:
         brittleness = {} if flips is None else {"brittleness": flips.as_dict()}
         print_json({**check.as_dict(), **inputs.as_dict(), **brittleness, "warnings": warnings, **page_keys(page)})
-    elif not quiet:
+    elif not printing.quiet:
         print_model(inputs)
         print_check(check, [] if flips else warnings, None if flips else page)
         if flips is not None:

@@ -11,7 +11,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import Quiet, Seed, Task
+from upweight.cli.options import PrintOptions, Quiet, Seed, Task
 from upweight.cli.output import print_line
 from upweight.cli.table_options import TableOptions
 
@@ -50,7 +50,7 @@ def view(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.report.viewer.viewer import Viewer
 
     stages = {"read": f"Reading {task.name}", "scores": f"Reading {scores.name}"}
-    with show_progress(stages, quiet, as_json=False) as progress:
+    with show_progress(stages, PrintOptions(quiet=quiet)) as progress:
         progress("scores", 0, 1)
         own = Scores.load(scores, mapped=True)
         other = None if against is None else Scores.load(against, mapped=True)

@@ -12,17 +12,7 @@ import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source, choose_queries, train_id
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import (
-    AsJson,
-    At,
-    Measure,
-    Out,
-    Query,
-    Quiet,
-    Seed,
-    Task,
-    require_output,
-)
+from upweight.cli.options import MeasureOptions, Out, PrintOptions, Query, Task, require_output
 from upweight.cli.output import print_application, signed, verdict_line
 from upweight.cli.table_files.numbers import POINT_NUMBER
 from upweight.cli.table_options import TableOptions
@@ -46,22 +36,19 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     table: TableOptions,
     query: Query = None,
     out: Out = Path("what-if.html"),
-    as_json: AsJson = False,
-    measure: Measure = None,
-    at: At = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    measured: MeasureOptions,
+    printing: PrintOptions,
 ) -> None:
     """Predict the effect of removing, relabelling or reweighting training examples, then retrain to check it."""
     if not (remove or relabel or reweight):
         raise typer.BadParameter("say what to change: --remove, --relabel or --reweight", param_hint="--remove")
-    source = Source(task, table, measure, at)
+    source = Source(task, table, measured.measure, measured.at)
     require_output(out, task)
     from upweight.applications.changes import Change
     from upweight.applications.what_if import what_if as run
 
-    with show_progress({"read": f"Reading {task.name}"}, quiet, as_json) as progress:
-        inputs = source.read(progress, query, seed)
+    with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
+        inputs = source.read(progress, query, measured.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         _refuse_queries(train, queries, remove or ())
         change = Change(
@@ -69,7 +56,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
             relabel=dict(_pairs(train, queries, relabel, "--relabel", _labels(train).__contains__)),
             reweight={i: _factor(text) for i, text in _pairs(train, queries, reweight, "--reweight", _is_factor)},
         )
-        retraining = upweight.Retraining(processes=1, how="processes", seeds=[seed])
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[measured.seed])
         chosen = queries.select(choose_queries(model, queries, query)[0])
         result = run(model, train, chosen, change, retraining=retraining)
     lines = ["Each change was retrained."] if result.predicted is None else [verdict_line(result)]
@@ -77,7 +64,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     for row, query_id in enumerate(result.queries.ids.tolist()):
         effects = [f"{name} effect {signed(e[row, 0])}" for name, e in columns.items() if e is not None]
         lines.append(f"{query_id}: {', '.join(effects)}")
-    print_application(result, inputs, out, as_json, quiet, lines)
+    print_application(result, inputs, out, printing, lines)
 
 
 def _refuse_queries(train: Examples, queries: Examples, texts: Iterable[str], option: str = "--remove") -> None:
