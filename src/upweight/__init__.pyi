@@ -99,7 +99,6 @@ from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts
 from upweight.core.attributor import Attributor as Attributor
-from upweight.core.attributor import Fitted as Fitted
 from upweight.core.checkpoints import Checkpoint as Checkpoint
 from upweight.core.checkpoints import Checkpointed as Checkpointed
 from upweight.core.checkpoints import Layered as Layered
@@ -126,6 +125,7 @@ from upweight.core.curvature_recipes import Nystrom as Nystrom
 from upweight.core.curvature_recipes import WithinBudget as WithinBudget
 from upweight.core.exact_removals import ExactRemovals as ExactRemovals
 from upweight.core.examples import Examples as Examples
+from upweight.core.fitted import Fitted as Fitted
 from upweight.core.forgettable import Forgettable as Forgettable
 from upweight.core.forgettable import ForgottenStep as ForgottenStep
 from upweight.core.forgettable import Route as Route

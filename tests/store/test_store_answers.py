@@ -170,7 +170,7 @@ def test_a_fit_that_reads_from_a_store_does_not_load_without_it(tmp_path):
 
 
 def test_groups_are_summed_in_the_pass_that_finds_the_strongest(tmp_path, monkeypatch):
-    monkeypatch.setattr("upweight.core.attributor.TOP_QUERY_BLOCK", 4)
+    monkeypatch.setattr("upweight.core.fitted.TOP_QUERY_BLOCK", 4)
     fitted = uw.Influence(curvature=uw.KFAC()).fit(model(), TRAIN, store=store(tmp_path))
     groups = np.array(["even", "odd", "third"])[np.arange(60) % 3]
     top, scores = fitted.top(QUERIES, 5, by=groups), fitted.attribute(QUERIES)
