@@ -160,10 +160,7 @@ from upweight.core.model import Movable as Movable
 from upweight.core.model import Parametric as Parametric
 from upweight.core.model import Perturbable as Perturbable
 from upweight.core.model import Predictions as Predictions
-from upweight.core.model import Replayable as Replayable
 from upweight.core.model import Retrainable as Retrainable
-from upweight.core.model import Stack as Stack
-from upweight.core.model import Stackable as Stackable
 from upweight.core.model_reader import ModelReader as ModelReader
 from upweight.core.model_reader import UnsupportedSettingsError as UnsupportedSettingsError
 from upweight.core.objective import Objective as Objective
@@ -178,6 +175,7 @@ from upweight.core.refittable import Bagged as Bagged
 from upweight.core.refittable import Refittable as Refittable
 from upweight.core.refittable import Trial as Trial
 from upweight.core.replay import Replay as Replay
+from upweight.core.replayable import Replayable as Replayable
 from upweight.core.responsive import Responsive as Responsive
 from upweight.core.rows import DenseRows as DenseRows
 from upweight.core.rows import Rows as Rows
@@ -187,6 +185,8 @@ from upweight.core.scores import Top as Top
 from upweight.core.scores import Unit as Unit
 from upweight.core.signals import Audio as Audio
 from upweight.core.signals import Series as Series
+from upweight.core.stackable import Stack as Stack
+from upweight.core.stackable import Stackable as Stackable
 from upweight.core.storable import Storable as Storable
 from upweight.core.tabular import Tabular as Tabular
 from upweight.core.tree_based import TreeBased as TreeBased

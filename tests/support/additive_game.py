@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import upweight as uw
-from upweight.core.model import Predictions, Retrainable, Stack, Stackable
+from upweight.core.model import Predictions, Retrainable
+from upweight.core.stackable import Stack, Stackable
 
 Array = NDArray[np.float64]
 

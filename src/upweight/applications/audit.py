@@ -18,7 +18,8 @@ from upweight.applications.support_reference import reference_of
 from upweight.applications.supported_labels import supported
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
-from upweight.core.model import Replayable, Retrainable
+from upweight.core.model import Retrainable
+from upweight.core.replayable import Replayable
 from upweight.core.scores import Attribution
 from upweight.core.tree_based import TreeBased
 

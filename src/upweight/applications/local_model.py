@@ -18,7 +18,8 @@ from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples
-from upweight.core.model import Measurable, Replayable, Retrainable
+from upweight.core.model import Measurable, Retrainable
+from upweight.core.replayable import Replayable
 from upweight.core.scores import Attribution
 from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions

@@ -18,7 +18,8 @@ from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import as_array, is_sparse
-from upweight.core.model import Embeddable, Replayable, Retrainable
+from upweight.core.model import Embeddable, Retrainable
+from upweight.core.replayable import Replayable
 from upweight.core.tree_based import TreeBased
 from upweight.core.weights import weighted_positions
 

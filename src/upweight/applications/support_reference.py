@@ -13,7 +13,8 @@ from upweight.applications.support import Ground, Support, supports_of
 from upweight.applications.support_checks import Reference, checks_by_chance, tails_of
 from upweight.applications.supported_labels import scores_of, supported
 from upweight.core.blocks import blocks
-from upweight.core.model import Replayable, Retrainable
+from upweight.core.model import Retrainable
+from upweight.core.replayable import Replayable
 
 Positions = NDArray[np.intp]
 SCORES = 20_000_000  # held at once

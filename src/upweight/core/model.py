@@ -1,8 +1,8 @@
 """The capabilities of models. A model family implements the ones it has; a method names the ones it needs.
 
 `Measurable` is the least that a model can do. `Differentiable`, `Perturbable` and `Parametric` are about derivatives
-and parameters, `Retrainable`, `Stackable` and `Replayable` about training, and `Embeddable` about features. Those of
-ensembles of trees are in `core/tree_based.py`.
+and parameters, `Retrainable` about training, and `Embeddable` about features. Others have files of their own, such as
+`core/stackable.py`, `core/replayable.py` and `core/tree_based.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from upweight.core.forecast import Forecast
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
 from upweight.core.kept_state import KeptState
-from upweight.core.replay import Replay
 from upweight.core.rows import Rows
 from upweight.core.weights import only_examples
 
@@ -264,51 +263,3 @@ class Parametric(Measurable):
     def with_trained_state(self, state: NDArray[np.float64]) -> Parametric:
         """The same model with another `trained_state`."""
         return self.with_parameters(state)
-
-
-class Stackable(Retrainable):
-    """A model that can be retrained with many example weightings at once, in stacked copies."""
-
-    @abstractmethod
-    def stack(self, train: Examples) -> Stack:
-        """How many copies to train at once."""
-
-    @abstractmethod
-    def retrain_many(
-        self, train: Examples, weights: NDArray[np.float64], seeds: Sequence[int]
-    ) -> Sequence[Retrainable]:
-        """One model per row of weights (M, n) and entry of seeds (M,), each as `retrain` would train it."""
-
-
-class Replayable(Retrainable):
-    """A model whose training can be replayed step by step and differentiated in the example weights."""
-
-    @abstractmethod
-    def replay(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Replay:
-        """The training run with these weights (n,) times the examples' own, as in `retrain`."""
-
-    def after(self, replay: Replay) -> Any:
-        """This model as the run left it. By default it has the parameters of the run."""
-        return self.with_parameters(replay.parameters)  # type: ignore[attr-defined]
-
-    def outcome_rows(self, queries: Examples, replay: Replay) -> Rows:
-        """Gradients of the measurement in what the run determined: (m, p), or (m, p + b) with running statistics."""
-        rows: Rows = self.measure_rows(queries)  # type: ignore[attr-defined]
-        return rows
-
-    def running_statistics(self, replay: Replay) -> NDArray[np.float64]:
-        """The running statistics of this model, (b,), in the order of those of the run."""
-        return np.empty(0)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """How many models are trained at once.
-
-    Attributes:
-        size: 1 if training one by one is cheaper or the only way.
-        why: the reason, for people.
-    """
-
-    size: int
-    why: str = ""

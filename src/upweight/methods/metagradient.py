@@ -19,8 +19,9 @@ from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.laws import Law
-from upweight.core.model import Differentiable, Parametric, Replayable
+from upweight.core.model import Differentiable, Parametric
 from upweight.core.replay import Replay
+from upweight.core.replayable import Replayable
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import weighted_positions
 from upweight.methods.parts.metagradient_unit import EFFECT_SLOPES, answer_facts, require_agreement

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
 from upweight.core.forecast import TaskClock
-from upweight.core.model import Parametric, Stack
+from upweight.core.model import Parametric
+from upweight.core.stackable import Stack
 from upweight.retraining.interruption import report_unfinished
 from upweight.retraining.result_cache import ResultCache
 from upweight.retraining.retraining import Retraining

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import Parametric, Stack, Stackable
+from upweight.core.model import Parametric
+from upweight.core.stackable import Stack, Stackable
 from upweight.core.threads import limit_threads
 from upweight.engines.process_pool import available_processors, run_in_processes
 

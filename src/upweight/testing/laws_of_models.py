@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable, Embeddable, Measurable, Parametric, Replayable, Retrainable, Stackable
+from upweight.core.model import Differentiable, Embeddable, Measurable, Parametric, Retrainable
+from upweight.core.replayable import Replayable
 from upweight.core.rows import Rows
+from upweight.core.stackable import Stackable
 from upweight.core.tree_based import TreeBased
 from upweight.testing.assertions import (
     DIFFERENCE_STEP,

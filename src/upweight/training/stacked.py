@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from upweight.core.model import Stack
+from upweight.core.stackable import Stack
 from upweight.gradients.batches import map_tensors
 from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
 from upweight.gradients.matrices import flatten_each

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.core.model import Stack
 from upweight.core.objective import Objective
+from upweight.core.stackable import Stack
 from upweight.core.weights import sample_weights
 from upweight.gradients.network import BATCH_NORMS, Network, copy_net
 from upweight.training.recipe import Training

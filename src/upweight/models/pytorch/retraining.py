@@ -13,9 +13,11 @@ from torch import nn
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.forgettable import Forgettable, ForgottenStep, Route, Unlearned
-from upweight.core.model import Parametric, Replayable, Retrainable, Stack, Stackable
+from upweight.core.model import Parametric, Retrainable
 from upweight.core.replay import Replay
+from upweight.core.replayable import Replayable
 from upweight.core.rows import DenseRows, Rows
+from upweight.core.stackable import Stack, Stackable
 from upweight.core.weights import checked_weights, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
