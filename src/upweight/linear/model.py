@@ -13,13 +13,13 @@ from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
+from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import FittedState
 from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
-from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Movable, Parametric, Perturbable, Predictions
+from upweight.core.measurement import Measurement, TrainingLoss
+from upweight.core.model import Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.parameter_measurement import Coefficients, ParameterMeasurement
 from upweight.core.rows import DenseRows
@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 
 @accept_old_fields({"handed_in": ReplacedBy("is_original")})
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
+class LinearModel(Perturbable, Parametric, EstimatorModel):
     """A generalised linear model as scikit-learn and others fit it.
 
     Attributes:
@@ -118,11 +118,6 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
         cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
         return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
 
-    @property
-    def measurement(self) -> str:
-        """The measurement in words, with its unit."""
-        return self.measurement_of.described(self.family)
-
     def parameter_query(self) -> Examples | None:
         """One query, named by the measurement, if that depends on the coefficients alone."""
         if not isinstance(self.measurement_of, ParameterMeasurement):
@@ -138,13 +133,9 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
         return self.coefficient_map().of(self.theta if theta is None else theta)
 
     @property
-    def classes(self) -> NDArray[Any] | None:
-        """The class labels; None for numeric targets."""
-        return self.family.classes
-
-    def version(self) -> FittedState:
-        """The fitted state of the estimator and its steps, which changes when they are fitted again."""
-        return FittedState(self.predictor)
+    def training_loss(self) -> TrainingLoss:
+        """The loss of the outputs."""
+        return self.family
 
     def identity(self) -> dict[str, str]:
         """Digests of parameters and feature map, objective, loss, measurement and training."""
@@ -286,11 +277,6 @@ class LinearModel(Perturbable, Parametric, Forgettable, Embeddable):
             self._cache["optimum"] = curvature_of(problem, None, 0.0).reoptimised()
         optimum: LinearCurvature | SparseCurvature = self._cache["optimum"]
         return optimum
-
-    @property
-    def estimator(self) -> Any:
-        """The estimator or pipeline."""
-        return self.predictor
 
     def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The estimator at the optimum on the remaining examples, with its steps refitted; or a refit."""

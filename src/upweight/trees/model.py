@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.data_cache import DataCache
+from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import FittedState
-from upweight.core.forgettable import Forgettable, Unlearned
+from upweight.core.forgettable import Unlearned
 from upweight.core.identity import digests
-from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Measurable, Predictions
+from upweight.core.measurement import Measurement, TrainingLoss
+from upweight.core.model import Measurable, Predictions
 from upweight.core.picklable import require_picklable
 from upweight.core.tree_based import Averaged, Boosted
 from upweight.core.weights import checked_weights, require_any_weight, require_classes, sample_weights
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
+class TreeModel(Boosted, Averaged, EstimatorModel):
     """A trained sum of trees.
 
     Attributes:
@@ -82,18 +82,9 @@ class TreeModel(Boosted, Averaged, Forgettable, Embeddable):
         return _read_again(*copy.deepcopy((self.read_again, self.measurement_of, self.notes), memo))
 
     @property
-    def measurement(self) -> str:
-        """The measurement, in words."""
-        return self.measurement_of.described(self.loss)
-
-    @property
-    def classes(self) -> NDArray[Any] | None:
-        """The class labels; None for numeric targets."""
-        return self.loss.classes
-
-    def version(self) -> FittedState:
-        """What the estimator and its steps hold; it differs once they were fitted again."""
-        return FittedState(self.predictor)
+    def training_loss(self) -> TrainingLoss:
+        """The loss of the outputs."""
+        return self.loss
 
     def identity(self) -> dict[str, str]:
         """Digests of leaves and splits, the loss, the measurement, and the training settings."""

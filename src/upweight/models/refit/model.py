@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from upweight.core.contents import relevant
 from upweight.core.data_cache import DataCache
+from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import FittedState
-from upweight.core.forgettable import Forgettable, Route, Unlearned
+from upweight.core.forgettable import Route, Unlearned
 from upweight.core.identity import digests
 from upweight.core.input_kinds import as_array, is_sparse
-from upweight.core.measurement import Measurement
+from upweight.core.measurement import Measurement, TrainingLoss
 from upweight.core.model import Embeddable, Predictions
 from upweight.core.refittable import Bagged, Refittable, Trial
 from upweight.core.weights import checked_weights, require_classes, sample_weights
@@ -40,7 +40,7 @@ log = logging.getLogger("upweight")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
+class RefitModel(Refittable, EstimatorModel, Bagged):
     """A fitted estimator that is explained by fitting clones of it.
 
     Attributes:
@@ -65,16 +65,6 @@ class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
-    def measurement(self) -> str:
-        """The measurement, in words."""
-        return self.measurement_of.described(self.outputs.family)
-
-    @property
-    def classes(self) -> NDArray[Any] | None:
-        """The class labels; None for numeric targets and for several labels per example."""
-        return self.outputs.family.classes
-
-    @property
     def takes_fractions(self) -> bool:  # type: ignore[override]
         """Whether `fit` takes sample weights."""
         return weight_keyword(self.predictor) is not None
@@ -85,9 +75,10 @@ class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
         settings = self.predictor.get_params(deep=True)
         return any(name.rpartition("__")[2] == "n_jobs" and value not in (None, 1) for name, value in settings.items())
 
-    def version(self) -> FittedState:
-        """What the estimator and its steps hold; it differs once they were fitted again."""
-        return FittedState(self.predictor)
+    @property
+    def training_loss(self) -> TrainingLoss:
+        """The loss of the outputs."""
+        return self.outputs.family
 
     def identity(self) -> dict[str, str]:
         """Digests of the predictions on the training set, the loss, the measurement and the training settings."""
@@ -174,11 +165,6 @@ class RefitModel(Refittable, Forgettable, Embeddable, Bagged):
         retrained = replace(self, predictor=fitted, notes=(), _cache={})
         retrained.outputs_for(train.take([0]))  # with few examples, some can be fitted but cannot predict
         return retrained
-
-    @property
-    def estimator(self) -> Any:
-        """The estimator or pipeline."""
-        return self.predictor
 
     def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """A refit of the whole estimator on the remaining examples."""

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.data_cache import DataCache
+from upweight.core.estimator_model import EstimatorModel
 from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
-from upweight.core.fitted_state import FittedState
 from upweight.core.forgettable import Route, Unlearned
 from upweight.core.identity import digests
-from upweight.core.measurement import Measurement
-from upweight.core.model import Embeddable, Predictions
+from upweight.core.measurement import Measurement, TrainingLoss
+from upweight.core.model import Predictions
 from upweight.core.weights import checked_weights, require_classes, sample_weights, weighted_positions
 from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.predictions import predictions_of_estimator
@@ -79,7 +79,7 @@ class ClosedForm(ABC):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClosedFormModel(ExactRemovals, Embeddable):
+class ClosedFormModel(ExactRemovals, EstimatorModel):
     """An estimator whose outputs without some training examples are computed from a closed form.
 
     Attributes:
@@ -112,18 +112,9 @@ class ClosedFormModel(ExactRemovals, Embeddable):
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
-    def measurement(self) -> str:
-        """The measurement in words, with its unit."""
-        return self.measurement_of.described(self.loss)
-
-    @property
-    def classes(self) -> NDArray[Any] | None:
-        """The class labels; None for numeric targets."""
-        return self.loss.classes
-
-    def version(self) -> FittedState:
-        """The fitted state of the estimator and its steps, which changes when they are fitted again."""
-        return FittedState(self.predictor)
+    def training_loss(self) -> TrainingLoss:
+        """The loss of the outputs."""
+        return self.loss
 
     def identity(self) -> dict[str, str]:
         """Digests of training examples and settings, which determine the model, of the loss and the measurement."""
@@ -203,11 +194,6 @@ class ClosedFormModel(ExactRemovals, Embeddable):
             form=self.make(self.inputs(remaining.x), reweighted),
             _cache={},
         )
-
-    @property
-    def estimator(self) -> Any:
-        """The estimator or pipeline."""
-        return self.predictor
 
     def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The closed form of the whole estimator on the remaining examples, with its steps refitted."""
