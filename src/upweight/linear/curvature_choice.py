@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from upweight.core.curvature_recipes import Hessian
+from typing import Any
+
+from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.huber_curvature import HuberCurvature
 from upweight.linear.kink_curvature import KinkCurvature
@@ -18,3 +20,12 @@ def curvature_of(problem: Problem, recipe: Hessian | None, damping: float) -> Li
     if isinstance(problem.family, HuberLoss):
         return HuberCurvature(problem, recipe, damping)
     return (KinkCurvature if problem.family.has_kinks else LinearCurvature)(problem, recipe, damping)
+
+
+def require_exact_recipe(recipe: Any, name: str) -> None:
+    """Raise TypeError for a recipe other than None and the Hessian with an exact solver."""
+    is_hessian = recipe is None or isinstance(recipe, Hessian)
+    if not is_hessian or isinstance(getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom):
+        raise TypeError(
+            f"expected Hessian(solver=Direct() | CG()) or None for {name}, whose Hessian is exact, got {recipe!r}"
+        )

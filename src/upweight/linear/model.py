@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import ExactCurvature
-from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.estimator_model import EstimatorModel
@@ -26,7 +25,7 @@ from upweight.core.rows import DenseRows
 from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
 from upweight.linear.coefficients import CoefficientMap
 from upweight.linear.curvature import LinearCurvature
-from upweight.linear.curvature_choice import curvature_of
+from upweight.linear.curvature_choice import curvature_of, require_exact_recipe
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.head_objective import head_objective
@@ -69,8 +68,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         elsewhere: accept training sets that the model was not fitted on.
         is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
-        forgetting: (model, train, remaining, seed, refit) → the estimator on these examples; None if there is
-            none.
+        forgetting: (model, train, remaining, seed, refit) → the estimator on these examples; None without one.
     """
 
     name: str
@@ -250,12 +248,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> ExactCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""
-        is_hessian = recipe is None or isinstance(recipe, Hessian)
-        if not is_hessian or isinstance(getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom):
-            raise TypeError(
-                f"expected Hessian(solver=Direct() | CG()) or None for {self.name}, whose Hessian is exact, "
-                f"got {recipe!r}"
-            )
+        require_exact_recipe(recipe, self.name)
         return curvature_of(self.problem(train), recipe, damping or 0.0)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:

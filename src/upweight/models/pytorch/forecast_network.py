@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.curvature_recipes import CurvatureRecipe, Identity
 from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
 from upweight.core.model import Measurable
+from upweight.core.weights import sample_weights
 from upweight.gradients.network import Network
 
 SMALL = 10**7  # examples × parameters below which a pilot is not worth its time
@@ -24,10 +22,6 @@ class ForecastNetwork(Measurable):
     """Time and memory of the methods by gradients, from a pilot of at most 1 % of the examples."""
 
     network: Network
-
-    def weights(self, train: Examples) -> NDArray[np.float64]:
-        """Sample weights, (n,)."""
-        raise NotImplementedError
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
         """What fitting the recipe takes, or asking it so many queries; None if the work is small or not known."""
@@ -53,7 +47,7 @@ class ForecastNetwork(Measurable):
         from upweight.curvature.registry import first_choice
         from upweight.curvature.summed_objective import SummedObjective
 
-        pilot = Pilot(SummedObjective.of(self.network, train, np.asarray(self.weights(train)), 0.0))
+        pilot = Pilot(SummedObjective.of(self.network, train, sample_weights(train), 0.0))
         if Checkpointed not in recipe.needs:
             curvature = first_choice(pilot.summed, curvature)
         if queries is None:

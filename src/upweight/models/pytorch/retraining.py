@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from upweight.core.replay import Replay
 from upweight.core.replayable import Replayable
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.stackable import Stack, Stackable
-from upweight.core.weights import checked_weights, sample_weights, weighted_positions
+from upweight.core.weights import checked_weights, only_examples, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
 from upweight.training.batch_statistics import read_norm_buffers, statistic_gradients, write_norm_buffers
@@ -160,3 +160,13 @@ class RetrainableNetwork(Stackable, Replayable, Forgettable, Parametric):
     def weights(self, train: Examples) -> Array:
         """Sample weights, (n,)."""
         return sample_weights(train)
+
+    def only_examples(self, train: Examples) -> Mapping[Any, Any]:
+        """Class → id of its only training example, if labels are 0 and 1 or positions among the net's outputs."""
+        alone = only_examples(train)
+        if not alone or train.y is None:
+            return {}
+        if np.isin(train.y, (0, 1)).all():
+            return alone
+        outputs = self.predict(train.take([0])).classes if train.y.dtype.kind in "iu" else ()
+        return alone if train.y.min() >= 0 and train.y.max() < len(outputs) else {}

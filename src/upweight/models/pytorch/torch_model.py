@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,23 +14,22 @@ from torch import Tensor, nn
 from upweight.core.curvature import Curvature
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
-from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
-from upweight.core.model import Embeddable, Movable, Perturbable, Predictions
+from upweight.core.model import Predictions
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
-from upweight.core.weights import only_examples
-from upweight.gradients import input_gradients, optimality, predictions
+from upweight.gradients import optimality, predictions
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.features import features
 from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
+from upweight.models.pytorch.embeddable_network import EmbeddableNetwork
 from upweight.models.pytorch.forecast_network import ForecastNetwork
 from upweight.models.pytorch.inspected_network import InspectedNetwork
 from upweight.models.pytorch.measurements import MeanOverPrompts
+from upweight.models.pytorch.perturbable_network import PerturbableNetwork
 from upweight.models.pytorch.responsive import ResponsiveNetwork
 from upweight.models.pytorch.retraining import RetrainableNetwork
 from upweight.models.pytorch.storable_network import StorableNetwork
@@ -47,8 +46,8 @@ Array = NDArray[np.float64]
 
 class TorchModel(
     CheckpointedNetwork,
-    Perturbable,
-    Embeddable,
+    PerturbableNetwork,
+    EmbeddableNetwork,
     RetrainableNetwork,
     InspectedNetwork,
     StorableNetwork,
@@ -219,26 +218,6 @@ class TorchModel(
         measure = self.network.measure
         return measure.query() if isinstance(measure, MeanOverPrompts) else None
 
-    def only_examples(self, train: Examples) -> Mapping[Any, Any]:
-        """Class → id of its only training example, if labels are 0 and 1 or positions among the net's outputs."""
-        alone = only_examples(train)
-        if not alone or train.y is None:
-            return {}
-        if np.isin(train.y, (0, 1)).all():
-            return alone
-        outputs = self.predict(train.take([0])).classes if train.y.dtype.kind in "iu" else ()
-        return alone if train.y.min() >= 0 and train.y.max() < len(outputs) else {}
-
-    def embed(self, examples: Examples) -> Array:
-        """The inputs of the last layer (penultimate activations), (n, d); positions of a sequence are averaged."""
-        return features(self.network, examples)
-
-    def head_objective(self, train: Examples) -> HeadObjective | None:
-        """The weights of the examples and the objective's l2; None if it has none."""
-        weights = self.weights(train)
-        ridge = self.objective.ridge(weights)
-        return HeadObjective(weights, ridge / float(weights.sum())) if ridge > 0 else None
-
     def loss_rows(self, train: Examples) -> CapturedRows:
         """wᵢ(∇ℓᵢ + l2 θ), with the second term only if the objective is a mean."""
         self.require_same_values("loss", train)
@@ -252,19 +231,6 @@ class TorchModel(
         """∇θ of the measurement of every query."""
         self.require_same_values("measure", queries)
         return CapturedRows(self.network, queries, "measure")
-
-    def movable(self, examples: Examples) -> Movable:
-        """The `x` of the batches that the net receives."""
-        values = input_gradients.inputs(self.network, examples)
-        has_names = values.ndim == 2 and examples.names is not None and len(examples.names) == values.shape[1]
-        is_input = np.shape(examples.x) == values.shape and np.allclose(examples.x, values, atol=1e-6)
-        names = tuple(examples.names or ()) if has_names else None
-        return Movable(values, names, "inputs" if is_input else "what `collate` made", is_input)
-
-    def input_gradients(self, train: Examples, vectors: Array) -> Array:
-        """wᵢ ∂⟨∇ℓᵢ, v⟩/∂xᵢ by double backward through the net, (k, n, …)."""
-        gradients = input_gradients.input_gradients(self.network, train, np.atleast_2d(vectors))
-        return gradients * self.weights(train).reshape(-1, *(1,) * (gradients.ndim - 2))
 
     def gradient_norm(self, train: Examples) -> float | None:
         """‖∇objective‖ divided by √Σ‖wᵢ∇ℓᵢ‖²: 0 at the optimum, about 1 on data with gradients of random signs.
